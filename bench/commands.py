@@ -1,0 +1,156 @@
+"""Peers that are commands: `ld.lld` and `mold`, whose result is then loaded, and llvm-jitlink.
+
+The linkers make a shared library, which `dlopen` loads (binding everything at once, as ctypes
+does): the way to a callable address without a JIT linker. `-Bsymbolic` and `--whole-archive` make
+them do what the others do: references stay within the library, and all of the archive is in it.
+What a phony row refers to comes from a stub library of functions that do nothing, made and loaded
+beforehand. Starting the process is part of their time.
+
+llvm-jitlink times itself, from reading its files to the entry's address, without its start-up.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+from bench.peers import Linked, Peer, PeerError, run
+from bench.workloads import CACHE, Workload
+
+_ASSEMBLER = "clang-22"
+# Hidden, and in every library: a compiler driver's start file defines it.
+_HANDLE = ".hidden __dso_handle\n.globl __dso_handle\n.data\n__dso_handle: .quad 0\n"
+_WALL_TIME = re.compile(r"([\d.]+) \(\s*[\d.]+%\)\s+Total$", re.MULTILINE)
+
+
+class _Command(Peer):
+    """A peer that is an executable on the search path."""
+
+    executable: str
+    package: str
+
+    def missing(self) -> str | None:
+        """See Peer."""
+        if shutil.which(self.executable):
+            return None
+        return f"{self.executable} is not installed (Debian package {self.package})"
+
+
+class _Linker(_Command):
+    """An ELF linker and `dlopen`."""
+
+    # A process that leaves its work to a child cannot be watched.
+    options_to_watch: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._numbers = count()
+        self._stubs: dict[Path, ctypes.CDLL] = {}
+        self._dlclose = ctypes.CDLL(None).dlclose
+        self._dlclose.argtypes = (ctypes.c_void_p,)
+
+    def prepare(self, workload: Workload) -> Callable[[], Linked]:
+        """See Peer."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="bench")
+        folder, numbers, dlclose = Path(self._folder.name), self._numbers, self._dlclose
+        entry, watch = workload.entry, self.watch_memory
+        options = ("-shared", "-Bsymbolic", "--eh-frame-hdr", "--whole-archive")
+        watched = self.options_to_watch if watch else ()
+        command = (str(shutil.which(self.executable)), *options, *watched)
+        inputs = (*workload.paths, *self._stub(workload))
+
+        def link() -> Linked:
+            output = folder / f"{next(numbers)}.so"  # dlopen knows a file again that it has seen
+            _, peak = run((*command, "-o", output, *inputs), watch)
+            library = ctypes.CDLL(str(output))
+            address = ctypes.cast(library[entry], ctypes.c_void_p).value
+
+            def release() -> None:
+                dlclose(library._handle)  # noqa: SLF001  # ctypes has no other way to close
+                output.unlink()
+
+            return Linked(address, release, peak_bytes=peak)
+
+        return link
+
+    def _stub(self, workload: Workload) -> tuple[Path, ...]:
+        """What a phony row lacks: a library, and what a compiler's start file would define."""
+        if not workload.phony:
+            return ()
+        functions = [
+            f'.globl "{name}"\n.type "{name}",@function\n"{name}":\n'
+            for name in workload.phony_names
+        ]
+        stub = CACHE / "stubs" / f"{workload.name}.so"
+        shared = ("-shared", "-nostdlib", "-fuse-ld=lld", f"-Wl,-soname,{stub}")
+        _assembled(stub, "".join([*functions, "ret\n"]), shared)
+        handle = CACHE / "stubs" / "handle.o"
+        _assembled(handle, _HANDLE, ("-c",))
+        if stub not in self._stubs:
+            self._stubs[stub] = ctypes.CDLL(str(stub))
+        return (handle, stub)
+
+
+def _assembled(output: Path, text: str, options: tuple[str, ...]) -> None:
+    source = output.with_suffix(".s")
+    if output.exists() and source.exists() and source.read_text() == text:
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    source.write_text(text)
+    run((_ASSEMBLER, *options, "-o", output, source))
+
+
+class LLD(_Linker):
+    """LLVM's linker."""
+
+    name = "lld"
+    title = "ld.lld"
+    executable = "ld.lld-22"
+    package = "lld-22"
+
+
+class Mold(_Linker):
+    """mold."""
+
+    name = "mold"
+    title = "mold"
+    executable = "mold"
+    package = "mold"
+    options_to_watch = ("--no-fork",)
+
+
+class LLVMJITLink(_Command):
+    """llvm-jitlink without running anything; the sum of its own link timers."""
+
+    name = "llvm-jitlink"
+    title = "llvm-jitlink"
+    executable = "llvm-jitlink-22"
+    package = "llvm-22"
+    slow = frozenset({"cycle"})
+
+    def prepare(self, workload: Workload) -> Callable[[], Linked]:
+        """See Peer."""
+        command: list[str | Path] = [
+            str(shutil.which(self.executable)),
+            "-noexec",
+            "-show-times",
+            f"-entry={workload.entry}",
+            *workload.paths,
+        ]
+        if workload.phony:
+            command.append("-phony-externals")
+
+        def link() -> Linked:
+            errors, peak = run(command, self.watch_memory)
+            times = _WALL_TIME.findall(errors)
+            if not times:
+                raise PeerError("llvm-jitlink printed no times")
+            return Linked(None, seconds=float(times[-1]), peak_bytes=peak)
+
+        return link

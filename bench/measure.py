@@ -1,0 +1,191 @@
+"""Taking the times: peers interleaved, row by row, and one-off measurements in child processes.
+
+All peers of a row are warmed first (and the entry's result checked), then measured in turn, A B C A
+B C, so that a disturbance hits all of them. A peer that has used up its time budget for the row
+drops out of the rounds that are left. Garbage is collected before each sample, outside the timed
+region, and the collector stays on within it, as it would be in a program that links.
+
+Memory, and what takes minutes, is measured in a fresh process per measurement, after linking the
+smallest row there to get one-time costs out of the way.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.peers import Linked, Peer, PeerError, memory
+from bench.registry import PEERS
+from bench.workloads import Workload, workload
+
+_SLOW_LIMIT_SECONDS = 300
+_RESET_PEAK = "5"  # to /proc/self/clear_refs: the peak starts again from what is resident now
+
+
+@dataclass
+class Cell:
+    """One peer on one row: samples in seconds, and whatever must be said about them."""
+
+    samples: list[float] = field(default_factory=list)
+    note: str = ""
+
+    @property
+    def seconds(self) -> float | None:
+        """The median, None without samples."""
+        return statistics.median(self.samples) if self.samples else None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes: the peak of the process that linked, and how far that is above where it started.
+
+    `growth` is None for linkers that are processes of their own.
+    """
+
+    peak: int
+    growth: int | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much to measure: samples and seconds per cell, and whether to wait for slow ones."""
+
+    repeats: int
+    budget: float
+    slow: bool
+
+
+def measure_row(row: Workload, peers: Mapping[str, Peer], settings: Settings) -> dict[str, Cell]:
+    """The cells of one row, by peer."""
+    cells = {name: Cell() for name in peers}
+    links: dict[str, Callable[[], Linked]] = {}
+    for name, peer in peers.items():
+        if row.name in peer.slow:
+            cells[name] = _slow_cell(name, row) if settings.slow else Cell(note="only with --slow")
+            continue
+        try:
+            links[name] = warmed(peer, row)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the other peers go on
+            cells[name].note = f"failed: {_one_line(error)}"
+    spent = dict.fromkeys(links, 0.0)
+    for _ in range(settings.repeats):
+        for name in [name for name in links if spent[name] < settings.budget]:
+            begin = time.perf_counter()
+            try:
+                cells[name].samples.append(_sample(links[name]))
+            except Exception as error:  # noqa: BLE001  # as above
+                cells[name] = Cell(note=f"failed: {_one_line(error)}")
+                del links[name]
+            spent[name] += time.perf_counter() - begin
+    for name in links:
+        if (number := len(cells[name].samples)) < settings.repeats:
+            cells[name].note = f"{number} samples"
+    return cells
+
+
+def warmed(peer: Peer, row: Workload) -> Callable[[], Linked]:
+    """The row's link function after one link, whose result has been called and compared.
+
+    Raises PeerError for a wrong result and whatever the peer raises.
+    """
+    link = peer.prepare(row)
+    linked = link()
+    try:
+        if linked.address is not None and row.expected is not None:
+            result = ctypes.CFUNCTYPE(ctypes.c_int)(linked.address)()
+            if result != row.expected:
+                raise PeerError(f"{row.entry}() gave {result}, not {row.expected}")
+    finally:
+        linked.release()
+    return link
+
+
+def _sample(link: Callable[[], Linked]) -> float:
+    gc.collect()
+    begin = time.perf_counter()
+    linked = link()
+    elapsed = time.perf_counter() - begin
+    linked.release()
+    return elapsed if linked.seconds is None else linked.seconds
+
+
+def _slow_cell(peer: str, row: Workload) -> Cell:
+    try:
+        figures = _in_child("time", peer, row.name)
+    except PeerError as error:
+        return Cell(note=str(error))
+    return Cell([figures["seconds"]], "1 sample, in a process of its own")
+
+
+def peak_memory(peer: str, row: str) -> Memory | str:
+    """The memory of one link in a fresh process, or why there is no figure."""
+    try:
+        figures = _in_child("memory", peer, row)
+    except PeerError as error:
+        return str(error)
+    growth = figures.get("growth")
+    return Memory(int(figures["peak"]), None if growth is None else int(growth))
+
+
+def _in_child(what: str, peer: str, row: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "bench", "--once", what, peer, row]
+    root = Path(__file__).resolve().parent.parent
+    try:
+        done = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, check=False,
+            timeout=_SLOW_LIMIT_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise PeerError(f"more than {_SLOW_LIMIT_SECONDS} s") from None
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise PeerError(f"failed: {lines[-1]}")
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def once(what: str, name: str, row_name: str) -> dict[str, float]:
+    """One link in this process, warmed on the smallest row: its "seconds", or "peak" and "growth".
+
+    Raises PeerError if the peer is missing and whatever the peer raises.
+    """
+    peer = PEERS[name]()
+    if reason := peer.missing():
+        raise PeerError(reason)
+    peer.watch_memory = what == "memory"
+    warmed(peer, workload("tiny"))
+    link = peer.prepare(workload(row_name))
+    if what == "time":
+        return {"seconds": _sample(link)}
+    _give_back_free_memory()
+    Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+    before = memory("self", "VmRSS")
+    linked = link()
+    peak = memory("self", "VmHWM")
+    linked.release()
+    if linked.peak_bytes is not None:
+        return {"peak": linked.peak_bytes}
+    return {"peak": peak, "growth": peak - before}
+
+
+def _give_back_free_memory() -> None:
+    # Or the link would use, unseen, what preparing it has freed.
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _one_line(error: Exception) -> str:
+    lines: Iterable[str] = str(error).strip().splitlines()
+    text = next(iter(lines), "")
+    text = text if isinstance(error, PeerError) else f"{type(error).__name__}: {text}"
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,99 @@
+"""What every peer is: something that turns a row's files into a callable address.
+
+A peer prepares a row once (names encoded, stub libraries made) and hands back a function that does
+one link, which is what gets timed; releasing what was linked comes after, outside the timed region.
+Peers live in their own modules, listed in `registry.py`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.workloads import Workload
+
+
+class PeerError(Exception):
+    """A peer could not link a row; the message is the peer's own."""
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass
+class Linked:
+    """The result of one link.
+
+    `address` is the entry's, in this process, None where the peer gives none. `seconds` is set
+    where the peer times itself; `peak_bytes` where it ran in a process of its own whose memory was
+    watched.
+    """
+
+    address: int | None
+    release: Callable[[], None] = _nothing
+    seconds: float | None = None
+    peak_bytes: int | None = None
+
+
+class Peer(ABC):
+    """One linker: `name` is what the command line calls it, `title` heads its column."""
+
+    name: str
+    title: str
+    # Rows that take this peer so long that they are measured only on request, once, in a process of
+    # their own.
+    slow: frozenset[str] = frozenset()
+    # Set to have `Linked.peak_bytes` measured, at the expense of the time.
+    watch_memory = False
+
+    @abstractmethod
+    def missing(self) -> str | None:
+        """Why the peer cannot run here, or None if it can."""
+
+    @abstractmethod
+    def prepare(self, workload: Workload) -> Callable[[], Linked]:
+        """Whatever need not be timed; the result does one link. Both may raise."""
+
+
+def run(command: Sequence[str | Path], watch_memory: bool = False) -> tuple[str, int | None]:
+    """Runs a command; gives its standard error and, if watched, its peak memory in bytes.
+
+    Raises PeerError, with the end of that text, if the command fails.
+    """
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen(
+        command, stdin=nowhere, stdout=nowhere, stderr=subprocess.PIPE, text=True
+    ) as process:
+        peak = _watch(process) if watch_memory else None
+        _, errors = process.communicate()
+    if process.returncode:
+        lines = errors.strip().splitlines() or [f"exit status {process.returncode}"]
+        raise PeerError(f"{Path(command[0]).name}: {lines[-1]}")
+    return errors, peak
+
+
+def _watch(process: subprocess.Popen[str]) -> int:
+    # The kernel's own figure (ru_maxrss) is of no use: it starts from the peak of the process that
+    # forked.
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, memory(process.pid, "VmHWM"))
+        time.sleep(0.0001)
+    return peak
+
+
+def memory(pid: int | str, figure: str) -> int:
+    """A figure of /proc/PID/status in bytes; 0 for a process that has none any more."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    for line in status.splitlines():
+        if line.startswith(f"{figure}:"):
+            return int(line.split()[1]) * 1024
+    return 0

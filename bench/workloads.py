@@ -1,0 +1,292 @@
+"""The rows of the benchmark: their input files, made once into the repository's `.cache/bench`.
+
+Every row is a list of object files (and perhaps an archive) with a function whose address is asked
+for. Where the function can be called, `expected` says what it returns, so that a wrong link is not
+taken for a fast one.
+
+- `tiny`: one function.
+- `sqlite3`: the whole of Debian's libsqlite3.a and a small root object. The root refers to the two
+  ends of the archive (the library proper and the session extension), so that linkers that take
+  members lazily take all that hold anything, too. Its function runs a query.
+- `isel`: LLVM's X86ISelLowering.cpp.o, out of Debian's libLLVMX86CodeGen.a, without its
+  `.init_array`; nothing it refers to is there, so it is linked and never run.
+- `1k` ... `100k`, `1k-fs` ...: one C file of that many relocations, half of them calls, half of
+  them `.eh_frame`'s, without and with `-ffunction-sections`. The calls make a tree of two levels
+  and as many branches as leaves on each, so that few functions have relocations of their own.
+  Functions are global and position-independent.
+- `10-objects` ...: that many objects in a binary tree of calls. Each holds one variable and one
+  function, which adds its variable to what its at most two children return.
+- `tree`, `cycle`: 2,500 functions with `-ffunction-sections`, each of which calls one other: its
+  parent in a binary tree (the root calls none), or the next one around a ring. Nothing else differs
+  between the two.
+
+Files are compiled by clang-22 with `-O1 -fPIC`; a row's folder is made anew when its recipe
+(sources, compiler version and options) changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from bench.elf_counts import Counts, count, members
+
+CACHE = Path(__file__).resolve().parent.parent / ".cache" / "bench"
+
+_COMPILER = "clang-22"
+_OPTIONS = ("-O1", "-fPIC", "-w", "-c")
+_OBJCOPY = "llvm-objcopy-22"
+_SQLITE_ARCHIVE = Path("/usr/lib/x86_64-linux-gnu/libsqlite3.a")
+_ISEL_ARCHIVE = Path("/usr/lib/llvm-22/lib/libLLVMX86CodeGen.a")
+_ISEL_MEMBER = "X86ISelLowering.cpp.o"
+_PROVIDED = frozenset({"__dso_handle", "_GLOBAL_OFFSET_TABLE_"})
+_RING = 2500
+# Calls stay as they are written.
+_OPAQUE = "__attribute__((noinline, optnone))"
+
+
+class WorkloadError(Exception):
+    """A row's input files cannot be made; the message says what is missing or what failed."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One row: files to link and the function whose address is asked for.
+
+    `phony` says that symbols defined nowhere resolve to nothing in particular; otherwise they
+    resolve against the process. `expected` is what the function, of type `int (void)`, returns;
+    None where it cannot be called.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    entry: str
+    expected: int | None
+    phony: bool = False
+
+    @property
+    def counts(self) -> Counts:
+        """What the files hold, read from them at the first use."""
+        return _counts_of(self.paths)
+
+    @property
+    def phony_names(self) -> list[str]:
+        """What a phony row refers to and nothing defines, but for what every linker provides."""
+        return [name for name in self.counts.undefined if self.phony and name not in _PROVIDED]
+
+
+@cache
+def _counts_of(paths: tuple[Path, ...]) -> Counts:
+    return count(*paths)
+
+
+def workload(name: str) -> Workload:
+    """The row of that name, its files made if they are not there yet.
+
+    Raises WorkloadError where they cannot be made, KeyError for an unknown name.
+    """
+    return _RECIPES[name](name)
+
+
+def _tiny(name: str) -> Workload:
+    source = "int bench_entry(void) { return 42; }\n"
+    return Workload(name, _compiled(name, {"tiny": source}), "bench_entry", 42)
+
+
+_SQLITE_ROOT = """
+struct sqlite3; struct sqlite3_stmt; struct sqlite3_session;
+int sqlite3_open(const char *, struct sqlite3 **);
+int sqlite3_close(struct sqlite3 *);
+int sqlite3_prepare_v2(struct sqlite3 *, const char *, int, struct sqlite3_stmt **, const char **);
+int sqlite3_step(struct sqlite3_stmt *);
+int sqlite3_column_int(struct sqlite3_stmt *, int);
+int sqlite3_finalize(struct sqlite3_stmt *);
+int sqlite3session_create(struct sqlite3 *, const char *, struct sqlite3_session **);
+void sqlite3session_delete(struct sqlite3_session *);
+
+int bench_entry(void) {
+  struct sqlite3 *database = 0;
+  struct sqlite3_stmt *statement = 0;
+  struct sqlite3_session *session = 0;
+  int value = -1;
+  if (sqlite3_open(":memory:", &database) == 0 &&
+      sqlite3session_create(database, "main", &session) == 0 &&
+      sqlite3_prepare_v2(database, "with recursive n(i) as (values(1) union all "
+                         "select i + 1 from n where i < 100) select sum(i) from n",
+                         -1, &statement, 0) == 0 && sqlite3_step(statement) == 100)
+    value = sqlite3_column_int(statement, 0);
+  sqlite3_finalize(statement);
+  sqlite3session_delete(session);
+  sqlite3_close(database);
+  return value;
+}
+"""
+
+
+def _sqlite3(name: str) -> Workload:
+    if not _SQLITE_ARCHIVE.exists():
+        raise WorkloadError(f"{_SQLITE_ARCHIVE} is not there (Debian package libsqlite3-dev)")
+    paths = (*_compiled(name, {"root": _SQLITE_ROOT}), _SQLITE_ARCHIVE)
+    return Workload(name, paths, "bench_entry", 5050)
+
+
+def _isel(name: str) -> Workload:
+    if not _ISEL_ARCHIVE.exists():
+        raise WorkloadError(f"{_ISEL_ARCHIVE} is not there (Debian package llvm-22-dev)")
+    stat = _ISEL_ARCHIVE.stat()
+    recipe = f"{_ISEL_ARCHIVE} {stat.st_size} {stat.st_mtime_ns}"
+
+    def make(folder: Path) -> None:
+        whole = folder / "whole.o"
+        archived = dict(members(_ISEL_ARCHIVE.read_bytes()))
+        if _ISEL_MEMBER not in archived:
+            raise WorkloadError(f"{_ISEL_ARCHIVE} has no member {_ISEL_MEMBER}")
+        whole.write_bytes(archived[_ISEL_MEMBER])
+        removed = ("-R", ".init_array", "-R", ".rela.init_array")
+        _run(_OBJCOPY, *removed, str(whole), str(folder / _ISEL_MEMBER))
+        whole.unlink()
+
+    path = _made(name, recipe, make) / _ISEL_MEMBER
+    return Workload(name, (path,), _counts_of((path,)).functions[0], None, phony=True)
+
+
+def _generated(relocations: int, *options: str) -> Callable[[str], Workload]:
+    # A tree of n functions has n - 1 calls and n frames: this gives `relocations + 1` of them.
+    functions = relocations // 2 + 1
+    branches = round(functions**0.5)
+
+    def make(name: str) -> Workload:
+        calls = [[*range(1, min(branches, functions - 1) + 1)]]
+        calls += [
+            [*range(first, min(first + branches, functions))]
+            for first in range(1 + branches, functions, branches)
+        ]
+        calls += [[] for _ in range(functions - len(calls))]
+        source = "".join(_functions(calls))
+        return Workload(name, _compiled(name, {"tree": source}, options), "bench_entry", functions)
+
+    return make
+
+
+def _functions(calls: Iterable[list[int]]) -> list[str]:
+    """C functions that return how many functions ran; `calls[i]` is what function i calls."""
+    lists = list(calls)
+    lines = [f"int f{index}(void);\n" for index in range(1, len(lists))]
+    for index, callees in enumerate(lists):
+        name = f"f{index}" if index else "bench_entry"
+        total = " + ".join(["1", *(f"f{callee}()" for callee in callees)])
+        lines.append(f"{_OPAQUE} int {name}(void) {{ return {total}; }}\n")
+    return lines
+
+
+def _objects(number: int) -> Callable[[str], Workload]:
+    def make(name: str) -> Workload:
+        sources = {}
+        for index in range(number):
+            callees = [child for child in (2 * index + 1, 2 * index + 2) if child < number]
+            declared = "".join(f"int f{child}(void); " for child in callees)
+            total = " + ".join([f"v{index}", *(f"f{child}()" for child in callees)])
+            function = f"f{index}" if index else "bench_entry"
+            sources[f"f{index:04}"] = (
+                f"{declared}int v{index} = {index}; int {function}(void) {{ return {total}; }}\n"
+            )
+        expected = number * (number - 1) // 2
+        return Workload(name, _compiled(name, sources), "bench_entry", expected)
+
+    return make
+
+
+def _graph(
+    called_by: Callable[[int], int | None], start: int, steps: int
+) -> Callable[[str], Workload]:
+    """Functions that each call at most one other: `called_by(i)` is what function i calls.
+
+    The entry follows the calls from function `start` for `steps` steps and returns their number.
+    """
+    lines = [f"int f{index}(int n);\n" for index in range(_RING)]
+    for index in range(_RING):
+        called = called_by(index)
+        value = "0" if called is None else f"n ? f{called}(n - 1) + 1 : 0"
+        lines.append(f"{_OPAQUE} int f{index}(int n) {{ return {value}; }}\n")
+    lines.append(f"int bench_entry(void) {{ return f{start}({steps}); }}\n")
+
+    def make(name: str) -> Workload:
+        paths = _compiled(name, {"graph": "".join(lines)}, ("-ffunction-sections",))
+        return Workload(name, paths, "bench_entry", steps)
+
+    return make
+
+
+_RECIPES: Mapping[str, Callable[[str], Workload]] = {
+    "tiny": _tiny,
+    "sqlite3": _sqlite3,
+    "isel": _isel,
+    "1k": _generated(1_000),
+    "1k-fs": _generated(1_000, "-ffunction-sections"),
+    "10k": _generated(10_000),
+    "10k-fs": _generated(10_000, "-ffunction-sections"),
+    "100k": _generated(100_000),
+    "100k-fs": _generated(100_000, "-ffunction-sections"),
+    "10-objects": _objects(10),
+    "100-objects": _objects(100),
+    "1000-objects": _objects(1_000),
+    "tree": _graph(lambda i: (i - 1) // 2 if i else None, start=_RING - 1, steps=11),
+    # Twice around, so that the call that closes the ring is taken, too.
+    "cycle": _graph(lambda i: (i + 1) % _RING, start=0, steps=2 * _RING),
+}
+ROWS = tuple(_RECIPES)
+
+
+def _compiled(
+    name: str, sources: dict[str, str], options: tuple[str, ...] = ()
+) -> tuple[Path, ...]:
+    """The objects of C sources, in their order."""
+    command = (_COMPILER, *_OPTIONS, *options)
+
+    def make(folder: Path) -> None:
+        def compile_one(stem: str) -> None:
+            source = folder / f"{stem}.c"
+            source.write_text(sources[stem])
+            _run(*command, "-o", str(folder / f"{stem}.o"), str(source))
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(compile_one, sources))
+
+    folder = _made(name, repr((_compiler_version(), command, sources)), make)
+    return tuple(folder / f"{stem}.o" for stem in sources)
+
+
+def _made(name: str, recipe: str, make: Callable[[Path], None]) -> Path:
+    """The folder that `make` fills; filled anew only when the recipe has changed."""
+    folder = CACHE / name
+    stamp = folder / "recipe"
+    digest = hashlib.sha256(recipe.encode()).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    make(folder)
+    stamp.write_text(digest)
+    return folder
+
+
+@cache
+def _compiler_version() -> str:
+    return _run(_COMPILER, "--version")
+
+
+def _run(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise WorkloadError(f"{command[0]} is not installed") from None
+    if done.returncode:
+        raise WorkloadError(f"{' '.join(command)} failed: {done.stderr.strip()}")
+    return done.stdout

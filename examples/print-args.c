@@ -1,0 +1,7 @@
+/* Called from print-args-main.c: the linker joins the two objects. */
+#include <stdio.h>
+
+void print_args(int count, char *const *arguments) {
+    for (int i = 0; i < count; i++)
+        printf("argument %d: %s\n", i, arguments[i]);
+}

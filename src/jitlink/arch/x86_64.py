@@ -1,0 +1,344 @@
+"""x86-64: edge kinds, their fixups, GOT entries, stubs and relaxations.
+
+Instructions reach data through a signed 32-bit displacement from the *end* of the
+displacement field, so the kinds named PCRel and Branch subtract 4 where the psABI's objects
+carry an addend of -4. The code models differ in what they may assume: small code holds
+addresses in 32 bits or reaches them within 2 GiB of the program counter; large code holds 64
+bits. Code compiled without -fPIC or -fPIE holds absolute addresses in 32-bit fields, which
+`graph.address_limit` turns into a requirement on memory.
+
+A pointer jump stub is ``jmp *pointer(%rip)``, six bytes. Loads of a GOT entry, calls and jumps
+through one, and calls to stubs are rewritten to reach their target directly when it is near.
+
+Edge kinds keep LLVM's names (JITLink/x86_64.h). Specification: System V psABI, AMD64
+supplement, chapter 4.4 and appendix B.2 (linker optimisation).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jitlink.fixups import Check, Fixup, FixupTable, in_range, resolved
+from jitlink.graph import LinkGraph, SymbolKind
+from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
+from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
+from jitlink.passes.entries import GOT_SECTION, STUBS_SECTION, EntryKinds
+
+
+class X86_64EdgeKind(EdgeKind):  # noqa: N801 - the architecture's name
+    """What an edge of x86-64 code does; see `FIXUPS` for the values."""
+
+    INVALID = INVALID, "INVALID RELOCATION"
+    KEEP_ALIVE = KEEP_ALIVE, "Keep-Alive"
+    POINTER64 = 2, "Pointer64"
+    POINTER32 = 3, "Pointer32"
+    POINTER32_SIGNED = 4, "Pointer32Signed"
+    POINTER16 = 5, "Pointer16"
+    POINTER8 = 6, "Pointer8"
+    DELTA64 = 7, "Delta64"
+    DELTA32 = 8, "Delta32"
+    DELTA16 = 9, "Delta16"
+    DELTA8 = 10, "Delta8"
+    NEG_DELTA64 = 11, "NegDelta64"
+    NEG_DELTA32 = 12, "NegDelta32"
+    SIZE64 = 13, "Size64"
+    SIZE32 = 14, "Size32"
+    DELTA64_FROM_GOT = 15, "Delta64FromGOT"
+    BRANCH_PCREL32 = 16, "BranchPCRel32"
+    PCREL32 = 17, "PCRel32"
+    BRANCH_PCREL32_TO_PTR_JUMP_STUB = 18, "BranchPCRel32ToPtrJumpStub"
+    BRANCH_PCREL32_TO_PTR_JUMP_STUB_BYPASSABLE = 19, "BranchPCRel32ToPtrJumpStubBypassable"
+    REQUEST_GOT_AND_TRANSFORM_TO_DELTA32 = 20, "RequestGOTAndTransformToDelta32"
+    REQUEST_GOT_AND_TRANSFORM_TO_DELTA64 = 21, "RequestGOTAndTransformToDelta64"
+    REQUEST_GOT_AND_TRANSFORM_TO_DELTA64_FROM_GOT = (
+        22, "RequestGOTAndTransformToDelta64FromGOT")  # fmt: skip
+    PCREL32_GOT_LOAD_RELAXABLE = 23, "PCRel32GOTLoadRelaxable"
+    PCREL32_GOT_LOAD_REX_RELAXABLE = 24, "PCRel32GOTLoadREXRelaxable"
+    REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_REX_RELAXABLE = (
+        25, "RequestGOTAndTransformToPCRel32GOTLoadREXRelaxable")  # fmt: skip
+    REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_RELAXABLE = (
+        26, "RequestGOTAndTransformToPCRel32GOTLoadRelaxable")  # fmt: skip
+    # LLVM differs: the kinds below are ours, for relocations that LLVM refuses.
+    POINTER32_EITHER = 27, "Pointer32Either"
+    DELTA32_FROM_GOT = 28, "Delta32FromGOT"
+    DELTA64_TO_GOT = 29, "Delta64ToGOT"
+    DELTA32_TO_GOT = 30, "Delta32ToGOT"
+    REQUEST_GOT_AND_TRANSFORM_TO_DELTA32_FROM_GOT = (
+        31, "RequestGOTAndTransformToDelta32FromGOT")  # fmt: skip
+    REQUEST_STUB_AND_TRANSFORM_TO_DELTA64_FROM_GOT = (
+        32, "RequestStubAndTransformToDelta64FromGOT")  # fmt: skip
+    PCREL32_GOT_LOAD_REX2_RELAXABLE = 33, "PCRel32GOTLoadREX2Relaxable"
+    REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_REX2_RELAXABLE = (
+        34, "RequestGOTAndTransformToPCRel32GOTLoadREX2Relaxable")  # fmt: skip
+
+
+K = X86_64EdgeKind
+_PCREL = "S + A - P - 4"
+
+FIXUPS = FixupTable(
+    [
+        Fixup(K.POINTER64, "S + A", 8, summary="pointer"),
+        Fixup(K.POINTER32, "S + A", 4, Check.UNSIGNED, summary="pointer, zero-extended"),
+        Fixup(K.POINTER32_SIGNED, "S + A", 4, Check.SIGNED, summary="pointer, sign-extended"),
+        Fixup(K.POINTER32_EITHER, "S + A", 4, Check.EITHER, summary="pointer, not extended"),
+        Fixup(K.POINTER16, "S + A", 2, Check.EITHER, summary="pointer of real-mode code"),
+        Fixup(K.POINTER8, "S + A", 1, Check.EITHER, summary="address in a byte"),
+        Fixup(K.DELTA64, "S + A - P", 8, summary="distance from the place"),
+        Fixup(K.DELTA32, "S + A - P", 4, Check.SIGNED, summary="distance from the place"),
+        Fixup(K.DELTA16, "S + A - P", 2, Check.SIGNED, summary="distance from the place"),
+        Fixup(K.DELTA8, "S + A - P", 1, Check.SIGNED, summary="distance from the place"),
+        Fixup(K.NEG_DELTA64, "P - S + A", 8, summary="distance back to the target"),
+        Fixup(K.NEG_DELTA32, "P - S + A", 4, Check.SIGNED, summary="distance back to the target"),
+        Fixup(K.SIZE64, "Z + A", 8, summary="size of the target"),
+        Fixup(K.SIZE32, "Z + A", 4, Check.UNSIGNED, summary="size of the target"),
+        Fixup(K.DELTA64_FROM_GOT, "S + A - GOT", 8, summary="distance from the GOT"),
+        Fixup(K.DELTA32_FROM_GOT, "S + A - GOT", 4, Check.SIGNED, summary="distance from the GOT"),
+        Fixup(K.DELTA64_TO_GOT, "GOT + A - P", 8, summary="distance to the GOT"),
+        Fixup(K.DELTA32_TO_GOT, "GOT + A - P", 4, Check.SIGNED, summary="distance to the GOT"),
+        Fixup(K.PCREL32, _PCREL, 4, Check.SIGNED, summary="operand relative to %rip"),
+        Fixup(K.BRANCH_PCREL32, _PCREL, 4, Check.SIGNED, summary="call or jump"),
+        Fixup(
+            K.BRANCH_PCREL32_TO_PTR_JUMP_STUB, _PCREL, 4, Check.SIGNED,
+            summary="call or jump to a stub",
+        ),
+        Fixup(
+            K.BRANCH_PCREL32_TO_PTR_JUMP_STUB_BYPASSABLE, _PCREL, 4, Check.SIGNED,
+            summary="call or jump to a stub that may be bypassed",
+        ),
+        Fixup(
+            K.PCREL32_GOT_LOAD_RELAXABLE, _PCREL, 4, Check.SIGNED,
+            summary="GOT load, call or jump without REX prefix that may be relaxed",
+        ),
+        Fixup(
+            K.PCREL32_GOT_LOAD_REX_RELAXABLE, _PCREL, 4, Check.SIGNED,
+            summary="GOT load with REX prefix that may be relaxed",
+        ),
+        Fixup(
+            K.PCREL32_GOT_LOAD_REX2_RELAXABLE, _PCREL, 4, Check.SIGNED,
+            summary="GOT load with REX2 prefix that may be relaxed",
+        ),
+        *(
+            Fixup(kind, "", width, summary="turned into the kind it names once the entry exists")
+            for kind, width in (
+                (K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32, 4),
+                (K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA64, 8),
+                (K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA64_FROM_GOT, 8),
+                (K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32_FROM_GOT, 4),
+                (K.REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_RELAXABLE, 4),
+                (K.REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_REX_RELAXABLE, 4),
+                (K.REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_REX2_RELAXABLE, 4),
+                (K.REQUEST_STUB_AND_TRANSFORM_TO_DELTA64_FROM_GOT, 8),
+            )
+        ),
+    ],
+    advice="compile with -fPIC, or with -mcmodel=large for code that must be position-dependent",
+)  # fmt: skip
+
+ENTRIES = EntryKinds(
+    got_requests={
+        K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32: K.DELTA32,
+        K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA64: K.DELTA64,
+        K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA64_FROM_GOT: K.DELTA64_FROM_GOT,
+        K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32_FROM_GOT: K.DELTA32_FROM_GOT,
+        K.REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_RELAXABLE: K.PCREL32_GOT_LOAD_RELAXABLE,
+        K.REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_REX_RELAXABLE: (
+            K.PCREL32_GOT_LOAD_REX_RELAXABLE
+        ),
+        K.REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_REX2_RELAXABLE: (
+            K.PCREL32_GOT_LOAD_REX2_RELAXABLE
+        ),
+    },
+    stub_requests={
+        K.REQUEST_STUB_AND_TRANSFORM_TO_DELTA64_FROM_GOT: K.DELTA64_FROM_GOT,
+        K.BRANCH_PCREL32: K.BRANCH_PCREL32_TO_PTR_JUMP_STUB_BYPASSABLE,
+    },
+    # A call needs a stub only where the target lies outside; an address of a stub always does.
+    external_only=frozenset({K.BRANCH_PCREL32}),
+    got_users=frozenset(
+        {K.DELTA64_FROM_GOT, K.DELTA32_FROM_GOT, K.DELTA64_TO_GOT, K.DELTA32_TO_GOT}
+    ),
+    pointer=K.POINTER64,
+    pointer_size=8,
+    stub=b"\xff\x25\0\0\0\0",
+    stub_edges=((K.PCREL32, 2, 0),),
+    stub_alignment=1,
+)
+
+CALL_RESOLVERS = bytes.fromhex(
+    "53" "4154" "4155"  # push %rbx; push %r12; push %r13
+    "4889fb" "4c8d2437"  # mov %rdi, %rbx; lea (%rdi,%rsi), %r12
+    "4c39e3" "730f"  # 1: cmp %r12, %rbx; jae 2f
+    "ff13"  # call *(%rbx)
+    "488b4b08" "488901"  # mov 8(%rbx), %rcx; mov %rax, (%rcx)
+    "4883c310" "ebec"  # add $16, %rbx; jmp 1b
+    "31c0" "ba01000000"  # 2: xor %eax, %eax; mov $1, %edx
+    "415d" "415c" "5b" "c3"  # pop %r13; pop %r12; pop %rbx; ret
+)
+"""Calls the function in each 16-byte pair of its arguments and stores the result through the
+second pointer; returns the one zero byte that is SPS success, in %rax and %rdx."""
+
+IS_ABSOLUTE = np.zeros(len(X86_64EdgeKind), np.bool_)
+"""Whether edges of a kind hold an address in 32 bits (bool, one per kind)."""
+IS_ABSOLUTE[[K.POINTER32, K.POINTER32_SIGNED, K.POINTER32_EITHER]] = True
+
+
+# Relaxation. Everything below works on the content of many edges at once: `code` is the
+# working memory that holds them, `at` the index in it of each edge's 32-bit field.
+
+_MOV, _TEST, _LEA, _MOV_IMM, _GROUP1_IMM, _TEST_IMM = 0x8B, 0x85, 0x8D, 0xC7, 0x81, 0xF7
+_INDIRECT, _CALL_MODRM, _JMP_MODRM, _CALL, _JMP, _ADDR32, _NOP = (
+    0xFF, 0x15, 0x25, 0xE8, 0xE9, 0x67, 0x90)  # fmt: skip
+_REX_R, _REX_B = 4, 1
+
+
+def relax(graph: LinkGraph) -> None:
+    """Make edges bypass GOT entries and stubs whose targets are in reach (pre-fixup pass).
+
+    ========================= ============================ =========================
+    instruction               target within 2 GiB          target below 2 GiB
+    ========================= ============================ =========================
+    mov f@GOT(%rip), reg      lea f(%rip), reg             mov $f, reg
+    test reg, f@GOT(%rip)                                  test $f, reg
+    add f@GOT(%rip), reg ...                               add $f, reg ...
+    call \\*f@GOT(%rip)        addr32 call f
+    jmp \\*f@GOT(%rip)         jmp f; nop
+    call stub, jmp stub       call f, jmp f
+    ========================= ============================ =========================
+    """
+    pointees = _Pointees(graph)
+    if pointees.any:
+        _bypass_stubs(graph, pointees)
+        for kind, prefix in (
+            (K.PCREL32_GOT_LOAD_RELAXABLE, 0),
+            (K.PCREL32_GOT_LOAD_REX_RELAXABLE, 1),
+            (K.PCREL32_GOT_LOAD_REX2_RELAXABLE, 2),
+        ):
+            _relax_loads(graph, pointees, kind, prefix)
+
+
+class _Pointees:
+    """What the GOT entries and stubs of a graph lead to: symbol rows by block row, or -1."""
+
+    def __init__(self, graph: LinkGraph) -> None:
+        edges, blocks, symbols = graph.edge_table, graph.block_table, graph.symbol_table
+        got = graph.find_section_by_name(GOT_SECTION)
+        stubs = graph.find_section_by_name(STUBS_SECTION)
+        self.any = got is not None
+        if got is None:
+            return
+        section = blocks.section[edges.block]
+        self.of_block = np.full(blocks.rows, -1, np.int64)
+        pointers = rows_where((section == got.ordinal) & (edges.kind == K.POINTER64))
+        pointers = pointers[edges.addend[pointers] == 0]
+        self.of_block[edges.block[pointers]] = edges.target[pointers]
+        if stubs is not None:
+            jumps = rows_where((section == stubs.ordinal) & (edges.kind == K.PCREL32))
+            entry = symbols.block[edges.target[jumps]]
+            self.of_block[edges.block[jumps]] = self.of_block[entry]
+        self.addresses = graph.symbol_addresses().view(np.int64)
+
+    def of(self, graph: LinkGraph, rows: Int64Array) -> Int64Array:
+        """Symbol rows (int64) that the entries which edges target lead to, or -1."""
+        symbols = graph.symbol_table
+        target = graph.edge_table.target[rows]
+        # An edge into the middle of an entry, or past it, is none of ours.
+        plain = (symbols.kind[target] == SymbolKind.DEFINED) & (symbols.value[target] == 0)
+        return np.where(plain, self.of_block[symbols.block[target]], -1)
+
+
+def _bypass_stubs(graph: LinkGraph, pointees: _Pointees) -> None:
+    edges = graph.edge_table
+    rows = rows_where(edges.kind == K.BRANCH_PCREL32_TO_PTR_JUMP_STUB_BYPASSABLE)
+    pointee = pointees.of(graph, rows)
+    rows, pointee = rows[pointee >= 0], pointee[pointee >= 0]
+    place = graph.block_table.address[edges.block[rows]].view(np.int64) + edges.offset[rows]
+    distance = pointees.addresses[pointee] + edges.addend[rows] - place - 4
+    near = in_range(distance, 32) & resolved(graph, pointee)
+    edges.target[rows[near]] = pointee[near]
+    edges.kind[rows[near]] = K.BRANCH_PCREL32
+
+
+def _relax_loads(graph: LinkGraph, pointees: _Pointees, kind: EdgeKind, prefix: int) -> None:
+    """Rewrite the instructions of all edges of a kind that allow it."""
+    edges, blocks = graph.edge_table, graph.block_table
+    rows = rows_where(edges.kind == kind)
+    rows = rows[(edges.addend[rows] == 0) & (edges.offset[rows] >= 2 + prefix)]
+    pointee = pointees.of(graph, rows)
+    rows, pointee = rows[pointee >= 0], pointee[pointee >= 0]
+    rows_place = blocks.content[edges.block[rows]] + edges.offset[rows]
+    for code, base, mask in graph.contents.partition(rows_place):
+        if code.flags.writeable:
+            chosen, at = rows[mask], rows_place[mask] - base
+            _relax_code(graph, pointees, code, at, chosen, pointee[mask], prefix)
+
+
+def _relax_code(
+    graph: LinkGraph,
+    pointees: _Pointees,
+    code: UInt8Array,
+    at: Int64Array,
+    rows: Int64Array,
+    pointee: Int64Array,
+    prefix: int,
+) -> None:
+    edges = graph.edge_table
+    place = graph.block_table.address[edges.block[rows]].view(np.int64) + edges.offset[rows]
+    address = pointees.addresses[pointee]
+    near = in_range(address - place - 4, 32) & resolved(graph, pointee)
+    opcode, modrm = code[at - 2], code[at - 1]
+
+    load = (opcode == _MOV) & near
+    code[at[load] - 2] = _LEA
+    _retarget(graph, rows[load], pointee[load], K.PCREL32)
+    if prefix == 0:
+        _relax_branches(graph, code, at, rows, pointee, near & (opcode == _INDIRECT), modrm)
+    # Only an address that sign-extends from 32 bits can be an immediate operand.
+    low = in_range(address, 32) & resolved(graph, pointee)
+    immediate = low & ~load & ((opcode == _MOV) | (opcode == _TEST) | _is_group1(opcode))
+    if immediate.any() and prefix < 2:
+        _relax_to_immediate(code, at[immediate], opcode[immediate], modrm[immediate], prefix)
+        _retarget(graph, rows[immediate], pointee[immediate], K.POINTER32_SIGNED)
+
+
+def _is_group1(opcode: UInt8Array) -> BoolArray:
+    """Whether opcodes are ``add``, ``or``, ``adc``, ``sbb``, ``and``, ``sub``, ``xor``, ``cmp``
+    of a register with a memory operand."""
+    return (opcode & 0xC7) == 0x03
+
+
+def _relax_branches(
+    graph: LinkGraph,
+    code: UInt8Array,
+    at: Int64Array,
+    rows: Int64Array,
+    pointee: Int64Array,
+    indirect: BoolArray,
+    modrm: UInt8Array,
+) -> None:
+    call, jump = indirect & (modrm == _CALL_MODRM), indirect & (modrm == _JMP_MODRM)
+    code[at[call] - 2], code[at[call] - 1] = _ADDR32, _CALL
+    _retarget(graph, rows[call], pointee[call], K.BRANCH_PCREL32)
+    # The direct jump is one byte shorter: its displacement begins one byte earlier.
+    code[at[jump] - 2], code[at[jump] + 3] = _JMP, _NOP
+    graph.edge_table.offset[rows[jump]] -= 1
+    _retarget(graph, rows[jump], pointee[jump], K.BRANCH_PCREL32)
+
+
+def _relax_to_immediate(
+    code: UInt8Array, at: Int64Array, opcode: UInt8Array, modrm: UInt8Array, prefix: int
+) -> None:
+    register = modrm >> 3 & 7
+    operation = np.where(_is_group1(opcode), opcode & 0x38, 0).astype(np.uint8)
+    code[at - 1] = 0xC0 | operation | register
+    code[at - 2] = np.where(
+        opcode == _MOV, _MOV_IMM, np.where(opcode == _TEST, _TEST_IMM, _GROUP1_IMM)
+    )
+    if prefix:
+        # The register moves from the reg field to the r/m field, and its high bit with it.
+        rex = code[at - 3]
+        code[at - 3] = (rex & ~np.uint8(_REX_R | _REX_B)) | ((rex & _REX_R) >> 2)
+
+
+def _retarget(graph: LinkGraph, rows: Int64Array, target: Int64Array, kind: EdgeKind) -> None:
+    graph.edge_table.target[rows] = target
+    graph.edge_table.kind[rows] = kind

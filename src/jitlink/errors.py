@@ -1,0 +1,243 @@
+"""Every exception that jitlink raises on purpose.
+
+::
+
+    JITLinkError
+    ├── GraphError                      a LinkGraph operation that would break the graph
+    ├── InputError                      a file that cannot be read as what it claims to be
+    │   ├── UnknownFormatError              no container that jitlink knows
+    │   ├── ObjectError                     malformed relocatable object
+    │   ├── ArchiveError                    malformed static archive
+    │   ├── UnsupportedObjectError          well formed, but of a kind that is not linked
+    │   └── UnsupportedRelocationError      a relocation that the target does not link
+    ├── SymbolError
+    │   ├── DuplicateDefinitionError        two strong definitions of one name
+    │   └── UndefinedSymbolError            no definition for some names
+    ├── FixupError                      a relocation that cannot be applied
+    │   ├── TargetOutOfRangeError           the value does not fit the field
+    │   └── MisalignedTargetError           the value has bits that the field cannot hold
+    ├── AllocationError                 memory that could not be had, laid out or protected
+    ├── ActionError                     a finalize or deallocate action that reported failure
+    └── ExecutorError                   the executor could not do what was asked
+
+Bad arguments to a Python call are ordinary ``TypeError`` and ``ValueError``; everything that
+depends on an input file, on the executor or on what was linked is a `JITLinkError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+class JITLinkError(Exception):
+    """Base of all errors of a link; its text is one sentence without a final stop."""
+
+
+class GraphError(JITLinkError):
+    """A graph operation whose preconditions do not hold; the graph is as it was."""
+
+
+class InputError(JITLinkError):
+    """An input that cannot be used.
+
+    Attributes:
+        file: display name of the file, ``libx.a(member.o)`` for a member.
+        offset: position in that file in bytes, or None where no position is to blame.
+    """
+
+    def __init__(self, message: str, *, file: str, offset: int | None = None) -> None:
+        where = file if offset is None else f"{file}, offset {offset:#x}"
+        super().__init__(f"{where}: {message}")
+        self.file = file
+        self.offset = offset
+
+
+class UnknownFormatError(InputError):
+    """The bytes are of no container format that jitlink reads."""
+
+
+class ObjectError(InputError):
+    """A relocatable object whose headers or tables are inconsistent."""
+
+
+class ArchiveError(InputError):
+    """A static archive whose headers, index or names are inconsistent."""
+
+
+class UnsupportedObjectError(InputError):
+    """A well-formed file that is not a relocatable object of a supported target."""
+
+
+class UnsupportedRelocationError(InputError):
+    """A relocation type that the target does not link.
+
+    Attributes:
+        section: name of the section to be relocated.
+        number: relocation type as stored in the file.
+        relocation: the ABI's name of it, or None if the ABI has none.
+        reason: why it is not linked.
+    """
+
+    def __init__(
+        self,
+        *,
+        file: str,
+        section: str,
+        offset: int,
+        number: int,
+        relocation: str | None,
+        reason: str,
+    ) -> None:
+        name = relocation or f"type {number}"
+        super().__init__(
+            f"section {section}+{offset:#x}: relocation {name} is not supported: {reason}",
+            file=file,
+        )
+        self.section = section
+        self.offset = offset
+        self.number = number
+        self.relocation = relocation
+        self.reason = reason
+
+
+class SymbolError(JITLinkError):
+    """Definitions and references that do not fit together."""
+
+
+class DuplicateDefinitionError(SymbolError):
+    """Two strong definitions of one name.
+
+    Attributes:
+        name: the symbol.
+        first: display name of the object whose definition came first.
+        second: display name of the other one.
+    """
+
+    def __init__(self, name: str, *, first: str, second: str) -> None:
+        super().__init__(f"duplicate definition of symbol {name}: in {first} and in {second}")
+        self.name = name
+        self.first = first
+        self.second = second
+
+
+class UndefinedSymbolError(SymbolError):
+    """Names that no input and no process library defines.
+
+    Attributes:
+        names: all missing names, in order of first reference.
+        referrers: for each name, the display names of objects that refer to it.
+    """
+
+    def __init__(
+        self, names: Sequence[str], *, referrers: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self.names = tuple(names)
+        self.referrers = {name: tuple((referrers or {}).get(name, ())) for name in self.names}
+        super().__init__(self._sentence())
+
+    def _sentence(self) -> str:
+        def one(name: str) -> str:
+            users = self.referrers[name]
+            if not users:
+                return name
+            more = f" and {len(users) - 1} more" if len(users) > 1 else ""
+            return f"{name} (referenced by {users[0]}{more})"
+
+        noun = "symbol" if len(self.names) == 1 else "symbols"
+        return f"undefined {noun}: " + ", ".join(one(name) for name in self.names)
+
+
+class FixupError(JITLinkError):
+    """A relocation that cannot be applied where it stands.
+
+    Attributes:
+        graph: name of the graph.
+        section: name of the section to be fixed up.
+        block_address: address of the containing block.
+        offset: offset of the fixup within that block, in bytes.
+        kind: name of the edge kind.
+        target: name of the target symbol, or a description of it if it has none.
+        value: the value that the edge's expression gives.
+        count: how many edges of the graph fail for the same reason.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        graph: str,
+        section: str,
+        block_address: int,
+        offset: int,
+        kind: str,
+        target: str,
+        value: int,
+        count: int = 1,
+    ) -> None:
+        others = f" ({count - 1} more fixups fail likewise)" if count > 1 else ""
+        super().__init__(
+            f"in graph {graph}, section {section}: fixup at {block_address + offset:#x} "
+            f"({block_address:#x} + {offset:#x}) of kind {kind} to {target} {reason}{others}"
+        )
+        self.graph = graph
+        self.section = section
+        self.block_address = block_address
+        self.offset = offset
+        self.kind = kind
+        self.target = target
+        self.value = value
+        self.count = count
+
+
+class TargetOutOfRangeError(FixupError):
+    """The value of a fixup does not fit its field.
+
+    Attributes (besides those of `FixupError`):
+        low: smallest value that fits.
+        high: largest value that fits.
+        target_address: address of the target.
+    """
+
+    low: int
+    high: int
+    target_address: int
+
+
+class MisalignedTargetError(FixupError):
+    """The value of a fixup is not a multiple of what its field can express.
+
+    Attributes (besides those of `FixupError`):
+        alignment: what the value must be a multiple of.
+    """
+
+    alignment: int
+
+
+class AllocationError(JITLinkError):
+    """Memory could not be reserved, laid out, written or protected.
+
+    Attributes:
+        size: bytes asked for, or None.
+    """
+
+    def __init__(self, message: str, *, size: int | None = None) -> None:
+        super().__init__(message)
+        self.size = size
+
+
+class ActionError(JITLinkError):
+    """An allocation action returned an error.
+
+    Attributes:
+        message: the text that the action returned.
+        address: address of the action's function in the executor.
+    """
+
+    def __init__(self, message: str, *, address: int) -> None:
+        super().__init__(f"allocation action at {address:#x} failed: {message}")
+        self.message = message
+        self.address = address
+
+
+class ExecutorError(JITLinkError):
+    """The executor could not look up, read, write or call what it was asked to."""

@@ -1,0 +1,192 @@
+"""The executor that is this process.
+
+Symbols are looked up with `dlsym` itself: ctypes' own way makes an object a symbol, and takes
+a symbol whose value is null for a missing one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import functools
+import mmap
+import os
+import sys
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from typing import Literal, Self
+
+from jitlink.errors import ExecutorError
+from jitlink.executor.control import ExecutorProcessControl
+from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
+from jitlink.memory.actions import call_wrapper
+from jitlink.sps import WrapperFunctionResult
+
+_C = ctypes.CDLL(None, use_errno=True)
+# Look-ups are short and many: they keep the interpreter lock, as ctypes' own do.
+_C_LOCKED = ctypes.PyDLL(None)
+
+_dlopen = _C["dlopen"]
+_dlopen.argtypes = (ctypes.c_char_p, ctypes.c_int)
+_dlopen.restype = ctypes.c_void_p
+_dlsym = _C_LOCKED["dlsym"]
+_dlsym.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
+_dlsym.restype = ctypes.c_void_p
+_dlerror = _C_LOCKED["dlerror"]
+_dlerror.argtypes = ()
+_dlerror.restype = ctypes.c_char_p
+_fflush = _C["fflush"]
+_fflush.argtypes = (ctypes.c_void_p,)
+
+_Main = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p
+)
+_VoidFunction = ctypes.CFUNCTYPE(ctypes.c_int)
+_IntFunction = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
+
+
+class SelfExecutorProcessControl(ExecutorProcessControl):
+    """The process that jitlink runs in, as an executor. Its coroutines never suspend.
+
+    Code runs on the thread that calls. If it calls ``exit``, this process ends.
+
+    Args:
+        memory_manager: by default an `InProcessMemoryManager`.
+    """
+
+    def __init__(self, memory_manager: JITLinkMemoryManager | None = None) -> None:
+        self.triple = _host_triple()
+        self.page_size = mmap.PAGESIZE
+        self.memory_manager = memory_manager or InProcessMemoryManager()
+        self._process = _dlopen(None, os.RTLD_NOW)
+        # What `main` was given may still be read by what it leaves behind.
+        self._arguments: list[object] = []
+
+    @classmethod
+    @functools.cache
+    def shared(cls) -> Self:
+        """One executor for all of this process that need none of their own."""
+        return cls()
+
+    async def load_dylib(self, path: str | os.PathLike[str]) -> int:
+        """Load a shared library; what is linked later may use its symbols."""
+        name = os.fsencode(path)
+        if b"\0" in name or not name:
+            raise ExecutorError(f"cannot load {os.fsdecode(name)!r}: not a file name")
+        handle = _dlopen(name, os.RTLD_NOW | os.RTLD_GLOBAL)
+        if not handle:
+            reason = (_dlerror() or b"unknown reason").decode("utf-8", "replace")
+            raise ExecutorError(f"cannot load {os.fsdecode(name)}: {reason}")
+        return int(handle)
+
+    async def lookup_symbols(
+        self, names: Sequence[str], dylib: int | None = None
+    ) -> list[int | None]:
+        """Addresses of symbols that loaded libraries export."""
+        handle = self._process if dylib is None else dylib
+        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+        found: list[int | None] = list(map(_dlsym, repeat(handle), encoded))
+        if None in found or any(b"\0" in name for name in encoded):
+            for index, name in enumerate(encoded):
+                if found[index] is None or b"\0" in name:
+                    found[index] = _null_or_missing(handle, name)
+        return found
+
+    async def run_as_main(self, address: int, argv: Sequence[str]) -> int:
+        """Call a ``main``; its output and Python's come out in the order they were made."""
+        encoded = [argument.encode("utf-8", "surrogateescape") for argument in argv]
+        if any(b"\0" in argument for argument in encoded):
+            raise ValueError("an argument has a null character in it")
+        strings = [ctypes.create_string_buffer(argument) for argument in encoded]
+        pointers = (ctypes.c_void_p * (len(strings) + 1))(*map(ctypes.addressof, strings))
+        self._arguments += [strings, pointers]
+        environment = ctypes.c_void_p.in_dll(_C, "environ")
+        return _run(lambda: _Main(address)(len(strings), pointers, environment))
+
+    async def run_as_void_function(self, address: int) -> int:
+        """Call ``int f(void)``."""
+        return _run(_VoidFunction(address))
+
+    async def run_as_int_function(self, address: int, argument: int) -> int:
+        """Call ``int f(int)``."""
+        if not -(1 << 31) <= argument < 1 << 31:
+            raise ValueError(f"{argument} does not fit a C int")
+        return _run(lambda: _IntFunction(address)(argument))
+
+    async def call_wrapper(self, address: int, arguments: bytes) -> WrapperFunctionResult:
+        """Call a wrapper function with packed arguments."""
+        return call_wrapper(address, arguments)
+
+    async def read_memory(self, address: int, size: int) -> bytes:
+        """The bytes at an address."""
+        try:
+            buffer = bytearray(size)
+        except (MemoryError, OverflowError) as error:
+            raise ExecutorError(f"cannot read {size:#x} bytes at {address:#x}: {error}") from error
+        _transfer("read", buffer, address)
+        return bytes(buffer)
+
+    async def write_memory(self, address: int, content: bytes | bytearray | memoryview) -> None:
+        """Write bytes to an address."""
+        _transfer("write", bytearray(content), address)
+
+
+def _host_triple() -> str:
+    machine = os.uname().machine
+    if not sys.platform.startswith("linux"):
+        return f"{machine}-unknown-{sys.platform}"
+    try:
+        os.confstr("CS_GNU_LIBC_VERSION")
+    except ValueError:
+        return f"{machine}-unknown-linux-musl"
+    return f"{machine}-unknown-linux-gnu"
+
+
+def _null_or_missing(handle: int, name: bytes) -> int | None:
+    """0 if there is a symbol whose value is null, None if there is none."""
+    if b"\0" in name:
+        return None
+    # Only a message that was not there before tells one from the other.
+    _dlerror()
+    address = _dlsym(handle, name)
+    return None if not address and _dlerror() is not None else address or 0
+
+
+def _run(function: Callable[[], int]) -> int:
+    """Call native code between flushes of Python's and C's output."""
+    for stream in (sys.stdout, sys.stderr):
+        # There may be none, or it may be closed: no reason not to run.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    try:
+        return function()
+    finally:
+        _fflush(None)
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_size_t), ("length", ctypes.c_size_t))
+
+
+def _transfer(verb: Literal["read", "write"], buffer: bytearray, address: int) -> None:
+    """Copy between a buffer and memory; the kernel does it, and notices what is not mapped."""
+    size = len(buffer)
+    where = f"{size:#x} bytes at {address:#x}"
+    if not 0 <= address <= (1 << 64) - size:
+        raise ExecutorError(f"cannot {verb} {where}: not in the address space")
+    local = ctypes.addressof(ctypes.c_char.from_buffer(buffer)) if size else 0
+    function = getattr(_C, f"process_vm_{verb}v", None)
+    done = 0
+    while function is not None and done < size:
+        ranges = [_Iovec(start + done, size - done) for start in (local, address)]
+        count = function(os.getpid(), ctypes.byref(ranges[0]), 1, ctypes.byref(ranges[1]), 1, 0)
+        if count <= 0:
+            if ctypes.get_errno() in {errno.ENOSYS, errno.EPERM}:
+                break
+            raise ExecutorError(f"cannot {verb} {where}: {os.strerror(ctypes.get_errno())}")
+        done += count
+    # Systems without such a call, or that forbid it, have only the way that may fault.
+    if done < size:
+        target, source = (local, address) if verb == "read" else (address, local)
+        ctypes.memmove(target + done, source + done, size - done)

@@ -1,0 +1,51 @@
+"""What a linked graph offers to others: names and addresses, kept as columns.
+
+Programs look up a handful of names in libraries of thousands, so names are searched for in
+the string tables as they came; a dictionary is made only for those who want all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+from jitlink.graph import LinkGraph, Scope, SymbolKind
+from jitlink.graph.columns import rows_where
+from jitlink.graph.strings import NO_NAME
+
+
+class Exports(Mapping[str, int]):
+    """Addresses of the named symbols of an allocated graph that are not local, by name.
+
+    Holds on to the graph's names, but not to the graph.
+    """
+
+    def __init__(self, graph: LinkGraph) -> None:
+        table = graph.symbol_table
+        rows = (table.kind == SymbolKind.DEFINED) | (table.kind == SymbolKind.ABSOLUTE)
+        rows &= (table.scope != Scope.LOCAL) & (table.name != NO_NAME)
+        chosen = rows_where(rows)
+        self._strings = graph.strings
+        self._names = table.name[chosen]
+        self._addresses = graph.symbol_addresses()[chosen]
+
+    @cached_property
+    def _all(self) -> dict[str, int]:
+        names = self._strings.get_many(self._names)
+        # Of several definitions of a name, the first holds.
+        return dict(zip(reversed(names), self._addresses[::-1].tolist(), strict=True))
+
+    def __getitem__(self, name: str) -> int:
+        if "_all" in self.__dict__:
+            return self._all[name]
+        for reference in self._strings.find(name).tolist():
+            found = rows_where(self._names == reference)
+            if len(found):
+                return int(self._addresses[found[0]])
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)

@@ -1,0 +1,1 @@
+"""Container formats: bytes to sections, blocks, symbols and raw relocations (layer 2)."""

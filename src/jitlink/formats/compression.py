@@ -1,0 +1,97 @@
+"""Compressed ELF sections (SHF_COMPRESSED): zlib always, zstd where Python can.
+
+Zstandard comes with Python 3.14 (`compression.zstd`); before that, the optional package
+``zstandard`` provides it.
+
+Specification: gABI chapter 4, "Section compression".
+"""
+
+from __future__ import annotations
+
+import importlib
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Literal
+
+from jitlink.errors import ObjectError, UnsupportedObjectError
+
+ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD = 1, 2
+_MAX_EXPANSION = 1 << 15
+"""No encoder in use shrinks debug data so far; a larger claim is a decompression bomb."""
+
+
+def decompress_section(
+    data: memoryview, *, wide: bool, byte_order: Literal["little", "big"], file: str, offset: int
+) -> tuple[bytes, int]:
+    """Undo the compression of one section.
+
+    Args:
+        data: the section as stored, with its compression header.
+        wide: whether the object is 64-bit.
+        byte_order: that of the object.
+        file: display name of the object, for errors.
+        offset: position of the section in the file, in bytes.
+
+    Returns:
+        The content and its alignment in bytes.
+
+    Raises:
+        ObjectError: the data is corrupt.
+        UnsupportedObjectError: the method is unknown, or zstd is not available.
+    """
+    header = struct.Struct(("<" if byte_order == "little" else ">") + ("IIQQ" if wide else "III"))
+    if len(data) < header.size:
+        raise ObjectError("compressed section is too small", file=file, offset=offset)
+    fields = header.unpack_from(data)
+    method, size, alignment = fields[0], fields[-2], max(fields[-1], 1)
+    payload = data[header.size :]
+    if size > max(len(payload), 1) * _MAX_EXPANSION or alignment & (alignment - 1):
+        raise ObjectError("compression header is corrupt", file=file, offset=offset)
+    if method == ELFCOMPRESS_ZLIB:
+        content = _inflate(payload, size)
+    elif method == ELFCOMPRESS_ZSTD:
+        content = _unzstd(payload, size, file, offset)
+    else:
+        raise UnsupportedObjectError(f"compression method {method}", file=file, offset=offset)
+    if content is None or len(content) != size:
+        raise ObjectError("compressed section is corrupt", file=file, offset=offset)
+    return content, alignment
+
+
+def _inflate(payload: memoryview, size: int) -> bytes | None:
+    try:
+        # One byte more than promised tells a stream that is too long from a right one.
+        return zlib.decompressobj().decompress(payload, size + 1)
+    except zlib.error:
+        return None
+
+
+def _unzstd(payload: memoryview, size: int, file: str, offset: int) -> bytes | None:
+    found = _zstd_decoder()
+    if found is None:
+        message = "zstd-compressed section needs Python 3.14 or the package zstandard"
+        raise UnsupportedObjectError(message, file=file, offset=offset)
+    decode, error = found
+    try:
+        return decode(bytes(payload), size)
+    except error:
+        return None
+
+
+def _zstd_decoder() -> tuple[Callable[[bytes, int], bytes], type[Exception]] | None:
+    try:
+        standard = importlib.import_module("compression.zstd")
+    except ImportError:
+        try:
+            package = importlib.import_module("zstandard")
+        except ImportError:
+            return None
+        return (
+            lambda data, size: package.ZstdDecompressor().stream_reader(data).read(size + 1),
+            package.ZstdError,
+        )
+    return (
+        lambda data, size: standard.ZstdDecompressor().decompress(data, size + 1),
+        standard.ZstdError,
+    )

@@ -1,0 +1,137 @@
+"""ELF as it lies in a file: constants, record layouts of both classes and byte orders, identity.
+
+Specification: System V gABI (chapters 4 and 5 of the ELF specification), the x86-64 psABI for
+SHN_X86_64_LCOMMON, LLVM's extensions page for SHT_CREL and SHT_LLVM_ADDRSIG.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from jitlink.errors import ObjectError
+
+MAGIC = b"\x7fELF"
+ELFCLASS32, ELFCLASS64 = 1, 2
+ELFDATA2LSB, ELFDATA2MSB = 1, 2
+ET_REL = 1
+EV_CURRENT = 1
+
+SHT_NULL, SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_RELA = 0, 1, 2, 3, 4
+SHT_NOBITS, SHT_REL, SHT_GROUP, SHT_SYMTAB_SHNDX = 8, 9, 17, 18
+SHT_CREL = 0x40000014
+SHT_LLVM_ADDRSIG = 0x6FFF4C03
+SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR = 1, 2, 4
+SHF_COMPRESSED, SHF_GNU_RETAIN, SHF_EXCLUDE = 0x800, 0x200000, 0x80000000
+GRP_COMDAT = 1
+
+SHN_UNDEF, SHN_LORESERVE = 0, 0xFF00
+SHN_X86_64_LCOMMON, SHN_ABS, SHN_COMMON, SHN_XINDEX = 0xFF02, 0xFFF1, 0xFFF2, 0xFFFF
+STB_LOCAL, STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE = 0, 1, 2, 10
+STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE, STT_COMMON, STT_TLS, STT_GNU_IFUNC = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    10,
+)
+STV_INTERNAL, STV_HIDDEN = 1, 2
+
+
+@dataclass(frozen=True)
+class RecordLayout:
+    """Record layouts of one ELF class and byte order."""
+
+    header: np.dtype[Any]
+    section: np.dtype[Any]
+    symbol: np.dtype[Any]
+    rel: np.dtype[Any]
+    rela: np.dtype[Any]
+    symbol_shift: int
+
+
+def _layout(elf_class: int, byte_order: str) -> RecordLayout:
+    e = "<" if byte_order == "little" else ">"
+    wide = elf_class == ELFCLASS64
+    addr, info = (e + "u8", e + "u8") if wide else (e + "u4", e + "u4")
+    half, word = e + "u2", e + "u4"
+    header = [
+        ("ident", "u1", 16), ("type", half), ("machine", half), ("version", word),
+        ("entry", addr), ("phoff", addr), ("shoff", addr), ("flags", word), ("ehsize", half),
+        ("phentsize", half), ("phnum", half), ("shentsize", half), ("shnum", half),
+        ("shstrndx", half),
+    ]  # fmt: skip
+    section = [
+        ("name", word), ("type", word), ("flags", addr), ("addr", addr), ("offset", addr),
+        ("size", addr), ("link", word), ("info", word), ("addralign", addr), ("entsize", addr),
+    ]  # fmt: skip
+    if wide:
+        symbol = [("name", word), ("info", "u1"), ("other", "u1"), ("shndx", half),
+                  ("value", addr), ("size", addr)]  # fmt: skip
+    else:
+        symbol = [("name", word), ("value", addr), ("size", addr), ("info", "u1"),
+                  ("other", "u1"), ("shndx", half)]  # fmt: skip
+    rel = [("offset", addr), ("info", info)]
+    return RecordLayout(
+        np.dtype(header),
+        np.dtype(section),
+        np.dtype(symbol),
+        np.dtype(rel),
+        np.dtype([*rel, ("addend", e + ("i8" if wide else "i4"))]),
+        32 if wide else 8,
+    )
+
+
+RECORD_LAYOUTS = {
+    (c, d): _layout(c, "little" if d == ELFDATA2LSB else "big")
+    for c in (ELFCLASS32, ELFCLASS64)
+    for d in (ELFDATA2LSB, ELFDATA2MSB)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What an ELF header says the file is for.
+
+    Attributes:
+        machine: e_machine.
+        elf_class: ELFCLASS32 or ELFCLASS64.
+        byte_order: ``little`` or ``big``.
+        flags: e_flags, which the architecture interprets.
+    """
+
+    machine: int
+    elf_class: int
+    byte_order: Literal["little", "big"]
+    flags: int = 0
+
+
+def is_elf(data: memoryview) -> bool:
+    """Whether the bytes begin like an ELF file."""
+    return bytes(data[:4]) == MAGIC
+
+
+def identify(data: memoryview, file: str) -> Identity:
+    """Read class, byte order and machine of one ELF file.
+
+    Raises:
+        ObjectError: the header is truncated or inconsistent.
+    """
+    if len(data) < 52 or not is_elf(data):
+        raise ObjectError("not a complete ELF header", file=file, offset=0)
+    layout = RECORD_LAYOUTS.get((data[4], data[5]))
+    if layout is None:
+        raise ObjectError(f"ELF class {data[4]}, data encoding {data[5]}", file=file, offset=4)
+    if len(data) < layout.header.itemsize:
+        raise ObjectError("ELF header is truncated", file=file, offset=0)
+    header = np.frombuffer(data, layout.header, 1)[0]
+    return Identity(
+        int(header["machine"]),
+        data[4],
+        "little" if data[5] == ELFDATA2LSB else "big",
+        int(header["flags"]),
+    )

@@ -1,0 +1,104 @@
+"""Equally long NumPy columns that grow together: the storage of blocks, symbols and edges.
+
+A subclass lists its columns in `FIELDS`. Each column is an attribute that holds exactly the
+rows in use, so vectorised code reads and writes ``table.offset[rows]`` directly. Growing a
+table may move its columns: keep the table and fetch the column again, do not keep the column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+Int64Array = npt.NDArray[np.int64]
+Int32Array = npt.NDArray[np.int32]
+UInt64Array = npt.NDArray[np.uint64]
+UInt16Array = npt.NDArray[np.uint16]
+UInt8Array = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
+
+ADDRESS_MASK = (1 << 64) - 1
+INT64_MAX = (1 << 63) - 1
+
+
+class Columns:
+    """A table of named columns with amortised constant-time append.
+
+    Attributes:
+        rows: how many rows are in use; also the length of every column.
+    """
+
+    FIELDS: ClassVar[Mapping[str, type[np.generic]]]
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._capacity = 0
+        self._storage: dict[str, npt.NDArray[Any]] = {
+            name: np.empty(0, dtype) for name, dtype in self.FIELDS.items()
+        }
+        self._publish(0)
+
+    def extend(self, count: int, **values: npt.ArrayLike) -> int:
+        """Append `count` rows and return the number of the first.
+
+        `values` gives a scalar or an array of length `count` for a column; columns that are
+        not named are filled with zero.
+
+        Raises:
+            TypeError: there is no column of a given name.
+            OverflowError: a scalar does not fit its column; no row is added.
+            ValueError: an array has another length; no row is added.
+        """
+        if not values.keys() <= self._storage.keys():
+            raise TypeError(f"no columns {sorted(values.keys() - self._storage.keys())}")
+        first = self.rows
+        last = first + count
+        if last > self._capacity:
+            self._grow(last)
+        for name, column in self._storage.items():
+            column[first:last] = values.get(name, 0)
+        self._publish(last)
+        return first
+
+    def _grow(self, rows: int) -> None:
+        # The first bulk load sizes the table exactly; hand-built graphs then double.
+        self._capacity = max(rows, 2 * self._capacity, 16)
+        for name, column in self._storage.items():
+            larger = np.zeros(self._capacity, column.dtype)
+            larger[: self.rows] = column[: self.rows]
+            self._storage[name] = larger
+        self._publish(self.rows)
+
+    def _publish(self, rows: int) -> None:
+        self.rows = rows
+        self.__dict__.update(
+            {name: column[:rows] for name, column in self._storage.items()}
+        )
+
+    def keep(self, mask: BoolArray) -> None:
+        """Drop the rows where `mask` (bool, one per row) is false; row numbers change."""
+        for name, column in self._storage.items():
+            self._storage[name] = column[: self.rows][mask]
+        self._capacity = int(np.count_nonzero(mask))
+        self._publish(self._capacity)
+
+
+def rows_where(mask: BoolArray) -> Int64Array:
+    """Row numbers (int64) at which a mask is true; `np.flatnonzero` without its overhead."""
+    return mask.nonzero()[0]
+
+
+def ragged_arange(starts: Int64Array, counts: Int64Array) -> Int64Array:
+    """Concatenate ``arange(start, start + count)`` of all pairs, without a Python loop."""
+    total = int(counts.sum())
+    if total == 0:
+        return np.empty(0, np.int64)
+    if len(starts) == 1:
+        return np.arange(starts[0], starts[0] + total, dtype=np.int64)
+    ends = np.cumsum(counts)
+    numbers: Int64Array = np.arange(total, dtype=np.int64)
+    numbers += np.repeat(starts - (ends - counts), counts)
+    return numbers

@@ -1,0 +1,61 @@
+"""The bytes that a graph's blocks refer to, in however many buffers they came.
+
+A content reference is an ``int64`` position in a virtual concatenation of buffers: an input
+file that is mapped, the members of an archive, working memory, small pieces made by passes.
+Blocks store a reference and a size, so a million blocks cost no object each and slices of
+input are never copied.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+
+import numpy as np
+
+from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array
+
+ZERO_FILL = -1
+"""The content reference of a block that has no content."""
+
+
+class ContentSpace:
+    """Registered buffers, each at a base reference."""
+
+    __slots__ = ("_bases", "_buffers", "_end")
+
+    def __init__(self) -> None:
+        self._buffers: list[memoryview] = []
+        self._bases: list[int] = []
+        self._end = 0
+
+    def add(self, buffer: bytes | bytearray | memoryview) -> int:
+        """Register a buffer (not copied) and return the reference of its first byte."""
+        view = memoryview(buffer).cast("B")
+        base = self._end
+        self._buffers.append(view)
+        self._bases.append(base)
+        self._end = base + max(len(view), 1)
+        return base
+
+    def view(self, reference: int, size: int) -> memoryview:
+        """The `size` bytes at a reference; writable if the buffer is."""
+        index = bisect_right(self._bases, reference) - 1
+        start = reference - self._bases[index]
+        return self._buffers[index][start : start + size]
+
+    def partition(self, references: Int64Array) -> Iterator[tuple[UInt8Array, int, BoolArray]]:
+        """Group references by buffer, for code that works on whole columns.
+
+        Yields, for each buffer that is referred to, its bytes (uint8), its base reference
+        and the mask (bool) of the references that lie in it. `ZERO_FILL` lies in none.
+        """
+        if len(references) == 0:
+            return
+        used = np.searchsorted(self._bases, references, side="right") - 1
+        lowest, highest = int(used.min()), int(used.max())
+        present = [lowest] if lowest == highest else np.unique(used).tolist()
+        for index in present:
+            if index >= 0:
+                array = np.frombuffer(self._buffers[index], np.uint8)
+                yield array, self._bases[index], used == index

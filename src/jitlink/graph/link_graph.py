@@ -1,0 +1,561 @@
+"""LinkGraph: sections, blocks, symbols and edges of one or several objects being linked.
+
+The graph knows no file format, no architecture and no process. It can be built by a format
+reader, by hand, or both, and passes may change all of it. Code that handles few elements uses
+the methods here and the handles of `jitlink.graph.elements`; code that handles all of them
+uses the tables `block_table`, `symbol_table` and `edge_table`, whose columns it may read and
+write in place.
+
+LLVM differs: one graph may hold many objects, which are then laid out and linked together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+
+from jitlink.errors import GraphError
+from jitlink.graph import blocks, split, symbols, text
+from jitlink.graph.actions import AllocActionPair, WrapperCall
+from jitlink.graph.columns import Int64Array, UInt64Array
+from jitlink.graph.contents import ContentSpace
+from jitlink.graph.edges import (
+    FIRST_RELOCATION,
+    KEEP_ALIVE,
+    Edge,
+    EdgeKind,
+    EdgeTable,
+    GenericEdgeKind,
+    check_addend,
+)
+from jitlink.graph.elements import Block, Section, Symbol
+from jitlink.graph.sections import NO_SECTION, SectionList
+from jitlink.graph.strings import StringHeap
+from jitlink.graph.symbols import NO_BLOCK
+from jitlink.graph.tables import (
+    BlockFlags,
+    BlockTable,
+    Linkage,
+    MemLifetime,
+    MemProt,
+    Scope,
+    SymbolFlags,
+    SymbolKind,
+    SymbolTable,
+)
+
+__all__ = ["NO_BLOCK", "NO_SECTION", "AllocActionPair", "LinkGraph", "WrapperCall"]
+
+
+class LinkGraph:
+    """A graph of symbols and the blocks that they point into.
+
+    Args:
+        name: usually that of the object file.
+        triple: the executor's target triple, ``x86_64-unknown-linux-gnu``.
+        pointer_size: size of a pointer in bytes, 4 or 8.
+        endianness: byte order of the executor.
+        edge_kinds: the architecture's enumeration of edge kinds.
+        features: CPU features that the code was compiled for.
+
+    Attributes (besides the arguments):
+        address_limit: every block must lie below this address; an architecture lowers it
+            for code that holds addresses in fewer bits than a pointer has.
+        origins: display names of the objects that blocks came from; empty if built by hand.
+        alloc_actions: what to call when the graph's memory is finalized and deallocated.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        triple: str,
+        *,
+        pointer_size: int = 8,
+        endianness: Literal["little", "big"] = "little",
+        edge_kinds: type[EdgeKind] = GenericEdgeKind,
+        features: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.triple = triple
+        self.pointer_size = pointer_size
+        self.endianness: Literal["little", "big"] = endianness
+        self.edge_kinds = edge_kinds
+        self.features = tuple(features)
+        self.address_limit = 1 << 64
+        self.origins: list[str] = []
+        self.section_list = SectionList(self)
+        self.block_table = BlockTable()
+        self.symbol_table = SymbolTable()
+        self.edge_table = EdgeTable()
+        self.strings = StringHeap()
+        self.contents = ContentSpace()
+        self.alloc_actions: list[AllocActionPair] = []
+
+    def __repr__(self) -> str:
+        return f"<LinkGraph {self.name}>"
+
+    def dump(self) -> str:
+        """The whole graph as text for people; `jitlink.graph.text` describes it."""
+        return text.dump(self)
+
+    # Sections
+
+    def create_section(
+        self, name: str, mem_prot: MemProt, lifetime: MemLifetime = MemLifetime.STANDARD
+    ) -> Section:
+        """Add a section.
+
+        Raises:
+            GraphError: a section of that name, protection and lifetime exists.
+        """
+        if self.section_list.find(name, mem_prot, lifetime) is not None:
+            raise GraphError(f"section {name} {mem_prot} {lifetime} exists already")
+        return self.section_list.create(name, mem_prot, lifetime)
+
+    def obtain_section(
+        self, name: str, mem_prot: MemProt, lifetime: MemLifetime = MemLifetime.STANDARD
+    ) -> Section:
+        """The section of that name, protection and lifetime, made if there is none."""
+        found = self.section_list.find(name, mem_prot, lifetime)
+        return found or self.section_list.create(name, mem_prot, lifetime)
+
+    def find_section_by_name(self, name: str) -> Section | None:
+        """The first section of that name, or None."""
+        return self.section_list.find_by_name(name)
+
+    @property
+    def sections(self) -> Iterator[Section]:
+        """All sections in order."""
+        return iter(self.section_list)
+
+    @property
+    def sections_size(self) -> int:
+        """Number of sections."""
+        return len(self.section_list)
+
+    def merge_sections(
+        self, destination: Section, source: Section, *, preserve_source: bool = False
+    ) -> None:
+        """Move all blocks, and so all symbols, of one section into another.
+
+        The source is then removed, unless it is to be preserved or is the destination.
+        """
+        self.section_list.merge(destination, source)
+        if destination is not source and not preserve_source:
+            self.remove_section(source)
+
+    def move_section(self, section: Section, ordinal: int) -> None:
+        """Give a section another place in the order of sections; those between make room.
+
+        LLVM differs: ordinals are positions, so no two sections have the same.
+
+        Raises:
+            GraphError: there is no such place.
+        """
+        self.section_list.move(section, ordinal)
+
+    def remove_section(self, section: Section) -> None:
+        """Remove an empty section; later ones move up by one ordinal.
+
+        Raises:
+            GraphError: the section still has blocks.
+        """
+        self.section_list.discard(section)
+
+    # Blocks
+
+    @property
+    def blocks(self) -> Iterator[Block]:
+        """All blocks in order of creation."""
+        return (Block(self, row) for row in self.block_rows().tolist())
+
+    def block_rows(self) -> Int64Array:
+        """Rows (int64) of all blocks that have not been removed."""
+        return np.flatnonzero((self.block_table.flags & BlockFlags.REMOVED) == 0)
+
+    def create_content_block(
+        self,
+        section: Section,
+        content: bytes | bytearray | memoryview,
+        address: int = 0,
+        alignment: int = 1,
+        alignment_offset: int = 0,
+    ) -> Block:
+        """Add a block with content, which is referred to, not copied, and not written to.
+
+        Raises:
+            GraphError: the alignment is no power of two, or not above its offset.
+        """
+        view = memoryview(content).toreadonly()
+        return blocks.create(self, section, view, address, alignment, alignment_offset)
+
+    def create_mutable_content_block(
+        self,
+        section: Section,
+        content: int | bytes | bytearray | memoryview,
+        address: int = 0,
+        alignment: int = 1,
+        alignment_offset: int = 0,
+    ) -> Block:
+        """Add a block whose content may be written at once.
+
+        `content` is a writable buffer (referred to), bytes (copied) or a size (zeros).
+        """
+        if isinstance(content, int) or memoryview(content).readonly:
+            content = bytearray(content)
+        view = memoryview(content)
+        return blocks.create(self, section, view, address, alignment, alignment_offset)
+
+    def create_zero_fill_block(
+        self,
+        section: Section,
+        size: int,
+        address: int = 0,
+        alignment: int = 1,
+        alignment_offset: int = 0,
+    ) -> Block:
+        """Add a block of `size` zero bytes that takes no content."""
+        return blocks.create(self, section, size, address, alignment, alignment_offset)
+
+    def set_block_content(self, block: Block, content: bytes | bytearray | memoryview) -> None:
+        """Point a block at other bytes (not copied); it may write to them if they are writable."""
+        blocks.set_content(self, block, content)
+
+    def set_block_zero_fill(self, block: Block, size: int) -> None:
+        """Make a block `size` zero bytes without content.
+
+        Raises:
+            GraphError: the size is negative or beyond any memory.
+        """
+        blocks.set_zero_fill(self, block, size)
+
+    def remove_block(self, block: Block) -> None:
+        """Remove a block and its edges.
+
+        Raises:
+            GraphError: a symbol still points into it.
+        """
+        blocks.remove(self, block)
+
+    def transfer_block(self, block: Block, section: Section) -> None:
+        """Move a block, with its symbols, into another section of this graph."""
+        blocks.check_owner(self, block)
+        self.section_list.check_owner(section)
+        self.block_table.section[block.row] = section.ordinal
+
+    def split_block(self, block: Block, offsets: int | Sequence[int]) -> list[Block]:
+        """Cut a block at one or several offsets; edges and symbols follow their bytes.
+
+        The given block keeps its first part. What is at a cut belongs to the part that begins
+        there; a symbol that would extend past the end of its part is shortened.
+
+        Returns:
+            All parts in order, the given block first.
+
+        Raises:
+            GraphError: an offset lies at an end of the block or outside, or they do not rise.
+        """
+        blocks.check_owner(self, block)
+        return split.split_block(self, block, offsets)
+
+    def split_blocks(self, parents: Int64Array, starts: Int64Array) -> Int64Array:
+        """Cut many blocks at once.
+
+        Args:
+            parents: block row of each part (int64, ascending, one run per parent).
+            starts: offset at which each part begins (int64, rising within a parent, and 0
+                for the first part of each).
+
+        Returns:
+            Block rows (int64) of the parts; the first part of a parent keeps its row.
+        """
+        return split.split_blocks(self, parents, starts)
+
+    def allocate_buffer(self, size: int) -> memoryview:
+        """Zeroed writable memory that lives as long as the graph."""
+        return memoryview(bytearray(size))
+
+    def allocate_content(self, source: bytes | bytearray | memoryview | str) -> memoryview:
+        """Writable memory that holds a copy of `source`, of text the UTF-8 bytes."""
+        if isinstance(source, str):
+            source = source.encode("utf-8", "surrogateescape")
+        return memoryview(bytearray(source))
+
+    def allocate_string(self, text: str) -> memoryview:
+        """Writable memory that holds the UTF-8 bytes of `text`."""
+        return self.allocate_content(text)
+
+    def allocate_c_string(self, text: str) -> memoryview:
+        """Writable memory that holds the UTF-8 bytes of `text` and a NUL byte."""
+        return self.allocate_content(text + "\0")
+
+    # Symbols
+
+    def _symbols_of_kind(self, kind: SymbolKind) -> Iterator[Symbol]:
+        rows = np.flatnonzero(self.symbol_table.kind == kind)
+        return (Symbol(self, row) for row in rows.tolist())
+
+    @property
+    def defined_symbols(self) -> Iterator[Symbol]:
+        """All symbols that point into blocks."""
+        return self._symbols_of_kind(SymbolKind.DEFINED)
+
+    @property
+    def external_symbols(self) -> Iterator[Symbol]:
+        """All symbols that are defined elsewhere."""
+        return self._symbols_of_kind(SymbolKind.EXTERNAL)
+
+    @property
+    def absolute_symbols(self) -> Iterator[Symbol]:
+        """All symbols with fixed addresses."""
+        return self._symbols_of_kind(SymbolKind.ABSOLUTE)
+
+    def find_defined_symbol_by_name(self, name: str) -> Symbol | None:
+        """The first defined symbol of that name, or None; local ones come last."""
+        return symbols.find(self, SymbolKind.DEFINED, name)
+
+    def find_external_symbol_by_name(self, name: str) -> Symbol | None:
+        """The external symbol of that name, or None."""
+        return symbols.find(self, SymbolKind.EXTERNAL, name)
+
+    def find_absolute_symbol_by_name(self, name: str) -> Symbol | None:
+        """The first absolute symbol of that name, or None; local ones come last."""
+        return symbols.find(self, SymbolKind.ABSOLUTE, name)
+
+    def rename_symbol(self, symbol: Symbol, name: str) -> None:
+        """Give a symbol another name; the empty string makes it anonymous.
+
+        Scope and linkage stay as they are: an anonymous symbol should be local and strong.
+
+        Raises:
+            GraphError: the symbol is external, and the name is empty or another one's.
+        """
+        symbols.rename(self, symbol, name)
+
+    def add_external_symbol(
+        self, name: str, size: int = 0, *, weakly_referenced: bool = False
+    ) -> Symbol:
+        """Add a symbol that is defined outside the graph.
+
+        Raises:
+            GraphError: the name is empty, or an external symbol of that name exists.
+        """
+        flags = SymbolFlags.WEAKLY_REFERENCED if weakly_referenced else SymbolFlags(0)
+        return symbols.add(self, SymbolKind.EXTERNAL, name, size=size, flags=flags)
+
+    def add_absolute_symbol(
+        self,
+        name: str,
+        address: int,
+        size: int = 0,
+        linkage: Linkage = Linkage.STRONG,
+        scope: Scope = Scope.DEFAULT,
+        *,
+        is_live: bool = False,
+    ) -> Symbol:
+        """Add a symbol with a fixed address.
+
+        Raises:
+            GraphError: an absolute symbol of that name exists and neither is local, a name is
+                missing though the scope is not local, or the linkage is weak.
+        """
+        return symbols.add(
+            self,
+            SymbolKind.ABSOLUTE,
+            name,
+            value=address,
+            size=size,
+            linkage=linkage,
+            scope=scope,
+            flags=SymbolFlags.LIVE if is_live else SymbolFlags(0),
+        )
+
+    def add_common_symbol(
+        self,
+        name: str,
+        scope: Scope,
+        section: Section,
+        address: int,
+        size: int,
+        alignment: int,
+        *,
+        is_live: bool = False,
+    ) -> Symbol:
+        """Add a zero-fill block and a weak symbol for it (a tentative definition).
+
+        Raises:
+            GraphError: as for `create_zero_fill_block` and `add_defined_symbol`.
+        """
+        symbols.check_new(self, SymbolKind.DEFINED, name, Linkage.WEAK, scope)
+        block = self.create_zero_fill_block(section, size, address, alignment)
+        symbol = self.add_defined_symbol(block, 0, name, size, Linkage.WEAK, scope, is_live=is_live)
+        symbol.flags |= SymbolFlags.COMMON
+        return symbol
+
+    def add_anonymous_symbol(
+        self,
+        block: Block,
+        offset: int,
+        size: int = 0,
+        *,
+        is_callable: bool = False,
+        is_live: bool = False,
+    ) -> Symbol:
+        """Add a nameless local symbol at an offset of a block.
+
+        Raises:
+            GraphError: the symbol would lie outside the block.
+        """
+        return self.add_defined_symbol(
+            block, offset, "", size, scope=Scope.LOCAL, is_callable=is_callable, is_live=is_live
+        )
+
+    def add_defined_symbol(
+        self,
+        block: Block,
+        offset: int,
+        name: str,
+        size: int = 0,
+        linkage: Linkage = Linkage.STRONG,
+        scope: Scope = Scope.DEFAULT,
+        *,
+        is_callable: bool = False,
+        is_live: bool = False,
+    ) -> Symbol:
+        """Add a symbol at an offset of a block.
+
+        Raises:
+            GraphError: the symbol would lie outside the block, a defined symbol of that name
+                exists and neither is local, or a name is missing though the scope is not local
+                or the linkage is weak.
+        """
+        blocks.check_owner(self, block)
+        symbols.check_place(block, offset, size)
+        flags = SymbolFlags.CALLABLE if is_callable else SymbolFlags(0)
+        return symbols.add(
+            self,
+            SymbolKind.DEFINED,
+            name,
+            block=block.row,
+            value=offset,
+            size=size,
+            linkage=linkage,
+            scope=scope,
+            flags=flags | (SymbolFlags.LIVE if is_live else SymbolFlags(0)),
+        )
+
+    def make_external(self, symbol: Symbol) -> None:
+        """Turn a defined or absolute symbol into an external one.
+
+        Edges to it stay, its block does too. Its scope becomes default, and if it was defined
+        it is not live any more; size, linkage and whether it is callable do not change.
+
+        Raises:
+            GraphError: it is external, has no name, or an external symbol has the same name.
+        """
+        symbols.make_external(self, symbol)
+
+    def make_absolute(self, symbol: Symbol, address: int) -> None:
+        """Turn a defined or external symbol into an absolute one at `address`.
+
+        If it was external its scope becomes local; nothing else about it changes.
+
+        Raises:
+            GraphError: it is absolute already.
+        """
+        symbols.make_absolute(self, symbol, address)
+
+    def make_defined(
+        self,
+        symbol: Symbol,
+        block: Block,
+        offset: int,
+        size: int,
+        linkage: Linkage = Linkage.STRONG,
+        scope: Scope = Scope.DEFAULT,
+        *,
+        is_live: bool = False,
+    ) -> None:
+        """Turn an external or absolute symbol into one defined at an offset of a block.
+
+        Raises:
+            GraphError: it is defined already, or would lie outside the block.
+        """
+        blocks.check_owner(self, block)
+        symbols.make_defined(self, symbol, block, offset, size, linkage, scope)
+        symbol.is_live = is_live
+
+    def transfer_defined_symbol(
+        self, symbol: Symbol, block: Block, offset: int, size: int | None = None
+    ) -> None:
+        """Point a defined symbol at another place.
+
+        It gets `size` if one is named, and else keeps its own, or what fits of it.
+
+        Raises:
+            GraphError: it is not defined, or would lie outside the block.
+        """
+        blocks.check_owner(self, block)
+        symbols.transfer(self, symbol, block, offset, size)
+
+    def remove_external_symbol(self, symbol: Symbol) -> None:
+        """Remove an external symbol.
+
+        Raises (so do the other two):
+            GraphError: it is of another kind, or an edge still refers to it.
+        """
+        symbols.remove(self, symbol, SymbolKind.EXTERNAL)
+
+    def remove_absolute_symbol(self, symbol: Symbol) -> None:
+        """Remove an absolute symbol; no edge may refer to it any more."""
+        symbols.remove(self, symbol, SymbolKind.ABSOLUTE)
+
+    def remove_defined_symbol(self, symbol: Symbol) -> None:
+        """Remove a defined symbol but not its block; no edge may refer to it any more."""
+        symbols.remove(self, symbol, SymbolKind.DEFINED)
+
+    def symbol_addresses(self) -> UInt64Array:
+        """Addresses (uint64, one per symbol row); rows of removed symbols are meaningless."""
+        table = self.symbol_table
+        addresses = table.value.copy()
+        defined = np.flatnonzero(table.kind == SymbolKind.DEFINED)
+        addresses[defined] += self.block_table.address[table.block[defined]]
+        return addresses
+
+    # Edges
+
+    def edge_kind(self, kind: EdgeKind | int) -> EdgeKind:
+        """The graph's edge kind of that number.
+
+        Raises:
+            GraphError: it is a kind of another architecture.
+            ValueError: there is none of that number.
+        """
+        foreign = isinstance(kind, EdgeKind) and not isinstance(kind, self.edge_kinds)
+        if foreign and kind >= FIRST_RELOCATION:
+            raise GraphError(f"{kind} is no edge kind of graph {self.name}")
+        return self.edge_kinds(kind)
+
+    def add_edge(
+        self, block: Block, kind: EdgeKind | int, offset: int, target: Symbol, addend: int = 0
+    ) -> Edge:
+        """Add an edge; `Block.add_edge` is the usual way to call this."""
+        blocks.check_owner(self, block)
+        symbols.check_owner(self, target)
+        kind = self.edge_kind(kind)
+        check_addend(addend)
+        if not 0 <= offset <= block.size:
+            raise GraphError(f"edge offset {offset:#x} lies outside its block")
+        if kind != KEEP_ALIVE and block.is_zero_fill:
+            raise GraphError(f"a {kind} edge cannot modify a zero-fill block")
+        row = self.edge_table.extend(
+            1,
+            block=block.row,
+            offset=offset,
+            kind=kind,
+            target=target.row,
+            addend=addend,
+        )
+        return Edge(self, row)

@@ -1,0 +1,160 @@
+"""The names of a graph: string tables taken over whole, decoded only where a name is read.
+
+A name is an ``int64`` reference. References of zero and above are positions in a virtual
+concatenation of string tables (NUL-terminated names, as ELF and COFF store them; the tables
+are copied once, in bulk); references below `NO_NAME` are strings that were given one by one.
+
+Names are text: bytes that are not UTF-8 come out as surrogate escapes and go back unchanged.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from jitlink.graph.columns import Int64Array
+
+NO_NAME = -1
+_FIRST_STRING = -2
+
+
+class _Table:
+    """One string table: the text, cut into its NUL-terminated pieces on first use."""
+
+    __slots__ = ("_pieces", "_starts", "ascii", "data", "text")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        # Latin-1 maps bytes to characters one to one, so positions in both agree.
+        self.text = data.decode("latin-1")
+        self.ascii = self.text.isascii()
+        self._pieces: list[str] | None = None
+        self._starts: Int64Array | None = None
+
+    def get(self, position: int) -> str:
+        end = self.data.find(b"\0", position)
+        return self._decode(self.text[position : end if end >= 0 else len(self.text)])
+
+    def _decode(self, latin: str) -> str:
+        if self.ascii:
+            return latin
+        return latin.encode("latin-1").decode("utf-8", "surrogateescape")
+
+    def find(self, encoded: bytes) -> Iterator[int]:
+        """Positions from which a name of these bytes (without NUL) can be read."""
+        ended = encoded + b"\0"
+        position = self.data.find(ended)
+        while position >= 0:
+            yield position
+            position = self.data.find(ended, position + len(ended))
+        if self.data.endswith(encoded):
+            yield len(self.data) - len(encoded)
+
+    def get_many(self, positions: Int64Array) -> list[str]:
+        """The names at many positions; a name that begins inside another one is allowed."""
+        if self._pieces is None or self._starts is None:
+            self._pieces = self.text.split("\0")
+            zeros = np.flatnonzero(np.frombuffer(self.data, np.uint8) == 0)
+            self._starts = np.concatenate((np.zeros(1, np.int64), zeros + 1))
+        index = np.searchsorted(self._starts, positions, side="right") - 1
+        inner = positions - self._starts[index]
+        if inner.any():
+            names = [
+                self._pieces[piece][skip:]
+                for piece, skip in zip(index.tolist(), inner.tolist(), strict=True)
+            ]
+        else:
+            names = list(map(self._pieces.__getitem__, index.tolist()))
+        return names if self.ascii else [self._decode(name) for name in names]
+
+
+class StringHeap:
+    """All names of one graph."""
+
+    __slots__ = ("_bases", "_end", "_indexed", "_references", "_strings", "_tables")
+
+    def __init__(self) -> None:
+        self._strings: list[str] = []
+        # The references of each single string, as far as the first `_indexed` are concerned.
+        self._references: dict[str, list[int]] = {}
+        self._indexed = 0
+        self._tables: list[_Table] = []
+        self._bases: list[int] = []
+        self._end = 0
+
+    def add(self, name: str) -> int:
+        """Store one name and return its reference."""
+        self._strings.append(name)
+        return _FIRST_STRING - (len(self._strings) - 1)
+
+    def add_table(self, data: bytes) -> int:
+        """Take over a string table and return the reference of its first byte."""
+        base = self._end
+        self._tables.append(_Table(data))
+        self._bases.append(base)
+        self._end = base + len(data) + 1
+        return base
+
+    def get(self, reference: int) -> str:
+        """The name at a reference; the empty string for `NO_NAME`."""
+        if reference >= 0:
+            table = bisect_right(self._bases, reference) - 1
+            return self._tables[table].get(reference - self._bases[table])
+        return "" if reference == NO_NAME else self._strings[_FIRST_STRING - reference]
+
+    def get_many(self, references: Int64Array) -> list[str]:
+        """The names at an array (int64, shape (n,)) of references."""
+        if len(references) == 0:
+            return []
+        used = np.searchsorted(self._bases, references, side="right") - 1
+        if used.min() == used.max():
+            return self._names_in(int(used[0]), references)
+        names = [""] * len(references)
+        for table in np.unique(used).tolist():
+            rows = np.flatnonzero(used == table)
+            found = self._names_in(table, references[rows])
+            for row, name in zip(rows.tolist(), found, strict=True):
+                names[row] = name
+        return names
+
+    def _names_in(self, table: int, references: Int64Array) -> list[str]:
+        """The names at references that all lie in one table, or, for -1, in none."""
+        if table < 0:
+            return [self.get(reference) for reference in references.tolist()]
+        return self._tables[table].get_many(references - self._bases[table])
+
+    def add_many(self, names: Iterable[str]) -> Int64Array:
+        """Store many names and return their references (int64)."""
+        first = len(self._strings)
+        self._strings.extend(names)
+        return _FIRST_STRING - np.arange(first, len(self._strings), dtype=np.int64)
+
+    def find(self, name: str) -> Int64Array:
+        """All references (int64) at which `name` stands, whether in use or not.
+
+        Nothing is ever removed from the heap or changed in it, so what is not found here is
+        no name of any symbol.
+        """
+        for index in range(self._indexed, len(self._strings)):
+            self._references.setdefault(self._strings[index], []).append(_FIRST_STRING - index)
+        self._indexed = len(self._strings)
+        found = list(self._references.get(name, ()))
+        encoded = _table_bytes(name)
+        if encoded is not None:
+            for base, table in zip(self._bases, self._tables, strict=True):
+                found.extend(base + position for position in table.find(encoded))
+        return np.array(found, np.int64)
+
+
+def _table_bytes(name: str) -> bytes | None:
+    """The bytes of a name in a string table, None if no table can hold it."""
+    if not name or "\0" in name:
+        return None
+    try:
+        encoded = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return None
+    # Escapes that together spell UTF-8 are another name than the one that is read from it.
+    return encoded if encoded.decode("utf-8", "surrogateescape") == name else None

@@ -1,0 +1,196 @@
+"""The columns in which blocks and symbols live, and the values that stand in them.
+
+`EdgeTable`, the third table of a graph, is in `jitlink.graph.edges`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from typing import ClassVar
+
+import numpy as np
+
+from jitlink.errors import GraphError
+from jitlink.graph.columns import Columns, Int32Array, Int64Array, UInt8Array, UInt64Array
+
+
+class MemProt(IntFlag):
+    """Protection of memory in the executor."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+    EXEC = 4
+
+    def __str__(self) -> str:
+        letters = ((MemProt.READ, "R"), (MemProt.WRITE, "W"), (MemProt.EXEC, "X"))
+        return "".join(letter if self & flag else "-" for flag, letter in letters)
+
+
+class MemLifetime(IntEnum):
+    """How long the memory of a section is needed.
+
+    STANDARD: until the link is released. FINALIZE: until the finalize actions have run.
+    NO_ALLOC: never in the executor; the content stays with the graph (debug sections).
+    """
+
+    STANDARD = 0
+    FINALIZE = 1
+    NO_ALLOC = 2
+
+    def __str__(self) -> str:
+        return ("standard", "finalize", "noalloc")[self]
+
+
+class Linkage(IntEnum):
+    """Whether another definition of the same name may take the place of this one."""
+
+    STRONG = 0
+    WEAK = 1
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+class Scope(IntEnum):
+    """Who can see a symbol.
+
+    DEFAULT: everybody. HIDDEN: its own JITDylib. SIDE_EFFECTS_ONLY: nobody, but looking it up
+    runs the link. LOCAL: its own graph.
+    """
+
+    DEFAULT = 0
+    HIDDEN = 1
+    SIDE_EFFECTS_ONLY = 2
+    LOCAL = 3
+
+    def __str__(self) -> str:
+        return ("default", "hidden", "side-effects-only", "local")[self]
+
+
+class SymbolKind(IntEnum):
+    """What a row of the symbol table stands for."""
+
+    DEFINED = 0
+    EXTERNAL = 1
+    ABSOLUTE = 2
+    REMOVED = 3
+
+
+class SymbolFlags(IntFlag):
+    """Bits of the symbol table's `flags` column."""
+
+    LIVE = 1
+    CALLABLE = 2
+    WEAKLY_REFERENCED = 4
+    COMMON = 8
+    """A tentative definition: the largest of several is kept."""
+    INDIRECT = 16
+    """The symbol's content is a resolver function that returns the address to use (IFUNC)."""
+    THREAD_LOCAL = 32
+    """The symbol's content is the initial image of a thread-local variable."""
+    UNIQUE = 64
+    """At most one definition in the whole process (GNU unique binding)."""
+
+
+class BlockFlags(IntFlag):
+    """Bits of the block table's `flags` column."""
+
+    REMOVED = 1
+    LIVE = 2
+
+
+class BlockTable(Columns):
+    """One row a block.
+
+    Columns: section (section ordinal), origin (number of the object in `LinkGraph.origins`
+    that the block came from; orders blocks within a section before their addresses do),
+    address (uint64), size, alignment, alignment_offset, content (content reference, or
+    `ZERO_FILL`), flags (`BlockFlags`).
+    """
+
+    FIELDS: ClassVar = {
+        "section": np.int32,
+        "origin": np.int32,
+        "address": np.uint64,
+        "size": np.int64,
+        "alignment": np.int64,
+        "alignment_offset": np.int64,
+        "content": np.int64,
+        "flags": np.uint8,
+    }
+    section: Int32Array
+    origin: Int32Array
+    address: UInt64Array
+    size: Int64Array
+    alignment: Int64Array
+    alignment_offset: Int64Array
+    content: Int64Array
+    flags: UInt8Array
+
+
+class SymbolTable(Columns):
+    """One row a symbol.
+
+    Columns: name (name reference), kind (`SymbolKind`), block (row of the block of a defined
+    symbol, else -1), value (offset in the block, or the address of an external or absolute
+    symbol), size, linkage, scope, flags (`SymbolFlags`), target_flags (the architecture's).
+    """
+
+    FIELDS: ClassVar = {
+        "name": np.int64,
+        "kind": np.uint8,
+        "block": np.int32,
+        "value": np.uint64,
+        "size": np.uint64,
+        "linkage": np.uint8,
+        "scope": np.uint8,
+        "flags": np.uint8,
+        "target_flags": np.uint8,
+    }
+    name: Int64Array
+    kind: UInt8Array
+    block: Int32Array
+    value: UInt64Array
+    size: UInt64Array
+    linkage: UInt8Array
+    scope: UInt8Array
+    flags: UInt8Array
+    target_flags: UInt8Array
+
+
+MAX_ALIGNMENT = 1 << 62
+
+
+def check_alignment(alignment: int, offset: int = 0) -> None:
+    """Check a block's alignment and alignment offset, both in bytes.
+
+    Raises:
+        GraphError: the alignment is no power of two, or not above its offset.
+    """
+    if not 1 <= alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
+        raise GraphError(f"block alignment {alignment} is not a power of two up to 2**62")
+    if not 0 <= offset < alignment:
+        raise GraphError(f"alignment offset {offset} is not below alignment {alignment}")
+
+
+def check_linkage(kind: SymbolKind, name: str, linkage: Linkage) -> None:
+    """Check that a symbol of that kind and name can have that linkage.
+
+    Raises:
+        GraphError: an anonymous or absolute symbol would be weak.
+    """
+    if linkage != Linkage.STRONG and (kind == SymbolKind.ABSOLUTE or not name):
+        raise GraphError(f"symbol {name or '<anonymous>'} can only have strong linkage")
+
+
+def check_scope(kind: SymbolKind, name: str, scope: Scope) -> None:
+    """Check that a symbol of that kind and name can have that scope.
+
+    Raises:
+        GraphError: an anonymous symbol would not be local, or an external one would.
+    """
+    if scope != Scope.LOCAL and not name:
+        raise GraphError("an anonymous symbol can only have local scope")
+    if scope == Scope.LOCAL and kind == SymbolKind.EXTERNAL:
+        raise GraphError(f"external symbol {name} cannot have local scope")

@@ -1,0 +1,167 @@
+"""A link graph as text for people, in the order and with the fields of llvm-jitlink's dump.
+
+Sections come by name, the blocks of a section by address, the symbols of a block by offset
+and then by how widely they can be seen, the edges of a block by offset. A target without a
+name is written as its block's address and its offset in that block::
+
+    section .text:
+
+      block 0x1000 size = 0x0000000a, align = 16, alignment-offset = 0
+        symbols:
+          0x1000 (block + 0x00000000): size: 0x0000000a, linkage: strong, scope: default, ...
+        edges:
+          0x1004 (block + 0x00000004), addend = -0x00000004, kind = Delta32, target = counter
+
+LLVM differs: it writes a nameless target as the *symbol's* address plus the offset, orders
+names by where they happen to be in memory, and abbreviates the scope ``side-effects-only``.
+What only this linker knows about a symbol follows its name in parentheses, and sections that
+share a name are told apart by their protection and lifetime.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jitlink.graph.columns import ADDRESS_MASK, Int64Array
+from jitlink.graph.contents import ZERO_FILL
+from jitlink.graph.elements import Section
+from jitlink.graph.tables import Linkage, Scope, SymbolFlags, SymbolKind
+
+if TYPE_CHECKING:
+    from jitlink.graph.link_graph import LinkGraph
+
+_NOTES = (
+    (SymbolFlags.WEAKLY_REFERENCED, "weakly referenced"),
+    (SymbolFlags.INDIRECT, "indirect"),
+    (SymbolFlags.THREAD_LOCAL, "thread-local"),
+    (SymbolFlags.UNIQUE, "unique"),
+)
+
+
+def printable(name: str) -> str:
+    """A name with whatever cannot be printed escaped, so that it is one line of valid text."""
+    if name.isprintable():
+        return name
+    return "".join(each if each.isprintable() else _escaped(ord(each)) for each in name)
+
+
+def _escaped(code: int) -> str:
+    # A byte that is not UTF-8 was read as a surrogate escape.
+    byte = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code
+    if byte <= 0xFF:
+        return f"\\x{byte:02x}"
+    return f"\\u{byte:04x}" if byte <= 0xFFFF else f"\\U{byte:08x}"
+
+
+def dump(graph: LinkGraph) -> str:
+    """The whole graph as lines of text, each ended."""
+    return "".join(f"{line}\n" for line in _Dump(graph).lines())
+
+
+class _Dump:
+    def __init__(self, graph: LinkGraph) -> None:
+        self.graph = graph
+        self.addresses: list[int] = graph.symbol_addresses().tolist()
+        self.names = list(map(printable, graph.strings.get_many(graph.symbol_table.name)))
+        self.symbols_of_block = self._symbols_of_block()
+        self.kinds = {kind.value: kind.llvm_name for kind in graph.edge_kinds}
+
+    def _symbols_of_block(self) -> dict[int, list[int]]:
+        """Rows of the defined symbols of each block row, in the order of the dump."""
+        table, names = self.graph.symbol_table, self.names
+        columns = (table.value, table.linkage, table.scope)
+        offset, linkage, scope = (column.tolist() for column in columns)
+        found: dict[int, list[int]] = {}
+        rows = np.flatnonzero(table.kind == SymbolKind.DEFINED).tolist()
+        # A symbol without a name comes last of those that are alike.
+        rows.sort(
+            key=lambda row: (offset[row], linkage[row], scope[row], not names[row], names[row])
+        )
+        for row in rows:
+            found.setdefault(int(table.block[row]), []).append(row)
+        return found
+
+    def lines(self) -> Iterator[str]:
+        graph = self.graph
+        yield f'LinkGraph "{printable(graph.name)}" (triple = {graph.triple})'
+        shared = Counter(section.name for section in graph.sections)
+        for section in sorted(graph.sections, key=lambda each: each.name):
+            yield from self._section(section, shared[section.name] > 1)
+        yield "Absolute symbols:"
+        yield from self._addressables(SymbolKind.ABSOLUTE)
+        yield ""
+        yield "External symbols:"
+        yield from self._addressables(SymbolKind.EXTERNAL)
+
+    def _section(self, section: Section, name_is_shared: bool) -> Iterator[str]:
+        attributes = f" ({section.mem_prot} {section.mem_lifetime})" if name_is_shared else ""
+        yield f"section {printable(section.name)}{attributes}:"
+        yield ""
+        rows, table = section.block_rows(), self.graph.block_table
+        order = np.lexsort((rows, table.origin[rows], table.address[rows]))
+        for row in rows[order].tolist():
+            yield from self._block(row)
+            yield ""
+
+    def _block(self, row: int) -> Iterator[str]:
+        table = self.graph.block_table
+        zero_fill = ", zero-fill" if table.content[row] == ZERO_FILL else ""
+        yield (
+            f"  block {table.address[row]:#x} size = {table.size[row]:#010x}, "
+            f"align = {table.alignment[row]}, alignment-offset = {table.alignment_offset[row]}"
+            f"{zero_fill}"
+        )
+        symbols = self.symbols_of_block.get(row, ())
+        yield "    symbols:" if symbols else "    no symbols"
+        for symbol in symbols:
+            yield f"      {self._symbol(symbol, 'block')}"
+        edges = self.graph.edge_table.rows_of_block(row)
+        edges = edges[np.argsort(self.graph.edge_table.offset[edges], kind="stable")]
+        yield "    edges:" if len(edges) else "    no edges"
+        for edge in edges.tolist():
+            yield f"      {self._edge(edge, int(table.address[row]))}"
+
+    def _symbol(self, row: int, base: str) -> str:
+        table = self.graph.symbol_table
+        offset = int(table.value[row]) if table.kind[row] == SymbolKind.DEFINED else 0
+        flags = SymbolFlags(table.flags[row])
+        if table.kind[row] != SymbolKind.EXTERNAL:
+            flags &= ~SymbolFlags.WEAKLY_REFERENCED
+        live = "live" if flags & SymbolFlags.LIVE else "dead"
+        notes = "".join(f" ({note})" for flag, note in _NOTES if flags & flag)
+        return (
+            f"{self.addresses[row]:#x} ({base} + {offset:#010x}): size: {table.size[row]:#010x}, "
+            f"linkage: {Linkage(table.linkage[row])}, scope: {Scope(table.scope[row])}, "
+            f"{live}  -   {self.names[row] or '<anonymous symbol>'}{notes}"
+        )
+
+    def _edge(self, row: int, block_address: int) -> str:
+        table = self.graph.edge_table
+        offset, addend, kind = int(table.offset[row]), int(table.addend[row]), int(table.kind[row])
+        return (
+            f"{(block_address + offset) & ADDRESS_MASK:#x} (block + {offset:#010x}), "
+            f"addend = {'-' if addend < 0 else '+'}{abs(addend):#010x}, "
+            f"kind = {self.kinds.get(kind, f'<unknown kind {kind}>')}, "
+            f"target = {self._target(int(table.target[row]))}"
+        )
+
+    def _target(self, row: int) -> str:
+        if self.names[row]:
+            return self.names[row]
+        table = self.graph.symbol_table
+        if table.kind[row] != SymbolKind.DEFINED:
+            return f"addressable@{self.addresses[row]:#x}+{0:#010x}"
+        base = self.graph.block_table.address[table.block[row]]
+        return f"addressable@{base:#x}+{table.value[row]:#010x}"
+
+    def _addressables(self, kind: SymbolKind) -> Iterator[str]:
+        rows: Int64Array = np.flatnonzero(self.graph.symbol_table.kind == kind)
+        ordered = sorted(rows.tolist(), key=lambda row: (self.addresses[row], self.names[row]))
+        for row in ordered:
+            yield f"  {self.addresses[row]:#x}: {self._symbol(row, 'addressable')}"
+        if not ordered:
+            yield "  none"

@@ -1,0 +1,276 @@
+"""Input files: opened, told apart, and read into one graph until nothing more is needed.
+
+Objects that are named are all read. Archives are searched for what is still undefined, in the
+order in which they are named, until nothing more turns up; a member is read at most once.
+Small files are read side by side into one buffer, so that a thousand of them are one batch for
+the reader; large ones are mapped.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from jitlink.errors import ArchiveError, InputError, UnknownFormatError
+from jitlink.formats.archive import Archive, Member, is_archive
+from jitlink.formats.elf import Batch
+from jitlink.graph import LinkGraph, Scope, SymbolKind
+from jitlink.graph.columns import rows_where
+from jitlink.graph.strings import NO_NAME
+from jitlink.resolve import SymbolResolver
+from jitlink.targets.elf import ELFTarget
+from jitlink.targets.registry import Buffer, target_of_object
+
+_MAPPED_FROM = 1 << 16
+"""Files of at least this size are mapped; below, reading costs less than mapping."""
+_SMALL = 0
+"""The group of all small files; others are grouped by the identity of their buffer."""
+
+Input = str | os.PathLike[str] | Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One object or archive to be read.
+
+    Attributes:
+        name: display name.
+        data: its bytes.
+        container: the buffer that the bytes are part of, such as a whole archive; None for a
+            file of its own.
+        start: position of the bytes in the container.
+    """
+
+    name: str
+    data: memoryview
+    container: memoryview | None = None
+    start: int = 0
+
+
+def open_input(source: Input, number: int = 0) -> InputFile:
+    """Open a path, or wrap bytes.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if isinstance(source, str | os.PathLike):
+        name = os.fspath(source)
+        return InputFile(name, _read_file(name))
+    return InputFile(f"<memory {number}>", memoryview(source).cast("B"))
+
+
+def _read_file(name: str) -> memoryview:
+    try:
+        descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        try:
+            size = os.fstat(descriptor).st_size
+            if size >= _MAPPED_FROM:
+                return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
+            return memoryview(_read_all(descriptor, size))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise InputError(error.strerror or "cannot be read", file=name) from error
+
+
+def _read_all(descriptor: int, size: int) -> bytes:
+    # One byte more than expected tells at once that the file is complete.
+    data = os.read(descriptor, size + 1)
+    if len(data) == size:
+        return data
+    pieces = [data]
+    while pieces[-1]:
+        pieces.append(os.read(descriptor, 1 << 20))
+    return b"".join(pieces)
+
+
+class GraphBuilder:
+    """Reads inputs into one graph.
+
+    Attributes:
+        graph: the graph; None until the first object is read.
+        linked: display names of everything that was read, in order.
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        self.graph: LinkGraph | None = None
+        self.linked: list[str] = []
+        self._name = name
+        self._target: ELFTarget | None = None
+        self._resolver: SymbolResolver | None = None
+        self._archives: list[_ArchiveInput] = []
+
+    @property
+    def target(self) -> ELFTarget:
+        """The target of all objects read.
+
+        Raises:
+            UnknownFormatError: nothing was read.
+        """
+        if self._target is None:
+            raise UnknownFormatError("no object to link", file=self._name or "<nothing>")
+        return self._target
+
+    @property
+    def resolver(self) -> SymbolResolver:
+        """The resolution of names among all objects read."""
+        if self._resolver is None:
+            raise UnknownFormatError("no object to link", file=self._name or "<nothing>")
+        return self._resolver
+
+    def add(self, files: Iterable[InputFile], *, all_load: bool = False) -> None:
+        """Read objects, and take note of archives.
+
+        Args:
+            files: opened inputs.
+            all_load: read all members of archives, needed or not.
+
+        Raises:
+            InputError: a file is malformed or of an unknown format.
+            DuplicateDefinitionError: two objects define one name.
+        """
+        objects: list[InputFile] = []
+        for file in files:
+            if is_archive(file.data):
+                archive = _ArchiveInput(file)
+                self._archives.append(archive)
+                if all_load:
+                    objects += archive.take_all()
+            else:
+                objects.append(file)
+        self._read(objects)
+
+    def search_archives(self, also: Sequence[str] = ()) -> None:
+        """Read archive members until no archive defines anything that is wanted.
+
+        Args:
+            also: names to be defined besides those that objects refer to.
+        """
+        wanted = list(also)
+        while self._archives:
+            if self._resolver is not None:
+                defined = self._resolver.definitions
+                wanted = [n for n in also if n not in defined]
+                wanted += self._resolver.wanted
+            members = [file for archive in self._archives for file in archive.take(wanted)]
+            if not members:
+                return
+            self._read(members)
+
+    def _read(self, files: Sequence[InputFile]) -> None:
+        if not files:
+            return
+        self.linked += [file.name for file in files]
+        if self._resolver is None or self.graph is None or self._target is None:
+            self._target = target_of_object(files[0].data, files[0].name)
+            self.graph = self._target.new_graph(self._name or files[0].name)
+            self._resolver = SymbolResolver(self.graph)
+        for batch in _batches(files):
+            self._resolver.add(self._target.add_objects(self.graph, batch))
+
+
+def _batches(files: Sequence[InputFile]) -> list[Batch]:
+    """Group files by the buffer that they lie in, and small ones into a new buffer.
+
+    Order is kept: of two definitions of equal rank the first input's holds.
+    """
+    batches = []
+    for container, group in groupby(files, key=_group):
+        members = list(group)
+        sizes = np.array([len(file.data) for file in members], np.int64)
+        starts = np.array([file.start for file in members], np.int64)
+        buffer = members[0].container or members[0].data
+        if container == _SMALL and len(members) > 1:
+            buffer = memoryview(b"".join([file.data for file in members]))
+            starts = np.cumsum(sizes) - sizes
+        batches.append(Batch(buffer, [file.name for file in members], starts, sizes))
+    return batches
+
+
+def _group(file: InputFile) -> int:
+    if file.container is not None:
+        return id(file.container)
+    return _SMALL if len(file.data) < _MAPPED_FROM else id(file)
+
+
+class _ArchiveInput:
+    """An archive and which of its members were read."""
+
+    def __init__(self, file: InputFile) -> None:
+        self.data = file.data
+        self.archive = Archive(file.data, file.name)
+        self._index = self.archive.index
+        self._taken: set[int] = set()
+
+    def take(self, names: Iterable[str]) -> list[InputFile]:
+        """The members, not read before, that define any of these names."""
+        index = self._symbol_index()
+        found = {index[name] for name in names if name in index}
+        return self._open(sorted(found - self._taken))
+
+    def take_all(self) -> list[InputFile]:
+        """All object members that were not read before."""
+        offsets = [member.header_offset for member in self.archive.members()]
+        return self._open([each for each in offsets if each not in self._taken])
+
+    def _open(self, offsets: Sequence[int]) -> list[InputFile]:
+        files = []
+        for offset in offsets:
+            self._taken.add(offset)
+            member = self.archive.member_at(offset)
+            name = member.display_name
+            if member.data is not None:
+                if member.size:
+                    files.append(InputFile(name, member.data, self.data, member.offset))
+            else:
+                files.append(self._open_thin(member, name))
+        return files
+
+    def _open_thin(self, member: Member, name: str) -> InputFile:
+        """A member of a thin archive: a file, or a member of an archive, beside it."""
+        path = os.fspath(Path(self.archive.name).parent / (member.path or ""))
+        data = _read_file(path)
+        if member.nested_offset is None:
+            return InputFile(name, data)
+        nested = Archive(data, path).member_at(member.nested_offset)
+        if nested.data is None:
+            raise ArchiveError("a thin archive in a thin archive", file=name)
+        return InputFile(name, nested.data)
+
+    def _symbol_index(self) -> dict[str, int]:
+        if self._index is None:
+            self._index = self._make_index()
+        return self._index
+
+    def _make_index(self) -> dict[str, int]:
+        """The index of an archive that has none: the global definitions of each member."""
+        index: dict[str, int] = {}
+        for member in list(self.archive.members()):
+            (file,) = self._open([member.header_offset]) or [None]
+            self._taken.discard(member.header_offset)
+            if file is None:
+                continue
+            try:
+                names = _defined_names(file)
+            except UnknownFormatError:
+                continue
+            for name in names:
+                index.setdefault(name, member.header_offset)
+        return index
+
+
+def _defined_names(file: InputFile) -> list[str]:
+    target = target_of_object(file.data, file.name)
+    graph = target.new_graph(file.name)
+    for batch in _batches([file]):
+        target.add_objects(graph, batch)
+    table = graph.symbol_table
+    rows = (table.kind == SymbolKind.DEFINED) | (table.kind == SymbolKind.ABSOLUTE)
+    rows &= (table.scope != Scope.LOCAL) & (table.name != NO_NAME)
+    return graph.strings.get_many(table.name[rows_where(rows)])

@@ -1,0 +1,109 @@
+"""Allocation actions: calls that belong to memory, made in this process."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Sequence
+
+from jitlink.errors import ActionError, JITLinkError
+from jitlink.graph import AllocActionPair, Symbol, WrapperCall
+from jitlink.sps import (
+    NO_CALL,
+    AllocActionCallPair,
+    SPSError,
+    WrapperFunctionCall,
+    WrapperFunctionResult,
+)
+
+
+class _CWrapperFunctionResult(ctypes.Structure):
+    # In C the first member is union {char *pointer; char bytes[8]}.
+    _fields_ = (("value", ctypes.c_uint64), ("size", ctypes.c_size_t))
+
+
+_prototype = ctypes.CFUNCTYPE(_CWrapperFunctionResult, ctypes.c_char_p, ctypes.c_size_t)
+_free = ctypes.CDLL(None).free
+_free.argtypes = (ctypes.c_void_p,)
+_free.restype = None
+_INLINE_SIZE = 8
+
+
+def call_wrapper(address: int, arguments: bytes) -> WrapperFunctionResult:
+    """Call the wrapper function at an address of this process."""
+    result = _prototype(address)(arguments, len(arguments))
+    value, size = int(result.value), int(result.size)
+    if size > _INLINE_SIZE:
+        data = ctypes.string_at(value, size)
+        _free(value)
+        return WrapperFunctionResult(data)
+    if size == 0 and value:
+        message = ctypes.string_at(value).decode("utf-8", "surrogateescape")
+        _free(value)
+        return WrapperFunctionResult(out_of_band_error=message)
+    return WrapperFunctionResult(value.to_bytes(_INLINE_SIZE, sys.byteorder)[:size])
+
+
+def resolve_actions(pairs: Sequence[AllocActionPair]) -> list[AllocActionCallPair]:
+    """Turn a graph's actions into calls; to be done once all addresses are known."""
+    return [
+        AllocActionCallPair(_resolve(pair.finalize), _resolve(pair.deallocate)) for pair in pairs
+    ]
+
+
+def _resolve(call: WrapperCall | None) -> WrapperFunctionCall:
+    if call is None:
+        return NO_CALL
+    function, arguments = call.function, call.arguments
+    return WrapperFunctionCall(
+        function.address if isinstance(function, Symbol) else function,
+        arguments if isinstance(arguments, bytes) else arguments(),
+    )
+
+
+def _run(call: WrapperFunctionCall) -> None:
+    try:
+        failure = call_wrapper(call.callee, call.arguments).failure()
+    except SPSError as error:
+        raise ActionError(f"unreadable result: {error}", address=call.callee) from error
+    if failure is not None:
+        raise ActionError(failure.message, address=call.callee)
+
+
+def run_finalize_actions(pairs: Sequence[AllocActionCallPair]) -> list[WrapperFunctionCall]:
+    """Run the finalize halves in order.
+
+    Returns:
+        The deallocate halves, in the same order.
+
+    Raises:
+        ActionError: one failed; the deallocate halves of those before it have been run, and
+            what failed of these is in the error's notes.
+    """
+    undo: list[WrapperFunctionCall] = []
+    for finalize, deallocate in pairs:
+        try:
+            if finalize.callee:
+                _run(finalize)
+        except ActionError as error:
+            for other in run_deallocate_actions(undo):
+                error.add_note(str(other))
+            raise
+        if deallocate.callee:
+            undo.append(deallocate)
+    return undo
+
+
+def run_deallocate_actions(calls: Sequence[WrapperFunctionCall]) -> list[JITLinkError]:
+    """Run all of them in reverse order.
+
+    Returns:
+        The errors of those that failed.
+    """
+    errors: list[JITLinkError] = []
+    for call in reversed(calls):
+        try:
+            _run(call)
+        except ActionError as error:
+            errors.append(error)
+    return errors

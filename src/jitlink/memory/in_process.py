@@ -1,0 +1,196 @@
+"""The memory manager for linking into this process.
+
+Contents are written where they will run: a segment's pages are first readable and writable,
+and get their own protection when they are finalized. No page is ever writable and executable
+at once; a section that asks for both is an error.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from jitlink.errors import AllocationError, JITLinkError
+from jitlink.graph import LinkGraph, MemLifetime, MemProt
+from jitlink.memory.actions import resolve_actions, run_deallocate_actions, run_finalize_actions
+from jitlink.memory.address_space import PROCESS
+from jitlink.memory.layout import BasicLayout, Segment
+from jitlink.memory.manager import (
+    DeallocationError,
+    FinalizedAlloc,
+    InFlightAlloc,
+    JITLinkDylib,
+    JITLinkMemoryManager,
+)
+from jitlink.memory.pages import PageSource, Request, Run
+from jitlink.sps import WrapperFunctionCall
+
+_WRITE_EXEC = MemProt.WRITE | MemProt.EXEC
+# Zero-fill beyond this is left to page faults: much of a large table may never be touched.
+_POPULATED_ZERO_FILL = 64 << 10
+# What a FinalizedAlloc holds. Addresses would not do: finalize-lifetime memory is reused while
+# its allocation still stands.
+_numbers = itertools.count(1)
+
+
+class _Finalized(NamedTuple):
+    runs: list[Run]
+    deallocate_actions: list[WrapperFunctionCall]
+
+
+class InProcessMemoryManager(JITLinkMemoryManager):
+    """Hands out memory of this process. Its coroutines never suspend; threads may share one.
+
+    Args:
+        pages: where the memory comes from, by default what all managers share.
+    """
+
+    def __init__(self, pages: PageSource = PROCESS) -> None:
+        self._pages = pages
+        self._unnamed = JITLinkDylib("unnamed")
+        self._finalized: dict[int, _Finalized] = {}
+
+    @property
+    def finalized_count(self) -> int:
+        """Number of allocations that have been finalized and not deallocated."""
+        return len(self._finalized)
+
+    async def allocate(self, dylib: JITLinkDylib | None, graph: LinkGraph) -> InFlightAlloc:
+        """Give the graph's blocks addresses and memory in this process."""
+        pages, layout = self._pages, BasicLayout(graph)
+        segments = [segment for segment in layout.segments if segment.size]
+        requests = [_request(graph, segment, pages.page_size) for segment in segments]
+        runs: list[Run] = []
+        if requests:
+            owner = self._unnamed if dylib is None else dylib
+            runs = pages.take(owner, requests, graph.address_limit)
+        try:
+            for segment, run in zip(segments, runs, strict=True):
+                segment.address = run.address
+                pages.make_writable(run, _populate(segment))
+            _apply(layout, pages, runs)
+        except BaseException:
+            pages.give_back(runs)
+            raise
+        return _InProcessAlloc(pages, layout, segments, runs, self._register)
+
+    def _register(self, finalized: _Finalized) -> FinalizedAlloc:
+        number = next(_numbers)
+        self._finalized[number] = finalized
+        return FinalizedAlloc(number)
+
+    async def deallocate(self, allocs: Sequence[FinalizedAlloc]) -> None:
+        """Run the deallocate actions and free the memory."""
+        numbers = {alloc.address for alloc in allocs}
+        if len(numbers) < len(allocs) or not numbers <= self._finalized.keys():
+            raise ValueError("not an allocation of this manager, or deallocated before")
+        finalized = [self._finalized.pop(alloc.release()) for alloc in allocs]
+        errors: list[JITLinkError] = []
+        try:
+            for each in reversed(finalized):
+                errors += run_deallocate_actions(each.deallocate_actions)
+        finally:
+            runs = itertools.chain.from_iterable(each.runs for each in finalized)
+            errors += self._pages.give_back(runs)
+        if errors:
+            raise DeallocationError(errors)
+
+
+def _request(graph: LinkGraph, segment: Segment, page_size: int) -> Request:
+    if segment.prot & _WRITE_EXEC == _WRITE_EXEC:
+        names = sorted(
+            section.name
+            for section in graph.section_list
+            if section.mem_prot == segment.prot and section.mem_lifetime == segment.lifetime
+        )
+        raise AllocationError(
+            f"in graph {graph.name}, sections are to be writable and executable at once: "
+            + ", ".join(names),
+            size=segment.size,
+        )
+    size = -(-segment.size // page_size) * page_size
+    alignment = max(segment.alignment, page_size)
+    return Request(size, alignment, segment.prot, segment.lifetime)
+
+
+def _populate(segment: Segment) -> int:
+    if segment.zero_fill_size <= _POPULATED_ZERO_FILL:
+        return segment.size
+    return segment.content_size
+
+
+def _apply(layout: BasicLayout, pages: PageSource, runs: Sequence[Run]) -> None:
+    """Apply a layout over one view from its first run to its last, gaps included."""
+    if runs:
+        start = min(run.address for run in runs)
+        end = max(run.address + run.size for run in runs)
+        layout.apply(pages.view(start, end - start), start)
+
+
+class _InProcessAlloc(InFlightAlloc):
+    """Memory that can be read and written.
+
+    Args:
+        pages: where the memory comes from.
+        layout: the applied layout.
+        segments: the segments that have memory.
+        runs: the memory of each.
+        register: makes the manager remember finalized memory.
+    """
+
+    def __init__(
+        self,
+        pages: PageSource,
+        layout: BasicLayout,
+        segments: Sequence[Segment],
+        runs: Sequence[Run],
+        register: Callable[[_Finalized], FinalizedAlloc],
+    ) -> None:
+        self._pages = pages
+        self._layout = layout
+        self._segments = segments
+        self._runs = runs
+        self._register = register
+        self._done = False
+
+    def _claim(self) -> None:
+        if self._done:
+            raise RuntimeError("the allocation was finalized or abandoned before")
+        self._done = True
+
+    async def finalize(self) -> FinalizedAlloc:
+        """Apply protections, run the finalize actions, free finalize-lifetime memory."""
+        self._claim()
+        try:
+            undo = self._finalize()
+        except BaseException as error:
+            for other in self._free():
+                error.add_note(str(other))
+            raise
+        standard: list[Run] = []
+        temporary: list[Run] = []
+        for segment, run in zip(self._segments, self._runs, strict=True):
+            of_lifetime = temporary if segment.lifetime == MemLifetime.FINALIZE else standard
+            of_lifetime.append(run)
+        # What the system does not take back is lost, but the code is as good as ever.
+        self._pages.give_back(temporary)
+        return self._register(_Finalized(standard, undo))
+
+    def _finalize(self) -> list[WrapperFunctionCall]:
+        actions = resolve_actions(self._layout.graph.alloc_actions)
+        for segment, run in zip(self._segments, self._runs, strict=True):
+            self._pages.protect(run, segment.prot)
+        return run_finalize_actions(actions) if self._pages.is_executable_in_place else []
+
+    async def abandon(self) -> None:
+        """Free the memory; the graph's blocks are again what they were before."""
+        self._claim()
+        errors = self._free()
+        if errors:
+            raise errors[0]
+
+    def _free(self) -> list[AllocationError]:
+        # The graph must not be left with contents in memory that is gone.
+        self._layout.undo()
+        return self._pages.give_back(self._runs)

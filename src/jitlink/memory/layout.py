@@ -1,0 +1,399 @@
+"""BasicLayout: the blocks of a graph, grouped into segments of one protection and lifetime.
+
+A segment holds its content blocks first and then its zero-fill blocks; within each the blocks
+are in order of section ordinal, origin (`LinkGraph.origins`), original address and creation.
+A block's offset is the lowest one that follows the block before it and fits its alignment and
+alignment offset, counted from the start of the segment, whose address must be a multiple of
+the segment's alignment.
+
+A memory manager makes a layout, gives each segment an address and working memory, and applies
+it. Blocks of NO_ALLOC sections are in no segment.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from jitlink.errors import AllocationError
+from jitlink.graph import LinkGraph, MemLifetime, MemProt
+from jitlink.graph.columns import (
+    ADDRESS_MASK,
+    Int64Array,
+    UInt8Array,
+    UInt64Array,
+    rows_where,
+)
+from jitlink.graph.contents import ZERO_FILL
+
+# Beyond any address space, and small enough that sums and differences of such do not wrap.
+_SIZE_LIMIT = 1 << 62
+# Below this many blocks a Python loop is faster than NumPy calls.
+_FEW_BLOCKS = 300
+_FEW_COPIES = 20
+# Above this many buffers it does not pay to take the blocks of one buffer together.
+_FEW_BUFFERS = 16
+
+
+class Segment:
+    """Blocks of one protection and lifetime.
+
+    Attributes:
+        prot: protection of the memory once finalized.
+        lifetime: STANDARD or FINALIZE.
+        alignment: what the segment's address must be a multiple of.
+        content_size: bytes from the start to the end of the last content block.
+        zero_fill_size: bytes from there to the end of the last zero-fill block.
+        content_rows: rows (int64) of the content blocks in the block table, in layout order.
+        zero_fill_rows: rows (int64) of the zero-fill blocks likewise.
+        address: address in the executor; set by the memory manager.
+        working_memory: `content_size` zero bytes to write to; set by the memory manager or by
+            `BasicLayout.apply`.
+    """
+
+    __slots__ = (
+        "address",
+        "alignment",
+        "content_rows",
+        "content_size",
+        "lifetime",
+        "prot",
+        "working_memory",
+        "zero_fill_rows",
+        "zero_fill_size",
+    )
+
+    def __init__(
+        self,
+        prot: MemProt,
+        lifetime: MemLifetime,
+        alignment: int,
+        content_size: int,
+        zero_fill_size: int,
+        content_rows: Int64Array,
+        zero_fill_rows: Int64Array,
+    ) -> None:
+        self.prot = prot
+        self.lifetime = lifetime
+        self.alignment = alignment
+        self.content_size = content_size
+        self.zero_fill_size = zero_fill_size
+        self.content_rows = content_rows
+        self.zero_fill_rows = zero_fill_rows
+        self.address = 0
+        self.working_memory = memoryview(b"")
+
+    def __repr__(self) -> str:
+        return f"<Segment {self.prot} {self.lifetime} {self.address:#x} size {self.size:#x}>"
+
+    @property
+    def size(self) -> int:
+        """Size of contents and zero-fill together, in bytes."""
+        return self.content_size + self.zero_fill_size
+
+    @property
+    def block_rows(self) -> Int64Array:
+        """Rows (int64) of all blocks in the block table, in layout order."""
+        return np.concatenate((self.content_rows, self.zero_fill_rows))
+
+
+class ContiguousPageBasedLayoutSizes(NamedTuple):
+    """Bytes that the segments take if each begins on a page of its own."""
+
+    standard: int
+    finalize: int
+
+    @property
+    def total(self) -> int:
+        """Bytes for all segments."""
+        return self.standard + self.finalize
+
+
+class BasicLayout:
+    """The segments of a graph, in order of lifetime and protection.
+
+    Args:
+        graph: its blocks are read when the layout is made and written when it is applied;
+            in between it must not change.
+
+    Raises:
+        AllocationError: the sizes add up to more than any address space has.
+
+    Attributes:
+        graph: the graph.
+        segments: the segments; none is without blocks.
+    """
+
+    def __init__(self, graph: LinkGraph) -> None:
+        self.graph = graph
+        table = graph.block_table
+        rows = graph.block_rows()
+        lifetimes = bytes([section.mem_lifetime for section in graph.section_list])
+        prots = bytes([section.mem_prot for section in graph.section_list])
+        groups = (np.frombuffer(lifetimes, np.uint8) << 3) | np.frombuffer(prots, np.uint8)
+        group = groups[table.section[rows]]
+        if MemLifetime.NO_ALLOC in lifetimes:
+            allocated = group < MemLifetime.NO_ALLOC << 3
+            rows, group = rows[allocated], group[allocated]
+        # One byte a block: lifetime, protection, zero-fill.
+        key = (group << 1) | (table.content[rows] == ZERO_FILL)
+        order = _order(graph, rows, key)
+        self._rows, key = rows[order], key[order]
+        self._sizes = table.size[self._rows]
+        alignments = table.alignment[self._rows]
+        self._offsets = _place(
+            key >> 1, self._sizes, alignments, table.alignment_offset[self._rows]
+        )
+        self._content = rows_where((key & 1) == 0)
+        self._previous: tuple[UInt64Array, Int64Array] | None = None
+        self.segments = self._make_segments(key.tobytes(), alignments)
+
+    def _make_segments(self, key: bytes, alignments: Int64Array) -> list[Segment]:
+        segments: list[Segment] = []
+        self._firsts: list[int] = []
+        first, count = 0, len(key)
+        while first < count:
+            group = key[first] >> 1
+            middle = bisect_left(key, group << 1 | 1, first)
+            last = bisect_left(key, group + 1 << 1, middle)
+            content = self._end(middle - 1) if middle > first else 0
+            segments.append(
+                Segment(
+                    MemProt(group & 7),
+                    MemLifetime(group >> 3),
+                    int(alignments[first:last].max()),
+                    content,
+                    self._end(last - 1) - content,
+                    self._rows[first:middle],
+                    self._rows[middle:last],
+                )
+            )
+            self._firsts.append(first)
+            first = last
+        return segments
+
+    def _end(self, index: int) -> int:
+        return int(self._offsets[index]) + int(self._sizes[index])
+
+    def contiguous_page_based_layout_sizes(self, page_size: int) -> ContiguousPageBasedLayoutSizes:
+        """How much memory the segments take, each rounded up to whole pages.
+
+        Raises:
+            AllocationError: a segment's alignment exceeds the page size.
+        """
+        sizes = {MemLifetime.STANDARD: 0, MemLifetime.FINALIZE: 0}
+        for segment in self.segments:
+            if segment.alignment > page_size:
+                raise AllocationError(
+                    f"in graph {self.graph.name}, segment {segment.prot} is to be aligned to "
+                    f"{segment.alignment:#x}, more than the page size {page_size:#x}",
+                    size=segment.size,
+                )
+            sizes[segment.lifetime] += -(-segment.size // page_size) * page_size
+        return ContiguousPageBasedLayoutSizes(
+            sizes[MemLifetime.STANDARD], sizes[MemLifetime.FINALIZE]
+        )
+
+    def apply(self, memory: memoryview | None = None, address: int = 0) -> None:
+        """Give the blocks their addresses and move their contents into working memory.
+
+        Args:
+            memory: writable working memory of all segments in one view, zero where nothing has
+                been written. It becomes the buffer of all contents, so that fixups of the whole
+                graph are one operation. None if each segment has `working_memory` of its own.
+            address: the address that the first byte of `memory` stands for.
+
+        Raises:
+            AllocationError: a segment is not aligned or ends above the graph's address limit;
+                the graph is as it was.
+        """
+        for segment in self.segments:
+            self._check(segment)
+        if not self.segments:
+            return
+        table, rows = self.graph.block_table, self._rows
+        self._previous = table.address[rows], table.content[rows]
+        starts = [segment.address - address for segment in self.segments]
+        places = self._offsets + self._spread(starts)
+        table.address[rows] = places.view(np.uint64) + np.uint64(address)
+        if memory is not None:
+            for segment, start in zip(self.segments, starts, strict=True):
+                segment.working_memory = memory[start : start + segment.content_size]
+            self._fill(memory, self._content, places[self._content])
+            return
+        for segment, first in zip(self.segments, self._firsts, strict=True):
+            blocks = np.arange(first, first + len(segment.content_rows))
+            self._fill(segment.working_memory, blocks, self._offsets[blocks])
+
+    def _spread(self, values: list[int]) -> Int64Array:
+        """One value a segment as one value a block (int64, modulo 2**64)."""
+        lasts = [*self._firsts[1:], len(self._rows)]
+        counts = [last - first for first, last in zip(self._firsts, lasts, strict=True)]
+        words = np.array([value & ADDRESS_MASK for value in values], np.uint64)
+        return words.repeat(counts).view(np.int64)
+
+    def _check(self, segment: Segment) -> None:
+        where = f"in graph {self.graph.name}, segment {segment.prot} at {segment.address:#x}"
+        if segment.address & (segment.alignment - 1):
+            raise AllocationError(f"{where} is not aligned to {segment.alignment:#x}")
+        if segment.address + segment.size > self.graph.address_limit:
+            raise AllocationError(
+                f"{where} ends above the graph's address limit {self.graph.address_limit:#x}",
+                size=segment.size,
+            )
+
+    def _fill(self, memory: memoryview, blocks: Int64Array, target: Int64Array) -> None:
+        """Move contents of blocks to their places in memory."""
+        if self._previous is None or not len(blocks):
+            return
+        references = self._previous[1][blocks]
+        copy_contents(self.graph, references, self._sizes[blocks], memory, target)
+        base = self.graph.contents.add(memory)
+        self.graph.block_table.content[self._rows[blocks]] = target + base
+
+    def undo(self) -> None:
+        """Give the blocks back the addresses and contents they had before `apply`."""
+        if self._previous is not None:
+            table = self.graph.block_table
+            table.address[self._rows], table.content[self._rows] = self._previous
+
+
+def _order(graph: LinkGraph, rows: Int64Array, key: UInt8Array) -> Int64Array:
+    """The order of blocks by key, section ordinal, origin, original address and creation."""
+    table = graph.block_table
+    section, origin, address = table.section[rows], table.origin[rows], table.address[rows]
+    if len(rows) >= _FEW_BLOCKS:
+        # As a reader makes the blocks of one object: section by section, each in order of
+        # address.
+        rising = address[1:] >= address[:-1]
+        rising = (origin[1:] > origin[:-1]) | ((origin[1:] == origin[:-1]) & rising)
+        rising = (section[1:] > section[:-1]) | ((section[1:] == section[:-1]) & rising)
+        if rising.all():
+            # A stable sort of bytes is a radix sort.
+            return np.argsort(key, kind="stable")
+    return np.lexsort((address, origin, section, key))
+
+
+def _place(
+    group: UInt8Array, sizes: Int64Array, alignments: Int64Array, alignment_offsets: Int64Array
+) -> Int64Array:
+    """Offsets (int64) of blocks within their segments; a segment is a run of one group."""
+    place = _place_few if len(sizes) < _FEW_BLOCKS else _place_many
+    return place(group, sizes, alignments, alignment_offsets)
+
+
+def _check_total(total: float, sizes: Int64Array, alignments: Int64Array) -> None:
+    """Refuse sizes of which sums and differences might not fit 64 bits.
+
+    Args:
+        total: about the sum of all sizes and alignments, which bounds every offset.
+        sizes: the sizes.
+        alignments: the alignments.
+    """
+    if total >= _SIZE_LIMIT:
+        size = sum(sizes.tolist())
+        raise AllocationError(
+            f"blocks of {size:#x} bytes with alignments up to {int(alignments.max()):#x} "
+            "exceed every address space",
+            size=size,
+        )
+
+
+def _place_few(
+    group: UInt8Array, sizes: Int64Array, alignments: Int64Array, alignment_offsets: Int64Array
+) -> Int64Array:
+    """What placing means, block by block."""
+    offsets = []
+    current, end = -1, 0
+    columns = (group.tolist(), sizes.tolist(), alignments.tolist(), alignment_offsets.tolist())
+    _check_total(sum(columns[1]) + sum(columns[2]), sizes, alignments)
+    for block_group, size, alignment, alignment_offset in zip(*columns, strict=True):
+        if block_group != current:
+            current, end = block_group, 0
+        end += (alignment_offset - end) & (alignment - 1)
+        offsets.append(end)
+        end += size
+    return np.array(offsets, np.int64)
+
+
+def _place_many(
+    group: UInt8Array, sizes: Int64Array, alignments: Int64Array, alignment_offsets: Int64Array
+) -> Int64Array:
+    """The same without a loop over blocks.
+
+    The padding before a block of alignment A depends only on where the closest earlier block of
+    alignment A or more lies, whose offset modulo A is known, and on the sizes and paddings in
+    between. Those are of blocks of smaller alignment, so taking alignments in rising order
+    finds all paddings.
+    """
+    total = sizes.sum(dtype=np.float64) + alignments.sum(dtype=np.float64)
+    _check_total(float(total), sizes, alignments)
+    heads = np.empty(len(group), np.bool_)
+    heads[0] = True
+    np.not_equal(group[1:], group[:-1], out=heads[1:])
+    # The distance from the start of each block to the start of the next.
+    steps = sizes.copy()
+    for alignment in np.unique(alignments).tolist():
+        if alignment == 1:
+            continue
+        known = rows_where((alignments >= alignment) | heads)
+        chosen = rows_where((alignments[known] == alignment) & ~heads[known])
+        block, reference = known[chosen], known[chosen - 1]
+        # Up to the end of the block before; the paddings before `known` blocks are not in yet.
+        ends = np.cumsum(steps)
+        distance = ends[block - 1] - ends[reference] + steps[reference]
+        gap = alignment_offsets[block] - alignment_offsets[reference] - distance
+        steps[block - 1] += gap & (alignment - 1)
+    starts = np.cumsum(steps) - steps
+    first = rows_where(heads)
+    length = np.diff(np.append(first, len(group)))
+    return starts - np.repeat(starts[first] - alignment_offsets[first], length)
+
+
+def copy_contents(
+    graph: LinkGraph,
+    references: Int64Array,
+    sizes: Int64Array,
+    memory: memoryview,
+    target: Int64Array,
+) -> None:
+    """Copy contents into memory; what is contiguous in both is one copy.
+
+    Args:
+        graph: the graph whose contents they are.
+        references: content references (int64, shape (n,)).
+        sizes: bytes of each (int64, shape (n,)).
+        memory: where to copy to.
+        target: offset of each in `memory` (int64, shape (n,)).
+    """
+    partition = graph.contents.partition(references) if len(sizes) >= _FEW_COPIES else iter(())
+    groups = list(islice(partition, _FEW_BUFFERS + 1))
+    if not 0 < len(groups) <= _FEW_BUFFERS:
+        columns = (references.tolist(), sizes.tolist(), target.tolist())
+        for reference, size, to in zip(*columns, strict=True):
+            memory[to : to + size] = graph.contents.view(reference, size)
+        return
+    for buffer, base, inside in groups:
+        source = references[inside] - base
+        _copy_runs(buffer.data, source, sizes[inside], memory, target[inside])
+
+
+def _copy_runs(
+    buffer: memoryview,
+    source: Int64Array,
+    sizes: Int64Array,
+    memory: memoryview,
+    target: Int64Array,
+) -> None:
+    """Copy pieces of one buffer."""
+    breaks = source[1:] != source[:-1] + sizes[:-1]
+    breaks |= target[1:] != target[:-1] + sizes[:-1]
+    first = np.concatenate((np.zeros(1, np.int64), rows_where(breaks) + 1))
+    last = np.append(first[1:], len(sizes)) - 1
+    size = target[last] + sizes[last] - target[first]
+    columns = (target[first], target[first] + size, source[first], source[first] + size)
+    for to, to_end, at, at_end in zip(*(column.tolist() for column in columns), strict=True):
+        memory[to:to_end] = buffer[at:at_end]

@@ -1,0 +1,224 @@
+"""The system calls on this process's address space: reserve, map, protect, discard.
+
+Addresses are plain integers and every range is a whole number of pages. A call that the
+system refuses is an `AllocationError` that carries the system's reason.
+
+Python's own `mmap` objects cannot be placed, cannot be protected and close themselves when
+they are collected, so the C library is called directly. POSIX leaves the numbers of some flags
+open; those that are not known for this system are left out, and all callers can do without.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import mmap
+import os
+import sys
+from typing import NamedTuple
+
+from jitlink.errors import AllocationError
+from jitlink.graph import MemProt
+
+PAGE_SIZE = mmap.PAGESIZE
+
+_LINUX = sys.platform.startswith("linux")
+_MAP_PRIVATE_ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANON
+_MAP_FIXED = 0x10
+_MAP_NORESERVE = 0x4000 if _LINUX else 0
+_MAP_FIXED_NOREPLACE = 0x100000 if _LINUX else 0
+_MAP_POPULATE = getattr(mmap, "MAP_POPULATE", 0)
+_MADV_POPULATE_WRITE = 23 if _LINUX else 0
+_PYBUF_WRITE = 0x200
+
+# The usual bits of <sys/mman.h> are the bits of MemProt.
+READ_WRITE = int(MemProt.READ | MemProt.WRITE)
+
+_Size = ctypes.c_size_t
+_Int = ctypes.c_int
+
+
+def _function(
+    library: ctypes.CDLL, name: str, *arguments: type[ctypes._SimpleCData[int]]
+) -> ctypes._NamedFuncPointer:
+    function = library[name]
+    function.argtypes = arguments
+    function.restype = ctypes.c_ssize_t if name == "mmap" else _Int
+    return function
+
+
+# Short calls keep the interpreter lock: to give it up may cost a thread switch, a thousand
+# times what the call itself does. Calls that touch many pages give it up.
+_short = ctypes.PyDLL(None, use_errno=True)
+_long = ctypes.CDLL(None, use_errno=True)
+_MMAP_ARGUMENTS = (_Size, _Size, _Int, _Int, _Int, ctypes.c_ssize_t)
+_mmap = _function(_short, "mmap", *_MMAP_ARGUMENTS)
+_mmap_populate = _function(_long, "mmap", *_MMAP_ARGUMENTS)
+_munmap = _function(_long, "munmap", _Size, _Size)
+_mprotect = _function(_short, "mprotect", _Size, _Size, _Int)
+_madvise = _function(_long, "madvise", _Size, _Size, _Int)
+_memory_view = ctypes.pythonapi.PyMemoryView_FromMemory
+_memory_view.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, _Int)
+_memory_view.restype = ctypes.py_object
+
+
+def _failed(what: str, size: int) -> AllocationError:
+    reason = os.strerror(ctypes.get_errno())
+    return AllocationError(f"cannot {what} {size:#x} bytes of memory: {reason}", size=size)
+
+
+def reserve(size: int, address: int = 0) -> int | None:
+    """Reserve a range of addresses that nothing can access.
+
+    Args:
+        size: bytes, a multiple of the page size.
+        address: where it must be, 0 for anywhere.
+
+    Returns:
+        Its address; None if that range is not free, or none of that size is.
+    """
+    if not 0 < size < 1 << 62:
+        return None
+    flags = _MAP_PRIVATE_ANONYMOUS | _MAP_NORESERVE | (_MAP_FIXED_NOREPLACE if address else 0)
+    got = int(_mmap(address, size, 0, flags, -1, 0))
+    if got == -1:
+        return None
+    if address and got != address:
+        _munmap(got, size)
+        return None
+    return got
+
+
+def map_zeroed(address: int, size: int, populate: int) -> None:
+    """Back a reserved range with fresh zero pages, to be read and written.
+
+    Args:
+        address: start of the range.
+        size: its size in bytes.
+        populate: how many bytes at its start will be written soon; their pages are made at
+            once, which costs half of what it costs to fault them in one by one.
+
+    Raises:
+        AllocationError: the system refuses.
+    """
+    flags = _MAP_PRIVATE_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
+    if populate >= size:
+        mapped = _mmap_populate(address, size, READ_WRITE, flags | _MAP_POPULATE, -1, 0)
+    else:
+        mapped = _mmap(address, size, READ_WRITE, flags, -1, 0)
+    if mapped == -1:
+        raise _failed("map", size)
+    if 0 < populate < size and _MADV_POPULATE_WRITE:
+        # Only a matter of speed: a kernel that does not know the advice changes nothing.
+        _madvise(address, -(-populate // PAGE_SIZE) * PAGE_SIZE, _MADV_POPULATE_WRITE)
+
+
+def protect(address: int, size: int, protection: int) -> None:
+    """Set the protection of a range, a combination of `MemProt` bits.
+
+    Raises:
+        AllocationError: the system refuses.
+    """
+    if _mprotect(address, size, protection):
+        raise _failed("protect", size)
+
+
+def protect_written(address: int, size: int, prot: MemProt) -> None:
+    """Give readable and writable memory its own protection, and see that code in it runs.
+
+    Raises:
+        AllocationError: the system refuses.
+    """
+    if prot != READ_WRITE:
+        protect(address, size, prot)
+    if prot & MemProt.EXEC and not _COHERENT:
+        _clear_cache()(address, address + size)
+
+
+def discard(address: int, size: int) -> None:
+    """Give the pages of a range back to the system; the range stays reserved.
+
+    Raises:
+        AllocationError: the system refuses.
+    """
+    flags = _MAP_PRIVATE_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
+    if _mmap_populate(address, size, 0, flags, -1, 0) == -1:
+        raise _failed("discard", size)
+
+
+def release(address: int, size: int) -> None:
+    """Give up a reserved range.
+
+    Raises:
+        AllocationError: the system refuses.
+    """
+    if _munmap(address, size):
+        raise _failed("release", size)
+
+
+def clear(address: int, size: int) -> None:
+    """Fill writable memory with zeros."""
+    ctypes.memset(address, 0, size)
+
+
+def view(address: int, size: int) -> memoryview:
+    """A writable view of memory; it does not keep the memory alive."""
+    made: memoryview = _memory_view(address, size, _PYBUF_WRITE)
+    return made
+
+
+# x86 processors keep their instruction caches coherent by themselves.
+_COHERENT = os.uname().machine in {"x86_64", "amd64", "i686", "i386"}
+
+
+@functools.cache
+def _clear_cache() -> ctypes._NamedFuncPointer:
+    """The function that makes bytes written to memory the code that runs; libgcc has it.
+
+    Raises:
+        AllocationError: no library here has it.
+    """
+    try:
+        function = ctypes.PyDLL("libgcc_s.so.1")["__clear_cache"]
+    except (OSError, AttributeError) as error:
+        raise AllocationError(f"cannot flush the instruction cache: {error}") from error
+    function.argtypes = (_Size, _Size)
+    function.restype = None
+    return function
+
+
+class MappedRange(NamedTuple):
+    """One line of the system's list of mappings.
+
+    `permissions` is ``rwxp`` with dashes; `path` is the file, ``[stack]`` and the like, or
+    empty.
+    """
+
+    start: int
+    end: int
+    permissions: str
+    path: str
+
+
+def mapped_ranges() -> list[MappedRange]:
+    """All mappings of this process, in order of address; empty where the system cannot say."""
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as lines:  # noqa: PTH123
+            return [_parse(line) for line in lines]
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.EACCES, errno.EPERM}:
+            return []
+        raise
+
+
+def _parse(line: str) -> MappedRange:
+    fields = line.rstrip("\n").split(maxsplit=5)
+    start, _, end = fields[0].partition("-")
+    path = fields[5] if len(fields) > 5 else ""
+    return MappedRange(int(start, 16), int(end, 16), fields[1], path)
+
+
+def library_address() -> int:
+    """An address within the C library."""
+    return ctypes.cast(_short["mmap"], ctypes.c_void_p).value or 0

@@ -1,0 +1,1 @@
+"""Link-graph passes that no format or architecture owns (layer 2)."""

@@ -1,0 +1,308 @@
+"""`.eh_frame` sections, taken apart so that frames live and die with their functions.
+
+The section is a sequence of records: a CIE describes conventions, an FDE the frame of one
+function. Each becomes a block. An FDE's pointer to its CIE becomes an edge (records between
+them may go), its pointer to the function is a relocation that the object has anyway, and the
+function gets a keep-alive edge to the FDE. So a live function keeps its frame, with
+personality and language-specific data, and the frame of a dead function vanishes.
+
+Quirks: the CIE pointer counts backwards from its own position; a record whose length field is
+all ones has a 64-bit length; a record of length zero ends the section; the record does not say
+how wide its pointers are, only its CIE's augmentation string does. GNU as writes CIEs of
+version 3 for RISC-V, which LLVM refuses.
+
+Specification: Linux Standard Base, "Exception Frames"; DWARF 5, section 6.4.1.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from jitlink.errors import ObjectError
+from jitlink.graph import BlockFlags, LinkGraph, Scope, SymbolKind
+from jitlink.graph.columns import Int64Array, rows_where
+from jitlink.graph.contents import ZERO_FILL
+from jitlink.graph.edges import KEEP_ALIVE, EdgeKind
+from jitlink.graph.strings import NO_NAME
+
+SECTION = ".eh_frame"
+DW_EH_PE_OMIT = 0xFF
+_EXTENDED = 0xFFFFFFFF
+_ENCODED_SIZES = {0x00: 0, 0x02: 2, 0x03: 4, 0x04: 8, 0x0A: 2, 0x0B: 4, 0x0C: 8}
+_CIE_VERSIONS = (1, 3, 4)
+
+
+def eh_frame_pass(
+    *, neg_delta32: EdgeKind, neg_delta64: EdgeKind, section_name: str = SECTION
+) -> Callable[[LinkGraph], None]:
+    """A pre-prune pass that takes apart all sections of that name.
+
+    Args:
+        neg_delta32: edge kind for a 32-bit distance back to the target.
+        neg_delta64: the same with 64 bits.
+        section_name: name of the sections.
+    """
+
+    def split_eh_frames(graph: LinkGraph) -> None:
+        _Splitter(graph, neg_delta32, neg_delta64, section_name).run()
+
+    return split_eh_frames
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """What a CIE says about its FDEs: size of the function pointer in bytes."""
+
+    pointer_size: int
+
+
+class _Splitter:
+    def __init__(
+        self, graph: LinkGraph, neg_delta32: EdgeKind, neg_delta64: EdgeKind, section_name: str
+    ) -> None:
+        self.graph = graph
+        self.neg_delta32 = neg_delta32
+        self.neg_delta64 = neg_delta64
+        self.section_name = section_name
+        self.word = np.dtype("<u4" if graph.endianness == "little" else ">u4")
+        self.encodings: dict[bytes, _Encoding] = {}
+
+    def run(self) -> None:
+        table = self.graph.block_table
+        ordinals = [s.ordinal for s in self.graph.sections if s.name == self.section_name]
+        if not ordinals:
+            return
+        present = (table.flags & BlockFlags.REMOVED) == 0
+        chosen = np.zeros(self.graph.sections_size, np.bool_)
+        chosen[ordinals] = True
+        parents = rows_where(chosen[table.section] & present)
+        parents = parents[(table.content[parents] != ZERO_FILL) & (table.size[parents] > 0)]
+        if len(parents):
+            self._split(parents)
+
+    def _fail(self, block: int, offset: int, message: str) -> ObjectError:
+        table = self.graph.block_table
+        origins = self.graph.origins
+        file = origins[table.origin[block]] if origins else self.graph.name
+        return ObjectError(f"{self.section_name}+{offset:#x}: {message}", file=file)
+
+    # Finding the records
+
+    def _split(self, parents: Int64Array) -> None:
+        owners: list[Int64Array] = []
+        starts: list[Int64Array] = []
+        edges = self.graph.edge_table
+        order, sorted_blocks = edges.by_block()
+        first = np.searchsorted(sorted_blocks, parents).tolist()
+        last = np.searchsorted(sorted_blocks, parents + 1).tolist()
+        for parent, low, high in zip(parents.tolist(), first, last, strict=True):
+            found = self._record_starts(parent, edges.offset[order[low:high]])
+            starts.append(found)
+            owners.append(np.full(len(found), parent, np.int64))
+        piece_starts = np.concatenate(starts)
+        pieces = self.graph.split_blocks(np.concatenate(owners), piece_starts)
+        # Records must follow one another without gaps: zeros between them would end the list.
+        table = self.graph.block_table
+        sizes = table.size[pieces]
+        aligned = bool((sizes & 3 == 0).all())
+        table.alignment[pieces] = 4 if aligned else 1
+        table.alignment_offset[pieces] = 0
+        self._connect(pieces, np.concatenate(owners), piece_starts)
+
+    def _record_starts(self, block: int, edge_offsets: Int64Array) -> Int64Array:
+        """Offsets (int64) of all records of one block.
+
+        An FDE has a relocation eight bytes into the record, so most starts can be guessed from
+        those and checked together; only where the chain of lengths leaves the guessed ones is
+        a record taken by itself.
+        """
+        table = self.graph.block_table
+        size = int(table.size[block])
+        view = self.graph.contents.view(int(table.content[block]), size)
+        guesses = np.sort(edge_offsets[(edge_offsets >= 8) & (edge_offsets <= size - 4)] - 8)
+        data = np.frombuffer(view, np.uint8)
+        words = np.ndarray((max(size - 3, 0),), self.word, view if size > 3 else b"\0" * 4, strides=(1,))
+        lengths = words[guesses].astype(np.int64)
+        follow = guesses + 4 + lengths
+        plain = (lengths != 0) & (lengths != _EXTENDED) & (follow <= size)
+        chained = np.append(plain[:-1] & plain[1:] & (follow[:-1] == guesses[1:]), False)
+        ends = rows_where(~chained)
+        guess_list: list[int] = guesses.tolist()
+        found: list[Int64Array] = []
+        position = 0
+        while position < size:
+            index = bisect_left(guess_list, position)
+            if index < len(guess_list) and guess_list[index] == position and plain[index]:
+                end = int(ends[np.searchsorted(ends, index)])
+                found.append(guesses[index : end + 1])
+                position = int(follow[end])
+            else:
+                found.append(np.array([position], np.int64))
+                position = self._skip(block, data, position)
+        return np.concatenate(found)
+
+    def _skip(self, block: int, data: np.ndarray, position: int) -> int:
+        """The end of the record at a position."""
+        size = len(data)
+        order = self.graph.endianness
+        if position + 4 > size:
+            raise self._fail(block, position, "record is truncated")
+        length = int.from_bytes(data[position : position + 4].tobytes(), order)
+        position += 4
+        if length == _EXTENDED:
+            if position + 8 > size:
+                raise self._fail(block, position, "record is truncated")
+            length = int.from_bytes(data[position : position + 8].tobytes(), order)
+            position += 8
+        if length > size - position:
+            raise self._fail(block, position, "record extends past the end of the section")
+        return position + length
+
+    # Connecting them
+
+    def _connect(self, pieces: Int64Array, owners: Int64Array, starts: Int64Array) -> None:
+        table = self.graph.block_table
+        content, size = table.content[pieces], table.size[pieces]
+        length = self._words(content)
+        extended = length == _EXTENDED
+        id_offset = np.where(extended, 12, 4)
+        is_record = (length != 0) & (size >= id_offset + 4)
+        short = rows_where((length != 0) & ~is_record)
+        if len(short):
+            raise self._fail(int(owners[short[0]]), int(starts[short[0]]), "record is too short")
+        identifier = np.zeros(len(pieces), np.int64)
+        identifier[is_record] = self._words((content + id_offset)[is_record])
+        is_fde = rows_where(is_record & (identifier != 0))
+        is_cie = rows_where(is_record & (identifier == 0))
+        symbols = self._add_symbols(pieces)
+        pointer_sizes = np.zeros(len(pieces), np.int64)
+        for piece in is_cie.tolist():
+            pointer_sizes[piece] = self._encoding(int(pieces[piece])).pointer_size
+        cie = self._cie_of(is_fde, owners, starts, id_offset, identifier, pointer_sizes)
+        self._add_cie_edges(pieces[is_fde], id_offset[is_fde], extended[is_fde], symbols[cie])
+        self._tie_functions(pieces[is_fde], id_offset[is_fde], symbols[is_fde])
+
+    def _words(self, places: Int64Array) -> Int64Array:
+        result = np.zeros(len(places), np.int64)
+        for data, base, mask in self.graph.contents.partition(places):
+            words = np.ndarray((len(data) - 3,), self.word, data.data, strides=(1,))
+            result[mask] = words[places[mask] - base]
+        return result
+
+    def _add_symbols(self, pieces: Int64Array) -> Int64Array:
+        first = self.graph.symbol_table.extend(
+            len(pieces), name=NO_NAME, kind=SymbolKind.DEFINED, block=pieces, scope=Scope.LOCAL
+        )
+        return np.arange(first, first + len(pieces))
+
+    def _cie_of(
+        self,
+        fdes: Int64Array,
+        owners: Int64Array,
+        starts: Int64Array,
+        id_offset: Int64Array,
+        identifier: Int64Array,
+        pointer_sizes: Int64Array,
+    ) -> Int64Array:
+        """Piece numbers (int64) of the CIEs that FDEs name."""
+        wanted = starts[fdes] + id_offset[fdes] - identifier[fdes]
+        # Pieces ascend by owner, then by start, so one key orders them all.
+        span = int(starts.max()) + 1
+        rank = np.cumsum(np.append(0, np.diff(owners) != 0))
+        keys = rank * span + starts
+        sought = rank[fdes] * span + wanted
+        index = np.minimum(np.searchsorted(keys, sought), len(keys) - 1)
+        bad = (wanted < 0) | (keys[index] != sought) | (pointer_sizes[index] == 0)
+        if bad.any():
+            piece = fdes[rows_where(bad)[0]]
+            raise self._fail(int(owners[piece]), int(starts[piece]), "FDE names no CIE")
+        return index
+
+    def _add_cie_edges(
+        self, fdes: Int64Array, id_offset: Int64Array, extended: Int64Array, target: Int64Array
+    ) -> None:
+        kind = np.where(extended, int(self.neg_delta64), int(self.neg_delta32))
+        self.graph.edge_table.extend(
+            len(fdes), block=fdes, offset=id_offset, kind=kind, target=target
+        )
+
+    def _tie_functions(self, fdes: Int64Array, id_offset: Int64Array, symbols: Int64Array) -> None:
+        """Keep the FDE of each function alive as long as the function's block is."""
+        graph = self.graph
+        edges, table = graph.edge_table, graph.symbol_table
+        place = np.full(graph.block_table.rows, -1, np.int64)
+        place[fdes] = id_offset + 4
+        fde_symbol = np.full(graph.block_table.rows, -1, np.int64)
+        fde_symbol[fdes] = symbols
+        rows = rows_where(edges.offset == place[edges.block])
+        target = edges.target[rows]
+        defined = table.kind[target] == SymbolKind.DEFINED
+        rows, target = rows[defined], target[defined]
+        edges.extend(
+            len(rows),
+            block=table.block[target],
+            kind=KEEP_ALIVE,
+            target=fde_symbol[edges.block[rows]],
+        )
+
+    # CIEs
+
+    def _encoding(self, block: int) -> _Encoding:
+        table = self.graph.block_table
+        view = self.graph.contents.view(int(table.content[block]), int(table.size[block]))
+        content = bytes(view)
+        known = self.encodings.get(content)
+        if known is None:
+            try:
+                known = self._parse_cie(content)
+            except IndexError:
+                known = None
+            if known is None:
+                raise self._fail(block, int(table.address[block]), "CIE is not understood")
+            self.encodings[content] = known
+        return known
+
+    def _parse_cie(self, content: bytes) -> _Encoding | None:
+        """What a CIE says; None if it is malformed, IndexError if it is truncated."""
+        position = 16 if content[:4] == b"\xff\xff\xff\xff" else 8
+        version = content[position]
+        end = content.find(b"\0", position + 1)
+        if version not in _CIE_VERSIONS or end < 0:
+            return None
+        augmentation = content[position + 1 : end]
+        position = end + 1
+        if version == 4:
+            position += 2
+        position = _skip_leb(content, _skip_leb(content, position))
+        position = position + 1 if version == 1 else _skip_leb(content, position)
+        pointer_size = self.graph.pointer_size
+        if not augmentation.startswith(b"z"):
+            return _Encoding(pointer_size) if augmentation in (b"", b"eh") else None
+        position = _skip_leb(content, position)
+        for letter in augmentation[1:]:
+            if letter == ord("R"):
+                pointer_size = self._encoded_size(content[position])
+                position += 1
+            elif letter == ord("L"):
+                position += 1
+            elif letter == ord("P"):
+                position += 1 + self._encoded_size(content[position])
+            elif letter not in b"SBG":
+                return None
+        return _Encoding(pointer_size) if pointer_size else None
+
+    def _encoded_size(self, encoding: int) -> int:
+        """Size in bytes of a pointer of a DW_EH_PE encoding; IndexError if it has none."""
+        if encoding == DW_EH_PE_OMIT or encoding & 0xF not in _ENCODED_SIZES:
+            raise IndexError(encoding)
+        return _ENCODED_SIZES[encoding & 0xF] or self.graph.pointer_size
+
+
+def _skip_leb(content: bytes, position: int) -> int:
+    while content[position] & 0x80:
+        position += 1
+    return position + 1

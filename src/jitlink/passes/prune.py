@@ -1,0 +1,123 @@
+"""Dead-stripping: mark what is reachable from live symbols, remove the rest.
+
+Liveness spreads from a live symbol to its block and along the block's edges to their targets.
+Wide waves are computed over whole columns. A long thin chain of calls would need one wave per
+call, so narrow waves go block by block instead, with set operations on each block's
+neighbours; both are linear in blocks and edges.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from jitlink.graph import BlockFlags, LinkGraph, Scope, SymbolFlags, SymbolKind
+from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_where
+from jitlink.graph.strings import NO_NAME
+
+_NARROW = 48
+"""Waves of fewer blocks, or edges, than this are cheaper one block at a time."""
+
+
+def mark_exported_live(graph: LinkGraph) -> None:
+    """Mark every definition that others can refer to by name as live.
+
+    A weak definition counts too: nobody has overridden it, or it would not be here.
+    """
+    table = graph.symbol_table
+    exported = (table.kind != SymbolKind.EXTERNAL) & (table.kind != SymbolKind.REMOVED)
+    exported &= (table.scope != Scope.LOCAL) & (table.name != NO_NAME)
+    table.flags[exported] |= np.uint8(SymbolFlags.LIVE)
+
+
+def prune(graph: LinkGraph) -> None:
+    """Remove symbols, blocks and edges that no live symbol reaches.
+
+    Blocks that carry the LIVE flag are roots like live symbols. Rows of blocks and symbols
+    stay where they are; edges are compacted, so `Edge` views made before are void.
+    """
+    blocks, symbols, edges = graph.block_table, graph.symbol_table, graph.edge_table
+    live = _live_blocks(graph)
+    edges.keep(live[edges.block] & (edges.kind != 0))
+    referenced = np.zeros(symbols.rows, np.bool_)
+    referenced[edges.target] = True
+    flags = symbols.flags & SymbolFlags.LIVE != 0
+    referenced |= flags & (symbols.kind != SymbolKind.EXTERNAL)
+    symbols.kind[~referenced] = SymbolKind.REMOVED
+    symbols.flags[referenced] |= np.uint8(SymbolFlags.LIVE)
+    blocks.flags[~live] |= np.uint8(BlockFlags.REMOVED)
+
+
+def _live_blocks(graph: LinkGraph) -> BoolArray:
+    """Mask (bool, one per block row) of the blocks that live symbols reach."""
+    blocks, symbols, edges = graph.block_table, graph.symbol_table, graph.edge_table
+    present = (blocks.flags & BlockFlags.REMOVED) == 0
+    live = present & ((blocks.flags & BlockFlags.LIVE) != 0)
+    roots = (symbols.kind == SymbolKind.DEFINED) & ((symbols.flags & SymbolFlags.LIVE) != 0)
+    live[symbols.block[roots]] = True
+    order, sorted_blocks = edges.by_block()
+    defined = symbols.kind == SymbolKind.DEFINED
+    target_block = np.where(defined, symbols.block, -1)
+    neighbours = target_block[edges.target[order]]
+    neighbours[edges.kind[order] == 0] = -1
+    starts = np.searchsorted(sorted_blocks, np.arange(blocks.rows + 1))
+    _Wave(neighbours, starts, live).run()
+    return live & present
+
+
+class _Wave:
+    """Liveness on its way from block to block.
+
+    Attributes:
+        neighbours: block rows that edges lead to, grouped by the edges' blocks; -1 for none.
+        starts: where the group of each block begins.
+        live: mask (bool) of the blocks reached so far; the result.
+    """
+
+    def __init__(
+        self, neighbours: npt.NDArray[np.int32], starts: Int64Array, live: BoolArray
+    ) -> None:
+        self.neighbours = neighbours
+        self.starts = starts
+        self.live = live
+        self._seen: set[int] | None = None
+
+    def run(self) -> None:
+        """Spread until nothing new is reached."""
+        front = rows_where(self.live)
+        while len(front):
+            degree = self.starts[front + 1] - self.starts[front]
+            narrow = len(front) < _NARROW and int(degree.max()) < _NARROW
+            front = self._creep(front) if narrow else self._spread(front)
+
+    def _spread(self, front: Int64Array) -> Int64Array:
+        """One step of a wide front; returns the blocks that it reached first."""
+        first = self.starts[front]
+        reached = self.neighbours[ragged_arange(first, self.starts[front + 1] - first)]
+        before = self.live.copy()
+        self.live[reached[reached >= 0]] = True
+        fresh = rows_where(self.live & ~before)
+        if self._seen is not None:
+            self._seen.update(fresh.tolist())
+        return fresh
+
+    def _creep(self, front: Int64Array) -> Int64Array:
+        """Many steps of a narrow front, until it ends, grows wide or meets a block of many edges."""
+        if self._seen is None:
+            self._seen = {-1, *rows_where(self.live).tolist()}
+        seen, neighbours, starts = self._seen, self.neighbours, self.starts
+        pending: list[int] = front.tolist()
+        reached: list[int] = []
+        while pending and len(pending) < _NARROW:
+            block = pending.pop()
+            first, last = starts[block], starts[block + 1]
+            if last - first >= _NARROW:
+                pending.append(block)
+                break
+            fresh = set(neighbours[first:last].tolist()) - seen
+            if fresh:
+                seen |= fresh
+                pending += fresh
+                reached += fresh
+        self.live[reached] = True
+        return np.array(pending, np.int64)

@@ -1,0 +1,206 @@
+"""What all ELF targets share: from raw relocations to edges, by table.
+
+A target lists its relocation types as `Relocation` rows. A row names the edge kind that a type
+becomes and what is added to its addend, or why it is not linked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import numpy as np
+
+from jitlink.errors import InputError, ObjectError, UnsupportedRelocationError
+from jitlink.fixups import FixupTable
+from jitlink.formats.elf import Batch, RawRelocations, ReadObjects, read_objects
+from jitlink.formats.elf_layout import Identity
+from jitlink.graph import LinkGraph, MemLifetime, Scope, SymbolKind
+from jitlink.graph.columns import BoolArray, Int64Array, rows_where
+from jitlink.graph.edges import EdgeKind
+from jitlink.link import PassConfiguration
+
+
+@dataclass(frozen=True, slots=True)
+class Relocation:
+    """One relocation type.
+
+    Attributes:
+        number: as stored in the file.
+        name: the ABI's name.
+        kind: edge kind that it becomes, or None.
+        bias: what is added to the addend.
+        reason: why it is not linked; empty for a type that asks for nothing.
+    """
+
+    number: int
+    name: str
+    kind: EdgeKind | None = None
+    bias: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ELFTarget:
+    """An architecture as ELF objects have it.
+
+    Attributes:
+        machine, elf_class, byte_order: what the ELF header of such an object says.
+        triple: target triple of the graphs that are made.
+        edge_kinds: the architecture's edge kinds.
+        fixups: what they do.
+        relocations: all relocation types that the ABI has.
+        passes: the default passes for a graph.
+    """
+
+    identity: Identity
+    triple: str
+    edge_kinds: type[EdgeKind]
+    fixups: FixupTable
+    relocations: Sequence[Relocation]
+    passes: Callable[[LinkGraph], PassConfiguration]
+    _by_number: dict[int, Relocation] = field(init=False, repr=False)
+    _kinds: Int64Array = field(init=False, repr=False)
+    _biases: Int64Array = field(init=False, repr=False)
+    _ignored: BoolArray = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        by_number = {row.number: row for row in self.relocations}
+        # The last element stands for every number that the ABI does not define.
+        size = max(by_number) + 2
+        kinds, biases = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        ignored = np.zeros(size, np.bool_)
+        for number, row in by_number.items():
+            kinds[number] = 0 if row.kind is None else int(row.kind)
+            biases[number] = row.bias
+            ignored[number] = row.kind is None and not row.reason
+        object.__setattr__(self, "_by_number", by_number)
+        object.__setattr__(self, "_kinds", kinds)
+        object.__setattr__(self, "_biases", biases)
+        object.__setattr__(self, "_ignored", ignored)
+
+    def new_graph(self, name: str) -> LinkGraph:
+        """An empty graph for objects of this target."""
+        return LinkGraph(
+            name,
+            self.triple,
+            pointer_size=8 if self.identity.elf_class == 2 else 4,
+            endianness=self.identity.byte_order,
+            edge_kinds=self.edge_kinds,
+        )
+
+    def add_objects(self, graph: LinkGraph, batch: Batch) -> ReadObjects:
+        """Read all objects of a batch into a graph, with their relocations as edges.
+
+        Raises:
+            InputError: an object is malformed, of another target, or has a relocation that
+                is not linked; the graph is then of no further use.
+        """
+        read = read_objects(graph, batch, self.identity)
+        _EdgeBuilder(self, graph, read).run()
+        return read
+
+
+class _EdgeBuilder:
+    """Turns the raw relocations of one batch into edges."""
+
+    def __init__(self, target: ELFTarget, graph: LinkGraph, read: ReadObjects) -> None:
+        self.target = target
+        self.graph = graph
+        self.read = read
+
+    def run(self) -> None:
+        raw, target = self.read.relocations, self.target
+        if len(raw.type) == 0:
+            return
+        index = np.minimum(raw.type, len(target._kinds) - 1)
+        kind = target._kinds[index]
+        allocated = self._allocated(raw.block)
+        refused = (kind == 0) & ~target._ignored[index] & allocated
+        if refused.any():
+            self._refuse(int(rows_where(refused)[0]))
+        # Debug information may use types that code may not; it keeps what the file has there.
+        keep = kind != 0
+        keep &= allocated | (self.graph.symbol_table.kind[raw.symbol] != SymbolKind.REMOVED)
+        if not keep.all():
+            raw = RawRelocations(*(column[keep] for column in vars(raw).values()))
+            index, kind = index[keep], kind[keep]
+        self._check_places(raw, kind)
+        addend = raw.addend
+        if raw.implicit.any():
+            addend = addend.copy()
+            chosen = rows_where(raw.implicit)
+            addend[chosen] = target.fixups.read_addends(
+                self.graph, kind[chosen], raw.block[chosen], raw.offset[chosen]
+            )
+        self._place_null_symbols(raw.symbol)
+        self.graph.edge_table.extend(
+            len(kind),
+            block=raw.block,
+            offset=raw.offset,
+            kind=kind,
+            target=raw.symbol,
+            addend=addend + target._biases[index],
+        )
+
+    def _allocated(self, blocks: Int64Array) -> BoolArray:
+        lifetimes = [s.mem_lifetime != MemLifetime.NO_ALLOC for s in self.graph.sections]
+        allocated: BoolArray = np.array(lifetimes)[self.graph.block_table.section[blocks]]
+        return allocated
+
+    def _check_places(self, raw: RawRelocations, kind: Int64Array) -> None:
+        width = self.target.fixups.widths[kind]
+        size = self.graph.block_table.size[raw.block]
+        bad = (raw.offset < 0) | (raw.offset > size - width)
+        if bad.any():
+            row = int(rows_where(bad)[0])
+            name = self._name(int(raw.type[row]))
+            self._fail(raw, row, f"relocation {name} lies outside its section")
+        placeless = self.graph.symbol_table.kind == SymbolKind.REMOVED
+        placeless[self.read.null_symbols] = False
+        bad = placeless[raw.symbol]
+        if bad.any():
+            row = int(rows_where(bad)[0])
+            name = self._name(int(raw.type[row]))
+            self._fail(raw, row, f"relocation {name} refers to a symbol without a place")
+
+    def _place_null_symbols(self, symbols: Int64Array) -> None:
+        """A relocation without a symbol refers to address zero."""
+        table, null = self.graph.symbol_table, self.read.null_symbols
+        used = np.zeros(table.rows, np.bool_)
+        used[symbols] = True
+        null = null[used[null]]
+        table.kind[null] = SymbolKind.ABSOLUTE
+        table.scope[null] = Scope.LOCAL
+
+    # Errors
+
+    def _name(self, number: int) -> str:
+        row = self.target._by_number.get(number)
+        return row.name if row else f"type {number}"
+
+    def _file(self, block: int) -> str:
+        return self.graph.origins[self.graph.block_table.origin[block]]
+
+    def _section(self, block: int) -> str:
+        return self.graph.section_list[self.graph.block_table.section[block]].name
+
+    def _fail(self, raw: RawRelocations, row: int, message: str) -> NoReturn:
+        block = int(raw.block[row])
+        where = f"section {self._section(block)}+{int(raw.offset[row]):#x}"
+        raise ObjectError(f"{where}: {message}", file=self._file(block))
+
+    def _refuse(self, row: int) -> NoReturn:
+        raw = self.read.relocations
+        block, number = int(raw.block[row]), int(raw.type[row])
+        known = self.target._by_number.get(number)
+        error: InputError = UnsupportedRelocationError(
+            file=self._file(block),
+            section=self._section(block),
+            offset=int(raw.offset[row]),
+            number=number,
+            relocation=known.name if known else None,
+            reason=known.reason if known else "the ABI does not define it",
+        )
+        raise error

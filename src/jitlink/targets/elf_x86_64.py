@@ -1,0 +1,137 @@
+"""ELF x86-64: relocation types of the System V psABI, and what is done by default.
+
+The addend of an object's PC-relative relocations counts from the field, that of the edge kinds
+named PCRel and Branch from the end of it, hence the bias of 4.
+
+Specification: System V psABI, AMD64 supplement, table 4.9 and appendix B.2.
+"""
+
+from __future__ import annotations
+
+from jitlink.arch.x86_64 import CALL_RESOLVERS, ENTRIES, FIXUPS, IS_ABSOLUTE, relax
+from jitlink.arch.x86_64 import X86_64EdgeKind as K
+from jitlink.formats.elf_layout import ELFCLASS64, Identity
+from jitlink.graph import LinkGraph, SymbolKind
+from jitlink.link import PassConfiguration
+from jitlink.passes.eh_frame import eh_frame_pass
+from jitlink.passes.entries import build_entries, got_address
+from jitlink.passes.indirect import indirect_pass
+from jitlink.passes.section_symbols import synthesize_elf_symbols
+from jitlink.targets.elf import ELFTarget, Relocation
+
+EM_X86_64 = 62
+SMALL_CODE_LIMIT = 1 << 31
+"""Where the small code model's absolute addresses end."""
+
+_DYNAMIC = "only a dynamic linker's input has it"
+_TLS = "thread-local storage is not linked yet"
+
+RELOCATIONS = (
+    Relocation(0, "R_X86_64_NONE"),
+    Relocation(1, "R_X86_64_64", K.POINTER64),
+    Relocation(2, "R_X86_64_PC32", K.DELTA32),
+    Relocation(3, "R_X86_64_GOT32", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32_FROM_GOT),
+    Relocation(4, "R_X86_64_PLT32", K.BRANCH_PCREL32, 4),
+    Relocation(5, "R_X86_64_COPY", reason=_DYNAMIC),
+    Relocation(6, "R_X86_64_GLOB_DAT", reason=_DYNAMIC),
+    Relocation(7, "R_X86_64_JUMP_SLOT", reason=_DYNAMIC),
+    Relocation(8, "R_X86_64_RELATIVE", reason=_DYNAMIC),
+    Relocation(9, "R_X86_64_GOTPCREL", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32),
+    Relocation(10, "R_X86_64_32", K.POINTER32),
+    Relocation(11, "R_X86_64_32S", K.POINTER32_SIGNED),
+    Relocation(12, "R_X86_64_16", K.POINTER16),
+    Relocation(13, "R_X86_64_PC16", K.DELTA16),
+    Relocation(14, "R_X86_64_8", K.POINTER8),
+    Relocation(15, "R_X86_64_PC8", K.DELTA8),
+    Relocation(16, "R_X86_64_DTPMOD64", reason=_TLS),
+    Relocation(17, "R_X86_64_DTPOFF64", reason=_TLS),
+    Relocation(18, "R_X86_64_TPOFF64", reason=_TLS),
+    Relocation(19, "R_X86_64_TLSGD", reason=_TLS),
+    Relocation(20, "R_X86_64_TLSLD", reason=_TLS),
+    Relocation(21, "R_X86_64_DTPOFF32", reason=_TLS),
+    Relocation(22, "R_X86_64_GOTTPOFF", reason=_TLS),
+    Relocation(23, "R_X86_64_TPOFF32", reason=_TLS),
+    Relocation(24, "R_X86_64_PC64", K.DELTA64),
+    Relocation(25, "R_X86_64_GOTOFF64", K.DELTA64_FROM_GOT),
+    Relocation(26, "R_X86_64_GOTPC32", K.DELTA32_TO_GOT),
+    Relocation(27, "R_X86_64_GOT64", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA64_FROM_GOT),
+    Relocation(28, "R_X86_64_GOTPCREL64", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA64),
+    Relocation(29, "R_X86_64_GOTPC64", K.DELTA64_TO_GOT),
+    Relocation(30, "R_X86_64_GOTPLT64", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA64_FROM_GOT),
+    Relocation(31, "R_X86_64_PLTOFF64", K.REQUEST_STUB_AND_TRANSFORM_TO_DELTA64_FROM_GOT),
+    Relocation(32, "R_X86_64_SIZE32", K.SIZE32),
+    Relocation(33, "R_X86_64_SIZE64", K.SIZE64),
+    Relocation(34, "R_X86_64_GOTPC32_TLSDESC", reason=_TLS),
+    Relocation(35, "R_X86_64_TLSDESC_CALL", reason=_TLS),
+    Relocation(36, "R_X86_64_TLSDESC", reason=_TLS),
+    Relocation(37, "R_X86_64_IRELATIVE", reason=_DYNAMIC),
+    Relocation(38, "R_X86_64_RELATIVE64", reason=_DYNAMIC),
+    # The two MPX types are deprecated: a branch with a BND prefix is a branch.
+    Relocation(39, "R_X86_64_PC32_BND", K.DELTA32),
+    Relocation(40, "R_X86_64_PLT32_BND", K.BRANCH_PCREL32, 4),
+    Relocation(
+        41, "R_X86_64_GOTPCRELX", K.REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_RELAXABLE, 4
+    ),
+    Relocation(
+        42,
+        "R_X86_64_REX_GOTPCRELX",
+        K.REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_REX_RELAXABLE,
+        4,
+    ),
+    Relocation(
+        43,
+        "R_X86_64_CODE_4_GOTPCRELX",
+        K.REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_REX2_RELAXABLE,
+        4,
+    ),
+    Relocation(44, "R_X86_64_CODE_4_GOTTPOFF", reason=_TLS),
+    Relocation(45, "R_X86_64_CODE_4_GOTPC32_TLSDESC", reason=_TLS),
+    # EVEX-encoded APX instructions have no form without the memory operand to relax to.
+    Relocation(46, "R_X86_64_CODE_5_GOTPCRELX", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32),
+    Relocation(47, "R_X86_64_CODE_5_GOTTPOFF", reason=_TLS),
+    Relocation(48, "R_X86_64_CODE_5_GOTPC32_TLSDESC", reason=_TLS),
+    Relocation(49, "R_X86_64_CODE_6_GOTPCRELX", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32),
+    Relocation(50, "R_X86_64_CODE_6_GOTTPOFF", reason=_TLS),
+    Relocation(51, "R_X86_64_CODE_6_GOTPC32_TLSDESC", reason=_TLS),
+    # Hints for a linker that collects unused virtual functions.
+    Relocation(250, "R_X86_64_GNU_VTINHERIT"),
+    Relocation(251, "R_X86_64_GNU_VTENTRY"),
+)
+from jitlink.graph.columns import rows_where
+
+
+def _limit_addresses(graph: LinkGraph) -> None:
+    """Ask for memory that 32-bit absolute addresses reach, if the code holds any."""
+    edges, symbols = graph.edge_table, graph.symbol_table
+    rows = rows_where(IS_ABSOLUTE[edges.kind])
+    if (symbols.kind[edges.target[rows]] == SymbolKind.DEFINED).any():
+        graph.address_limit = min(graph.address_limit, SMALL_CODE_LIMIT)
+
+
+def _build_entries(graph: LinkGraph) -> None:
+    build_entries(graph, ENTRIES)
+
+
+_split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32, neg_delta64=K.NEG_DELTA64)
+_resolve_indirect_functions = indirect_pass(ENTRIES, CALL_RESOLVERS)
+
+
+def default_passes(graph: LinkGraph) -> PassConfiguration:
+    """The passes that every ELF x86-64 graph needs."""
+    return PassConfiguration(
+        fixups=FIXUPS,
+        pre_prune=[_split_eh_frames, synthesize_elf_symbols],
+        post_prune=[_resolve_indirect_functions, _build_entries, _limit_addresses],
+        pre_fixup=[relax],
+        got_address=got_address,
+    )
+
+
+TARGET = ELFTarget(
+    identity=Identity(EM_X86_64, ELFCLASS64, "little"),
+    triple="x86_64-unknown-linux-gnu",
+    edge_kinds=K,
+    fixups=FIXUPS,
+    relocations=RELOCATIONS,
+    passes=default_passes,
+)

@@ -1,0 +1,92 @@
+"""Which target links an object: the registry, and graphs made from single objects.
+
+A new architecture is one line in `_ELF_TARGETS`. Targets are imported when an object of theirs
+turns up.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+
+from jitlink.errors import UnknownFormatError, UnsupportedObjectError
+from jitlink.formats.elf import Batch
+from jitlink.formats.elf_layout import ELFCLASS64, identify, is_elf
+from jitlink.graph import LinkGraph
+from jitlink.link import PassConfiguration
+from jitlink.resolve import SymbolResolver
+from jitlink.targets.elf import ELFTarget
+
+_ELF_TARGETS = {
+    (62, ELFCLASS64, "little"): "jitlink.targets.elf_x86_64",
+}
+
+Buffer = bytes | bytearray | memoryview
+
+
+def target_of_object(data: Buffer, name: str) -> ELFTarget:
+    """The target that links an object.
+
+    Args:
+        data: the object's bytes, or at least its header.
+        name: display name, for errors.
+
+    Raises:
+        UnknownFormatError: the bytes are of no known container.
+        ObjectError: the header is malformed.
+        UnsupportedObjectError: there is no such target.
+    """
+    view = memoryview(data).cast("B")
+    if not is_elf(view):
+        raise UnknownFormatError("not an object file of a known format", file=name)
+    identity = identify(view, name)
+    module = _ELF_TARGETS.get((identity.machine, identity.elf_class, identity.byte_order))
+    if module is None:
+        bits = 64 if identity.elf_class == ELFCLASS64 else 32
+        message = f"no {bits}-bit {identity.byte_order}-endian target for machine {identity.machine}"
+        raise UnsupportedObjectError(message, file=name)
+    return _load(module)
+
+
+def target_of_graph(graph: LinkGraph) -> ELFTarget:
+    """The target whose edge kinds a graph uses.
+
+    Raises:
+        UnsupportedObjectError: there is none.
+    """
+    for module in _ELF_TARGETS.values():
+        target = _load(module)
+        if target.edge_kinds is graph.edge_kinds:
+            return target
+    raise UnsupportedObjectError(f"no target for triple {graph.triple}", file=graph.name)
+
+
+def default_passes(graph: LinkGraph) -> PassConfiguration:
+    """The passes and the fixup table that the graph's target links it with."""
+    return target_of_graph(graph).passes(graph)
+
+
+def create_link_graph(data: Buffer, name: str = "<memory>") -> LinkGraph:
+    """A graph of one relocatable object, whatever its format and architecture.
+
+    Args:
+        data: the object; it is referred to, not copied.
+        name: display name.
+
+    Raises:
+        InputError: the object cannot be read or has no target.
+    """
+    target = target_of_object(data, name)
+    graph = target.new_graph(name)
+    view = memoryview(data).cast("B")
+    batch = Batch(view, [name], np.zeros(1, np.int64), np.array([len(view)]))
+    resolver = SymbolResolver(graph)
+    resolver.add(target.add_objects(graph, batch))
+    resolver.finish()
+    return graph
+
+
+def _load(module: str) -> ELFTarget:
+    target: ELFTarget = importlib.import_module(module).TARGET
+    return target

@@ -1,0 +1,74 @@
+"""Fixtures that give the tests their compilers, peers and real archives; see tests/toolchain.py."""
+
+import os
+from pathlib import Path
+from typing import cast
+
+import hypothesis
+import pytest
+
+from tests.toolchain import COMPILERS, DEBIAN_ARCHIVES, CompilerName, require
+
+# Property tests: no deadline, because the machine may be busy; the same examples in every CI run.
+hypothesis.settings.register_profile(
+    "jitlink", deadline=None, derandomize="CI" in os.environ, print_blob=True
+)
+hypothesis.settings.load_profile("jitlink")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what script/test found wrong before the tests, where it is seen: at the end."""
+    if failed := os.environ.get("JITLINK_FAILED_CHECKS"):
+        terminalreporter.section("failed before the tests", red=True)
+        terminalreporter.write_line(failed, red=True)
+
+
+@pytest.fixture(params=COMPILERS)
+def compiler(request: pytest.FixtureRequest) -> CompilerName:
+    """Each compiler in turn, for `compile_c`."""
+    name = cast("CompilerName", request.param)
+    if name != "zig":
+        require("gcc" if name == "gcc" else "clang-22")
+    return name
+
+
+@pytest.fixture(params=DEBIAN_ARCHIVES)
+def debian_archive(request: pytest.FixtureRequest) -> Path:
+    """Each of Debian's static archives in turn."""
+    return require(request.param)
+
+
+@pytest.fixture
+def gcc() -> Path:
+    """Debian's gcc."""
+    return require("gcc")
+
+
+@pytest.fixture
+def clang() -> Path:
+    """Debian's clang of LLVM 22."""
+    return require("clang-22")
+
+
+@pytest.fixture
+def lld() -> Path:
+    """LLVM 22's ELF linker."""
+    return require("ld.lld-22")
+
+
+@pytest.fixture
+def llvm_jitlink() -> Path:
+    """LLVM 22's llvm-jitlink."""
+    return require("llvm-jitlink-22")
+
+
+@pytest.fixture
+def mold() -> Path:
+    """The linker mold."""
+    return require("mold")
+
+
+@pytest.fixture
+def gdb() -> Path:
+    """The debugger."""
+    return require("gdb")

@@ -1,0 +1,265 @@
+"""What the tests take from the system: compilers, linkers to compare with, real static archives.
+
+Inputs are compiled from sources at test time, by the pinned cross-compiler (the `ziglang` package)
+or by Debian's gcc and clang. Each is compiled once: `.cache/objects` keeps it under a hash of all
+that it was made from, and runs at the same time may share it, because a finished folder is renamed
+into place.
+
+A peer is a program or archive that only some tests need. Where it is missing they are skipped, with
+the name of its Debian package; with JITLINK_REQUIRE_PEERS=1 in the environment they fail.
+"""
+
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+CompilerName = Literal["zig", "gcc", "clang"]
+
+COMPILERS: tuple[CompilerName, ...] = ("zig", "gcc", "clang")
+HOST_TARGET = "x86_64-linux-gnu"
+
+# The archives whose every object is linked and compared, smallest first.
+DEBIAN_ARCHIVES = (
+    "libz.a",
+    "libzstd.a",
+    "liblua5.4.a",
+    "libsqlite3.a",
+    "libc.a",
+    "libLLVMX86CodeGen.a",
+)
+
+DEBIAN_PACKAGES = {
+    "clang-22": "clang-22",
+    "gcc": "gcc",
+    "g++": "g++",
+    "gdb": "gdb",
+    "ld.lld-22": "lld-22",
+    "llvm-config-22": "llvm-22",
+    "llvm-jitlink-22": "llvm-22",
+    "mold": "mold",
+    "libc.a": "libc6-dev",
+    "libLLVMX86CodeGen.a": "llvm-22-dev",
+    "liblua5.4.a": "liblua5.4-dev",
+    "libsqlite3.a": "libsqlite3-dev",
+    "libz.a": "zlib1g-dev",
+    "libzstd.a": "libzstd-dev",
+}
+
+_LLVM_SUFFIX = "-22"
+_LLVM_ROOT = Path("/usr/lib/llvm-22")
+_LIBRARY_ROOT = Path("/usr/lib/x86_64-linux-gnu")
+
+_CACHE = Path(__file__).resolve().parent.parent / ".cache"
+_OBJECTS = _CACHE / "objects"
+
+_CXX_SUFFIXES = frozenset({".cc", ".cpp", ".cxx"})
+_HEADER_SUFFIXES = frozenset({".h", ".hpp", ".inc"})
+
+
+class ToolError(Exception):
+    """A program ended with an error.
+
+    Attributes:
+        command: the program and its arguments.
+        status: its exit status.
+        output: what it wrote on standard error.
+    """
+
+    def __init__(self, command: Sequence[str], status: int, output: str) -> None:
+        super().__init__(f"{' '.join(command)}: exit status {status}\n{output}")
+        self.command = tuple(command)
+        self.status = status
+        self.output = output
+
+
+def run(command: Sequence[str | Path], cwd: Path | None = None) -> str:
+    """Run a program and return what it wrote on standard output.
+
+    Raises:
+        ToolError: its exit status is not 0.
+    """
+    words = [str(word) for word in command]
+    environment = {
+        **os.environ,
+        "LC_ALL": "C.UTF-8",
+        "ZIG_GLOBAL_CACHE_DIR": str(_CACHE / "zig"),
+        "ZIG_LOCAL_CACHE_DIR": str(_CACHE / "zig"),
+    }
+    done = subprocess.run(
+        words,
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ToolError(words, done.returncode, done.stderr)
+    return done.stdout
+
+
+def find(peer: str) -> Path | None:
+    """Return where the system has a program, or a static archive (a name that ends in `.a`)."""
+    return _find_archive(peer) if peer.endswith(".a") else _find_program(peer)
+
+
+def require(peer: str) -> Path:
+    """Return where a peer is; where it is missing, skip the test.
+
+    With JITLINK_REQUIRE_PEERS=1 in the environment the test fails instead.
+    """
+    path = find(peer)
+    if path is not None:
+        return path
+    reason = f"{peer} is missing; Debian package {DEBIAN_PACKAGES.get(peer, 'unknown')}"
+    if os.environ.get("JITLINK_REQUIRE_PEERS") == "1":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@cache
+def _find_program(name: str) -> Path | None:
+    found = shutil.which(name)
+    if found is None and name.endswith(_LLVM_SUFFIX):
+        found = shutil.which(name.removesuffix(_LLVM_SUFFIX), path=str(_LLVM_ROOT / "bin"))
+    return Path(found) if found else None
+
+
+@cache
+def _find_archive(name: str) -> Path | None:
+    candidates = _llvm_archive(name) if name.startswith("libLLVM") else _compiler_archive(name)
+    return next((path.resolve() for path in candidates if path.is_file()), None)
+
+
+def _llvm_archive(name: str) -> list[Path]:
+    config = _find_program("llvm-config-22")
+    asked = [Path(run([config, "--libdir"]).strip())] if config else []
+    return [directory / name for directory in (*asked, _LLVM_ROOT / "lib")]
+
+
+def _compiler_archive(name: str) -> list[Path]:
+    # A compiler that does not know the file prints the bare name, relative to nothing.
+    compilers = (_find_program(compiler) for compiler in ("gcc", "clang-22"))
+    asked = (Path(run([path, f"-print-file-name={name}"]).strip()) for path in compilers if path)
+    return [*(path for path in asked if path.is_absolute()), _LIBRARY_ROOT / name]
+
+
+def zig_command(tool: str) -> list[str]:
+    """Return the command of one tool of the pinned compiler: `cc`, `c++`, `ar`, `objcopy`, ..."""
+    return [sys.executable, "-m", "ziglang", tool]
+
+
+def compile_c(
+    source: Path | str,
+    compiler: CompilerName = "zig",
+    flags: Sequence[str] = (),
+    *,
+    suffix: str = ".c",
+    target: str = HOST_TARGET,
+) -> Path:
+    """Compile one C, C++ or assembly source to a relocatable object, or find it compiled before.
+
+    The object is shared by all tests, so it must not be changed. Headers are looked up beside the
+    source; their contents count as the source's. Other files that `flags` name must not change.
+
+    Args:
+        source: a file, whose suffix tells the language, or a source text.
+        compiler: "zig" is the pinned one; the others are required as peers.
+        flags: put after the defaults, which for zig are `-g0` (unless a `-g` option is given) and
+            `-fno-sanitize=undefined`.
+        suffix: the language of a source text: `.c`, `.cpp`, `.s`, `.S`, ...
+        target: a target as the compiler spells it; gcc compiles for the host only.
+
+    Returns:
+        The object; the source lies beside it, where its debug information points.
+
+    Raises:
+        ToolError: the compiler refused the source.
+        ValueError: gcc was given a target.
+    """
+    if isinstance(source, Path):
+        name, text, headers = source.name, source.read_bytes(), source.resolve().parent
+        suffix = source.suffix
+    else:
+        name, text, headers = f"source{suffix}", source.encode(), None
+    command = _compile_command(compiler, suffix, target) + _default_flags(compiler, flags)
+    command += flags
+    # The place counts, because debug information names it.
+    parts = [str(_OBJECTS), _identity(compiler), *command[1:], name]
+    key = _hash([*(part.encode() for part in parts), text, *_header_contents(headers)])
+    place = _OBJECTS / key
+    compiled = place / Path(name).with_suffix(".o").name
+    if not compiled.exists():
+        quoted = ["-iquote", str(headers)] if headers else []
+        _compile_into(place, name, text, command + quoted)
+    return compiled
+
+
+def _compile_into(place: Path, name: str, text: bytes, command: Sequence[str]) -> None:
+    _OBJECTS.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix="staging-", dir=_OBJECTS))
+    try:
+        (staging / name).write_bytes(text)
+        moved = f"-ffile-prefix-map={staging}={place}"
+        output = Path(name).with_suffix(".o").name
+        run([*command, moved, "-c", name, "-o", output], cwd=staging)
+        try:
+            staging.rename(place)
+        except OSError:
+            # Another run was first: its folder is not empty, and holds the same.
+            if not (place / output).exists():
+                raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _compile_command(compiler: CompilerName, suffix: str, target: str) -> list[str]:
+    is_cxx = suffix in _CXX_SUFFIXES
+    if compiler == "zig":
+        return [*zig_command("c++" if is_cxx else "cc"), "-target", target]
+    if compiler == "clang":
+        return [str(require("clang-22")), f"--target={target}"]
+    if target != HOST_TARGET:
+        raise ValueError(f"gcc compiles for {HOST_TARGET} only, not for {target}")
+    return [str(require("g++" if is_cxx else "gcc"))]
+
+
+def _default_flags(compiler: CompilerName, flags: Sequence[str]) -> list[str]:
+    if compiler != "zig":
+        return []
+    # zig lets -g0 win over a later -g.
+    debug = [] if any(flag.startswith("-g") for flag in flags) else ["-g0"]
+    return [*debug, "-fno-sanitize=undefined"]
+
+
+@cache
+def _identity(compiler: CompilerName) -> str:
+    if compiler == "zig":
+        return f"ziglang {importlib.metadata.version('ziglang')}"
+    return run([require("gcc" if compiler == "gcc" else "clang-22"), "--version"])
+
+
+def _header_contents(directory: Path | None) -> list[bytes]:
+    if directory is None:
+        return []
+    headers = sorted(path for path in directory.iterdir() if path.suffix in _HEADER_SUFFIXES)
+    return [part for path in headers for part in (path.name.encode(), path.read_bytes())]
+
+
+def _hash(parts: Sequence[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        # The length keeps neighbours apart.
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()[:32]
