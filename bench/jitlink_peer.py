@@ -35,7 +35,9 @@ class JITLink(Peer):
         paths, entry, phony = workload.paths, workload.entry, workload.phony
 
         def link() -> Linked:
-            library = load(*paths, all_load=True, phony_externals=phony)
+            library = load(
+                *paths, all_load=True, phony_externals=phony, process_symbols=not phony
+            )
             return Linked(library.address(entry), library.close)
 
         return link

@@ -32,8 +32,11 @@ class Exports(Mapping[str, int]):
     @cached_property
     def _all(self) -> dict[str, int]:
         names = self._strings.get_many(self._names)
-        # Of several definitions of a name, the first holds.
-        return dict(zip(reversed(names), self._addresses[::-1].tolist(), strict=True))
+        addresses = self._addresses.tolist()
+        exports: dict[str, int] = {}
+        for name, address in zip(names, addresses, strict=True):
+            exports.setdefault(name, address)
+        return exports
 
     def __getitem__(self, name: str) -> int:
         if "_all" in self.__dict__:

@@ -236,39 +236,57 @@ class _Application:
         self.addresses = graph.symbol_addresses().view(np.int64)
 
     def run(self) -> None:
-        kinds = rows_where(np.bincount(self.edges.kind, minlength=FIRST_RELOCATION)).tolist()
-        for kind in kinds:
-            if kind >= FIRST_RELOCATION:
-                self._apply_kind(kind, rows_where(self.edges.kind == kind))
-
-    def _apply_kind(self, kind: int, rows: Int64Array) -> None:
-        fixup = self.table.by_kind.get(kind)
-        if fixup is None or not fixup.expression:
-            self._fail(FixupError, rows[:1], 0, "has a kind that cannot be applied")
         edges, blocks = self.edges, self.graph.block_table
-        block, offset = edges.block[rows], edges.offset[rows]
+        count = np.bincount(edges.kind, minlength=FIRST_RELOCATION)
+        kinds = rows_where(count)
+        kinds = kinds[kinds >= FIRST_RELOCATION].tolist()
+        for kind in kinds:
+            fixup = self.table.by_kind.get(kind)
+            if fixup is None or not fixup.expression:
+                rows = rows_where(edges.kind == kind)
+                self._fail(FixupError, rows, 0, "has a kind that cannot be applied")
+        rows = rows_where(edges.kind >= FIRST_RELOCATION)
+        block, offset, kind = edges.block[rows], edges.offset[rows], edges.kind[rows]
         content = blocks.content[block]
-        bad = (offset < 0) | (offset + fixup.width > blocks.size[block]) | (content == ZERO_FILL)
-        if bad.any():
-            self._reject_place(rows[bad])
-        value = fixup.evaluate(self._letters(fixup, rows, block, offset))
-        self._check(fixup, rows, value)
-        self._write(fixup, content + offset, value)
+        bad = (offset < 0) | (offset > blocks.size[block] - self.table.widths[kind])
+        bad |= content == ZERO_FILL
+        if np.count_nonzero(bad):
+            self._fail(FixupError, rows[bad], 0, "lies outside its block's content")
+        content += offset
+        for data, base, mask in self.graph.contents.partition(content):
+            if not data.flags.writeable:
+                raise GraphError("a block to be fixed up has read-only content")
+            for each in kinds:
+                chosen = rows_where((kind == each) & mask)
+                self._apply(self.table.by_kind[each], rows[chosen], data, content[chosen] - base)
 
-    def _letters(
-        self, fixup: Fixup, rows: Int64Array, block: npt.NDArray[Any], offset: Int64Array
-    ) -> dict[str, Any]:
-        values: dict[str, Any] = {"A": self.edges.addend[rows]}
-        target = self.edges.target[rows]
+    def _apply(
+        self, fixup: Fixup, rows: Int64Array, data: UInt8Array, places: Int64Array
+    ) -> None:
+        """Apply one row of the table to edges whose fields are at `places` of `data`."""
+        value = fixup.evaluate(self._letters(fixup, rows))
+        self._check(fixup, rows, value)
+        container = self.table.containers(data, fixup.width)
+        if fixup.slices:
+            old = container[places].astype(f"u{fixup.width}")
+            container[places] = fixup.insert(value, old)
+        else:
+            # The assignment drops the upper bits, which the check has looked at.
+            container[places] = value.view(np.uint64).astype(f"u{fixup.width}")
+
+    def _letters(self, fixup: Fixup, rows: Int64Array) -> dict[str, Any]:
+        edges = self.edges
+        values: dict[str, Any] = {"A": edges.addend[rows]}
         if "S" in fixup.letters:
-            values["S"] = self.addresses[target]
+            values["S"] = self.addresses[edges.target[rows]]
         if "P" in fixup.letters:
-            values["P"] = self.graph.block_table.address[block].view(np.int64) + offset
+            address = self.graph.block_table.address[edges.block[rows]]
+            values["P"] = address.view(np.int64) + edges.offset[rows]
         if "Z" in fixup.letters:
-            values["Z"] = self.graph.symbol_table.size[target].view(np.int64)
+            values["Z"] = self.graph.symbol_table.size[edges.target[rows]].view(np.int64)
         if "GOT" in fixup.letters:
             if self.got_address is None:
-                self._fail(FixupError, rows[:1], 0, "needs a global offset table; there is none")
+                self._fail(FixupError, rows, 0, "needs a global offset table; there is none")
             values["GOT"] = np.array(self.got_address, np.uint64).view(np.int64)
         return values
 
@@ -276,31 +294,14 @@ class _Application:
         if fixup.check is not Check.NONE:
             low, high = fixup.limits
             bad = (value < low) | (value > high)
-            if bad.any():
+            if np.count_nonzero(bad):
                 self._reject_range(fixup, rows[bad], value[bad])
         if fixup.alignment > 1:
             bad = value & (fixup.alignment - 1) != 0
-            if bad.any():
+            if np.count_nonzero(bad):
                 self._reject_alignment(fixup, rows[bad], value[bad])
 
-    def _write(self, fixup: Fixup, places: Int64Array, value: Int64Array) -> None:
-        for data, base, mask in self.graph.contents.partition(places):
-            if not data.flags.writeable:
-                raise GraphError("a block to be fixed up has read-only content")
-            container = self.table.containers(data, fixup.width)
-            whole = bool(mask.all())
-            index = (places if whole else places[mask]) - base
-            chosen = value if whole else value[mask]
-            if fixup.slices:
-                old = container[index].astype(f"u{fixup.width}")
-                container[index] = fixup.insert(chosen, old)
-            else:
-                container[index] = chosen.view(np.uint64).astype(f"u{fixup.width}")
-
     # Errors
-
-    def _reject_place(self, rows: Int64Array) -> NoReturn:
-        self._fail(FixupError, rows, 0, "lies outside its block's content")
 
     def _reject_range(self, fixup: Fixup, rows: Int64Array, value: Int64Array) -> NoReturn:
         low, high = fixup.limits

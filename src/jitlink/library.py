@@ -200,7 +200,7 @@ class LibraryContext(JITLinkContext):
         """Find names in the process, then make up what may be made up."""
         found: dict[str, int] = {}
         if self.process_symbols:
-            addresses = self.executor.lookup_symbols(list(names))
+            addresses = await self.executor.lookup_symbols(list(names))
             found = {n: a for n, a in zip(names, addresses, strict=True) if a is not None}
         missing = [name for name, required in names.items() if required and name not in found]
         if missing and self._phony is not None:

@@ -12,13 +12,15 @@ import importlib
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from jitlink.errors import ObjectError, UnsupportedObjectError
 
 ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD = 1, 2
 _MAX_EXPANSION = 1 << 15
 """No encoder in use shrinks debug data so far; a larger claim is a decompression bomb."""
+_MAX_ALIGNMENT = 1 << 47
+_PIECE = 1 << 20
 
 
 def decompress_section(
@@ -46,7 +48,8 @@ def decompress_section(
     fields = header.unpack_from(data)
     method, size, alignment = fields[0], fields[-2], max(fields[-1], 1)
     payload = data[header.size :]
-    if size > max(len(payload), 1) * _MAX_EXPANSION or alignment & (alignment - 1):
+    odd = alignment > _MAX_ALIGNMENT or alignment & (alignment - 1)
+    if odd or size > max(len(payload), 1) * _MAX_EXPANSION:
         raise ObjectError("compression header is corrupt", file=file, offset=offset)
     if method == ELFCOMPRESS_ZLIB:
         content = _inflate(payload, size)
@@ -60,11 +63,14 @@ def decompress_section(
 
 
 def _inflate(payload: memoryview, size: int) -> bytes | None:
+    decoder = zlib.decompressobj()
     try:
         # One byte more than promised tells a stream that is too long from a right one.
-        return zlib.decompressobj().decompress(payload, size + 1)
+        content = decoder.decompress(payload, size + 1)
     except zlib.error:
         return None
+    # Before the end of the stream, its checksum has not been compared.
+    return content if decoder.eof else None
 
 
 def _unzstd(payload: memoryview, size: int, file: str, offset: int) -> bytes | None:
@@ -88,10 +94,22 @@ def _zstd_decoder() -> tuple[Callable[[bytes, int], bytes], type[Exception]] | N
         except ImportError:
             return None
         return (
-            lambda data, size: package.ZstdDecompressor().stream_reader(data).read(size + 1),
+            lambda data, size: _read(package.ZstdDecompressor().stream_reader(data), size + 1),
             package.ZstdError,
         )
     return (
         lambda data, size: standard.ZstdDecompressor().decompress(data, size + 1),
         standard.ZstdError,
     )
+
+
+def _read(reader: BinaryIO, size: int) -> bytes:
+    """At most `size` bytes of a stream, as many as it has.
+
+    They are read in pieces: a reader allocates what is asked for, before it decodes anything.
+    """
+    pieces = []
+    while size > 0 and (piece := reader.read(min(size, _PIECE))):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)

@@ -65,14 +65,11 @@ from jitlink.formats.elf_layout import (
     STT_FUNC,
     STT_GNU_IFUNC,
     STT_TLS,
-    STV_HIDDEN,
-    STV_INTERNAL,
     Identity,
 )
 from jitlink.formats.records import Records, gather
 from jitlink.graph import (
     BlockFlags,
-    Linkage,
     MemLifetime,
     MemProt,
     Scope,
@@ -88,6 +85,16 @@ _METADATA_TYPES = (
     SHT_NULL, SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_REL, SHT_CREL, SHT_GROUP,
     SHT_SYMTAB_SHNDX, SHT_LLVM_ADDRSIG,
 )  # fmt: skip
+_EXTERNAL = int(SymbolKind.EXTERNAL)
+_WEAKLY_REFERENCED = int(SymbolFlags.WEAKLY_REFERENCED)
+_COMMON, _UNIQUE = np.uint8(SymbolFlags.COMMON), np.uint8(SymbolFlags.UNIQUE)
+_SCOPES = np.array([Scope.DEFAULT, Scope.HIDDEN, Scope.HIDDEN, Scope.DEFAULT], np.uint8)
+"""Scope by visibility: STV_DEFAULT, STV_INTERNAL, STV_HIDDEN, STV_PROTECTED."""
+_TYPE_FLAGS = np.zeros(16, np.uint8)
+"""Flags of a definition by symbol type."""
+_TYPE_FLAGS[STT_FUNC] = SymbolFlags.CALLABLE
+_TYPE_FLAGS[STT_GNU_IFUNC] = SymbolFlags.CALLABLE | SymbolFlags.INDIRECT
+_TYPE_FLAGS[STT_TLS] = SymbolFlags.THREAD_LOCAL
 _PROTECTIONS = {
     write | alloc | execute: (
         MemProt.READ
@@ -278,7 +285,7 @@ class _Reader:
         has_table = shoff != 0
         bad = has_table & (_int64(headers["shentsize"]) != record)
         bad |= (shoff < 0) | (has_table & (shoff > sizes - record))
-        if bad.any():
+        if np.count_nonzero(bad):
             self._fail(int(rows_where(bad)[0]), 0, "section header table lies outside the file")
         extended = rows_where(has_table & ((shnum == 0) | (strndx == SHN_XINDEX)))
         if len(extended):
@@ -290,7 +297,7 @@ class _Reader:
         shnum[~has_table] = 0
         bad = has_table & ((shnum < 1) | (shnum > (sizes - shoff) // record))
         bad |= has_table & (strndx >= shnum)
-        if bad.any():
+        if np.count_nonzero(bad):
             self._fail(int(rows_where(bad)[0]), 0, "section header table lies outside the file")
         self.shoff, self.shnum, self.shstrndx = shoff, shnum, strndx
 
@@ -298,8 +305,8 @@ class _Reader:
 
     def _read_sections(self) -> None:
         starts, shnum, record = self.batch.starts, self.shnum, self.layout.section.itemsize
-        self.section_base = np.cumsum(shnum) - shnum
-        self.section_object = np.repeat(np.arange(len(shnum)), shnum)
+        self.section_base = shnum.cumsum() - shnum
+        self.section_object = np.arange(len(shnum)).repeat(shnum)
         index = ragged_arange(np.zeros(len(shnum), np.int64), shnum)
         positions = (starts + self.shoff)[self.section_object] + index * record
         sections = gather(self.data, self.layout.section, positions)
@@ -324,10 +331,9 @@ class _Reader:
         self._check_sections(backed & outside, "content lies outside the file")
         huge = (self.sh_size < 0) | (self.sh_size > _MAX_NOBITS)
         self._check_sections((self.sh_type == SHT_NOBITS) & huge, "size is beyond any memory")
+        odd = _is_odd_alignment(self.sh_align) & (self.sh_type != SHT_NULL)
+        self._check_sections(odd, "alignment is not a power of two")
         self.sh_align = np.maximum(self.sh_align, 1)
-        odd = (self.sh_align & (self.sh_align - 1)) != 0
-        odd |= self.sh_align > _MAX_NOBITS
-        self._check_sections(odd & (self.sh_type != SHT_NULL), "alignment is not a power of two")
 
     def _linked(self, rows: Int64Array, link: Int64Array) -> Int64Array:
         """Section rows that `link` (a column of section indices) names, range-checked."""
@@ -455,11 +461,11 @@ class _Reader:
         self.symbol_counts = np.zeros(len(self.symtab), np.int64)
         owners = self.section_object[tables]
         self.symbol_counts[owners] = self.sh_size[tables] // record
-        self.entry_base = np.cumsum(self.symbol_counts) - self.symbol_counts
-        self.entry_object = np.repeat(np.arange(len(self.symtab)), self.symbol_counts)
+        self.entry_base = self.symbol_counts.cumsum() - self.symbol_counts
+        self.entry_object = np.arange(len(self.symtab)).repeat(self.symbol_counts)
         counts = self.symbol_counts[owners]
         index = ragged_arange(np.zeros(len(tables), np.int64), counts)
-        positions = np.repeat(self.sh_position[tables], counts) + index * record
+        positions = self.sh_position[tables].repeat(counts) + index * record
         self.entries = gather(self.data, self.layout.symbol, positions)
         self.st_index = index
         self.st_shndx = self._section_indices()
@@ -505,19 +511,27 @@ class _Reader:
         )
         local = binding == STB_LOCAL
         name = self._symbol_names(local)
-        kind = np.full(len(shndx), SymbolKind.REMOVED, np.uint8)
-        kind[(shndx == SHN_UNDEF) & ~local & (name != NO_NAME)] = SymbolKind.EXTERNAL
+        kind = np.full(len(shndx), int(SymbolKind.REMOVED), np.uint8)
+        kind[(shndx == SHN_UNDEF) & ~local & (name != NO_NAME)] = _EXTERNAL
         kind[is_absolute] = SymbolKind.ABSOLUTE
         kind[block >= 0] = SymbolKind.DEFINED
         kind[kind_of_symbol == STT_FILE] = SymbolKind.REMOVED
+        # The null symbol stands for none, whatever the file has there.
+        null = self.entry_base[self.symbol_counts > 0]
+        kind[null], block[null], value[null] = SymbolKind.REMOVED, NO_BLOCK, 0
+        is_common[null] = False
         self._check_offsets(block, value)
         self._place_commons(is_common & (kind_of_symbol != STT_FILE), value, size, block, kind)
 
-        weak = (binding == STB_WEAK) | (binding == STB_GNU_UNIQUE) | is_common
-        external = kind == SymbolKind.EXTERNAL
-        visibility = _int64(entries["other"]) & 3
-        hidden = (visibility == STV_HIDDEN) | (visibility == STV_INTERNAL)
-        scope = np.where(local, Scope.LOCAL, np.where(hidden & ~external, Scope.HIDDEN, 0))
+        external = kind == _EXTERNAL
+        weak = ((binding == STB_WEAK) | (binding == STB_GNU_UNIQUE) | is_common) & ~external
+        scope = _SCOPES[entries["other"] & 3]
+        scope[external] = Scope.DEFAULT
+        scope[local] = Scope.LOCAL
+        flags = _TYPE_FLAGS[kind_of_symbol]
+        flags[external] = np.where(binding[external] == STB_WEAK, _WEAKLY_REFERENCED, 0)
+        flags[is_common] |= _COMMON
+        flags[binding == STB_GNU_UNIQUE] |= _UNIQUE
         first = self.graph.symbol_table.extend(
             len(shndx),
             name=name,
@@ -525,9 +539,9 @@ class _Reader:
             block=block,
             value=value.view(np.uint64),
             size=size,
-            linkage=np.where(weak & ~external, Linkage.WEAK, Linkage.STRONG),
+            linkage=weak,
             scope=scope,
-            flags=_symbol_flags(kind_of_symbol, binding, external, is_common),
+            flags=flags,
         )
         self.symbol_base = first + self.entry_base
 
@@ -559,7 +573,7 @@ class _Reader:
             return
         alignment, sizes = np.maximum(value[rows], 1), size[rows].view(np.int64)
         bad = np.zeros(len(value), np.bool_)
-        bad[rows] = (alignment & (alignment - 1) != 0) | (alignment > _MAX_NOBITS)
+        bad[rows] = _is_odd_alignment(value[rows])
         self._check_symbols(bad, "has an alignment that is not a power of two")
         bad[rows] = (sizes < 0) | (sizes > _MAX_NOBITS)
         self._check_symbols(bad, "has a size beyond any memory")
@@ -583,18 +597,17 @@ class _Reader:
         target = self._linked(rows, self.sh_info)
         self._check_symtab_links(rows)
         rows = rows[self.section_block[target] != NO_BLOCK]
-        parts = [
-            self._fixed_relocations(rows[self.sh_type[rows] == SHT_RELA], self.layout.rela),
-            self._fixed_relocations(rows[self.sh_type[rows] == SHT_REL], self.layout.rel),
-            *self._compact_relocations(rows[self.sh_type[rows] == SHT_CREL]),
-        ]
-        parts = [part for part in parts if len(part[0])] or parts[:1]
+        by_type = {each: rows[self.sh_type[rows] == each] for each in (SHT_REL, SHT_CREL)}
+        parts = [self._fixed_relocations(rows[self.sh_type[rows] == SHT_RELA], self.layout.rela)]
+        if len(by_type[SHT_REL]):
+            parts.append(self._fixed_relocations(by_type[SHT_REL], self.layout.rel))
+        parts += self._compact_relocations(by_type[SHT_CREL])
         section, offset, symbol, kind, addend, implicit = (
             parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
         )
         number = self.section_object[section]
         bad = np.zeros(len(self.sh_type), np.bool_)
-        bad[section[(symbol < 0) | (symbol >= np.maximum(self.symbol_counts[number], 1))]] = True
+        bad[section[(symbol < 0) | (symbol >= self.symbol_counts[number])]] = True
         self._check_sections(bad, "has a relocation whose symbol does not exist")
         return RawRelocations(
             self.section_block[self.section_base[number] + self.sh_info[section]],
@@ -608,7 +621,7 @@ class _Reader:
     def _check_symtab_links(self, rows: Int64Array) -> None:
         linked = self._linked(rows, self.sh_link)
         bad = np.zeros(len(self.sh_type), np.bool_)
-        # A relocation section of an object without symbols may name no symbol table.
+        # A relocation section without entries may name no symbol table.
         bad[rows] = (linked != self.symtab[self.section_object[rows]]) & (self.sh_link[rows] != 0)
         self._check_sections(bad, "is a relocation section that names no symbol table")
 
@@ -619,13 +632,13 @@ class _Reader:
         self._check_sections(bad, "is a relocation section of odd size")
         counts = self.sh_size[rows] // record
         index = ragged_arange(np.zeros(len(rows), np.int64), counts)
-        positions = np.repeat(self.sh_position[rows], counts) + index * record
+        positions = self.sh_position[rows].repeat(counts) + index * record
         records = gather(self.data, dtype, positions)
         info = _int64(records["info"])
         explicit = "addend" in (dtype.names or ())
         shift = self.layout.symbol_shift
         return (
-            np.repeat(rows, counts),
+            rows.repeat(counts),
             _int64(records["offset"]),
             # int64 keeps the bits of an unsigned 64-bit r_info; the mask undoes the sign.
             (info >> shift) & 0xFFFFFFFF,
@@ -651,6 +664,8 @@ class _Reader:
 
     def _read_groups(self) -> Comdats:
         rows = rows_where(self.sh_type == SHT_GROUP)
+        if len(rows) == 0:
+            return Comdats(rows, rows, rows)
         bad = np.zeros(len(self.sh_type), np.bool_)
         bad[rows] = (self.sh_size[rows] < 4) | (self.sh_size[rows] % 4 != 0)
         self._check_sections(bad, "is a section group of odd size")
@@ -666,7 +681,7 @@ class _Reader:
         index = ragged_arange(np.ones(len(rows), np.int64), counts)
         owner = rows[group]
         member = _int64(gather(self.data, word, self.sh_position[owner] + index * 4))
-        bad[owner] |= member >= self.shnum[self.section_object[owner]]
+        bad[owner[member >= self.shnum[self.section_object[owner]]]] = True
         self._check_sections(bad, "is a section group of sections that do not exist")
         block = self.section_block[self.section_base[self.section_object[owner]] + member]
         kept = block != NO_BLOCK
@@ -692,21 +707,14 @@ class _Reader:
         return int(self.name_base[number] + self.sh_name[row])
 
 
+def _is_odd_alignment(alignment: Int64Array) -> BoolArray:
+    """Whether alignments are neither 0 nor a power of two; those from 2**63 on look negative."""
+    return (alignment & (alignment - 1) != 0) | (alignment < 0) | (alignment > _MAX_NOBITS)
+
+
 def _is_one_of(column: Int64Array, values: Sequence[int]) -> BoolArray:
     """`np.isin` for a few values, without its overhead."""
     result = column == values[0]
     for value in values[1:]:
         result |= column == value
     return result
-
-
-def _symbol_flags(
-    kind: Int64Array, binding: Int64Array, external: BoolArray, common: BoolArray
-) -> UInt8Array:
-    flags = np.where((kind == STT_FUNC) | (kind == STT_GNU_IFUNC), int(SymbolFlags.CALLABLE), 0)
-    flags |= np.where((kind == STT_GNU_IFUNC) & ~external, int(SymbolFlags.INDIRECT), 0)
-    flags |= np.where(kind == STT_TLS, int(SymbolFlags.THREAD_LOCAL), 0)
-    flags |= np.where(external & (binding == STB_WEAK), int(SymbolFlags.WEAKLY_REFERENCED), 0)
-    flags |= np.where(binding == STB_GNU_UNIQUE, int(SymbolFlags.UNIQUE), 0)
-    flags |= np.where(common, int(SymbolFlags.COMMON), 0)
-    return flags.astype(np.uint8)

@@ -58,8 +58,14 @@ class Columns:
         last = first + count
         if last > self._capacity:
             self._grow(last)
-        for name, column in self._storage.items():
-            column[first:last] = values.get(name, 0)
+        try:
+            for name, value in values.items():
+                self._storage[name][first:last] = value
+        except BaseException:
+            # Storage behind the last row is always zero.
+            for column in self._storage.values():
+                column[first:last] = 0
+            raise
         self._publish(last)
         return first
 
@@ -68,7 +74,8 @@ class Columns:
         self._capacity = max(rows, 2 * self._capacity, 16)
         for name, column in self._storage.items():
             larger = np.zeros(self._capacity, column.dtype)
-            larger[: self.rows] = column[: self.rows]
+            if self.rows:
+                larger[: self.rows] = column[: self.rows]
             self._storage[name] = larger
         self._publish(self.rows)
 
@@ -93,12 +100,9 @@ def rows_where(mask: BoolArray) -> Int64Array:
 
 def ragged_arange(starts: Int64Array, counts: Int64Array) -> Int64Array:
     """Concatenate ``arange(start, start + count)`` of all pairs, without a Python loop."""
-    total = int(counts.sum())
-    if total == 0:
-        return np.empty(0, np.int64)
     if len(starts) == 1:
-        return np.arange(starts[0], starts[0] + total, dtype=np.int64)
-    ends = np.cumsum(counts)
-    numbers: Int64Array = np.arange(total, dtype=np.int64)
-    numbers += np.repeat(starts - (ends - counts), counts)
+        return np.arange(starts[0], starts[0] + counts[0], dtype=np.int64)
+    ends = counts.cumsum()
+    numbers: Int64Array = np.arange(ends[-1] if len(ends) else 0, dtype=np.int64)
+    numbers += (starts - (ends - counts)).repeat(counts)
     return numbers

@@ -84,16 +84,16 @@ class EdgeTable(Columns):
     """
 
     FIELDS: ClassVar = {
-        "block": np.int32,
+        "block": np.int64,
         "offset": np.int64,
         "kind": np.uint16,
-        "target": np.int32,
+        "target": np.int64,
         "addend": np.int64,
     }
-    block: Int32Array
+    block: Int64Array
     offset: Int64Array
     kind: UInt16Array
-    target: Int32Array
+    target: Int64Array
     addend: Int64Array
 
     def __init__(self) -> None:
@@ -103,14 +103,14 @@ class EdgeTable(Columns):
     def invalidate(self) -> None:
         """Say that the `block` column was written to, or rows were moved."""
         self._order = np.empty(0, np.int64)
-        self._sorted_blocks = np.empty(0, np.int32)
+        self._sorted_blocks = np.empty(0, np.int64)
 
     def keep(self, mask: BoolArray) -> None:
         """Drop the rows where `mask` is false; `Edge` views made before are void."""
         super().keep(mask)
         self.invalidate()
 
-    def by_block(self) -> tuple[Int64Array, Int32Array]:
+    def by_block(self) -> tuple[Int64Array, Int64Array]:
         """All rows sorted by block (stable), and the block of each in that order.
 
         Rows of INVALID edges are included.

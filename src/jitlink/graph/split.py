@@ -48,8 +48,8 @@ def split_blocks(graph: LinkGraph, parents: Int64Array, starts: Int64Array) -> I
     first = starts == 0
     parent_sizes = table.size[parents]
     # A part ends where the next one of the same parent begins, or at its parent's end.
-    ends = np.where(np.append(first[1:], True), parent_sizes, np.append(starts[1:], 0))
-    sizes = ends - starts
+    sizes = parent_sizes - starts
+    sizes[:-1] = np.where(first[1:], sizes[:-1], starts[1:] - starts[:-1])
     rows = parents.copy()
     rest = ~first
     rows[rest] = _add_parts(graph, parents[rest], starts[rest], sizes[rest])
@@ -104,7 +104,7 @@ class _Cuts:
     def parts(self, blocks: Int64Array, offsets: Int64Array) -> Int64Array:
         """Numbers (int64) of the parts that hold these places of blocks that were cut."""
         places = self.position[blocks] + offsets
-        return np.searchsorted(self.part_positions, places, side="right") - 1
+        return self.part_positions.searchsorted(places, side="right") - 1
 
     def follow(self) -> None:
         """Move edges and symbols to the parts that hold them."""

@@ -140,7 +140,7 @@ class SymbolTable(Columns):
     FIELDS: ClassVar = {
         "name": np.int64,
         "kind": np.uint8,
-        "block": np.int32,
+        "block": np.int64,
         "value": np.uint64,
         "size": np.uint64,
         "linkage": np.uint8,
@@ -150,7 +150,7 @@ class SymbolTable(Columns):
     }
     name: Int64Array
     kind: UInt8Array
-    block: Int32Array
+    block: Int64Array
     value: UInt64Array
     size: UInt64Array
     linkage: UInt8Array

@@ -153,13 +153,23 @@ class AddressSpace(PageSource):
 
     def give_back(self, runs: Iterable[Run]) -> list[AllocationError]:
         """Make runs inaccessible and free."""
-        errors: list[AllocationError] = []
+        kept: list[Run] = []
+        discarded: list[Run] = []
         room = self._resident_limit - sum(window.resident_size for window in self._windows)
+        for run in runs:
+            # Much of a large run may never have been written to.
+            if run.size <= min(room, self._resident_limit // 4):
+                room -= run.size
+                kept.append(run)
+            else:
+                discarded.append(run)
+        return self._free(kept, keep=True) + self._free(discarded, keep=False)
+
+    def _free(self, runs: Sequence[Run], *, keep: bool) -> list[AllocationError]:
+        errors: list[AllocationError] = []
         for address, size in joined(runs):
-            keep = size <= room and size <= self._resident_limit // 4
             try:
                 if keep:
-                    room -= size
                     mapping.protect(address, size, 0)
                 else:
                     mapping.discard(address, size)

@@ -59,21 +59,20 @@ class InProcessMemoryManager(JITLinkMemoryManager):
     async def allocate(self, dylib: JITLinkDylib | None, graph: LinkGraph) -> InFlightAlloc:
         """Give the graph's blocks addresses and memory in this process."""
         pages, layout = self._pages, BasicLayout(graph)
-        segments = [segment for segment in layout.segments if segment.size]
-        requests = [_request(graph, segment, pages.page_size) for segment in segments]
+        requests = [_request(graph, segment, pages.page_size) for segment in layout.segments]
         runs: list[Run] = []
         if requests:
             owner = self._unnamed if dylib is None else dylib
             runs = pages.take(owner, requests, graph.address_limit)
         try:
-            for segment, run in zip(segments, runs, strict=True):
+            for segment, run in zip(layout.segments, runs, strict=True):
                 segment.address = run.address
                 pages.make_writable(run, _populate(segment))
             _apply(layout, pages, runs)
         except BaseException:
             pages.give_back(runs)
             raise
-        return _InProcessAlloc(pages, layout, segments, runs, self._register)
+        return _InProcessAlloc(pages, layout, runs, self._register)
 
     def _register(self, finalized: _Finalized) -> FinalizedAlloc:
         number = next(_numbers)
@@ -109,7 +108,8 @@ def _request(graph: LinkGraph, segment: Segment, page_size: int) -> Request:
             + ", ".join(names),
             size=segment.size,
         )
-    size = -(-segment.size // page_size) * page_size
+    # Blocks without bytes have addresses all the same.
+    size = -(-max(segment.size, 1) // page_size) * page_size
     alignment = max(segment.alignment, page_size)
     return Request(size, alignment, segment.prot, segment.lifetime)
 
@@ -134,8 +134,7 @@ class _InProcessAlloc(InFlightAlloc):
     Args:
         pages: where the memory comes from.
         layout: the applied layout.
-        segments: the segments that have memory.
-        runs: the memory of each.
+        runs: the memory of each of its segments.
         register: makes the manager remember finalized memory.
     """
 
@@ -143,13 +142,11 @@ class _InProcessAlloc(InFlightAlloc):
         self,
         pages: PageSource,
         layout: BasicLayout,
-        segments: Sequence[Segment],
         runs: Sequence[Run],
         register: Callable[[_Finalized], FinalizedAlloc],
     ) -> None:
         self._pages = pages
         self._layout = layout
-        self._segments = segments
         self._runs = runs
         self._register = register
         self._done = False
@@ -170,7 +167,7 @@ class _InProcessAlloc(InFlightAlloc):
             raise
         standard: list[Run] = []
         temporary: list[Run] = []
-        for segment, run in zip(self._segments, self._runs, strict=True):
+        for segment, run in zip(self._layout.segments, self._runs, strict=True):
             of_lifetime = temporary if segment.lifetime == MemLifetime.FINALIZE else standard
             of_lifetime.append(run)
         # What the system does not take back is lost, but the code is as good as ever.
@@ -179,7 +176,7 @@ class _InProcessAlloc(InFlightAlloc):
 
     def _finalize(self) -> list[WrapperFunctionCall]:
         actions = resolve_actions(self._layout.graph.alloc_actions)
-        for segment, run in zip(self._segments, self._runs, strict=True):
+        for segment, run in zip(self._layout.segments, self._runs, strict=True):
             self._pages.protect(run, segment.prot)
         return run_finalize_actions(actions) if self._pages.is_executable_in_place else []
 

@@ -123,21 +123,23 @@ class _Splitter:
         table = self.graph.block_table
         size = int(table.size[block])
         view = self.graph.contents.view(int(table.content[block]), size)
-        guesses = np.sort(edge_offsets[(edge_offsets >= 8) & (edge_offsets <= size - 4)] - 8)
+        guesses = edge_offsets[(edge_offsets >= 8) & (edge_offsets <= size - 4)] - 8
+        guesses.sort()
         data = np.frombuffer(view, np.uint8)
         words = np.ndarray((max(size - 3, 0),), self.word, view if size > 3 else b"\0" * 4, strides=(1,))
         lengths = words[guesses].astype(np.int64)
         follow = guesses + 4 + lengths
         plain = (lengths != 0) & (lengths != _EXTENDED) & (follow <= size)
-        chained = np.append(plain[:-1] & plain[1:] & (follow[:-1] == guesses[1:]), False)
-        ends = rows_where(~chained)
+        broken = np.ones(len(guesses), np.bool_)
+        broken[:-1] = ~(plain[:-1] & plain[1:] & (follow[:-1] == guesses[1:]))
+        ends = rows_where(broken)
         guess_list: list[int] = guesses.tolist()
         found: list[Int64Array] = []
         position = 0
         while position < size:
             index = bisect_left(guess_list, position)
             if index < len(guess_list) and guess_list[index] == position and plain[index]:
-                end = int(ends[np.searchsorted(ends, index)])
+                end = int(ends[ends.searchsorted(index)])
                 found.append(guesses[index : end + 1])
                 position = int(follow[end])
             else:
@@ -212,10 +214,11 @@ class _Splitter:
         wanted = starts[fdes] + id_offset[fdes] - identifier[fdes]
         # Pieces ascend by owner, then by start, so one key orders them all.
         span = int(starts.max()) + 1
-        rank = np.cumsum(np.append(0, np.diff(owners) != 0))
+        rank = np.zeros(len(owners), np.int64)
+        np.cumsum(owners[1:] != owners[:-1], out=rank[1:])
         keys = rank * span + starts
         sought = rank[fdes] * span + wanted
-        index = np.minimum(np.searchsorted(keys, sought), len(keys) - 1)
+        index = np.minimum(keys.searchsorted(sought), len(keys) - 1)
         bad = (wanted < 0) | (keys[index] != sought) | (pointer_sizes[index] == 0)
         if bad.any():
             piece = fdes[rows_where(bad)[0]]

@@ -15,6 +15,12 @@ from jitlink.graph import BlockFlags, LinkGraph, Scope, SymbolFlags, SymbolKind
 from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_where
 from jitlink.graph.strings import NO_NAME
 
+# Plain numbers: NumPy takes them faster than members of an enumeration.
+_SYMBOL_LIVE, _BLOCK_LIVE, _REMOVED_BLOCK = (
+    int(SymbolFlags.LIVE), int(BlockFlags.LIVE), int(BlockFlags.REMOVED))  # fmt: skip
+_DEFINED, _EXTERNAL, _REMOVED = (
+    int(SymbolKind.DEFINED), int(SymbolKind.EXTERNAL), int(SymbolKind.REMOVED))  # fmt: skip
+_LOCAL = int(Scope.LOCAL)
 _NARROW = 48
 """Waves of fewer blocks, or edges, than this are cheaper one block at a time."""
 
@@ -25,9 +31,9 @@ def mark_exported_live(graph: LinkGraph) -> None:
     A weak definition counts too: nobody has overridden it, or it would not be here.
     """
     table = graph.symbol_table
-    exported = (table.kind != SymbolKind.EXTERNAL) & (table.kind != SymbolKind.REMOVED)
-    exported &= (table.scope != Scope.LOCAL) & (table.name != NO_NAME)
-    table.flags[exported] |= np.uint8(SymbolFlags.LIVE)
+    exported = (table.kind != _EXTERNAL) & (table.kind != _REMOVED)
+    exported &= (table.scope != _LOCAL) & (table.name != NO_NAME)
+    table.flags[exported] |= _SYMBOL_LIVE
 
 
 def prune(graph: LinkGraph) -> None:
@@ -41,26 +47,25 @@ def prune(graph: LinkGraph) -> None:
     edges.keep(live[edges.block] & (edges.kind != 0))
     referenced = np.zeros(symbols.rows, np.bool_)
     referenced[edges.target] = True
-    flags = symbols.flags & SymbolFlags.LIVE != 0
-    referenced |= flags & (symbols.kind != SymbolKind.EXTERNAL)
-    symbols.kind[~referenced] = SymbolKind.REMOVED
-    symbols.flags[referenced] |= np.uint8(SymbolFlags.LIVE)
-    blocks.flags[~live] |= np.uint8(BlockFlags.REMOVED)
+    flags = symbols.flags & _SYMBOL_LIVE != 0
+    referenced |= flags & (symbols.kind != _EXTERNAL)
+    symbols.kind[~referenced] = _REMOVED
+    symbols.flags[referenced] |= _SYMBOL_LIVE
+    blocks.flags[~live] |= _REMOVED_BLOCK
 
 
 def _live_blocks(graph: LinkGraph) -> BoolArray:
     """Mask (bool, one per block row) of the blocks that live symbols reach."""
     blocks, symbols, edges = graph.block_table, graph.symbol_table, graph.edge_table
-    present = (blocks.flags & BlockFlags.REMOVED) == 0
-    live = present & ((blocks.flags & BlockFlags.LIVE) != 0)
-    roots = (symbols.kind == SymbolKind.DEFINED) & ((symbols.flags & SymbolFlags.LIVE) != 0)
-    live[symbols.block[roots]] = True
+    present = (blocks.flags & _REMOVED_BLOCK) == 0
+    live = present & ((blocks.flags & _BLOCK_LIVE) != 0)
+    defined = symbols.kind == _DEFINED
+    live[symbols.block[defined & ((symbols.flags & _SYMBOL_LIVE) != 0)]] = True
     order, sorted_blocks = edges.by_block()
-    defined = symbols.kind == SymbolKind.DEFINED
     target_block = np.where(defined, symbols.block, -1)
     neighbours = target_block[edges.target[order]]
     neighbours[edges.kind[order] == 0] = -1
-    starts = np.searchsorted(sorted_blocks, np.arange(blocks.rows + 1))
+    starts = sorted_blocks.searchsorted(np.arange(blocks.rows + 1))
     _Wave(neighbours, starts, live).run()
     return live & present
 
@@ -75,7 +80,7 @@ class _Wave:
     """
 
     def __init__(
-        self, neighbours: npt.NDArray[np.int32], starts: Int64Array, live: BoolArray
+        self, neighbours: Int64Array, starts: Int64Array, live: BoolArray
     ) -> None:
         self.neighbours = neighbours
         self.starts = starts

@@ -1,0 +1,130 @@
+"""Graphs to allocate, and how to look at the memory that they get."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+
+from jitlink.graph import LinkGraph, MemLifetime, MemProt, Section
+from jitlink.memory import mapping
+
+T = TypeVar("T")
+
+READ = MemProt.READ
+READ_WRITE = MemProt.READ | MemProt.WRITE
+READ_EXEC = MemProt.READ | MemProt.EXEC
+FINALIZE = MemLifetime.FINALIZE
+NO_ALLOC = MemLifetime.NO_ALLOC
+
+RETURN_42 = bytes.fromhex("b82a000000c3")
+
+
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that must not suspend."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    raise AssertionError("the coroutine suspended")
+
+
+def empty_graph() -> LinkGraph:
+    """A graph without anything."""
+    return LinkGraph("test.o", "x86_64-unknown-linux-gnu")
+
+
+def add_section(
+    graph: LinkGraph, prot: MemProt, lifetime: MemLifetime = MemLifetime.STANDARD
+) -> Section:
+    """A section with a new name."""
+    return graph.create_section(f".s{graph.sections_size}", prot, lifetime)
+
+
+def small_graph() -> LinkGraph:
+    """Code that returns 42, a constant, a variable and some zeros."""
+    graph = empty_graph()
+    code, constants, data = (add_section(graph, prot) for prot in (READ_EXEC, READ, READ_WRITE))
+    function = graph.create_content_block(code, RETURN_42, alignment=16)
+    graph.add_defined_symbol(function, 0, "answer", is_callable=True)
+    graph.create_content_block(constants, b"constant", alignment=4)
+    graph.create_content_block(data, b"variable", alignment=8)
+    graph.create_zero_fill_block(data, 5000, alignment=32)
+    return graph
+
+
+def state(graph: LinkGraph) -> list[list[int]]:
+    """What an allocation changes in a graph."""
+    table = graph.block_table
+    return [table.address.tolist(), table.content.tolist()]
+
+
+def check_blocks(graph: LinkGraph, contents: list[bytes | None]) -> None:
+    """All blocks must be aligned, apart from one another and as `contents` says (by row)."""
+    table = graph.block_table
+    spans = []
+    for block in graph.blocks:
+        if block.section.mem_lifetime == NO_ALLOC:
+            continue
+        assert (block.address - block.alignment_offset) % block.alignment == 0
+        assert block.address + block.size <= graph.address_limit
+        spans.append((block.address, block.address + block.size))
+        expected = contents[block.row]
+        assert block.is_zero_fill == (expected is None)
+        if expected is not None:
+            assert bytes(block.content) == expected
+    spans.sort()
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+    assert table.rows == len(contents)
+
+
+def contents_of(graph: LinkGraph) -> list[bytes | None]:
+    """The contents of all blocks (None: zero-fill), to be compared with later."""
+    return [None if block.is_zero_fill else bytes(block.content) for block in graph.blocks]
+
+
+def random_graph(seed: int, blocks: int) -> LinkGraph:
+    """Blocks of many alignments, sizes and sections, from several buffers."""
+    random = np.random.default_rng(seed)
+    graph = empty_graph()
+    prots = [(READ_EXEC, 0), (READ, 0), (READ_WRITE, 0), (READ_WRITE, 1), (READ, 2), (READ, 0)]
+    sections = [add_section(graph, prot, MemLifetime(lifetime)) for prot, lifetime in prots]
+    buffers = [random.bytes(200) for _ in range(3)]
+    for number in range(blocks):
+        section = sections[random.integers(len(sections))]
+        alignment = int(1 << random.integers(8))
+        offset = int(random.integers(alignment))
+        size, address = int(random.integers(60)), int(random.integers(100))
+        if random.integers(4) == 0:
+            graph.create_zero_fill_block(section, size, address, alignment, offset)
+        else:
+            start = int(random.integers(140))
+            content = buffers[number % 3][start : start + size]
+            graph.create_content_block(section, content, address, alignment, offset)
+    return graph
+
+
+def accessible(ranges: list[tuple[int, int]]) -> list[tuple[int, int, str]]:
+    """What can be accessed in ranges: the mappings (start, end, permissions) that can be."""
+    # The kernel joins what is in a range with what is beside it.
+    parts = [
+        (max(start, each.start), min(end, each.end), each.permissions[:3])
+        for each in mapping.mapped_ranges()
+        for start, end in ranges
+    ]
+    return [part for part in parts if part[0] < part[1] and part[2] != "---"]
+
+
+def permissions(address: int) -> str:
+    """Permissions (``r-x``) of the mapping at an address."""
+    return next(
+        each.permissions[:3] for each in mapping.mapped_ranges() if each.start <= address < each.end
+    )
+
+
+def none_writable_and_executable() -> bool:
+    """Whether no mapping of this process is both."""
+    return not any("wx" in each.permissions for each in mapping.mapped_ranges())

@@ -1,0 +1,271 @@
+"""BasicLayout: order, offsets, sizes, contents."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jitlink.errors import AllocationError
+from jitlink.graph import Block, LinkGraph, MemLifetime, MemProt
+from jitlink.memory import BasicLayout, layout
+from tests.memory.graphs import (
+    FINALIZE,
+    NO_ALLOC,
+    READ,
+    READ_EXEC,
+    READ_WRITE,
+    add_section,
+    check_blocks,
+    contents_of,
+    empty_graph,
+    random_graph,
+    state,
+)
+
+
+def place_plainly(graph: LinkGraph) -> dict[tuple[MemProt, MemLifetime], Any]:
+    """For each segment its block rows, their offsets, content size and zero-fill size."""
+
+    def group(block: Block) -> tuple[int, int]:
+        return block.section.mem_lifetime, block.section.mem_prot
+
+    def position(block: Block) -> tuple[int, ...]:
+        origin = int(graph.block_table.origin[block.row])
+        where = (block.section.ordinal, origin, block.address, block.row)
+        return (*group(block), block.is_zero_fill, *where)
+
+    segments = {}
+    blocks = [block for block in graph.blocks if block.section.mem_lifetime != NO_ALLOC]
+    for (lifetime, prot), members in groupby(sorted(blocks, key=position), group):
+        rows, offsets, end, content_size = [], [], 0, 0
+        for block in members:
+            while (end - block.alignment_offset) % block.alignment:
+                end += 1
+            rows.append(block.row)
+            offsets.append(end)
+            end += block.size
+            content_size = content_size if block.is_zero_fill else end
+        key = (MemProt(prot), MemLifetime(lifetime))
+        segments[key] = (rows, offsets, content_size, end - content_size)
+    return segments
+
+
+def check_against_plain(graph: LinkGraph) -> None:
+    expected = place_plainly(graph)
+    made = BasicLayout(graph)
+    assert [(segment.prot, segment.lifetime) for segment in made.segments] == list(expected)
+    base = 1 << 20
+    for segment, (rows, _, content_size, zero_fill_size) in zip(
+        made.segments, expected.values(), strict=True
+    ):
+        assert segment.block_rows.tolist() == rows
+        assert (segment.content_size, segment.zero_fill_size) == (content_size, zero_fill_size)
+        assert segment.alignment == max(int(graph.block_table.alignment[row]) for row in rows)
+        segment.address = base
+        base += 1 << 20
+    contents = contents_of(graph)
+    made.apply(memoryview(bytearray(base - (1 << 20))), 1 << 20)
+    for segment, (rows, offsets, _, _) in zip(made.segments, expected.values(), strict=True):
+        found = graph.block_table.address[rows].tolist()
+        assert found == [segment.address + offset for offset in offsets]
+    check_blocks(graph, contents)
+    made.undo()
+
+
+@given(seed=st.integers(0, 1 << 32), blocks=st.integers(0, 120))
+def test_layout_is_what_a_plain_loop_makes(seed: int, blocks: int) -> None:
+    check_against_plain(random_graph(seed, blocks))
+
+
+@pytest.mark.parametrize("blocks", [299, 300, 301, 1500])
+def test_large_layout_is_what_a_plain_loop_makes(blocks: int) -> None:
+    check_against_plain(random_graph(blocks, blocks))
+
+
+@st.composite
+def _columns(draw: st.DrawFn) -> tuple[Any, ...]:
+    blocks = draw(
+        st.lists(
+            st.tuples(
+                st.integers(0, 3),
+                st.integers(0, 40) | st.integers(0, 1 << 50),
+                st.integers(0, 5) | st.integers(0, 50),
+                st.floats(0, 1, exclude_max=True),
+            ),
+            min_size=1,
+            max_size=40,
+        )
+    )
+    group = np.array(sorted(block[0] for block in blocks), np.uint8)
+    sizes = np.array([block[1] for block in blocks], np.int64)
+    alignments = np.array([1 << block[2] for block in blocks], np.int64)
+    offsets = [int(share * (1 << power)) for _, _, power, share in blocks]
+    return group, sizes, alignments, np.array(offsets, np.int64)
+
+
+@given(_columns())
+def test_both_ways_to_place_blocks_agree(columns: tuple[Any, ...]) -> None:
+    assert layout._place_many(*columns).tolist() == layout._place_few(*columns).tolist()
+
+
+def test_segments_come_by_lifetime_and_protection() -> None:
+    graph = empty_graph()
+    groups = [
+        (READ_WRITE, FINALIZE),
+        (READ_EXEC, MemLifetime.STANDARD),
+        (READ, FINALIZE),
+        (READ_WRITE, MemLifetime.STANDARD),
+        (READ, MemLifetime.STANDARD),
+    ]
+    for prot, lifetime in groups:
+        graph.create_content_block(add_section(graph, prot, lifetime), b"x")
+    graph.create_content_block(add_section(graph, READ, NO_ALLOC), b"debug")
+    segments = BasicLayout(graph).segments
+    assert [(segment.prot, segment.lifetime) for segment in segments] == [
+        groups[4],
+        groups[3],
+        groups[1],
+        groups[2],
+        groups[0],
+    ]
+
+
+def test_blocks_come_by_section_address_and_creation_and_zero_fill_last() -> None:
+    graph = empty_graph()
+    first, second = add_section(graph, READ), add_section(graph, READ)
+    blocks = [
+        graph.create_content_block(second, b"e", address=1),
+        graph.create_zero_fill_block(first, 7, address=0),
+        graph.create_content_block(first, b"c", address=9),
+        graph.create_content_block(first, b"b", address=5),
+        graph.create_content_block(first, b"d", address=9),
+    ]
+    (segment,) = BasicLayout(graph).segments
+    expected = [blocks[index].row for index in (3, 2, 4, 0, 1)]
+    assert segment.block_rows.tolist() == expected
+    assert (segment.content_size, segment.zero_fill_size, segment.size) == (4, 7, 11)
+
+
+def test_removed_blocks_are_left_out() -> None:
+    graph = empty_graph()
+    section = add_section(graph, READ)
+    graph.remove_block(graph.create_content_block(section, b"gone"))
+    assert BasicLayout(graph).segments == []
+
+
+def test_contiguous_page_based_layout_sizes() -> None:
+    graph = empty_graph()
+    for prot, lifetime, size in (
+        (READ, MemLifetime.STANDARD, 1),
+        (READ_WRITE, MemLifetime.STANDARD, 4097),
+        (READ, FINALIZE, 4096),
+    ):
+        graph.create_zero_fill_block(add_section(graph, prot, lifetime), size, alignment=16)
+    made = BasicLayout(graph)
+    sizes = made.contiguous_page_based_layout_sizes(4096)
+    assert (sizes.standard, sizes.finalize, sizes.total) == (12288, 4096, 16384)
+    with pytest.raises(AllocationError, match="aligned to 0x10, more than the page size") as caught:
+        made.contiguous_page_based_layout_sizes(8)
+    assert caught.value.size == 1
+
+
+def test_working_memory_of_each_segment() -> None:
+    graph = random_graph(7, 60)
+    contents = contents_of(graph)
+    before = state(graph)
+    made = BasicLayout(graph)
+    for number, segment in enumerate(made.segments):
+        segment.address = (number + 1) << 16
+        segment.working_memory = memoryview(bytearray(segment.content_size))
+    made.apply()
+    check_blocks(graph, contents)
+    blocks = graph.block_table
+    first = made.segments[0]
+    row = int(first.content_rows[-1])
+    offset, size = int(blocks.address[row]) - first.address, int(blocks.size[row])
+    first.working_memory[offset : offset + size] = bytes(size)
+    assert bytes(Block(graph, row).content) == bytes(size)
+    made.undo()
+    assert state(graph) == before
+
+
+def test_addresses_above_the_middle_of_the_address_space() -> None:
+    graph = empty_graph()
+    block = graph.create_content_block(add_section(graph, READ), b"high", alignment=8)
+    made = BasicLayout(graph)
+    made.segments[0].address = (1 << 64) - 16
+    made.apply(memoryview(bytearray(16)), (1 << 64) - 16)
+    assert block.address == (1 << 64) - 16
+    assert bytes(block.content) == b"high"
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [(8, "not aligned to 0x10"), (0xFFF0, "above the graph's address limit 0x10000")],
+)
+def test_segment_in_a_wrong_place(address: int, message: str) -> None:
+    graph = empty_graph()
+    graph.create_content_block(add_section(graph, READ), bytes(17), alignment=16)
+    graph.address_limit = 1 << 16
+    before = state(graph)
+    made = BasicLayout(graph)
+    made.segments[0].address = address
+    with pytest.raises(AllocationError, match=message):
+        made.apply(memoryview(bytearray(32)), address)
+    assert state(graph) == before
+
+
+def test_split_blocks_are_copied_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parts of a block stay neighbours, so a thousand of them are one copy."""
+    graph = empty_graph()
+    content = np.random.default_rng(0).bytes(16000)
+    block = graph.create_content_block(add_section(graph, READ), content, alignment=8)
+    graph.split_block(block, range(16, 16000, 16))
+    graph.create_content_block(add_section(graph, READ_WRITE), b"another buffer")
+    copies = []
+
+    def count(buffer: Any, source: Any, sizes: Any, memory: Any, target: Any) -> None:
+        counter = _Counted()
+        copy_runs(buffer, source, sizes, counter, target)
+        copies.append(counter.copies)
+        copy_runs(buffer, source, sizes, memory, target)
+
+    copy_runs: Any = layout._copy_runs
+    monkeypatch.setattr(layout, "_copy_runs", count)
+    made = BasicLayout(graph)
+    for number, segment in enumerate(made.segments):
+        segment.address = number << 16
+    memory = memoryview(bytearray(1 << 17))
+    made.apply(memory)
+    assert copies == [1, 1]
+    assert bytes(memory[:16000]) == content
+
+
+class _Counted:
+    """Memory that counts how often it is written to."""
+
+    def __init__(self) -> None:
+        self.copies = 0
+
+    def __setitem__(self, where: slice, content: bytes) -> None:
+        self.copies += 1
+
+
+@pytest.mark.parametrize("buffers", [1, 2, 16, 17, 40])
+def test_contents_from_many_buffers(buffers: int) -> None:
+    """Buffers registered one after the other look contiguous without being so."""
+    graph = empty_graph()
+    section = add_section(graph, READ)
+    pieces = [bytes([number]) * 20 for number in range(buffers)]
+    for piece in pieces:
+        block = graph.create_content_block(section, piece, address=20 * piece[0])
+        graph.split_block(block, [5, 10])
+    made = BasicLayout(graph)
+    memory = bytearray(20 * buffers)
+    made.apply(memoryview(memory))
+    assert memory == b"".join(pieces)

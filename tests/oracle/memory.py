@@ -1,0 +1,94 @@
+"""What a linker put at which address, and where references lead that go through its tables."""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from typing import NamedTuple
+
+_JUMP = b"\xff\x25"
+_ENDBR64 = b"\xf3\x0f\x1e\xfa"
+
+
+class Indirect(NamedTuple):
+    """An address that is known at run time only: what a resolver function (IFUNC) returns."""
+
+    resolver: int
+
+
+Target = int | Indirect
+
+
+class Memory:
+    """Bytes by address, as they are when the program starts.
+
+    Attributes:
+        made: the address ranges of tables that the linker made itself (GOT entries, stubs).
+        indirect: the resolver whose result is in a pointer, by the pointer's address.
+        got: address of the global offset table, or None if there is none.
+    """
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._chunks: list[bytearray] = []
+        self.made: list[range] = []
+        self.indirect: dict[int, int] = {}
+        self.got: int | None = None
+
+    @classmethod
+    def of(cls, pieces: Iterable[tuple[int, bytes]]) -> "Memory":
+        """Memory with these contents at these addresses; adjacent ones are joined."""
+        memory = cls()
+        for address, content in sorted(pieces):
+            chunks, starts = memory._chunks, memory._starts
+            if chunks and starts[-1] + len(chunks[-1]) == address:
+                chunks[-1] += content
+            elif content:
+                starts.append(address)
+                chunks.append(bytearray(content))
+        return memory
+
+    def _find(self, address: int, size: int) -> tuple[bytearray, int] | None:
+        index = bisect_right(self._starts, address) - 1
+        if index < 0:
+            return None
+        chunk, offset = self._chunks[index], address - self._starts[index]
+        return (chunk, offset) if offset + size <= len(chunk) else None
+
+    def read(self, address: int, size: int) -> bytes | None:
+        """The bytes at an address; None if nothing was put there."""
+        found = self._find(address, size) if size else (bytearray(), 0)
+        return None if found is None else bytes(found[0][found[1] : found[1] + size])
+
+    def write(self, address: int, content: bytes) -> bool:
+        """Replace bytes; false if nothing was put there."""
+        found = self._find(address, len(content))
+        if found is not None:
+            found[0][found[1] : found[1] + len(content)] = content
+        return found is not None
+
+    def integer(self, address: int, size: int, *, signed: bool = True) -> int:
+        """The little-endian integer at an address.
+
+        Raises:
+            LookupError: nothing was put there.
+        """
+        content = self.read(address, size)
+        if content is None:
+            raise LookupError(f"nothing at {address:#x}")
+        return int.from_bytes(content, "little", signed=signed)
+
+    def load(self, pointer: int) -> Target:
+        """What a pointer of the linker's own tables holds when the program runs."""
+        if pointer in self.indirect:
+            return Indirect(self.indirect[pointer])
+        return self.follow(self.integer(pointer, 8, signed=False))
+
+    def follow(self, address: int) -> Target:
+        """Where a jump to an address ends, if it goes through a stub that the linker made."""
+        if not any(address in each for each in self.made):
+            return address
+        start = address
+        if self.read(start, 4) == _ENDBR64:
+            start += 4
+        if self.read(start, 2) != _JUMP:
+            return address
+        return self.load(start + 6 + self.integer(start + 2, 4))
