@@ -60,20 +60,17 @@ class Linked:
     def integer(self, name: str, size: int = 8, *, signed: bool = False) -> int:
         return int.from_bytes(self.read(name, size), "little", signed=signed)
 
-    def function(self, name: str, result: Any = ctypes.c_int64, *arguments: Any) -> Any:
+    def function(
+        self, name: str, result: type[Any] | None = ctypes.c_int64, *arguments: type[Any]
+    ) -> Callable[..., int]:
         return ctypes.CFUNCTYPE(result, *arguments)(self.address(name))
 
 
 class Linker:
-    """Links objects into memory of its own; on exit the memory goes, and must be all of it.
+    """Links objects into memory of its own; on exit the memory goes, and must be all of it."""
 
-    Args:
-        near: window sizes of the address space, for tests that need many small ones.
-    """
-
-    def __init__(self, *window_sizes: int) -> None:
-        sizes = window_sizes or (64 << 20,)
-        self.space = AddressSpace(sizes, resident_size=0)
+    def __init__(self) -> None:
+        self.space = AddressSpace((64 << 20,), resident_size=0)
         self.memory = InProcessMemoryManager(self.space)
         self.dylib = JITLinkDylib("test")
         self.allocs: list[FinalizedAlloc] = []

@@ -71,9 +71,8 @@ def _mutate(data: bytearray, region: Region, chance: random.Random) -> None:
             # Fields lie at multiples of their size in every structure of ELF.
             place = region.start + (place - region.start) // width * width
             room = min(width, region.start + region.size - place)
-            number = chance.choice(
-                (chance.choice(_LIMITS), chance.choice(_LIMITS), len(data) + chance.randrange(-2, 3))
-            )
+            near_size = len(data) + chance.randrange(-2, 3)
+            number = chance.choice((*chance.choices(_LIMITS, k=2), near_size))
             data[place : place + room] = (number & ((1 << 64) - 1)).to_bytes(8, "little")[:room]
 
 

@@ -1,86 +1,233 @@
-"""Hostile input."""
-from __future__ import annotations
-from dataclasses import dataclass
+"""Hostile input: whatever an object or an archive holds, a link ends well or with a `JITLinkError`.
+
+Truncations and seeded mutations of real objects are linked in this process; nothing of them is
+ever called. Each must end within a second of processor time and leave no memory behind, and the
+process must then link and run a good object as ever. `JITLINK_MUTATIONS` sets the number of mutants
+of each object; the full run has 10,000.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-import subprocess, tempfile
+from types import FrameType
+from typing import NamedTuple
 
-from tests.mutations import Region, archive_regions, elf_regions
+import pytest
+
+from jitlink.errors import InputError, JITLinkError
+from jitlink.formats.archive import Archive
+from jitlink.graph import LinkGraph
+from jitlink.link import PassConfiguration
+from jitlink.memory.mapping import MappedRange, mapped_ranges
+from tests.linking import Linker
+from tests.mutations import Region, archive_regions, elf_regions, mutants
 from tests.toolchain import compile_c, require, run, zig_command
 
-C = r"""
-#include <stddef.h>
-extern int puts(const char *);
-extern void *malloc(size_t);
-extern int errno_like;
-int common_array[100];
-static int counter;
-static const char *const names[] = {"zero", "one", "two", "three"};
-__attribute__((weak)) int weak_hook(int x) { return x + 1; }
-extern int missing_hook(int) __attribute__((weak));
-__attribute__((visibility("hidden"))) int hidden_value = 7;
-struct node { struct node *next; int value; };
-static struct node last = {0, 1}, first = {&last, 2};
-__attribute__((section("custom"))) int in_custom = 3;
-extern int __start_custom[], __stop_custom[];
-int pick(int n) {
-    switch (n) {
-    case 0: return puts(names[0]);
-    case 1: return counter++;
-    case 2: return weak_hook(hidden_value);
-    case 3: return missing_hook ? missing_hook(n) : errno_like;
-    case 4: return (int)(__stop_custom - __start_custom);
-    case 5: return common_array[n] + in_custom;
-    default: return first.next->value;
-    }
-}
-static int dead(int n) { return n * pick(n); }
-int (*table[])(int) = {pick, weak_hook};
-void *make(void) { struct node *made = malloc(sizeof *made); made->next = &first; return made; }
-double scale(double x) { return x * 2.5; }
-"""
-CXX = r"""
-#include <stdexcept>
-#include <string>
-struct Shape { virtual ~Shape(); virtual double area() const = 0; };
-Shape::~Shape() {}
-template <class T> struct Box : Shape {
-    T w, h;
-    Box(T w, T h) : w(w), h(h) {}
-    double area() const override { if (w < 0) throw std::runtime_error("negative"); return w * h; }
-};
-inline int counted() { static int n; return ++n; }
-int measure(double w, double h) {
-    try {
-        Box<double> d(w, h);
-        Box<float> f(w, h);
-        return int(d.area() + f.area()) + counted();
-    } catch (const std::exception &e) {
-        return -int(std::string(e.what()).size());
-    }
-}
-"""
-@dataclass(frozen=True)
-class Case:
-    data: bytes
-    rest: tuple
-    archive: bool=False
-    def regions(self): return archive_regions(self.data) if self.archive else elf_regions(self.data)
+MUTATIONS = int(os.environ.get("JITLINK_MUTATIONS", "1000"))
+PIECE = 500
+TIME_LIMIT = 1.0
+RESIDENT_LIMIT = 200 << 20
 
-def make_inputs():
-    r={}
-    r['c']=Case(compile_c(C,'gcc',['-g','-O1','-fcommon']).read_bytes(),())
-    r['cxx']=Case(compile_c(CXX,'gcc',['-O1','-fPIC'],suffix='.cpp').read_bytes(),())
-    from jitlink.formats.archive import Archive
-    a=require('liblua5.4.a').read_bytes()
-    ms={m.name:m for m in Archive(a,'x').members()}
-    r['lua']=Case(bytes(ms['ldo.o'].data),())
-    r['crel']=Case(compile_c(CXX,'clang',['-g1','-gz=zstd','-O1','-ffunction-sections','-Wa,--allow-experimental-crel,--crel'],suffix='.cpp').read_bytes(),())
-    d=Path('/tmp/h2/ar'); d.mkdir(exist_ok=True)
-    (d/'one.o').write_bytes(compile_c('int one(void){return 1;}').read_bytes())
-    (d/'a_very_long_member_name.o').write_bytes(compile_c('int two(void){return 2;}').read_bytes())
-    (d/'x.a').unlink(missing_ok=True)
-    run([*zig_command('ar'),'rc','x.a','one.o','a_very_long_member_name.o'],cwd=d)
-    main=compile_c('int one(void),two(void);int f(void){return one()+two();}').read_bytes()
-    r['archive']=Case((d/'x.a').read_bytes(),(main,),True)
-    return r
+SOURCES = Path(__file__).parent / "sources"
+
+
+class Case(NamedTuple):
+    """What is mutated, and what it is linked with."""
+
+    data: bytes
+    regions: list[Region]
+    others: tuple[bytes, ...] = ()
+
+
+def _gcc_c() -> Case:
+    flags = ["-g", "-gz", "-O1", "-fcommon"]
+    data = compile_c(SOURCES / "everything.c", "gcc", flags).read_bytes()
+    return Case(data, elf_regions(data))
+
+
+def _gcc_cxx() -> Case:
+    data = compile_c(SOURCES / "shapes.cpp", "gcc", ["-O1", "-fPIC"]).read_bytes()
+    return Case(data, elf_regions(data))
+
+
+def _clang_compressed() -> Case:
+    """Debug sections compressed with zstd, and CREL relocations."""
+    crel = "-Wa,--allow-experimental-crel,--crel"
+    flags = ["-g1", "-gz=zstd", "-O1", "-ffunction-sections", crel]
+    data = compile_c(SOURCES / "shapes.cpp", "clang", flags).read_bytes()
+    return Case(data, elf_regions(data))
+
+
+def _zig_c() -> Case:
+    """The pinned compiler's, so that there is one where no other compiler is."""
+    data = compile_c(SOURCES / "everything.c", "zig", ["-O2", "-g"]).read_bytes()
+    return Case(data, elf_regions(data))
+
+
+def _debian_member() -> Case:
+    members = Archive(require("liblua5.4.a").read_bytes(), "liblua5.4.a").members()
+    data = next(bytes(each.data or b"") for each in members if each.name == "ldo.o")
+    return Case(data, elf_regions(data))
+
+
+def make_archive(directory: Path) -> bytes:
+    """Two members, one with a long name, with an index."""
+    one = compile_c("int one(void) { return 1; }").read_bytes()
+    two = compile_c("int two(void) { return 2; }").read_bytes()
+    (directory / "one.o").write_bytes(one)
+    (directory / "a_very_long_member_name.o").write_bytes(two)
+    names = ["one.o", "a_very_long_member_name.o"]
+    run([*zig_command("ar"), "rcD", "both.a", *names], cwd=directory)
+    return (directory / "both.a").read_bytes()
+
+
+def caller() -> bytes:
+    source = "int one(void), two(void); int three(void) { return one() + two(); }"
+    return compile_c(source).read_bytes()
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "gcc-c": _gcc_c,
+    "gcc-c++": _gcc_cxx,
+    "clang-crel-zstd": _clang_compressed,
+    "zig-c": _zig_c,
+    "debian-member": _debian_member,
+}
+
+
+@cache
+def good_object() -> bytes:
+    return compile_c("int add(int a, int b) { return a + b; }").read_bytes()
+
+
+def check_usable(linker: Linker) -> None:
+    good = linker.link(good_object())
+    add = good.function("add", ctypes.c_int, ctypes.c_int, ctypes.c_int)
+    assert add(40, 2) == 42
+    linker.release()
+
+
+class TooSlowError(BaseException):
+    """A link took more processor time than it may; no `except Exception` swallows this."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TooSlowError(f"signal {number} in {frame}")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def drop_actions(graph: LinkGraph, passes: PassConfiguration) -> None:
+    """See to it that nothing is called: resolvers of indirect functions would be."""
+    assert graph.alloc_actions == []
+    passes.post_fixup.append(lambda graph: graph.alloc_actions.clear())
+
+
+def try_link(linker: Linker, data: bytes, others: tuple[bytes, ...] = ()) -> bool:
+    """Whether the link succeeds; any exception but a `JITLinkError` passes through."""
+    linked = True
+    try:
+        with time_limit(TIME_LIMIT):
+            linker.link(*others, data, configure=drop_actions)
+    except JITLinkError:
+        linked = False
+    linker.release()
+    assert linker.used_size == 0
+    assert linker.memory.finalized_count == 0
+    return linked
+
+
+@contextmanager
+def unchanged_process(original: bytes, others: tuple[bytes, ...] = ()) -> Iterator[Linker]:
+    """A linker that leaves neither mappings nor much resident memory behind."""
+
+    def mappings() -> list[MappedRange]:
+        # Python's own memory may grow; it is neither executable nor inaccessible.
+        return [r for r in mapped_ranges() if "x" in r.permissions or "r" not in r.permissions]
+
+    # The first link may load libraries: a decoder for compressed sections.
+    with Linker() as linker:
+        try_link(linker, original, others)
+    before, resident = mappings(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with Linker() as linker:
+        yield linker
+        check_usable(linker)
+    assert mappings() == before
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident < RESIDENT_LIMIT >> 10
+
+
+def check_mutants(case: Case, count: int) -> None:
+    results = {True: 0, False: 0}
+    for first in range(0, count, PIECE):
+        with unchanged_process(case.data, case.others) as linker:
+            for data in mutants(case.data, case.regions, min(PIECE, count - first), first):
+                results[try_link(linker, data, case.others)] += 1
+    # Both happen often, or the mutations do not reach what they are meant to.
+    assert min(results.values()) > count // 20
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_originals_link(name: str) -> None:
+    case = CASES[name]()
+    with unchanged_process(case.data) as linker:
+        assert try_link(linker, case.data)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_mutated_objects(name: str) -> None:
+    check_mutants(CASES[name](), MUTATIONS)
+
+
+def test_mutated_archives(tmp_path: Path) -> None:
+    data = make_archive(tmp_path)
+    check_mutants(Case(data, archive_regions(data), (caller(),)), MUTATIONS)
+
+
+def test_mutants_are_the_same_in_every_run() -> None:
+    regions = [Region(0, 64, 8), Region(64, 960, 1)]
+    made = list(mutants(bytes(range(256)) * 4, regions, 4))
+    assert [zlib.crc32(each) for each in made] == [1886476273, 2395411408, 735808667, 883276080]
+    assert list(mutants(bytes(range(256)) * 4, regions, 1, 3)) == made[3:]
+
+
+def test_every_truncation_of_an_object() -> None:
+    source = 'extern int puts(const char *); int hello(void) { return puts("hello"); }'
+    data = compile_c(source, flags=["-O1"]).read_bytes()
+    with unchanged_process(data) as linker:
+        assert try_link(linker, data)
+        for size in range(len(data)):
+            # The section headers are at the end.
+            with pytest.raises(InputError), time_limit(TIME_LIMIT):
+                linker.link(data[:size], configure=drop_actions)
+        assert linker.used_size == 0
+
+
+def test_every_truncation_of_an_archive(tmp_path: Path) -> None:
+    data, others = make_archive(tmp_path), (caller(),)
+    linked = []
+    with unchanged_process(data, others) as linker:
+        for size in range(len(data) + 1):
+            try:
+                with time_limit(TIME_LIMIT):
+                    result = linker.link(*others, data[:size], configure=drop_actions)
+                linked.append((size, "two" in result.definitions))
+            except InputError:
+                pass
+            linker.release()
+    # Without the padding behind the last member nothing is missing.
+    assert linked[-1] == (len(data), True)
+    assert all(has_both == (size >= len(data) - 1) for size, has_both in linked)

@@ -53,7 +53,7 @@ def test_the_pinned_compiler_has_other_targets() -> None:
 
 def test_gcc_has_no_other_target() -> None:
     with pytest.raises(ValueError, match="aarch64"):
-        compile_c("int f;", "gcc", target="aarch64-linux-gnu")
+        compile_c("int f;", "gcc", suffix=".cpp", target="aarch64-linux-gnu")
 
 
 def test_debug_information_is_made_only_when_asked_for() -> None:

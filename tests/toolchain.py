@@ -38,7 +38,18 @@ DEBIAN_ARCHIVES = (
     "libLLVMX86CodeGen.a",
 )
 
+# The same for other processors, by target: packages for those who have no such machine.
+CROSS_ARCHIVES = {
+    "aarch64-linux-gnu": ("libgcc.a", "libm.a", "libstdc++.a", "libc.a"),
+    "riscv64-linux-gnu": ("libgcc.a", "libm.a", "libstdc++.a", "libc.a"),
+}
+
 DEBIAN_PACKAGES = {
+    "aarch64-linux-gnu-gcc-12": "gcc-12-aarch64-linux-gnu",
+    "aarch64-linux-gnu/libc.a": "libc6-dev-arm64-cross",
+    "aarch64-linux-gnu/libgcc.a": "libgcc-12-dev-arm64-cross",
+    "aarch64-linux-gnu/libm.a": "libc6-dev-arm64-cross",
+    "aarch64-linux-gnu/libstdc++.a": "libstdc++-12-dev-arm64-cross",
     "clang-22": "clang-22",
     "gcc": "gcc",
     "g++": "g++",
@@ -47,6 +58,11 @@ DEBIAN_PACKAGES = {
     "llvm-config-22": "llvm-22",
     "llvm-jitlink-22": "llvm-22",
     "mold": "mold",
+    "riscv64-linux-gnu-gcc-12": "gcc-12-riscv64-linux-gnu",
+    "riscv64-linux-gnu/libc.a": "libc6-dev-riscv64-cross",
+    "riscv64-linux-gnu/libgcc.a": "libgcc-12-dev-riscv64-cross",
+    "riscv64-linux-gnu/libm.a": "libc6-dev-riscv64-cross",
+    "riscv64-linux-gnu/libstdc++.a": "libstdc++-12-dev-riscv64-cross",
     "libc.a": "libc6-dev",
     "libLLVMX86CodeGen.a": "llvm-22-dev",
     "liblua5.4.a": "liblua5.4-dev",
@@ -110,7 +126,10 @@ def run(command: Sequence[str | Path], cwd: Path | None = None) -> str:
 
 
 def find(peer: str) -> Path | None:
-    """Return where the system has a program, or a static archive (a name that ends in `.a`)."""
+    """Return where the system has a program, or a static archive (a name that ends in `.a`).
+
+    An archive of another target has the target in front: `aarch64-linux-gnu/libc.a`.
+    """
     return _find_archive(peer) if peer.endswith(".a") else _find_program(peer)
 
 
@@ -138,7 +157,9 @@ def _find_program(name: str) -> Path | None:
 
 @cache
 def _find_archive(name: str) -> Path | None:
-    candidates = _llvm_archive(name) if name.startswith("libLLVM") else _compiler_archive(name)
+    target, _, file = name.rpartition("/")
+    candidates = _llvm_archive(file) if file.startswith("libLLVM") else []
+    candidates = candidates or _compiler_archive(file, target)
     return next((path.resolve() for path in candidates if path.is_file()), None)
 
 
@@ -148,11 +169,18 @@ def _llvm_archive(name: str) -> list[Path]:
     return [directory / name for directory in (*asked, _LLVM_ROOT / "lib")]
 
 
-def _compiler_archive(name: str) -> list[Path]:
+def _compiler_archive(name: str, target: str) -> list[Path]:
     # A compiler that does not know the file prints the bare name, relative to nothing.
-    compilers = (_find_program(compiler) for compiler in ("gcc", "clang-22"))
+    names = [cross_compiler(target)] if target else ["gcc", "clang-22"]
+    compilers = map(_find_program, names)
     asked = (Path(run([path, f"-print-file-name={name}"]).strip()) for path in compilers if path)
-    return [*(path for path in asked if path.is_absolute()), _LIBRARY_ROOT / name]
+    found = [path for path in asked if path.is_absolute()]
+    return found if target else [*found, _LIBRARY_ROOT / name]
+
+
+def cross_compiler(target: str) -> str:
+    """Return the name of Debian's gcc for another target."""
+    return f"{target}-gcc-12"
 
 
 def zig_command(tool: str) -> list[str]:
@@ -179,14 +207,14 @@ def compile_c(
         flags: put after the defaults, which for zig are `-g0` (unless a `-g` option is given) and
             `-fno-sanitize=undefined`.
         suffix: the language of a source text: `.c`, `.cpp`, `.s`, `.S`, ...
-        target: a target as the compiler spells it; gcc compiles for the host only.
+        target: a target as the compiler spells it; gcc compiles C for others than the host.
 
     Returns:
         The object; the source lies beside it, where its debug information points.
 
     Raises:
         ToolError: the compiler refused the source.
-        ValueError: gcc was given a target.
+        ValueError: gcc was given C++ for another target.
     """
     if isinstance(source, Path):
         name, text, headers = source.name, source.read_bytes(), source.resolve().parent
@@ -196,7 +224,7 @@ def compile_c(
     command = _compile_command(compiler, suffix, target) + _default_flags(compiler, flags)
     command += flags
     # The place counts, because debug information names it.
-    parts = [str(_OBJECTS), _identity(compiler), *command[1:], name]
+    parts = [str(_OBJECTS), _identity(compiler), *command, name]
     key = _hash([*(part.encode() for part in parts), text, *_header_contents(headers)])
     place = _OBJECTS / key
     compiled = place / Path(name).with_suffix(".o").name
@@ -231,7 +259,9 @@ def _compile_command(compiler: CompilerName, suffix: str, target: str) -> list[s
     if compiler == "clang":
         return [str(require("clang-22")), f"--target={target}"]
     if target != HOST_TARGET:
-        raise ValueError(f"gcc compiles for {HOST_TARGET} only, not for {target}")
+        if is_cxx:
+            raise ValueError(f"gcc compiles C++ for {HOST_TARGET} only, not for {target}")
+        return [str(require(cross_compiler(target)))]
     return [str(require("g++" if is_cxx else "gcc"))]
 
 

@@ -13,32 +13,47 @@ S     address of the target symbol
 P     address of the place to be modified
 Z     size of the target symbol
 GOT   address of the global offset table
+V     the value in place, read through the row's slices
 ===== =====================================================================
 
 joined by ``+`` and ``-``, with decimal constants and ``Page(...)``, which clears the low
 12 bits. Arithmetic is modulo 2**64; results are read as signed.
+
+Several edges may be about one place. What stands in place counts only for kinds whose
+expression has a V: they are applied after all others, kind by kind in the order of the table's
+rows, and of several edges of such a kind at one place each sees what the one before has left.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from jitlink.errors import FixupError, GraphError, MisalignedTargetError, TargetOutOfRangeError
-from jitlink.graph.columns import ADDRESS_MASK, BoolArray, Int64Array, UInt8Array, rows_where
+from jitlink.graph.columns import (
+    ADDRESS_MASK,
+    BoolArray,
+    Int64Array,
+    UInt8Array,
+    UInt64Array,
+    rows_where,
+)
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import FIRST_RELOCATION, EdgeKind
 from jitlink.graph.elements import Block, Symbol, SymbolKind
 from jitlink.graph.link_graph import LinkGraph
 
 _PAGE_MASK = ~0xFFF
+_CHUNK = 1 << 14
+"""Edges are applied so many at a time: what is computed for them then stays in the cache."""
+_ORDERS = {"little": "<", "big": ">"}
 
 
 class Check(Enum):
@@ -50,18 +65,53 @@ class Check(Enum):
     EITHER = "signed or unsigned"
 
 
+class Flip(Enum):
+    """Whether the bits of a slice are complemented on their way into the container."""
+
+    NEVER = "never"
+    ALWAYS = "always"
+    IF_NEGATIVE = "if the value is negative"
+
+
 @dataclass(frozen=True, slots=True)
 class BitSlice:
-    """`bits` bits of the value, from bit `value_low`, go to bit `place_low` of the container."""
+    """`bits` bits of the value, from bit `value_low`, go to bit `place_low` of the container.
+
+    Bit 63 is the value's sign. `flip` says whether the bits are complemented. With `rounding`
+    the bits are those of the value rounded to a multiple of 2**`value_low`, because the bits
+    below are added as a signed number.
+    """
 
     value_low: int
     bits: int
     place_low: int
+    flip: Flip = Flip.NEVER
+    rounding: bool = False
+
+    @property
+    def half(self) -> int:
+        """What rounding adds to the value."""
+        return 1 << (self.value_low - 1) if self.rounding else 0
 
     @property
     def place_mask(self) -> int:
         """The bits of the container that the slice replaces."""
         return ((1 << self.bits) - 1) << self.place_low
+
+
+class Field(Protocol):
+    """How values are stored that no container of fixed width holds; all arguments are columns."""
+
+    def measure(self, data: UInt8Array, places: Int64Array, ends: Int64Array) -> Int64Array:
+        """Sizes in bytes of the fields at `places`; 0 for one that does not end before `ends`."""
+
+    def read(self, data: UInt8Array, places: Int64Array, sizes: Int64Array) -> Int64Array:
+        """The values (int64) in fields of these sizes."""
+
+    def write(
+        self, data: UInt8Array, places: Int64Array, sizes: Int64Array, value: Int64Array
+    ) -> None:
+        """Store values, modulo what the fields hold; their sizes stay as they are."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +127,8 @@ class Fixup:
         bits: width in bits that the check allows; by default that of the container.
         alignment: the value must be a multiple of this.
         slices: where the bits of the value go; by default the whole container.
+        endianness: byte order of the container, if it is not that of the architecture's data.
+        field: how the value is stored, if not in a container; `width` is then the least size.
         summary: what the kind is for, in one line.
     """
 
@@ -87,15 +139,19 @@ class Fixup:
     bits: int = 0
     alignment: int = 1
     slices: tuple[BitSlice, ...] = ()
+    endianness: str = ""
+    field: Field | None = None
     summary: str = ""
 
     @cached_property
     def limits(self) -> tuple[int, int]:
         """Smallest and largest value that passes the check."""
         bits = self.bits or 8 * self.width
+        # A value that rounding would carry out of range is out of range.
+        half = max((each.half for each in self.slices), default=0)
         return {
             Check.NONE: (-(1 << 63), (1 << 63) - 1),
-            Check.SIGNED: (-(1 << (bits - 1)), (1 << (bits - 1)) - 1),
+            Check.SIGNED: (-(1 << (bits - 1)) - half, (1 << (bits - 1)) - half - 1),
             Check.UNSIGNED: (0, (1 << bits) - 1),
             Check.EITHER: (-(1 << (bits - 1)), (1 << bits) - 1),
         }[self.check]
@@ -111,6 +167,13 @@ class Fixup:
         tree = ast.parse(self.expression or "0", mode="eval")
         return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
 
+    def accepts(self, value: Int64Array) -> BoolArray:
+        """Whether values (int64) pass the checks of range and alignment."""
+        low, high = self.limits
+        fits: BoolArray = (value >= low) & (value <= high)
+        fits &= value & (self.alignment - 1) == 0
+        return fits
+
     def insert(self, value: Int64Array, container: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Containers (unsigned, native order) with `value` entered into their slices."""
         dtype = container.dtype.type
@@ -120,11 +183,15 @@ class Fixup:
         result = np.zeros(len(value), np.uint64)
         unsigned = value.view(np.uint64)
         for each in self.slices:
-            field = (unsigned >> np.uint64(each.value_low)) & np.uint64((1 << each.bits) - 1)
+            source = unsigned if each.flip is Flip.NEVER else _flip(value, each.flip)
+            if each.rounding:
+                source = source + np.uint64(each.half)
+            field = (source >> np.uint64(each.value_low)) & np.uint64((1 << each.bits) - 1)
             result |= field << np.uint64(each.place_low)
             mask |= each.place_mask
         keep = dtype(~mask & ((1 << 8 * self.width) - 1))
-        return (container & keep) | result.astype(dtype)
+        inserted: npt.NDArray[Any] = (container & keep) | result.astype(dtype)
+        return inserted
 
     def extract(self, container: npt.NDArray[Any]) -> Int64Array:
         """The values (int64) that stand in containers: `insert` backwards.
@@ -135,14 +202,28 @@ class Fixup:
         slices = self.slices or (BitSlice(0, 8 * self.width, 0),)
         unsigned = container.astype(np.uint64)
         value = np.zeros(len(container), np.uint64)
-        for each in slices:
-            field = (unsigned >> np.uint64(each.place_low)) & np.uint64((1 << each.bits) - 1)
+        # What depends on the sign comes after the slice that holds the sign.
+        for each in sorted(slices, key=lambda each: each.flip is Flip.IF_NEGATIVE):
+            mask = np.uint64((1 << each.bits) - 1)
+            field = (unsigned >> np.uint64(each.place_low)) & mask
+            if each.flip is not Flip.NEVER:
+                field = _flip(value.view(np.int64), each.flip, field) & mask
             value |= field << np.uint64(each.value_low)
+        for half in {each.half for each in slices} - {0}:
+            # A lower part that reads as negative was made up for by rounding.
+            value -= (value & np.uint64(half)) << np.uint64(1)
         top = max(each.value_low + each.bits for each in slices)
         result = value.view(np.int64)
         if self.check is Check.UNSIGNED or top >= 64:
             return result
         return (result << (64 - top)) >> (64 - top)
+
+
+def _flip(value: Int64Array, flip: Flip, bits: UInt64Array | None = None) -> UInt64Array:
+    """`bits` (by default the value itself), complemented as `flip` says."""
+    mask = value >> 63 if flip is Flip.IF_NEGATIVE else np.int64(-1)
+    result = (value if bits is None else bits.view(np.int64)) ^ mask
+    return result.view(np.uint64)
 
 
 def _compile(node: ast.expr) -> Callable[[Mapping[str, Any]], Any]:
@@ -177,16 +258,20 @@ class FixupTable:
     ) -> None:
         self.rows = tuple(rows)
         self.by_kind = {int(row.kind): row for row in rows}
-        self.order = "<" if endianness == "little" else ">"
+        self.order = _ORDERS[endianness]
         self.advice = advice
         count = max(self.by_kind) + 1
         self.widths = np.zeros(count, np.int64)
+        self.is_in_place = np.zeros(count, np.bool_)
         for kind, row in self.by_kind.items():
             self.widths[kind] = row.width
+            self.is_in_place[kind] = "V" in row.letters
 
-    def containers(self, data: UInt8Array, width: int) -> npt.NDArray[Any]:
-        """A view on every (unaligned, overlapping) container of `width` bytes in `data`."""
-        dtype = np.dtype(f"{self.order}u{width}")
+    def containers(self, data: UInt8Array, row: Fixup) -> npt.NDArray[Any]:
+        """A view on every (unaligned, overlapping) container of a row's kind in `data`."""
+        width = row.width
+        order = _ORDERS[row.endianness] if row.endianness else self.order
+        dtype = np.dtype(f"{order}u{width}")
         count = max(len(data) - width + 1, 0)
         return np.ndarray((count,), dtype, data.data if count else bytes(width), strides=(1,))
 
@@ -203,10 +288,10 @@ class FixupTable:
         for data, base, mask in graph.contents.partition(places):
             for kind in np.unique(kinds[mask]).tolist():
                 row = self.by_kind.get(kind)
-                if row is None or row.width == 0:
+                if row is None or row.width == 0 or row.field is not None:
                     continue
                 chosen = rows_where(mask & (kinds == kind))
-                container = self.containers(data, row.width)[places[chosen] - base]
+                container = self.containers(data, row)[places[chosen] - base]
                 addends[chosen] = row.extract(container.astype(f"u{row.width}"))
         return addends
 
@@ -236,9 +321,9 @@ class _Application:
         self.addresses = graph.symbol_addresses().view(np.int64)
 
     def run(self) -> None:
-        edges, blocks = self.edges, self.graph.block_table
+        edges = self.edges
         count = np.bincount(edges.kind, minlength=FIRST_RELOCATION)
-        kinds = rows_where(count)
+        kinds = rows_where(count != 0)
         kinds = kinds[kinds >= FIRST_RELOCATION].tolist()
         for kind in kinds:
             fixup = self.table.by_kind.get(kind)
@@ -246,6 +331,40 @@ class _Application:
                 rows = rows_where(edges.kind == kind)
                 self._fail(FixupError, rows, 0, "has a kind that cannot be applied")
         rows = rows_where(edges.kind >= FIRST_RELOCATION)
+        in_place = self.table.is_in_place[edges.kind[rows]]
+        if np.count_nonzero(in_place):
+            rows, later = rows[~in_place], rows[in_place]
+            self._apply_chunks(kinds, rows)
+            present = set(kinds)
+            for each in (int(row.kind) for row in self.table.rows if "V" in row.letters):
+                if each in present:
+                    for part in self._rounds(later[edges.kind[later] == each]):
+                        self._apply_chunks([each], part)
+        else:
+            self._apply_chunks(kinds, rows)
+
+    def _rounds(self, rows: Int64Array) -> Iterator[Int64Array]:
+        """Split rows of edges so that no two of a part are at one place."""
+        block = self.edges.block[rows]
+        places = self.graph.block_table.content[block] + self.edges.offset[rows]
+        if (places[1:] > places[:-1]).all():
+            yield rows
+            return
+        order = np.argsort(places, kind="stable")
+        places = places[order]
+        first = np.append(True, places[1:] != places[:-1])
+        number = np.arange(len(rows))
+        number -= np.maximum.accumulate(np.where(first, number, 0))
+        turns = np.argsort(number, kind="stable")
+        yield from np.split(rows[order[turns]], np.bincount(number).cumsum()[:-1])
+
+    def _apply_chunks(self, kinds: list[int], rows: Int64Array) -> None:
+        for first in range(0, len(rows), _CHUNK):
+            self._apply_rows(kinds, rows[first : first + _CHUNK])
+
+    def _apply_rows(self, kinds: list[int], rows: Int64Array) -> None:
+        """Apply edges of several kinds."""
+        edges, blocks = self.edges, self.graph.block_table
         block, offset, kind = edges.block[rows], edges.offset[rows], edges.kind[rows]
         content = blocks.content[block]
         bad = (offset < 0) | (offset > blocks.size[block] - self.table.widths[kind])
@@ -258,21 +377,48 @@ class _Application:
                 raise GraphError("a block to be fixed up has read-only content")
             for each in kinds:
                 chosen = rows_where((kind == each) & mask)
-                self._apply(self.table.by_kind[each], rows[chosen], data, content[chosen] - base)
+                if len(chosen):
+                    places = content[chosen] - base
+                    self._apply(self.table.by_kind[each], rows[chosen], data, places)
 
     def _apply(
         self, fixup: Fixup, rows: Int64Array, data: UInt8Array, places: Int64Array
     ) -> None:
         """Apply one row of the table to edges whose fields are at `places` of `data`."""
-        value = fixup.evaluate(self._letters(fixup, rows))
+        values = self._letters(fixup, rows)
+        if fixup.field is not None:
+            self._apply_fields(fixup, fixup.field, rows, data, places, values)
+            return
+        container = self.table.containers(data, fixup)
+        if "V" in fixup.letters:
+            values["V"] = fixup.extract(container[places].astype(f"u{fixup.width}"))
+        value = fixup.evaluate(values)
         self._check(fixup, rows, value)
-        container = self.table.containers(data, fixup.width)
         if fixup.slices:
             old = container[places].astype(f"u{fixup.width}")
             container[places] = fixup.insert(value, old)
         else:
             # The assignment drops the upper bits, which the check has looked at.
             container[places] = value.view(np.uint64).astype(f"u{fixup.width}")
+
+    def _apply_fields(
+        self,
+        fixup: Fixup,
+        field: Field,
+        rows: Int64Array,
+        data: UInt8Array,
+        places: Int64Array,
+        values: dict[str, Any],
+    ) -> None:
+        room = self.graph.block_table.size[self.edges.block[rows]] - self.edges.offset[rows]
+        sizes = field.measure(data, places, places + room)
+        if not sizes.all():
+            self._fail(FixupError, rows[sizes == 0], 0, "is at no field that ends in its block")
+        if "V" in fixup.letters:
+            values["V"] = field.read(data, places, sizes)
+        value = fixup.evaluate(values)
+        self._check(fixup, rows, value)
+        field.write(data, places, sizes, value)
 
     def _letters(self, fixup: Fixup, rows: Int64Array) -> dict[str, Any]:
         edges = self.edges
@@ -326,22 +472,43 @@ class _Application:
     def _fail(
         self, error: type[FixupError], rows: Int64Array, value: int, reason: str, **attributes: int
     ) -> NoReturn:
-        row = int(rows[0])
-        block = Block(self.graph, int(self.edges.block[row]))
-        failure = error(
-            reason,
-            graph=self.graph.name,
-            section=block.section.name,
-            block_address=block.address,
-            offset=int(self.edges.offset[row]),
-            kind=str(self.graph.edge_kinds(int(self.edges.kind[row]))),
-            target=describe(Symbol(self.graph, int(self.edges.target[row]))),
-            value=value,
-            count=len(rows),
-        )
-        for name, number in attributes.items():
-            setattr(failure, name, number)
-        raise failure
+        fail(self.graph, rows, reason, error, value, **attributes)
+
+
+def fail(
+    graph: LinkGraph,
+    rows: Int64Array,
+    reason: str,
+    error: type[FixupError] = FixupError,
+    value: int = 0,
+    **attributes: int,
+) -> NoReturn:
+    """Raise an error about the first of some edges.
+
+    Args:
+        graph: the graph.
+        rows: rows of all edges that fail in this way.
+        reason: what is wrong, as a clause whose subject is the edge.
+        error: class of the error.
+        value: the value that the edge would have stored.
+        **attributes: more attributes of the error.
+    """
+    edges, row = graph.edge_table, int(rows[0])
+    block = Block(graph, int(edges.block[row]))
+    failure = error(
+        reason,
+        graph=graph.name,
+        section=block.section.name,
+        block_address=block.address,
+        offset=int(edges.offset[row]),
+        kind=str(graph.edge_kinds(int(edges.kind[row]))),
+        target=describe(Symbol(graph, int(edges.target[row]))),
+        value=value,
+        count=len(rows),
+    )
+    for name, number in attributes.items():
+        setattr(failure, name, number)
+    raise failure
 
 
 def describe(symbol: Symbol) -> str:
@@ -361,4 +528,5 @@ def in_range(value: Int64Array, bits: int) -> BoolArray:
 def resolved(graph: LinkGraph, rows: Int64Array) -> BoolArray:
     """Whether symbol rows are defined or have an address that is not null."""
     table = graph.symbol_table
-    return (table.kind[rows] == SymbolKind.DEFINED) | (table.value[rows] != 0)
+    has_place: BoolArray = (table.kind[rows] == SymbolKind.DEFINED) | (table.value[rows] != 0)
+    return has_place

@@ -21,7 +21,7 @@ from jitlink.errors import ArchiveError, InputError, UnknownFormatError
 from jitlink.formats.archive import Archive, Member, is_archive
 from jitlink.formats.elf import Batch
 from jitlink.graph import LinkGraph, Scope, SymbolKind
-from jitlink.graph.columns import rows_where
+from jitlink.graph.columns import Int64Array, rows_where
 from jitlink.graph.strings import NO_NAME
 from jitlink.resolve import SymbolResolver
 from jitlink.targets.elf import ELFTarget
@@ -105,6 +105,23 @@ class GraphBuilder:
         self._target: ELFTarget | None = None
         self._resolver: SymbolResolver | None = None
         self._archives: list[_ArchiveInput] = []
+        self._definitions: list[tuple[str, int]] = []
+        self._first_symbols: list[Int64Array] = []
+
+    @property
+    def target_graph(self) -> LinkGraph:
+        """The graph.
+
+        Raises:
+            UnknownFormatError: nothing was read.
+        """
+        return self.resolver.graph
+
+    @property
+    def symbol_bounds(self) -> Int64Array:
+        """Row of the first symbol of each object that was read, and the end (int64)."""
+        end = np.array([self.target_graph.symbol_table.rows])
+        return np.concatenate((*self._first_symbols, end))
 
     @property
     def target(self) -> ELFTarget:
@@ -146,6 +163,17 @@ class GraphBuilder:
                 objects.append(file)
         self._read(objects)
 
+    def define(self, name: str, address: int) -> None:
+        """Define a name as an absolute address, now or once an object is read.
+
+        Raises:
+            DuplicateDefinitionError: the name has a strong definition.
+        """
+        if self._resolver is None:
+            self._definitions.append((name, address))
+        else:
+            self._resolver.define(name, address)
+
     def search_archives(self, also: Sequence[str] = ()) -> None:
         """Read archive members until no archive defines anything that is wanted.
 
@@ -158,7 +186,10 @@ class GraphBuilder:
                 defined = self._resolver.definitions
                 wanted = [n for n in also if n not in defined]
                 wanted += self._resolver.wanted
-            members = [file for archive in self._archives for file in archive.take(wanted)]
+            members: list[InputFile] = []
+            for archive in self._archives:
+                members += archive.take(wanted)
+                wanted = archive.lacking(wanted)
             if not members:
                 return
             self._read(members)
@@ -172,7 +203,12 @@ class GraphBuilder:
             self.graph = self._target.new_graph(self._name or files[0].name)
             self._resolver = SymbolResolver(self.graph)
         for batch in _batches(files):
-            self._resolver.add(self._target.add_objects(self.graph, batch))
+            read = self._target.add_objects(self.graph, batch)
+            self._first_symbols.append(read.first_symbol)
+            self._resolver.add(read)
+        definitions, self._definitions = self._definitions, []
+        for name, address in definitions:
+            self._resolver.define(name, address)
 
 
 def _batches(files: Sequence[InputFile]) -> list[Batch]:
@@ -214,6 +250,11 @@ class _ArchiveInput:
         found = {index[name] for name in names if name in index}
         return self._open(sorted(found - self._taken))
 
+    def lacking(self, names: Iterable[str]) -> list[str]:
+        """Those of the names that no member defines."""
+        index = self._symbol_index()
+        return [name for name in names if name not in index]
+
     def take_all(self) -> list[InputFile]:
         """All object members that were not read before."""
         offsets = [member.header_offset for member in self.archive.members()]
@@ -252,12 +293,10 @@ class _ArchiveInput:
         """The index of an archive that has none: the global definitions of each member."""
         index: dict[str, int] = {}
         for member in list(self.archive.members()):
-            (file,) = self._open([member.header_offset]) or [None]
+            files = self._open([member.header_offset])
             self._taken.discard(member.header_offset)
-            if file is None:
-                continue
             try:
-                names = _defined_names(file)
+                names = [name for file in files for name in _defined_names(file)]
             except UnknownFormatError:
                 continue
             for name in names:

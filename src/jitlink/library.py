@@ -12,21 +12,32 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import numpy as np
 
 from jitlink.errors import UndefinedSymbolError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.exports import Exports
 from jitlink.graph import Block, LinkGraph, MemProt
+from jitlink.graph.columns import Int64Array
 from jitlink.inputs import GraphBuilder, Input, open_input
 from jitlink.link import JITLinkContext, PassConfiguration, link, run_in_process
 from jitlink.memory.manager import FinalizedAlloc, JITLinkDylib, JITLinkMemoryManager
+from jitlink.passes.program import mark_program_live
 from jitlink.passes.prune import mark_exported_live
 from jitlink.resolve import referrers
 
 Configure = Callable[[LinkGraph, PassConfiguration], None]
+if TYPE_CHECKING:
+    _FunctionPointer = ctypes._FuncPointer
+else:
+    # The base of all foreign functions has no public name.
+    _FunctionPointer = ctypes.CFUNCTYPE(None).__mro__[1]
+_FUNCFLAG_CDECL = 1
+
 CData = TypeVar("CData", bound="ctypes._CDataType")
 
 
@@ -34,21 +45,27 @@ class LinkedCode:
     """The memory of one link; it is released once nobody holds this object any more."""
 
     def __init__(self, memory: JITLinkMemoryManager, alloc: FinalizedAlloc) -> None:
+        self._alloc = alloc
         self._finalizer = weakref.finalize(self, _release, memory, alloc)
 
     def release(self) -> None:
         """Run the deallocate actions and free the memory now; a second call does nothing."""
         self._finalizer()
 
+    def keep(self) -> None:
+        """Leave the memory as it is for ever, and run no deallocate actions."""
+        if self._finalizer.detach():
+            self._alloc.release()
+
 
 def _release(memory: JITLinkMemoryManager, alloc: FinalizedAlloc) -> None:
     run_in_process(memory.deallocate([alloc]))
 
 
-class _Function(ctypes._CFuncPtr):  # type: ignore[misc]
+class _Function(_FunctionPointer):
     """A C function of a library; holds on to the code that it calls."""
 
-    _flags_ = ctypes._FUNCFLAG_CDECL  # type: ignore[attr-defined]
+    _flags_ = _FUNCFLAG_CDECL
     _restype_ = ctypes.c_int
     code: LinkedCode
 
@@ -114,7 +131,7 @@ class Library(Mapping[str, int]):
         Raises:
             UndefinedSymbolError: the library defines no symbol of that name.
         """
-        variable = ctype.from_address(self.address(name))
+        variable: CData = ctype.from_address(self.address(name))  # type: ignore[assignment]
         # Not every ctypes object takes attributes, so the code is held from outside.
         weakref.finalize(variable, _hold, self._open_code())
         return variable
@@ -141,6 +158,13 @@ class Library(Mapping[str, int]):
         for name in [n for n, value in self.__dict__.items() if isinstance(value, _Function)]:
             del self.__dict__[name]
 
+    def keep(self) -> None:
+        """Leave the code in memory for as long as the process lives.
+
+        Code that has registered exit handlers must outlive everything that Python releases.
+        """
+        self._open_code().keep()
+
     def __enter__(self) -> Self:
         return self
 
@@ -165,6 +189,9 @@ class LibraryContext(JITLinkContext):
         dylib: what the graph becomes part of.
         process_symbols: whether to look in the process at all.
         phony_externals: whether symbols that nobody defines get an address all the same.
+        dylibs: handles of the executor's libraries to look in before the process.
+        roots: rows (int64) of symbols: only the objects that these need are linked. All are
+            if it is None.
     """
 
     def __init__(
@@ -174,18 +201,25 @@ class LibraryContext(JITLinkContext):
         *,
         process_symbols: bool = True,
         phony_externals: bool = False,
+        dylibs: Sequence[int] = (),
+        roots: Int64Array | None = None,
     ) -> None:
         self.executor = executor
         self.dylib = dylib
         self.process_symbols = process_symbols
         self.phony_externals = phony_externals
+        self.dylibs = tuple(dylibs)
+        self.roots = roots
         self.exports: Mapping[str, int] = {}
         self._graph: LinkGraph | None = None
         self._phony: Block | None = None
 
     def mark_live(self, graph: LinkGraph) -> None:
-        """Keep all exported symbols, and the place that phony externals point at."""
-        mark_exported_live(graph)
+        """Keep exported symbols, and the place that phony externals point at."""
+        if self.roots is None:
+            mark_exported_live(graph)
+        else:
+            mark_program_live(graph, self.roots)
         if self.phony_externals:
             section = graph.obtain_section("$__PHONY", MemProt.READ)
             self._phony = graph.create_zero_fill_block(section, 64, alignment=64)
@@ -197,11 +231,12 @@ class LibraryContext(JITLinkContext):
         self.exports = Exports(graph)
 
     async def lookup(self, names: Mapping[str, bool]) -> Mapping[str, int]:
-        """Find names in the process, then make up what may be made up."""
+        """Find names in libraries and the process, then make up what may be made up."""
         found: dict[str, int] = {}
-        if self.process_symbols:
-            addresses = await self.executor.lookup_symbols(list(names))
-            found = {n: a for n, a in zip(names, addresses, strict=True) if a is not None}
+        for dylib in (*self.dylibs, *((None,) if self.process_symbols else ())):
+            wanted = [name for name in names if name not in found]
+            addresses = await self.executor.lookup_symbols(wanted, dylib)
+            found |= {n: a for n, a in zip(wanted, addresses, strict=True) if a is not None}
         missing = [name for name, required in names.items() if required and name not in found]
         if missing and self._phony is not None:
             # LLVM differs: phony externals are not null but zeros in reach of the code, so
@@ -227,10 +262,25 @@ def link_library(
     phony_externals: bool = False,
     memory: JITLinkMemoryManager | None = None,
     configure: Configure | None = None,
+    dylibs: Sequence[int] = (),
+    roots: Sequence[str] | None = None,
 ) -> Library:
-    """Link what a builder has read; see `load` for the arguments and errors."""
+    """Link what a builder has read.
+
+    Args:
+        builder: it may be used once.
+        executor: where to link.
+        process_symbols: as for `load`, which has the errors too.
+        phony_externals: likewise.
+        memory: where the memory comes from, by default the executor's memory manager.
+        configure: as for `load`.
+        dylibs: handles of the executor's libraries to look in before the process.
+        roots: names that the graph defines: only the objects that these need are linked. All
+            are if it is None.
+    """
     target, resolver = builder.target, builder.resolver
     graph = resolver.graph
+    rows = None if roots is None else np.array([resolver.definitions[n] for n in roots], np.int64)
     resolver.finish()
     manager = memory or executor.memory_manager
     context = LibraryContext(
@@ -238,6 +288,8 @@ def link_library(
         JITLinkDylib(graph.name),
         process_symbols=process_symbols,
         phony_externals=phony_externals,
+        dylibs=dylibs,
+        roots=rows,
     )
     passes = target.passes(graph)
     if configure is not None:
@@ -281,7 +333,7 @@ def load(
     builder = GraphBuilder()
     builder.add([open_input(each, n) for n, each in enumerate(inputs)], all_load=all_load)
     for name, address in (definitions or {}).items():
-        builder.resolver.define(name, address)
+        builder.define(name, address)
     builder.search_archives(also=list((aliases or {}).values()))
     for alias, name in (aliases or {}).items():
         builder.resolver.alias(alias, name)

@@ -18,6 +18,7 @@ import numpy as np
 
 from jitlink.fixups import FixupTable
 from jitlink.graph import LinkGraph, SymbolFlags, SymbolKind
+from jitlink.memory.layout import copy_unallocated_contents
 from jitlink.memory.manager import FinalizedAlloc, JITLinkDylib, JITLinkMemoryManager
 from jitlink.passes.prune import mark_exported_live, prune
 
@@ -126,6 +127,7 @@ async def _link(
 
         # Everything has its final address, and content is in working memory.
         log.debug("%s: fixups", graph.name)
+        copy_unallocated_contents(graph)
         _run(passes.pre_fixup, graph)
         passes.fixups.apply(graph, got_address=passes.got_address(graph))
         _run(passes.post_fixup, graph)

@@ -22,6 +22,7 @@ from jitlink.formats.elf import ReadObjects
 from jitlink.graph import BlockFlags, Linkage, LinkGraph, Scope, SymbolFlags, SymbolKind
 from jitlink.graph.columns import Int64Array, rows_where
 from jitlink.graph.link_graph import NO_BLOCK
+from jitlink.passes.entries import entry_blocks, pointees
 
 
 class SymbolResolver:
@@ -185,7 +186,7 @@ class SymbolResolver:
         table = self.graph.symbol_table
         if table.kind[row] != SymbolKind.DEFINED:
             return "an absolute definition"
-        return self.graph.origins[self.graph.block_table.origin[table.block[row]]]
+        return self.graph.origins[int(self.graph.block_table.origin[table.block[row]])]
 
     # COMDAT groups
 
@@ -219,11 +220,22 @@ class SymbolResolver:
 
 
 def referrers(graph: LinkGraph, names: Mapping[str, int]) -> dict[str, list[str]]:
-    """Display names of the objects that refer to external symbols, given as name to row."""
+    """Display names of the objects that refer to symbols, directly or through GOT and stubs.
+
+    Args:
+        graph: the graph.
+        names: the symbols' rows by name.
+    """
     edges, blocks = graph.edge_table, graph.block_table
-    result: dict[str, list[str]] = {}
-    for name, row in names.items():
-        users = np.unique(blocks.origin[edges.block[edges.target == row]])
-        known = [graph.origins[user] for user in users.tolist() if user < len(graph.origins)]
-        result[name] = known
-    return result
+    wanted = np.zeros(graph.symbol_table.rows, np.bool_)
+    wanted[list(names.values())] = True
+    target = pointees(graph)[edges.target]
+    rows = rows_where(wanted[target] & ~entry_blocks(graph)[edges.block])
+    users: dict[int, set[int]] = {}
+    origins = blocks.origin[edges.block[rows]]
+    for symbol, origin in zip(target[rows].tolist(), origins.tolist(), strict=True):
+        users.setdefault(symbol, set()).add(origin)
+    return {
+        name: [graph.origins[n] for n in sorted(users.get(row, ())) if 0 <= n < len(graph.origins)]
+        for name, row in names.items()
+    }

@@ -61,8 +61,8 @@ def test_scalar_that_does_not_fit_adds_no_row() -> None:
         table.extend(1, number=3, small=256)
     assert table.rows == 1
     table.number[0] = 4
-    table.extend(1, number=5)
-    assert contents(table) == [(4, 2), (5, 0)]
+    table.extend(1, small=5)
+    assert contents(table) == [(4, 2), (0, 5)]
 
 
 def test_array_of_another_length_adds_no_row() -> None:
@@ -101,7 +101,7 @@ def test_growth_is_amortised() -> None:
         moves += table._storage["number"] is not last
         last = table._storage["number"]
     assert table.number.tolist() == list(range(5000))
-    assert moves < 15
+    assert moves < 40
 
 
 @given(

@@ -1,5 +1,8 @@
 """References to bytes in many buffers."""
 
+import sys
+from array import array
+
 import numpy as np
 
 from jitlink.graph.contents import ZERO_FILL, ContentSpace
@@ -29,7 +32,9 @@ def test_view_is_as_writable_as_its_buffer() -> None:
 
 def test_buffers_of_other_items_are_seen_as_bytes() -> None:
     space = ContentSpace()
-    words = np.array([0x0403_0201, 0x0807_0605], "<u4")
+    words = array("I", [0x0403_0201, 0x0807_0605])
+    if sys.byteorder == "big":
+        words.byteswap()
     base = space.add(memoryview(words))
     assert bytes(space.view(base + 2, 4)) == b"\3\4\5\6"
 
@@ -46,9 +51,7 @@ def test_partition_groups_by_buffer() -> None:
     space = ContentSpace()
     first, _, third = space.add(b"first"), space.add(b"second"), space.add(b"third")
     references = np.array([third + 1, ZERO_FILL, first, first + 4, third])
-    parts = [
-        (bytes(array), base, mask.tolist()) for array, base, mask in space.partition(references)
-    ]
+    parts = [(bytes(data), base, mask.tolist()) for data, base, mask in space.partition(references)]
     assert parts == [
         (b"first", first, [False, False, True, True, False]),
         (b"third", third, [True, False, False, False, True]),
@@ -60,7 +63,7 @@ def test_partition_of_one_buffer_and_of_none() -> None:
     assert list(space.partition(np.empty(0, np.int64))) == []
     assert list(space.partition(np.array([ZERO_FILL]))) == []
     base = space.add(bytearray(b"abc"))
-    ((array, at, mask),) = space.partition(np.array([base + 1]))
+    ((data, at, mask),) = space.partition(np.array([base + 1]))
     assert (at, mask.tolist()) == (base, [True])
-    array[1] = ord("x")
+    data[1] = ord("x")
     assert bytes(space.view(base, 3)) == b"axc"

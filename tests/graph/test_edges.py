@@ -86,9 +86,7 @@ def test_edges_are_views(block: Block, graph: LinkGraph, target: Symbol) -> None
     assert graph.edge_table.kind.tolist() == [Kind.DELTA32, Kind.DELTA32]
 
 
-def test_edges_come_in_order_of_creation(
-    graph: LinkGraph, block: Block, target: Symbol
-) -> None:
+def test_edges_come_in_order_of_creation(graph: LinkGraph, block: Block, target: Symbol) -> None:
     other = graph.create_content_block(block.section, bytes(8))
     for offset in (8, 0, 16, 0):
         block.add_edge(Kind.POINTER64, offset, target)
@@ -147,9 +145,9 @@ def test_edge_made_invalid_vanishes(block: Block, target: Symbol) -> None:
 def test_offsets_outside_the_block_are_refused(block: Block, target: Symbol) -> None:
     edge = block.add_edge(Kind.KEEP_ALIVE, 32, target)
     for offset in (-1, 33):
-        with pytest.raises(GraphError, match="edge offset .* outside its block"):
+        with pytest.raises(GraphError, match=r"edge offset .* outside its block"):
             block.add_edge(Kind.POINTER64, offset, target)
-        with pytest.raises(GraphError, match="edge offset .* outside its block"):
+        with pytest.raises(GraphError, match=r"edge offset .* outside its block"):
             edge.offset = offset
     edge.offset = 0
     assert offsets(block) == [0]

@@ -37,7 +37,7 @@ def test_sections_may_share_a_name_if_they_differ_otherwise() -> None:
     third = graph.create_section("a", READ, MemLifetime.FINALIZE)
     assert [first.ordinal, second.ordinal, third.ordinal] == [0, 1, 2]
     for prot, lifetime in ((READ, MemLifetime.STANDARD), (READ, MemLifetime.FINALIZE)):
-        with pytest.raises(GraphError, match="section a R-- .* exists already"):
+        with pytest.raises(GraphError, match=r"section a R-- .* exists already"):
             graph.create_section("a", prot, lifetime)
     assert graph.sections_size == 3
     assert graph.find_section_by_name("a") is first
@@ -64,6 +64,14 @@ def test_look_up_follows_a_change_of_protection_and_lifetime() -> None:
     graph.remove_section(section)
     assert list(graph.sections) == [fresh]
     assert graph.find_section_by_name("a") is fresh
+
+
+def test_lifetimes_of_all_sections() -> None:
+    graph = make_graph()
+    assert graph.section_lifetimes().tolist() == []
+    for name, lifetime in zip("abc", reversed(MemLifetime), strict=True):
+        graph.create_section(name, READ, lifetime)
+    assert graph.section_lifetimes().tolist() == [2, 1, 0]
 
 
 def test_blocks_and_symbols_of_a_section() -> None:

@@ -81,12 +81,21 @@ def test_edges_follow_their_bytes(graph: LinkGraph, block: Block) -> None:
         [(0, 5), (43, 6), (44, 7)],
     ]
     # Views that were made before are views on the same edges.
-    assert [edge.block for edge in edges] == [
-        parts[number] for number in (0, 0, 1, 1, 1, 2, 2, 2)
-    ]
+    assert [edge.block for edge in edges] == [parts[number] for number in (0, 0, 1, 1, 1, 2, 2, 2)]
     assert [part.address + edge.offset for part in parts for edge in part.edges] == [
         0x1000 + offset for offset in offsets
     ]
+
+
+def test_edges_that_were_read_before_follow_too(graph: LinkGraph, block: Block) -> None:
+    target = graph.add_external_symbol("t")
+    for offset in (*range(64), *range(64)):
+        block.add_edge(Kind.KEEP_ALIVE, offset, target)
+    # Reading many edges sorts them by block, and the sorted order is kept.
+    assert block.edges_size == 128
+    parts = graph.split_block(block, [16, 48])
+    assert [part.edges_size for part in parts] == [32, 64, 32]
+    assert [edge.offset for edge in parts[2].edges] == [*range(16), *range(16)]
 
 
 def test_symbols_follow_their_bytes_and_fit_their_part(graph: LinkGraph, block: Block) -> None:

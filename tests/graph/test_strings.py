@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jitlink.errors import GraphError
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.strings import NO_NAME, StringHeap
 
@@ -34,6 +35,19 @@ def test_table_with_tail_merged_names() -> None:
     base = heap.add_table(b"\0barfoo\0baz\0")
     positions = np.array([0, 1, 2, 4, 7, 8, 10])
     assert names_at(heap, base + positions) == ["", "barfoo", "arfoo", "foo", "", "baz", "z"]
+
+
+def test_tails_of_a_very_long_name_are_refused_in_bulk() -> None:
+    heap = StringHeap()
+    base = heap.add_table(b"\0" + b"x" * 100_000 + b"\0")
+    with pytest.raises(GraphError, match="overlap in a table of 100002 bytes"):
+        heap.get_many(base + np.arange(1, 50_000))
+    assert heap.get(base + 99_999) == "xx"
+    # A few, or many short ones, are what linkers write.
+    assert [len(name) for name in heap.get_many(base + np.arange(1, 9))] == [
+        *range(100_000, 99_992, -1)
+    ]
+    assert len(heap.get_many(np.full(50_000, base + 99_990))[7]) == 11
 
 
 def test_table_without_final_nul() -> None:

@@ -12,7 +12,7 @@ from jitlink.graph import (
     SymbolFlags,
     SymbolKind,
 )
-from jitlink.graph.text import printable
+from jitlink.graph.text import dump, printable
 from tests.graph.sample import READ, READ_EXEC, READ_WRITE, Kind, make_graph
 
 EMPTY = """\
@@ -67,15 +67,16 @@ addressable@0x77+0x00000000
     no edges
 
 Absolute symbols:
-  0x77: 0x77 (addressable + 0x00000000): size: 0x00000000, linkage: strong, scope: local, dead  -   \
-<anonymous symbol>
+  0x77: 0x77 (addressable + 0x00000000): size: 0x00000000, linkage: strong, scope: local, \
+dead  -   <anonymous symbol>
   0x123456789abc: 0x123456789abc (addressable + 0x00000000): size: 0x00000008, linkage: strong, \
 scope: hidden, live  -   abs
 
 External symbols:
-  0x0: 0x0 (addressable + 0x00000000): size: 0x00000000, linkage: strong, scope: default, dead  -   ext
-  0x0: 0x0 (addressable + 0x00000000): size: 0x00000004, linkage: strong, scope: default, dead  -   \
-weak (weakly referenced)
+  0x0: 0x0 (addressable + 0x00000000): size: 0x00000000, linkage: strong, scope: default, \
+dead  -   ext
+  0x0: 0x0 (addressable + 0x00000000): size: 0x00000004, linkage: strong, scope: default, \
+dead  -   weak (weakly referenced)
 """
 
 
@@ -99,9 +100,7 @@ def whole_graph() -> LinkGraph:
     graph.add_defined_symbol(zeros, 4, "zero", 4, Linkage.WEAK)
     graph.add_external_symbol("weak", 4, weakly_referenced=True)
     external = graph.add_external_symbol("ext")
-    absolute = graph.add_absolute_symbol(
-        "abs", 0x123456789ABC, 8, scope=Scope.HIDDEN, is_live=True
-    )
+    absolute = graph.add_absolute_symbol("abs", 0x123456789ABC, 8, scope=Scope.HIDDEN, is_live=True)
     nameless = graph.add_absolute_symbol("", 0x77, scope=Scope.LOCAL)
     zeros.add_edge(Kind.KEEP_ALIVE, 0, absolute)
     block.add_edge(Kind.POINTER64, 64, nameless, 0x123456789AB)
@@ -119,6 +118,38 @@ def test_empty_graph() -> None:
 
 def test_whole_graph() -> None:
     assert whole_graph().dump() == WHOLE
+
+
+def test_some_blocks_with_what_they_refer_to() -> None:
+    graph = make_graph()
+    section, other = graph.create_section("a", READ), graph.create_section("b", READ)
+    shown = graph.create_content_block(section, bytes(8), 0x1000)
+    graph.create_content_block(section, bytes(8), 0x2000)
+    hidden = graph.create_content_block(other, bytes(8), 0x3000)
+    used, unused, removed = (graph.add_external_symbol(f"e{number}") for number in range(3))
+    shown.add_edge(Kind.POINTER64, 0, used)
+    shown.add_edge(Kind.POINTER64, 0, removed).remove()
+    hidden.add_edge(Kind.POINTER64, 0, unused)
+    text = dump(graph, np.array([True, False, False]), "part.o")
+    assert (
+        text
+        == """\
+LinkGraph "part.o" (triple = x86_64-unknown-linux-gnu)
+section a:
+
+  block 0x1000 size = 0x00000008, align = 1, alignment-offset = 0
+    no symbols
+    edges:
+      0x1000 (block + 0x00000000), addend = +0x00000000, kind = Pointer64, target = e0
+
+Absolute symbols:
+  none
+
+External symbols:
+  0x0: 0x0 (addressable + 0x00000000): size: 0x00000000, linkage: strong, scope: default, \
+dead  -   e0
+"""
+    )
 
 
 def test_removed_elements_are_not_shown() -> None:
@@ -147,6 +178,19 @@ def test_blocks_at_one_address_come_by_origin() -> None:
     blocks[2].address = 2
     sizes = [line.split(",")[0][-1] for line in graph.dump().splitlines() if "  block" in line]
     assert sizes == ["2", "4", "1", "3"]
+
+
+def test_edges_at_one_offset_come_in_order_of_creation() -> None:
+    graph = make_graph()
+    block = graph.create_content_block(graph.create_section("a", READ), bytes(8), 2**64 - 8)
+    target = graph.add_external_symbol("e")
+    for addend in range(100):
+        block.add_edge(Kind.POINTER64, 8 if addend % 2 else 0, target, addend)
+    lines = [line.split() for line in graph.dump().splitlines() if "addend" in line]
+    # Places wrap at the end of the address space, as addresses do.
+    assert [line[0] for line in lines] == ["0xfffffffffffffff8"] * 50 + ["0x0"] * 50
+    addends = [int(line[6].strip("+,"), 16) for line in lines]
+    assert addends == [*range(0, 100, 2), *range(1, 100, 2)]
 
 
 def test_sections_of_one_name_are_told_apart() -> None:

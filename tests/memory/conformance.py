@@ -74,12 +74,12 @@ class Actions:
 class MemoryManagerConformance:
     """Tests; `ranges` gives the address ranges that the manager has reserved."""
 
-    manager: InProcessMemoryManager
-    ranges: Ranges
+    _manager: InProcessMemoryManager
+    _ranges: Ranges
 
     @pytest.fixture(autouse=True)
     def _no_leaks(self, manager: InProcessMemoryManager, ranges: Ranges) -> Iterator[None]:
-        self.manager, self.ranges = manager, ranges
+        self._manager, self._ranges = manager, ranges
         assert none_writable_and_executable()
         yield
         gc.collect()
@@ -91,13 +91,13 @@ class MemoryManagerConformance:
         return Actions(wrapper_functions())
 
     def allocate(self, graph: LinkGraph) -> InFlightAlloc:
-        return drive(self.manager.allocate(JITLinkDylib("test"), graph))
+        return drive(self._manager.allocate(JITLinkDylib("test"), graph))
 
     def link(self, graph: LinkGraph) -> FinalizedAlloc:
         return drive(self.allocate(graph).finalize())
 
     def deallocate(self, *allocs: FinalizedAlloc) -> None:
-        drive(self.manager.deallocate(allocs))
+        drive(self._manager.deallocate(allocs))
 
     # Layout and contents
 
@@ -158,7 +158,7 @@ class MemoryManagerConformance:
         block = graph.create_content_block(add_section(graph, READ), b"", alignment=16)
         finalized = self.link(graph)
         assert block.address % 16 == 0
-        assert any(start <= block.address < end for start, end, _ in accessible(self.ranges()))
+        assert any(start <= block.address < end for start, end, _ in accessible(self._ranges()))
         self.deallocate(finalized)
 
     @pytest.mark.parametrize("alignment", [1 << 13, 1 << 16])
@@ -243,7 +243,7 @@ class MemoryManagerConformance:
         assert state(graph) != before
         drive(alloc.abandon())
         assert state(graph) == before
-        assert accessible(self.ranges()) == []
+        assert accessible(self._ranges()) == []
 
     def test_an_allocation_ends_once(self) -> None:
         finalized = []
@@ -331,7 +331,7 @@ class MemoryManagerConformance:
         assert "failed: b'" in caught.value.__notes__[0]
         assert actions.functions.called() == "abtroubleb'a'"
         assert state(graph) == before
-        assert accessible(self.ranges()) == []
+        assert accessible(self._ranges()) == []
 
     def test_action_with_an_unreadable_result(self, actions: Actions) -> None:
         graph = small_graph()
@@ -420,7 +420,7 @@ class MemoryManagerConformance:
         graph.create_zero_fill_block(section, 1 << 47)
         with pytest.raises(AllocationError):
             self.allocate(graph)
-        assert accessible(self.ranges()) == []
+        assert accessible(self._ranges()) == []
 
     # Raw segments
 
@@ -432,7 +432,7 @@ class MemoryManagerConformance:
             data: SegmentRequest(100, 64),
             temporary: SegmentRequest(10),
         }
-        create = SimpleSegmentAlloc.create(self.manager, JITLinkDylib("test"), wanted)
+        create = SimpleSegmentAlloc.create(self._manager, JITLinkDylib("test"), wanted)
         segments = drive(create)
         info = segments.segment_info(code)
         info.working_memory[:] = bytes.fromhex("b82a000000c3")
@@ -449,10 +449,10 @@ class MemoryManagerConformance:
 
     def test_simple_segment_alloc_abandoned(self) -> None:
         wanted = {AllocGroup(READ): SegmentRequest(10)}
-        drive(drive(SimpleSegmentAlloc.create(self.manager, None, wanted)).abandon())
+        drive(drive(SimpleSegmentAlloc.create(self._manager, None, wanted)).abandon())
 
     def test_simple_segment_alloc_too_large(self) -> None:
         wanted = {AllocGroup(READ): SegmentRequest(1 << 62)}
         with pytest.raises(AllocationError) as caught:
-            drive(SimpleSegmentAlloc.create(self.manager, None, wanted))
+            drive(SimpleSegmentAlloc.create(self._manager, None, wanted))
         assert caught.value.size == 1 << 62

@@ -92,18 +92,27 @@ def random_graph(seed: int, blocks: int) -> LinkGraph:
     graph = empty_graph()
     prots = [(READ_EXEC, 0), (READ, 0), (READ_WRITE, 0), (READ_WRITE, 1), (READ, 2), (READ, 0)]
     sections = [add_section(graph, prot, MemLifetime(lifetime)) for prot, lifetime in prots]
-    buffers = [random.bytes(200) for _ in range(3)]
-    for number in range(blocks):
+    # Blocks that follow one another in a buffer may or may not do so in memory.
+    ends = [graph.contents.add(random.bytes(60 * blocks + 1)) for _ in range(3)]
+    for _ in range(blocks):
         section = sections[random.integers(len(sections))]
-        alignment = int(1 << random.integers(8))
+        alignment = int(1 << random.integers(8)) if random.integers(2) else 1
         offset = int(random.integers(alignment))
         size, address = int(random.integers(60)), int(random.integers(100))
         if random.integers(4) == 0:
             graph.create_zero_fill_block(section, size, address, alignment, offset)
-        else:
-            start = int(random.integers(140))
-            content = buffers[number % 3][start : start + size]
-            graph.create_content_block(section, content, address, alignment, offset)
+            continue
+        buffer = random.integers(len(ends))
+        graph.block_table.extend(
+            1,
+            section=section.ordinal,
+            content=ends[buffer],
+            size=size,
+            address=address,
+            alignment=alignment,
+            alignment_offset=offset,
+        )
+        ends[buffer] += size
     return graph
 
 

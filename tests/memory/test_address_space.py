@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from jitlink.errors import AllocationError
-from jitlink.graph import LinkGraph
+from jitlink.graph import LinkGraph, MemLifetime
 from jitlink.memory import (
     AddressSpace,
     FinalizedAlloc,
@@ -19,7 +19,8 @@ from jitlink.memory import (
     JITLinkDylib,
     mapping,
 )
-from jitlink.memory.window import REACH
+from jitlink.memory.pages import Request
+from jitlink.memory.window import REACH, Window, reserve_near
 from tests.memory.graphs import (
     READ,
     READ_EXEC,
@@ -39,6 +40,7 @@ MEGABYTE = 1 << 20
 def space() -> Iterator[AddressSpace]:
     made = AddressSpace()
     yield made
+    assert [window.used_size for window in made.windows] == [0] * len(made.windows)
     made.close()
 
 
@@ -154,12 +156,49 @@ def test_a_full_window_gets_a_neighbour_in_reach() -> None:
     space = AddressSpace((16 * MEGABYTE,))
     dylib = JITLinkDylib("large")
     graphs = [zeros(MEGABYTE) for _ in range(40)]
+    for graph in graphs:
+        graph.create_content_block(add_section(graph, READ), b"constant")
     allocs = [link(space, graph, dylib) for graph in graphs]
     addresses = [address_of(graph) for graph in graphs]
-    assert len(space.windows) >= 3
+    assert 3 <= len(space.windows) <= 4
+    assert max(addresses) - min(addresses) < REACH
+    # What a full window had served before it was found to be full is free again.
+    used = sum(window.used_size for window in space.windows)
+    assert used == 40 * (MEGABYTE + mapping.PAGE_SIZE)
+    deallocate(space, *allocs)
+    space.close()
+
+
+def test_a_full_low_window_gets_a_neighbour_in_reach() -> None:
+    """That is near the window, not near the process's libraries, and not below the limit only."""
+    space = AddressSpace((16 * MEGABYTE,))
+    dylib, other = JITLinkDylib("low"), JITLinkDylib("other")
+    first = small_graph()
+    first.address_limit = 1 << 31
+    allocs = [link(space, small_graph(), other), link(space, first, dylib)]
+    graphs = [zeros(MEGABYTE) for _ in range(20)]
+    allocs += [link(space, graph, dylib) for graph in graphs]
+    assert len(space.windows) == 3
+    addresses = [address_of(graph) for graph in (first, *graphs)]
     assert max(addresses) - min(addresses) < REACH
     deallocate(space, *allocs)
     space.close()
+
+
+def test_room_near_a_place() -> None:
+    """Wherever the place is, what is reserved near it is in reach, above it or below."""
+    for place in (1 << 45, 1 << 46):
+        start = mapping.reserve(MEGABYTE, place)
+        assert start == place
+        found = [reserve_near(place, place + MEGABYTE, 1 << 30) for _ in range(4)]
+        addresses = [address for address in found if address is not None]
+        # Two gigabytes on each side, less than which is reach.
+        assert (len(addresses), found[2:]) == (2, [None, None])
+        for address in addresses:
+            span = max(address + (1 << 30), place + MEGABYTE) - min(address, place)
+            assert span <= REACH
+            mapping.release(address, 1 << 30)
+        mapping.release(place, MEGABYTE)
 
 
 def test_new_libraries_move_into_roomy_windows() -> None:
@@ -183,10 +222,21 @@ def test_large_allocation_has_a_window_that_goes_with_it(space: AddressSpace) ->
     ctypes.memset(address_of(graph) + (3 << 30) - 1, 1, 1)
     small = small_graph()
     other = link(space, small, dylib)
+    assert window.start != space.windows[1].start <= address_of(small)
     deallocate(space, finalized)
-    assert not any(window.dedicated for window in space.windows)
-    assert not any(each.start == window.start for each in mapping.mapped_ranges())
+    assert [each.dedicated for each in space.windows] == [False]
+    assert space.window_of(dylib) is space.windows[0]
+    assert accessible([(window.start, window.end)]) == []
+    assert mapping.reserve(window.size, window.start) == window.start
+    mapping.release(window.start, window.size)
     deallocate(space, other)
+
+
+def test_large_allocation_as_the_only_one(space: AddressSpace) -> None:
+    dylib = JITLinkDylib("large")
+    deallocate(space, link(space, zeros(3 << 30), dylib))
+    assert space.windows == ()
+    assert space.window_of(dylib) is None
 
 
 def test_same_window_for_later_managers(space: AddressSpace) -> None:
@@ -240,14 +290,24 @@ def test_storage_of_free_pages_is_bounded() -> None:
     (window,) = space.windows
     assert 0 < window.resident_size <= MEGABYTE
     assert window.used_size == 0
-    # A request that fits neither the pages with storage nor those without makes room.
-    whole = zeros(16 * MEGABYTE - 2 * mapping.PAGE_SIZE)
-    part_size = whole.block_table.size[0]
-    assert part_size > window.resident_size
-    finalized = link(space, zeros(8 * MEGABYTE - 4096), dylib)
-    assert len(space.windows) == 1
-    deallocate(space, finalized)
     space.close()
+
+
+def test_pages_with_and_without_storage_are_served_together() -> None:
+    """A request that neither kind has room for makes all of them the same kind."""
+    pages = 64
+    size = pages * mapping.PAGE_SIZE
+    start = mapping.reserve(size)
+    assert start is not None
+    window = Window(start, size, dedicated=True)
+    half = Request(31 * mapping.PAGE_SIZE, 1, READ, MemLifetime.STANDARD)
+    runs = window.take([half, half], 1 << 64)
+    assert runs is not None
+    window.put([runs[0]._replace(resident=True), runs[1]])
+    assert window.take([half._replace(size=size)], 1 << 64) is None
+    whole = half._replace(size=size - mapping.PAGE_SIZE)
+    assert window.take([whole], 1 << 64) == [(start, whole.size, False)]
+    mapping.release(start, size)
 
 
 # Refusals
@@ -301,10 +361,11 @@ def test_system_refuses_protection(space: AddressSpace, monkeypatch: pytest.Monk
     assert in_space(space) == []
 
 
-def test_system_refuses_to_take_back(space: AddressSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_refuses_to_take_back(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_address: int, size: int, *_prot: int) -> None:
         raise AllocationError("refused", size=size)
 
+    space = AddressSpace()
     graph = small_graph()
     alloc = drive(_manager(space).allocate(None, graph))
     with monkeypatch.context() as patch:
@@ -318,6 +379,8 @@ def test_system_refuses_to_take_back(space: AddressSpace, monkeypatch: pytest.Mo
     taken = {block.address for block in graph.blocks}
     assert taken.isdisjoint(block.address for block in again.blocks)
     deallocate(space, finalized)
+    assert space.windows[0].used_size == 4 * mapping.PAGE_SIZE
+    space.close()
 
 
 def test_wrong_numbers_are_refused_by_the_system() -> None:
@@ -428,3 +491,12 @@ def test_protections_beside_each_other_are_not_writable_and_executable(
     deallocate(small, *allocs)
     small.close()
     assert space.windows == ()
+
+
+def test_window_of_an_odd_number_of_pages() -> None:
+    space = AddressSpace((16 * MEGABYTE + mapping.PAGE_SIZE,))
+    allocs = [link(space, zeros(MEGABYTE)) for _ in range(30)]
+    assert {window.size for window in space.windows} == {16 * MEGABYTE + mapping.PAGE_SIZE}
+    deallocate(space, *allocs)
+    assert in_space(space) == []
+    space.close()

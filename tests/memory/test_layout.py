@@ -69,7 +69,11 @@ def check_against_plain(graph: LinkGraph) -> None:
         segment.address = base
         base += 1 << 20
     contents = contents_of(graph)
-    made.apply(memoryview(bytearray(base - (1 << 20))), 1 << 20)
+    memory = memoryview(bytearray(base - (1 << 20)))
+    made.apply(memory, 1 << 20)
+    for segment in made.segments:
+        start = segment.address - (1 << 20)
+        assert segment.working_memory == memory[start : start + segment.content_size]
     for segment, (rows, offsets, _, _) in zip(made.segments, expected.values(), strict=True):
         found = graph.block_table.address[rows].tolist()
         assert found == [segment.address + offset for offset in offsets]
@@ -229,11 +233,11 @@ def test_split_blocks_are_copied_in_one_piece(monkeypatch: pytest.MonkeyPatch) -
     graph.create_content_block(add_section(graph, READ_WRITE), b"another buffer")
     copies = []
 
-    def count(buffer: Any, source: Any, sizes: Any, memory: Any, target: Any) -> None:
+    def count(*arguments: object) -> None:
         counter = _Counted()
-        copy_runs(buffer, source, sizes, counter, target)
+        copy_runs(*arguments[:3], counter, arguments[4])
         copies.append(counter.copies)
-        copy_runs(buffer, source, sizes, memory, target)
+        copy_runs(*arguments)
 
     copy_runs: Any = layout._copy_runs
     monkeypatch.setattr(layout, "_copy_runs", count)

@@ -5,6 +5,7 @@ Files come from compilers and linkers that are trusted: nothing is checked.
 """
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -12,10 +13,10 @@ from typing import NamedTuple
 SHT_NULL, SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_RELA = 0, 1, 2, 3, 4
 SHT_NOBITS, SHT_REL, SHT_DYNSYM, SHT_GROUP, SHT_SYMTAB_SHNDX = 8, 9, 11, 17, 18
 SHT_LLVM_ADDRSIG = 0x6FFF4C03
-SHF_ALLOC, SHF_TLS, SHF_EXCLUDE = 0x2, 0x400, 0x80000000
-SHN_UNDEF, SHN_COMMON, SHN_LORESERVE, SHN_XINDEX = 0, 0xFFF2, 0xFF00, 0xFFFF
+SHF_ALLOC, SHF_COMPRESSED, SHF_EXCLUDE = 0x2, 0x800, 0x80000000
+SHN_XINDEX = 0xFFFF
 STB_LOCAL = 0
-STT_TLS, STT_GNU_IFUNC = 6, 10
+STT_TLS = 6
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -62,6 +63,11 @@ class ElfSection:
         """Whether the section is in memory when the program runs."""
         return bool(self.flags & SHF_ALLOC)
 
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the content is stored in compressed form."""
+        return bool(self.flags & SHF_COMPRESSED)
+
 
 @dataclass(frozen=True, slots=True)
 class ElfSymbol:
@@ -70,6 +76,7 @@ class ElfSymbol:
     name: str
     binding: int
     type: int
+    visibility: int
     shndx: int
     value: int
     size: int
@@ -91,12 +98,14 @@ class ElfFile:
         data: all of it.
 
     Attributes:
+        machine: what it is for.
         sections: its sections, in order.
     """
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         header = _HEADER.unpack_from(data)
+        self.machine: int = header[2]
         shoff, shnum, shstrndx = header[6], header[12], header[13]
         first = _SECTION.unpack_from(data, shoff)
         count = shnum or first[5]
@@ -137,8 +146,10 @@ class ElfFile:
             return []
         strings = self.sections[table.link].offset
         return [
-            ElfSymbol(self._string(strings + name), info >> 4, info & 15, shndx, value, size)
-            for name, info, _, shndx, value, size in _SYMBOL.iter_unpack(self.content(table))
+            ElfSymbol(
+                self._string(strings + name), info >> 4, info & 15, other & 3, shndx, value, size
+            )
+            for name, info, other, shndx, value, size in _SYMBOL.iter_unpack(self.content(table))
         ]
 
     @cached_property
@@ -162,19 +173,20 @@ class ElfFile:
         ]
 
 
-def externals_object(names: list[str], spacing: int) -> bytes:
-    """A relocatable object that defines names in a section `.externals` without content.
+def externals_object(offsets: Mapping[str, int], size: int, machine: int) -> bytes:
+    """A relocatable object whose section `.externals`, without content, defines symbols.
 
     Args:
-        names: the n-th is at offset n * `spacing` of the section.
-        spacing: in bytes.
+        offsets: where in the section each name is, in bytes.
+        size: size of the section in bytes.
+        machine: what the object is for.
     """
-    strings = b"\0" + b"".join(name.encode() + b"\0" for name in names)
+    strings = b"\0" + b"".join(name.encode() + b"\0" for name in offsets)
     section_names = b"\0.externals\0.symtab\0.strtab\0"
     symbols = bytearray(_SYMBOL.size)
     position = 1
-    for number, name in enumerate(names):
-        symbols += _SYMBOL.pack(position, 1 << 4, 0, 1, number * spacing, spacing)
+    for name, offset in offsets.items():
+        symbols += _SYMBOL.pack(position, 1 << 4, 0, 1, offset, 0)
         position += len(name.encode()) + 1
     body = bytes(symbols) + strings + section_names
     start = _HEADER.size
@@ -182,12 +194,12 @@ def externals_object(names: list[str], spacing: int) -> bytes:
     names_start = string_start + len(strings)
     rows = (
         (0, SHT_NULL, 0, 0, 0, 0, 0, 0, 0, 0),
-        (1, SHT_NOBITS, SHF_ALLOC, 0, start, len(names) * spacing, 0, 0, 1, 0),
+        (1, SHT_NOBITS, SHF_ALLOC, 0, start, size, 0, 0, 1, 0),
         (12, SHT_SYMTAB, 0, 0, start, len(symbols), 3, 1, 8, _SYMBOL.size),
         (20, SHT_STRTAB, 0, 0, string_start, len(strings), 0, 0, 1, 0),
         (1, SHT_STRTAB, 0, 0, names_start, len(section_names), 0, 0, 1, 0),
     )
     ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
     shoff = start + len(body)
-    header = _HEADER.pack(ident, 1, 62, 1, 0, 0, shoff, 0, 64, 0, 0, 64, len(rows), 4)
+    header = _HEADER.pack(ident, 1, machine, 1, 0, 0, shoff, 0, 64, 0, 0, 64, len(rows), 4)
     return header + body + b"".join(_SECTION.pack(*row) for row in rows)

@@ -1,7 +1,7 @@
 """What a linker put at which address, and where references lead that go through its tables."""
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 _JUMP = b"\xff\x25"
@@ -24,6 +24,7 @@ class Memory:
         made: the address ranges of tables that the linker made itself (GOT entries, stubs).
         indirect: the resolver whose result is in a pointer, by the pointer's address.
         got: address of the global offset table, or None if there is none.
+        through: where a jump to a stub ends, by the architecture's code for it.
     """
 
     def __init__(self) -> None:
@@ -32,6 +33,7 @@ class Memory:
         self.made: list[range] = []
         self.indirect: dict[int, int] = {}
         self.got: int | None = None
+        self.through: Callable[[Memory, int], Target] = follow_x86_64
 
     @classmethod
     def of(cls, pieces: Iterable[tuple[int, bytes]]) -> "Memory":
@@ -86,9 +88,14 @@ class Memory:
         """Where a jump to an address ends, if it goes through a stub that the linker made."""
         if not any(address in each for each in self.made):
             return address
-        start = address
-        if self.read(start, 4) == _ENDBR64:
-            start += 4
-        if self.read(start, 2) != _JUMP:
-            return address
-        return self.load(start + 6 + self.integer(start + 2, 4))
+        return self.through(self, address)
+
+
+def follow_x86_64(memory: Memory, address: int) -> Target:
+    """Where a jump to a stub ends."""
+    start = address
+    if memory.read(start, 4) == _ENDBR64:
+        start += 4
+    if memory.read(start, 2) != _JUMP:
+        return address
+    return memory.load(start + 6 + memory.integer(start + 2, 4))

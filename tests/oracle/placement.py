@@ -1,8 +1,8 @@
-"""Links one object with jitlink, without running anything of it, and records what came out."""
+"""Links objects with jitlink, without running anything of them, and records what came out."""
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,40 +10,50 @@ import numpy as np
 
 from jitlink.errors import JITLinkError, UnsupportedRelocationError
 from jitlink.graph import Block, BlockFlags, LinkGraph, MemLifetime, Scope, Symbol
+from jitlink.inputs import GraphBuilder, InputFile
 from jitlink.link import JITLinkContext, PassConfiguration, link, run_in_process
 from jitlink.memory.slab import SlabMemoryManager
 from jitlink.passes.entries import STUBS_SECTION
-from jitlink.targets.registry import create_link_graph, default_passes
+from tests.oracle.architectures import ARCHITECTURES
 from tests.oracle.elf_file import ElfFile, ElfSection
 from tests.oracle.memory import Memory
 
 EH_FRAME = ".eh_frame"
+COMMONS = ".common"
+DSO_HANDLE = "__dso_handle"
 EXTERNAL_SPACING = 16
+ROOM = 64 << 20
 
 
 @dataclass(frozen=True)
-class Addresses:
+class Addressing:
     """Where things go.
 
     Attributes:
-        base: where the object's sections begin.
-        size: how much room there is for them, in bytes.
-        externals: address of the first external symbol; the others follow.
+        base: where the objects' sections begin; they have `ROOM` bytes.
+        near: address of the first external symbol; the others follow.
+        far: the same for those that every reference reaches wherever they are; None to have
+            all of them near.
+        null_weak: whether half of the weakly referenced symbols are undefined.
     """
 
     base: int
-    size: int
-    externals: int
+    near: int
+    far: int | None = None
+    null_weak: bool = False
 
-    @property
-    def end(self) -> int:
-        """Where the room for sections ends."""
-        return self.base + self.size
+
+class ObjectFile(NamedTuple):
+    """A relocatable object."""
+
+    name: str
+    data: bytes
 
 
 class PlacedSection(NamedTuple):
-    """A section of the object and what became of it; `content` is None for zero-fill."""
+    """A section of an object and what became of it; `content` is None for zero-fill."""
 
+    elf: ElfFile
     section: ElfSection
     address: int
     content: bytes | None
@@ -51,25 +61,31 @@ class PlacedSection(NamedTuple):
 
 @dataclass
 class Placement:
-    """An object, linked by jitlink but not run.
+    """Objects, linked by jitlink but not run.
 
     Attributes:
-        sections: all its sections that are linked, in the object's order.
+        sections: all their sections that are linked, in order of input.
         externals: addresses of the symbols that were looked up; one that is 0 is undefined.
-        symbols: addresses of the global symbols that the object defines.
+        far: which of them are out of reach of 32-bit displacements.
+        symbols: addresses of the global symbols that the graph defines.
+        commons: where common symbols begin, or None if there are none.
+        made_dso_handle: address of `__dso_handle`, if the linker has defined it.
         memory: what would be at which address.
         frames: address range of `.eh_frame`, or None.
     """
 
     sections: list[PlacedSection]
     externals: Mapping[str, int]
+    far: frozenset[str]
     symbols: Mapping[str, int]
+    commons: int | None
+    made_dso_handle: int | None
     memory: Memory
     frames: range | None
 
 
 class Refused(Exception):  # noqa: N818 - no error: an outcome that is counted
-    """jitlink does not link the object.
+    """jitlink does not link the objects.
 
     Attributes:
         reason: name of the relocation type that it does not link, or else of the error.
@@ -89,65 +105,92 @@ class _Recorded(Exception):  # noqa: N818 - no error: it ends a link before anyt
 
 
 class _Context(JITLinkContext):
-    """Gives externals addresses one after the other; half of the weak ones are undefined."""
+    """Gives externals addresses one after the other."""
 
-    def __init__(self, first: int) -> None:
-        self.first = first
+    def __init__(self, addressing: Addressing, far: frozenset[str]) -> None:
+        self.addressing = addressing
+        self.far = far
         self.addresses: dict[str, int] = {}
 
     async def lookup(self, names: Mapping[str, bool]) -> Mapping[str, int]:
-        place = self.first
-        for name, required in names.items():
-            defined = required or zlib.crc32(name.encode()) & 1
-            self.addresses[name] = place if defined else 0
-            place += EXTERNAL_SPACING
+        for number, (name, required) in enumerate(names.items()):
+            first = self.addressing.near
+            if name in self.far and self.addressing.far is not None:
+                first = self.addressing.far
+            address = first + number * EXTERNAL_SPACING
+            self.addresses[name] = 0 if self._is_absent(name, required) else address
         return self.addresses
+
+    def _is_absent(self, name: str, required: bool) -> bool:
+        if required or not self.addressing.null_weak:
+            return False
+        # ld.lld makes no stubs that could reach address zero from far away.
+        if self.addressing.far is not None and name not in self.far:
+            return False
+        # It defines the bounds of a table itself, and fails if it is to define but one.
+        return not name.startswith("__rela_iplt_") and bool(zlib.crc32(name.encode()) & 1)
 
 
 class _Recorder:
     """Passes that keep everything alive, and record what the link made of it."""
 
-    def __init__(self, sections: list[ElfSection], passes: PassConfiguration) -> None:
-        self.sections = sections
+    def __init__(self, elves: Sequence[ElfFile], passes: PassConfiguration) -> None:
+        self.elves = elves
         self.passes = passes
-        self.blocks: list[Block] = []
+        self.inputs: list[tuple[ElfFile, ElfSection, Block]] = []
         self.placement: Placement | None = None
         passes.pre_prune.insert(0, self.keep_all)
         passes.post_fixup.append(self.record)
 
     def keep_all(self, graph: LinkGraph) -> None:
-        """Mark all blocks live; the reader has just made one for each section, in order."""
-        self.blocks = list(graph.blocks)
-        for section, block in zip(self.sections, self.blocks, strict=False):
-            # Compressed sections have grown.
-            if not section.flags & 0x800:
-                assert (section.name, section.size) == (block.section.name, block.size)
-        graph.block_table.flags[:] |= np.uint8(BlockFlags.LIVE)
+        """Mark all blocks live, and note which section each is.
+
+        The reader has just made them: for each object one for each section, in order, and then
+        those of common symbols.
+        """
+        table = graph.block_table
+        rows: list[list[int]] = [[] for _ in self.elves]
+        for row, origin in enumerate(table.origin.tolist()):
+            rows[origin].append(row)
+        for elf, of_object in zip(self.elves, rows, strict=True):
+            sections = [each for each in elf.sections if each.is_linked]
+            for section, row in zip(sections, of_object, strict=False):
+                block = Block(graph, row)
+                assert block.section.name == section.name
+                assert block.size == section.size or section.is_compressed
+                if not table.flags[row] & BlockFlags.REMOVED:
+                    self.inputs.append((elf, section, block))
+        # Frames live with their functions, of which some are in COMDAT groups that are not kept.
+        others = [block.row for _, section, block in self.inputs if section.name != EH_FRAME]
+        table.flags[others] |= np.uint8(BlockFlags.LIVE)
 
     def record(self, graph: LinkGraph) -> None:
         """Record addresses and contents, and stop the link."""
-        placed = [
-            PlacedSection(section, block.address, _content(block))
-            for section, block in zip(self.sections, self.blocks, strict=False)
-        ]
-        frames = graph.find_section_by_name(EH_FRAME)
-        has_frames = frames is not None and not frames.empty
         memory = Memory.of(
             (block.address, bytes(block.content))
             for block in graph.blocks
             if block.section.mem_lifetime != MemLifetime.NO_ALLOC and not block.is_zero_fill
         )
         memory.got = self.passes.got_address(graph)
-        memory.indirect = _indirect_pointers(graph)
-        stubs = graph.find_section_by_name(STUBS_SECTION)
-        if stubs is not None and not stubs.empty:
-            memory.made.append(_span(list(stubs.blocks)))
+        memory.through = ARCHITECTURES[self.elves[0].machine].follow
+        memory.indirect = dict(_indirect_pointers(graph))
+        stubs = _span(graph, STUBS_SECTION)
+        memory.made = [stubs] if stubs else []
+        exported = [each for each in graph.defined_symbols if _is_global(each)]
+        names = {section.name for _, section, _ in self.inputs}
+        made = [s for s in exported if s.name == DSO_HANDLE and s.section.name not in names]
         self.placement = Placement(
-            placed,
-            {},
-            {s.name: s.address for s in graph.defined_symbols if _is_global(s)},
-            memory,
-            _span(list(frames.blocks)) if frames is not None and has_frames else None,
+            sections=[
+                PlacedSection(elf, section, block.address, _content(block))
+                for elf, section, block in self.inputs
+            ],
+            externals={},
+            far=frozenset(),
+            symbols={each.name: each.address for each in exported},
+            commons=commons.start if (commons := _span(graph, COMMONS)) else None,
+            made_dso_handle=made[0].address if made else None,
+            memory=memory,
+            frames=_span(graph, EH_FRAME),
         )
         raise _Recorded
 
@@ -156,52 +199,76 @@ def _content(block: Block) -> bytes | None:
     return None if block.is_zero_fill else bytes(block.content)
 
 
-def _span(blocks: list[Block]) -> range:
-    return range(
-        min(block.address for block in blocks),
-        max(block.address + block.size for block in blocks),
-    )
+def _span(graph: LinkGraph, name: str) -> range | None:
+    """The addresses of a graph section, or None if it is empty."""
+    section = graph.find_section_by_name(name)
+    if section is None or section.empty:
+        return None
+    return range(section.range().start, section.range().end)
 
 
 def _is_global(symbol: Symbol) -> bool:
     return symbol.has_name and symbol.scope != Scope.LOCAL
 
 
-def _indirect_pointers(graph: LinkGraph) -> dict[int, int]:
-    """Resolver by pointer, as the allocation action that would call resolvers is told them."""
-    pointers: dict[int, int] = {}
+def _indirect_pointers(graph: LinkGraph) -> Iterator[tuple[int, int]]:
+    """Pointers and resolvers, as the allocation action that would call these is told them."""
     for action in graph.alloc_actions:
         if action.finalize is not None and callable(action.finalize.arguments):
             for resolver, pointer in struct.iter_unpack("<QQ", action.finalize.arguments()):
-                pointers[pointer] = resolver
-    return pointers
+                yield pointer, resolver
 
 
 def place(
-    data: bytes, name: str, addresses: Addresses, memory: SlabMemoryManager
-) -> tuple[ElfFile, Placement]:
-    """Link an object up to the point where its memory would be finalized.
+    objects: Sequence[ObjectFile], addressing: Addressing, memory: SlabMemoryManager
+) -> Placement:
+    """Link objects up to the point where their memory would be finalized.
 
     Args:
-        data: the object.
-        name: display name.
-        addresses: where its sections and the symbols that it lacks are.
-        memory: memory at those addresses; it is given back.
+        objects: what is linked, as one graph.
+        addressing: where it goes.
+        memory: memory there; it is given back.
 
     Raises:
-        Refused: jitlink does not link it.
+        Refused: jitlink does not link them.
     """
-    elf = ElfFile(data)
-    context = _Context(addresses.externals)
+    elves = [ElfFile(each.data) for each in objects]
+    far = frozenset[str]()
+    if addressing.far is not None:
+        far = _reachable_from_anywhere(elves)
+    context = _Context(addressing, far)
+    recorder: _Recorder | None = None
     try:
-        graph = create_link_graph(data, name)
-        passes = default_passes(graph)
-        recorder = _Recorder([each for each in elf.sections if each.is_linked], passes)
-        run_in_process(link(graph, context, passes, memory))
+        builder = GraphBuilder()
+        builder.add([InputFile(each.name, memoryview(each.data)) for each in objects])
+        builder.resolver.finish()
+        graph = builder.resolver.graph
+        recorder = _Recorder(elves, builder.target.passes(graph))
+        run_in_process(link(graph, context, recorder.passes, memory))
     except JITLinkError as error:
         raise Refused(error) from error
     except _Recorded:
         pass
+    assert recorder is not None
     assert recorder.placement is not None
     recorder.placement.externals = context.addresses
-    return elf, recorder.placement
+    recorder.placement.far = far
+    return recorder.placement
+
+
+def _reachable_from_anywhere(elves: Sequence[ElfFile]) -> frozenset[str]:
+    """Symbols to which no reference is such that it needs them near."""
+    candidates: set[str] = set()
+    bound: set[str] = set()
+    for elf in elves:
+        reaches_any_address = ARCHITECTURES[elf.machine].reaches_any_address
+        undefined = {n: s for n, s in enumerate(elf.symbols) if s.shndx == 0 and s.name}
+        candidates |= {symbol.name for symbol in undefined.values()}
+        bound |= {symbol.name for symbol in undefined.values() if symbol.visibility}
+        for section in elf.sections:
+            for each in elf.relocations(section):
+                # No dynamic linker fills what is not loaded.
+                anywhere = section.is_allocated and reaches_any_address(each.type)
+                if each.symbol in undefined and not anywhere:
+                    bound.add(undefined[each.symbol].name)
+    return frozenset(candidates - bound)

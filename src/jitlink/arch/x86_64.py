@@ -19,10 +19,10 @@ from __future__ import annotations
 import numpy as np
 
 from jitlink.fixups import Check, Fixup, FixupTable, in_range, resolved
-from jitlink.graph import LinkGraph, SymbolKind
+from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
-from jitlink.passes.entries import GOT_SECTION, STUBS_SECTION, EntryKinds
+from jitlink.passes.entries import EntryKinds, Pointees
 
 
 class X86_64EdgeKind(EdgeKind):  # noqa: N801 - the architecture's name
@@ -205,7 +205,7 @@ def relax(graph: LinkGraph) -> None:
     call stub, jmp stub       call f, jmp f
     ========================= ============================ =========================
     """
-    pointees = _Pointees(graph)
+    pointees = Pointees(graph, ENTRIES)
     if pointees.any:
         _bypass_stubs(graph, pointees)
         for kind, prefix in (
@@ -216,40 +216,10 @@ def relax(graph: LinkGraph) -> None:
             _relax_loads(graph, pointees, kind, prefix)
 
 
-class _Pointees:
-    """What the GOT entries and stubs of a graph lead to: symbol rows by block row, or -1."""
-
-    def __init__(self, graph: LinkGraph) -> None:
-        edges, blocks, symbols = graph.edge_table, graph.block_table, graph.symbol_table
-        got = graph.find_section_by_name(GOT_SECTION)
-        stubs = graph.find_section_by_name(STUBS_SECTION)
-        self.any = got is not None
-        if got is None:
-            return
-        section = blocks.section[edges.block]
-        self.of_block = np.full(blocks.rows, -1, np.int64)
-        pointers = rows_where((section == got.ordinal) & (edges.kind == K.POINTER64))
-        pointers = pointers[edges.addend[pointers] == 0]
-        self.of_block[edges.block[pointers]] = edges.target[pointers]
-        if stubs is not None:
-            jumps = rows_where((section == stubs.ordinal) & (edges.kind == K.PCREL32))
-            entry = symbols.block[edges.target[jumps]]
-            self.of_block[edges.block[jumps]] = self.of_block[entry]
-        self.addresses = graph.symbol_addresses().view(np.int64)
-
-    def of(self, graph: LinkGraph, rows: Int64Array) -> Int64Array:
-        """Symbol rows (int64) that the entries which edges target lead to, or -1."""
-        symbols = graph.symbol_table
-        target = graph.edge_table.target[rows]
-        # An edge into the middle of an entry, or past it, is none of ours.
-        plain = (symbols.kind[target] == SymbolKind.DEFINED) & (symbols.value[target] == 0)
-        return np.where(plain, self.of_block[symbols.block[target]], -1)
-
-
-def _bypass_stubs(graph: LinkGraph, pointees: _Pointees) -> None:
+def _bypass_stubs(graph: LinkGraph, pointees: Pointees) -> None:
     edges = graph.edge_table
     rows = rows_where(edges.kind == K.BRANCH_PCREL32_TO_PTR_JUMP_STUB_BYPASSABLE)
-    pointee = pointees.of(graph, rows)
+    pointee = pointees.of(rows)
     rows, pointee = rows[pointee >= 0], pointee[pointee >= 0]
     place = graph.block_table.address[edges.block[rows]].view(np.int64) + edges.offset[rows]
     distance = pointees.addresses[pointee] + edges.addend[rows] - place - 4
@@ -258,12 +228,12 @@ def _bypass_stubs(graph: LinkGraph, pointees: _Pointees) -> None:
     edges.kind[rows[near]] = K.BRANCH_PCREL32
 
 
-def _relax_loads(graph: LinkGraph, pointees: _Pointees, kind: EdgeKind, prefix: int) -> None:
+def _relax_loads(graph: LinkGraph, pointees: Pointees, kind: EdgeKind, prefix: int) -> None:
     """Rewrite the instructions of all edges of a kind that allow it."""
     edges, blocks = graph.edge_table, graph.block_table
     rows = rows_where(edges.kind == kind)
     rows = rows[(edges.addend[rows] == 0) & (edges.offset[rows] >= 2 + prefix)]
-    pointee = pointees.of(graph, rows)
+    pointee = pointees.of(rows)
     rows, pointee = rows[pointee >= 0], pointee[pointee >= 0]
     rows_place = blocks.content[edges.block[rows]] + edges.offset[rows]
     for code, base, mask in graph.contents.partition(rows_place):
@@ -274,7 +244,7 @@ def _relax_loads(graph: LinkGraph, pointees: _Pointees, kind: EdgeKind, prefix: 
 
 def _relax_code(
     graph: LinkGraph,
-    pointees: _Pointees,
+    pointees: Pointees,
     code: UInt8Array,
     at: Int64Array,
     rows: Int64Array,
@@ -303,7 +273,8 @@ def _relax_code(
 def _is_group1(opcode: UInt8Array) -> BoolArray:
     """Whether opcodes are ``add``, ``or``, ``adc``, ``sbb``, ``and``, ``sub``, ``xor``, ``cmp``
     of a register with a memory operand."""
-    return (opcode & 0xC7) == 0x03
+    of_group: BoolArray = (opcode & 0xC7) == 0x03
+    return of_group
 
 
 def _relax_branches(

@@ -12,6 +12,7 @@ import importlib
 import struct
 import zlib
 from collections.abc import Callable
+from functools import cache
 from typing import BinaryIO, Literal
 
 from jitlink.errors import ObjectError, UnsupportedObjectError
@@ -85,6 +86,7 @@ def _unzstd(payload: memoryview, size: int, file: str, offset: int) -> bytes | N
         return None
 
 
+@cache
 def _zstd_decoder() -> tuple[Callable[[bytes, int], bytes], type[Exception]] | None:
     try:
         standard = importlib.import_module("compression.zstd")

@@ -16,7 +16,7 @@ from jitlink.errors import ObjectError
 MAGIC = b"\x7fELF"
 ELFCLASS32, ELFCLASS64 = 1, 2
 ELFDATA2LSB, ELFDATA2MSB = 1, 2
-ET_REL = 1
+ET_REL, ET_DYN = 1, 3
 EV_CURRENT = 1
 
 SHT_NULL, SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_RELA = 0, 1, 2, 3, 4
@@ -30,7 +30,8 @@ GRP_COMDAT = 1
 SHN_UNDEF, SHN_LORESERVE = 0, 0xFF00
 SHN_X86_64_LCOMMON, SHN_ABS, SHN_COMMON, SHN_XINDEX = 0xFF02, 0xFFF1, 0xFFF2, 0xFFFF
 STB_LOCAL, STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE = 0, 1, 2, 10
-STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE, STT_COMMON, STT_TLS, STT_GNU_IFUNC = (
+STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE, STT_COMMON, STT_TLS, STT_GNU_IFUNC = (
+    0,
     1,
     2,
     3,
@@ -113,6 +114,12 @@ class Identity:
 def is_elf(data: memoryview) -> bool:
     """Whether the bytes begin like an ELF file."""
     return bytes(data[:4]) == MAGIC
+
+
+def is_shared_object(data: memoryview) -> bool:
+    """Whether the bytes begin like an ELF file that a dynamic loader loads."""
+    byte_order: Literal["little", "big"] = "big" if bytes(data[5:6]) == b"\2" else "little"
+    return is_elf(data) and int.from_bytes(data[16:18], byte_order) == ET_DYN
 
 
 def identify(data: memoryview, file: str) -> Identity:

@@ -26,5 +26,5 @@ def gather(data: UInt8Array, dtype: np.dtype[Any], positions: Int64Array) -> Rec
     ):
         return np.frombuffer(data, dtype, count, first)
     # A record begins at every byte of this overlapping view, so one fancy index fetches all.
-    every = np.ndarray((len(data) - dtype.itemsize + 1,), dtype, memoryview(data), strides=(1,))
+    every = np.ndarray((len(data) - dtype.itemsize + 1,), dtype, data.data, strides=(1,))
     return every[positions]

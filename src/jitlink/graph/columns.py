@@ -70,8 +70,8 @@ class Columns:
         return first
 
     def _grow(self, rows: int) -> None:
-        # The first bulk load sizes the table exactly; hand-built graphs then double.
-        self._capacity = max(rows, 2 * self._capacity, 16)
+        # Bulk loads size the table exactly; single rows are amortised.
+        self._capacity = max(rows, self._capacity + (self._capacity >> 1), 16)
         for name, column in self._storage.items():
             larger = np.zeros(self._capacity, column.dtype)
             if self.rows:
@@ -81,12 +81,12 @@ class Columns:
 
     def _publish(self, rows: int) -> None:
         self.rows = rows
-        self.__dict__.update(
-            {name: column[:rows] for name, column in self._storage.items()}
-        )
+        self.__dict__.update({name: column[:rows] for name, column in self._storage.items()})
 
     def keep(self, mask: BoolArray) -> None:
         """Drop the rows where `mask` (bool, one per row) is false; row numbers change."""
+        if np.count_nonzero(mask) == self.rows:
+            return
         for name, column in self._storage.items():
             self._storage[name] = column[: self.rows][mask]
         self._capacity = int(np.count_nonzero(mask))
@@ -102,7 +102,7 @@ def ragged_arange(starts: Int64Array, counts: Int64Array) -> Int64Array:
     """Concatenate ``arange(start, start + count)`` of all pairs, without a Python loop."""
     if len(starts) == 1:
         return np.arange(starts[0], starts[0] + counts[0], dtype=np.int64)
-    ends = counts.cumsum()
+    ends: Int64Array = counts.cumsum()
     numbers: Int64Array = np.arange(ends[-1] if len(ends) else 0, dtype=np.int64)
     numbers += (starts - (ends - counts)).repeat(counts)
     return numbers

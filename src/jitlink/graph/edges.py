@@ -18,7 +18,6 @@ from jitlink.graph.columns import (
     INT64_MAX,
     BoolArray,
     Columns,
-    Int32Array,
     Int64Array,
     UInt16Array,
 )

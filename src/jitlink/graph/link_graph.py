@@ -19,7 +19,7 @@ import numpy as np
 from jitlink.errors import GraphError
 from jitlink.graph import blocks, split, symbols, text
 from jitlink.graph.actions import AllocActionPair, WrapperCall
-from jitlink.graph.columns import Int64Array, UInt64Array
+from jitlink.graph.columns import Int64Array, UInt8Array, UInt64Array
 from jitlink.graph.contents import ContentSpace
 from jitlink.graph.edges import (
     FIRST_RELOCATION,
@@ -64,6 +64,7 @@ class LinkGraph:
         address_limit: every block must lie below this address; an architecture lowers it
             for code that holds addresses in fewer bits than a pointer has.
         origins: display names of the objects that blocks came from; empty if built by hand.
+        origin_flags: what the header of each of them says for its architecture (ELF's e_flags).
         alloc_actions: what to call when the graph's memory is finalized and deallocated.
     """
 
@@ -85,6 +86,7 @@ class LinkGraph:
         self.features = tuple(features)
         self.address_limit = 1 << 64
         self.origins: list[str] = []
+        self.origin_flags: list[int] = []
         self.section_list = SectionList(self)
         self.block_table = BlockTable()
         self.symbol_table = SymbolTable()
@@ -129,6 +131,11 @@ class LinkGraph:
     def sections(self) -> Iterator[Section]:
         """All sections in order."""
         return iter(self.section_list)
+
+    def section_lifetimes(self) -> UInt8Array:
+        """Lifetimes (uint8, `MemLifetime`) of all sections, by ordinal."""
+        lifetimes = bytes([section.mem_lifetime for section in self.section_list])
+        return np.frombuffer(lifetimes, np.uint8)
 
     @property
     def sections_size(self) -> int:

@@ -14,10 +14,13 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from jitlink.errors import GraphError
 from jitlink.graph.columns import Int64Array
 
 NO_NAME = -1
 _FIRST_STRING = -2
+_COPIES_SIZE = 1024
+_COPIES_SHARE = 16
 
 
 class _Table:
@@ -52,8 +55,28 @@ class _Table:
         if self.data.endswith(encoded):
             yield len(self.data) - len(encoded)
 
+    def _check_copies(self, index: Int64Array, inner: Int64Array) -> None:
+        """Bound the memory for names that begin inside others, each of which is a copy.
+
+        Linkers and assemblers share tails of names. Many that share a very long one would take
+        memory in proportion to the square of the table's size.
+        """
+        if self._starts is None:
+            return
+        ends = np.append(self._starts[1:] - 1, len(self.data))
+        copied = index[inner > 0]
+        total = int((ends[copied] - self._starts[copied] - inner[inner > 0]).sum())
+        if total > _COPIES_SIZE * len(copied) + _COPIES_SHARE * len(self.data):
+            raise GraphError(
+                f"{len(copied)} names of {total} bytes overlap in a table of {len(self.data)} bytes"
+            )
+
     def get_many(self, positions: Int64Array) -> list[str]:
-        """The names at many positions; a name that begins inside another one is allowed."""
+        """The names at many positions; a name that begins inside another one is allowed.
+
+        Raises:
+            GraphError: names overlap to an extent that no tool writes.
+        """
         if self._pieces is None or self._starts is None:
             self._pieces = self.text.split("\0")
             zeros = np.flatnonzero(np.frombuffer(self.data, np.uint8) == 0)
@@ -61,6 +84,7 @@ class _Table:
         index = np.searchsorted(self._starts, positions, side="right") - 1
         inner = positions - self._starts[index]
         if inner.any():
+            self._check_copies(index, inner)
             names = [
                 self._pieces[piece][skip:]
                 for piece, skip in zip(index.tolist(), inner.tolist(), strict=True)

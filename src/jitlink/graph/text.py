@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jitlink.graph.columns import ADDRESS_MASK, Int64Array
+from jitlink.graph.columns import ADDRESS_MASK, BoolArray, Int64Array
 from jitlink.graph.contents import ZERO_FILL
+from jitlink.graph.edges import INVALID
 from jitlink.graph.elements import Section
 from jitlink.graph.tables import Linkage, Scope, SymbolFlags, SymbolKind
 
@@ -57,14 +58,23 @@ def _escaped(code: int) -> str:
     return f"\\u{byte:04x}" if byte <= 0xFFFF else f"\\U{byte:08x}"
 
 
-def dump(graph: LinkGraph) -> str:
-    """The whole graph as lines of text, each ended."""
-    return "".join(f"{line}\n" for line in _Dump(graph).lines())
+def dump(graph: LinkGraph, blocks: BoolArray | None = None, name: str | None = None) -> str:
+    """A graph as lines of text, each ended.
+
+    Args:
+        graph: the graph.
+        blocks: mask (bool, one per block row) of the blocks to show, with the sections that
+            have any and the absolute and external symbols that they refer to; None shows all.
+        name: what to call the graph, if not by its name.
+    """
+    title = graph.name if name is None else name
+    return "".join(f"{line}\n" for line in _Dump(graph, blocks).lines(title))
 
 
 class _Dump:
-    def __init__(self, graph: LinkGraph) -> None:
+    def __init__(self, graph: LinkGraph, blocks: BoolArray | None) -> None:
         self.graph = graph
+        self.blocks = blocks
         self.addresses: list[int] = graph.symbol_addresses().tolist()
         self.names = list(map(printable, graph.strings.get_many(graph.symbol_table.name)))
         self.symbols_of_block = self._symbols_of_block()
@@ -85,9 +95,9 @@ class _Dump:
             found.setdefault(int(table.block[row]), []).append(row)
         return found
 
-    def lines(self) -> Iterator[str]:
+    def lines(self, title: str) -> Iterator[str]:
         graph = self.graph
-        yield f'LinkGraph "{printable(graph.name)}" (triple = {graph.triple})'
+        yield f'LinkGraph "{printable(title)}" (triple = {graph.triple})'
         shared = Counter(section.name for section in graph.sections)
         for section in sorted(graph.sections, key=lambda each: each.name):
             yield from self._section(section, shared[section.name] > 1)
@@ -98,10 +108,14 @@ class _Dump:
         yield from self._addressables(SymbolKind.EXTERNAL)
 
     def _section(self, section: Section, name_is_shared: bool) -> Iterator[str]:
+        rows, table = section.block_rows(), self.graph.block_table
+        if self.blocks is not None:
+            rows = rows[self.blocks[rows]]
+            if not len(rows):
+                return
         attributes = f" ({section.mem_prot} {section.mem_lifetime})" if name_is_shared else ""
         yield f"section {printable(section.name)}{attributes}:"
         yield ""
-        rows, table = section.block_rows(), self.graph.block_table
         order = np.lexsort((rows, table.origin[rows], table.address[rows]))
         for row in rows[order].tolist():
             yield from self._block(row)
@@ -128,7 +142,7 @@ class _Dump:
     def _symbol(self, row: int, base: str) -> str:
         table = self.graph.symbol_table
         offset = int(table.value[row]) if table.kind[row] == SymbolKind.DEFINED else 0
-        flags = SymbolFlags(table.flags[row])
+        flags = SymbolFlags(int(table.flags[row]))
         if table.kind[row] != SymbolKind.EXTERNAL:
             flags &= ~SymbolFlags.WEAKLY_REFERENCED
         live = "live" if flags & SymbolFlags.LIVE else "dead"
@@ -160,6 +174,10 @@ class _Dump:
 
     def _addressables(self, kind: SymbolKind) -> Iterator[str]:
         rows: Int64Array = np.flatnonzero(self.graph.symbol_table.kind == kind)
+        if self.blocks is not None:
+            edges = self.graph.edge_table
+            shown = self.blocks[edges.block] & (edges.kind != INVALID)
+            rows = np.intersect1d(rows, edges.target[shown])
         ordered = sorted(rows.tolist(), key=lambda row: (self.addresses[row], self.names[row]))
         for row in ordered:
             yield f"  {self.addresses[row]:#x}: {self._symbol(row, 'addressable')}"

@@ -84,14 +84,15 @@ class AddressSpace(PageSource):
     def take(self, dylib: JITLinkDylib, requests: Sequence[Request], limit: int) -> list[Run]:
         """Serve requests for runs of pages, all of them from one window."""
         with self._lock:
-            window, runs = self._take(dylib, requests, limit)
-            self._homes.setdefault(dylib, window)
+            home = self._homes.get(dylib)
+            window, runs = self._take(home, requests, limit)
+            if home is None or home.dedicated:
+                self._homes[dylib] = window
         return runs
 
     def _take(
-        self, dylib: JITLinkDylib, requests: Sequence[Request], limit: int
+        self, home: Window | None, requests: Sequence[Request], limit: int
     ) -> tuple[Window, list[Run]]:
-        home = self._homes.get(dylib)
         for window in self._candidates(home, limit):
             runs = window.take(requests, limit)
             if runs is not None:
@@ -106,7 +107,7 @@ class AddressSpace(PageSource):
         return opened, runs
 
     def _candidates(self, home: Window | None, limit: int) -> Iterator[Window]:
-        if home is not None:
+        if home is not None and not home.dedicated:
             yield home
         for window in self._windows:
             if window is home or window.dedicated:
@@ -117,7 +118,7 @@ class AddressSpace(PageSource):
                 fits = window.reaches(home)
             else:
                 # A library that moves in will grow, and low addresses are scarce.
-                fits = window.start >= REACH and window.free_size > window.size // 2
+                fits = window.start >= REACH and window.used_size < window.size // 2
             if fits:
                 yield window
 

@@ -26,9 +26,14 @@ from jitlink.memory.manager import (
 from jitlink.memory.pages import PageSource, Request, Run
 from jitlink.sps import WrapperFunctionCall
 
-_WRITE_EXEC = MemProt.WRITE | MemProt.EXEC
+_WRITABLE_AND_EXECUTABLE = tuple(
+    read | MemProt.WRITE | MemProt.EXEC for read in (MemProt.NONE, MemProt.READ)
+)
+_FINALIZE = MemLifetime.FINALIZE
 # Zero-fill beyond this is left to page faults: much of a large table may never be touched.
 _POPULATED_ZERO_FILL = 64 << 10
+# So is much padding: an object may ask for any alignment.
+_POPULATED_PADDING = 16 << 20
 # What a FinalizedAlloc holds. Addresses would not do: finalize-lifetime memory is reused while
 # its allocation still stands.
 _numbers = itertools.count(1)
@@ -67,7 +72,7 @@ class InProcessMemoryManager(JITLinkMemoryManager):
         try:
             for segment, run in zip(layout.segments, runs, strict=True):
                 segment.address = run.address
-                pages.make_writable(run, _populate(segment))
+                pages.make_writable(run, _populate(graph, segment))
             _apply(layout, pages, runs)
         except BaseException:
             pages.give_back(runs)
@@ -97,7 +102,7 @@ class InProcessMemoryManager(JITLinkMemoryManager):
 
 
 def _request(graph: LinkGraph, segment: Segment, page_size: int) -> Request:
-    if segment.prot & _WRITE_EXEC == _WRITE_EXEC:
+    if segment.prot in _WRITABLE_AND_EXECUTABLE:
         names = sorted(
             section.name
             for section in graph.section_list
@@ -114,7 +119,12 @@ def _request(graph: LinkGraph, segment: Segment, page_size: int) -> Request:
     return Request(size, alignment, segment.prot, segment.lifetime)
 
 
-def _populate(segment: Segment) -> int:
+def _populate(graph: LinkGraph, segment: Segment) -> int:
+    """How many bytes at the start of a segment to give storage at once."""
+    if segment.content_size > _POPULATED_PADDING:
+        contents = int(graph.block_table.size[segment.content_rows].sum())
+        if segment.content_size - contents > _POPULATED_PADDING:
+            return 0
     if segment.zero_fill_size <= _POPULATED_ZERO_FILL:
         return segment.size
     return segment.content_size
@@ -168,7 +178,7 @@ class _InProcessAlloc(InFlightAlloc):
         standard: list[Run] = []
         temporary: list[Run] = []
         for segment, run in zip(self._layout.segments, self._runs, strict=True):
-            of_lifetime = temporary if segment.lifetime == MemLifetime.FINALIZE else standard
+            of_lifetime = temporary if segment.lifetime == _FINALIZE else standard
             of_lifetime.append(run)
         # What the system does not take back is lost, but the code is as good as ever.
         self._pages.give_back(temporary)

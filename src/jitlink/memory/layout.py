@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from jitlink.errors import AllocationError
 from jitlink.graph import LinkGraph, MemLifetime, MemProt
@@ -28,7 +29,12 @@ from jitlink.graph.columns import (
     rows_where,
 )
 from jitlink.graph.contents import ZERO_FILL
+from jitlink.graph.edges import FIRST_RELOCATION
 
+# To look up an enumeration's member takes longer than most of what is done with it here.
+_PROTS = tuple(map(MemProt, range(8)))
+_LIFETIMES = tuple(MemLifetime)
+_NO_ALLOC_GROUP = MemLifetime.NO_ALLOC << 3
 # Beyond any address space, and small enough that sums and differences of such do not wrap.
 _SIZE_LIMIT = 1 << 62
 # Below this many blocks a Python loop is faster than NumPy calls.
@@ -131,12 +137,11 @@ class BasicLayout:
         self.graph = graph
         table = graph.block_table
         rows = graph.block_rows()
-        lifetimes = bytes([section.mem_lifetime for section in graph.section_list])
         prots = bytes([section.mem_prot for section in graph.section_list])
-        groups = (np.frombuffer(lifetimes, np.uint8) << 3) | np.frombuffer(prots, np.uint8)
+        groups = (graph.section_lifetimes() << 3) | np.frombuffer(prots, np.uint8)
         group = groups[table.section[rows]]
-        if MemLifetime.NO_ALLOC in lifetimes:
-            allocated = group < MemLifetime.NO_ALLOC << 3
+        if np.count_nonzero(groups >= _NO_ALLOC_GROUP):
+            allocated = group < _NO_ALLOC_GROUP
             rows, group = rows[allocated], group[allocated]
         # One byte a block: lifetime, protection, zero-fill.
         key = (group << 1) | (table.content[rows] == ZERO_FILL)
@@ -144,39 +149,54 @@ class BasicLayout:
         self._rows, key = rows[order], key[order]
         self._sizes = table.size[self._rows]
         alignments = table.alignment[self._rows]
-        self._offsets = _place(
-            key >> 1, self._sizes, alignments, table.alignment_offset[self._rows]
-        )
+        self._offsets = place(key >> 1, self._sizes, alignments, table.alignment_offset[self._rows])
         self._content = rows_where((key & 1) == 0)
         self._previous: tuple[UInt64Array, Int64Array] | None = None
         self.segments = self._make_segments(key.tobytes(), alignments)
 
     def _make_segments(self, key: bytes, alignments: Int64Array) -> list[Segment]:
-        segments: list[Segment] = []
-        self._firsts: list[int] = []
-        first, count = 0, len(key)
-        while first < count:
+        firsts, first = [], 0
+        while first < len(key):
+            firsts.append(first)
+            first = bisect_left(key, (key[first] | 1) + 1, first)
+        self._firsts = firsts
+        if not firsts:
+            return []
+        segments = []
+        lasts = [*firsts[1:], len(key)]
+        strictest = np.maximum.reduceat(alignments, firsts).tolist()
+        for first, last, alignment in zip(firsts, lasts, strictest, strict=True):
             group = key[first] >> 1
-            middle = bisect_left(key, group << 1 | 1, first)
-            last = bisect_left(key, group + 1 << 1, middle)
-            content = self._end(middle - 1) if middle > first else 0
+            middle = bisect_left(key, group << 1 | 1, first, last)
+            content_size = self._end(middle - 1) if middle > first else 0
             segments.append(
                 Segment(
-                    MemProt(group & 7),
-                    MemLifetime(group >> 3),
-                    int(alignments[first:last].max()),
-                    content,
-                    self._end(last - 1) - content,
+                    _PROTS[group & 7],
+                    _LIFETIMES[group >> 3],
+                    alignment,
+                    content_size,
+                    self._end(last - 1) - content_size,
                     self._rows[first:middle],
                     self._rows[middle:last],
                 )
             )
-            self._firsts.append(first)
-            first = last
         return segments
 
     def _end(self, index: int) -> int:
         return int(self._offsets[index]) + int(self._sizes[index])
+
+    def block_offsets(self) -> tuple[Int64Array, Int64Array]:
+        """Where blocks are, without any address.
+
+        Returns:
+            By block row the number of the block's segment in `segments`, and the offset in it
+            (both int64, shape (rows,)); -1 for a block that is in no segment.
+        """
+        rows = self.graph.block_table.rows
+        segments, offsets = np.full(rows, -1, np.int64), np.full(rows, -1, np.int64)
+        segments[self._rows] = self._spread(list(range(len(self.segments))))
+        offsets[self._rows] = self._offsets
+        return segments, offsets
 
     def contiguous_page_based_layout_sizes(self, page_size: int) -> ContiguousPageBasedLayoutSizes:
         """How much memory the segments take, each rounded up to whole pages.
@@ -236,14 +256,17 @@ class BasicLayout:
         return words.repeat(counts).view(np.int64)
 
     def _check(self, segment: Segment) -> None:
-        where = f"in graph {self.graph.name}, segment {segment.prot} at {segment.address:#x}"
+        limit = self.graph.address_limit
         if segment.address & (segment.alignment - 1):
-            raise AllocationError(f"{where} is not aligned to {segment.alignment:#x}")
-        if segment.address + segment.size > self.graph.address_limit:
-            raise AllocationError(
-                f"{where} ends above the graph's address limit {self.graph.address_limit:#x}",
-                size=segment.size,
-            )
+            problem = f"is not aligned to {segment.alignment:#x}"
+        elif segment.address + segment.size > limit:
+            problem = f"ends above the graph's address limit {limit:#x}"
+        else:
+            return
+        raise AllocationError(
+            f"in graph {self.graph.name}, segment {segment.prot} at {segment.address:#x} {problem}",
+            size=segment.size,
+        )
 
     def _fill(self, memory: memoryview, blocks: Int64Array, target: Int64Array) -> None:
         """Move contents of blocks to their places in memory."""
@@ -277,12 +300,25 @@ def _order(graph: LinkGraph, rows: Int64Array, key: UInt8Array) -> Int64Array:
     return np.lexsort((address, origin, section, key))
 
 
-def _place(
-    group: UInt8Array, sizes: Int64Array, alignments: Int64Array, alignment_offsets: Int64Array
+def place(
+    group: npt.NDArray[np.integer[Any]],
+    sizes: Int64Array,
+    alignments: Int64Array,
+    alignment_offsets: Int64Array,
 ) -> Int64Array:
-    """Offsets (int64) of blocks within their segments; a segment is a run of one group."""
-    place = _place_few if len(sizes) < _FEW_BLOCKS else _place_many
-    return place(group, sizes, alignments, alignment_offsets)
+    """Place things one behind the other, each at the lowest offset that its alignment allows.
+
+    Args:
+        group: number of the group of each; the members of one stand together (integers).
+        sizes: in bytes (int64).
+        alignments: powers of two (int64).
+        alignment_offsets: what the offset is modulo the alignment (int64).
+
+    Returns:
+        Offsets (int64), which begin anew in each group.
+    """
+    put = _place_few if len(sizes) < _FEW_BLOCKS else _place_many
+    return put(group, sizes, alignments, alignment_offsets)
 
 
 def _check_total(total: float, sizes: Int64Array, alignments: Int64Array) -> None:
@@ -303,7 +339,10 @@ def _check_total(total: float, sizes: Int64Array, alignments: Int64Array) -> Non
 
 
 def _place_few(
-    group: UInt8Array, sizes: Int64Array, alignments: Int64Array, alignment_offsets: Int64Array
+    group: npt.NDArray[np.integer[Any]],
+    sizes: Int64Array,
+    alignments: Int64Array,
+    alignment_offsets: Int64Array,
 ) -> Int64Array:
     """What placing means, block by block."""
     offsets = []
@@ -320,7 +359,10 @@ def _place_few(
 
 
 def _place_many(
-    group: UInt8Array, sizes: Int64Array, alignments: Int64Array, alignment_offsets: Int64Array
+    group: npt.NDArray[np.integer[Any]],
+    sizes: Int64Array,
+    alignments: Int64Array,
+    alignment_offsets: Int64Array,
 ) -> Int64Array:
     """The same without a loop over blocks.
 
@@ -379,6 +421,28 @@ def copy_contents(
     for buffer, base, inside in groups:
         source = references[inside] - base
         _copy_runs(buffer.data, source, sizes[inside], memory, target[inside])
+
+
+def copy_unallocated_contents(graph: LinkGraph) -> None:
+    """Give blocks of NO_ALLOC sections that are to be fixed up contents of their own.
+
+    Those of all other sections get theirs when a layout is applied.
+    """
+    lifetimes = graph.section_lifetimes()
+    if MemLifetime.NO_ALLOC not in lifetimes:
+        return
+    table, edges = graph.block_table, graph.edge_table
+    edited = np.zeros(table.rows, np.bool_)
+    edited[edges.block[edges.kind >= FIRST_RELOCATION]] = True
+    edited &= (lifetimes[table.section] == MemLifetime.NO_ALLOC) & (table.content != ZERO_FILL)
+    rows = rows_where(edited)
+    if len(rows) == 0:
+        return
+    sizes = table.size[rows]
+    places = np.cumsum(sizes) - sizes
+    memory = memoryview(bytearray(int(sizes.sum())))
+    copy_contents(graph, table.content[rows], sizes, memory, places)
+    table.content[rows] = graph.contents.add(memory) + places
 
 
 def _copy_runs(

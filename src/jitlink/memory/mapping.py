@@ -132,7 +132,7 @@ def protect_written(address: int, size: int, prot: MemProt) -> None:
     """
     if prot != READ_WRITE:
         protect(address, size, prot)
-    if prot & MemProt.EXEC and not _COHERENT:
+    if not _COHERENT and prot & MemProt.EXEC:
         _clear_cache()(address, address + size)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from jitlink.errors import AllocationError
 from jitlink.graph import MemLifetime, MemProt
 from jitlink.memory import mapping
 from jitlink.memory.free_list import FreeList
@@ -22,8 +23,13 @@ _TRIES = 16
 
 
 _PARTS = 4
-_PART_OF_PROT = {MemProt.READ: 0, MemProt.READ | MemProt.EXEC: 1, MemProt.READ | MemProt.WRITE: 2}
 _LAST_PART = _PARTS - 1
+_STANDARD = MemLifetime.STANDARD
+# Indexed by protection.
+_PART_OF_PROT = [_LAST_PART] * 8
+_PART_OF_PROT[MemProt.READ] = 0
+_PART_OF_PROT[MemProt.READ | MemProt.EXEC] = 1
+_PART_OF_PROT[MemProt.READ | MemProt.WRITE] = 2
 
 
 class _Part:
@@ -42,16 +48,22 @@ class _Part:
             address = pages.take(size, alignment, limit)
             if address is not None:
                 return Run(address, size, pages is self.resident)
-        if self.resident.size + self.empty.size >= size and self.resident.size:
-            self._discard_resident()
-            return self.take(size, alignment, limit)
-        return None
+        if not self.resident.size or self.resident.size + self.empty.size < size:
+            return None
+        self._discard_resident()
+        address = self.empty.take(size, alignment, limit)
+        return None if address is None else Run(address, size, resident=False)
 
     def _discard_resident(self) -> None:
-        pages, self.resident = self.resident, FreeList()
-        for start, end in pages.runs():
-            mapping.discard(start, end - start)
-            self.empty.put(start, end)
+        kept = FreeList()
+        for start, end in self.resident.runs():
+            try:
+                mapping.discard(start, end - start)
+            except AllocationError:
+                kept.put(start, end)
+            else:
+                self.empty.put(start, end)
+        self.resident = kept
 
 
 class Window:
@@ -61,19 +73,25 @@ class Window:
         start: its first address.
         size: its size in bytes, a multiple of the page size.
         dedicated: it was made for one large allocation, and serves that only.
+
+    Attributes (besides the arguments):
+        end: the address after its last.
+        used_size: bytes that have been served and not been given back.
     """
 
     def __init__(self, start: int, size: int, *, dedicated: bool = False) -> None:
         self.start = start
         self.end = start + size
         self.dedicated = dedicated
-        share = size if dedicated else size // _PARTS
+        parts = 1 if dedicated else _PARTS
+        page = mapping.PAGE_SIZE
+        share = self._share = size // parts // page * page
         # The last page of a part is never served, so no run touches another part's.
         self._parts = [
-            _Part(first, first + share - mapping.PAGE_SIZE)
-            for first in range(start, self.end, share)
+            _Part(first, first + share - page)
+            for first in range(start, start + parts * share, share)
         ]
-        self._capacity = self.free_size
+        self.used_size = 0
 
     @property
     def size(self) -> int:
@@ -81,19 +99,9 @@ class Window:
         return self.end - self.start
 
     @property
-    def free_size(self) -> int:
-        """Bytes that can be served."""
-        return self.resident_size + sum(part.empty.size for part in self._parts)
-
-    @property
     def resident_size(self) -> int:
-        """Bytes of them that have storage."""
-        return sum(part.resident.size for part in self._parts)
-
-    @property
-    def used_size(self) -> int:
-        """Bytes that have been served and not given back."""
-        return self._capacity - self.free_size
+        """Bytes of free pages that have storage."""
+        return sum([part.resident.size for part in self._parts])
 
     def take(self, requests: Sequence[Request], limit: int) -> list[Run] | None:
         """Serve all requests at addresses below `limit`, or none."""
@@ -103,14 +111,13 @@ class Window:
             if run is None:
                 self.put(runs)
                 return None
+            self.used_size += run.size
             runs.append(run)
         return runs
 
     def _take(self, request: Request, limit: int) -> Run | None:
         size, alignment, prot, lifetime = request
-        own = _PART_OF_PROT.get(prot, _LAST_PART)
-        if lifetime != MemLifetime.STANDARD:
-            own = _LAST_PART
+        own = _PART_OF_PROT[prot] if lifetime == _STANDARD else _LAST_PART
         own = min(own, len(self._parts) - 1)
         run = self._parts[own].take(size, alignment, limit)
         if run is None:
@@ -122,9 +129,10 @@ class Window:
     def put(self, runs: Iterable[Run]) -> None:
         """Take back runs that nothing can access any more."""
         for address, size, resident in runs:
-            part = next(part for part in self._parts if part.start <= address < part.end)
+            part = self._parts[(address - self.start) // self._share]
             pages = part.resident if resident else part.empty
             pages.put(address, address + size)
+            self.used_size -= size
 
     def reaches(self, other: Window) -> bool:
         """Whether everything in either reaches everything in the other."""
@@ -155,7 +163,7 @@ def reserve_near(start: int, end: int, size: int) -> int | None:
     Returns:
         The address, or None if there is no gap of that size.
     """
-    gaps = sorted(_gaps(end - REACH, start + REACH), key=_length, reverse=True)
+    gaps = sorted(_gaps(max(end - REACH, _LOWEST), start + REACH), key=_length, reverse=True)
     for gap in gaps:
         address = _reserve_in(gap, size, from_top=gap[0] >= end)
         if address is not None:

@@ -7,7 +7,7 @@ function gets a keep-alive edge to the FDE. So a live function keeps its frame, 
 personality and language-specific data, and the frame of a dead function vanishes.
 
 Quirks: the CIE pointer counts backwards from its own position; a record whose length field is
-all ones has a 64-bit length; a record of length zero ends the section; the record does not say
+all ones has a 64-bit length, but a CIE pointer of 32 bits all the same; a record of length zero ends the section; the record does not say
 how wide its pointers are, only its CIE's augmentation string does. GNU as writes CIEs of
 version 3 for RISC-V, which LLVM refuses.
 
@@ -34,21 +34,21 @@ DW_EH_PE_OMIT = 0xFF
 _EXTENDED = 0xFFFFFFFF
 _ENCODED_SIZES = {0x00: 0, 0x02: 2, 0x03: 4, 0x04: 8, 0x0A: 2, 0x0B: 4, 0x0C: 8}
 _CIE_VERSIONS = (1, 3, 4)
+_DEFINED = int(SymbolKind.DEFINED)
 
 
 def eh_frame_pass(
-    *, neg_delta32: EdgeKind, neg_delta64: EdgeKind, section_name: str = SECTION
+    *, neg_delta32: EdgeKind, section_name: str = SECTION
 ) -> Callable[[LinkGraph], None]:
     """A pre-prune pass that takes apart all sections of that name.
 
     Args:
         neg_delta32: edge kind for a 32-bit distance back to the target.
-        neg_delta64: the same with 64 bits.
         section_name: name of the sections.
     """
 
     def split_eh_frames(graph: LinkGraph) -> None:
-        _Splitter(graph, neg_delta32, neg_delta64, section_name).run()
+        _Splitter(graph, neg_delta32, section_name).run()
 
     return split_eh_frames
 
@@ -61,12 +61,9 @@ class _Encoding:
 
 
 class _Splitter:
-    def __init__(
-        self, graph: LinkGraph, neg_delta32: EdgeKind, neg_delta64: EdgeKind, section_name: str
-    ) -> None:
+    def __init__(self, graph: LinkGraph, neg_delta32: EdgeKind, section_name: str) -> None:
         self.graph = graph
         self.neg_delta32 = neg_delta32
-        self.neg_delta64 = neg_delta64
         self.section_name = section_name
         self.word = np.dtype("<u4" if graph.endianness == "little" else ">u4")
         self.encodings: dict[bytes, _Encoding] = {}
@@ -185,8 +182,7 @@ class _Splitter:
         for piece in is_cie.tolist():
             pointer_sizes[piece] = self._encoding(int(pieces[piece])).pointer_size
         cie = self._cie_of(is_fde, owners, starts, id_offset, identifier, pointer_sizes)
-        self._add_cie_edges(pieces[is_fde], id_offset[is_fde], extended[is_fde], symbols[cie])
-        self._tie_functions(pieces[is_fde], id_offset[is_fde], symbols[is_fde])
+        self._add_edges(is_fde, pieces, id_offset, symbols, symbols[cie])
 
     def _words(self, places: Int64Array) -> Int64Array:
         result = np.zeros(len(places), np.int64)
@@ -225,32 +221,41 @@ class _Splitter:
             raise self._fail(int(owners[piece]), int(starts[piece]), "FDE names no CIE")
         return index
 
-    def _add_cie_edges(
-        self, fdes: Int64Array, id_offset: Int64Array, extended: Int64Array, target: Int64Array
+    def _add_edges(
+        self,
+        is_fde: Int64Array,
+        pieces: Int64Array,
+        id_offset: Int64Array,
+        symbols: Int64Array,
+        cie_symbols: Int64Array,
     ) -> None:
-        kind = np.where(extended, int(self.neg_delta64), int(self.neg_delta32))
+        """Connect each FDE with its CIE, and the function's block with its FDE."""
+        fdes, offset = pieces[is_fde], id_offset[is_fde]
+        functions, frames = self._functions(fdes, offset, symbols[is_fde])
+        at_start = np.zeros(len(functions), np.int64)
         self.graph.edge_table.extend(
-            len(fdes), block=fdes, offset=id_offset, kind=kind, target=target
+            len(fdes) + len(functions),
+            block=np.concatenate((fdes, functions)),
+            offset=np.concatenate((offset, at_start)),
+            kind=np.repeat((int(self.neg_delta32), KEEP_ALIVE), (len(fdes), len(functions))),
+            target=np.concatenate((cie_symbols, frames)),
         )
 
-    def _tie_functions(self, fdes: Int64Array, id_offset: Int64Array, symbols: Int64Array) -> None:
-        """Keep the FDE of each function alive as long as the function's block is."""
-        graph = self.graph
-        edges, table = graph.edge_table, graph.symbol_table
-        place = np.full(graph.block_table.rows, -1, np.int64)
+    def _functions(
+        self, fdes: Int64Array, id_offset: Int64Array, symbols: Int64Array
+    ) -> tuple[Int64Array, Int64Array]:
+        """Block rows of functions, and for each the symbol row of its FDE."""
+        edges, table = self.graph.edge_table, self.graph.symbol_table
+        place = np.full(self.graph.block_table.rows, -1, np.int64)
         place[fdes] = id_offset + 4
-        fde_symbol = np.full(graph.block_table.rows, -1, np.int64)
-        fde_symbol[fdes] = symbols
+        frame = np.full(self.graph.block_table.rows, -1, np.int64)
+        frame[fdes] = symbols
         rows = rows_where(edges.offset == place[edges.block])
         target = edges.target[rows]
-        defined = table.kind[target] == SymbolKind.DEFINED
+        # The function of a discarded COMDAT group is not there any more.
+        defined = table.kind[target] == _DEFINED
         rows, target = rows[defined], target[defined]
-        edges.extend(
-            len(rows),
-            block=table.block[target],
-            kind=KEEP_ALIVE,
-            target=fde_symbol[edges.block[rows]],
-        )
+        return table.block[target], frame[edges.block[rows]]
 
     # CIEs
 

@@ -11,12 +11,13 @@ Specification: "STT_GNU_IFUNC" in the System V psABI's GNU extensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from jitlink.graph import (
     AllocActionPair,
+    Block,
     LinkGraph,
     MemLifetime,
     MemProt,
@@ -32,7 +33,9 @@ POINTERS_SECTION = "$__IRELATIVE"
 RESOLVER_SECTION = "$__IRELATIVE_RESOLVER"
 
 
-def indirect_pass(kinds: EntryKinds, resolver: bytes) -> Callable[[LinkGraph], None]:
+def indirect_pass(
+    kinds: EntryKinds, resolver: bytes, imports: Mapping[str, int] | None = None
+) -> Callable[[LinkGraph], None]:
     """A post-prune pass that gives each indirect function its stub.
 
     Args:
@@ -40,6 +43,8 @@ def indirect_pass(kinds: EntryKinds, resolver: bytes) -> Callable[[LinkGraph], N
         resolver: machine code of a wrapper function whose arguments are pairs of pointers,
             a function to call and where to store what it returns; it must be position
             independent and return SPS success.
+        imports: what it uses if it is there, by name, with the offset in `resolver` of the
+            pointer to it, which is null otherwise.
     """
 
     def resolve_indirect_functions(graph: LinkGraph) -> None:
@@ -48,7 +53,9 @@ def indirect_pass(kinds: EntryKinds, resolver: bytes) -> Callable[[LinkGraph], N
         rows = rows_where(indirect & (table.kind == SymbolKind.DEFINED))
         if len(rows):
             pairs = [_add_stub(graph, kinds, Symbol(graph, row)) for row in rows.tolist()]
-            _add_action(graph, resolver, pairs)
+            block = _add_action(graph, resolver, pairs)
+            for name, offset in (imports or {}).items():
+                block.add_edge(kinds.pointer, offset, _find(graph, name))
 
     return resolve_indirect_functions
 
@@ -68,9 +75,18 @@ def _add_stub(graph: LinkGraph, kinds: EntryKinds, symbol: Symbol) -> tuple[Symb
     return resolver, pointer
 
 
-def _add_action(
-    graph: LinkGraph, resolver: bytes, pairs: list[tuple[Symbol, Symbol]]
-) -> None:
+def _find(graph: LinkGraph, name: str) -> Symbol:
+    """The symbol of that name; one that need not be found if the graph has none."""
+    return (
+        graph.find_defined_symbol_by_name(name)
+        or graph.find_absolute_symbol_by_name(name)
+        or graph.find_external_symbol_by_name(name)
+        or graph.add_external_symbol(name, weakly_referenced=True)
+    )
+
+
+def _add_action(graph: LinkGraph, resolver: bytes, pairs: list[tuple[Symbol, Symbol]]) -> Block:
+    """Add the code that calls the resolvers, and let it be called; returns its block."""
     section = graph.obtain_section(
         RESOLVER_SECTION, MemProt.READ | MemProt.EXEC, MemLifetime.FINALIZE
     )
@@ -83,3 +99,4 @@ def _add_action(
         return np.array(addresses, f"{order}u{graph.pointer_size}").tobytes()
 
     graph.alloc_actions.append(AllocActionPair(WrapperCall(function, arguments)))
+    return block

@@ -9,10 +9,19 @@ neighbours; both are linear in blocks and edges.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from jitlink.graph import BlockFlags, LinkGraph, Scope, SymbolFlags, SymbolKind
+from jitlink.errors import ObjectError
+from jitlink.graph import (
+    BlockFlags,
+    LinkGraph,
+    MemLifetime,
+    Scope,
+    Symbol,
+    SymbolFlags,
+    SymbolKind,
+)
 from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_where
+from jitlink.graph.edges import FIRST_RELOCATION
 from jitlink.graph.strings import NO_NAME
 
 # Plain numbers: NumPy takes them faster than members of an enumeration.
@@ -20,7 +29,7 @@ _SYMBOL_LIVE, _BLOCK_LIVE, _REMOVED_BLOCK = (
     int(SymbolFlags.LIVE), int(BlockFlags.LIVE), int(BlockFlags.REMOVED))  # fmt: skip
 _DEFINED, _EXTERNAL, _REMOVED = (
     int(SymbolKind.DEFINED), int(SymbolKind.EXTERNAL), int(SymbolKind.REMOVED))  # fmt: skip
-_LOCAL = int(Scope.LOCAL)
+_LOCAL, _NO_ALLOC = int(Scope.LOCAL), int(MemLifetime.NO_ALLOC)
 _NARROW = 48
 """Waves of fewer blocks, or edges, than this are cheaper one block at a time."""
 
@@ -41,12 +50,17 @@ def prune(graph: LinkGraph) -> None:
 
     Blocks that carry the LIVE flag are roots like live symbols. Rows of blocks and symbols
     stay where they are; edges are compacted, so `Edge` views made before are void.
+
+    Raises:
+        ObjectError: what is loaded refers to a place that is not: in a NO_ALLOC section, or in
+            a block that was discarded with its COMDAT group.
     """
     blocks, symbols, edges = graph.block_table, graph.symbol_table, graph.edge_table
     live = _live_blocks(graph)
     edges.keep(live[edges.block] & (edges.kind != 0))
     referenced = np.zeros(symbols.rows, np.bool_)
     referenced[edges.target] = True
+    _check_references(graph, referenced)
     flags = symbols.flags & _SYMBOL_LIVE != 0
     referenced |= flags & (symbols.kind != _EXTERNAL)
     symbols.kind[~referenced] = _REMOVED
@@ -54,11 +68,34 @@ def prune(graph: LinkGraph) -> None:
     blocks.flags[~live] |= _REMOVED_BLOCK
 
 
+def _check_references(graph: LinkGraph, referenced: BoolArray) -> None:
+    """Refuse edges of loaded blocks to symbols that have no place in memory."""
+    blocks, symbols, edges = graph.block_table, graph.symbol_table, graph.edge_table
+    absent = symbols.kind == _REMOVED
+    unloaded = graph.section_lifetimes() == _NO_ALLOC
+    if unloaded.any():
+        absent |= (symbols.kind == _DEFINED) & unloaded[blocks.section[symbols.block]]
+    absent &= referenced
+    if not absent.any():
+        return
+    rows = rows_where(absent[edges.target] & (edges.kind >= FIRST_RELOCATION))
+    rows = rows[~unloaded[blocks.section[edges.block[rows]]]]
+    if len(rows):
+        block, target = int(edges.block[rows[0]]), Symbol(graph, int(edges.target[rows[0]]))
+        where = f"section {graph.section_list[blocks.section[block]].name}"
+        removed = symbols.kind[target.row] == _REMOVED
+        why = "that was discarded" if removed else "that is not loaded"
+        raise ObjectError(
+            f"{where}+{int(edges.offset[rows[0]]):#x}: refers to {target.label}, in a section {why}",
+            file=graph.origins[blocks.origin[block]] if graph.origins else graph.name,
+        )
+
+
 def _live_blocks(graph: LinkGraph) -> BoolArray:
     """Mask (bool, one per block row) of the blocks that live symbols reach."""
     blocks, symbols, edges = graph.block_table, graph.symbol_table, graph.edge_table
-    present = (blocks.flags & _REMOVED_BLOCK) == 0
-    live = present & ((blocks.flags & _BLOCK_LIVE) != 0)
+    present: BoolArray = (blocks.flags & _REMOVED_BLOCK) == 0
+    live: BoolArray = present & ((blocks.flags & _BLOCK_LIVE) != 0)
     defined = symbols.kind == _DEFINED
     live[symbols.block[defined & ((symbols.flags & _SYMBOL_LIVE) != 0)]] = True
     order, sorted_blocks = edges.by_block()
@@ -66,8 +103,20 @@ def _live_blocks(graph: LinkGraph) -> BoolArray:
     neighbours = target_block[edges.target[order]]
     neighbours[edges.kind[order] == 0] = -1
     starts = sorted_blocks.searchsorted(np.arange(blocks.rows + 1))
+    spread(neighbours, starts, live)
+    live &= present
+    return live
+
+
+def spread(neighbours: Int64Array, starts: Int64Array, live: BoolArray) -> None:
+    """Let liveness spread along edges until nothing new is reached.
+
+    Args:
+        neighbours: where the edges of all nodes lead to, grouped by node; -1 for nowhere.
+        starts: where the group of each node begins, and the end of the last (int64).
+        live: mask (bool, one per node) of what is live; completed in place.
+    """
     _Wave(neighbours, starts, live).run()
-    return live & present
 
 
 class _Wave:
@@ -86,6 +135,7 @@ class _Wave:
         self.starts = starts
         self.live = live
         self._seen: set[int] | None = None
+        self._number = np.empty(len(live), np.int64)
 
     def run(self) -> None:
         """Spread until nothing new is reached."""
@@ -99,9 +149,14 @@ class _Wave:
         """One step of a wide front; returns the blocks that it reached first."""
         first = self.starts[front]
         reached = self.neighbours[ragged_arange(first, self.starts[front + 1] - first)]
-        before = self.live.copy()
-        self.live[reached[reached >= 0]] = True
-        fresh = rows_where(self.live & ~before)
+        reached = reached[reached >= 0]
+        reached = reached[~self.live[reached]]
+        # Of several edges to a block one counts, whichever was written last. No step of a wave
+        # looks at all blocks: there may be as many waves as blocks.
+        numbers = np.arange(len(reached))
+        self._number[reached] = numbers
+        fresh = reached[self._number[reached] == numbers]
+        self.live[fresh] = True
         if self._seen is not None:
             self._seen.update(fresh.tolist())
         return fresh

@@ -71,6 +71,8 @@ def define_dso_handle(graph: LinkGraph, symbol: Symbol, name: str) -> None:
     """Give the graph an address of its own, by which run-time registrations are told apart."""
     section = graph.obtain_section("$__DSO_HANDLE", MemProt.READ)
     block = graph.create_content_block(section, bytes(graph.pointer_size), 0, graph.pointer_size)
+    # It is part of no object.
+    graph.block_table.origin[block.row] = _FIRST
     graph.make_defined(symbol, block, 0, graph.pointer_size, scope=Scope.HIDDEN)
 
 

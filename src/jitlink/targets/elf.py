@@ -15,9 +15,10 @@ import numpy as np
 from jitlink.errors import InputError, ObjectError, UnsupportedRelocationError
 from jitlink.fixups import FixupTable
 from jitlink.formats.elf import Batch, RawRelocations, ReadObjects, read_objects
-from jitlink.formats.elf_layout import Identity
+from jitlink.formats.elf_layout import ELFCLASS64, Identity
 from jitlink.graph import LinkGraph, MemLifetime, Scope, SymbolKind
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
+from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import EdgeKind
 from jitlink.link import PassConfiguration
 
@@ -80,15 +81,25 @@ class ELFTarget:
         object.__setattr__(self, "_biases", biases)
         object.__setattr__(self, "_ignored", ignored)
 
+    @property
+    def pointer_size(self) -> int:
+        """Size of a pointer in bytes."""
+        return 8 if self.identity.elf_class == ELFCLASS64 else 4
+
     def new_graph(self, name: str) -> LinkGraph:
         """An empty graph for objects of this target."""
         return LinkGraph(
             name,
             self.triple,
-            pointer_size=8 if self.identity.elf_class == 2 else 4,
+            pointer_size=self.pointer_size,
             endianness=self.identity.byte_order,
             edge_kinds=self.edge_kinds,
         )
+
+    def links(self, graph: LinkGraph) -> bool:
+        """Whether a graph is one of this target's."""
+        mine = (self.edge_kinds, self.pointer_size, self.identity.byte_order)
+        return (graph.edge_kinds, graph.pointer_size, graph.endianness) == mine
 
     def add_objects(self, graph: LinkGraph, batch: Batch) -> ReadObjects:
         """Read all objects of a batch into a graph, with their relocations as edges.
@@ -97,21 +108,24 @@ class ELFTarget:
             InputError: an object is malformed, of another target, or has a relocation that
                 is not linked; the graph is then of no further use.
         """
-        read = read_objects(graph, batch, self.identity)
-        _EdgeBuilder(self, graph, read).run()
+        read, raw = read_objects(graph, batch, self.identity)
+        _EdgeBuilder(self, graph, read, raw).run()
         return read
 
 
 class _EdgeBuilder:
     """Turns the raw relocations of one batch into edges."""
 
-    def __init__(self, target: ELFTarget, graph: LinkGraph, read: ReadObjects) -> None:
+    def __init__(
+        self, target: ELFTarget, graph: LinkGraph, read: ReadObjects, raw: RawRelocations
+    ) -> None:
         self.target = target
         self.graph = graph
         self.read = read
+        self.raw = raw
 
     def run(self) -> None:
-        raw, target = self.read.relocations, self.target
+        raw, target = self.raw, self.target
         if len(raw.type) == 0:
             return
         index = np.minimum(raw.type, len(target._kinds) - 1)
@@ -131,7 +145,7 @@ class _EdgeBuilder:
         if raw.implicit.any():
             addend = addend.copy()
             chosen = rows_where(raw.implicit)
-            addend[chosen] = target.fixups.read_addends(
+            addend[chosen] += target.fixups.read_addends(
                 self.graph, kind[chosen], raw.block[chosen], raw.offset[chosen]
             )
         self._place_null_symbols(raw.symbol)
@@ -145,8 +159,8 @@ class _EdgeBuilder:
         )
 
     def _allocated(self, blocks: Int64Array) -> BoolArray:
-        lifetimes = [s.mem_lifetime != MemLifetime.NO_ALLOC for s in self.graph.sections]
-        allocated: BoolArray = np.array(lifetimes)[self.graph.block_table.section[blocks]]
+        loaded = self.graph.section_lifetimes() != int(MemLifetime.NO_ALLOC)
+        allocated: BoolArray = loaded[self.graph.block_table.section][blocks]
         return allocated
 
     def _check_places(self, raw: RawRelocations, kind: Int64Array) -> None:
@@ -157,6 +171,11 @@ class _EdgeBuilder:
             row = int(rows_where(bad)[0])
             name = self._name(int(raw.type[row]))
             self._fail(raw, row, f"relocation {name} lies outside its section")
+        bad = self.graph.block_table.content[raw.block] == ZERO_FILL
+        if bad.any():
+            row = int(rows_where(bad)[0])
+            name = self._name(int(raw.type[row]))
+            self._fail(raw, row, f"relocation {name} lies in a section without content")
         placeless = self.graph.symbol_table.kind == SymbolKind.REMOVED
         placeless[self.read.null_symbols] = False
         bad = placeless[raw.symbol]
@@ -181,10 +200,10 @@ class _EdgeBuilder:
         return row.name if row else f"type {number}"
 
     def _file(self, block: int) -> str:
-        return self.graph.origins[self.graph.block_table.origin[block]]
+        return self.graph.origins[int(self.graph.block_table.origin[block])]
 
     def _section(self, block: int) -> str:
-        return self.graph.section_list[self.graph.block_table.section[block]].name
+        return self.graph.section_list[int(self.graph.block_table.section[block])].name
 
     def _fail(self, raw: RawRelocations, row: int, message: str) -> NoReturn:
         block = int(raw.block[row])
@@ -192,7 +211,7 @@ class _EdgeBuilder:
         raise ObjectError(f"{where}: {message}", file=self._file(block))
 
     def _refuse(self, row: int) -> NoReturn:
-        raw = self.read.relocations
+        raw = self.raw
         block, number = int(raw.block[row]), int(raw.type[row])
         known = self.target._by_number.get(number)
         error: InputError = UnsupportedRelocationError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from jitlink.arch.x86_64 import CALL_RESOLVERS, ENTRIES, FIXUPS, IS_ABSOLUTE, relax
 from jitlink.arch.x86_64 import X86_64EdgeKind as K
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
-from jitlink.graph import LinkGraph, SymbolKind
+from jitlink.graph import LinkGraph, MemLifetime, SymbolKind
 from jitlink.link import PassConfiguration
 from jitlink.passes.eh_frame import eh_frame_pass
 from jitlink.passes.entries import build_entries, got_address
@@ -104,6 +104,11 @@ def _limit_addresses(graph: LinkGraph) -> None:
     """Ask for memory that 32-bit absolute addresses reach, if the code holds any."""
     edges, symbols = graph.edge_table, graph.symbol_table
     rows = rows_where(IS_ABSOLUTE[edges.kind])
+    if len(rows) == 0:
+        return
+    # Debug information, which is not loaded, refers to other such in 32 bits.
+    section = graph.block_table.section[edges.block[rows]]
+    rows = rows[graph.section_lifetimes()[section] != MemLifetime.NO_ALLOC]
     if (symbols.kind[edges.target[rows]] == SymbolKind.DEFINED).any():
         graph.address_limit = min(graph.address_limit, SMALL_CODE_LIMIT)
 
@@ -112,7 +117,7 @@ def _build_entries(graph: LinkGraph) -> None:
     build_entries(graph, ENTRIES)
 
 
-_split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32, neg_delta64=K.NEG_DELTA64)
+_split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
 _resolve_indirect_functions = indirect_pass(ENTRIES, CALL_RESOLVERS)
 
 

@@ -1,7 +1,7 @@
 """Which target links an object: the registry, and graphs made from single objects.
 
-A new architecture is one line in `_ELF_TARGETS`. Targets are imported when an object of theirs
-turns up.
+A new architecture is one line in `_ELF_TARGETS`: a module, and the name in it if that is not
+TARGET. Targets are imported when an object of theirs turns up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from jitlink.errors import UnknownFormatError, UnsupportedObjectError
 from jitlink.formats.elf import Batch
-from jitlink.formats.elf_layout import ELFCLASS64, identify, is_elf
+from jitlink.formats.elf_layout import ELFCLASS32, ELFCLASS64, identify, is_elf
 from jitlink.graph import LinkGraph
 from jitlink.link import PassConfiguration
 from jitlink.resolve import SymbolResolver
@@ -20,6 +20,10 @@ from jitlink.targets.elf import ELFTarget
 
 _ELF_TARGETS = {
     (62, ELFCLASS64, "little"): "jitlink.targets.elf_x86_64",
+    (183, ELFCLASS64, "little"): "jitlink.targets.elf_aarch64",
+    (183, ELFCLASS64, "big"): "jitlink.targets.elf_aarch64:BIG_ENDIAN_TARGET",
+    (243, ELFCLASS64, "little"): "jitlink.targets.elf_riscv:TARGET64",
+    (243, ELFCLASS32, "little"): "jitlink.targets.elf_riscv:TARGET32",
 }
 
 Buffer = bytes | bytearray | memoryview
@@ -57,9 +61,14 @@ def target_of_graph(graph: LinkGraph) -> ELFTarget:
     """
     for module in _ELF_TARGETS.values():
         target = _load(module)
-        if target.edge_kinds is graph.edge_kinds:
+        if target.links(graph):
             return target
     raise UnsupportedObjectError(f"no target for triple {graph.triple}", file=graph.name)
+
+
+def all_targets() -> list[ELFTarget]:
+    """Every target that the registry knows."""
+    return [_load(module) for module in dict.fromkeys(_ELF_TARGETS.values())]
 
 
 def default_passes(graph: LinkGraph) -> PassConfiguration:
@@ -87,6 +96,7 @@ def create_link_graph(data: Buffer, name: str = "<memory>") -> LinkGraph:
     return graph
 
 
-def _load(module: str) -> ELFTarget:
-    target: ELFTarget = importlib.import_module(module).TARGET
+def _load(path: str) -> ELFTarget:
+    module, _, name = path.partition(":")
+    target: ELFTarget = getattr(importlib.import_module(module), name or "TARGET")
     return target

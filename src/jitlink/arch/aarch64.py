@@ -1,0 +1,538 @@
+"""AArch64: edge kinds, their fixups, GOT entries, stubs and relaxations.
+
+Instructions are 32-bit words, little-endian whatever the byte order of data is. Code reaches
+data by pages: ``adrp`` gives the address of a 4 KiB page within 4 GiB, and the low 12 bits go
+into the instruction that follows, divided by the size of what it loads or stores. Calls and
+jumps reach 128 MiB, conditional branches 1 MiB, test-and-branch instructions 32 KiB; beyond
+that they go through a stub. Large code builds addresses 16 bits at a time; in the signed
+groups of relocations the linker chooses between ``movz`` and, for negative values, ``movn``.
+
+A pointer jump stub is ``adrp x16, pointer; ldr x16, [x16, pointer]; br x16``; procedures may
+change x16 and x17 between a call and the entry of what is called. In code that is compiled for
+branch target identification it begins with a landing pad, since its address may be taken.
+
+Edge kinds keep LLVM's names (JITLink/aarch64.h). Specification: ELF for the Arm 64-bit
+Architecture (AAELF64), section 5.7; Arm Architecture Reference Manual, C6 (encodings).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from jitlink.fixups import BitSlice, Check, Fixup, FixupTable, Flip, resolved
+from jitlink.graph import LinkGraph
+from jitlink.graph.columns import BoolArray, Int64Array, rows_where
+from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
+from jitlink.passes.entries import EntryKinds, Pointees, bypass_stubs
+
+UInt32Array = npt.NDArray[np.uint32]
+
+
+class AArch64EdgeKind(EdgeKind):
+    """What an edge of AArch64 code does; see `ROWS` for the values."""
+
+    INVALID = INVALID, "INVALID RELOCATION"
+    KEEP_ALIVE = KEEP_ALIVE, "Keep-Alive"
+    POINTER64 = 2, "Pointer64"
+    POINTER32 = 4, "Pointer32"
+    DELTA64 = 5, "Delta64"
+    DELTA32 = 6, "Delta32"
+    NEG_DELTA64 = 7, "NegDelta64"
+    NEG_DELTA32 = 8, "NegDelta32"
+    BRANCH26_PCREL = 9, "Branch26PCRel"
+    TEST_AND_BRANCH14_PCREL = 10, "TestAndBranch14PCRel"
+    COND_BRANCH19_PCREL = 11, "CondBranch19PCRel"
+    LDR_LITERAL19 = 13, "LDRLiteral19"
+    ADR_LITERAL21 = 14, "ADRLiteral21"
+    PAGE21 = 15, "Page21"
+    PAGE_OFFSET12 = 16, "PageOffset12"
+    GOT_PAGE_OFFSET15 = 17, "GotPageOffset15"
+    REQUEST_GOT_AND_TRANSFORM_TO_PAGE21 = 18, "RequestGOTAndTransformToPage21"
+    REQUEST_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12 = 19, "RequestGOTAndTransformToPageOffset12"
+    REQUEST_GOT_AND_TRANSFORM_TO_PAGE_OFFSET15 = 20, "RequestGOTAndTransformToPageOffset15"
+    REQUEST_GOT_AND_TRANSFORM_TO_DELTA32 = 21, "RequestGOTAndTransformToDelta32"
+    # LLVM differs: a kind says which bits go where. LLVM's PageOffset12 and MoveWide16 look
+    # into the instruction for it; here PageOffset12 is that of a byte or an addition.
+    PAGE_OFFSET12_SHIFT1 = 32, "PageOffset12Shift1"
+    PAGE_OFFSET12_SHIFT2 = 33, "PageOffset12Shift2"
+    PAGE_OFFSET12_SHIFT3 = 34, "PageOffset12Shift3"
+    PAGE_OFFSET12_SHIFT4 = 35, "PageOffset12Shift4"
+    MOVE_WIDE16_G0 = 36, "MoveWide16G0"
+    MOVE_WIDE16_G0_NC = 37, "MoveWide16G0NC"
+    MOVE_WIDE16_G1 = 38, "MoveWide16G1"
+    MOVE_WIDE16_G1_NC = 39, "MoveWide16G1NC"
+    MOVE_WIDE16_G2 = 40, "MoveWide16G2"
+    MOVE_WIDE16_G2_NC = 41, "MoveWide16G2NC"
+    MOVE_WIDE16_G3 = 42, "MoveWide16G3"
+    # LLVM differs: the kinds below are ours, for relocations that LLVM refuses.
+    POINTER16 = 48, "Pointer16"
+    DELTA16 = 49, "Delta16"
+    PAGE21_NC = 50, "Page21NC"
+    DELTA64_FROM_GOT = 51, "Delta64FromGOT"
+    DELTA32_FROM_GOT = 52, "Delta32FromGOT"
+    DELTA32_TO_FUNCTION = 53, "Delta32ToFunction"
+    DELTA32_TO_PTR_JUMP_STUB_BYPASSABLE = 54, "Delta32ToPtrJumpStubBypassable"
+    BRANCH26_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE = 55, "Branch26PCRelToPtrJumpStubBypassable"
+    TEST_AND_BRANCH14_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE = (
+        56, "TestAndBranch14PCRelToPtrJumpStubBypassable")  # fmt: skip
+    COND_BRANCH19_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE = (
+        57, "CondBranch19PCRelToPtrJumpStubBypassable")  # fmt: skip
+    GOT_OFFSET15 = 58, "GotOffset15"
+    REQUEST_GOT_AND_TRANSFORM_TO_GOT_OFFSET15 = 59, "RequestGOTAndTransformToGotOffset15"
+    REQUEST_GOT_AND_TRANSFORM_TO_LDR_LITERAL19 = 60, "RequestGOTAndTransformToLDRLiteral19"
+    MOVE_WIDE16_SIGNED_G0 = 64, "MoveWide16SignedG0"
+    MOVE_WIDE16_SIGNED_G1 = 65, "MoveWide16SignedG1"
+    MOVE_WIDE16_SIGNED_G2 = 66, "MoveWide16SignedG2"
+    MOVE_WIDE16_PCREL_G0 = 67, "MoveWide16PCRelG0"
+    MOVE_WIDE16_PCREL_G0_NC = 68, "MoveWide16PCRelG0NC"
+    MOVE_WIDE16_PCREL_G1 = 69, "MoveWide16PCRelG1"
+    MOVE_WIDE16_PCREL_G1_NC = 70, "MoveWide16PCRelG1NC"
+    MOVE_WIDE16_PCREL_G2 = 71, "MoveWide16PCRelG2"
+    MOVE_WIDE16_PCREL_G2_NC = 72, "MoveWide16PCRelG2NC"
+    MOVE_WIDE16_PCREL_G3 = 73, "MoveWide16PCRelG3"
+    MOVE_WIDE16_FROM_GOT_G0 = 74, "MoveWide16FromGOTG0"
+    MOVE_WIDE16_FROM_GOT_G0_NC = 75, "MoveWide16FromGOTG0NC"
+    MOVE_WIDE16_FROM_GOT_G1 = 76, "MoveWide16FromGOTG1"
+    MOVE_WIDE16_FROM_GOT_G1_NC = 77, "MoveWide16FromGOTG1NC"
+    MOVE_WIDE16_FROM_GOT_G2 = 78, "MoveWide16FromGOTG2"
+    MOVE_WIDE16_FROM_GOT_G2_NC = 79, "MoveWide16FromGOTG2NC"
+    MOVE_WIDE16_FROM_GOT_G3 = 80, "MoveWide16FromGOTG3"
+    # The same for `movk`, which keeps what stands in the other bits and has no other form.
+    MOVE_KEEP16_PCREL_G0 = 81, "MoveKeep16PCRelG0"
+    MOVE_KEEP16_PCREL_G1 = 82, "MoveKeep16PCRelG1"
+    MOVE_KEEP16_PCREL_G2 = 83, "MoveKeep16PCRelG2"
+    MOVE_KEEP16_PCREL_G3 = 84, "MoveKeep16PCRelG3"
+    MOVE_KEEP16_FROM_GOT_G0 = 85, "MoveKeep16FromGOTG0"
+    MOVE_KEEP16_FROM_GOT_G1 = 86, "MoveKeep16FromGOTG1"
+    MOVE_KEEP16_FROM_GOT_G2 = 87, "MoveKeep16FromGOTG2"
+    MOVE_KEEP16_FROM_GOT_G3 = 88, "MoveKeep16FromGOTG3"
+    REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0 = 89, "RequestGOTAndTransformToMoveWide16G0"
+    REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC = (
+        90, "RequestGOTAndTransformToMoveWide16G0NC")  # fmt: skip
+    REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1 = 91, "RequestGOTAndTransformToMoveWide16G1"
+    REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1_NC = (
+        92, "RequestGOTAndTransformToMoveWide16G1NC")  # fmt: skip
+    REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G2 = 93, "RequestGOTAndTransformToMoveWide16G2"
+    REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G2_NC = (
+        94, "RequestGOTAndTransformToMoveWide16G2NC")  # fmt: skip
+    REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G3 = 95, "RequestGOTAndTransformToMoveWide16G3"
+
+
+K = AArch64EdgeKind
+
+_PCREL, _PAGES, _FROM_GOT = "S + A - P", "Page(S + A) - Page(P)", "S + A - GOT"
+_IMM26 = (BitSlice(2, 26, 0),)
+_IMM19 = (BitSlice(2, 19, 5),)
+_IMM14 = (BitSlice(2, 14, 5),)
+_ADR = (BitSlice(0, 2, 29), BitSlice(2, 19, 5))
+_ADRP = (BitSlice(12, 2, 29), BitSlice(14, 19, 5))
+
+
+def _code(
+    kind: EdgeKind,
+    expression: str,
+    slices: tuple[BitSlice, ...],
+    summary: str,
+    check: Check = Check.NONE,
+    bits: int = 0,
+    alignment: int = 1,
+) -> Fixup:
+    """A row whose container is an instruction."""
+    return Fixup(
+        kind, expression, 4, check, bits, alignment, slices, endianness="little", summary=summary
+    )
+
+
+def _low12(kind: EdgeKind, shift: int, what: str) -> Fixup:
+    """A row for the low 12 bits of an address in units of 2**shift bytes."""
+    # The whole field is written: its upper bits are zero.
+    slices = (BitSlice(shift, 12 - shift, 10),)
+    return _code(kind, "S + A", slices, f"offset in the page, of {what}", alignment=1 << shift)
+
+
+def _move(kind: EdgeKind, expression: str, group: int, check: Check = Check.NONE) -> Fixup:
+    """A row for ``movz`` or ``movk``: 16 bits of a value as they are."""
+    bits = 16 * (group + 1) + (check is Check.SIGNED)
+    summary = f"bits {16 * group} to {16 * group + 15} of the value"
+    return _code(kind, expression, (BitSlice(16 * group, 16, 5),), summary, check, bits)
+
+
+def _signed_move(kind: EdgeKind, expression: str, group: int) -> Fixup:
+    """A row for ``movz``, or of negative values ``movn``, which complements its operand."""
+    bits = 16 * (group + 1) + 1
+    slices = (BitSlice(16 * group, 16, 5, Flip.IF_NEGATIVE), BitSlice(63, 1, 30, Flip.ALWAYS))
+    summary = f"bits {16 * group} to {16 * group + 15} of the value; movn if it is negative"
+    check = Check.SIGNED if bits < 64 else Check.NONE
+    return _code(kind, expression, slices, summary, check, bits)
+
+
+_GOT_REQUESTS: dict[EdgeKind, EdgeKind] = {
+    K.REQUEST_GOT_AND_TRANSFORM_TO_PAGE21: K.PAGE21,
+    K.REQUEST_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12: K.PAGE_OFFSET12_SHIFT3,
+    K.REQUEST_GOT_AND_TRANSFORM_TO_PAGE_OFFSET15: K.GOT_PAGE_OFFSET15,
+    K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32: K.DELTA32,
+    K.REQUEST_GOT_AND_TRANSFORM_TO_GOT_OFFSET15: K.GOT_OFFSET15,
+    K.REQUEST_GOT_AND_TRANSFORM_TO_LDR_LITERAL19: K.LDR_LITERAL19,
+    K.REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0: K.MOVE_WIDE16_FROM_GOT_G0,
+    K.REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC: K.MOVE_WIDE16_FROM_GOT_G0_NC,
+    K.REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1: K.MOVE_WIDE16_FROM_GOT_G1,
+    K.REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1_NC: K.MOVE_WIDE16_FROM_GOT_G1_NC,
+    K.REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G2: K.MOVE_WIDE16_FROM_GOT_G2,
+    K.REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G2_NC: K.MOVE_WIDE16_FROM_GOT_G2_NC,
+    K.REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G3: K.MOVE_WIDE16_FROM_GOT_G3,
+}
+_DATA_REQUESTS = frozenset({K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32})
+_S, _U, _E = Check.SIGNED, Check.UNSIGNED, Check.EITHER
+
+ROWS = (
+    Fixup(K.POINTER64, "S + A", 8, summary="pointer"),
+    # LLVM differs: the ABI lets 32 and 16 bits hold a signed or an unsigned number.
+    Fixup(K.POINTER32, "S + A", 4, _E, summary="pointer"),
+    Fixup(K.POINTER16, "S + A", 2, _E, summary="pointer"),
+    Fixup(K.DELTA64, _PCREL, 8, summary="distance from the place"),
+    Fixup(K.DELTA32, _PCREL, 4, _E, summary="distance from the place"),
+    Fixup(K.DELTA16, _PCREL, 2, _E, summary="distance from the place"),
+    Fixup(K.NEG_DELTA64, "P - S + A", 8, summary="distance back to the target"),
+    Fixup(K.NEG_DELTA32, "P - S + A", 4, _S, summary="distance back to the target"),
+    Fixup(K.DELTA32_TO_FUNCTION, _PCREL, 4, _S, summary="distance to a function"),
+    Fixup(
+        K.DELTA32_TO_PTR_JUMP_STUB_BYPASSABLE, _PCREL, 4, _S,
+        summary="distance to a stub that may be bypassed",
+    ),
+    Fixup(K.DELTA64_FROM_GOT, _FROM_GOT, 8, summary="distance from the GOT"),
+    Fixup(K.DELTA32_FROM_GOT, _FROM_GOT, 4, _S, summary="distance from the GOT"),
+    _code(K.BRANCH26_PCREL, _PCREL, _IMM26, "call or jump", _S, 28, 4),
+    _code(K.COND_BRANCH19_PCREL, _PCREL, _IMM19, "conditional branch", _S, 21, 4),
+    _code(K.TEST_AND_BRANCH14_PCREL, _PCREL, _IMM14, "test bit and branch", _S, 16, 4),
+    _code(
+        K.BRANCH26_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE, _PCREL, _IMM26,
+        "call or jump to a stub that may be bypassed", _S, 28, 4,
+    ),
+    _code(
+        K.COND_BRANCH19_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE, _PCREL, _IMM19,
+        "conditional branch to a stub that may be bypassed", _S, 21, 4,
+    ),
+    _code(
+        K.TEST_AND_BRANCH14_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE, _PCREL, _IMM14,
+        "test bit and branch to a stub that may be bypassed", _S, 16, 4,
+    ),
+    _code(K.LDR_LITERAL19, _PCREL, _IMM19, "load from near the program counter", _S, 21, 4),
+    _code(K.ADR_LITERAL21, _PCREL, _ADR, "address near the program counter", _S, 21),
+    _code(K.PAGE21, _PAGES, _ADRP, "address of the page", _S, 33),
+    _code(K.PAGE21_NC, _PAGES, _ADRP, "address of the page"),
+    _low12(K.PAGE_OFFSET12, 0, "a byte, or to be added"),
+    _low12(K.PAGE_OFFSET12_SHIFT1, 1, "2 bytes"),
+    _low12(K.PAGE_OFFSET12_SHIFT2, 2, "4 bytes"),
+    _low12(K.PAGE_OFFSET12_SHIFT3, 3, "8 bytes"),
+    _low12(K.PAGE_OFFSET12_SHIFT4, 4, "16 bytes"),
+    _code(
+        K.GOT_PAGE_OFFSET15, "S + A - Page(GOT)", (BitSlice(3, 12, 10),),
+        "offset of a GOT entry from the GOT's first page", _U, 15, 8,
+    ),
+    _code(
+        K.GOT_OFFSET15, _FROM_GOT, (BitSlice(3, 12, 10),),
+        "offset of a GOT entry from the GOT", _U, 15, 8,
+    ),
+    _move(K.MOVE_WIDE16_G0, "S + A", 0, _U),
+    _move(K.MOVE_WIDE16_G0_NC, "S + A", 0),
+    _move(K.MOVE_WIDE16_G1, "S + A", 1, _U),
+    _move(K.MOVE_WIDE16_G1_NC, "S + A", 1),
+    _move(K.MOVE_WIDE16_G2, "S + A", 2, _U),
+    _move(K.MOVE_WIDE16_G2_NC, "S + A", 2),
+    _move(K.MOVE_WIDE16_G3, "S + A", 3),
+    _signed_move(K.MOVE_WIDE16_SIGNED_G0, "S + A", 0),
+    _signed_move(K.MOVE_WIDE16_SIGNED_G1, "S + A", 1),
+    _signed_move(K.MOVE_WIDE16_SIGNED_G2, "S + A", 2),
+    *(
+        row
+        for expression, (g0, g0_nc, g1, g1_nc, g2, g2_nc, g3), kept in (
+            (
+                _PCREL,
+                (
+                    K.MOVE_WIDE16_PCREL_G0, K.MOVE_WIDE16_PCREL_G0_NC,
+                    K.MOVE_WIDE16_PCREL_G1, K.MOVE_WIDE16_PCREL_G1_NC,
+                    K.MOVE_WIDE16_PCREL_G2, K.MOVE_WIDE16_PCREL_G2_NC,
+                    K.MOVE_WIDE16_PCREL_G3,
+                ),
+                (
+                    K.MOVE_KEEP16_PCREL_G0, K.MOVE_KEEP16_PCREL_G1,
+                    K.MOVE_KEEP16_PCREL_G2, K.MOVE_KEEP16_PCREL_G3,
+                ),
+            ),
+            (
+                _FROM_GOT,
+                (
+                    K.MOVE_WIDE16_FROM_GOT_G0, K.MOVE_WIDE16_FROM_GOT_G0_NC,
+                    K.MOVE_WIDE16_FROM_GOT_G1, K.MOVE_WIDE16_FROM_GOT_G1_NC,
+                    K.MOVE_WIDE16_FROM_GOT_G2, K.MOVE_WIDE16_FROM_GOT_G2_NC,
+                    K.MOVE_WIDE16_FROM_GOT_G3,
+                ),
+                (
+                    K.MOVE_KEEP16_FROM_GOT_G0, K.MOVE_KEEP16_FROM_GOT_G1,
+                    K.MOVE_KEEP16_FROM_GOT_G2, K.MOVE_KEEP16_FROM_GOT_G3,
+                ),
+            ),
+        )
+        for row in (
+            *(_signed_move(kind, expression, n) for n, kind in enumerate((g0, g1, g2, g3))),
+            *(_move(kind, expression, n) for n, kind in enumerate((g0_nc, g1_nc, g2_nc))),
+            *(
+                _move(kind, expression, n, _S if n < 3 else Check.NONE)
+                for n, kind in enumerate(kept)
+            ),
+        )
+    ),
+    *(
+        Fixup(
+            kind, "", 4, endianness="" if kind in _DATA_REQUESTS else "little",
+            summary="turned into the kind it names once the entry exists",
+        )
+        for kind in _GOT_REQUESTS
+    ),
+)  # fmt: skip
+
+_ADVICE = "compile with -fPIC, or with -mcmodel=large for code that must be position-dependent"
+FIXUPS = FixupTable(ROWS, advice=_ADVICE)
+BIG_ENDIAN_FIXUPS = FixupTable(ROWS, endianness="big", advice=_ADVICE)
+
+_BTI_C, _ADRP_X16, _LDR_X16, _BR_X16 = (
+    bytes.fromhex("5f2403d5"), bytes.fromhex("10000090"), bytes.fromhex("100240f9"),
+    bytes.fromhex("00021fd6"))  # fmt: skip
+
+ENTRIES = EntryKinds(
+    got_requests=_GOT_REQUESTS,
+    stub_requests={
+        K.BRANCH26_PCREL: K.BRANCH26_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE,
+        K.COND_BRANCH19_PCREL: K.COND_BRANCH19_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE,
+        K.TEST_AND_BRANCH14_PCREL: K.TEST_AND_BRANCH14_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE,
+        K.DELTA32_TO_FUNCTION: K.DELTA32_TO_PTR_JUMP_STUB_BYPASSABLE,
+    },
+    external_only=frozenset(
+        {
+            K.BRANCH26_PCREL,
+            K.COND_BRANCH19_PCREL,
+            K.TEST_AND_BRANCH14_PCREL,
+            K.DELTA32_TO_FUNCTION,
+        }
+    ),
+    got_users=frozenset({K.DELTA64_FROM_GOT, K.DELTA32_FROM_GOT}),
+    pointer=K.POINTER64,
+    pointer_size=8,
+    stub=_ADRP_X16 + _LDR_X16 + _BR_X16,
+    stub_edges=((K.PAGE21, 0, 0), (K.PAGE_OFFSET12_SHIFT3, 4, 0)),
+    stub_alignment=4,
+    reach={
+        K.BRANCH26_PCREL: 1 << 27,
+        K.COND_BRANCH19_PCREL: 1 << 20,
+        K.TEST_AND_BRANCH14_PCREL: 1 << 15,
+    },
+)
+
+LANDING_PAD_ENTRIES = replace(
+    ENTRIES,
+    stub=_BTI_C + ENTRIES.stub,
+    stub_edges=((K.PAGE21, 4, 0), (K.PAGE_OFFSET12_SHIFT3, 8, 0)),
+)
+"""The same with a landing pad in stubs, for code with branch target identification."""
+
+CALL_RESOLVERS = bytes.fromhex(
+    "5f2403d5 fd7bbba9"  # bti c; stp x29, x30, [sp, #-80]!
+    "fd030091 f35301a9"  # mov x29, sp; stp x19, x20, [sp, #16]
+    "f51300f9 f30300aa"  # str x21, [sp, #32]; mov x19, x0
+    "1400018b 08038052"  # add x20, x0, x1; mov w8, #24
+    "e81b00f9 ffff03a9"  # str x8, [sp, #48]; stp xzr, xzr, [sp, #56]
+    "15030058 f50000b4"  # ldr x21, getauxval; cbz x21, 1f
+    "00028052 a0023fd6"  # mov w0, #AT_HWCAP; blr x21
+    "e01f00f9 40038052"  # str x0, [sp, #56]; mov w0, #AT_HWCAP2
+    "a0023fd6 e02300f9"  # blr x21; str x0, [sp, #64]
+    "7f0214eb 02010054"  # 1: cmp x19, x20; b.hs 2f
+    "e01f40f9 000042b2"  # ldr x0, [sp, #56]; orr x0, x0, #_IFUNC_ARG_HWCAP
+    "e1c30091 6856c1a8"  # add x1, sp, #48; ldp x8, x21, [x19], #16
+    "00013fd6 a00200f9"  # blr x8; str x0, [x21]
+    "f8ffff17 00008052"  # b 1b; 2: mov w0, #0
+    "21008052 f51340f9"  # mov w1, #1; ldr x21, [sp, #32]
+    "f35341a9 fd7bc5a8"  # ldp x19, x20, [sp, #16]; ldp x29, x30, [sp], #80
+    "c0035fd6 1f2003d5"  # ret; nop
+    "00000000 00000000"  # getauxval
+)
+"""Calls the function in each 16-byte pair of its arguments and stores the result through the
+second pointer; returns the one zero byte that is SPS success, in x0 and x1.
+
+Resolvers are told what the processor can do: AT_HWCAP with the bit _IFUNC_ARG_HWCAP, and a
+structure of size, AT_HWCAP and AT_HWCAP2. Without `getauxval` it is said to do nothing special.
+"""
+RESOLVER_IMPORTS = {"getauxval": len(CALL_RESOLVERS) - 8}
+
+
+# Relaxation. Everything below works on the instructions of many edges at once.
+
+_NOP = 0xD503201F
+_ADRP_MASK, _ADRP_CODE = 0x9F000000, 0x90000000
+_IMM12_MASK, _ADD_CODE, _LDR_CODE = 0xFFC00000, 0x91000000, 0xF9400000
+_ADR_CODE = 0x10000000
+
+
+def relax(graph: LinkGraph) -> None:
+    """Make edges bypass GOT entries and stubs whose targets are in reach (pre-fixup pass).
+
+    =============================================== ============= ==========================
+    instructions                                    target within become
+    =============================================== ============= ==========================
+    bl stub, b stub, b.cond stub, tbz stub          their reach   the same of the target
+    adrp r, f@GOT; ldr r, [r, f@GOT]                4 GiB         adrp r, f; add r, r, f
+    adrp r, f; add r, r, f                          1 MiB         nop; adr r, f
+    =============================================== ============= ==========================
+
+    The pairs must follow one another, and each must have the pages it needs for itself: an
+    ``adrp`` of the GOT that several loads share is left alone.
+    """
+    select_moves(graph)
+    pointees = Pointees(graph, ENTRIES)
+    if pointees.any:
+        bypass_stubs(graph, pointees, ENTRIES, FIXUPS)
+        _relax_loads(graph, pointees)
+    _relax_additions(graph)
+
+
+_KEPT_MOVES = {
+    K.MOVE_WIDE16_PCREL_G0: K.MOVE_KEEP16_PCREL_G0,
+    K.MOVE_WIDE16_PCREL_G1: K.MOVE_KEEP16_PCREL_G1,
+    K.MOVE_WIDE16_PCREL_G2: K.MOVE_KEEP16_PCREL_G2,
+    K.MOVE_WIDE16_PCREL_G3: K.MOVE_KEEP16_PCREL_G3,
+    K.MOVE_WIDE16_FROM_GOT_G0: K.MOVE_KEEP16_FROM_GOT_G0,
+    K.MOVE_WIDE16_FROM_GOT_G1: K.MOVE_KEEP16_FROM_GOT_G1,
+    K.MOVE_WIDE16_FROM_GOT_G2: K.MOVE_KEEP16_FROM_GOT_G2,
+    K.MOVE_WIDE16_FROM_GOT_G3: K.MOVE_KEEP16_FROM_GOT_G3,
+}
+_MOVK_BIT = 1 << 29
+
+
+def select_moves(graph: LinkGraph) -> None:
+    """Give edges on ``movk`` the kinds that leave its opcode alone (pre-fixup pass)."""
+    edges = graph.edge_table
+    present = np.bincount(edges.kind, minlength=max(K) + 1)
+    for kind, kept in _KEPT_MOVES.items():
+        if present[kind]:
+            rows = rows_where(edges.kind == kind)
+            for words, at, mask in _instructions(graph, rows):
+                edges.kind[rows[mask][words[at] & _MOVK_BIT != 0]] = kept
+
+
+def _instructions(
+    graph: LinkGraph, rows: Int64Array
+) -> Iterator[tuple[UInt32Array, Int64Array, BoolArray]]:
+    """The instructions that edges modify, buffer by buffer of working memory.
+
+    Yields the words that begin at each byte of a buffer, the index in them of each edge's
+    instruction, and the mask of the edges whose instructions these are.
+    """
+    edges = graph.edge_table
+    block, offset = edges.block[rows], edges.offset[rows]
+    places = graph.block_table.content[block] + offset
+    # What lies outside its block is refused when fixups are applied.
+    inside = (offset >= 0) & (offset <= graph.block_table.size[block] - 4)
+    for code, base, mask in graph.contents.partition(places):
+        if code.flags.writeable:
+            chosen = mask & inside
+            words = np.ndarray((len(code) - 3,), "<u4", code.data, strides=(1,))
+            yield words, places[chosen] - base, chosen
+
+
+def _relax_loads(graph: LinkGraph, pointees: Pointees) -> None:
+    """Let pairs that load an address from the GOT compute it instead."""
+    edges, blocks = graph.edge_table, graph.block_table
+    rows = rows_where((edges.kind == K.PAGE21) | (edges.kind == K.PAGE_OFFSET12_SHIFT3))
+    pointee = pointees.of(rows)
+    rows, pointee = rows[pointee >= 0], pointee[pointee >= 0]
+    if not len(rows):
+        return
+    is_first, block = edges.kind[rows] == K.PAGE21, edges.block[rows]
+    alternates = is_first[:-1] & ~is_first[1:] & (block[1:] == block[:-1])
+    single = np.ones(len(rows), np.bool_)
+    single[:-1] &= ~alternates
+    single[1:] &= ~alternates
+    shares = np.zeros(blocks.rows, np.bool_)
+    shares[block[single]] = True
+    chosen = rows_where(alternates & ~shares[block[:-1]])
+    follows = _follow(graph, rows[chosen], rows[chosen + 1])
+    follows &= (edges.addend[rows[chosen]] == 0) & resolved(graph, pointee[chosen])
+    chosen = chosen[follows]
+    chosen = chosen[_accepts(graph, K.PAGE21, rows[chosen], pointees.addresses[pointee[chosen]])]
+    _relax_pairs(graph, rows[chosen], rows[chosen + 1], _compute, pointee[chosen])
+
+
+def _relax_additions(graph: LinkGraph) -> None:
+    """Let pairs that compute a page and add to it compute a near address at once."""
+    edges = graph.edge_table
+    rows = rows_where((edges.kind == K.PAGE21) | (edges.kind == K.PAGE_OFFSET12))
+    first, second = rows[:-1], rows[1:]
+    pairs = (edges.kind[first] == K.PAGE21) & (edges.kind[second] == K.PAGE_OFFSET12)
+    pairs &= _follow(graph, first, second)
+    first, second = first[pairs], second[pairs]
+    address = graph.symbol_addresses().view(np.int64)[edges.target[second]]
+    near = _accepts(graph, K.ADR_LITERAL21, second, address)
+    _relax_pairs(graph, first[near], second[near], _point, edges.target[first[near]])
+
+
+def _follow(graph: LinkGraph, first: Int64Array, second: Int64Array) -> BoolArray:
+    """Whether edges are about one address, on instructions that follow one another."""
+    edges = graph.edge_table
+    result: BoolArray = edges.block[second] == edges.block[first]
+    result &= edges.offset[second] == edges.offset[first] + 4
+    result &= edges.target[second] == edges.target[first]
+    result &= edges.addend[second] == edges.addend[first]
+    return result
+
+
+def _accepts(graph: LinkGraph, kind: EdgeKind, rows: Int64Array, address: Int64Array) -> BoolArray:
+    """Whether edges could be of a kind, and their targets at these addresses (int64)."""
+    edges = graph.edge_table
+    place = graph.block_table.address[edges.block[rows]].view(np.int64) + edges.offset[rows]
+    fixup = FIXUPS.by_kind[int(kind)]
+    return fixup.accepts(fixup.evaluate({"S": address, "A": edges.addend[rows], "P": place}))
+
+
+Rewrite = Callable[[UInt32Array, Int64Array], tuple[BoolArray, EdgeKind, EdgeKind]]
+"""Rewrites the pairs that begin at indices of words where the instructions are the right ones;
+tells which those are, and the new kinds of their edges."""
+
+
+def _relax_pairs(
+    graph: LinkGraph, first: Int64Array, second: Int64Array, rewrite: Rewrite, target: Int64Array
+) -> None:
+    """Rewrite pairs of instructions, and lead their edges to other targets (symbol rows)."""
+    edges = graph.edge_table
+    for words, at, mask in _instructions(graph, second):
+        done, *kinds = rewrite(words, at - 4)
+        for rows, kind in zip((first, second), kinds, strict=True):
+            chosen = rows[mask][done]
+            edges.kind[chosen] = kind
+            edges.target[chosen] = target[mask][done]
+
+
+def _compute(words: UInt32Array, at: Int64Array) -> tuple[BoolArray, EdgeKind, EdgeKind]:
+    """Let ``adrp`` and ``ldr`` of one register become ``adrp`` and ``add``."""
+    done, register = _matches(words, at, _LDR_CODE)
+    words[at[done] + 4] = _ADD_CODE | register[done] << 5 | register[done]
+    return done, K.PAGE21, K.PAGE_OFFSET12
+
+
+def _point(words: UInt32Array, at: Int64Array) -> tuple[BoolArray, EdgeKind, EdgeKind]:
+    """Let ``adrp`` and ``add`` of one register become ``nop`` and ``adr``."""
+    done, register = _matches(words, at, _ADD_CODE)
+    words[at[done]] = _NOP
+    words[at[done] + 4] = _ADR_CODE | register[done]
+    return done, K.KEEP_ALIVE, K.ADR_LITERAL21
+
+
+def _matches(words: UInt32Array, at: Int64Array, code: int) -> tuple[BoolArray, UInt32Array]:
+    """Whether pairs are an ``adrp`` and an instruction from and to the same register."""
+    first, second = words[at], words[at + 4]
+    register = first & np.uint32(31)
+    done: BoolArray = (first & _ADRP_MASK) == _ADRP_CODE
+    done &= (second & _IMM12_MASK) == code
+    return done & ((second >> 5 & 31) == register) & ((second & 31) == register), register

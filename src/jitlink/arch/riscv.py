@@ -1,0 +1,292 @@
+"""RISC-V, 32 and 64 bits: edge kinds, their fixups, GOT entries, stubs and what is bypassed.
+
+Instructions are 32 bits, or 16 with the C extension, and little-endian. An address takes two of
+them: an upper half that sets bits 12 to 31 (``lui`` absolute, ``auipc`` relative to itself) and a
+lower half whose 12 bits are added *as a signed number*, so the upper half is rounded
+(`BitSlice.rounding`). With relative pairs the lower half names not the target but the label of
+its ``auipc``, which may be anywhere and may serve several lower halves; `pair_halves` gives each
+lower half the target of its upper half, once addresses are known.
+
+Differences of labels are pairs of edges at one place that add and subtract, or set and subtract,
+because labels may come closer to each other when code is shortened (`riscv_relax`). The table
+has them in that order: what sets, what adds, what subtracts.
+
+A pointer jump stub is ``auipc t3; l[wd] t3; jr t3``, which changes t3 only. Calls to stubs and
+loads from GOT entries are rewritten to reach their target directly when it is in reach.
+
+On RV64 ``lui`` and ``auipc`` sign-extend: absolute code must lie below 2 GiB, relative code within
+2 GiB of its data. On RV32 everything reaches everything, modulo 2**32.
+
+Edge kinds keep LLVM's names (JITLink/riscv.h) or, where it has none, the psABI's. Specification:
+RISC-V ELF psABI, chapter "Relocations"; RISC-V Instruction Set Manual, volume I, for encodings.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jitlink.fixups import BitSlice, Check, Fixup, FixupTable
+from jitlink.graph.columns import BoolArray, Int64Array
+from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
+from jitlink.graph.link_graph import LinkGraph
+from jitlink.leb128 import ULEB128
+from jitlink.passes.entries import EntryKinds
+
+CodeArray = npt.NDArray[np.uint32]
+
+
+class RISCVEdgeKind(EdgeKind):
+    """What an edge of RISC-V code does; see `FIXUPS` for the values."""
+
+    INVALID = INVALID, "INVALID RELOCATION"
+    KEEP_ALIVE = KEEP_ALIVE, "Keep-Alive"
+    R_RISCV_32 = 2, "R_RISCV_32"
+    R_RISCV_64 = 3, "R_RISCV_64"
+    R_RISCV_BRANCH = 4, "R_RISCV_BRANCH"
+    R_RISCV_JAL = 5, "R_RISCV_JAL"
+    R_RISCV_CALL = 6, "R_RISCV_CALL"
+    R_RISCV_CALL_PLT = 7, "R_RISCV_CALL_PLT"
+    R_RISCV_GOT_HI20 = 8, "R_RISCV_GOT_HI20"
+    R_RISCV_PCREL_HI20 = 9, "R_RISCV_PCREL_HI20"
+    R_RISCV_PCREL_LO12_I = 10, "R_RISCV_PCREL_LO12_I"
+    R_RISCV_PCREL_LO12_S = 11, "R_RISCV_PCREL_LO12_S"
+    R_RISCV_HI20 = 12, "R_RISCV_HI20"
+    R_RISCV_LO12_I = 13, "R_RISCV_LO12_I"
+    R_RISCV_LO12_S = 14, "R_RISCV_LO12_S"
+    R_RISCV_ADD8 = 15, "R_RISCV_ADD8"
+    R_RISCV_ADD16 = 16, "R_RISCV_ADD16"
+    R_RISCV_ADD32 = 17, "R_RISCV_ADD32"
+    R_RISCV_ADD64 = 18, "R_RISCV_ADD64"
+    R_RISCV_SUB8 = 19, "R_RISCV_SUB8"
+    R_RISCV_SUB16 = 20, "R_RISCV_SUB16"
+    R_RISCV_SUB32 = 21, "R_RISCV_SUB32"
+    R_RISCV_SUB64 = 22, "R_RISCV_SUB64"
+    R_RISCV_RVC_BRANCH = 23, "R_RISCV_RVC_BRANCH"
+    R_RISCV_RVC_JUMP = 24, "R_RISCV_RVC_JUMP"
+    R_RISCV_SUB6 = 25, "R_RISCV_SUB6"
+    R_RISCV_SET6 = 26, "R_RISCV_SET6"
+    R_RISCV_SET8 = 27, "R_RISCV_SET8"
+    R_RISCV_SET16 = 28, "R_RISCV_SET16"
+    R_RISCV_SET32 = 29, "R_RISCV_SET32"
+    R_RISCV_32_PCREL = 30, "R_RISCV_32_PCREL"
+    ALIGN_RELAXABLE = 31, "AlignRelaxable"
+    NEG_DELTA32 = 32, "NegDelta32"
+    R_RISCV_SET_ULEB128 = 33, "R_RISCV_SET_ULEB128"
+    R_RISCV_SUB_ULEB128 = 34, "R_RISCV_SUB_ULEB128"
+    # LLVM differs: the kinds below are ours. Its CallRelaxable is an edge of kind Relax beside the
+    # call's, because other instructions can be relaxed too.
+    RELAX = 35, "Relax"
+    R_RISCV_PLT32 = 36, "R_RISCV_PLT32"
+    R_RISCV_GOT32_PCREL = 37, "R_RISCV_GOT32_PCREL"
+    GOT_LOAD_HI20 = 38, "GOTLoadHI20"
+    PCREL_LO12_I_RELAXABLE = 39, "PCRelLO12IRelaxable"
+    DELTA_LO12_I = 40, "DeltaLO12I"
+    DELTA_LO12_S = 41, "DeltaLO12S"
+    CALL_TO_PTR_JUMP_STUB_BYPASSABLE = 42, "CallToPtrJumpStubBypassable"
+    RVC_LUI = 43, "RVCLui"
+
+
+K = RISCVEdgeKind
+S = BitSlice
+
+# Where instruction formats hold their immediate operands.
+_U_TYPE = (S(12, 20, 12, rounding=True),)
+_I_TYPE = (S(0, 12, 20),)
+_S_TYPE = (S(5, 7, 25), S(0, 5, 7))
+_B_TYPE = (S(12, 1, 31), S(5, 6, 25), S(1, 4, 8), S(11, 1, 7))
+_J_TYPE = (S(20, 1, 31), S(1, 10, 21), S(11, 1, 20), S(12, 8, 12))
+_CB_TYPE = (S(8, 1, 12), S(3, 2, 10), S(6, 2, 5), S(1, 2, 3), S(5, 1, 2))
+_CJ_TYPE = (
+    S(11, 1, 12), S(4, 1, 11), S(8, 2, 9), S(10, 1, 8), S(6, 1, 7), S(7, 1, 6), S(1, 3, 3),
+    S(5, 1, 2),
+)  # fmt: skip
+_C_LUI = (S(17, 1, 12, rounding=True), S(12, 5, 2, rounding=True))
+_AUIPC_JALR = (*_U_TYPE, S(0, 12, 32 + 20))
+_LOW6 = (S(0, 6, 0),)
+
+_PCREL = "S + A - P"
+_ADD, _SUB = "V + S + A", "V - S - A"
+_WANTS_ENTRY = "turned into the kind it names once the entry exists"
+_WANTS_PAIR = "lower half of the address whose upper half the target labels"
+
+
+def _fixups(bits: int) -> FixupTable:
+    # Addresses of 32 bits wrap around, so no distance is too far.
+    wide = bits == 64
+    word, page = (Check.EITHER, Check.SIGNED) if wide else (Check.NONE, Check.NONE)
+    delta = Check.SIGNED if wide else Check.NONE
+
+    def call(kind: EdgeKind, summary: str) -> Fixup:
+        return Fixup(kind, _PCREL, 8, page, 32, 2, slices=_AUIPC_JALR, summary=summary)
+
+    def high(kind: EdgeKind, expression: str, summary: str) -> Fixup:
+        return Fixup(kind, expression, 4, page, 32, slices=_U_TYPE, summary=summary)
+
+    rows = [
+        Fixup(K.R_RISCV_32, "S + A", 4, word, summary="pointer, or 32 bits of one"),
+        Fixup(K.R_RISCV_64, "S + A", 8, summary="pointer"),
+        Fixup(K.R_RISCV_32_PCREL, _PCREL, 4, delta, summary="distance from the place"),
+        Fixup(K.R_RISCV_PLT32, _PCREL, 4, delta, summary="distance to a function or its stub"),
+        Fixup(K.NEG_DELTA32, "P - S + A", 4, Check.SIGNED, summary="distance back to the target"),
+        Fixup(K.R_RISCV_BRANCH, _PCREL, 4, Check.SIGNED, 13, 2, _B_TYPE, summary="branch"),
+        Fixup(K.R_RISCV_JAL, _PCREL, 4, Check.SIGNED, 21, 2, _J_TYPE, summary="jump, short call"),
+        Fixup(K.R_RISCV_RVC_BRANCH, _PCREL, 2, Check.SIGNED, 9, 2, _CB_TYPE, summary="c.beqz"),
+        Fixup(K.R_RISCV_RVC_JUMP, _PCREL, 2, Check.SIGNED, 12, 2, _CJ_TYPE, summary="c.j, c.jal"),
+        call(K.R_RISCV_CALL, "call or tail call"),
+        call(K.R_RISCV_CALL_PLT, "call or tail call, perhaps by way of a stub"),
+        call(K.CALL_TO_PTR_JUMP_STUB_BYPASSABLE, "call to a stub that may be bypassed"),
+        high(K.R_RISCV_HI20, "S + A", "upper half of an address (lui)"),
+        high(K.R_RISCV_PCREL_HI20, _PCREL, "upper half of a distance (auipc)"),
+        high(K.GOT_LOAD_HI20, _PCREL, "upper half of the distance to a GOT entry"),
+        Fixup(
+            K.RVC_LUI, "S + A", 2, Check.SIGNED, 18, slices=_C_LUI,
+            summary="upper half of a small address (c.lui)",
+        ),
+        Fixup(K.R_RISCV_LO12_I, "S + A", 4, slices=_I_TYPE, summary="lower half, operand"),
+        Fixup(K.R_RISCV_LO12_S, "S + A", 4, slices=_S_TYPE, summary="lower half, store"),
+        Fixup(
+            K.DELTA_LO12_I, _PCREL, 4, slices=_I_TYPE,
+            summary="lower half of a distance, operand; A makes up for where the upper half is",
+        ),
+        Fixup(
+            K.DELTA_LO12_S, _PCREL, 4, slices=_S_TYPE,
+            summary="lower half of a distance, store; A makes up for where the upper half is",
+        ),
+        Fixup(K.R_RISCV_SET6, "S + A", 1, slices=_LOW6, summary="low 6 bits of a label"),
+        Fixup(K.R_RISCV_SET8, "S + A", 1, summary="low 8 bits of a label"),
+        Fixup(K.R_RISCV_SET16, "S + A", 2, summary="low 16 bits of a label"),
+        Fixup(K.R_RISCV_SET32, "S + A", 4, summary="low 32 bits of a label"),
+        Fixup(K.R_RISCV_SET_ULEB128, "S + A", 1, field=ULEB128(), summary="low bits of a label"),
+        Fixup(K.R_RISCV_ADD8, _ADD, 1, summary="label to be added"),
+        Fixup(K.R_RISCV_ADD16, _ADD, 2, summary="label to be added"),
+        Fixup(K.R_RISCV_ADD32, _ADD, 4, summary="label to be added"),
+        Fixup(K.R_RISCV_ADD64, _ADD, 8, summary="label to be added"),
+        Fixup(K.R_RISCV_SUB6, _SUB, 1, slices=_LOW6, summary="label to be subtracted"),
+        Fixup(K.R_RISCV_SUB8, _SUB, 1, summary="label to be subtracted"),
+        Fixup(K.R_RISCV_SUB16, _SUB, 2, summary="label to be subtracted"),
+        Fixup(K.R_RISCV_SUB32, _SUB, 4, summary="label to be subtracted"),
+        Fixup(K.R_RISCV_SUB64, _SUB, 8, summary="label to be subtracted"),
+        Fixup(K.R_RISCV_SUB_ULEB128, _SUB, 1, field=ULEB128(), summary="label to be subtracted"),
+        Fixup(K.R_RISCV_GOT_HI20, "", 4, summary=_WANTS_ENTRY),
+        Fixup(K.R_RISCV_GOT32_PCREL, "", 4, summary=_WANTS_ENTRY),
+        Fixup(K.R_RISCV_PCREL_LO12_I, "", 4, summary=_WANTS_PAIR),
+        Fixup(K.PCREL_LO12_I_RELAXABLE, "", 4, summary=_WANTS_PAIR + "; may be rewritten"),
+        Fixup(K.R_RISCV_PCREL_LO12_S, "", 4, summary=_WANTS_PAIR),
+        Fixup(K.RELAX, "", 0, summary="what the edge before says may be said with less code"),
+        Fixup(K.ALIGN_RELAXABLE, "", 0, summary="what follows A bytes of nops is to be aligned"),
+    ]  # fmt: skip
+    return FixupTable(
+        rows, advice="compile with -fPIC" if wide else "keep jumps and their targets close"
+    )
+
+
+FIXUPS = {bits: _fixups(bits) for bits in (32, 64)}
+"""The tables of RV32 and RV64, which differ in their range checks."""
+
+_LOAD = {32: 0x2003, 64: 0x3003}
+"""The instruction that loads a pointer, without its registers."""
+
+
+def _code(*words: int) -> bytes:
+    return np.array(words, "<u4").tobytes()
+
+
+def _entries(bits: int) -> EntryKinds:
+    return EntryKinds(
+        got_requests={
+            K.R_RISCV_GOT_HI20: K.GOT_LOAD_HI20,
+            K.R_RISCV_GOT32_PCREL: K.R_RISCV_32_PCREL,
+        },
+        stub_requests={
+            K.R_RISCV_CALL_PLT: K.CALL_TO_PTR_JUMP_STUB_BYPASSABLE,
+            K.R_RISCV_JAL: K.R_RISCV_JAL,
+            K.R_RISCV_PLT32: K.R_RISCV_32_PCREL,
+        },
+        external_only=frozenset({K.R_RISCV_CALL_PLT, K.R_RISCV_JAL, K.R_RISCV_PLT32}),
+        got_users=frozenset(),
+        pointer=K.R_RISCV_64 if bits == 64 else K.R_RISCV_32,
+        pointer_size=bits // 8,
+        # auipc t3, 0; l[wd] t3, 0(t3); jr t3
+        stub=_code(0x00000E17, _LOAD[bits] | 0xE0E00, 0x000E0067),
+        stub_edges=((K.R_RISCV_PCREL_HI20, 0, 0), (K.DELTA_LO12_I, 4, 4)),
+        stub_alignment=4,
+    )
+
+
+ENTRIES = {bits: _entries(bits) for bits in (32, 64)}
+"""GOT entries and stubs of RV32 and RV64."""
+
+CALL_RESOLVERS = {
+    64: _code(
+        0xFE010113, 0x00113C23, 0x00813823, 0x00913423,  # save ra, s0, s1
+        0x00050413, 0x00B504B3,  # mv s0, a0; add s1, a0, a1
+        0x02947263,  # 1: bgeu s0, s1, 2f
+        0x00000513, 0x00000593,  # li a0, 0; li a1, 0: no hwcap, no hwprobe function
+        0x00043283, 0x000280E7,  # ld t0, 0(s0); jalr t0
+        0x00843283, 0x00A2B023,  # ld t0, 8(s0); sd a0, 0(t0)
+        0x01040413, 0xFE1FF06F,  # addi s0, s0, 16; j 1b
+        0x00000513, 0x00100593,  # 2: li a0, 0; li a1, 1
+        0x01813083, 0x01013403, 0x00813483, 0x02010113,  # restore them
+        0x00008067,  # ret
+    ),
+    32: _code(
+        0xFF010113, 0x00112623, 0x00812423, 0x00912223,
+        0x00050413, 0x00B504B3,
+        0x02947263,
+        0x00000513, 0x00000593,
+        0x00042283, 0x000280E7,
+        0x00442283, 0x00A2A023,
+        0x00840413, 0xFE1FF06F,
+        0x00000513, 0x00100593,
+        0x00C12083, 0x00812403, 0x00412483, 0x01010113,
+        0x00008067,
+    ),
+}  # fmt: skip
+"""Calls the function in each pair of pointers in its arguments and stores the result through the
+second pointer; returns the one zero byte that is SPS success, in a0 and a1."""
+
+# Opcodes and other parts of instructions.
+OPCODE, FUNCT3, RD, RS1 = 0x7F, 0x7000, 0x1F << 7, 0x1F << 15
+LUI, AUIPC, JAL, JALR, ADDI, LOAD, NOP = 0x37, 0x17, 0x6F, 0x67, 0x13, 0x03, 0x13
+C_NOP, C_J, C_JAL, C_LUI = 0x0001, 0xA001, 0x2001, 0x6001
+
+
+def read_code(graph: LinkGraph, blocks: Int64Array, offsets: Int64Array) -> CodeArray:
+    """The 32-bit instructions at places of blocks, which the caller has checked (uint32)."""
+    code = np.zeros(len(blocks), np.uint32)
+    places = graph.block_table.content[blocks] + offsets
+    for data, base, mask in graph.contents.partition(places):
+        words: npt.NDArray[Any] = _words(data, np.dtype("<u4"))
+        code[mask] = words[places[mask] - base]
+    return code
+
+
+def write_code(
+    graph: LinkGraph, blocks: Int64Array, offsets: Int64Array, code: npt.NDArray[Any]
+) -> None:
+    """Replace instructions at places of blocks; `code` is uint32, or uint16 for short ones."""
+    places = graph.block_table.content[blocks] + offsets
+    for data, base, mask in graph.contents.partition(places):
+        words = _words(data, code.dtype.newbyteorder("<"))
+        words[places[mask] - base] = code[mask]
+
+
+def _words(data: npt.NDArray[np.uint8], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """A view on every (unaligned, overlapping) word in `data`."""
+    count = max(len(data) - dtype.itemsize + 1, 0)
+    return np.ndarray((count,), dtype, data.data if count else bytes(8), strides=(1,))
+
+
+def is_load_of_pointer(code: CodeArray, base: CodeArray, bits: int) -> BoolArray:
+    """Whether instructions load a pointer through the register that `base` instructions set."""
+    loads: BoolArray = (code & np.uint32(OPCODE | FUNCT3)) == _LOAD[bits]
+    return loads & ((code & np.uint32(RS1)) >> 15 == (base & np.uint32(RD)) >> 7)
+
+
+def fits_signed32(value: Int64Array) -> BoolArray:
+    """Whether values can be made of an upper and a lower half."""
+    low, high = FIXUPS[64].by_kind[K.R_RISCV_HI20].limits
+    return (value >= low) & (value <= high)

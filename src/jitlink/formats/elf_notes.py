@@ -1,0 +1,76 @@
+"""Program properties: what the notes of `.note.gnu.property` sections say about objects.
+
+Specification: "Linux Extensions to gABI" (NT_GNU_PROPERTY_TYPE_0). A note is three words (sizes
+of name and descriptor, type), the name and the descriptor; the descriptor is a sequence of
+properties: type, size and data, each padded to the size of an address.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from jitlink.errors import ObjectError
+from jitlink.graph import Block, LinkGraph
+
+SECTION = ".note.gnu.property"
+NT_GNU_PROPERTY_TYPE_0 = 5
+_GNU = b"GNU\0"
+
+
+def has_property_bit(graph: LinkGraph, kind: int, bit: int) -> bool:
+    """Whether any object of a graph has a bit set in the properties of a type.
+
+    Args:
+        graph: as its reader made it.
+        kind: type of the property, whose data is one word.
+        bit: the bit, as a mask.
+
+    Raises:
+        ObjectError: a note is malformed.
+    """
+    known: dict[bytes, bool] = {}
+    for section in graph.sections:
+        if section.name != SECTION:
+            continue
+        for block in section.blocks:
+            content = b"" if block.is_zero_fill else bytes(block.content)
+            if content not in known:
+                words = _properties(graph, block, content, kind)
+                known[content] = any(word & bit for word in words)
+            if known[content]:
+                return True
+    return False
+
+
+def _properties(graph: LinkGraph, block: Block, content: bytes, kind: int) -> Iterator[int]:
+    """The words of all properties of a type in a section's content."""
+    order = "<" if graph.endianness == "little" else ">"
+    position = 0
+    try:
+        while position < len(content):
+            name_size, size, note = struct.unpack_from(f"{order}III", content, position)
+            name = content[position + 12 : position + 12 + name_size]
+            start = position + 12 + -(-name_size // 4) * 4
+            if note == NT_GNU_PROPERTY_TYPE_0 and name == _GNU:
+                if start + size > len(content):
+                    raise _malformed(graph, block, position)
+                yield from _words(content[start : start + size], order, graph.pointer_size, kind)
+            position = start + -(-size // graph.pointer_size) * graph.pointer_size
+    except struct.error as error:
+        raise _malformed(graph, block, position) from error
+
+
+def _words(descriptor: bytes, order: str, alignment: int, kind: int) -> Iterator[int]:
+    position = 0
+    while position < len(descriptor):
+        found, size = struct.unpack_from(f"{order}II", descriptor, position)
+        if found == kind:
+            yield struct.unpack_from(f"{order}I", descriptor, position + 8)[0]
+        position += 8 + -(-size // alignment) * alignment
+
+
+def _malformed(graph: LinkGraph, block: Block, position: int) -> ObjectError:
+    origin = int(graph.block_table.origin[block.row])
+    file = graph.origins[origin] if graph.origins else graph.name
+    return ObjectError(f"{SECTION}+{position:#x}: note is malformed", file=file)

@@ -1,0 +1,213 @@
+"""Relocations and section groups of ELF objects, many at a time.
+
+Relocations stay raw here: types are numbers, and addends that stand in the content stay there.
+
+Specification: see `jitlink.formats.elf_layout`; for compact ones `jitlink.formats.crel`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from jitlink.formats.crel import decode_crel
+from jitlink.formats.elf_layout import (
+    ELFCLASS64,
+    GRP_COMDAT,
+    SHF_EXCLUDE,
+    SHT_CREL,
+    SHT_GROUP,
+    SHT_REL,
+    SHT_RELA,
+)
+from jitlink.formats.elf_sections import int64, is_one_of
+from jitlink.formats.elf_symbols import ObjectTables
+from jitlink.formats.records import gather
+from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_where
+from jitlink.graph.link_graph import NO_BLOCK
+from jitlink.graph.strings import NO_NAME
+
+
+@dataclass
+class RawRelocations:
+    """Relocations as the file has them; arrays of equal length, one element each.
+
+    Attributes:
+        block: row of the block to be modified (int64).
+        offset: offset in that block (int64).
+        type: relocation type (int64).
+        symbol: row of the symbol referred to (int64).
+        addend: explicit addend (int64); where `implicit`, what is to be added to the other one.
+        implicit: whether the addend stands in the block's content (bool).
+    """
+
+    block: Int64Array
+    offset: Int64Array
+    type: Int64Array
+    symbol: Int64Array
+    addend: Int64Array
+    implicit: BoolArray
+
+
+@dataclass
+class Comdats:
+    """COMDAT groups and their members.
+
+    Attributes:
+        signature: reference of the name of each group (int64).
+        member_group: number of the group of each member, ascending (int64).
+        member_block: block row of each member (int64).
+    """
+
+    signature: Int64Array
+    member_group: Int64Array
+    member_block: Int64Array
+
+
+def read_relocations(tables: ObjectTables) -> RawRelocations:
+    """All relocations of a batch that modify blocks."""
+    rows = rows_where(is_one_of(tables.sh_type, (SHT_RELA, SHT_REL, SHT_CREL)))
+    target = tables.linked(rows, tables.sh_info)
+    _check_symtab_links(tables, rows)
+    placed = tables.section_block[target] != NO_BLOCK
+    if not placed.all():
+        # What is excluded from the link needs no relocations; nothing else is without a block.
+        bad = np.zeros(len(tables.sh_type), np.bool_)
+        bad[rows] = ~placed & (tables.sh_flags[target] & SHF_EXCLUDE == 0)
+        tables.check_sections(bad, "relocates a section that has no content of its own")
+        rows = rows[placed]
+    kinds = tables.sh_type[rows]
+    parts = [_read_fixed(tables, rows[kinds == SHT_RELA], explicit=True)]
+    if np.count_nonzero(kinds != SHT_RELA):
+        parts.append(_read_fixed(tables, rows[kinds == SHT_REL], explicit=False))
+        parts += [_read_compact(tables, row) for row in rows[kinds == SHT_CREL].tolist()]
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _joined(parts: list[RawRelocations]) -> RawRelocations:
+    names = [field.name for field in fields(RawRelocations)]
+    return RawRelocations(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in names)
+    )
+
+
+def _check_symtab_links(tables: ObjectTables, rows: Int64Array) -> None:
+    linked = tables.linked(rows, tables.sh_link)
+    bad = np.zeros(len(tables.sh_type), np.bool_)
+    # A relocation section without entries may name no symbol table.
+    owner = tables.section_object[rows]
+    bad[rows] = (linked != tables.symtab[owner]) & (tables.sh_link[rows] != 0)
+    tables.check_sections(bad, "is a relocation section that names no symbol table")
+
+
+def _read_fixed(tables: ObjectTables, rows: Int64Array, *, explicit: bool) -> RawRelocations:
+    """The relocations of REL or RELA sections."""
+    dtype = tables.layout.rela if explicit else tables.layout.rel
+    record = dtype.itemsize
+    bad = np.zeros(len(tables.sh_type), np.bool_)
+    bad[rows] = (tables.sh_entsize[rows] != record) | (tables.sh_size[rows] % record != 0)
+    tables.check_sections(bad, "is a relocation section of odd size")
+    counts = tables.sh_size[rows] // record
+    positions = ragged_arange(np.zeros(len(rows), np.int64), counts) * record
+    positions += tables.sh_position[rows].repeat(counts)
+    records = gather(tables.data, dtype, positions)
+    info, shift = int64(records["info"]), tables.layout.symbol_shift
+    count = len(records)
+    return _place(
+        tables,
+        rows,
+        counts,
+        int64(records["offset"]),
+        # int64 keeps the bits of an unsigned 64-bit r_info; the mask undoes the sign.
+        (info >> shift) & 0xFFFFFFFF,
+        info & ((1 << shift) - 1),
+        int64(records["addend"]) if explicit else np.zeros(count, np.int64),
+        np.full(count, not explicit),
+    )
+
+
+def _read_compact(tables: ObjectTables, row: int) -> RawRelocations:
+    """The relocations of one CREL section."""
+    start = int(tables.sh_position[row])
+    offset, symbol, kind, addend, explicit = decode_crel(
+        tables.data[start : start + int(tables.sh_size[row])],
+        wide=tables.identity.elf_class == ELFCLASS64,
+        file=tables.batch.names[int(tables.section_object[row])],
+        position=int(tables.sh_offset[row]),
+    )
+    implicit = np.full(len(offset), not explicit)
+    counts = np.array([len(offset)])
+    return _place(tables, np.array([row]), counts, offset, symbol, kind, addend, implicit)
+
+
+def _place(
+    tables: ObjectTables,
+    rows: Int64Array,
+    counts: Int64Array,
+    offset: Int64Array,
+    symbol: Int64Array,
+    kind: Int64Array,
+    addend: Int64Array,
+    implicit: BoolArray,
+) -> RawRelocations:
+    """Relocations of sections `rows`, `counts` of each, with section and symbol looked up."""
+    owner = tables.section_object[rows]
+    limit = tables.symbol_counts[owner].repeat(counts)
+    missing = (symbol < 0) | (symbol >= limit)
+    if np.count_nonzero(missing):
+        bad = np.zeros(len(tables.sh_type), np.bool_)
+        bad[rows.repeat(counts)[missing]] = True
+        tables.check_sections(bad, "has a relocation whose symbol does not exist")
+    block = tables.section_block[tables.section_base[owner] + tables.sh_info[rows]]
+    if tables.st_beyond is not None:
+        addend = addend + tables.st_beyond[tables.entry_base[owner].repeat(counts) + symbol]
+    symbol += tables.symbol_base[owner].repeat(counts)
+    return RawRelocations(block.repeat(counts), offset, kind, symbol, addend, implicit)
+
+
+def read_groups(tables: ObjectTables) -> Comdats:
+    """All COMDAT groups of a batch."""
+    rows = rows_where(tables.sh_type == SHT_GROUP)
+    if len(rows) == 0:
+        return Comdats(rows, rows, rows)
+    bad = np.zeros(len(tables.sh_type), np.bool_)
+    bad[rows] = (tables.sh_size[rows] < 4) | (tables.sh_size[rows] % 4 != 0)
+    tables.check_sections(bad, "is a section group of odd size")
+    _check_symtab_links(tables, rows)
+    number, signature = tables.section_object[rows], tables.sh_info[rows]
+    bad[rows] = (signature < 0) | (signature >= tables.symbol_counts[number])
+    tables.check_sections(bad, "is a section group whose signature does not exist")
+    first = int64(gather(tables.data, tables.word, tables.sh_position[rows]))
+    rows = rows[first & GRP_COMDAT != 0]
+    counts = tables.sh_size[rows] // 4 - 1
+    group = np.arange(len(rows)).repeat(counts)
+    owner = rows[group]
+    place = tables.sh_position[owner] + 4 * ragged_arange(np.ones(len(rows), np.int64), counts)
+    member = int64(gather(tables.data, tables.word, place))
+    bad[owner[member >= tables.shnum[tables.section_object[owner]]]] = True
+    tables.check_sections(bad, "is a section group of sections that do not exist")
+    block = tables.section_block[tables.section_base[tables.section_object[owner]] + member]
+    kept = block != NO_BLOCK
+    return Comdats(_signatures(tables, rows), group[kept], block[kept])
+
+
+def _signatures(tables: ObjectTables, rows: Int64Array) -> Int64Array:
+    """References of the names that sign groups."""
+    number, signature = tables.section_object[rows], tables.sh_info[rows]
+    names: Int64Array = tables.graph.symbol_table.name[tables.symbol_base[number] + signature]
+    # Old assemblers sign a group with the section symbol of its first member.
+    for each in rows_where(names == NO_NAME).tolist():
+        owner = int(number[each])
+        entry = int(tables.entry_base[owner] + signature[each])
+        names[each] = _section_reference(tables, owner, int(tables.st_shndx[entry]))
+    return names
+
+
+def _section_reference(tables: ObjectTables, number: int, index: int) -> int:
+    """Reference of the name of a section of one object."""
+    row = int(tables.section_base[number]) + index
+    named = 0 < index < tables.shnum[number] and tables.name_base[number] >= 0
+    if not named or tables.sh_name[row] >= tables.name_limit[number]:
+        tables.fail(number, None, "a section group has a signature without a name")
+    return int(tables.name_base[number] + tables.sh_name[row])

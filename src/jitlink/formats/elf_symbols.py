@@ -1,0 +1,350 @@
+"""Blocks and symbols of ELF objects, many at a time.
+
+Every ELF section with content becomes one block; the blocks of sections of one name,
+protection and lifetime share a graph section. Every symbol-table entry becomes a symbol row
+at a fixed distance from its index, so relocations need no look-up.
+
+Specification: see `jitlink.formats.elf_layout`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jitlink.formats.compression import decompress_section
+from jitlink.formats.elf_layout import (
+    ELFCLASS64,
+    SHF_ALLOC,
+    SHF_COMPRESSED,
+    SHF_EXCLUDE,
+    SHF_EXECINSTR,
+    SHF_GNU_RETAIN,
+    SHF_WRITE,
+    SHN_ABS,
+    SHN_COMMON,
+    SHN_LORESERVE,
+    SHN_UNDEF,
+    SHN_X86_64_LCOMMON,
+    SHN_XINDEX,
+    SHT_CREL,
+    SHT_GROUP,
+    SHT_LLVM_ADDRSIG,
+    SHT_NOBITS,
+    SHT_NULL,
+    SHT_REL,
+    SHT_RELA,
+    SHT_STRTAB,
+    SHT_SYMTAB,
+    SHT_SYMTAB_SHNDX,
+    STB_GNU_UNIQUE,
+    STB_LOCAL,
+    STB_WEAK,
+    STT_FILE,
+    STT_FUNC,
+    STT_GNU_IFUNC,
+    STT_NOTYPE,
+    STT_TLS,
+    Identity,
+)
+from jitlink.formats.elf_sections import (
+    MAX_SIZE,
+    Batch,
+    SectionTables,
+    int64,
+    is_odd_alignment,
+    is_one_of,
+)
+from jitlink.formats.records import gather
+from jitlink.graph import (
+    BlockFlags,
+    LinkGraph,
+    MemLifetime,
+    MemProt,
+    Scope,
+    SymbolFlags,
+    SymbolKind,
+)
+from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, ragged_arange, rows_where
+from jitlink.graph.contents import ZERO_FILL
+from jitlink.graph.link_graph import NO_BLOCK
+from jitlink.graph.strings import NO_NAME
+
+_METADATA_TYPES = (
+    SHT_NULL, SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_REL, SHT_CREL, SHT_GROUP,
+    SHT_SYMTAB_SHNDX, SHT_LLVM_ADDRSIG,
+)  # fmt: skip
+_EXTERNAL = int(SymbolKind.EXTERNAL)
+_WEAKLY_REFERENCED = int(SymbolFlags.WEAKLY_REFERENCED)
+_COMMON, _UNIQUE = np.uint8(SymbolFlags.COMMON), np.uint8(SymbolFlags.UNIQUE)
+_SCOPES = np.array([Scope.DEFAULT, Scope.HIDDEN, Scope.HIDDEN, Scope.DEFAULT], np.uint8)
+"""Scope by visibility: STV_DEFAULT, STV_INTERNAL, STV_HIDDEN, STV_PROTECTED."""
+_TYPE_FLAGS = np.zeros(16, np.uint8)
+"""Flags of a definition by symbol type."""
+_TYPE_FLAGS[STT_FUNC] = SymbolFlags.CALLABLE
+_TYPE_FLAGS[STT_GNU_IFUNC] = SymbolFlags.CALLABLE | SymbolFlags.INDIRECT
+_TYPE_FLAGS[STT_TLS] = SymbolFlags.THREAD_LOCAL
+_PROTECTIONS = {
+    write | alloc | execute: (
+        MemProt.READ
+        | (MemProt.WRITE if write else MemProt.NONE)
+        | (MemProt.EXEC if execute else MemProt.NONE),
+        MemLifetime.STANDARD if alloc else MemLifetime.NO_ALLOC,
+    )
+    for write in (0, SHF_WRITE)
+    for alloc in (0, SHF_ALLOC)
+    for execute in (0, SHF_EXECINSTR)
+}
+
+
+class ObjectTables(SectionTables):
+    """All sections and symbols of a batch, with the blocks and symbol rows made for them.
+
+    Columns named ``st_`` and `entry_object` have an element for each symbol-table entry of
+    each object, in order.
+
+    Attributes:
+        first_origin: number of the first object in ``graph.origins``.
+        section_block: block row of each section header, or `NO_BLOCK` (int64).
+        symbol_counts: number of each object's symbol-table entries (int64).
+        symbol_base: symbol row of the first of them (int64).
+        entry_base: its number among all entries of the batch (int64).
+        entry_object: number of the object of each entry (int64).
+        st_shndx: section index of each entry; negative for the reserved ones (int64).
+        st_beyond: how far behind its symbol each entry's value is (int64), or None if none is.
+    """
+
+    def __init__(self, graph: LinkGraph, batch: Batch, identity: Identity) -> None:
+        super().__init__(graph, batch, identity)
+        self.first_origin = len(graph.origins)
+        graph.origins.extend(batch.names)
+        graph.origin_flags.extend(self.flags)
+        self._content_base = graph.contents.add(batch.buffer)
+        self._add_blocks()
+        self._read_symbols()
+        self._add_symbols()
+
+    def _check_symbols(self, bad: BoolArray, message: str) -> None:
+        if np.count_nonzero(bad):
+            entry = int(rows_where(bad)[0])
+            number = int(np.searchsorted(self.entry_base, entry, side="right")) - 1
+            index = entry - int(self.entry_base[number])
+            self.fail(number, None, f"symbol {index}: {message}")
+
+    # Blocks
+
+    def _add_blocks(self) -> None:
+        kept = ~is_one_of(self.sh_type, _METADATA_TYPES)
+        kept &= (self.sh_flags & SHF_EXCLUDE) == 0
+        rows = rows_where(kept)
+        flags, size = self.sh_flags[rows], self.sh_size[rows].copy()
+        nobits = self.sh_type[rows] == SHT_NOBITS
+        content = np.where(nobits, ZERO_FILL, self._content_base + self.sh_position[rows])
+        alignment = self.sh_align[rows].copy()
+        self._decompress(rows, flags, content, size, alignment)
+        ordinals = self._graph_sections(self.section_names(rows), flags)
+        first = self.graph.block_table.extend(
+            len(rows),
+            section=ordinals,
+            origin=self.first_origin + self.section_object[rows],
+            size=size,
+            alignment=alignment,
+            content=content,
+            flags=np.where(flags & SHF_GNU_RETAIN, int(BlockFlags.LIVE), 0),
+        )
+        self.section_block = np.full(len(self.sh_type), NO_BLOCK, np.int64)
+        self.section_block[rows] = np.arange(first, first + len(rows))
+
+    def _graph_sections(self, names: list[str], flags: Int64Array) -> Int64Array:
+        """Ordinals of the graph sections for ELF sections with these names and flags."""
+        codes = flags & (SHF_WRITE | SHF_ALLOC | SHF_EXECINSTR)
+        known: dict[tuple[str, int], int] = {}
+        ordinals = []
+        # In an empty graph there is nothing to be found, and no index to be made for it.
+        sections = self.graph.section_list
+        obtain = self.graph.obtain_section if sections else sections.create
+        for key in zip(names, codes.tolist(), strict=True):
+            ordinal = known.get(key)
+            if ordinal is None:
+                name, code = key
+                prot, lifetime = _PROTECTIONS[code]
+                ordinal = obtain(name, prot, lifetime).ordinal
+                known[key] = ordinal
+            ordinals.append(ordinal)
+        return np.array(ordinals, np.int64)
+
+    def _decompress(
+        self,
+        rows: Int64Array,
+        flags: Int64Array,
+        content: Int64Array,
+        size: Int64Array,
+        alignment: Int64Array,
+    ) -> None:
+        compressed = rows_where((flags & SHF_COMPRESSED != 0) & (content != ZERO_FILL))
+        for each in compressed.tolist():
+            row = int(rows[each])
+            start = int(self.sh_position[row])
+            data, alignment[each] = decompress_section(
+                self.batch.buffer[start : start + int(self.sh_size[row])],
+                wide=self.identity.elf_class == ELFCLASS64,
+                byte_order=self.identity.byte_order,
+                file=self.batch.names[int(self.section_object[row])],
+                offset=int(self.sh_offset[row]),
+            )
+            content[each] = self.graph.contents.add(data)
+            size[each] = len(data)
+
+    # Symbols
+
+    def _read_symbols(self) -> None:
+        tables = self.symtab[self.symtab >= 0]
+        record = self.layout.symbol.itemsize
+        bad = np.zeros(len(self.sh_type), np.bool_)
+        bad[tables] = (self.sh_entsize[tables] != record) | (self.sh_size[tables] % record != 0)
+        self.check_sections(bad, "is a symbol table of odd size")
+        self.symbol_counts = np.zeros(len(self.symtab), np.int64)
+        owners = self.section_object[tables]
+        self.symbol_counts[owners] = self.sh_size[tables] // record
+        self.entry_base = self.symbol_counts.cumsum() - self.symbol_counts
+        self.entry_object = np.arange(len(self.symtab)).repeat(self.symbol_counts)
+        counts = self.symbol_counts[owners]
+        index = ragged_arange(np.zeros(len(tables), np.int64), counts)
+        positions = self.sh_position[tables].repeat(counts) + index * record
+        self._entries = gather(self.data, self.layout.symbol, positions)
+        self._st_index = index
+        self.st_shndx = self._section_indices()
+
+    def _section_indices(self) -> Int64Array:
+        """st_shndx of all entries, with SHN_XINDEX replaced; reserved ones become negative."""
+        raw = int64(self._entries["shndx"])
+        result = np.where(raw >= SHN_LORESERVE, raw - 0x10000, raw)
+        extended = rows_where(raw == SHN_XINDEX)
+        if len(extended) == 0:
+            return result
+        tables = rows_where(self.sh_type == SHT_SYMTAB_SHNDX)
+        table_of = np.full(len(self.symtab), -1, np.int64)
+        table_of[self.section_object[tables]] = tables
+        table = table_of[self.entry_object[extended]]
+        index = self._st_index[extended]
+        bad = np.zeros(len(raw), np.bool_)
+        bad[extended] = (table < 0) | ((index + 1) * 4 > self.sh_size[table])
+        self._check_symbols(bad, "has no entry in the table of extended section indices")
+        result[extended] = int64(gather(self.data, self.word, self.sh_position[table] + index * 4))
+        return result
+
+    def _add_symbols(self) -> None:
+        entries, shndx = self._entries, self.st_shndx
+        info = int64(entries["info"])
+        binding, kind_of_symbol = info >> 4, info & 15
+        value, size = int64(entries["value"]), entries["size"].astype(np.uint64)
+        number = self.entry_object
+        self._check_symbols(shndx >= self.shnum[number], "lies in a section that does not exist")
+        known = (binding <= STB_WEAK) | (binding == STB_GNU_UNIQUE)
+        self._check_symbols(~known, "has an unknown binding")
+
+        block = np.full(len(shndx), NO_BLOCK, np.int64)
+        in_section = rows_where(shndx > 0)
+        block[in_section] = self.section_block[
+            self.section_base[number[in_section]] + shndx[in_section]
+        ]
+        is_common = (shndx == SHN_COMMON - 0x10000) | (shndx == SHN_X86_64_LCOMMON - 0x10000)
+        is_absolute = shndx == SHN_ABS - 0x10000
+        self._check_symbols(
+            (shndx < 0) & ~is_common & ~is_absolute, "lies in an unknown reserved section"
+        )
+        local = binding == STB_LOCAL
+        name = self._symbol_names(local)
+        kind = np.full(len(shndx), int(SymbolKind.REMOVED), np.uint8)
+        kind[(shndx == SHN_UNDEF) & ~local & (name != NO_NAME)] = _EXTERNAL
+        kind[is_absolute] = SymbolKind.ABSOLUTE
+        kind[block >= 0] = SymbolKind.DEFINED
+        kind[kind_of_symbol == STT_FILE] = SymbolKind.REMOVED
+        # The null symbol stands for none, whatever the file has there.
+        null = self.entry_base[self.symbol_counts > 0]
+        kind[null], block[null], value[null] = SymbolKind.REMOVED, NO_BLOCK, 0
+        is_common[null] = False
+        self._check_offsets(block, value, local & (kind_of_symbol == STT_NOTYPE))
+        self._place_commons(is_common & (kind_of_symbol != STT_FILE), value, size, block, kind)
+
+        external = kind == _EXTERNAL
+        weak = ((binding == STB_WEAK) | (binding == STB_GNU_UNIQUE) | is_common) & ~external
+        scope = _SCOPES[entries["other"] & 3]
+        scope[external] = Scope.DEFAULT
+        scope[local] = Scope.LOCAL
+        flags = _TYPE_FLAGS[kind_of_symbol]
+        flags[external] = np.where(binding[external] == STB_WEAK, _WEAKLY_REFERENCED, 0)
+        flags[is_common] |= _COMMON
+        flags[binding == STB_GNU_UNIQUE] |= _UNIQUE
+        first = self.graph.symbol_table.extend(
+            len(shndx),
+            name=name,
+            kind=kind,
+            block=block,
+            value=value.view(np.uint64),
+            size=size,
+            linkage=weak,
+            scope=scope,
+            flags=flags,
+        )
+        self.symbol_base = first + self.entry_base
+
+    def _symbol_names(self, local: BoolArray) -> Int64Array:
+        st_name = int64(self._entries["name"])
+        number = self.entry_object
+        bad = (st_name >= self.string_limit[number]) & (st_name != 0)
+        self._check_symbols(bad, "name lies outside the string table")
+        return np.where(st_name == 0, NO_NAME, self.string_base[number] + st_name)
+
+    def _check_offsets(self, block: Int64Array, value: Int64Array, anchor: BoolArray) -> None:
+        """Check that symbols lie in their sections.
+
+        Compilers put anchors at regular distances, of which the last may lie beyond the end of
+        what they address with negative addends: such a label moves to the end, and `st_beyond`
+        says how far it was moved.
+        """
+        self.st_beyond: Int64Array | None = None
+        rows = rows_where(block >= 0)
+        limit = self.graph.block_table.size[block[rows]]
+        outside = (value[rows] < 0) | (value[rows] > limit)
+        if not np.count_nonzero(outside):
+            return
+        rows, limit = rows[outside], limit[outside]
+        bad = np.zeros(len(block), np.bool_)
+        bad[rows] = (value[rows] < 0) | (value[rows] > limit + MAX_SIZE) | ~anchor[rows]
+        self._check_symbols(bad, "lies beyond the end of its section")
+        self.st_beyond = np.zeros(len(block), np.int64)
+        self.st_beyond[rows] = value[rows] - limit
+        value[rows] = limit
+
+    def _place_commons(
+        self,
+        common: BoolArray,
+        value: Int64Array,
+        size: Any,
+        block: Int64Array,
+        kind: UInt8Array,
+    ) -> None:
+        """Give each tentative definition a zero-fill block of its own."""
+        rows = rows_where(common)
+        if len(rows) == 0:
+            return
+        alignment, sizes = np.maximum(value[rows], 1), size[rows].view(np.int64)
+        bad = np.zeros(len(value), np.bool_)
+        bad[rows] = is_odd_alignment(value[rows])
+        self._check_symbols(bad, "has an alignment that is not a power of two")
+        bad[rows] = (sizes < 0) | (sizes > MAX_SIZE)
+        self._check_symbols(bad, "has a size beyond any memory")
+        section = self.graph.obtain_section(".common", MemProt.READ | MemProt.WRITE)
+        first = self.graph.block_table.extend(
+            len(rows),
+            section=section.ordinal,
+            origin=self.first_origin + self.entry_object[rows],
+            size=sizes,
+            alignment=alignment,
+            content=ZERO_FILL,
+        )
+        block[rows] = np.arange(first, first + len(rows))
+        value[rows] = 0
+        kind[rows] = SymbolKind.DEFINED

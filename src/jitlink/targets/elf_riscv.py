@@ -1,0 +1,146 @@
+"""ELF RISC-V of 32 and 64 bits: relocation types of the psABI, ABI checks, default passes.
+
+Both sizes have the same relocation types. Calls are R_RISCV_CALL_PLT whether there is a PLT or
+not. R_RISCV_RELAX says something about the relocation before it, at the same place.
+
+Specification: RISC-V ELF psABI, chapters "ELF Object Files" and "Relocations".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from jitlink.arch.riscv import CALL_RESOLVERS, ENTRIES, FIXUPS, K
+from jitlink.arch.riscv_pairs import pair_halves
+from jitlink.arch.riscv_relax import relax
+from jitlink.formats.elf_layout import ELFCLASS32, ELFCLASS64, Identity
+from jitlink.graph import LinkGraph, SymbolKind
+from jitlink.graph.columns import rows_where
+from jitlink.link import PassConfiguration
+from jitlink.passes.eh_frame import eh_frame_pass
+from jitlink.passes.entries import build_entries, got_address
+from jitlink.passes.indirect import indirect_pass
+from jitlink.passes.section_symbols import synthesize_elf_symbols
+from jitlink.targets.elf import ELFTarget, Relocation
+from jitlink.targets.riscv_attributes import check_abi
+
+EM_RISCV = 243
+ABSOLUTE_CODE_LIMIT = (1 << 31) - 0x800
+"""Where the addresses end that ``lui`` and a signed lower half can make on RV64."""
+
+_DYNAMIC = "only a dynamic linker's input has it"
+_TLS = "thread-local storage is not linked yet"
+_VENDOR = "what it means is its vendor's secret"
+
+RELOCATIONS = (
+    Relocation(0, "R_RISCV_NONE"),
+    Relocation(1, "R_RISCV_32", K.R_RISCV_32),
+    Relocation(2, "R_RISCV_64", K.R_RISCV_64),
+    Relocation(3, "R_RISCV_RELATIVE", reason=_DYNAMIC),
+    Relocation(4, "R_RISCV_COPY", reason=_DYNAMIC),
+    Relocation(5, "R_RISCV_JUMP_SLOT", reason=_DYNAMIC),
+    Relocation(6, "R_RISCV_TLS_DTPMOD32", reason=_TLS),
+    Relocation(7, "R_RISCV_TLS_DTPMOD64", reason=_TLS),
+    Relocation(8, "R_RISCV_TLS_DTPREL32", reason=_TLS),
+    Relocation(9, "R_RISCV_TLS_DTPREL64", reason=_TLS),
+    Relocation(10, "R_RISCV_TLS_TPREL32", reason=_TLS),
+    Relocation(11, "R_RISCV_TLS_TPREL64", reason=_TLS),
+    Relocation(12, "R_RISCV_TLSDESC", reason=_TLS),
+    Relocation(16, "R_RISCV_BRANCH", K.R_RISCV_BRANCH),
+    Relocation(17, "R_RISCV_JAL", K.R_RISCV_JAL),
+    # Deprecated, and the same as the next one.
+    Relocation(18, "R_RISCV_CALL", K.R_RISCV_CALL_PLT),
+    Relocation(19, "R_RISCV_CALL_PLT", K.R_RISCV_CALL_PLT),
+    Relocation(20, "R_RISCV_GOT_HI20", K.R_RISCV_GOT_HI20),
+    Relocation(21, "R_RISCV_TLS_GOT_HI20", reason=_TLS),
+    Relocation(22, "R_RISCV_TLS_GD_HI20", reason=_TLS),
+    Relocation(23, "R_RISCV_PCREL_HI20", K.R_RISCV_PCREL_HI20),
+    Relocation(24, "R_RISCV_PCREL_LO12_I", K.R_RISCV_PCREL_LO12_I),
+    Relocation(25, "R_RISCV_PCREL_LO12_S", K.R_RISCV_PCREL_LO12_S),
+    Relocation(26, "R_RISCV_HI20", K.R_RISCV_HI20),
+    Relocation(27, "R_RISCV_LO12_I", K.R_RISCV_LO12_I),
+    Relocation(28, "R_RISCV_LO12_S", K.R_RISCV_LO12_S),
+    Relocation(29, "R_RISCV_TPREL_HI20", reason=_TLS),
+    Relocation(30, "R_RISCV_TPREL_LO12_I", reason=_TLS),
+    Relocation(31, "R_RISCV_TPREL_LO12_S", reason=_TLS),
+    Relocation(32, "R_RISCV_TPREL_ADD", reason=_TLS),
+    Relocation(33, "R_RISCV_ADD8", K.R_RISCV_ADD8),
+    Relocation(34, "R_RISCV_ADD16", K.R_RISCV_ADD16),
+    Relocation(35, "R_RISCV_ADD32", K.R_RISCV_ADD32),
+    Relocation(36, "R_RISCV_ADD64", K.R_RISCV_ADD64),
+    Relocation(37, "R_RISCV_SUB8", K.R_RISCV_SUB8),
+    Relocation(38, "R_RISCV_SUB16", K.R_RISCV_SUB16),
+    Relocation(39, "R_RISCV_SUB32", K.R_RISCV_SUB32),
+    Relocation(40, "R_RISCV_SUB64", K.R_RISCV_SUB64),
+    Relocation(41, "R_RISCV_GOT32_PCREL", K.R_RISCV_GOT32_PCREL),
+    Relocation(43, "R_RISCV_ALIGN", K.ALIGN_RELAXABLE),
+    Relocation(44, "R_RISCV_RVC_BRANCH", K.R_RISCV_RVC_BRANCH),
+    Relocation(45, "R_RISCV_RVC_JUMP", K.R_RISCV_RVC_JUMP),
+    Relocation(51, "R_RISCV_RELAX", K.RELAX),
+    Relocation(52, "R_RISCV_SUB6", K.R_RISCV_SUB6),
+    Relocation(53, "R_RISCV_SET6", K.R_RISCV_SET6),
+    Relocation(54, "R_RISCV_SET8", K.R_RISCV_SET8),
+    Relocation(55, "R_RISCV_SET16", K.R_RISCV_SET16),
+    Relocation(56, "R_RISCV_SET32", K.R_RISCV_SET32),
+    Relocation(57, "R_RISCV_32_PCREL", K.R_RISCV_32_PCREL),
+    Relocation(58, "R_RISCV_IRELATIVE", reason=_DYNAMIC),
+    Relocation(59, "R_RISCV_PLT32", K.R_RISCV_PLT32),
+    Relocation(60, "R_RISCV_SET_ULEB128", K.R_RISCV_SET_ULEB128),
+    Relocation(61, "R_RISCV_SUB_ULEB128", K.R_RISCV_SUB_ULEB128),
+    Relocation(62, "R_RISCV_TLSDESC_HI20", reason=_TLS),
+    Relocation(63, "R_RISCV_TLSDESC_LOAD_LO12", reason=_TLS),
+    Relocation(64, "R_RISCV_TLSDESC_ADD_LO12", reason=_TLS),
+    Relocation(65, "R_RISCV_TLSDESC_CALL", reason=_TLS),
+    Relocation(191, "R_RISCV_VENDOR", reason=_VENDOR),
+    *(Relocation(each, f"R_RISCV_CUSTOM{each}", reason=_VENDOR) for each in range(192, 256)),
+)
+
+_split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
+
+_IS_ABSOLUTE = np.zeros(len(K), np.bool_)
+_IS_ABSOLUTE[[K.R_RISCV_HI20, K.R_RISCV_LO12_I, K.R_RISCV_LO12_S, K.R_RISCV_32]] = True
+
+
+def _limit_addresses(graph: LinkGraph) -> None:
+    """Ask for memory that the code's addresses reach."""
+    if graph.pointer_size == 4:
+        graph.address_limit = min(graph.address_limit, 1 << 32)
+        return
+    edges, symbols = graph.edge_table, graph.symbol_table
+    rows = rows_where(_IS_ABSOLUTE[edges.kind])
+    if (symbols.kind[edges.target[rows]] == SymbolKind.DEFINED).any():
+        graph.address_limit = min(graph.address_limit, ABSOLUTE_CODE_LIMIT)
+
+
+def _passes(bits: int) -> Callable[[LinkGraph], PassConfiguration]:
+    resolve_indirect_functions = indirect_pass(ENTRIES[bits], CALL_RESOLVERS[bits])
+    entries = partial(build_entries, kinds=ENTRIES[bits])
+
+    def default_passes(graph: LinkGraph) -> PassConfiguration:  # noqa: ARG001 - one for all
+        """The passes that every ELF RISC-V graph needs."""
+        return PassConfiguration(
+            fixups=FIXUPS[bits],
+            pre_prune=[check_abi, _split_eh_frames, synthesize_elf_symbols],
+            post_prune=[resolve_indirect_functions, entries, relax, _limit_addresses],
+            pre_fixup=[pair_halves],
+            got_address=got_address,
+        )
+
+    return default_passes
+
+
+def _target(bits: int) -> ELFTarget:
+    return ELFTarget(
+        identity=Identity(EM_RISCV, ELFCLASS64 if bits == 64 else ELFCLASS32, "little"),
+        triple=f"riscv{bits}-unknown-linux-gnu",
+        edge_kinds=K,
+        fixups=FIXUPS[bits],
+        relocations=RELOCATIONS,
+        passes=_passes(bits),
+    )
+
+
+TARGET32, TARGET64 = _target(32), _target(64)

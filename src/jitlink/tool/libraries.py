@@ -1,0 +1,236 @@
+"""Input files and libraries as a command names them: searched for, told apart, expanded.
+
+A library NAME is ``libNAME.a`` or ``libNAME.so``, found in the directories of `-L` in order,
+then where the system's compiler looks. Within a directory the static one is preferred: its
+code is then linked, not loaded. Libraries of which a process can only have one, such as those
+of the C library, are the exception: this process has them already.
+
+LLVM differs: it prefers shared libraries, and looks in the system's directories only when told
+to.
+
+Both kinds of name may stand for a text file, a linker script that names what to link instead;
+Debian's ``libc.so`` and ``libm.a`` are such files. Understood is what those contain, see the
+manual of GNU ld, "Commands Dealing with Files".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+from jitlink.errors import InputError, UnknownFormatError
+from jitlink.formats.archive import is_archive
+from jitlink.formats.elf_layout import is_elf, is_shared_object
+from jitlink.inputs import InputFile, open_input
+from jitlink.memory.mapping import mapped_ranges
+from jitlink.tool.options import CommandLineError, InputArgument
+
+_ONE_PER_PROCESS = frozenset(
+    {
+        *("c", "m", "mvec", "dl", "pthread", "rt", "util", "resolv", "anl"),
+        *("gcc_s", "stdc++", "c++", "c++abi", "unwind"),
+    }
+)
+"""Libraries with state that the whole process must share."""
+
+# Longer texts are not looked into: linker scripts are a few lines.
+_LONGEST_SCRIPT = 1 << 16
+_SCRIPT_WORD = re.compile(
+    r'\s+ | /\*.*?\*/ | ([(),;]) | "([^"\n]*)" | ([^\s(),;"]+)', re.DOTALL | re.VERBOSE
+)
+
+
+class InputCollector:
+    """Finds and opens inputs.
+
+    Args:
+        directories: where to look for libraries first.
+
+    Attributes:
+        files: opened objects and archives, in order.
+        dylibs: paths of shared libraries, in order.
+
+    Raises:
+        CommandLineError: one of the directories is none.
+    """
+
+    def __init__(self, directories: Sequence[str] = ()) -> None:
+        for directory in directories:
+            if not os.path.isdir(directory):  # noqa: PTH112
+                raise CommandLineError(f"{directory} is not a directory", option="L")
+        self.files: list[InputFile] = []
+        self.dylibs: list[str] = []
+        self._directories = tuple(directories)
+        self._scripts: list[str] = []
+
+    def add(self, argument: InputArgument) -> None:
+        """Take an input as the command names it.
+
+        Raises:
+            InputError: a file cannot be read, or is a linker script that is not understood.
+            CommandLineError: there is no such library.
+        """
+        if argument.kind == "library":
+            self.add_library(argument.name)
+        else:
+            self.add_file(argument.name)
+
+    def add_library(self, name: str) -> None:
+        """Find and take a library; see `add` for the errors."""
+        for directory in self._search_path():
+            for file in _file_names(name):
+                path = os.path.join(directory, file)  # noqa: PTH118
+                if os.path.isfile(path):  # noqa: PTH113
+                    self.add_file(path)
+                    return
+        loaded = _loaded_library(name)
+        if loaded is None:
+            searched = ", ".join(self._search_path())
+            raise CommandLineError(f"no library {name} in {searched}", option="l")
+        self.dylibs.append(loaded)
+
+    def add_file(self, path: str) -> None:
+        """Take a file, whatever is in it; see `add` for the errors."""
+        file = open_input(path)
+        if is_shared_object(file.data):
+            # A name without a slash would be searched for elsewhere.
+            self.dylibs.append(os.path.join(os.path.dirname(path) or ".", os.path.basename(path)))  # noqa: PTH118,PTH119,PTH120
+        elif script := _script_text(file):
+            self._add_script(path, script)
+        else:
+            self.files.append(file)
+
+    def _search_path(self) -> tuple[str, ...]:
+        return tuple(_distinct([*self._directories, *system_directories()]))
+
+    def _add_script(self, path: str, text: str) -> None:
+        place = os.path.realpath(path)
+        if place in self._scripts:
+            raise InputError("the linker script includes itself", file=path)
+        self._scripts.append(place)
+        for name in script_files(text, path):
+            if name.startswith("-l"):
+                self.add_library(name[2:])
+            else:
+                self.add_file(self._find_beside(path, name))
+        self._scripts.pop()
+
+    def _find_beside(self, script: str, name: str) -> str:
+        """The file that a linker script means: beside it, here, or where libraries are."""
+        for directory in (os.path.dirname(script), "", *self._search_path()):  # noqa: PTH120
+            path = os.path.join(directory, name)  # noqa: PTH118
+            if os.path.isfile(path):  # noqa: PTH113
+                return path
+        return name
+
+
+def system_directories() -> list[str]:
+    """Where the system's compiler looks for libraries: those that exist, in order."""
+    machine = os.uname().machine
+    multiarch = f"{machine}-linux-gnu"
+    candidates = [
+        *os.environ.get("LIBRARY_PATH", "").split(os.pathsep),
+        *_gcc_directories(f"/usr/lib/gcc/{multiarch}"),
+        *_gcc_directories(f"/usr/lib/gcc/{machine}-pc-linux-gnu"),
+        *_gcc_directories(f"/usr/lib/gcc/{machine}-redhat-linux"),
+        *(
+            f"{prefix}/{directory}"
+            for prefix in ("/usr/local", "", "/usr")
+            for directory in (f"lib/{multiarch}", "lib64", "lib")
+        ),
+    ]
+    return [each for each in candidates if each and os.path.isdir(each)]  # noqa: PTH112
+
+
+def _distinct(directories: Sequence[str]) -> list[str]:
+    """The directories, each once, whatever names it has."""
+    return list({os.path.realpath(each): each for each in reversed(directories)}.values())[::-1]
+
+
+def _gcc_directories(parent: str) -> list[str]:
+    """The directory of the newest gcc among those of all versions."""
+    try:
+        versions = os.listdir(parent)  # noqa: PTH208
+    except OSError:
+        return []
+    numbers = {each: tuple(map(int, re.findall(r"\d+", each))) for each in versions}
+    newest = max(versions, key=lambda each: numbers[each], default=None)
+    return [] if newest is None else [f"{parent}/{newest}"]
+
+
+def _file_names(name: str) -> tuple[str, str]:
+    static, shared = f"lib{name}.a", f"lib{name}.so"
+    return (shared, static) if name in _ONE_PER_PROCESS else (static, shared)
+
+
+def _loaded_library(name: str) -> str | None:
+    """The path of a shared library of that name that is part of this process."""
+    beginning = f"lib{name}.so"
+    for each in mapped_ranges():
+        base = os.path.basename(each.path)  # noqa: PTH119
+        if base == beginning or base.startswith(f"{beginning}."):
+            return each.path
+    return None
+
+
+# Linker scripts
+
+
+def _script_text(file: InputFile) -> str | None:
+    """The text of a file that can only be a linker script, else None."""
+    data = file.data
+    if not 0 < len(data) <= _LONGEST_SCRIPT or is_elf(data) or is_archive(data):
+        return None
+    try:
+        text = bytes(data).decode()
+    except UnicodeDecodeError:
+        return None
+    commands = r"OUTPUT_FORMAT|GROUP|INPUT|SEARCH_DIR"
+    return text if re.match(rf"(\s|/\*.*?\*/)*({commands})\s*\(", text, re.DOTALL) else None
+
+
+def script_files(text: str, file: str) -> list[str]:
+    """The files, and libraries as ``-lNAME``, that a linker script names.
+
+    Args:
+        text: the script.
+        file: its name, for errors.
+
+    Raises:
+        UnknownFormatError: it has other commands than those that name files.
+    """
+    words = list(_script_words(text, file))
+    names: list[str] = []
+    # The commands whose parentheses are open.
+    commands: list[str] = []
+    position = 0
+    while position < len(words):
+        word, following = words[position], words[position + 1 : position + 2]
+        if following == ["("] and word in {"GROUP", "INPUT", "AS_NEEDED", "OUTPUT_FORMAT"}:
+            commands.append(word)
+            position += 1
+        elif word == ")" and commands:
+            commands.pop()
+        elif word in {"(", ")"} or (not commands and word not in {",", ";"}):
+            raise UnknownFormatError(
+                f"linker script has {word!r} where no file is named", file=file
+            )
+        elif word not in {",", ";"} and commands[-1:] != ["OUTPUT_FORMAT"]:
+            names.append(word)
+        position += 1
+    if commands:
+        raise UnknownFormatError(f"linker script ends within {commands[-1]}", file=file)
+    return names
+
+
+def _script_words(text: str, file: str) -> Iterator[str]:
+    position = 0
+    while position < len(text):
+        piece = _SCRIPT_WORD.match(text, position)
+        if piece is None:
+            raise UnknownFormatError("linker script has an open comment or quote", file=file)
+        position = piece.end()
+        word = piece[1] or piece[2] or piece[3]
+        if word:
+            yield word

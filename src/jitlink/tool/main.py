@@ -1,0 +1,201 @@
+"""`jitlink`: links the objects and archives that it is given in memory, and calls their main.
+
+Whatever goes wrong is one line on standard error and exit status 1.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from jitlink.errors import JITLinkError
+from jitlink.tool.options import CommandLine, parse
+from jitlink.tool.response_files import expand
+
+_STATUS_MASK = 0xFF
+
+
+class OutputError(JITLinkError):
+    """Standard output does not take what is written."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"cannot write to standard output: {error.strerror}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: its words; by default those that this process was started with. The process is
+            then the command's: linked code stays in memory until it ends, because exit
+            handlers may call it, and signals end it as they would end any program.
+
+    Returns:
+        The exit status: that of the program, modulo 256, or 1 after an error.
+    """
+    owns_process = argv is None
+    try:
+        line = parse(list(expand(sys.argv[1:] if argv is None else argv)))
+        status = _obey(line, owns_process=owns_process)
+        _flush()
+    except JITLinkError as error:
+        return _fail(str(error), owns_process=owns_process)
+    except KeyboardInterrupt:
+        return _fail("interrupted", owns_process=owns_process)
+    except MemoryError:
+        return _fail("out of memory", owns_process=owns_process)
+    except Exception as error:  # noqa: BLE001 - users get a sentence, also for a mistake of ours
+        kind = type(error).__name__
+        return _fail(f"internal error: {kind}: {error}", owns_process=owns_process)
+    return status & _STATUS_MASK
+
+
+def _obey(line: CommandLine, *, owns_process: bool) -> int:
+    if line.help:
+        from jitlink.tool.help_page import help_page  # noqa: PLC0415 - seldom needed
+
+        _write(help_page())
+        return 0
+    if line.version:
+        from jitlink import __version__  # noqa: PLC0415 - it is the top of all imports
+
+        _write(f"jitlink {__version__}\n")
+        return 0
+    with _logs(line.debug_only):
+        return _link_and_run(line, owns_process=owns_process)
+
+
+def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
+    # What needs NumPy is imported only by those who link.
+    from jitlink.tool.program import Program  # noqa: PLC0415
+
+    program = Program(line, _write)
+    try:
+        program.load()
+        status = 0
+        with program.link() as library:
+            if owns_process:
+                library.keep()
+            if not line.noexec:
+                _flush()
+                with _signals_of_a_program(owns_process):
+                    status = program.run(library)
+    finally:
+        if not owns_process:
+            program.close()
+    if line.show_times:
+        _write_error(program.times.table())
+    return status
+
+
+@contextmanager
+def _signals_of_a_program(owns_process: bool) -> Iterator[None]:
+    """Let signals do what they do to any program: Python catches one and ignores others."""
+    if not owns_process:
+        yield
+        return
+    import signal  # noqa: PLC0415 - only for those who run something
+
+    numbers = [signal.SIGPIPE, signal.SIGXFSZ]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        numbers.append(signal.SIGINT)
+    handlers = [(number, signal.signal(number, signal.SIG_DFL)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in handlers:
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _logs(parts: Sequence[str]) -> Iterator[None]:
+    """Write the logs of parts of the linker to standard error, of all for ``jitlink``."""
+    if not parts:
+        yield
+        return
+    import logging  # noqa: PLC0415 - only for those who want logs
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    names = {part if part == "jitlink" else f"jitlink.{part}" for part in parts}
+    # Records reach a logger's parents too: each is to be written once.
+    loggers = [logging.getLogger(name) for name in names if not names & _parents(name)]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(handler)
+    try:
+        yield
+    except Exception:
+        logging.getLogger("jitlink.tool").debug("failed", exc_info=True)
+        raise
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+            logger.removeHandler(handler)
+
+
+def _parents(name: str) -> set[str]:
+    """The loggers above one."""
+    parts = name.split(".")
+    return {".".join(parts[:length]) for length in range(1, len(parts))}
+
+
+# Output
+
+
+def _write(text: str) -> None:
+    """Write to standard output, what its encoding lacks as escapes.
+
+    Raises:
+        OutputError: that is not possible.
+    """
+    stream = sys.stdout
+    if stream is None or not text:
+        return
+    encoding = stream.encoding or "utf-8"
+    try:
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    except OSError as error:
+        raise OutputError(error) from error
+
+
+def _write_error(text: str) -> None:
+    """Write to standard error; if that is not possible there is nobody to tell."""
+    with suppress(AttributeError, OSError, ValueError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _flush() -> None:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        raise OutputError(error) from error
+
+
+def _fail(message: str, *, owns_process: bool) -> int:
+    """Say what is wrong, in one line; the exit status of failure."""
+    if not message.isprintable():
+        from jitlink.graph.text import printable  # noqa: PLC0415 - only for odd names
+
+        message = printable(message)
+    with suppress(AttributeError, OSError, ValueError):
+        sys.stdout.flush()
+    _write_error(f"jitlink: error: {message}\n")
+    if owns_process:
+        _drop_output()
+    return 1
+
+
+def _drop_output() -> None:
+    """Have Python not complain at exit about output that nobody takes."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

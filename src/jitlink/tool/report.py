@@ -1,0 +1,215 @@
+"""What the command shows of a link: linked files, graphs, addresses.
+
+The lines of `-show-addrs` are those of llvm-jitlink, sorted; names that are local to an object
+occur once for each object that has them. A section's line covers what one object has of it.
+
+LLVM differs: it links each object as a graph with its own GOT and stubs. Here objects share
+them, and calls between objects need neither, so an entry is listed with each object that uses
+it, and only what somebody uses is there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from jitlink.graph import Block, LinkGraph, MemLifetime, Scope, SymbolFlags, SymbolKind
+from jitlink.graph.columns import BoolArray, Int64Array, rows_where
+from jitlink.graph.strings import NO_NAME
+from jitlink.graph.text import dump, printable
+from jitlink.link import PassConfiguration
+from jitlink.passes.entries import GOT_SECTION, STUBS_SECTION, entry_blocks, pointees
+
+Write = Callable[[str], None]
+
+
+class LinkReport:
+    """Passes that look at a graph while it is linked, and what they saw.
+
+    Args:
+        write: takes text to show.
+        linked_files: show the name of each object that is linked, once that is known.
+        graphs: show the graphs of the objects whose names match, after fixups.
+        addresses: take down all addresses, for `address_lines`.
+        everything: all objects are linked, also those that nothing needs.
+    """
+
+    def __init__(
+        self,
+        write: Write,
+        *,
+        linked_files: bool = False,
+        graphs: re.Pattern[str] | None = None,
+        addresses: bool = False,
+        everything: bool = False,
+    ) -> None:
+        self._write = write
+        self._linked_files = linked_files
+        self._graphs = graphs
+        self._addresses = addresses
+        self._everything = everything
+        self._linked: list[int] = []
+        self._entries: dict[str, Int64Array] = {}
+        self.address_lines: list[str] = []
+
+    def configure(self, graph: LinkGraph, passes: PassConfiguration) -> None:
+        """Add the passes that are needed to those of a link."""
+        del graph
+        if self._linked_files or self._graphs or self._addresses:
+            passes.post_prune.insert(0, self._find_linked)
+        if self._graphs or self._addresses:
+            # Before relaxation: afterwards less refers to the entries.
+            passes.post_allocation.append(self._find_entries)
+        if self._graphs:
+            passes.post_fixup.append(self._show_graphs)
+        if self._addresses:
+            passes.post_fixup.append(self._list_addresses)
+
+    def _find_linked(self, graph: LinkGraph) -> None:
+        everything = range(len(graph.origins))
+        self._linked = list(everything) if self._everything else linked_objects(graph).tolist()
+        if self._linked_files:
+            for origin in self._linked:
+                self._write(f"Linking {printable(graph.origins[origin])}\n")
+
+    def _find_entries(self, graph: LinkGraph) -> None:
+        for name in (GOT_SECTION, STUBS_SECTION):
+            self._entries[name] = _entry_users(graph, name)
+
+    def _show_graphs(self, graph: LinkGraph) -> None:
+        for origin in self._linked:
+            name = graph.origins[origin]
+            if self._graphs is not None and self._graphs.search(name):
+                self._write(f'Link graph "{printable(name)}" post-fixup:\n')
+                self._write(dump(graph, self._blocks_of(graph, origin), name))
+
+    def _blocks_of(self, graph: LinkGraph, origin: int) -> BoolArray:
+        """Mask (bool, one per block row) of an object's blocks and the entries that it uses."""
+        mask: BoolArray = (graph.block_table.origin == origin) & ~entry_blocks(graph)
+        for users in self._entries.values():
+            mask[users[users[:, 0] == origin, 1]] = True
+        return mask
+
+    def _list_addresses(self, graph: LinkGraph) -> None:
+        self.address_lines = [
+            "Registered addresses:",
+            "Symbols:",
+            *_symbol_lines(graph),
+            *_file_lines(graph, self._linked, self._entries),
+        ]
+
+
+def linked_objects(graph: LinkGraph) -> Int64Array:
+    """Origins (int64) of the objects of which anything exported is live."""
+    table, blocks = graph.symbol_table, graph.block_table
+    exported = (table.kind == SymbolKind.DEFINED) & (table.scope != Scope.LOCAL)
+    exported &= table.flags & np.uint8(SymbolFlags.LIVE) != 0
+    origins = np.unique(blocks.origin[table.block[exported]]).astype(np.int64)
+    return origins[(origins >= 0) & (origins < len(graph.origins))]
+
+
+def _entry_users(graph: LinkGraph, section_name: str) -> Int64Array:
+    """Pairs (int64, two columns) of an object's origin and the row of an entry that it uses.
+
+    A stub uses a GOT entry for everybody who uses the stub.
+    """
+    edges, table, blocks = graph.edge_table, graph.symbol_table, graph.block_table
+    section = graph.find_section_by_name(section_name)
+    if section is None:
+        return np.empty((0, 2), np.int64)
+    target = np.where(table.kind == SymbolKind.DEFINED, table.block, -1)[edges.target]
+    leads_in = (target >= 0) & (blocks.section[target] == section.ordinal)
+    by_entry = entry_blocks(graph)[edges.block]
+    direct = rows_where(leads_in & ~by_entry)
+    pairs = np.stack((blocks.origin[edges.block[direct]], target[direct]), axis=1)
+    if section_name == GOT_SECTION:
+        stub_users = _entry_users(graph, STUBS_SECTION)
+        of_stub = np.full(blocks.rows, -1, np.int64)
+        indirect = rows_where(leads_in & by_entry)
+        of_stub[edges.block[indirect]] = target[indirect]
+        entries = of_stub[stub_users[:, 1]]
+        through = np.stack((stub_users[:, 0], entries), axis=1)[entries >= 0]
+        pairs = np.concatenate((pairs, through))
+    return np.unique(pairs.astype(np.int64), axis=0)
+
+
+def _entry_names(graph: LinkGraph) -> dict[int, str]:
+    """The names of what GOT entries and stubs lead to, by block row; some have none."""
+    table, target = graph.symbol_table, pointees(graph)
+    rows = rows_where((target != np.arange(table.rows)) & (table.name[target] != NO_NAME))
+    names = graph.strings.get_many(table.name[target[rows]])
+    return dict(zip(table.block[rows].tolist(), names, strict=True))
+
+
+# Lines
+
+
+def _symbol_lines(graph: LinkGraph) -> Iterator[str]:
+    table = graph.symbol_table
+    shown = (table.kind == SymbolKind.DEFINED) | (table.kind == SymbolKind.ABSOLUTE)
+    rows = rows_where(shown & (table.name != NO_NAME))
+    unallocated = [s.ordinal for s in graph.sections if s.mem_lifetime == MemLifetime.NO_ALLOC]
+    found = []
+    for symbol_row, name in zip(
+        rows.tolist(), graph.strings.get_many(table.name[rows]), strict=True
+    ):
+        size, offset = int(table.size[symbol_row]), int(table.value[symbol_row])
+        if table.kind[symbol_row] == SymbolKind.ABSOLUTE:
+            found.append((offset, printable(name), f"zero-fill: {size} bytes"))
+            continue
+        block = Block(graph, int(table.block[symbol_row]))
+        if block.section.ordinal not in unallocated:
+            where = _content([block], offset, size)
+            found.append((block.address + offset, printable(name), where))
+    for address, name, where in sorted(found):
+        yield f'  "{name}" target addr = {address:#018x}, {where}'
+
+
+def _file_lines(
+    graph: LinkGraph, origins: list[int], entries: dict[str, Int64Array]
+) -> Iterator[str]:
+    own = ~entry_blocks(graph)
+    names = _entry_names(graph)
+    for origin in origins:
+        yield f'File "{printable(graph.origins[origin])}":'
+        rows = graph.block_rows()
+        rows = rows[(graph.block_table.origin[rows] == origin) & own[rows]]
+        yield from _section_lines(graph, rows)
+        for section, label in ((GOT_SECTION, "GOT"), (STUBS_SECTION, "Stubs")):
+            users = entries[section]
+            used = users[users[:, 0] == origin, 1]
+            yield from _section_lines(graph, used)
+            for row in used.tolist():
+                if row in names:
+                    block = Block(graph, row)
+                    where = _content([block], 0, block.size)
+                    name = printable(names[row])
+                    yield f'  {label} "{name}": target addr = {block.address:#018x}, {where}'
+
+
+def _section_lines(graph: LinkGraph, rows: Int64Array) -> Iterator[str]:
+    """A line for each section that has some of these blocks."""
+    sections = graph.block_table.section[rows]
+    for section in graph.sections:
+        if section.mem_lifetime == MemLifetime.NO_ALLOC:
+            continue
+        blocks = [Block(graph, row) for row in rows[sections == section.ordinal].tolist()]
+        if not blocks:
+            continue
+        blocks.sort(key=lambda block: block.address)
+        start = blocks[0].address
+        size = max(block.address + block.size for block in blocks) - start
+        where = _content(blocks, 0, size)
+        yield f'  Section "{printable(section.name)}": target addr = {start:#018x}, {where}'
+
+
+def _content(blocks: list[Block], offset: int, size: int) -> str:
+    """Where in this process the working memory is of a range that begins in the first block."""
+    for block in blocks:
+        if not block.is_zero_fill and block.size:
+            memory = np.frombuffer(block.content, np.uint8).__array_interface__["data"][0]
+            start = memory - (block.address - blocks[0].address) + offset
+            return f"content: {start:#x} -- {start + size:#x} ({size} bytes)"
+    return f"zero-fill: {size} bytes"

@@ -1,0 +1,15 @@
+"""Machine code as assembly, by LLVM's disassembler."""
+
+import re
+from pathlib import Path
+
+from tests.toolchain import require, run
+
+
+def disassemble(code: bytes, directory: Path) -> list[str]:
+    """The instructions of x86-64 code in AT&T syntax, single spaces between their parts."""
+    source = directory / "code.txt"
+    source.write_text(" ".join(f"{byte:#04x}" for byte in code))
+    command: list[str | Path] = [require("llvm-mc-22"), "--disassemble", "--triple=x86_64", source]
+    lines = [line.split("#")[0].strip() for line in run(command).splitlines()]
+    return [re.sub(r"\s+", " ", line) for line in lines if line and not line.startswith(".")]

@@ -1,0 +1,387 @@
+"""AArch64 code that is changed or added: relaxed pairs, stubs, islands, indirect functions."""
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from jitlink.arch.aarch64 import LANDING_PAD_ENTRIES, AArch64EdgeKind
+from jitlink.errors import TargetOutOfRangeError
+from jitlink.graph import LinkGraph, MemLifetime, MemProt
+from jitlink.link import PassConfiguration
+from jitlink.memory.layout import Segment
+from jitlink.passes.entries import STUBS_SECTION
+from tests.emulation import Emulator, Host, Program
+from tests.toolchain import compile_c
+
+BASE = 0x4000_0000
+NEAR = BASE + 0x80_0000
+FAR = 0x7777_6666_5550
+ADRP, ADD, LDR, NOP, ADR = "adrp", "add", "ldr", "nop", "adr"
+MACHINES = ("aarch64", "aarch64_be")
+
+
+def assemble(source: str, machine: str = "aarch64") -> Path:
+    return compile_c(source, "clang", suffix=".s", target=f"{machine}-linux-gnu")
+
+
+def mnemonic(word: int) -> str:
+    """Which of the instructions that relaxation is about a word is."""
+    known = {
+        (0x9F000000, 0x90000000): ADRP,
+        (0x9F000000, 0x10000000): ADR,
+        (0xFFC00000, 0x91000000): ADD,
+        (0xFFC00000, 0xF9400000): LDR,
+        (0xFFFFFFFF, 0xD503201F): NOP,
+        (0xFC000000, 0x94000000): "bl",
+        (0xFFFFFFFF, 0xD65F03C0): "ret",
+        (0xFFFFFFFF, 0xD503245F): "bti c",
+    }
+    return next((name for (mask, code), name in known.items() if word & mask == code), hex(word))
+
+
+def instructions(program: Program, name: str, count: int) -> list[str]:
+    return [mnemonic(each) for each in struct.unpack(f"<{count}I", program.read(name, 4 * count))]
+
+
+# Relaxation
+
+PAIRS = """
+    .text
+    .globl pair, apart, shared, other_register, added, addend, unequal
+pair:
+    adrp x3, :got:thing
+    ldr x3, [x3, :got_lo12:thing]
+    mov x0, x3
+    ret
+    .section .text.apart, "ax"
+apart:
+    adrp x0, :got:thing
+    nop
+    ldr x0, [x0, :got_lo12:thing]
+    ret
+    .section .text.shared, "ax"
+shared:
+    adrp x1, :got:thing
+    ldr x0, [x1, :got_lo12:thing]
+    ldr x1, [x1, :got_lo12:thing]
+    ret
+    .section .text.other, "ax"
+other_register:
+    adrp x1, :got:thing
+    ldr x0, [x1, :got_lo12:thing]
+    ret
+    .section .text.added, "ax"
+added:
+    adrp x0, thing
+    add x0, x0, :lo12:thing
+    ret
+addend:
+    adrp x0, thing + 8
+    add x0, x0, :lo12:thing + 8
+    ret
+unequal:
+    adrp x0, thing
+    add x0, x0, :lo12:thing + 8
+    ret
+"""
+
+
+def link_pairs(emulator: Emulator, thing: int, source: str = PAIRS) -> Program:
+    machine = "aarch64_be" if emulator.machine.byte_order == "big" else "aarch64"
+    return emulator.link(assemble(source, machine), externals={"thing": thing})
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_pairs_of_near_things_are_relaxed(machine: str) -> None:
+    thing = BASE + 0xF_0120
+    with Emulator(machine, BASE) as emulator:
+        program = link_pairs(emulator, thing)
+        for name in ("pair", "added"):
+            assert instructions(program, name, 2) == [NOP, ADR]
+            assert program.call(name, size=8) == thing
+        assert instructions(program, "addend", 2) == [NOP, ADR]
+        assert program.call("addend", size=8) == thing + 8
+        for name in ("apart", "shared", "other_register"):
+            assert instructions(program, name, 1)[0] == ADRP
+            assert program.call(name, size=8) == thing
+        assert instructions(program, "unequal", 2) == [ADRP, ADD]
+        assert program.call("unequal", size=8) == thing + 8
+
+
+def test_loads_of_things_within_four_gigabytes_become_additions() -> None:
+    thing = BASE + 0xF000_0120
+    with Emulator("aarch64", BASE) as emulator:
+        program = link_pairs(emulator, thing)
+        for name in ("pair", "added"):
+            assert instructions(program, name, 2) == [ADRP, ADD]
+            assert program.call(name, size=8) == thing
+        assert instructions(program, "apart", 3) == [ADRP, NOP, LDR]
+        assert instructions(program, "other_register", 2) == [ADRP, LDR]
+        assert instructions(program, "shared", 3) == [ADRP, LDR, LDR]
+
+
+def test_loads_of_far_or_missing_things_stay() -> None:
+    source = PAIRS[: PAIRS.index("    .section .text.added")] + "\n    .weak thing\n"
+    for thing in (FAR, 0):
+        with Emulator("aarch64", BASE) as emulator:
+            program = link_pairs(emulator, thing, source)
+            assert instructions(program, "pair", 2) == [ADRP, LDR]
+            assert program.call("pair", size=8) == program.call("shared", size=8) == thing
+
+
+# Stubs
+
+CALLS = """
+    .globl call, jump, conditional, test_bit, compare
+call:
+    str x30, [sp, #-16]!
+    bl host
+    ldr x30, [sp], #16
+    ret
+jump: b host
+conditional:
+    cmp x0, #5
+    b.eq host
+    mov x0, #-1
+    ret
+test_bit:
+    tbnz x0, #3, host
+    mov x0, #-2
+    ret
+compare:
+    cbz x0, host
+    mov x0, #-3
+    ret
+"""
+
+
+def triple(x: int) -> int:
+    return x * 3
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_all_branches_reach_far_functions(machine: str) -> None:
+    with Emulator(machine, BASE) as emulator:
+        program = emulator.link(assemble(CALLS, machine), externals={"host": triple})
+        assert [program.call(name, 7) for name in ("call", "jump")] == [21, 21]
+        assert [program.call("conditional", x) for x in (5, 6)] == [15, -1]
+        assert [program.call("test_bit", x) for x in (8, 7)] == [24, -2]
+        assert [program.call("compare", x) for x in (0, 1)] == [0, -3]
+
+
+def stubs_of(program: Program) -> list[list[str]]:
+    """The instructions of each stub."""
+    section = program.graph.find_section_by_name(STUBS_SECTION)
+    found = []
+    for block in section.blocks if section else ():
+        content = program.emulator.read(block.address, block.size)
+        found.append([mnemonic(each) for each in struct.unpack(f"<{block.size // 4}I", content)])
+    return found
+
+
+def test_stubs_are_shared_and_bypassed_in_reach() -> None:
+    source = ".globl f\nf: bl thing\n bl thing\n cbz x0, thing\n ret\n"
+    with Emulator("aarch64", BASE) as emulator:
+        program = emulator.link(assemble(source), externals={"thing": NEAR})
+        assert len(stubs_of(program)) == 1
+        calls = struct.unpack("<2I", program.read("f", 8))
+        address = program.address("f")
+        assert [(word & 0x3FFFFFF) * 4 for word in calls] == [NEAR - address, NEAR - address - 4]
+        # The conditional branch reaches 1 MiB only.
+        kinds = {str(edge.kind) for block in program.graph.blocks for edge in block.edges}
+        assert "CondBranch19PCRelToPtrJumpStubBypassable" in kinds
+        assert "Branch26PCRelToPtrJumpStubBypassable" not in kinds
+
+
+NOTE = """
+    .section .note.gnu.property, "a", %note
+    .balign 8
+    .word 4, 16, 5
+    .asciz "GNU"
+    .word 0xc0000000, 4, {bits}, 0
+"""
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize(("bits", "has_pad"), [(1, True), (3, True), (2, False), (0, False)])
+def test_stubs_have_landing_pads_where_objects_ask(machine: str, bits: int, has_pad: bool) -> None:
+    source = CALLS + NOTE.format(bits=bits)
+    with Emulator(machine, BASE) as emulator:
+        program = emulator.link(assemble(source, machine), externals={"host": triple})
+        (stub,) = stubs_of(program)
+        assert (stub[0] == "bti c") is has_pad
+        assert len(stub) == len(LANDING_PAD_ENTRIES.stub) // 4 - (not has_pad)
+        assert program.call("call", 7) == 21
+
+
+# Islands
+
+SPREAD = """
+    .section .text.first, "ax"
+    .globl near, far, out, conditional, tests
+near: mov x0, #11
+    ret
+far:
+    str x30, [sp, #-16]!
+    bl distant
+    bl near
+    bl distant
+    ldr x30, [sp], #16
+    ret
+out:
+    str x30, [sp, #-16]!
+    bl host
+    bl host
+    ldr x30, [sp], #16
+    ret
+conditional:
+    cbz x0, distant
+    b near
+tests:
+    tbz x0, #1, host
+    b near
+    .section .text.second, "ax"
+    .balign 0x10000000
+    .globl distant, back, out_again
+distant: mov x0, #22
+    ret
+back: b near
+out_again: b host
+"""
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_branches_beyond_their_reach_go_through_islands(machine: str) -> None:
+    with Emulator(machine, 0x1_0000_0000) as emulator:
+        program = emulator.link(assemble(SPREAD, machine), externals={"host": triple})
+        assert program.address("distant") - program.address("near") > 0xFFFFF00
+        assert [program.call(name, 5) for name in ("far", "out", "back", "out_again")] == [
+            22, 45, 11, 15,
+        ]  # fmt: skip
+        assert [program.call("conditional", x) for x in (0, 1)] == [22, 11]
+        assert [program.call("tests", x) for x in (4, 2)] == [12, 11]
+        # What is near is called directly.
+        (call,) = struct.unpack("<I", program.read("far", 12)[8:])
+        place = program.address("far") + 8
+        assert place + ((call & 0x3FFFFFF) * 4 - 0x10000000) == program.address("near")
+        # Every island is beside the block whose branches it is for, and they share it.
+        graph = program.graph
+        assert graph.find_section_by_name(STUBS_SECTION) is None
+        sizes = [
+            [block.size for block in section.blocks]
+            for section in graph.sections
+            if section.name.startswith(".text.")
+        ]
+        assert [len(each) for each in sizes] == [1 + 3, 1 + 2]
+
+
+def test_test_branches_at_both_ends_of_a_block_reach_islands() -> None:
+    filler = "    .zero 40000\n"
+    source = (
+        ".globl first, last\nfirst: tbz x0, #0, host\n mov x0, #1\n ret\n"
+        + filler
+        + "last: tbz x0, #0, host\n mov x0, #2\n ret\n"
+    )
+    with Emulator("aarch64", BASE) as emulator:
+        program = emulator.link(assemble(source), externals={"host": triple})
+        assert [program.call("first", x) for x in (4, 5)] == [12, 1]
+        assert [program.call("last", x) for x in (4, 5)] == [12, 2]
+
+
+def test_branches_too_far_from_either_end_are_refused() -> None:
+    source = ".globl f\nf:\n .zero 40000\n tbz x0, #0, host\n ret\n .zero 40000\n"
+    with Emulator("aarch64", BASE) as emulator:
+        with pytest.raises(TargetOutOfRangeError) as caught:
+            emulator.link(assemble(source), externals={"host": triple})
+        assert caught.value.kind == "TestAndBranch14PCRelToPtrJumpStubBypassable"
+        assert (caught.value.low, caught.value.high) == (-(1 << 15), (1 << 15) - 1)
+
+
+def make_temporary(graph: LinkGraph) -> None:
+    """Let a section be of memory that goes when the link is finalized."""
+    prot = MemProt.READ | MemProt.EXEC
+    section = graph.create_section("temporary", prot, MemLifetime.FINALIZE)
+    found = graph.find_section_by_name(".text.temporary")
+    assert found is not None
+    for block in list(found.blocks):
+        graph.transfer_block(block, section)
+
+
+@pytest.mark.parametrize("distance", [0x10_0000, 0x4000_0000])
+def test_branches_to_memory_of_another_lifetime_reach_it_anywhere(distance: int) -> None:
+    source = """
+        .globl f, other
+        f: b other
+        .section .text.temporary, "ax"
+        other: mov x0, #33
+        ret
+    """
+
+    def configure(_graph: LinkGraph, passes: PassConfiguration) -> None:
+        passes.pre_prune.append(make_temporary)
+
+    def place(segment: Segment) -> int | None:
+        return BASE + distance if segment.lifetime is MemLifetime.FINALIZE else None
+
+    with Emulator("aarch64", BASE, place) as emulator:
+        program = emulator.link(assemble(source), configure=configure)
+        (word,) = struct.unpack("<I", program.read("f", 4))
+        is_direct = (word & 0x3FFFFFF) * 4 == program.address("other") - program.address("f")
+        assert is_direct is (distance < 1 << 27)
+
+
+# Indirect functions
+
+IFUNC = """
+typedef unsigned long u64;
+struct argument { u64 size, hwcap, hwcap2; };
+struct argument seen;
+u64 seen_hwcap;
+static int plain(int x) { return x + 1; }
+static int fast(int x) { return x + 2; }
+typedef int function(int);
+function *resolve(u64 hwcap, const struct argument *argument) {
+    seen_hwcap = hwcap;
+    seen.size = argument->size, seen.hwcap = argument->hwcap, seen.hwcap2 = argument->hwcap2;
+    return hwcap & 0x100 ? fast : plain;
+}
+int chosen(int) __attribute__((ifunc("resolve")));
+function *pointer = chosen;
+int call(int x) { return chosen(x); }
+int same(void) { return pointer == chosen; }
+int call_pointer(int x) { return pointer(x); }
+"""
+AT_HWCAP, AT_HWCAP2 = 16, 26
+
+
+def indirect(machine: str, externals: dict[str, int | Host]) -> Sequence[int]:
+    compiled = compile_c(IFUNC, "clang", ("-O1",), target=f"{machine}-linux-gnu")
+    with Emulator(machine, BASE) as emulator:
+        program = emulator.link(compiled, externals=externals)
+        assert program.call("same") == 1
+        assert program.call("call", 5) == program.call("call_pointer", 5)
+        arguments = struct.unpack(
+            f"{'>' if machine.endswith('be') else '<'}3Q", program.read("seen", 24)
+        )
+        return program.call("call", 5), program.integer("seen_hwcap"), *arguments
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_resolvers_are_told_what_the_processor_can_do(machine: str) -> None:
+    def getauxval(kind: int) -> int:
+        return {AT_HWCAP: 0x1101, AT_HWCAP2: 0x22}[kind]
+
+    results = indirect(machine, {"getauxval": getauxval})
+    assert results == (7, 1 << 62 | 0x1101, 24, 0x1101, 0x22)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_resolvers_work_without_getauxval(machine: str) -> None:
+    assert indirect(machine, {}) == (6, 1 << 62, 24, 0, 0)
+
+
+def test_kinds_that_llvm_has_keep_its_names() -> None:
+    names = {str(kind) for kind in AArch64EdgeKind}
+    assert {"Branch26PCRel", "CondBranch19PCRel", "TestAndBranch14PCRel", "GotPageOffset15"} < names

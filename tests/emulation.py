@@ -1,0 +1,457 @@
+"""Linked code of other processors, run in Unicorn: objects in, calls with arguments, results out.
+
+An `Emulator` is a processor with memory of its own and a memory manager for it, so it goes through
+`jitlink.link` as any executor does: layout, working memory, fixups, protections, allocation
+actions. Code is at addresses that the test chooses, and pages have the protection that their
+segment asks for::
+
+    with Emulator("aarch64", base=0x7000_0000) as emulator:
+        program = emulator.link(compiled, externals={"host": lambda x: x + 1})
+        assert program.call("f", 3, 4) == 7
+
+`MACHINES` describes the processors; to run another one is to add a row. Arguments and results are
+integers in registers, and doubles in floating-point registers.
+"""
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType, TracebackType
+from typing import Any, Literal, Self
+
+import unicorn
+from unicorn import arm64_const, riscv_const
+
+from jitlink.errors import ActionError
+from jitlink.graph import LinkGraph, MemLifetime, MemProt
+from jitlink.inputs import GraphBuilder, Input, open_input
+from jitlink.link import JITLinkContext, PassConfiguration, link, run_in_process
+from jitlink.memory.actions import resolve_actions
+from jitlink.memory.layout import BasicLayout, Segment
+from jitlink.memory.manager import (
+    FinalizedAlloc,
+    InFlightAlloc,
+    JITLinkDylib,
+    JITLinkMemoryManager,
+)
+from jitlink.sps import AllocActionCallPair, WrapperFunctionCall
+
+PAGE_SIZE = 0x1000
+Configure = Callable[[LinkGraph, PassConfiguration], None]
+Host = Callable[..., int]
+Place = Callable[[Segment], int | None]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A processor and its C calling convention, as far as calls from here need it.
+
+    Attributes:
+        target: the target as zig and clang spell it.
+        architecture, mode: as Unicorn numbers them.
+        byte_order, pointer_size: of its data.
+        arguments, result: registers of integers; results of two registers have the next one too.
+        float_arguments: registers of floating-point numbers; the first also holds a result.
+        stack, link, pc: the stack pointer, the return address, the program counter.
+        ret: the instruction that returns.
+        setup: control registers and the values that switch on floating point.
+    """
+
+    target: str
+    architecture: int
+    mode: int
+    byte_order: Literal["little", "big"]
+    pointer_size: int
+    arguments: tuple[int, ...]
+    float_arguments: tuple[int, ...]
+    stack: int
+    link: int
+    pc: int
+    ret: bytes
+    setup: Mapping[int, int]
+
+    @property
+    def result(self) -> int:
+        """The register of an integer result."""
+        return self.arguments[0]
+
+
+def _registers(module: ModuleType, prefix: str, first: int, count: int) -> tuple[int, ...]:
+    return tuple(getattr(module, f"{prefix}{first + each}") for each in range(count))
+
+
+def _aarch64(target: str, byte_order: Literal["little", "big"]) -> Machine:
+    mode = unicorn.UC_MODE_BIG_ENDIAN if byte_order == "big" else 0
+    return Machine(
+        target,
+        unicorn.UC_ARCH_ARM64,
+        unicorn.UC_MODE_ARM | mode,
+        byte_order,
+        8,
+        _registers(arm64_const, "UC_ARM64_REG_X", 0, 8),
+        _registers(arm64_const, "UC_ARM64_REG_D", 0, 8),
+        arm64_const.UC_ARM64_REG_SP,
+        arm64_const.UC_ARM64_REG_X30,
+        arm64_const.UC_ARM64_REG_PC,
+        bytes.fromhex("c0035fd6"),
+        {arm64_const.UC_ARM64_REG_CPACR_EL1: 3 << 20},
+    )
+
+
+def _riscv(target: str, mode: int, pointer_size: int) -> Machine:
+    return Machine(
+        target,
+        unicorn.UC_ARCH_RISCV,
+        mode,
+        "little",
+        pointer_size,
+        # a0 .. a7 are x10 .. x17, and fa0 .. fa7 likewise.
+        _registers(riscv_const, "UC_RISCV_REG_X", 10, 8),
+        _registers(riscv_const, "UC_RISCV_REG_F", 10, 8),
+        riscv_const.UC_RISCV_REG_X2,
+        riscv_const.UC_RISCV_REG_X1,
+        riscv_const.UC_RISCV_REG_PC,
+        bytes.fromhex("67800000"),
+        {riscv_const.UC_RISCV_REG_MSTATUS: 3 << 13},
+    )
+
+
+MACHINES = {
+    "aarch64": _aarch64("aarch64-linux-gnu", "little"),
+    "aarch64_be": _aarch64("aarch64_be-linux-gnu", "big"),
+    "riscv64": _riscv("riscv64-linux-gnu", unicorn.UC_MODE_RISCV64, 8),
+    "riscv32": _riscv("riscv32-linux-gnu", unicorn.UC_MODE_RISCV32, 4),
+}
+
+
+class EmulationError(Exception):
+    """Emulated code did something that it must not do.
+
+    Attributes:
+        pc: address of the instruction.
+    """
+
+    def __init__(self, message: str, pc: int) -> None:
+        super().__init__(f"{message} at {pc:#x}")
+        self.pc = pc
+
+
+class Emulator:
+    """One processor with its memory, and what is linked into it.
+
+    Args:
+        name: the machine, a key of `MACHINES`.
+        base: where the first segment goes; a multiple of the page size. Others follow it.
+        place: called with each segment; returns its address, or None for the next free one.
+    """
+
+    def __init__(self, name: str, base: int = 0x1000_0000, place: Place | None = None) -> None:
+        self.machine = MACHINES[name]
+        self.next_address = base
+        self.place = place
+        self.memory = _MemoryManager(self)
+        self.dylib = JITLinkDylib(name)
+        self._uc: Any = unicorn.Uc(self.machine.architecture, self.machine.mode)
+        self._allocs: list[FinalizedAlloc] = []
+        self._hosts: dict[int, Host] = {}
+        for register, value in self.machine.setup.items():
+            self._uc.reg_write(register, value)
+        # In the lowest addresses, which no test uses: a stack, data of the host, the arguments
+        # of actions, a page of returns that stand for functions of the host.
+        self._uc.mem_map(0x10000, 0x20000, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
+        self._scratch, self._data, self._stack = 0x10000, 0x12000, 0x30000
+        self._host_page = self._exit = 0x40000
+        self._uc.mem_map(self._host_page, PAGE_SIZE, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
+        self._uc.mem_write(self._host_page, self.machine.ret * (PAGE_SIZE // 4))
+        end = self._host_page + PAGE_SIZE - 1
+        self._uc.hook_add(unicorn.UC_HOOK_CODE, self._enter_host, None, self._host_page, end)
+
+    def link(
+        self,
+        *inputs: Input,
+        externals: Mapping[str, int | Host] | None = None,
+        configure: Configure | None = None,
+    ) -> "Program":
+        """Link objects and archives.
+
+        Args:
+            inputs: paths or bytes of objects and archives.
+            externals: what is not defined in them: addresses, or functions of the host, which are
+                called with as many (unsigned) arguments as registers hold.
+            configure: called with the graph and its passes before the link.
+        """
+        builder = GraphBuilder()
+        builder.add([open_input(each, number) for number, each in enumerate(inputs)])
+        builder.search_archives()
+        builder.resolver.finish()
+        graph = builder.resolver.graph
+        passes = builder.target.passes(graph)
+        if configure is not None:
+            configure(graph, passes)
+        self.link_graph(graph, passes, externals)
+        return Program(self, graph, builder.resolver.definitions)
+
+    def link_graph(
+        self,
+        graph: LinkGraph,
+        passes: PassConfiguration,
+        externals: Mapping[str, int | Host] | None = None,
+    ) -> None:
+        """Link a graph that a test has made."""
+        addresses = {
+            name: value if isinstance(value, int) else self.add_host(value)
+            for name, value in (externals or {}).items()
+        }
+        context = _Context(self.dylib, addresses)
+        self._allocs.append(run_in_process(link(graph, context, passes, self.memory)))
+
+    def add_host(self, function: Host) -> int:
+        """The address at which emulated code can call a function of the host."""
+        address = self._host_page + 4 * (len(self._hosts) + 1)
+        self._hosts[address] = function
+        return address
+
+    def add_data(self, content: bytes) -> int:
+        """The address of a few bytes that emulated code may read and write."""
+        address = self._data
+        self._data += -(-len(content) // 16) * 16
+        self.write(address, content)
+        return address
+
+    def _enter_host(self, _uc: object, address: int, _size: int, _data: object) -> None:
+        host = self._hosts.get(address)
+        if host is not None:
+            machine = self.machine
+            count = host.__code__.co_argcount if hasattr(host, "__code__") else 1
+            arguments = [self._uc.reg_read(each) for each in machine.arguments[:count]]
+            mask = (1 << 8 * machine.pointer_size) - 1
+            self._uc.reg_write(machine.result, host(*arguments) & mask)
+
+    # Memory
+
+    def map(self, address: int, size: int, prot: MemProt) -> None:
+        """Make memory; the address is a multiple of the page size."""
+        protections = (
+            (MemProt.READ, unicorn.UC_PROT_READ),
+            (MemProt.WRITE, unicorn.UC_PROT_WRITE),
+            (MemProt.EXEC, unicorn.UC_PROT_EXEC),
+        )
+        bits = sum(bit for flag, bit in protections if prot & flag)
+        self._uc.mem_map(address, size, bits)
+
+    def unmap(self, address: int, size: int) -> None:
+        """Take memory away."""
+        self._uc.mem_unmap(address, size)
+
+    def write(self, address: int, content: bytes | memoryview) -> None:
+        """Write memory, whatever its protection."""
+        self._uc.mem_write(address, bytes(content))
+
+    def read(self, address: int, size: int) -> bytes:
+        """Read memory."""
+        return bytes(self._uc.mem_read(address, size))
+
+    # Calls
+
+    def call(self, address: int, *arguments: float) -> int:
+        """Call a function; its integer result, unsigned.
+
+        Raises:
+            EmulationError: it did something that it must not do.
+        """
+        machine, uc = self.machine, self._uc
+        mask = (1 << 8 * machine.pointer_size) - 1
+        integers, floats = iter(machine.arguments), iter(machine.float_arguments)
+        for value in arguments:
+            if isinstance(value, int):
+                uc.reg_write(next(integers), value & mask)
+            else:
+                bits = int.from_bytes(struct.pack("<d", value), "little")
+                uc.reg_write(next(floats), bits)
+        uc.reg_write(machine.stack, self._stack)
+        uc.reg_write(machine.link, self._exit)
+        try:
+            uc.emu_start(address, self._exit, timeout=10_000_000)
+        except unicorn.UcError as error:
+            raise EmulationError(str(error), uc.reg_read(machine.pc)) from error
+        if (stopped := uc.reg_read(machine.pc)) != self._exit:
+            raise EmulationError("still running after ten seconds", stopped)
+        return int(uc.reg_read(machine.result)) & mask
+
+    def float_result(self) -> float:
+        """The floating-point result of the last call."""
+        bits = int(self._uc.reg_read(self.machine.float_arguments[0]))
+        (value,) = struct.unpack("<d", bits.to_bytes(8, "little"))
+        return float(value)
+
+    def run_wrapper(self, call: WrapperFunctionCall) -> None:
+        """Make a call of an allocation action.
+
+        Raises:
+            ActionError: the result is not the one zero byte of success.
+        """
+        self.write(self._scratch, call.arguments)
+        value = self.call(call.callee, self._scratch, len(call.arguments))
+        size = self._uc.reg_read(self.machine.arguments[1])
+        first = value.to_bytes(self.machine.pointer_size, self.machine.byte_order)[0]
+        if (size, first) != (1, 0):
+            raise ActionError(f"result {value:#x} of size {size}", address=call.callee)
+
+    def release(self) -> None:
+        """Deallocate everything."""
+        allocs, self._allocs = self._allocs, []
+        run_in_process(self.memory.deallocate(allocs))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+        assert not list(self.memory.mapped)
+
+
+class Program:
+    """One link in an emulator.
+
+    Attributes:
+        graph: the graph, with all addresses.
+        definitions: row of the symbol that each name is defined by.
+    """
+
+    def __init__(
+        self, emulator: Emulator, graph: LinkGraph, definitions: Mapping[str, int]
+    ) -> None:
+        self.emulator = emulator
+        self.graph = graph
+        self.definitions = definitions
+        self._addresses = graph.symbol_addresses()
+
+    def address(self, name: str) -> int:
+        """Address of a symbol."""
+        return int(self._addresses[self.definitions[name]])
+
+    def call(self, name: str, *arguments: float, size: int = 4, signed: bool = True) -> int:
+        """Call a function; its result as an integer of `size` bytes."""
+        result = self.emulator.call(self.address(name), *arguments)
+        mask = (1 << 8 * size) - 1
+        return int.from_bytes((result & mask).to_bytes(size, "little"), "little", signed=signed)
+
+    def call_float(self, name: str, *arguments: float) -> float:
+        """Call a function that returns a double."""
+        self.emulator.call(self.address(name), *arguments)
+        return self.emulator.float_result()
+
+    def read(self, name: str, size: int) -> bytes:
+        """Read memory from a symbol on."""
+        return self.emulator.read(self.address(name), size)
+
+    def integer(self, name: str, size: int = 8, *, signed: bool = False) -> int:
+        """Read an integer at a symbol."""
+        content = self.read(name, size)
+        return int.from_bytes(content, self.emulator.machine.byte_order, signed=signed)
+
+
+class _Context(JITLinkContext):
+    def __init__(self, dylib: JITLinkDylib, externals: Mapping[str, int]) -> None:
+        self.dylib = dylib
+        self.externals = externals
+
+    async def lookup(self, names: Mapping[str, bool]) -> Mapping[str, int]:
+        missing = [n for n, required in names.items() if required and n not in self.externals]
+        assert not missing, missing
+        return {name: self.externals.get(name, 0) for name in names}
+
+
+@dataclass
+class _Mapped:
+    """What one allocation has: address and size of its pages, and actions for its end."""
+
+    ranges: list[tuple[int, int]]
+    deallocate: list[WrapperFunctionCall]
+
+
+class _MemoryManager(JITLinkMemoryManager):
+    """Lays segments out in the emulator's memory, each on pages of its own."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self.emulator = emulator
+        self.mapped: dict[int, _Mapped] = {}
+        self.count = 0
+
+    async def allocate(self, dylib: JITLinkDylib | None, graph: LinkGraph) -> InFlightAlloc:  # noqa: ARG002
+        layout = BasicLayout(graph)
+        emulator = self.emulator
+        for segment in layout.segments:
+            address = emulator.place(segment) if emulator.place else None
+            if address is None:
+                alignment = max(segment.alignment, PAGE_SIZE)
+                address = -(-emulator.next_address // alignment) * alignment
+                emulator.next_address = address + _pages(segment)
+            segment.address = address
+            segment.working_memory = memoryview(bytearray(segment.content_size))
+        layout.apply()
+        return _InFlight(self, layout)
+
+    async def deallocate(self, allocs: Sequence[FinalizedAlloc]) -> None:
+        for alloc in reversed(allocs):
+            mapped = self.mapped.pop(alloc.release())
+            for call in reversed(mapped.deallocate):
+                self.emulator.run_wrapper(call)
+            for address, size in mapped.ranges:
+                self.emulator.unmap(address, size)
+
+
+class _InFlight(InFlightAlloc):
+    def __init__(self, manager: _MemoryManager, layout: BasicLayout) -> None:
+        self.manager = manager
+        self.layout = layout
+
+    async def finalize(self) -> FinalizedAlloc:
+        emulator = self.manager.emulator
+        ranges: dict[MemLifetime, list[tuple[int, int]]] = {each: [] for each in MemLifetime}
+        for segment in self.layout.segments:
+            if size := _pages(segment):
+                assert segment.prot & (MemProt.WRITE | MemProt.EXEC) != (
+                    MemProt.WRITE | MemProt.EXEC
+                )
+                emulator.map(segment.address, size, segment.prot)
+                self._write(segment)
+                ranges[segment.lifetime].append((segment.address, size))
+        actions = resolve_actions(self.layout.graph.alloc_actions)
+        mapped = _Mapped(ranges[MemLifetime.STANDARD], self._run(actions))
+        for address, size in ranges[MemLifetime.FINALIZE]:
+            emulator.unmap(address, size)
+        self.manager.count += 1
+        self.manager.mapped[self.manager.count] = mapped
+        return FinalizedAlloc(self.manager.count)
+
+    def _write(self, segment: Segment) -> None:
+        """Write the blocks, not the gaps between them, which may be large."""
+        table, memory = self.layout.graph.block_table, segment.working_memory
+        rows = segment.content_rows
+        columns = (table.address[rows].tolist(), table.size[rows].tolist())
+        for address, size in zip(*columns, strict=True):
+            start = address - segment.address
+            self.manager.emulator.write(address, memory[start : start + size])
+
+    def _run(self, actions: Sequence[AllocActionCallPair]) -> list[WrapperFunctionCall]:
+        undo = []
+        for finalize, deallocate in actions:
+            if finalize.callee:
+                self.manager.emulator.run_wrapper(finalize)
+            if deallocate.callee:
+                undo.append(deallocate)
+        return undo
+
+    async def abandon(self) -> None:
+        self.layout.undo()
+
+
+def _pages(segment: Segment) -> int:
+    """Size of a segment in whole pages."""
+    return -(-segment.size // PAGE_SIZE) * PAGE_SIZE

@@ -1,0 +1,67 @@
+"""What the comparison with ld.lld must know of each architecture."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from tests.oracle import aarch64, references
+from tests.oracle.elf_file import ElfFile, ElfRelocation, ElfSection
+from tests.oracle.memory import Memory, Target, follow_x86_64
+
+EM_X86_64, EM_AARCH64 = 62, 183
+
+
+class Dynamic(NamedTuple):
+    """Numbers of the relocation types that a dynamic linker is given."""
+
+    absolute: int
+    glob_dat: int
+    jump_slot: int
+    relative: int
+    irelative: int
+
+
+class Architecture(NamedTuple):
+    """One architecture.
+
+    Attributes:
+        dynamic: what ld.lld leaves to the dynamic linker.
+        tls_relocations: names of the types of thread-local storage: nothing else may be refused.
+        reaches_any_address: whether a relocation of a type can refer to any address at all.
+        touched: offsets in the section of the bytes that a linker may change.
+        follow: where a jump to a stub ends.
+        meaning: what the field at an address refers to.
+    """
+
+    dynamic: Dynamic
+    tls_relocations: Mapping[int, str]
+    reaches_any_address: Callable[[int], bool]
+    touched: Callable[[ElfRelocation], range]
+    follow: Callable[[Memory, int], Target]
+    meaning: Callable[[Memory, int, ElfRelocation, ElfFile, ElfSection], object]
+
+
+def _meaning_x86_64(
+    memory: Memory, place: int, relocation: ElfRelocation, _elf: ElfFile, _section: ElfSection
+) -> object:
+    return references.meaning(memory, place, relocation)
+
+
+ARCHITECTURES = {
+    EM_X86_64: Architecture(
+        Dynamic(1, 6, 7, 8, 37),
+        references.TLS_RELOCATIONS,
+        references.reaches_any_address,
+        references.touched,
+        follow_x86_64,
+        _meaning_x86_64,
+    ),
+    EM_AARCH64: Architecture(
+        Dynamic(257, 1025, 1026, 1027, 1032),
+        aarch64.TLS_RELOCATIONS,
+        aarch64.reaches_any_address,
+        aarch64.touched,
+        aarch64.follow,
+        aarch64.meaning,
+    ),
+}
+"""By the machine of ELF headers."""

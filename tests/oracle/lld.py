@@ -1,0 +1,198 @@
+"""Has ld.lld link one object with every section where jitlink placed it.
+
+The object is linked as it is. A linker script gives each section its address. What ld.lld makes
+by itself goes to a place of its own behind them, so that nothing of it can be taken for the same
+thing of jitlink's, and so does `.eh_frame`, which ld.lld writes anew.
+
+Symbols that the object lacks come from a second object, or, if they are too far away for the
+object's relocations, from a dynamic linker: its part is done here, on the linked file.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.oracle.architectures import ARCHITECTURES
+from tests.oracle.elf_file import (
+    SHT_NOBITS,
+    SHT_RELA,
+    STB_LOCAL,
+    STT_TLS,
+    ElfFile,
+    ElfSection,
+    externals_object,
+)
+from tests.oracle.memory import Memory
+from tests.oracle.placement import (
+    DSO_HANDLE,
+    EH_FRAME,
+    EXTERNAL_SPACING,
+    ROOM,
+    Addressing,
+    ObjectFile,
+    PlacedSection,
+    Placement,
+)
+from tests.toolchain import ToolError, run
+
+# No string merging; no layout that hides or moves pages; one thread, for hundreds of short runs.
+_FLAGS = (
+    "-O0",
+    "--threads=1",
+    "--no-check-sections",
+    "--build-id=none",
+    "--hash-style=sysv",
+    "-znorelro",
+    "-znotext",
+    "-e0",
+)
+_STUBS = (".plt", ".iplt", ".plt.got", ".plt.sec")
+_MADE = (
+    (".dynsym", ".hash", ".dynstr", ".rela.dyn", ".rela.plt", EH_FRAME),
+    _STUBS,
+    (".dynamic", ".got", ".got.plt"),
+)
+_GOT_SYMBOL = "_GLOBAL_OFFSET_TABLE_"
+
+
+class Unplaceable(Exception):  # noqa: N818 - no error: an outcome that is reported
+    """ld.lld does not link the object at these addresses; the text is what it says."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What ld.lld made of an object.
+
+    Attributes:
+        memory: what is at which address when the program starts.
+        symbols: addresses of the global symbols that the object defines.
+        frames: address range of `.eh_frame`, or None.
+        sections: the sections of the linked file that are not in memory, by name.
+    """
+
+    memory: Memory
+    symbols: Mapping[str, int]
+    frames: range | None
+    sections: Mapping[str, bytes]
+
+
+def link_at(
+    program: Path,
+    directory: Path,
+    objects: Sequence[ObjectFile],
+    placement: Placement,
+    addressing: Addressing,
+    flags: Sequence[str],
+) -> Reference:
+    """Link objects with ld.lld.
+
+    Args:
+        program: ld.lld.
+        directory: where files may be written; those of earlier calls are overwritten.
+        objects: what is linked.
+        placement: what jitlink did with it.
+        addressing: the same that jitlink was given.
+        flags: the kind of output.
+
+    Raises:
+        Unplaceable: ld.lld refuses.
+    """
+    script, output = directory / "script.ld", directory / "linked"
+    inputs = [directory / f"{number}.o" for number in range(len(objects))]
+    for path, each in zip(inputs, objects, strict=True):
+        path.write_bytes(each.data)
+    if content := _externals(placement, addressing):
+        inputs.append(directory / "externals.o")
+        inputs[-1].write_bytes(content)
+    script.write_text(_script(placement, addressing))
+    try:
+        run([program, *_FLAGS, *flags, "-T", script, "-o", output, *inputs])
+    except ToolError as error:
+        raise Unplaceable(error.output) from error
+    return _read(ElfFile(output.read_bytes()), placement.externals)
+
+
+def _externals(placement: Placement, addressing: Addressing) -> bytes:
+    """An object that defines what the objects lack and no dynamic linker is to supply."""
+    # The gaps are where weak symbols were left undefined.
+    offsets = {
+        name: address - addressing.near
+        for name, address in placement.externals.items()
+        if address and name not in placement.far
+    }
+    if placement.made_dso_handle is not None:
+        # Any address in the program will do, so ld.lld is given the same; modulo 2**64.
+        offsets[DSO_HANDLE] = (placement.made_dso_handle - addressing.near) & ((1 << 64) - 1)
+    size = (len(placement.externals) + 1) * EXTERNAL_SPACING
+    machine = placement.sections[0].elf.machine
+    return externals_object(offsets, size, machine) if offsets else b""
+
+
+def _script(placement: Placement, addressing: Addressing) -> str:
+    seen: set[str] = {EH_FRAME}
+    places: list[tuple[int, str, str]] = []
+    allocated = [each for each in placement.sections if each.section.is_allocated]
+    others = [each for each in placement.sections if not each.section.is_allocated]
+    for _, section, address, _ in (*sorted(allocated, key=_address), *others):
+        # Sections of one name lie one behind the other, in either linker.
+        if section.name not in seen:
+            seen.add(section.name)
+            places.append((address, section.name, f'"{section.name}"'))
+    if placement.commons is not None:
+        places.append((placement.commons, ".common", "COMMON"))
+        places.sort()
+    lines = [f'"{name}" {address:#x} : {{ *({pattern}) }}' for address, name, pattern in places]
+    made = addressing.base + ROOM
+    for group in _MADE:
+        made += 1 << 20
+        lines.append(f". = {made:#x};")
+        lines += [f"{name} : {{ *({name}) }}" for name in group]
+    lines.append(f".externals {addressing.near:#x} : {{ *(.externals) }}")
+    return "SECTIONS {\n" + "\n".join(lines) + "\n}\n"
+
+
+def _address(each: PlacedSection) -> int:
+    return each.address
+
+
+def _read(elf: ElfFile, externals: Mapping[str, int]) -> Reference:
+    allocated = [each for each in elf.sections if each.is_allocated]
+    memory = Memory.of(
+        (each.address, elf.content(each)) for each in allocated if each.type != SHT_NOBITS
+    )
+    memory.through = ARCHITECTURES[elf.machine].follow
+    memory.made = [_range(each) for each in allocated if each.name in _STUBS and each.size]
+    for each in allocated:
+        if each.type == SHT_RELA:
+            _load(elf, each, memory, externals)
+    symbols = {
+        each.name: each.value
+        for each in elf.symbols
+        if each.binding != STB_LOCAL and each.shndx and each.type != STT_TLS
+    }
+    got = elf.section_named(".got.plt")
+    memory.got = next((s.value for s in elf.symbols if s.name == _GOT_SYMBOL), None)
+    if memory.got is None and got is not None:
+        memory.got = got.address
+    frames = next((each for each in allocated if each.name == EH_FRAME and each.size), None)
+    outside = {each.name: elf.content(each) for each in elf.sections if not each.is_allocated}
+    return Reference(memory, symbols, _range(frames) if frames else None, outside)
+
+
+def _range(section: ElfSection) -> range:
+    return range(section.address, section.address + section.size)
+
+
+def _load(elf: ElfFile, table: ElfSection, memory: Memory, externals: Mapping[str, int]) -> None:
+    """Do to the memory what the dynamic linker does, of load address zero."""
+    dynamic = ARCHITECTURES[elf.machine].dynamic
+    for place, kind, number, addend in elf.records(table):
+        if kind == dynamic.irelative:
+            memory.indirect[place] = addend
+            continue
+        value = addend
+        if kind != dynamic.relative:
+            symbol = elf.dynamic_symbols[number]
+            value += symbol.value if symbol.shndx else externals[symbol.name]
+        if kind not in dynamic or not memory.write(place, value.to_bytes(8, "little")):
+            raise LookupError(f"dynamic relocation of type {kind} at {place:#x}")

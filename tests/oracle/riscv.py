@@ -1,0 +1,128 @@
+"""What relocated fields of RISC-V objects refer to, read back from the linked bytes.
+
+It does for RISC-V what `references` does for x86-64. An address is made by two instructions, of
+which the second has a relocation that names the label of the first; so a field is decoded with
+the object at hand. Code must not have been relaxed.
+
+Specification: RISC-V ELF psABI, chapter "Relocations"; RISC-V Instruction Set Manual, volume I.
+"""
+
+from typing import NamedTuple
+
+from tests.oracle.elf_file import ElfFile, ElfRelocation
+from tests.oracle.memory import Memory, Target
+
+R_64, R_BRANCH, R_JAL, R_CALL, R_CALL_PLT, R_GOT_HI20 = 2, 16, 17, 18, 19, 20
+R_PCREL_HI20, R_PCREL_LO12_I, R_PCREL_LO12_S, R_ALIGN, R_RELAX, R_PLT32 = 23, 24, 25, 43, 51, 59
+R_GOT32_PCREL = 41
+TLS_RELOCATIONS = {
+    21: "R_RISCV_TLS_GOT_HI20",
+    22: "R_RISCV_TLS_GD_HI20",
+    29: "R_RISCV_TPREL_HI20",
+    30: "R_RISCV_TPREL_LO12_I",
+    31: "R_RISCV_TPREL_LO12_S",
+    32: "R_RISCV_TPREL_ADD",
+    62: "R_RISCV_TLSDESC_HI20",
+}
+
+# What a linker may change for a relocation, in bytes, by type; 4 for the others.
+_WIDTHS = {
+    0: 0, 2: 8, 18: 8, 19: 8, 33: 1, 34: 2, 36: 8, 37: 1, 38: 2, 40: 8, 43: 0, 44: 2, 45: 2,
+    51: 0, 52: 1, 53: 1, 54: 1, 55: 2, 60: 10, 61: 10,
+}  # fmt: skip
+# Calls may go through stubs, and pointers may be anywhere.
+_ANYWHERE = frozenset({R_64, R_CALL, R_CALL_PLT, R_GOT_HI20, R_PLT32, R_GOT32_PCREL})
+_AUIPC, _LUI, _ADDI, _JALR = 0x17, 0x37, 0x13, 0x67
+_LOADS = {0x2003: 4, 0x3003: 8}
+
+
+class Upper(NamedTuple):
+    """The upper half of an address, which means something with a lower half only."""
+
+    register: int
+
+
+Meaning = Target | Upper
+
+
+def reaches_any_address(kind: int) -> bool:
+    """Whether a relocation of this type can refer to any address at all."""
+    return kind in _ANYWHERE
+
+
+def touched(relocation: ElfRelocation) -> range:
+    """Offsets in the section of the bytes that a linker may change for a relocation."""
+    width = _WIDTHS.get(relocation.type, 4)
+    return range(relocation.offset, relocation.offset + width)
+
+
+def follow(memory: Memory, address: int) -> Target:
+    """Where a jump to an address ends, if it goes through a stub that the linker made."""
+    if not any(address in each for each in memory.made):
+        return address
+    load = memory.integer(address + 4, 4, signed=False)
+    return memory.load(_upper(memory, address) + _signed(load >> 20, 12))
+
+
+def meaning(memory: Memory, place: int, relocation: ElfRelocation, elf: ElfFile) -> Meaning:
+    """What the field at an address refers to.
+
+    Raises:
+        LookupError: it refers to something that is not there, or is no known instruction.
+    """
+    match relocation.type:
+        case 2:
+            address = memory.integer(place, 8, signed=False) - relocation.addend
+            return follow(memory, address)
+        case 18 | 19:
+            jump = memory.integer(place + 4, 4, signed=False)
+            if jump & 0x7F != _JALR:
+                raise LookupError(f"no jalr at {place + 4:#x}")
+            target = _upper(memory, place) + _signed(jump >> 20, 12)
+            return follow(memory, target - relocation.addend)
+        case 17:
+            return follow(memory, place + _jump(memory.integer(place, 4, signed=False)))
+        case 59:
+            return follow(memory, place + memory.integer(place, 4) - relocation.addend)
+        case 41:
+            return memory.load(place + memory.integer(place, 4) - relocation.addend)
+        case 20:
+            # Its lower halves tell.
+            return Upper(memory.integer(place, 4, signed=False) >> 7 & 31)
+        case 24:
+            return _lower(memory, place, relocation, elf)
+    raise LookupError(f"relocation type {relocation.type}")
+
+
+def _lower(memory: Memory, place: int, relocation: ElfRelocation, elf: ElfFile) -> Meaning:
+    """What an instruction does with the address that it completes."""
+    label = elf.symbols[relocation.symbol]
+    code = memory.integer(place, 4, signed=False)
+    address = _upper(memory, place - relocation.offset + label.value) + _signed(code >> 20, 12)
+    size = _LOADS.get(code & 0x707F)
+    section = elf.sections[label.shndx]
+    uppers = {each.offset: each.type for each in elf.relocations(section)
+              if each.type in {R_GOT_HI20, R_PCREL_HI20}}  # fmt: skip
+    if uppers[label.value] == R_GOT_HI20 and size:
+        return memory.load(address)
+    return follow(memory, address)
+
+
+def _upper(memory: Memory, place: int) -> int:
+    code = memory.integer(place, 4, signed=False)
+    value = _signed(code & 0xFFFFF000, 32)
+    if code & 0x7F == _AUIPC:
+        return place + value
+    if code & 0x7F == _LUI:
+        return value
+    raise LookupError(f"neither auipc nor lui at {place:#x}")
+
+
+def _jump(code: int) -> int:
+    """The distance in a `jal`."""
+    value = (code >> 21 & 0x3FF) << 1 | (code >> 20 & 1) << 11 | (code >> 12 & 0xFF) << 12
+    return _signed(value | (code >> 31) << 20, 21)
+
+
+def _signed(value: int, bits: int) -> int:
+    return value - (1 << bits) if value >> (bits - 1) & 1 else value

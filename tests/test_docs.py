@@ -1,0 +1,68 @@
+"""The code in the documentation does what it says.
+
+Blocks are told apart by what stands behind the fence: ``c NAME.c`` is compiled to NAME.o,
+``python`` is run, ``console`` has commands behind ``$`` and what they print. The blocks of one
+page share a folder and a namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.toolchain import compile_c
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> Iterator[tuple[str, str, str]]:
+    for match in _BLOCK.finditer(page.read_text()):
+        yield match.group(1), match.group(2) or "", match.group(3)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": page.stem}
+    for language, name, text in blocks(page):
+        if language == "c":
+            source = tmp_path / name
+            source.write_text(text)
+            shutil.copy(compile_c(source, flags=["-O1"]), source.with_suffix(".o"))
+        elif language == "python":
+            exec(compile(text, f"{page.name}: {text.splitlines()[0]}", "exec"), namespace)
+        elif language == "console":
+            check_console(text, tmp_path)
+
+
+def check_console(text: str, directory: Path) -> None:
+    """Run the commands of a block, those of ours, and compare what they print."""
+    for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
+        if command.startswith("jitlink "):
+            completed = subprocess.run(
+                f"{sys.executable} -m {command}",
+                shell=True,
+                cwd=directory,
+                env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+            assert completed.stdout == expected, command
+
+
+def test_relocations_page_is_what_the_tables_say() -> None:
+    from jitlink.tool.reference import page  # noqa: PLC0415
+
+    assert (ROOT / "docs" / "relocations.md").read_text() == page()

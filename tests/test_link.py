@@ -1,0 +1,49 @@
+"""The link algorithm, seen from outside: what passes find, and what they leave."""
+
+import numpy as np
+
+from jitlink.graph import BlockFlags, LinkGraph, MemLifetime
+from jitlink.link import PassConfiguration
+from tests.linking import Linker
+from tests.toolchain import compile_c
+
+UNLOADED = """
+    .globl f
+f:  ret
+    .section .debug_names_of_things,"",@progbits
+    .zero 100
+.Lname:
+    .asciz "f"
+    .section .debug_things,"",@progbits
+    .long 1
+    .quad f
+    .long .Lname
+"""
+
+
+def keep_all(graph: LinkGraph, passes: PassConfiguration) -> None:
+    del passes
+    graph.block_table.flags[:] |= np.uint8(BlockFlags.LIVE)
+
+
+def test_sections_that_are_not_loaded_are_fixed_up_in_the_graph() -> None:
+    path = compile_c(UNLOADED, suffix=".s")
+    data = path.read_bytes()
+    with Linker() as linker:
+        linked = linker.link(data, configure=keep_all)
+        section = linked.graph.find_section_by_name(".debug_things")
+        assert section is not None
+        assert section.mem_lifetime == MemLifetime.NO_ALLOC
+        (block,) = section.blocks
+        content = bytes(block.content)
+        assert content[:4] == b"\1\0\0\0"
+        assert int.from_bytes(content[4:12], "little") == linked.address("f")
+        # Sections that are not loaded lie at address zero, as far as anything refers to them.
+        assert int.from_bytes(content[12:], "little") == 100
+    assert data == path.read_bytes()
+
+
+def test_what_is_not_loaded_asks_for_no_low_addresses() -> None:
+    with Linker() as linker:
+        linked = linker.link(compile_c(UNLOADED, suffix=".s"), configure=keep_all)
+        assert linked.graph.address_limit == 1 << 64

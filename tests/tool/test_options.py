@@ -1,0 +1,204 @@
+"""The table of options, and what commands mean."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from jitlink.tool.help_page import help_page
+from jitlink.tool.options import OPTIONS, CommandLine, CommandLineError, Form, InputArgument, parse
+
+
+def _file(name: str) -> InputArgument:
+    return InputArgument("file", name)
+
+
+def _library(name: str) -> InputArgument:
+    return InputArgument("library", name)
+
+
+def test_nothing_but_files() -> None:
+    assert parse(["a.o", "-", "b.a"]) == CommandLine(
+        inputs=[_file("a.o"), _file("-"), _file("b.a")]
+    )
+
+
+@pytest.mark.parametrize("dash", ["-", "--"])
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        (["all_load"], "all_load", True),
+        (["phony-externals"], "phony_externals", True),
+        (["noexec"], "noexec", True),
+        (["noexec=false"], "noexec", False),
+        (["noexec=0"], "noexec", False),
+        (["noexec=TRUE"], "noexec", True),
+        (["show-addrs"], "show_addrs", True),
+        (["show-linked-files"], "show_linked_files", True),
+        (["show-times"], "show_times", True),
+        (["entry", "f"], "entry", "f"),
+        (["entry=f=g"], "entry", "f=g"),
+        (["entry="], "entry", "main"),
+        (["entry", "-x"], "entry", "-x"),
+        (["abs", "x=16"], "definitions", [("x", 16)]),
+        (["abs=x=0x10"], "definitions", [("x", 16)]),
+        (["abs=x=020"], "definitions", [("x", 16)]),
+        (["abs=x=0xffffffffffffffff"], "definitions", [("x", 2**64 - 1)]),
+        (["alias", "new=old"], "aliases", [("new", "old")]),
+        (["alias=new=old=er"], "aliases", [("new", "old=er")]),
+        (["L", "dir"], "library_directories", ["dir"]),
+        (["Ldir"], "library_directories", ["dir"]),
+        (["L=dir"], "library_directories", ["dir"]),
+        (["slab-allocate", "3"], "slab_size", 3 << 10),
+        (["slab-allocate=3Kb"], "slab_size", 3 << 10),
+        (["slab-allocate=3MB"], "slab_size", 3 << 20),
+        (["slab-allocate=3gb"], "slab_size", 3 << 30),
+        (["debug-only=jitlink,link"], "debug_only", ["jitlink", "link"]),
+        (["help"], "help", True),
+        (["version"], "version", True),
+    ],
+)
+def test_option(dash: str, words: list[str], field: str, value: object) -> None:
+    line = parse([dash + words[0], *words[1:], "a.o"])
+    assert dataclasses.replace(line, **{field: getattr(CommandLine(), field)}) == CommandLine(
+        inputs=[_file("a.o")]
+    )
+    assert getattr(line, field) == value
+
+
+def test_inputs_keep_their_order() -> None:
+    line = parse(["a.o", "-lm", "b.o", "-l", "z", "-l=q", "-lx=y"])
+    assert line.inputs == [
+        _file("a.o"),
+        _library("m"),
+        _file("b.o"),
+        _library("z"),
+        _library("q"),
+        _library("x=y"),
+    ]
+
+
+def test_last_value_of_an_option_holds_and_lists_grow() -> None:
+    line = parse(["-entry", "a", "-Lx", "-entry", "b", "-Ly", "-abs", "p=1", "-abs", "q=2", "f.o"])
+    assert (line.entry, line.library_directories) == ("b", ["x", "y"])
+    assert line.definitions == [("p", 1), ("q", 2)]
+
+
+def test_words_after_args_belong_to_the_program() -> None:
+    line = parse(["a.o", "-args", "-noexec", "b.o", "--", "-args", "-lm"])
+    assert line == CommandLine(
+        inputs=[_file("a.o")], arguments=["-noexec", "b.o", "--", "-args", "-lm"]
+    )
+
+
+def test_words_after_two_dashes_are_files() -> None:
+    assert parse(["-noexec", "--", "-noexec", "--"]).inputs == [_file("-noexec"), _file("--")]
+
+
+def test_slab_options() -> None:
+    words = ["-slab-allocate=1Mb", "-slab-address", "0x1000", "-slab-page-size", "64", "a.o"]
+    line = parse(words)
+    assert (line.slab_size, line.slab_address, line.slab_page_size) == (1 << 20, 0x1000, 64)
+
+
+def test_show_graphs_takes_a_regular_expression() -> None:
+    pattern = parse(["-show-graphs", "b.r$", "a.o"]).show_graphs
+    assert pattern is not None
+    assert pattern.search("foobar")
+    assert not pattern.search("barfoo")
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "message"),
+    [
+        ([], None, "no input files; -help says how the command is used"),
+        (["-noexec"], None, "no input files; -help says how the command is used"),
+        (["-entrz", "f"], None, "unknown option -entrz; did you mean -entry?"),
+        (["--show-adrs"], None, "unknown option -show-adrs; did you mean -show-addrs?"),
+        (["-zzz=1"], None, "unknown option -zzz; -help lists all options"),
+        (["---noexec"], None, "unknown option --noexec; did you mean -noexec?"),
+        (["a.o", "-entry"], "entry", "-entry: needs a value: -entry NAME"),
+        (["a.o", "-l"], "l", "-l: needs a value: -lNAME"),
+        (["-noexec=maybe"], "noexec", "-noexec: 'maybe' is neither true nor false"),
+        (["-args=a"], "args", "-args: takes the words that follow it"),
+        (["-abs", "x"], "abs", "-abs: 'x' is not of the form NAME=ADDRESS"),
+        (["-abs", "=1"], "abs", "-abs: '=1' is not of the form NAME=ADDRESS"),
+        (["-abs", "x=malloc"], "abs", "-abs: 'malloc' is not a number"),
+        (["-abs", "x=-1"], "abs", "-abs: '-1' is not a number"),
+        (["-abs", "x=1_0"], "abs", "-abs: '1_0' is not a number"),
+        (["-abs", "x=08"], "abs", "-abs: '08' is not a number"),
+        (
+            ["-abs", "x=0x10000000000000000"],
+            "abs",
+            "-abs: 0x10000000000000000 does not fit 64 bits",
+        ),
+        (["-abs", f"x={'9' * 5000}"], "abs", f"-abs: {'9' * 5000} does not fit 64 bits"),
+        (["-alias", "x="], "alias", "-alias: 'x=' is not of the form NEW=OLD"),
+        (
+            ["-slab-allocate", "10zb"],
+            "slab-allocate",
+            "-slab-allocate: '10zb' is not a size, such as 64Kb, 10Mb or 1Gb",
+        ),
+        (["-slab-allocate=0"], "slab-allocate", "-slab-allocate: 0 is not a possible size"),
+        (
+            ["-slab-allocate=99999999999999Gb"],
+            "slab-allocate",
+            "-slab-allocate: 99999999999999Gb is not a possible size",
+        ),
+        (
+            ["a.o", "-slab-address=0"],
+            "slab-address",
+            "-slab-address: there is no slab without -slab-allocate",
+        ),
+        (
+            ["a.o", "-slab-page-size=64"],
+            "slab-page-size",
+            "-slab-page-size: there is no slab without -slab-allocate",
+        ),
+        (["-slab-address=here"], "slab-address", "-slab-address: 'here' is not a number"),
+        (
+            ["-show-graphs", "("],
+            "show-graphs",
+            (
+                "-show-graphs: '(' is not a regular expression: "
+                "missing ), unterminated subpattern at position 0"
+            ),
+        ),
+    ],
+)
+def test_wrong_command(words: list[str], option: str | None, message: str) -> None:
+    with pytest.raises(CommandLineError, match=f"^{re.escape(message)}$") as caught:
+        parse(words)
+    assert caught.value.option == option
+
+
+def test_help_and_version_need_no_input() -> None:
+    assert parse(["-help"]).help
+    assert parse(["-version", "-slab-address=0"]).version
+
+
+def test_help_page_has_each_option_once_and_fits_a_terminal() -> None:
+    page = help_page()
+    for option in OPTIONS:
+        assert len(re.findall(rf"^  {re.escape(option.usage)}(  |$)", page, re.MULTILINE)) == 1
+    assert max(map(len, page.splitlines())) <= 80
+
+
+def test_examples_of_the_help_page_are_commands() -> None:
+    examples = re.findall(r"as in: jitlink (.*)", help_page())
+    assert len(examples) == 5
+    for example in examples:
+        assert parse(example.split()).inputs
+
+
+def test_names_are_distinct_and_flags_have_no_value() -> None:
+    assert len({option.name for option in OPTIONS}) == len(OPTIONS)
+    for option in OPTIONS:
+        assert (option.value == "") == (option.form is Form.FLAG)
+
+
+def test_manual_has_each_option() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "command.md").read_text(encoding="utf-8")
+    for option in OPTIONS:
+        assert f"| `{option.usage}` |" in manual
