@@ -1,5 +1,5 @@
 /* Works out its arguments in postfix order: `3 4 + 2 x` is 14. Exit status 2 if they make no sense.
- * The table of operators is data that the linker fills with addresses of functions and strings. */
+ * As with llvm-jitlink, argv[0] is the first argument. The table of operators is data that the linker fills with addresses of functions and strings. */
 #include "stack.h"
 
 #include <stdio.h>
@@ -28,7 +28,7 @@ static bool take(const char *word) {
 }
 
 int main(int argc, char **argv) {
-    for (int i = 1; i < argc; i++) {
+    for (int i = 0; i < argc; i++) {
         if (!take(argv[i])) {
             fprintf(stderr, "calculate: cannot use '%s' here\n", argv[i]);
             return 2;

@@ -1,7 +1,7 @@
 """The relocation engine, against a model of it in plain Python that works bit by bit.
 
-The rows are those of the architectures, and made-up ones whose values are cut up as in the instructions of
-AArch64, Arm and RISC-V.
+The rows are those of the architectures, and made-up ones whose values are cut up as in the
+instructions of AArch64, Arm and RISC-V.
 """
 
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jitlink.arch.aarch64 import ROWS as AARCH64_ROWS
+from jitlink.arch.riscv import FIXUPS as RISCV_FIXUPS
 from jitlink.arch.x86_64 import FIXUPS, X86_64EdgeKind
 from jitlink.errors import (
     FixupError,
@@ -98,7 +99,17 @@ MADE_UP = [
     Fixup(MadeUp.BIG_WORD, "S + A", 4, Check.EITHER, endianness="big"),
 ]  # fmt: skip
 REQUEST = Fixup(MadeUp.REQUEST, "", 4)
-ROWS = [row for row in (*FIXUPS.rows, *AARCH64_ROWS) if row.expression] + MADE_UP
+# What stands in place, and fields without a width, are tested with the architecture.
+RISCV_ROWS = [
+    row
+    for table in RISCV_FIXUPS.values()
+    for row in table.rows
+    if "V" not in row.letters and row.field is None
+]
+ROWS = [
+    *(row for row in (*FIXUPS.rows, *AARCH64_ROWS, *RISCV_ROWS) if row.expression),
+    *MADE_UP,
+]
 LINEAR = [row for row in ROWS if "Page" not in row.expression]
 CHECKED = [row for row in LINEAR if row.check is not Check.NONE]
 each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.kind.name)

@@ -104,9 +104,10 @@ class GraphBuilder:
         self._name = name
         self._target: ELFTarget | None = None
         self._resolver: SymbolResolver | None = None
-        self._archives: list[_ArchiveInput] = []
+        self._archives: list[ArchiveInput] = []
         self._definitions: list[tuple[str, int]] = []
         self._first_symbols: list[Int64Array] = []
+        self._comdat_blocks: list[Int64Array] = []
 
     @property
     def target_graph(self) -> LinkGraph:
@@ -122,6 +123,11 @@ class GraphBuilder:
         """Row of the first symbol of each object that was read, and the end (int64)."""
         end = np.array([self.target_graph.symbol_table.rows])
         return np.concatenate((*self._first_symbols, end))
+
+    @property
+    def comdat_blocks(self) -> Int64Array:
+        """Rows of the blocks that are in COMDAT groups (int64)."""
+        return np.concatenate((*self._comdat_blocks, np.zeros(0, np.int64)))
 
     @property
     def target(self) -> ELFTarget:
@@ -155,7 +161,7 @@ class GraphBuilder:
         objects: list[InputFile] = []
         for file in files:
             if is_archive(file.data):
-                archive = _ArchiveInput(file)
+                archive = ArchiveInput(file)
                 self._archives.append(archive)
                 if all_load:
                     objects += archive.take_all()
@@ -205,6 +211,7 @@ class GraphBuilder:
         for batch in _batches(files):
             read = self._target.add_objects(self.graph, batch)
             self._first_symbols.append(read.first_symbol)
+            self._comdat_blocks.append(read.comdats.member_block)
             self._resolver.add(read)
         definitions, self._definitions = self._definitions, []
         for name, address in definitions:
@@ -235,7 +242,7 @@ def _group(file: InputFile) -> int:
     return _SMALL if len(file.data) < _MAPPED_FROM else id(file)
 
 
-class _ArchiveInput:
+class ArchiveInput:
     """An archive and which of its members were read."""
 
     def __init__(self, file: InputFile) -> None:

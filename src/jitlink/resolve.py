@@ -20,7 +20,7 @@ import numpy as np
 from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
 from jitlink.formats.elf import ReadObjects
 from jitlink.graph import BlockFlags, Linkage, LinkGraph, Scope, SymbolFlags, SymbolKind
-from jitlink.graph.columns import Int64Array, rows_where
+from jitlink.graph.columns import ADDRESS_MASK, Int64Array, rows_where
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.passes.entries import entry_blocks, pointees
 
@@ -82,8 +82,15 @@ class SymbolResolver:
             DuplicateDefinitionError: the name has a strong definition.
         """
         self._index()
-        symbol = self.graph.add_absolute_symbol(name, address)
-        self._merge(name, symbol.row)
+        # Not by the graph's own operation: an object may define the name too, and may lose.
+        row = self.graph.symbol_table.extend(
+            1,
+            name=self.graph.strings.add(name),
+            kind=SymbolKind.ABSOLUTE,
+            block=NO_BLOCK,
+            value=address & ADDRESS_MASK,
+        )
+        self._merge(name, row)
         self._wanted.pop(name, None)
 
     def alias(self, alias: str, name: str) -> None:

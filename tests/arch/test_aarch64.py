@@ -195,6 +195,27 @@ def test_stubs_are_shared_and_bypassed_in_reach() -> None:
         assert "Branch26PCRelToPtrJumpStubBypassable" not in kinds
 
 
+@pytest.mark.parametrize("machine", MACHINES)
+def test_branches_to_missing_weak_functions_do_nothing(machine: str) -> None:
+    source = """
+        .weak host
+        .globl call, conditional
+        call: str x30, [sp, #-16]!
+        bl host
+        ldr x30, [sp], #16
+        add x0, x0, #1
+        ret
+        conditional: cbz x0, host
+        tbz x0, #0, host
+        add x0, x0, #2
+        ret
+    """
+    with Emulator(machine, BASE) as emulator:
+        program = emulator.link(assemble(source, machine))
+        assert [program.call("call", x) for x in (0, 7)] == [1, 8]
+        assert [program.call("conditional", x) for x in (0, 7)] == [2, 9]
+
+
 NOTE = """
     .section .note.gnu.property, "a", %note
     .balign 8

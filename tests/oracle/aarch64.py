@@ -13,7 +13,8 @@ from tests.oracle.elf_file import ElfFile, ElfRelocation, ElfSection
 from tests.oracle.memory import Memory, Target
 
 R_ABS64, R_PLT32, R_GOTPCREL32 = 257, 314, 315
-R_GOT_PAGE, R_GOT_LO12, R_JUMP26, R_CALL26 = 311, 312, 282, 283
+R_GOT_PAGE, R_GOT_LO12, R_GOTPAGE_LO15, R_JUMP26, R_CALL26 = 311, 312, 313, 282, 283
+GOT_SYMBOL = "_GLOBAL_OFFSET_TABLE_"
 TLS_RELOCATIONS = {
     541: "R_AARCH64_TLSIE_ADR_GOTTPREL_PAGE21",
     542: "R_AARCH64_TLSIE_LD64_GOTTPREL_LO12_NC",
@@ -25,7 +26,18 @@ TLS_RELOCATIONS = {
     569: "R_AARCH64_TLSDESC_CALL",
 }
 
-_ANYWHERE = frozenset({R_ABS64, R_PLT32, R_GOTPCREL32, R_GOT_PAGE, R_GOT_LO12, R_JUMP26, R_CALL26})
+_ANYWHERE = frozenset(
+    {
+        R_ABS64,
+        R_PLT32,
+        R_GOTPCREL32,
+        R_GOT_PAGE,
+        R_GOT_LO12,
+        R_GOTPAGE_LO15,
+        R_JUMP26,
+        R_CALL26,
+    }
+)
 # Width in bytes of data, by type; of addresses, and of distances.
 _ABSOLUTE = {257: 8, 258: 4, 259: 2}
 _RELATIVE = {260: 8, 261: 4, 262: 2, R_PLT32: 4}
@@ -37,7 +49,7 @@ _NOP, _BTI_C = 0xD503201F, 0xD503245F
 
 
 class Page(NamedTuple):
-    """A page that no instruction with a relocation adds anything to."""
+    """A page that no instruction with a relocation adds anything to, or that of the GOT (zero)."""
 
     address: int
 
@@ -79,10 +91,12 @@ def meaning(
         return memory.follow(place + memory.integer(place, _RELATIVE[kind]) - addend)
     if kind == R_GOTPCREL32:
         return memory.load(place + memory.integer(place, 4) - addend)
+    if kind == R_GOTPAGE_LO15:
+        return memory.load(_got_page(memory) + 8 * (_word(memory, place) >> 10 & 0xFFF))
+    if kind in _PAGES and elf.symbols[relocation.symbol].name == GOT_SYMBOL:
+        return Page(_page(memory, place) - _got_page(memory))
     if kind in _BRANCHES:
-        bits, low = _BRANCHES[kind]
-        words = _signed(_word(memory, place) >> low, bits)
-        return memory.follow(place + 4 * words - addend)
+        return _branch(memory, place, kind, addend)
     if kind in _PAGES | _LOW:
         page, rest = _partners(relocation, elf.relocations(section))
         base = place - relocation.offset
@@ -91,6 +105,17 @@ def meaning(
         target = _pair(memory, base + page.offset, base + rest.offset)
         return target - rest.addend if isinstance(target, int) else target
     raise LookupError(f"relocation type {kind}")
+
+
+def _branch(memory: Memory, place: int, kind: int, addend: int) -> Target:
+    bits, low = _BRANCHES[kind]
+    code = _word(memory, place)
+    # To go on is what a branch to an undefined weak symbol does.
+    if code == _NOP:
+        return 0
+    target = place + 4 * _signed(code >> low, bits)
+    end = memory.follow(target - addend)
+    return 0 if target == end == place + 4 else end
 
 
 def _partners(
@@ -127,6 +152,12 @@ def _pair(memory: Memory, first: int, second: int) -> Target:
     if code & 0xFFC00000 == 0xF9400000:
         return memory.load(page + 8 * low)
     raise LookupError(f"instruction {code:08x} at {second:#x}")
+
+
+def _got_page(memory: Memory) -> int:
+    if memory.got is None:
+        raise LookupError("no global offset table")
+    return memory.got & ~0xFFF
 
 
 def _page(memory: Memory, place: int) -> int:

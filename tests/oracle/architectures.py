@@ -1,13 +1,14 @@
 """What the comparison with ld.lld must know of each architecture."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from tests.oracle import aarch64, references
+from jitlink.link import PassConfiguration
+from tests.oracle import aarch64, references, riscv
 from tests.oracle.elf_file import ElfFile, ElfRelocation, ElfSection
 from tests.oracle.memory import Memory, Target, follow_x86_64
 
-EM_X86_64, EM_AARCH64 = 62, 183
+EM_X86_64, EM_AARCH64, EM_RISCV = 62, 183, 243
 
 
 class Dynamic(NamedTuple):
@@ -30,6 +31,8 @@ class Architecture(NamedTuple):
         touched: offsets in the section of the bytes that a linker may change.
         follow: where a jump to a stub ends.
         meaning: what the field at an address refers to.
+        flags: what ld.lld is told, so that it does not rewrite what jitlink does not.
+        configure: does the same to jitlink's passes, if there is anything to do.
     """
 
     dynamic: Dynamic
@@ -38,6 +41,8 @@ class Architecture(NamedTuple):
     touched: Callable[[ElfRelocation], range]
     follow: Callable[[Memory, int], Target]
     meaning: Callable[[Memory, int, ElfRelocation, ElfFile, ElfSection], object]
+    flags: Sequence[str] = ()
+    configure: Callable[[PassConfiguration], None] | None = None
 
 
 def _meaning_x86_64(
@@ -62,6 +67,17 @@ ARCHITECTURES = {
         aarch64.touched,
         aarch64.follow,
         aarch64.meaning,
+    ),
+    EM_RISCV: Architecture(
+        # Pointers are filled by the same type wherever they are.
+        Dynamic(2, 2, 5, 3, 58),
+        riscv.TLS_RELOCATIONS,
+        riscv.reaches_any_address,
+        riscv.touched,
+        riscv.follow,
+        riscv.meaning,
+        ("--no-relax",),
+        riscv.keep_code,
     ),
 }
 """By the machine of ELF headers."""

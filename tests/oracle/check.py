@@ -29,17 +29,18 @@ class Way(NamedTuple):
     flags: Sequence[str]
 
 
+# Near is within the 128 MiB that the shortest calls reach.
 WAYS = {
     # Everything in the low 2 GiB: GOT loads may become immediate operands.
-    "low": Way(Addressing(0x10000000, near=0x20000000, null_weak=True), ("-static",)),
+    "low": Way(Addressing(0x10000000, near=0x16000000, null_weak=True), ("-static",)),
     # Everything near everything else, but at addresses of 47 bits.
     "high": Way(
-        Addressing(0x7F1210000000, near=0x7F1220000000),
+        Addressing(0x7F1210000000, near=0x7F1216000000),
         ("-pie", "--no-dynamic-linker", "--apply-dynamic-relocs"),
     ),
     # What others define is out of reach: GOT entries and stubs are needed.
     "far": Way(
-        Addressing(0x7F1210000000, near=0x7F1220000000, far=0x55D510000000, null_weak=True),
+        Addressing(0x7F1210000000, near=0x7F1216000000, far=0x55D510000000, null_weak=True),
         ("-shared", "-Bsymbolic", "--apply-dynamic-relocs"),
     ),
 }

@@ -99,6 +99,7 @@ class ElfFile:
 
     Attributes:
         machine: what it is for.
+        flags: what its header says for that machine.
         sections: its sections, in order.
     """
 
@@ -106,6 +107,7 @@ class ElfFile:
         self.data = data
         header = _HEADER.unpack_from(data)
         self.machine: int = header[2]
+        self.flags: int = header[7]
         shoff, shnum, shstrndx = header[6], header[12], header[13]
         first = _SECTION.unpack_from(data, shoff)
         count = shnum or first[5]
@@ -173,13 +175,16 @@ class ElfFile:
         ]
 
 
-def externals_object(offsets: Mapping[str, int], size: int, machine: int) -> bytes:
+def externals_object(
+    offsets: Mapping[str, int], size: int, machine: int, flags: int = 0
+) -> bytes:
     """A relocatable object whose section `.externals`, without content, defines symbols.
 
     Args:
         offsets: where in the section each name is, in bytes.
         size: size of the section in bytes.
         machine: what the object is for.
+        flags: what its header says for that machine.
     """
     strings = b"\0" + b"".join(name.encode() + b"\0" for name in offsets)
     section_names = b"\0.externals\0.symtab\0.strtab\0"
@@ -201,5 +206,5 @@ def externals_object(offsets: Mapping[str, int], size: int, machine: int) -> byt
     )
     ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
     shoff = start + len(body)
-    header = _HEADER.pack(ident, 1, machine, 1, 0, 0, shoff, 0, 64, 0, 0, 64, len(rows), 4)
+    header = _HEADER.pack(ident, 1, machine, 1, 0, 0, shoff, flags, 64, 0, 0, 64, len(rows), 4)
     return header + body + b"".join(_SECTION.pack(*row) for row in rows)

@@ -105,8 +105,9 @@ def link_at(
         inputs.append(directory / "externals.o")
         inputs[-1].write_bytes(content)
     script.write_text(_script(placement, addressing))
+    kept = ARCHITECTURES[placement.sections[0].elf.machine].flags
     try:
-        run([program, *_FLAGS, *flags, "-T", script, "-o", output, *inputs])
+        run([program, *_FLAGS, *kept, *flags, "-T", script, "-o", output, *inputs])
     except ToolError as error:
         raise Unplaceable(error.output) from error
     return _read(ElfFile(output.read_bytes()), placement.externals)
@@ -124,8 +125,8 @@ def _externals(placement: Placement, addressing: Addressing) -> bytes:
         # Any address in the program will do, so ld.lld is given the same; modulo 2**64.
         offsets[DSO_HANDLE] = (placement.made_dso_handle - addressing.near) & ((1 << 64) - 1)
     size = (len(placement.externals) + 1) * EXTERNAL_SPACING
-    machine = placement.sections[0].elf.machine
-    return externals_object(offsets, size, machine) if offsets else b""
+    elf = placement.sections[0].elf
+    return externals_object(offsets, size, elf.machine, elf.flags) if offsets else b""
 
 
 def _script(placement: Placement, addressing: Addressing) -> str:

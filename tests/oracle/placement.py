@@ -243,7 +243,10 @@ def place(
         builder.add([InputFile(each.name, memoryview(each.data)) for each in objects])
         builder.resolver.finish()
         graph = builder.resolver.graph
-        recorder = _Recorder(elves, builder.target.passes(graph))
+        passes = builder.target.passes(graph)
+        if (configure := ARCHITECTURES[elves[0].machine].configure) is not None:
+            configure(passes)
+        recorder = _Recorder(elves, passes)
         run_in_process(link(graph, context, recorder.passes, memory))
     except JITLinkError as error:
         raise Refused(error) from error

@@ -9,7 +9,9 @@ Specification: RISC-V ELF psABI, chapter "Relocations"; RISC-V Instruction Set M
 
 from typing import NamedTuple
 
-from tests.oracle.elf_file import ElfFile, ElfRelocation
+from jitlink.arch.riscv_relax import align, relax
+from jitlink.link import PassConfiguration
+from tests.oracle.elf_file import ElfFile, ElfRelocation, ElfSection
 from tests.oracle.memory import Memory, Target
 
 R_64, R_BRANCH, R_JAL, R_CALL, R_CALL_PLT, R_GOT_HI20 = 2, 16, 17, 18, 19, 20
@@ -64,7 +66,14 @@ def follow(memory: Memory, address: int) -> Target:
     return memory.load(_upper(memory, address) + _signed(load >> 20, 12))
 
 
-def meaning(memory: Memory, place: int, relocation: ElfRelocation, elf: ElfFile) -> Meaning:
+def keep_code(passes: PassConfiguration) -> None:
+    """Switch relaxation off, but for alignment."""
+    passes.post_prune[passes.post_prune.index(relax)] = align
+
+
+def meaning(
+    memory: Memory, place: int, relocation: ElfRelocation, elf: ElfFile, section: ElfSection
+) -> Meaning:
     """What the field at an address refers to.
 
     Raises:
@@ -90,17 +99,20 @@ def meaning(memory: Memory, place: int, relocation: ElfRelocation, elf: ElfFile)
             # Its lower halves tell.
             return Upper(memory.integer(place, 4, signed=False) >> 7 & 31)
         case 24:
-            return _lower(memory, place, relocation, elf)
+            return _lower(memory, place, relocation, elf, section)
     raise LookupError(f"relocation type {relocation.type}")
 
 
-def _lower(memory: Memory, place: int, relocation: ElfRelocation, elf: ElfFile) -> Meaning:
+def _lower(
+    memory: Memory, place: int, relocation: ElfRelocation, elf: ElfFile, section: ElfSection
+) -> Meaning:
     """What an instruction does with the address that it completes."""
     label = elf.symbols[relocation.symbol]
     code = memory.integer(place, 4, signed=False)
     address = _upper(memory, place - relocation.offset + label.value) + _signed(code >> 20, 12)
     size = _LOADS.get(code & 0x707F)
-    section = elf.sections[label.shndx]
+    if elf.sections[label.shndx] is not section:
+        raise LookupError("an upper half in another section")
     uppers = {each.offset: each.type for each in elf.relocations(section)
               if each.type in {R_GOT_HI20, R_PCREL_HI20}}  # fmt: skip
     if uppers[label.value] == R_GOT_HI20 and size:

@@ -1,11 +1,11 @@
-"""Dead-stripping: what is reached stays, everything else goes, at a cost in proportion to the graph.
+"""Dead-stripping: what is reached stays, the rest goes, at a cost in proportion to the graph.
 
 Cost is counted, not timed: lines of Python that run, and elements that array operations look at.
 """
 
 import ctypes
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -247,6 +247,8 @@ def test_references_into_a_discarded_group() -> None:
 
 # Cost
 
+Trace = Callable[[FrameType, str, Any], Any]
+
 
 class Work:
     """Counts lines of the module that run, and elements that its array operations look at."""
@@ -267,10 +269,12 @@ class Work:
 
         return counted
 
-    def _trace(self, frame: FrameType, event: str, argument: object) -> object:
-        if event == "line":
-            self.amount += 1
-        return self._trace if frame.f_code.co_filename == module.__file__ else argument and None
+    def _trace(self, frame: FrameType, event: str, argument: object) -> Trace | None:
+        del argument
+        if frame.f_code.co_filename != module.__file__:
+            return None
+        self.amount += event == "line"
+        return self._trace
 
     def of(self, targets: Int64Array, starts: Int64Array, roots: int) -> int:
         """The work for one graph, all of which the first so many nodes reach."""
@@ -335,7 +339,7 @@ def test_a_cycle_is_no_more_work_than_a_tree(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture(scope="module")
-def long_chain() -> Iterator[LinkGraph]:
+def long_chain() -> LinkGraph:
     """100,000 blocks, each leading to the next, and as many that lead back to themselves."""
     count = 100_000
     graph = LinkGraph("chain.o", "none", edge_kinds=Kind)
@@ -349,7 +353,7 @@ def long_chain() -> Iterator[LinkGraph]:
     graph.edge_table.extend(count - 1, block=rows[: count - 1], kind=2, target=rows[1:count])
     graph.edge_table.extend(count, block=rows[count:], kind=2, target=np.roll(rows[count:], 1))
     Symbol(graph, 0).is_live = True
-    yield graph
+    return graph
 
 
 def test_a_chain_of_100000(long_chain: LinkGraph) -> None:
@@ -362,7 +366,7 @@ def test_a_chain_of_100000(long_chain: LinkGraph) -> None:
 def test_dead_functions_of_a_program_go() -> None:
     source = """
         static int dead_leaf(int n) { return n * 3; }
-        __attribute__((visibility("hidden"))) int dead(int n) { return n ? dead(n - 1) : dead_leaf(n); }
+        int dead(int n) { return n ? dead(n - 1) : dead_leaf(n); }
         static int leaf(int n) { return n + 1; }
         int live(int n) { return leaf(n); }
     """

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jitlink.fixups import BitSlice, Check, Fixup, FixupTable, Flip, resolved
-from jitlink.graph import LinkGraph
+from jitlink.graph import LinkGraph, SymbolKind
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
 from jitlink.passes.entries import EntryKinds, Pointees, bypass_stubs
@@ -388,12 +388,14 @@ def relax(graph: LinkGraph) -> None:
     =============================================== ============= ==========================
 
     The pairs must follow one another, and each must have the pages it needs for itself: an
-    ``adrp`` of the GOT that several loads share is left alone.
+    ``adrp`` of the GOT that several loads share is left alone. A branch to a weak symbol that
+    nobody defines goes nowhere: it becomes a ``nop``, as the ABI has it.
     """
     select_moves(graph)
     pointees = Pointees(graph, ENTRIES)
     if pointees.any:
         bypass_stubs(graph, pointees, ENTRIES, FIXUPS)
+        _skip_missing(graph, pointees)
         _relax_loads(graph, pointees)
     _relax_additions(graph)
 
@@ -440,6 +442,19 @@ def _instructions(
             chosen = mask & inside
             words = np.ndarray((len(code) - 3,), "<u4", code.data, strides=(1,))
             yield words, places[chosen] - base, chosen
+
+
+def _skip_missing(graph: LinkGraph, pointees: Pointees) -> None:
+    """Let branches to external symbols that were not found do nothing."""
+    edges, symbols = graph.edge_table, graph.symbol_table
+    for kind in ENTRIES.reach:
+        rows = rows_where(edges.kind == ENTRIES.stub_requests[kind])
+        pointee = pointees.of(rows)
+        missing = (pointee >= 0) & (symbols.kind[pointee] == SymbolKind.EXTERNAL)
+        rows = rows[missing & (symbols.value[pointee] == 0)]
+        for words, at, mask in _instructions(graph, rows):
+            words[at] = _NOP
+            edges.kind[rows[mask]] = K.KEEP_ALIVE
 
 
 def _relax_loads(graph: LinkGraph, pointees: Pointees) -> None:

@@ -213,6 +213,7 @@ def _entries(bits: int) -> EntryKinds:
         stub=_code(0x00000E17, _LOAD[bits] | 0xE0E00, 0x000E0067),
         stub_edges=((K.R_RISCV_PCREL_HI20, 0, 0), (K.DELTA_LO12_I, 4, 4)),
         stub_alignment=4,
+        reach={K.R_RISCV_JAL: 1 << 20},
     )
 
 
@@ -283,10 +284,12 @@ def _words(data: npt.NDArray[np.uint8], dtype: np.dtype[Any]) -> npt.NDArray[Any
 def is_load_of_pointer(code: CodeArray, base: CodeArray, bits: int) -> BoolArray:
     """Whether instructions load a pointer through the register that `base` instructions set."""
     loads: BoolArray = (code & np.uint32(OPCODE | FUNCT3)) == _LOAD[bits]
-    return loads & ((code & np.uint32(RS1)) >> 15 == (base & np.uint32(RD)) >> 7)
+    loads &= (code & np.uint32(RS1)) >> 15 == (base & np.uint32(RD)) >> 7
+    return loads
 
 
 def fits_signed32(value: Int64Array) -> BoolArray:
     """Whether values can be made of an upper and a lower half."""
     low, high = FIXUPS[64].by_kind[K.R_RISCV_HI20].limits
-    return (value >= low) & (value <= high)
+    fits: BoolArray = (value >= low) & (value <= high)
+    return fits

@@ -150,8 +150,8 @@ class _Relaxation:
         """Rows of calls of symbols in the graph."""
         kind, symbols = self.edges.kind, self.graph.symbol_table
         is_call = (kind == K.R_RISCV_CALL_PLT) | (kind == K.R_RISCV_CALL)
-        rows = rows_where(marked & is_call)
-        return rows[symbols.kind[self.edges.target[rows]] == SymbolKind.DEFINED]
+        is_call &= marked & (symbols.kind[self.edges.target] == SymbolKind.DEFINED)
+        return rows_where(is_call)
 
     def _plan(self, sites: list[_Sites]) -> Shrinkage | None:
         rows = np.concatenate([each.rows for each in sites])
@@ -311,7 +311,8 @@ class _Calls:
 
 def _reaches(kind: K, distance: Int64Array, reserve: Int64Array) -> BoolArray:
     low, high = FIXUPS[64].by_kind[kind].limits
-    return (distance - reserve >= low) & (distance + reserve <= high)
+    near: BoolArray = (distance - reserve >= low) & (distance + reserve <= high)
+    return near
 
 
 def has_compressed(graph: LinkGraph) -> BoolArray:
@@ -319,7 +320,8 @@ def has_compressed(graph: LinkGraph) -> BoolArray:
     flags = np.array([*graph.origin_flags, 0], np.int64)
     origin = graph.block_table.origin
     known = (origin >= 0) & (origin < len(graph.origin_flags))
-    return flags[np.where(known, origin, -1)] & EF_RISCV_RVC != 0
+    result: BoolArray = flags[np.where(known, origin, -1)] & EF_RISCV_RVC != 0
+    return result
 
 
 class _Addresses:
@@ -330,7 +332,7 @@ class _Addresses:
         none = np.empty(0, np.int64)
         self.highs, self.lows = none, none
         self.is_short = np.empty(0, np.bool_)
-        self.registers = np.empty(0, np.uint32)
+        self.registers = none
         absolute = graph.symbol_table.kind == SymbolKind.ABSOLUTE
         rows = rows_where(marked)
         rows = rows[absolute[graph.edge_table.target[rows]]]
@@ -359,7 +361,8 @@ class _Addresses:
         self.highs = np.concatenate((rows[(is_high & null) | short], relative))
         self.is_short = np.isin(self.highs, rows[short])
         block, offset = edges.block[self.highs], edges.offset[self.highs]
-        self.registers = read_code(graph, block, offset)[self.is_short] & RD
+        self.registers = read_code(graph, block, offset).astype(np.int64) & RD
+        self.registers = self.registers[self.is_short]
 
     def _values(self, rows: Int64Array) -> Int64Array:
         edges = self.graph.edge_table
@@ -370,10 +373,11 @@ class _Addresses:
     def _fits_short(self, rows: Int64Array, value: Int64Array, code: CodeArray) -> BoolArray:
         """Whether ``c.lui`` can take the place of ``lui``: not for x0, sp, or zero bits."""
         low, high = FIXUPS[64].by_kind[K.RVC_LUI].limits
-        fits = (value >= low) & (value <= high) & ((value + 0x800) >> 12 != 0)
+        fits: BoolArray = (value >= low) & (value <= high) & ((value + 0x800) >> 12 != 0)
         register = (code & RD) >> 7
         fits &= (register != 0) & (register != 2)
-        return fits & has_compressed(self.graph)[self.graph.edge_table.block[rows]]
+        fits &= has_compressed(self.graph)[self.graph.edge_table.block[rows]]
+        return fits
 
     def _relative(
         self, marked: BoolArray, rows: Int64Array, value: Int64Array
@@ -413,4 +417,5 @@ class _Addresses:
 
 
 def _is_one_of(kinds: npt.NDArray[np.uint16], first: K, second: K) -> BoolArray:
-    return (kinds == first) | (kinds == second)
+    result: BoolArray = (kinds == first) | (kinds == second)
+    return result

@@ -418,7 +418,11 @@ class Archive:
                 f"{int(offsets[row]):#x}, where no member can be",
                 header.header_offset,
             )
-        self._targets = np.unique(offsets).tolist()
+        # Not np.unique, whose first use imports numpy.ma: longer than a small archive takes.
+        ordered = np.sort(offsets)
+        first = np.ones(len(ordered), np.bool_)
+        first[1:] = ordered[1:] != ordered[:-1]
+        self._targets = ordered[first].tolist()
         numbers = offsets.tolist()
         index = dict(zip(names, numbers, strict=True))
         if len(index) < len(names):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array
+from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
 
 ZERO_FILL = -1
 """The content reference of a block that has no content."""
@@ -54,7 +54,10 @@ class ContentSpace:
             return
         used = np.searchsorted(self._bases, references, side="right") - 1
         lowest, highest = int(used.min()), int(used.max())
-        present = [lowest] if lowest == highest else np.unique(used).tolist()
+        present = [lowest]
+        if lowest != highest:
+            # Not np.unique, whose first use imports numpy.ma.
+            present = (rows_where(np.bincount(used + 1) > 0) - 1).tolist()
         for index in present:
             if index >= 0:
                 array = np.frombuffer(self._buffers[index], np.uint8)

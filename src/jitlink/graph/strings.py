@@ -136,7 +136,8 @@ class StringHeap:
         if used.min() == used.max():
             return self._names_in(int(used[0]), references)
         names = [""] * len(references)
-        for table in np.unique(used).tolist():
+        # Not np.unique, whose first use imports numpy.ma.
+        for table in (np.flatnonzero(np.bincount(used + 1)) - 1).tolist():
             rows = np.flatnonzero(used == table)
             found = self._names_in(table, references[rows])
             for row, name in zip(rows.tolist(), found, strict=True):

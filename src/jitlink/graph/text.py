@@ -59,26 +59,35 @@ def _escaped(code: int) -> str:
 
 
 def dump(graph: LinkGraph, blocks: BoolArray | None = None, name: str | None = None) -> str:
-    """A graph as lines of text, each ended.
+    """A graph, or some of its blocks, as lines of text; see `GraphText.text`."""
+    return GraphText(graph).text(blocks, name)
+
+
+class GraphText:
+    """A graph, or parts of it, as text: what is the same for all parts is found once.
 
     Args:
-        graph: the graph.
-        blocks: mask (bool, one per block row) of the blocks to show, with the sections that
-            have any and the absolute and external symbols that they refer to; None shows all.
-        name: what to call the graph, if not by its name.
+        graph: the graph, which must not change in between.
     """
-    title = graph.name if name is None else name
-    return "".join(f"{line}\n" for line in _Dump(graph, blocks).lines(title))
 
-
-class _Dump:
-    def __init__(self, graph: LinkGraph, blocks: BoolArray | None) -> None:
+    def __init__(self, graph: LinkGraph) -> None:
         self.graph = graph
-        self.blocks = blocks
         self.addresses: list[int] = graph.symbol_addresses().tolist()
         self.names = list(map(printable, graph.strings.get_many(graph.symbol_table.name)))
         self.symbols_of_block = self._symbols_of_block()
         self.kinds = {kind.value: kind.llvm_name for kind in graph.edge_kinds}
+
+    def text(self, blocks: BoolArray | None = None, name: str | None = None) -> str:
+        """The graph as lines of text, each ended.
+
+        Args:
+            blocks: mask (bool, one per block row) of the blocks to show, with the sections
+                that have any and the absolute and external symbols that they refer to; None
+                shows all.
+            name: what to call the graph, if not by its name.
+        """
+        title = self.graph.name if name is None else name
+        return "".join(f"{line}\n" for line in self._lines(title, blocks))
 
     def _symbols_of_block(self) -> dict[int, list[int]]:
         """Rows of the defined symbols of each block row, in the order of the dump."""
@@ -95,29 +104,37 @@ class _Dump:
             found.setdefault(int(table.block[row]), []).append(row)
         return found
 
-    def lines(self, title: str) -> Iterator[str]:
+    def _lines(self, title: str, blocks: BoolArray | None) -> Iterator[str]:
         graph = self.graph
         yield f'LinkGraph "{printable(title)}" (triple = {graph.triple})'
         shared = Counter(section.name for section in graph.sections)
+        rows_of = self._rows_of_sections(blocks)
         for section in sorted(graph.sections, key=lambda each: each.name):
-            yield from self._section(section, shared[section.name] > 1)
+            rows = rows_of.get(section.ordinal, [])
+            if rows or blocks is None:
+                yield from self._section(section, rows, shared[section.name] > 1)
         yield "Absolute symbols:"
-        yield from self._addressables(SymbolKind.ABSOLUTE)
+        yield from self._addressables(SymbolKind.ABSOLUTE, blocks)
         yield ""
         yield "External symbols:"
-        yield from self._addressables(SymbolKind.EXTERNAL)
+        yield from self._addressables(SymbolKind.EXTERNAL, blocks)
 
-    def _section(self, section: Section, name_is_shared: bool) -> Iterator[str]:
-        rows, table = section.block_rows(), self.graph.block_table
-        if self.blocks is not None:
-            rows = rows[self.blocks[rows]]
-            if not len(rows):
-                return
+    def _rows_of_sections(self, blocks: BoolArray | None) -> dict[int, list[int]]:
+        """Rows of the blocks to show, in order, by the ordinal of their section."""
+        table, rows = self.graph.block_table, self.graph.block_rows()
+        if blocks is not None:
+            rows = rows[blocks[rows]]
+        rows = rows[np.lexsort((rows, table.origin[rows], table.address[rows]))]
+        found: dict[int, list[int]] = {}
+        for row, ordinal in zip(rows.tolist(), table.section[rows].tolist(), strict=True):
+            found.setdefault(ordinal, []).append(row)
+        return found
+
+    def _section(self, section: Section, rows: list[int], name_is_shared: bool) -> Iterator[str]:
         attributes = f" ({section.mem_prot} {section.mem_lifetime})" if name_is_shared else ""
         yield f"section {printable(section.name)}{attributes}:"
         yield ""
-        order = np.lexsort((rows, table.origin[rows], table.address[rows]))
-        for row in rows[order].tolist():
+        for row in rows:
             yield from self._block(row)
             yield ""
 
@@ -172,12 +189,13 @@ class _Dump:
         base = self.graph.block_table.address[table.block[row]]
         return f"addressable@{base:#x}+{table.value[row]:#010x}"
 
-    def _addressables(self, kind: SymbolKind) -> Iterator[str]:
+    def _addressables(self, kind: SymbolKind, blocks: BoolArray | None) -> Iterator[str]:
         rows: Int64Array = np.flatnonzero(self.graph.symbol_table.kind == kind)
-        if self.blocks is not None:
+        if blocks is not None:
             edges = self.graph.edge_table
-            shown = self.blocks[edges.block] & (edges.kind != INVALID)
-            rows = np.intersect1d(rows, edges.target[shown])
+            used = np.zeros(self.graph.symbol_table.rows, np.bool_)
+            used[edges.target[blocks[edges.block] & (edges.kind != INVALID)]] = True
+            rows = rows[used[rows]]
         ordered = sorted(rows.tolist(), key=lambda row: (self.addresses[row], self.names[row]))
         for row in ordered:
             yield f"  {self.addresses[row]:#x}: {self._symbol(row, 'addressable')}"

@@ -4,40 +4,48 @@ For each link, in this order:
 
 1. `Plugin.notify_loaded` of every plugin, in order of addition;
 2. `Plugin.modify_pass_config` of every plugin; the graph's own passes are in the lists;
-3. the passes, as `jitlink.link.link` describes them;
+3. the passes, as `jitlink.link.link` describes them; the first one turns definitions that hold
+   elsewhere into references, so passes see what will be linked;
 4. `Plugin.notify_emitted` of every plugin, when the code is in executor memory but nobody who
    waits for it has been told;
-5. or, if anything fails on the way, `Plugin.notify_failed` of every plugin.
+5. or, if anything fails on the way, `Plugin.notify_failed` of every plugin, once, whichever of
+   the others it has been called for. The link's memory has been released by then.
 
-When resources are released or change owner, `notify_removing_resources` and
-`notify_transferring_resources` are called in reverse order of addition. An exception in a
-plugin fails the link that it is called for.
+A link is watched by the plugins that the layer had when it began. When resources are released
+or change owner, `notify_removing_resources` (before the memory goes) and
+`notify_transferring_resources` (after the memory changed owner) of the plugins that the layer
+has then are called, in reverse order of addition.
+
+An exception in a plugin fails the link that it is called for, and nothing else. Where there is
+nothing left to fail, in notify_failed and while resources are released, everything else is done
+first, and the exception becomes a note of the link's error or is raised to the caller.
+
+Plugins are called on the session's thread: they must not wait for anything that happens there.
+
+LLVM differs: its notify_loaded comes with no plugin told of failures before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from jitlink.errors import JITLinkError, UndefinedSymbolError
 from jitlink.graph import LinkGraph
-from jitlink.inputs import InputFile
+from jitlink.inputs import Input, InputFile, open_input
 from jitlink.link import JITLinkContext, PassConfiguration, link
 from jitlink.memory.manager import FinalizedAlloc, JITLinkMemoryManager
 from jitlink.orc.definition import Definition
 from jitlink.orc.dependencies import dependence_groups
 from jitlink.orc.dylib import JITDylib
+from jitlink.orc.errors import SessionError, UnexpectedDefinitionError
 from jitlink.orc.lookup import look_up
 from jitlink.orc.materialization import MaterializationResponsibility, SymbolDependenceGroup
-from jitlink.orc.objects import (
-    Exported,
-    GraphUnit,
-    ObjectBatch,
-    ObjectUnit,
-    discard_overridden,
-)
+from jitlink.orc.objects import Exported, GraphUnit, ObjectBatch, ObjectUnit
 from jitlink.orc.session import ExecutionSession
-from jitlink.orc.symbols import LookupKind, SymbolState
+from jitlink.orc.symbols import JITSymbolFlags, LookupKind, SymbolState
 from jitlink.orc.tracker import ResourceManager, ResourceTracker
 from jitlink.passes.prune import mark_exported_live
+from jitlink.resolve import referrers
 from jitlink.targets.registry import default_passes
 
 
@@ -56,7 +64,10 @@ class Plugin:
         """A link begins."""
 
     def notify_emitted(self, responsibility: MaterializationResponsibility) -> None:
-        """A link is complete and its code in executor memory."""
+        """A link is complete and its code in executor memory.
+
+        What is to be released with it is kept under ``responsibility.tracker``.
+        """
 
     def notify_failed(self, responsibility: MaterializationResponsibility) -> None:
         """A link has failed; what was set up for it is to be undone."""
@@ -80,7 +91,11 @@ class ObjectLinkingLayer(ResourceManager):
     Attributes:
         batch_objects: whether objects of one JITDylib and owner that are needed at the same
             time are linked as one graph.
-        auto_claim: whether a link may define strong symbols that were not promised.
+        auto_claim: whether a link may define strong symbols that were not promised, such as
+            those that a plugin adds. If not, they are an `UnexpectedDefinitionError`. Weak ones
+            are always taken on if there is no other definition.
+        override_flags: what holds where the flags of an object's definitions are not those
+            that were promised: the promise's, or, by default, the object's.
     """
 
     def __init__(
@@ -90,6 +105,7 @@ class ObjectLinkingLayer(ResourceManager):
         self.memory = memory or session.executor.memory_manager
         self.batch_objects = True
         self.auto_claim = False
+        self.override_flags = False
         self._plugins: list[Plugin] = []
         self._allocs: dict[ResourceTracker, list[FinalizedAlloc]] = {}
         session.run(lambda: session.resource_managers.append(self))
@@ -99,29 +115,56 @@ class ObjectLinkingLayer(ResourceManager):
         self.session.run(lambda: self._plugins.append(plugin))
 
     def remove_plugin(self, plugin: Plugin) -> None:
-        """Let a plugin watch no further links."""
+        """Let a plugin watch no further links, and no releases.
+
+        Raises:
+            ValueError: the layer has no such plugin.
+        """
         self.session.run(lambda: self._plugins.remove(plugin))
+
+    def add_object(
+        self, dylib: JITDylib, source: Input, tracker: ResourceTracker | None = None
+    ) -> None:
+        """Add an object; it is linked when one of its symbols is looked up.
+
+        Args:
+            dylib: where to.
+            source: path or bytes; the file must not be changed before it is linked.
+            tracker: what owns it, by default the JITDylib's default tracker.
+
+        Raises:
+            InputError: the object cannot be read.
+            DuplicateDefinitionError: a strong definition exists already.
+            ResourceTrackerDefunctError: the tracker, or the JITDylib, was removed.
+        """
+        self.add_objects(dylib, [open_input(source)], tracker)
 
     def add_objects(
         self, dylib: JITDylib, files: Sequence[InputFile], tracker: ResourceTracker | None = None
     ) -> None:
-        """Add objects; they are linked when one of their symbols is looked up.
+        """Add objects; each is linked when one of its symbols is looked up.
 
         Raises:
-            InputError: an object cannot be read; none has been added.
+            InputError: an object cannot be read.
             DuplicateDefinitionError: a strong definition exists already.
+            ResourceTrackerDefunctError: the tracker, or the JITDylib, was removed.
+
+        After an error none of them has been added.
         """
         if files:
-            self.session.run(lambda: self.define_objects(dylib, files, tracker))
+            batch = ObjectBatch(files)
+            self.session.run(lambda: self.define_objects(dylib, batch, tracker))
 
     def define_objects(
-        self, dylib: JITDylib, files: Sequence[InputFile], tracker: ResourceTracker | None = None
+        self, dylib: JITDylib, batch: ObjectBatch, tracker: ResourceTracker | None = None
     ) -> None:
         """`add_objects`, for callers on the session's thread."""
-        batch = ObjectBatch(files)
-        if len(files) == 1:
+        if len(batch.files) == 1:
             dylib.add_unit(ObjectUnit(self, [(batch, 0)], batch.definitions[0]), tracker)
             return
+        # All or none: the last one may be refused, and then the first must not be there.
+        for file, symbols in zip(batch.files, batch.definitions, strict=True):
+            dylib.weigh(symbols, file.name)
         for number, symbols in enumerate(batch.definitions):
             if symbols:
                 dylib.add_unit(ObjectUnit(self, [(batch, number)], symbols), tracker)
@@ -129,7 +172,12 @@ class ObjectLinkingLayer(ResourceManager):
     def add_graph(
         self, dylib: JITDylib, graph: LinkGraph, tracker: ResourceTracker | None = None
     ) -> None:
-        """Add a graph that was built by hand; the layer owns it from now on."""
+        """Add a graph that was built by hand; the layer owns it from now on.
+
+        Raises:
+            DuplicateDefinitionError: a strong definition exists already.
+            ResourceTrackerDefunctError: the tracker, or the JITDylib, was removed.
+        """
         dylib.define(GraphUnit(self, graph), tracker)
 
     # On the session's thread
@@ -138,15 +186,24 @@ class ObjectLinkingLayer(ResourceManager):
         self,
         responsibility: MaterializationResponsibility,
         graph: LinkGraph,
-        exported: Exported,
+        exported: Exported | None = None,
     ) -> None:
-        """Link a graph, which exports what is named, for a responsibility.
+        """Link a graph for a responsibility.
+
+        Args:
+            responsibility: what the graph is to define. It is not told if the link fails: let
+                the error leave `MaterializationUnit.materialize`.
+            graph: the graph.
+            exported: what the graph defines, if the responsibility is for just that.
 
         Raises:
-            JITLinkError: the link failed, and its plugins have been told.
+            UnexpectedDefinitionError: the graph defines what the responsibility is not for.
+            MissingDefinitionsError: it does not define what the responsibility is for.
+            JITLinkError: the link failed otherwise. The plugins have been told.
         """
         plugins = tuple(self._plugins)
-        context = _LayerContext(responsibility, graph, exported)
+        is_exact = exported is not None and not plugins
+        context = _LayerContext(self, responsibility, graph, exported or Exported(graph), is_exact)
         try:
             for plugin in plugins:
                 plugin.notify_loaded(responsibility)
@@ -154,12 +211,29 @@ class ObjectLinkingLayer(ResourceManager):
             config.pre_prune.insert(0, context.claim)
             for plugin in plugins:
                 plugin.modify_pass_config(responsibility, graph, config)
+            if not is_exact:
+                config.pre_prune.append(context.claim)
             alloc = await link(graph, context, config, self.memory)
             await self._emitted(responsibility, context, alloc, plugins)
-        except BaseException:
-            for plugin in plugins:
-                plugin.notify_failed(responsibility)
+        except BaseException as error:
+            calls = [lambda each=plugin: each.notify_failed(responsibility) for plugin in plugins]
+            for failure in _call_all(calls):
+                error.add_note(str(failure))
             raise
+
+    async def emit_object(
+        self, responsibility: MaterializationResponsibility, source: Input
+    ) -> None:
+        """Link an object, given as path or bytes, for a responsibility.
+
+        Raises:
+            InputError: the object cannot be read.
+            JITLinkError: as for `emit`.
+        """
+        batch = ObjectBatch([open_input(source)])
+        builder, _ = batch.take([0])
+        builder.resolver.finish()
+        await self.emit(responsibility, builder.target_graph)
 
     async def _emitted(
         self,
@@ -173,48 +247,118 @@ class ObjectLinkingLayer(ResourceManager):
                 plugin.notify_emitted(responsibility)
             tracker = responsibility.tracker
             responsibility.notify_emitted(context.groups())
-        except BaseException:
-            await self.memory.deallocate([alloc])
+        except BaseException as error:
+            try:
+                await self.memory.deallocate([alloc])
+            except JITLinkError as other:
+                error.add_note(str(other))
             raise
         self._allocs.setdefault(tracker, []).append(alloc)
 
     async def handle_remove_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:
-        """Release the memory of everything that was emitted under a key."""
-        for plugin in reversed(self._plugins):
-            plugin.notify_removing_resources(dylib, key)
+        """Release the memory of everything that was emitted under a key.
+
+        Raises:
+            SessionError: a plugin failed, or memory could not be released; all else was done.
+        """
+        plugins = reversed(self._plugins)
+        errors = _call_all(
+            [lambda each=plugin: each.notify_removing_resources(dylib, key) for plugin in plugins]
+        )
         allocs = self._allocs.pop(key, [])
         if allocs:
-            await self.memory.deallocate(allocs)
+            try:
+                await self.memory.deallocate(allocs)
+            except JITLinkError as error:
+                errors.append(error)
+        _raise_first(errors)
 
     def handle_transfer_resources(
         self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker
     ) -> None:
-        """Keep under one key what was emitted under another."""
+        """Keep under one key what was emitted under another.
+
+        Raises:
+            SessionError: a plugin failed; all others have been told.
+        """
         allocs = self._allocs.pop(source, [])
         if allocs:
             self._allocs.setdefault(destination, []).extend(allocs)
-        for plugin in reversed(self._plugins):
-            plugin.notify_transferring_resources(dylib, destination, source)
+        calls = [
+            lambda each=plugin: each.notify_transferring_resources(dylib, destination, source)
+            for plugin in reversed(self._plugins)
+        ]
+        _raise_first(_call_all(calls))
+
+
+def _call_all(calls: Sequence[Callable[[], None]]) -> list[JITLinkError]:
+    """Call plugins, all of them, and return what they raised."""
+    errors: list[JITLinkError] = []
+    for call in calls:
+        try:
+            call()
+        except JITLinkError as error:
+            errors.append(error)
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            failure = SessionError(f"a plugin failed: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            errors.append(failure)
+    return errors
+
+
+def _raise_first(errors: Sequence[JITLinkError]) -> None:
+    if errors:
+        for other in errors[1:]:
+            errors[0].add_note(str(other))
+        raise errors[0]
 
 
 class _LayerContext(JITLinkContext):
-    """Links one graph into the JITDylib of a responsibility."""
+    """Links one graph into the JITDylib of a responsibility.
+
+    Args:
+        layer: the layer.
+        responsibility: what the graph is to define.
+        graph: the graph.
+        exported: what it defines as it is.
+        is_exact: whether nobody can have changed what the graph defines.
+    """
 
     def __init__(
         self,
+        layer: ObjectLinkingLayer,
         responsibility: MaterializationResponsibility,
         graph: LinkGraph,
         exported: Exported,
+        is_exact: bool,
     ) -> None:
+        self.layer = layer
         self.responsibility = responsibility
         self.dylib = responsibility.dylib
         self._graph = graph
         self._exported = exported
+        self._is_exact = is_exact
         self._found: dict[str, Definition] = {}
 
+    def _unpromised(self) -> dict[str, JITSymbolFlags]:
+        """What the graph defines and the responsibility is not for."""
+        promised: set[str] = set()
+        for definition in self.responsibility.definitions:
+            promised |= definition.flags.keys()
+        if promised.issuperset(self._exported.names):
+            return {}
+        names = set(self._exported.names) - promised
+        return self._exported.flags_of(self._graph, names)
+
     def claim(self, graph: LinkGraph) -> None:
-        """Make the graph define what the responsibility is for, and nothing else."""
-        discard_overridden(graph, self.responsibility, self._exported)
+        """Take on what may be defined here, and refer to where else the rest is defined."""
+        if not self._is_exact:
+            self._exported = self._exported.again(graph)
+        weak = {name: flag for name, flag in self._unpromised().items() if not flag.is_strong}
+        if weak:
+            taken = self.responsibility.define_materializing(weak)
+            self._exported.externalize(graph, weak.keys() - taken)
+            self._exported = self._exported.again(graph)
 
     def mark_live(self, graph: LinkGraph) -> None:
         """Keep what the responsibility is for."""
@@ -222,15 +366,46 @@ class _LayerContext(JITLinkContext):
 
     def notify_resolved(self, graph: LinkGraph) -> None:
         """Announce the addresses of what the graph exports."""
+        if not self._is_exact:
+            self._exported = self._exported.again(graph)
+            self._claim_late()
+            self._agree_on_flags()
         self.responsibility.notify_resolved(self._exported.addresses(graph))
+
+    def _claim_late(self) -> None:
+        """Take on what was defined after pruning; weak definitions may stay unannounced."""
+        extra = self._unpromised()
+        strong = {name for name, flag in extra.items() if flag.is_strong}
+        if strong and not self.layer.auto_claim:
+            raise UnexpectedDefinitionError(self.responsibility.unit_name, strong)
+        if extra:
+            self.responsibility.define_materializing(extra)
+
+    def _agree_on_flags(self) -> None:
+        if self.layer.override_flags:
+            return
+        names, flags = self._exported.names, self._exported.flags(self._graph)
+        actual = dict(zip(names, flags, strict=True))
+        for definition in self.responsibility.definitions:
+            held = {name: actual.get(name, flag) for name, flag in definition.flags.items()}
+            if held != definition.flags:
+                definition.flags = held
 
     async def lookup(self, names: Mapping[str, bool]) -> Mapping[str, int]:
         """Search the JITDylib's link order."""
         dylib = self.responsibility.dylib
-        self._found = await look_up(
-            dylib.session, dylib.link_order, names, SymbolState.RESOLVED, LookupKind.STATIC
-        )
+        order, state, kind = dylib.link_order, SymbolState.RESOLVED, LookupKind.STATIC
+        try:
+            self._found = await look_up(dylib.session, order, names, state, kind)
+        except UndefinedSymbolError as error:
+            users = self._referrers(error.names)
+            raise UndefinedSymbolError(error.names, referrers=users) from error
         return {name: each.addresses.get(name, 0) for name, each in self._found.items()}
+
+    def _referrers(self, names: Sequence[str]) -> dict[str, list[str]]:
+        graph = self._graph
+        found = {name: graph.find_external_symbol_by_name(name) for name in names}
+        return referrers(graph, {name: symbol.row for name, symbol in found.items() if symbol})
 
     def groups(self) -> list[SymbolDependenceGroup]:
         """What the symbols of the graph need that is not ready yet."""

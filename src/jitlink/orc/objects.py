@@ -3,18 +3,25 @@
 Objects that are added together are read together, into one graph, which tells what each of
 them defines and refers to. If all of them are needed, that graph is what is linked; if only
 some are, those are read again by themselves.
+
+What the static linking rules leave open within one object is decided between objects by their
+promises: a weak or common definition yields to what the JITDylib has, and a definition in a
+COMDAT group counts as weak whatever its binding, because another group of that signature may
+take its place. What an object defines and the JITDylib has from elsewhere becomes a reference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jitlink.graph import Linkage, LinkGraph, Scope, Symbol, SymbolFlags, SymbolKind
-from jitlink.graph.columns import rows_where
+from jitlink.graph import Linkage, LinkGraph, Scope, SymbolFlags, SymbolKind
+from jitlink.graph.columns import Int64Array, UInt8Array, rows_where
+from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.strings import NO_NAME
 from jitlink.inputs import GraphBuilder, InputFile
 from jitlink.orc.materialization import MaterializationResponsibility, MaterializationUnit
@@ -23,16 +30,20 @@ from jitlink.orc.symbols import JITSymbolFlags
 if TYPE_CHECKING:
     from jitlink.orc.object_layer import ObjectLinkingLayer
 
-_WEAK_BIT, _COMMON_BIT, _CALLABLE_BIT, _HIDDEN_BIT, _ABSOLUTE_BIT = 1, 2, 4, 8, 16
+_WEAK_BIT, _COMMON_BIT, _CALLABLE_BIT, _ABSOLUTE_BIT, _HIDDEN_BIT, _SIDE_EFFECTS_BIT = (
+    1, 2, 4, 8, 16, 32)  # fmt: skip
+_NO_BLOCKS = np.zeros(0, np.int64)
 
 
 def _flags(code: int) -> JITSymbolFlags:
-    flags = JITSymbolFlags.NONE if code & _HIDDEN_BIT else JITSymbolFlags.EXPORTED
+    hidden = code & (_HIDDEN_BIT | _SIDE_EFFECTS_BIT)
+    flags = JITSymbolFlags.NONE if hidden else JITSymbolFlags.EXPORTED
     for bit, flag in (
         (_WEAK_BIT, JITSymbolFlags.WEAK),
         (_COMMON_BIT, JITSymbolFlags.COMMON),
         (_CALLABLE_BIT, JITSymbolFlags.CALLABLE),
         (_ABSOLUTE_BIT, JITSymbolFlags.ABSOLUTE),
+        (_SIDE_EFFECTS_BIT, JITSymbolFlags.SIDE_EFFECTS_ONLY),
     ):
         if code & bit:
             flags |= flag
@@ -40,95 +51,178 @@ def _flags(code: int) -> JITSymbolFlags:
 
 
 # One object for each combination: a symbol then costs no arithmetic on enumerations.
-_FLAGS = tuple(_flags(code) for code in range(32))
+_FLAGS = tuple(_flags(code) for code in range(64))
 
 
 class Exported:
     """The named definitions of a graph that are not local to it, as they were when it was made.
+
+    Args:
+        graph: the graph.
+        comdat_blocks: rows (int64) of the blocks in COMDAT groups; what these define is weak.
 
     Attributes:
         rows: their symbol rows (int64), which stay the same whatever becomes of the graph.
         names: their names.
     """
 
-    def __init__(self, graph: LinkGraph) -> None:
+    def __init__(self, graph: LinkGraph, comdat_blocks: Int64Array = _NO_BLOCKS) -> None:
         table = graph.symbol_table
         kind = table.kind
         named = (kind == int(SymbolKind.DEFINED)) | (kind == int(SymbolKind.ABSOLUTE))
         named &= (table.scope != int(Scope.LOCAL)) & (table.name != NO_NAME)
         self.rows = rows_where(named)
-        self.names = graph.strings.get_many(table.name[self.rows])
+        self._references = table.name[self.rows]
+        self.names = graph.strings.get_many(self._references)
+        self._comdat_blocks = comdat_blocks
+
+    def _codes(self, graph: LinkGraph, rows: Int64Array) -> UInt8Array:
+        table = graph.symbol_table
+        flags, kind, scope = table.flags[rows], table.kind[rows], table.scope[rows]
+        weak = table.linkage[rows] == int(Linkage.WEAK)
+        if len(self._comdat_blocks):
+            grouped = np.isin(table.block[rows], self._comdat_blocks)
+            weak |= grouped & (kind == int(SymbolKind.DEFINED))
+        code: UInt8Array = np.where(weak, np.uint8(_WEAK_BIT), np.uint8(0))
+        for mask, bit in (
+            (flags & int(SymbolFlags.COMMON) != 0, _COMMON_BIT),
+            (flags & int(SymbolFlags.CALLABLE) != 0, _CALLABLE_BIT),
+            (kind == int(SymbolKind.ABSOLUTE), _ABSOLUTE_BIT),
+            (scope == int(Scope.HIDDEN), _HIDDEN_BIT),
+            (scope == int(Scope.SIDE_EFFECTS_ONLY), _SIDE_EFFECTS_BIT),
+        ):
+            code |= np.where(mask, np.uint8(bit), np.uint8(0))
+        return code
 
     def flags(self, graph: LinkGraph) -> list[JITSymbolFlags]:
         """JIT flags of the symbols."""
-        table, rows = graph.symbol_table, self.rows
-        flags = table.flags[rows]
-        code = np.where(table.linkage[rows] == int(Linkage.WEAK), _WEAK_BIT, 0)
-        code |= np.where(flags & int(SymbolFlags.COMMON), _COMMON_BIT, 0)
-        code |= np.where(flags & int(SymbolFlags.CALLABLE), _CALLABLE_BIT, 0)
-        code |= np.where(table.scope[rows] == int(Scope.HIDDEN), _HIDDEN_BIT, 0)
-        code |= np.where(table.kind[rows] == int(SymbolKind.ABSOLUTE), _ABSOLUTE_BIT, 0)
-        return list(map(_FLAGS.__getitem__, code.tolist()))
+        return list(map(_FLAGS.__getitem__, self._codes(graph, self.rows).tolist()))
+
+    def flags_of(self, graph: LinkGraph, names: Iterable[str]) -> dict[str, JITSymbolFlags]:
+        """JIT flags of some of the symbols."""
+        chosen = self._rows_of(names)
+        codes = self._codes(graph, np.array(list(chosen.values()), np.int64))
+        return dict(zip(chosen, map(_FLAGS.__getitem__, codes.tolist()), strict=True))
+
+    def _rows_of(self, names: Iterable[str]) -> dict[str, int]:
+        """Row of the first symbol of each name."""
+        wanted = set(names)
+        found: dict[str, int] = {}
+        for name, row in zip(self.names, self.rows.tolist(), strict=True):
+            if name in wanted:
+                found.setdefault(name, row)
+        return found
 
     def addresses(self, graph: LinkGraph) -> dict[str, int]:
         """Addresses of those that the graph still defines."""
-        kind = graph.symbol_table.kind[self.rows]
-        addresses = graph.symbol_addresses()[self.rows].tolist()
-        found = dict(zip(self.names, addresses, strict=True))
-        gone = (kind != int(SymbolKind.DEFINED)) & (kind != int(SymbolKind.ABSOLUTE))
-        for each in rows_where(gone).tolist():
-            found.pop(self.names[each], None)
-        return found
+        rows, names = self.rows, self.names
+        kind = graph.symbol_table.kind[rows]
+        held = (kind == int(SymbolKind.DEFINED)) | (kind == int(SymbolKind.ABSOLUTE))
+        if not held.all():
+            kept = rows_where(held)
+            rows, names = rows[kept], [names[each] for each in kept.tolist()]
+        return dict(zip(names, graph.symbol_addresses()[rows].tolist(), strict=True))
+
+    def externalize(self, graph: LinkGraph, names: Iterable[str]) -> None:
+        """Turn definitions into references to definitions elsewhere."""
+        gone = set(names)
+        chosen = [row for n, row in zip(self.names, self.rows.tolist(), strict=True) if n in gone]
+        table = graph.symbol_table
+        rows = np.array(chosen, np.int64)
+        rows = rows[table.kind[rows] != int(SymbolKind.REMOVED)]
+        table.kind[rows] = int(SymbolKind.EXTERNAL)
+        table.block[rows] = NO_BLOCK
+        table.value[rows] = 0
+        table.scope[rows] = int(Scope.DEFAULT)
+        table.flags[rows] &= 0xFF ^ int(SymbolFlags.LIVE)
+
+    def again(self, graph: LinkGraph) -> Exported:
+        """What the graph defines now; this object itself if that is the same."""
+        now = Exported(graph, self._comdat_blocks)
+        same = np.array_equal(now.rows, self.rows)
+        same = same and np.array_equal(now._references, self._references)
+        return self if same else now
 
 
 class ObjectBatch:
     """Objects that were read together.
 
+    Args:
+        files: at least one object.
+
     Attributes:
         files: the objects.
-        definitions: what each of them defines, with flags.
-        references: names that each of them refers to and does not define.
+
+    Raises:
+        InputError: an object cannot be read.
+        DuplicateDefinitionError: two of them have strong definitions of one name.
     """
 
     def __init__(self, files: Sequence[InputFile]) -> None:
         self.files = list(files)
-        self._graph: GraphBuilder | None = self._read(range(len(files)))
-        self._exported = Exported(self._graph.target_graph)
-        self.definitions, self.references = _interfaces(self._graph, self._exported)
+        self._builder: GraphBuilder | None = self._read(range(len(files)))
 
     def _read(self, numbers: Iterable[int]) -> GraphBuilder:
         builder = GraphBuilder()
         builder.add([self.files[number] for number in numbers])
         return builder
 
+    def _whole(self) -> GraphBuilder:
+        if self._builder is None:
+            self._builder = self._read(range(len(self.files)))
+        return self._builder
+
+    @property
+    def wanted(self) -> list[str]:
+        """Names that some of the objects need and none of them defines."""
+        return list(self._whole().resolver.wanted)
+
+    def extend(self, files: Sequence[InputFile]) -> None:
+        """Read more objects, before anything was asked about what there is.
+
+        Raises:
+            InputError: an object cannot be read.
+            DuplicateDefinitionError: two objects have strong definitions of one name.
+        """
+        self._whole().add(files)
+        self.files += files
+
+    @cached_property
+    def _exported(self) -> Exported:
+        return _exported(self._whole())
+
+    @cached_property
+    def definitions(self) -> list[dict[str, JITSymbolFlags]]:
+        """What each of the objects defines, with flags."""
+        builder = self._whole()
+        names, flags = self._exported.names, self._exported.flags(builder.target_graph)
+        cuts = self._exported.rows.searchsorted(builder.symbol_bounds).tolist()
+        return [
+            dict(zip(names[low:high], flags[low:high], strict=True)) for low, high in pairwise(cuts)
+        ]
+
+    @cached_property
+    def references(self) -> list[list[str]]:
+        """Names that each of the objects refers to and does not define."""
+        builder = self._whole()
+        table = builder.target_graph.symbol_table
+        rows = rows_where(table.kind == int(SymbolKind.EXTERNAL))
+        names = builder.target_graph.strings.get_many(table.name[rows])
+        cuts = rows.searchsorted(builder.symbol_bounds).tolist()
+        return [names[low:high] for low, high in pairwise(cuts)]
+
     def take(self, numbers: Sequence[int]) -> tuple[GraphBuilder, Exported]:
         """A graph of some of the objects, for the caller to change, and what it exports."""
-        graph, self._graph = self._graph, None
-        if graph is None or len(numbers) < len(self.files):
+        builder, self._builder = self._builder, None
+        if builder is None or len(numbers) < len(self.files):
             # The graph of all of them is of no use any more: they are not linked together.
-            graph = self._read(numbers)
-            return graph, Exported(graph.target_graph)
-        return graph, self._exported
+            builder = self._read(numbers)
+            return builder, _exported(builder)
+        return builder, self._exported
 
 
-def _interfaces(
-    builder: GraphBuilder, exported: Exported
-) -> tuple[list[dict[str, JITSymbolFlags]], list[list[str]]]:
-    """Definitions and references of each object that was read into a graph."""
-    graph = builder.target_graph
-    table = graph.symbol_table
-    bounds = builder.symbol_bounds
-    names, flags = exported.names, exported.flags(graph)
-    cuts = exported.rows.searchsorted(bounds).tolist()
-    definitions = [
-        dict(zip(names[low:high], flags[low:high], strict=True))
-        for low, high in pairwise(cuts)
-    ]
-    rows = rows_where(table.kind == int(SymbolKind.EXTERNAL))
-    names = graph.strings.get_many(table.name[rows])
-    cuts = rows.searchsorted(bounds).tolist()
-    references = [names[low:high] for low, high in pairwise(cuts)]
-    return definitions, references
+def _exported(builder: GraphBuilder) -> Exported:
+    return Exported(builder.target_graph, builder.comdat_blocks)
 
 
 class ObjectUnit(MaterializationUnit):
@@ -176,7 +270,7 @@ class ObjectUnit(MaterializationUnit):
             return batch.take(sorted(numbers))
         builder = GraphBuilder()
         builder.add([batch.files[number] for batch, number in self.parts])
-        return builder, Exported(builder.target_graph)
+        return builder, _exported(builder)
 
 
 class GraphUnit(MaterializationUnit):
@@ -192,18 +286,3 @@ class GraphUnit(MaterializationUnit):
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         """Link the graph."""
         await self.layer.emit(responsibility, self.graph, Exported(self.graph))
-
-
-def discard_overridden(
-    graph: LinkGraph, responsibility: MaterializationResponsibility, exported: Exported
-) -> None:
-    """Turn definitions that hold elsewhere into references to there."""
-    promised: set[str] = set()
-    for definition in responsibility.definitions:
-        promised |= definition.flags.keys()
-    if promised.issuperset(exported.names):
-        return
-    table = graph.symbol_table
-    for name, row in zip(exported.names, exported.rows.tolist(), strict=True):
-        if name not in promised and table.kind[row] != int(SymbolKind.REMOVED):
-            graph.make_external(Symbol(graph, row))

@@ -19,7 +19,7 @@ import numpy as np
 
 from jitlink.fixups import FixupTable, resolved
 from jitlink.graph import LinkGraph, MemProt, Scope, Section, Symbol, SymbolFlags, SymbolKind
-from jitlink.graph.columns import BoolArray, Int64Array, rows_where
+from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
 from jitlink.graph.edges import EdgeKind
 from jitlink.graph.strings import NO_NAME
 
@@ -221,32 +221,31 @@ def _requests(
     return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
-def _far_kinds(
-    graph: LinkGraph, kinds: EntryKinds, counts: Int64Array
-) -> frozenset[EdgeKind]:
+def _far_kinds(graph: LinkGraph, kinds: EntryKinds, counts: Int64Array) -> frozenset[EdgeKind]:
     """The edge kinds present that may not reach all code of the graph with its stubs."""
     present = [kind for kind in kinds.reach if int(kind) < len(counts) and counts[int(kind)]]
     if not present:
         return frozenset()
     sections, blocks = graph.section_list, graph.block_table
-    is_code = np.array([MemProt.EXEC in each.mem_prot for each in sections], np.bool_)
+    # Bytes, because NumPy is slow to take members of enumerations.
+    prots = np.frombuffer(bytes([each.mem_prot for each in sections]), np.uint8)
+    lifetimes = np.frombuffer(bytes([each.mem_lifetime for each in sections]), np.uint8)
     rows = graph.block_rows()
-    rows = rows[is_code[blocks.section[rows]]]
+    rows = rows[prots[blocks.section[rows]] & np.uint8(MemProt.EXEC) != 0]
     # A bound: no more padding than that, and no more stubs than edges that ask for them.
     size = int(blocks.size[rows].sum()) + int(blocks.alignment[rows].sum())
     stubs = sum(int(counts[int(k)]) for k in kinds.stub_requests if int(k) < len(counts))
     size += stubs * (len(kinds.stub) + kinds.stub_alignment)
-    lifetimes = {sections[number].mem_lifetime for number in np.unique(blocks.section[rows])}
-    if len(lifetimes) > 1 and _leaves_lifetime(graph, present):
+    lifetime = lifetimes[blocks.section[rows]]
+    if (lifetime != lifetime[:1]).any() and _leaves_lifetime(graph, present, lifetimes):
         # Segments may be anywhere.
         return frozenset(present)
     return frozenset(kind for kind in present if kinds.reach[kind] < size)
 
 
-def _leaves_lifetime(graph: LinkGraph, present: Sequence[EdgeKind]) -> bool:
+def _leaves_lifetime(graph: LinkGraph, present: Sequence[EdgeKind], lifetime: UInt8Array) -> bool:
     """Whether an edge of these kinds leads to a block of another lifetime."""
     edges, symbols, section = graph.edge_table, graph.symbol_table, graph.block_table.section
-    lifetime = np.array([each.mem_lifetime for each in graph.section_list])
     rows = rows_where(np.isin(edges.kind, present))
     rows = rows[symbols.kind[edges.target[rows]] == SymbolKind.DEFINED]
     target = lifetime[section[symbols.block[edges.target[rows]]]]
@@ -257,9 +256,7 @@ def _place_base(
     graph: LinkGraph, section: Section, symbol: Symbol | None, kinds: EntryKinds
 ) -> None:
     """Make sure that the table exists, and let the symbol that names it point at its start."""
-    block = graph.create_content_block(
-        section, kinds.pointer_content, alignment=kinds.pointer_size
-    )
+    block = graph.create_content_block(section, kinds.pointer_content, alignment=kinds.pointer_size)
     # Entries of any object sort behind this block, so that its address is the table's.
     graph.block_table.origin[block.row] = -1
     if symbol is not None:

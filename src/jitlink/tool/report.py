@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import groupby
 
 import numpy as np
 
 from jitlink.graph import Block, LinkGraph, MemLifetime, Scope, SymbolFlags, SymbolKind
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.strings import NO_NAME
-from jitlink.graph.text import dump, printable
+from jitlink.graph.text import GraphText, printable
 from jitlink.link import PassConfiguration
 from jitlink.passes.entries import GOT_SECTION, STUBS_SECTION, entry_blocks, pointees
 
@@ -79,18 +80,15 @@ class LinkReport:
             self._entries[name] = _entry_users(graph, name)
 
     def _show_graphs(self, graph: LinkGraph) -> None:
+        text, own = GraphText(graph), ~entry_blocks(graph)
         for origin in self._linked:
             name = graph.origins[origin]
             if self._graphs is not None and self._graphs.search(name):
+                blocks: BoolArray = (graph.block_table.origin == origin) & own
+                for users in self._entries.values():
+                    blocks[users[users[:, 0] == origin, 1]] = True
                 self._write(f'Link graph "{printable(name)}" post-fixup:\n')
-                self._write(dump(graph, self._blocks_of(graph, origin), name))
-
-    def _blocks_of(self, graph: LinkGraph, origin: int) -> BoolArray:
-        """Mask (bool, one per block row) of an object's blocks and the entries that it uses."""
-        mask: BoolArray = (graph.block_table.origin == origin) & ~entry_blocks(graph)
-        for users in self._entries.values():
-            mask[users[users[:, 0] == origin, 1]] = True
-        return mask
+                self._write(text.text(blocks, name))
 
     def _list_addresses(self, graph: LinkGraph) -> None:
         self.address_lines = [
@@ -191,17 +189,16 @@ def _file_lines(
 
 def _section_lines(graph: LinkGraph, rows: Int64Array) -> Iterator[str]:
     """A line for each section that has some of these blocks."""
-    sections = graph.block_table.section[rows]
-    for section in graph.sections:
+    table = graph.block_table
+    rows = rows[np.lexsort((table.address[rows], table.section[rows]))]
+    blocks = [Block(graph, row) for row in rows.tolist()]
+    for section, group in groupby(blocks, key=lambda block: block.section):
         if section.mem_lifetime == MemLifetime.NO_ALLOC:
             continue
-        blocks = [Block(graph, row) for row in rows[sections == section.ordinal].tolist()]
-        if not blocks:
-            continue
-        blocks.sort(key=lambda block: block.address)
-        start = blocks[0].address
-        size = max(block.address + block.size for block in blocks) - start
-        where = _content(blocks, 0, size)
+        members = list(group)
+        start = members[0].address
+        size = max(block.address + block.size for block in members) - start
+        where = _content(members, 0, size)
         yield f'  Section "{printable(section.name)}": target addr = {start:#018x}, {where}'
 
 
