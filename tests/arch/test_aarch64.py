@@ -72,6 +72,15 @@ other_register:
     adrp x1, :got:thing
     ldr x0, [x1, :got_lo12:thing]
     ret
+    .section .text.jumped, "ax"
+    .globl jumped_into, jumping
+jumped_into:
+    adrp x0, :got:thing
+1:  ldr x0, [x0, :got_lo12:thing]
+    ret
+jumping:
+    adrp x0, :got:thing
+    b 1b
     .section .text.added, "ax"
 added:
     adrp x0, thing
@@ -103,7 +112,7 @@ def test_pairs_of_near_things_are_relaxed(machine: str) -> None:
             assert program.call(name, size=8) == thing
         assert instructions(program, "addend", 2) == [NOP, ADR]
         assert program.call("addend", size=8) == thing + 8
-        for name in ("apart", "shared", "other_register"):
+        for name in ("apart", "shared", "other_register", "jumped_into", "jumping"):
             assert instructions(program, name, 1)[0] == ADRP
             assert program.call(name, size=8) == thing
         assert instructions(program, "unequal", 2) == [ADRP, ADD]
@@ -120,6 +129,8 @@ def test_loads_of_things_within_four_gigabytes_become_additions() -> None:
         assert instructions(program, "apart", 3) == [ADRP, NOP, LDR]
         assert instructions(program, "other_register", 2) == [ADRP, LDR]
         assert instructions(program, "shared", 3) == [ADRP, LDR, LDR]
+        assert instructions(program, "jumped_into", 2) == [ADRP, LDR]
+        assert program.call("jumping", size=8) == thing
 
 
 def test_loads_of_far_or_missing_things_stay() -> None:
