@@ -47,11 +47,13 @@ if TYPE_CHECKING:
     )
     from jitlink.library import Library, load
     from jitlink.link import JITLinkContext, PassConfiguration
+    from jitlink.orc.lljit import LLJIT, LLJITBuilder
     from jitlink.targets.registry import create_link_graph, default_passes
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "LLJIT",
     "ActionError",
     "AllocationError",
     "ArchiveError",
@@ -64,6 +66,7 @@ __all__ = [
     "InputError",
     "JITLinkContext",
     "JITLinkError",
+    "LLJITBuilder",
     "Library",
     "LinkGraph",
     "Linkage",
@@ -118,6 +121,8 @@ _HOMES = {
     "Library": "jitlink.library",
     "load": "jitlink.library",
     "JITLinkContext": "jitlink.link",
+    "LLJIT": "jitlink.orc.lljit",
+    "LLJITBuilder": "jitlink.orc.lljit",
     "PassConfiguration": "jitlink.link",
     "create_link_graph": "jitlink.targets.registry",
     "default_passes": "jitlink.targets.registry",

@@ -253,9 +253,16 @@ class ArchiveInput:
 
     def take(self, names: Iterable[str]) -> list[InputFile]:
         """The members, not read before, that define any of these names."""
+        return self.open(sorted(self.find(names) - self._taken))
+
+    def find(self, names: Iterable[str]) -> set[int]:
+        """Header offsets of the members that define any of these names."""
         index = self._symbol_index()
-        found = {index[name] for name in names if name in index}
-        return self._open(sorted(found - self._taken))
+        return {index[name] for name in names if name in index}
+
+    def member_offsets(self) -> list[int]:
+        """Header offsets of all object members, in order."""
+        return [member.header_offset for member in self.archive.members()]
 
     def lacking(self, names: Iterable[str]) -> list[str]:
         """Those of the names that no member defines."""
@@ -264,10 +271,10 @@ class ArchiveInput:
 
     def take_all(self) -> list[InputFile]:
         """All object members that were not read before."""
-        offsets = [member.header_offset for member in self.archive.members()]
-        return self._open([each for each in offsets if each not in self._taken])
+        return self.open([each for each in self.member_offsets() if each not in self._taken])
 
-    def _open(self, offsets: Sequence[int]) -> list[InputFile]:
+    def open(self, offsets: Sequence[int]) -> list[InputFile]:
+        """The members at header offsets, which count as read from now on; empty ones are none."""
         files = []
         for offset in offsets:
             self._taken.add(offset)
@@ -300,7 +307,7 @@ class ArchiveInput:
         """The index of an archive that has none: the global definitions of each member."""
         index: dict[str, int] = {}
         for member in list(self.archive.members()):
-            files = self._open([member.header_offset])
+            files = self.open([member.header_offset])
             self._taken.discard(member.header_offset)
             try:
                 names = [name for file in files for name in _defined_names(file)]

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -31,11 +32,6 @@ from jitlink.passes.prune import mark_exported_live
 from jitlink.resolve import referrers
 
 Configure = Callable[[LinkGraph, PassConfiguration], None]
-if TYPE_CHECKING:
-    _FunctionPointer = ctypes._FuncPointer
-else:
-    # The base of all foreign functions has no public name.
-    _FunctionPointer = ctypes.CFUNCTYPE(None).__mro__[1]
 _FUNCFLAG_CDECL = 1
 
 CData = TypeVar("CData", bound="ctypes._CDataType")
@@ -62,7 +58,7 @@ def _release(memory: JITLinkMemoryManager, alloc: FinalizedAlloc) -> None:
     run_in_process(memory.deallocate([alloc]))
 
 
-class _Function(_FunctionPointer):
+class _Function(CFuncPtr):
     """A C function of a library; holds on to the code that it calls."""
 
     _flags_ = _FUNCFLAG_CDECL
@@ -115,7 +111,7 @@ class Library(Mapping[str, int]):
         except KeyError:
             raise UndefinedSymbolError([name]) from None
 
-    def function(self, name: str) -> Any:
+    def function(self, name: str) -> Any:  # noqa: ANN401 - as its restype says
         """A new ctypes function for a symbol, independent of the attribute of that name.
 
         Raises:
@@ -136,7 +132,7 @@ class Library(Mapping[str, int]):
         weakref.finalize(variable, _hold, self._open_code())
         return variable
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
         try:

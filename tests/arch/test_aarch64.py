@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from jitlink.arch.aarch64 import LANDING_PAD_ENTRIES, AArch64EdgeKind
-from jitlink.errors import TargetOutOfRangeError
+from jitlink.arch.aarch64 import LANDING_PAD_ENTRIES
+from jitlink.arch.aarch64 import AArch64EdgeKind as K
+from jitlink.errors import FixupError, TargetOutOfRangeError
 from jitlink.graph import LinkGraph, MemLifetime, MemProt
 from jitlink.link import PassConfiguration
 from jitlink.memory.layout import Segment
 from jitlink.passes.entries import STUBS_SECTION
+from jitlink.targets.elf_aarch64 import BIG_ENDIAN_TARGET, default_passes
 from tests.emulation import Emulator, Host, Program
 from tests.toolchain import compile_c
 
@@ -142,6 +144,20 @@ def test_loads_of_far_or_missing_things_stay() -> None:
             assert program.call("pair", size=8) == program.call("shared", size=8) == thing
 
 
+def test_entries_that_few_bits_reach_come_first() -> None:
+    others = "".join(f"    .quad {n}\n    adrp x0, :got:t{n}\n" for n in range(6000))
+    source = """
+        .globl f
+    f:  adrp x0, _GLOBAL_OFFSET_TABLE_
+        ldr x0, [x0, :gotpage_lo15:zz]
+        ret
+    """
+    externals: dict[str, int | Host] = {f"t{n}": n for n in range(6000)}
+    with Emulator("aarch64", BASE) as emulator:
+        program = emulator.link(assemble(others + source), externals=externals | {"zz": FAR})
+        assert program.call("f", size=8) == FAR
+
+
 # Stubs
 
 CALLS = """
@@ -246,6 +262,27 @@ def test_stubs_have_landing_pads_where_objects_ask(machine: str, bits: int, has_
         assert (stub[0] == "bti c") is has_pad
         assert len(stub) == len(LANDING_PAD_ENTRIES.stub) // 4 - (not has_pad)
         assert program.call("call", 7) == 21
+
+
+# Edges of passes
+
+
+@pytest.mark.parametrize("size", [2, 8])
+@pytest.mark.parametrize("has_content", [True, False])
+def test_instructions_outside_their_blocks_are_refused(size: int, has_content: bool) -> None:
+    graph = BIG_ENDIAN_TARGET.new_graph("made")
+    section = graph.create_section(".text", MemProt.READ | MemProt.EXEC)
+    block = graph.create_content_block(section, bytes(8))
+    here = graph.add_defined_symbol(block, 0, "here", is_live=True)
+    for kind in (K.PAGE21, K.PAGE_OFFSET12, K.MOVE_WIDE16_PCREL_G1):
+        block.add_edge(kind, size - 2 if has_content else 4, here)
+    # A pass makes the block another one.
+    if has_content:
+        graph.set_block_content(block, bytes(size))
+    else:
+        graph.set_block_zero_fill(block, size)
+    with Emulator("aarch64_be", BASE) as emulator, pytest.raises(FixupError):
+        emulator.link_graph(graph, default_passes(graph))
 
 
 # Islands
@@ -415,5 +452,5 @@ def test_resolvers_work_without_getauxval(machine: str) -> None:
 
 
 def test_kinds_that_llvm_has_keep_its_names() -> None:
-    names = {str(kind) for kind in AArch64EdgeKind}
+    names = {str(kind) for kind in K}
     assert {"Branch26PCRel", "CondBranch19PCRel", "TestAndBranch14PCRel", "GotPageOffset15"} < names

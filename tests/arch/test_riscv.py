@@ -193,7 +193,8 @@ def calls_source(bits: int) -> str:
 def test_calls_become_as_short_as_they_can(bits: int) -> None:
     with Emulator(f"riscv{bits}", BASE) as emulator:
         program = linked(emulator, assemble(calls_source(bits), bits))
-        assert [program.call(each, 7) for each in ("near", "tail", "middle", "far_away")] == [12] * 4
+        names = ("near", "tail", "middle", "far_away")
+        assert [program.call(each, 7) for each in names] == [12] * 4
         assert code(program, "tail")[0] & 0xE003 == 0xA001  # c.j
         assert code(program, "middle")[0] & 0xFFF == 0x6F or code(program, "middle")[0] < 1 << 16
         assert code(program, "far_away")[0] & 0xFFF == 0x317  # auipc t1

@@ -120,7 +120,7 @@ def test_not_relocatable(elf: ElfFile, kind: int) -> None:
 
 
 def test_objects_for_different_machines(elf: ElfFile) -> None:
-    other = ElfFile(bytes(elf)).set_header(machine=183)
+    other = ElfFile(bytes(elf)).set_header(machine=0xFEED)
     with pytest.raises(UnsupportedObjectError, match="same machine") as caught:
         read_graph(bytes(elf), bytes(other))
     assert caught.value.file == "<memory 1>"

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from jitlink.fixups import BitSlice, Check, Fixup, FixupTable, Flip, resolved
 from jitlink.graph import LinkGraph, SymbolKind
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
+from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
 from jitlink.passes.entries import EntryKinds, Pointees, bypass_stubs
 
@@ -330,6 +331,12 @@ ENTRIES = EntryKinds(
         K.COND_BRANCH19_PCREL: 1 << 20,
         K.TEST_AND_BRANCH14_PCREL: 1 << 15,
     },
+    got_first=frozenset(
+        {
+            K.REQUEST_GOT_AND_TRANSFORM_TO_PAGE_OFFSET15,
+            K.REQUEST_GOT_AND_TRANSFORM_TO_GOT_OFFSET15,
+        }
+    ),
 )
 
 LANDING_PAD_ENTRIES = replace(
@@ -434,12 +441,14 @@ def _instructions(
     """
     edges = graph.edge_table
     block, offset = edges.block[rows], edges.offset[rows]
-    places = graph.block_table.content[block] + offset
-    # What lies outside its block is refused when fixups are applied.
+    content = graph.block_table.content[block]
+    places = content + offset
+    # What lies outside its block's content is refused when fixups are applied.
     inside = (offset >= 0) & (offset <= graph.block_table.size[block] - 4)
+    inside &= content != ZERO_FILL
     for code, base, mask in graph.contents.partition(places):
-        if code.flags.writeable:
-            chosen = mask & inside
+        chosen = mask & inside
+        if code.flags.writeable and chosen.any():
             words = np.ndarray((len(code) - 3,), "<u4", code.data, strides=(1,))
             yield words, places[chosen] - base, chosen
 

@@ -103,7 +103,7 @@ _CJ_TYPE = (
     S(11, 1, 12), S(4, 1, 11), S(8, 2, 9), S(10, 1, 8), S(6, 1, 7), S(7, 1, 6), S(1, 3, 3),
     S(5, 1, 2),
 )  # fmt: skip
-_C_LUI = (S(17, 1, 12, rounding=True), S(12, 5, 2, rounding=True))
+_C_LUI = (S(17, 1, 12), S(12, 5, 2))
 _AUIPC_JALR = (*_U_TYPE, S(0, 12, 32 + 20))
 _LOW6 = (S(0, 6, 0),)
 
@@ -142,7 +142,7 @@ def _fixups(bits: int) -> FixupTable:
         high(K.R_RISCV_PCREL_HI20, _PCREL, "upper half of a distance (auipc)"),
         high(K.GOT_LOAD_HI20, _PCREL, "upper half of the distance to a GOT entry"),
         Fixup(
-            K.RVC_LUI, "S + A", 2, Check.SIGNED, 18, slices=_C_LUI,
+            K.RVC_LUI, "S + A + 2048", 2, Check.SIGNED, 18, slices=_C_LUI,
             summary="upper half of a small address (c.lui)",
         ),
         Fixup(K.R_RISCV_LO12_I, "S + A", 4, slices=_I_TYPE, summary="lower half, operand"),

@@ -60,7 +60,7 @@ from jitlink.arch.riscv_pairs import find_halves
 from jitlink.fixups import fail
 from jitlink.graph import LinkGraph, SymbolKind
 from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_where
-from jitlink.graph.shrink import Shrinkage
+from jitlink.graph.shrink import Places, Shrinkage
 from jitlink.memory.layout import BasicLayout, place
 
 EF_RISCV_RVC = 1
@@ -205,6 +205,7 @@ class _Paddings:
         np.maximum.at(self.reserve, self.blocks, self.alignments)
         np.maximum.at(table.alignment, self.blocks, self.alignments)
         self.sites = _Sites(rows, self.sizes, self.sizes)
+        self.places: Places | None = None
 
     def shorten(self, shrinkage: Shrinkage) -> None:
         """Count the nops that are too many."""
@@ -212,7 +213,9 @@ class _Paddings:
             return
         index, table = self.sites.index, self.graph.block_table
         shrinkage.counts[index] = 0
-        starts = shrinkage.moved(self.blocks, self.starts)
+        if self.places is None:
+            self.places = shrinkage.locate(self.blocks, self.starts)
+        starts = shrinkage.moved(self.places)
         # Each block is a head and, behind every padding, a part that has to be aligned.
         first = np.append(True, self.blocks[1:] != self.blocks[:-1])
         gaps = starts.copy()
@@ -272,8 +275,8 @@ class _Calls:
 
     def locate(self, shrinkage: Shrinkage) -> None:
         """Take down what does not change while bytes are taken out."""
-        self.before = shrinkage.sites_before(self.blocks, self.offsets)
-        self.target_before = shrinkage.sites_before(self.target_blocks, self.target_offsets)
+        self.places = shrinkage.locate(self.blocks, self.offsets)
+        self.target_places = shrinkage.locate(self.target_blocks, self.target_offsets)
 
     def shorten(
         self, shrinkage: Shrinkage, layout: BasicLayout, block_reserve: Int64Array
@@ -281,8 +284,8 @@ class _Calls:
         """Shorten what is in reach in a layout; whether anything changed."""
         segment, offset = layout.block_offsets()
         there, here = self.target_blocks, self.blocks
-        distance = offset[there] + shrinkage.moved(there, self.target_offsets, self.target_before)
-        distance -= offset[here] + shrinkage.moved(here, self.offsets, self.before)
+        distance = offset[there] + shrinkage.moved(self.target_places)
+        distance -= offset[here] + shrinkage.moved(self.places)
         alignments = np.array([each.alignment for each in layout.segments] or [1], np.int64)
         reserve = np.where(there == here, block_reserve[here], alignments[segment[here]])
         together = (segment[there] == segment[here]) & (segment[here] >= 0)
@@ -372,8 +375,8 @@ class _Addresses:
 
     def _fits_short(self, rows: Int64Array, value: Int64Array, code: CodeArray) -> BoolArray:
         """Whether ``c.lui`` can take the place of ``lui``: not for x0, sp, or zero bits."""
-        low, high = FIXUPS[64].by_kind[K.RVC_LUI].limits
-        fits: BoolArray = (value >= low) & (value <= high) & ((value + 0x800) >> 12 != 0)
+        value = value + 0x800
+        fits = FIXUPS[64].by_kind[K.RVC_LUI].accepts(value) & (value >> 12 != 0)
         register = (code & RD) >> 7
         fits &= (register != 0) & (register != 2)
         fits &= has_compressed(self.graph)[self.graph.edge_table.block[rows]]

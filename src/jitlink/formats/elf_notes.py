@@ -52,9 +52,9 @@ def _properties(graph: LinkGraph, block: Block, content: bytes, kind: int) -> It
             name_size, size, note = struct.unpack_from(f"{order}III", content, position)
             name = content[position + 12 : position + 12 + name_size]
             start = position + 12 + -(-name_size // 4) * 4
+            if start + size > len(content):
+                raise _malformed(graph, block, position)
             if note == NT_GNU_PROPERTY_TYPE_0 and name == _GNU:
-                if start + size > len(content):
-                    raise _malformed(graph, block, position)
                 yield from _words(content[start : start + size], order, graph.pointer_size, kind)
             position = start + -(-size // graph.pointer_size) * graph.pointer_size
     except struct.error as error:

@@ -12,6 +12,8 @@ behind the symbol, so its addend shrinks with the bytes between; a negative adde
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from jitlink.errors import GraphError
@@ -21,6 +23,17 @@ from jitlink.graph.link_graph import LinkGraph
 from jitlink.graph.tables import SymbolKind
 
 _DEFINED = int(SymbolKind.DEFINED)
+
+
+class Places(NamedTuple):
+    """Places in blocks, as `Shrinkage.locate` has found them; what they hold is its affair."""
+
+    offsets: Int64Array
+    sites: Int64Array
+    first: Int64Array
+    near: Int64Array
+    following: Int64Array
+    room: Int64Array
 
 
 class Shrinkage:
@@ -45,7 +58,7 @@ class Shrinkage:
         self, graph: LinkGraph, blocks: Int64Array, ends: Int64Array, limits: Int64Array
     ) -> None:
         table = graph.block_table
-        self.graph, self.blocks, self.ends = graph, blocks, ends
+        self.graph, self.blocks, self.ends, self._limits = graph, blocks, ends, limits
         self.counts = np.zeros(len(blocks), np.int64)
         bad = (ends > table.size[blocks]) | (table.content[blocks] == ZERO_FILL)
         before = np.zeros(len(blocks), np.int64)
@@ -69,44 +82,39 @@ class Shrinkage:
         self._first[self.block_rows] = rows_where(first)
         self._line = self._position[blocks] + ends
 
-    def sites_before(self, blocks: Int64Array, offsets: Int64Array) -> Int64Array:
-        """How many sites end before or at each place, plus those of other blocks.
+    def locate(self, blocks: Int64Array, offsets: Int64Array) -> Places:
+        """Find places between the sites, once for all plans.
 
         Args:
             blocks: block rows (int64).
             offsets: offsets in them (int64).
-
-        Returns:
-            What `moved` needs to know (int64); it does not depend on `counts`.
         """
-        return self._line.searchsorted(self._position[blocks] + offsets, side="right")
+        inside = self._position[blocks] >= 0
+        line = self._position[blocks] + offsets
+        sites = np.where(inside, self._line.searchsorted(line, side="right"), 0)
+        following = np.minimum(sites, len(self.blocks) - 1)
+        # What lies in the last bytes of a range may go or stay, depending on how many go.
+        near = inside & (sites < len(self.blocks)) & (self.blocks[following] == blocks)
+        near &= self.ends[following] - self._limits[following] < offsets
+        rows = rows_where(near)
+        room = self.ends[following[rows]] - offsets[rows]
+        first = np.where(inside, self._first[blocks], 0)
+        return Places(offsets, sites, first, rows, following[rows], room)
 
-    def moved(
-        self, blocks: Int64Array, offsets: Int64Array, sites: Int64Array | None = None
-    ) -> Int64Array:
-        """Offsets (int64) that places will have once the bytes are gone.
-
-        Args:
-            blocks: block rows (int64).
-            offsets: offsets in them (int64).
-            sites: what `sites_before` says about them; asked for if None.
-        """
-        if len(self.blocks) == 0:
-            return offsets
-        if sites is None:
-            sites = self.sites_before(blocks, offsets)
+    def moved(self, places: Places) -> Int64Array:
+        """Offsets (int64) that places will have once the bytes are gone."""
         total = np.zeros(len(self.counts) + 1, np.int64)
         np.cumsum(self.counts, out=total[1:])
-        gone = total[sites] - total[self._first[blocks]]
-        following = np.minimum(sites, len(self.blocks) - 1)
-        inside = (sites < len(self.blocks)) & (self.blocks[following] == blocks)
-        partly = self.counts[following] - (self.ends[following] - offsets)
-        gone += np.where(inside, np.maximum(partly, 0), 0)
-        return np.where(self._position[blocks] >= 0, offsets - gone, offsets)
+        result = places.offsets - (total[places.sites] - total[places.first])
+        if len(places.near):
+            partly = self.counts[places.following] - places.room
+            result[places.near] -= np.maximum(partly, 0)
+        return result
 
     def new_sizes(self) -> Int64Array:
         """Sizes (int64) of the blocks in `block_rows` once the bytes are gone."""
-        return self.moved(self.block_rows, self._sizes)
+        sums = np.add.reduceat(self.counts, self._first[self.block_rows])
+        return self._sizes - sums
 
     def apply(self, counts_from_target: BoolArray) -> None:
         """Take the bytes out; the blocks get contents of their own, which may be written to.
@@ -116,14 +124,30 @@ class Shrinkage:
         """
         if len(self.blocks) == 0:
             return
+        edges, table = self.graph.edge_table, self.graph.block_table
+        keep = np.ones(int(self._position[self.block_rows[-1]] + self._sizes[-1]) + 2, np.bool_)
+        keep[ragged_arange(self._line - self.counts, self.counts)] = False
+        # For each place on the line, how many bytes before it are left.
+        self._left = np.zeros(len(keep), np.int64)
+        np.cumsum(keep[:-1], out=self._left[1:])
         self._move_addends(counts_from_target)
         self._move_symbols()
-        edges, table = self.graph.edge_table, self.graph.block_table
         rows = rows_where(self._position[edges.block] >= 0)
-        edges.offset[rows] = self.moved(edges.block[rows], edges.offset[rows])
+        edges.offset[rows] = self._final(edges.block[rows], edges.offset[rows])
         sizes = self.new_sizes()
-        table.content[self.block_rows] = self._shrink_contents(sizes)
+        table.content[self.block_rows] = self._shrink_contents(keep, sizes)
         table.size[self.block_rows] = sizes
+
+    def _final(self, blocks: Int64Array, offsets: Int64Array) -> Int64Array:
+        """What `moved` says of places of blocks that have sites."""
+        position = self._position[blocks]
+        return self._left[position + offsets] - self._left[position]
+
+    def _old_sizes(self) -> Int64Array:
+        """Sizes that blocks with sites had, by block row; 0 for others."""
+        sizes = np.zeros(self.graph.block_table.rows, np.int64)
+        sizes[self.block_rows] = self._sizes
+        return sizes
 
     def _move_addends(self, counts_from_target: BoolArray) -> None:
         edges, symbols = self.graph.edge_table, self.graph.symbol_table
@@ -133,35 +157,33 @@ class Shrinkage:
         chosen &= self._position[symbols.block[target]] >= 0
         rows, target = rows[chosen], target[chosen]
         block, offset = symbols.block[target], symbols.value[target].view(np.int64)
-        size = np.zeros(self.graph.block_table.rows, np.int64)
-        size[self.block_rows] = self._sizes
-        inside = edges.addend[rows] <= size[block] - offset
+        inside = edges.addend[rows] <= self._old_sizes()[block] - offset
         rows, block, offset = rows[inside], block[inside], offset[inside]
-        end = self.moved(block, offset + edges.addend[rows])
-        edges.addend[rows] = end - self.moved(block, offset)
+        end = self._final(block, offset + edges.addend[rows])
+        edges.addend[rows] = end - self._final(block, offset)
 
     def _move_symbols(self) -> None:
         symbols = self.graph.symbol_table
-        rows = rows_where(symbols.kind == _DEFINED)
-        rows = rows[self._position[symbols.block[rows]] >= 0]
+        affected = np.append(self._position >= 0, False)
+        rows = rows_where((symbols.kind == _DEFINED) & affected[symbols.block])
         block, start = symbols.block[rows], symbols.value[rows].view(np.int64)
-        end = start + symbols.size[rows].view(np.int64)
-        new_start = self.moved(block, start)
+        new_start = self._final(block, start)
         symbols.value[rows] = new_start.view(np.uint64)
-        symbols.size[rows] = (self.moved(block, end) - new_start).view(np.uint64)
+        sized = rows_where(symbols.size[rows] != 0)
+        # A file may say that a symbol is larger than what it lies in.
+        room = self._old_sizes()[block[sized]] - start[sized]
+        size = np.minimum(symbols.size[rows[sized]], room.view(np.uint64)).view(np.int64)
+        new_size = self._final(block[sized], start[sized] + size) - new_start[sized]
+        symbols.size[rows[sized]] -= (size - new_size).view(np.uint64)
 
-    def _shrink_contents(self, sizes: Int64Array) -> Int64Array:
+    def _shrink_contents(self, keep: BoolArray, sizes: Int64Array) -> Int64Array:
         """Copy what is left of the blocks; their new content references (int64)."""
-        graph, table = self.graph, self.graph.block_table
-        references = table.content[self.block_rows].tolist()
-        pieces = [
-            np.frombuffer(graph.contents.view(reference, size), np.uint8)
-            for reference, size in zip(references, self._sizes.tolist(), strict=True)
-        ]
-        content = np.concatenate(pieces)
-        keep = np.ones(len(content), np.bool_)
-        starts = np.cumsum(self._sizes) - self._sizes
-        index = np.cumsum(np.append(False, self.blocks[1:] != self.blocks[:-1]))
-        keep[ragged_arange(starts[index] + self.ends - self.counts, self.counts)] = False
-        base = graph.contents.add(content[keep].data)
+        graph = self.graph
+        references = graph.block_table.content[self.block_rows].tolist()
+        starts = self._position[self.block_rows].tolist()
+        pieces = []
+        for reference, size, start in zip(references, self._sizes.tolist(), starts, strict=True):
+            content = np.frombuffer(graph.contents.view(reference, size), np.uint8)
+            pieces.append(content[keep[start : start + size]])
+        base = graph.contents.add(np.concatenate(pieces).data)
         return base + np.cumsum(sizes) - sizes

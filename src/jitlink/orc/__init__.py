@@ -5,6 +5,8 @@ A session (`ExecutionSession`) has JITDylibs; definitions are promised to them b
 from objects and graphs.
 """
 
+from jitlink.orc.aliases import AliasCycleError, ReExports, ReExportsGenerator
+from jitlink.orc.callables import ExecutorAddress, PythonSymbols
 from jitlink.orc.dylib import DefinitionGenerator, JITDylib
 from jitlink.orc.errors import (
     FailedToMaterializeError,
@@ -14,7 +16,8 @@ from jitlink.orc.errors import (
     SessionError,
     UnexpectedDefinitionError,
 )
-from jitlink.orc.generators import DynamicLibraryGenerator
+from jitlink.orc.generators import DynamicLibraryGenerator, StaticLibraryGenerator
+from jitlink.orc.lljit import LLJIT, LLJITBuilder
 from jitlink.orc.materialization import (
     AbsoluteSymbols,
     MaterializationResponsibility,
@@ -33,26 +36,34 @@ from jitlink.orc.symbols import (
 from jitlink.orc.tracker import ResourceManager, ResourceTracker
 
 __all__ = [
+    "LLJIT",
     "AbsoluteSymbols",
+    "AliasCycleError",
     "DefinitionGenerator",
     "DynamicLibraryGenerator",
     "ExecutionSession",
+    "ExecutorAddress",
     "ExecutorSymbolDef",
     "FailedToMaterializeError",
     "JITDylib",
     "JITDylibLookupFlags",
     "JITSymbolFlags",
+    "LLJITBuilder",
     "LookupKind",
     "MaterializationResponsibility",
     "MaterializationUnit",
     "MissingDefinitionsError",
     "ObjectLinkingLayer",
     "Plugin",
+    "PythonSymbols",
+    "ReExports",
+    "ReExportsGenerator",
     "ResourceManager",
     "ResourceTracker",
     "ResourceTrackerDefunctError",
     "SessionEndedError",
     "SessionError",
+    "StaticLibraryGenerator",
     "SymbolDependenceGroup",
     "SymbolState",
     "UnexpectedDefinitionError",

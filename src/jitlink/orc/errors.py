@@ -5,17 +5,37 @@
     JITLinkError
     └── SessionError
         ├── SessionEndedError               the session has ended
-        ├── ResourceTrackerDefunctError     the tracker was removed
+        ├── JITDylibDefunctError            the JITDylib was removed
+        ├── ResourceTrackerDefunctError     the tracker was removed, or gave all to another
         ├── FailedToMaterializeError        a definition could not be made; the cause is chained
         ├── UnexpectedDefinitionError       a link defines what it is not responsible for
-        └── MissingDefinitionsError         a link does not define what it is responsible for
+        ├── MissingDefinitionsError         a link does not define what it is responsible for
+        ├── UnsatisfiedDependenciesError    a link depends on what is not there any more
+        └── SymbolsCouldNotBeRemovedError   symbols that are just being made
+
+Undefined symbols and duplicate definitions are `UndefinedSymbolError` and
+`DuplicateDefinitionError` of `jitlink.errors`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Self
 
 from jitlink.errors import JITLinkError
+
+_SHOWN = 8
+"""Of more names than this, a message tells the first ones and how many there are."""
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    if len(names) <= _SHOWN:
+        return ", ".join(names)
+    return f"{', '.join(names[:_SHOWN])} and {len(names) - _SHOWN} more"
+
+
+def _located(symbols: Mapping[str, tuple[str, ...]]) -> str:
+    return "; ".join(f"{_listed(names)} in {dylib}" for dylib, names in symbols.items())
 
 
 class SessionError(JITLinkError):
@@ -29,22 +49,35 @@ class SessionEndedError(SessionError):
         super().__init__("the session has ended")
 
 
+class JITDylibDefunctError(SessionError):
+    """The JITDylib was removed.
+
+    Attributes:
+        dylib: its name.
+    """
+
+    def __init__(self, dylib: str) -> None:
+        super().__init__(f"JITDylib {dylib} was removed")
+        self.dylib = dylib
+
+
 class ResourceTrackerDefunctError(SessionError):
-    """The resource tracker was removed, or its JITDylib was.
+    """The resource tracker was removed, or its JITDylib was, or all it had was transferred.
 
     Attributes:
         dylib: name of the JITDylib.
     """
 
     def __init__(self, dylib: str) -> None:
-        super().__init__(f"a resource tracker of {dylib} was removed")
+        super().__init__(f"a resource tracker of {dylib} was removed or transferred")
         self.dylib = dylib
 
 
 class FailedToMaterializeError(SessionError):
     """Definitions that could not be made, or that depend on such ones.
 
-    The error that stopped the first of them is its ``__cause__``.
+    The error that stopped the first of them is its ``__cause__``. The message names only some
+    if there are many.
 
     Attributes:
         symbols: the names, by name of their JITDylib.
@@ -52,8 +85,13 @@ class FailedToMaterializeError(SessionError):
 
     def __init__(self, symbols: Mapping[str, Iterable[str]]) -> None:
         self.symbols = {dylib: tuple(sorted(names)) for dylib, names in symbols.items()}
-        where = "; ".join(f"{', '.join(names)} in {d}" for d, names in self.symbols.items())
-        super().__init__(f"failed to materialize {where}")
+        super().__init__(f"failed to materialize {_located(self.symbols)}")
+
+    def again(self) -> Self:
+        """Another one that says the same, to be raised elsewhere with a traceback of its own."""
+        other = type(self).__new__(type(self), *self.args)
+        other.args, other.symbols, other.__cause__ = self.args, self.symbols, self.__cause__
+        return other
 
 
 class UnexpectedDefinitionError(SessionError):
@@ -66,7 +104,7 @@ class UnexpectedDefinitionError(SessionError):
 
     def __init__(self, unit: str, names: Iterable[str]) -> None:
         self.unit, self.names = unit, tuple(sorted(names))
-        super().__init__(f"unexpected definitions in {unit}: {', '.join(self.names)}")
+        super().__init__(f"unexpected definitions in {unit}: {_listed(self.names)}")
 
 
 class MissingDefinitionsError(SessionError):
@@ -79,4 +117,31 @@ class MissingDefinitionsError(SessionError):
 
     def __init__(self, unit: str, names: Iterable[str]) -> None:
         self.unit, self.names = unit, tuple(sorted(names))
-        super().__init__(f"missing definitions in {unit}: {', '.join(self.names)}")
+        super().__init__(f"missing definitions in {unit}: {_listed(self.names)}")
+
+
+class UnsatisfiedDependenciesError(SessionError):
+    """A link was completed that depends on symbols that failed, were removed or never asked for.
+
+    Attributes:
+        unit: name of the materialization unit.
+        dependencies: the symbols that it depends on in vain, by name of their JITDylib.
+    """
+
+    def __init__(self, unit: str, dependencies: Mapping[str, Iterable[str]]) -> None:
+        self.unit = unit
+        self.dependencies = {dylib: tuple(sorted(n)) for dylib, n in dependencies.items()}
+        super().__init__(f"unsatisfied dependencies of {unit}: {_located(self.dependencies)}")
+
+
+class SymbolsCouldNotBeRemovedError(SessionError):
+    """Symbols that cannot be removed by name because they are just being made.
+
+    Attributes:
+        dylib: name of their JITDylib.
+        names: the symbols.
+    """
+
+    def __init__(self, dylib: str, names: Iterable[str]) -> None:
+        self.dylib, self.names = dylib, tuple(sorted(names))
+        super().__init__(f"{_listed(self.names)} in {dylib} cannot be removed while being made")

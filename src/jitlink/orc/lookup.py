@@ -1,69 +1,118 @@
-"""Looking up symbols: where they are searched, what that sets in motion, when it is over.
+"""Looking up symbols: what that sets in motion, and when it is over.
 
-A lookup goes through its search order. Each JITDylib takes the names that it has, then its
-generators may add some that it has not. When all places were searched, names that must be
-found and were not are an error. Otherwise everything that was found is made, if it is not yet,
-and the lookup waits until all of it has come as far as was asked for.
+A lookup searches its names (see `jitlink.orc.search`). Names that must be found and were not
+are an error. Otherwise everything that was found is made, if it is not yet, and the lookup
+waits until all of it has come as far as was asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from jitlink.errors import UndefinedSymbolError
-from jitlink.orc.symbols import (
-    ExecutorSymbolDef,
-    JITDylibLookupFlags,
-    JITSymbolFlags,
-    LookupKind,
-    SymbolState,
+from jitlink.orc.errors import (
+    FailedToMaterializeError,
+    ResourceTrackerDefunctError,
+    SessionEndedError,
 )
+from jitlink.orc.search import Search
+from jitlink.orc.symbols import ExecutorSymbolDef, JITSymbolFlags, LookupKind, SymbolState
 
 if TYPE_CHECKING:
     from jitlink.orc.definition import Definition
     from jitlink.orc.dylib import JITDylib, SearchOrder
+    from jitlink.orc.materialization import MaterializationResponsibility
     from jitlink.orc.session import ExecutionSession
+
+REQUESTER: ContextVar[MaterializationResponsibility | None] = ContextVar("REQUESTER", default=None)
+"""The responsibility for which the running task works, if it does; its lookups end with it."""
 
 
 class Query:
-    """A lookup that waits for symbols to reach a state."""
+    """A lookup that waits for symbols to reach a state.
 
-    def __init__(self, required_state: SymbolState, found: Mapping[str, Definition]) -> None:
+    Attributes:
+        required_state: the state.
+        found: the definition of each name; once the wait is over, where it is by then.
+        done: completed when the wait is over.
+    """
+
+    def __init__(self, required_state: SymbolState, found: dict[str, Definition]) -> None:
         self.required_state = required_state
-        self._found = found
+        self.found = found
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting_for: set[Definition] = set()
+        self._waiting_for: dict[Definition, None] = {}
 
-    def names_in(self, dylib: JITDylib) -> set[str]:
-        """The names that were found in a JITDylib."""
-        return {name for name, each in self._found.items() if each.dylib is dylib}
+    @property
+    def missing(self) -> tuple[Definition, ...]:
+        """What it waits for still."""
+        return tuple(self._waiting_for)
+
+    def names_among(self, dylib: JITDylib, names: Mapping[str, object]) -> list[str]:
+        """Those of some names of a JITDylib that this lookup is about."""
+        found = self.found
+        fewer = found if len(found) < len(names) else names
+        return [n for n in fewer if n in names and n in found and found[n].dylib is dylib]
 
     def add(self, definition: Definition) -> None:
         """Wait for a definition."""
-        if definition not in self._waiting_for:
-            self._waiting_for.add(definition)
-            definition.queries.append(self)
+        self._waiting_for[definition] = None
+        definition.queries[self] = None
+
+    def remove(self, definition: Definition) -> None:
+        """Do not wait for a definition any more, without taking that as success."""
+        self._waiting_for.pop(definition, None)
+        definition.queries.pop(self, None)
 
     def satisfy(self, definition: Definition) -> None:
         """Take note that a definition has come far enough."""
-        self._waiting_for.discard(definition)
-        self.finish_if_complete()
+        self._waiting_for.pop(definition, None)
+        if not self._waiting_for:
+            self.complete()
 
-    def finish_if_complete(self) -> None:
-        """End the wait if nothing is missing."""
-        if not self._waiting_for and not self.done.done():
+    def complete(self) -> None:
+        """End the wait: nothing is missing."""
+        if self.done.done():
+            return
+        gone: dict[str, list[str]] = {}
+        for name, definition in self.found.items():
+            # It may have been split, or removed while the others were waited for.
+            held = definition.dylib.symbols.get(name)
+            if held is None or held.failed or held.state < self.required_state:
+                gone.setdefault(definition.dylib.name, []).append(name)
+            else:
+                self.found[name] = held
+        if not gone:
             self.done.set_result(None)
+            return
+        failure = FailedToMaterializeError(gone)
+        failure.__cause__ = ResourceTrackerDefunctError(next(iter(gone)))
+        self.done.set_exception(failure)
 
     def fail(self, error: BaseException) -> None:
         """End the wait with an error."""
-        for definition in self._waiting_for:
-            if self in definition.queries:
-                definition.queries.remove(self)
-        self._waiting_for = set()
+        self.detach()
         if not self.done.done():
             self.done.set_exception(error)
+
+    def detach(self) -> None:
+        """Wait for nothing any more."""
+        for definition in self._waiting_for:
+            definition.queries.pop(self, None)
+        self._waiting_for = {}
+
+    async def wait(self) -> None:
+        """Wait for the end."""
+        try:
+            await self.done
+        finally:
+            self.detach()
+            if self.done.done() and not self.done.cancelled():
+                # An error that comes after a cancellation is nobody's.
+                self.done.exception()
 
 
 async def look_up(
@@ -87,58 +136,74 @@ async def look_up(
 
     Raises:
         UndefinedSymbolError: some names that must be found are not.
-        FailedToMaterializeError: some of them could not be made.
+        FailedToMaterializeError: some of them could not be made, or were removed meanwhile.
+        JITDylibDefunctError: a JITDylib of the order was removed.
+        SessionEndedError: the session has ended, or ends meanwhile.
     """
-    found = await _search(order, names, kind)
-    missing = [name for name, required in names.items() if required and name not in found]
-    if missing:
-        raise UndefinedSymbolError(missing)
+    found = await search(session, order, names, kind)
     wanted = dict.fromkeys(found.values())
     failed = [definition for definition in wanted if definition.failed]
     if failed:
-        raise session.failure(failed)
-    query = Query(required_state, found)
-    for definition in wanted:
-        if definition.state < required_state:
+        raise session.failure(failed) from failed[0].cause
+    unfinished = [each for each in wanted if each.state < required_state]
+    if required_state < SymbolState.READY:
+        for definition in wanted:
+            definition.is_announced |= definition.state < SymbolState.READY
+    if unfinished:
+        query = Query(required_state, found)
+        for definition in unfinished:
             query.add(definition)
-    session.materialize(wanted)
-    query.finish_if_complete()
-    await query.done
-    # A definition may have been split since; each name knows where it is now.
-    return {name: each.dylib.symbols.get(name, each) for name, each in found.items()}
-
-
-async def _search(
-    order: SearchOrder, names: Mapping[str, bool], kind: LookupKind
-) -> dict[str, Definition]:
-    found: dict[str, Definition] = {}
-    wanted = list(names)
-    for dylib, flags in order:
-        wanted = _take(dylib, flags, wanted, found)
-        for generator in list(dylib.generators):
-            if not wanted:
-                break
-            await generator.try_to_generate(kind, dylib, flags, wanted)
-            wanted = _take(dylib, flags, wanted, found)
+        await _wait(session, query, unfinished)
+        found = query.found
     return found
 
 
-def _take(
-    dylib: JITDylib,
-    flags: JITDylibLookupFlags,
-    wanted: Iterable[str],
-    found: dict[str, Definition],
-) -> list[str]:
-    """Move names that a JITDylib has, and shows, to `found`; returns the others."""
-    exported_only = flags is JITDylibLookupFlags.MATCH_EXPORTED_ONLY
-    rest = []
-    for name in wanted:
-        held = dylib.symbols.get(name)
-        if held is None or (exported_only and not held.flags[name] & JITSymbolFlags.EXPORTED):
-            rest.append(name)
-        else:
-            found[name] = held
-    return rest
+async def search(
+    session: ExecutionSession, order: SearchOrder, names: Mapping[str, bool], kind: LookupKind
+) -> dict[str, Definition]:
+    """Find symbols; nothing is made.
+
+    Raises:
+        UndefinedSymbolError: some names that must be found are not.
+        JITDylibDefunctError: a JITDylib of the order was removed.
+        SessionEndedError: the session has ended, or ends meanwhile.
+    """
+    session.check_open()
+    task = asyncio.current_task()
+    searching = Search(order, names, kind)
+    session.searches.add(task)
+    try:
+        await searching.run()
+    except asyncio.CancelledError:
+        if task is None or not session.is_ending:
+            raise
+        task.uncancel()
+        raise SessionEndedError from None
+    finally:
+        session.searches.discard(task)
+    session.check_open()
+    found = searching.found
+    missing = [name for name, required in names.items() if required and name not in found]
+    if missing:
+        raise UndefinedSymbolError(missing)
+    return found
+
+
+async def _wait(session: ExecutionSession, query: Query, wanted: list[Definition]) -> None:
+    requester = REQUESTER.get()
+    session.queries[query] = None
+    if requester is not None:
+        requester.queries[query] = None
+    try:
+        session.materialize(wanted)
+        await query.wait()
+    finally:
+        query.detach()
+        session.queries.pop(query, None)
+        if requester is not None:
+            requester.queries.pop(query, None)
+        # An error that was raised knows this frame, and the query knows the error.
+        del query
 
 
 def symbols_of(found: Mapping[str, Definition]) -> dict[str, ExecutorSymbolDef]:

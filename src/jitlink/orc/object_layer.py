@@ -216,8 +216,7 @@ class ObjectLinkingLayer(ResourceManager):
             alloc = await link(graph, context, config, self.memory)
             await self._emitted(responsibility, context, alloc, plugins)
         except BaseException as error:
-            calls = [lambda each=plugin: each.notify_failed(responsibility) for plugin in plugins]
-            for failure in _call_all(calls):
+            for failure in _call_all(plugins, lambda each: each.notify_failed(responsibility)):
                 error.add_note(str(failure))
             raise
 
@@ -261,9 +260,8 @@ class ObjectLinkingLayer(ResourceManager):
         Raises:
             SessionError: a plugin failed, or memory could not be released; all else was done.
         """
-        plugins = reversed(self._plugins)
         errors = _call_all(
-            [lambda each=plugin: each.notify_removing_resources(dylib, key) for plugin in plugins]
+            self._plugins[::-1], lambda each: each.notify_removing_resources(dylib, key)
         )
         allocs = self._allocs.pop(key, [])
         if allocs:
@@ -284,19 +282,19 @@ class ObjectLinkingLayer(ResourceManager):
         allocs = self._allocs.pop(source, [])
         if allocs:
             self._allocs.setdefault(destination, []).extend(allocs)
-        calls = [
-            lambda each=plugin: each.notify_transferring_resources(dylib, destination, source)
-            for plugin in reversed(self._plugins)
-        ]
-        _raise_first(_call_all(calls))
+        errors = _call_all(
+            self._plugins[::-1],
+            lambda each: each.notify_transferring_resources(dylib, destination, source),
+        )
+        _raise_first(errors)
 
 
-def _call_all(calls: Sequence[Callable[[], None]]) -> list[JITLinkError]:
+def _call_all(plugins: Sequence[Plugin], call: Callable[[Plugin], None]) -> list[JITLinkError]:
     """Call plugins, all of them, and return what they raised."""
     errors: list[JITLinkError] = []
-    for call in calls:
+    for plugin in plugins:
         try:
-            call()
+            call(plugin)
         except JITLinkError as error:
             errors.append(error)
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
@@ -342,13 +340,16 @@ class _LayerContext(JITLinkContext):
 
     def _unpromised(self) -> dict[str, JITSymbolFlags]:
         """What the graph defines and the responsibility is not for."""
-        promised: set[str] = set()
-        for definition in self.responsibility.definitions:
-            promised |= definition.flags.keys()
-        if promised.issuperset(self._exported.names):
+        definitions, names = self.responsibility.definitions, self._exported.names
+        if self._is_exact and sum([len(each.flags) for each in definitions]) == len(names):
+            # Only what the graph defines was promised, so nothing is left.
             return {}
-        names = set(self._exported.names) - promised
-        return self._exported.flags_of(self._graph, names)
+        promised: set[str] = set()
+        for definition in definitions:
+            promised |= definition.flags.keys()
+        if promised.issuperset(names):
+            return {}
+        return self._exported.flags_of(self._graph, set(names) - promised)
 
     def claim(self, graph: LinkGraph) -> None:
         """Take on what may be defined here, and refer to where else the rest is defined."""

@@ -7,19 +7,23 @@ together, so such circles are merged as soon as they close; what is left has no 
 group is ready when it waits for nothing.
 
 Every wait is entered once and removed once, and merging moves the smaller side, so that the
-work grows with the number of waits. A circle can only close through a group that somebody
-waits for already, and only such groups are searched from.
+work grows with the number of waits. A circle can only close through a group that has just been
+emitted. Such a circle lies both in what that group waits for and in what waits for it; both
+are explored at the same pace, and only the one that is exhausted first is searched for circles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from jitlink.orc.symbols import SymbolState
 
 if TYPE_CHECKING:
     from jitlink.orc.definition import Definition
+
+Needs = Mapping["Definition", set[str]]
+"""Definitions, and which of their symbols are needed."""
 
 
 class WaitingGroup:
@@ -36,20 +40,35 @@ class WaitingGroup:
     def __init__(self, symbols: Iterable[Definition]) -> None:
         self.symbols = list(symbols)
         self.blockers: set[Definition | WaitingGroup] = set()
-        self.waiters: set[WaitingGroup] = set()
+        self.waiters: dict[WaitingGroup, None] = {}
 
-    def replace_blocker(self, old: Definition | WaitingGroup, new: WaitingGroup) -> None:
-        """Wait for `new` instead of `old`."""
-        self.blockers.discard(old)
-        if new is not self:
-            self.blockers.add(new)
-            new.waiters.add(self)
+    @property
+    def weight(self) -> int:
+        """How much would have to be moved to make it part of another."""
+        return len(self.symbols) + len(self.blockers) + len(self.waiters)
+
+    def wait_for(self, group: WaitingGroup) -> None:
+        """Wait for a group, unless it is this one."""
+        if group is not self:
+            self.blockers.add(group)
+            group.waiters[self] = None
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self.symbols, self.blockers, self.waiters = [], set(), {}
 
 
 class Readiness:
-    """All groups of one session."""
+    """All groups of one session.
 
-    def emit(self, groups: Iterable[tuple[Iterable[Definition], Iterable[Definition]]]) -> None:
+    Attributes:
+        searched: how many groups were looked at in search of circles so far.
+    """
+
+    def __init__(self) -> None:
+        self.searched = 0
+
+    def emit(self, groups: Iterable[tuple[Iterable[Definition], Needs]]) -> None:
         """Take note that symbols were emitted.
 
         Args:
@@ -62,26 +81,27 @@ class Readiness:
         for group, needed in made:
             self._block(group, needed)
         fresh = [group for group, _ in made]
-        circles = list(_circles([group for group in fresh if group.waiters]))
-        fresh += [_merge(circle) for circle in circles]
+        fresh += [_merge(circle) for circle in self._circles(fresh)]
         self._release([group for group in fresh if group.symbols and not group.blockers])
 
     def _enter(self, group: WaitingGroup) -> None:
         for definition in group.symbols:
             definition.advance(SymbolState.EMITTED)
             definition.group = group
-            waiters, definition.waiters = definition.waiters, set()
+            waiters, definition.waiters = definition.waiters, {}
             for waiter in waiters:
-                waiter.replace_blocker(definition, group)
+                waiter.blockers.discard(definition)
+                waiter.wait_for(group)
 
-    def _block(self, group: WaitingGroup, needed: Iterable[Definition]) -> None:
-        for definition in needed:
+    def _block(self, group: WaitingGroup, needed: Needs) -> None:
+        for definition, names in needed.items():
             if definition.state == SymbolState.READY:
                 continue
-            blocker = definition if definition.group is None else definition.group
-            if blocker is not group:
-                group.blockers.add(blocker)
-                blocker.waiters.add(group)
+            if definition.group is not None:
+                group.wait_for(definition.group)
+            else:
+                group.blockers.add(definition)
+                definition.waiters.setdefault(group, set()).update(names)
 
     def _release(self, groups: list[WaitingGroup]) -> None:
         """Make groups ready, and all that waited for nothing else."""
@@ -93,21 +113,22 @@ class Readiness:
                 waiter.blockers.discard(group)
                 if not waiter.blockers:
                     groups.append(waiter)
-            symbols, group.symbols, group.waiters = group.symbols, [], set()
+            symbols = group.symbols
+            group.clear()
             for definition in symbols:
                 definition.advance(SymbolState.READY)
 
-    def withdraw(self, definitions: Iterable[Definition]) -> set[Definition]:
+    def withdraw(self, definitions: Iterable[Definition]) -> list[Definition]:
         """Take symbols out, with all that wait for them.
 
         Returns:
             The symbols that waited and can never become ready now; the given ones included.
         """
-        lost = set(definitions)
+        lost = dict.fromkeys(definitions)
         pending: list[WaitingGroup] = []
         for definition in lost:
             pending += definition.waiters
-            definition.waiters = set()
+            definition.waiters = {}
             if definition.group is not None:
                 pending.append(definition.group)
         seen: set[WaitingGroup] = set()
@@ -117,19 +138,31 @@ class Readiness:
                 continue
             seen.add(group)
             pending += group.waiters
-            lost.update(group.symbols)
+            lost |= dict.fromkeys(group.symbols)
+        for group in seen:
             for blocker in group.blockers:
-                blocker.waiters.discard(group)
+                blocker.waiters.pop(group, None)
+        for group in seen:
+            group.clear()
         for definition in lost:
             definition.group = None
-        return lost
+        return list(lost)
+
+    def _circles(self, fresh: Iterable[WaitingGroup]) -> list[list[WaitingGroup]]:
+        """The sets of groups that wait for each other now."""
+        starts = [group for group in fresh if group.waiters and group.blockers]
+        if not starts:
+            return []
+        region = _region(starts)
+        self.searched += len(region)
+        return list(_strongly_connected(starts, region))
 
 
 def _merge(circle: list[WaitingGroup]) -> WaitingGroup:
     """Make one group of several that wait for each other."""
     members = set(circle)
     # The one with the most connections stays, so that the fewest are moved.
-    kept = max(circle, key=lambda group: len(group.waiters) + len(group.blockers))
+    kept = max(circle, key=lambda group: group.weight)
     for group in circle:
         if group is kept:
             continue
@@ -137,20 +170,60 @@ def _merge(circle: list[WaitingGroup]) -> WaitingGroup:
             definition.group = kept
         kept.symbols += group.symbols
         for blocker in group.blockers:
-            blocker.waiters.discard(group)
-            if blocker not in members:
+            names = blocker.waiters.pop(group, None)
+            if isinstance(blocker, WaitingGroup):
+                if blocker not in members:
+                    kept.wait_for(blocker)
+            else:
                 kept.blockers.add(blocker)
-                blocker.waiters.add(kept)
-        for waiter in group.waiters - members:
-            waiter.replace_blocker(group, kept)
-        group.symbols, group.blockers, group.waiters = [], set(), set()
+                blocker.waiters.setdefault(kept, set()).update(names or ())
+        for waiter in group.waiters:
+            if waiter not in members:
+                waiter.blockers.discard(group)
+                waiter.wait_for(kept)
+        group.clear()
     kept.blockers -= members
-    kept.waiters -= members
+    for group in members:
+        kept.waiters.pop(group, None)
     return kept
 
 
-def _circles(starts: list[WaitingGroup]) -> Iterator[list[WaitingGroup]]:
-    """Maximal sets of two or more groups that wait for each other, reached from `starts`.
+def _blocking(group: WaitingGroup) -> Iterator[WaitingGroup]:
+    return iter([each for each in group.blockers if isinstance(each, WaitingGroup)])
+
+
+def _waiting(group: WaitingGroup) -> Iterator[WaitingGroup]:
+    return iter(group.waiters)
+
+
+def _region(starts: Iterable[WaitingGroup]) -> set[WaitingGroup]:
+    """A set of groups with all circles that go through one of some groups."""
+    before, after = set(starts), set(starts)
+    walks = (_walk(before, _waiting), after), (_walk(after, _blocking), before)
+    while True:
+        for walk, other in walks:
+            if next(walk, None) is None:
+                # This side is complete, and so no circle reaches further.
+                return after if other is before else before
+
+
+def _walk(
+    seen: set[WaitingGroup], neighbours: Callable[[WaitingGroup], Iterator[WaitingGroup]]
+) -> Iterator[WaitingGroup]:
+    """Add to a set what can be reached from it, one wait at a time."""
+    pending = list(seen)
+    while pending:
+        for each in neighbours(pending.pop()):
+            yield each
+            if each not in seen:
+                seen.add(each)
+                pending.append(each)
+
+
+def _strongly_connected(
+    starts: Iterable[WaitingGroup], region: set[WaitingGroup]
+) -> Iterator[list[WaitingGroup]]:
+    """Maximal sets of two or more groups of a region that wait for each other.
 
     Tarjan's algorithm for strongly connected components, without recursion.
     """
@@ -159,12 +232,7 @@ def _circles(starts: list[WaitingGroup]) -> Iterator[list[WaitingGroup]]:
     path: list[WaitingGroup] = []
     on_path: set[WaitingGroup] = set()
     for start in starts:
-        if start in number:
-            continue
-        work = [(start, _groups(start))]
-        number[start] = lowest[start] = len(number)
-        path.append(start)
-        on_path.add(start)
+        work = [(start, iter((start,)))]
         while work:
             group, blockers = work[-1]
             following = next(blockers, None)
@@ -173,21 +241,19 @@ def _circles(starts: list[WaitingGroup]) -> Iterator[list[WaitingGroup]]:
                 if work:
                     parent = work[-1][0]
                     lowest[parent] = min(lowest[parent], lowest[group])
-                if lowest[group] == number[group]:
+                if group in on_path and lowest[group] == number[group]:
                     circle = _pop_until(path, on_path, group)
                     if len(circle) > 1:
                         yield circle
+            elif following not in region:
+                continue
             elif following not in number:
                 number[following] = lowest[following] = len(number)
                 path.append(following)
                 on_path.add(following)
-                work.append((following, _groups(following)))
+                work.append((following, _blocking(following)))
             elif following in on_path:
                 lowest[group] = min(lowest[group], number[following])
-
-
-def _groups(group: WaitingGroup) -> Iterator[WaitingGroup]:
-    return iter([each for each in group.blockers if isinstance(each, WaitingGroup)])
 
 
 def _pop_until(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -37,6 +38,12 @@ from jitlink.orc.symbols import (
 from jitlink.orc.tracker import ResourceManager, ResourceTracker
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+def log_error(error: BaseException) -> None:
+    """What sessions do, unless told otherwise, with errors that nobody waits for."""
+    log.error("%s", error, exc_info=error)
 
 
 class ExecutionSession:
@@ -44,6 +51,12 @@ class ExecutionSession:
 
     Args:
         executor: where code is linked to; by default this process.
+
+    Attributes (besides the argument):
+        dylibs: its JITDylibs by name; for the session's thread.
+        resource_managers: told when trackers are removed, last added first; for that too.
+        error_handler: told of errors that nobody waits for, on the thread that meets them;
+            by default they are logged.
     """
 
     def __init__(self, executor: ExecutorProcessControl | None = None) -> None:
@@ -52,7 +65,10 @@ class ExecutionSession:
         self.resource_managers: list[ResourceManager] = []
         self._readiness = Readiness()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.error_handler: Callable[[BaseException], None] = log_error
         self._ended = False
+        # What is handed to the loop is handed to it before the loop is told to stop, or not.
+        self._gate = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="jitlink session", daemon=True)
         self._thread.start()
@@ -61,6 +77,12 @@ class ExecutionSession:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
+            # Whoever still waits for something will not get it.
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            if left:
+                self._loop.run_until_complete(asyncio.wait(left))
         finally:
             self._loop.close()
 
@@ -97,19 +119,42 @@ class ExecutionSession:
 
         Raises:
             SessionError: called on the session's thread, which would wait for itself.
+            SessionEndedError: the session has ended, or ends before there is a result.
         """
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise SessionError("the session's thread cannot wait for itself; use the async form")
-        if self._ended:
-            coroutine.close()
-            raise SessionEndedError
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        with self._gate:
+            if self._ended:
+                coroutine.close()
+                raise SessionEndedError
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise SessionEndedError from None
 
-    def _call(self, action: Callable[[], None]) -> None:
-        if self._ended:
-            raise SessionEndedError
-        self._loop.call_soon_threadsafe(action)
+    def call_later(self, delay: float, action: Callable[[], None]) -> None:
+        """Run something on the session's thread after `delay` seconds, and do not wait.
+
+        Raises:
+            SessionEndedError: the session has ended. If it ends before then, nothing is run.
+        """
+        self._call(lambda: self._loop.call_later(delay, action))
+
+    def _call(self, action: Callable[[], object]) -> None:
+        with self._gate:
+            if self._ended:
+                raise SessionEndedError
+            self._loop.call_soon_threadsafe(action)
+
+    def report_error(self, error: BaseException) -> None:
+        """Tell the error handler; if that fails, both errors are logged."""
+        try:
+            self.error_handler(error)
+        except Exception as failure:  # noqa: BLE001 - it may raise anything
+            log_error(error)
+            log_error(failure)
 
     # JITDylibs
 
@@ -299,9 +344,13 @@ class ExecutionSession:
             return
         try:
             self.wait(self._end())
+        except SessionEndedError:
+            pass  # Another thread was first.
         finally:
-            self._ended = True
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            with self._gate:
+                if not self._ended:
+                    self._ended = True
+                    self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
 
     async def _end(self) -> None:

@@ -12,7 +12,7 @@ them bypass it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +45,7 @@ class EntryKinds:
         stub_alignment: alignment of a stub in bytes.
         reach: how many bytes, either way, the edge kinds of `external_only` reach; those not
             named reach all of a graph.
+        got_first: those of `got_requests` that reach only the beginning of the table.
     """
 
     got_requests: Mapping[EdgeKind, EdgeKind]
@@ -57,6 +58,7 @@ class EntryKinds:
     stub_edges: tuple[tuple[EdgeKind, int, int], ...]
     stub_alignment: int
     reach: Mapping[EdgeKind, int] = field(default_factory=dict)
+    got_first: frozenset[EdgeKind] = frozenset()
     pointer_content: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,9 +82,9 @@ def build_entries(graph: LinkGraph, kinds: EntryKinds) -> None:
         _place_base(graph, section, base, kinds)
     edge_target = edges.target
     stub_targets = edge_target[stub_rows]
-    entry_of = _create_pointers(
-        graph, section, np.concatenate((edge_target[got_rows], stub_targets)), kinds
-    )
+    first_rows = _requests(graph, kinds.got_first, frozenset(), present)
+    targets = np.concatenate((edge_target[got_rows], stub_targets))
+    entry_of = _create_pointers(graph, section, targets, edge_target[first_rows], kinds)
     _transform(graph, got_rows, kinds.got_requests, entry_of[edge_target[got_rows]])
     if far:
         is_far = np.isin(edges.kind[stub_rows], list(far))
@@ -200,7 +202,7 @@ def entry_blocks(graph: LinkGraph) -> BoolArray:
 
 def _requests(
     graph: LinkGraph,
-    requests: Mapping[EdgeKind, EdgeKind],
+    requests: Collection[EdgeKind],
     external_only: frozenset[EdgeKind],
     present: set[int],
     far: frozenset[EdgeKind] = frozenset(),
@@ -294,10 +296,18 @@ def _add_blocks(
 
 
 def _create_pointers(
-    graph: LinkGraph, section: Section, targets: Int64Array, kinds: EntryKinds
+    graph: LinkGraph, section: Section, targets: Int64Array, first: Int64Array, kinds: EntryKinds
 ) -> Int64Array:
-    """A GOT entry for each distinct target; the entry's symbol row by target row."""
+    """A GOT entry for each distinct target, first those of `first`.
+
+    Returns:
+        The entry's symbol row by target row.
+    """
     wanted = _distinct(graph, targets)
+    if len(first):
+        is_later = np.ones(graph.symbol_table.rows, np.bool_)
+        is_later[first] = False
+        wanted = wanted[np.argsort(is_later[wanted], kind="stable")]
     blocks, entries = _add_blocks(
         graph, section, len(wanted), kinds.pointer_content, kinds.pointer_size, 0
     )

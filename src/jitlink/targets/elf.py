@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from jitlink.arch.reentry import ReentryCode
 from jitlink.errors import InputError, ObjectError, UnsupportedRelocationError
 from jitlink.fixups import FixupTable
 from jitlink.formats.elf import Batch, RawRelocations, ReadObjects, read_objects
@@ -53,6 +54,8 @@ class ELFTarget:
         fixups: what they do.
         relocations: all relocation types that the ABI has.
         passes: the default passes for a graph.
+        branches: edge kinds of direct calls and jumps, those to stubs included.
+        reentry: machine code for lazy functions, if the architecture has it yet.
     """
 
     identity: Identity
@@ -61,6 +64,8 @@ class ELFTarget:
     fixups: FixupTable
     relocations: Sequence[Relocation]
     passes: Callable[[LinkGraph], PassConfiguration]
+    branches: frozenset[EdgeKind] = frozenset()
+    reentry: ReentryCode | None = None
     _by_number: dict[int, Relocation] = field(init=False, repr=False)
     _kinds: Int64Array = field(init=False, repr=False)
     _biases: Int64Array = field(init=False, repr=False)

@@ -8,7 +8,15 @@ Specification: System V psABI, AMD64 supplement, table 4.9 and appendix B.2.
 
 from __future__ import annotations
 
-from jitlink.arch.x86_64 import CALL_RESOLVERS, ENTRIES, FIXUPS, IS_ABSOLUTE, relax
+from jitlink.arch.x86_64 import (
+    BRANCHES,
+    CALL_RESOLVERS,
+    ENTRIES,
+    FIXUPS,
+    IS_ABSOLUTE,
+    REENTRY,
+    relax,
+)
 from jitlink.arch.x86_64 import X86_64EdgeKind as K
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
 from jitlink.graph import LinkGraph, MemLifetime, SymbolKind
@@ -139,4 +147,6 @@ TARGET = ELFTarget(
     fixups=FIXUPS,
     relocations=RELOCATIONS,
     passes=default_passes,
+    branches=BRANCHES,
+    reentry=REENTRY,
 )

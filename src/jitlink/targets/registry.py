@@ -66,6 +66,19 @@ def target_of_graph(graph: LinkGraph) -> ELFTarget:
     raise UnsupportedObjectError(f"no target for triple {graph.triple}", file=graph.name)
 
 
+def target_of_triple(triple: str) -> ELFTarget:
+    """The target that links code for an executor's architecture.
+
+    Raises:
+        UnsupportedObjectError: there is none.
+    """
+    architecture = triple.partition("-")[0]
+    for target in all_targets():
+        if target.triple.partition("-")[0] == architecture:
+            return target
+    raise UnsupportedObjectError(f"no target for triple {triple}", file="<executor>")
+
+
 def all_targets() -> list[ELFTarget]:
     """Every target that the registry knows."""
     return [_load(module) for module in dict.fromkeys(_ELF_TARGETS.values())]

@@ -1,0 +1,304 @@
+"""Calls between Python and linked code, in both directions, with ctypes types.
+
+`PythonSymbols` gives linked code functions that are implemented in Python; `ExecutorAddress` is
+an address that Python calls. An exception in a Python function cannot pass through C code. The
+C code sees that the function returned zero and goes on; when the innermost call from Python
+into linked code through an `ExecutorAddress` on that thread returns, the exception is raised
+there. What no such call can report goes to `threading.excepthook`: an exception on a thread
+that C code started, under a call by other means, or after another one in the same call.
+
+Only code in this process can call Python.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import inspect
+import threading
+import typing
+from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from jitlink.executor import SelfExecutorProcessControl
+from jitlink.orc.errors import SessionError
+from jitlink.orc.materialization import MaterializationResponsibility, MaterializationUnit
+from jitlink.orc.symbols import ExecutorSymbolDef, JITSymbolFlags
+from jitlink.orc.tracker import ResourceManager, ResourceTracker
+
+if TYPE_CHECKING:
+    from jitlink.orc.dylib import JITDylib
+    from jitlink.orc.session import ExecutionSession
+
+_FUNCFLAG_CDECL = 1
+_CALLABLE = JITSymbolFlags.EXPORTED | JITSymbolFlags.CALLABLE
+_ABSOLUTE = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
+
+HostSymbol = int | ExecutorSymbolDef | Callable[..., Any] | tuple[Callable[..., Any], type[Any]]
+"""What a name can be defined as: an address; a Python function with annotations that are ctypes
+types; one with its prototype, made by `ctypes.CFUNCTYPE`; one decorated with a prototype; or a
+ctypes function."""
+
+
+class _Calls(threading.local):
+    """The calls into linked code that a thread is in, with the exceptions each will raise."""
+
+    def __init__(self) -> None:
+        self.frames: list[list[BaseException]] = []
+
+
+_calls = _Calls()
+
+
+class _Function(CFuncPtr):
+    """A C function that takes whatever it is given, until it is told its types."""
+
+    _flags_ = _FUNCFLAG_CDECL
+    _restype_ = ctypes.c_int
+
+
+class ExecutorAddress(int):
+    """An address in this process: an int that can be called.
+
+    ``argtypes`` and ``restype`` are those of ctypes functions; without them a call takes and
+    returns C ints. The address keeps nothing alive: a call after the code was removed, or the
+    session ended, is as wrong as it is in C.
+    """
+
+    _function: Any
+
+    def __new__(cls, address: int) -> Self:
+        """An address.
+
+        Raises:
+            ValueError: it is no address.
+        """
+        if not 0 <= address < 1 << 64:
+            raise ValueError(f"{address:#x} is not an address")
+        self = super().__new__(cls, address)
+        self._function = _Function(int(address))
+        return self
+
+    def __repr__(self) -> str:
+        return f"<ExecutorAddress {int(self):#x}>"
+
+    @property
+    def argtypes(self) -> Sequence[type[Any]]:
+        """Types of the parameters; none for a function that takes whatever it is given."""
+        types: Sequence[type[Any]] = self._function.argtypes or ()
+        return types
+
+    @argtypes.setter
+    def argtypes(self, types: Sequence[type[Any]] | None) -> None:
+        self._function.argtypes = types
+
+    @property
+    def restype(self) -> Callable[..., Any] | None:
+        """Type of the result; None for a function that returns nothing."""
+        kind: Callable[..., Any] | None = self._function.restype
+        return kind
+
+    @restype.setter
+    def restype(self, kind: Callable[..., Any] | None) -> None:
+        self._function.restype = kind
+
+    def __call__(self, *arguments: object) -> Any:  # noqa: ANN401 - as its restype says
+        """Call the function that is there.
+
+        Raises:
+            BaseException: what a Python function raised that the code has called.
+        """
+        frames = _calls.frames
+        raised: list[BaseException] = []
+        frames.append(raised)
+        try:
+            result = self._function(*arguments)
+        finally:
+            frames.pop()
+        if raised:
+            raise raised[0]
+        return result
+
+
+def _report(error: BaseException) -> None:
+    """Leave an exception to the call that can raise it."""
+    frames = _calls.frames
+    if frames and not frames[-1]:
+        frames[-1].append(error)
+        return
+    thread = threading.current_thread()
+    threading.excepthook(
+        threading.ExceptHookArgs((type(error), error, error.__traceback__, thread))
+    )
+
+
+def _callback(function: Callable[..., Any], prototype: type[Any]) -> CFuncPtr:
+    """A C function that calls a Python function.
+
+    Raises:
+        TypeError: ctypes cannot make functions of this prototype.
+    """
+    result_type = prototype._restype_
+    # What C sees of a failed function: zero bits, converted as ctypes does it.
+    zero = None if result_type is None else result_type().value
+
+    def call(*arguments: object) -> object:
+        try:
+            result = function(*arguments)
+            if result_type is None:
+                return None
+            # ctypes would report a result of a wrong type to nobody.
+            return result_type(result).value
+        except BaseException as error:  # noqa: BLE001 - passed on to the caller of the code
+            _report(error)
+            return zero
+
+    callback: CFuncPtr = prototype(call)
+    return callback
+
+
+def _is_prototype(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, CFuncPtr)
+
+
+def _wrapped_function(function: CFuncPtr) -> Callable[..., Any] | None:
+    """The Python function that a decorated one calls; None if it is C code.
+
+    ctypes keeps it, but has no name for it.
+    """
+    referents = gc.get_referents(function)
+    if not any(type(each).__name__ == "CThunkObject" for each in referents):
+        return None
+    candidates = [each for each in referents if callable(each) and not isinstance(each, type)]
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def _annotated_prototype(name: str, function: Callable[..., Any]) -> type[Any]:
+    """The prototype that annotations spell."""
+    try:
+        hints = typing.get_type_hints(getattr(function, "__func__", function))
+        parameters = list(inspect.signature(function).parameters)
+    except (NameError, TypeError, ValueError) as error:
+        raise TypeError(f"cannot tell the C types of {name}: {error}") from error
+    unknown = [each for each in [*parameters, "return"] if each not in hints]
+    if unknown:
+        raise TypeError(
+            f"cannot tell the C types of {name}: no annotation for {', '.join(unknown)}; "
+            "give a pair of the function and its ctypes prototype instead"
+        )
+    # get_type_hints spells None as its type.
+    result = None if hints["return"] is type(None) else hints["return"]
+    try:
+        return ctypes.CFUNCTYPE(result, *(hints[each] for each in parameters))
+    except TypeError as error:
+        raise TypeError(f"the annotations of {name} are not ctypes types: {error}") from error
+
+
+def _host_function(name: str, value: object) -> tuple[int, object]:
+    """Address of a function, and what must stay alive for it.
+
+    Raises:
+        TypeError: it is nothing that C can call.
+    """
+    if isinstance(value, tuple):
+        function, prototype = value
+    elif isinstance(value, CFuncPtr):
+        prototype, function = type(value), _wrapped_function(value)
+        if function is None:
+            return ctypes.cast(value, ctypes.c_void_p).value or 0, value
+    else:
+        function, prototype = value, None
+    if not callable(function):
+        raise TypeError(f"{name} is defined as {function!r}, which is no address and no function")
+    if prototype is None:
+        prototype = _annotated_prototype(name, function)
+    if not _is_prototype(prototype):
+        raise TypeError(f"the prototype of {name} is {prototype!r}, not a ctypes function type")
+    try:
+        callback = _callback(function, prototype)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"C code cannot call {name}: {error}") from error
+    return ctypes.cast(callback, ctypes.c_void_p).value or 0, callback
+
+
+class PythonSymbols(MaterializationUnit):
+    """Definitions of Python's making: addresses, and functions for linked code to call.
+
+    A function lives as long as its definition: until its tracker is removed.
+
+    Args:
+        session: where it will be defined.
+        symbols: what to define, by name.
+
+    Raises:
+        TypeError: a value is no address and no function whose C types are known.
+        SessionError: there are functions, and the session's executor is another process.
+    """
+
+    def __init__(self, session: ExecutionSession, symbols: Mapping[str, HostSymbol]) -> None:
+        self.name = "<Python>"
+        self._addresses: dict[str, int] = {}
+        self._functions: dict[str, object] = {}
+        flags: dict[str, JITSymbolFlags] = {}
+        for name, value in symbols.items():
+            if isinstance(value, ExecutorSymbolDef):
+                self._addresses[name], flags[name] = value
+            elif isinstance(value, int):
+                self._addresses[name], flags[name] = int(value), _ABSOLUTE
+            else:
+                self._addresses[name], self._functions[name] = _host_function(name, value)
+                flags[name] = _CALLABLE
+        self.symbols = flags
+        if self._functions and not isinstance(session.executor, SelfExecutorProcessControl):
+            names = ", ".join(self._functions)
+            raise SessionError(f"code in another process cannot call Python: {names}")
+
+    def discard(self, dylib: JITDylib, name: str) -> None:  # noqa: ARG002 - part of the interface
+        """Give up a definition."""
+        self._functions.pop(name, None)
+
+    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
+        """Announce the addresses; the functions are kept from now on."""
+        tracker = responsibility.tracker
+        if self._functions:
+            keeper = _keeper(responsibility.session)
+            keeper.functions.setdefault(tracker, []).extend(self._functions.values())
+        responsibility.notify_resolved(self._addresses)
+        responsibility.notify_emitted()
+
+
+class _FunctionKeeper(ResourceManager):
+    """Holds the functions that linked code may call, under the trackers that own them."""
+
+    def __init__(self) -> None:
+        self.functions: dict[ResourceTracker, list[object]] = {}
+
+    async def handle_remove_resources(
+        self,
+        dylib: JITDylib,  # noqa: ARG002 - part of the interface
+        key: ResourceTracker,
+    ) -> None:
+        """Let functions go."""
+        self.functions.pop(key, None)
+
+    def handle_transfer_resources(
+        self,
+        dylib: JITDylib,  # noqa: ARG002
+        destination: ResourceTracker,
+        source: ResourceTracker,
+    ) -> None:
+        """Keep functions under another tracker."""
+        moved = self.functions.pop(source, None)
+        if moved:
+            self.functions.setdefault(destination, []).extend(moved)
+
+
+def _keeper(session: ExecutionSession) -> _FunctionKeeper:
+    for manager in session.resource_managers:
+        if isinstance(manager, _FunctionKeeper):
+            return manager
+    keeper = _FunctionKeeper()
+    # Resources are released from the last manager to the first: code goes before what it calls.
+    session.resource_managers.insert(0, keeper)
+    return keeper

@@ -1,0 +1,293 @@
+"""LLJIT: a session that is ready to use, with one JITDylib for a program and one for the process.
+
+::
+
+    with LLJIT() as jit:
+        jit.define({"read_sensor": read_sensor})
+        jit.add_object("controller.o")
+        step = jit.lookup("step")
+        step.restype = ctypes.c_double
+        step(3)
+
+Names are spelled as in C and mangled as the executor's platform wants it; with ``raw=True``
+they are the linker's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.graph import LinkGraph
+from jitlink.inputs import Input
+from jitlink.memory.manager import JITLinkMemoryManager
+from jitlink.orc.callables import ExecutorAddress, HostSymbol, PythonSymbols
+from jitlink.orc.dylib import JITDylib
+from jitlink.orc.generators import DynamicLibraryGenerator, StaticLibraryGenerator
+from jitlink.orc.object_layer import ObjectLinkingLayer
+from jitlink.orc.session import ExecutionSession
+from jitlink.orc.tracker import ResourceTracker
+
+LayerCreator = Callable[[ExecutionSession, str], ObjectLinkingLayer]
+"""Makes the object linking layer of a session, whose executor has this target triple."""
+
+_UNDERSCORE_SYSTEMS = ("darwin", "macos", "ios", "tvos", "watchos", "xros")
+
+
+def global_prefix(triple: str) -> str:
+    """What a platform puts in front of the names of C symbols."""
+    architecture, _, system = triple.partition("-")
+    # The last two parts may be a system and an environment; the vendor comes first.
+    if any(part.startswith(_UNDERSCORE_SYSTEMS) for part in system.split("-")):
+        return "_"
+    is_32_bit_x86 = architecture in {"i386", "i486", "i586", "i686", "x86"}
+    return "_" if is_32_bit_x86 and "windows" in system else ""
+
+
+class LLJIT:
+    """A session with a program's JITDylib, and everything that is usually wanted around it.
+
+    Args:
+        executor: where code is linked to; by default this process.
+        memory_manager: where memory comes from, by default the executor's; for the layer that
+            is made if there is no `layer_creator`.
+        layer_creator: makes the object linking layer.
+        process_symbols: whether names that nobody defines are looked for in the process.
+
+    Attributes:
+        session: the session.
+        layer: links what is added.
+        main: the program's JITDylib, where everything goes that is added without naming one.
+        process_symbols: the JITDylib of the process's symbols, which the others are linked
+            against; None if there is none.
+    """
+
+    def __init__(
+        self,
+        *,
+        executor: ExecutorProcessControl | None = None,
+        memory_manager: JITLinkMemoryManager | None = None,
+        layer_creator: LayerCreator | None = None,
+        process_symbols: bool = True,
+    ) -> None:
+        self.session = ExecutionSession(executor)
+        try:
+            triple = self.session.executor.triple
+            self._prefix = global_prefix(triple)
+            if layer_creator is not None:
+                self.layer = layer_creator(self.session, triple)
+            else:
+                self.layer = ObjectLinkingLayer(self.session, memory_manager)
+            self.process_symbols: JITDylib | None = None
+            if process_symbols:
+                self.process_symbols = self.session.create_jitdylib("<process symbols>")
+                generator = DynamicLibraryGenerator.for_process(self.session)
+                self.process_symbols.add_generator(generator)
+            self.main = self.create_jitdylib("main")
+        except BaseException:
+            self.session.end()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session and release everything; a second call does nothing.
+
+        Raises:
+            JITLinkError: resources could not be released; everything else was.
+        """
+        self.session.end()
+
+    def mangle(self, name: str) -> str:
+        """The linker's name of a C symbol."""
+        return self._prefix + name
+
+    def _name(self, name: str, raw: bool) -> str:
+        return name if raw else self.mangle(name)
+
+    def create_jitdylib(self, name: str) -> JITDylib:
+        """Make a JITDylib that is linked against the process's symbols.
+
+        Raises:
+            SessionError: there is one of that name.
+        """
+        dylib = self.session.create_jitdylib(name)
+        if self.process_symbols is not None:
+            dylib.add_to_link_order(self.process_symbols)
+        return dylib
+
+    def create_resource_tracker(self, dylib: JITDylib | None = None) -> ResourceTracker:
+        """A new owner for what is added, to be given to `remove`."""
+        return (dylib or self.main).create_resource_tracker()
+
+    def add_object(
+        self,
+        source: Input,
+        tracker: ResourceTracker | None = None,
+        *,
+        dylib: JITDylib | None = None,
+    ) -> None:
+        """Add an object; it is linked when one of its symbols is looked up.
+
+        Args:
+            source: path or bytes; the file must not be changed before it is linked.
+            tracker: what owns it, and says where it goes.
+            dylib: where it goes without a tracker.
+
+        Raises:
+            InputError: the object cannot be read.
+            DuplicateDefinitionError: a strong definition exists already.
+            ResourceTrackerDefunctError: the tracker was removed.
+        """
+        self.layer.add_object(self._place(tracker, dylib), source, tracker)
+
+    def add_archive(
+        self,
+        source: Input,
+        tracker: ResourceTracker | None = None,
+        *,
+        force_load: bool = False,
+        dylib: JITDylib | None = None,
+    ) -> None:
+        """Let a static archive define what nothing else does.
+
+        Args:
+            source: path or bytes; the file must not be changed while the JIT lives.
+            tracker: what owns the members that are loaded by force, and says where they go.
+                Others belong to the JITDylib.
+            force_load: add all members now, needed or not.
+            dylib: where they go without a tracker.
+
+        Raises:
+            InputError: the archive cannot be read.
+            DuplicateDefinitionError: a member that is loaded by force defines what exists.
+        """
+        place = self._place(tracker, dylib)
+        generator = StaticLibraryGenerator(self.layer, source)
+        if force_load:
+            generator.force_load(place, tracker)
+        else:
+            place.add_generator(generator)
+
+    def add_graph(
+        self,
+        graph: LinkGraph,
+        tracker: ResourceTracker | None = None,
+        *,
+        dylib: JITDylib | None = None,
+    ) -> None:
+        """Add a graph that was built by hand; the JIT owns it from now on.
+
+        Raises:
+            DuplicateDefinitionError: a strong definition exists already.
+            ResourceTrackerDefunctError: the tracker was removed.
+        """
+        self.layer.add_graph(self._place(tracker, dylib), graph, tracker)
+
+    def define(
+        self,
+        symbols: Mapping[str, HostSymbol],
+        tracker: ResourceTracker | None = None,
+        *,
+        raw: bool = False,
+        dylib: JITDylib | None = None,
+    ) -> None:
+        """Define addresses, and functions that are implemented in Python.
+
+        Args:
+            symbols: addresses or functions by name; see `HostSymbol` for how C types are told.
+            tracker: what owns them, and says where they go.
+            raw: whether the names are the linker's.
+            dylib: where they go without a tracker.
+
+        Raises:
+            TypeError: a value is no address and no function whose C types are known.
+            DuplicateDefinitionError: a strong definition exists already; nothing was defined.
+            SessionError: there are functions, and the code runs in another process.
+        """
+        named = {self._name(name, raw): value for name, value in symbols.items()}
+        self._place(tracker, dylib).define(PythonSymbols(self.session, named), tracker)
+
+    def _place(self, tracker: ResourceTracker | None, dylib: JITDylib | None) -> JITDylib:
+        place = dylib or (self.main if tracker is None else tracker.dylib)
+        if tracker is not None and tracker.dylib is not place:
+            raise ValueError(f"the tracker is of {tracker.dylib.name}, not of {place.name}")
+        return place
+
+    def lookup(
+        self, name: str, *, raw: bool = False, dylib: JITDylib | None = None
+    ) -> ExecutorAddress:
+        """Link what a symbol needs, and return its address.
+
+        The address is an int and can be called like a ctypes function. It keeps nothing alive:
+        it is good until the symbol is removed or the JIT closed.
+
+        Args:
+            name: the symbol.
+            raw: whether the name is the linker's.
+            dylib: where it is searched, with what is not exported; the program by default.
+
+        Raises:
+            UndefinedSymbolError: nothing defines it.
+            FailedToMaterializeError: it could not be linked; the cause is chained.
+        """
+        wanted = self._name(name, raw)
+        return ExecutorAddress(self.session.lookup(dylib or self.main, wanted)[wanted].address)
+
+    def remove(self, tracker: ResourceTracker) -> None:
+        """Remove everything that a tracker owns, and release its memory.
+
+        Raises:
+            JITLinkError: resources could not be released; the definitions are gone all the same.
+        """
+        tracker.remove()
+
+
+class LLJITBuilder:
+    """Puts an `LLJIT` together, as its constructor does; every method returns the builder."""
+
+    def __init__(self) -> None:
+        self._executor: ExecutorProcessControl | None = None
+        self._memory_manager: JITLinkMemoryManager | None = None
+        self._layer_creator: LayerCreator | None = None
+        self._process_symbols = True
+
+    def set_executor(self, executor: ExecutorProcessControl) -> Self:
+        """Link to another executor than this process."""
+        self._executor = executor
+        return self
+
+    def set_memory_manager(self, manager: JITLinkMemoryManager) -> Self:
+        """Take memory from somewhere else than the executor's memory manager."""
+        self._memory_manager = manager
+        return self
+
+    def set_object_linking_layer_creator(self, creator: LayerCreator) -> Self:
+        """Let a function make the object linking layer, from the session and the triple."""
+        self._layer_creator = creator
+        return self
+
+    def set_link_process_symbols(self, wanted: bool) -> Self:
+        """Say whether names that nobody defines are looked for in the process."""
+        self._process_symbols = wanted
+        return self
+
+    def create(self) -> LLJIT:
+        """Make the JIT."""
+        return LLJIT(
+            executor=self._executor or SelfExecutorProcessControl.shared(),
+            memory_manager=self._memory_manager,
+            layer_creator=self._layer_creator,
+            process_symbols=self._process_symbols,
+        )

@@ -1,0 +1,405 @@
+"""Stubs: functions whose bodies are elsewhere, or nowhere yet, or change while the program runs.
+
+A stub jumps through a pointer. The pointer leads to the body; as long as there is none it leads
+to a trampoline, and a call finds, links and enters the body. The pointers are the only thing
+that ever changes: aligned words in memory that is readable and writable, written in one store,
+so that a call that is made at the same time goes to the old place or to the new one. Stubs and
+trampolines are code like any other: a graph that the layer links.
+
+Any thread may call a stub that has no body yet, several at once too: the session links the body
+once, on its own thread, and all of them go on to it. When the body is removed the pointer leads
+to the trampoline again, so that the next call looks for another body.
+
+If a body cannot be linked, the session's `error_handler` is told, and the call goes on at the
+*landing*:
+
+* an address that the user chose, which is entered as if it were the function; or else,
+* if Python itself called the stub (through ctypes), the call returns zero and the
+  `LazyCallError` is raised in Python;
+* if other native code called it, the C library's ``abort``: there is no value that would be
+  right to return to it.
+
+What is removed cannot be called: stubs go with their tracker, as all code does.
+
+LLVM differs: stubs hold on to what they lead to, and one kind serves lazy and redirectable
+functions.
+"""
+
+from __future__ import annotations
+
+import _thread
+import ctypes
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from jitlink.arch.reentry import CodeEdges
+from jitlink.errors import JITLinkError, UndefinedSymbolError, UnsupportedObjectError
+from jitlink.executor import SelfExecutorProcessControl
+from jitlink.graph import MemProt, Scope, Section, SymbolFlags, SymbolKind
+from jitlink.graph.columns import Int64Array
+from jitlink.graph.strings import NO_NAME
+from jitlink.orc.definition import Definition
+from jitlink.orc.dylib import JITDylib
+from jitlink.orc.errors import (
+    LazyCallError,
+    NotRedirectableError,
+    ResourceTrackerDefunctError,
+    SessionError,
+)
+from jitlink.orc.lookup import look_up
+from jitlink.orc.materialization import MaterializationResponsibility, MaterializationUnit
+from jitlink.orc.object_layer import ObjectLinkingLayer
+from jitlink.orc.reentry import Reentry, absolute, reentry_of
+from jitlink.orc.symbols import JITDylibLookupFlags, JITSymbolFlags, LookupKind, SymbolState
+from jitlink.orc.tracker import ResourceManager, ResourceTracker
+from jitlink.targets.elf import ELFTarget
+from jitlink.targets.registry import target_of_triple
+
+STUBS_SECTION = "$__INDIRECT_STUBS"
+POINTERS_SECTION = "$__INDIRECT_POINTERS"
+FUNCTION = JITSymbolFlags.EXPORTED | JITSymbolFlags.CALLABLE
+
+# How long an interrupt that came while a lazy call could not be left is held back, in seconds.
+_INTERRUPT_DELAY = 0.02
+
+
+class Body(NamedTuple):
+    """A definition that a stub leads to: looked up, and linked, when it is needed."""
+
+    dylib: JITDylib
+    name: str
+
+
+Target = int | Body
+
+
+class Stub:
+    """One stub.
+
+    Attributes:
+        dylib: where it is defined.
+        name: its name.
+        target: where it leads: an address, or a body that a call looks for.
+        identity: what its trampoline tells the reentry.
+        pointer: address of its pointer, 0 while there is none.
+        trampoline: address of its trampoline.
+        owner: what owns the body to which the pointer leads, if it leads to one.
+    """
+
+    __slots__ = ("dylib", "identity", "name", "owner", "pointer", "target", "trampoline")
+
+    def __init__(self, dylib: JITDylib, name: str, target: Target) -> None:
+        self.dylib = dylib
+        self.name = name
+        self.target = target
+        self.identity = self.pointer = self.trampoline = 0
+        self.owner: ResourceTracker | None = None
+
+
+class StubsUnit(MaterializationUnit):
+    """The promise of stubs."""
+
+    def __init__(
+        self, manager: IndirectStubsManager, targets: Mapping[str, Target], flags: JITSymbolFlags
+    ) -> None:
+        self.name = "<stubs>"
+        self.symbols = dict.fromkeys(targets, flags)
+        self.manager = manager
+        self.targets = dict(targets)
+
+    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
+        """Make the stubs."""
+        await self.manager.link_stubs(self.targets, responsibility)
+
+
+class IndirectStubsManager(ResourceManager):
+    """Makes stubs, and says where they lead.
+
+    Args:
+        layer: links the stubs, and decides whose session they belong to.
+        landing: where a call goes on whose body cannot be linked; by default Python raises
+            `LazyCallError` if it made the call, and everything else aborts.
+
+    Raises:
+        SessionError: code of the session's executor cannot call into this process.
+    """
+
+    def __init__(self, layer: ObjectLinkingLayer, *, landing: int | None = None) -> None:
+        session = layer.session
+        self.layer = layer
+        self.session = session
+        self.landing = landing
+        self._target, self._reentry = _way_back(session.executor.triple)
+        if not isinstance(session.executor, SelfExecutorProcessControl):
+            raise SessionError("stubs need an executor that is this process")
+        self._pools: dict[ResourceTracker, list[Stub]] = {}
+        self._bound: dict[ResourceTracker, set[Stub]] = {}
+        self._stubs: dict[JITDylib, dict[str, Stub]] = {}
+        word = ctypes.c_uint64 if self._target.pointer_size == 8 else ctypes.c_uint32
+        self._word: type[ctypes.c_uint64 | ctypes.c_uint32] = word
+        session.run(lambda: session.resource_managers.append(self))
+
+    def unit(self, targets: Mapping[str, Target], flags: JITSymbolFlags = FUNCTION) -> StubsUnit:
+        """A promise of stubs that lead somewhere, to be defined in a JITDylib."""
+        return StubsUnit(self, targets, flags)
+
+    # On the thread that calls a stub
+
+    def _continue(self, stub: Stub, caller: int) -> int:
+        """Where the call of a stub without a body goes on."""
+        is_python = self._reentry.is_python(caller)
+        interrupted = False
+        while True:
+            try:
+                address = self.session.wait(self._resolve(stub))
+            except KeyboardInterrupt as interrupt:
+                if is_python:
+                    return self._reentry.raise_in_caller(interrupt)
+                # Native code cannot be left: the call goes on, and the interrupt comes after.
+                interrupted = True
+            except BaseException as error:  # noqa: BLE001 - the call must go on somewhere
+                address = self._fail(stub, error, is_python=is_python)
+                break
+            else:
+                break
+        if interrupted:
+            self._interrupt_later()
+        return address
+
+    def _interrupt_later(self) -> None:
+        try:
+            self.session.call_later(_INTERRUPT_DELAY, _thread.interrupt_main)
+        except JITLinkError:
+            _thread.interrupt_main()
+
+    def _fail(self, stub: Stub, cause: BaseException, *, is_python: bool) -> int:
+        error = LazyCallError(stub.dylib.name, stub.name)
+        error.__cause__ = cause
+        self.session.report_error(error)
+        if self.landing is not None:
+            return self.landing
+        return self._reentry.raise_in_caller(error) if is_python else self._reentry.abort
+
+    # On the session's thread
+
+    async def link_stubs(
+        self, targets: Mapping[str, Target], responsibility: MaterializationResponsibility
+    ) -> None:
+        """Link the stubs that a responsibility is for."""
+        dylib, symbols = responsibility.dylib, responsibility.symbols
+        stubs = [Stub(dylib, name, targets[name]) for name in symbols]
+        for stub in stubs:
+            stub.identity = self._reentry.register(partial(self._continue, stub))
+        self._stubs.setdefault(dylib, {}).update({stub.name: stub for stub in stubs})
+        try:
+            pool = _Pool(self._target, self._reentry, stubs, symbols)
+            await self.layer.emit(responsibility, pool.graph)
+            tracker = responsibility.tracker
+        except BaseException:
+            self._forget(stubs)
+            raise
+        # Nothing that waits for the stubs runs before this does.
+        self._pools.setdefault(tracker, []).extend(stubs)
+        for stub, pointer, trampoline in zip(stubs, *pool.addresses(), strict=True):
+            stub.pointer, stub.trampoline = pointer, trampoline
+            if isinstance(stub.target, int):
+                self._store(pointer, stub.target)
+
+    async def redirect(self, dylib: JITDylib, targets: Mapping[str, Target]) -> None:
+        """Let stubs lead elsewhere; bodies are linked first.
+
+        Raises:
+            NotRedirectableError: some names are not stubs of this manager.
+            UndefinedSymbolError: there is no such body.
+            FailedToMaterializeError: a body cannot be linked.
+
+        After an error all stubs lead where they led before.
+        """
+        self._check_redirectable(dylib, targets)
+        found: dict[str, Definition] = {}
+        for name, target in targets.items():
+            if not isinstance(target, int):
+                found[name] = await self._find(target)
+        self._check_redirectable(dylib, targets)
+        for name, target in targets.items():
+            unit = dylib.symbols[name].unit
+            if isinstance(unit, StubsUnit):
+                unit.targets[name] = target
+                continue
+            stub = self._stubs[dylib][name]
+            self._unbind(stub)
+            stub.target = target
+            if not isinstance(target, int):
+                self._bind(stub, found[name], target.name)
+            elif stub.pointer:
+                self._store(stub.pointer, target)
+
+    def _check_redirectable(self, dylib: JITDylib, names: Iterable[str]) -> None:
+        stubs = self._stubs.get(dylib, {})
+        others = []
+        for name in names:
+            definition = dylib.symbols.get(name)
+            unit = definition.unit if definition else None
+            is_promised = isinstance(unit, StubsUnit) and unit.manager is self
+            if definition is None or not (is_promised or name in stubs):
+                others.append(name)
+        if others:
+            raise NotRedirectableError(dylib.name, others)
+
+    async def _resolve(self, stub: Stub) -> int:
+        """Link the body of a stub and let the stub lead there."""
+        while True:
+            target = stub.target
+            if isinstance(target, int):
+                return target
+            definition = await self._find(target)
+            # It may have been redirected in the meantime.
+            if stub.target is target:
+                return self._bind(stub, definition, target.name)
+
+    async def _find(self, body: Body) -> Definition:
+        order = [(body.dylib, JITDylibLookupFlags.MATCH_ALL_SYMBOLS)]
+        names = {body.name: True}
+        found = await look_up(self.session, order, names, SymbolState.READY, LookupKind.STATIC)
+        return found[body.name]
+
+    def _bind(self, stub: Stub, definition: Definition, name: str) -> int:
+        """Let a stub lead to a body, as long as that is there; returns its address."""
+        owner = definition.tracker.current
+        if owner is None:
+            raise ResourceTrackerDefunctError(definition.dylib.name)
+        address = definition.symbol(name).address
+        if not address:
+            raise UndefinedSymbolError([name])
+        if stub.pointer:
+            stub.owner = owner
+            self._bound.setdefault(owner, set()).add(stub)
+            self._store(stub.pointer, address)
+        return address
+
+    def _unbind(self, stub: Stub) -> None:
+        if stub.owner is not None:
+            self._bound[stub.owner].discard(stub)
+            stub.owner = None
+
+    def _store(self, pointer: int, address: int) -> None:
+        # ctypes copies a word of known size, which is one store to an aligned address.
+        self._word.from_address(pointer).value = address
+
+    async def handle_remove_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:  # noqa: ARG002
+        """Forget the stubs of a tracker, and let stubs of others not lead to its code."""
+        for stub in self._bound.pop(key, ()):
+            stub.owner = None
+            self._store(stub.pointer, stub.trampoline)
+        self._forget(self._pools.pop(key, ()))
+
+    def handle_transfer_resources(
+        self,
+        dylib: JITDylib,  # noqa: ARG002 - part of the interface
+        destination: ResourceTracker,
+        source: ResourceTracker,
+    ) -> None:
+        """Keep under one tracker what was another's."""
+        pool = self._pools.pop(source, None)
+        if pool:
+            self._pools.setdefault(destination, []).extend(pool)
+        bound = self._bound.pop(source, None)
+        if bound:
+            self._bound.setdefault(destination, set()).update(bound)
+            for stub in bound:
+                stub.owner = destination
+
+    def _forget(self, stubs: Iterable[Stub]) -> None:
+        for stub in stubs:
+            self._reentry.forget(stub.identity)
+            self._unbind(stub)
+            stub.pointer = 0
+            held = self._stubs.get(stub.dylib, {})
+            if held.get(stub.name) is stub:
+                del held[stub.name]
+                if not held:
+                    del self._stubs[stub.dylib]
+
+
+def _way_back(triple: str) -> tuple[ELFTarget, Reentry]:
+    try:
+        target = target_of_triple(triple)
+    except UnsupportedObjectError as error:
+        raise SessionError(f"there are no stubs for {triple}") from error
+    reentry = reentry_of(target)
+    if reentry is None:
+        raise SessionError(f"there are no stubs for {triple}")
+    return target, reentry
+
+
+class _Pool:
+    """A graph of stubs, each with its pointer, its trampoline and the word that says which."""
+
+    def __init__(
+        self,
+        target: ELFTarget,
+        reentry: Reentry,
+        stubs: Sequence[Stub],
+        symbols: Mapping[str, JITSymbolFlags],
+    ) -> None:
+        self.graph = graph = target.new_graph("<stubs>")
+        self._count = count = len(stubs)
+        code = reentry.code
+        entries, alignment = code.entries, code.alignment
+        text = graph.create_section(STUBS_SECTION, MemProt.READ | MemProt.EXEC)
+        data = graph.create_section(POINTERS_SECTION, MemProt.READ | MemProt.WRITE)
+        words = [stub.identity.to_bytes(graph.pointer_size, graph.endianness) for stub in stubs]
+        zeros = entries.pointer_content * count
+        self._pointers, pointers = self._add(data, zeros, entries.pointer_size)
+        self._trampolines, trampolines = self._add(text, code.trampoline * count, alignment)
+        _, identities = self._add(data, b"".join(words), graph.pointer_size)
+        stub_blocks, functions = self._add(text, entries.stub * count, entries.stub_alignment)
+        self._name(functions, symbols)
+        back = absolute(graph, "reentry", reentry.address).row
+        self._connect(self._pointers, ((entries.pointer, 0, 0),), trampolines)
+        self._connect(stub_blocks, entries.stub_edges, pointers)
+        self._connect(self._trampolines, code.identity_edges, identities)
+        self._connect(self._trampolines, code.reentry_edges, back)
+
+    def _add(
+        self, section: Section, content: bytes, alignment: int
+    ) -> tuple[Int64Array, Int64Array]:
+        """Add blocks of equal size, each with a symbol; rows (int64) of both."""
+        graph, count = self.graph, self._count
+        size = len(content) // count
+        places = graph.contents.add(content) + size * np.arange(count)
+        first = graph.block_table.extend(
+            count, section=section.ordinal, content=places, size=size, alignment=alignment
+        )
+        blocks = np.arange(first, first + count)
+        first = graph.symbol_table.extend(
+            count, name=NO_NAME, kind=SymbolKind.DEFINED, block=blocks, size=size, scope=Scope.LOCAL
+        )
+        return blocks, np.arange(first, first + count)
+
+    def _name(self, rows: Int64Array, symbols: Mapping[str, JITSymbolFlags]) -> None:
+        table, flags = self.graph.symbol_table, symbols.values()
+        table.name[rows] = self.graph.strings.add_many(symbols)
+        hidden = [not each & JITSymbolFlags.EXPORTED for each in flags]
+        table.scope[rows] = np.where(hidden, int(Scope.HIDDEN), int(Scope.DEFAULT))
+        table.linkage[rows] = [not each.is_strong for each in flags]
+        table.flags[rows] = int(SymbolFlags.LIVE | SymbolFlags.CALLABLE)
+
+    def _connect(
+        self,
+        blocks: Int64Array,
+        edges: CodeEdges,
+        targets: Int64Array | int,
+    ) -> None:
+        for kind, offset, addend in edges:
+            self.graph.edge_table.extend(
+                self._count, block=blocks, offset=offset, kind=kind, target=targets, addend=addend
+            )
+
+    def addresses(self) -> tuple[list[int], list[int]]:
+        """Addresses of the pointers and of the trampolines, once the graph is linked."""
+        addresses = self.graph.block_table.address
+        return addresses[self._pointers].tolist(), addresses[self._trampolines].tolist()
