@@ -231,7 +231,7 @@ def _compile(node: ast.expr) -> Callable[[Mapping[str, Any]], Any]:
         case ast.Name(id=letter):
             return lambda values: values[letter]
         case ast.Constant(value=int(number)):
-            return lambda values: number
+            return lambda _values: number
         case ast.BinOp(left=left, op=op, right=right):
             first, second = _compile(left), _compile(right)
             if isinstance(op, ast.Add):
@@ -381,9 +381,7 @@ class _Application:
                     places = content[chosen] - base
                     self._apply(self.table.by_kind[each], rows[chosen], data, places)
 
-    def _apply(
-        self, fixup: Fixup, rows: Int64Array, data: UInt8Array, places: Int64Array
-    ) -> None:
+    def _apply(self, fixup: Fixup, rows: Int64Array, data: UInt8Array, places: Int64Array) -> None:
         """Apply one row of the table to edges whose fields are at `places` of `data`."""
         values = self._letters(fixup, rows)
         if fixup.field is not None:
@@ -452,7 +450,8 @@ class _Application:
     def _reject_range(self, fixup: Fixup, rows: Int64Array, value: Int64Array) -> NoReturn:
         low, high = fixup.limits
         address = int(self.addresses[self.edges.target[rows[0]]]) & ADDRESS_MASK
-        reason = f"at {address:#x} is out of range: value {int(value[0]):#x} is not in {low:#x} .. {high:#x}"
+        limits = f"value {int(value[0]):#x} is not in {low:#x} .. {high:#x}"
+        reason = f"at {address:#x} is out of range: {limits}"
         if self.table.advice:
             reason += f"; {self.table.advice}"
         self._fail(

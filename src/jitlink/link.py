@@ -18,6 +18,7 @@ import numpy as np
 
 from jitlink.fixups import FixupTable
 from jitlink.graph import LinkGraph, SymbolFlags, SymbolKind
+from jitlink.graph.columns import rows_where
 from jitlink.memory.layout import copy_unallocated_contents
 from jitlink.memory.manager import FinalizedAlloc, JITLinkDylib, JITLinkMemoryManager
 from jitlink.passes.prune import mark_exported_live, prune
@@ -25,7 +26,6 @@ from jitlink.passes.prune import mark_exported_live, prune
 Pass = Callable[[LinkGraph], None]
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-from jitlink.graph.columns import rows_where
 
 
 @dataclass
@@ -48,7 +48,7 @@ class PassConfiguration:
     post_allocation: list[Pass] = field(default_factory=list)
     pre_fixup: list[Pass] = field(default_factory=list)
     post_fixup: list[Pass] = field(default_factory=list)
-    got_address: Callable[[LinkGraph], int | None] = lambda graph: None
+    got_address: Callable[[LinkGraph], int | None] = lambda _graph: None
 
 
 class JITLinkContext(ABC):
@@ -71,13 +71,13 @@ class JITLinkContext(ABC):
         """Mark the symbols that dead-stripping starts from; by default all exported ones."""
         mark_exported_live(graph)
 
-    def notify_resolved(self, graph: LinkGraph) -> None:
+    def notify_resolved(self, graph: LinkGraph) -> None:  # noqa: B027 - optional, as the next two
         """The addresses of the graph's symbols are known, though nothing is there yet."""
 
-    def notify_finalized(self, alloc: FinalizedAlloc) -> None:
+    def notify_finalized(self, alloc: FinalizedAlloc) -> None:  # noqa: B027
         """The graph is in executor memory; whoever is told must deallocate it in the end."""
 
-    def notify_failed(self, error: BaseException) -> None:
+    def notify_failed(self, error: BaseException) -> None:  # noqa: B027
         """The link failed; all its memory has been given back."""
 
 

@@ -160,9 +160,9 @@ class SymbolResolver:
         elif self._rank(row) == self._rank(held) == 2:
             raise DuplicateDefinitionError(name, first=self._file(held), second=self._file(row))
         else:
-            self._losers.append((row, self._hold(held, row, name)))
+            self._losers.append((row, self._hold(held, row)))
 
-    def _hold(self, held: int, row: int, name: str) -> int:
+    def _hold(self, held: int, row: int) -> int:
         """The row that holds of two definitions of equal rank or falling rank."""
         table, blocks = self.graph.symbol_table, self.graph.block_table
         common = SymbolFlags.COMMON

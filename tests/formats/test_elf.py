@@ -2,12 +2,13 @@
 
 import ctypes
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from jitlink.errors import ObjectError
+from jitlink.errors import JITLinkError, ObjectError
 from jitlink.graph import (
     Block,
     BlockFlags,
@@ -158,6 +159,22 @@ def test_contents_are_not_copied() -> None:
     block = block_of(graph, ".data")
     assert bytes(block.content) == (5).to_bytes(8, "little") + (6).to_bytes(8, "little")
     assert block.content.readonly
+
+
+def test_inputs_are_never_written_to(linker: Linker) -> None:
+    """Not even what is linked without being loaded, and not even a buffer that could be."""
+    source = """
+        .section kept, "R", @progbits
+        .quad 1, target
+        .text
+        .globl target
+    target: ret
+    """
+    data = bytearray(compile_c(source, "clang", suffix=".s").read_bytes())
+    before = bytes(data)
+    with suppress(JITLinkError):
+        linker.link(data)
+    assert data == before
 
 
 # Symbols

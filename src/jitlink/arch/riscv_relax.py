@@ -278,9 +278,7 @@ class _Calls:
         self.places = shrinkage.locate(self.blocks, self.offsets)
         self.target_places = shrinkage.locate(self.target_blocks, self.target_offsets)
 
-    def shorten(
-        self, shrinkage: Shrinkage, layout: BasicLayout, block_reserve: Int64Array
-    ) -> bool:
+    def shorten(self, shrinkage: Shrinkage, layout: BasicLayout, block_reserve: Int64Array) -> bool:
         """Shorten what is in reach in a layout; whether anything changed."""
         segment, offset = layout.block_offsets()
         there, here = self.target_blocks, self.blocks

@@ -23,7 +23,7 @@ from jitlink.fixups import Check, Fixup, FixupTable, in_range, resolved
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
-from jitlink.passes.entries import EntryKinds, Pointees
+from jitlink.passes.entries import EntryKinds, Pointees, bypass_stubs
 
 
 class X86_64EdgeKind(EdgeKind):  # noqa: N801 - the architecture's name
@@ -166,14 +166,14 @@ ENTRIES = EntryKinds(
 )
 
 CALL_RESOLVERS = bytes.fromhex(
-    "53" "4154" "4155"  # push %rbx; push %r12; push %r13
-    "4889fb" "4c8d2437"  # mov %rdi, %rbx; lea (%rdi,%rsi), %r12
-    "4c39e3" "730f"  # 1: cmp %r12, %rbx; jae 2f
-    "ff13"  # call *(%rbx)
-    "488b4b08" "488901"  # mov 8(%rbx), %rcx; mov %rax, (%rcx)
-    "4883c310" "ebec"  # add $16, %rbx; jmp 1b
-    "31c0" "ba01000000"  # 2: xor %eax, %eax; mov $1, %edx
-    "415d" "415c" "5b" "c3"  # pop %r13; pop %r12; pop %rbx; ret
+    "53 41 54 41 55"  # push %rbx; push %r12; push %r13
+    "48 89 fb 4c 8d 24 37"  # mov %rdi, %rbx; lea (%rdi,%rsi), %r12
+    "4c 39 e3 73 0f"  # 1: cmp %r12, %rbx; jae 2f
+    "ff 13"  # call *(%rbx)
+    "48 8b 4b 08 48 89 01"  # mov 8(%rbx), %rcx; mov %rax, (%rcx)
+    "48 83 c3 10 eb ec"  # add $16, %rbx; jmp 1b
+    "31 c0 ba 01 00 00 00"  # 2: xor %eax, %eax; mov $1, %edx
+    "41 5d 41 5c 5b c3"  # pop %r13; pop %r12; pop %rbx; ret
 )
 """Calls the function in each 16-byte pair of its arguments and stores the result through the
 second pointer; returns the one zero byte that is SPS success, in %rax and %rdx."""
@@ -266,7 +266,7 @@ _REX_R, _REX_B = 4, 1
 
 
 def relax(graph: LinkGraph) -> None:
-    """Make edges bypass GOT entries and stubs whose targets are in reach (pre-fixup pass).
+    r"""Make edges bypass GOT entries and stubs whose targets are in reach (pre-fixup pass).
 
     ========================= ============================ =========================
     instruction               target within 2 GiB          target below 2 GiB
@@ -274,32 +274,20 @@ def relax(graph: LinkGraph) -> None:
     mov f@GOT(%rip), reg      lea f(%rip), reg             mov $f, reg
     test reg, f@GOT(%rip)                                  test $f, reg
     add f@GOT(%rip), reg ...                               add $f, reg ...
-    call \\*f@GOT(%rip)        addr32 call f
-    jmp \\*f@GOT(%rip)         jmp f; nop
+    call \*f@GOT(%rip)         addr32 call f
+    jmp \*f@GOT(%rip)          jmp f; nop
     call stub, jmp stub       call f, jmp f
     ========================= ============================ =========================
     """
     pointees = Pointees(graph, ENTRIES)
     if pointees.any:
-        _bypass_stubs(graph, pointees)
+        bypass_stubs(graph, pointees, ENTRIES, FIXUPS)
         for kind, prefix in (
             (K.PCREL32_GOT_LOAD_RELAXABLE, 0),
             (K.PCREL32_GOT_LOAD_REX_RELAXABLE, 1),
             (K.PCREL32_GOT_LOAD_REX2_RELAXABLE, 2),
         ):
             _relax_loads(graph, pointees, kind, prefix)
-
-
-def _bypass_stubs(graph: LinkGraph, pointees: Pointees) -> None:
-    edges = graph.edge_table
-    rows = rows_where(edges.kind == K.BRANCH_PCREL32_TO_PTR_JUMP_STUB_BYPASSABLE)
-    pointee = pointees.of(rows)
-    rows, pointee = rows[pointee >= 0], pointee[pointee >= 0]
-    place = graph.block_table.address[edges.block[rows]].view(np.int64) + edges.offset[rows]
-    distance = pointees.addresses[pointee] + edges.addend[rows] - place - 4
-    near = in_range(distance, 32) & resolved(graph, pointee)
-    edges.target[rows[near]] = pointee[near]
-    edges.kind[rows[near]] = K.BRANCH_PCREL32
 
 
 def _relax_loads(graph: LinkGraph, pointees: Pointees, kind: EdgeKind, prefix: int) -> None:
@@ -345,8 +333,7 @@ def _relax_code(
 
 
 def _is_group1(opcode: UInt8Array) -> BoolArray:
-    """Whether opcodes are ``add``, ``or``, ``adc``, ``sbb``, ``and``, ``sub``, ``xor``, ``cmp``
-    of a register with a memory operand."""
+    """Whether opcodes combine a register with a memory operand: ``add``, ``or``, ... ``cmp``."""
     of_group: BoolArray = (opcode & 0xC7) == 0x03
     return of_group
 

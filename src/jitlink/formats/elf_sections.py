@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 from jitlink.errors import ObjectError, UnsupportedObjectError
 from jitlink.formats.elf_layout import (
@@ -53,9 +54,9 @@ class Batch:
     sizes: Int64Array
 
 
-def int64(column: Any) -> Int64Array:
+def int64(column: npt.NDArray[Any]) -> Int64Array:
     """A column of records as native signed 64-bit integers; unsigned ones keep their bits."""
-    return np.asarray(column).astype(np.int64)
+    return column.astype(np.int64)
 
 
 def is_odd_alignment(alignment: Int64Array) -> BoolArray:

@@ -9,8 +9,6 @@ Specification: see `jitlink.formats.elf_layout`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from jitlink.formats.compression import decompress_section
@@ -66,7 +64,14 @@ from jitlink.graph import (
     SymbolFlags,
     SymbolKind,
 )
-from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, ragged_arange, rows_where
+from jitlink.graph.columns import (
+    BoolArray,
+    Int64Array,
+    UInt8Array,
+    UInt64Array,
+    ragged_arange,
+    rows_where,
+)
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.strings import NO_NAME
@@ -120,7 +125,7 @@ class ObjectTables(SectionTables):
         self.first_origin = len(graph.origins)
         graph.origins.extend(batch.names)
         graph.origin_flags.extend(self.flags)
-        self._content_base = graph.contents.add(batch.buffer)
+        self._content_base = graph.contents.add(batch.buffer.toreadonly())
         self._add_blocks()
         self._read_symbols()
         self._add_symbols()
@@ -255,7 +260,7 @@ class ObjectTables(SectionTables):
             (shndx < 0) & ~is_common & ~is_absolute, "lies in an unknown reserved section"
         )
         local = binding == STB_LOCAL
-        name = self._symbol_names(local)
+        name = self._symbol_names()
         kind = np.full(len(shndx), int(SymbolKind.REMOVED), np.uint8)
         kind[(shndx == SHN_UNDEF) & ~local & (name != NO_NAME)] = _EXTERNAL
         kind[is_absolute] = SymbolKind.ABSOLUTE
@@ -290,7 +295,7 @@ class ObjectTables(SectionTables):
         )
         self.symbol_base = first + self.entry_base
 
-    def _symbol_names(self, local: BoolArray) -> Int64Array:
+    def _symbol_names(self) -> Int64Array:
         st_name = int64(self._entries["name"])
         number = self.entry_object
         bad = (st_name >= self.string_limit[number]) & (st_name != 0)
@@ -322,7 +327,7 @@ class ObjectTables(SectionTables):
         self,
         common: BoolArray,
         value: Int64Array,
-        size: Any,
+        size: UInt64Array,
         block: Int64Array,
         kind: UInt8Array,
     ) -> None:

@@ -48,13 +48,29 @@ from jitlink.link import PassConfiguration
 from jitlink.memory.mapping import PAGE_SIZE
 from jitlink.memory.patching import replace_code
 from jitlink.orc.dylib import JITDylib
-from jitlink.orc.errors import CallSiteOutOfReachError
+from jitlink.orc.errors import SessionError
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_layer import Plugin
 from jitlink.orc.session import ExecutionSession
 from jitlink.orc.tracker import ResourceTracker
 from jitlink.passes.entries import pointees
 from jitlink.targets.registry import target_of_graph
+
+
+class CallSiteOutOfReachError(SessionError):
+    """A direct call cannot reach where it is to be repointed to.
+
+    Attributes:
+        name: the function that was called.
+        site: address of the place that would be changed.
+        target: address that was to be called.
+        count: how many calls cannot reach it.
+    """
+
+    def __init__(self, name: str, *, site: int, target: int, count: int) -> None:
+        others = f" ({count - 1} more calls neither)" if count > 1 else ""
+        super().__init__(f"the call of {name} at {site:#x} does not reach {target:#x}{others}")
+        self.name, self.site, self.target, self.count = name, site, target, count
 
 
 class CallSite(NamedTuple):

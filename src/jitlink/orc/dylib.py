@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from jitlink.errors import DuplicateDefinitionError
+from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
 from jitlink.memory.manager import JITLinkDylib
 from jitlink.orc.definition import Definition
-from jitlink.orc.errors import ResourceTrackerDefunctError
+from jitlink.orc.errors import (
+    JITDylibDefunctError,
+    ResourceTrackerDefunctError,
+    SymbolsCouldNotBeRemovedError,
+)
+from jitlink.orc.search import Seat
 from jitlink.orc.symbols import JITDylibLookupFlags, JITSymbolFlags, LookupKind, SymbolState
 from jitlink.orc.tracker import ResourceTracker
 
@@ -41,7 +46,9 @@ class JITDylib(JITLinkDylib):
     Attributes:
         session: the session it belongs to.
         symbols: the definition of each of its symbols; to be read on the session's thread.
+        trackers: the trackers that own something, in order of first use; likewise.
         generators: asked, in order, for names that are not in the table.
+        seats: where searches wait for a generator; for the searches.
         is_open: whether it has not been removed.
     """
 
@@ -49,7 +56,9 @@ class JITDylib(JITLinkDylib):
         super().__init__(name)
         self.session = session
         self.symbols: dict[str, Definition] = {}
+        self.trackers: dict[ResourceTracker, None] = {}
         self.generators: list[DefinitionGenerator] = []
+        self.seats: dict[int, Seat] = {}
         self.is_open = True
         self._link_order: list[tuple[JITDylib, JITDylibLookupFlags]] = [
             (self, JITDylibLookupFlags.MATCH_ALL_SYMBOLS)
@@ -61,8 +70,6 @@ class JITDylib(JITLinkDylib):
     @property
     def default_tracker(self) -> ResourceTracker:
         """Owns what is defined without naming a tracker; a new one after it was removed."""
-        if self._default_tracker.is_defunct:
-            self._default_tracker = ResourceTracker(self)
         return self._default_tracker
 
     def create_resource_tracker(self) -> ResourceTracker:
@@ -80,7 +87,11 @@ class JITDylib(JITLinkDylib):
         *,
         link_against_this: bool = True,
     ) -> None:
-        """Set the search order; this JITDylib itself comes first unless told otherwise."""
+        """Set the search order; this JITDylib itself comes first unless told otherwise.
+
+        Raises:
+            JITDylibDefunctError: this JITDylib, or one of the order, was removed.
+        """
         wanted = list(order)
         if link_against_this:
             wanted = [each for each in wanted if each[0] is not self]
@@ -92,8 +103,35 @@ class JITDylib(JITLinkDylib):
         dylib: JITDylib,
         flags: JITDylibLookupFlags = JITDylibLookupFlags.MATCH_EXPORTED_ONLY,
     ) -> None:
-        """Search another JITDylib after those that are searched already."""
-        self._change(lambda: self._reorder([*self._link_order, (dylib, flags)]))
+        """Search another JITDylib after those that are searched, unless it is one of them.
+
+        Raises:
+            JITDylibDefunctError: either was removed.
+        """
+
+        def append() -> None:
+            if all(each is not dylib for each, _ in self._link_order):
+                self._reorder([*self._link_order, (dylib, flags)])
+
+        self._change(append)
+
+    def replace_in_link_order(
+        self,
+        old: JITDylib,
+        new: JITDylib,
+        flags: JITDylibLookupFlags = JITDylibLookupFlags.MATCH_EXPORTED_ONLY,
+    ) -> None:
+        """Search another JITDylib where one was searched; nothing changes if it was not.
+
+        Raises:
+            JITDylibDefunctError: this JITDylib, or the new one, was removed.
+        """
+
+        def replace() -> None:
+            order = self._link_order
+            self._reorder([(new, flags) if each[0] is old else each for each in order])
+
+        self._change(replace)
 
     def remove_from_link_order(self, dylib: JITDylib) -> None:
         """Do not search a JITDylib any more."""
@@ -102,14 +140,31 @@ class JITDylib(JITLinkDylib):
         )
 
     def _reorder(self, order: list[tuple[JITDylib, JITDylibLookupFlags]]) -> None:
+        for dylib in (self, *(each for each, _ in order)):
+            if not dylib.is_open:
+                raise JITDylibDefunctError(dylib.name)
         self._link_order = order
 
     def add_generator(self, generator: DefinitionGenerator) -> None:
-        """Ask a generator, after those that are asked already."""
-        self._change(lambda: self.generators.append(generator))
+        """Ask a generator, after those that are asked already.
+
+        Raises:
+            JITDylibDefunctError: the JITDylib was removed.
+        """
+
+        def append() -> None:
+            if not self.is_open:
+                raise JITDylibDefunctError(self.name)
+            self.generators.append(generator)
+
+        self._change(append)
 
     def remove_generator(self, generator: DefinitionGenerator) -> None:
-        """Do not ask a generator any more."""
+        """Do not ask a generator any more.
+
+        Raises:
+            ValueError: there is no such generator.
+        """
         self._change(lambda: self.generators.remove(generator))
 
     def define(self, unit: MaterializationUnit, tracker: ResourceTracker | None = None) -> None:
@@ -119,8 +174,37 @@ class JITDylib(JITLinkDylib):
             DuplicateDefinitionError: a strong definition of one of the names exists; nothing
                 has been added.
             ResourceTrackerDefunctError: the tracker, or the JITDylib, was removed.
+            ValueError: the tracker is of another JITDylib.
         """
         self._change(lambda: self.add_unit(unit, tracker))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove some symbols; what else their trackers own stays, resources too.
+
+        Raises:
+            UndefinedSymbolError: some are not defined here; none has been removed.
+            SymbolsCouldNotBeRemovedError: some are just being made; none has been removed.
+        """
+        wanted = dict.fromkeys(names)
+        self._change(lambda: self.remove_symbols(wanted))
+
+    def clear(self) -> None:
+        """Remove all trackers, the last one first.
+
+        Raises:
+            JITLinkError: resources could not be released; the definitions are gone all the same.
+        """
+        self.session.wait(self.clear_async())
+
+    async def clear_async(self) -> None:
+        """The asynchronous form of `clear`."""
+        errors: list[Exception] = []
+        for tracker in reversed(list(self.trackers)):
+            try:
+                await self.session.remove_tracker(tracker)
+            except Exception as error:  # noqa: BLE001 - raised below
+                errors.append(error)
+        raise_first(errors)
 
     def _change(self, change: Callable[[], None]) -> None:
         self.session.run(change)
@@ -129,46 +213,63 @@ class JITDylib(JITLinkDylib):
 
     def add_unit(self, unit: MaterializationUnit, tracker: ResourceTracker | None = None) -> None:
         """`define`, for callers on the session's thread."""
-        owner = (tracker or self.default_tracker).current
-        if owner is None or not self.is_open:
+        owner = tracker or self._default_tracker
+        if owner.dylib is not self:
+            raise ValueError(f"the tracker is not one of {self.name}")
+        if owner.is_defunct:
             raise ResourceTrackerDefunctError(self.name)
+        self.session.check_open()
         overridden, refused = self.weigh(unit.symbols, unit.name)
         if refused:
             unit.symbols = {n: f for n, f in unit.symbols.items() if n not in refused}
-            for name in refused:
-                unit.discard(self, name)
-        self._override(overridden)
+        losers = self._override(overridden)
         if unit.symbols:
-            self.adopt(Definition(self, unit.symbols, owner, unit))
+            self.trackers[owner] = None
+            self.adopt(Definition(self, unit.symbols, owner, unit, unit.name))
+        self._discard([*losers, *((unit, name) for name in refused)])
 
     def weigh(
         self, symbols: Mapping[str, JITSymbolFlags], source: str
-    ) -> tuple[set[str], set[str]]:
-        """Which new names take the place of promised weak ones, and which must yield."""
-        overridden: set[str] = set()
+    ) -> tuple[list[str], set[str]]:
+        """Which new names take the place of promised weak ones, and which must yield.
+
+        Raises:
+            DuplicateDefinitionError: a name can do neither.
+        """
+        overridden: list[str] = []
         refused: set[str] = set()
         if self.symbols.keys().isdisjoint(symbols):
             return overridden, refused
-        for name in self.symbols.keys() & symbols.keys():
-            held = self.symbols[name]
-            if not symbols[name].is_strong:
+        for name, flag in symbols.items():
+            held = self.symbols.get(name)
+            if held is None:
+                continue
+            if not flag.is_strong:
                 refused.add(name)
             elif held.flags[name].is_strong or held.state > SymbolState.NEVER_SEARCHED:
-                first = held.unit.name if held.unit else self.name
-                raise DuplicateDefinitionError(name, first=first, second=source)
+                raise DuplicateDefinitionError(name, first=held.source, second=source)
             else:
-                overridden.add(name)
+                overridden.append(name)
         return overridden, refused
 
-    def _override(self, names: Iterable[str]) -> None:
-        """Take promises back because stronger definitions come."""
+    def _override(self, names: Iterable[str]) -> list[tuple[MaterializationUnit, str]]:
+        """Take promises back, and return by whom they were made."""
+        by_definition: dict[Definition, list[str]] = {}
         for name in names:
-            part = self.symbols[name].split([name])
-            unit = part.unit
+            by_definition.setdefault(self.symbols[name], []).append(name)
+        losers = []
+        for definition, chosen in by_definition.items():
+            part, unit = definition.split(chosen), definition.unit
             self.forget(part)
             if unit is not None:
-                unit.symbols = {n: f for n, f in unit.symbols.items() if n != name}
-                unit.discard(self, name)
+                unit.symbols = {n: f for n, f in unit.symbols.items() if n not in part.flags}
+                losers += [(unit, name) for name in chosen]
+        return losers
+
+    def _discard(self, losers: Iterable[tuple[MaterializationUnit, str]]) -> None:
+        """Tell units what they need not make; last, so that the table is right if one raises."""
+        for unit, name in losers:
+            unit.discard(self, name)
 
     def claim(
         self,
@@ -176,17 +277,34 @@ class JITDylib(JITLinkDylib):
         tracker: ResourceTracker,
         responsibility: MaterializationResponsibility,
     ) -> Definition | None:
-        """Add symbols that are being made already; weak ones yield to any other."""
+        """Add symbols that are being made already; weak ones yield to any other.
+
+        Raises:
+            DuplicateDefinitionError: a strong one exists already; nothing was added.
+        """
+        # LLVM differs: there, a strong claim is refused also where only a weak promise is.
         overridden, refused = self.weigh(symbols, responsibility.unit_name)
-        self._override(overridden)
+        losers = self._override(overridden)
         taken = {name: flags for name, flags in symbols.items() if name not in refused}
-        if not taken:
-            return None
-        definition = Definition(self, taken, tracker)
-        definition.state = SymbolState.MATERIALIZING
-        definition.responsibility = responsibility
-        self.adopt(definition)
+        definition = None
+        if taken:
+            definition = Definition(self, taken, tracker, source=responsibility.unit_name)
+            definition.state = SymbolState.MATERIALIZING
+            definition.responsibility = responsibility
+            self.trackers[tracker] = None
+            self.adopt(definition)
+        self._discard(losers)
         return definition
+
+    def remove_symbols(self, names: Mapping[str, None]) -> None:
+        """`remove`, for callers on the session's thread."""
+        undefined = [name for name in names if name not in self.symbols]
+        if undefined:
+            raise UndefinedSymbolError(undefined)
+        busy = [name for name in names if self.symbols[name].is_in_progress]
+        if busy:
+            raise SymbolsCouldNotBeRemovedError(self.name, busy)
+        self._discard(self._override(names))
 
     def adopt(self, definition: Definition) -> None:
         """Enter a definition under all of its names."""
@@ -200,3 +318,15 @@ class JITDylib(JITLinkDylib):
             if symbols.get(name) is definition:
                 del symbols[name]
         definition.tracker.definitions.pop(definition, None)
+
+    def replace_default_tracker(self) -> None:
+        """Let another tracker own what is defined without naming one; the old one is defunct."""
+        self._default_tracker = ResourceTracker(self)
+
+
+def raise_first(errors: Sequence[Exception]) -> None:
+    """Raise the first of some errors, if there are any, with notes about the others."""
+    if errors:
+        for other in errors[1:]:
+            errors[0].add_note(str(other))
+        raise errors[0]

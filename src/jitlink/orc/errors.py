@@ -104,7 +104,7 @@ class UnexpectedDefinitionError(SessionError):
 
     def __init__(self, unit: str, names: Iterable[str]) -> None:
         self.unit, self.names = unit, tuple(sorted(names))
-        super().__init__(f"unexpected definitions in {unit}: {_listed(self.names)}")
+        super().__init__(f"unexpected definitions in {unit}: {', '.join(self.names)}")
 
 
 class MissingDefinitionsError(SessionError):
@@ -117,7 +117,7 @@ class MissingDefinitionsError(SessionError):
 
     def __init__(self, unit: str, names: Iterable[str]) -> None:
         self.unit, self.names = unit, tuple(sorted(names))
-        super().__init__(f"missing definitions in {unit}: {_listed(self.names)}")
+        super().__init__(f"missing definitions in {unit}: {', '.join(self.names)}")
 
 
 class UnsatisfiedDependenciesError(SessionError):

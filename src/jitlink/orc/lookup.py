@@ -146,9 +146,9 @@ async def look_up(
     if failed:
         raise session.failure(failed) from failed[0].cause
     unfinished = [each for each in wanted if each.state < required_state]
-    if required_state < SymbolState.READY:
-        for definition in wanted:
-            definition.is_announced |= definition.state < SymbolState.READY
+    for definition in wanted:
+        if SymbolState.RESOLVED <= definition.state < SymbolState.READY:
+            definition.is_announced |= required_state <= definition.state
     if unfinished:
         query = Query(required_state, found)
         for definition in unfinished:

@@ -17,12 +17,15 @@ from jitlink.orc.definition import Definition
 from jitlink.orc.errors import (
     MissingDefinitionsError,
     ResourceTrackerDefunctError,
+    SessionError,
     UnexpectedDefinitionError,
+    UnsatisfiedDependenciesError,
 )
 from jitlink.orc.symbols import ExecutorSymbolDef, JITSymbolFlags, SymbolState
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
+    from jitlink.orc.lookup import Query
     from jitlink.orc.session import ExecutionSession
     from jitlink.orc.tracker import ResourceTracker
 
@@ -91,12 +94,14 @@ class SymbolDependenceGroup:
 class MaterializationResponsibility:
     """The duty to make definitions, and the way to report about them.
 
-    All methods are to be called on the session's thread.
+    All methods are to be called on the session's thread. Whoever holds it must meet it: if it
+    is dropped while something is still to be made, that has failed.
 
     Attributes:
         dylib: where the definitions will be.
         unit_name: display name of what makes them.
         definitions: what is still to be made.
+        queries: lookups that are made for it; they end when its tracker is removed.
     """
 
     def __init__(
@@ -106,11 +111,17 @@ class MaterializationResponsibility:
         self.dylib: JITDylib = tracker.dylib
         self.unit_name = unit_name
         self.definitions = list(definitions)
+        self.queries: dict[Query, None] = {}
         for definition in self.definitions:
             definition.responsibility = self
 
     def __repr__(self) -> str:
         return f"<MaterializationResponsibility {self.unit_name} in {self.dylib.name}>"
+
+    def __del__(self) -> None:
+        if self.definitions and self._tracker.current is not None:
+            error = MissingDefinitionsError(self.unit_name, self.symbols)
+            self.session.fail_later(self.definitions, error)
 
     @property
     def session(self) -> ExecutionSession:
@@ -129,9 +140,12 @@ class MaterializationResponsibility:
     @property
     def requested_symbols(self) -> set[str]:
         """Names among them that somebody has looked up and waits for."""
-        queries = {query for each in self.definitions for query in each.queries}
-        names = {name for query in queries for name in query.names_in(self.dylib)}
-        return {name for name in names if self.defines(name)}
+        return {
+            name
+            for definition in self.definitions
+            for query in definition.queries
+            for name in query.names_among(self.dylib, definition.flags)
+        }
 
     @property
     def tracker(self) -> ResourceTracker:
@@ -149,32 +163,31 @@ class MaterializationResponsibility:
         # The definitions of a removed tracker are gone, and nobody is told about them.
         if self._tracker.current is None:
             raise ResourceTrackerDefunctError(self.dylib.name)
-        failed = [definition for definition in self.definitions if definition.failed]
-        if failed:
-            raise self.session.failure(failed)
 
     def notify_resolved(self, addresses: Mapping[str, int]) -> None:
-        """Announce the addresses of all that is still to be made.
+        """Announce the addresses of all that is still to be made and has none.
 
         Args:
             addresses: looked at from now on whenever an address is asked for; may have more
                 names than those to be made.
 
         Raises:
-            MissingDefinitionsError: a name has no address.
+            MissingDefinitionsError: a name has no address; none has been announced.
             ResourceTrackerDefunctError: the definitions were removed in the meantime.
-            FailedToMaterializeError: the definitions have failed in the meantime.
         """
+        # LLVM differs: there, a call may be about some of the names. Here the others are to be
+        # delegated.
         self._check()
+        new = [each for each in self.definitions if each.state < SymbolState.RESOLVED]
         missing = [
             name
-            for definition in self.definitions
+            for definition in new
             for name in definition.flags.keys() - addresses.keys()
             if not definition.flags[name] & JITSymbolFlags.SIDE_EFFECTS_ONLY
         ]
         if missing:
             raise MissingDefinitionsError(self.unit_name, missing)
-        for definition in self.definitions:
+        for definition in new:
             definition.addresses = addresses
             definition.advance(SymbolState.RESOLVED)
 
@@ -182,42 +195,67 @@ class MaterializationResponsibility:
         """Say that everything is in executor memory.
 
         Args:
-            groups: what depends on what; symbols in no group depend on nothing.
+            groups: what depends on what, no symbol in more than one; symbols in no group
+                depend on nothing.
 
         Raises:
+            MissingDefinitionsError: a symbol, not only for side effects, has no address yet.
+            UnexpectedDefinitionError: a group is about a symbol that is not to be made here, or
+                that is in another group already.
+            UnsatisfiedDependenciesError: something that is depended on has failed, was removed,
+                or was never looked up.
             ResourceTrackerDefunctError: the definitions were removed in the meantime.
-            FailedToMaterializeError: something that is depended on has failed.
         """
         self._check()
-        emitted = self._grouped(list(groups))
-        self.session.emit(emitted)
+        unresolved = [
+            name
+            for definition in self.definitions
+            if definition.state < SymbolState.RESOLVED
+            for name, flag in definition.flags.items()
+            if not flag & JITSymbolFlags.SIDE_EFFECTS_ONLY
+        ]
+        if unresolved:
+            raise MissingDefinitionsError(self.unit_name, unresolved)
+        self.session.emit(self._grouped(list(groups)))
         self.definitions = []
 
     def _grouped(
         self, groups: Sequence[SymbolDependenceGroup]
-    ) -> list[tuple[list[Definition], set[Definition]]]:
+    ) -> list[tuple[list[Definition], dict[Definition, set[str]]]]:
         """Definitions that need the same, with what they need."""
-        result: list[tuple[list[Definition], set[Definition]]] = []
-        grouped: set[Definition] = set()
+        if not groups:
+            return [(self.definitions, {})]
+        number_of: dict[str, int] = {}
+        for number, group in enumerate(groups):
+            again = [name for name in group.symbols if name in number_of]
+            if again:
+                raise UnexpectedDefinitionError(self.unit_name, again)
+            number_of.update(dict.fromkeys(group.symbols, number))
+        unexpected = number_of.keys() - self.symbols.keys()
+        if unexpected:
+            raise UnexpectedDefinitionError(self.unit_name, unexpected)
+        self._check_dependencies(groups)
+        members: dict[int, list[Definition]] = {}
+        for definition in self.definitions:
+            for number, part in definition.divide(number_of).items():
+                members.setdefault(number, []).append(part)
+        self.definitions = [each for parts in members.values() for each in parts]
+        # Only now that all are divided is it certain where each name is.
+        rest = [(parts, {}) for number, parts in members.items() if number < 0]
+        return [(members[i], _needs(group)) for i, group in enumerate(groups) if i in members] + (
+            rest
+        )
+
+    def _check_dependencies(self, groups: Sequence[SymbolDependenceGroup]) -> None:
+        lacking: dict[str, set[str]] = {}
         for group in groups:
-            needed = {
-                dylib.symbols[name]
-                for dylib, names in group.dependencies.items()
-                for name in names
-                if name in dylib.symbols
-            }
-            parts = []
-            for definition in [each for each in self.definitions if each not in grouped]:
-                names = group.symbols & definition.flags.keys()
-                if names:
-                    part = definition.split(names)
-                    if part is not definition:
-                        self.definitions.append(part)
-                    parts.append(part)
-                    grouped.add(part)
-            result.append((parts, needed))
-        rest = [definition for definition in self.definitions if definition not in grouped]
-        return [*result, (rest, set())] if rest else result
+            for dylib, names in group.dependencies.items():
+                for name in names:
+                    held = dylib.symbols.get(name)
+                    if held is None or held.failed or held.state == SymbolState.NEVER_SEARCHED:
+                        lacking.setdefault(dylib.name, set()).add(name)
+        if lacking:
+            raise UnsatisfiedDependenciesError(self.unit_name, lacking)
 
     def define_materializing(self, symbols: Mapping[str, JITSymbolFlags]) -> set[str]:
         """Take on more definitions, found while making these.
@@ -226,7 +264,7 @@ class MaterializationResponsibility:
             Those of them that were taken on; a weak one is not if there is another.
 
         Raises:
-            DuplicateDefinitionError: a strong one exists already.
+            DuplicateDefinitionError: a strong one exists already; nothing was taken on.
             ResourceTrackerDefunctError: the tracker was removed.
         """
         claimed = self.dylib.claim(symbols, self.tracker, self)
@@ -238,19 +276,15 @@ class MaterializationResponsibility:
     def _take(self, names: Iterable[str]) -> list[Definition]:
         """Split symbols off what is still to be made."""
         wanted = set(names)
-        unexpected = {name for name in wanted if not self.defines(name)}
+        unexpected = wanted - self.symbols.keys()
         if unexpected:
             raise UnexpectedDefinitionError(self.unit_name, unexpected)
+        part_of = dict.fromkeys(wanted, 0)
         taken, kept = [], []
         for definition in self.definitions:
-            chosen = wanted & definition.flags.keys()
-            if not chosen:
-                kept.append(definition)
-                continue
-            part = definition.split(chosen)
-            taken.append(part)
-            if part is not definition:
-                kept.append(definition)
+            parts = definition.divide(part_of)
+            taken += [part for number, part in parts.items() if number == 0]
+            kept += [part for number, part in parts.items() if number != 0]
         self.definitions = kept
         return taken
 
@@ -258,23 +292,60 @@ class MaterializationResponsibility:
         """Hand definitions back as a promise of another unit.
 
         It is materialized at once if somebody is waiting for one of them.
+
+        Raises:
+            UnexpectedDefinitionError: the unit defines what is not to be made here.
+            SessionError: an address of one of them was announced already.
+            ResourceTrackerDefunctError: the tracker was removed.
         """
         self._check()
+        late = [
+            name
+            for definition in self.definitions
+            if definition.state > SymbolState.MATERIALIZING
+            for name in unit.symbols
+            if name in definition.flags
+        ]
+        if late:
+            names = ", ".join(sorted(late))
+            raise SessionError(f"{self.unit_name} cannot hand back {names}: resolved already")
         taken = self._take(unit.symbols)
         for definition in taken:
-            definition.responsibility = None
-            definition.unit = unit
-            definition.state = SymbolState.NEVER_SEARCHED
-        if any(definition.queries for definition in taken):
-            self.session.materialize(taken)
+            definition.withdraw()
+            definition.unit, definition.source = unit, unit.name
+        self.session.materialize([definition for definition in taken if definition.queries])
 
     def delegate(self, names: Iterable[str]) -> MaterializationResponsibility:
-        """Give part of the duty to another responsibility."""
+        """Give part of the duty to another responsibility.
+
+        Raises:
+            UnexpectedDefinitionError: a name is not to be made here.
+            ResourceTrackerDefunctError: the tracker was removed.
+        """
         self._check()
         return MaterializationResponsibility(self.tracker, self.unit_name, self._take(names))
 
     def fail(self, error: BaseException | None = None) -> None:
         """Say that what remains cannot be made; reaches all who wait for it or depend on it."""
         definitions, self.definitions = self.definitions, []
-        if self._tracker.current is not None:
+        if definitions and self._tracker.current is not None:
             self.session.fail(definitions, error)
+
+    def give_up(self) -> list[Definition]:
+        """Let go of what remains without failing it; for the session, which makes it anew."""
+        definitions, self.definitions = self.definitions, []
+        return definitions
+
+    def stop(self, error: BaseException) -> None:
+        """End the lookups that are made for it."""
+        for query in list(self.queries):
+            query.fail(error)
+
+
+def _needs(group: SymbolDependenceGroup) -> dict[Definition, set[str]]:
+    """The definitions of what a group depends on."""
+    needed: dict[Definition, set[str]] = {}
+    for dylib, names in group.dependencies.items():
+        for name in names:
+            needed.setdefault(dylib.symbols[name], set()).add(name)
+    return needed

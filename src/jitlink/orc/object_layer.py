@@ -27,10 +27,14 @@ LLVM differs: its notify_loaded comes with no plugin told of failures before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from weakref import WeakKeyDictionary
+
+import numpy as np
 
 from jitlink.errors import JITLinkError, UndefinedSymbolError
 from jitlink.graph import LinkGraph
+from jitlink.graph.columns import Int64Array
 from jitlink.inputs import Input, InputFile, open_input
 from jitlink.link import JITLinkContext, PassConfiguration, link
 from jitlink.memory.manager import FinalizedAlloc, JITLinkMemoryManager
@@ -40,7 +44,7 @@ from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError, UnexpectedDefinitionError
 from jitlink.orc.lookup import look_up
 from jitlink.orc.materialization import MaterializationResponsibility, SymbolDependenceGroup
-from jitlink.orc.objects import Exported, GraphUnit, ObjectBatch, ObjectUnit
+from jitlink.orc.objects import CommonSizes, Exported, GraphUnit, ObjectBatch, ObjectUnit
 from jitlink.orc.session import ExecutionSession
 from jitlink.orc.symbols import JITSymbolFlags, LookupKind, SymbolState
 from jitlink.orc.tracker import ResourceManager, ResourceTracker
@@ -108,6 +112,7 @@ class ObjectLinkingLayer(ResourceManager):
         self.override_flags = False
         self._plugins: list[Plugin] = []
         self._allocs: dict[ResourceTracker, list[FinalizedAlloc]] = {}
+        self._commons: WeakKeyDictionary[JITDylib, CommonSizes] = WeakKeyDictionary()
         session.run(lambda: session.resource_managers.append(self))
 
     def add_plugin(self, plugin: Plugin) -> None:
@@ -159,15 +164,21 @@ class ObjectLinkingLayer(ResourceManager):
         self, dylib: JITDylib, batch: ObjectBatch, tracker: ResourceTracker | None = None
     ) -> None:
         """`add_objects`, for callers on the session's thread."""
-        if len(batch.files) == 1:
-            dylib.add_unit(ObjectUnit(self, [(batch, 0)], batch.definitions[0]), tracker)
-            return
-        # All or none: the last one may be refused, and then the first must not be there.
-        for file, symbols in zip(batch.files, batch.definitions, strict=True):
-            dylib.weigh(symbols, file.name)
+        if len(batch.files) > 1:
+            # All or none: the last one may be refused, and then the first must not be there.
+            for file, symbols in zip(batch.files, batch.definitions, strict=True):
+                dylib.weigh(symbols, file.name)
         for number, symbols in enumerate(batch.definitions):
             if symbols:
                 dylib.add_unit(ObjectUnit(self, [(batch, number)], symbols), tracker)
+        batch.note_commons(self.common_sizes(dylib))
+
+    def common_sizes(self, dylib: JITDylib) -> CommonSizes:
+        """Sizes of the common symbols of a JITDylib; for the session's thread."""
+        sizes = self._commons.get(dylib)
+        if sizes is None:
+            sizes = self._commons[dylib] = CommonSizes()
+        return sizes
 
     def add_graph(
         self, dylib: JITDylib, graph: LinkGraph, tracker: ResourceTracker | None = None
@@ -355,11 +366,23 @@ class _LayerContext(JITLinkContext):
         """Take on what may be defined here, and refer to where else the rest is defined."""
         if not self._is_exact:
             self._exported = self._exported.again(graph)
+        commons = self._exported.common_rows(graph)
         weak = {name: flag for name, flag in self._unpromised().items() if not flag.is_strong}
         if weak:
             taken = self.responsibility.define_materializing(weak)
+            if len(commons):
+                self._check_commons(graph, commons, weak.keys() - taken)
             self._exported.externalize(graph, weak.keys() - taken)
             self._exported = self._exported.again(graph)
+        if len(commons):
+            sizes = self.layer.common_sizes(self.responsibility.dylib)
+            sizes.enlarge(graph, self._exported.common_rows(graph))
+
+    def _check_commons(self, graph: LinkGraph, rows: Int64Array, yielding: Set[str]) -> None:
+        names = graph.strings.get_many(graph.symbol_table.name[rows])
+        chosen = [row for row, name in zip(rows.tolist(), names, strict=True) if name in yielding]
+        dylib = self.responsibility.dylib
+        self.layer.common_sizes(dylib).check(graph, np.array(chosen, np.int64), dylib)
 
     def mark_live(self, graph: LinkGraph) -> None:
         """Keep what the responsibility is for."""

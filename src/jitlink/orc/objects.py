@@ -24,10 +24,12 @@ from jitlink.graph.columns import Int64Array, UInt8Array, rows_where
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.strings import NO_NAME
 from jitlink.inputs import GraphBuilder, InputFile
+from jitlink.orc.errors import SessionError
 from jitlink.orc.materialization import MaterializationResponsibility, MaterializationUnit
-from jitlink.orc.symbols import JITSymbolFlags
+from jitlink.orc.symbols import JITSymbolFlags, SymbolState
 
 if TYPE_CHECKING:
+    from jitlink.orc.dylib import JITDylib
     from jitlink.orc.object_layer import ObjectLinkingLayer
 
 _WEAK_BIT, _COMMON_BIT, _CALLABLE_BIT, _ABSOLUTE_BIT, _HIDDEN_BIT, _SIDE_EFFECTS_BIT = (
@@ -136,12 +138,83 @@ class Exported:
         table.scope[rows] = int(Scope.DEFAULT)
         table.flags[rows] &= 0xFF ^ int(SymbolFlags.LIVE)
 
+    def common_rows(self, graph: LinkGraph) -> Int64Array:
+        """Rows (int64) of the common symbols."""
+        table = graph.symbol_table
+        common = table.flags[self.rows] & int(SymbolFlags.COMMON) != 0
+        return self.rows[common & (table.kind[self.rows] == int(SymbolKind.DEFINED))]
+
     def again(self, graph: LinkGraph) -> Exported:
         """What the graph defines now; this object itself if that is the same."""
         now = Exported(graph, self._comdat_blocks)
         same = np.array_equal(now.rows, self.rows)
         same = same and np.array_equal(now._references, self._references)
         return self if same else now
+
+
+class CommonSizeError(SessionError):
+    """A common symbol is larger than the one of that name that is in memory already.
+
+    Attributes:
+        name: the symbol.
+        size: its size in bytes.
+        linked_size: the size of the one in memory, in bytes.
+    """
+
+    def __init__(self, name: str, *, size: int, linked_size: int) -> None:
+        super().__init__(
+            f"common symbol {name} of {size} bytes: it is linked already, with {linked_size} bytes"
+        )
+        self.name, self.size, self.linked_size = name, size, linked_size
+
+
+class CommonSizes:
+    """Sizes and alignments of the common symbols of one JITDylib.
+
+    The first definition is the one that is linked, but it must have room for all that were
+    added until then.
+    """
+
+    def __init__(self) -> None:
+        self._wanted: dict[str, tuple[int, int]] = {}
+        self._linked: dict[str, int] = {}
+
+    def add(self, graph: LinkGraph, rows: Int64Array) -> None:
+        """Take note of common symbols that were promised."""
+        for name, _, size, alignment in _commons(graph, rows):
+            held = self._wanted.get(name, (0, 0))
+            self._wanted[name] = max(held[0], size), max(held[1], alignment)
+
+    def enlarge(self, graph: LinkGraph, rows: Int64Array) -> None:
+        """Give common symbols that are about to be linked the room that is wanted."""
+        table, blocks = graph.symbol_table, graph.block_table
+        for name, row, size, alignment in _commons(graph, rows):
+            wanted = self._wanted.get(name, (0, 0))
+            table.size[row] = blocks.size[table.block[row]] = max(wanted[0], size)
+            blocks.alignment[table.block[row]] = max(wanted[1], alignment)
+            self._linked[name] = max(wanted[0], size)
+
+    def check(self, graph: LinkGraph, rows: Int64Array, dylib: JITDylib) -> None:
+        """Refuse common symbols for which those in memory have no room.
+
+        Raises:
+            CommonSizeError: there is such a one.
+        """
+        for name, _, size, _ in _commons(graph, rows):
+            held = dylib.symbols.get(name)
+            is_common = held is not None and held.flags[name] & JITSymbolFlags.COMMON
+            linked = self._linked.get(name, size)
+            if is_common and held and held.state > SymbolState.NEVER_SEARCHED and linked < size:
+                raise CommonSizeError(name, size=size, linked_size=linked)
+
+
+def _commons(graph: LinkGraph, rows: Int64Array) -> list[tuple[str, int, int, int]]:
+    """Name, row, size and alignment of common symbols."""
+    table, blocks = graph.symbol_table, graph.block_table
+    held = table.block[rows]
+    columns = (rows, blocks.size[held], blocks.alignment[held])
+    names = graph.strings.get_many(table.name[rows])
+    return list(zip(names, *(column.tolist() for column in columns), strict=True))
 
 
 class ObjectBatch:
@@ -200,6 +273,11 @@ class ObjectBatch:
         return [
             dict(zip(names[low:high], flags[low:high], strict=True)) for low, high in pairwise(cuts)
         ]
+
+    def note_commons(self, sizes: CommonSizes) -> None:
+        """Tell how large the common symbols of the objects are."""
+        graph = self._whole().target_graph
+        sizes.add(graph, self._exported.common_rows(graph))
 
     @cached_property
     def references(self) -> list[list[str]]:

@@ -43,12 +43,7 @@ from jitlink.graph.columns import Int64Array
 from jitlink.graph.strings import NO_NAME
 from jitlink.orc.definition import Definition
 from jitlink.orc.dylib import JITDylib
-from jitlink.orc.errors import (
-    LazyCallError,
-    NotRedirectableError,
-    ResourceTrackerDefunctError,
-    SessionError,
-)
+from jitlink.orc.errors import ResourceTrackerDefunctError, SessionError
 from jitlink.orc.lookup import look_up
 from jitlink.orc.materialization import MaterializationResponsibility, MaterializationUnit
 from jitlink.orc.object_layer import ObjectLinkingLayer
@@ -64,6 +59,32 @@ FUNCTION = JITSymbolFlags.EXPORTED | JITSymbolFlags.CALLABLE
 
 # How long an interrupt that came while a lazy call could not be left is held back, in seconds.
 _INTERRUPT_DELAY = 0.02
+
+
+class LazyCallError(SessionError):
+    """A lazy function was called and could not be linked; the reason is its ``__cause__``.
+
+    Attributes:
+        dylib: name of the JITDylib that has the stub.
+        name: the function.
+    """
+
+    def __init__(self, dylib: str, name: str) -> None:
+        super().__init__(f"{name} in {dylib} was called and could not be linked")
+        self.dylib, self.name = dylib, name
+
+
+class NotRedirectableError(SessionError):
+    """Functions that were not made redirectable.
+
+    Attributes:
+        dylib: name of the JITDylib.
+        names: the functions.
+    """
+
+    def __init__(self, dylib: str, names: Iterable[str]) -> None:
+        self.dylib, self.names = dylib, tuple(sorted(names))
+        super().__init__(f"not redirectable in {dylib}: {', '.join(self.names)}")
 
 
 class Body(NamedTuple):

@@ -48,9 +48,13 @@ class ResourceTracker:
     @property
     def current(self) -> ResourceTracker | None:
         """The tracker that now owns what this one did; None if it was removed."""
-        if self._moved_to is not None:
-            return self._moved_to.current
-        return None if self._defunct else self
+        last = self
+        while last._moved_to is not None:  # noqa: SLF001 - of the same class
+            last = last._moved_to
+        if last is not self:
+            # Shortened, so that a long row of transfers is gone through once.
+            self._moved_to = last
+        return None if last._defunct else last
 
     @property
     def is_defunct(self) -> bool:

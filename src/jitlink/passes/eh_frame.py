@@ -7,9 +7,9 @@ function gets a keep-alive edge to the FDE. So a live function keeps its frame, 
 personality and language-specific data, and the frame of a dead function vanishes.
 
 Quirks: the CIE pointer counts backwards from its own position; a record whose length field is
-all ones has a 64-bit length, but a CIE pointer of 32 bits all the same; a record of length zero ends the section; the record does not say
-how wide its pointers are, only its CIE's augmentation string does. GNU as writes CIEs of
-version 3 for RISC-V, which LLVM refuses.
+all ones has a 64-bit length, but a CIE pointer of 32 bits all the same; a record of length
+zero ends the section; the record does not say how wide its pointers are, only its CIE's
+augmentation string does. GNU as writes CIEs of version 3 for RISC-V, which LLVM refuses.
 
 Specification: Linux Standard Base, "Exception Frames"; DWARF 5, section 6.4.1.
 """
@@ -123,7 +123,8 @@ class _Splitter:
         guesses = edge_offsets[(edge_offsets >= 8) & (edge_offsets <= size - 4)] - 8
         guesses.sort()
         data = np.frombuffer(view, np.uint8)
-        words = np.ndarray((max(size - 3, 0),), self.word, view if size > 3 else b"\0" * 4, strides=(1,))
+        buffer = view if size > 3 else bytes(4)
+        words = np.ndarray((max(size - 3, 0),), self.word, buffer, strides=(1,))
         lengths = words[guesses].astype(np.int64)
         follow = guesses + 4 + lengths
         plain = (lengths != 0) & (lengths != _EXTENDED) & (follow <= size)

@@ -74,11 +74,11 @@ def build_entries(graph: LinkGraph, kinds: EntryKinds) -> None:
     stub_rows = _requests(graph, kinds.stub_requests, kinds.external_only, present, far)
     got_rows = _requests(graph, kinds.got_requests, frozenset(), present)
     base = graph.find_external_symbol_by_name(GOT_SYMBOL) if present else None
-    if not len(stub_rows) and not len(got_rows):
-        if base is None and present.isdisjoint(kinds.got_users):
-            return
+    needs_base = base is not None or not present.isdisjoint(kinds.got_users)
+    if not len(stub_rows) and not len(got_rows) and not needs_base:
+        return
     section = graph.obtain_section(GOT_SECTION, MemProt.READ)
-    if base is not None or not present.isdisjoint(kinds.got_users):
+    if needs_base:
         _place_base(graph, section, base, kinds)
     edge_target = edges.target
     stub_targets = edge_target[stub_rows]

@@ -82,11 +82,12 @@ def _check_references(graph: LinkGraph, referenced: BoolArray) -> None:
     rows = rows[~unloaded[blocks.section[edges.block[rows]]]]
     if len(rows):
         block, target = int(edges.block[rows[0]]), Symbol(graph, int(edges.target[rows[0]]))
-        where = f"section {graph.section_list[blocks.section[block]].name}"
+        place = int(edges.offset[rows[0]])
+        where = f"section {graph.section_list[blocks.section[block]].name}+{place:#x}"
         removed = symbols.kind[target.row] == _REMOVED
         why = "that was discarded" if removed else "that is not loaded"
         raise ObjectError(
-            f"{where}+{int(edges.offset[rows[0]]):#x}: refers to {target.label}, in a section {why}",
+            f"{where}: refers to {target.label}, in a section {why}",
             file=graph.origins[blocks.origin[block]] if graph.origins else graph.name,
         )
 
@@ -128,9 +129,7 @@ class _Wave:
         live: mask (bool) of the blocks reached so far; the result.
     """
 
-    def __init__(
-        self, neighbours: Int64Array, starts: Int64Array, live: BoolArray
-    ) -> None:
+    def __init__(self, neighbours: Int64Array, starts: Int64Array, live: BoolArray) -> None:
         self.neighbours = neighbours
         self.starts = starts
         self.live = live
@@ -162,7 +161,7 @@ class _Wave:
         return fresh
 
     def _creep(self, front: Int64Array) -> Int64Array:
-        """Many steps of a narrow front, until it ends, grows wide or meets a block of many edges."""
+        """Many steps of a narrow front, until it ends, widens or meets a block of many edges."""
         if self._seen is None:
             self._seen = {-1, *rows_where(self.live).tolist()}
         seen, neighbours, starts = self._seen, self.neighbours, self.starts

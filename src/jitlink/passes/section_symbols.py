@@ -67,7 +67,7 @@ def define_section_stop(graph: LinkGraph, symbol: Symbol, section_name: str) -> 
     _define_bound(graph, symbol, section_name, 1)
 
 
-def define_dso_handle(graph: LinkGraph, symbol: Symbol, name: str) -> None:
+def define_dso_handle(graph: LinkGraph, symbol: Symbol, _name: str) -> None:
     """Give the graph an address of its own, by which run-time registrations are told apart."""
     section = graph.obtain_section("$__DSO_HANDLE", MemProt.READ)
     block = graph.create_content_block(section, bytes(graph.pointer_size), 0, graph.pointer_size)

@@ -43,6 +43,32 @@ class Relocation:
     reason: str = ""
 
 
+class RelocationTable:
+    """Relocation types as columns, indexed by number.
+
+    Attributes:
+        by_number: the rows.
+        kinds: edge kind of each type, 0 for none (int64).
+        biases: what is added to its addend (int64).
+        ignored: whether it asks for nothing (bool).
+    """
+
+    def __init__(self, relocations: Sequence[Relocation]) -> None:
+        self.by_number = {row.number: row for row in relocations}
+        # The last element stands for every number that the ABI does not define.
+        size = max(self.by_number) + 2
+        self.kinds, self.biases = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        self.ignored = np.zeros(size, np.bool_)
+        for number, row in self.by_number.items():
+            self.kinds[number] = 0 if row.kind is None else int(row.kind)
+            self.biases[number] = row.bias
+            self.ignored[number] = row.kind is None and not row.reason
+
+    def index(self, types: Int64Array) -> Int64Array:
+        """Where the columns have each of these types (int64)."""
+        return np.minimum(types, len(self.kinds) - 1)
+
+
 @dataclass(frozen=True)
 class ELFTarget:
     """An architecture as ELF objects have it.
@@ -53,6 +79,7 @@ class ELFTarget:
         edge_kinds: the architecture's edge kinds.
         fixups: what they do.
         relocations: all relocation types that the ABI has.
+        table: the same as columns.
         passes: the default passes for a graph.
         branches: edge kinds of direct calls and jumps, those to stubs included.
         reentry: machine code for lazy functions, if the architecture has it yet.
@@ -66,25 +93,10 @@ class ELFTarget:
     passes: Callable[[LinkGraph], PassConfiguration]
     branches: frozenset[EdgeKind] = frozenset()
     reentry: ReentryCode | None = None
-    _by_number: dict[int, Relocation] = field(init=False, repr=False)
-    _kinds: Int64Array = field(init=False, repr=False)
-    _biases: Int64Array = field(init=False, repr=False)
-    _ignored: BoolArray = field(init=False, repr=False)
+    table: RelocationTable = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        by_number = {row.number: row for row in self.relocations}
-        # The last element stands for every number that the ABI does not define.
-        size = max(by_number) + 2
-        kinds, biases = np.zeros(size, np.int64), np.zeros(size, np.int64)
-        ignored = np.zeros(size, np.bool_)
-        for number, row in by_number.items():
-            kinds[number] = 0 if row.kind is None else int(row.kind)
-            biases[number] = row.bias
-            ignored[number] = row.kind is None and not row.reason
-        object.__setattr__(self, "_by_number", by_number)
-        object.__setattr__(self, "_kinds", kinds)
-        object.__setattr__(self, "_biases", biases)
-        object.__setattr__(self, "_ignored", ignored)
+        object.__setattr__(self, "table", RelocationTable(self.relocations))
 
     @property
     def pointer_size(self) -> int:
@@ -133,10 +145,10 @@ class _EdgeBuilder:
         raw, target = self.raw, self.target
         if len(raw.type) == 0:
             return
-        index = np.minimum(raw.type, len(target._kinds) - 1)
-        kind = target._kinds[index]
+        index = target.table.index(raw.type)
+        kind = target.table.kinds[index]
         allocated = self._allocated(raw.block)
-        refused = (kind == 0) & ~target._ignored[index] & allocated
+        refused = (kind == 0) & ~target.table.ignored[index] & allocated
         if refused.any():
             self._refuse(int(rows_where(refused)[0]))
         # Debug information may use types that code may not; it keeps what the file has there.
@@ -160,7 +172,7 @@ class _EdgeBuilder:
             offset=raw.offset,
             kind=kind,
             target=raw.symbol,
-            addend=addend + target._biases[index],
+            addend=addend + target.table.biases[index],
         )
 
     def _allocated(self, blocks: Int64Array) -> BoolArray:
@@ -201,7 +213,7 @@ class _EdgeBuilder:
     # Errors
 
     def _name(self, number: int) -> str:
-        row = self.target._by_number.get(number)
+        row = self.target.table.by_number.get(number)
         return row.name if row else f"type {number}"
 
     def _file(self, block: int) -> str:
@@ -218,7 +230,7 @@ class _EdgeBuilder:
     def _refuse(self, row: int) -> NoReturn:
         raw = self.raw
         block, number = int(raw.block[row]), int(raw.type[row])
-        known = self.target._by_number.get(number)
+        known = self.target.table.by_number.get(number)
         error: InputError = UnsupportedRelocationError(
             file=self._file(block),
             section=self._section(block),

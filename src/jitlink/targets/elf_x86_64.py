@@ -20,6 +20,7 @@ from jitlink.arch.x86_64 import (
 from jitlink.arch.x86_64 import X86_64EdgeKind as K
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
 from jitlink.graph import LinkGraph, MemLifetime, SymbolKind
+from jitlink.graph.columns import rows_where
 from jitlink.link import PassConfiguration
 from jitlink.passes.eh_frame import eh_frame_pass
 from jitlink.passes.entries import build_entries, got_address
@@ -105,7 +106,6 @@ RELOCATIONS = (
     Relocation(250, "R_X86_64_GNU_VTINHERIT"),
     Relocation(251, "R_X86_64_GNU_VTENTRY"),
 )
-from jitlink.graph.columns import rows_where
 
 
 def _limit_addresses(graph: LinkGraph) -> None:
@@ -129,7 +129,7 @@ _split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
 _resolve_indirect_functions = indirect_pass(ENTRIES, CALL_RESOLVERS)
 
 
-def default_passes(graph: LinkGraph) -> PassConfiguration:
+def default_passes(_graph: LinkGraph) -> PassConfiguration:
     """The passes that every ELF x86-64 graph needs."""
     return PassConfiguration(
         fixups=FIXUPS,

@@ -48,8 +48,8 @@ def target_of_object(data: Buffer, name: str) -> ELFTarget:
     module = _ELF_TARGETS.get((identity.machine, identity.elf_class, identity.byte_order))
     if module is None:
         bits = 64 if identity.elf_class == ELFCLASS64 else 32
-        message = f"no {bits}-bit {identity.byte_order}-endian target for machine {identity.machine}"
-        raise UnsupportedObjectError(message, file=name)
+        kind = f"{bits}-bit {identity.byte_order}-endian"
+        raise UnsupportedObjectError(f"no {kind} target for machine {identity.machine}", file=name)
     return _load(module)
 
 

@@ -1,0 +1,116 @@
+"""Relaxed RISC-V code is, instruction by instruction, what ld.lld makes of it.
+
+All objects of an archive are linked together, so that most calls have their target near. What
+others define is out of reach of a short call, because only ld.lld would call it that way: it
+knows the addresses beforehand. What differs may only be loads from the global offset table:
+each linker has its own, and jitlink computes what is near instead.
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from jitlink.link import PassConfiguration
+from tests.oracle.architectures import ARCHITECTURES, EM_RISCV
+from tests.oracle.check import Linkers, Tally, Way, linkable, members
+from tests.oracle.elf_file import SHF_ALLOC
+from tests.oracle.lld import Reference, link_at
+from tests.oracle.placement import EH_FRAME, ROOM, Addressing, Placement
+from tests.oracle.test_lld_riscv import ARCHIVES, TARGET, jumps_outside
+from tests.toolchain import require
+
+SHF_EXECINSTR = 4
+WAYS = {
+    "low": Way(Addressing(0x10000000, near=0x10000000 + 2 * ROOM), ("-static",)),
+    "high": Way(
+        Addressing(0x7F1210000000, near=0x7F1210000000 + 2 * ROOM),
+        ("-pie", "--no-dynamic-linker", "--apply-dynamic-relocs"),
+    ),
+}
+RD, RS1, FUNCT3, OPCODE = 0xF80, 0xF8000, 0x7000, 0x7F
+AUIPC, ADDI, LOAD_DOUBLE = 0x17, 0x13, 0x3003
+
+log = logging.getLogger(__name__)
+
+
+class Instruction(NamedTuple):
+    """Where in a section an instruction is, and its bits."""
+
+    offset: int
+    code: int
+
+
+def instructions(content: bytes) -> Iterator[Instruction]:
+    """The instructions of code; data between them is taken for some, but for the same twice."""
+    position = 0
+    while position < len(content):
+        size = 4 if content[position] & 3 == 3 else 2
+        yield Instruction(position, int.from_bytes(content[position : position + size], "little"))
+        position += size
+
+
+def is_load_of_address(mine: int, theirs: int) -> bool:
+    """Whether an instruction is part of one way, and another of another, to get an address."""
+    if mine & OPCODE == AUIPC:
+        return (mine ^ theirs) & (OPCODE | RD) == 0
+    if mine & (OPCODE | FUNCT3) in {ADDI, LOAD_DOUBLE}:
+        return theirs & (OPCODE | FUNCT3) == LOAD_DOUBLE and (mine ^ theirs) & (RD | RS1) == 0
+    return False
+
+
+def differences(placement: Placement, reference: Reference) -> Iterator[str]:
+    """What differs, a sentence each."""
+    for placed in placement.sections:
+        section, content = placed.section, placed.content
+        if content is None or not section.flags & SHF_ALLOC or section.name == EH_FRAME:
+            continue
+        theirs = reference.memory.read(placed.address, len(content))
+        if content == theirs:
+            continue
+        if theirs is None or not section.flags & SHF_EXECINSTR:
+            yield f"{section.name} at {placed.address:#x} differs"
+            continue
+        for one, other in zip(instructions(content), instructions(theirs), strict=False):
+            if one == other or is_load_of_address(one.code, other.code):
+                continue
+            place = placed.address + one.offset
+            yield f"{section.name}: at {place:#x} {one.code:#x}, with ld.lld {other.code:#x}"
+            break
+
+
+@pytest.fixture
+def relaxing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let both linkers relax."""
+
+    def configure(_passes: PassConfiguration) -> None:
+        pass
+
+    changed = ARCHITECTURES[EM_RISCV]._replace(flags=("--relax",), configure=configure)
+    monkeypatch.setitem(ARCHITECTURES, EM_RISCV, changed)
+
+
+@pytest.mark.usefixtures("relaxing")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("archive", ARCHIVES)
+def test_relaxed_code_is_that_of_lld(archive: str, way: str, tmp_path: Path) -> None:
+    objects = [each for each in members(require(f"{TARGET}/{archive}")) if not jumps_outside(each)]
+    tally = Tally()
+    both = Linkers(WAYS[way], tmp_path)
+    try:
+        chosen = linkable(both, objects, tally)
+        placement = both.place(chosen)
+    finally:
+        both.memory.close()
+    flags = both.way.flags
+    reference = link_at(both.program, tmp_path, chosen, placement, both.way.addressing, flags)
+    code = [each for each in placement.sections if each.section.flags & SHF_EXECINSTR]
+    before = sum(each.section.size for each in code)
+    after = sum(len(each.content or b"") for each in code)
+    what = (len(chosen), after, before)
+    log.info("%s, %s: %d objects, %d bytes of code, were %d", archive, way, *what)
+    assert tally.differences == []
+    assert list(differences(placement, reference)) == []
+    assert after < before

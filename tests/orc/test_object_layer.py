@@ -1,0 +1,661 @@
+"""ObjectLinkingLayer: its plugins, its options, its memory, and the rules among objects."""
+
+import asyncio
+import ctypes
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jitlink.errors import DuplicateDefinitionError, InputError, UndefinedSymbolError
+from jitlink.graph import Linkage, LinkGraph, MemProt, Scope
+from jitlink.inputs import open_input
+from jitlink.link import PassConfiguration
+from jitlink.orc import (
+    FailedToMaterializeError,
+    JITDylib,
+    JITDylibLookupFlags,
+    JITSymbolFlags,
+    MaterializationResponsibility,
+    MaterializationUnit,
+    MissingDefinitionsError,
+    ObjectLinkingLayer,
+    Plugin,
+    ResourceTracker,
+    ResourceTrackerDefunctError,
+    SessionError,
+    UnexpectedDefinitionError,
+)
+from jitlink.orc.objects import CommonSizeError
+from jitlink.targets.registry import create_link_graph
+from tests.orc.jits import CountedJIT, causes, compiled, counted_jit
+
+FORTY_TWO = "int answer(void) { return 42; }"
+CALLER = "int answer(void); int asked(void) { return answer() + 1; }"
+Log = list[tuple[str, ...]]
+
+
+@pytest.fixture
+def jit() -> Iterator[CountedJIT]:
+    with counted_jit() as made:
+        yield made
+
+
+class Recorder(Plugin):
+    """Writes down what it is called for, and fails where it is told to."""
+
+    def __init__(self, log: Log, name: str = "plugin", fails_in: str = "") -> None:
+        self.log = log
+        self.name = name
+        self.fails_in = fails_in
+
+    def _note(self, what: str, *details: str) -> None:
+        self.log.append((self.name, what, *details))
+        if what == self.fails_in:
+            raise LookupError(f"{self.name} in {what}")
+
+    def _pass(self, what: str) -> Callable[[LinkGraph], None]:
+        return lambda graph: self._note(what)  # noqa: ARG005
+
+    def modify_pass_config(
+        self,
+        responsibility: MaterializationResponsibility,
+        graph: LinkGraph,
+        config: PassConfiguration,
+    ) -> None:
+        self._note("modify_pass_config")
+        for name in ("pre_prune", "post_prune", "post_allocation", "pre_fixup", "post_fixup"):
+            getattr(config, name).append(self._pass(name))
+
+    def notify_loaded(self, responsibility: MaterializationResponsibility) -> None:
+        self._note("notify_loaded", *sorted(responsibility.symbols))
+
+    def notify_emitted(self, responsibility: MaterializationResponsibility) -> None:
+        self._note("notify_emitted", *sorted(responsibility.symbols))
+
+    def notify_failed(self, responsibility: MaterializationResponsibility) -> None:
+        self._note("notify_failed", *sorted(responsibility.symbols))
+
+    def notify_removing_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:
+        self._note("notify_removing_resources", dylib.name)
+
+    def notify_transferring_resources(
+        self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker
+    ) -> None:
+        self._note("notify_transferring_resources", dylib.name)
+
+
+class Passes(Plugin):
+    """Adds one pass to every link."""
+
+    def __init__(self, where: str, added: Callable[[LinkGraph], None]) -> None:
+        self.where = where
+        self.added = added
+
+    def modify_pass_config(
+        self,
+        responsibility: MaterializationResponsibility,
+        graph: LinkGraph,
+        config: PassConfiguration,
+    ) -> None:
+        getattr(config, self.where).append(self.added)
+
+
+# Plugins
+
+
+def test_callbacks_come_in_the_documented_order(jit: CountedJIT) -> None:
+    log: Log = []
+    jit.layer.add_plugin(Recorder(log, "first"))
+    jit.layer.add_plugin(Recorder(log, "second"))
+    jit.add_object(compiled(FORTY_TWO))
+    assert log == []
+    assert jit.lookup("answer")() == 42
+    passes = ["pre_prune", "post_prune", "post_allocation", "pre_fixup", "post_fixup"]
+    assert log == [
+        ("first", "notify_loaded", "answer"),
+        ("second", "notify_loaded", "answer"),
+        ("first", "modify_pass_config"),
+        ("second", "modify_pass_config"),
+        *((plugin, each) for each in passes for plugin in ("first", "second")),
+        ("first", "notify_emitted", "answer"),
+        ("second", "notify_emitted", "answer"),
+    ]
+
+
+def test_resources_are_announced_in_reverse_order(jit: CountedJIT) -> None:
+    log: Log = []
+    tracker, other = jit.create_resource_tracker(), jit.create_resource_tracker()
+    jit.add_object(compiled(FORTY_TWO), tracker)
+    jit.lookup("answer")
+    jit.layer.add_plugin(Recorder(log, "first"))
+    jit.layer.add_plugin(Recorder(log, "second"))
+    tracker.transfer_to(other)
+    assert log == [
+        ("second", "notify_transferring_resources", "main"),
+        ("first", "notify_transferring_resources", "main"),
+    ]
+    log.clear()
+    assert jit.used_size > 0
+    jit.remove(tracker)
+    assert log == [
+        ("second", "notify_removing_resources", "main"),
+        ("first", "notify_removing_resources", "main"),
+    ]
+    assert jit.used_size == 0
+    jit.remove(other)
+    assert len(log) == 2
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["notify_loaded", "modify_pass_config", "pre_prune", "post_allocation", "post_fixup",
+     "notify_emitted"],
+)  # fmt: skip
+def test_a_plugin_fails_its_link_and_nothing_else(jit: CountedJIT, place: str) -> None:
+    log: Log = []
+    failing = Recorder(log, "failing", place)
+    jit.layer.add_plugin(Recorder(log, "before"))
+    jit.layer.add_plugin(failing)
+    jit.layer.add_plugin(Recorder(log, "after"))
+    tracker = jit.create_resource_tracker()
+    jit.add_object(compiled(FORTY_TWO), tracker)
+    with pytest.raises(FailedToMaterializeError) as caught:
+        jit.lookup("answer")
+    assert caught.value.symbols == {"main": ("answer",)}
+    assert isinstance(caught.value.__cause__, LookupError)
+    failed = [entry for entry in log if entry[1] == "notify_failed"]
+    assert failed == [
+        (name, "notify_failed", "answer") for name in ("before", "failing", "after")
+    ]
+    assert log[-3:] == failed
+    assert jit.used_size == 0
+    failing.fails_in = ""
+    jit.remove(tracker)
+    jit.add_object(compiled(FORTY_TWO))
+    assert jit.lookup("answer")() == 42
+
+
+def test_all_plugins_hear_of_a_failure_even_if_one_fails_then(jit: CountedJIT) -> None:
+    log: Log = []
+    jit.layer.add_plugin(Recorder(log, "first", "notify_failed"))
+    jit.layer.add_plugin(Recorder(log, "second"))
+    jit.add_object(compiled("int missing(void); int f(void) { return missing(); }"))
+    with pytest.raises(FailedToMaterializeError) as caught:
+        jit.lookup("f")
+    cause = caught.value.__cause__
+    assert isinstance(cause, UndefinedSymbolError)
+    assert cause.__notes__ == ["a plugin failed: LookupError: first in notify_failed"]
+    assert [entry[0] for entry in log if entry[1] == "notify_failed"] == ["first", "second"]
+
+
+def test_a_plugin_that_fails_while_resources_go_keeps_nothing(jit: CountedJIT) -> None:
+    log: Log = []
+    failing = Recorder(log, "failing", "notify_removing_resources")
+    tracker = jit.create_resource_tracker()
+    jit.add_object(compiled(FORTY_TWO), tracker)
+    jit.lookup("answer")
+    jit.layer.add_plugin(Recorder(log, "told"))
+    jit.layer.add_plugin(failing)
+    with pytest.raises(SessionError, match="a plugin failed: LookupError: failing in") as caught:
+        jit.remove(tracker)
+    assert isinstance(caught.value.__cause__, LookupError)
+    assert [entry[0] for entry in log] == ["failing", "told"]
+    assert jit.used_size == 0
+    jit.layer.remove_plugin(failing)
+
+
+def test_plugins_come_and_go_between_links(jit: CountedJIT) -> None:
+    log: Log = []
+    first, second = Recorder(log, "first"), Recorder(log, "second")
+    jit.layer.add_plugin(first)
+    jit.add_object(compiled(FORTY_TWO))
+    jit.lookup("answer")
+    jit.layer.remove_plugin(first)
+    jit.layer.add_plugin(second)
+    jit.add_object(compiled("int other(void) { return 1; }"))
+    jit.lookup("other")
+    assert {entry[0] for entry in log if "answer" in entry} == {"first"}
+    assert {entry[0] for entry in log if "other" in entry} == {"second"}
+    with pytest.raises(ValueError, match="not in list"):
+        jit.layer.remove_plugin(first)
+
+
+def test_a_link_keeps_the_plugins_it_began_with(jit: CountedJIT) -> None:
+    log: Log = []
+    first = Recorder(log, "first")
+    jit.layer.add_plugin(first)
+    jit.layer.add_plugin(Passes("post_prune", lambda graph: jit.layer.remove_plugin(first)))  # noqa: ARG005
+    jit.add_object(compiled(FORTY_TWO))
+    jit.lookup("answer")
+    assert log[-1] == ("first", "notify_emitted", "answer")
+
+
+def test_a_pass_sees_and_changes_the_graph(jit: CountedJIT) -> None:
+    seen: list[str] = []
+
+    def look(graph: LinkGraph) -> None:
+        seen.extend(symbol.name for symbol in graph.defined_symbols() if symbol.has_name)
+
+    jit.layer.add_plugin(Passes("post_prune", look))
+    source = "static int unused(void) { return 7; } int (*volatile unseen)(void);" + FORTY_TWO
+    jit.add_object(compiled(source))
+    jit.lookup("answer")
+    assert {"answer", "unseen"} <= set(seen)
+    assert "unused" not in seen
+
+
+# What links define
+
+
+def define_in(graph: LinkGraph, name: str, **options: Any) -> None:
+    section = graph.obtain_section(".extra", MemProt.READ)
+    block = graph.create_content_block(section, (1234).to_bytes(8, "little"), alignment=8)
+    graph.add_defined_symbol(block, 0, name, 8, is_live=True, **options)
+
+
+def test_a_strong_symbol_that_was_not_promised_is_an_error(jit: CountedJIT) -> None:
+    jit.layer.add_plugin(Passes("pre_prune", lambda graph: define_in(graph, "extra")))
+    jit.add_object(compiled(FORTY_TWO))
+    with pytest.raises(FailedToMaterializeError) as caught:
+        jit.lookup("answer")
+    cause = caught.value.__cause__
+    assert isinstance(cause, UnexpectedDefinitionError)
+    assert cause.names == ("extra",)
+    assert jit.used_size == 0
+
+
+@pytest.mark.parametrize("where", ["pre_prune", "post_prune"])
+def test_auto_claim_takes_on_what_a_plugin_adds(jit: CountedJIT, where: str) -> None:
+    jit.layer.auto_claim = True
+    jit.layer.add_plugin(Passes(where, lambda graph: define_in(graph, "extra")))
+    jit.add_object(compiled(FORTY_TWO))
+    assert jit.lookup("answer")() == 42
+    assert ctypes.c_int64.from_address(jit.lookup("extra")).value == 1234
+
+
+def test_auto_claim_respects_strong_definitions(jit: CountedJIT) -> None:
+    jit.layer.auto_claim = True
+    jit.define({"extra": 5})
+    jit.layer.add_plugin(Passes("pre_prune", lambda graph: define_in(graph, "extra")))
+    jit.add_object(compiled(FORTY_TWO))
+    with pytest.raises(FailedToMaterializeError) as caught:
+        jit.lookup("answer")
+    assert isinstance(caught.value.__cause__, DuplicateDefinitionError)
+    assert caught.value.__cause__.name == "extra"
+    assert jit.used_size == 0
+    assert jit.lookup("extra") == 5
+
+
+def test_a_weak_symbol_that_a_plugin_adds_is_taken_on_or_yields(jit: CountedJIT) -> None:
+    def add(graph: LinkGraph) -> None:
+        define_in(graph, "held", linkage=Linkage.WEAK)
+        define_in(graph, "fresh", linkage=Linkage.WEAK)
+
+    jit.define({"held": 5})
+    jit.layer.add_plugin(Passes("pre_prune", add))
+    jit.add_object(compiled(FORTY_TWO))
+    assert jit.lookup("answer")() == 42
+    assert jit.lookup("held") == 5
+    assert ctypes.c_int64.from_address(jit.lookup("fresh")).value == 1234
+
+
+def test_a_promise_must_be_kept(jit: CountedJIT) -> None:
+    def rename(graph: LinkGraph) -> None:
+        symbol = graph.find_defined_symbol_by_name("answer")
+        assert symbol is not None
+        graph.rename_symbol(symbol, "response")
+
+    jit.layer.auto_claim = True
+    jit.layer.add_plugin(Passes("pre_prune", rename))
+    jit.add_object(compiled(FORTY_TWO))
+    with pytest.raises(FailedToMaterializeError) as caught:
+        jit.lookup("answer")
+    cause = caught.value.__cause__
+    assert isinstance(cause, MissingDefinitionsError)
+    assert cause.names == ("answer",)
+    assert jit.used_size == 0
+
+
+@pytest.mark.parametrize("override", [False, True])
+def test_flags_are_the_objects_or_the_promises(jit: CountedJIT, *, override: bool) -> None:
+    def hide(graph: LinkGraph) -> None:
+        for symbol in graph.defined_symbols():
+            if symbol.name == "answer":
+                symbol.scope = Scope.HIDDEN
+
+    jit.layer.override_flags = override
+    jit.layer.add_plugin(Passes("post_prune", hide))
+    jit.add_object(compiled(FORTY_TWO))
+    flags = jit.session.lookup(jit.main, "answer")["answer"].flags
+    expected = JITSymbolFlags.CALLABLE | (JITSymbolFlags.EXPORTED if override else 0)
+    assert flags == expected
+
+
+class Compiler(MaterializationUnit):
+    """Promises symbols, and makes an object for them when they are wanted."""
+
+    def __init__(
+        self, layer: ObjectLinkingLayer, source: Path, symbols: dict[str, JITSymbolFlags]
+    ) -> None:
+        self.name = "compiler"
+        self.layer = layer
+        self.source = source
+        self.symbols = symbols
+
+    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
+        await self.layer.emit_object(responsibility, self.source)
+
+
+def test_a_unit_emits_an_object(jit: CountedJIT) -> None:
+    jit.main.define(
+        Compiler(jit.layer, compiled(FORTY_TWO), {"answer": JITSymbolFlags.EXPORTED})
+    )
+    assert jit.lookup("answer")() == 42
+    more = FORTY_TWO + "int other(void) { return 1; }"
+    dylib = jit.create_jitdylib("second")
+    dylib.define(Compiler(jit.layer, compiled(more), {"answer": JITSymbolFlags.EXPORTED}))
+    with pytest.raises(FailedToMaterializeError) as caught:
+        jit.lookup("answer", dylib=dylib)
+    assert isinstance(caught.value.__cause__, UnexpectedDefinitionError)
+    assert caught.value.__cause__.names == ("other",)
+
+
+# Graphs and objects
+
+
+def test_a_graph_built_by_hand(jit: CountedJIT) -> None:
+    graph = create_link_graph(compiled(FORTY_TWO).read_bytes(), "mine")
+    define_in(graph, "number")
+    define_in(graph, "unseen", scope=Scope.HIDDEN)
+    jit.add_graph(graph)
+    assert jit.used_size == 0
+    assert jit.lookup("answer")() == 42
+    found = jit.session.lookup(jit.main, ["number", "unseen"])
+    assert found["number"].flags == JITSymbolFlags.EXPORTED
+    assert found["unseen"].flags == JITSymbolFlags.NONE
+
+
+def test_side_effects_only_symbols_have_no_address(jit: CountedJIT) -> None:
+    log: Log = []
+    graph = create_link_graph(compiled(FORTY_TWO).read_bytes(), "mine")
+    define_in(graph, "initialize", scope=Scope.SIDE_EFFECTS_ONLY)
+    jit.layer.add_plugin(Recorder(log))
+    jit.add_graph(graph)
+    assert jit.session.lookup(jit.main, "initialize") == {}
+    assert log[-1] == ("plugin", "notify_emitted", "answer", "initialize")
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes", "bytearray"])
+def test_objects_come_as_paths_or_bytes(jit: CountedJIT, kind: str) -> None:
+    path = compiled(FORTY_TWO)
+    jit.add_object(path if kind == "path" else {"bytes": bytes, "bytearray": bytearray}[kind](
+        path.read_bytes()))  # fmt: skip
+    assert jit.lookup("answer")() == 42
+
+
+def test_of_refused_objects_none_is_added(jit: CountedJIT) -> None:
+    jit.add_object(compiled(FORTY_TWO))
+    other = compiled("int other(void) { return 1; }")
+    files = [open_input(other), open_input(compiled(FORTY_TWO + "int third;"))]
+    with pytest.raises(DuplicateDefinitionError) as caught:
+        jit.layer.add_objects(jit.main, files)
+    assert caught.value.name == "answer"
+    with pytest.raises(InputError):
+        jit.layer.add_objects(jit.main, [open_input(other), open_input(b"no object")])
+    jit.layer.add_objects(jit.main, [])
+    with pytest.raises(UndefinedSymbolError) as missing:
+        jit.lookup("other")
+    assert missing.value.names == ("other",)
+
+
+def test_missing_symbols_are_reported_with_those_who_refer_to_them(jit: CountedJIT) -> None:
+    first = compiled("int gone(void), lost(void); int f(void) { return gone() + lost(); }")
+    second = compiled("int f(void), gone(void); int g(void) { return f() + gone(); }")
+    jit.layer.add_objects(jit.main, [open_input(first), open_input(second)])
+    with pytest.raises(FailedToMaterializeError) as caught:
+        jit.lookup("g")
+    cause = causes(caught.value)[1]
+    assert isinstance(cause, UndefinedSymbolError)
+    assert set(cause.names) == {"gone", "lost"}
+    assert set(cause.referrers["gone"]) == {str(first), str(second)}
+    assert cause.referrers["lost"] == (str(first),)
+    assert jit.used_size == 0
+
+
+def test_a_failed_link_leaves_other_code_alone(jit: CountedJIT) -> None:
+    jit.add_object(compiled(FORTY_TWO))
+    answer = jit.lookup("answer")
+    used = jit.used_size
+    jit.add_object(compiled("int missing(void); int f(void) { return missing(); }"))
+    for _ in range(2):
+        with pytest.raises(FailedToMaterializeError):
+            jit.lookup("f")
+    assert jit.used_size == used
+    assert answer() == 42
+
+
+def test_removal_during_a_link_releases_its_memory(jit: CountedJIT) -> None:
+    tracker = jit.create_resource_tracker()
+    tasks: list[asyncio.Task[None]] = []
+    log: Log = []
+
+    def remove(graph: LinkGraph) -> None:
+        if graph.find_defined_symbol_by_name("asked"):
+            tasks.append(asyncio.get_running_loop().create_task(tracker.remove_async()))
+
+    jit.layer.batch_objects = False
+    jit.layer.add_plugin(Passes("post_allocation", remove))
+    jit.layer.add_plugin(Recorder(log))
+    jit.add_object(compiled(CALLER), tracker)
+    jit.add_object(compiled(FORTY_TWO))
+    with pytest.raises(FailedToMaterializeError) as caught:
+        jit.lookup("asked")
+    assert isinstance(caught.value.__cause__, ResourceTrackerDefunctError)
+    answer = jit.lookup("answer")
+    used = jit.used_size
+    assert answer() == 42
+    assert ("plugin", "notify_failed") in log
+    jit.remove(jit.main.default_tracker)
+    assert used > jit.used_size == 0
+
+
+# Rules among objects
+
+
+@pytest.fixture(params=["together", "separately"])
+def rules_jit(request: pytest.FixtureRequest, jit: CountedJIT) -> CountedJIT:
+    """A JIT that links objects that are needed together as one graph, or each by itself."""
+    jit.layer.batch_objects = request.param == "together"
+    return jit
+
+
+def add(jit: CountedJIT, *objects: Path) -> None:
+    jit.layer.add_objects(jit.main, [open_input(each) for each in objects])
+
+
+WEAK = "__attribute__((weak)) int w(void) { return %d; } int %s(void) { return w(); }"
+
+
+def test_the_first_weak_definition_holds(rules_jit: CountedJIT) -> None:
+    add(rules_jit, compiled(WEAK % (1, "first")), compiled(WEAK % (2, "second")))
+    assert rules_jit.lookup("second")() == 1
+    assert rules_jit.lookup("first")() == 1
+    assert rules_jit.lookup("w")() == 1
+
+
+def test_weak_definitions_needed_at_once(rules_jit: CountedJIT) -> None:
+    user = "int first(void), second(void); int both(void) { return first() * 10 + second(); }"
+    objects = [WEAK % (1, "first"), WEAK % (2, "second"), user]
+    for source in objects:
+        rules_jit.add_object(compiled(source))
+    assert rules_jit.lookup("both")() == 11
+    assert rules_jit.lookup("w")() == 1
+
+
+def test_a_strong_definition_overrides_a_weak_one(rules_jit: CountedJIT) -> None:
+    add(
+        rules_jit,
+        compiled(WEAK % (1, "first")),
+        compiled("int w(void) { return 3; } int third(void) { return w(); }"),
+    )
+    assert rules_jit.lookup("first")() == 3
+    assert rules_jit.lookup("third")() == 3
+
+
+def test_a_weak_definition_holds_again_once_the_other_is_gone(jit: CountedJIT) -> None:
+    tracker = jit.create_resource_tracker()
+    jit.add_object(compiled(WEAK % (1, "first")), tracker)
+    jit.add_object(compiled(WEAK % (2, "second")))
+    jit.remove(tracker)
+    assert jit.lookup("second")() == 2
+    assert jit.lookup("w")() == 2
+
+
+COMMON = "int shared_value; int %s(void) { return ++shared_value; }"
+
+
+def test_commons_are_one_variable(rules_jit: CountedJIT) -> None:
+    add(
+        rules_jit,
+        compiled(COMMON % "first", "-fcommon"),
+        compiled(COMMON % "second", "-fcommon"),
+    )
+    assert [rules_jit.lookup(name)() for name in ("second", "first", "second")] == [1, 2, 3]
+    rules_jit.add_object(compiled("int unrelated = 5;"))
+    value = ctypes.c_int.from_address(rules_jit.lookup("shared_value"))
+    assert value.value == 3
+
+
+def test_a_definition_overrides_a_common_one(rules_jit: CountedJIT) -> None:
+    add(
+        rules_jit,
+        compiled(COMMON % "first", "-fcommon"),
+        compiled("int shared_value = 40; int second(void) { return ++shared_value; }"),
+    )
+    assert rules_jit.lookup("first")() == 41
+    assert rules_jit.lookup("second")() == 42
+
+
+def test_the_largest_of_commons_that_are_linked_later_is_made(rules_jit: CountedJIT) -> None:
+    small = "char area[1]; char *small_area(void) { return area; }"
+    large = "char area[100000]; char *large_area(void) { return area; }"
+    add(rules_jit, compiled(small, "-fcommon"), compiled(large, "-fcommon"))
+    first = rules_jit.lookup("small_area")
+    first.restype = ctypes.c_void_p
+    second = rules_jit.lookup("large_area")
+    second.restype = ctypes.c_void_p
+    assert first() == second()
+    assert rules_jit.used_size > 100000
+    ctypes.memset(second(), 1, 100000)
+
+
+def test_a_common_that_is_linked_already_cannot_grow(jit: CountedJIT) -> None:
+    small = "char area[1]; char *small_area(void) { return area; }"
+    large = "char area[100000]; char *large_area(void) { return area; }"
+    jit.add_object(compiled(small, "-fcommon"))
+    jit.lookup("small_area")
+    jit.add_object(compiled(large, "-fcommon"))
+    with pytest.raises(FailedToMaterializeError) as caught:
+        jit.lookup("large_area")
+    cause = caught.value.__cause__
+    assert isinstance(cause, CommonSizeError)
+    assert (cause.name, cause.size, cause.linked_size) == ("area", 100000, 1)
+
+
+INLINE = "inline int twice(int x) {{ return {0} * x; }} int (*{1}())(int) {{ return &twice; }}"
+
+
+def test_one_of_several_inline_functions_is_used(rules_jit: CountedJIT) -> None:
+    # Different bodies, which C++ forbids, tell which one it was.
+    first = compiled(INLINE.format(2, "first"), suffix=".cpp")
+    second = compiled(INLINE.format(3, "second"), suffix=".cpp")
+    add(rules_jit, first, second)
+    addresses = []
+    for name in ("_Z6secondv", "_Z5firstv"):
+        function = rules_jit.lookup(name)
+        function.restype = ctypes.c_void_p
+        addresses.append(function())
+    assert len(set(addresses)) == 1
+    assert ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(addresses[0])(10) == 20
+
+
+GROUP = """
+        .section .text.grouped,"axG",@progbits,grouped,comdat
+        .globl grouped
+grouped: movl ${0}, %eax
+        ret
+        .text
+        .globl {1}
+{1}:    call grouped
+        ret
+"""
+
+
+@pytest.mark.parametrize("order", [("first", "second"), ("second", "first")])
+def test_strong_symbols_of_equal_groups_do_not_clash(
+    rules_jit: CountedJIT, order: tuple[str, str]
+) -> None:
+    add(rules_jit, *(compiled(GROUP.format(n, name), suffix=".s")
+                     for n, name in ((1, "first"), (2, "second"))))  # fmt: skip
+    assert [rules_jit.lookup(name)() for name in order] == [1, 1]
+
+
+def test_groups_of_objects_that_were_added_one_by_one(rules_jit: CountedJIT) -> None:
+    for number, name in ((1, "first"), (2, "second")):
+        rules_jit.add_object(compiled(GROUP.format(number, name), suffix=".s"))
+    assert [rules_jit.lookup(name)() for name in ("second", "first")] == [1, 1]
+
+
+HIDDEN = "__attribute__((visibility(\"hidden\"))) int secret(void) { return 9; }"
+USER = "int secret(void); int tell(void) { return secret(); }"
+
+
+def test_hidden_symbols_are_seen_within_their_jitdylib_only(rules_jit: CountedJIT) -> None:
+    add(rules_jit, compiled(USER), compiled(HIDDEN))
+    assert rules_jit.lookup("tell")() == 9
+    other = rules_jit.create_jitdylib("other")
+    other.add_to_link_order(rules_jit.main)
+    rules_jit.add_object(compiled(USER), dylib=other)
+    with pytest.raises(FailedToMaterializeError) as caught:
+        rules_jit.lookup("tell", dylib=other)
+    assert isinstance(caught.value.__cause__, UndefinedSymbolError)
+    assert caught.value.__cause__.names == ("secret",)
+
+
+def test_two_strong_definitions_are_an_error(rules_jit: CountedJIT) -> None:
+    with pytest.raises(DuplicateDefinitionError) as caught:
+        add(rules_jit, compiled(FORTY_TWO), compiled(FORTY_TWO + "int third;"))
+    assert caught.value.name == "answer"
+    rules_jit.add_object(compiled(FORTY_TWO))
+    with pytest.raises(DuplicateDefinitionError) as again:
+        rules_jit.add_object(compiled(FORTY_TWO))
+    assert again.value.name == "answer"
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_the_link_order_decides_who_is_called(jit: CountedJIT, *, is_first: bool) -> None:
+    library = jit.create_jitdylib("library")
+    jit.add_object(compiled(FORTY_TWO), dylib=library)
+    interposer = jit.create_jitdylib("interposer")
+    jit.add_object(compiled("int answer(void) { return 6; }"), dylib=interposer)
+    exported = JITDylibLookupFlags.MATCH_EXPORTED_ONLY
+    order = [(library, exported), (interposer, exported)]
+    jit.main.set_link_order(order[::-1] if is_first else order)
+    jit.add_object(compiled(CALLER))
+    assert jit.lookup("asked")() == (7 if is_first else 43)
+
+
+def test_code_stays_while_its_neighbour_goes(jit: CountedJIT) -> None:
+    tracker = jit.create_resource_tracker()
+    jit.add_object(compiled(FORTY_TWO))
+    jit.add_object(compiled("int other(void) { return 1; }"), tracker)
+    answer, other = jit.lookup("answer"), jit.lookup("other")
+    both = jit.used_size
+    assert (answer(), other()) == (42, 1)
+    jit.remove(tracker)
+    assert jit.used_size < both
+    assert answer() == 42
+    with pytest.raises(UndefinedSymbolError):
+        jit.lookup("other")
