@@ -34,7 +34,7 @@ from jitlink.resolve import referrers
 Configure = Callable[[LinkGraph, PassConfiguration], None]
 _FUNCFLAG_CDECL = 1
 
-CData = TypeVar("CData", bound="ctypes._CDataType")
+CData = TypeVar("CData", bound="ctypes._CDataType")  # noqa: SLF001 - has no other name
 
 
 class LinkedCode:

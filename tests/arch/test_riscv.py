@@ -496,6 +496,22 @@ def test_lower_halves_without_an_upper_half(label: str) -> None:
     assert (caught.value.kind, caught.value.offset) == ("R_RISCV_PCREL_LO12_S", 6)
 
 
+@pytest.mark.parametrize(("one", "other", "value"), [(300, 0, 300), (0, 4, -4)])
+def test_uleb128_that_is_too_short(one: int, other: int, value: int) -> None:
+    source = (
+        f".data\n.globl f\nf: .space 400\n.reloc ., R_RISCV_SET_ULEB128, f + {one}\n"
+        f".reloc ., R_RISCV_SUB_ULEB128, f + {other}\n.byte 0, 0x55\n"
+    )
+    with (
+        Emulator("riscv64", BASE) as emulator,
+        pytest.raises(TargetOutOfRangeError, match="its field cannot hold") as caught,
+    ):
+        linked(emulator, assemble(source))
+    error = caught.value
+    assert (error.kind, error.offset, error.value) == ("R_RISCV_SUB_ULEB128", 400, value)
+    assert (error.low, error.high, error.target_address) == (0, 127, BASE)
+
+
 # Indirect functions
 
 INDIRECT = """

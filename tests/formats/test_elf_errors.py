@@ -401,6 +401,14 @@ def test_group_signature_that_does_not_exist(elf: ElfFile, info: int) -> None:
     refuse_section(elf, group, "is a section group whose signature does not exist")
 
 
+def test_group_without_a_symbol_table(elf: ElfFile) -> None:
+    for index in elf.of_type(SHT_RELA):
+        elf.set_section(index, type=1)
+    group = group_of(elf)
+    elf.set_section(group, link=0, info=0).set_section(elf.symbol_table, type=1)
+    refuse_section(elf, group, "is a section group whose signature does not exist")
+
+
 def test_group_signature_without_a_name(elf: ElfFile) -> None:
     elf.set_section(group_of(elf), info=0)
     refuse(elf, "a section group has a signature without a name")

@@ -21,7 +21,7 @@ class Site(NamedTuple):
 
     end: int
     limit: int
-    count: int
+    gone: int
 
 
 @st.composite
@@ -36,7 +36,7 @@ def plans(draw: st.DrawFn) -> list[Site]:
 
 def left_before(sites: list[Site], offset: int) -> int:
     """How many of the bytes before an offset stay."""
-    gone = {at for site in sites for at in range(site.end - site.count, site.end)}
+    gone = {at for site in sites for at in range(site.end - site.gone, site.end)}
     return sum(at not in gone for at in range(offset))
 
 
@@ -51,7 +51,7 @@ def make_plan(graph: LinkGraph, blocks: list[Block], sites: list[list[Site]]) ->
     flat = [site for own in sites for site in own]
     ends, limits = ([getattr(each, name) for each in flat] for name in ("end", "limit"))
     plan = Shrinkage(graph, *(np.array(each, np.int64) for each in (rows, ends, limits)))
-    plan.counts[:] = [each.count for each in flat]
+    plan.counts[:] = [each.gone for each in flat]
     return plan
 
 
@@ -82,10 +82,10 @@ def test_everything_follows_the_bytes(sites: list[list[Site]]) -> None:
         kept = bytes(old[number][at] for at in range(SIZE) if moved[at] != moved[at + 1])
         assert bytes(block.content) == kept
         for offset in range(SIZE + 1):
-            symbol = graph.find_defined_symbol_by_name(f"s{number}.{offset}")
-            assert symbol is not None
+            found = graph.find_defined_symbol_by_name(f"s{number}.{offset}")
+            assert found is not None
             size = moved[-1] - moved[offset] if offset % 3 else 0
-            assert (symbol.offset, symbol.size) == (moved[offset], size)
+            assert (found.offset, found.size) == (moved[offset], size)
     rows = [block.row for block in blocks]
     for edge, block, offset, addend in edges:
         assert edge.offset == left_before(sites[rows.index(block.row)], offset)

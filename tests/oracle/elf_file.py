@@ -1,4 +1,4 @@
-"""A reader of 64-bit little-endian ELF files, objects and linked outputs alike, for comparisons.
+"""A reader of little-endian ELF files, objects and linked outputs alike, for comparisons.
 
 It shares nothing with jitlink's own reader, so that an error in that one cannot hide itself.
 Files come from compilers and linkers that are trusted: nothing is checked.
@@ -18,10 +18,40 @@ SHN_XINDEX = 0xFFFF
 STB_LOCAL = 0
 STT_TLS = 6
 
-_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
-_SECTION = struct.Struct("<IIQQQQIIQQ")
-_SYMBOL = struct.Struct("<IBBHQQ")
-_RELA = struct.Struct("<QQq")
+
+class _Layout(NamedTuple):
+    """Record layouts of one ELF class; `symbol_fields` are positions of name, value, size, ..."""
+
+    header: struct.Struct
+    section: struct.Struct
+    symbol: struct.Struct
+    # Positions of name, info, other, section index, value and size.
+    symbol_fields: tuple[int, ...]
+    rela: struct.Struct
+    symbol_shift: int
+    pointer_size: int
+
+
+_LAYOUTS = {
+    1: _Layout(
+        struct.Struct("<16sHHIIIIIHHHHHH"),
+        struct.Struct("<10I"),
+        struct.Struct("<IIIBBH"),
+        (0, 3, 4, 5, 1, 2),
+        struct.Struct("<IIi"),
+        8,
+        4,
+    ),
+    2: _Layout(
+        struct.Struct("<16sHHIQQQIHHHHHH"),
+        struct.Struct("<IIQQQQIIQQ"),
+        struct.Struct("<IBBHQQ"),
+        (0, 1, 2, 3, 4, 5),
+        struct.Struct("<QQq"),
+        32,
+        8,
+    ),
+}
 
 # What describes other sections, and is not itself linked.
 _METADATA = frozenset(
@@ -100,19 +130,22 @@ class ElfFile:
     Attributes:
         machine: what it is for.
         flags: what its header says for that machine.
+        pointer_size: size of its addresses in bytes.
         sections: its sections, in order.
     """
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        header = _HEADER.unpack_from(data)
+        self._layout = layout = _LAYOUTS[data[4]]
+        self.pointer_size = layout.pointer_size
+        header = layout.header.unpack_from(data)
         self.machine: int = header[2]
         self.flags: int = header[7]
         shoff, shnum, shstrndx = header[6], header[12], header[13]
-        first = _SECTION.unpack_from(data, shoff)
+        first = layout.section.unpack_from(data, shoff)
         count = shnum or first[5]
         names = first[6] if shstrndx == SHN_XINDEX else shstrndx
-        raw = list(_SECTION.iter_unpack(data[shoff : shoff + count * _SECTION.size]))
+        raw = list(layout.section.iter_unpack(data[shoff : shoff + count * layout.section.size]))
         strings = raw[names][4]
         self.sections = [
             ElfSection(index, self._string(strings + row[0]), *row[1:9])
@@ -147,12 +180,12 @@ class ElfFile:
         if table is None:
             return []
         strings = self.sections[table.link].offset
-        return [
-            ElfSymbol(
-                self._string(strings + name), info >> 4, info & 15, other & 3, shndx, value, size
-            )
-            for name, info, other, shndx, value, size in _SYMBOL.iter_unpack(self.content(table))
-        ]
+        symbols = []
+        for record in self._layout.symbol.iter_unpack(self.content(table)):
+            name, info, other, *rest = (record[each] for each in self._layout.symbol_fields)
+            text = self._string(strings + name)
+            symbols.append(ElfSymbol(text, info >> 4, info & 15, other & 3, *rest))
+        return symbols
 
     @cached_property
     def _relocation_sections(self) -> dict[int, list[ElfSection]]:
@@ -169,42 +202,48 @@ class ElfFile:
 
     def records(self, table: ElfSection) -> list[ElfRelocation]:
         """The relocations that a section of type SHT_RELA holds."""
+        shift = self._layout.symbol_shift
         return [
-            ElfRelocation(offset, info & 0xFFFFFFFF, info >> 32, addend)
-            for offset, info, addend in _RELA.iter_unpack(self.content(table))
+            ElfRelocation(offset, info & ((1 << shift) - 1), info >> shift, addend)
+            for offset, info, addend in self._layout.rela.iter_unpack(self.content(table))
         ]
 
 
-def externals_object(
-    offsets: Mapping[str, int], size: int, machine: int, flags: int = 0
-) -> bytes:
+def externals_object(offsets: Mapping[str, int], size: int, like: ElfFile) -> bytes:
     """A relocatable object whose section `.externals`, without content, defines symbols.
 
     Args:
         offsets: where in the section each name is, in bytes.
         size: size of the section in bytes.
-        machine: what the object is for.
-        flags: what its header says for that machine.
+        like: an object of the same machine.
     """
+    layout = like._layout
+    wide = layout.pointer_size == 8
     strings = b"\0" + b"".join(name.encode() + b"\0" for name in offsets)
     section_names = b"\0.externals\0.symtab\0.strtab\0"
-    symbols = bytearray(_SYMBOL.size)
+    symbols = bytearray(layout.symbol.size)
     position = 1
     for name, offset in offsets.items():
-        symbols += _SYMBOL.pack(position, 1 << 4, 0, 1, offset, 0)
+        fields = [0] * 6
+        for place, value in zip(
+            layout.symbol_fields, (position, 1 << 4, 0, 1, offset, 0), strict=True
+        ):
+            fields[place] = value
+        symbols += layout.symbol.pack(*fields)
         position += len(name.encode()) + 1
     body = bytes(symbols) + strings + section_names
-    start = _HEADER.size
+    body += bytes(-len(body) % 8)
+    start, record = layout.header.size, layout.section.size
     string_start = start + len(symbols)
     names_start = string_start + len(strings)
     rows = (
         (0, SHT_NULL, 0, 0, 0, 0, 0, 0, 0, 0),
         (1, SHT_NOBITS, SHF_ALLOC, 0, start, size, 0, 0, 1, 0),
-        (12, SHT_SYMTAB, 0, 0, start, len(symbols), 3, 1, 8, _SYMBOL.size),
+        (12, SHT_SYMTAB, 0, 0, start, len(symbols), 3, 1, 8, layout.symbol.size),
         (20, SHT_STRTAB, 0, 0, string_start, len(strings), 0, 0, 1, 0),
         (1, SHT_STRTAB, 0, 0, names_start, len(section_names), 0, 0, 1, 0),
     )
-    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
-    shoff = start + len(body)
-    header = _HEADER.pack(ident, 1, machine, 1, 0, 0, shoff, flags, 64, 0, 0, 64, len(rows), 4)
-    return header + body + b"".join(_SECTION.pack(*row) for row in rows)
+    ident = b"\x7fELF" + bytes([2 if wide else 1, 1, 1]).ljust(12, b"\0")
+    ends = (like.flags, start, 0, 0, record, len(rows), 4)
+    header = layout.header.pack(ident, 1, like.machine, 1, 0, 0, start + len(body), *ends)
+    return header + body + b"".join(layout.section.pack(*row) for row in rows)

@@ -1,7 +1,7 @@
 """The frame descriptions of a linked `.eh_frame`, with addresses instead of encoded pointers.
 
 Linkers may merge, drop and reorder records, so sections are compared by what they say of which
-function. Only what x86-64 compilers emit is understood.
+function. Only what compilers emit is understood.
 
 Specification: Linux Standard Base, "Exception Frames".
 """
@@ -11,7 +11,8 @@ from typing import NamedTuple
 from tests.oracle.memory import Memory, Target
 
 _PCREL, _INDIRECT, _OMIT = 0x10, 0x80, 0xFF
-_SIZES = {0x0: 8, 0x2: 2, 0x3: 4, 0x4: 8, 0xA: 2, 0xB: 4, 0xC: 8}
+_ABSOLUTE = 0x0
+_SIZES = {0x2: 2, 0x3: 4, 0x4: 8, 0xA: 2, 0xB: 4, 0xC: 8}
 _SIGNED = 0x8
 _DW_CFA_NOP = b"\0"
 
@@ -54,6 +55,12 @@ class Frame(NamedTuple):
     conventions: Conventions
 
 
+def size_of(memory: Memory, encoding: int) -> int:
+    """Size in bytes of a pointer of an encoding."""
+    kind = encoding & 0xF
+    return memory.pointer_size if kind == _ABSOLUTE else _SIZES[kind]
+
+
 class _Cursor:
     def __init__(self, memory: Memory, position: int) -> None:
         self.memory = memory
@@ -84,12 +91,14 @@ class _Cursor:
 
     def pointer(self, encoding: int) -> int:
         place = self.position
-        value = self.integer(_SIZES[encoding & 0xF], signed=bool(encoding & _SIGNED))
+        value = self.integer(size_of(self.memory, encoding), signed=bool(encoding & _SIGNED))
         if value == 0:
             return 0
         value += place if encoding & 0x70 == _PCREL else 0
-        value &= (1 << 64) - 1
-        return self.memory.integer(value, 8, signed=False) if encoding & _INDIRECT else value
+        value &= (1 << 8 * self.memory.pointer_size) - 1
+        if encoding & _INDIRECT:
+            value = self.memory.integer(value, self.memory.pointer_size, signed=False)
+        return value
 
 
 def read_frames(memory: Memory, section: range | None) -> list[Frame]:
@@ -153,7 +162,7 @@ def _read_conventions(memory: Memory, position: int, end: int) -> Conventions:
 
 def _read_frame(cursor: _Cursor, end: int, cie: Conventions) -> Frame:
     start = cursor.pointer(cie.pointers)
-    size = cursor.integer(_SIZES[cie.pointers & 0xF])
+    size = cursor.integer(size_of(cursor.memory, cie.pointers))
     language_data = 0
     if cie.augmentation.startswith(b"z"):
         cursor.leb()

@@ -126,7 +126,7 @@ def _externals(placement: Placement, addressing: Addressing) -> bytes:
         offsets[DSO_HANDLE] = (placement.made_dso_handle - addressing.near) & ((1 << 64) - 1)
     size = (len(placement.externals) + 1) * EXTERNAL_SPACING
     elf = placement.sections[0].elf
-    return externals_object(offsets, size, elf.machine, elf.flags) if offsets else b""
+    return externals_object(offsets, size, elf) if offsets else b""
 
 
 def _script(placement: Placement, addressing: Addressing) -> str:
@@ -162,6 +162,7 @@ def _read(elf: ElfFile, externals: Mapping[str, int]) -> Reference:
         (each.address, elf.content(each)) for each in allocated if each.type != SHT_NOBITS
     )
     memory.through = ARCHITECTURES[elf.machine].follow
+    memory.pointer_size = elf.pointer_size
     memory.made = [_range(each) for each in allocated if each.name in _STUBS and each.size]
     for each in allocated:
         if each.type == SHT_RELA:
@@ -195,5 +196,6 @@ def _load(elf: ElfFile, table: ElfSection, memory: Memory, externals: Mapping[st
         if kind != dynamic.relative:
             symbol = elf.dynamic_symbols[number]
             value += symbol.value if symbol.shndx else externals[symbol.name]
-        if kind not in dynamic or not memory.write(place, value.to_bytes(8, "little")):
+        content = value.to_bytes(elf.pointer_size, "little")
+        if kind not in dynamic or not memory.write(place, content):
             raise LookupError(f"dynamic relocation of type {kind} at {place:#x}")

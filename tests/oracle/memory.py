@@ -25,6 +25,7 @@ class Memory:
         indirect: the resolver whose result is in a pointer, by the pointer's address.
         got: address of the global offset table, or None if there is none.
         through: where a jump to a stub ends, by the architecture's code for it.
+        pointer_size: size of an address in bytes.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,7 @@ class Memory:
         self.made: list[range] = []
         self.indirect: dict[int, int] = {}
         self.got: int | None = None
+        self.pointer_size = 8
         self.through: Callable[[Memory, int], Target] = follow_x86_64
 
     @classmethod
@@ -82,7 +84,7 @@ class Memory:
         """What a pointer of the linker's own tables holds when the program runs."""
         if pointer in self.indirect:
             return Indirect(self.indirect[pointer])
-        return self.follow(self.integer(pointer, 8, signed=False))
+        return self.follow(self.integer(pointer, self.pointer_size, signed=False))
 
     def follow(self, address: int) -> Target:
         """Where a jump to an address ends, if it goes through a stub that the linker made."""

@@ -173,6 +173,7 @@ class _Recorder:
         )
         memory.got = self.passes.got_address(graph)
         memory.through = ARCHITECTURES[self.elves[0].machine].follow
+        memory.pointer_size = self.elves[0].pointer_size
         memory.indirect = dict(_indirect_pointers(graph))
         stubs = _span(graph, STUBS_SECTION)
         memory.made = [stubs] if stubs else []
@@ -215,7 +216,8 @@ def _indirect_pointers(graph: LinkGraph) -> Iterator[tuple[int, int]]:
     """Pointers and resolvers, as the allocation action that would call these is told them."""
     for action in graph.alloc_actions:
         if action.finalize is not None and callable(action.finalize.arguments):
-            for resolver, pointer in struct.iter_unpack("<QQ", action.finalize.arguments()):
+            pair = "<QQ" if graph.pointer_size == 8 else "<II"
+            for resolver, pointer in struct.iter_unpack(pair, action.finalize.arguments()):
                 yield pointer, resolver
 
 

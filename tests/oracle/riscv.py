@@ -80,9 +80,9 @@ def meaning(
         LookupError: it refers to something that is not there, or is no known instruction.
     """
     match relocation.type:
-        case 2:
-            address = memory.integer(place, 8, signed=False) - relocation.addend
-            return follow(memory, address)
+        case 1 | 2:
+            width = 4 * relocation.type
+            return follow(memory, memory.integer(place, width, signed=False) - relocation.addend)
         case 18 | 19:
             jump = memory.integer(place + 4, 4, signed=False)
             if jump & 0x7F != _JALR:

@@ -17,6 +17,7 @@ from jitlink.link import PassConfiguration
 from tests.oracle.architectures import ARCHITECTURES, EM_RISCV
 from tests.oracle.check import Linkers, Tally, Way, linkable, members
 from tests.oracle.elf_file import SHF_ALLOC
+from tests.oracle.frames import read_frames
 from tests.oracle.lld import Reference, link_at
 from tests.oracle.placement import EH_FRAME, ROOM, Addressing, Placement
 from tests.oracle.test_lld_riscv import ARCHIVES, TARGET, jumps_outside
@@ -113,4 +114,6 @@ def test_relaxed_code_is_that_of_lld(archive: str, way: str, tmp_path: Path) -> 
     log.info("%s, %s: %d objects, %d bytes of code, were %d", archive, way, *what)
     assert tally.differences == []
     assert list(differences(placement, reference)) == []
+    mine = read_frames(placement.memory, placement.frames)
+    assert mine == read_frames(reference.memory, reference.frames)
     assert after < before

@@ -1,10 +1,11 @@
 """ObjectLinkingLayer: its plugins, its options, its memory, and the rules among objects."""
 
+# ruff: noqa: ARG002 - a plugin need not look at all that it is told
+
 import asyncio
 import ctypes
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ from jitlink.orc import (
 )
 from jitlink.orc.objects import CommonSizeError
 from jitlink.targets.registry import create_link_graph
-from tests.orc.jits import CountedJIT, causes, compiled, counted_jit
+from tests.orc.jits import CountedJIT, compiled, counted_jit
 
 FORTY_TWO = "int answer(void) { return 42; }"
 CALLER = "int answer(void); int asked(void) { return answer() + 1; }"
@@ -138,13 +139,13 @@ def test_resources_are_announced_in_reverse_order(jit: CountedJIT) -> None:
     ]
     log.clear()
     assert jit.used_size > 0
-    jit.remove(tracker)
+    jit.remove(other)
     assert log == [
         ("second", "notify_removing_resources", "main"),
         ("first", "notify_removing_resources", "main"),
     ]
     assert jit.used_size == 0
-    jit.remove(other)
+    jit.remove(tracker)
     assert len(log) == 2
 
 
@@ -166,9 +167,7 @@ def test_a_plugin_fails_its_link_and_nothing_else(jit: CountedJIT, place: str) -
     assert caught.value.symbols == {"main": ("answer",)}
     assert isinstance(caught.value.__cause__, LookupError)
     failed = [entry for entry in log if entry[1] == "notify_failed"]
-    assert failed == [
-        (name, "notify_failed", "answer") for name in ("before", "failing", "after")
-    ]
+    assert failed == [(name, "notify_failed", "answer") for name in ("before", "failing", "after")]
     assert log[-3:] == failed
     assert jit.used_size == 0
     failing.fails_in = ""
@@ -236,7 +235,7 @@ def test_a_pass_sees_and_changes_the_graph(jit: CountedJIT) -> None:
     seen: list[str] = []
 
     def look(graph: LinkGraph) -> None:
-        seen.extend(symbol.name for symbol in graph.defined_symbols() if symbol.has_name)
+        seen.extend(symbol.name for symbol in graph.defined_symbols if symbol.has_name)
 
     jit.layer.add_plugin(Passes("post_prune", look))
     source = "static int unused(void) { return 7; } int (*volatile unseen)(void);" + FORTY_TWO
@@ -249,10 +248,16 @@ def test_a_pass_sees_and_changes_the_graph(jit: CountedJIT) -> None:
 # What links define
 
 
-def define_in(graph: LinkGraph, name: str, **options: Any) -> None:
+def define_in(
+    graph: LinkGraph,
+    name: str,
+    *,
+    linkage: Linkage = Linkage.STRONG,
+    scope: Scope = Scope.DEFAULT,
+) -> None:
     section = graph.obtain_section(".extra", MemProt.READ)
     block = graph.create_content_block(section, (1234).to_bytes(8, "little"), alignment=8)
-    graph.add_defined_symbol(block, 0, name, 8, is_live=True, **options)
+    graph.add_defined_symbol(block, 0, name, 8, linkage, scope, is_live=True)
 
 
 def test_a_strong_symbol_that_was_not_promised_is_an_error(jit: CountedJIT) -> None:
@@ -321,7 +326,7 @@ def test_a_promise_must_be_kept(jit: CountedJIT) -> None:
 @pytest.mark.parametrize("override", [False, True])
 def test_flags_are_the_objects_or_the_promises(jit: CountedJIT, *, override: bool) -> None:
     def hide(graph: LinkGraph) -> None:
-        for symbol in graph.defined_symbols():
+        for symbol in graph.defined_symbols:
             if symbol.name == "answer":
                 symbol.scope = Scope.HIDDEN
 
@@ -349,9 +354,7 @@ class Compiler(MaterializationUnit):
 
 
 def test_a_unit_emits_an_object(jit: CountedJIT) -> None:
-    jit.main.define(
-        Compiler(jit.layer, compiled(FORTY_TWO), {"answer": JITSymbolFlags.EXPORTED})
-    )
+    jit.main.define(Compiler(jit.layer, compiled(FORTY_TWO), {"answer": JITSymbolFlags.EXPORTED}))
     assert jit.lookup("answer")() == 42
     more = FORTY_TWO + "int other(void) { return 1; }"
     dylib = jit.create_jitdylib("second")
@@ -383,7 +386,7 @@ def test_side_effects_only_symbols_have_no_address(jit: CountedJIT) -> None:
     define_in(graph, "initialize", scope=Scope.SIDE_EFFECTS_ONLY)
     jit.layer.add_plugin(Recorder(log))
     jit.add_graph(graph)
-    assert jit.session.lookup(jit.main, "initialize") == {}
+    assert jit.session.lookup(jit.main, {"initialize": False}) == {}
     assert log[-1] == ("plugin", "notify_emitted", "answer", "initialize")
 
 
@@ -415,12 +418,13 @@ def test_missing_symbols_are_reported_with_those_who_refer_to_them(jit: CountedJ
     second = compiled("int f(void), gone(void); int g(void) { return f() + gone(); }")
     jit.layer.add_objects(jit.main, [open_input(first), open_input(second)])
     with pytest.raises(FailedToMaterializeError) as caught:
-        jit.lookup("g")
-    cause = causes(caught.value)[1]
+        jit.lookup("f")
+    cause = caught.value.__cause__
     assert isinstance(cause, UndefinedSymbolError)
     assert set(cause.names) == {"gone", "lost"}
-    assert set(cause.referrers["gone"]) == {str(first), str(second)}
-    assert cause.referrers["lost"] == (str(first),)
+    assert cause.referrers == dict.fromkeys(["gone", "lost"], (str(first),))
+    with pytest.raises(FailedToMaterializeError):
+        jit.lookup("g")
     assert jit.used_size == 0
 
 
@@ -456,7 +460,7 @@ def test_removal_during_a_link_releases_its_memory(jit: CountedJIT) -> None:
     answer = jit.lookup("answer")
     used = jit.used_size
     assert answer() == 42
-    assert ("plugin", "notify_failed") in log
+    assert ("plugin", "notify_failed") in [entry[:2] for entry in log]
     jit.remove(jit.main.default_tracker)
     assert used > jit.used_size == 0
 
@@ -608,7 +612,7 @@ def test_groups_of_objects_that_were_added_one_by_one(rules_jit: CountedJIT) -> 
     assert [rules_jit.lookup(name)() for name in ("second", "first")] == [1, 1]
 
 
-HIDDEN = "__attribute__((visibility(\"hidden\"))) int secret(void) { return 9; }"
+HIDDEN = '__attribute__((visibility("hidden"))) int secret(void) { return 9; }'
 USER = "int secret(void); int tell(void) { return secret(); }"
 
 

@@ -31,9 +31,11 @@ from jitlink.arch.riscv import (
     read_code,
     write_code,
 )
+from jitlink.errors import TargetOutOfRangeError
 from jitlink.fixups import fail, resolved
 from jitlink.graph import LinkGraph, SymbolKind
-from jitlink.graph.columns import BoolArray, Int64Array, rows_where
+from jitlink.graph.columns import ADDRESS_MASK, BoolArray, Int64Array, rows_where
+from jitlink.leb128 import ULEB128
 from jitlink.passes.entries import Pointees
 
 _HIGH = (K.R_RISCV_PCREL_HI20, K.GOT_LOAD_HI20)
@@ -61,7 +63,7 @@ def find_halves(graph: LinkGraph) -> Halves:
     Raises:
         FixupError: a lower half's target is no label of an upper half, or it has an addend.
     """
-    edges, symbols, blocks = graph.edge_table, graph.symbol_table, graph.block_table
+    edges, symbols = graph.edge_table, graph.symbol_table
     high, low = rows_where(_is(graph, _HIGH)), rows_where(_is(graph, _LOW))
     if len(low) == 0:
         return Halves(high, low, low)
@@ -72,17 +74,27 @@ def find_halves(graph: LinkGraph) -> Halves:
     odd = edges.addend[low] != 0
     if odd.any():
         fail(graph, low[odd], "has an addend, which only its upper half may have")
+    owner = _find_places(graph, high, symbols.block[target], symbols.value[target].view(np.int64))
+    if (owner < 0).any():
+        fail(graph, low[owner < 0], "names a label where no upper half is")
+    return Halves(high, low, owner)
+
+
+def _find_places(
+    graph: LinkGraph, rows: Int64Array, blocks: Int64Array, offsets: Int64Array
+) -> Int64Array:
+    """For each place the index of the edge there among edges `rows` (int64), or -1."""
+    if len(rows) == 0:
+        return np.full(len(blocks), -1, np.int64)
+    edges, sizes = graph.edge_table, graph.block_table.size
     # A line on which every place has a number of its own.
-    line = np.cumsum(blocks.size + 1) - (blocks.size + 1)
-    keys = line[edges.block[high]] + edges.offset[high]
+    line = np.cumsum(sizes + 1) - (sizes + 1)
+    keys = line[edges.block[rows]] + edges.offset[rows]
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
-    sought = line[symbols.block[target]] + symbols.value[target].view(np.int64)
-    index = np.minimum(keys.searchsorted(sought), max(len(keys) - 1, 0))
-    found = keys[index] == sought if len(keys) else np.zeros(len(low), np.bool_)
-    if not found.all():
-        fail(graph, low[~found], "names a label where no upper half is")
-    return Halves(high, low, order[index])
+    sought = line[blocks] + offsets
+    index = np.minimum(keys.searchsorted(sought), len(keys) - 1)
+    return np.where(keys[index] == sought, order[index], -1)
 
 
 def _is(graph: LinkGraph, kinds: tuple[K, ...]) -> BoolArray:
@@ -104,6 +116,7 @@ def pair_halves(graph: LinkGraph) -> None:
         _bypass_loads(graph, pointees, halves)
     if graph.pointer_size == 8:
         _make_far_absolute(graph, halves)
+    _check_lengths(graph)
     edges, low = graph.edge_table, halves.low
     high = halves.high[halves.owner]
     absolute = edges.kind[high] == K.R_RISCV_HI20
@@ -173,6 +186,37 @@ def _bypass_loads(graph: LinkGraph, pointees: Pointees, halves: Halves) -> None:
 
 def _read(graph: LinkGraph, rows: Int64Array) -> CodeArray:
     return read_code(graph, graph.edge_table.block[rows], graph.edge_table.offset[rows])
+
+
+def _check_lengths(graph: LinkGraph) -> None:
+    """Refuse differences that their ULEB128 field cannot hold; it would store them modulo that.
+
+    Neither of the two edges of a difference knows the other, so no check of theirs can tell.
+    """
+    edges = graph.edge_table
+    lows = rows_where(edges.kind == K.R_RISCV_SUB_ULEB128)
+    if len(lows) == 0:
+        return
+    sets = rows_where(edges.kind == K.R_RISCV_SET_ULEB128)
+    owner = _find_places(graph, sets, edges.block[lows], edges.offset[lows])
+    lows, highs = lows[owner >= 0], sets[owner[owner >= 0]]
+    address = graph.symbol_addresses().view(np.int64)
+    value = address[edges.target[highs]] + edges.addend[highs]
+    value -= address[edges.target[lows]] + edges.addend[lows]
+    place = graph.block_table.content[edges.block[lows]] + edges.offset[lows]
+    end = place + graph.block_table.size[edges.block[lows]] - edges.offset[lows]
+    for data, base, mask in graph.contents.partition(place):
+        sizes = ULEB128().measure(data, place[mask] - base, end[mask] - base)
+        # A field that does not end is found by the engine.
+        bits = np.where(sizes == 0, 63, np.minimum(7 * sizes, 63))
+        bad = (value[mask] < 0) | (value[mask] >> bits != 0)
+        if bad.any():
+            rows, first = lows[mask][bad], int(value[mask][bad][0])
+            fail(
+                graph, rows, f"makes {first:#x}, which its field cannot hold",
+                TargetOutOfRangeError, first, low=0, high=(1 << int(bits[bad][0])) - 1,
+                target_address=int(address[edges.target[rows[0]]]) & ADDRESS_MASK,
+            )  # fmt: skip
 
 
 def _make_absolute(graph: LinkGraph, rows: Int64Array) -> None:

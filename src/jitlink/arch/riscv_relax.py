@@ -191,6 +191,7 @@ class _Paddings:
     def __init__(self, graph: LinkGraph, rows: Int64Array) -> None:
         self.graph = graph
         edges, table = graph.edge_table, graph.block_table
+        rows = rows[edges.addend[rows] != 0]
         order = np.lexsort((edges.offset[rows], edges.block[rows]))
         rows = rows[order]
         self.blocks, self.starts, self.sizes = (
@@ -374,7 +375,8 @@ class _Addresses:
     def _fits_short(self, rows: Int64Array, value: Int64Array, code: CodeArray) -> BoolArray:
         """Whether ``c.lui`` can take the place of ``lui``: not for x0, sp, or zero bits."""
         value = value + 0x800
-        fits = FIXUPS[64].by_kind[K.RVC_LUI].accepts(value) & (value >> 12 != 0)
+        fits = FIXUPS[64].by_kind[K.RVC_LUI].accepts(value)
+        fits &= value >> 12 != 0
         register = (code & RD) >> 7
         fits &= (register != 0) & (register != 2)
         fits &= has_compressed(self.graph)[self.graph.edge_table.block[rows]]

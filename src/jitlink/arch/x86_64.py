@@ -218,7 +218,7 @@ _REENTRY = bytes.fromhex(
     "415b 415a 4159 4158"  # pop %r11, %r10, %r9, %r8
     "5f 5e 5a 59 58 5b 5d"  # pop %rdi, %rsi, %rdx, %rcx, %rax, %rbx, %rbp
     "488d642408 ff6424f8"  # lea 8(%rsp), %rsp; jmp *-8(%rsp)
-    "6690"  # nop
+    "90 90"  # nop; nop
     "0000000000000000 0000000000000000"  # callback, fallback
 )
 _LANDING = bytes.fromhex(
@@ -228,7 +228,7 @@ _LANDING = bytes.fromhex(
     "89df ff1531000000 5b"  # mov %ebx, %edi; call *release(%rip); pop %rbx
     "31c0 31d2"  # xor %eax, %eax; xor %edx, %edx
     "660fefc0 660fefc9 c3"  # pxor %xmm0, %xmm0; pxor %xmm1, %xmm1; ret
-    "0f1f00"  # nop
+    "90 90 90"  # nop; nop; nop
 ) + bytes(5 * 8)
 
 REENTRY = ReentryCode(

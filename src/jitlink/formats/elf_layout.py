@@ -61,7 +61,7 @@ def _layout(elf_class: int, byte_order: str) -> RecordLayout:
     addr, info = (e + "u8", e + "u8") if wide else (e + "u4", e + "u4")
     half, word = e + "u2", e + "u4"
     header = [
-        ("ident", "u1", 16), ("type", half), ("machine", half), ("version", word),
+        ("start", "S6"), ("ident", "u1", 10), ("type", half), ("machine", half), ("version", word),
         ("entry", addr), ("phoff", addr), ("shoff", addr), ("flags", word), ("ehsize", half),
         ("phentsize", half), ("phnum", half), ("shentsize", half), ("shnum", half),
         ("shstrndx", half),
@@ -135,10 +135,11 @@ def identify(data: memoryview, file: str) -> Identity:
         raise ObjectError(f"ELF class {data[4]}, data encoding {data[5]}", file=file, offset=4)
     if len(data) < layout.header.itemsize:
         raise ObjectError("ELF header is truncated", file=file, offset=0)
-    header = np.frombuffer(data, layout.header, 1)[0]
+    byte_order: Literal["little", "big"] = "little" if data[5] == ELFDATA2LSB else "big"
+    flags = 48 if data[4] == ELFCLASS64 else 36
     return Identity(
-        int(header["machine"]),
+        int.from_bytes(data[18:20], byte_order),
         data[4],
-        "little" if data[5] == ELFDATA2LSB else "big",
-        int(header["flags"]),
+        byte_order,
+        int.from_bytes(data[flags : flags + 4], byte_order),
     )

@@ -125,12 +125,9 @@ class SectionTables:
         if len(short):
             self.fail(int(short[0]), 0, "ELF header is truncated")
         headers = gather(self.data, self.layout.header, starts)
-        wrong = (
-            (headers["ident"][:, :4] != np.frombuffer(MAGIC, np.uint8)).any(axis=1)
-            | (headers["ident"][:, 4] != self.identity.elf_class)
-            | (headers["ident"][:, 5] != (1 if self.identity.byte_order == "little" else 2))
-            | (headers["machine"] != self.identity.machine)
-        )
+        data = ELFDATA2LSB if self.identity.byte_order == "little" else ELFDATA2MSB
+        start = MAGIC + bytes([self.identity.elf_class, data])
+        wrong = (headers["start"] != start) | (headers["machine"] != self.identity.machine)
         for number in rows_where(wrong)[:1].tolist():
             message = "not an ELF object of the same machine, class and byte order as the others"
             raise UnsupportedObjectError(message, file=names[number], offset=0)

@@ -70,8 +70,8 @@ class Columns:
         return first
 
     def _grow(self, rows: int) -> None:
-        # Bulk loads size the table exactly; single rows are amortised.
-        self._capacity = max(rows, self._capacity + (self._capacity >> 1), 16)
+        # Room is left for what passes add to a graph; single rows are amortised.
+        self._capacity = max(rows + min(rows, 96), self._capacity + (self._capacity >> 1))
         for name, column in self._storage.items():
             larger = np.zeros(self._capacity, column.dtype)
             if self.rows:

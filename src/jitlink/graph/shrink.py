@@ -113,8 +113,10 @@ class Shrinkage:
 
     def new_sizes(self) -> Int64Array:
         """Sizes (int64) of the blocks in `block_rows` once the bytes are gone."""
-        sums = np.add.reduceat(self.counts, self._first[self.block_rows])
-        return self._sizes - sums
+        if len(self.blocks) == 0:
+            return self._sizes
+        gone: Int64Array = np.add.reduceat(self.counts, self._first[self.block_rows])
+        return self._sizes - gone
 
     def apply(self, counts_from_target: BoolArray) -> None:
         """Take the bytes out; the blocks get contents of their own, which may be written to.
@@ -141,7 +143,8 @@ class Shrinkage:
     def _final(self, blocks: Int64Array, offsets: Int64Array) -> Int64Array:
         """What `moved` says of places of blocks that have sites."""
         position = self._position[blocks]
-        return self._left[position + offsets] - self._left[position]
+        result: Int64Array = self._left[position + offsets] - self._left[position]
+        return result
 
     def _old_sizes(self) -> Int64Array:
         """Sizes that blocks with sites had, by block row; 0 for others."""

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jitlink.errors import AllocationError
-from jitlink.graph import LinkGraph, MemLifetime, MemProt
+from jitlink.graph import BlockFlags, LinkGraph, MemLifetime, MemProt
 from jitlink.graph.columns import (
     ADDRESS_MASK,
     Int64Array,
@@ -378,7 +378,7 @@ def _place_many(
     np.not_equal(group[1:], group[:-1], out=heads[1:])
     # The distance from the start of each block to the start of the next.
     steps = sizes.copy()
-    for alignment in np.unique(alignments).tolist():
+    for alignment in sorted(set(alignments.tolist())):
         if alignment == 1:
             continue
         known = rows_where((alignments >= alignment) | heads)
@@ -391,8 +391,8 @@ def _place_many(
         steps[block - 1] += gap & (alignment - 1)
     starts = np.cumsum(steps) - steps
     first = rows_where(heads)
-    length = np.diff(np.append(first, len(group)))
-    return starts - np.repeat(starts[first] - alignment_offsets[first], length)
+    base = starts[first] - alignment_offsets[first]
+    return starts - base[np.cumsum(heads) - 1]
 
 
 def copy_contents(
@@ -428,16 +428,15 @@ def copy_unallocated_contents(graph: LinkGraph) -> None:
 
     Those of all other sections get theirs when a layout is applied.
     """
-    lifetimes = graph.section_lifetimes()
-    if MemLifetime.NO_ALLOC not in lifetimes:
-        return
     table, edges = graph.block_table, graph.edge_table
+    unallocated = (graph.section_lifetimes() == int(MemLifetime.NO_ALLOC))[table.section]
+    unallocated &= (table.flags & int(BlockFlags.REMOVED)) == 0
+    # Dead-stripping has removed them all, unless somebody wanted them kept.
+    if not np.count_nonzero(unallocated):
+        return
     edited = np.zeros(table.rows, np.bool_)
     edited[edges.block[edges.kind >= FIRST_RELOCATION]] = True
-    edited &= (lifetimes[table.section] == MemLifetime.NO_ALLOC) & (table.content != ZERO_FILL)
-    rows = rows_where(edited)
-    if len(rows) == 0:
-        return
+    rows = rows_where(edited & unallocated & (table.content != ZERO_FILL))
     sizes = table.size[rows]
     places = np.cumsum(sizes) - sizes
     memory = memoryview(bytearray(int(sizes.sum())))

@@ -6,6 +6,7 @@ from objects and graphs.
 """
 
 from jitlink.orc.aliases import AliasCycleError, ReExports, ReExportsGenerator
+from jitlink.orc.call_sites import CallSite, CallSiteOutOfReachError, CallSiteRecorder
 from jitlink.orc.callables import ExecutorAddress, PythonSymbols
 from jitlink.orc.dylib import DefinitionGenerator, JITDylib
 from jitlink.orc.errors import (
@@ -17,6 +18,7 @@ from jitlink.orc.errors import (
     UnexpectedDefinitionError,
 )
 from jitlink.orc.generators import DynamicLibraryGenerator, StaticLibraryGenerator
+from jitlink.orc.lazy import lazy_reexports
 from jitlink.orc.lljit import LLJIT, LLJITBuilder
 from jitlink.orc.materialization import (
     AbsoluteSymbols,
@@ -25,7 +27,13 @@ from jitlink.orc.materialization import (
     SymbolDependenceGroup,
 )
 from jitlink.orc.object_layer import ObjectLinkingLayer, Plugin
+from jitlink.orc.redirect import Redirector
 from jitlink.orc.session import ExecutionSession
+from jitlink.orc.stubs import (
+    IndirectStubsManager,
+    LazyCallError,
+    NotRedirectableError,
+)
 from jitlink.orc.symbols import (
     ExecutorSymbolDef,
     JITDylibLookupFlags,
@@ -39,25 +47,32 @@ __all__ = [
     "LLJIT",
     "AbsoluteSymbols",
     "AliasCycleError",
+    "CallSite",
+    "CallSiteOutOfReachError",
+    "CallSiteRecorder",
     "DefinitionGenerator",
     "DynamicLibraryGenerator",
     "ExecutionSession",
     "ExecutorAddress",
     "ExecutorSymbolDef",
     "FailedToMaterializeError",
+    "IndirectStubsManager",
     "JITDylib",
     "JITDylibLookupFlags",
     "JITSymbolFlags",
     "LLJITBuilder",
+    "LazyCallError",
     "LookupKind",
     "MaterializationResponsibility",
     "MaterializationUnit",
     "MissingDefinitionsError",
+    "NotRedirectableError",
     "ObjectLinkingLayer",
     "Plugin",
     "PythonSymbols",
     "ReExports",
     "ReExportsGenerator",
+    "Redirector",
     "ResourceManager",
     "ResourceTracker",
     "ResourceTrackerDefunctError",
@@ -67,4 +82,5 @@ __all__ = [
     "SymbolDependenceGroup",
     "SymbolState",
     "UnexpectedDefinitionError",
+    "lazy_reexports",
 ]

@@ -163,21 +163,12 @@ class ReExportsGenerator:
     ) -> None:
         """Define aliases for the names that the other JITDylib has."""
         wanted = [name for name in names if self._allow(name)]
-        offered = await self._offered(kind, wanted)
+        order = [(self.source, self._lookup_flags)]
+        offered = await dylib.session.lookup_flags_async(
+            order, dict.fromkeys(wanted, False), kind=kind
+        )
         aliases = {
-            name: (name, given)
-            for name, given in offered.items()
-            if given & JITSymbolFlags.EXPORTED or self._lookup_flags is _ALL
-            if name not in dylib.symbols
+            name: (name, given) for name, given in offered.items() if name not in dylib.symbols
         }
         if aliases:
             dylib.add_unit(ReExports(aliases, self.source, self._lookup_flags))
-
-    async def _offered(self, kind: LookupKind, names: Sequence[str]) -> dict[str, JITSymbolFlags]:
-        """Flags of those names that the source has or can be made to have."""
-        symbols = self.source.symbols
-        for generator in list(self.source.generators):
-            missing = [name for name in names if name not in symbols]
-            if missing:
-                await generator.try_to_generate(kind, self.source, self._lookup_flags, missing)
-        return {name: symbols[name].flags[name] for name in names if name in symbols}

@@ -37,6 +37,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -103,7 +104,9 @@ class CallSiteRecorder(Plugin):
     def __init__(self, names: Iterable[str]) -> None:
         self.names = frozenset(names)
         self._session: ExecutionSession | None = None
-        self._linking: dict[MaterializationResponsibility, list[_Sites]] = {}
+        # A link may fail after it was emitted, so its sites are kept in mind as long as it is.
+        self._found: WeakKeyDictionary[MaterializationResponsibility, list[_Sites]]
+        self._found = WeakKeyDictionary()
         self._sites: dict[ResourceTracker, list[_Sites]] = {}
 
     # What everybody calls, from any thread.
@@ -161,19 +164,23 @@ class CallSiteRecorder(Plugin):
         def record(graph: LinkGraph) -> None:
             found = _find(graph, self.names, branches, config.fixups)
             if found:
-                self._linking[responsibility] = found
+                self._found[responsibility] = found
 
         config.post_fixup.append(record)
 
     def notify_emitted(self, responsibility: MaterializationResponsibility) -> None:
         """Keep the sites of a link with what it is released with."""
-        found = self._linking.pop(responsibility, None)
+        found = self._found.get(responsibility)
         if found:
             self._sites.setdefault(responsibility.tracker, []).extend(found)
 
     def notify_failed(self, responsibility: MaterializationResponsibility) -> None:
         """Drop the sites of a link."""
-        self._linking.pop(responsibility, None)
+        found = self._found.pop(responsibility, None)
+        if found:
+            lost = set(map(id, found))
+            for tracker, sites in list(self._sites.items()):
+                self._sites[tracker] = [each for each in sites if id(each) not in lost]
 
     def notify_removing_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:  # noqa: ARG002
         """Drop the sites in code that goes."""

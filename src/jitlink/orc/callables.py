@@ -141,7 +141,7 @@ def _callback(function: Callable[..., Any], prototype: type[Any]) -> CFuncPtr:
     """
     result_type = prototype._restype_
     # What C sees of a failed function: zero bits, converted as ctypes does it.
-    zero = None if result_type is None else result_type().value
+    zero = None if result_type is None else getattr(result_type(), "value", None)
 
     def call(*arguments: object) -> object:
         try:

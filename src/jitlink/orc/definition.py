@@ -154,7 +154,7 @@ class Definition:
         part.addresses, part.state = self.addresses, self.state
         part.failed, part.cause = self.failed, self.cause
         part.is_announced = self.is_announced
-        part._maker = self._maker  # noqa: SLF001 - of the same class
+        part._maker = self._maker
         if self.group is not None:
             part.group = self.group
             self.group.symbols.append(part)

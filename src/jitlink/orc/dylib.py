@@ -18,6 +18,7 @@ from jitlink.orc.symbols import JITDylibLookupFlags, JITSymbolFlags, LookupKind,
 from jitlink.orc.tracker import ResourceTracker
 
 if TYPE_CHECKING:
+    from jitlink.orc.callables import HostSymbol
     from jitlink.orc.materialization import MaterializationResponsibility, MaterializationUnit
     from jitlink.orc.session import ExecutionSession
 
@@ -167,16 +168,27 @@ class JITDylib(JITLinkDylib):
         """
         self._change(lambda: self.generators.remove(generator))
 
-    def define(self, unit: MaterializationUnit, tracker: ResourceTracker | None = None) -> None:
-        """Add the definitions that a unit promises.
+    def define(
+        self,
+        unit: MaterializationUnit | Mapping[str, HostSymbol],
+        tracker: ResourceTracker | None = None,
+    ) -> None:
+        """Add the definitions that a unit promises, or addresses and Python functions by name.
 
         Raises:
+            TypeError: a value is no address and no function whose C types are known.
             DuplicateDefinitionError: a strong definition of one of the names exists; nothing
                 has been added.
             ResourceTrackerDefunctError: the tracker, or the JITDylib, was removed.
             ValueError: the tracker is of another JITDylib.
         """
-        self._change(lambda: self.add_unit(unit, tracker))
+        if isinstance(unit, Mapping):
+            # Not imported above: callables are made of what is made of JITDylibs.
+            from jitlink.orc.callables import PythonSymbols  # noqa: PLC0415
+
+            unit = PythonSymbols(self.session, unit)
+        made = unit
+        self._change(lambda: self.add_unit(made, tracker))
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove some symbols; what else their trackers own stays, resources too.

@@ -179,9 +179,7 @@ class StaticLibraryGenerator:
 
         return sorted(each for each in offsets if each not in added or is_gone(each))
 
-    def _define(
-        self, dylib: JITDylib, members: _Members, tracker: ResourceTracker | None
-    ) -> None:
+    def _define(self, dylib: JITDylib, members: _Members, tracker: ResourceTracker | None) -> None:
         if members.batch is not None:
             self._layer.define_objects(dylib, members.batch, tracker)
         added = self._added.setdefault(dylib, {})

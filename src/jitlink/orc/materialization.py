@@ -241,21 +241,23 @@ class MaterializationResponsibility:
                 members.setdefault(number, []).append(part)
         self.definitions = [each for parts in members.values() for each in parts]
         # Only now that all are divided is it certain where each name is.
-        rest = [(parts, {}) for number, parts in members.items() if number < 0]
-        return [(members[i], _needs(group)) for i, group in enumerate(groups) if i in members] + (
-            rest
-        )
+        return [
+            (parts, _needs(groups[number]) if number >= 0 else {})
+            for number, parts in members.items()
+        ]
 
     def _check_dependencies(self, groups: Sequence[SymbolDependenceGroup]) -> None:
         lacking: dict[str, set[str]] = {}
+        cause: BaseException | None = None
         for group in groups:
             for dylib, names in group.dependencies.items():
                 for name in names:
                     held = dylib.symbols.get(name)
                     if held is None or held.failed or held.state == SymbolState.NEVER_SEARCHED:
                         lacking.setdefault(dylib.name, set()).add(name)
+                        cause = cause or (held and held.cause)
         if lacking:
-            raise UnsatisfiedDependenciesError(self.unit_name, lacking)
+            raise UnsatisfiedDependenciesError(self.unit_name, lacking) from cause
 
     def define_materializing(self, symbols: Mapping[str, JITSymbolFlags]) -> set[str]:
         """Take on more definitions, found while making these.

@@ -27,7 +27,8 @@ LLVM differs: its notify_loaded comes with no plugin told of failures before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -378,7 +379,9 @@ class _LayerContext(JITLinkContext):
             sizes = self.layer.common_sizes(self.responsibility.dylib)
             sizes.enlarge(graph, self._exported.common_rows(graph))
 
-    def _check_commons(self, graph: LinkGraph, rows: Int64Array, yielding: Set[str]) -> None:
+    def _check_commons(
+        self, graph: LinkGraph, rows: Int64Array, yielding: AbstractSet[str]
+    ) -> None:
         names = graph.strings.get_many(graph.symbol_table.name[rows])
         chosen = [row for row, name in zip(rows.tolist(), names, strict=True) if name in yielding]
         dylib = self.responsibility.dylib

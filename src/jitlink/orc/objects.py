@@ -142,7 +142,9 @@ class Exported:
         """Rows (int64) of the common symbols."""
         table = graph.symbol_table
         common = table.flags[self.rows] & int(SymbolFlags.COMMON) != 0
-        return self.rows[common & (table.kind[self.rows] == int(SymbolKind.DEFINED))]
+        common &= table.kind[self.rows] == int(SymbolKind.DEFINED)
+        rows: Int64Array = self.rows[common]
+        return rows
 
     def again(self, graph: LinkGraph) -> Exported:
         """What the graph defines now; this object itself if that is the same."""

@@ -4,27 +4,35 @@ There is one reentry for each process. Its machine code is linked once and never
 because a thread may be in it at any time, whatever becomes of the session it came for.
 
 What it is asked about is a number, the identity that a trampoline brings along. Each identity
-has a continuation, which runs on the thread that called and returns the address at which that
+has a `Continuation`, which runs on the thread that called and returns the address at which that
 thread goes on. A continuation that fails must return an address all the same; if none is to be
-had, the thread goes to the C library's ``abort``.
+had, the thread goes to the C library's ``abort``. Continuations belong to whoever registers them:
+the reentry forgets those that nobody else holds.
 
 A continuation is told the return address of the call, from which it can see whether Python
 itself called: ctypes calls from one place only. Then, and only then, an exception can reach the
 caller: `raise_in_caller` returns the address of code that returns zero after it has left the
 exception with the interpreter, which raises it as soon as the call is over.
 
+An interrupt (``KeyboardInterrupt``) that comes while native code waits in the reentry cannot be
+raised there: the call goes on, and the interrupt comes when Python's main thread is back. Any other
+exception that a signal handler raises there is taken for a failure of the call.
+
 ``errno`` is preserved, like all registers.
 """
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import functools
 import itertools
 import logging
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
+from weakref import WeakValueDictionary
 
 from jitlink.arch.reentry import ReentryCode
 from jitlink.errors import JITLinkError
@@ -35,13 +43,19 @@ from jitlink.memory.manager import JITLinkDylib
 from jitlink.targets.elf import ELFTarget
 from jitlink.targets.registry import default_passes
 
-Continuation = Callable[[int], int]
-"""From the return address of a call to the address at which it goes on."""
-
 log = logging.getLogger(__name__)
 _CODE = MemProt.READ | MemProt.EXEC
 _Callback = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, use_errno=True)
 _MEASURE = 0
+# How long an interrupt is held back that came while it could not be raised, in seconds.
+_INTERRUPT_DELAY = 0.02
+
+
+class Continuation(Protocol):
+    """What says where a call goes on."""
+
+    def go_on(self, caller: int) -> int:
+        """From the return address of a call to the address at which it goes on."""
 
 
 class _Pending(threading.local):
@@ -76,7 +90,7 @@ class Reentry:
     def __init__(self, target: ELFTarget, code: ReentryCode) -> None:
         self.code = code
         self._identities = itertools.count(_MEASURE + 1)
-        self._continuations: dict[int, Continuation] = {}
+        self._continuations: WeakValueDictionary[int, Continuation] = WeakValueDictionary()
         self._callback = _Callback(self._enter)
         self._abort = _address_of(ctypes.CDLL(None).abort)
         symbols = _link(target, code, self._words(target))
@@ -99,16 +113,11 @@ class Reentry:
 
     def _measure(self, trampoline: int) -> int:
         """Call through the reentry, to see where ctypes calls from."""
-        callers: list[int] = []
-
-        def measure(caller: int) -> int:
-            callers.append(caller)
-            return _python_function("PyThread_get_thread_ident")
-
-        self._continuations[_MEASURE] = measure
+        measurement = _Measurement()
+        self._continuations[_MEASURE] = measurement
         ctypes.CFUNCTYPE(ctypes.c_ulong)(trampoline)()
-        del self._continuations[_MEASURE]
-        return callers[0]
+        self.forget(_MEASURE)
+        return measurement.caller
 
     def register(self, continuation: Continuation) -> int:
         """Give a continuation its identity, which no other one ever has had."""
@@ -137,7 +146,11 @@ class Reentry:
     def _enter(self, identity: int, caller: int) -> int:
         number = ctypes.get_errno()
         try:
-            return self._continue(identity, caller)
+            while True:
+                try:
+                    return self._continue(identity, caller)
+                except KeyboardInterrupt:
+                    _interrupt_later()
         except BaseException as error:
             log.critical("a lazy call cannot go on: %s", error, exc_info=error)
             return self._abort
@@ -147,11 +160,28 @@ class Reentry:
     def _continue(self, identity: int, caller: int) -> int:
         continuation = self._continuations.get(identity)
         if continuation is not None:
-            return continuation(caller)
+            return continuation.go_on(caller)
         error = JITLinkError("the lazy function that was called has been removed")
         if not self.is_python(caller):
             raise error
         return self.raise_in_caller(error)
+
+
+def _interrupt_later() -> None:
+    """Interrupt Python's main thread when it has left the reentry, as it must before it can be."""
+    timer = threading.Timer(_INTERRUPT_DELAY, _thread.interrupt_main)
+    timer.daemon = True
+    timer.start()
+
+
+class _Measurement:
+    """Goes on in a function that does nothing."""
+
+    caller = 0
+
+    def go_on(self, caller: int) -> int:
+        self.caller = caller
+        return _python_function("PyThread_get_thread_ident")
 
 
 def reentry_of(target: ELFTarget) -> Reentry | None:

@@ -61,7 +61,7 @@ class _Turn:
         self.is_over = False
 
     def chain(self) -> Iterator[_Turn]:
-        """This turn and those that it was made in, as far as they are not over."""
+        """The turn and those that it was made in, as far as they are not over."""
         turn: _Turn | None = self
         while turn is not None:
             if not turn.is_over:

@@ -9,36 +9,43 @@ runs on the session's thread, so it may call back into the session.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from jitlink.errors import JITLinkError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.orc.definition import Definition
-from jitlink.orc.dylib import JITDylib, SearchOrder
+from jitlink.orc.dylib import JITDylib, SearchOrder, raise_first
 from jitlink.orc.errors import (
     FailedToMaterializeError,
     ResourceTrackerDefunctError,
     SessionEndedError,
     SessionError,
 )
-from jitlink.orc.lookup import look_up, symbols_of
-from jitlink.orc.materialization import MaterializationResponsibility, MaterializationUnit
-from jitlink.orc.readiness import Readiness
+from jitlink.orc.lookup import Query, look_up, search, symbols_of
+from jitlink.orc.making import Making, gather
+from jitlink.orc.readiness import Needs, Readiness
 from jitlink.orc.symbols import (
     ExecutorSymbolDef,
     JITDylibLookupFlags,
+    JITSymbolFlags,
     LookupKind,
     SymbolState,
 )
+from jitlink.orc.text import session_text
+from jitlink.orc.thread import SessionThread
 from jitlink.orc.tracker import ResourceManager, ResourceTracker
 
 T = TypeVar("T")
+Names = str | Iterable[str] | Mapping[str, bool]
 log = logging.getLogger(__name__)
+
+_GRACE = 0.5
+"""Seconds that links have to stop by themselves when a session ends, before they are cancelled."""
+_PATIENCE = 5.0
+"""Seconds that they have to stop after that."""
 
 
 def log_error(error: BaseException) -> None:
@@ -49,42 +56,35 @@ def log_error(error: BaseException) -> None:
 class ExecutionSession:
     """A running JIT.
 
+    It is to be ended (`end`, or a ``with`` statement): only that releases what was linked. The
+    thread of a session that is dropped without that stops all the same.
+
     Args:
         executor: where code is linked to; by default this process.
 
-    Attributes (besides the argument):
-        dylibs: its JITDylibs by name; for the session's thread.
-        resource_managers: told when trackers are removed, last added first; for that too.
+    Attributes:
+        executor: where code is linked to.
+        dylibs: its JITDylibs by name, in order of creation; for the session's thread.
+        resource_managers: told when resources are to be released; likewise.
+        queries: lookups that wait; likewise.
+        searches: tasks that are searching; likewise.
         error_handler: told of errors that nobody waits for, on the thread that meets them;
             by default they are logged.
+        is_ending: whether nothing new is begun any more.
     """
 
     def __init__(self, executor: ExecutorProcessControl | None = None) -> None:
         self.executor = executor or SelfExecutorProcessControl.shared()
         self.dylibs: dict[str, JITDylib] = {}
         self.resource_managers: list[ResourceManager] = []
-        self._readiness = Readiness()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.queries: dict[Query, None] = {}
+        self.searches: set[asyncio.Task[Any] | None] = set()
         self.error_handler: Callable[[BaseException], None] = log_error
-        self._ended = False
-        # What is handed to the loop is handed to it before the loop is told to stop, or not.
-        self._gate = threading.Lock()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name="jitlink session", daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-            # Whoever still waits for something will not get it.
-            left = asyncio.all_tasks(self._loop)
-            for task in left:
-                task.cancel()
-            if left:
-                self._loop.run_until_complete(asyncio.wait(left))
-        finally:
-            self._loop.close()
+        self.is_ending = False
+        self.readiness = Readiness()
+        self._makings: dict[asyncio.Task[None], Making] = {}
+        self._end_lock = threading.Lock()
+        self._thread = SessionThread(self)
 
     def __enter__(self) -> Self:
         return self
@@ -97,42 +97,32 @@ class ExecutionSession:
     ) -> None:
         self.end()
 
+    def dump(self) -> str:
+        """The whole session as text for people.
+
+        Raises:
+            SessionEndedError: the session has ended.
+        """
+        return self.run(lambda: session_text(self))
+
     # Between threads
 
     def run(self, action: Callable[[], T]) -> T:
-        """Run something on the session's thread and return what it returns."""
-        if threading.current_thread() is self._thread:
-            return action()
-        result: concurrent.futures.Future[T] = concurrent.futures.Future()
+        """Run something on the session's thread and return what it returns.
 
-        def act() -> None:
-            try:
-                result.set_result(action())
-            except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
-                result.set_exception(error)
-
-        self._call(act)
-        return result.result()
+        Raises:
+            SessionEndedError: the session has ended.
+        """
+        return self._thread.run(action)
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the session's thread and return what it returns.
 
         Raises:
             SessionError: called on the session's thread, which would wait for itself.
-            SessionEndedError: the session has ended, or ends before there is a result.
+            SessionEndedError: the session has ended, or ended meanwhile.
         """
-        if threading.current_thread() is self._thread:
-            coroutine.close()
-            raise SessionError("the session's thread cannot wait for itself; use the async form")
-        with self._gate:
-            if self._ended:
-                coroutine.close()
-                raise SessionEndedError
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        try:
-            return future.result()
-        except concurrent.futures.CancelledError:
-            raise SessionEndedError from None
+        return self._thread.wait(coroutine)
 
     def call_later(self, delay: float, action: Callable[[], None]) -> None:
         """Run something on the session's thread after `delay` seconds, and do not wait.
@@ -140,13 +130,8 @@ class ExecutionSession:
         Raises:
             SessionEndedError: the session has ended. If it ends before then, nothing is run.
         """
-        self._call(lambda: self._loop.call_later(delay, action))
-
-    def _call(self, action: Callable[[], object]) -> None:
-        with self._gate:
-            if self._ended:
-                raise SessionEndedError
-            self._loop.call_soon_threadsafe(action)
+        if not self._thread.call_later(delay, action):
+            raise SessionEndedError
 
     def report_error(self, error: BaseException) -> None:
         """Tell the error handler; if that fails, both errors are logged."""
@@ -156,6 +141,15 @@ class ExecutionSession:
             log_error(error)
             log_error(failure)
 
+    def check_open(self) -> None:
+        """Check that something new may be begun.
+
+        Raises:
+            SessionEndedError: the session has ended, or is ending.
+        """
+        if self.is_ending:
+            raise SessionEndedError
+
     # JITDylibs
 
     def create_jitdylib(self, name: str) -> JITDylib:
@@ -163,9 +157,11 @@ class ExecutionSession:
 
         Raises:
             SessionError: there is one of that name.
+            SessionEndedError: the session has ended.
         """
 
         def create() -> JITDylib:
+            self.check_open()
             if name in self.dylibs:
                 raise SessionError(f"there is a JITDylib {name} already")
             self.dylibs[name] = JITDylib(self, name)
@@ -178,31 +174,35 @@ class ExecutionSession:
         return self.run(lambda: self.dylibs.get(name))
 
     def remove_jitdylib(self, dylib: JITDylib) -> None:
-        """Remove everything from a JITDylib, and the JITDylib from all link orders."""
+        """Remove everything from a JITDylib, and the JITDylib from all link orders.
+
+        Nothing happens if it was removed already.
+
+        Raises:
+            JITLinkError: resources could not be released; it was removed all the same.
+        """
         self.wait(self.remove_jitdylib_async(dylib))
 
     async def remove_jitdylib_async(self, dylib: JITDylib) -> None:
         """The asynchronous form of `remove_jitdylib`."""
-        dylib.is_open = False
-        dylib.generators.clear()
-        errors: list[JITLinkError] = []
-        trackers = {definition.tracker: None for definition in dylib.symbols.values()}
-        for tracker in [*trackers, dylib.default_tracker]:
-            try:
-                await self.remove_tracker(tracker)
-            except JITLinkError as error:
-                errors.append(error)
-        self.dylibs.pop(dylib.name, None)
+        if dylib.session is not self:
+            raise ValueError(f"{dylib.name} is a JITDylib of another session")
+        if not dylib.is_open:
+            return
         for other in self.dylibs.values():
             other.remove_from_link_order(dylib)
-        _raise_all(errors)
+        del self.dylibs[dylib.name]
+        dylib.is_open = False
+        dylib.generators.clear()
+        dylib.default_tracker.retire()
+        await dylib.clear_async()
 
     # Lookup
 
     def lookup(
         self,
         order: SearchOrder | JITDylib,
-        names: str | Iterable[str] | Mapping[str, bool],
+        names: Names,
         *,
         required_state: SymbolState = SymbolState.READY,
         kind: LookupKind = LookupKind.STATIC,
@@ -212,13 +212,20 @@ class ExecutionSession:
         Args:
             order: where to search: JITDylibs with what to look at in each, or one JITDylib,
                 of which everything is looked at.
-            names: names that must be found, or a mapping that says of each whether it must.
+            names: names that must be found, or a mapping that says of each whether it must. A
+                symbol for side effects only counts as not found where it must be.
             required_state: how far they must have come, RESOLVED or READY.
             kind: what the search is for.
 
+        Returns:
+            What was found, without symbols for side effects only.
+
         Raises:
             UndefinedSymbolError: names that must be found are not.
-            FailedToMaterializeError: a definition could not be made; the cause is chained.
+            FailedToMaterializeError: a definition could not be made, or was removed while it
+                was waited for; the cause is chained.
+            JITDylibDefunctError: a JITDylib of the order was removed.
+            SessionEndedError: the session has ended, or ended meanwhile.
         """
         coroutine = self.lookup_async(order, names, required_state=required_state, kind=kind)
         return self.wait(coroutine)
@@ -226,67 +233,108 @@ class ExecutionSession:
     async def lookup_async(
         self,
         order: SearchOrder | JITDylib,
-        names: str | Iterable[str] | Mapping[str, bool],
+        names: Names,
         *,
         required_state: SymbolState = SymbolState.READY,
         kind: LookupKind = LookupKind.STATIC,
     ) -> dict[str, ExecutorSymbolDef]:
         """The asynchronous form of `lookup`, for code on the session's thread."""
+        if required_state < SymbolState.RESOLVED:
+            raise ValueError("a lookup is for symbols that are at least RESOLVED")
+        where, wanted = self._order(order), _wanted(names)
+        return symbols_of(await look_up(self, where, wanted, required_state, kind))
+
+    def lookup_flags(
+        self,
+        order: SearchOrder | JITDylib,
+        names: Names,
+        *,
+        kind: LookupKind = LookupKind.STATIC,
+    ) -> dict[str, JITSymbolFlags]:
+        """Find symbols and return their flags; generators are asked, but nothing is made.
+
+        Raises:
+            UndefinedSymbolError: names that must be found are not.
+            JITDylibDefunctError: a JITDylib of the order was removed.
+            SessionEndedError: the session has ended, or ended meanwhile.
+        """
+        return self.wait(self.lookup_flags_async(order, names, kind=kind))
+
+    async def lookup_flags_async(
+        self,
+        order: SearchOrder | JITDylib,
+        names: Names,
+        *,
+        kind: LookupKind = LookupKind.STATIC,
+    ) -> dict[str, JITSymbolFlags]:
+        """The asynchronous form of `lookup_flags`."""
+        found = await search(self, self._order(order), _wanted(names), kind)
+        return {name: definition.flags[name] for name, definition in found.items()}
+
+    def _order(self, order: SearchOrder | JITDylib) -> SearchOrder:
         if isinstance(order, JITDylib):
             order = [(order, JITDylibLookupFlags.MATCH_ALL_SYMBOLS)]
-        if isinstance(names, str):
-            names = [names]
-        wanted = names if isinstance(names, Mapping) else dict.fromkeys(names, True)
-        return symbols_of(await look_up(self, order, wanted, required_state, kind))
+        for dylib, _ in order:
+            if dylib.session is not self:
+                raise ValueError(f"{dylib.name} is a JITDylib of another session")
+        return order
 
     # Making definitions; all of this runs on the session's thread.
 
     def materialize(self, definitions: Iterable[Definition]) -> None:
         """Start making what among these nobody has asked for yet."""
         promised = [each for each in definitions if each.unit is not None]
-        for unit, made in _gather(promised):
-            tracker = made[0].tracker
-            for definition in made:
-                definition.unit = None
-                definition.state = SymbolState.MATERIALIZING
-            responsibility = MaterializationResponsibility(tracker, unit.name, made)
-            task = self._loop.create_task(self._make(unit, responsibility))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if promised:
+            for making in gather(promised):
+                self._start(making)
 
-    async def _make(
-        self, unit: MaterializationUnit, responsibility: MaterializationResponsibility
-    ) -> None:
+    def _start(self, making: Making) -> None:
+        making.begin()
+        task = asyncio.get_running_loop().create_task(self._make(making))
+        self._makings[task] = making
+        task.add_done_callback(self._makings.pop)
+
+    async def _make(self, making: Making) -> None:
         try:
-            await unit.materialize(responsibility)
-        except ResourceTrackerDefunctError:
-            # Whoever waited was told when the tracker was removed.
-            responsibility.fail()
-        except BaseException as error:
-            responsibility.fail(error)
-            if not isinstance(error, Exception):
-                raise
+            await making.run()
+        except BaseException as error:  # noqa: BLE001 - given to all who wait
+            if self.is_ending or not isinstance(error, Exception) or not making.can_be_divided:
+                making.fail(error)
+            else:
+                # One of the units may be at fault, and the others are not to suffer for it.
+                for each in making.divide(error):
+                    self._start(each)
+        else:
+            making.finish()
 
-    def emit(self, groups: Sequence[tuple[Sequence[Definition], Iterable[Definition]]]) -> None:
+    def emit(self, groups: Sequence[tuple[Sequence[Definition], Needs]]) -> None:
         """Take note that definitions were emitted, with what they need."""
-        failed = {needed for _, wanted in groups for needed in wanted if needed.failed}
-        if failed:
-            raise self.failure(failed)
         for definitions, _ in groups:
             for definition in definitions:
                 definition.responsibility = None
-        self._readiness.emit(groups)
+        self.readiness.emit(groups)
 
     def fail(self, definitions: Iterable[Definition], error: BaseException | None) -> None:
         """Mark definitions, and all that depend on them, as failed; tell all who wait."""
-        lost = self._readiness.withdraw(definitions)
-        failure = self.failure(lost)
-        failure.__cause__ = error
+        lost = self.readiness.withdraw(definitions)
+        failure: FailedToMaterializeError | None = None
         for definition in lost:
-            definition.failed = True
-            queries, definition.queries = definition.queries, []
-            for query in queries:
+            definition.failed, definition.cause = True, error
+            definition.responsibility = None
+            for query in list(definition.queries):
+                # Made only if somebody is there to read it.
+                failure = failure.again() if failure else self.failure(lost)
+                failure.__cause__ = error
                 query.fail(failure)
+
+    def fail_later(self, definitions: list[Definition], error: BaseException) -> None:
+        """`fail`, as soon as nothing else is going on; from any thread."""
+
+        def fail() -> None:
+            remaining = [each for each in definitions if each.is_in_progress]
+            self.fail([d for d in remaining if d.state < SymbolState.EMITTED], error)
+
+        self._thread.call(fail)
 
     def failure(self, definitions: Iterable[Definition]) -> FailedToMaterializeError:
         """An error that names symbols."""
@@ -295,116 +343,146 @@ class ExecutionSession:
             names.setdefault(definition.dylib.name, []).extend(definition.flags)
         return FailedToMaterializeError(names)
 
-    # Resources
+    # Resources; on the session's thread
 
     async def remove_tracker(self, tracker: ResourceTracker) -> None:
-        """Remove a tracker's symbols and release its resources."""
-        current = tracker.current
-        if current is None:
+        """Remove a tracker's symbols and release its resources; nothing if it is defunct."""
+        dylib = tracker.dylib
+        # The default tracker of a JITDylib that is being removed is defunct before it is empty.
+        if tracker.is_defunct and tracker not in dylib.trackers:
             return
-        dylib, owned = current.dylib, list(current.definitions)
-        current.retire()
+        owned = list(tracker.definitions)
+        tracker.retire()
+        dylib.trackers.pop(tracker, None)
+        if tracker is dylib.default_tracker and dylib.is_open:
+            dylib.replace_default_tracker()
         for definition in owned:
             dylib.forget(definition)
-        self.fail(owned, ResourceTrackerDefunctError(dylib.name))
-        errors: list[JITLinkError] = []
+        unfinished = [definition for definition in owned if definition.is_in_progress]
+        if unfinished:
+            error = ResourceTrackerDefunctError(dylib.name)
+            makers = {each.responsibility: None for each in unfinished}
+            self.fail(unfinished, error)
+            for maker in makers:
+                if maker is not None:
+                    maker.stop(ResourceTrackerDefunctError(dylib.name))
+        errors: list[Exception] = []
         for manager in reversed(self.resource_managers):
             try:
-                await manager.handle_remove_resources(dylib, current)
-            except JITLinkError as error:
-                errors.append(error)
-        _raise_all(errors)
+                await manager.handle_remove_resources(dylib, tracker)
+            except Exception as failure:  # noqa: BLE001 - the others are still to be told
+                errors.append(failure)
+        raise_first(errors)
 
     def transfer_tracker(self, destination: ResourceTracker, source: ResourceTracker) -> None:
         """Give everything that one tracker owns to another."""
-        to, origin = destination.current, source.current
-        if to is None or origin is None:
-            raise ResourceTrackerDefunctError(source.dylib.name)
-        if to.dylib is not origin.dylib:
+        dylib = source.dylib
+        if destination.dylib is not dylib:
             raise ValueError("resources cannot move to another JITDylib")
-        if to is origin:
+        if destination.is_defunct or source.is_defunct:
+            raise ResourceTrackerDefunctError(dylib.name)
+        if destination is source:
             return
-        for definition in origin.definitions:
-            definition.tracker = to
-        to.definitions |= origin.definitions
-        origin.definitions = {}
-        origin.retire(moved_to=to)
+        for definition in source.definitions:
+            definition.tracker = destination
+        destination.definitions |= source.definitions
+        source.definitions = {}
+        source.retire(moved_to=destination)
+        if dylib.trackers.pop(source, source) is None:
+            dylib.trackers.setdefault(destination)
+        if source is dylib.default_tracker:
+            dylib.replace_default_tracker()
+        errors: list[Exception] = []
         for manager in reversed(self.resource_managers):
-            manager.handle_transfer_resources(to.dylib, to, origin)
+            try:
+                manager.handle_transfer_resources(dylib, destination, source)
+            except Exception as failure:  # noqa: BLE001 - the others are still to be told
+                errors.append(failure)
+        raise_first(errors)
+
+    def register_resource_manager(self, manager: ResourceManager) -> None:
+        """Let a manager know when resources are to be released or change owner."""
+        self.run(lambda: self.resource_managers.append(manager))
+
+    def deregister_resource_manager(self, manager: ResourceManager) -> None:
+        """Do not tell a manager any more.
+
+        Raises:
+            ValueError: it was not registered.
+        """
+        self.run(lambda: self.resource_managers.remove(manager))
 
     # The end
 
     def end(self) -> None:
-        """Remove all JITDylibs, last made first, and stop; a second call does nothing.
+        """Stop all that is going on, remove all JITDylibs, and stop; a second call does nothing.
+
+        Lookups that wait fail. A JITDylib is removed before those that it is linked against,
+        and what was added last before the rest.
 
         Raises:
-            JITLinkError: resources could not be released; everything else was.
+            JITLinkError: resources could not be released, or something cannot be stopped;
+                everything else was.
+            SessionError: called on the session's thread.
         """
-        if self._ended:
-            return
-        try:
-            self.wait(self._end())
-        except SessionEndedError:
-            pass  # Another thread was first.
-        finally:
-            with self._gate:
-                if not self._ended:
-                    self._ended = True
-                    self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
+        self._thread.check_is_other()
+        with self._end_lock:
+            if self._thread.is_stopped:
+                return
+            try:
+                self.wait(self._end())
+            finally:
+                self._thread.stop()
 
     async def _end(self) -> None:
-        errors: list[JITLinkError] = []
-        for dylib in reversed(list(self.dylibs.values())):
+        self.is_ending = True
+        for task in list(self.searches):
+            if task is not None:
+                task.cancel()
+        for query in list(self.queries):
+            query.fail(SessionEndedError())
+        errors: list[Exception] = []
+        stuck = await self._stop_makings()
+        for dylib in _dependants_first(list(self.dylibs.values())):
             try:
                 await self.remove_jitdylib_async(dylib)
-            except JITLinkError as error:
+            except Exception as error:  # noqa: BLE001 - the others are still to be removed
                 errors.append(error)
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        _raise_all(errors)
+        if stuck:
+            errors.append(SessionError(f"cannot be stopped: {', '.join(stuck)}"))
+        raise_first(errors)
+
+    async def _stop_makings(self) -> list[str]:
+        """Stop all that is being made, and return the names of what cannot be."""
+        if self._makings:
+            await asyncio.wait(self._makings, timeout=_GRACE)
+        if self._makings:
+            for task in list(self._makings):
+                task.cancel()
+            await asyncio.wait(self._makings, timeout=_PATIENCE)
+        return [making.unit.name for making in self._makings.values()]
 
 
-def _gather(
-    promised: Sequence[Definition],
-) -> list[tuple[MaterializationUnit, list[Definition]]]:
-    """Units to be made, those that can be made together as one, with their definitions."""
-    groups: dict[object, dict[MaterializationUnit, list[Definition]]] = {}
-    for definition in _with_anticipated(promised):
-        unit = definition.unit
-        if unit is not None:
-            key = unit.merge_key()
-            group = (id(unit), unit) if key is None else (key, definition.tracker)
-            groups.setdefault(group, {}).setdefault(unit, []).append(definition)
-    made = []
-    for members in groups.values():
-        first, *others = members
-        unit = first.merge(others) if others else first
-        made.append((unit, [each for definitions in members.values() for each in definitions]))
-    return made
+def _wanted(names: Names) -> Mapping[str, bool]:
+    if isinstance(names, str):
+        return {names: True}
+    return names if isinstance(names, Mapping) else dict.fromkeys(names, True)
 
 
-def _with_anticipated(promised: Sequence[Definition]) -> list[Definition]:
-    """Definitions, the rest of what their units promise, and what those will ask for."""
-    chosen = dict.fromkeys(promised)
-    pending = list(promised)
-    while pending:
-        definition = pending.pop()
-        unit, symbols = definition.unit, definition.dylib.symbols
-        if unit is None:
-            continue
-        others = {held for n in unit.symbols if (held := symbols.get(n)) and held.unit is unit}
-        if unit.merge_key() is not None:
-            held_names = [symbols.get(name) for name in unit.anticipated()]
-            others |= {h for h in held_names if h and h.unit and h.unit.merge_key() is not None}
-        for other in others - chosen.keys():
-            chosen[other] = None
-            pending.append(other)
-    return list(chosen)
-
-
-def _raise_all(errors: Sequence[JITLinkError]) -> None:
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise SessionError("; ".join(map(str, errors)))
+def _dependants_first(dylibs: Sequence[JITDylib]) -> list[JITDylib]:
+    """JITDylibs in such an order that those they are linked against follow, circles aside."""
+    order: list[JITDylib] = []
+    seen: set[JITDylib] = set()
+    for start in dylibs:
+        work = [(start, iter((start,)))]
+        while work:
+            dylib, others = work[-1]
+            following = next(others, None)
+            if following is None:
+                work.pop()
+                if work:
+                    order.append(dylib)
+            elif following not in seen:
+                seen.add(following)
+                work.append((following, iter([each for each, _ in following.link_order])))
+    return order[::-1]

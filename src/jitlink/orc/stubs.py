@@ -27,18 +27,16 @@ functions.
 
 from __future__ import annotations
 
-import _thread
 import ctypes
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from jitlink.arch.reentry import CodeEdges
-from jitlink.errors import JITLinkError, UndefinedSymbolError, UnsupportedObjectError
+from jitlink.errors import UndefinedSymbolError, UnsupportedObjectError
 from jitlink.executor import SelfExecutorProcessControl
-from jitlink.graph import MemProt, Scope, Section, SymbolFlags, SymbolKind
+from jitlink.graph import Linkage, MemProt, Scope, Section, SymbolFlags, SymbolKind
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.strings import NO_NAME
 from jitlink.orc.definition import Definition
@@ -56,9 +54,6 @@ from jitlink.targets.registry import target_of_triple
 STUBS_SECTION = "$__INDIRECT_STUBS"
 POINTERS_SECTION = "$__INDIRECT_POINTERS"
 FUNCTION = JITSymbolFlags.EXPORTED | JITSymbolFlags.CALLABLE
-
-# How long an interrupt that came while a lazy call could not be left is held back, in seconds.
-_INTERRUPT_DELAY = 0.02
 
 
 class LazyCallError(SessionError):
@@ -101,6 +96,7 @@ class Stub:
     """One stub.
 
     Attributes:
+        manager: what made it.
         dylib: where it is defined.
         name: its name.
         target: where it leads: an address, or a body that a call looks for.
@@ -110,14 +106,24 @@ class Stub:
         owner: what owns the body to which the pointer leads, if it leads to one.
     """
 
-    __slots__ = ("dylib", "identity", "name", "owner", "pointer", "target", "trampoline")
+    __slots__ = (
+        "__weakref__", "dylib", "identity", "manager", "name", "owner", "pointer", "target",
+        "trampoline",
+    )  # fmt: skip
 
-    def __init__(self, dylib: JITDylib, name: str, target: Target) -> None:
+    def __init__(
+        self, manager: IndirectStubsManager, dylib: JITDylib, name: str, target: Target
+    ) -> None:
+        self.manager = manager
         self.dylib = dylib
         self.name = name
         self.target = target
         self.identity = self.pointer = self.trampoline = 0
         self.owner: ResourceTracker | None = None
+
+    def go_on(self, caller: int) -> int:
+        """Where a call goes on that came to the trampoline; `caller` is its return address."""
+        return self.manager.go_on(self, caller)
 
 
 class StubsUnit(MaterializationUnit):
@@ -169,32 +175,18 @@ class IndirectStubsManager(ResourceManager):
 
     # On the thread that calls a stub
 
-    def _continue(self, stub: Stub, caller: int) -> int:
+    def go_on(self, stub: Stub, caller: int) -> int:
         """Where the call of a stub without a body goes on."""
         is_python = self._reentry.is_python(caller)
-        interrupted = False
-        while True:
-            try:
-                address = self.session.wait(self._resolve(stub))
-            except KeyboardInterrupt as interrupt:
-                if is_python:
-                    return self._reentry.raise_in_caller(interrupt)
-                # Native code cannot be left: the call goes on, and the interrupt comes after.
-                interrupted = True
-            except BaseException as error:  # noqa: BLE001 - the call must go on somewhere
-                address = self._fail(stub, error, is_python=is_python)
-                break
-            else:
-                break
-        if interrupted:
-            self._interrupt_later()
-        return address
-
-    def _interrupt_later(self) -> None:
         try:
-            self.session.call_later(_INTERRUPT_DELAY, _thread.interrupt_main)
-        except JITLinkError:
-            _thread.interrupt_main()
+            return self.session.wait(self._resolve(stub))
+        except KeyboardInterrupt as interrupt:
+            if is_python:
+                return self._reentry.raise_in_caller(interrupt)
+            # The reentry asks again, because native code cannot be left.
+            raise
+        except BaseException as error:  # noqa: BLE001 - the call must go on somewhere
+            return self._fail(stub, error, is_python=is_python)
 
     def _fail(self, stub: Stub, cause: BaseException, *, is_python: bool) -> int:
         error = LazyCallError(stub.dylib.name, stub.name)
@@ -211,9 +203,9 @@ class IndirectStubsManager(ResourceManager):
     ) -> None:
         """Link the stubs that a responsibility is for."""
         dylib, symbols = responsibility.dylib, responsibility.symbols
-        stubs = [Stub(dylib, name, targets[name]) for name in symbols]
+        stubs = [Stub(self, dylib, name, targets[name]) for name in symbols]
         for stub in stubs:
-            stub.identity = self._reentry.register(partial(self._continue, stub))
+            stub.identity = self._reentry.register(stub)
         self._stubs.setdefault(dylib, {}).update({stub.name: stub for stub in stubs})
         try:
             pool = _Pool(self._target, self._reentry, stubs, symbols)
@@ -402,11 +394,13 @@ class _Pool:
         return blocks, np.arange(first, first + count)
 
     def _name(self, rows: Int64Array, symbols: Mapping[str, JITSymbolFlags]) -> None:
-        table, flags = self.graph.symbol_table, symbols.values()
+        table = self.graph.symbol_table
         table.name[rows] = self.graph.strings.add_many(symbols)
-        hidden = [not each & JITSymbolFlags.EXPORTED for each in flags]
-        table.scope[rows] = np.where(hidden, int(Scope.HIDDEN), int(Scope.DEFAULT))
-        table.linkage[rows] = [not each.is_strong for each in flags]
+        flags = np.fromiter(map(int, symbols.values()), np.int64, self._count)
+        exported = flags & int(JITSymbolFlags.EXPORTED) != 0
+        weak = flags & int(JITSymbolFlags.WEAK | JITSymbolFlags.COMMON) != 0
+        table.scope[rows] = np.where(exported, int(Scope.DEFAULT), int(Scope.HIDDEN))
+        table.linkage[rows] = np.where(weak, int(Linkage.WEAK), int(Linkage.STRONG))
         table.flags[rows] = int(SymbolFlags.LIVE | SymbolFlags.CALLABLE)
 
     def _connect(

@@ -49,12 +49,12 @@ class ResourceTracker:
     def current(self) -> ResourceTracker | None:
         """The tracker that now owns what this one did; None if it was removed."""
         last = self
-        while last._moved_to is not None:  # noqa: SLF001 - of the same class
+        while last._moved_to is not None:
             last = last._moved_to
         if last is not self:
             # Shortened, so that a long row of transfers is gone through once.
             self._moved_to = last
-        return None if last._defunct else last
+        return None if last.is_defunct else last
 
     @property
     def is_defunct(self) -> bool:

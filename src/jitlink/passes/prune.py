@@ -32,6 +32,7 @@ _DEFINED, _EXTERNAL, _REMOVED = (
 _LOCAL, _NO_ALLOC = int(Scope.LOCAL), int(MemLifetime.NO_ALLOC)
 _NARROW = 48
 """Waves of fewer blocks, or edges, than this are cheaper one block at a time."""
+_FEW_STEPS = 4
 
 
 def mark_exported_live(graph: LinkGraph) -> None:
@@ -139,10 +140,16 @@ class _Wave:
     def run(self) -> None:
         """Spread until nothing new is reached."""
         front = rows_where(self.live)
+        steps = 0
         while len(front):
-            degree = self.starts[front + 1] - self.starts[front]
-            narrow = len(front) < _NARROW and int(degree.max()) < _NARROW
+            steps += 1
+            # The first few steps are cheap either way, and most graphs need no more.
+            narrow = steps > _FEW_STEPS and len(front) < _NARROW and not self._is_wide(front)
             front = self._creep(front) if narrow else self._spread(front)
+
+    def _is_wide(self, front: Int64Array) -> bool:
+        """Whether a block of the front has many edges."""
+        return int((self.starts[front + 1] - self.starts[front]).max()) >= _NARROW
 
     def _spread(self, front: Int64Array) -> Int64Array:
         """One step of a wide front; returns the blocks that it reached first."""

@@ -1,0 +1,6 @@
+/* The function that lazy-caller.c calls. */
+
+int area(int width, int height)
+{
+    return width * height;
+}

@@ -1,0 +1,56 @@
+"""Replacing code pages: only those, in one step, and neighbours are left alone."""
+
+import ctypes
+from collections.abc import Iterator
+
+import pytest
+
+from jitlink.errors import AllocationError
+from jitlink.graph import MemProt
+from jitlink.memory import mapping
+from jitlink.memory.mapping import PAGE_SIZE, mapped_ranges
+from jitlink.memory.patching import replace_code
+
+SIZE = 4 * PAGE_SIZE
+
+
+def returning(number: int) -> bytes:
+    """A page of code that returns a number."""
+    code = b"\xb8" + number.to_bytes(4, "little") + b"\xc3"  # mov $number, %eax; ret
+    return code.ljust(PAGE_SIZE, b"\xcc")
+
+
+@pytest.fixture
+def code() -> Iterator[int]:
+    """Address of four pages of code that return 0, 1, 2 and 3."""
+    address = mapping.reserve(SIZE)
+    assert address is not None
+    mapping.map_zeroed(address, SIZE, SIZE)
+    mapping.view(address, SIZE)[:] = b"".join(map(returning, range(4)))
+    mapping.protect_written(address, SIZE, MemProt.READ | MemProt.EXEC)
+    yield address
+    mapping.release(address, SIZE)
+
+
+def results(code: int) -> list[int]:
+    return [ctypes.CFUNCTYPE(ctypes.c_int)(code + n * PAGE_SIZE)() for n in range(4)]
+
+
+def test_runs_of_pages_are_replaced(code: int) -> None:
+    replace_code({code + PAGE_SIZE: returning(10) + returning(20)})
+    assert results(code) == [0, 10, 20, 3]
+    replace_code({code: returning(5), code + 3 * PAGE_SIZE: returning(6)})
+    assert results(code) == [5, 10, 20, 6]
+    held = [each for each in mapped_ranges() if code <= each.start < code + SIZE]
+    assert {each.permissions for each in held} == {"r-xp"}
+
+
+def test_only_code_is_replaced(code: int) -> None:
+    with pytest.raises(AllocationError, match="no private code at 0x1000 that"):
+        replace_code({code: returning(9), 0x1000: returning(9)})
+    writable = code + 2 * PAGE_SIZE
+    mapping.protect(writable, PAGE_SIZE, mapping.READ_WRITE)
+    with pytest.raises(AllocationError, match=f"no private code at {writable:#x} that"):
+        replace_code({code: returning(9) * 4})
+    mapping.protect(writable, PAGE_SIZE, int(MemProt.READ | MemProt.EXEC))
+    assert results(code) == [0, 1, 2, 3]

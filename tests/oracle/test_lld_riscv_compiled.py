@@ -1,0 +1,66 @@
+"""What jitlink writes for RISC-V equals what ld.lld writes, for all that compilers can be asked for.
+
+Debian's archives are position-independent code of 64 bits by one compiler. This is the rest: 32
+bits, absolute addresses, debug information, other instruction sets.
+"""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from tests.oracle.check import WAYS, linkers
+from tests.oracle.placement import ObjectFile
+from tests.toolchain import CompilerName, compile_c
+
+TESTS = Path(__file__).resolve().parent.parent
+SOURCES = ("sources/everything.c", "sources/shapes.cpp", "programs/foreign_main.c")
+ANYWHERE = {
+    "PIC": ("-O2", "-fPIC"),
+    "PIC, relaxable": ("-O1", "-fPIC", "-mrelax"),
+    "many sections": ("-O2", "-fPIC", "-mrelax", "-ffunction-sections", "-fdata-sections"),
+    "debug information": ("-O1", "-g", "-fPIC", "-mrelax"),
+}
+LOW = {
+    "absolute": ("-O2", "-fno-pic"),
+    "absolute, relaxable": ("-O2", "-fno-pic", "-mrelax"),
+    "absolute, unoptimized": ("-O0", "-fno-pic", "-mrelax", "-fcommon"),
+    "medany": ("-O2", "-fno-pic", "-mcmodel=medany", "-mrelax"),
+}
+COMPILERS: tuple[CompilerName, ...] = ("zig", "clang")
+
+
+def compare(way: str, directory: Path, path: Path) -> None:
+    objects = [ObjectFile("object.o", path.read_bytes())]
+    with linkers(way, directory) as both:
+        result = both.compare(objects, both.place(objects))
+    assert result.differences == []
+    assert result.sections > 5
+
+
+def compiled(source: str, compiler: CompilerName, flags: tuple[str, ...], bits: int) -> Path:
+    if compiler == "clang":
+        abi = "lp64d" if bits == 64 else "ilp32d"
+        flags = (*flags, f"-march=rv{bits}gc", f"-mabi={abi}", "-ffreestanding")
+    target = f"riscv{bits}-linux-{'musl' if compiler == 'zig' else 'gnu'}"
+    return compile_c(TESTS / source, compiler, flags, target=target)
+
+
+CASES = [
+    *((64, way, flags) for way, flags in product(WAYS, ANYWHERE)),
+    *((bits, "low", flags) for bits, flags in product((32, 64), LOW)),
+    *((32, "low", flags) for flags in ANYWHERE),
+]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(("bits", "way", "flags"), CASES)
+def test_compiled(source: str, bits: int, way: str, flags: str, tmp_path: Path) -> None:
+    compare(way, tmp_path, compiled(source, "zig", {**ANYWHERE, **LOW}[flags], bits))
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("flags", [*ANYWHERE, *LOW])
+def test_compiled_by_clang(bits: int, flags: str, tmp_path: Path) -> None:
+    options = {**ANYWHERE, **LOW}[flags]
+    compare("low", tmp_path, compiled("programs/foreign_main.c", "clang", options, bits))

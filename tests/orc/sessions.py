@@ -1,0 +1,137 @@
+"""Sessions for tests of stubs and call sites: two JITDylibs, and memory that is counted."""
+
+import asyncio
+import ctypes
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from jitlink.executor import SelfExecutorProcessControl
+from jitlink.inputs import open_input
+from jitlink.memory.address_space import AddressSpace
+from jitlink.memory.in_process import InProcessMemoryManager
+from jitlink.orc import (
+    DynamicLibraryGenerator,
+    ExecutionSession,
+    JITDylib,
+    JITSymbolFlags,
+    MaterializationResponsibility,
+    MaterializationUnit,
+    ObjectLinkingLayer,
+    Plugin,
+    ResourceTracker,
+)
+from jitlink.orc.stubs import IndirectStubsManager
+from tests.toolchain import compile_c
+
+
+class LinkCounter(Plugin):
+    """Notes what is linked: where, and the names that each link defines."""
+
+    def __init__(self) -> None:
+        self.links: list[tuple[str, set[str]]] = []
+
+    def notify_emitted(self, responsibility: MaterializationResponsibility) -> None:
+        self.links.append((responsibility.dylib.name, set(responsibility.symbols)))
+
+    def count(self, name: str, dylib: str = "bodies") -> int:
+        return sum(where == dylib and name in names for where, names in self.links)
+
+
+class Slow(MaterializationUnit):
+    """Makes a function that is at an address, when it is allowed to."""
+
+    def __init__(self, name: str, address: int) -> None:
+        self.name = name
+        self.symbols = {name: JITSymbolFlags.EXPORTED | JITSymbolFlags.CALLABLE}
+        self.address = address
+        self.started = threading.Event()
+        self.may_finish = asyncio.Event()
+
+    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
+        self.started.set()
+        await self.may_finish.wait()
+        responsibility.notify_resolved({self.name: self.address})
+        responsibility.notify_emitted()
+
+    def finish(self, session: ExecutionSession) -> None:
+        session.run(self.may_finish.set)
+
+
+class StubSession:
+    """A session with callers in `main` and bodies in `bodies`, which main's code cannot see.
+
+    Attributes:
+        errors: what the session's error handler was told.
+    """
+
+    def __init__(self, landing: int | None = None) -> None:
+        self.space = AddressSpace((64 << 20,), resident_size=0)
+        executor = SelfExecutorProcessControl(InProcessMemoryManager(self.space))
+        self.session = ExecutionSession(executor)
+        self.errors: list[BaseException] = []
+        self.session.error_handler = self.errors.append
+        self.layer = ObjectLinkingLayer(self.session)
+        self.counter = LinkCounter()
+        self.layer.add_plugin(self.counter)
+        self.main = self.session.create_jitdylib("main")
+        self.bodies = self.session.create_jitdylib("bodies")
+        for dylib in (self.main, self.bodies):
+            dylib.add_generator(DynamicLibraryGenerator())
+        self.stubs = IndirectStubsManager(self.layer, landing=landing)
+
+    @property
+    def used_size(self) -> int:
+        """Bytes of memory that links hold."""
+        return sum(window.used_size for window in self.space.windows)
+
+    def add(
+        self,
+        dylib: JITDylib,
+        source: str,
+        *flags: str,
+        suffix: str = ".c",
+        tracker: ResourceTracker | None = None,
+    ) -> None:
+        """Compile and add an object."""
+        compiled = compile_c(source, "zig", ("-O1", "-fPIC", *flags), suffix=suffix)
+        self.layer.add_objects(dylib, [open_input(compiled)], tracker)
+
+    def address(self, name: str, dylib: JITDylib | None = None) -> int:
+        return self.session.lookup(dylib or self.main, name)[name].address
+
+    def function(
+        self, name: str, result: type[Any] | None = ctypes.c_int, *arguments: type[Any]
+    ) -> Callable[..., Any]:
+        """A function of `main`."""
+        return ctypes.CFUNCTYPE(result, *arguments)(self.address(name))
+
+
+@contextmanager
+def stub_session(landing: int | None = None) -> Iterator[StubSession]:
+    """A session that must have given back all memory once it has ended."""
+    made = StubSession(landing)
+    try:
+        yield made
+    finally:
+        made.session.end()
+        left = made.used_size
+        made.space.close()
+    assert left == 0
+
+
+def run_threads(functions: Sequence[Callable[[], object]], timeout: float = 60) -> None:
+    """Run functions on threads of their own, all at once, and wait for them."""
+    barrier = threading.Barrier(len(functions))
+
+    def run(function: Callable[[], object]) -> None:
+        barrier.wait()
+        function()
+
+    threads = [threading.Thread(target=run, args=(each,), daemon=True) for each in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout)
+        assert not thread.is_alive()

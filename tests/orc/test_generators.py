@@ -1,0 +1,248 @@
+"""Definition generators: the process, shared libraries, static archives."""
+
+# ruff: noqa: ARG002 - a plugin need not look at all that it is told
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jitlink.errors import (
+    ArchiveError,
+    DuplicateDefinitionError,
+    ExecutorError,
+    UndefinedSymbolError,
+)
+from jitlink.graph import LinkGraph
+from jitlink.link import PassConfiguration
+from jitlink.orc import (
+    DynamicLibraryGenerator,
+    FailedToMaterializeError,
+    JITSymbolFlags,
+    LookupKind,
+    MaterializationResponsibility,
+    Plugin,
+    StaticLibraryGenerator,
+)
+from tests.orc.jits import CountedJIT, archived, compiled, counted_jit, shared_library
+
+LEFT = "int right(void); int left(void) { return right() + 1; } int left_too(void) { return 5; }"
+RIGHT = "int base(void); int right(void) { return base() + 1; }"
+BASE = "int base(void) { return 100; }"
+LONELY = "int lonely(void) { return 7; }"
+
+
+@pytest.fixture
+def jit() -> Iterator[CountedJIT]:
+    with counted_jit(process_symbols=False) as made:
+        yield made
+
+
+class Counter(Plugin):
+    """Counts links, and what each of them is to define."""
+
+    def __init__(self) -> None:
+        self.links: list[set[str]] = []
+
+    def modify_pass_config(
+        self,
+        responsibility: MaterializationResponsibility,
+        graph: LinkGraph,
+        config: PassConfiguration,
+    ) -> None:
+        self.links.append(set(responsibility.symbols))
+
+
+@pytest.fixture
+def links(jit: CountedJIT) -> list[set[str]]:
+    counter = Counter()
+    jit.layer.add_plugin(counter)
+    return counter.links
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    return archived(tmp_path / "libfour.a", *map(compiled, (LEFT, RIGHT, BASE, LONELY)))
+
+
+def defined(jit: CountedJIT) -> set[str]:
+    return jit.session.run(lambda: set(jit.main.symbols))
+
+
+# Shared libraries
+
+
+def test_process_symbols(jit: CountedJIT) -> None:
+    jit.main.add_generator(DynamicLibraryGenerator.for_process(jit.session))
+    jit.add_object(compiled("int getpid(void); int f(void) { return getpid() + 1; }"))
+    assert jit.lookup("f")() == os.getpid() + 1
+    found = jit.session.lookup(jit.main, "getpid")["getpid"]
+    assert found.flags == JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
+    with pytest.raises(UndefinedSymbolError) as caught:
+        jit.lookup("no_such_name_anywhere")
+    assert caught.value.names == ("no_such_name_anywhere",)
+
+
+@pytest.mark.parametrize(
+    "allow",
+    ["get", re.compile("getp?p?id"), lambda name: name == "getpid"],
+    ids=["prefix", "pattern", "function"],
+)  # fmt: skip
+def test_process_symbols_are_filtered(jit: CountedJIT, allow: str) -> None:
+    jit.main.add_generator(DynamicLibraryGenerator.for_process(jit.session, allow))
+    assert jit.lookup("getpid")
+    with pytest.raises(UndefinedSymbolError) as caught:
+        jit.session.lookup(jit.main, ["getpid", "malloc", "the_getpid"])
+    assert caught.value.names == ("malloc", "the_getpid")
+
+
+def test_a_generator_can_be_taken_away(jit: CountedJIT) -> None:
+    generator = DynamicLibraryGenerator.for_process(jit.session)
+    jit.main.add_generator(generator)
+    assert jit.lookup("getpid")
+    jit.main.remove_generator(generator)
+    assert jit.lookup("getpid")
+    with pytest.raises(UndefinedSymbolError):
+        jit.lookup("getppid")
+
+
+def test_one_shared_library(jit: CountedJIT, tmp_path: Path) -> None:
+    library = shared_library(tmp_path / "libone.so", "int only_here(void) { return 77; }")
+    jit.main.add_generator(DynamicLibraryGenerator.load(jit.session, library))
+    jit.add_object(compiled("int only_here(void); int f(void) { return only_here() + 1; }"))
+    assert jit.lookup("f")() == 78
+
+
+def test_a_shared_library_that_cannot_be_loaded(jit: CountedJIT, tmp_path: Path) -> None:
+    with pytest.raises(ExecutorError, match=r"libmissing\.so"):
+        DynamicLibraryGenerator.load(jit.session, tmp_path / "libmissing.so")
+
+
+# Static archives
+
+
+def test_members_are_pulled_in_together(
+    jit: CountedJIT, archive: Path, links: list[set[str]]
+) -> None:
+    jit.add_archive(archive)
+    assert defined(jit) == set()
+    assert jit.lookup("left")() == 102
+    assert links == [{"left", "left_too", "right", "base"}]
+    assert defined(jit) == {"left", "left_too", "right", "base"}
+    assert jit.lookup("left_too")() == 5
+    assert jit.lookup("lonely")() == 7
+    assert links[1:] == [{"lonely"}]
+
+
+def test_members_serve_objects(jit: CountedJIT, archive: Path) -> None:
+    jit.add_archive(archive)
+    jit.add_object(compiled("int right(void); int f(void) { return right() * 2; }"))
+    assert jit.lookup("f")() == 202
+    assert defined(jit) == {"f", "right", "base"}
+
+
+def test_objects_come_before_members(jit: CountedJIT, archive: Path) -> None:
+    jit.add_archive(archive)
+    jit.add_object(compiled("int base(void) { return 500; }"))
+    assert jit.lookup("left")() == 502
+
+
+def test_generators_that_come_first_are_asked_first(
+    jit: CountedJIT, archive: Path, tmp_path: Path
+) -> None:
+    library = shared_library(tmp_path / "libbase.so", "int base(void) { return 800; }")
+    jit.main.add_generator(DynamicLibraryGenerator.load(jit.session, library))
+    jit.add_archive(archive)
+    assert jit.lookup("left")() == 802
+
+
+def test_members_are_not_pulled_past_the_link_order(jit: CountedJIT, archive: Path) -> None:
+    first = jit.create_jitdylib("first")
+    jit.add_object(compiled("int base(void) { return 600; }"), dylib=first)
+    order = [(first, flags) for _, flags in jit.main.link_order]
+    jit.main.set_link_order([*order, *jit.main.link_order], link_against_this=False)
+    jit.add_archive(archive)
+    assert jit.lookup("left")() == 602
+    assert "base" not in defined(jit)
+
+
+@pytest.mark.parametrize("names", [["left"], ["lonely", "left_too"]])
+def test_force_load_adds_everything(
+    jit: CountedJIT, archive: Path, links: list[set[str]], names: list[str]
+) -> None:
+    jit.add_archive(archive, force_load=True)
+    assert defined(jit) == {"left", "left_too", "right", "base", "lonely"}
+    assert links == []
+    jit.session.lookup(jit.main, names)
+    assert len(links) == 1
+
+
+def test_forced_members_belong_to_a_tracker(jit: CountedJIT, archive: Path) -> None:
+    tracker = jit.create_resource_tracker()
+    generator = StaticLibraryGenerator(jit.layer, archive)
+    generator.force_load(jit.main, tracker)
+    generator.force_load(jit.main)
+    assert jit.lookup("left")() == 102
+    jit.remove(tracker)
+    assert defined(jit) == set()
+    assert jit.used_size == 0
+
+
+def test_a_program_search_pulls_nothing(jit: CountedJIT, archive: Path) -> None:
+    jit.add_archive(archive)
+    with pytest.raises(UndefinedSymbolError):
+        jit.session.lookup(jit.main, "left", kind=LookupKind.DLSYM)
+    assert defined(jit) == set()
+    assert jit.lookup("left")() == 102
+    found = jit.session.lookup(jit.main, "left", kind=LookupKind.DLSYM)
+    assert found["left"].address
+
+
+def test_removed_members_come_back(jit: CountedJIT, archive: Path) -> None:
+    jit.add_archive(archive)
+    for _ in range(3):
+        assert jit.lookup("left")() == 102
+        jit.main.default_tracker.remove()
+        assert jit.used_size == 0
+
+
+def test_an_archive_in_two_jitdylibs(jit: CountedJIT, archive: Path) -> None:
+    other = jit.create_jitdylib("other")
+    generator = StaticLibraryGenerator(jit.layer, archive.read_bytes())
+    jit.main.add_generator(generator)
+    other.add_generator(generator)
+    assert jit.lookup("left") != jit.lookup("left", dylib=other)
+    assert jit.lookup("left")() == jit.lookup("left", dylib=other)() == 102
+
+
+def test_a_member_that_defines_what_exists(jit: CountedJIT, archive: Path) -> None:
+    jit.add_archive(archive)
+    jit.add_object(compiled("int left_too(void) { return 1; }"))
+    for _ in range(2):
+        with pytest.raises(DuplicateDefinitionError) as caught:
+            jit.lookup("left")
+        assert caught.value.name == "left_too"
+        assert "member0.o" in caught.value.second
+    assert defined(jit) == {"left_too"}
+
+
+def test_what_members_need_and_nobody_has(jit: CountedJIT, tmp_path: Path) -> None:
+    library = archived(tmp_path / "libtwo.a", *map(compiled, (LEFT, RIGHT)))
+    jit.add_archive(library)
+    with pytest.raises(FailedToMaterializeError):
+        jit.lookup("left")
+    with pytest.raises(FailedToMaterializeError) as caught:
+        jit.lookup("right")
+    cause = caught.value.__cause__
+    assert isinstance(cause, UndefinedSymbolError)
+    assert cause.names == ("base",)
+    (referrer,) = cause.referrers["base"]
+    assert referrer.endswith("libtwo.a(member1.o)")
+    assert jit.used_size == 0
+
+
+def test_a_broken_archive(jit: CountedJIT, archive: Path) -> None:
+    with pytest.raises(ArchiveError):
+        jit.add_archive(archive.read_bytes()[:100])

@@ -1,0 +1,174 @@
+"""The reentry: what a call finds when it comes out of it, and the machine code that it is."""
+
+import ctypes
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jitlink.arch.x86_64 import REENTRY
+from jitlink.orc import lazy_reexports
+from jitlink.orc import stubs as stubs_module
+from jitlink.orc.reentry import Reentry
+from jitlink.targets.registry import create_link_graph, target_of_triple
+from tests.orc.sessions import StubSession, stub_session
+from tests.toolchain import compile_c
+
+ASSEMBLY = Path(__file__).parent / "reentry_x86_64.s"
+
+
+@pytest.fixture
+def lazy() -> Iterator[StubSession]:
+    with stub_session() as made:
+        yield made
+
+
+def reexport(lazy: StubSession, *names: str) -> None:
+    lazy.main.define(lazy_reexports(lazy.stubs, lazy.bodies, {name: name for name in names}))
+
+
+EVERY_KIND = """
+    #include <stdarg.h>
+    long integers(long a, long b, long c, long d, long e, long f, long g, long h) {
+        return a + 10 * b + 100 * c + 1000 * d + 10000 * e + 100000 * f + 1000000 * g
+            + 10000000 * h;
+    }
+    double numbers(double a, float b, double c, double d, double e, double f, double g, double h,
+                   double i, long j) {
+        return a + 10 * b + 100 * c + 1e3 * d + 1e4 * e + 1e5 * f + 1e6 * g + 1e7 * h + 1e8 * i + j;
+    }
+    double variadic(int count, ...) {
+        va_list list;
+        double sum = 0;
+        va_start(list, count);
+        for (int i = 0; i < count; i++) sum += va_arg(list, double);
+        va_end(list);
+        return sum;
+    }
+    struct large { long a[9]; };
+    struct large large(struct large in, int add) {
+        for (int i = 0; i < 9; i++) in.a[i] += add;
+        return in;
+    }
+    long double wide(long double x) { return x * 2; }
+"""
+CALLERS = """
+    long integers(long, long, long, long, long, long, long, long);
+    double numbers(double, float, double, double, double, double, double, double, double, long);
+    double variadic(int, ...);
+    struct large { long a[9]; };
+    struct large large(struct large, int);
+    long double wide(long double);
+    int check(void) {
+        struct large in = {{1, 2, 3, 4, 5, 6, 7, 8, 9}};
+        if (integers(1, 2, 3, 4, 5, 6, 7, 8) != 87654321) return 1;
+        if (numbers(1, 2, 3, 4, 5, 6, 7, 8, 9, 1000000000) != 1987654321) return 2;
+        if (variadic(3, 1.0, 2.5, 4.0) != 7.5) return 3;
+        if (large(in, 10).a[8] != 19) return 4;
+        if (wide(1.5L) != 3.0L) return 5;
+        return 0;
+    }
+"""
+
+
+def test_arguments_of_every_kind_arrive(lazy: StubSession) -> None:
+    lazy.add(lazy.bodies, EVERY_KIND)
+    lazy.add(lazy.main, CALLERS)
+    reexport(lazy, "integers", "numbers", "variadic", "large", "wide")
+    check = lazy.function("check")
+    assert check() == 0
+    assert check() == 0
+    assert lazy.counter.count("integers") == 1
+
+
+def registers(prefix: str, size: int, count: int) -> tuple[str, str]:
+    """Assembly of a caller that fills all registers, and of a body that stores them all."""
+    general = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{n}" for n in range(8, 16))]
+    move = {"xmm": "movups", "ymm": "vmovups", "zmm": "vmovdqu64"}[prefix]
+    saved = ["rbx", "rbp", "r12", "r13", "r14", "r15"]
+    load = [f"push %{name}" for name in saved]
+    load += [f"{move} {size * n}+pattern(%rip), %{prefix}{n}" for n in range(count)]
+    load += [f"movabs ${0x1122334455667700 + n}, %{name}" for n, name in enumerate(general)]
+    load += ["stc", "call body"]
+    load += [f"pop %{name}" for name in reversed(saved)]
+    clear = ["vzeroupper"] if prefix != "xmm" else []
+    code = "\n".join([".globl caller", "caller:", *load, *clear, "ret"])
+    data = "\n".join(f".byte {n % 251 + 1}" for n in range(size * count))
+    caller = f".text\n{code}\n.data\n.balign 64\n.globl pattern\npattern:\n{data}\n"
+    store = [f"mov %{name}, {8 * n}+seen(%rip)" for n, name in enumerate(general)]
+    store += [
+        f"{move} %{prefix}{n}, {8 * len(general) + size * n}+seen(%rip)" for n in range(count)
+    ]
+    area = 8 * len(general) + size * count
+    body = "\n".join(
+        [".text", ".globl body", "body:", *store, "ret", ".bss", ".globl seen", "seen:"]
+    )
+    return caller, f"{body}\n.zero {area}\n"
+
+
+def check_registers(lazy: StubSession, prefix: str, size: int, count: int) -> None:
+    caller, body = registers(prefix, size, count)
+    lazy.add(lazy.bodies, body, suffix=".s")
+    lazy.add(lazy.main, caller, suffix=".s")
+    reexport(lazy, "body")
+    function = lazy.function("caller", None)
+    for _ in range(2):
+        function()
+        seen = ctypes.string_at(lazy.address("seen", lazy.bodies), 15 * 8 + size * count)
+        values = [0x1122334455667700 + number for number in range(15)]
+        assert seen[: 15 * 8] == b"".join(value.to_bytes(8, "little") for value in values)
+        assert seen[15 * 8 :] == bytes(n % 251 + 1 for n in range(size * count))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "size", "count", "needed"),
+    [("xmm", 16, 16, "sse2"), ("ymm", 32, 16, "avx"), ("zmm", 64, 32, "avx512f")],
+)
+def test_no_register_changes(
+    lazy: StubSession, prefix: str, size: int, count: int, needed: str
+) -> None:
+    if needed not in Path("/proc/cpuinfo").read_text().split():
+        pytest.skip(f"this processor has no {needed}")
+    check_registers(lazy, prefix, size, count)
+
+
+def test_no_register_changes_on_processors_without_xsave(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The test for XSAVE becomes an answer.
+    assert REENTRY.reentry[0x1D] == 0x73
+    patched = bytearray(REENTRY.reentry)
+    patched[0x1D] = 0xEB
+    code = dataclasses.replace(REENTRY, reentry=bytes(patched))
+    other = Reentry(target_of_triple("x86_64"), code)
+    monkeypatch.setattr(stubs_module, "reentry_of", lambda target: other)  # noqa: ARG005
+    with stub_session() as lazy:
+        check_registers(lazy, "xmm", 16, 16)
+        assert len(other._continuations) == 1
+    assert not other._continuations
+
+
+def test_errno_is_preserved(lazy: StubSession) -> None:
+    lazy.add(lazy.bodies, "#include <errno.h>\nint body(void) { return errno; }")
+    lazy.add(
+        lazy.main,
+        "#include <errno.h>\nint body(void);"
+        "int caller(void) { errno = 123; int seen = body(); return seen * 1000 + errno; }",
+    )
+    reexport(lazy, "body")
+    assert lazy.function("caller")() == 123123
+
+
+def section(data: bytes, name: str) -> bytes:
+    graph = create_link_graph(data)
+    found = graph.find_section_by_name(name)
+    assert found is not None
+    return b"".join(bytes(block.content) for block in found.blocks)
+
+
+def test_the_bytes_are_those_of_the_assembly() -> None:
+    data = compile_c(ASSEMBLY).read_bytes()
+    assert target_of_triple("x86_64").reentry is REENTRY
+    assert section(data, ".reentry") == REENTRY.reentry
+    assert section(data, ".landing") == REENTRY.landing
+    offsets = sorted(REENTRY.landing_imports.values())
+    assert offsets == list(range(len(REENTRY.landing) - 40, len(REENTRY.landing), 8))

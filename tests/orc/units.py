@@ -1,0 +1,245 @@
+"""Materialization units for tests: they define what they are told, when they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+from jitlink.orc import (
+    ExecutionSession,
+    JITDylib,
+    JITSymbolFlags,
+    MaterializationResponsibility,
+    MaterializationUnit,
+    SymbolDependenceGroup,
+    SymbolState,
+)
+from jitlink.orc.lookup import look_up
+from jitlink.orc.symbols import LookupKind
+
+EXPORTED = JITSymbolFlags.EXPORTED
+WEAK = EXPORTED | JITSymbolFlags.WEAK
+COMMON = EXPORTED | JITSymbolFlags.COMMON
+HIDDEN = JITSymbolFlags.NONE
+SIDE_EFFECTS = EXPORTED | JITSymbolFlags.SIDE_EFFECTS_ONLY
+IS_LONG = os.environ.get("JITLINK_LONG") == "1"
+
+_addresses = count(0x1000, 0x10)
+
+
+class Gate:
+    """A place where a unit waits until a test lets it go on."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.is_waiting = False
+
+    async def wait(self) -> None:
+        self.is_waiting = True
+        await self._event.wait()
+        self.is_waiting = False
+
+    def open(self) -> None:
+        """Let it go on; on the session's thread."""
+        self._event.set()
+
+
+class Unit(MaterializationUnit):
+    """Defines symbols at addresses of their own.
+
+    Args:
+        symbols: names, or names with flags.
+        needs: names that its symbols need, for all of them or for each.
+        error: what it raises instead of being emitted.
+        is_held: whether it waits at its gates, before it is resolved and before it is emitted.
+
+    Attributes:
+        made: the names that it was asked for, once for each time.
+        discarded: the names that it was told to give up.
+    """
+
+    def __init__(
+        self,
+        symbols: str | Iterable[str] | Mapping[str, JITSymbolFlags],
+        needs: Iterable[str] | Mapping[str, Iterable[str]] = (),
+        *,
+        name: str = "",
+        error: BaseException | None = None,
+        is_held: bool = False,
+    ) -> None:
+        if isinstance(symbols, str):
+            symbols = symbols.split()
+        flags = symbols if isinstance(symbols, Mapping) else dict.fromkeys(symbols, EXPORTED)
+        self.symbols = flags
+        self.name = name or f"unit of {', '.join(flags)}"
+        self.addresses = {each: next(_addresses) for each in flags}
+        everything = tuple(needs) if not isinstance(needs, Mapping) else ()
+        self.needs = {
+            each: tuple(needs.get(each, ())) if isinstance(needs, Mapping) else everything
+            for each in flags
+        }
+        self.error = error
+        self.begin = Gate()
+        self.end = Gate()
+        if not is_held:
+            self.begin.open()
+            self.end.open()
+        self.made: list[set[str]] = []
+        self.discarded: list[str] = []
+
+    def discard(self, dylib: JITDylib, name: str) -> None:
+        assert name not in self.symbols
+        self.discarded.append(name)
+
+    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
+        names = set(responsibility.symbols)
+        self.made.append(names)
+        await self.begin.wait()
+        responsibility.notify_resolved(self.addresses)
+        groups = await self.find_needs(responsibility, names)
+        await self.end.wait()
+        if self.error is not None:
+            raise self.error
+        responsibility.notify_emitted(groups)
+
+    async def find_needs(
+        self, responsibility: MaterializationResponsibility, names: Iterable[str]
+    ) -> list[SymbolDependenceGroup]:
+        dylib = responsibility.dylib
+        wanted = {need: True for name in sorted(names) for need in self.needs[name]}
+        found = await look_up(
+            dylib.session, dylib.link_order, wanted, SymbolState.RESOLVED, LookupKind.STATIC
+        )
+        groups = []
+        for name in names:
+            group = SymbolDependenceGroup({name})
+            for need in self.needs[name]:
+                group.dependencies.setdefault(found[need].dylib, set()).add(need)
+            if group.dependencies:
+                groups.append(group)
+        return groups
+
+
+class Together(Unit):
+    """Units that are made as one."""
+
+    def merge_key(self) -> str:
+        return "together"
+
+    def merge(self, others: Any) -> Unit:
+        units = [self, *others]
+        symbols = {name: flag for unit in units for name, flag in unit.symbols.items()}
+        needs = {name: need for unit in units for name, need in unit.needs.items()}
+        errors = [unit.error for unit in units if unit.error]
+        merged = Unit(symbols, needs, error=errors[0] if errors else None)
+        for unit in units:
+            merged.addresses.update(unit.addresses)
+            # Who is made together with others sees that too.
+            unit.made = merged.made
+        return merged
+
+    def anticipated(self) -> set[str]:
+        return {need for needs in self.needs.values() for need in needs}
+
+
+class Generator:
+    """Defines names that it knows, after a while.
+
+    Attributes:
+        asked: the names that it was asked for, each time.
+    """
+
+    def __init__(self, names: str, before: Callable[[], Any] | None = None) -> None:
+        self.names = names.split()
+        self.before = before
+        self.asked: list[list[str]] = []
+        self.is_working = False
+
+    async def try_to_generate(
+        self, kind: LookupKind, dylib: JITDylib, flags: Any, names: Iterable[str]
+    ) -> None:
+        assert not self.is_working
+        self.is_working = True
+        try:
+            self.asked.append(list(names))
+            await asyncio.sleep(0)
+            if self.before is not None:
+                await self.before()
+            known = [name for name in names if name in self.names]
+            if known:
+                dylib.add_unit(Unit(known))
+        finally:
+            self.is_working = False
+
+
+async def turns(number: int = 40) -> None:
+    """Let everything go on that can."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+def settle(session: ExecutionSession) -> None:
+    """Wait until nothing goes on any more but what waits at gates."""
+    session.wait(turns())
+
+
+def open_gates(session: ExecutionSession, *units: Unit) -> None:
+    """Let units go on to their ends."""
+    for unit in units:
+        session.run(unit.begin.open)
+        session.run(unit.end.open)
+    settle(session)
+
+
+class Pending:
+    """A lookup that goes on while the test does other things.
+
+    Attributes:
+        result: what came of it: addresses, or an error; None as long as it goes on.
+    """
+
+    def __init__(self, session: ExecutionSession, where: Any, names: Any, **options: Any) -> None:
+        self.result: dict[str, int] | BaseException | None = None
+
+        async def run() -> None:
+            try:
+                found = await session.lookup_async(where, names, **options)
+                self.result = {name: each.address for name, each in found.items()}
+            except BaseException as error:
+                self.result = error
+
+        def start() -> None:
+            self.task = asyncio.get_running_loop().create_task(run())
+
+        session.run(start)
+        settle(session)
+
+    @property
+    def error(self) -> BaseException:
+        assert isinstance(self.result, BaseException)
+        return self.result
+
+
+@contextmanager
+def time_limit(seconds: float = 60) -> Iterator[None]:
+    """End the process, with the stacks of all threads, if something hangs."""
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def state_of(dylib: JITDylib, name: str) -> SymbolState | None:
+    """How far a symbol has come; None if there is none."""
+
+    def state() -> SymbolState | None:
+        held = dylib.symbols.get(name)
+        return None if held is None else held.state
+
+    return dylib.session.run(state)

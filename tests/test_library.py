@@ -1,0 +1,196 @@
+"""`load` and what it returns: functions, variables, and memory that lives while they do."""
+
+import ctypes
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import jitlink
+from jitlink.errors import DuplicateDefinitionError, InputError, UndefinedSymbolError
+from jitlink.executor import SelfExecutorProcessControl
+from jitlink.graph import LinkGraph
+from jitlink.link import PassConfiguration
+from jitlink.memory.address_space import AddressSpace
+from jitlink.memory.in_process import InProcessMemoryManager
+from tests.orc.jits import archived, compiled
+
+ADD = "int counter = 5; int add(int x, int y) { counter++; return x + y; }"
+USER = "int add(int, int); int twice(int x) { return add(x, x); }"
+
+
+class Counted(SelfExecutorProcessControl):
+    """The process of the tests, with memory of its own."""
+
+    def __init__(self) -> None:
+        self.space = AddressSpace((64 << 20,), resident_size=0)
+        super().__init__(InProcessMemoryManager(self.space))
+
+    @property
+    def used_size(self) -> int:
+        """Bytes of memory that links hold."""
+        return sum(window.used_size for window in self.space.windows)
+
+
+@pytest.fixture
+def executor() -> Iterator[Counted]:
+    made = Counted()
+    yield made
+    gc.collect()
+    left = made.used_size
+    made.space.close()
+    assert left == 0
+
+
+def test_functions_and_variables(executor: Counted) -> None:
+    with jitlink.load(compiled(ADD), executor=executor) as library:
+        assert library.add(2, 3) == 5
+        assert library.add is library.add
+        assert library.function("add") is not library.add
+        assert library.variable("counter", ctypes.c_int).value == 6
+        assert library["add"] == library.address("add")
+        assert set(library) >= {"add", "counter"}
+        assert len(library) == len(set(library))
+        assert "add" in library
+        assert "subtract" not in library
+        assert library.linked_files == [str(compiled(ADD))]
+        with pytest.raises(AttributeError, match="subtract"):
+            _ = library.subtract
+        with pytest.raises(UndefinedSymbolError) as caught:
+            library.address("subtract")
+        assert caught.value.names == ("subtract",)
+
+
+def test_a_closed_library(executor: Counted) -> None:
+    library = jitlink.load(compiled(ADD), executor=executor)
+    assert library.add(1, 1) == 2
+    library.close()
+    library.close()
+    assert executor.used_size == 0
+    assert len(library) == 0
+    with pytest.raises(UndefinedSymbolError):
+        library.address("add")
+    with pytest.raises(AttributeError):
+        _ = library.add
+
+
+@pytest.mark.parametrize("kind", ["function", "attribute", "variable"])
+def test_memory_lives_while_what_was_taken_from_it_does(executor: Counted, kind: str) -> None:
+    library = jitlink.load(compiled(ADD), executor=executor)
+    taken: list[object] = [
+        library.variable("counter", ctypes.c_int)
+        if kind == "variable"
+        else library.function("add") if kind == "function" else library.add
+    ]  # fmt: skip
+    library.close()
+    del library
+    gc.collect()
+    assert executor.used_size > 0
+    taken.clear()
+    gc.collect()
+    assert executor.used_size == 0
+
+
+def test_a_library_that_nobody_holds_goes(executor: Counted) -> None:
+    for _ in range(5):
+        assert jitlink.load(compiled(ADD), executor=executor).add(1, 2) == 3
+    gc.collect()
+    assert executor.used_size == 0
+
+
+def test_code_that_is_kept() -> None:
+    executor = Counted()
+    library = jitlink.load(compiled(ADD), executor=executor)
+    address = library.address("add")
+    library.keep()
+    library.close()
+    del library
+    gc.collect()
+    assert executor.used_size > 0
+    assert ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int)(address)(2, 2) == 4
+
+
+def test_archives_and_objects(executor: Counted, tmp_path: Path) -> None:
+    unused = compiled("int unused(void) { return 1; }")
+    archive = archived(tmp_path / "lib.a", compiled(ADD), unused)
+    with jitlink.load(compiled(USER), archive, executor=executor) as library:
+        assert library.twice(4) == 8
+        assert "unused" not in library
+    with jitlink.load(compiled(USER), archive, all_load=True, executor=executor) as library:
+        assert library.unused() == 1
+    with jitlink.load(compiled(USER).read_bytes(), archive.read_bytes()) as library:
+        assert library.twice(5) == 10
+
+
+def test_definitions_and_aliases(executor: Counted) -> None:
+    c_abs = ctypes.cast(ctypes.CDLL(None).abs, ctypes.c_void_p).value or 0
+    source = compiled("int magnitude(int); int f(int x) { return magnitude(x) + 1; }")
+    definitions = {"magnitude": c_abs}
+    with jitlink.load(
+        source, definitions=definitions, aliases={"g": "f"}, executor=executor
+    ) as library:
+        assert library.f(-4) == library.g(-4) == 5
+        assert library["g"] == library["f"]
+    with pytest.raises(UndefinedSymbolError) as caught:
+        jitlink.load(source, aliases={"g": "h"}, executor=executor)
+    assert caught.value.names == ("h",)
+
+
+def test_process_symbols(executor: Counted) -> None:
+    source = compiled("int getpid(void); int f(void) { return getpid(); }")
+    with jitlink.load(source, executor=executor) as library:
+        assert library.f() == os.getpid()
+    with pytest.raises(UndefinedSymbolError) as caught:
+        jitlink.load(source, process_symbols=False, executor=executor)
+    assert caught.value.names == ("getpid",)
+    assert caught.value.referrers == {"getpid": (str(source),)}
+    assert executor.used_size == 0
+
+
+def test_phony_externals(executor: Counted) -> None:
+    source = compiled("int nobody(void); void *f(void) { return nobody; }")
+    with jitlink.load(
+        source, phony_externals=True, process_symbols=False, executor=executor
+    ) as library:
+        library.f.restype = ctypes.c_void_p
+        assert library.f()
+
+
+def test_passes(executor: Counted) -> None:
+    seen: list[str] = []
+
+    def configure(graph: LinkGraph, passes: PassConfiguration) -> None:
+        seen.append(graph.name)
+        passes.post_prune.append(
+            lambda graph: seen.extend(each.name for each in graph.defined_symbols)
+        )
+
+    with jitlink.load(compiled(ADD), configure=configure, executor=executor):
+        assert seen[0] == str(compiled(ADD))
+        assert {"add", "counter"} <= set(seen)
+
+
+def test_a_pass_that_fails(executor: Counted) -> None:
+    def fail(graph: LinkGraph) -> None:
+        raise LookupError(graph.name)
+
+    with pytest.raises(LookupError):
+        jitlink.load(
+            compiled(ADD),
+            configure=lambda graph, passes: passes.post_allocation.append(fail),  # noqa: ARG005
+            executor=executor,
+        )
+    assert executor.used_size == 0
+
+
+def test_errors_come_as_they_are(executor: Counted, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        jitlink.load(tmp_path / "missing.o", executor=executor)
+    with pytest.raises(InputError):
+        jitlink.load(b"not an object", executor=executor)
+    with pytest.raises(DuplicateDefinitionError) as caught:
+        jitlink.load(compiled(ADD), compiled(ADD + "int z;"), executor=executor)
+    assert caught.value.name in {"add", "counter"}
+    assert executor.used_size == 0
