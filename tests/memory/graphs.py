@@ -134,6 +134,6 @@ def permissions(address: int) -> str:
     )
 
 
-def none_writable_and_executable() -> bool:
-    """Whether no mapping of this process is both."""
-    return not any("wx" in each.permissions for each in mapping.mapped_ranges())
+def writable_and_executable() -> set[int]:
+    """Where mappings of this process begin that are both; an emulator has some of its own."""
+    return {each.start for each in mapping.mapped_ranges() if "wx" in each.permissions}

@@ -88,6 +88,9 @@ def meaning(
             if jump & 0x7F != _JALR:
                 raise LookupError(f"no jalr at {place + 4:#x}")
             target = _upper(memory, place) + _signed(jump >> 20, 12)
+            if target == place and elf.symbols[relocation.symbol].shndx == 0:
+                # With ld.lld a call of a weak symbol that nobody defines calls itself.
+                return 0
             return follow(memory, target - relocation.addend)
         case 17:
             return follow(memory, place + _jump(memory.integer(place, 4, signed=False)))

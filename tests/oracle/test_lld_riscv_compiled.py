@@ -1,4 +1,4 @@
-"""What jitlink writes for RISC-V equals what ld.lld writes, for all that compilers can be asked for.
+"""What jitlink writes for RISC-V equals what ld.lld writes, whatever compilers are asked for.
 
 Debian's archives are position-independent code of 64 bits by one compiler. This is the rest: 32
 bits, absolute addresses, debug information, other instruction sets.
@@ -24,7 +24,7 @@ ANYWHERE = {
 LOW = {
     "absolute": ("-O2", "-fno-pic"),
     "absolute, relaxable": ("-O2", "-fno-pic", "-mrelax"),
-    "absolute, unoptimized": ("-O0", "-fno-pic", "-mrelax", "-fcommon"),
+    "absolute, unoptimized": ("-O0", "-fno-pic", "-mrelax"),
     "medany": ("-O2", "-fno-pic", "-mcmodel=medany", "-mrelax"),
 }
 COMPILERS: tuple[CompilerName, ...] = ("zig", "clang")

@@ -296,6 +296,12 @@ def test_what_c_cannot_call_is_refused(
         jit.define({"read_sensor": value})
 
 
+def test_numbers_that_are_no_addresses_are_refused(jit: CountedJIT) -> None:
+    for number in (-1, 1 << 64):
+        with pytest.raises(ValueError, match="is not an address"):
+            jit.define({"somewhere": number})
+
+
 def test_a_name_is_defined_once(jit: CountedJIT) -> None:
     jit.define({"read_sensor": annotated})
     with pytest.raises(DuplicateDefinitionError) as caught:

@@ -143,6 +143,26 @@ def test_members_serve_objects(jit: CountedJIT, archive: Path) -> None:
     assert defined(jit) == {"f", "right", "base"}
 
 
+def test_archives_serve_each_other(jit: CountedJIT, tmp_path: Path, links: list[set[str]]) -> None:
+    # Each needs the other, and the second one has a name that the first one has too.
+    first = "int middle(void), last(void); int first(void) { return middle() + last(); }"
+    last = "int last(void) { return 100; }"
+    (tmp_path / "1").mkdir()
+    (tmp_path / "2").mkdir()
+    jit.add_archive(archived(tmp_path / "1" / "lib.a", compiled(first), compiled(last)))
+    middle = "int last(void); int middle(void) { return last() + 1; }"
+    other = "int last(void) { return 900; }"
+    jit.add_archive(archived(tmp_path / "2" / "lib.a", compiled(middle), compiled(other)))
+    assert jit.lookup("first")() == 201
+    assert links == [{"first", "middle", "last"}]
+
+
+def test_weak_references_to_nothing_are_null(jit: CountedJIT, tmp_path: Path) -> None:
+    user = "__attribute__((weak)) int base(void); int user(void) { return base ? 1 : 0; }"
+    jit.add_archive(archived(tmp_path / "lib.a", compiled(user)))
+    assert jit.lookup("user")() == 0
+
+
 def test_objects_come_before_members(jit: CountedJIT, archive: Path) -> None:
     jit.add_archive(archive)
     jit.add_object(compiled("int base(void) { return 500; }"))

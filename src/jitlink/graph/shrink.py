@@ -74,7 +74,7 @@ class Shrinkage:
         # the very end of one is not taken for the beginning of the next.
         first = np.append(True, blocks[1:] != blocks[:-1])[: len(blocks)]
         self.block_rows = blocks[first]
-        self._sizes = table.size[self.block_rows]
+        self._sizes: Int64Array = table.size[self.block_rows]
         spans = self._sizes + 1
         self._position = np.full(table.rows, -1, np.int64)
         self._position[self.block_rows] = np.cumsum(spans) - spans
@@ -115,8 +115,8 @@ class Shrinkage:
         """Sizes (int64) of the blocks in `block_rows` once the bytes are gone."""
         if len(self.blocks) == 0:
             return self._sizes
-        gone: Int64Array = np.add.reduceat(self.counts, self._first[self.block_rows])
-        return self._sizes - gone
+        sizes: Int64Array = self._sizes - np.add.reduceat(self.counts, self._first[self.block_rows])
+        return sizes
 
     def apply(self, counts_from_target: BoolArray) -> None:
         """Take the bytes out; the blocks get contents of their own, which may be written to.

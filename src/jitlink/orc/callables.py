@@ -233,6 +233,7 @@ class PythonSymbols(MaterializationUnit):
 
     Raises:
         TypeError: a value is no address and no function whose C types are known.
+        ValueError: a number is no address.
         SessionError: there are functions, and the session's executor is another process.
     """
 
@@ -245,7 +246,7 @@ class PythonSymbols(MaterializationUnit):
             if isinstance(value, ExecutorSymbolDef):
                 self._addresses[name], flags[name] = value
             elif isinstance(value, int):
-                self._addresses[name], flags[name] = int(value), _ABSOLUTE
+                self._addresses[name], flags[name] = int(ExecutorAddress(value)), _ABSOLUTE
             else:
                 self._addresses[name], self._functions[name] = _host_function(name, value)
                 flags[name] = _CALLABLE

@@ -39,7 +39,8 @@ class Definition:
         state: how far they have come.
         failed: whether they could not be made, or depend on what could not.
         cause: why they failed, if a reason was given.
-        is_announced: whether an address was handed out before the symbols were ready.
+        is_announced: whether others than their maker were told an address before the symbols
+            were ready.
         unit: what promises them, while nobody has asked.
         queries: lookups that wait for some of them, in order of arrival.
         waiters: while they are not emitted, groups that wait for some of them, and for which.
@@ -107,8 +108,17 @@ class Definition:
         satisfied = [query for query in self.queries if query.required_state <= state]
         for query in satisfied:
             del self.queries[query]
-            self.is_announced |= state < SymbolState.READY
+            if state < SymbolState.READY:
+                self.announce_to(query.requester)
             query.satisfy(self)
+
+    def announce_to(self, requester: MaterializationResponsibility | None) -> None:
+        """Take note that somebody has addresses before the symbols are ready.
+
+        Who makes them does not count.
+        """
+        if requester is None or requester is not self.responsibility:
+            self.is_announced = True
 
     def withdraw(self) -> None:
         """Take the promise of another unit's making back: nobody has asked any more."""

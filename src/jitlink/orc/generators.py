@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -100,9 +99,10 @@ class DynamicLibraryGenerator:
 class StaticLibraryGenerator:
     """Members of a static archive, added when something refers to what they define.
 
-    With a member come the members that it needs, as far as nothing that is searched before
-    defines those names, so that they are linked together. As for a static linker, only
-    references pull members in: a program's ``dlsym`` does not.
+    With a member come the members that it needs, so that they are linked together, as far as
+    what they need is searched for in archives first: in this one, and in the others that stand
+    with it at the head of the JITDylib's generators. As for a static linker, only references
+    pull members in: a program's ``dlsym`` does not.
 
     Members are added under the JITDylib's default tracker. When all of a member's definitions
     were removed, it may be added again.
@@ -111,15 +111,17 @@ class StaticLibraryGenerator:
         layer: links the members.
         source: path or bytes of the archive; the file must not be changed while this is in use.
 
+    Attributes:
+        layer: links the members.
+
     Raises:
         InputError: the archive cannot be read.
     """
 
     def __init__(self, layer: ObjectLinkingLayer, source: Input) -> None:
-        self._layer = layer
+        self.layer = layer
         self._archive = ArchiveInput(open_input(source))
         self._added: WeakKeyDictionary[JITDylib, dict[int, list[str]]] = WeakKeyDictionary()
-        self._lock = asyncio.Lock()
 
     def force_load(self, dylib: JITDylib, tracker: ResourceTracker | None = None) -> None:
         """Add all members, needed or not; each is linked when a name of it is looked up.
@@ -132,91 +134,104 @@ class StaticLibraryGenerator:
         dylib.session.run(lambda: self._force_load(dylib, tracker))
 
     def _force_load(self, dylib: JITDylib, tracker: ResourceTracker | None) -> None:
-        pulled = _Members(self._archive)
-        pulled.read(self._absent(dylib, self._archive.member_offsets()))
-        self._define(dylib, pulled, tracker)
+        members = _Members(dylib)
+        members.read(self, self._archive.member_offsets())
+        members.define(self.layer, tracker)
 
     async def try_to_generate(
         self,
         kind: LookupKind,
         dylib: JITDylib,
-        flags: JITDylibLookupFlags,
+        flags: JITDylibLookupFlags,  # noqa: ARG002 - part of the interface
         names: Sequence[str],
     ) -> None:
         """Add the members that define names, and those that these need."""
         if kind is LookupKind.DLSYM:
             return
-        # Two lookups must not add one member while one of them waits for other generators.
-        async with self._lock:
-            pulled = _Members(self._archive)
-            wanted = [name for name in names if name not in dylib.symbols]
-            while pulled.read(self._absent(dylib, self._archive.find(wanted))):
-                wanted = await self._needed(dylib, flags, pulled.batch)
-            self._define(dylib, pulled, None)
+        # Nothing is waited for from here on, so that no other search can add the same members.
+        members = _Members(dylib)
+        has_more = members.read(
+            self, self.find(name for name in names if name not in dylib.symbols)
+        )
+        while has_more:
+            has_more = members.read_needed(self._searched_together(dylib))
+        members.define(self.layer)
 
-    async def _needed(
-        self, dylib: JITDylib, flags: JITDylibLookupFlags, batch: ObjectBatch | None
-    ) -> list[str]:
-        """Names that members refer to and that nothing defines which is searched before."""
-        order = dylib.link_order
-        if batch is None or not order or order[0][0] is not dylib:
-            return []
-        wanted = [name for name in batch.wanted if name not in dylib.symbols]
-        for generator in list(dylib.generators):
-            if generator is self or not wanted:
+    def _searched_together(self, dylib: JITDylib) -> list[StaticLibraryGenerator]:
+        """The archives in which references are searched for before anywhere else."""
+        order, archives = dylib.link_order, []
+        for generator in dylib.generators:
+            if not isinstance(generator, StaticLibraryGenerator):
                 break
-            await generator.try_to_generate(LookupKind.STATIC, dylib, flags, wanted)
-            wanted = [name for name in wanted if name not in dylib.symbols]
-        return wanted
+            archives.append(generator)
+        is_first = bool(order) and order[0][0] is dylib
+        mine = [each for each in archives if each.layer is self.layer]
+        return archives if is_first and self in archives and mine == archives else []
 
-    def _absent(self, dylib: JITDylib, offsets: Iterable[int]) -> list[int]:
-        """Those of the members of which nothing is defined."""
-        added, defined = self._added.get(dylib, {}), dylib.symbols.keys()
+    def find(self, names: Iterable[str]) -> list[int]:
+        """Header offsets of the members that define any of these names."""
+        return sorted(self._archive.find(names))
 
-        def is_gone(offset: int) -> bool:
-            names = added[offset]
-            return bool(names) and defined.isdisjoint(names)
+    def lacking(self, names: Iterable[str]) -> list[str]:
+        """Those of the names that no member defines."""
+        return self._archive.lacking(names)
 
-        return sorted(each for each in offsets if each not in added or is_gone(each))
+    def open(self, offset: int) -> list[InputFile]:
+        """The member at a header offset; nothing if it is empty."""
+        return self._archive.open([offset])
 
-    def _define(self, dylib: JITDylib, members: _Members, tracker: ResourceTracker | None) -> None:
-        if members.batch is not None:
-            self._layer.define_objects(dylib, members.batch, tracker)
-        added = self._added.setdefault(dylib, {})
-        added |= members.defined_names()
+    def is_absent(self, dylib: JITDylib, offset: int) -> bool:
+        """Whether a JITDylib has nothing of a member."""
+        names = self._added.get(dylib, {}).get(offset)
+        # A member that defines nothing is added only once.
+        return names is None or (bool(names) and dylib.symbols.keys().isdisjoint(names))
+
+    def note(self, dylib: JITDylib, offset: int, names: list[str]) -> None:
+        """Take note that a member was added, which defines these names."""
+        self._added.setdefault(dylib, {})[offset] = names
 
 
 class _Members:
-    """Members of an archive that are about to be added together.
+    """Members of archives that are about to be added to a JITDylib together."""
 
-    Attributes:
-        batch: their contents; None while there are none.
-    """
+    def __init__(self, dylib: JITDylib) -> None:
+        self._dylib = dylib
+        self._batch: ObjectBatch | None = None
+        # The number of each in the batch; None for one without contents.
+        self._numbers: dict[tuple[StaticLibraryGenerator, int], int | None] = {}
 
-    def __init__(self, archive: ArchiveInput) -> None:
-        self.batch: ObjectBatch | None = None
-        self._archive = archive
-        self._numbers: dict[int, int | None] = {}
-
-    def read(self, offsets: Iterable[int]) -> bool:
-        """Read the members at these offsets that were not read; returns whether there were any."""
+    def read(self, archive: StaticLibraryGenerator, offsets: Iterable[int]) -> bool:
+        """Read members that are not there yet; returns whether there were any."""
         files: list[InputFile] = []
         for offset in offsets:
-            if offset not in self._numbers:
-                opened = self._archive.open([offset])
-                count = len(files) + (len(self.batch.files) if self.batch else 0)
-                self._numbers[offset] = count if opened else None
-                files += opened
-        if files and self.batch is None:
-            self.batch = ObjectBatch(files)
-        elif files and self.batch is not None:
-            self.batch.extend(files)
+            if (archive, offset) in self._numbers or not archive.is_absent(self._dylib, offset):
+                continue
+            opened = archive.open(offset)
+            count = len(files) + (len(self._batch.files) if self._batch else 0)
+            self._numbers[archive, offset] = count if opened else None
+            files += opened
+        if files and self._batch is None:
+            self._batch = ObjectBatch(files)
+        elif files and self._batch is not None:
+            self._batch.extend(files)
         return bool(files)
 
-    def defined_names(self) -> dict[int, list[str]]:
-        """What each of the members defines, by offset."""
-        definitions = self.batch.definitions if self.batch else []
-        return {
-            offset: [] if number is None else list(definitions[number])
-            for offset, number in self._numbers.items()
-        }
+    def read_needed(self, archives: Iterable[StaticLibraryGenerator]) -> bool:
+        """Read what these members refer to and nothing defines; returns whether there was any."""
+        wanted = self._batch.wanted if self._batch else []
+        wanted = [name for name in wanted if name not in self._dylib.symbols]
+        has_read = False
+        for archive in archives:
+            has_read |= self.read(archive, archive.find(wanted))
+            wanted = archive.lacking(wanted)
+        return has_read
+
+    def define(self, layer: ObjectLinkingLayer, tracker: ResourceTracker | None = None) -> None:
+        """Add the members to the JITDylib."""
+        definitions = []
+        if self._batch is not None:
+            layer.define_objects(self._dylib, self._batch, tracker)
+            definitions = self._batch.definitions
+        for (archive, offset), number in self._numbers.items():
+            names = [] if number is None else list(definitions[number])
+            archive.note(self._dylib, offset, names)

@@ -36,12 +36,19 @@ class Query:
 
     Attributes:
         required_state: the state.
+        requester: the responsibility for which the lookup is made, if it is for one.
         found: the definition of each name; once the wait is over, where it is by then.
         done: completed when the wait is over.
     """
 
-    def __init__(self, required_state: SymbolState, found: dict[str, Definition]) -> None:
+    def __init__(
+        self,
+        required_state: SymbolState,
+        found: dict[str, Definition],
+        requester: MaterializationResponsibility | None = None,
+    ) -> None:
         self.required_state = required_state
+        self.requester = requester
         self.found = found
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting_for: dict[Definition, None] = {}
@@ -104,16 +111,6 @@ class Query:
             definition.queries.pop(self, None)
         self._waiting_for = {}
 
-    async def wait(self) -> None:
-        """Wait for the end."""
-        try:
-            await self.done
-        finally:
-            self.detach()
-            if self.done.done() and not self.done.cancelled():
-                # An error that comes after a cancellation is nobody's.
-                self.done.exception()
-
 
 async def look_up(
     session: ExecutionSession,
@@ -145,17 +142,14 @@ async def look_up(
     failed = [definition for definition in wanted if definition.failed]
     if failed:
         raise session.failure(failed) from failed[0].cause
-    unfinished = [each for each in wanted if each.state < required_state]
-    for definition in wanted:
-        if SymbolState.RESOLVED <= definition.state < SymbolState.READY:
-            definition.is_announced |= required_state <= definition.state
-    if unfinished:
-        query = Query(required_state, found)
-        for definition in unfinished:
-            query.add(definition)
-        await _wait(session, query, unfinished)
-        found = query.found
-    return found
+    requester = REQUESTER.get()
+    if required_state < SymbolState.READY:
+        for definition in wanted:
+            if required_state <= definition.state < SymbolState.READY:
+                definition.announce_to(requester)
+    if all(definition.state >= required_state for definition in wanted):
+        return found
+    return await _wait(session, Query(required_state, found, requester))
 
 
 async def search(
@@ -189,20 +183,27 @@ async def search(
     return found
 
 
-async def _wait(session: ExecutionSession, query: Query, wanted: list[Definition]) -> None:
-    requester = REQUESTER.get()
+async def _wait(session: ExecutionSession, query: Query) -> dict[str, Definition]:
+    wanted = dict.fromkeys(query.found.values())
+    unfinished = [each for each in wanted if each.state < query.required_state]
+    for definition in unfinished:
+        query.add(definition)
     session.queries[query] = None
-    if requester is not None:
-        requester.queries[query] = None
+    if query.requester is not None:
+        query.requester.queries[query] = None
     try:
-        session.materialize(wanted)
-        await query.wait()
+        session.materialize(unfinished)
+        await query.done
+        return query.found
     finally:
         query.detach()
         session.queries.pop(query, None)
-        if requester is not None:
-            requester.queries.pop(query, None)
-        # An error that was raised knows this frame, and the query knows the error.
+        if query.requester is not None:
+            query.requester.queries.pop(query, None)
+        if query.done.done() and not query.done.cancelled():
+            # An error that comes after a cancellation is nobody's.
+            query.done.exception()
+        # An error that is raised knows this frame, and the query knows the error.
         del query
 
 

@@ -70,9 +70,19 @@ class Making:
         responsibility = self._responsibility
         if responsibility is not None:
             responsibility.fail(self._fuller(error))
+        self._forget(error)
+
+    def _forget(self, error: BaseException) -> None:
+        """Let go of the responsibility and of all that the error's traceback holds.
+
+        The error may be kept for long. What the link had in its hands is not to be.
+        """
         self.finish()
-        # The error may be kept for long. What the link had in its hands is not to be.
-        traceback.clear_frames(error.__traceback__)
+        made_by = error.__traceback__
+        if made_by is not None:
+            # The first frame is that of the session, which still runs and cannot be cleared.
+            error.__traceback__ = made_by.tb_next
+            traceback.clear_frames(made_by.tb_next)
 
     def _fuller(self, error: BaseException) -> BaseException:
         """An error, or the earlier one if that names all that is missing here and more."""
@@ -111,8 +121,7 @@ class Making:
         # What was found while linking is found again; nobody has asked for it.
         for part in members.pop(-1, []):
             part.dylib.forget(part)
-        self.finish()
-        traceback.clear_frames(error.__traceback__)
+        self._forget(error)
         return [Making({units[number]: parts}, error) for number, parts in members.items()]
 
 

@@ -11,6 +11,9 @@ For each link, in this order:
 5. or, if anything fails on the way, `Plugin.notify_failed` of every plugin, once, whichever of
    the others it has been called for. The link's memory has been released by then.
 
+Objects that are needed together are one link. If that fails, each is linked by itself, with all
+these calls of its own.
+
 A link is watched by the plugins that the layer had when it began. When resources are released
 or change owner, `notify_removing_resources` (before the memory goes) and
 `notify_transferring_resources` (after the memory changed owner) of the plugins that the layer
@@ -27,6 +30,7 @@ LLVM differs: its notify_loaded comes with no plugin told of failures before it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from weakref import WeakKeyDictionary
@@ -112,6 +116,7 @@ class ObjectLinkingLayer(ResourceManager):
         self.auto_claim = False
         self.override_flags = False
         self._plugins: list[Plugin] = []
+        self._numbers = itertools.count()
         self._allocs: dict[ResourceTracker, list[FinalizedAlloc]] = {}
         self._commons: WeakKeyDictionary[JITDylib, CommonSizes] = WeakKeyDictionary()
         session.run(lambda: session.resource_managers.append(self))
@@ -143,7 +148,13 @@ class ObjectLinkingLayer(ResourceManager):
             DuplicateDefinitionError: a strong definition exists already.
             ResourceTrackerDefunctError: the tracker, or the JITDylib, was removed.
         """
-        self.add_objects(dylib, [open_input(source)], tracker)
+        self.add_objects(dylib, [self._open(source)], tracker)
+
+    def _open(self, source: Input) -> InputFile:
+        if isinstance(source, bytearray | memoryview):
+            # The caller may change these before they are linked.
+            source = bytes(source)
+        return open_input(source, next(self._numbers))
 
     def add_objects(
         self, dylib: JITDylib, files: Sequence[InputFile], tracker: ResourceTracker | None = None
@@ -206,7 +217,8 @@ class ObjectLinkingLayer(ResourceManager):
             responsibility: what the graph is to define. It is not told if the link fails: let
                 the error leave `MaterializationUnit.materialize`.
             graph: the graph.
-            exported: what the graph defines, if the responsibility is for just that.
+            exported: what the graph defines, if the responsibility is for just that, less what
+                is defined elsewhere or was removed; the rest becomes references then.
 
         Raises:
             UnexpectedDefinitionError: the graph defines what the responsibility is not for.
@@ -214,8 +226,7 @@ class ObjectLinkingLayer(ResourceManager):
             JITLinkError: the link failed otherwise. The plugins have been told.
         """
         plugins = tuple(self._plugins)
-        is_exact = exported is not None and not plugins
-        context = _LayerContext(self, responsibility, graph, exported or Exported(graph), is_exact)
+        context = _LayerContext(self, responsibility, graph, exported, bool(plugins))
         try:
             for plugin in plugins:
                 plugin.notify_loaded(responsibility)
@@ -223,7 +234,7 @@ class ObjectLinkingLayer(ResourceManager):
             config.pre_prune.insert(0, context.claim)
             for plugin in plugins:
                 plugin.modify_pass_config(responsibility, graph, config)
-            if not is_exact:
+            if not context.is_exact:
                 config.pre_prune.append(context.claim)
             alloc = await link(graph, context, config, self.memory)
             await self._emitted(responsibility, context, alloc, plugins)
@@ -241,7 +252,7 @@ class ObjectLinkingLayer(ResourceManager):
             InputError: the object cannot be read.
             JITLinkError: as for `emit`.
         """
-        batch = ObjectBatch([open_input(source)])
+        batch = ObjectBatch([self._open(source)])
         builder, _ = batch.take([0])
         builder.resolver.finish()
         await self.emit(responsibility, builder.target_graph)
@@ -330,8 +341,11 @@ class _LayerContext(JITLinkContext):
         layer: the layer.
         responsibility: what the graph is to define.
         graph: the graph.
-        exported: what it defines as it is.
-        is_exact: whether nobody can have changed what the graph defines.
+        exported: what it defines as it is, if that is what was promised or less.
+        is_watched: whether plugins may change what it defines.
+
+    Attributes:
+        is_exact: whether nobody can change that the graph defines what was promised or less.
     """
 
     def __init__(
@@ -339,21 +353,22 @@ class _LayerContext(JITLinkContext):
         layer: ObjectLinkingLayer,
         responsibility: MaterializationResponsibility,
         graph: LinkGraph,
-        exported: Exported,
-        is_exact: bool,
+        exported: Exported | None,
+        is_watched: bool,
     ) -> None:
         self.layer = layer
         self.responsibility = responsibility
         self.dylib = responsibility.dylib
         self._graph = graph
-        self._exported = exported
-        self._is_exact = is_exact
+        self.is_exact = exported is not None and not is_watched
+        self._may_have_less = exported is not None
+        self._exported = exported or Exported(graph)
         self._found: dict[str, Definition] = {}
 
     def _unpromised(self) -> dict[str, JITSymbolFlags]:
         """What the graph defines and the responsibility is not for."""
         definitions, names = self.responsibility.definitions, self._exported.names
-        if self._is_exact and sum([len(each.flags) for each in definitions]) == len(names):
+        if self.is_exact and sum([len(each.flags) for each in definitions]) == len(names):
             # Only what the graph defines was promised, so nothing is left.
             return {}
         promised: set[str] = set()
@@ -365,15 +380,19 @@ class _LayerContext(JITLinkContext):
 
     def claim(self, graph: LinkGraph) -> None:
         """Take on what may be defined here, and refer to where else the rest is defined."""
-        if not self._is_exact:
+        if not self.is_exact:
             self._exported = self._exported.again(graph)
         commons = self._exported.common_rows(graph)
-        weak = {name: flag for name, flag in self._unpromised().items() if not flag.is_strong}
-        if weak:
-            taken = self.responsibility.define_materializing(weak)
+        unpromised = self._unpromised()
+        weak = {name: flag for name, flag in unpromised.items() if not flag.is_strong}
+        taken = self.responsibility.define_materializing(weak) if weak else set()
+        yielding = (unpromised if self._may_have_less else weak).keys() - taken
+        # What comes later was added by plugins.
+        self._may_have_less = False
+        if yielding:
             if len(commons):
-                self._check_commons(graph, commons, weak.keys() - taken)
-            self._exported.externalize(graph, weak.keys() - taken)
+                self._check_commons(graph, commons, yielding)
+            self._exported.externalize(graph, yielding)
             self._exported = self._exported.again(graph)
         if len(commons):
             sizes = self.layer.common_sizes(self.responsibility.dylib)
@@ -393,7 +412,7 @@ class _LayerContext(JITLinkContext):
 
     def notify_resolved(self, graph: LinkGraph) -> None:
         """Announce the addresses of what the graph exports."""
-        if not self._is_exact:
+        if not self.is_exact:
             self._exported = self._exported.again(graph)
             self._claim_late()
             self._agree_on_flags()

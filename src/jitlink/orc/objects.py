@@ -365,4 +365,4 @@ class GraphUnit(MaterializationUnit):
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         """Link the graph."""
-        await self.layer.emit(responsibility, self.graph, Exported(self.graph))
+        await self.layer.emit(responsibility, self.graph)

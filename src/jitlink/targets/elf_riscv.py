@@ -13,11 +13,11 @@ from functools import partial
 
 import numpy as np
 
-from jitlink.arch.riscv import CALL_RESOLVERS, ENTRIES, FIXUPS, K
+from jitlink.arch.riscv import BRANCHES, CALL_RESOLVERS, ENTRIES, FIXUPS, K
 from jitlink.arch.riscv_pairs import pair_halves
 from jitlink.arch.riscv_relax import relax
 from jitlink.formats.elf_layout import ELFCLASS32, ELFCLASS64, Identity
-from jitlink.graph import LinkGraph, SymbolKind
+from jitlink.graph import LinkGraph, MemLifetime, SymbolKind
 from jitlink.graph.columns import rows_where
 from jitlink.link import PassConfiguration
 from jitlink.passes.eh_frame import eh_frame_pass
@@ -111,6 +111,9 @@ def _limit_addresses(graph: LinkGraph) -> None:
         return
     edges, symbols = graph.edge_table, graph.symbol_table
     rows = rows_where(_IS_ABSOLUTE[edges.kind])
+    # Debug information, which is not loaded, refers to other such in 32 bits.
+    section = graph.block_table.section[edges.block[rows]]
+    rows = rows[graph.section_lifetimes()[section] != MemLifetime.NO_ALLOC]
     if (symbols.kind[edges.target[rows]] == SymbolKind.DEFINED).any():
         graph.address_limit = min(graph.address_limit, ABSOLUTE_CODE_LIMIT)
 
@@ -140,6 +143,7 @@ def _target(bits: int) -> ELFTarget:
         fixups=FIXUPS[bits],
         relocations=RELOCATIONS,
         passes=_passes(bits),
+        branches=BRANCHES,
     )
 
 
