@@ -162,6 +162,25 @@ def test_removed_blocks_are_left_out() -> None:
     assert BasicLayout(graph).segments == []
 
 
+def test_block_offsets_are_known_without_addresses() -> None:
+    graph = empty_graph()
+    sections = [add_section(graph, each) for each in (READ_EXEC, READ)]
+    debug = add_section(graph, READ, NO_ALLOC)
+    blocks = [
+        graph.create_content_block(sections[0], b"abc"),
+        graph.create_content_block(debug, b"not loaded"),
+        graph.create_content_block(sections[0], b"d", alignment=16),
+        graph.create_zero_fill_block(sections[1], 8, alignment=8),
+    ]
+    made = BasicLayout(graph)
+    segments, offsets = made.block_offsets()
+    rows = [block.row for block in blocks]
+    code, data = (next(i for i, s in enumerate(made.segments) if s.prot == p)
+                  for p in (READ_EXEC, READ))  # fmt: skip
+    assert segments[rows].tolist() == [code, -1, code, data]
+    assert offsets[rows].tolist() == [0, -1, 16, 0]
+
+
 def test_contiguous_page_based_layout_sizes() -> None:
     graph = empty_graph()
     for prot, lifetime, size in (
