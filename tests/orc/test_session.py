@@ -1,0 +1,348 @@
+"""Sessions: JITDylibs, the thread, errors that must not end it, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from jitlink.orc import (
+    DynamicLibraryGenerator,
+    ExecutionSession,
+    JITDylib,
+    JITDylibLookupFlags,
+    MaterializationResponsibility,
+    ResourceTrackerDefunctError,
+    SessionEndedError,
+    SessionError,
+    SymbolState,
+)
+from tests.orc.test_tracker import Manager, held
+from tests.orc.units import HIDDEN, WEAK, Generator, Pending, Unit, open_gates, settle, time_limit
+
+
+@pytest.fixture
+def session() -> Iterator[ExecutionSession]:
+    with time_limit(), ExecutionSession() as session:
+        yield session
+
+
+@pytest.fixture
+def main(session: ExecutionSession) -> JITDylib:
+    return session.create_jitdylib("main")
+
+
+def session_threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "jitlink session"]
+
+
+# JITDylibs
+
+
+def test_jitdylibs_by_name(session: ExecutionSession, main: JITDylib) -> None:
+    assert session.get_jitdylib_by_name("main") is main
+    assert session.get_jitdylib_by_name("other") is None
+    with pytest.raises(SessionError, match="^there is a JITDylib main already$"):
+        session.create_jitdylib("main")
+    session.remove_jitdylib(main)
+    assert session.get_jitdylib_by_name("main") is None
+    again = session.create_jitdylib("main")
+    session.remove_jitdylib(main)
+    assert session.get_jitdylib_by_name("main") is again
+
+
+def test_removal_of_a_jitdylib(session: ExecutionSession, main: JITDylib) -> None:
+    manager = Manager()
+    session.register_resource_manager(manager)
+    trackers = [main.default_tracker, *(main.create_resource_tracker() for _ in range(2))]
+    for number, tracker in enumerate(trackers):
+        main.define(held(manager, f"f{number}"), tracker)
+    slow = Unit("slow", is_held=True)
+    main.define(slow)
+    session.lookup(main, ["f0", "f1", "f2"])
+    main.remove(["f1"])
+    pending = Pending(session, main, "slow")
+    manager.error = ValueError("release")
+    with pytest.raises(ValueError, match="release") as caught:
+        session.remove_jitdylib(main)
+    assert caught.value.__notes__.count("release") == 2
+    assert manager.log == [f"manager releases f{number}" for number in (2, 1, 0)]
+    assert not main.symbols
+    assert not main.trackers
+    settle(session)
+    assert isinstance(pending.error.__cause__, ResourceTrackerDefunctError)
+    open_gates(session, slow)
+
+
+def test_a_dump_for_people(session: ExecutionSession, main: JITDylib) -> None:
+    other = session.create_jitdylib("other")
+    other.add_to_link_order(main)
+    main.add_generator(DynamicLibraryGenerator())
+    slow = Unit("slow", is_held=True)
+    main.define(Unit({"ready": HIDDEN, "né\n": WEAK}, name="a.o"))
+    main.define(Unit("bad", error=ValueError()))
+    main.define(slow)
+    main.define(Unit("promised"))
+    address = session.lookup(main, "ready")["ready"].address
+    Pending(session, main, {"bad": False})
+    pending = Pending(session, main, ["slow", "ready"])
+    second = session.run(lambda: main.symbols["né\n"].addresses["né\n"])
+    assert session.dump().splitlines() == [
+        "JITDylib main",
+        "  link order: main (all symbols)",
+        "  generators: DynamicLibraryGenerator",
+        "  resource trackers in use: 1",
+        "  symbols:",
+        f"    {session.run(lambda: main.symbols['bad'].addresses['bad']):#018x}"
+        "  failed          bad       exported  [unit of bad]",
+        f"    {second:#018x}  ready           né\\n      weak exported  [a.o]",
+        "    -                   never searched  promised  exported  [unit of promised]",
+        f"    {address:#018x}  ready           ready     -  [a.o]",
+        "    -                   materializing   slow      exported  [unit of slow]",
+        "",
+        "JITDylib other",
+        "  link order: other (all symbols), main (exported only)",
+        "  resource trackers in use: 0",
+        "  no symbols",
+        "",
+        "waiting lookups: 1",
+        "  ready: slow in main",
+    ]
+    open_gates(session, slow)
+    assert isinstance(pending.result, dict)
+
+
+# The thread
+
+
+def test_the_thread_cannot_wait_for_itself(session: ExecutionSession, main: JITDylib) -> None:
+    main.define(Unit("a"))
+    errors: list[str] = []
+
+    async def wait() -> Any:
+        for call in (lambda: session.lookup(main, "a"), main.default_tracker.remove, session.end):
+            try:
+                call()
+            except SessionError as error:
+                errors.append(str(error))
+        return await session.lookup_async(main, "a")
+
+    assert session.wait(wait()).keys() == {"a"}
+    assert errors == ["the session's thread cannot wait for itself; use the async form"] * 3
+    assert session.run(lambda: session.run(threading.current_thread)) in session_threads()
+
+
+@pytest.mark.parametrize("error", [ValueError(), SystemExit(2), KeyboardInterrupt()])
+def test_nothing_ends_the_thread(
+    session: ExecutionSession, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise error
+
+    async def fail_async() -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    async def fail_alone() -> None:
+        task = asyncio.get_running_loop().create_task(fail_async())
+        await asyncio.wait([task])
+
+    for call in (lambda: session.run(fail), lambda: session.wait(fail_async())):
+        with pytest.raises(type(error)):
+            call()
+    session.wait(fail_alone())
+    assert session.run(lambda: 5) == 5
+    left = [each for each in caplog.records if "tried to end its thread" in each.message]
+    assert len(left) == (not isinstance(error, Exception))
+
+
+def test_errors_that_nobody_waits_for(
+    session: ExecutionSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    session.report_error(ValueError("logged"))
+    told: list[BaseException] = []
+    session.error_handler = told.append
+    session.report_error(ValueError("told"))
+    session.error_handler = "".join  # type: ignore[assignment]
+    session.report_error(ValueError("logged too"))
+    assert [str(each) for each in told] == ["told"]
+    assert [each.message for each in caplog.records][:2] == ["logged", "logged too"]
+    assert len(caplog.records) == 3
+
+
+def test_a_cancelled_lookup_waits_for_nothing(session: ExecutionSession, main: JITDylib) -> None:
+    slow = Unit("slow", is_held=True)
+    main.define(slow)
+
+    async def impatient() -> None:
+        await asyncio.wait_for(session.lookup_async(main, "slow"), 0.01)
+
+    with pytest.raises(TimeoutError):
+        session.wait(impatient())
+    assert not session.queries
+    assert not session.run(lambda: main.symbols["slow"].queries)
+    open_gates(session, slow)
+    assert session.lookup(main, "slow").keys() == {"slow"}
+
+
+def test_things_are_done_later(session: ExecutionSession) -> None:
+    done = threading.Event()
+    session.call_later(0.01, done.set)
+    assert done.wait(30)
+
+
+# The end
+
+
+def test_lookups_fail_when_the_session_ends() -> None:
+    class Deaf(Unit):
+        async def materialize(self, responsibility: MaterializationResponsibility) -> None:
+            await self.begin.wait()
+
+    errors: list[BaseException] = []
+    with time_limit():
+        session = ExecutionSession()
+        main = session.create_jitdylib("main")
+        never = asyncio.Event()
+        main.add_generator(Generator("generated", never.wait))
+        main.define(Unit("slow", is_held=True))
+        main.define(Unit("user", ["slow"]))
+        main.define(Deaf("deaf", is_held=True))
+
+        def look_up(names: str) -> None:
+            try:
+                session.lookup(main, names)
+            except BaseException as error:
+                errors.append(error)
+
+        names = ["slow", "user", "deaf", "generated"]
+        threads = [threading.Thread(target=look_up, args=(name,)) for name in names]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 30
+        while session.run(lambda: len(session.queries) + len(session.searches)) < 5:
+            assert time.monotonic() < deadline
+        session.end()
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive()
+    assert [type(error) for error in errors] == [SessionEndedError] * 4
+    assert {str(error) for error in errors} == {"the session has ended"}
+    assert not main.symbols
+    session.end()
+
+
+def test_nothing_can_be_done_after_the_end() -> None:
+    with ExecutionSession() as session:
+        main = session.create_jitdylib("main")
+        main.define(Unit("a"))
+        tracker = main.create_resource_tracker()
+    for use in (
+        lambda: session.lookup(main, "a"),
+        lambda: session.lookup_flags(main, "a"),
+        lambda: session.create_jitdylib("other"),
+        lambda: session.get_jitdylib_by_name("main"),
+        lambda: session.remove_jitdylib(main),
+        lambda: session.call_later(1, gc.collect),
+        lambda: main.define(Unit("b")),
+        lambda: main.add_to_link_order(main),
+        tracker.remove,
+        main.clear,
+        session.dump,
+    ):
+        with pytest.raises(SessionEndedError):
+            use()
+    assert not session_threads()
+
+
+def test_dependants_are_removed_first_and_errors_do_not_stop_it() -> None:
+    with time_limit():
+        session = ExecutionSession()
+        manager = Manager()
+        session.register_resource_manager(manager)
+        user, library, first = (session.create_jitdylib(n) for n in ("user", "library", "first"))
+        user.add_to_link_order(library)
+        library.add_to_link_order(first)
+        first.add_to_link_order(library, JITDylibLookupFlags.MATCH_ALL_SYMBOLS)
+        for dylib in (user, library, first):
+            dylib.define(held(manager, f"in_{dylib.name}"))
+            session.lookup(dylib, f"in_{dylib.name}")
+        manager.error = ValueError("release")
+        with pytest.raises(ValueError, match="release") as caught:
+            session.end()
+        assert len(caught.value.__notes__) == 2
+        assert manager.log[0] == "manager releases in_user"
+        assert len(manager.log) == 3
+        assert not session_threads()
+
+
+def test_what_cannot_be_stopped_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stubborn(Unit):
+        async def materialize(self, responsibility: MaterializationResponsibility) -> None:
+            while not self.begin.is_waiting:
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    continue
+
+    monkeypatch.setattr("jitlink.orc.session._GRACE", 0.01)
+    monkeypatch.setattr("jitlink.orc.session._PATIENCE", 0.05)
+    with time_limit():
+        session = ExecutionSession()
+        main = session.create_jitdylib("main")
+        unit = Stubborn("a", name="stubborn")
+        main.define(unit)
+        Pending(session, main, "a")
+        threading.Timer(0.3, setattr, (unit.begin, "is_waiting", True)).start()
+        with pytest.raises(SessionError, match="^cannot be stopped: stubborn$"):
+            session.end()
+        assert not main.symbols
+        assert not session_threads()
+
+
+def test_two_threads_end_it_at_once() -> None:
+    with time_limit():
+        session = ExecutionSession()
+        manager = Manager()
+        session.register_resource_manager(manager)
+        main = session.create_jitdylib("main")
+        main.define(held(manager, "a"))
+        session.lookup(main, "a")
+        threads = [threading.Thread(target=session.end) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert manager.log == ["manager releases a"]
+
+
+def test_a_forgotten_session_stops_its_thread() -> None:
+    session = ExecutionSession()
+    main = session.create_jitdylib("main")
+    main.define(Unit("a"))
+    session.lookup(main, "a")
+    settle(session)
+    (thread,) = session_threads()
+    watch = weakref.ref(session)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del session, main
+        gc.collect()
+    assert watch() is None
+    assert [(each.category, str(each.message)) for each in caught] == [
+        (ResourceWarning, "a session was dropped without being ended")
+    ]
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_states_are_in_order() -> None:
+    states = [state.name for state in sorted(SymbolState)]
+    assert states == ["NEVER_SEARCHED", "MATERIALIZING", "RESOLVED", "EMITTED", "READY"]

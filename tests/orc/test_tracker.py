@@ -1,0 +1,332 @@
+"""Resource trackers: removal and transfer, before, while and after something is made."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from jitlink.errors import UndefinedSymbolError
+from jitlink.orc import (
+    ExecutionSession,
+    FailedToMaterializeError,
+    JITDylib,
+    MaterializationResponsibility,
+    ResourceManager,
+    ResourceTracker,
+    ResourceTrackerDefunctError,
+    SymbolState,
+)
+from jitlink.orc.errors import SymbolsCouldNotBeRemovedError
+from tests.orc.units import (
+    IS_LONG,
+    WEAK,
+    Pending,
+    Unit,
+    open_gates,
+    settle,
+    state_of,
+    time_limit,
+)
+
+
+class Manager(ResourceManager):
+    """Notes what it is told, and holds one resource for each link of `Held`."""
+
+    def __init__(self, name: str = "manager", log: list[str] | None = None) -> None:
+        self.name = name
+        self.log = [] if log is None else log
+        self.held: dict[ResourceTracker, list[str]] = {}
+        self.error: Exception | None = None
+
+    async def handle_remove_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:
+        await asyncio.sleep(0)
+        self.log += [f"{self.name} releases {each}" for each in self.held.pop(key, [])]
+        if self.error is not None:
+            raise self.error
+
+    def handle_transfer_resources(
+        self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker
+    ) -> None:
+        self.held.setdefault(destination, []).extend(self.held.pop(source, []))
+        if self.error is not None:
+            raise self.error
+
+
+class Held(Unit):
+    """Holds a resource from before it is emitted, as a link does, and gives it back itself."""
+
+    manager: Manager
+
+    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
+        try:
+            await super().materialize(responsibility)
+            key = responsibility.tracker
+        except BaseException:
+            self.manager.log.append(f"{self.name} abandoned")
+            raise
+        self.manager.held.setdefault(key, []).append(self.name)
+
+
+@pytest.fixture
+def session() -> Iterator[ExecutionSession]:
+    with time_limit(), ExecutionSession() as session:
+        yield session
+
+
+@pytest.fixture
+def main(session: ExecutionSession) -> JITDylib:
+    return session.create_jitdylib("main")
+
+
+@pytest.fixture
+def manager(session: ExecutionSession) -> Manager:
+    manager = Manager()
+    session.register_resource_manager(manager)
+    return manager
+
+
+def held(manager: Manager, symbols: str, needs: tuple[str, ...] = (), *,
+         is_held: bool = False) -> Held:  # fmt: skip
+    unit = Held(symbols, needs, name=symbols, is_held=is_held)
+    unit.manager = manager
+    return unit
+
+
+def test_removal_takes_what_the_tracker_owns(
+    session: ExecutionSession, main: JITDylib, manager: Manager
+) -> None:
+    tracker = main.create_resource_tracker()
+    main.define(held(manager, "a b"), tracker)
+    main.define(held(manager, "promised"), tracker)
+    main.define(held(manager, "kept", ("a",)))
+    session.lookup(main, "kept")
+    tracker.remove()
+    assert manager.log == ["a b releases a b".replace("a b", "manager", 1)]
+    assert [state_of(main, name) for name in ("a", "b", "promised")] == [None] * 3
+    # What was linked against it is as it was.
+    assert session.lookup(main, "kept").keys() == {"kept"}
+    assert tracker.is_defunct
+    assert repr(tracker) == "<ResourceTracker of main (defunct)>"
+    tracker.remove()
+    main.define(Unit("a"))
+    assert session.lookup(main, "a").keys() == {"a"}
+    assert len(manager.log) == 1
+
+
+def test_a_defunct_tracker_owns_nothing(session: ExecutionSession, main: JITDylib) -> None:
+    tracker, other = main.create_resource_tracker(), main.create_resource_tracker()
+    tracker.remove()
+    with pytest.raises(ResourceTrackerDefunctError) as caught:
+        main.define(Unit("a"), tracker)
+    assert caught.value.dylib == "main"
+    assert str(caught.value) == "a resource tracker of main was removed or transferred"
+    for source, destination in ((tracker, other), (other, tracker)):
+        with pytest.raises(ResourceTrackerDefunctError):
+            source.transfer_to(destination)
+    with pytest.raises(ValueError, match="not one of other"):
+        session.create_jitdylib("other").define(Unit("a"), other)
+
+
+def test_the_default_tracker_is_replaced(session: ExecutionSession, main: JITDylib) -> None:
+    first = main.default_tracker
+    main.define(Unit("a"))
+    first.remove()
+    second = main.default_tracker
+    assert second is not first
+    main.define(Unit("a"))
+    second.transfer_to(main.create_resource_tracker())
+    assert main.default_tracker not in {first, second}
+    session.remove_jitdylib(main)
+    with pytest.raises(ResourceTrackerDefunctError):
+        main.define(Unit("a"))
+
+
+@pytest.mark.parametrize("is_resolved", [False, True])
+def test_removal_while_it_is_made(
+    session: ExecutionSession, main: JITDylib, manager: Manager, is_resolved: bool
+) -> None:
+    tracker = main.create_resource_tracker()
+    unit = held(manager, "a", is_held=True)
+    main.define(unit, tracker)
+    main.define(held(manager, "user", ("a",)))
+    main.define(held(manager, "bystander"))
+    lookups = {name: Pending(session, main, name) for name in ("a", "user", "bystander")}
+    if is_resolved:
+        session.run(unit.begin.open)
+        settle(session)
+    tracker.remove()
+    settle(session)
+    for name in ("a", "user"):
+        error = lookups[name].error
+        assert isinstance(error, FailedToMaterializeError)
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ResourceTrackerDefunctError):
+            cause = cause.__cause__
+        assert cause is not None
+    assert isinstance(lookups["bystander"].result, dict)
+    open_gates(session, unit)
+    # The link has given back itself what nobody else knew of.
+    assert manager.log.count("a abandoned") == 1
+    assert "manager releases a" not in manager.log
+
+
+def test_removal_ends_the_lookups_of_the_link(
+    session: ExecutionSession, main: JITDylib, manager: Manager
+) -> None:
+    tracker = main.create_resource_tracker()
+    slow = Unit("slow", is_held=True)
+    main.define(slow)
+    main.define(held(manager, "a", ("slow",)), tracker)
+    pending = Pending(session, main, "a")
+    tracker.remove()
+    settle(session)
+    assert manager.log == ["a abandoned"]
+    assert isinstance(pending.error, FailedToMaterializeError)
+    open_gates(session, slow)
+    assert session.lookup(main, "slow").keys() == {"slow"}
+
+
+def test_removal_of_what_waits_in_a_circle(session: ExecutionSession, main: JITDylib) -> None:
+    tracker = main.create_resource_tracker()
+    slow = Unit("slow", is_held=True)
+    main.define(slow)
+    main.define(Unit("a", ["b", "slow"]), tracker)
+    main.define(Unit("b c", {"b": ["a"]}))
+    pending = Pending(session, main, ["slow", "b"])
+    session.run(slow.begin.open)
+    settle(session)
+    assert state_of(main, "b") is SymbolState.EMITTED
+    tracker.remove()
+    settle(session)
+    assert isinstance(pending.error, FailedToMaterializeError)
+    assert pending.error.symbols == {"main": ("a", "b")}
+    open_gates(session, slow)
+    assert session.lookup(main, ["slow", "c"]).keys() == {"slow", "c"}
+
+
+def test_a_lookup_of_what_was_removed_meanwhile(session: ExecutionSession, main: JITDylib) -> None:
+    tracker = main.create_resource_tracker()
+    slow = Unit("slow", is_held=True)
+    main.define(slow)
+    main.define(Unit("ready"), tracker)
+    session.lookup(main, "ready")
+    pending = Pending(session, main, ["ready", "slow"])
+    tracker.remove()
+    open_gates(session, slow)
+    assert isinstance(pending.error, FailedToMaterializeError)
+    assert pending.error.symbols == {"main": ("ready",)}
+    assert isinstance(pending.error.__cause__, ResourceTrackerDefunctError)
+
+
+def test_transfer(session: ExecutionSession, main: JITDylib, manager: Manager) -> None:
+    trackers = [main.create_resource_tracker() for _ in range(3)]
+    early, late = held(manager, "early"), held(manager, "late", is_held=True)
+    main.define(early, trackers[0])
+    main.define(late, trackers[0])
+    session.lookup(main, "early")
+    pending = Pending(session, main, "late")
+    trackers[0].transfer_to(trackers[1])
+    trackers[1].transfer_to(trackers[1])
+    trackers[1].transfer_to(trackers[2])
+    assert [each.is_defunct for each in trackers] == [True, True, False]
+    open_gates(session, late)
+    assert isinstance(pending.result, dict)
+    # What a defunct tracker once had is not its own any more.
+    trackers[0].remove()
+    assert manager.log == []
+    trackers[2].remove()
+    assert manager.log == ["manager releases early", "manager releases late"]
+    with pytest.raises(ValueError, match="another JITDylib"):
+        main.default_tracker.transfer_to(session.create_jitdylib("other").default_tracker)
+
+
+def test_a_long_row_of_transfers(session: ExecutionSession, main: JITDylib) -> None:
+    first = last = main.create_resource_tracker()
+    unit = Unit("a", is_held=True)
+    main.define(unit, first)
+    pending = Pending(session, main, "a")
+    for _ in range(3000):
+        following = main.create_resource_tracker()
+        last.transfer_to(following)
+        last = following
+    assert first.current is last
+    open_gates(session, unit)
+    assert isinstance(pending.result, dict)
+    assert session.run(lambda: list(main.trackers)) == [last]
+
+
+def test_all_managers_are_told_last_first(session: ExecutionSession, main: JITDylib) -> None:
+    log: list[str] = []
+    managers = [Manager(name, log) for name in ("one", "two", "three")]
+    tracker, other = main.create_resource_tracker(), main.create_resource_tracker()
+    for manager in managers:
+        session.register_resource_manager(manager)
+        manager.held[tracker] = ["it"]
+    errors = [RuntimeError("first"), ValueError("second")]
+    managers[2].error, managers[1].error = errors
+    for use in (lambda: tracker.transfer_to(other), other.remove):
+        with pytest.raises(RuntimeError, match="first") as caught:
+            use()
+        assert caught.value is errors[0]
+        assert "second" in caught.value.__notes__
+    assert log == ["three releases it", "two releases it", "one releases it"]
+    assert not any(manager.held for manager in managers)
+    assert other.is_defunct
+    for manager in managers:
+        session.deregister_resource_manager(manager)
+
+
+def test_removal_of_symbols(session: ExecutionSession, main: JITDylib, manager: Manager) -> None:
+    busy, promised = Unit("busy", is_held=True), Unit({"p": WEAK, "q": WEAK})
+    for unit in (busy, promised, held(manager, "ready")):
+        main.define(unit)
+    session.lookup(main, "ready")
+    pending = Pending(session, main, "busy")
+    with pytest.raises(SymbolsCouldNotBeRemovedError) as caught:
+        main.remove(["busy", "p", "ready"])
+    assert (caught.value.dylib, caught.value.names) == ("main", ("busy",))
+    assert str(caught.value) == "busy in main cannot be removed while being made"
+    with pytest.raises(UndefinedSymbolError) as undefined:
+        main.remove(["x", "p", "y"])
+    assert undefined.value.names == ("x", "y")
+    main.remove(["p", "ready"])
+    assert promised.discarded == ["p"]
+    assert manager.log == []
+    assert session.lookup(main, "q").keys() == {"q"}
+    open_gates(session, busy)
+    assert isinstance(pending.result, dict)
+    main.clear()
+    assert manager.log == ["manager releases ready"]
+    assert main.symbols == {}
+
+
+def test_many_rounds_leave_nothing_behind(session: ExecutionSession, main: JITDylib) -> None:
+    def once(number: int) -> None:
+        tracker = main.create_resource_tracker()
+        main.define(Unit("a x", {"a": ["b"], "x": ["a"]}), tracker)
+        main.define(Unit("b"), tracker)
+        session.lookup(main, ["a", "x"])
+        if number % 2:
+            tracker.transfer_to(main.default_tracker)
+            main.default_tracker.remove()
+        else:
+            tracker.remove()
+
+    for number in range(100):
+        once(number)
+    settle(session)
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for number in range(20_000 if IS_LONG else 1_500):
+        once(number)
+    settle(session)
+    gc.collect()
+    assert sys.getallocatedblocks() - before < 500
+    assert not main.symbols
+    assert not main.trackers
+    assert not main.default_tracker.definitions
+    assert not session.queries
