@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from jitlink.errors import UndefinedSymbolError
+from jitlink.errors import UndefinedSymbolError, UnsupportedObjectError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.exports import Exports
 from jitlink.graph import Block, LinkGraph, MemProt
@@ -333,6 +333,10 @@ def load(
     builder.search_archives(also=list((aliases or {}).values()))
     for alias, name in (aliases or {}).items():
         builder.resolver.alias(alias, name)
+    if not process.runs(builder.target.triple):
+        code, here = builder.target.triple, process.triple
+        message = f"code for {code} does not run in this process, which is {here}"
+        raise UnsupportedObjectError(message, file=builder.linked[0])
     return link_library(
         builder, process, process_symbols=process_symbols, phony_externals=phony_externals,
         configure=configure,

@@ -28,6 +28,10 @@ class ExecutorProcessControl(ABC):
     page_size: int
     memory_manager: JITLinkMemoryManager
 
+    def runs(self, triple: str) -> bool:
+        """Whether the executor's processor runs code for a triple."""
+        return triple.partition("-")[0] == self.triple.partition("-")[0]
+
     @abstractmethod
     async def load_dylib(self, path: str | os.PathLike[str]) -> int:
         """Load a shared library, for the rest of the executor's life.

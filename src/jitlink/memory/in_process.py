@@ -8,6 +8,7 @@ at once; a section that asks for both is an error.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -138,6 +139,11 @@ def _apply(layout: BasicLayout, pages: PageSource, runs: Sequence[Run]) -> None:
         layout.apply(pages.view(start, end - start), start)
 
 
+def _runs_here(graph: LinkGraph) -> bool:
+    """Whether this process's processor runs the code of a graph, which may only be looked at."""
+    return graph.triple.partition("-")[0] == os.uname().machine
+
+
 class _InProcessAlloc(InFlightAlloc):
     """Memory that can be read and written.
 
@@ -188,7 +194,8 @@ class _InProcessAlloc(InFlightAlloc):
         actions = resolve_actions(self._layout.graph.alloc_actions)
         for segment, run in zip(self._layout.segments, self._runs, strict=True):
             self._pages.protect(run, segment.prot)
-        return run_finalize_actions(actions) if self._pages.is_executable_in_place else []
+        runnable = self._pages.is_executable_in_place and _runs_here(self._layout.graph)
+        return run_finalize_actions(actions) if runnable else []
 
     async def abandon(self) -> None:
         """Free the memory; the graph's blocks are again what they were before."""

@@ -124,11 +124,9 @@ class Program:
 
     def _check_architecture(self) -> None:
         """Refuse to run what another processor's code is; to link it is fine."""
-        code, process = (
-            triple.partition("-")[0]
-            for triple in (self._builder.target.triple, self._executor.triple)
-        )
-        if code != process and not self._line.noexec:
+        triple = self._builder.target.triple
+        if not self._line.noexec and not self._executor.runs(triple):
+            code, process = (each.partition("-")[0] for each in (triple, self._executor.triple))
             raise CommandLineError(
                 f"code for {code} cannot run in this process, which is {process}; -noexec links it "
                 "without running it"
