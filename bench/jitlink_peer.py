@@ -35,9 +35,7 @@ class JITLink(Peer):
         paths, entry, phony = workload.paths, workload.entry, workload.phony
 
         def link() -> Linked:
-            library = load(
-                *paths, all_load=True, phony_externals=phony, process_symbols=not phony
-            )
+            library = load(*paths, all_load=True, phony_externals=phony, process_symbols=not phony)
             return Linked(library.address(entry), library.close)
 
         return link

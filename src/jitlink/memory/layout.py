@@ -392,7 +392,8 @@ def _place_many(
     starts = np.cumsum(steps) - steps
     first = rows_where(heads)
     base = starts[first] - alignment_offsets[first]
-    return starts - base[np.cumsum(heads) - 1]
+    offsets: Int64Array = starts - base[np.cumsum(heads) - 1]
+    return offsets
 
 
 def copy_contents(

@@ -161,7 +161,7 @@ class _Wave:
         # looks at all blocks: there may be as many waves as blocks.
         numbers = np.arange(len(reached))
         self._number[reached] = numbers
-        fresh = reached[self._number[reached] == numbers]
+        fresh: Int64Array = reached[self._number[reached] == numbers]
         self.live[fresh] = True
         if self._seen is not None:
             self._seen.update(fresh.tolist())
