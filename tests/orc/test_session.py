@@ -102,7 +102,7 @@ def test_a_dump_for_people(session: ExecutionSession, main: JITDylib) -> None:
         "  symbols:",
         f"    {session.run(lambda: main.symbols['bad'].addresses['bad']):#018x}"
         "  failed          bad       exported  [unit of bad]",
-        f"    {second:#018x}  ready           né\\n      weak exported  [a.o]",
+        f"    {second:#018x}  ready           né\\x0a    weak exported  [a.o]",
         "    -                   never searched  promised  exported  [unit of promised]",
         f"    {address:#018x}  ready           ready     -  [a.o]",
         "    -                   materializing   slow      exported  [unit of slow]",
@@ -288,12 +288,13 @@ def test_what_cannot_be_stopped_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         async def materialize(self, responsibility: MaterializationResponsibility) -> None:
             while not self.begin.is_waiting:
                 try:
-                    await asyncio.sleep(60)
+                    await asyncio.sleep(0.01)
                 except asyncio.CancelledError:
                     continue
 
     monkeypatch.setattr("jitlink.orc.session._GRACE", 0.01)
     monkeypatch.setattr("jitlink.orc.session._PATIENCE", 0.05)
+    monkeypatch.setattr("jitlink.orc.thread._PATIENCE", 1.0)
     with time_limit():
         session = ExecutionSession()
         main = session.create_jitdylib("main")

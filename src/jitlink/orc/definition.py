@@ -186,8 +186,8 @@ class Definition:
     def _move_waiters(self, part_of: Mapping[str, int], parts: Mapping[int, Definition]) -> None:
         waiters, self.waiters = self.waiters, {}
         for waiter, names in waiters.items():
-            waiter.blockers.discard(self)
+            waiter.unemitted.discard(self)
             for name in names:
                 part = parts[part_of.get(name, _REST)]
                 part.waiters.setdefault(waiter, set()).add(name)
-                waiter.blockers.add(part)
+                waiter.unemitted.add(part)

@@ -182,8 +182,9 @@ class MaterializationResponsibility:
         missing = [
             name
             for definition in new
-            for name in definition.flags.keys() - addresses.keys()
-            if not definition.flags[name] & JITSymbolFlags.SIDE_EFFECTS_ONLY
+            for name in definition.flags
+            if name not in addresses
+            and not definition.flags[name] & JITSymbolFlags.SIDE_EFFECTS_ONLY
         ]
         if missing:
             raise MissingDefinitionsError(self.unit_name, missing)

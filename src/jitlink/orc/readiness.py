@@ -2,14 +2,15 @@
 
 A symbol is ready when it and everything that it reaches has been emitted. Symbols that are
 emitted together and need the same form a `WaitingGroup`, which waits for symbols that are not
-emitted and for other groups. Groups that wait for each other in a circle can only become ready
-together, so such circles are merged as soon as they close; what is left has no circles, and a
-group is ready when it waits for nothing.
+emitted and for other groups. A group is ready when it waits for nothing. Groups that wait for
+each other in a circle can only become ready together, so such a circle is merged into one group
+as soon as none of its members waits for anything that is not emitted; before that, it could not
+become ready anyway.
 
-Every wait is entered once and removed once, and merging moves the smaller side, so that the
-work grows with the number of waits. A circle can only close through a group that has just been
-emitted. Such a circle lies both in what that group waits for and in what waits for it; both
-are explored at the same pace, and only the one that is exhausted first is searched for circles.
+Every wait is entered once and removed once, and merging moves the smaller side, so that this
+work grows with the number of waits. A circle can only become due through a group that has just
+come to wait for nothing but groups. It lies both in what that group waits for and in what waits
+for it; both are explored at the same pace, and only the one that is exhausted first is searched.
 """
 
 from __future__ import annotations
@@ -31,21 +32,23 @@ class WaitingGroup:
 
     Attributes:
         symbols: the symbols.
-        blockers: symbols and groups that it waits for.
+        unemitted: symbols that it waits for.
+        blockers: groups that it waits for.
         waiters: groups that wait for it.
     """
 
-    __slots__ = ("blockers", "symbols", "waiters")
+    __slots__ = ("blockers", "symbols", "unemitted", "waiters")
 
     def __init__(self, symbols: Iterable[Definition]) -> None:
         self.symbols = list(symbols)
-        self.blockers: set[Definition | WaitingGroup] = set()
+        self.unemitted: set[Definition] = set()
+        self.blockers: set[WaitingGroup] = set()
         self.waiters: dict[WaitingGroup, None] = {}
 
     @property
     def weight(self) -> int:
         """How much would have to be moved to make it part of another."""
-        return len(self.symbols) + len(self.blockers) + len(self.waiters)
+        return sum(map(len, (self.symbols, self.unemitted, self.blockers, self.waiters)))
 
     def wait_for(self, group: WaitingGroup) -> None:
         """Wait for a group, unless it is this one."""
@@ -55,7 +58,7 @@ class WaitingGroup:
 
     def clear(self) -> None:
         """Let go of everything."""
-        self.symbols, self.blockers, self.waiters = [], set(), {}
+        self.symbols, self.unemitted, self.blockers, self.waiters = [], set(), set(), {}
 
 
 class Readiness:
@@ -76,22 +79,26 @@ class Readiness:
                 needed, nothing has failed.
         """
         made = [(WaitingGroup(symbols), needed) for symbols, needed in groups]
+        # Groups that may have come to wait for nothing but groups.
+        touched: dict[WaitingGroup, None] = {}
         for group, _ in made:
-            self._enter(group)
+            touched[group] = None
+            self._enter(group, touched)
         for group, needed in made:
             self._block(group, needed)
-        fresh = [group for group, _ in made]
-        fresh += [_merge(circle) for circle in self._circles(fresh)]
-        self._release([group for group in fresh if group.symbols and not group.blockers])
+        due = [group for group in touched if not group.unemitted]
+        due += [_merge(circle) for circle in self._circles(due)]
+        self._release([group for group in due if group.symbols and not group.blockers])
 
-    def _enter(self, group: WaitingGroup) -> None:
+    def _enter(self, group: WaitingGroup, touched: dict[WaitingGroup, None]) -> None:
         for definition in group.symbols:
             definition.advance(SymbolState.EMITTED)
             definition.group = group
             waiters, definition.waiters = definition.waiters, {}
             for waiter in waiters:
-                waiter.blockers.discard(definition)
+                waiter.unemitted.discard(definition)
                 waiter.wait_for(group)
+                touched[waiter] = None
 
     def _block(self, group: WaitingGroup, needed: Needs) -> None:
         for definition, names in needed.items():
@@ -100,7 +107,7 @@ class Readiness:
             if definition.group is not None:
                 group.wait_for(definition.group)
             else:
-                group.blockers.add(definition)
+                group.unemitted.add(definition)
                 definition.waiters.setdefault(group, set()).update(names)
 
     def _release(self, groups: list[WaitingGroup]) -> None:
@@ -111,7 +118,7 @@ class Readiness:
                 definition.group = None
             for waiter in group.waiters:
                 waiter.blockers.discard(group)
-                if not waiter.blockers:
+                if not waiter.blockers and not waiter.unemitted:
                     groups.append(waiter)
             symbols = group.symbols
             group.clear()
@@ -142,15 +149,17 @@ class Readiness:
         for group in seen:
             for blocker in group.blockers:
                 blocker.waiters.pop(group, None)
+            for definition in group.unemitted:
+                definition.waiters.pop(group, None)
         for group in seen:
             group.clear()
         for definition in lost:
             definition.group = None
         return list(lost)
 
-    def _circles(self, fresh: Iterable[WaitingGroup]) -> list[list[WaitingGroup]]:
-        """The sets of groups that wait for each other now."""
-        starts = [group for group in fresh if group.waiters and group.blockers]
+    def _circles(self, due: Iterable[WaitingGroup]) -> list[list[WaitingGroup]]:
+        """The sets of groups, due ones among them, that wait for each other."""
+        starts = [group for group in due if group.waiters and group.blockers]
         if not starts:
             return []
         region = _region(starts)
@@ -159,7 +168,7 @@ class Readiness:
 
 
 def _merge(circle: list[WaitingGroup]) -> WaitingGroup:
-    """Make one group of several that wait for each other."""
+    """Make one group of several that wait for each other, and for nothing but groups."""
     members = set(circle)
     # The one with the most connections stays, so that the fewest are moved.
     kept = max(circle, key=lambda group: group.weight)
@@ -170,13 +179,9 @@ def _merge(circle: list[WaitingGroup]) -> WaitingGroup:
             definition.group = kept
         kept.symbols += group.symbols
         for blocker in group.blockers:
-            names = blocker.waiters.pop(group, None)
-            if isinstance(blocker, WaitingGroup):
-                if blocker not in members:
-                    kept.wait_for(blocker)
-            else:
-                kept.blockers.add(blocker)
-                blocker.waiters.setdefault(kept, set()).update(names or ())
+            blocker.waiters.pop(group, None)
+            if blocker not in members:
+                kept.wait_for(blocker)
         for waiter in group.waiters:
             if waiter not in members:
                 waiter.blockers.discard(group)
@@ -189,11 +194,11 @@ def _merge(circle: list[WaitingGroup]) -> WaitingGroup:
 
 
 def _blocking(group: WaitingGroup) -> Iterator[WaitingGroup]:
-    return iter([each for each in group.blockers if isinstance(each, WaitingGroup)])
+    return iter([each for each in group.blockers if not each.unemitted])
 
 
 def _waiting(group: WaitingGroup) -> Iterator[WaitingGroup]:
-    return iter(group.waiters)
+    return iter([each for each in group.waiters if not each.unemitted])
 
 
 def _region(starts: Iterable[WaitingGroup]) -> set[WaitingGroup]:

@@ -24,7 +24,7 @@ import numpy as np
 
 from jitlink.errors import ObjectError
 from jitlink.graph import BlockFlags, LinkGraph, Scope, SymbolKind
-from jitlink.graph.columns import Int64Array, rows_where
+from jitlink.graph.columns import Int64Array, ragged_arange, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import KEEP_ALIVE, EdgeKind
 from jitlink.graph.strings import NO_NAME
@@ -60,6 +60,27 @@ class _Encoding:
     pointer_size: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Guesses:
+    """Where records of several blocks may begin, block by block in rising order.
+
+    Attributes:
+        columns: the offsets (int64).
+        bounds: number of the first guess of each block, and the end of the last.
+        offsets: the offsets.
+        plain: whether a record can begin there that is neither a terminator nor extended.
+        follow: where that record ends.
+        run_ends: number of the last guess of those that follow one another from each on.
+    """
+
+    columns: Int64Array
+    bounds: list[int]
+    offsets: list[int]
+    plain: list[bool]
+    follow: list[int]
+    run_ends: list[int]
+
+
 class _Splitter:
     def __init__(self, graph: LinkGraph, neg_delta32: EdgeKind, section_name: str) -> None:
         self.graph = graph
@@ -90,77 +111,96 @@ class _Splitter:
     # Finding the records
 
     def _split(self, parents: Int64Array) -> None:
-        owners: list[Int64Array] = []
-        starts: list[Int64Array] = []
-        edges = self.graph.edge_table
-        order, sorted_blocks = edges.by_block()
-        first = np.searchsorted(sorted_blocks, parents).tolist()
-        last = np.searchsorted(sorted_blocks, parents + 1).tolist()
-        for parent, low, high in zip(parents.tolist(), first, last, strict=True):
-            found = self._record_starts(parent, edges.offset[order[low:high]])
-            starts.append(found)
-            owners.append(np.full(len(found), parent, np.int64))
-        piece_starts = np.concatenate(starts)
-        pieces = self.graph.split_blocks(np.concatenate(owners), piece_starts)
+        owners, starts = self._records(parents)
+        pieces = self.graph.split_blocks(owners, starts)
         # Records must follow one another without gaps: zeros between them would end the list.
         table = self.graph.block_table
         sizes = table.size[pieces]
         aligned = bool((sizes & 3 == 0).all())
         table.alignment[pieces] = 4 if aligned else 1
         table.alignment_offset[pieces] = 0
-        self._connect(pieces, np.concatenate(owners), piece_starts)
+        self._connect(pieces, owners, starts)
 
-    def _record_starts(self, block: int, edge_offsets: Int64Array) -> Int64Array:
-        """Offsets (int64) of all records of one block.
+    def _records(self, parents: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Block and offset (int64) of all records of these blocks, in order."""
+        guesses = self._guess(parents)
+        owners: list[Int64Array] = []
+        starts: list[Int64Array] = []
+        for number, parent in enumerate(parents.tolist()):
+            found = self._chain(parent, guesses, number)
+            starts += found
+            owners.append(np.full(sum(map(len, found)), parent, np.int64))
+        return np.concatenate(owners), np.concatenate(starts)
 
-        An FDE has a relocation eight bytes into the record, so most starts can be guessed from
-        those and checked together; only where the chain of lengths leaves the guessed ones is
-        a record taken by itself.
+    def _guess(self, parents: Int64Array) -> _Guesses:
+        """Where records may begin.
+
+        An FDE has a relocation eight bytes into the record, so most records can be guessed from
+        those, and all guesses are checked together.
         """
-        table = self.graph.block_table
-        size = int(table.size[block])
-        view = self.graph.contents.view(int(table.content[block]), size)
-        guesses = edge_offsets[(edge_offsets >= 8) & (edge_offsets <= size - 4)] - 8
-        guesses.sort()
-        data = np.frombuffer(view, np.uint8)
-        buffer = view if size > 3 else bytes(4)
-        words = np.ndarray((max(size - 3, 0),), self.word, buffer, strides=(1,))
-        lengths = words[guesses].astype(np.int64)
-        follow = guesses + 4 + lengths
-        plain = (lengths != 0) & (lengths != _EXTENDED) & (follow <= size)
-        broken = np.ones(len(guesses), np.bool_)
-        broken[:-1] = ~(plain[:-1] & plain[1:] & (follow[:-1] == guesses[1:]))
-        ends = rows_where(broken)
-        guess_list: list[int] = guesses.tolist()
+        edges, table = self.graph.edge_table, self.graph.block_table
+        order, sorted_blocks = edges.by_block()
+        first = sorted_blocks.searchsorted(parents)
+        count = sorted_blocks.searchsorted(parents + 1) - first
+        number = np.arange(len(parents)).repeat(count)
+        offset = edges.offset[order[ragged_arange(first, count)]] - 8
+        size = table.size[parents]
+        inside = (offset >= 0) & (offset <= size[number] - 12)
+        number, offset = number[inside], offset[inside]
+        rising = np.lexsort((offset, number))
+        number, offset = number[rising], offset[rising]
+        length = self._words(table.content[parents][number] + offset)
+        follow = offset + 4 + length
+        plain = (length != 0) & (length != _EXTENDED) & (follow <= size[number])
+        last = np.ones(len(offset), np.bool_)
+        chained = plain[:-1] & plain[1:] & (follow[:-1] == offset[1:])
+        last[:-1] = ~(chained & (number[:-1] == number[1:]))
+        ends = rows_where(last)
+        return _Guesses(
+            offset,
+            number.searchsorted(np.arange(len(parents) + 1)).tolist(),
+            offset.tolist(),
+            plain.tolist(),
+            follow.tolist(),
+            ends[ends.searchsorted(np.arange(len(offset)))].tolist(),
+        )
+
+    def _chain(self, block: int, guesses: _Guesses, number: int) -> list[Int64Array]:
+        """Offsets (int64) of the records of one block, in runs.
+
+        Only where the chain of lengths leaves the guesses is a record taken by itself.
+        """
+        size = int(self.graph.block_table.size[block])
+        low, high = guesses.bounds[number], guesses.bounds[number + 1]
         found: list[Int64Array] = []
         position = 0
         while position < size:
-            index = bisect_left(guess_list, position)
-            if index < len(guess_list) and guess_list[index] == position and plain[index]:
-                end = int(ends[ends.searchsorted(index)])
-                found.append(guesses[index : end + 1])
-                position = int(follow[end])
+            index = bisect_left(guesses.offsets, position, low, high)
+            if index < high and guesses.offsets[index] == position and guesses.plain[index]:
+                end = guesses.run_ends[index]
+                found.append(guesses.columns[index : end + 1])
+                position = guesses.follow[end]
             else:
                 found.append(np.array([position], np.int64))
-                position = self._skip(block, data, position)
-        return np.concatenate(found)
+                position = self._skip(block, position, size)
+        return found
 
-    def _skip(self, block: int, data: np.ndarray, position: int) -> int:
-        """The end of the record at a position."""
-        size = len(data)
-        order = self.graph.endianness
-        if position + 4 > size:
-            raise self._fail(block, position, "record is truncated")
-        length = int.from_bytes(data[position : position + 4].tobytes(), order)
-        position += 4
+    def _skip(self, block: int, position: int, size: int) -> int:
+        """The end of the record at a position of a block."""
+        view = self.graph.contents.view(int(self.graph.block_table.content[block]), size)
+        length, position = self._number(block, view, position, 4)
         if length == _EXTENDED:
-            if position + 8 > size:
-                raise self._fail(block, position, "record is truncated")
-            length = int.from_bytes(data[position : position + 8].tobytes(), order)
-            position += 8
+            length, position = self._number(block, view, position, 8)
         if length > size - position:
             raise self._fail(block, position, "record extends past the end of the section")
         return position + length
+
+    def _number(self, block: int, view: memoryview, position: int, size: int) -> tuple[int, int]:
+        """A number of so many bytes, and the position behind it."""
+        end = position + size
+        if end > len(view):
+            raise self._fail(block, position, "record is truncated")
+        return int.from_bytes(view[position:end], self.graph.endianness), end
 
     # Connecting them
 

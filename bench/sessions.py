@@ -1,0 +1,92 @@
+"""What a session costs: chains, circles and random graphs of units that do nothing.
+
+Prints, for each shape and size, the time for each unit of adding and of looking up all of it,
+made one by one and made as one, and how many groups were searched for circles.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+
+from jitlink.orc import (
+    ExecutionSession,
+    JITSymbolFlags,
+    MaterializationResponsibility,
+    MaterializationUnit,
+    SymbolDependenceGroup,
+    SymbolState,
+)
+
+COUNTS = (1000, 2000, 4000)
+
+
+class Node(MaterializationUnit):
+    """A symbol that needs others."""
+
+    def __init__(self, number: int, needs: Sequence[int]) -> None:
+        self.name = f"f{number}"
+        self.symbols = {self.name: JITSymbolFlags.EXPORTED}
+        self.needs = {f"f{each}" for each in needs if each != number}
+        self.address = number
+
+    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
+        """Do what a link does, without a link."""
+        dylib, names = responsibility.dylib, set(self.symbols)
+        responsibility.notify_resolved(dict.fromkeys(names, self.address))
+        state = SymbolState.RESOLVED
+        await dylib.session.lookup_async(dylib.link_order, self.needs, required_state=state)
+        responsibility.notify_emitted([SymbolDependenceGroup(names, {dylib: self.needs})])
+
+
+class MergedNode(Node):
+    """A symbol that is made together with others."""
+
+    def merge_key(self) -> str:
+        """All of them are made as one."""
+        return "one"
+
+    def merge(self, others: Sequence[MaterializationUnit]) -> MaterializationUnit:
+        """One node for all of them."""
+        merged = MergedNode(0, ())
+        merged.symbols = {n: f for unit in (self, *others) for n, f in unit.symbols.items()}
+        return merged
+
+    def anticipated(self) -> set[str]:
+        """What it needs."""
+        return self.needs
+
+
+def _needs(shape: str, count: int) -> list[list[int]]:
+    if shape == "chain":
+        return [[number + 1] if number + 1 < count else [] for number in range(count)]
+    if shape == "circle":
+        return [[(number + 1) % count] for number in range(count)]
+    generator = random.Random(count)
+    return [[generator.randrange(count) for _ in range(3)] for _ in range(count)]
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"{'shape':8} {'made':10} {'units':>6} {'add':>9} {'look up':>9} {'searched':>9}  µs/unit")
+    for shape in ("chain", "circle", "random"):
+        for kind, how in ((Node, "one by one"), (MergedNode, "as one")):
+            for count in COUNTS:
+                with ExecutionSession() as session:
+                    dylib = session.create_jitdylib("main")
+                    units = [kind(n, needs) for n, needs in enumerate(_needs(shape, count))]
+                    start = time.perf_counter()
+                    for unit in units:
+                        dylib.define(unit)
+                    added = time.perf_counter()
+                    session.lookup(dylib, [unit.name for unit in units])
+                    done = time.perf_counter()
+                    add, look_up = (added - start) / count, (done - added) / count
+                    searched = session.readiness.searched / count
+                print(f"{shape:8} {how:10} {count:6} {add * 1e6:9.1f} {look_up * 1e6:9.1f} "
+                      f"{searched:9.1f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

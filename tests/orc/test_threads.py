@@ -1,0 +1,160 @@
+"""Many threads that use one session at once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
+from jitlink.orc import (
+    ExecutionSession,
+    FailedToMaterializeError,
+    JITDylib,
+    MaterializationResponsibility,
+    SessionEndedError,
+)
+from jitlink.orc.errors import ResourceTrackerDefunctError
+from tests.orc.units import IS_LONG, Generator, Together, Unit, settle, time_limit
+
+THREADS = 16
+ROUNDS = 2000 if IS_LONG else 60
+
+
+def run_threads(functions: Sequence[Callable[[], None]]) -> None:
+    """Run functions at once, and raise what one of them raises."""
+    errors: list[BaseException] = []
+
+    def run(function: Callable[[], None]) -> None:
+        try:
+            function()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(each,), daemon=True) for each in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(600 if IS_LONG else 60)
+        assert not thread.is_alive()
+    if errors:
+        raise errors[0]
+
+
+class SlowUnit(Unit):
+    """Takes its time, so that others come in between."""
+
+    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
+        for _ in range(len(self.symbols) + len(self.name) % 4):
+            await asyncio.sleep(0)
+        await super().materialize(responsibility)
+
+
+def test_everything_is_made_once() -> None:
+    count = 300
+    with time_limit(), ExecutionSession() as session:
+        main = session.create_jitdylib("main")
+        generator = Generator(" ".join(f"g{number}" for number in range(count)))
+        main.add_generator(generator)
+        units = []
+        for number in range(count):
+            needs = [f"f{(number * 7 + 1) % count}", f"g{number}"]
+            kind = Together if number % 3 == 0 else SlowUnit
+            units.append(kind([f"f{number}"], needs))
+            main.define(units[-1])
+        found: list[dict[str, int]] = [{} for _ in range(THREADS)]
+
+        def look_up(number: int) -> None:
+            order = list(range(count))
+            random.Random(number).shuffle(order)
+            for each in order:
+                names = {f"f{each}": True, f"g{order[each]}": True, "never": False}
+                for name, symbol in session.lookup(main, names).items():
+                    assert found[number].setdefault(name, symbol.address) == symbol.address
+
+        run_threads([lambda n=n: look_up(n) for n in range(THREADS)])  # type: ignore[misc]
+        assert len(found[0]) == 2 * count
+        assert all(each == found[0] for each in found)
+        assert all(sum(f"f{n}" in made for made in unit.made) == 1 for n, unit in enumerate(units))
+        assert len(main.symbols) == 2 * count
+        assert not main.seats
+
+
+def test_adds_lookups_removals_and_failures_at_once() -> None:
+    expected = (FailedToMaterializeError, UndefinedSymbolError)
+    with time_limit(3600 if IS_LONG else 120), ExecutionSession() as session:
+        main = session.create_jitdylib("main")
+        main.define(Unit("base"))
+
+        def add(number: int) -> None:
+            for each in range(ROUNDS):
+                tracker = main.create_resource_tracker()
+                error = ValueError() if (each + number) % 5 == 0 else None
+                # Names are shared by four threads, which may be in each other's way.
+                name = f"s{number % 4}_{each % 3}"
+                try:
+                    main.define(SlowUnit([name], ["base", "flicker"], error=error), tracker)
+                except DuplicateDefinitionError:
+                    main.define(SlowUnit([f"t{number}"], [name]), tracker)
+                    try:
+                        session.lookup(main, f"t{number}")
+                    except expected:
+                        pass
+                else:
+                    try:
+                        session.lookup(main, name)
+                    except expected:
+                        pass
+                if each % 2:
+                    destination = main.create_resource_tracker()
+                    tracker.transfer_to(destination)
+                    tracker = destination
+                tracker.remove()
+
+        def flicker() -> None:
+            for each in range(ROUNDS * 2):
+                tracker = main.create_resource_tracker()
+                main.define(SlowUnit("flicker", name="n" * (each % 4)), tracker)
+                if each % 3:
+                    try:
+                        session.lookup(main, "flicker")
+                    except expected:
+                        pass
+                tracker.remove()
+
+        adders = [lambda n=n: add(n) for n in range(THREADS)]  # type: ignore[misc]
+        run_threads([*adders, flicker])
+        settle(session)
+        assert list(main.symbols) == ["base"]
+        assert list(main.trackers) == [main.default_tracker]
+        assert not session.queries
+        assert session.lookup(main, "base").keys() == {"base"}
+
+
+def test_the_end_comes_while_threads_are_at_work() -> None:
+    stopped = (SessionEndedError, ResourceTrackerDefunctError)
+    for number in range(100 if IS_LONG else 10):
+        with time_limit():
+            session = ExecutionSession()
+            main = session.create_jitdylib("main")
+
+            def work(thread: int, main: JITDylib = main) -> None:
+                try:
+                    for each in range(100_000):
+                        tracker = main.create_resource_tracker()
+                        main.define(SlowUnit([f"f{thread}_{each}"]), tracker)
+                        main.session.lookup(main, f"f{thread}_{each}")
+                        tracker.remove()
+                except stopped:
+                    return
+                raise AssertionError
+
+            def end(session: ExecutionSession = session, delay: float = number / 500) -> None:
+                time.sleep(delay)
+                session.end()
+
+            workers = [lambda n=n: work(n) for n in range(6)]  # type: ignore[misc]
+            run_threads([*workers, end, end])
+            assert not main.symbols
