@@ -69,7 +69,9 @@ def _needs(shape: str, count: int) -> list[list[int]]:
 
 def main() -> None:
     """Print the table."""
-    print(f"{'shape':8} {'made':10} {'units':>6} {'add':>9} {'look up':>9} {'searched':>9}  µs/unit")
+    print(
+        f"{'shape':8} {'made':10} {'units':>6} {'add':>9} {'look up':>9} {'searched':>9}  µs/unit"
+    )
     for shape in ("chain", "circle", "random"):
         for kind, how in ((Node, "one by one"), (MergedNode, "as one")):
             for count in COUNTS:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
-from jitlink.graph import LinkGraph, Scope, SymbolKind
+from jitlink.graph import LinkGraph, Scope
 from jitlink.graph.columns import rows_where
 from jitlink.graph.strings import NO_NAME
+from jitlink.graph.tables import ABSOLUTE, DEFINED
 
 
 class Exports(Mapping[str, int]):
@@ -22,8 +23,8 @@ class Exports(Mapping[str, int]):
 
     def __init__(self, graph: LinkGraph) -> None:
         table = graph.symbol_table
-        rows = (table.kind == SymbolKind.DEFINED) | (table.kind == SymbolKind.ABSOLUTE)
-        rows &= (table.scope != Scope.LOCAL) & (table.name != NO_NAME)
+        rows = (table.kind == DEFINED) | (table.kind == ABSOLUTE)
+        rows &= (table.scope != int(Scope.LOCAL)) & (table.name != NO_NAME)
         chosen = rows_where(rows)
         self._strings = graph.strings
         self._names = table.name[chosen]

@@ -47,8 +47,9 @@ from jitlink.graph.columns import (
 )
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import FIRST_RELOCATION, EdgeKind
-from jitlink.graph.elements import Block, Symbol, SymbolKind
+from jitlink.graph.elements import Block, Symbol
 from jitlink.graph.link_graph import LinkGraph
+from jitlink.graph.tables import DEFINED
 
 _PAGE_MASK = ~0xFFF
 _CHUNK = 1 << 14
@@ -527,5 +528,5 @@ def in_range(value: Int64Array, bits: int) -> BoolArray:
 def resolved(graph: LinkGraph, rows: Int64Array) -> BoolArray:
     """Whether symbol rows are defined or have an address that is not null."""
     table = graph.symbol_table
-    has_place: BoolArray = (table.kind[rows] == SymbolKind.DEFINED) | (table.value[rows] != 0)
+    has_place: BoolArray = (table.kind[rows] == DEFINED) | (table.value[rows] != 0)
     return has_place

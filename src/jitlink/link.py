@@ -17,8 +17,9 @@ from typing import TypeVar
 import numpy as np
 
 from jitlink.fixups import FixupTable
-from jitlink.graph import LinkGraph, SymbolFlags, SymbolKind
+from jitlink.graph import LinkGraph, SymbolFlags
 from jitlink.graph.columns import rows_where
+from jitlink.graph.tables import EXTERNAL
 from jitlink.memory.layout import copy_unallocated_contents
 from jitlink.memory.manager import FinalizedAlloc, JITLinkDylib, JITLinkMemoryManager
 from jitlink.passes.prune import mark_exported_live, prune
@@ -147,11 +148,11 @@ def _run(passes: list[Pass], graph: LinkGraph) -> None:
 
 async def _resolve_externals(graph: LinkGraph, context: JITLinkContext) -> None:
     table = graph.symbol_table
-    rows = rows_where(table.kind == SymbolKind.EXTERNAL)
+    rows = rows_where(table.kind == EXTERNAL)
     if len(rows) == 0:
         return
     names = graph.strings.get_many(table.name[rows])
-    required = (table.flags[rows] & SymbolFlags.WEAKLY_REFERENCED) == 0
+    required = (table.flags[rows] & int(SymbolFlags.WEAKLY_REFERENCED)) == 0
     log.debug("%s: looking up %d external symbols", graph.name, len(names))
     found = await context.lookup(dict(zip(names, required.tolist(), strict=True)))
     table.value[rows] = np.array([found.get(name, 0) for name in names], np.uint64)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -141,11 +140,10 @@ def test_resolved_symbols_are_there_before_they_are_ready(
     main.define(unit)
     early = Pending(session, main, "f", required_state=SymbolState.RESOLVED)
     late = Pending(session, main, "f")
-    assert early.result is late.result is None
+    assert [early.result, late.result] == [None, None]
     session.run(unit.begin.open)
     settle(session)
-    assert early.result == {"f": unit.addresses["f"]}
-    assert late.result is None
+    assert [early.result, late.result] == [{"f": unit.addresses["f"]}, None]
     open_gates(session, unit)
     assert late.result == early.result
     with pytest.raises(ValueError, match="at least RESOLVED"):
@@ -169,7 +167,7 @@ def test_flags_are_found_without_making_anything(session: ExecutionSession, main
 
 def test_link_orders(session: ExecutionSession, main: JITDylib, other: JITDylib) -> None:
     third = session.create_jitdylib("third")
-    assert main.link_order == ((main, ALL),)
+    assert list(main.link_order) == [(main, ALL)]
     main.add_to_link_order(other)
     main.add_to_link_order(other, ALL)
     assert main.link_order == ((main, ALL), (other, SHOWN))
@@ -182,7 +180,7 @@ def test_link_orders(session: ExecutionSession, main: JITDylib, other: JITDylib)
     assert main.link_order == ((other, SHOWN), (main, SHOWN))
     main.remove_from_link_order(main)
     main.remove_from_link_order(main)
-    assert main.link_order == ((other, SHOWN),)
+    assert list(main.link_order) == [(other, SHOWN)]
 
 
 def test_units_look_up_in_the_link_order_of_their_jitdylib(
@@ -210,8 +208,12 @@ def test_removed_jitdylibs_are_not_searched(
         session.lookup([(main, ALL), (other, ALL)], "f")
     assert caught.value.dylib == "other"
     assert str(caught.value) == "JITDylib other was removed"
-    for use in (lambda: main.add_to_link_order(other), lambda: other.set_link_order([]),
-                lambda: other.add_generator(Generator("f"))):  # fmt: skip
+    uses: list[Callable[[], None]] = [
+        lambda: main.add_to_link_order(other),
+        lambda: other.set_link_order([]),
+        lambda: other.add_generator(Generator("f")),
+    ]
+    for use in uses:
         with pytest.raises(JITDylibDefunctError):
             use()
 
@@ -339,7 +341,11 @@ def forward(
 
     class Forward:
         async def try_to_generate(
-            self, kind: LookupKind, dylib: JITDylib, flags: Any, names: list[str]
+            self,
+            kind: LookupKind,  # noqa: ARG002
+            dylib: JITDylib,
+            flags: JITDylibLookupFlags,  # noqa: ARG002
+            names: Sequence[str],
         ) -> None:
             if gate is not None:
                 await gate.wait()
@@ -399,7 +405,7 @@ def test_what_a_discard_raises_reaches_the_definer_after_the_fact(
     session: ExecutionSession, main: JITDylib
 ) -> None:
     class Stubborn(Unit):
-        def discard(self, dylib: JITDylib, name: str) -> None:
+        def discard(self, dylib: JITDylib, name: str) -> None:  # noqa: ARG002
             raise RuntimeError("never")
 
     main.define(Stubborn({"f": EXPORTED | JITSymbolFlags.WEAK}))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 
 import hypothesis.strategies as st
 import pytest
@@ -15,6 +15,7 @@ from jitlink.orc import (
     ExecutionSession,
     FailedToMaterializeError,
     JITDylib,
+    JITSymbolFlags,
     MaterializationResponsibility,
     MaterializationUnit,
     MissingDefinitionsError,
@@ -54,15 +55,16 @@ def main(session: ExecutionSession) -> JITDylib:
 class Scripted(Unit):
     """Does with its responsibility what a test says."""
 
-    script: Callable[[MaterializationResponsibility], Any]
+    script: Callable[[MaterializationResponsibility], None]
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
-        result = self.script(responsibility)
-        if result is not None:
-            await result
+        self.script(responsibility)
 
 
-def scripted(symbols: Any, script: Callable[[MaterializationResponsibility], Any]) -> Scripted:
+def scripted(
+    symbols: str | Mapping[str, JITSymbolFlags],
+    script: Callable[[MaterializationResponsibility], None],
+) -> Scripted:
     unit = Scripted(symbols, name="scripted")
     unit.script = script
     return unit
@@ -157,7 +159,7 @@ def test_undefined_needs_fail_the_unit(session: ExecutionSession, main: JITDylib
 
 def test_a_dropped_responsibility_has_failed(session: ExecutionSession, main: JITDylib) -> None:
     kept: list[MaterializationResponsibility] = []
-    main.define(scripted("a b", lambda responsibility: None))
+    main.define(scripted("a b", lambda _: None))
     main.define(scripted("c", kept.append))
     cause = cause_of(session, main, "a")
     assert isinstance(cause, MissingDefinitionsError)
@@ -165,7 +167,8 @@ def test_a_dropped_responsibility_has_failed(session: ExecutionSession, main: JI
     assert str(cause) == "missing definitions in scripted: a, b"
     pending = Pending(session, main, "c")
     assert pending.result is None
-    session.run(lambda: (kept[0].notify_resolved({"c": 8}), kept[0].notify_emitted()))
+    session.run(lambda: kept[0].notify_resolved({"c": 8}))
+    session.run(kept[0].notify_emitted)
     settle(session)
     assert pending.result == {"c": 8}
 
@@ -253,7 +256,7 @@ def test_delegates(session: ExecutionSession, main: JITDylib) -> None:
             made.delegate(["a", "x"])
         assert caught.value.names == ("x",)
         parts.append(made.delegate(["b", "c"]))
-        assert (made.symbols.keys(), parts[0].symbols.keys()) == ({"a"}, {"b", "c"})
+        assert [set(each.symbols) for each in (made, parts[0])] == [{"a"}, {"b", "c"}]
         made.notify_resolved({"a": 1})
         made.notify_emitted()
 
@@ -423,10 +426,8 @@ def test_no_garbage_is_made(session: ExecutionSession, main: JITDylib, kind: str
         units: list[MaterializationUnit] = [Unit("a x", {"a": needs}, error=error), Unit("b")]
         for unit in units:
             main.define(unit, tracker)
-        try:
+        with suppress(FailedToMaterializeError, UndefinedSymbolError):
             session.lookup(main, ["a", "gone"] if kind == "undefined" else ["a", "b"])
-        except (FailedToMaterializeError, UndefinedSymbolError):
-            pass
         tracker.remove()
         # The result reaches this thread before the other one has let go of it.
         settle(session)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import gc
 import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import hypothesis.strategies as st
@@ -21,20 +23,24 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
+    run_state_machine_as_test,
 )
 
 from jitlink.errors import DuplicateDefinitionError, SymbolError, UndefinedSymbolError
 from jitlink.orc import (
     ExecutionSession,
+    ExecutorSymbolDef,
     FailedToMaterializeError,
     JITDylib,
     JITDylibLookupFlags,
     JITSymbolFlags,
+    MaterializationResponsibility,
     ResourceManager,
     ResourceTracker,
     SessionEndedError,
     SymbolState,
 )
+from jitlink.orc.definition import Definition
 from jitlink.orc.errors import SymbolsCouldNotBeRemovedError
 from tests.orc.units import EXPORTED, HIDDEN, IS_LONG, WEAK, Unit, settle, time_limit
 
@@ -82,12 +88,16 @@ class ModelLookup:
 
 @dataclass(eq=False)
 class ModelTracker:
+    """A tracker."""
+
     real: ResourceTracker
     is_default: bool = False
 
 
 @dataclass(eq=False)
 class ModelDylib:
+    """A JITDylib, and what a search in it should see."""
+
     real: JITDylib
     default: ModelTracker
     table: dict[str, ModelSymbol] = field(default_factory=dict)
@@ -100,11 +110,18 @@ class Resources(ResourceManager):
     def __init__(self) -> None:
         self.held: dict[ResourceTracker, int] = {}
 
-    async def handle_remove_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:
+    async def handle_remove_resources(
+        self,
+        dylib: JITDylib,  # noqa: ARG002
+        key: ResourceTracker,
+    ) -> None:
         self.held.pop(key, None)
 
     def handle_transfer_resources(
-        self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker
+        self,
+        dylib: JITDylib,  # noqa: ARG002
+        destination: ResourceTracker,
+        source: ResourceTracker,
     ) -> None:
         moved = self.held.pop(source, 0)
         if moved:
@@ -116,8 +133,7 @@ class CountedUnit(Unit):
 
     resources: Resources
 
-    async def materialize(self, responsibility: Any) -> None:
-        tracker = None
+    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         await super().materialize(responsibility)
         tracker = responsibility.tracker
         self.resources.held[tracker] = self.resources.held.get(tracker, 0) + 1
@@ -147,7 +163,9 @@ class SessionMachine(RuleBasedStateMachine):
 
     # What the model does
 
-    def _search(self, order: list[tuple[ModelDylib, bool]], names: Any) -> dict[str, ModelSymbol]:
+    def _search(
+        self, order: list[tuple[ModelDylib, bool]], names: Iterable[str]
+    ) -> dict[str, ModelSymbol]:
         found = {}
         for name in names:
             for dylib, sees_all in order:
@@ -338,9 +356,12 @@ class SessionMachine(RuleBasedStateMachine):
         try:
             dylib.real.define(real, None if tracker is None else tracker.real)
         except DuplicateDefinitionError as caught:
-            assert caught.name == duplicate[0]
+            name = caught.name
+        else:
+            name = ""
+        assert name == (duplicate[0] if duplicate else "")
+        if duplicate:
             return
-        assert not duplicate
         unit = ModelUnit(real, dylib, owner)
         self.units.append(unit)
         for name, flag in names.items():
@@ -385,7 +406,7 @@ class SessionMachine(RuleBasedStateMachine):
             expected = self._look_up(found, level)
         begun = threading.Event()
 
-        async def coroutine() -> Any:
+        async def coroutine() -> Mapping[str, ExecutorSymbolDef]:
             begun.set()
             wanted = dict.fromkeys(names, required)
             return await self.session.lookup_async(real_order, wanted, required_state=level)
@@ -393,7 +414,7 @@ class SessionMachine(RuleBasedStateMachine):
         def run() -> None:
             try:
                 expected.result.append(self.session.wait(coroutine()))
-            except Exception as error:  # noqa: BLE001 - looked at by the test
+            except Exception as error:  # noqa: BLE001
                 expected.result.append(error)
 
         expected.thread = threading.Thread(target=run, daemon=True)
@@ -481,7 +502,7 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: hasattr(self, "dylibs"))
     def tables_agree(self) -> None:
         for dylib in self.dylibs:
-            held = self.session.run(lambda real=dylib.real: dict(real.symbols))
+            held: dict[str, Definition] = self.session.run(partial(dict, dylib.real.symbols))
             assert held.keys() == dylib.table.keys()
             for name, symbol in dylib.table.items():
                 definition = held[name]
@@ -543,16 +564,9 @@ class SessionMachine(RuleBasedStateMachine):
         assert not any(dylib.real.symbols or dylib.real.trackers for dylib in self.dylibs)
 
 
-SessionMachine.TestCase.settings = settings(
-    max_examples=1000 if IS_LONG else 100, stateful_step_count=40
-)
-
-
-class TestModel(SessionMachine.TestCase):
-    """Runs the machine; nothing may hang."""
-
-    def runTest(self) -> None:
-        with time_limit(3600 if IS_LONG else 300):
-            super().runTest()
-        gc.collect()
-        assert not [each for each in threading.enumerate() if each.name == "jitlink session"]
+def test_a_session_does_what_the_model_does() -> None:
+    steps = settings(max_examples=1000 if IS_LONG else 100, stateful_step_count=40)
+    with time_limit(3600 if IS_LONG else 300):
+        run_state_machine_as_test(SessionMachine, settings=steps)
+    gc.collect()
+    assert not [each for each in threading.enumerate() if each.name == "jitlink session"]

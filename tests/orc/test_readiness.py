@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import hypothesis.strategies as st
 import pytest
@@ -46,7 +47,7 @@ def test_who_is_ready(dylib: JITDylib, data: st.DataObject) -> None:
     made, readiness = make(dylib, COUNT), Readiness()
     emitted: set[int] = set()
     lost: set[int] = set()
-    for low, high in zip(cuts, cuts[1:], strict=False):
+    for low, high in pairwise(cuts):
         if low == lost_at:
             victim = order[data.draw(numbers)]
             if made[victim].state < READY:
@@ -91,7 +92,7 @@ SHAPES = {"chain": chain, "circle": circle, "random": random_needs}
 
 @pytest.mark.parametrize("order", ["forwards", "backwards", "shuffled"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_search_for_circles_has_bounds(dylib: JITDylib, shape: str, order: str) -> None:
+def test_the_search_grows_with_the_symbols(dylib: JITDylib, shape: str, order: str) -> None:
     for count in (1000, 2000, 4000):
         needs, made, readiness = SHAPES[shape](count), make(dylib, count), Readiness()
         numbers = list(range(count))
@@ -102,6 +103,4 @@ def test_the_search_for_circles_has_bounds(dylib: JITDylib, shape: str, order: s
         for number in numbers:
             emit(readiness, made, [number], needs)
         assert all(definition.state is READY for definition in made)
-        # In what has a shape the search ends at once; at random it grows by the power of 1.5.
-        per_symbol = count**0.5 if shape == "random" else 6
-        assert readiness.searched <= per_symbol * count
+        assert readiness.searched <= 10 * count

@@ -8,14 +8,14 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
 from jitlink.orc import (
     DynamicLibraryGenerator,
     ExecutionSession,
+    ExecutorSymbolDef,
     JITDylib,
     JITDylibLookupFlags,
     MaterializationResponsibility,
@@ -49,7 +49,7 @@ def session_threads() -> list[threading.Thread]:
 def test_jitdylibs_by_name(session: ExecutionSession, main: JITDylib) -> None:
     assert session.get_jitdylib_by_name("main") is main
     assert session.get_jitdylib_by_name("other") is None
-    with pytest.raises(SessionError, match="^there is a JITDylib main already$"):
+    with pytest.raises(SessionError, match=r"^there is a JITDylib main already$"):
         session.create_jitdylib("main")
     session.remove_jitdylib(main)
     assert session.get_jitdylib_by_name("main") is None
@@ -93,6 +93,7 @@ def test_a_dump_for_people(session: ExecutionSession, main: JITDylib) -> None:
     address = session.lookup(main, "ready")["ready"].address
     Pending(session, main, {"bad": False})
     pending = Pending(session, main, ["slow", "ready"])
+    bad = session.run(lambda: main.symbols["bad"].addresses["bad"])
     second = session.run(lambda: main.symbols["né\n"].addresses["né\n"])
     assert session.dump().splitlines() == [
         "JITDylib main",
@@ -100,8 +101,7 @@ def test_a_dump_for_people(session: ExecutionSession, main: JITDylib) -> None:
         "  generators: DynamicLibraryGenerator",
         "  resource trackers in use: 1",
         "  symbols:",
-        f"    {session.run(lambda: main.symbols['bad'].addresses['bad']):#018x}"
-        "  failed          bad       exported  [unit of bad]",
+        f"    {bad:#018x}  failed          bad       exported  [unit of bad]",
         f"    {second:#018x}  ready           né\\x0a    weak exported  [a.o]",
         "    -                   never searched  promised  exported  [unit of promised]",
         f"    {address:#018x}  ready           ready     -  [a.o]",
@@ -126,8 +126,14 @@ def test_the_thread_cannot_wait_for_itself(session: ExecutionSession, main: JITD
     main.define(Unit("a"))
     errors: list[str] = []
 
-    async def wait() -> Any:
-        for call in (lambda: session.lookup(main, "a"), main.default_tracker.remove, session.end):
+    calls: list[Callable[[], object]] = [
+        lambda: session.lookup(main, "a"),
+        main.default_tracker.remove,
+        session.end,
+    ]
+
+    async def wait() -> Mapping[str, ExecutorSymbolDef]:
+        for call in calls:
             try:
                 call()
             except SessionError as error:
@@ -154,7 +160,11 @@ def test_nothing_ends_the_thread(
         task = asyncio.get_running_loop().create_task(fail_async())
         await asyncio.wait([task])
 
-    for call in (lambda: session.run(fail), lambda: session.wait(fail_async())):
+    calls: list[Callable[[], None]] = [
+        lambda: session.run(fail),
+        lambda: session.wait(fail_async()),
+    ]
+    for call in calls:
         with pytest.raises(type(error)):
             call()
     session.wait(fail_alone())
@@ -203,7 +213,10 @@ def test_things_are_done_later(session: ExecutionSession) -> None:
 
 def test_lookups_fail_when_the_session_ends() -> None:
     class Deaf(Unit):
-        async def materialize(self, responsibility: MaterializationResponsibility) -> None:
+        async def materialize(
+            self,
+            responsibility: MaterializationResponsibility,  # noqa: ARG002
+        ) -> None:
             await self.begin.wait()
 
     errors: list[BaseException] = []
@@ -219,7 +232,7 @@ def test_lookups_fail_when_the_session_ends() -> None:
         def look_up(names: str) -> None:
             try:
                 session.lookup(main, names)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001
                 errors.append(error)
 
         names = ["slow", "user", "deaf", "generated"]
@@ -244,19 +257,20 @@ def test_nothing_can_be_done_after_the_end() -> None:
         main = session.create_jitdylib("main")
         main.define(Unit("a"))
         tracker = main.create_resource_tracker()
-    for use in (
+    uses: list[Callable[[], object]] = [
         lambda: session.lookup(main, "a"),
         lambda: session.lookup_flags(main, "a"),
         lambda: session.create_jitdylib("other"),
         lambda: session.get_jitdylib_by_name("main"),
         lambda: session.remove_jitdylib(main),
-        lambda: session.call_later(1, gc.collect),
+        lambda: session.call_later(1, threading.Event().set),
         lambda: main.define(Unit("b")),
         lambda: main.add_to_link_order(main),
         tracker.remove,
         main.clear,
         session.dump,
-    ):
+    ]
+    for use in uses:
         with pytest.raises(SessionEndedError):
             use()
     assert not session_threads()
@@ -285,7 +299,10 @@ def test_dependants_are_removed_first_and_errors_do_not_stop_it() -> None:
 
 def test_what_cannot_be_stopped_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stubborn(Unit):
-        async def materialize(self, responsibility: MaterializationResponsibility) -> None:
+        async def materialize(
+            self,
+            responsibility: MaterializationResponsibility,  # noqa: ARG002
+        ) -> None:
             while not self.begin.is_waiting:
                 try:
                     await asyncio.sleep(0.01)
@@ -302,7 +319,7 @@ def test_what_cannot_be_stopped_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         main.define(unit)
         Pending(session, main, "a")
         threading.Timer(0.3, setattr, (unit.begin, "is_waiting", True)).start()
-        with pytest.raises(SessionError, match="^cannot be stopped: stubborn$"):
+        with pytest.raises(SessionError, match=r"^cannot be stopped: stubborn$"):
             session.end()
         assert not main.symbols
         assert not session_threads()

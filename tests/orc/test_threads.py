@@ -7,6 +7,8 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 
 from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
 from jitlink.orc import (
@@ -30,7 +32,7 @@ def run_threads(functions: Sequence[Callable[[], None]]) -> None:
     def run(function: Callable[[], None]) -> None:
         try:
             function()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=(each,), daemon=True) for each in functions]
@@ -74,7 +76,7 @@ def test_everything_is_made_once() -> None:
                 for name, symbol in session.lookup(main, names).items():
                     assert found[number].setdefault(name, symbol.address) == symbol.address
 
-        run_threads([lambda n=n: look_up(n) for n in range(THREADS)])  # type: ignore[misc]
+        run_threads([partial(look_up, number) for number in range(THREADS)])
         assert len(found[0]) == 2 * count
         assert all(each == found[0] for each in found)
         assert all(sum(f"f{n}" in made for made in unit.made) == 1 for n, unit in enumerate(units))
@@ -82,50 +84,46 @@ def test_everything_is_made_once() -> None:
         assert not main.seats
 
 
+EXPECTED = (FailedToMaterializeError, UndefinedSymbolError)
+
+
+def add_and_remove(main: JITDylib, number: int) -> None:
+    """Names are shared by four threads, which may be in each other's way."""
+    for each in range(ROUNDS):
+        tracker = main.create_resource_tracker()
+        error = ValueError() if (each + number) % 5 == 0 else None
+        name = f"s{number % 4}_{each % 3}"
+        try:
+            main.define(SlowUnit([name], ["base", "flicker"], error=error), tracker)
+        except DuplicateDefinitionError:
+            main.define(SlowUnit([f"t{number}"], [name]), tracker)
+            name = f"t{number}"
+        with suppress(*EXPECTED):
+            main.session.lookup(main, name)
+        if each % 2:
+            destination = main.create_resource_tracker()
+            tracker.transfer_to(destination)
+            tracker = destination
+        tracker.remove()
+
+
+def flicker(main: JITDylib) -> None:
+    """Be there, and then again not."""
+    for each in range(ROUNDS * 2):
+        tracker = main.create_resource_tracker()
+        main.define(SlowUnit("flicker", name="n" * (each % 4)), tracker)
+        if each % 3:
+            with suppress(*EXPECTED):
+                main.session.lookup(main, "flicker")
+        tracker.remove()
+
+
 def test_adds_lookups_removals_and_failures_at_once() -> None:
-    expected = (FailedToMaterializeError, UndefinedSymbolError)
     with time_limit(3600 if IS_LONG else 120), ExecutionSession() as session:
         main = session.create_jitdylib("main")
         main.define(Unit("base"))
-
-        def add(number: int) -> None:
-            for each in range(ROUNDS):
-                tracker = main.create_resource_tracker()
-                error = ValueError() if (each + number) % 5 == 0 else None
-                # Names are shared by four threads, which may be in each other's way.
-                name = f"s{number % 4}_{each % 3}"
-                try:
-                    main.define(SlowUnit([name], ["base", "flicker"], error=error), tracker)
-                except DuplicateDefinitionError:
-                    main.define(SlowUnit([f"t{number}"], [name]), tracker)
-                    try:
-                        session.lookup(main, f"t{number}")
-                    except expected:
-                        pass
-                else:
-                    try:
-                        session.lookup(main, name)
-                    except expected:
-                        pass
-                if each % 2:
-                    destination = main.create_resource_tracker()
-                    tracker.transfer_to(destination)
-                    tracker = destination
-                tracker.remove()
-
-        def flicker() -> None:
-            for each in range(ROUNDS * 2):
-                tracker = main.create_resource_tracker()
-                main.define(SlowUnit("flicker", name="n" * (each % 4)), tracker)
-                if each % 3:
-                    try:
-                        session.lookup(main, "flicker")
-                    except expected:
-                        pass
-                tracker.remove()
-
-        adders = [lambda n=n: add(n) for n in range(THREADS)]  # type: ignore[misc]
-        run_threads([*adders, flicker])
+        adders = [partial(add_and_remove, main, number) for number in range(THREADS)]
+        run_threads([*adders, partial(flicker, main)])
         settle(session)
         assert list(main.symbols) == ["base"]
         assert list(main.trackers) == [main.default_tracker]
@@ -155,6 +153,6 @@ def test_the_end_comes_while_threads_are_at_work() -> None:
                 time.sleep(delay)
                 session.end()
 
-            workers = [lambda n=n: work(n) for n in range(6)]  # type: ignore[misc]
+            workers = [partial(work, number) for number in range(6)]
             run_threads([*workers, end, end])
             assert not main.symbols

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -42,14 +42,21 @@ class Manager(ResourceManager):
         self.held: dict[ResourceTracker, list[str]] = {}
         self.error: Exception | None = None
 
-    async def handle_remove_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:
+    async def handle_remove_resources(
+        self,
+        dylib: JITDylib,  # noqa: ARG002
+        key: ResourceTracker,
+    ) -> None:
         await asyncio.sleep(0)
         self.log += [f"{self.name} releases {each}" for each in self.held.pop(key, [])]
         if self.error is not None:
             raise self.error
 
     def handle_transfer_resources(
-        self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker
+        self,
+        dylib: JITDylib,  # noqa: ARG002
+        destination: ResourceTracker,
+        source: ResourceTracker,
     ) -> None:
         self.held.setdefault(destination, []).extend(self.held.pop(source, []))
         if self.error is not None:
@@ -268,7 +275,8 @@ def test_all_managers_are_told_last_first(session: ExecutionSession, main: JITDy
         manager.held[tracker] = ["it"]
     errors = [RuntimeError("first"), ValueError("second")]
     managers[2].error, managers[1].error = errors
-    for use in (lambda: tracker.transfer_to(other), other.remove):
+    uses: list[Callable[[], None]] = [lambda: tracker.transfer_to(other), other.remove]
+    for use in uses:
         with pytest.raises(RuntimeError, match="first") as caught:
             use()
         assert caught.value is errors[0]

@@ -6,14 +6,14 @@ import asyncio
 import faulthandler
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
-from typing import Any
 
 from jitlink.orc import (
     ExecutionSession,
     JITDylib,
+    JITDylibLookupFlags,
     JITSymbolFlags,
     MaterializationResponsibility,
     MaterializationUnit,
@@ -93,7 +93,7 @@ class Unit(MaterializationUnit):
         self.made: list[set[str]] = []
         self.discarded: list[str] = []
 
-    def discard(self, dylib: JITDylib, name: str) -> None:
+    def discard(self, dylib: JITDylib, name: str) -> None:  # noqa: ARG002
         assert name not in self.symbols
         self.discarded.append(name)
 
@@ -132,8 +132,8 @@ class Together(Unit):
     def merge_key(self) -> str:
         return "together"
 
-    def merge(self, others: Any) -> Unit:
-        units = [self, *others]
+    def merge(self, others: Sequence[MaterializationUnit]) -> Unit:
+        units = [self, *(unit for unit in others if isinstance(unit, Unit))]
         symbols = {name: flag for unit in units for name, flag in unit.symbols.items()}
         needs = {name: need for unit in units for name, need in unit.needs.items()}
         errors = [unit.error for unit in units if unit.error]
@@ -155,14 +155,18 @@ class Generator:
         asked: the names that it was asked for, each time.
     """
 
-    def __init__(self, names: str, before: Callable[[], Any] | None = None) -> None:
+    def __init__(self, names: str, before: Callable[[], Awaitable[object]] | None = None) -> None:
         self.names = names.split()
         self.before = before
         self.asked: list[list[str]] = []
         self.is_working = False
 
     async def try_to_generate(
-        self, kind: LookupKind, dylib: JITDylib, flags: Any, names: Iterable[str]
+        self,
+        kind: LookupKind,  # noqa: ARG002
+        dylib: JITDylib,
+        flags: JITDylibLookupFlags,  # noqa: ARG002
+        names: Sequence[str],
     ) -> None:
         assert not self.is_working
         self.is_working = True
@@ -204,14 +208,20 @@ class Pending:
         result: what came of it: addresses, or an error; None as long as it goes on.
     """
 
-    def __init__(self, session: ExecutionSession, where: Any, names: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        session: ExecutionSession,
+        where: JITDylib,
+        names: str | Iterable[str] | Mapping[str, bool],
+        required_state: SymbolState = SymbolState.READY,
+    ) -> None:
         self.result: dict[str, int] | BaseException | None = None
 
         async def run() -> None:
             try:
-                found = await session.lookup_async(where, names, **options)
+                found = await session.lookup_async(where, names, required_state=required_state)
                 self.result = {name: each.address for name, each in found.items()}
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001
                 self.result = error
 
         def start() -> None:
@@ -229,7 +239,7 @@ class Pending:
 @contextmanager
 def time_limit(seconds: float = 60) -> Iterator[None]:
     """End the process, with the stacks of all threads, if something hangs."""
-    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
     try:
         yield
     finally:

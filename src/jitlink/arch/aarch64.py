@@ -24,10 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from jitlink.fixups import BitSlice, Check, Fixup, FixupTable, Flip, resolved
-from jitlink.graph import LinkGraph, SymbolKind
+from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
+from jitlink.graph.tables import EXTERNAL
 from jitlink.passes.entries import EntryKinds, Pointees, bypass_stubs
 
 UInt32Array = npt.NDArray[np.uint32]
@@ -459,7 +460,7 @@ def _skip_missing(graph: LinkGraph, pointees: Pointees) -> None:
     for kind in ENTRIES.reach:
         rows = rows_where(edges.kind == ENTRIES.stub_requests[kind])
         pointee = pointees.of(rows)
-        missing = (pointee >= 0) & (symbols.kind[pointee] == SymbolKind.EXTERNAL)
+        missing = (pointee >= 0) & (symbols.kind[pointee] == EXTERNAL)
         rows = rows[missing & (symbols.value[pointee] == 0)]
         for words, at, mask in _instructions(graph, rows):
             words[at] = _NOP

@@ -33,8 +33,9 @@ from jitlink.arch.riscv import (
 )
 from jitlink.errors import TargetOutOfRangeError
 from jitlink.fixups import fail, resolved
-from jitlink.graph import LinkGraph, SymbolKind
+from jitlink.graph import LinkGraph
 from jitlink.graph.columns import ADDRESS_MASK, BoolArray, Int64Array, rows_where
+from jitlink.graph.tables import DEFINED
 from jitlink.leb128 import ULEB128
 from jitlink.passes.entries import Pointees
 
@@ -68,7 +69,7 @@ def find_halves(graph: LinkGraph) -> Halves:
     if len(low) == 0:
         return Halves(high, low, low)
     target = edges.target[low]
-    defined = symbols.kind[target] == SymbolKind.DEFINED
+    defined = symbols.kind[target] == DEFINED
     if not defined.all():
         fail(graph, low[~defined], "names no label of an upper half")
     odd = edges.addend[low] != 0
@@ -231,7 +232,7 @@ def _make_far_absolute(graph: LinkGraph, halves: Halves) -> None:
     """Let ``auipc`` for a target that it does not reach be ``lui``, if that reaches it."""
     edges, symbols = graph.edge_table, graph.symbol_table
     rows = halves.high[edges.kind[halves.high] == K.R_RISCV_PCREL_HI20]
-    rows = rows[symbols.kind[edges.target[rows]] != SymbolKind.DEFINED]
+    rows = rows[symbols.kind[edges.target[rows]] != DEFINED]
     if len(rows) == 0:
         return
     address = symbols.value[edges.target[rows]].view(np.int64) + edges.addend[rows]

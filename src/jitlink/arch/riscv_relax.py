@@ -58,9 +58,10 @@ from jitlink.arch.riscv import (
 )
 from jitlink.arch.riscv_pairs import find_halves
 from jitlink.fixups import fail
-from jitlink.graph import LinkGraph, SymbolKind
+from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_where
 from jitlink.graph.shrink import Places, Shrinkage
+from jitlink.graph.tables import ABSOLUTE, DEFINED
 from jitlink.memory.layout import BasicLayout, place
 
 EF_RISCV_RVC = 1
@@ -150,7 +151,7 @@ class _Relaxation:
         """Rows of calls of symbols in the graph."""
         kind, symbols = self.edges.kind, self.graph.symbol_table
         is_call = (kind == K.R_RISCV_CALL_PLT) | (kind == K.R_RISCV_CALL)
-        is_call &= marked & (symbols.kind[self.edges.target] == SymbolKind.DEFINED)
+        is_call &= marked & (symbols.kind[self.edges.target] == DEFINED)
         return rows_where(is_call)
 
     def _plan(self, sites: list[_Sites]) -> Shrinkage | None:
@@ -335,7 +336,7 @@ class _Addresses:
         self.highs, self.lows = none, none
         self.is_short = np.empty(0, np.bool_)
         self.registers = none
-        absolute = graph.symbol_table.kind == SymbolKind.ABSOLUTE
+        absolute = graph.symbol_table.kind == ABSOLUTE
         rows = rows_where(marked)
         rows = rows[absolute[graph.edge_table.target[rows]]]
         if len(rows):

@@ -62,7 +62,6 @@ from jitlink.graph import (
     MemProt,
     Scope,
     SymbolFlags,
-    SymbolKind,
 )
 from jitlink.graph.columns import (
     BoolArray,
@@ -75,12 +74,13 @@ from jitlink.graph.columns import (
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.strings import NO_NAME
+from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL, REMOVED
 
 _METADATA_TYPES = (
     SHT_NULL, SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_REL, SHT_CREL, SHT_GROUP,
     SHT_SYMTAB_SHNDX, SHT_LLVM_ADDRSIG,
 )  # fmt: skip
-_EXTERNAL = int(SymbolKind.EXTERNAL)
+_EXTERNAL = EXTERNAL
 _WEAKLY_REFERENCED = int(SymbolFlags.WEAKLY_REFERENCED)
 _COMMON, _UNIQUE = np.uint8(SymbolFlags.COMMON), np.uint8(SymbolFlags.UNIQUE)
 _SCOPES = np.array([Scope.DEFAULT, Scope.HIDDEN, Scope.HIDDEN, Scope.DEFAULT], np.uint8)
@@ -261,14 +261,14 @@ class ObjectTables(SectionTables):
         )
         local = binding == STB_LOCAL
         name = self._symbol_names()
-        kind = np.full(len(shndx), int(SymbolKind.REMOVED), np.uint8)
+        kind = np.full(len(shndx), REMOVED, np.uint8)
         kind[(shndx == SHN_UNDEF) & ~local & (name != NO_NAME)] = _EXTERNAL
-        kind[is_absolute] = SymbolKind.ABSOLUTE
-        kind[block >= 0] = SymbolKind.DEFINED
-        kind[kind_of_symbol == STT_FILE] = SymbolKind.REMOVED
+        kind[is_absolute] = ABSOLUTE
+        kind[block >= 0] = DEFINED
+        kind[kind_of_symbol == STT_FILE] = REMOVED
         # The null symbol stands for none, whatever the file has there.
         null = self.entry_base[self.symbol_counts > 0]
-        kind[null], block[null], value[null] = SymbolKind.REMOVED, NO_BLOCK, 0
+        kind[null], block[null], value[null] = REMOVED, NO_BLOCK, 0
         is_common[null] = False
         self._check_offsets(block, value, local & (kind_of_symbol == STT_NOTYPE))
         self._place_commons(is_common & (kind_of_symbol != STT_FILE), value, size, block, kind)
@@ -352,4 +352,4 @@ class ObjectTables(SectionTables):
         )
         block[rows] = np.arange(first, first + len(rows))
         value[rows] = 0
-        kind[rows] = SymbolKind.DEFINED
+        kind[rows] = DEFINED

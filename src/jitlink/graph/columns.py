@@ -33,13 +33,17 @@ class Columns:
 
     FIELDS: ClassVar[Mapping[str, type[np.generic]]]
 
+    _EMPTY: ClassVar[Mapping[str, npt.NDArray[Any]]]
+
+    def __init_subclass__(cls) -> None:
+        """Make the empty columns that all new tables of a class begin with."""
+        cls._EMPTY = {name: np.empty(0, dtype) for name, dtype in cls.FIELDS.items()}
+
     def __init__(self) -> None:
         self.rows = 0
         self._capacity = 0
-        self._storage: dict[str, npt.NDArray[Any]] = {
-            name: np.empty(0, dtype) for name, dtype in self.FIELDS.items()
-        }
-        self._publish(0)
+        self._storage: dict[str, npt.NDArray[Any]] = dict(self._EMPTY)
+        self.__dict__.update(self._EMPTY)
 
     def extend(self, count: int, **values: npt.ArrayLike) -> int:
         """Append `count` rows and return the number of the first.
@@ -70,8 +74,9 @@ class Columns:
         return first
 
     def _grow(self, rows: int) -> None:
-        # Room is left for what passes add to a graph; single rows are amortised.
-        self._capacity = max(rows + min(rows, 96), self._capacity + (self._capacity >> 1))
+        # The first load leaves room for what passes add: fresh zeros take no memory until they
+        # are written to. Later growth is by half, so that single rows are amortised.
+        self._capacity = max(rows, self._capacity + (self._capacity >> 1) or 2 * rows)
         for name, column in self._storage.items():
             larger = np.zeros(self._capacity, column.dtype)
             if self.rows:

@@ -52,13 +52,17 @@ class ContentSpace:
         """
         if len(references) == 0:
             return
+        lowest = bisect_right(self._bases, int(references.min())) - 1
+        highest = bisect_right(self._bases, int(references.max())) - 1
+        if lowest == highest:
+            # The usual case: everything lies in one file, or in working memory.
+            if lowest >= 0:
+                array = np.frombuffer(self._buffers[lowest], np.uint8)
+                yield array, self._bases[lowest], np.ones(len(references), np.bool_)
+            return
         used = np.searchsorted(self._bases, references, side="right") - 1
-        lowest, highest = int(used.min()), int(used.max())
-        present = [lowest]
-        if lowest != highest:
-            # Not np.unique, whose first use imports numpy.ma.
-            present = (rows_where(np.bincount(used + 1) > 0) - 1).tolist()
-        for index in present:
+        # Not np.unique, whose first use imports numpy.ma.
+        for index in (rows_where(np.bincount(used + 1) > 0) - 1).tolist():
             if index >= 0:
                 array = np.frombuffer(self._buffers[index], np.uint8)
                 yield array, self._bases[index], used == index

@@ -19,7 +19,7 @@ import numpy as np
 from jitlink.errors import GraphError
 from jitlink.graph import blocks, split, symbols, text
 from jitlink.graph.actions import AllocActionPair, WrapperCall
-from jitlink.graph.columns import Int64Array, UInt8Array, UInt64Array
+from jitlink.graph.columns import Int64Array, UInt8Array, UInt64Array, rows_where
 from jitlink.graph.contents import ContentSpace
 from jitlink.graph.edges import (
     FIRST_RELOCATION,
@@ -35,6 +35,7 @@ from jitlink.graph.sections import NO_SECTION, SectionList
 from jitlink.graph.strings import StringHeap
 from jitlink.graph.symbols import NO_BLOCK
 from jitlink.graph.tables import (
+    DEFINED,
     BlockFlags,
     BlockTable,
     Linkage,
@@ -180,7 +181,7 @@ class LinkGraph:
 
     def block_rows(self) -> Int64Array:
         """Rows (int64) of all blocks that have not been removed."""
-        return np.flatnonzero((self.block_table.flags & BlockFlags.REMOVED) == 0)
+        return rows_where((self.block_table.flags & int(BlockFlags.REMOVED)) == 0)
 
     def create_content_block(
         self,
@@ -527,7 +528,7 @@ class LinkGraph:
         """Addresses (uint64, one per symbol row); rows of removed symbols are meaningless."""
         table = self.symbol_table
         addresses = table.value.copy()
-        defined = np.flatnonzero(table.kind == SymbolKind.DEFINED)
+        defined = rows_where(table.kind == DEFINED)
         addresses[defined] += self.block_table.address[table.block[defined]]
         return addresses
 

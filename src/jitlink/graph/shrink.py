@@ -20,9 +20,9 @@ from jitlink.errors import GraphError
 from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.link_graph import LinkGraph
-from jitlink.graph.tables import SymbolKind
+from jitlink.graph.tables import DEFINED
 
-_DEFINED = int(SymbolKind.DEFINED)
+_DEFINED = DEFINED
 
 
 class Places(NamedTuple):

@@ -25,7 +25,7 @@ from jitlink.errors import GraphError
 from jitlink.graph.columns import Int64Array, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.elements import Block
-from jitlink.graph.tables import SymbolKind
+from jitlink.graph.tables import DEFINED
 
 if TYPE_CHECKING:
     from jitlink.graph.link_graph import LinkGraph
@@ -116,7 +116,7 @@ class _Cuts:
         edges.invalidate()
 
         symbols = self.graph.symbol_table
-        moved = rows_where(symbols.kind == SymbolKind.DEFINED)
+        moved = rows_where(symbols.kind == DEFINED)
         moved = moved[self.position[symbols.block[moved]] >= 0]
         offsets = symbols.value[moved].view(np.int64)
         part = self.parts(symbols.block[moved].astype(np.int64), offsets)

@@ -19,6 +19,8 @@ from jitlink.graph.columns import Int64Array
 
 NO_NAME = -1
 _FIRST_STRING = -2
+_FEW = 32
+"""So many names are read one by one, before a table is cut into pieces."""
 _COPIES_SIZE = 1024
 _COPIES_SHARE = 16
 
@@ -77,6 +79,8 @@ class _Table:
         Raises:
             GraphError: names overlap to an extent that no tool writes.
         """
+        if self._pieces is None and len(positions) <= _FEW:
+            return [self.get(position) for position in positions.tolist()]
         if self._pieces is None or self._starts is None:
             self._pieces = self.text.split("\0")
             zeros = np.flatnonzero(np.frombuffer(self.data, np.uint8) == 0)

@@ -77,6 +77,10 @@ class SymbolKind(IntEnum):
     REMOVED = 3
 
 
+# Plain numbers for work on whole columns: NumPy takes them several times faster than members.
+DEFINED, EXTERNAL, ABSOLUTE, REMOVED = (int(kind) for kind in SymbolKind)
+
+
 class SymbolFlags(IntFlag):
     """Bits of the symbol table's `flags` column."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jitlink.graph import LinkGraph, SymbolKind
-from jitlink.graph.columns import Int64Array, UInt64Array, ragged_arange, rows_where
+from jitlink.graph.columns import BoolArray, Int64Array, UInt64Array, ragged_arange, rows_where
 from jitlink.graph.edges import INVALID
 from jitlink.orc.materialization import SymbolDependenceGroup
 from jitlink.orc.objects import Exported
@@ -52,7 +52,8 @@ def dependence_groups(
     reached = _reached_by_block(graph, externals[wanted])
 
     blocks = np.where(table.kind == int(SymbolKind.DEFINED), table.block, -1)[exported.rows]
-    with_bits = rows_where((blocks >= 0) & reached.any(axis=1)[blocks])
+    reaches: BoolArray = (reached != 0).any(axis=1)
+    with_bits = rows_where((blocks >= 0) & reaches[blocks])
     sets, group_of = np.unique(reached[blocks[with_bits]], axis=0, return_inverse=True)
     groups = [_group(each, needed, unready) for each in sets]
     for row, number in zip(with_bits.tolist(), group_of.ravel().tolist(), strict=True):
@@ -95,12 +96,13 @@ def _reached_by_block(graph: LinkGraph, externals: Int64Array) -> UInt64Array:
 
 def _spread(reached: UInt64Array, starts: Int64Array, users: Int64Array) -> None:
     """Let every block reach what the blocks reach that it refers to."""
-    changed = rows_where(reached.any(axis=1))
+    reaches: BoolArray = (reached != 0).any(axis=1)
+    changed = rows_where(reaches)
     while len(changed):
         counts = starts[changed + 1] - starts[changed]
         user = users[ragged_arange(starts[changed], counts)]
         new = reached[np.repeat(changed, counts)] & ~reached[user]
-        grows = rows_where(new.any(axis=1))
+        grows: BoolArray = (new != 0).any(axis=1)
         user = user[grows]
         np.bitwise_or.at(reached, user, new[grows])
         changed = np.unique(user)

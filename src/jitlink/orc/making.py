@@ -146,7 +146,10 @@ def _with_anticipated(promised: Iterable[Definition]) -> list[Definition]:
         unit, symbols = definition.unit, definition.dylib.symbols
         if unit is None:
             continue
-        others = [held for n in unit.symbols if (held := symbols.get(n)) and held.unit is unit]
+        others: list[Definition] = []
+        if len(definition.flags) < len(unit.symbols):
+            named = [symbols.get(name) for name in unit.symbols]
+            others += [held for held in named if held and held.unit is unit]
         if unit.merge_key() is not None:
             named = [symbols.get(name) for name in unit.anticipated()]
             others += [h for h in named if h and h.unit and h.unit.merge_key() is not None]

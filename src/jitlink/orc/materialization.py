@@ -256,7 +256,7 @@ class MaterializationResponsibility:
                     held = dylib.symbols.get(name)
                     if held is None or held.failed or held.state == SymbolState.NEVER_SEARCHED:
                         lacking.setdefault(dylib.name, set()).add(name)
-                        cause = cause or (held and held.cause)
+                        cause = cause or (held.cause if held is not None else None)
         if lacking:
             raise UnsatisfiedDependenciesError(self.unit_name, lacking) from cause
 

@@ -2,20 +2,22 @@
 
 A symbol is ready when it and everything that it reaches has been emitted. Symbols that are
 emitted together and need the same form a `WaitingGroup`, which waits for symbols that are not
-emitted and for other groups. A group is ready when it waits for nothing. Groups that wait for
-each other in a circle can only become ready together, so such a circle is merged into one group
-as soon as none of its members waits for anything that is not emitted; before that, it could not
-become ready anyway.
+emitted and for other groups. A group that waits for unemitted symbols is open. A group from
+which no open one is reached is ready, and so is all that it reaches, circles or not: whatever
+keeps one of them would keep all who reach it.
 
-Every wait is entered once and removed once, and merging moves the smaller side, so that this
-work grows with the number of waits. A circle can only become due through a group that has just
-come to wait for nothing but groups. It lies both in what that group waits for and in what waits
-for it; both are explored at the same pace, and only the one that is exhausted first is searched.
+So a group only has to be looked at when it has just been closed, or when something that it
+waits for has become ready. A search then goes through what it waits for until it meets an open
+group, the witness. The witness is remembered: whoever meets the group later need not go
+further as long as the witness is open. When a witness is closed and has found one of its own,
+that one serves for all for whom the first did (sets joined as in Tarjan's union-find). Every
+wait is entered once and removed once. So the work grows with the number of waits for chains,
+circles and random graphs alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from jitlink.orc.symbols import SymbolState
@@ -31,24 +33,21 @@ class WaitingGroup:
     """Symbols that have been emitted and will become ready together.
 
     Attributes:
-        symbols: the symbols.
+        symbols: the symbols; none once they are ready or have failed.
         unemitted: symbols that it waits for.
         blockers: groups that it waits for.
         waiters: groups that wait for it.
+        witness: a group that it reaches, and that was open when it was last looked at.
     """
 
-    __slots__ = ("blockers", "symbols", "unemitted", "waiters")
+    __slots__ = ("blockers", "symbols", "unemitted", "waiters", "witness")
 
     def __init__(self, symbols: Iterable[Definition]) -> None:
         self.symbols = list(symbols)
         self.unemitted: set[Definition] = set()
         self.blockers: set[WaitingGroup] = set()
         self.waiters: dict[WaitingGroup, None] = {}
-
-    @property
-    def weight(self) -> int:
-        """How much would have to be moved to make it part of another."""
-        return sum(map(len, (self.symbols, self.unemitted, self.blockers, self.waiters)))
+        self.witness: WaitingGroup | None = None
 
     def wait_for(self, group: WaitingGroup) -> None:
         """Wait for a group, unless it is this one."""
@@ -59,13 +58,25 @@ class WaitingGroup:
     def clear(self) -> None:
         """Let go of everything."""
         self.symbols, self.unemitted, self.blockers, self.waiters = [], set(), set(), {}
+        self.witness = None
+
+    def find_open(self) -> WaitingGroup | None:
+        """An open group that it is known to reach; itself if it is open, None if none is known."""
+        last = self
+        while not last.unemitted and last.witness is not None:
+            last = last.witness
+        group = self
+        while group is not last and group.witness is not None:
+            # Whoever comes this way again goes straight to the end.
+            group.witness, group = last, group.witness
+        return last if last.unemitted else None
 
 
 class Readiness:
     """All groups of one session.
 
     Attributes:
-        searched: how many groups were looked at in search of circles so far.
+        searched: how many groups were looked at so far, in search of open ones.
     """
 
     def __init__(self) -> None:
@@ -79,16 +90,13 @@ class Readiness:
                 needed, nothing has failed.
         """
         made = [(WaitingGroup(symbols), needed) for symbols, needed in groups]
-        # Groups that may have come to wait for nothing but groups.
         touched: dict[WaitingGroup, None] = {}
         for group, _ in made:
             touched[group] = None
             self._enter(group, touched)
         for group, needed in made:
             self._block(group, needed)
-        due = [group for group in touched if not group.unemitted]
-        due += [_merge(circle) for circle in self._circles(due)]
-        self._release([group for group in due if group.symbols and not group.blockers])
+        self._settle(list(touched))
 
     def _enter(self, group: WaitingGroup, touched: dict[WaitingGroup, None]) -> None:
         for definition in group.symbols:
@@ -110,20 +118,45 @@ class Readiness:
                 group.unemitted.add(definition)
                 definition.waiters.setdefault(group, set()).update(names)
 
-    def _release(self, groups: list[WaitingGroup]) -> None:
-        """Make groups ready, and all that waited for nothing else."""
-        while groups:
-            group = groups.pop()
-            for definition in group.symbols:
-                definition.group = None
-            for waiter in group.waiters:
-                waiter.blockers.discard(group)
-                if not waiter.blockers and not waiter.unemitted:
-                    groups.append(waiter)
-            symbols = group.symbols
-            group.clear()
-            for definition in symbols:
-                definition.advance(SymbolState.READY)
+    def _settle(self, touched: list[WaitingGroup]) -> None:
+        """Make ready what can be, beginning with groups of which some wait has ended."""
+        while touched:
+            group = touched.pop()
+            if group.symbols and not group.unemitted:
+                for ready in self._search(group):
+                    touched += self._release(ready)
+
+    def _search(self, start: WaitingGroup) -> list[WaitingGroup]:
+        """All that a closed group reaches, itself included; nothing if an open one is there."""
+        start.witness = None
+        seen = {start: None}
+        pending = [start]
+        while pending:
+            for group in pending.pop().blockers:
+                if group in seen:
+                    continue
+                witness = group.find_open()
+                if witness is not None:
+                    start.witness = witness
+                    self.searched += len(seen)
+                    return []
+                seen[group] = None
+                pending.append(group)
+        self.searched += len(seen)
+        return list(seen)
+
+    def _release(self, group: WaitingGroup) -> list[WaitingGroup]:
+        """Make a group ready; returns those that waited for it."""
+        symbols, waiters = group.symbols, list(group.waiters)
+        for waiter in waiters:
+            waiter.blockers.discard(group)
+        for blocker in group.blockers:
+            blocker.waiters.pop(group, None)
+        group.clear()
+        for definition in symbols:
+            definition.group = None
+            definition.advance(SymbolState.READY)
+        return waiters
 
     def withdraw(self, definitions: Iterable[Definition]) -> list[Definition]:
         """Take symbols out, with all that wait for them.
@@ -138,12 +171,12 @@ class Readiness:
             definition.waiters = {}
             if definition.group is not None:
                 pending.append(definition.group)
-        seen: set[WaitingGroup] = set()
+        seen: dict[WaitingGroup, None] = {}
         while pending:
             group = pending.pop()
             if group in seen:
                 continue
-            seen.add(group)
+            seen[group] = None
             pending += group.waiters
             lost |= dict.fromkeys(group.symbols)
         for group in seen:
@@ -156,118 +189,3 @@ class Readiness:
         for definition in lost:
             definition.group = None
         return list(lost)
-
-    def _circles(self, due: Iterable[WaitingGroup]) -> list[list[WaitingGroup]]:
-        """The sets of groups, due ones among them, that wait for each other."""
-        starts = [group for group in due if group.waiters and group.blockers]
-        if not starts:
-            return []
-        region = _region(starts)
-        self.searched += len(region)
-        return list(_strongly_connected(starts, region))
-
-
-def _merge(circle: list[WaitingGroup]) -> WaitingGroup:
-    """Make one group of several that wait for each other, and for nothing but groups."""
-    members = set(circle)
-    # The one with the most connections stays, so that the fewest are moved.
-    kept = max(circle, key=lambda group: group.weight)
-    for group in circle:
-        if group is kept:
-            continue
-        for definition in group.symbols:
-            definition.group = kept
-        kept.symbols += group.symbols
-        for blocker in group.blockers:
-            blocker.waiters.pop(group, None)
-            if blocker not in members:
-                kept.wait_for(blocker)
-        for waiter in group.waiters:
-            if waiter not in members:
-                waiter.blockers.discard(group)
-                waiter.wait_for(kept)
-        group.clear()
-    kept.blockers -= members
-    for group in members:
-        kept.waiters.pop(group, None)
-    return kept
-
-
-def _blocking(group: WaitingGroup) -> Iterator[WaitingGroup]:
-    return iter([each for each in group.blockers if not each.unemitted])
-
-
-def _waiting(group: WaitingGroup) -> Iterator[WaitingGroup]:
-    return iter([each for each in group.waiters if not each.unemitted])
-
-
-def _region(starts: Iterable[WaitingGroup]) -> set[WaitingGroup]:
-    """A set of groups with all circles that go through one of some groups."""
-    before, after = set(starts), set(starts)
-    walks = (_walk(before, _waiting), after), (_walk(after, _blocking), before)
-    while True:
-        for walk, other in walks:
-            if next(walk, None) is None:
-                # This side is complete, and so no circle reaches further.
-                return after if other is before else before
-
-
-def _walk(
-    seen: set[WaitingGroup], neighbours: Callable[[WaitingGroup], Iterator[WaitingGroup]]
-) -> Iterator[WaitingGroup]:
-    """Add to a set what can be reached from it, one wait at a time."""
-    pending = list(seen)
-    while pending:
-        for each in neighbours(pending.pop()):
-            yield each
-            if each not in seen:
-                seen.add(each)
-                pending.append(each)
-
-
-def _strongly_connected(
-    starts: Iterable[WaitingGroup], region: set[WaitingGroup]
-) -> Iterator[list[WaitingGroup]]:
-    """Maximal sets of two or more groups of a region that wait for each other.
-
-    Tarjan's algorithm for strongly connected components, without recursion.
-    """
-    number: dict[WaitingGroup, int] = {}
-    lowest: dict[WaitingGroup, int] = {}
-    path: list[WaitingGroup] = []
-    on_path: set[WaitingGroup] = set()
-    for start in starts:
-        work = [(start, iter((start,)))]
-        while work:
-            group, blockers = work[-1]
-            following = next(blockers, None)
-            if following is None:
-                work.pop()
-                if work:
-                    parent = work[-1][0]
-                    lowest[parent] = min(lowest[parent], lowest[group])
-                if group in on_path and lowest[group] == number[group]:
-                    circle = _pop_until(path, on_path, group)
-                    if len(circle) > 1:
-                        yield circle
-            elif following not in region:
-                continue
-            elif following not in number:
-                number[following] = lowest[following] = len(number)
-                path.append(following)
-                on_path.add(following)
-                work.append((following, _blocking(following)))
-            elif following in on_path:
-                lowest[group] = min(lowest[group], number[following])
-
-
-def _pop_until(
-    path: list[WaitingGroup], on_path: set[WaitingGroup], last: WaitingGroup
-) -> list[WaitingGroup]:
-    popped = []
-    while True:
-        group = path.pop()
-        on_path.discard(group)
-        popped.append(group)
-        if group is last:
-            return popped

@@ -16,25 +16,24 @@ Specification: Linux Standard Base, "Exception Frames"; DWARF 5, section 6.4.1.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from jitlink.errors import ObjectError
-from jitlink.graph import BlockFlags, LinkGraph, Scope, SymbolKind
-from jitlink.graph.columns import Int64Array, ragged_arange, rows_where
+from jitlink.graph import BlockFlags, LinkGraph, Scope
+from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import KEEP_ALIVE, EdgeKind
 from jitlink.graph.strings import NO_NAME
+from jitlink.graph.tables import DEFINED
 
 SECTION = ".eh_frame"
 DW_EH_PE_OMIT = 0xFF
 _EXTENDED = 0xFFFFFFFF
 _ENCODED_SIZES = {0x00: 0, 0x02: 2, 0x03: 4, 0x04: 8, 0x0A: 2, 0x0B: 4, 0x0C: 8}
 _CIE_VERSIONS = (1, 3, 4)
-_DEFINED = int(SymbolKind.DEFINED)
 
 
 def eh_frame_pass(
@@ -65,20 +64,18 @@ class _Guesses:
     """Where records of several blocks may begin, block by block in rising order.
 
     Attributes:
-        columns: the offsets (int64).
+        offsets: the offsets (int64).
         bounds: number of the first guess of each block, and the end of the last.
-        offsets: the offsets.
         plain: whether a record can begin there that is neither a terminator nor extended.
-        follow: where that record ends.
-        run_ends: number of the last guess of those that follow one another from each on.
+        follow: where that record ends (int64).
+        ends: numbers of the guesses that are not followed by the next one (int64).
     """
 
-    columns: Int64Array
+    offsets: Int64Array
     bounds: list[int]
-    offsets: list[int]
-    plain: list[bool]
-    follow: list[int]
-    run_ends: list[int]
+    plain: BoolArray
+    follow: Int64Array
+    ends: Int64Array
 
 
 class _Splitter:
@@ -94,7 +91,7 @@ class _Splitter:
         ordinals = [s.ordinal for s in self.graph.sections if s.name == self.section_name]
         if not ordinals:
             return
-        present = (table.flags & BlockFlags.REMOVED) == 0
+        present = (table.flags & int(BlockFlags.REMOVED)) == 0
         chosen = np.zeros(self.graph.sections_size, np.bool_)
         chosen[ordinals] = True
         parents = rows_where(chosen[table.section] & present)
@@ -147,8 +144,11 @@ class _Splitter:
         size = table.size[parents]
         inside = (offset >= 0) & (offset <= size[number] - 12)
         number, offset = number[inside], offset[inside]
-        rising = np.lexsort((offset, number))
-        number, offset = number[rising], offset[rising]
+        # As compilers write them, relocations are in order.
+        falls = (offset[1:] < offset[:-1]) & (number[1:] == number[:-1])
+        if np.count_nonzero(falls):
+            rising = np.lexsort((offset, number))
+            number, offset = number[rising], offset[rising]
         length = self._words(table.content[parents][number] + offset)
         follow = offset + 4 + length
         plain = (length != 0) & (length != _EXTENDED) & (follow <= size[number])
@@ -156,14 +156,8 @@ class _Splitter:
         chained = plain[:-1] & plain[1:] & (follow[:-1] == offset[1:])
         last[:-1] = ~(chained & (number[:-1] == number[1:]))
         ends = rows_where(last)
-        return _Guesses(
-            offset,
-            number.searchsorted(np.arange(len(parents) + 1)).tolist(),
-            offset.tolist(),
-            plain.tolist(),
-            follow.tolist(),
-            ends[ends.searchsorted(np.arange(len(offset)))].tolist(),
-        )
+        bounds = number.searchsorted(np.arange(len(parents) + 1)).tolist()
+        return _Guesses(offset, bounds, plain, follow, ends)
 
     def _chain(self, block: int, guesses: _Guesses, number: int) -> list[Int64Array]:
         """Offsets (int64) of the records of one block, in runs.
@@ -175,11 +169,11 @@ class _Splitter:
         found: list[Int64Array] = []
         position = 0
         while position < size:
-            index = bisect_left(guesses.offsets, position, low, high)
+            index = low + int(guesses.offsets[low:high].searchsorted(position))
             if index < high and guesses.offsets[index] == position and guesses.plain[index]:
-                end = guesses.run_ends[index]
-                found.append(guesses.columns[index : end + 1])
-                position = guesses.follow[end]
+                end = int(guesses.ends[guesses.ends.searchsorted(index)])
+                found.append(guesses.offsets[index : end + 1])
+                position = int(guesses.follow[end])
             else:
                 found.append(np.array([position], np.int64))
                 position = self._skip(block, position, size)
@@ -234,7 +228,7 @@ class _Splitter:
 
     def _add_symbols(self, pieces: Int64Array) -> Int64Array:
         first = self.graph.symbol_table.extend(
-            len(pieces), name=NO_NAME, kind=SymbolKind.DEFINED, block=pieces, scope=Scope.LOCAL
+            len(pieces), name=NO_NAME, kind=DEFINED, block=pieces, scope=Scope.LOCAL
         )
         return np.arange(first, first + len(pieces))
 
@@ -294,7 +288,7 @@ class _Splitter:
         rows = rows_where(edges.offset == place[edges.block])
         target = edges.target[rows]
         # The function of a discarded COMDAT group is not there any more.
-        defined = table.kind[target] == _DEFINED
+        defined = table.kind[target] == DEFINED
         rows, target = rows[defined], target[defined]
         return table.block[target], frame[edges.block[rows]]
 

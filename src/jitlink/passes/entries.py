@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jitlink.fixups import FixupTable, resolved
-from jitlink.graph import LinkGraph, MemProt, Scope, Section, Symbol, SymbolFlags, SymbolKind
+from jitlink.graph import LinkGraph, MemProt, Scope, Section, Symbol, SymbolFlags
 from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
 from jitlink.graph.edges import EdgeKind
 from jitlink.graph.strings import NO_NAME
+from jitlink.graph.tables import DEFINED
 
 GOT_SECTION = "$__GOT"
 STUBS_SECTION = "$__STUBS"
@@ -132,7 +133,7 @@ class Pointees:
         for kind in kinds.reach:
             # Islands are where edges lead that were given one.
             given = edges.target[edges.kind == kinds.stub_requests[kind]]
-            is_stub[symbols.block[given[symbols.kind[given] == SymbolKind.DEFINED]]] = True
+            is_stub[symbols.block[given[symbols.kind[given] == DEFINED]]] = True
         jumps = rows_where(is_stub[edges.block] & (edges.kind == kinds.stub_edges[0][0]))
         entry = symbols.block[edges.target[jumps]]
         self._of_block[edges.block[jumps]] = self._of_block[entry]
@@ -143,7 +144,7 @@ class Pointees:
         symbols = self.graph.symbol_table
         target = self.graph.edge_table.target[rows]
         # An edge into the middle of an entry, or past it, is none of ours.
-        plain = (symbols.kind[target] == SymbolKind.DEFINED) & (symbols.value[target] == 0)
+        plain = (symbols.kind[target] == DEFINED) & (symbols.value[target] == 0)
         return np.where(plain, self._of_block[symbols.block[target]], -1)
 
 
@@ -187,7 +188,7 @@ def pointees(graph: LinkGraph) -> Int64Array:
         leads = rows_where(graph.block_table.section[edges.block] == section.ordinal)
         of_block = np.full(graph.block_table.rows, -1, np.int64)
         of_block[edges.block[leads]] = result[edges.target[leads]]
-        symbols = rows_where(table.kind == SymbolKind.DEFINED)
+        symbols = rows_where(table.kind == DEFINED)
         symbols = symbols[of_block[table.block[symbols]] >= 0]
         result[symbols] = of_block[table.block[symbols]]
     return result
@@ -215,7 +216,7 @@ def _requests(
             rows = rows_where(edges.kind == kind)
             if kind in external_only:
                 target = edges.target[rows]
-                wanted = symbols.kind[target] != SymbolKind.DEFINED
+                wanted = symbols.kind[target] != DEFINED
                 if kind in far:
                     wanted |= symbols.block[target] != edges.block[rows]
                 rows = rows[wanted]
@@ -249,7 +250,7 @@ def _leaves_lifetime(graph: LinkGraph, present: Sequence[EdgeKind], lifetime: UI
     """Whether an edge of these kinds leads to a block of another lifetime."""
     edges, symbols, section = graph.edge_table, graph.symbol_table, graph.block_table.section
     rows = rows_where(np.isin(edges.kind, present))
-    rows = rows[symbols.kind[edges.target[rows]] == SymbolKind.DEFINED]
+    rows = rows[symbols.kind[edges.target[rows]] == DEFINED]
     target = lifetime[section[symbols.block[edges.target[rows]]]]
     return bool((lifetime[section[edges.block[rows]]] != target).any())
 
@@ -286,7 +287,7 @@ def _add_blocks(
     first_symbol = graph.symbol_table.extend(
         count,
         name=NO_NAME,
-        kind=SymbolKind.DEFINED,
+        kind=DEFINED,
         block=blocks,
         size=len(content),
         scope=Scope.LOCAL,

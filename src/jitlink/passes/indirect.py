@@ -23,10 +23,10 @@ from jitlink.graph import (
     MemProt,
     Symbol,
     SymbolFlags,
-    SymbolKind,
     WrapperCall,
 )
 from jitlink.graph.columns import rows_where
+from jitlink.graph.tables import DEFINED
 from jitlink.passes.entries import STUBS_SECTION, EntryKinds
 
 POINTERS_SECTION = "$__IRELATIVE"
@@ -50,7 +50,7 @@ def indirect_pass(
     def resolve_indirect_functions(graph: LinkGraph) -> None:
         table = graph.symbol_table
         indirect = (table.flags & int(SymbolFlags.INDIRECT)) != 0
-        rows = rows_where(indirect & (table.kind == SymbolKind.DEFINED))
+        rows = rows_where(indirect & (table.kind == DEFINED))
         if len(rows):
             pairs = [_add_stub(graph, kinds, Symbol(graph, row)) for row in rows.tolist()]
             block = _add_action(graph, resolver, pairs)

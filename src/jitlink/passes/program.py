@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from jitlink.graph import BlockFlags, LinkGraph, Scope, SymbolFlags, SymbolKind
+from jitlink.graph import BlockFlags, LinkGraph, Scope, SymbolFlags
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.strings import NO_NAME
+from jitlink.graph.tables import ABSOLUTE, DEFINED
 from jitlink.passes.prune import spread
 
 
@@ -26,11 +27,11 @@ def mark_program_live(graph: LinkGraph, roots: Int64Array) -> None:
         roots: rows (int64) of the symbols that reaching starts from.
     """
     table, blocks = graph.symbol_table, graph.block_table
-    exported = (table.kind == SymbolKind.DEFINED) | (table.kind == SymbolKind.ABSOLUTE)
+    exported = (table.kind == DEFINED) | (table.kind == ABSOLUTE)
     exported &= (table.scope != Scope.LOCAL) & (table.name != NO_NAME)
     if len(graph.origins) > 1 and blocks.rows:
         left_out = _left_out_blocks(graph, rows_where(exported), roots)
-        exported &= (table.kind == SymbolKind.ABSOLUTE) | ~left_out[table.block]
+        exported &= (table.kind == ABSOLUTE) | ~left_out[table.block]
         blocks.flags[left_out] &= ~np.uint8(BlockFlags.LIVE)
     exported[roots] = True
     table.flags[exported] |= np.uint8(SymbolFlags.LIVE)
@@ -46,9 +47,9 @@ def _left_out_blocks(graph: LinkGraph, exported: Int64Array, roots: Int64Array) 
     objects = len(graph.origins)
     has_object = (blocks.origin >= 0) & (blocks.origin < objects)
     owner = np.where(has_object, blocks.rows + blocks.origin, -1)
-    edge_rows = rows_where((edges.kind != 0) & (table.kind[edges.target] == SymbolKind.DEFINED))
-    roots = roots[table.kind[roots] == SymbolKind.DEFINED]
-    exported = table.block[exported[table.kind[exported] == SymbolKind.DEFINED]]
+    edge_rows = rows_where((edges.kind != 0) & (table.kind[edges.target] == DEFINED))
+    roots = roots[table.kind[roots] == DEFINED]
+    exported = table.block[exported[table.kind[exported] == DEFINED]]
     kept = rows_where(blocks.flags & BlockFlags.LIVE != 0)
     of_objects = np.concatenate((exported, kept))
     of_objects = of_objects[has_object[of_objects]]

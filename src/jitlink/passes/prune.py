@@ -18,17 +18,15 @@ from jitlink.graph import (
     Scope,
     Symbol,
     SymbolFlags,
-    SymbolKind,
 )
 from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_where
 from jitlink.graph.edges import FIRST_RELOCATION
 from jitlink.graph.strings import NO_NAME
+from jitlink.graph.tables import DEFINED, EXTERNAL, REMOVED
 
 # Plain numbers: NumPy takes them faster than members of an enumeration.
 _SYMBOL_LIVE, _BLOCK_LIVE, _REMOVED_BLOCK = (
     int(SymbolFlags.LIVE), int(BlockFlags.LIVE), int(BlockFlags.REMOVED))  # fmt: skip
-_DEFINED, _EXTERNAL, _REMOVED = (
-    int(SymbolKind.DEFINED), int(SymbolKind.EXTERNAL), int(SymbolKind.REMOVED))  # fmt: skip
 _LOCAL, _NO_ALLOC = int(Scope.LOCAL), int(MemLifetime.NO_ALLOC)
 _NARROW = 48
 """Waves of fewer blocks, or edges, than this are cheaper one block at a time."""
@@ -41,7 +39,7 @@ def mark_exported_live(graph: LinkGraph) -> None:
     A weak definition counts too: nobody has overridden it, or it would not be here.
     """
     table = graph.symbol_table
-    exported = (table.kind != _EXTERNAL) & (table.kind != _REMOVED)
+    exported = (table.kind != EXTERNAL) & (table.kind != REMOVED)
     exported &= (table.scope != _LOCAL) & (table.name != NO_NAME)
     table.flags[exported] |= _SYMBOL_LIVE
 
@@ -63,8 +61,8 @@ def prune(graph: LinkGraph) -> None:
     referenced[edges.target] = True
     _check_references(graph, referenced)
     flags = symbols.flags & _SYMBOL_LIVE != 0
-    referenced |= flags & (symbols.kind != _EXTERNAL)
-    symbols.kind[~referenced] = _REMOVED
+    referenced |= flags & (symbols.kind != EXTERNAL)
+    symbols.kind[~referenced] = REMOVED
     symbols.flags[referenced] |= _SYMBOL_LIVE
     blocks.flags[~live] |= _REMOVED_BLOCK
 
@@ -72,10 +70,10 @@ def prune(graph: LinkGraph) -> None:
 def _check_references(graph: LinkGraph, referenced: BoolArray) -> None:
     """Refuse edges of loaded blocks to symbols that have no place in memory."""
     blocks, symbols, edges = graph.block_table, graph.symbol_table, graph.edge_table
-    absent = symbols.kind == _REMOVED
+    absent = symbols.kind == REMOVED
     unloaded = graph.section_lifetimes() == _NO_ALLOC
     if unloaded.any():
-        absent |= (symbols.kind == _DEFINED) & unloaded[blocks.section[symbols.block]]
+        absent |= (symbols.kind == DEFINED) & unloaded[blocks.section[symbols.block]]
     absent &= referenced
     if not absent.any():
         return
@@ -85,7 +83,7 @@ def _check_references(graph: LinkGraph, referenced: BoolArray) -> None:
         block, target = int(edges.block[rows[0]]), Symbol(graph, int(edges.target[rows[0]]))
         place = int(edges.offset[rows[0]])
         where = f"section {graph.section_list[blocks.section[block]].name}+{place:#x}"
-        removed = symbols.kind[target.row] == _REMOVED
+        removed = symbols.kind[target.row] == REMOVED
         why = "that was discarded" if removed else "that is not loaded"
         raise ObjectError(
             f"{where}: refers to {target.label}, in a section {why}",
@@ -98,7 +96,7 @@ def _live_blocks(graph: LinkGraph) -> BoolArray:
     blocks, symbols, edges = graph.block_table, graph.symbol_table, graph.edge_table
     present: BoolArray = (blocks.flags & _REMOVED_BLOCK) == 0
     live: BoolArray = present & ((blocks.flags & _BLOCK_LIVE) != 0)
-    defined = symbols.kind == _DEFINED
+    defined = symbols.kind == DEFINED
     live[symbols.block[defined & ((symbols.flags & _SYMBOL_LIVE) != 0)]] = True
     order, sorted_blocks = edges.by_block()
     target_block = np.where(defined, symbols.block, -1)

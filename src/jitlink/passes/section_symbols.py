@@ -23,12 +23,12 @@ from jitlink.graph import (
     Scope,
     Section,
     Symbol,
-    SymbolKind,
 )
 from jitlink.graph.columns import rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import KEEP_ALIVE
 from jitlink.graph.strings import NO_NAME
+from jitlink.graph.tables import DEFINED, EXTERNAL
 
 Definer = Callable[[LinkGraph, Symbol, str], None]
 """Called with the graph, an external symbol, and its name without the prefix."""
@@ -47,7 +47,7 @@ def synthesize_symbols(
         prefixes: definers by the beginning of a name.
     """
     table = graph.symbol_table
-    rows = rows_where(table.kind == SymbolKind.EXTERNAL)
+    rows = rows_where(table.kind == EXTERNAL)
     beginnings = tuple(prefixes)
     for name, row in zip(graph.strings.get_many(table.name[rows]), rows.tolist(), strict=True):
         if name in exact:
@@ -120,7 +120,7 @@ def _add_anchors(section: Section) -> tuple[Block, Block]:
     last = _add_anchor(section, _LAST, 1, zero_fill=bool(zero_fill.any()))
     targets = np.append(rows, last.row)
     symbol = graph.symbol_table.extend(
-        len(targets), name=NO_NAME, kind=SymbolKind.DEFINED, block=targets, scope=Scope.LOCAL
+        len(targets), name=NO_NAME, kind=DEFINED, block=targets, scope=Scope.LOCAL
     )
     symbols = np.arange(symbol, symbol + len(targets))
     graph.edge_table.extend(len(targets), block=first.row, kind=KEEP_ALIVE, target=symbols)

@@ -17,10 +17,11 @@ from jitlink.errors import InputError, ObjectError, UnsupportedRelocationError
 from jitlink.fixups import FixupTable
 from jitlink.formats.elf import Batch, RawRelocations, ReadObjects, read_objects
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
-from jitlink.graph import LinkGraph, MemLifetime, Scope, SymbolKind
+from jitlink.graph import LinkGraph, MemLifetime, Scope
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import EdgeKind
+from jitlink.graph.tables import ABSOLUTE, REMOVED
 from jitlink.link import PassConfiguration
 
 
@@ -153,7 +154,7 @@ class _EdgeBuilder:
             self._refuse(int(rows_where(refused)[0]))
         # Debug information may use types that code may not; it keeps what the file has there.
         keep = kind != 0
-        keep &= allocated | (self.graph.symbol_table.kind[raw.symbol] != SymbolKind.REMOVED)
+        keep &= allocated | (self.graph.symbol_table.kind[raw.symbol] != REMOVED)
         if not keep.all():
             raw = RawRelocations(*(column[keep] for column in vars(raw).values()))
             index, kind = index[keep], kind[keep]
@@ -193,7 +194,7 @@ class _EdgeBuilder:
             row = int(rows_where(bad)[0])
             name = self._name(int(raw.type[row]))
             self._fail(raw, row, f"relocation {name} lies in a section without content")
-        placeless = self.graph.symbol_table.kind == SymbolKind.REMOVED
+        placeless = self.graph.symbol_table.kind == REMOVED
         placeless[self.read.null_symbols] = False
         bad = placeless[raw.symbol]
         if bad.any():
@@ -207,7 +208,7 @@ class _EdgeBuilder:
         used = np.zeros(table.rows, np.bool_)
         used[symbols] = True
         null = null[used[null]]
-        table.kind[null] = SymbolKind.ABSOLUTE
+        table.kind[null] = ABSOLUTE
         table.scope[null] = Scope.LOCAL
 
     # Errors

@@ -17,8 +17,9 @@ from jitlink.arch.riscv import BRANCHES, CALL_RESOLVERS, ENTRIES, FIXUPS, K
 from jitlink.arch.riscv_pairs import pair_halves
 from jitlink.arch.riscv_relax import relax
 from jitlink.formats.elf_layout import ELFCLASS32, ELFCLASS64, Identity
-from jitlink.graph import LinkGraph, MemLifetime, SymbolKind
+from jitlink.graph import LinkGraph, MemLifetime
 from jitlink.graph.columns import rows_where
+from jitlink.graph.tables import DEFINED
 from jitlink.link import PassConfiguration
 from jitlink.passes.eh_frame import eh_frame_pass
 from jitlink.passes.entries import build_entries, got_address
@@ -114,7 +115,7 @@ def _limit_addresses(graph: LinkGraph) -> None:
     # Debug information, which is not loaded, refers to other such in 32 bits.
     section = graph.block_table.section[edges.block[rows]]
     rows = rows[graph.section_lifetimes()[section] != MemLifetime.NO_ALLOC]
-    if (symbols.kind[edges.target[rows]] == SymbolKind.DEFINED).any():
+    if (symbols.kind[edges.target[rows]] == DEFINED).any():
         graph.address_limit = min(graph.address_limit, ABSOLUTE_CODE_LIMIT)
 
 
