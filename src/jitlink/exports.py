@@ -10,43 +10,50 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from jitlink.graph import LinkGraph, Scope
-from jitlink.graph.columns import rows_where
+from jitlink.graph.columns import ADDRESS_MASK, rows_where
 from jitlink.graph.strings import NO_NAME
-from jitlink.graph.tables import ABSOLUTE, DEFINED
+from jitlink.graph.tables import ABSOLUTE, DEFINED, symbol_addresses
 
 
 class Exports(Mapping[str, int]):
     """Addresses of the named symbols of an allocated graph that are not local, by name.
 
-    Holds on to the graph's names, but not to the graph.
+    Holds on to the tables of the graph's symbols and blocks, which must not change any more,
+    but not to its contents and edges.
     """
 
     def __init__(self, graph: LinkGraph) -> None:
-        table = graph.symbol_table
-        rows = (table.kind == DEFINED) | (table.kind == ABSOLUTE)
-        rows &= (table.scope != int(Scope.LOCAL)) & (table.name != NO_NAME)
-        chosen = rows_where(rows)
         self._strings = graph.strings
-        self._names = table.name[chosen]
-        self._addresses = graph.symbol_addresses()[chosen]
+        self._symbols = graph.symbol_table
+        self._blocks = graph.block_table
 
     @cached_property
     def _all(self) -> dict[str, int]:
-        names = self._strings.get_many(self._names)
-        addresses = self._addresses.tolist()
+        table = self._symbols
+        exported = (table.kind == DEFINED) | (table.kind == ABSOLUTE)
+        exported &= (table.scope != int(Scope.LOCAL)) & (table.name != NO_NAME)
+        rows = rows_where(exported)
+        addresses = symbol_addresses(table, self._blocks)[rows].tolist()
         exports: dict[str, int] = {}
-        for name, address in zip(names, addresses, strict=True):
+        for name, address in zip(self._strings.get_many(table.name[rows]), addresses, strict=True):
             exports.setdefault(name, address)
         return exports
 
     def __getitem__(self, name: str) -> int:
         if "_all" in self.__dict__:
             return self._all[name]
+        table = self._symbols
         for reference in self._strings.find(name).tolist():
-            found = rows_where(self._names == reference)
-            if len(found):
-                return int(self._addresses[found[0]])
+            for row in rows_where(table.name == reference).tolist():
+                if table.kind[row] in {DEFINED, ABSOLUTE} and table.scope[row] != Scope.LOCAL:
+                    return self._address(row)
         raise KeyError(name)
+
+    def _address(self, row: int) -> int:
+        value = int(self._symbols.value[row])
+        if self._symbols.kind[row] == DEFINED:
+            value += int(self._blocks.address[self._symbols.block[row]])
+        return value & ADDRESS_MASK
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all)

@@ -150,6 +150,21 @@ def test_resolved_symbols_are_there_before_they_are_ready(
         session.lookup(main, "f", required_state=SymbolState.NEVER_SEARCHED)
 
 
+def test_a_resolved_symbol_that_fails_while_others_are_waited_for(
+    session: ExecutionSession, main: JITDylib
+) -> None:
+    bad, slow = Unit("bad", error=ValueError(), is_held=True), Unit("slow", is_held=True)
+    main.define(bad)
+    main.define(slow)
+    both = Pending(session, main, ["bad", "slow"], required_state=SymbolState.RESOLVED)
+    open_gates(session, bad)
+    assert both.result is None
+    open_gates(session, slow)
+    assert isinstance(both.error, FailedToMaterializeError)
+    assert both.error.symbols == {"main": ("bad",)}
+    assert both.error.__cause__ is bad.error
+
+
 def test_flags_are_found_without_making_anything(session: ExecutionSession, main: JITDylib) -> None:
     unit = Unit({"f": HIDDEN})
     main.define(unit)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import (
     Bundle,
@@ -46,6 +47,7 @@ from tests.orc.units import EXPORTED, HIDDEN, IS_LONG, WEAK, Unit, settle, time_
 
 NAMES = tuple("abcdefgh")
 READY, RESOLVED = SymbolState.READY, SymbolState.RESOLVED
+NEEDS = st.lists(st.lists(st.sampled_from(NAMES), max_size=2), min_size=8, max_size=8)
 
 
 @dataclass(eq=False)
@@ -144,8 +146,10 @@ class SessionMachine(RuleBasedStateMachine):
 
     trackers = Bundle("trackers")
 
-    @initialize(target=trackers)
-    def start(self) -> ModelTracker:
+    @initialize(
+        target=trackers, needs=NEEDS, places=st.lists(st.integers(0, 1), min_size=8, max_size=8)
+    )
+    def start(self, needs: list[list[str]], places: list[int]) -> ModelTracker:
         self.session = ExecutionSession()
         self.resources = Resources()
         self.session.register_resource_manager(self.resources)
@@ -159,7 +163,12 @@ class SessionMachine(RuleBasedStateMachine):
         left.real.add_to_link_order(right.real)
         right.real.add_to_link_order(left.real)
         left.order, right.order = [(left, True), (right, False)], [(right, True), (left, False)]
-        return ModelTracker(left.real.create_resource_tracker())
+        tracker = ModelTracker(left.real.create_resource_tracker())
+        # Every name is defined somewhere, so that needs can be met and circles close.
+        for name, wanted, place in zip(NAMES, needs, places, strict=True):
+            owner = tracker if name in "aceg" and place == 0 else None
+            self._define({name: EXPORTED}, {name: wanted}, place, owner, fails=False)
+        return tracker
 
     # What the model does
 
@@ -323,7 +332,7 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(
         names=st.dictionaries(st.sampled_from(NAMES), st.sampled_from([EXPORTED, EXPORTED, WEAK,
                               HIDDEN]), min_size=1, max_size=3),
-        needs=st.lists(st.lists(st.sampled_from(NAMES), max_size=2), min_size=3, max_size=3),
+        needs=NEEDS,
         which=st.integers(0, 1),
         tracker=st.none() | trackers,
         fails=st.sampled_from([False, False, False, True]),
@@ -336,6 +345,17 @@ class SessionMachine(RuleBasedStateMachine):
         tracker: ModelTracker | None,
         fails: bool,
     ) -> None:
+        self._define(names, dict(zip(names, needs, strict=False)), which, tracker, fails=fails)
+
+    def _define(
+        self,
+        names: dict[str, JITSymbolFlags],
+        wanted: dict[str, list[str]],
+        which: int,
+        tracker: ModelTracker | None,
+        *,
+        fails: bool,
+    ) -> None:
         dylib = self.dylibs[which]
         if tracker is None:
             owner = dylib.default
@@ -344,7 +364,6 @@ class SessionMachine(RuleBasedStateMachine):
         else:
             return
         error = ValueError("made to fail") if fails else None
-        wanted = dict(zip(names, needs, strict=False))
         real = CountedUnit(dict(names), wanted, error=error, is_held=True)
         real.resources = self.resources
         duplicate = [
@@ -381,13 +400,14 @@ class SessionMachine(RuleBasedStateMachine):
         level=st.sampled_from([READY, READY, RESOLVED]),
         sees_all=st.booleans(),
         only_one=st.booleans(),
-        required=st.booleans(),
+        required=st.sampled_from([True, False, False]),
     )
     def look_up(
         self,
         names: set[str],
         which: int,
         level: SymbolState,
+        *,
         sees_all: bool,
         only_one: bool,
         required: bool,
@@ -423,7 +443,19 @@ class SessionMachine(RuleBasedStateMachine):
         self.lookups.append(expected)
         self._after()
 
-    @rule(numbers=st.lists(st.integers(0, 30), min_size=1, max_size=12))
+    @rule(names=st.sets(st.sampled_from(NAMES), min_size=1, max_size=3), which=st.integers(0, 1))
+    def look_up_all_there_is(self, names: set[str], which: int) -> None:
+        self.look_up(names, which, READY, sees_all=True, only_one=False, required=False)
+
+    @rule()
+    def let_all_go(self) -> None:
+        self.let_go([0] * 100)
+
+    @rule(numbers=st.lists(st.integers(0, 30), min_size=4, max_size=20))
+    def let_many_go(self, numbers: list[int]) -> None:
+        self.let_go(numbers)
+
+    @rule(numbers=st.lists(st.integers(0, 30), min_size=1, max_size=4))
     def let_go(self, numbers: list[int]) -> None:
         """Let units go on from their gates, one after the other."""
         for number in numbers:
@@ -564,7 +596,9 @@ class SessionMachine(RuleBasedStateMachine):
         assert not any(dylib.real.symbols or dylib.real.trackers for dylib in self.dylibs)
 
 
-def test_a_session_does_what_the_model_does() -> None:
+def test_a_session_does_what_the_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Units that wait at their gates do not go on by themselves.
+    monkeypatch.setattr("jitlink.orc.session._GRACE", 0.001)
     steps = settings(max_examples=1000 if IS_LONG else 100, stateful_step_count=40)
     with time_limit(3600 if IS_LONG else 300):
         run_state_machine_as_test(SessionMachine, settings=steps)

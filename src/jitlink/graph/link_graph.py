@@ -35,7 +35,6 @@ from jitlink.graph.sections import NO_SECTION, SectionList
 from jitlink.graph.strings import StringHeap
 from jitlink.graph.symbols import NO_BLOCK
 from jitlink.graph.tables import (
-    DEFINED,
     BlockFlags,
     BlockTable,
     Linkage,
@@ -45,6 +44,7 @@ from jitlink.graph.tables import (
     SymbolFlags,
     SymbolKind,
     SymbolTable,
+    symbol_addresses,
 )
 
 __all__ = ["NO_BLOCK", "NO_SECTION", "AllocActionPair", "LinkGraph", "WrapperCall"]
@@ -526,11 +526,7 @@ class LinkGraph:
 
     def symbol_addresses(self) -> UInt64Array:
         """Addresses (uint64, one per symbol row); rows of removed symbols are meaningless."""
-        table = self.symbol_table
-        addresses = table.value.copy()
-        defined = rows_where(table.kind == DEFINED)
-        addresses[defined] += self.block_table.address[table.block[defined]]
-        return addresses
+        return symbol_addresses(self.symbol_table, self.block_table)
 
     # Edges
 

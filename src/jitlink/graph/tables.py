@@ -11,7 +11,14 @@ from typing import ClassVar
 import numpy as np
 
 from jitlink.errors import GraphError
-from jitlink.graph.columns import Columns, Int32Array, Int64Array, UInt8Array, UInt64Array
+from jitlink.graph.columns import (
+    Columns,
+    Int32Array,
+    Int64Array,
+    UInt8Array,
+    UInt64Array,
+    rows_where,
+)
 
 
 class MemProt(IntFlag):
@@ -198,3 +205,11 @@ def check_scope(kind: SymbolKind, name: str, scope: Scope) -> None:
         raise GraphError("an anonymous symbol can only have local scope")
     if scope == Scope.LOCAL and kind == SymbolKind.EXTERNAL:
         raise GraphError(f"external symbol {name} cannot have local scope")
+
+
+def symbol_addresses(symbols: SymbolTable, blocks: BlockTable) -> UInt64Array:
+    """Addresses (uint64, one per symbol row); rows of removed symbols are meaningless."""
+    addresses: UInt64Array = symbols.value.copy()
+    defined = rows_where(symbols.kind == DEFINED)
+    addresses[defined] += blocks.address[symbols.block[defined]]
+    return addresses

@@ -85,18 +85,23 @@ class Query:
         if self.done.done():
             return
         gone: dict[str, list[str]] = {}
+        cause: BaseException | None = None
         for name, definition in self.found.items():
-            # It may have been split, or removed while the others were waited for.
+            # It may have been split, or failed or removed while the others were waited for.
             held = definition.dylib.symbols.get(name)
             if held is None or held.failed or held.state < self.required_state:
                 gone.setdefault(definition.dylib.name, []).append(name)
+                if held is not None and held.failed:
+                    cause = cause or held.cause
+                else:
+                    cause = cause or ResourceTrackerDefunctError(definition.dylib.name)
             else:
                 self.found[name] = held
         if not gone:
             self.done.set_result(None)
             return
         failure = FailedToMaterializeError(gone)
-        failure.__cause__ = ResourceTrackerDefunctError(next(iter(gone)))
+        failure.__cause__ = cause
         self.done.set_exception(failure)
 
     def fail(self, error: BaseException) -> None:

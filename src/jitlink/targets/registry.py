@@ -7,6 +7,7 @@ TARGET. Targets are imported when an object of theirs turns up.
 from __future__ import annotations
 
 import importlib
+from functools import cache
 
 import numpy as np
 
@@ -109,6 +110,7 @@ def create_link_graph(data: Buffer, name: str = "<memory>") -> LinkGraph:
     return graph
 
 
+@cache
 def _load(path: str) -> ELFTarget:
     module, _, name = path.partition(":")
     target: ELFTarget = getattr(importlib.import_module(module), name or "TARGET")
