@@ -64,6 +64,33 @@ def test_look_up_follows_a_change_of_protection_and_lifetime() -> None:
     graph.remove_section(section)
     assert list(graph.sections) == [fresh]
     assert graph.find_section_by_name("a") is fresh
+    assert graph.section_list.ordinals_named("a") == [0]
+
+
+def test_removed_section_has_no_attributes_left() -> None:
+    graph = make_graph()
+    section = graph.create_section("a", READ)
+    graph.remove_section(section)
+    assert repr(section) == "<removed Section a>"
+    with pytest.raises(GraphError, match="section a has been removed"):
+        _ = section.mem_prot
+    with pytest.raises(GraphError, match="section a has been removed"):
+        section.mem_lifetime = MemLifetime.FINALIZE
+
+
+def test_sections_of_one_name_are_found_in_order() -> None:
+    graph = make_graph()
+    first = graph.create_section("a", READ)
+    graph.create_section("b", READ)
+    second = graph.create_section("a", READ_WRITE)
+    assert graph.section_list.ordinals_named("a") == [0, 2]
+    assert graph.section_list.ordinals_named("c") == []
+    graph.move_section(second, 0)
+    assert (second.ordinal, first.ordinal) == (0, 1)
+    assert graph.section_list.ordinals_named("a") == [0, 1]
+    assert graph.find_section_by_name("a") is second
+    third = graph.create_section("a", READ_EXEC)
+    assert graph.section_list.ordinals_named("a") == [0, 1, third.ordinal]
 
 
 def test_lifetimes_of_all_sections() -> None:

@@ -74,7 +74,14 @@ from jitlink.graph.columns import (
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.strings import NO_NAME
-from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL, REMOVED
+from jitlink.graph.tables import (
+    ABSOLUTE,
+    DEFINED,
+    EXTERNAL,
+    MEM_LIFETIMES,
+    MEM_PROTS,
+    REMOVED,
+)
 
 _METADATA_TYPES = (
     SHT_NULL, SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_REL, SHT_CREL, SHT_GROUP,
@@ -90,17 +97,24 @@ _TYPE_FLAGS = np.zeros(16, np.uint8)
 _TYPE_FLAGS[STT_FUNC] = SymbolFlags.CALLABLE
 _TYPE_FLAGS[STT_GNU_IFUNC] = SymbolFlags.CALLABLE | SymbolFlags.INDIRECT
 _TYPE_FLAGS[STT_TLS] = SymbolFlags.THREAD_LOCAL
-_PROTECTIONS = {
-    write | alloc | execute: (
+_ACCESS = SHF_WRITE | SHF_ALLOC | SHF_EXECINSTR
+# `MemProt` and `MemLifetime` (uint8) by the bits of `_ACCESS`, which are the lowest three.
+_PROTS = np.array(
+    [
         MemProt.READ
-        | (MemProt.WRITE if write else MemProt.NONE)
-        | (MemProt.EXEC if execute else MemProt.NONE),
-        MemLifetime.STANDARD if alloc else MemLifetime.NO_ALLOC,
-    )
-    for write in (0, SHF_WRITE)
-    for alloc in (0, SHF_ALLOC)
-    for execute in (0, SHF_EXECINSTR)
-}
+        | (MemProt.WRITE if access & SHF_WRITE else MemProt.NONE)
+        | (MemProt.EXEC if access & SHF_EXECINSTR else MemProt.NONE)
+        for access in range(_ACCESS + 1)
+    ],
+    np.uint8,
+)
+_LIFETIMES = np.array(
+    [
+        MemLifetime.STANDARD if access & SHF_ALLOC else MemLifetime.NO_ALLOC
+        for access in range(_ACCESS + 1)
+    ],
+    np.uint8,
+)
 
 
 class ObjectTables(SectionTables):
@@ -163,21 +177,23 @@ class ObjectTables(SectionTables):
 
     def _graph_sections(self, names: list[str], flags: Int64Array) -> Int64Array:
         """Ordinals of the graph sections for ELF sections with these names and flags."""
-        codes = flags & (SHF_WRITE | SHF_ALLOC | SHF_EXECINSTR)
-        known: dict[tuple[str, int], int] = {}
-        ordinals = []
-        # In an empty graph there is nothing to be found, and no index to be made for it.
+        access = flags & _ACCESS
+        prots, lifetimes = _PROTS[access], _LIFETIMES[access]
         sections = self.graph.section_list
-        obtain = self.graph.obtain_section if sections else sections.create
-        for key in zip(names, codes.tolist(), strict=True):
-            ordinal = known.get(key)
-            if ordinal is None:
-                name, code = key
-                prot, lifetime = _PROTECTIONS[code]
-                ordinal = obtain(name, prot, lifetime).ordinal
-                known[key] = ordinal
-            ordinals.append(ordinal)
-        return np.array(ordinals, np.int64)
+        if not sections and len(set(names)) == len(names):
+            sections.extend(names, prots.tobytes(), lifetimes.tobytes())
+            return np.arange(len(names))
+        keys = list(zip(names, prots.tolist(), lifetimes.tolist(), strict=True))
+        known = dict.fromkeys(keys, 0)
+        if sections:
+            for name, prot, lifetime in known:
+                found = self.graph.obtain_section(name, MEM_PROTS[prot], MEM_LIFETIMES[lifetime])
+                known[name, prot, lifetime] = found.ordinal
+        else:
+            distinct, some_prots, some_lifetimes = zip(*known, strict=True)
+            sections.extend(distinct, bytes(some_prots), bytes(some_lifetimes))
+            known = dict(zip(known, range(len(known)), strict=True))
+        return np.array([known[key] for key in keys], np.int64)
 
     def _decompress(
         self,

@@ -3,7 +3,8 @@
 Blocks, symbols and edges are numerous, so what they *are* lives in NumPy columns
 (`BlockTable` and `SymbolTable` in `jitlink.graph.tables`, `EdgeTable` in `jitlink.graph.edges`).
 `Block` and `Symbol` are handles, a graph and a row number, made when somebody looks; two
-handles of one row are equal and hash alike. A `Section` is an ordinary object: there are few.
+handles of one row are equal and hash alike. A `Section` is made when somebody looks, too, but
+is the same object then on, as its ordinal may change (`jitlink.graph.sections`).
 
 Numbers follow LLVM: addresses are unsigned 64-bit values in the executor, offsets count bytes
 from the start of a block, sizes are in bytes.
@@ -66,25 +67,47 @@ class Section:
         graph: the graph it belongs to.
         name: its name; a graph may hold several sections of one name if their protections
             or lifetimes differ.
-        mem_prot: protection of its memory once finalized; may be changed.
-        mem_lifetime: how long its memory is needed; may be changed.
         ordinal: position among the graph's sections; orders sections within a segment.
             `LinkGraph.move_section` changes it. -1 once the section is removed.
     """
 
-    __slots__ = ("graph", "mem_lifetime", "mem_prot", "name", "ordinal")
+    __slots__ = ("graph", "name", "ordinal")
 
-    def __init__(
-        self, graph: LinkGraph, name: str, mem_prot: MemProt, lifetime: MemLifetime, ordinal: int
-    ) -> None:
+    def __init__(self, graph: LinkGraph, name: str, ordinal: int) -> None:
         self.graph = graph
         self.name = name
-        self.mem_prot = mem_prot
-        self.mem_lifetime = lifetime
         self.ordinal = ordinal
 
     def __repr__(self) -> str:
+        if self.ordinal < 0:
+            return f"<removed Section {self.name}>"
         return f"<Section {self.name} {self.mem_prot}>"
+
+    @property
+    def mem_prot(self) -> MemProt:
+        """Protection of its memory once finalized; may be changed.
+
+        Raises:
+            GraphError: the section has been removed.
+        """
+        return self.graph.section_list.prot(self)
+
+    @mem_prot.setter
+    def mem_prot(self, mem_prot: MemProt) -> None:
+        self.graph.section_list.set_prot(self, mem_prot)
+
+    @property
+    def mem_lifetime(self) -> MemLifetime:
+        """How long its memory is needed; may be changed.
+
+        Raises:
+            GraphError: the section has been removed.
+        """
+        return self.graph.section_list.lifetime(self)
+
+    @mem_lifetime.setter
+    def mem_lifetime(self, lifetime: MemLifetime) -> None:
+        self.graph.section_list.set_lifetime(self, lifetime)
 
     @property
     def blocks(self) -> Iterator[Block]:

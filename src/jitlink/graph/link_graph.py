@@ -135,8 +135,7 @@ class LinkGraph:
 
     def section_lifetimes(self) -> UInt8Array:
         """Lifetimes (uint8, `MemLifetime`) of all sections, by ordinal."""
-        lifetimes = bytes([section.mem_lifetime for section in self.section_list])
-        return np.frombuffer(lifetimes, np.uint8)
+        return self.section_list.lifetimes()
 
     @property
     def sections_size(self) -> int:

@@ -1,18 +1,22 @@
-"""The sections of a graph: their order, and the way to find them.
+"""The sections of a graph: columns of their names, protections and lifetimes, by ordinal.
 
 A section's ordinal is its position in `SectionList`, and blocks name their section by it, so
-whatever changes the order also renumbers the `section` column of the block table.
+whatever changes the order also renumbers the `section` column of the block table. Objects with
+a section per function have as many sections as symbols: a `Section` is made when somebody looks
+at one, and is the same object from then on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jitlink.errors import GraphError
+from jitlink.graph.columns import UInt8Array
 from jitlink.graph.elements import Section
-from jitlink.graph.tables import MemLifetime, MemProt
+from jitlink.graph.tables import MEM_LIFETIMES, MEM_PROTS, MemLifetime, MemProt
 
 if TYPE_CHECKING:
     from jitlink.graph.link_graph import LinkGraph
@@ -20,45 +24,132 @@ if TYPE_CHECKING:
 NO_SECTION = -1
 
 
-class SectionList(list[Section]):
-    """All sections of one graph by ordinal; only the methods here may add or remove any."""
+class SectionList:
+    """All sections of one graph by ordinal."""
 
-    __slots__ = ("_graph", "_named")
+    __slots__ = ("_first", "_graph", "_handles", "_lifetimes", "_names", "_prots", "_shared")
 
     def __init__(self, graph: LinkGraph) -> None:
-        super().__init__()
         self._graph = graph
+        self._names: list[str] = []
+        # Values of `MemProt` and `MemLifetime`.
+        self._prots = bytearray()
+        self._lifetimes = bytearray()
+        self._handles: dict[int, Section] = {}
         # Only names are indexed: a section's protection and lifetime may be changed. The
         # index is made when it is first asked for; most graphs have many sections and few
-        # questions.
-        self._named: dict[str, list[Section]] | None = None
+        # questions. `_first` has the first section of a name, `_shared` all those of a name
+        # that has several.
+        self._first: dict[str, int] | None = None
+        self._shared: dict[str, list[int]] = {}
 
-    def _index(self) -> dict[str, list[Section]]:
-        if self._named is None:
-            self._named = {}
-            for section in self:
-                self._named.setdefault(section.name, []).append(section)
-        return self._named
+    def __len__(self) -> int:
+        return len(self._names)
 
-    def create(self, name: str, mem_prot: MemProt, lifetime: MemLifetime) -> Section:
-        """Add a section at the end."""
-        section = Section(self._graph, name, mem_prot, lifetime, len(self))
-        super().append(section)
-        if self._named is not None:
-            self._named.setdefault(name, []).append(section)
+    def __getitem__(self, ordinal: int) -> Section:
+        section = self._handles.get(ordinal)
+        if section is None:
+            section = Section(self._graph, self._names[ordinal], ordinal)
+            self._handles[ordinal] = section
         return section
+
+    def __iter__(self) -> Iterator[Section]:
+        return map(self.__getitem__, range(len(self)))
+
+    # Columns
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of all sections, by ordinal."""
+        return self._names
+
+    def prots(self) -> UInt8Array:
+        """Protections (uint8, `MemProt`) of all sections, by ordinal."""
+        # A copy: an array over the column itself would keep it from growing.
+        return np.frombuffer(bytes(self._prots), np.uint8)
+
+    def lifetimes(self) -> UInt8Array:
+        """Lifetimes (uint8, `MemLifetime`) of all sections, by ordinal."""
+        return np.frombuffer(bytes(self._lifetimes), np.uint8)
+
+    def prot(self, section: Section) -> MemProt:
+        """A section's protection."""
+        self.check_owner(section)
+        return MEM_PROTS[self._prots[section.ordinal]]
+
+    def set_prot(self, section: Section, mem_prot: MemProt) -> None:
+        """Change a section's protection."""
+        self.check_owner(section)
+        self._prots[section.ordinal] = mem_prot
+
+    def lifetime(self, section: Section) -> MemLifetime:
+        """A section's lifetime."""
+        self.check_owner(section)
+        return MEM_LIFETIMES[self._lifetimes[section.ordinal]]
+
+    def set_lifetime(self, section: Section, lifetime: MemLifetime) -> None:
+        """Change a section's lifetime."""
+        self.check_owner(section)
+        self._lifetimes[section.ordinal] = lifetime
+
+    # Sections by name
+
+    def _index(self) -> dict[str, int]:
+        if self._first is None:
+            count = len(self)
+            self._first = dict(zip(reversed(self._names), range(count - 1, -1, -1), strict=True))
+            self._shared = {}
+            if len(self._first) < count:
+                for ordinal, name in enumerate(self._names):
+                    self._share(self._first, name, ordinal)
+        return self._first
+
+    def _share(self, first: dict[str, int], name: str, ordinal: int) -> None:
+        earliest = first.setdefault(name, ordinal)
+        if earliest != ordinal:
+            self._shared.setdefault(name, [earliest]).append(ordinal)
+
+    def ordinals_named(self, name: str) -> list[int]:
+        """Ordinals of all sections of that name, in order."""
+        first = self._index().get(name)
+        if first is None:
+            return []
+        return self._shared.get(name) or [first]
 
     def find(self, name: str, mem_prot: MemProt, lifetime: MemLifetime) -> Section | None:
         """A section of this name that now has this protection and lifetime, or None."""
-        for section in self._index().get(name, ()):
-            if section.mem_prot == mem_prot and section.mem_lifetime == lifetime:
-                return section
+        for ordinal in self.ordinals_named(name):
+            if self._prots[ordinal] == mem_prot and self._lifetimes[ordinal] == lifetime:
+                return self[ordinal]
         return None
 
     def find_by_name(self, name: str) -> Section | None:
         """The first section of that name, or None."""
-        named = self._index().get(name, ())
-        return min(named, key=lambda section: section.ordinal, default=None)
+        first = self._index().get(name)
+        return None if first is None else self[first]
+
+    # Changes
+
+    def create(self, name: str, mem_prot: MemProt, lifetime: MemLifetime) -> Section:
+        """Add a section at the end."""
+        ordinal = len(self)
+        self.extend([name], bytes([mem_prot]), bytes([lifetime]))
+        return self[ordinal]
+
+    def extend(self, names: Sequence[str], prots: bytes, lifetimes: bytes) -> None:
+        """Add sections at the end.
+
+        Args:
+            names: their names.
+            prots: their protections, a `MemProt` each.
+            lifetimes: their lifetimes, a `MemLifetime` each.
+        """
+        if self._first is not None:
+            for ordinal, name in enumerate(names, len(self)):
+                self._share(self._first, name, ordinal)
+        self._names += names
+        self._prots += prots
+        self._lifetimes += lifetimes
 
     def check_owner(self, section: Section) -> None:
         """Check that a section is one of these.
@@ -76,13 +167,9 @@ class SectionList(list[Section]):
         self.check_owner(section)
         if not 0 <= ordinal < len(self):
             raise GraphError(f"section ordinal {ordinal} is not below {len(self)}")
-        super().insert(ordinal, super().pop(section.ordinal))
-        moved = np.empty(len(self), np.int32)
-        for place, each in enumerate(self):
-            moved[each.ordinal] = place
-            each.ordinal = place
-        column = self._graph.block_table.section
-        column[:] = moved[column]
+        order = list(range(len(self)))
+        order.insert(ordinal, order.pop(section.ordinal))
+        self._reorder(order)
 
     def merge(self, destination: Section, source: Section) -> None:
         """Move all blocks of one section into another."""
@@ -95,13 +182,24 @@ class SectionList(list[Section]):
         self.check_owner(section)
         if not section.empty:
             raise GraphError(f"section {section.name} still has blocks")
-        removed = section.ordinal
-        super().__delitem__(removed)
-        self._index()[section.name].remove(section)
-        for later in self[removed:]:
-            later.ordinal -= 1
-        section.ordinal = NO_SECTION
+        order = list(range(len(self)))
+        del order[section.ordinal]
+        self._reorder(order)
+
+    def _reorder(self, order: list[int]) -> None:
+        """Put the sections with these ordinals, in this order, in the place of all."""
+        # Blocks that were removed from a section are still rows: any section will do for them.
+        moved = np.zeros(len(self), np.int32)
+        moved[order] = np.arange(len(order))
+        kept = set(order)
+        handles, self._handles = self._handles, {}
+        for old, section in handles.items():
+            section.ordinal = int(moved[old]) if old in kept else NO_SECTION
+            if section.ordinal != NO_SECTION:
+                self._handles[section.ordinal] = section
+        self._names = [self._names[each] for each in order]
+        self._prots = bytearray(self._prots[each] for each in order)
+        self._lifetimes = bytearray(self._lifetimes[each] for each in order)
+        self._first = None
         column = self._graph.block_table.section
-        # Blocks that were removed from it are still rows: any section will do for them.
-        column[column == removed] = 0
-        column[column > removed] -= 1
+        column[:] = moved[column]

@@ -49,6 +49,11 @@ class MemLifetime(IntEnum):
         return ("standard", "finalize", "noalloc")[self]
 
 
+# By value: to look up an enumeration's member takes longer than most of what is done with it.
+MEM_PROTS = tuple(map(MemProt, range(8)))
+MEM_LIFETIMES = tuple(MemLifetime)
+
+
 class Linkage(IntEnum):
     """Whether another definition of the same name may take the place of this one."""
 

@@ -30,10 +30,8 @@ from jitlink.graph.columns import (
 )
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import FIRST_RELOCATION
+from jitlink.graph.tables import MEM_LIFETIMES, MEM_PROTS
 
-# To look up an enumeration's member takes longer than most of what is done with it here.
-_PROTS = tuple(map(MemProt, range(8)))
-_LIFETIMES = tuple(MemLifetime)
 _NO_ALLOC_GROUP = MemLifetime.NO_ALLOC << 3
 # Beyond any address space, and small enough that sums and differences of such do not wrap.
 _SIZE_LIMIT = 1 << 62
@@ -137,8 +135,7 @@ class BasicLayout:
         self.graph = graph
         table = graph.block_table
         rows = graph.block_rows()
-        prots = bytes([section.mem_prot for section in graph.section_list])
-        groups = (graph.section_lifetimes() << 3) | np.frombuffer(prots, np.uint8)
+        groups = (graph.section_lifetimes() << 3) | graph.section_list.prots()
         group = groups[table.section[rows]]
         if np.count_nonzero(groups >= _NO_ALLOC_GROUP):
             allocated = group < _NO_ALLOC_GROUP
@@ -171,8 +168,8 @@ class BasicLayout:
             content_size = self._end(middle - 1) if middle > first else 0
             segments.append(
                 Segment(
-                    _PROTS[group & 7],
-                    _LIFETIMES[group >> 3],
+                    MEM_PROTS[group & 7],
+                    MEM_LIFETIMES[group >> 3],
                     alignment,
                     content_size,
                     self._end(last - 1) - content_size,

@@ -88,7 +88,7 @@ class _Splitter:
 
     def run(self) -> None:
         table = self.graph.block_table
-        ordinals = [s.ordinal for s in self.graph.sections if s.name == self.section_name]
+        ordinals = self.graph.section_list.ordinals_named(self.section_name)
         if not ordinals:
             return
         present = (table.flags & int(BlockFlags.REMOVED)) == 0

@@ -196,7 +196,7 @@ def pointees(graph: LinkGraph) -> Int64Array:
 
 def entry_blocks(graph: LinkGraph) -> BoolArray:
     """Mask (bool, one per block row) of GOT entries and stubs."""
-    sections = [each.name in {GOT_SECTION, STUBS_SECTION} for each in graph.sections]
+    sections = [name in {GOT_SECTION, STUBS_SECTION} for name in graph.section_list.names]
     mask: BoolArray = np.array(sections, np.bool_)[graph.block_table.section]
     return mask
 
@@ -230,9 +230,7 @@ def _far_kinds(graph: LinkGraph, kinds: EntryKinds, counts: Int64Array) -> froze
     if not present:
         return frozenset()
     sections, blocks = graph.section_list, graph.block_table
-    # Bytes, because NumPy is slow to take members of enumerations.
-    prots = np.frombuffer(bytes([each.mem_prot for each in sections]), np.uint8)
-    lifetimes = np.frombuffer(bytes([each.mem_lifetime for each in sections]), np.uint8)
+    prots, lifetimes = sections.prots(), sections.lifetimes()
     rows = graph.block_rows()
     rows = rows[prots[blocks.section[rows]] & np.uint8(MemProt.EXEC) != 0]
     # A bound: no more padding than that, and no more stubs than edges that ask for them.

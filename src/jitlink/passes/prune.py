@@ -82,7 +82,7 @@ def _check_references(graph: LinkGraph, referenced: BoolArray) -> None:
     if len(rows):
         block, target = int(edges.block[rows[0]]), Symbol(graph, int(edges.target[rows[0]]))
         place = int(edges.offset[rows[0]])
-        where = f"section {graph.section_list[blocks.section[block]].name}+{place:#x}"
+        where = f"section {graph.section_list.names[int(blocks.section[block])]}+{place:#x}"
         removed = symbols.kind[target.row] == REMOVED
         why = "that was discarded" if removed else "that is not loaded"
         raise ObjectError(

@@ -221,7 +221,7 @@ class _EdgeBuilder:
         return self.graph.origins[int(self.graph.block_table.origin[block])]
 
     def _section(self, block: int) -> str:
-        return self.graph.section_list[int(self.graph.block_table.section[block])].name
+        return self.graph.section_list.names[int(self.graph.block_table.section[block])]
 
     def _fail(self, raw: RawRelocations, row: int, message: str) -> NoReturn:
         block = int(raw.block[row])
