@@ -1,9 +1,11 @@
 """Taking the times: peers interleaved, row by row, and one-off measurements in child processes.
 
-All peers of a row are warmed first (and the entry's result checked), then measured in turn, A B C A
-B C, so that a disturbance hits all of them. A peer that has used up its time budget for the row
-drops out of the rounds that are left. Garbage is collected before each sample, outside the timed
-region, and the collector stays on within it, as it would be in a program that links.
+All peers of a row are warmed first (and the entry's result checked), then measured in rounds, so
+that a disturbance hits all of them. Each round is in another order (the same in every run), because
+who comes after a peer that starts a process finds cold caches. A peer that has used up its time
+budget for the row drops out of the rounds that are left. Garbage is collected before each sample,
+outside the timed region, and the collector stays on within it, as it would be in a program that
+links.
 
 Memory, and what takes minutes, is measured in a fresh process per measurement, after linking the
 smallest row there to get one-time costs out of the way.
@@ -14,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import random
 import statistics
 import subprocess
 import sys
@@ -76,8 +79,11 @@ def measure_row(row: Workload, peers: Mapping[str, Peer], settings: Settings) ->
         except Exception as error:  # noqa: BLE001  # whatever it is, the other peers go on
             cells[name].note = f"failed: {_one_line(error)}"
     spent = dict.fromkeys(links, 0.0)
+    order = random.Random(row.name)
     for _ in range(settings.repeats):
-        for name in [name for name in links if spent[name] < settings.budget]:
+        round_ = [name for name in links if spent[name] < settings.budget]
+        order.shuffle(round_)
+        for name in round_:
             begin = time.perf_counter()
             try:
                 cells[name].samples.append(_sample(links[name]))
