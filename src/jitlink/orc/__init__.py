@@ -11,11 +11,14 @@ from jitlink.orc.callables import ExecutorAddress, PythonSymbols
 from jitlink.orc.dylib import DefinitionGenerator, JITDylib
 from jitlink.orc.errors import (
     FailedToMaterializeError,
+    JITDylibDefunctError,
     MissingDefinitionsError,
     ResourceTrackerDefunctError,
     SessionEndedError,
     SessionError,
+    SymbolsCouldNotBeRemovedError,
     UnexpectedDefinitionError,
+    UnsatisfiedDependenciesError,
 )
 from jitlink.orc.generators import DynamicLibraryGenerator, StaticLibraryGenerator
 from jitlink.orc.lazy import lazy_reexports
@@ -58,6 +61,7 @@ __all__ = [
     "FailedToMaterializeError",
     "IndirectStubsManager",
     "JITDylib",
+    "JITDylibDefunctError",
     "JITDylibLookupFlags",
     "JITSymbolFlags",
     "LLJITBuilder",
@@ -81,6 +85,8 @@ __all__ = [
     "StaticLibraryGenerator",
     "SymbolDependenceGroup",
     "SymbolState",
+    "SymbolsCouldNotBeRemovedError",
     "UnexpectedDefinitionError",
+    "UnsatisfiedDependenciesError",
     "lazy_reexports",
 ]
