@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from jitlink.errors import ObjectError
 from jitlink.graph import Block, LinkGraph
+from jitlink.graph.sections import distinct_contents
 
 SECTION = ".note.gnu.property"
 NT_GNU_PROPERTY_TYPE_0 = 5
@@ -29,18 +30,11 @@ def has_property_bit(graph: LinkGraph, kind: int, bit: int) -> bool:
     Raises:
         ObjectError: a note is malformed.
     """
-    known: dict[bytes, bool] = {}
-    for section in graph.sections:
-        if section.name != SECTION:
-            continue
-        for block in section.blocks:
-            content = b"" if block.is_zero_fill else bytes(block.content)
-            if content not in known:
-                words = _properties(graph, block, content, kind)
-                known[content] = any(word & bit for word in words)
-            if known[content]:
-                return True
-    return False
+    return any(
+        word & bit
+        for block, content in distinct_contents(graph, SECTION)
+        for word in _properties(graph, block, content, kind)
+    )
 
 
 def _properties(graph: LinkGraph, block: Block, content: bytes, kind: int) -> Iterator[int]:

@@ -15,13 +15,27 @@ import numpy as np
 
 from jitlink.errors import GraphError
 from jitlink.graph.columns import UInt8Array
-from jitlink.graph.elements import Section
+from jitlink.graph.elements import Block, Section
 from jitlink.graph.tables import MEM_LIFETIMES, MEM_PROTS, MemLifetime, MemProt
 
 if TYPE_CHECKING:
     from jitlink.graph.link_graph import LinkGraph
 
 NO_SECTION = -1
+
+
+def distinct_contents(graph: LinkGraph, section_name: str) -> Iterator[tuple[Block, bytes]]:
+    """The contents of all sections of a name, each once, with the first block that has it.
+
+    Every object brings its notes and attributes, and most bring the same.
+    """
+    known: set[bytes] = set()
+    for ordinal in graph.section_list.ordinals_named(section_name):
+        for block in graph.section_list[ordinal].blocks:
+            content = b"" if block.is_zero_fill else bytes(block.content)
+            if content not in known:
+                known.add(content)
+                yield block, content
 
 
 class SectionList:

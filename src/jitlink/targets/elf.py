@@ -24,6 +24,10 @@ from jitlink.graph.edges import EdgeKind
 from jitlink.graph.tables import ABSOLUTE, REMOVED
 from jitlink.link import PassConfiguration
 
+# Why relocation types of every architecture are not linked.
+DYNAMIC_ONLY = "only a dynamic linker's input has it"
+NO_TLS = "thread-local storage is not linked yet"
+
 
 @dataclass(frozen=True, slots=True)
 class Relocation:

@@ -31,14 +31,12 @@ from jitlink.passes.eh_frame import eh_frame_pass
 from jitlink.passes.entries import build_entries, got_address
 from jitlink.passes.indirect import indirect_pass
 from jitlink.passes.section_symbols import synthesize_elf_symbols
-from jitlink.targets.elf import ELFTarget, Relocation
+from jitlink.targets.elf import DYNAMIC_ONLY, NO_TLS, ELFTarget, Relocation
 
 EM_AARCH64 = 183
 GNU_PROPERTY_AARCH64_FEATURE_1_AND = 0xC0000000
 GNU_PROPERTY_AARCH64_FEATURE_1_BTI = 1
 
-_DYNAMIC = "only a dynamic linker's input has it"
-_TLS = "thread-local storage is not linked yet"
 _AUTH = "only the process that runs the code can sign pointers"
 _PATCH = "instructions are not replaced by those that a symbol stands for"
 _INIT = "pointers that functions compute are not linked yet"
@@ -118,7 +116,7 @@ RELOCATIONS = (
     Relocation(317, "R_AARCH64_FUNCINIT64", reason=_INIT),
     *_refused(
         512,
-        _TLS,
+        NO_TLS,
         "TLSGD_ADR_PREL21 TLSGD_ADR_PAGE21 TLSGD_ADD_LO12_NC TLSGD_MOVW_G1 TLSGD_MOVW_G0_NC "
         "TLSLD_ADR_PREL21 TLSLD_ADR_PAGE21 TLSLD_ADD_LO12_NC TLSLD_MOVW_G1 TLSLD_MOVW_G0_NC "
         "TLSLD_LD_PREL19 TLSLD_MOVW_DTPREL_G2 TLSLD_MOVW_DTPREL_G1 TLSLD_MOVW_DTPREL_G1_NC "
@@ -149,10 +147,10 @@ RELOCATIONS = (
     ),
     *_refused(
         1024,
-        _DYNAMIC,
+        DYNAMIC_ONLY,
         "COPY GLOB_DAT JUMP_SLOT RELATIVE TLS_DTPMOD64 TLS_DTPREL64 TLS_TPREL64 TLSDESC IRELATIVE",
     ),
-    *_refused(1041, _DYNAMIC, "AUTH_RELATIVE AUTH_GLOB_DAT AUTH_TLSDESC AUTH_IRELATIVE"),
+    *_refused(1041, DYNAMIC_ONLY, "AUTH_RELATIVE AUTH_GLOB_DAT AUTH_TLSDESC AUTH_IRELATIVE"),
 )
 
 _split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)

@@ -25,49 +25,47 @@ from jitlink.passes.eh_frame import eh_frame_pass
 from jitlink.passes.entries import build_entries, got_address
 from jitlink.passes.indirect import indirect_pass
 from jitlink.passes.section_symbols import synthesize_elf_symbols
-from jitlink.targets.elf import ELFTarget, Relocation
+from jitlink.targets.elf import DYNAMIC_ONLY, NO_TLS, ELFTarget, Relocation
 from jitlink.targets.riscv_attributes import check_abi
 
 EM_RISCV = 243
 ABSOLUTE_CODE_LIMIT = (1 << 31) - 0x800
 """Where the addresses end that ``lui`` and a signed lower half can make on RV64."""
 
-_DYNAMIC = "only a dynamic linker's input has it"
-_TLS = "thread-local storage is not linked yet"
 _VENDOR = "what it means is its vendor's secret"
 
 RELOCATIONS = (
     Relocation(0, "R_RISCV_NONE"),
     Relocation(1, "R_RISCV_32", K.R_RISCV_32),
     Relocation(2, "R_RISCV_64", K.R_RISCV_64),
-    Relocation(3, "R_RISCV_RELATIVE", reason=_DYNAMIC),
-    Relocation(4, "R_RISCV_COPY", reason=_DYNAMIC),
-    Relocation(5, "R_RISCV_JUMP_SLOT", reason=_DYNAMIC),
-    Relocation(6, "R_RISCV_TLS_DTPMOD32", reason=_TLS),
-    Relocation(7, "R_RISCV_TLS_DTPMOD64", reason=_TLS),
-    Relocation(8, "R_RISCV_TLS_DTPREL32", reason=_TLS),
-    Relocation(9, "R_RISCV_TLS_DTPREL64", reason=_TLS),
-    Relocation(10, "R_RISCV_TLS_TPREL32", reason=_TLS),
-    Relocation(11, "R_RISCV_TLS_TPREL64", reason=_TLS),
-    Relocation(12, "R_RISCV_TLSDESC", reason=_TLS),
+    Relocation(3, "R_RISCV_RELATIVE", reason=DYNAMIC_ONLY),
+    Relocation(4, "R_RISCV_COPY", reason=DYNAMIC_ONLY),
+    Relocation(5, "R_RISCV_JUMP_SLOT", reason=DYNAMIC_ONLY),
+    Relocation(6, "R_RISCV_TLS_DTPMOD32", reason=NO_TLS),
+    Relocation(7, "R_RISCV_TLS_DTPMOD64", reason=NO_TLS),
+    Relocation(8, "R_RISCV_TLS_DTPREL32", reason=NO_TLS),
+    Relocation(9, "R_RISCV_TLS_DTPREL64", reason=NO_TLS),
+    Relocation(10, "R_RISCV_TLS_TPREL32", reason=NO_TLS),
+    Relocation(11, "R_RISCV_TLS_TPREL64", reason=NO_TLS),
+    Relocation(12, "R_RISCV_TLSDESC", reason=NO_TLS),
     Relocation(16, "R_RISCV_BRANCH", K.R_RISCV_BRANCH),
     Relocation(17, "R_RISCV_JAL", K.R_RISCV_JAL),
     # Deprecated, and the same as the next one.
     Relocation(18, "R_RISCV_CALL", K.R_RISCV_CALL_PLT),
     Relocation(19, "R_RISCV_CALL_PLT", K.R_RISCV_CALL_PLT),
     Relocation(20, "R_RISCV_GOT_HI20", K.R_RISCV_GOT_HI20),
-    Relocation(21, "R_RISCV_TLS_GOT_HI20", reason=_TLS),
-    Relocation(22, "R_RISCV_TLS_GD_HI20", reason=_TLS),
+    Relocation(21, "R_RISCV_TLS_GOT_HI20", reason=NO_TLS),
+    Relocation(22, "R_RISCV_TLS_GD_HI20", reason=NO_TLS),
     Relocation(23, "R_RISCV_PCREL_HI20", K.R_RISCV_PCREL_HI20),
     Relocation(24, "R_RISCV_PCREL_LO12_I", K.R_RISCV_PCREL_LO12_I),
     Relocation(25, "R_RISCV_PCREL_LO12_S", K.R_RISCV_PCREL_LO12_S),
     Relocation(26, "R_RISCV_HI20", K.R_RISCV_HI20),
     Relocation(27, "R_RISCV_LO12_I", K.R_RISCV_LO12_I),
     Relocation(28, "R_RISCV_LO12_S", K.R_RISCV_LO12_S),
-    Relocation(29, "R_RISCV_TPREL_HI20", reason=_TLS),
-    Relocation(30, "R_RISCV_TPREL_LO12_I", reason=_TLS),
-    Relocation(31, "R_RISCV_TPREL_LO12_S", reason=_TLS),
-    Relocation(32, "R_RISCV_TPREL_ADD", reason=_TLS),
+    Relocation(29, "R_RISCV_TPREL_HI20", reason=NO_TLS),
+    Relocation(30, "R_RISCV_TPREL_LO12_I", reason=NO_TLS),
+    Relocation(31, "R_RISCV_TPREL_LO12_S", reason=NO_TLS),
+    Relocation(32, "R_RISCV_TPREL_ADD", reason=NO_TLS),
     Relocation(33, "R_RISCV_ADD8", K.R_RISCV_ADD8),
     Relocation(34, "R_RISCV_ADD16", K.R_RISCV_ADD16),
     Relocation(35, "R_RISCV_ADD32", K.R_RISCV_ADD32),
@@ -87,14 +85,14 @@ RELOCATIONS = (
     Relocation(55, "R_RISCV_SET16", K.R_RISCV_SET16),
     Relocation(56, "R_RISCV_SET32", K.R_RISCV_SET32),
     Relocation(57, "R_RISCV_32_PCREL", K.R_RISCV_32_PCREL),
-    Relocation(58, "R_RISCV_IRELATIVE", reason=_DYNAMIC),
+    Relocation(58, "R_RISCV_IRELATIVE", reason=DYNAMIC_ONLY),
     Relocation(59, "R_RISCV_PLT32", K.R_RISCV_PLT32),
     Relocation(60, "R_RISCV_SET_ULEB128", K.R_RISCV_SET_ULEB128),
     Relocation(61, "R_RISCV_SUB_ULEB128", K.R_RISCV_SUB_ULEB128),
-    Relocation(62, "R_RISCV_TLSDESC_HI20", reason=_TLS),
-    Relocation(63, "R_RISCV_TLSDESC_LOAD_LO12", reason=_TLS),
-    Relocation(64, "R_RISCV_TLSDESC_ADD_LO12", reason=_TLS),
-    Relocation(65, "R_RISCV_TLSDESC_CALL", reason=_TLS),
+    Relocation(62, "R_RISCV_TLSDESC_HI20", reason=NO_TLS),
+    Relocation(63, "R_RISCV_TLSDESC_LOAD_LO12", reason=NO_TLS),
+    Relocation(64, "R_RISCV_TLSDESC_ADD_LO12", reason=NO_TLS),
+    Relocation(65, "R_RISCV_TLSDESC_CALL", reason=NO_TLS),
     Relocation(191, "R_RISCV_VENDOR", reason=_VENDOR),
     *(Relocation(each, f"R_RISCV_CUSTOM{each}", reason=_VENDOR) for each in range(192, 256)),
 )

@@ -27,14 +27,12 @@ from jitlink.passes.eh_frame import eh_frame_pass
 from jitlink.passes.entries import build_entries, got_address
 from jitlink.passes.indirect import indirect_pass
 from jitlink.passes.section_symbols import synthesize_elf_symbols
-from jitlink.targets.elf import ELFTarget, Relocation
+from jitlink.targets.elf import DYNAMIC_ONLY, NO_TLS, ELFTarget, Relocation
 
 EM_X86_64 = 62
 SMALL_CODE_LIMIT = 1 << 31
 """Where the small code model's absolute addresses end."""
 
-_DYNAMIC = "only a dynamic linker's input has it"
-_TLS = "thread-local storage is not linked yet"
 
 RELOCATIONS = (
     Relocation(0, "R_X86_64_NONE"),
@@ -42,10 +40,10 @@ RELOCATIONS = (
     Relocation(2, "R_X86_64_PC32", K.DELTA32),
     Relocation(3, "R_X86_64_GOT32", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32_FROM_GOT),
     Relocation(4, "R_X86_64_PLT32", K.BRANCH_PCREL32, 4),
-    Relocation(5, "R_X86_64_COPY", reason=_DYNAMIC),
-    Relocation(6, "R_X86_64_GLOB_DAT", reason=_DYNAMIC),
-    Relocation(7, "R_X86_64_JUMP_SLOT", reason=_DYNAMIC),
-    Relocation(8, "R_X86_64_RELATIVE", reason=_DYNAMIC),
+    Relocation(5, "R_X86_64_COPY", reason=DYNAMIC_ONLY),
+    Relocation(6, "R_X86_64_GLOB_DAT", reason=DYNAMIC_ONLY),
+    Relocation(7, "R_X86_64_JUMP_SLOT", reason=DYNAMIC_ONLY),
+    Relocation(8, "R_X86_64_RELATIVE", reason=DYNAMIC_ONLY),
     Relocation(9, "R_X86_64_GOTPCREL", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32),
     Relocation(10, "R_X86_64_32", K.POINTER32),
     Relocation(11, "R_X86_64_32S", K.POINTER32_SIGNED),
@@ -53,14 +51,14 @@ RELOCATIONS = (
     Relocation(13, "R_X86_64_PC16", K.DELTA16),
     Relocation(14, "R_X86_64_8", K.POINTER8),
     Relocation(15, "R_X86_64_PC8", K.DELTA8),
-    Relocation(16, "R_X86_64_DTPMOD64", reason=_TLS),
-    Relocation(17, "R_X86_64_DTPOFF64", reason=_TLS),
-    Relocation(18, "R_X86_64_TPOFF64", reason=_TLS),
-    Relocation(19, "R_X86_64_TLSGD", reason=_TLS),
-    Relocation(20, "R_X86_64_TLSLD", reason=_TLS),
-    Relocation(21, "R_X86_64_DTPOFF32", reason=_TLS),
-    Relocation(22, "R_X86_64_GOTTPOFF", reason=_TLS),
-    Relocation(23, "R_X86_64_TPOFF32", reason=_TLS),
+    Relocation(16, "R_X86_64_DTPMOD64", reason=NO_TLS),
+    Relocation(17, "R_X86_64_DTPOFF64", reason=NO_TLS),
+    Relocation(18, "R_X86_64_TPOFF64", reason=NO_TLS),
+    Relocation(19, "R_X86_64_TLSGD", reason=NO_TLS),
+    Relocation(20, "R_X86_64_TLSLD", reason=NO_TLS),
+    Relocation(21, "R_X86_64_DTPOFF32", reason=NO_TLS),
+    Relocation(22, "R_X86_64_GOTTPOFF", reason=NO_TLS),
+    Relocation(23, "R_X86_64_TPOFF32", reason=NO_TLS),
     Relocation(24, "R_X86_64_PC64", K.DELTA64),
     Relocation(25, "R_X86_64_GOTOFF64", K.DELTA64_FROM_GOT),
     Relocation(26, "R_X86_64_GOTPC32", K.DELTA32_TO_GOT),
@@ -71,11 +69,11 @@ RELOCATIONS = (
     Relocation(31, "R_X86_64_PLTOFF64", K.REQUEST_STUB_AND_TRANSFORM_TO_DELTA64_FROM_GOT),
     Relocation(32, "R_X86_64_SIZE32", K.SIZE32),
     Relocation(33, "R_X86_64_SIZE64", K.SIZE64),
-    Relocation(34, "R_X86_64_GOTPC32_TLSDESC", reason=_TLS),
-    Relocation(35, "R_X86_64_TLSDESC_CALL", reason=_TLS),
-    Relocation(36, "R_X86_64_TLSDESC", reason=_TLS),
-    Relocation(37, "R_X86_64_IRELATIVE", reason=_DYNAMIC),
-    Relocation(38, "R_X86_64_RELATIVE64", reason=_DYNAMIC),
+    Relocation(34, "R_X86_64_GOTPC32_TLSDESC", reason=NO_TLS),
+    Relocation(35, "R_X86_64_TLSDESC_CALL", reason=NO_TLS),
+    Relocation(36, "R_X86_64_TLSDESC", reason=NO_TLS),
+    Relocation(37, "R_X86_64_IRELATIVE", reason=DYNAMIC_ONLY),
+    Relocation(38, "R_X86_64_RELATIVE64", reason=DYNAMIC_ONLY),
     # The two MPX types are deprecated: a branch with a BND prefix is a branch.
     Relocation(39, "R_X86_64_PC32_BND", K.DELTA32),
     Relocation(40, "R_X86_64_PLT32_BND", K.BRANCH_PCREL32, 4),
@@ -94,15 +92,15 @@ RELOCATIONS = (
         K.REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_REX2_RELAXABLE,
         4,
     ),
-    Relocation(44, "R_X86_64_CODE_4_GOTTPOFF", reason=_TLS),
-    Relocation(45, "R_X86_64_CODE_4_GOTPC32_TLSDESC", reason=_TLS),
+    Relocation(44, "R_X86_64_CODE_4_GOTTPOFF", reason=NO_TLS),
+    Relocation(45, "R_X86_64_CODE_4_GOTPC32_TLSDESC", reason=NO_TLS),
     # EVEX-encoded APX instructions have no form without the memory operand to relax to.
     Relocation(46, "R_X86_64_CODE_5_GOTPCRELX", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32),
-    Relocation(47, "R_X86_64_CODE_5_GOTTPOFF", reason=_TLS),
-    Relocation(48, "R_X86_64_CODE_5_GOTPC32_TLSDESC", reason=_TLS),
+    Relocation(47, "R_X86_64_CODE_5_GOTTPOFF", reason=NO_TLS),
+    Relocation(48, "R_X86_64_CODE_5_GOTPC32_TLSDESC", reason=NO_TLS),
     Relocation(49, "R_X86_64_CODE_6_GOTPCRELX", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32),
-    Relocation(50, "R_X86_64_CODE_6_GOTTPOFF", reason=_TLS),
-    Relocation(51, "R_X86_64_CODE_6_GOTPC32_TLSDESC", reason=_TLS),
+    Relocation(50, "R_X86_64_CODE_6_GOTTPOFF", reason=NO_TLS),
+    Relocation(51, "R_X86_64_CODE_6_GOTPC32_TLSDESC", reason=NO_TLS),
     # Hints for a linker that collects unused virtual functions.
     Relocation(250, "R_X86_64_GNU_VTINHERIT"),
     Relocation(251, "R_X86_64_GNU_VTENTRY"),

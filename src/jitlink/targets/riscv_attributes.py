@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 from jitlink.errors import ObjectError, UnsupportedObjectError
 from jitlink.graph import Block, LinkGraph
+from jitlink.graph.sections import distinct_contents
 
 SECTION = ".riscv.attributes"
 EF_RISCV_FLOAT_ABI, EF_RISCV_RVE = 0x6, 0x8
@@ -43,15 +44,8 @@ def check_abi(graph: LinkGraph) -> None:
     """
     _check_flags(graph)
     first: dict[int, tuple[int, str]] = {}
-    known: set[bytes] = set()
-    for section in graph.sections:
-        if section.name != SECTION:
-            continue
-        for block in section.blocks:
-            content = b"" if block.is_zero_fill else bytes(block.content)
-            if content not in known:
-                known.add(content)
-                _check_attributes(graph, block, content, first)
+    for block, content in distinct_contents(graph, SECTION):
+        _check_attributes(graph, block, content, first)
 
 
 def _check_flags(graph: LinkGraph) -> None:
