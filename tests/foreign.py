@@ -8,6 +8,7 @@ import ctypes
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import jitlink
 from tests.emulation import Emulator, Host, Program
@@ -32,6 +33,22 @@ CALLS: tuple[tuple[str, tuple[int, ...]], ...] = (
 """Functions and arguments, in the order in which they are called; some change data."""
 
 Results = tuple[list[int], list[float]]
+
+
+class Build(NamedTuple):
+    """How the program is compiled for a test."""
+
+    machine: str
+    compiler: CompilerName
+    flags: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.machine}-{self.compiler}{''.join(self.flags)}"
+
+    @property
+    def target(self) -> str:
+        """The target; the pinned compiler makes position-dependent code for musl only."""
+        return f"{self.machine}-linux-{'musl' if self.compiler == 'zig' else 'gnu'}"
 
 
 def objects(target: str, compiler: CompilerName = "zig", flags: tuple[str, ...] = ()) -> list[Path]:

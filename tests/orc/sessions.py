@@ -22,6 +22,7 @@ from jitlink.orc import (
     Plugin,
     ResourceTracker,
 )
+from jitlink.orc.lazy import lazy_reexports
 from jitlink.orc.stubs import IndirectStubsManager
 from tests.toolchain import compile_c
 
@@ -135,3 +136,8 @@ def run_threads(functions: Sequence[Callable[[], object]], timeout: float = 60) 
     for thread in threads:
         thread.join(timeout)
         assert not thread.is_alive()
+
+
+def reexport(lazy: StubSession, *names: str) -> None:
+    """Make functions of the bodies lazy in the main JITDylib."""
+    lazy.main.define(lazy_reexports(lazy.stubs, lazy.bodies, {name: name for name in names}))

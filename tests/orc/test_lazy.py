@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,23 +33,13 @@ from jitlink.orc.lazy import lazy_reexports
 from jitlink.orc.reentry import reentry_of
 from jitlink.orc.stubs import IndirectStubsManager, LazyCallError
 from jitlink.targets.registry import target_of_triple
-from tests.orc.sessions import Slow, StubSession, run_threads, stub_session
+from tests.orc.sessions import Slow, StubSession, reexport, run_threads, stub_session
 from tests.toolchain import compile_c
 
 ADD = "int add(int a, int b) { return a + b; }"
 TWICE = "int add(int, int); int twice(int x) { return add(x, x); }"
 ROOT = Path(__file__).parents[2]
 ASSEMBLY = Path(__file__).parent / "reentry_x86_64.s"
-
-
-@pytest.fixture
-def lazy() -> Iterator[StubSession]:
-    with stub_session() as made:
-        yield made
-
-
-def reexport(lazy: StubSession, *names: str) -> None:
-    lazy.main.define(lazy_reexports(lazy.stubs, lazy.bodies, {name: name for name in names}))
 
 
 def state(lazy: StubSession, dylib: JITDylib, name: str) -> SymbolState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -30,22 +30,10 @@ from tests.orc.units import (
     open_gates,
     settle,
     state_of,
-    time_limit,
 )
 
 ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
 SHOWN = JITDylibLookupFlags.MATCH_EXPORTED_ONLY
-
-
-@pytest.fixture
-def session() -> Iterator[ExecutionSession]:
-    with time_limit(), ExecutionSession() as session:
-        yield session
-
-
-@pytest.fixture
-def main(session: ExecutionSession) -> JITDylib:
-    return session.create_jitdylib("main")
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import hypothesis.strategies as st
@@ -39,17 +39,6 @@ from tests.orc.units import (
 )
 
 READY = SymbolState.READY
-
-
-@pytest.fixture
-def session() -> Iterator[ExecutionSession]:
-    with time_limit(), ExecutionSession() as session:
-        yield session
-
-
-@pytest.fixture
-def main(session: ExecutionSession) -> JITDylib:
-    return session.create_jitdylib("main")
 
 
 class Scripted(Unit):

@@ -2,30 +2,18 @@
 
 import ctypes
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from jitlink.arch.x86_64 import REENTRY
-from jitlink.orc import lazy_reexports
 from jitlink.orc import stubs as stubs_module
 from jitlink.orc.reentry import Reentry
 from jitlink.targets.registry import create_link_graph, target_of_triple
-from tests.orc.sessions import StubSession, stub_session
+from tests.orc.sessions import StubSession, reexport, stub_session
 from tests.toolchain import compile_c
 
 ASSEMBLY = Path(__file__).parent / "reentry_x86_64.s"
-
-
-@pytest.fixture
-def lazy() -> Iterator[StubSession]:
-    with stub_session() as made:
-        yield made
-
-
-def reexport(lazy: StubSession, *names: str) -> None:
-    lazy.main.define(lazy_reexports(lazy.stubs, lazy.bodies, {name: name for name in names}))
 
 
 EVERY_KIND = """

@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -26,17 +26,6 @@ from jitlink.orc import (
 )
 from tests.orc.test_tracker import Manager, held
 from tests.orc.units import HIDDEN, WEAK, Generator, Pending, Unit, open_gates, settle, time_limit
-
-
-@pytest.fixture
-def session() -> Iterator[ExecutionSession]:
-    with time_limit(), ExecutionSession() as session:
-        yield session
-
-
-@pytest.fixture
-def main(session: ExecutionSession) -> JITDylib:
-    return session.create_jitdylib("main")
 
 
 def session_threads() -> list[threading.Thread]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -29,7 +29,6 @@ from tests.orc.units import (
     open_gates,
     settle,
     state_of,
-    time_limit,
 )
 
 
@@ -76,17 +75,6 @@ class Held(Unit):
             self.manager.log.append(f"{self.name} abandoned")
             raise
         self.manager.held.setdefault(key, []).append(self.name)
-
-
-@pytest.fixture
-def session() -> Iterator[ExecutionSession]:
-    with time_limit(), ExecutionSession() as session:
-        yield session
-
-
-@pytest.fixture
-def main(session: ExecutionSession) -> JITDylib:
-    return session.create_jitdylib("main")
 
 
 @pytest.fixture

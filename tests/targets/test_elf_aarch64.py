@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -15,29 +14,13 @@ from jitlink.targets.elf import Relocation
 from jitlink.targets.elf_aarch64 import BIG_ENDIAN_TARGET, RELOCATIONS, TARGET
 from jitlink.targets.registry import create_link_graph, target_of_graph, target_of_object
 from tests.emulation import Emulator, Program
-from tests.foreign import call_all, link_into, native_results, objects
-from tests.toolchain import CompilerName, compile_c, require, run
+from tests.foreign import Build, call_all, link_into, native_results, objects
+from tests.toolchain import compile_c, require, run
 
 MACHINES = ("aarch64", "aarch64_be")
 MASK = (1 << 64) - 1
 
 # C
-
-
-class Build(NamedTuple):
-    """How the program is compiled."""
-
-    machine: str
-    compiler: CompilerName
-    flags: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.machine}-{self.compiler}{''.join(self.flags)}"
-
-    @property
-    def target(self) -> str:
-        """The target; the pinned compiler makes position-dependent code for musl only."""
-        return f"{self.machine}-linux-{'musl' if self.compiler == 'zig' else 'gnu'}"
 
 
 def builds() -> Iterator[Build]:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -21,29 +20,13 @@ from jitlink.targets.elf import Relocation
 from jitlink.targets.elf_riscv import RELOCATIONS, TARGET32, TARGET64
 from jitlink.targets.registry import create_link_graph, target_of_graph, target_of_object
 from tests.emulation import Emulator, Program
-from tests.foreign import CALLS, call_all, link_into, native_results, objects
+from tests.foreign import CALLS, Build, call_all, link_into, native_results, objects
 from tests.oracle.elf_file import SHT_RELA, ElfFile
-from tests.toolchain import CompilerName, compile_c, require, run
+from tests.toolchain import compile_c, require, run
 
 LEVELS = ("-O0", "-O1", "-O2")
 POSITIONS = ("-fPIC", "-fno-pic")
 BASE = 0x7000_0000
-
-
-class Build(NamedTuple):
-    """How the program is compiled."""
-
-    machine: str
-    compiler: CompilerName
-    flags: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.machine}-{self.compiler}{''.join(self.flags)}"
-
-    @property
-    def target(self) -> str:
-        """The target; the pinned compiler makes position-dependent code for musl only."""
-        return f"{self.machine}-linux-{'musl' if self.compiler == 'zig' else 'gnu'}"
 
 
 def builds() -> Iterator[Build]:

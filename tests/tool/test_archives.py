@@ -38,11 +38,6 @@ PRINTED = """HELLO\t5\t1,4,9,16,25\t3.142
 """
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 def test_sqlite_runs_queries() -> None:
     require("libsqlite3.a")
     compile_to(Path("query.o"), PROGRAMS / "sqlite_query.c")

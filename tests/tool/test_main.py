@@ -19,7 +19,6 @@ from tests.tool.command import (
     archive,
     compile_to,
     error,
-    in_process,
     shared_library,
     spawn,
 )
@@ -46,17 +45,6 @@ int helper(int x) { return x * 2; }
 int other(void) { return 1; }
 """
 NEEDY = "int undefined(void); int needy(void) { return undefined(); }"
-
-
-@pytest.fixture
-def command(capfd: pytest.CaptureFixture[str]) -> Command:
-    """The command, run in this process."""
-    return in_process(capfd)
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

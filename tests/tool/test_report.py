@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.tool.command import Command, archive, compile_to, in_process
+from tests.tool.command import Command, archive, compile_to
 from tests.toolchain import CompilerName
 
 MAIN = """
@@ -93,17 +93,6 @@ def _facts(output: str, own: set[str]) -> Facts:
 def _file(name: str) -> str:
     # llvm-jitlink numbers members, because several may have one name.
     return re.sub(r"\[\d+\]", "", name)
-
-
-@pytest.fixture
-def command(capfd: pytest.CaptureFixture[str]) -> Command:
-    """The command, run in this process."""
-    return in_process(capfd)
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
