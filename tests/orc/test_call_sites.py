@@ -275,6 +275,20 @@ def test_a_target_out_of_reach_changes_nothing(
     assert call() == 2
 
 
+def test_calls_of_all_links_that_do_not_reach_are_counted(
+    made: StubSession, recorder: CallSiteRecorder
+) -> None:
+    for name in ("first", "second"):
+        made.add(made.main, f"int old(void); int {name}(void) {{ return old() + 1; }}")
+        made.address(name)
+    sites = recorder.sites("old")
+    assert len(sites) == 2
+    target = max(site.address for site in sites) + (1 << 31) + 4
+    with pytest.raises(CallSiteOutOfReachError) as caught:
+        recorder.repoint("old", target)
+    assert caught.value.count == 2
+
+
 def test_names_that_are_not_recorded_are_an_error(recorder: CallSiteRecorder) -> None:
     with pytest.raises(KeyError, match="other"):
         recorder.sites("other")

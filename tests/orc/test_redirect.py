@@ -7,7 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
-from jitlink.orc import FailedToMaterializeError, SymbolState
+from jitlink.orc import (
+    AbsoluteSymbols,
+    ExecutorSymbolDef,
+    FailedToMaterializeError,
+    JITSymbolFlags,
+    SymbolState,
+)
 from jitlink.orc.redirect import Redirector
 from jitlink.orc.stubs import LazyCallError, NotRedirectableError
 from tests.orc.sessions import Slow, StubSession, run_threads, stub_session
@@ -198,3 +204,16 @@ def test_removed_functions_cannot_be_redirected(made: StubSession) -> None:
         redirector.redirect(made.main, {"f": 1})
     redirector.create(made.main, {"f": (made.bodies, "two")})
     assert made.function("f")() == 2
+
+
+def test_a_body_without_an_address_leaves_all_stubs_where_they_led(made: StubSession) -> None:
+    made.bodies.define(AbsoluteSymbols({"nowhere": ExecutorSymbolDef(0, JITSymbolFlags.EXPORTED)}))
+    redirector = Redirector(made.stubs)
+    redirector.create(made.main, {"x": (made.bodies, "one"), "y": (made.bodies, "one")})
+    x, y = made.function("x"), made.function("y")
+    assert (x(), y()) == (1, 1)
+    with pytest.raises(UndefinedSymbolError, match="nowhere"):
+        redirector.redirect(made.main, {"x": (made.bodies, "two"), "y": (made.bodies, "nowhere")})
+    assert (x(), y()) == (1, 1)
+    redirector.redirect(made.main, {"x": (made.bodies, "two"), "y": (made.bodies, "three")})
+    assert (x(), y()) == (2, 3)

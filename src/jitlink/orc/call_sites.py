@@ -199,13 +199,13 @@ class CallSiteRecorder(Plugin):
 
     def _repoint(self, name: str, address: int) -> int:
         changes = []
+        far: list[int] = []
         for sites in self._of(name):
             value = _distances(sites, address)
-            far = rows_where(~sites.fixup.accepts(value))
-            if len(far):
-                site = int(sites.addresses[far[0]])
-                raise CallSiteOutOfReachError(name, site=site, target=address, count=len(far))
+            far += sites.addresses[rows_where(~sites.fixup.accepts(value))].tolist()
             changes.append((sites, value))
+        if far:
+            raise CallSiteOutOfReachError(name, site=far[0], target=address, count=len(far))
         if changes:
             replace_code(_changed(changes))
         return sum(len(sites.addresses) for sites, _ in changes)

@@ -12,6 +12,7 @@ from jitlink.orc.errors import (
     JITDylibDefunctError,
     ResourceTrackerDefunctError,
     SymbolsCouldNotBeRemovedError,
+    raise_first,
 )
 from jitlink.orc.search import Seat
 from jitlink.orc.symbols import JITDylibLookupFlags, JITSymbolFlags, LookupKind, SymbolState
@@ -334,11 +335,3 @@ class JITDylib(JITLinkDylib):
     def replace_default_tracker(self) -> None:
         """Let another tracker own what is defined without naming one; the old one is defunct."""
         self._default_tracker = ResourceTracker(self)
-
-
-def raise_first(errors: Sequence[Exception]) -> None:
-    """Raise the first of some errors, if there are any, with notes about the others."""
-    if errors:
-        for other in errors[1:]:
-            errors[0].add_note(str(other))
-        raise errors[0]

@@ -19,8 +19,8 @@ Undefined symbols and duplicate definitions are `UndefinedSymbolError` and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, Self
 
 from jitlink.errors import JITLinkError
 
@@ -28,14 +28,15 @@ _SHOWN = 8
 """Of more names than this, a message tells the first ones and how many there are."""
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def listed(names: tuple[str, ...]) -> str:
+    """Names as a message has them."""
     if len(names) <= _SHOWN:
         return ", ".join(names)
     return f"{', '.join(names[:_SHOWN])} and {len(names) - _SHOWN} more"
 
 
 def _located(symbols: Mapping[str, tuple[str, ...]]) -> str:
-    return "; ".join(f"{_listed(names)} in {dylib}" for dylib, names in symbols.items())
+    return "; ".join(f"{listed(names)} in {dylib}" for dylib, names in symbols.items())
 
 
 class SessionError(JITLinkError):
@@ -94,7 +95,17 @@ class FailedToMaterializeError(SessionError):
         return other
 
 
-class UnexpectedDefinitionError(SessionError):
+class _DefinitionsError(SessionError):
+    """A link does not define what it was asked to define, no more and no less."""
+
+    _problem: ClassVar[str]
+
+    def __init__(self, unit: str, names: Iterable[str]) -> None:
+        self.unit, self.names = unit, tuple(sorted(names))
+        super().__init__(f"{self._problem} definitions in {unit}: {listed(self.names)}")
+
+
+class UnexpectedDefinitionError(_DefinitionsError):
     """A link defines symbols that it was not asked to define.
 
     Attributes:
@@ -102,12 +113,10 @@ class UnexpectedDefinitionError(SessionError):
         names: the symbols.
     """
 
-    def __init__(self, unit: str, names: Iterable[str]) -> None:
-        self.unit, self.names = unit, tuple(sorted(names))
-        super().__init__(f"unexpected definitions in {unit}: {', '.join(self.names)}")
+    _problem = "unexpected"
 
 
-class MissingDefinitionsError(SessionError):
+class MissingDefinitionsError(_DefinitionsError):
     """A link does not define symbols that it was asked to define.
 
     Attributes:
@@ -115,9 +124,7 @@ class MissingDefinitionsError(SessionError):
         names: the symbols.
     """
 
-    def __init__(self, unit: str, names: Iterable[str]) -> None:
-        self.unit, self.names = unit, tuple(sorted(names))
-        super().__init__(f"missing definitions in {unit}: {', '.join(self.names)}")
+    _problem = "missing"
 
 
 class UnsatisfiedDependenciesError(SessionError):
@@ -144,4 +151,12 @@ class SymbolsCouldNotBeRemovedError(SessionError):
 
     def __init__(self, dylib: str, names: Iterable[str]) -> None:
         self.dylib, self.names = dylib, tuple(sorted(names))
-        super().__init__(f"{_listed(self.names)} in {dylib} cannot be removed while being made")
+        super().__init__(f"{listed(self.names)} in {dylib} cannot be removed while being made")
+
+
+def raise_first(errors: Sequence[Exception]) -> None:
+    """Raise the first of some errors, if there are any, with notes about the others."""
+    if errors:
+        for other in errors[1:]:
+            errors[0].add_note(str(other))
+        raise errors[0]

@@ -46,7 +46,7 @@ from jitlink.memory.manager import FinalizedAlloc, JITLinkMemoryManager
 from jitlink.orc.definition import Definition
 from jitlink.orc.dependencies import dependence_groups
 from jitlink.orc.dylib import JITDylib
-from jitlink.orc.errors import SessionError, UnexpectedDefinitionError
+from jitlink.orc.errors import SessionError, UnexpectedDefinitionError, raise_first
 from jitlink.orc.lookup import look_up
 from jitlink.orc.materialization import MaterializationResponsibility, SymbolDependenceGroup
 from jitlink.orc.objects import CommonSizes, Exported, GraphUnit, ObjectBatch, ObjectUnit
@@ -292,7 +292,7 @@ class ObjectLinkingLayer(ResourceManager):
                 await self.memory.deallocate(allocs)
             except JITLinkError as error:
                 errors.append(error)
-        _raise_first(errors)
+        raise_first(errors)
 
     def handle_transfer_resources(
         self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker
@@ -309,7 +309,7 @@ class ObjectLinkingLayer(ResourceManager):
             self._plugins[::-1],
             lambda each: each.notify_transferring_resources(dylib, destination, source),
         )
-        _raise_first(errors)
+        raise_first(errors)
 
 
 def _call_all(plugins: Sequence[Plugin], call: Callable[[Plugin], None]) -> list[JITLinkError]:
@@ -325,13 +325,6 @@ def _call_all(plugins: Sequence[Plugin], call: Callable[[Plugin], None]) -> list
             failure.__cause__ = error
             errors.append(failure)
     return errors
-
-
-def _raise_first(errors: Sequence[JITLinkError]) -> None:
-    if errors:
-        for other in errors[1:]:
-            errors[0].add_note(str(other))
-        raise errors[0]
 
 
 class _LayerContext(JITLinkContext):

@@ -17,12 +17,13 @@ from typing import Any, Self, TypeVar
 
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.orc.definition import Definition
-from jitlink.orc.dylib import JITDylib, SearchOrder, raise_first
+from jitlink.orc.dylib import JITDylib, SearchOrder
 from jitlink.orc.errors import (
     FailedToMaterializeError,
     ResourceTrackerDefunctError,
     SessionEndedError,
     SessionError,
+    raise_first,
 )
 from jitlink.orc.lookup import Query, look_up, search, symbols_of
 from jitlink.orc.making import Making, gather

@@ -41,7 +41,7 @@ from jitlink.graph.columns import Int64Array
 from jitlink.graph.strings import NO_NAME
 from jitlink.orc.definition import Definition
 from jitlink.orc.dylib import JITDylib
-from jitlink.orc.errors import ResourceTrackerDefunctError, SessionError
+from jitlink.orc.errors import ResourceTrackerDefunctError, SessionError, listed
 from jitlink.orc.lookup import look_up
 from jitlink.orc.materialization import MaterializationResponsibility, MaterializationUnit
 from jitlink.orc.object_layer import ObjectLinkingLayer
@@ -79,7 +79,7 @@ class NotRedirectableError(SessionError):
 
     def __init__(self, dylib: str, names: Iterable[str]) -> None:
         self.dylib, self.names = dylib, tuple(sorted(names))
-        super().__init__(f"not redirectable in {dylib}: {', '.join(self.names)}")
+        super().__init__(f"not redirectable in {dylib}: {listed(self.names)}")
 
 
 class Body(NamedTuple):
@@ -228,6 +228,7 @@ class IndirectStubsManager(ResourceManager):
             NotRedirectableError: some names are not stubs of this manager.
             UndefinedSymbolError: there is no such body.
             FailedToMaterializeError: a body cannot be linked.
+            ResourceTrackerDefunctError: a body was removed while others were linked.
 
         After an error all stubs lead where they led before.
         """
@@ -236,7 +237,11 @@ class IndirectStubsManager(ResourceManager):
         for name, target in targets.items():
             if not isinstance(target, int):
                 found[name] = await self._find(target)
+        # Whatever can be refused is refused before anything changes; nothing is awaited after it.
         self._check_redirectable(dylib, targets)
+        for name, target in targets.items():
+            if not isinstance(target, int):
+                _destination(found[name], target.name)
         for name, target in targets.items():
             unit = dylib.symbols[name].unit
             if isinstance(unit, StubsUnit):
@@ -281,12 +286,7 @@ class IndirectStubsManager(ResourceManager):
 
     def _bind(self, stub: Stub, definition: Definition, name: str) -> int:
         """Let a stub lead to a body, as long as that is there; returns its address."""
-        owner = definition.tracker.current
-        if owner is None:
-            raise ResourceTrackerDefunctError(definition.dylib.name)
-        address = definition.symbol(name).address
-        if not address:
-            raise UndefinedSymbolError([name])
+        owner, address = _destination(definition, name)
         if stub.pointer:
             stub.owner = owner
             self._bound.setdefault(owner, set()).add(stub)
@@ -418,3 +418,14 @@ class _Pool:
         """Addresses of the pointers and of the trampolines, once the graph is linked."""
         addresses = self.graph.block_table.address
         return addresses[self._pointers].tolist(), addresses[self._trampolines].tolist()
+
+
+def _destination(definition: Definition, name: str) -> tuple[ResourceTracker, int]:
+    """The owner and the address of a body, which must be there."""
+    owner = definition.tracker.current
+    if owner is None:
+        raise ResourceTrackerDefunctError(definition.dylib.name)
+    address = definition.symbol(name).address
+    if not address:
+        raise UndefinedSymbolError([name])
+    return owner, address
