@@ -10,7 +10,7 @@ import pytest
 from jitlink.arch.riscv import FIXUPS
 from jitlink.arch.riscv import RISCVEdgeKind as K
 from jitlink.arch.riscv_relax import align, relax
-from jitlink.errors import FixupError, GraphError, TargetOutOfRangeError
+from jitlink.errors import FixupError, TargetOutOfRangeError
 from jitlink.graph import LinkGraph, MemProt
 from jitlink.link import PassConfiguration
 from tests.emulation import Emulator, Host, Program
@@ -388,8 +388,18 @@ def test_paddings_that_overlap() -> None:
     block = next(graph.blocks)
     block.add_edge(K.ALIGN_RELAXABLE, 4, target, 14)
     block.add_edge(K.ALIGN_RELAXABLE, 8, target, 6)
-    with pytest.raises(GraphError, match="cannot be taken out"):
+    with pytest.raises(FixupError, match="overlaps another edge"):
         align(graph)
+
+
+def test_short_edges_at_the_end_of_a_block_are_not_read_as_instructions() -> None:
+    graph, _ = make_graph(bytes.fromhex("0100") * 2)
+    target = graph.add_absolute_symbol("s", 0)
+    block = next(graph.blocks)
+    block.add_edge(K.R_RISCV_RVC_JUMP, 2, target, 0)
+    block.add_edge(K.RELAX, 2, target, 0)
+    relax(graph)
+    assert block.size == 4
 
 
 # Stubs, loads, halves

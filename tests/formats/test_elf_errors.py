@@ -508,3 +508,14 @@ def test_relocations_behind_the_columns_are_not_read(elf: ElfFile) -> None:
     graph = read_graph(bytes(elf), name="one")
     assert isinstance(graph, LinkGraph)
     assert int(np.max(graph.edge_table.target)) < graph.symbol_table.rows
+
+
+def test_section_names_that_overlap_are_refused_with_the_file() -> None:
+    source = "".join(f'.section .s{number}, "a"\n.byte 1\n' for number in range(2000))
+    elf = ElfFile(compile_c(source, suffix=".s"))
+    elf.set_content(elf.header("shstrndx"), b"\0" + b"x" * (1 << 14) + b"\0")
+    for index in range(1, elf.header("shnum")):
+        elf.set_section(index, name=index + 1)
+    with pytest.raises(ObjectError, match=r"section names: .* overlap in a table of") as caught:
+        read_graph(bytes(elf))
+    assert caught.value.file

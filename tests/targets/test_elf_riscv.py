@@ -16,9 +16,11 @@ from jitlink.errors import (
     UnsupportedObjectError,
     UnsupportedRelocationError,
 )
+from jitlink.graph import MemLifetime, MemProt
 from jitlink.targets.elf import Relocation
 from jitlink.targets.elf_riscv import RELOCATIONS, TARGET32, TARGET64
 from jitlink.targets.registry import create_link_graph, target_of_graph, target_of_object
+from jitlink.targets.riscv_attributes import check_abi
 from tests.emulation import Emulator, Program
 from tests.foreign import CALLS, Build, call_all, link_into, native_results, objects
 from tests.oracle.elf_file import SHT_RELA, ElfFile
@@ -314,6 +316,18 @@ def test_damaged_attributes_are_refused_or_understood(cut: int) -> None:
     data[start + cut] ^= 0xFF
     with Emulator("riscv64") as emulator, suppress(ObjectError, UnsupportedObjectError):
         emulator.link(bytes(data))
+
+
+@pytest.mark.parametrize("length", [10, 3000])
+def test_attribute_of_more_than_64_bits_is_refused(length: int) -> None:
+    stack_align = b"\x04" + b"\xff" * length + b"\x01"
+    of_file = b"\x01" + (5 + len(stack_align)).to_bytes(4, "little") + stack_align
+    graph = TARGET64.new_graph("g")
+    section = graph.create_section(".riscv.attributes", MemProt.READ, MemLifetime.NO_ALLOC)
+    vendor = (10 + len(of_file)).to_bytes(4, "little") + b"riscv\0" + of_file
+    graph.create_content_block(section, b"A" + vendor)
+    with pytest.raises(ObjectError, match="malformed"):
+        check_abi(graph)
 
 
 def test_anchor_beyond_the_end_of_its_section() -> None:

@@ -60,7 +60,7 @@ from jitlink.arch.riscv_pairs import find_halves
 from jitlink.fixups import fail
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_where
-from jitlink.graph.shrink import Places, Shrinkage
+from jitlink.graph.shrink import Places, Shrinkage, impossible_sites
 from jitlink.graph.tables import ABSOLUTE, DEFINED
 from jitlink.memory.layout import BasicLayout, place
 
@@ -168,7 +168,11 @@ class _Relaxation:
         for each in sites:
             each.index = index[first : first + len(each.rows)]
             first += len(each.rows)
-        return Shrinkage(self.graph, blocks[order], ends[order], limits[order])
+        sorted_sites = (blocks[order], ends[order], limits[order])
+        bad = impossible_sites(self.graph, *sorted_sites)
+        if bad.any():
+            fail(self.graph, rows[order][bad], "overlaps another edge that may be relaxed")
+        return Shrinkage(self.graph, *sorted_sites)
 
     def _settle(self, shrinkage: Shrinkage, paddings: _Paddings, calls: _Calls) -> None:
         """Shorten calls until nothing changes any more."""
@@ -356,7 +360,9 @@ class _Addresses:
         kept[edges.target[all_low & ~marked]] = True
         free = ~kept[edges.target[rows]]
         null = (value >= -0x800) & (value < 0x800) & free
-        code = read_code(graph, edges.block[rows], edges.offset[rows])
+        # Other kinds may stand at the very end of a block, where no instruction can be read.
+        code = np.zeros(len(rows), np.uint32)
+        code[is_high] = read_code(graph, edges.block[rows[is_high]], edges.offset[rows[is_high]])
         is_high &= (code & OPCODE) == LUI
         short = is_high & ~null & self._fits_short(rows, value, code)
         relative, relative_lows = self._relative(marked, rows, value)

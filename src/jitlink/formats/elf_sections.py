@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from jitlink.errors import ObjectError, UnsupportedObjectError
+from jitlink.errors import GraphError, ObjectError, UnsupportedObjectError
 from jitlink.formats.elf_layout import (
     ELFDATA2LSB,
     ELFDATA2MSB,
@@ -260,4 +260,10 @@ class SectionTables:
         self.check_sections(bad, "name lies outside the section name table")
         references = self.name_base[number]
         references = np.where(references < 0, NO_NAME, references + self.sh_name[rows])
-        return self.graph.strings.get_many(references)
+        try:
+            return self.graph.strings.get_many(references)
+        except GraphError as error:
+            # All string tables are one by now: only of a single file can the culprit be told.
+            names = self.batch.names
+            file = names[0] if len(names) == 1 else self.graph.name
+            raise ObjectError(f"section names: {error}", file=file) from error

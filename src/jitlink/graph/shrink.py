@@ -36,6 +36,21 @@ class Places(NamedTuple):
     room: Int64Array
 
 
+def impossible_sites(
+    graph: LinkGraph, blocks: Int64Array, ends: Int64Array, limits: Int64Array
+) -> BoolArray:
+    """Mask (bool) of sites outside their block, in zero-fill, or that overlap the one before.
+
+    Arguments as of `Shrinkage`.
+    """
+    table = graph.block_table
+    bad: BoolArray = (ends > table.size[blocks]) | (table.content[blocks] == ZERO_FILL)
+    before = np.zeros(len(blocks), np.int64)
+    before[1:] = np.where(blocks[1:] == blocks[:-1], ends[:-1], 0)
+    bad |= (limits < 0) | (ends - limits < before)
+    return bad
+
+
 class Shrinkage:
     """Which bytes of which blocks are to go.
 
@@ -60,10 +75,7 @@ class Shrinkage:
         table = graph.block_table
         self.graph, self.blocks, self.ends, self._limits = graph, blocks, ends, limits
         self.counts = np.zeros(len(blocks), np.int64)
-        bad = (ends > table.size[blocks]) | (table.content[blocks] == ZERO_FILL)
-        before = np.zeros(len(blocks), np.int64)
-        before[1:] = np.where(blocks[1:] == blocks[:-1], ends[:-1], 0)
-        bad |= (limits < 0) | (ends - limits < before)
+        bad = impossible_sites(graph, blocks, ends, limits)
         if bad.any():
             row = int(rows_where(bad)[0])
             raise GraphError(

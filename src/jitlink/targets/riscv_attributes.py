@@ -27,6 +27,7 @@ TAG_STACK_ALIGN, TAG_ARCH, TAG_ATOMIC_ABI, TAG_X3_REG_USAGE = 4, 5, 14, 16
 _FLOAT_ABIS = ("soft", "single-precision", "double-precision", "quad-precision")
 _VENDOR = b"riscv\0"
 _TAG_FILE = 1
+_NUMBER_BITS = 64
 _A6C, _A6S, _A7 = 1, 2, 3
 _NAMES = {
     TAG_STACK_ALIGN: "stack alignment",
@@ -94,7 +95,7 @@ def _attributes(content: bytes) -> Iterator[tuple[int, int | bytes]]:
     position = 1
     while position < len(content):
         end = _end(content, position, len(content), position)
-        if content[position + 4 :].startswith(_VENDOR):
+        if content.startswith(_VENDOR, position + 4, end):
             yield from _subsections(content, position + 4 + len(_VENDOR), end)
         position = end
 
@@ -114,28 +115,31 @@ def _subsections(content: bytes, position: int, limit: int) -> Iterator[tuple[in
         tag, body = _uleb128(content, position)
         end = _end(content, body, limit, position)
         if tag == _TAG_FILE:
-            yield from _values(content[:end], body + 4)
+            yield from _values(content, body + 4, end)
         position = end
 
 
-def _values(content: bytes, position: int) -> Iterator[tuple[int, int | bytes]]:
-    while position < len(content):
+def _values(content: bytes, position: int, limit: int) -> Iterator[tuple[int, int | bytes]]:
+    while position < limit:
         tag, position = _uleb128(content, position)
+        value: int | bytes
         if tag & 1:
-            end = content.index(b"\0", position)
-            yield tag, content[position:end]
-            position = end + 1
+            end = content.index(b"\0", position, limit)
+            value, position = content[position:end], end + 1
         else:
             value, position = _uleb128(content, position)
-            yield tag, value
+        if position > limit:
+            raise ValueError
+        yield tag, value
 
 
 def _uleb128(content: bytes, position: int) -> tuple[int, int]:
-    """A number and where it ends; IndexError if it does not."""
+    """A number and where it ends; IndexError if it does not, ValueError beyond 64 bits."""
     value = shift = 0
-    while True:
+    while shift < _NUMBER_BITS:
         byte = content[position]
         value |= (byte & 0x7F) << shift
         position, shift = position + 1, shift + 7
         if byte < 0x80:
             return value, position
+    raise ValueError
