@@ -185,6 +185,11 @@ def test_a_pass_that_fails(executor: Counted) -> None:
     assert executor.used_size == 0
 
 
+def test_a_name_that_no_file_can_have() -> None:
+    with pytest.raises(InputError, match="null byte"):
+        jitlink.load("a\0b.o")
+
+
 def test_errors_come_as_they_are(executor: Counted, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         jitlink.load(tmp_path / "missing.o", executor=executor)

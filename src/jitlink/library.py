@@ -314,7 +314,7 @@ def load(
         phony_externals: give symbols that nobody defines an address without a use, instead of
             failing; calling one faults.
         process_symbols: whether undefined symbols may be found in this process.
-        definitions: names with fixed addresses, which come before the process's.
+        definitions: names with fixed addresses, which come before archives and the process.
         aliases: new names for symbols of the inputs.
         configure: called with the graph and its `PassConfiguration` before the link; may add
             passes.

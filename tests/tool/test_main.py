@@ -294,6 +294,25 @@ def test_abs_defines_an_address(command: Command, caller: Path, helper: Path) ->
     assert command(main_library, "-abs=helper=1", "-noexec").status == 0
 
 
+def test_aliases_of_one_missing_name_tell_all_who_use_them(command: Command) -> None:
+    for name in ("p", "q"):
+        compile_to(
+            Path(f"{name}.o"), f"int {name}(void); int use_{name}(void) {{ return {name}(); }}"
+        )
+    compile_to(
+        Path("m.o"), "int use_p(void), use_q(void); int main(void) { return use_p() + use_q(); }"
+    )
+    assert command("m.o", "p.o", "q.o", "-alias", "p=missing", "-alias", "q=missing") == error(
+        "undefined symbol: missing (referenced by p.o and 1 more)"
+    )
+
+
+def test_archives_without_the_entry_point(command: Command, helper: Path) -> None:
+    assert command(archive(Path("l.a"), helper)) == error(
+        "no input defines main, the function to call; -entry names another one"
+    )
+
+
 def test_alias_is_another_name(command: Command, caller: Path, helper: Path) -> None:
     assert command(helper, "-alias", "main=other").status == 1
     assert command(caller, "-alias", "helper=abs").status == 4

@@ -71,6 +71,8 @@ class Program:
         aliases = dict(line.aliases)
         entry = aliases.get(line.entry, line.entry)
         builder.search_archives(also=[entry, *aliases.values()])
+        if builder.graph is None:
+            raise self._no_entry()
         for alias, name in line.aliases:
             self._add_alias(alias, name)
 
@@ -134,8 +136,11 @@ class Program:
 
     def _with_aliases(self, error: UndefinedSymbolError) -> UndefinedSymbolError:
         """The same error, with what aliases stand for where it names those."""
-        names = {name: self._unresolved.get(name, name) for name in error.names}
-        users = {names[name]: error.referrers[name] for name in error.names}
+        users: dict[str, tuple[str, ...]] = {}
+        for name in error.names:
+            target = self._unresolved.get(name, name)
+            both = (*users.get(target, ()), *error.referrers[name])
+            users[target] = tuple(dict.fromkeys(both))
         return UndefinedSymbolError(list(users), referrers=users)
 
     def _roots(self) -> list[str] | None:
@@ -146,8 +151,11 @@ class Program:
         if line.phony_externals and line.noexec:
             # LLVM differs: it links nothing then.
             return None
-        raise CommandLineError(
-            f"no input defines {line.entry}, the function to call; -entry names another one"
+        raise self._no_entry()
+
+    def _no_entry(self) -> CommandLineError:
+        return CommandLineError(
+            f"no input defines {self._line.entry}, the function to call; -entry names another one"
         )
 
     def run(self, library: Library) -> int:
