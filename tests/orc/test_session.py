@@ -131,7 +131,7 @@ def test_the_thread_cannot_wait_for_itself(session: ExecutionSession, main: JITD
 
     assert session.wait(wait()).keys() == {"a"}
     assert errors == ["the session's thread cannot wait for itself; use the async form"] * 3
-    assert session.run(lambda: session.run(threading.current_thread)) in session_threads()
+    assert session.run(lambda: session.run(threading.get_ident)) == threading.get_ident()
 
 
 @pytest.mark.parametrize("error", [ValueError(), SystemExit(2), KeyboardInterrupt()])
@@ -335,6 +335,8 @@ def test_a_forgotten_session_stops_its_thread() -> None:
     main = session.create_jitdylib("main")
     main.define(Unit("a"))
     session.lookup(main, "a")
+    assert not session_threads()
+    session.call_later(0.01, lambda: None)
     settle(session)
     (thread,) = session_threads()
     watch = weakref.ref(session)

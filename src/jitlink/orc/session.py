@@ -116,14 +116,14 @@ class ExecutionSession:
         """
         return self._thread.run(action)
 
-    def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def wait(self, coroutine: Coroutine[Any, Any, T], *, aside: bool = False) -> T:
         """Run a coroutine on the session's thread and return what it returns.
 
         Raises:
             SessionError: called on the session's thread, which would wait for itself.
             SessionEndedError: the session has ended, or ended meanwhile.
         """
-        return self._thread.wait(coroutine)
+        return self._thread.wait(coroutine, aside=aside)
 
     def call_later(self, delay: float, action: Callable[[], None]) -> None:
         """Run something on the session's thread after `delay` seconds, and do not wait.

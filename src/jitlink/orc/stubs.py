@@ -179,7 +179,7 @@ class IndirectStubsManager(ResourceManager):
         """Where the call of a stub without a body goes on."""
         is_python = self._reentry.is_python(caller)
         try:
-            return self.session.wait(self._resolve(stub))
+            return self.session.wait(self._resolve(stub), aside=True)
         except KeyboardInterrupt as interrupt:
             if is_python:
                 return self._reentry.raise_in_caller(interrupt)
