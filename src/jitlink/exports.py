@@ -42,11 +42,19 @@ class Exports(Mapping[str, int]):
     def __getitem__(self, name: str) -> int:
         if "_all" in self.__dict__:
             return self._all[name]
+        return self._address(self.row(name))
+
+    def row(self, name: str) -> int:
+        """Row of the symbol of a name; the graph need not be allocated yet.
+
+        Raises:
+            KeyError: there is none.
+        """
         table = self._symbols
         for reference in self._strings.find(name).tolist():
             for row in rows_where(table.name == reference).tolist():
                 if table.kind[row] in {DEFINED, ABSOLUTE} and table.scope[row] != Scope.LOCAL:
-                    return self._address(row)
+                    return int(row)
         raise KeyError(name)
 
     def _address(self, row: int) -> int:

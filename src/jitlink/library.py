@@ -11,38 +11,48 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import itertools
 import weakref
 from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import numpy as np
-
 from jitlink.errors import UndefinedSymbolError, UnsupportedObjectError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
-from jitlink.exports import Exports
-from jitlink.graph import Block, LinkGraph, MemProt
-from jitlink.graph.columns import Int64Array
+from jitlink.graph import LinkGraph
 from jitlink.inputs import GraphBuilder, Input, open_input
-from jitlink.link import JITLinkContext, PassConfiguration, link, run_in_process
-from jitlink.memory.manager import FinalizedAlloc, JITLinkDylib, JITLinkMemoryManager
-from jitlink.passes.program import mark_program_live
-from jitlink.passes.prune import mark_exported_live
-from jitlink.resolve import referrers
+from jitlink.link import PassConfiguration
+from jitlink.orc import (
+    LLJIT,
+    FailedToMaterializeError,
+    JITDylib,
+    MaterializationResponsibility,
+    Plugin,
+)
+from jitlink.orc.program import Program
 
 Configure = Callable[[LinkGraph, PassConfiguration], None]
 _FUNCFLAG_CDECL = 1
 
 CData = TypeVar("CData", bound="ctypes._CDataType")  # noqa: SLF001 - has no other name
 
+_numbers = itertools.count(1)
+
+
+@functools.cache
+def _shared_jit() -> LLJIT:
+    """The session of all libraries of this process."""
+    return LLJIT()
+
 
 class LinkedCode:
-    """The memory of one link; it is released once nobody holds this object any more."""
+    """A JITDylib that is removed, with its memory, once nobody holds this object any more."""
 
-    def __init__(self, memory: JITLinkMemoryManager, alloc: FinalizedAlloc) -> None:
-        self._alloc = alloc
-        self._finalizer = weakref.finalize(self, _release, memory, alloc)
+    def __init__(self, jit: LLJIT, dylib: JITDylib) -> None:
+        self._layer, self._dylib = jit.layer, dylib
+        self._finalizer = weakref.finalize(self, _release, jit, dylib)
 
     def release(self) -> None:
         """Run the deallocate actions and free the memory now; a second call does nothing."""
@@ -50,12 +60,15 @@ class LinkedCode:
 
     def keep(self) -> None:
         """Leave the memory as it is for ever, and run no deallocate actions."""
-        if self._finalizer.detach():
-            self._alloc.release()
+        self._layer.keep_memory(self._dylib)
 
 
-def _release(memory: JITLinkMemoryManager, alloc: FinalizedAlloc) -> None:
-    run_in_process(memory.deallocate([alloc]))
+def _release(jit: LLJIT, dylib: JITDylib) -> None:
+    """Remove a JITDylib, or end its session if it is the only one."""
+    if jit is _shared_jit():
+        jit.session.discard_jitdylib(dylib)
+    else:
+        jit.close()
 
 
 class _Function(CFuncPtr):
@@ -177,122 +190,20 @@ def _hold(code: LinkedCode) -> None:
     """Nothing: the finalizer's reference to the code is what matters."""
 
 
-class LibraryContext(JITLinkContext):
-    """Links one graph whose external symbols are the process's.
+class _Configurator(Plugin):
+    """Lets a function see every link."""
 
-    Args:
-        executor: where symbols are looked up.
-        dylib: what the graph becomes part of.
-        process_symbols: whether to look in the process at all.
-        phony_externals: whether symbols that nobody defines get an address all the same.
-        dylibs: handles of the executor's libraries to look in before the process.
-        roots: rows (int64) of symbols: only the objects that these need are linked. All are
-            if it is None.
-    """
+    def __init__(self, configure: Configure) -> None:
+        self._configure = configure
 
-    def __init__(
+    def modify_pass_config(
         self,
-        executor: ExecutorProcessControl,
-        dylib: JITLinkDylib,
-        *,
-        process_symbols: bool = True,
-        phony_externals: bool = False,
-        dylibs: Sequence[int] = (),
-        roots: Int64Array | None = None,
+        responsibility: MaterializationResponsibility,  # noqa: ARG002 - part of the interface
+        graph: LinkGraph,
+        config: PassConfiguration,
     ) -> None:
-        self.executor = executor
-        self.dylib = dylib
-        self.process_symbols = process_symbols
-        self.phony_externals = phony_externals
-        self.dylibs = tuple(dylibs)
-        self.roots = roots
-        self.exports: Mapping[str, int] = {}
-        self._graph: LinkGraph | None = None
-        self._phony: Block | None = None
-
-    def mark_live(self, graph: LinkGraph) -> None:
-        """Keep exported symbols, and the place that phony externals point at."""
-        if self.roots is None:
-            mark_exported_live(graph)
-        else:
-            mark_program_live(graph, self.roots)
-        if self.phony_externals:
-            section = graph.obtain_section("$__PHONY", MemProt.READ)
-            self._phony = graph.create_zero_fill_block(section, 64, alignment=64)
-            graph.add_anonymous_symbol(self._phony, 0, is_live=True)
-
-    def notify_resolved(self, graph: LinkGraph) -> None:
-        """Take down the addresses of what the graph exports."""
-        self._graph = graph
-        self.exports = Exports(graph)
-
-    async def lookup(self, names: Mapping[str, bool]) -> Mapping[str, int]:
-        """Find names in libraries and the process, then make up what may be made up."""
-        found: dict[str, int] = {}
-        for dylib in (*self.dylibs, *((None,) if self.process_symbols else ())):
-            wanted = [name for name in names if name not in found]
-            addresses = await self.executor.lookup_symbols(wanted, dylib)
-            found |= {n: a for n, a in zip(wanted, addresses, strict=True) if a is not None}
-        missing = [name for name, required in names.items() if required and name not in found]
-        if missing and self._phony is not None:
-            # LLVM differs: phony externals are not null but zeros in reach of the code, so
-            # that relocations which cannot reach null do not fail.
-            found.update(dict.fromkeys(missing, self._phony.address))
-        elif missing:
-            raise UndefinedSymbolError(missing, referrers=self._referrers(missing))
-        return found
-
-    def _referrers(self, names: list[str]) -> dict[str, list[str]]:
-        graph = self._graph
-        if graph is None:
-            return {}
-        found = {name: graph.find_external_symbol_by_name(name) for name in names}
-        return referrers(graph, {n: symbol.row for n, symbol in found.items() if symbol})
-
-
-def link_library(
-    builder: GraphBuilder,
-    executor: ExecutorProcessControl,
-    *,
-    process_symbols: bool = True,
-    phony_externals: bool = False,
-    memory: JITLinkMemoryManager | None = None,
-    configure: Configure | None = None,
-    dylibs: Sequence[int] = (),
-    roots: Sequence[str] | None = None,
-) -> Library:
-    """Link what a builder has read.
-
-    Args:
-        builder: it may be used once.
-        executor: where to link.
-        process_symbols: as for `load`, which has the errors too.
-        phony_externals: likewise.
-        memory: where the memory comes from, by default the executor's memory manager.
-        configure: as for `load`.
-        dylibs: handles of the executor's libraries to look in before the process.
-        roots: names that the graph defines: only the objects that these need are linked. All
-            are if it is None.
-    """
-    target, resolver = builder.target, builder.resolver
-    graph = resolver.graph
-    rows = None if roots is None else np.array([resolver.definitions[n] for n in roots], np.int64)
-    resolver.finish()
-    manager = memory or executor.memory_manager
-    context = LibraryContext(
-        executor,
-        JITLinkDylib(graph.name),
-        process_symbols=process_symbols,
-        phony_externals=phony_externals,
-        dylibs=dylibs,
-        roots=rows,
-    )
-    passes = target.passes(graph)
-    if configure is not None:
-        configure(graph, passes)
-    alloc = run_in_process(link(graph, context, passes, manager))
-    code = LinkedCode(manager, alloc)
-    return Library(graph.name, code, context.exports, builder.linked)
+        """Call the function."""
+        self._configure(graph, config)
 
 
 def load(
@@ -337,7 +248,52 @@ def load(
         code, here = builder.target.triple, process.triple
         message = f"code for {code} does not run in this process, which is {here}"
         raise UnsupportedObjectError(message, file=builder.linked[0])
-    return link_library(
-        builder, process, process_symbols=process_symbols, phony_externals=phony_externals,
-        configure=configure,
-    )  # fmt: skip
+    graph = builder.target_graph
+    builder.resolver.finish()
+    jit = _jit(executor, configure, phony_externals=phony_externals)
+    program = Program(jit.layer, graph)
+    try:
+        dylib = _link(jit, program, process_symbols=process_symbols)
+    except BaseException:
+        if jit is not _shared_jit():
+            jit.close()
+        raise
+    return Library(graph.name, LinkedCode(jit, dylib), program.exports, builder.linked)
+
+
+def _link(jit: LLJIT, program: Program, *, process_symbols: bool) -> JITDylib:
+    """Link a program into a new JITDylib; what is wrong is said without what failed for it."""
+    name = f"{program.name}#{next(_numbers)}"
+    try:
+        return jit.session.wait(_link_async(jit, name, program, process_symbols=process_symbols))
+    except FailedToMaterializeError as error:
+        reason = error.reason
+    raise reason
+
+
+async def _link_async(
+    jit: LLJIT, name: str, program: Program, *, process_symbols: bool
+) -> JITDylib:
+    """Link a program into a new JITDylib; on the session's thread."""
+    create = jit.create_jitdylib if process_symbols else jit.session.create_jitdylib
+    dylib = create(name)
+    try:
+        program.define_in(dylib)
+        await program.link_async(dylib)
+    except BaseException:
+        await jit.session.remove_jitdylib_async(dylib)
+        raise
+    return dylib
+
+
+def _jit(
+    executor: ExecutorProcessControl | None, configure: Configure | None, *, phony_externals: bool
+) -> LLJIT:
+    """The session of all libraries, or one of its own for a library with wishes."""
+    if executor is None and configure is None and not phony_externals:
+        return _shared_jit()
+    jit = LLJIT(executor=executor)
+    jit.layer.phony_externals = phony_externals
+    if configure is not None:
+        jit.layer.add_plugin(_Configurator(configure))
+    return jit

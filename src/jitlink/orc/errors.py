@@ -88,6 +88,14 @@ class FailedToMaterializeError(SessionError):
         self.symbols = {dylib: tuple(sorted(names)) for dylib, names in symbols.items()}
         super().__init__(f"failed to materialize {_located(self.symbols)}")
 
+    @property
+    def reason(self) -> BaseException:
+        """What went wrong first, as far as it is known; else this error itself."""
+        error: BaseException = self
+        while isinstance(error, FailedToMaterializeError) and error.__cause__ is not None:
+            error = error.__cause__
+        return error
+
     def again(self) -> Self:
         """Another one that says the same, to be raised elsewhere with a traceback of its own."""
         other = type(self).__new__(type(self), *self.args)

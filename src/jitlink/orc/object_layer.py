@@ -31,30 +31,21 @@ LLVM differs: its notify_loaded comes with no plugin told of failures before it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
-import numpy as np
-
-from jitlink.errors import JITLinkError, UndefinedSymbolError
+from jitlink.errors import JITLinkError
 from jitlink.graph import LinkGraph
-from jitlink.graph.columns import Int64Array
 from jitlink.inputs import Input, InputFile, open_input
-from jitlink.link import JITLinkContext, PassConfiguration, link
+from jitlink.link import PassConfiguration, link
 from jitlink.memory.manager import FinalizedAlloc, JITLinkMemoryManager
-from jitlink.orc.definition import Definition
-from jitlink.orc.dependencies import dependence_groups
 from jitlink.orc.dylib import JITDylib
-from jitlink.orc.errors import SessionError, UnexpectedDefinitionError, raise_first
-from jitlink.orc.lookup import look_up
-from jitlink.orc.materialization import MaterializationResponsibility, SymbolDependenceGroup
+from jitlink.orc.errors import SessionError, raise_first
+from jitlink.orc.link_context import LayerContext, ProgramContext, PromiseContext
+from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.objects import CommonSizes, Exported, GraphUnit, ObjectBatch, ObjectUnit
 from jitlink.orc.session import ExecutionSession
-from jitlink.orc.symbols import JITSymbolFlags, LookupKind, SymbolState
 from jitlink.orc.tracker import ResourceManager, ResourceTracker
-from jitlink.passes.prune import mark_exported_live
-from jitlink.resolve import referrers
 from jitlink.targets.registry import default_passes
 
 
@@ -103,6 +94,8 @@ class ObjectLinkingLayer(ResourceManager):
         auto_claim: whether a link may define strong symbols that were not promised, such as
             those that a plugin adds. If not, they are an `UnexpectedDefinitionError`. Weak ones
             are always taken on if there is no other definition.
+        phony_externals: whether symbols that nobody defines get an address all the same, that of
+            zeros in reach of the code; calling one faults.
         override_flags: what holds where the flags of an object's definitions are not those
             that were promised: the promise's, or, by default, the object's.
     """
@@ -114,6 +107,7 @@ class ObjectLinkingLayer(ResourceManager):
         self.memory = memory or session.executor.memory_manager
         self.batch_objects = True
         self.auto_claim = False
+        self.phony_externals = False
         self.override_flags = False
         self._plugins: list[Plugin] = []
         self._numbers = itertools.count()
@@ -225,17 +219,38 @@ class ObjectLinkingLayer(ResourceManager):
             MissingDefinitionsError: it does not define what the responsibility is for.
             JITLinkError: the link failed otherwise. The plugins have been told.
         """
+        context = PromiseContext(self, responsibility, graph, exported, bool(self._plugins))
+        await self._emit(responsibility, graph, context)
+
+    async def emit_program(
+        self, responsibility: MaterializationResponsibility, graph: LinkGraph
+    ) -> None:
+        """Link a graph whose definitions nobody was promised.
+
+        Args:
+            responsibility: what is ready when the graph is; nothing that the graph defines.
+            graph: the graph.
+
+        Raises:
+            JITLinkError: the link failed. The plugins have been told.
+        """
+        await self._emit(responsibility, graph, ProgramContext(self, responsibility, graph))
+
+    async def _emit(
+        self,
+        responsibility: MaterializationResponsibility,
+        graph: LinkGraph,
+        context: LayerContext,
+    ) -> None:
         plugins = tuple(self._plugins)
-        context = _LayerContext(self, responsibility, graph, exported, bool(plugins))
         try:
             for plugin in plugins:
                 plugin.notify_loaded(responsibility)
             config = default_passes(graph)
-            config.pre_prune.insert(0, context.claim)
+            context.add_first_passes(config)
             for plugin in plugins:
                 plugin.modify_pass_config(responsibility, graph, config)
-            if not context.is_exact:
-                config.pre_prune.append(context.claim)
+            context.add_last_passes(config)
             alloc = await link(graph, context, config, self.memory)
             await self._emitted(responsibility, context, alloc, plugins)
         except BaseException as error:
@@ -260,7 +275,7 @@ class ObjectLinkingLayer(ResourceManager):
     async def _emitted(
         self,
         responsibility: MaterializationResponsibility,
-        context: _LayerContext,
+        context: LayerContext,
         alloc: FinalizedAlloc,
         plugins: Sequence[Plugin],
     ) -> None:
@@ -276,6 +291,16 @@ class ObjectLinkingLayer(ResourceManager):
                 error.add_note(str(other))
             raise
         self._allocs.setdefault(tracker, []).append(alloc)
+
+    def keep_memory(self, dylib: JITDylib) -> None:
+        """Leave all memory of a JITDylib as it is for ever, and run no deallocate actions."""
+
+        def keep() -> None:
+            for tracker in dylib.trackers:
+                for alloc in self._allocs.pop(tracker, []):
+                    alloc.release()
+
+        self.session.run(keep)
 
     async def handle_remove_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:
         """Release the memory of everything that was emitted under a key.
@@ -325,134 +350,3 @@ def _call_all(plugins: Sequence[Plugin], call: Callable[[Plugin], None]) -> list
             failure.__cause__ = error
             errors.append(failure)
     return errors
-
-
-class _LayerContext(JITLinkContext):
-    """Links one graph into the JITDylib of a responsibility.
-
-    Args:
-        layer: the layer.
-        responsibility: what the graph is to define.
-        graph: the graph.
-        exported: what it defines as it is, if that is what was promised or less.
-        is_watched: whether plugins may change what it defines.
-
-    Attributes:
-        is_exact: whether nobody can change that the graph defines what was promised or less.
-    """
-
-    def __init__(
-        self,
-        layer: ObjectLinkingLayer,
-        responsibility: MaterializationResponsibility,
-        graph: LinkGraph,
-        exported: Exported | None,
-        is_watched: bool,
-    ) -> None:
-        self.layer = layer
-        self.responsibility = responsibility
-        self.dylib = responsibility.dylib
-        self._graph = graph
-        self.is_exact = exported is not None and not is_watched
-        self._may_have_less = exported is not None
-        self._exported = exported or Exported(graph)
-        self._found: dict[str, Definition] = {}
-
-    def _unpromised(self) -> dict[str, JITSymbolFlags]:
-        """What the graph defines and the responsibility is not for."""
-        definitions, names = self.responsibility.definitions, self._exported.names
-        if self.is_exact and sum([len(each.flags) for each in definitions]) == len(names):
-            # Only what the graph defines was promised, so nothing is left.
-            return {}
-        promised: set[str] = set()
-        for definition in definitions:
-            promised |= definition.flags.keys()
-        if promised.issuperset(names):
-            return {}
-        return self._exported.flags_of(self._graph, set(names) - promised)
-
-    def claim(self, graph: LinkGraph) -> None:
-        """Take on what may be defined here, and refer to where else the rest is defined."""
-        if not self.is_exact:
-            self._exported = self._exported.again(graph)
-        commons = self._exported.common_rows(graph)
-        unpromised = self._unpromised()
-        weak = {name: flag for name, flag in unpromised.items() if not flag.is_strong}
-        taken = self.responsibility.define_materializing(weak) if weak else set()
-        yielding = (unpromised if self._may_have_less else weak).keys() - taken
-        # What comes later was added by plugins.
-        self._may_have_less = False
-        if yielding:
-            if len(commons):
-                self._check_commons(graph, commons, yielding)
-            self._exported.externalize(graph, yielding)
-            self._exported = self._exported.again(graph)
-        if len(commons):
-            sizes = self.layer.common_sizes(self.responsibility.dylib)
-            sizes.enlarge(graph, self._exported.common_rows(graph))
-
-    def _check_commons(
-        self, graph: LinkGraph, rows: Int64Array, yielding: AbstractSet[str]
-    ) -> None:
-        names = graph.strings.get_many(graph.symbol_table.name[rows])
-        chosen = [row for row, name in zip(rows.tolist(), names, strict=True) if name in yielding]
-        dylib = self.responsibility.dylib
-        self.layer.common_sizes(dylib).check(graph, np.array(chosen, np.int64), dylib)
-
-    def mark_live(self, graph: LinkGraph) -> None:
-        """Keep what the responsibility is for."""
-        mark_exported_live(graph)
-
-    def notify_resolved(self, graph: LinkGraph) -> None:
-        """Announce the addresses of what the graph exports."""
-        if not self.is_exact:
-            self._exported = self._exported.again(graph)
-            self._claim_late()
-            self._agree_on_flags()
-        self.responsibility.notify_resolved(self._exported.addresses(graph))
-
-    def _claim_late(self) -> None:
-        """Take on what was defined after pruning; weak definitions may stay unannounced."""
-        extra = self._unpromised()
-        strong = {name for name, flag in extra.items() if flag.is_strong}
-        if strong and not self.layer.auto_claim:
-            raise UnexpectedDefinitionError(self.responsibility.unit_name, strong)
-        if extra:
-            self.responsibility.define_materializing(extra)
-
-    def _agree_on_flags(self) -> None:
-        if self.layer.override_flags:
-            return
-        names, flags = self._exported.names, self._exported.flags(self._graph)
-        actual = dict(zip(names, flags, strict=True))
-        for definition in self.responsibility.definitions:
-            held = {name: actual.get(name, flag) for name, flag in definition.flags.items()}
-            if held != definition.flags:
-                definition.flags = held
-
-    async def lookup(self, names: Mapping[str, bool]) -> Mapping[str, int]:
-        """Search the JITDylib's link order."""
-        dylib = self.responsibility.dylib
-        order, state, kind = dylib.link_order, SymbolState.RESOLVED, LookupKind.STATIC
-        try:
-            self._found = await look_up(dylib.session, order, names, state, kind)
-        except UndefinedSymbolError as error:
-            users = self._referrers(error.names)
-            raise UndefinedSymbolError(error.names, referrers=users) from error
-        return {name: each.addresses.get(name, 0) for name, each in self._found.items()}
-
-    def _referrers(self, names: Sequence[str]) -> dict[str, list[str]]:
-        graph = self._graph
-        found = {name: graph.find_external_symbol_by_name(name) for name in names}
-        return referrers(graph, {name: symbol.row for name, symbol in found.items() if symbol})
-
-    def groups(self) -> list[SymbolDependenceGroup]:
-        """What the symbols of the graph need that is not ready yet."""
-        unready = {
-            name: definition
-            for name, definition in self._found.items()
-            if definition.state < SymbolState.READY
-        }
-        if not unready:
-            return []
-        return dependence_groups(self._graph, self._exported, unready)

@@ -23,6 +23,7 @@ from jitlink.graph import Linkage, LinkGraph, Scope, SymbolFlags, SymbolKind
 from jitlink.graph.columns import Int64Array, UInt8Array, rows_where
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.strings import NO_NAME
+from jitlink.graph.tables import SymbolTable
 from jitlink.inputs import GraphBuilder, InputFile
 from jitlink.orc.errors import SessionError
 from jitlink.orc.materialization import MaterializationResponsibility, MaterializationUnit
@@ -56,6 +57,28 @@ def _flags(code: int) -> JITSymbolFlags:
 _FLAGS = tuple(_flags(code) for code in range(64))
 
 
+def _codes(table: SymbolTable, rows: Int64Array) -> UInt8Array:
+    """Numbers of JIT flags in `_FLAGS` (uint8)."""
+    flags, kind, scope = table.flags[rows], table.kind[rows], table.scope[rows]
+    code = np.zeros(len(rows), np.uint8)
+    for mask, bit in (
+        (table.linkage[rows] == int(Linkage.WEAK), _WEAK_BIT),
+        (flags & int(SymbolFlags.COMMON) != 0, _COMMON_BIT),
+        (flags & int(SymbolFlags.CALLABLE) != 0, _CALLABLE_BIT),
+        (kind == int(SymbolKind.ABSOLUTE), _ABSOLUTE_BIT),
+        (scope == int(Scope.HIDDEN), _HIDDEN_BIT),
+        (scope == int(Scope.SIDE_EFFECTS_ONLY), _SIDE_EFFECTS_BIT),
+    ):
+        code |= np.where(mask, np.uint8(bit), np.uint8(0))
+    return code
+
+
+def symbol_flags(table: SymbolTable, rows: Sequence[int]) -> list[JITSymbolFlags]:
+    """JIT flags of symbols."""
+    codes = _codes(table, np.array(rows, np.int64))
+    return list(map(_FLAGS.__getitem__, codes.tolist()))
+
+
 class Exported:
     """The named definitions of a graph that are not local to it, as they were when it was made.
 
@@ -79,21 +102,12 @@ class Exported:
         self._comdat_blocks = comdat_blocks
 
     def _codes(self, graph: LinkGraph, rows: Int64Array) -> UInt8Array:
-        table = graph.symbol_table
-        flags, kind, scope = table.flags[rows], table.kind[rows], table.scope[rows]
-        weak = table.linkage[rows] == int(Linkage.WEAK)
+        code = _codes(graph.symbol_table, rows)
         if len(self._comdat_blocks):
+            table = graph.symbol_table
             grouped = np.isin(table.block[rows], self._comdat_blocks)
-            weak |= grouped & (kind == int(SymbolKind.DEFINED))
-        code: UInt8Array = np.where(weak, np.uint8(_WEAK_BIT), np.uint8(0))
-        for mask, bit in (
-            (flags & int(SymbolFlags.COMMON) != 0, _COMMON_BIT),
-            (flags & int(SymbolFlags.CALLABLE) != 0, _CALLABLE_BIT),
-            (kind == int(SymbolKind.ABSOLUTE), _ABSOLUTE_BIT),
-            (scope == int(Scope.HIDDEN), _HIDDEN_BIT),
-            (scope == int(Scope.SIDE_EFFECTS_ONLY), _SIDE_EFFECTS_BIT),
-        ):
-            code |= np.where(mask, np.uint8(bit), np.uint8(0))
+            grouped &= table.kind[rows] == int(SymbolKind.DEFINED)
+            code |= np.where(grouped, np.uint8(_WEAK_BIT), np.uint8(0))
         return code
 
     def flags(self, graph: LinkGraph) -> list[JITSymbolFlags]:

@@ -198,6 +198,21 @@ class ExecutionSession:
         dylib.default_tracker.retire()
         await dylib.clear_async()
 
+    def discard_jitdylib(self, dylib: JITDylib) -> None:
+        """Remove a JITDylib, at once if nothing else goes on and soon otherwise.
+
+        It waits for nothing, so that it may be called while garbage is collected. Errors are
+        for `report_error`.
+        """
+
+        async def remove() -> None:
+            try:
+                await self.remove_jitdylib_async(dylib)
+            except Exception as error:  # noqa: BLE001 - nobody waits for it
+                self.report_error(error)
+
+        self._thread.call_from_finalizer(remove)
+
     # Lookup
 
     def lookup(

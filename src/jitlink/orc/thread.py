@@ -93,10 +93,12 @@ class SessionThread:
         """
         if self.is_current:
             return action()
-        with self._wheel.taken() as is_mine:
-            if is_mine:
+        if self._wheel.take():
+            try:
                 with _interrupts_later():
                     return Context().run(action)
+            finally:
+                self._wheel.leave()
         result: concurrent.futures.Future[T] = concurrent.futures.Future()
         try:
             if not self.call(partial(_act, action, result)):
@@ -144,19 +146,23 @@ class SessionThread:
 
     def _drive(self, begin: Callable[[], None], result: concurrent.futures.Future[Any]) -> bool:
         """Begin something and run what is due until it is done or waits; False if not at all."""
-        with self._wheel.taken() as is_mine:
-            if is_mine:
-                with _interrupts_later() as is_interrupted:
-                    begin()
-                    self._wheel.drive(lambda: result.done() or is_interrupted())
-            return is_mine
+        if not self._wheel.take():
+            return False
+        try:
+            with _interrupts_later() as is_interrupted:
+                begin()
+                self._wheel.drive(lambda: result.done() or is_interrupted())
+        finally:
+            self._wheel.leave()
+        return True
 
-    def call_from_finalizer(self, action: Callable[[], None]) -> None:
-        """Run something now if nobody is at the wheel, otherwise soon; it never waits.
+    def call_from_finalizer(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a coroutine now if nobody is at the wheel, otherwise soon; it is never waited for.
 
         For calls that come while garbage is collected, when any lock may be held.
         """
-        self._wheel.call_from_finalizer(action)
+        loop = self._wheel.loop
+        self._wheel.call_from_finalizer(lambda: _running_task(loop, make()))
 
     def stop(self) -> None:
         """Stop the thread, when what runs on it is done or cancelled; again it does nothing."""
@@ -184,17 +190,8 @@ class _Wheel:
         self._spare: threading.Thread | None = None
         _all_wheels.add(self)
 
-    @contextlib.contextmanager
-    def taken(self) -> Iterator[bool]:
-        """Take the wheel, if that is possible, and leave it at the end; gives whether it was."""
-        is_mine = self._take()
-        try:
-            yield is_mine
-        finally:
-            if is_mine:
-                self._leave()
-
-    def _take(self) -> bool:
+    def take(self) -> bool:
+        """Take the wheel, if that is possible; False if it is not."""
         # A thread in which another event loop runs cannot run this one in between.
         if asyncio._get_running_loop() is not None:  # noqa: SLF001 - it is public, if not by name
             return False
@@ -205,11 +202,20 @@ class _Wheel:
         asyncio._set_running_loop(self.loop)  # noqa: SLF001
         return True
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Leave the wheel, and what is due to the spare thread."""
         asyncio._set_running_loop(None)  # noqa: SLF001
         with self._changed:
             self.driver = None
             self._wake()
+
+    def drive_if_free(self, is_done: Callable[[], bool]) -> None:
+        """Take the wheel, `drive`, and leave it; nothing if that is not possible."""
+        if self.take():
+            try:
+                self.drive(is_done)
+            finally:
+                self.leave()
 
     def drive(self, is_done: Callable[[], bool]) -> None:
         """Run what is due until there is nothing, or something is done; from the wheel."""
@@ -235,15 +241,13 @@ class _Wheel:
                 return True
             return False
 
-    def call_from_finalizer(self, action: Callable[[], None]) -> None:
+    def call_from_finalizer(self, action: Callable[[], object]) -> None:
         """Hand something over without waiting for anything, and run it if nobody else does."""
         # Whoever is at the wheel sees it when he leaves.
         self.loop.call_soon(action, context=Context())
         if self._changed.acquire(blocking=False):
             try:
-                with self.taken() as is_mine:
-                    if is_mine:
-                        self.drive(lambda: False)
+                self.drive_if_free(lambda: False)
             finally:
                 self._changed.release()
 
@@ -274,7 +278,7 @@ class _Wheel:
                 self._run_or_wait(end)
             self.drive(lambda: False)
         finally:
-            self._leave()
+            self.leave()
 
     def _run_or_wait(self, end: float) -> None:
         """Run what is due, or wait until something is or a time has come."""
@@ -302,9 +306,7 @@ class _Wheel:
 
     def _serve(self) -> None:
         while self._await_turn():
-            with self.taken() as is_mine:
-                if is_mine:
-                    self.drive(lambda: self.is_locked)
+            self.drive_if_free(lambda: self.is_locked)
         self.finish()
 
     def _await_turn(self) -> bool:
@@ -382,15 +384,20 @@ def _act(action: Callable[[], T], result: concurrent.futures.Future[T]) -> None:
 _running: set[asyncio.Task[None]] = set()
 
 
+def _running_task(loop: EventLoop, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    # What the caller has set for itself (NumPy's error handling, say) is not for the session.
+    task = loop.create_task(coroutine, context=Context())
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    return task
+
+
 def _start(
     loop: EventLoop, coroutine: Coroutine[Any, Any, T], result: concurrent.futures.Future[T]
 ) -> None:
-    # What the caller has set for itself (NumPy's error handling, say) is not for the session.
-    task = loop.create_task(_deliver(coroutine, result), context=Context())
-    _running.add(task)
+    task = _running_task(loop, _deliver(coroutine, result))
 
-    def finish(task: asyncio.Task[None]) -> None:
-        _running.discard(task)
+    def finish(_task: asyncio.Task[None]) -> None:
         # Cancelled before it began.
         coroutine.close()
         with contextlib.suppress(concurrent.futures.InvalidStateError):

@@ -1,0 +1,232 @@
+"""How a graph is linked into the JITDylib of a responsibility.
+
+`PromiseContext` is for graphs that define symbols of the JITDylib: each has been promised, or
+is taken on when the link begins. `ProgramContext` is for graphs that make one thing ready as a
+whole and whose symbols nobody was promised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jitlink.errors import UndefinedSymbolError
+from jitlink.graph import Block, LinkGraph, MemProt
+from jitlink.graph.columns import Int64Array
+from jitlink.link import JITLinkContext, PassConfiguration
+from jitlink.orc.definition import Definition
+from jitlink.orc.dependencies import dependence_groups
+from jitlink.orc.errors import UnexpectedDefinitionError
+from jitlink.orc.lookup import look_up
+from jitlink.orc.materialization import MaterializationResponsibility, SymbolDependenceGroup
+from jitlink.orc.objects import Exported
+from jitlink.orc.symbols import JITSymbolFlags, LookupKind, SymbolState
+from jitlink.passes.prune import mark_exported_live
+from jitlink.resolve import referrers
+
+if TYPE_CHECKING:
+    from jitlink.orc.dylib import JITDylib
+    from jitlink.orc.object_layer import ObjectLinkingLayer
+
+_PHONY_SIZE = 64
+"""Bytes of zeros that phony externals point at."""
+
+
+class LayerContext(JITLinkContext):
+    """Links one graph, whose externals the link order of a JITDylib has.
+
+    Args:
+        layer: the layer.
+        responsibility: what the link makes ready.
+        graph: the graph.
+    """
+
+    def __init__(
+        self,
+        layer: ObjectLinkingLayer,
+        responsibility: MaterializationResponsibility,
+        graph: LinkGraph,
+    ) -> None:
+        self.layer = layer
+        self.responsibility = responsibility
+        self.dylib = responsibility.dylib
+        self._graph = graph
+        self._found: dict[str, Definition] = {}
+        self._phony: Block | None = None
+
+    def add_first_passes(self, config: PassConfiguration) -> None:
+        """Add passes that come before those of plugins."""
+
+    def add_last_passes(self, config: PassConfiguration) -> None:
+        """Add passes that come after those of plugins."""
+
+    def mark_live(self, graph: LinkGraph) -> None:
+        """Keep what the responsibility is for, and the place that phony externals point at."""
+        mark_exported_live(graph)
+        if self.layer.phony_externals:
+            section = graph.obtain_section("$__PHONY", MemProt.READ)
+            self._phony = graph.create_zero_fill_block(section, _PHONY_SIZE, alignment=_PHONY_SIZE)
+            graph.add_anonymous_symbol(self._phony, 0, is_live=True)
+
+    async def lookup(self, names: Mapping[str, bool]) -> Mapping[str, int]:
+        """Search the JITDylib's link order, then make up what may be made up."""
+        made_up: dict[str, int] = {}
+        try:
+            self._found = await self._look_up(names)
+        except UndefinedSymbolError as error:
+            if self._phony is None:
+                users = self._referrers(error.names)
+                raise UndefinedSymbolError(error.names, referrers=users) from error
+            # LLVM differs: phony externals are not null but zeros in reach of the code, so
+            # that relocations which cannot reach null do not fail.
+            made_up = dict.fromkeys(error.names, self._phony.address)
+            self._found = await self._look_up(
+                {name: required for name, required in names.items() if name not in made_up}
+            )
+        return made_up | {name: each.addresses.get(name, 0) for name, each in self._found.items()}
+
+    async def _look_up(self, names: Mapping[str, bool]) -> dict[str, Definition]:
+        dylib = self.responsibility.dylib
+        order, state, kind = dylib.link_order, SymbolState.RESOLVED, LookupKind.STATIC
+        return await look_up(dylib.session, order, names, state, kind)
+
+    def _referrers(self, names: Sequence[str]) -> dict[str, list[str]]:
+        graph = self._graph
+        found = {name: graph.find_external_symbol_by_name(name) for name in names}
+        return referrers(graph, {name: symbol.row for name, symbol in found.items() if symbol})
+
+    def unready(self) -> dict[str, Definition]:
+        """What was found and is not ready yet, by name."""
+        return {
+            name: definition
+            for name, definition in self._found.items()
+            if definition.state < SymbolState.READY
+        }
+
+    def groups(self) -> list[SymbolDependenceGroup]:
+        """What the responsibility's symbols need that is not ready yet: all of it, for each."""
+        needed: dict[JITDylib, set[str]] = {}
+        for name, definition in self.unready().items():
+            needed.setdefault(definition.dylib, set()).add(name)
+        return [SymbolDependenceGroup(set(self.responsibility.symbols), needed)] if needed else []
+
+
+class ProgramContext(LayerContext):
+    """Links a graph as a whole."""
+
+    def notify_resolved(self, graph: LinkGraph) -> None:  # noqa: ARG002 - part of the interface
+        """Nobody was promised an address."""
+        self.responsibility.notify_resolved({})
+
+
+class PromiseContext(LayerContext):
+    """Links what was promised, or less: the rest is defined elsewhere.
+
+    Args:
+        layer: the layer.
+        responsibility: what the graph is to define.
+        graph: the graph.
+        exported: what it defines as it is, if that is what was promised or less.
+        is_watched: whether plugins may change what it defines.
+
+    Attributes:
+        is_exact: whether nobody can change that the graph defines what was promised or less.
+    """
+
+    def __init__(
+        self,
+        layer: ObjectLinkingLayer,
+        responsibility: MaterializationResponsibility,
+        graph: LinkGraph,
+        exported: Exported | None,
+        is_watched: bool,
+    ) -> None:
+        super().__init__(layer, responsibility, graph)
+        self.is_exact = exported is not None and not is_watched
+        self._may_have_less = exported is not None
+        self._exported = exported or Exported(graph)
+
+    def add_first_passes(self, config: PassConfiguration) -> None:
+        """See LayerContext."""
+        config.pre_prune.insert(0, self.claim)
+
+    def add_last_passes(self, config: PassConfiguration) -> None:
+        """See LayerContext."""
+        if not self.is_exact:
+            config.pre_prune.append(self.claim)
+
+    def _unpromised(self) -> dict[str, JITSymbolFlags]:
+        """What the graph defines and the responsibility is not for."""
+        definitions, names = self.responsibility.definitions, self._exported.names
+        if self.is_exact and sum([len(each.flags) for each in definitions]) == len(names):
+            # Only what the graph defines was promised, so nothing is left.
+            return {}
+        promised: set[str] = set()
+        for definition in definitions:
+            promised |= definition.flags.keys()
+        if promised.issuperset(names):
+            return {}
+        return self._exported.flags_of(self._graph, set(names) - promised)
+
+    def claim(self, graph: LinkGraph) -> None:
+        """Take on what may be defined here, and refer to where else the rest is defined."""
+        if not self.is_exact:
+            self._exported = self._exported.again(graph)
+        commons = self._exported.common_rows(graph)
+        unpromised = self._unpromised()
+        weak = {name: flag for name, flag in unpromised.items() if not flag.is_strong}
+        taken = self.responsibility.define_materializing(weak) if weak else set()
+        yielding = (unpromised if self._may_have_less else weak).keys() - taken
+        # What comes later was added by plugins.
+        self._may_have_less = False
+        if yielding:
+            if len(commons):
+                self._check_commons(graph, commons, yielding)
+            self._exported.externalize(graph, yielding)
+            self._exported = self._exported.again(graph)
+        if len(commons):
+            sizes = self.layer.common_sizes(self.responsibility.dylib)
+            sizes.enlarge(graph, self._exported.common_rows(graph))
+
+    def _check_commons(
+        self, graph: LinkGraph, rows: Int64Array, yielding: AbstractSet[str]
+    ) -> None:
+        names = graph.strings.get_many(graph.symbol_table.name[rows])
+        chosen = [row for row, name in zip(rows.tolist(), names, strict=True) if name in yielding]
+        dylib = self.responsibility.dylib
+        self.layer.common_sizes(dylib).check(graph, np.array(chosen, np.int64), dylib)
+
+    def notify_resolved(self, graph: LinkGraph) -> None:
+        """Announce the addresses of what the graph exports."""
+        if not self.is_exact:
+            self._exported = self._exported.again(graph)
+            self._claim_late()
+            self._agree_on_flags()
+        self.responsibility.notify_resolved(self._exported.addresses(graph))
+
+    def _claim_late(self) -> None:
+        """Take on what was defined after pruning; weak definitions may stay unannounced."""
+        extra = self._unpromised()
+        strong = {name for name, flag in extra.items() if flag.is_strong}
+        if strong and not self.layer.auto_claim:
+            raise UnexpectedDefinitionError(self.responsibility.unit_name, strong)
+        if extra:
+            self.responsibility.define_materializing(extra)
+
+    def _agree_on_flags(self) -> None:
+        if self.layer.override_flags:
+            return
+        names, flags = self._exported.names, self._exported.flags(self._graph)
+        actual = dict(zip(names, flags, strict=True))
+        for definition in self.responsibility.definitions:
+            held = {name: actual.get(name, flag) for name, flag in definition.flags.items()}
+            if held != definition.flags:
+                definition.flags = held
+
+    def groups(self) -> list[SymbolDependenceGroup]:
+        """What the symbols of the graph need that is not ready yet."""
+        unready = self.unready()
+        return dependence_groups(self._graph, self._exported, unready) if unready else []
