@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from jitlink.errors import UndefinedSymbolError
 from jitlink.orc.errors import SessionError
 from jitlink.orc.generators import NameFilter, matcher
 from jitlink.orc.lookup import look_up
@@ -46,8 +47,9 @@ class ReExports(MaterializationUnit):
     Args:
         aliases: for each new name the name that it stands for, alone for an exported alias, or
             with the flags of the alias.
-        source: where those are; by default the JITDylib that the aliases are defined in.
-        lookup_flags: what is looked at there.
+        source: where those are; by default they are searched as code in the JITDylib of the
+            aliases would search for them.
+        lookup_flags: what is looked at in the source.
     """
 
     def __init__(
@@ -85,18 +87,24 @@ class ReExports(MaterializationUnit):
                 _check_circle(dylib, alias)
             found = await look_up(
                 dylib.session,
-                [(source, self._lookup_flags)],
+                # LLVM differs: there, an alias is for what the JITDylib itself has.
+                dylib.link_order if self.source is None else [(source, self._lookup_flags)],
                 dict.fromkeys(targets.values(), True),
                 SymbolState.RESOLVED,
                 LookupKind.STATIC,
             )
+        except UndefinedSymbolError as error:
+            raise UndefinedSymbolError(error.names, referrers=_users(targets)) from error
         finally:
             for alias in aliases:
                 waiting.pop(alias, None)
         addresses = {alias: found[target].addresses[target] for alias, target in targets.items()}
         responsibility.notify_resolved(addresses)
         responsibility.notify_emitted(
-            [SymbolDependenceGroup({alias}, {source: {name}}) for alias, name in targets.items()]
+            [
+                SymbolDependenceGroup({alias}, {found[name].dylib: {name}})
+                for alias, name in targets.items()
+            ]
         )
 
     def _put_back(self, responsibility: MaterializationResponsibility) -> None:
@@ -120,6 +128,14 @@ class ReExports(MaterializationUnit):
             path.append(target)
             target = self._targets[target]
         return target
+
+
+def _users(targets: Mapping[str, str]) -> dict[str, list[str]]:
+    """For each name the aliases that stand for it."""
+    users: dict[str, list[str]] = {}
+    for alias, target in targets.items():
+        users.setdefault(target, []).append(f"alias {alias}")
+    return users
 
 
 def _check_circle(dylib: JITDylib, alias: str) -> None:
@@ -159,7 +175,7 @@ class ReExportsGenerator:
         kind: LookupKind,
         dylib: JITDylib,
         flags: JITDylibLookupFlags,  # noqa: ARG002 - part of the interface
-        names: Sequence[str],
+        names: Mapping[str, bool],
     ) -> None:
         """Define aliases for the names that the other JITDylib has."""
         wanted = [name for name in names if self._allow(name)]

@@ -34,9 +34,11 @@ class DefinitionGenerator(Protocol):
         kind: LookupKind,
         dylib: JITDylib,
         flags: JITDylibLookupFlags,
-        names: Sequence[str],
+        names: Mapping[str, bool],
     ) -> None:
         """Define those of `names` in `dylib` that can be; leave the others.
+
+        The names say whether they must be found, which a weak reference need not be.
 
         Runs on the session's thread. An exception fails the lookup.
         """

@@ -92,7 +92,8 @@ class FailedToMaterializeError(SessionError):
     def reason(self) -> BaseException:
         """What went wrong first, as far as it is known; else this error itself."""
         error: BaseException = self
-        while isinstance(error, FailedToMaterializeError) and error.__cause__ is not None:
+        later = (FailedToMaterializeError, UnsatisfiedDependenciesError)
+        while isinstance(error, later) and error.__cause__ is not None:
             error = error.__cause__
         return error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Self
 from weakref import WeakKeyDictionary
 
@@ -81,10 +81,10 @@ class DynamicLibraryGenerator:
         kind: LookupKind,  # noqa: ARG002 - part of the interface
         dylib: JITDylib,
         flags: JITDylibLookupFlags,  # noqa: ARG002
-        names: Sequence[str],
+        names: Mapping[str, bool],
     ) -> None:
         """Define the names that the library has."""
-        wanted = names if self._allow is None else [name for name in names if self._allow(name)]
+        wanted = [name for name in names if self._allow is None or self._allow(name)]
         addresses = await dylib.session.executor.lookup_symbols(wanted, self._handle)
         found = {
             name: ExecutorSymbolDef(address, _FOUND)
@@ -102,14 +102,15 @@ class StaticLibraryGenerator:
     With a member come the members that it needs, so that they are linked together, as far as
     what they need is searched for in archives first: in this one, and in the others that stand
     with it at the head of the JITDylib's generators. As for a static linker, only references
-    pull members in: a program's ``dlsym`` does not.
+    that must be resolved pull members in: weak ones do not, nor does a program's ``dlsym``.
 
     Members are added under the JITDylib's default tracker. When all of a member's definitions
     were removed, it may be added again.
 
     Args:
         layer: links the members.
-        source: path or bytes of the archive; the file must not be changed while this is in use.
+        source: path, bytes or opened file of the archive, which must not be changed while this is
+            in use.
 
     Attributes:
         layer: links the members.
@@ -118,9 +119,10 @@ class StaticLibraryGenerator:
         InputError: the archive cannot be read.
     """
 
-    def __init__(self, layer: ObjectLinkingLayer, source: Input) -> None:
+    def __init__(self, layer: ObjectLinkingLayer, source: Input | InputFile) -> None:
         self.layer = layer
-        self._archive = ArchiveInput(open_input(source))
+        file = source if isinstance(source, InputFile) else open_input(source)
+        self._archive = ArchiveInput(file)
         self._added: WeakKeyDictionary[JITDylib, dict[int, list[str]]] = WeakKeyDictionary()
 
     def force_load(self, dylib: JITDylib, tracker: ResourceTracker | None = None) -> None:
@@ -143,16 +145,14 @@ class StaticLibraryGenerator:
         kind: LookupKind,
         dylib: JITDylib,
         flags: JITDylibLookupFlags,  # noqa: ARG002 - part of the interface
-        names: Sequence[str],
+        names: Mapping[str, bool],
     ) -> None:
         """Add the members that define names, and those that these need."""
         if kind is LookupKind.DLSYM:
             return
         # Nothing is waited for from here on, so that no other search can add the same members.
         members = _Members(dylib)
-        has_more = members.read(
-            self, self.find(name for name in names if name not in dylib.symbols)
-        )
+        has_more = members.read(self, self.find(n for n, required in names.items() if required))
         while has_more:
             has_more = members.read_needed(self._searched_together(dylib))
         members.define(self.layer)

@@ -8,7 +8,7 @@ string tables for the few names that anybody asks for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -93,7 +93,7 @@ class Program(MaterializationUnit):
         kind: LookupKind,  # noqa: ARG002 - part of the interface
         dylib: JITDylib,
         flags: JITDylibLookupFlags,  # noqa: ARG002
-        names: Sequence[str],
+        names: Mapping[str, bool],
     ) -> None:
         """Define the names that the graph does."""
         if self._maker is not None and REQUESTER.get() is self._maker:
@@ -112,7 +112,7 @@ class Program(MaterializationUnit):
         if found:
             dylib.add_unit(AbsoluteSymbols(found))
 
-    def _rows(self, names: Sequence[str]) -> dict[str, int]:
+    def _rows(self, names: Iterable[str]) -> dict[str, int]:
         """The symbol rows of those names that the graph defines."""
         rows: dict[str, int] = {}
         for name in names:

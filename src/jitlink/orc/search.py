@@ -107,7 +107,7 @@ class Search:
             wanted = self._take(dylib, flags, wanted)
             for generator in tuple(dylib.generators):
                 # What is there but not shown is not to be defined once more.
-                absent = [name for name in wanted if name not in dylib.symbols]
+                absent = {n: self._names[n] for n in wanted if n not in dylib.symbols}
                 if not absent:
                     break
                 if generator in dylib.generators:
@@ -149,7 +149,7 @@ class Search:
         generator: DefinitionGenerator,
         dylib: JITDylib,
         flags: JITDylibLookupFlags,
-        names: Sequence[str],
+        names: Mapping[str, bool],
     ) -> None:
         """Let a generator define names, when its turn has come."""
         outer, seats = _TURN.get(), dylib.seats
@@ -165,7 +165,7 @@ class Search:
             await _sit_down(seat, outer)
             try:
                 # Whoever was first may have defined them.
-                absent = [name for name in names if name not in dylib.symbols]
+                absent = {n: names[n] for n in names if n not in dylib.symbols}
                 if absent and dylib.is_open:
                     await self._work(generator, dylib, flags, absent, seat)
             finally:
@@ -181,7 +181,7 @@ class Search:
         generator: DefinitionGenerator,
         dylib: JITDylib,
         flags: JITDylibLookupFlags,
-        names: Sequence[str],
+        names: Mapping[str, bool],
         seat: Seat | None = None,
     ) -> None:
         outer = _TURN.get()

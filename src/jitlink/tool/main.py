@@ -74,14 +74,12 @@ def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
     program = Program(line, _write)
     try:
         program.load()
+        program.link()
         status = 0
-        with program.link() as library:
-            if owns_process:
-                library.keep()
-            if not line.noexec:
-                _flush()
-                with _signals_of_a_program(owns_process):
-                    status = program.run(library)
+        if not line.noexec:
+            _flush()
+            with _signals_of_a_program(owns_process):
+                status = program.run()
     finally:
         if not owns_process:
             program.close()

@@ -6,10 +6,22 @@ from collections.abc import Callable
 
 from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
-from jitlink.inputs import GraphBuilder
-from jitlink.library import Library, link_library
+from jitlink.formats.archive import is_archive
+from jitlink.inputs import InputFile
 from jitlink.link import run_in_process
 from jitlink.memory.slab import SlabMemoryManager
+from jitlink.orc import (
+    LLJIT,
+    AbsoluteSymbols,
+    DynamicLibraryGenerator,
+    ExecutorSymbolDef,
+    FailedToMaterializeError,
+    JITSymbolFlags,
+    MaterializationUnit,
+    ReExports,
+    StaticLibraryGenerator,
+)
+from jitlink.targets.registry import target_of_object
 from jitlink.tool.libraries import InputCollector
 from jitlink.tool.options import CommandLine, CommandLineError
 from jitlink.tool.report import LinkReport
@@ -19,9 +31,11 @@ LOAD_PHASE = "time to load/add object files"
 LINK_PHASE = "time to link object files"
 RUN_PHASE = "time to execute jitlink'd code"
 
+_ABSOLUTE = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
+
 
 class Program:
-    """A command at work: what it has read, linked and is about to run.
+    """A command at work: a session with what it has read, linked and is about to run.
 
     Args:
         line: the command.
@@ -42,13 +56,22 @@ class Program:
         self._line = line
         self._write = write
         self._executor = executor or SelfExecutorProcessControl.shared()
+        self._report = LinkReport(
+            write,
+            linked_files=line.show_linked_files,
+            graphs=line.show_graphs,
+            addresses=line.show_addrs,
+            definitions=line.definitions,
+        )
         self._slab = _slab(line)
-        self._builder = GraphBuilder()
-        self._dylibs: list[int] = []
-        self._unresolved: dict[str, str] = {}
+        self._jit = LLJIT(executor=self._executor, memory_manager=self._slab)
+        self._jit.layer.phony_externals = line.phony_externals
+        if self._report.is_needed:
+            self._jit.layer.add_plugin(self._report)
+        self._entry_address = 0
 
     def load(self) -> None:
-        """Read the inputs, and define what the command defines.
+        """Add the inputs to the session, and define what the command defines.
 
         Raises:
             JITLinkError: an input is missing or unusable, or a symbol is defined twice.
@@ -57,119 +80,103 @@ class Program:
             collector = InputCollector(self._line.library_directories)
             for argument in self._line.inputs:
                 collector.add(argument)
-            self._dylibs = [
-                run_in_process(self._executor.load_dylib(path)) for path in collector.dylibs
+            # A library that cannot be loaded is an error before anything is read.
+            loaded = [
+                DynamicLibraryGenerator.load(self._jit.session, path) for path in collector.dylibs
             ]
-            for name, address in self._line.definitions:
-                self._builder.define(name, address)
-            self._builder.add(collector.files, all_load=self._line.all_load)
-            self._add_definitions()
+            objects = [file for file in collector.files if not is_archive(file.data)]
+            self._check_architecture(objects)
+            self._jit.layer.add_objects(self._jit.main, objects)
+            for file in collector.files:
+                if is_archive(file.data):
+                    self._add_archive(file)
+            for generator in loaded:
+                self._jit.main.add_generator(generator)
+            self._define()
 
-    def _add_definitions(self) -> None:
-        """Search archives, and let aliases stand for what was found."""
-        line, builder = self._line, self._builder
-        aliases = dict(line.aliases)
-        entry = aliases.get(line.entry, line.entry)
-        builder.search_archives(also=[entry, *aliases.values()])
-        if builder.graph is None:
-            raise self._no_entry()
-        for alias, name in line.aliases:
-            self._add_alias(alias, name)
+    def _add_archive(self, file: InputFile) -> None:
+        archive = StaticLibraryGenerator(self._jit.layer, file)
+        if self._line.all_load:
+            archive.force_load(self._jit.main)
+        else:
+            self._jit.main.add_generator(archive)
 
-    def _add_alias(self, alias: str, name: str) -> None:
-        resolver = self._builder.resolver
+    def _define(self) -> None:
+        line = self._line
+        if line.definitions:
+            absolute = {
+                name: ExecutorSymbolDef(address, _ABSOLUTE) for name, address in line.definitions
+            }
+            self._define_unit(AbsoluteSymbols(absolute), "abs")
+        if line.aliases:
+            self._define_unit(ReExports(dict(line.aliases)), "alias")
+
+    def _define_unit(self, unit: MaterializationUnit, option: str) -> None:
         try:
-            resolver.alias(alias, name)
+            self._jit.main.define(unit)
         except DuplicateDefinitionError as error:
             raise DuplicateDefinitionError(
-                alias, first=error.first, second="an -alias option"
+                error.name, first=error.first, second=f"an -{option} option"
             ) from error
-        except UndefinedSymbolError:
-            # The process may define it. If it does not, only a use of the alias is an error.
-            (address,) = run_in_process(self._executor.lookup_symbols([name]))
-            if address is not None:
-                resolver.define(alias, address)
-            else:
-                self._unresolved[alias] = name
 
-    def link(self) -> Library:
+    def link(self) -> None:
         """Link what the entry point needs.
 
         Raises:
-            JITLinkError: the link failed; nothing is left allocated.
+            JITLinkError: the link failed.
         """
-        line = self._line
-        self._check_architecture()
-        roots = self._roots()
-        report = LinkReport(
-            self._write,
-            linked_files=line.show_linked_files,
-            graphs=line.show_graphs,
-            addresses=line.show_addrs,
-            everything=roots is None,
-        )
         with self.times.measure(LINK_PHASE):
             try:
-                library = link_library(
-                    self._builder,
-                    self._executor,
-                    phony_externals=line.phony_externals,
-                    memory=self._slab,
-                    configure=report.configure,
-                    dylibs=self._dylibs,
-                    roots=roots,
-                )
-            except UndefinedSymbolError as error:
-                raise self._with_aliases(error) from error
-        self._write("".join(f"{each}\n" for each in report.address_lines))
-        return library
+                self._link()
+            except FailedToMaterializeError as error:
+                reason = error.reason
+            else:
+                if self._line.show_addrs:
+                    self._write("".join(f"{each}\n" for each in self._report.address_lines()))
+                return
+        raise reason
 
-    def _check_architecture(self) -> None:
-        """Refuse to run what another processor's code is; to link it is fine."""
-        triple = self._builder.target.triple
-        if not self._line.noexec and not self._executor.runs(triple):
-            code, process = (each.partition("-")[0] for each in (triple, self._executor.triple))
-            raise CommandLineError(
-                f"code for {code} cannot run in this process, which is {process}; -noexec links it "
-                "without running it"
-            )
-
-    def _with_aliases(self, error: UndefinedSymbolError) -> UndefinedSymbolError:
-        """The same error, with what aliases stand for where it names those."""
-        users: dict[str, tuple[str, ...]] = {}
-        for name in error.names:
-            target = self._unresolved.get(name, name)
-            both = (*users.get(target, ()), *error.referrers[name])
-            users[target] = tuple(dict.fromkeys(both))
-        return UndefinedSymbolError(list(users), referrers=users)
-
-    def _roots(self) -> list[str] | None:
-        """The entry point, or None to link everything because there is none and may be none."""
-        line = self._line
-        if line.entry in self._builder.resolver.definitions:
-            return [line.entry]
-        if line.phony_externals and line.noexec:
+    def _link(self) -> None:
+        jit, entry = self._jit, self._line.entry
+        try:
+            self._entry_address = jit.session.lookup(jit.main, entry)[entry].address
+        except UndefinedSymbolError as error:
+            if not (self._line.phony_externals and self._line.noexec):
+                raise self._no_entry() from error
             # LLVM differs: it links nothing then.
-            return None
-        raise self._no_entry()
+            names = jit.session.run(lambda: list(jit.main.symbols))
+            jit.session.lookup(jit.main, dict.fromkeys(names, False))
+
+    def _check_architecture(self, objects: list[InputFile]) -> None:
+        """Refuse to run what another processor's code is; to link it is fine."""
+        for file in objects:
+            triple = target_of_object(file.data, file.name).triple
+            if not self._line.noexec and not self._executor.runs(triple):
+                code, process = (each.partition("-")[0] for each in (triple, self._executor.triple))
+                raise CommandLineError(
+                    f"code for {code} cannot run in this process, which is {process}; -noexec "
+                    "links it without running it"
+                )
 
     def _no_entry(self) -> CommandLineError:
         return CommandLineError(
             f"no input defines {self._line.entry}, the function to call; -entry names another one"
         )
 
-    def run(self, library: Library) -> int:
+    def run(self) -> int:
         """Call the entry point.
 
         Returns:
             What it returned.
         """
         with self.times.measure(RUN_PHASE):
-            address = library.address(self._line.entry)
-            return run_in_process(self._executor.run_as_main(address, self._line.arguments))
+            return run_in_process(
+                self._executor.run_as_main(self._entry_address, self._line.arguments)
+            )
 
     def close(self) -> None:
-        """Give up the slab, and with it whatever was linked into it."""
+        """End the session, and give up the slab with whatever was linked into it."""
+        self._jit.close()
         if self._slab is not None:
             self._slab.close()
 

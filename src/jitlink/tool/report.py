@@ -11,30 +11,32 @@ it, and only what somebody uses is there.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import groupby
 
 import numpy as np
 
-from jitlink.graph import Block, LinkGraph, MemLifetime, Scope, SymbolFlags, SymbolKind
+from jitlink.graph import Block, LinkGraph, MemLifetime, SymbolKind
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.text import GraphText, printable
 from jitlink.link import PassConfiguration
+from jitlink.orc import MaterializationResponsibility, Plugin
 from jitlink.passes.entries import GOT_SECTION, STUBS_SECTION, entry_blocks, pointees
 
 Write = Callable[[str], None]
 
 
-class LinkReport:
-    """Passes that look at a graph while it is linked, and what they saw.
+class LinkReport(Plugin):
+    """Looks at every graph while it is linked, and keeps what is to be shown of it.
 
     Args:
         write: takes text to show.
-        linked_files: show the name of each object that is linked, once that is known.
+        linked_files: show the name of each object that is linked, when its link begins.
         graphs: show the graphs of the objects whose names match, after fixups.
         addresses: take down all addresses, for `address_lines`.
-        everything: all objects are linked, also those that nothing needs.
+        definitions: names and addresses that the command defines.
     """
 
     def __init__(
@@ -44,68 +46,76 @@ class LinkReport:
         linked_files: bool = False,
         graphs: re.Pattern[str] | None = None,
         addresses: bool = False,
-        everything: bool = False,
+        definitions: Iterable[tuple[str, int]] = (),
     ) -> None:
         self._write = write
         self._linked_files = linked_files
         self._graphs = graphs
         self._addresses = addresses
-        self._everything = everything
-        self._linked: list[int] = []
-        self._entries: dict[str, Int64Array] = {}
-        self.address_lines: list[str] = []
+        self._written: set[str] = set()
+        self._symbol_lines = [
+            (address, printable(name), "zero-fill: 0 bytes") for name, address in definitions
+        ]
+        self._file_lines: list[str] = []
 
-    def configure(self, graph: LinkGraph, passes: PassConfiguration) -> None:
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is anything to show."""
+        return self._linked_files or self._addresses or self._graphs is not None
+
+    def modify_pass_config(
+        self,
+        responsibility: MaterializationResponsibility,  # noqa: ARG002 - part of the interface
+        graph: LinkGraph,
+        config: PassConfiguration,
+    ) -> None:
         """Add the passes that are needed to those of a link."""
-        del graph
-        if self._linked_files or self._graphs or self._addresses:
-            passes.post_prune.insert(0, self._find_linked)
-        if self._graphs or self._addresses:
-            # Before relaxation: afterwards less refers to the entries.
-            passes.post_allocation.append(self._find_entries)
-        if self._graphs:
-            passes.post_fixup.append(self._show_graphs)
-        if self._addresses:
-            passes.post_fixup.append(self._list_addresses)
-
-    def _find_linked(self, graph: LinkGraph) -> None:
-        everything = range(len(graph.origins))
-        self._linked = list(everything) if self._everything else linked_objects(graph).tolist()
         if self._linked_files:
-            for origin in self._linked:
-                self._write(f"Linking {printable(graph.origins[origin])}\n")
+            self._name_files(graph)
+        if self._graphs or self._addresses:
+            entries: dict[str, Int64Array] = {}
+            # Before relaxation: afterwards less refers to the entries.
+            config.post_allocation.append(partial(_find_entries, entries))
+            config.post_fixup.append(partial(self._look, entries))
 
-    def _find_entries(self, graph: LinkGraph) -> None:
-        for name in (GOT_SECTION, STUBS_SECTION):
-            self._entries[name] = _entry_users(graph, name)
+    def _name_files(self, graph: LinkGraph) -> None:
+        # Objects whose common link has failed are linked once more, each by itself.
+        for name in graph.origins:
+            if name not in self._written:
+                self._written.add(name)
+                self._write(f"Linking {printable(name)}\n")
 
-    def _show_graphs(self, graph: LinkGraph) -> None:
+    def _look(self, entries: dict[str, Int64Array], graph: LinkGraph) -> None:
+        if self._graphs:
+            self._show_graphs(self._graphs, graph, entries)
+        if self._addresses:
+            self._symbol_lines += _symbol_lines(graph)
+            self._file_lines += _file_lines(graph, entries)
+
+    def _show_graphs(
+        self, pattern: re.Pattern[str], graph: LinkGraph, entries: dict[str, Int64Array]
+    ) -> None:
         text, own = GraphText(graph), ~entry_blocks(graph)
-        for origin in self._linked:
-            name = graph.origins[origin]
-            if self._graphs is not None and self._graphs.search(name):
+        for origin, name in enumerate(graph.origins):
+            if pattern.search(name):
                 blocks: BoolArray = (graph.block_table.origin == origin) & own
-                for users in self._entries.values():
+                for users in entries.values():
                     blocks[users[users[:, 0] == origin, 1]] = True
                 self._write(f'Link graph "{printable(name)}" post-fixup:\n')
                 self._write(text.text(blocks, name))
 
-    def _list_addresses(self, graph: LinkGraph) -> None:
-        self.address_lines = [
-            "Registered addresses:",
-            "Symbols:",
-            *_symbol_lines(graph),
-            *_file_lines(graph, self._linked, self._entries),
+    def address_lines(self) -> list[str]:
+        """What `-show-addrs` shows of all that was linked."""
+        symbols = [
+            f'  "{name}" target addr = {address:#018x}, {where}'
+            for address, name, where in sorted(self._symbol_lines)
         ]
+        return ["Registered addresses:", "Symbols:", *symbols, *self._file_lines]
 
 
-def linked_objects(graph: LinkGraph) -> Int64Array:
-    """Origins (int64) of the objects of which anything exported is live."""
-    table, blocks = graph.symbol_table, graph.block_table
-    exported = (table.kind == SymbolKind.DEFINED) & (table.scope != Scope.LOCAL)
-    exported &= table.flags & np.uint8(SymbolFlags.LIVE) != 0
-    origins = np.unique(blocks.origin[table.block[exported]]).astype(np.int64)
-    return origins[(origins >= 0) & (origins < len(graph.origins))]
+def _find_entries(entries: dict[str, Int64Array], graph: LinkGraph) -> None:
+    for name in (GOT_SECTION, STUBS_SECTION):
+        entries[name] = _entry_users(graph, name)
 
 
 def _entry_users(graph: LinkGraph, section_name: str) -> Int64Array:
@@ -144,7 +154,8 @@ def _entry_names(graph: LinkGraph) -> dict[int, str]:
 # Lines
 
 
-def _symbol_lines(graph: LinkGraph) -> Iterator[str]:
+def _symbol_lines(graph: LinkGraph) -> list[tuple[int, str, str]]:
+    """Address, name and content of all symbols that have a name."""
     table = graph.symbol_table
     shown = (table.kind == SymbolKind.DEFINED) | (table.kind == SymbolKind.ABSOLUTE)
     rows = rows_where(shown & (table.name != NO_NAME))
@@ -161,17 +172,14 @@ def _symbol_lines(graph: LinkGraph) -> Iterator[str]:
         if block.section.ordinal not in unallocated:
             where = _content([block], offset, size)
             found.append((block.address + offset, printable(name), where))
-    for address, name, where in sorted(found):
-        yield f'  "{name}" target addr = {address:#018x}, {where}'
+    return found
 
 
-def _file_lines(
-    graph: LinkGraph, origins: list[int], entries: dict[str, Int64Array]
-) -> Iterator[str]:
+def _file_lines(graph: LinkGraph, entries: dict[str, Int64Array]) -> Iterator[str]:
     own = ~entry_blocks(graph)
     names = _entry_names(graph)
-    for origin in origins:
-        yield f'File "{printable(graph.origins[origin])}":'
+    for origin, file in enumerate(graph.origins):
+        yield f'File "{printable(file)}":'
         rows = graph.block_rows()
         rows = rows[(graph.block_table.origin[rows] == origin) & own[rows]]
         yield from _section_lines(graph, rows)
