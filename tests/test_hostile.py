@@ -7,6 +7,7 @@ of each object; the full run has 10,000.
 """
 
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -159,6 +160,8 @@ def unchanged_process(original: bytes, others: tuple[bytes, ...] = ()) -> Iterat
         # Python's own memory may grow; it is neither executable nor inaccessible.
         return [r for r in mapped_ranges() if "x" in r.permissions or "r" not in r.permissions]
 
+    # What other tests have left goes first.
+    gc.collect()
     # The first link may load libraries: a decoder for compressed sections.
     with Linker() as linker:
         try_link(linker, original, others)
