@@ -78,6 +78,7 @@ def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
         with program.link() as library:
             if owns_process:
                 library.keep()
+            program.check(_write_error)
             if not line.noexec:
                 _flush()
                 with _signals_of_a_program(owns_process):

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.graph import LinkGraph
 from jitlink.inputs import GraphBuilder
 from jitlink.library import Library, link_library
-from jitlink.link import run_in_process
+from jitlink.link import PassConfiguration, run_in_process
 from jitlink.memory.slab import SlabMemoryManager
 from jitlink.tool.libraries import InputCollector
 from jitlink.tool.options import CommandLine, CommandLineError
 from jitlink.tool.report import LinkReport
 from jitlink.tool.times import PhaseTimes
+
+if TYPE_CHECKING:
+    from jitlink.tool.check import Checks
 
 LOAD_PHASE = "time to load/add object files"
 LINK_PHASE = "time to link object files"
@@ -46,6 +51,7 @@ class Program:
         self._builder = GraphBuilder()
         self._dylibs: list[int] = []
         self._unresolved: dict[str, str] = {}
+        self._checks = _checks(line)
 
     def load(self) -> None:
         """Read the inputs, and define what the command defines.
@@ -108,6 +114,12 @@ class Program:
             addresses=line.show_addrs,
             everything=roots is None,
         )
+
+        def configure(graph: LinkGraph, passes: PassConfiguration) -> None:
+            report.configure(graph, passes)
+            if self._checks is not None:
+                self._checks.configure(graph, passes)
+
         with self.times.measure(LINK_PHASE):
             try:
                 library = link_library(
@@ -115,7 +127,7 @@ class Program:
                     self._executor,
                     phony_externals=line.phony_externals,
                     memory=self._slab,
-                    configure=report.configure,
+                    configure=configure,
                     dylibs=self._dylibs,
                     roots=roots,
                 )
@@ -158,6 +170,18 @@ class Program:
             f"no input defines {self._line.entry}, the function to call; -entry names another one"
         )
 
+    def check(self, write_error: Callable[[str], None]) -> None:
+        """Evaluate the rules that the command names about what was linked.
+
+        Args:
+            write_error: takes text for standard error.
+
+        Raises:
+            JITLinkError: one of them does not hold, or a file cannot be read.
+        """
+        if self._checks is not None:
+            self._checks.run(write_error)
+
     def run(self, library: Library) -> int:
         """Call the entry point.
 
@@ -172,6 +196,14 @@ class Program:
         """Give up the slab, and with it whatever was linked into it."""
         if self._slab is not None:
             self._slab.close()
+
+
+def _checks(line: CommandLine) -> Checks | None:
+    if not line.check_files:
+        return None
+    from jitlink.tool.check import Checks  # noqa: PLC0415 - only for those who check something
+
+    return Checks(line.check_files, line.check_name)
 
 
 def _slab(line: CommandLine) -> SlabMemoryManager | None:

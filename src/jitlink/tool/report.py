@@ -77,7 +77,7 @@ class LinkReport:
 
     def _find_entries(self, graph: LinkGraph) -> None:
         for name in (GOT_SECTION, STUBS_SECTION):
-            self._entries[name] = _entry_users(graph, name)
+            self._entries[name] = entry_users(graph, name)
 
     def _show_graphs(self, graph: LinkGraph) -> None:
         text, own = GraphText(graph), ~entry_blocks(graph)
@@ -108,7 +108,7 @@ def linked_objects(graph: LinkGraph) -> Int64Array:
     return origins[(origins >= 0) & (origins < len(graph.origins))]
 
 
-def _entry_users(graph: LinkGraph, section_name: str) -> Int64Array:
+def entry_users(graph: LinkGraph, section_name: str) -> Int64Array:
     """Pairs (int64, two columns) of an object's origin and the row of an entry that it uses.
 
     A stub uses a GOT entry for everybody who uses the stub.
@@ -123,7 +123,7 @@ def _entry_users(graph: LinkGraph, section_name: str) -> Int64Array:
     direct = rows_where(leads_in & ~by_entry)
     pairs = np.stack((blocks.origin[edges.block[direct]], target[direct]), axis=1)
     if section_name == GOT_SECTION:
-        stub_users = _entry_users(graph, STUBS_SECTION)
+        stub_users = entry_users(graph, STUBS_SECTION)
         of_stub = np.full(blocks.rows, -1, np.int64)
         indirect = rows_where(leads_in & by_entry)
         of_stub[edges.block[indirect]] = target[indirect]
@@ -133,7 +133,7 @@ def _entry_users(graph: LinkGraph, section_name: str) -> Int64Array:
     return np.unique(pairs.astype(np.int64), axis=0)
 
 
-def _entry_names(graph: LinkGraph) -> dict[int, str]:
+def entry_names(graph: LinkGraph) -> dict[int, str]:
     """The names of what GOT entries and stubs lead to, by block row; some have none."""
     table, target = graph.symbol_table, pointees(graph)
     rows = rows_where((target != np.arange(table.rows)) & (table.name[target] != NO_NAME))
@@ -169,7 +169,7 @@ def _file_lines(
     graph: LinkGraph, origins: list[int], entries: dict[str, Int64Array]
 ) -> Iterator[str]:
     own = ~entry_blocks(graph)
-    names = _entry_names(graph)
+    names = entry_names(graph)
     for origin in origins:
         yield f'File "{printable(graph.origins[origin])}":'
         rows = graph.block_rows()
