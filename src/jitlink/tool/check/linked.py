@@ -166,13 +166,8 @@ class LinkedFiles:
         names = entry_names(graph)
         for section, users in entries.items():
             for origin, row in users.tolist():
-                if origin not in files:
-                    continue
-                address = int(graph.block_table.address[row])
-                place = Place(address, address)
-                self._add_section(files[origin], section, place)
-                if row in names:
-                    files[origin].entries[section][names[row]] = place
+                if origin in files:
+                    self._add_entry(graph, files[origin], section, row, names.get(row))
 
     def _add_symbols(self, graph: LinkGraph) -> None:
         table = graph.symbol_table
@@ -210,6 +205,19 @@ class LinkedFiles:
                 raise DuplicateFileError(name)
             files[origin] = self._files[name] = _File(path)
         return files
+
+    def _add_entry(
+        self, graph: LinkGraph, file: _File, section: str, row: int, name: str | None
+    ) -> None:
+        """Take down that a file uses an entry, which leads to what has this name."""
+        address = int(graph.block_table.address[row])
+        place = Place(address, address)
+        self._add_section(file, section, place)
+        if name is not None:
+            file.entries[section][name] = place
+        if section == GOT_SECTION:
+            # The table begins where code finds it, not with the first entry that a file uses.
+            self._add_section(file, section, self._symbols[GOT_SYMBOL].place)
 
     @staticmethod
     def _add_section(file: _File, name: str, place: Place) -> None:
