@@ -10,7 +10,7 @@ import pytest
 from tests.conformance.cases import FILES, ROOT, TARGETS, build, read_case
 from tests.tool.command import in_process
 
-_REPORT = re.compile(r"^(?:Expression|(Error) evaluating expression) '(.*)'(?: is false|: )", re.M)
+_REPORT = re.compile(r"^(?:Expression|(Error) evaluating expression) '(.*)'(?: is false|: )", re.MULTILINE)
 
 
 class Verdict(NamedTuple):

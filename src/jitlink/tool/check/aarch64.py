@@ -94,6 +94,8 @@ def _calculations() -> Iterator[_Row]:
             start, end = f"{sf} {op} 01011", f"0 rm:5 {amount} rn:5 rd:5"
             yield name, "r r r shift", f"{start} 0 shift[6] {end}"
             yield name, "r r r shift+128", f"{start} 10 {end}"
+        for amount in ("101", "11 x:1"):
+            yield "reserved", "!", f"sf:1 {op} 01011001 rm:5 kind:3 {amount} rn:5 rd:5"
         yield name, "r r r extend", f"sf:1 {op} 01011001 rm:5 extend:6 rn:5 rd:5"
     for name, opc in _LOGIC.items():
         for sf, amount, n in (("0", "0 shift[4:0]", "0"), ("1", "shift[5:0]", "n:1")):

@@ -10,7 +10,7 @@ bits stand
 An operand is ``r``, something that is no immediate, or an immediate: the value of a field,
 ``imm``, signed, ``imm.s``, signed and cut to 20 bits, ``imm.s20``, times a number, ``hw*16``, plus
 a number, ``shift+128``, or a constant, ``#2``. Rows are tried in order: what one does not take is
-left to those behind it.
+left to those behind it. A row with ``!`` for operands takes what is no instruction.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ class Encoding(NamedTuple):
         size: its length in bytes.
         mask: the bits that tell it from others.
         bits: what they are.
-        operands: its operands, None for one that is no immediate.
+        operands: its operands, None for one that is no immediate; None if it is no instruction.
     """
 
     name: str
     size: int
     mask: int
     bits: int
-    operands: tuple[_Immediate | None, ...]
+    operands: tuple[_Immediate | None, ...] | None
 
 
 class EncodingTable:
@@ -101,6 +101,8 @@ class EncodingTable:
         words = {size: int.from_bytes(code[:size], "little") for size in (2, 4)}
         for name, size, mask, bits, operands in self.rows:
             if size <= len(code) and words[size] & mask == bits:
+                if operands is None:
+                    return None
                 values = tuple(
                     None if each is None else each.value(words[size]) for each in operands
                 )
@@ -126,9 +128,10 @@ def _encoding(name: str, operands: str, bits: str) -> Encoding:
             value |= int(word, 2) << place
     if width not in {16, 32}:
         raise ValueError(f"encoding of {name} has {width} bits")
-    return Encoding(
-        name, width // 8, mask, value, tuple(_operand(each, fields) for each in operands.split())
-    )
+    found = None
+    if operands != "!":
+        found = tuple(_operand(each, fields) for each in operands.split())
+    return Encoding(name, width // 8, mask, value, found)
 
 
 def _width(word: str) -> int:

@@ -45,21 +45,25 @@ _REGISTERS = {
 }
 
 
-def _general() -> Iterator[_Row]:
+_ONLY64 = frozenset({"ld", "sd", "lwu", "addiw"})
+
+
+def _general(bits: int) -> Iterator[_Row]:
     """Instructions of 32 bits."""
     yield "lui", "r imm", "imm:20 rd:5 0110111"
     yield "auipc", "r imm", "imm:20 rd:5 0010111"
     yield "jal", "r imm.s", "imm[20|10:1|11|19:12] rd:5 1101111"
     for name, funct3 in _BRANCHES.items():
         yield name, "r r imm.s", f"imm[12|10:5] rs2:5 rs1:5 {funct3} imm[4:1|11] 1100011"
-    for name, (funct3, opcode) in _LOADS.items():
-        yield name, "r r imm.s", f"imm:12 rs1:5 {funct3} rd:5 {opcode}"
+    for name, (funct3, opcode) in (*_LOADS.items(), *_IMMEDIATES.items()):
+        if bits == 64 or name not in _ONLY64:
+            yield name, "r r imm.s", f"imm:12 rs1:5 {funct3} rd:5 {opcode}"
     for name, (funct3, opcode) in _STORES.items():
-        yield name, "r r imm.s", f"imm[11:5] rs2:5 rs1:5 {funct3} imm[4:0] {opcode}"
-    for name, (funct3, opcode) in _IMMEDIATES.items():
-        yield name, "r r imm.s", f"imm:12 rs1:5 {funct3} rd:5 {opcode}"
+        if bits == 64 or name not in _ONLY64:
+            yield name, "r r imm.s", f"imm[11:5] rs2:5 rs1:5 {funct3} imm[4:0] {opcode}"
     for name, (funct7, funct3, opcode) in _REGISTERS.items():
-        yield name, "r r r", f"{funct7} rs2:5 rs1:5 {funct3} rd:5 {opcode}"
+        if bits == 64 or not name.endswith("w"):
+            yield name, "r r r", f"{funct7} rs2:5 rs1:5 {funct3} rd:5 {opcode}"
     yield "ecall", "", "00000000000000000000000001110011"
     yield "ebreak", "", "00000000000100000000000001110011"
     yield "fence", "pred succ", "0000 pred:4 succ:4 00000 000 00000 0001111"
@@ -77,6 +81,7 @@ def _shifts(bits: int) -> Iterator[_Row]:
 
 _COMPRESSED: tuple[_Row, ...] = (
     ("c.nop", "", "000 0 00000 00000 01"),
+    ("c.nop", "imm.s", "000 imm[5] 00000 imm[4:0] 01"),
     ("c.addi", "r r imm.s", "000 imm[5] rd:5 imm[4:0] 01"),
     ("c.li", "r imm.s", "010 imm[5] rd:5 imm[4:0] 01"),
     ("c.addi16sp", "r r imm.s", "011 imm[9] 00010 imm[4|6|8:7|5] 01"),
@@ -95,6 +100,7 @@ _COMPRESSED: tuple[_Row, ...] = (
     ("c.fldsp", "r r imm", "001 imm[5] rd:5 imm[4:3|8:6] 10"),
     ("c.lwsp", "r r imm", "010 imm[5] rd:5 imm[4:2|7:6] 10"),
     ("c.ebreak", "", "100 1 00000 00000 10"),
+    ("reserved", "!", "100 0 00000 00000 10"),
     ("c.jr", "r", "100 0 rs1:5 00000 10"),
     ("c.jalr", "r", "100 1 rs1:5 00000 10"),
     ("c.mv", "r r", "100 0 rd:5 rs2:5 10"),
@@ -116,6 +122,9 @@ _COMPRESSED64: tuple[_Row, ...] = (
     ("c.sd", "r r imm", "111 imm[5:3] rs1:3 imm[7:6] rs2:3 00"),
 )
 _COMPRESSED32: tuple[_Row, ...] = (
+    # Registers have no 33rd bit to shift by.
+    ("reserved", "!", "100 1 0 kind:1 rd:3 imm:5 01"),
+    ("reserved", "!", "000 1 rd:5 imm:5 10"),
     ("c.jal", "imm.s", "001 imm[11|4|9:8|10|6|7|3:1|5] 01"),
     ("c.flwsp", "r r imm", "011 imm[5] rd:5 imm[4:2|7:6] 10"),
     ("c.fswsp", "r r imm", "111 imm[5:2|7:6] rs2:5 10"),
@@ -130,6 +139,6 @@ _STACK_ADDRESS: tuple[_Row, ...] = (
 )
 
 ENCODINGS64, ENCODINGS32 = (
-    EncodingTable((*_general(), *_shifts(bits), *compressed, *_COMPRESSED, *_STACK_ADDRESS))
+    EncodingTable((*_general(bits), *_shifts(bits), *compressed, *_COMPRESSED, *_STACK_ADDRESS))
     for bits, compressed in ((64, _COMPRESSED64), (32, _COMPRESSED32))
 )
