@@ -73,7 +73,7 @@ def define_dso_handle(graph: LinkGraph, symbol: Symbol, _name: str) -> None:
     block = graph.create_content_block(section, bytes(graph.pointer_size), 0, graph.pointer_size)
     # It is part of no object.
     graph.block_table.origin[block.row] = _FIRST
-    graph.make_defined(symbol, block, 0, graph.pointer_size, scope=Scope.HIDDEN)
+    graph.make_defined(symbol, block, 0, graph.pointer_size, scope=Scope.LOCAL)
 
 
 ELF_EXACT: Mapping[str, Definer] = {"__dso_handle": define_dso_handle}
@@ -95,7 +95,7 @@ def _define_bound(graph: LinkGraph, symbol: Symbol, section_name: str, side: int
     if section.mem_lifetime == MemLifetime.NO_ALLOC:
         return
     anchors = _find_anchors(section) or _add_anchors(section)
-    graph.make_defined(symbol, anchors[side], 0, 0, scope=Scope.HIDDEN)
+    graph.make_defined(symbol, anchors[side], 0, 0, scope=Scope.LOCAL)
 
 
 def _find_anchors(section: Section) -> tuple[Block, Block] | None:

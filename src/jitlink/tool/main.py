@@ -75,6 +75,7 @@ def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
     try:
         program.load()
         program.link()
+        program.check(_write_error)
         status = 0
         if not line.noexec:
             _flush()

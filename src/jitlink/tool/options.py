@@ -19,6 +19,7 @@ from typing import Literal
 from jitlink.errors import JITLinkError
 
 DEFAULT_ENTRY = "main"
+DEFAULT_CHECK_NAME = "jitlink-check"
 
 
 class CommandLineError(JITLinkError):
@@ -62,6 +63,8 @@ class CommandLine:
     slab_size: int | None = None
     slab_address: int | None = None
     slab_page_size: int | None = None
+    check_files: list[str] = field(default_factory=list)
+    check_name: str = DEFAULT_CHECK_NAME
     show_addrs: bool = False
     show_graphs: re.Pattern[str] | None = None
     show_linked_files: bool = False
@@ -273,6 +276,17 @@ OPTIONS: tuple[Option, ...] = (
         "slab-page-size", Form.VALUE, Group.MEMORY,
         "align segments in the slab to this many bytes",
         _set("slab_page_size", _number), "BYTES",
+    ),
+    Option(
+        "check", Form.VALUE, Group.LOOKING,
+        "check, before anything runs, what was linked against the rules in this file; several "
+        "are checked in order",
+        _append("check_files"), "FILE",
+    ),
+    Option(
+        "check-name", Form.VALUE, Group.LOOKING,
+        f"rules are lines that begin with '# NAME:', not '# {DEFAULT_CHECK_NAME}:'",
+        _set("check_name"), "NAME",
     ),
     Option(
         "show-linked-files", Form.FLAG, Group.LOOKING,

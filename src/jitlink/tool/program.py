@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
@@ -26,6 +27,9 @@ from jitlink.tool.libraries import InputCollector
 from jitlink.tool.options import CommandLine, CommandLineError
 from jitlink.tool.report import LinkReport
 from jitlink.tool.times import PhaseTimes
+
+if TYPE_CHECKING:
+    from jitlink.tool.check import Checks
 
 LOAD_PHASE = "time to load/add object files"
 LINK_PHASE = "time to link object files"
@@ -68,6 +72,9 @@ class Program:
         self._jit.layer.phony_externals = line.phony_externals
         if self._report.is_needed:
             self._jit.layer.add_plugin(self._report)
+        self._checks = _checks(line)
+        if self._checks is not None:
+            self._jit.layer.add_plugin(self._checks)
         self._entry_address = 0
 
     def load(self) -> None:
@@ -163,6 +170,18 @@ class Program:
             f"no input defines {self._line.entry}, the function to call; -entry names another one"
         )
 
+    def check(self, write_error: Callable[[str], None]) -> None:
+        """Evaluate the rules that the command names about what was linked.
+
+        Args:
+            write_error: takes text for standard error.
+
+        Raises:
+            JITLinkError: one of them does not hold, or a file cannot be read.
+        """
+        if self._checks is not None:
+            self._checks.run(write_error)
+
     def run(self) -> int:
         """Call the entry point.
 
@@ -179,6 +198,14 @@ class Program:
         self._jit.close()
         if self._slab is not None:
             self._slab.close()
+
+
+def _checks(line: CommandLine) -> Checks | None:
+    if not line.check_files:
+        return None
+    from jitlink.tool.check import Checks  # noqa: PLC0415 - only for those who check something
+
+    return Checks(line.check_files, line.check_name, line.definitions)
 
 
 def _slab(line: CommandLine) -> SlabMemoryManager | None:

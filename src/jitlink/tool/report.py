@@ -115,10 +115,10 @@ class LinkReport(Plugin):
 
 def _find_entries(entries: dict[str, Int64Array], graph: LinkGraph) -> None:
     for name in (GOT_SECTION, STUBS_SECTION):
-        entries[name] = _entry_users(graph, name)
+        entries[name] = entry_users(graph, name)
 
 
-def _entry_users(graph: LinkGraph, section_name: str) -> Int64Array:
+def entry_users(graph: LinkGraph, section_name: str) -> Int64Array:
     """Pairs (int64, two columns) of an object's origin and the row of an entry that it uses.
 
     A stub uses a GOT entry for everybody who uses the stub.
@@ -133,7 +133,7 @@ def _entry_users(graph: LinkGraph, section_name: str) -> Int64Array:
     direct = rows_where(leads_in & ~by_entry)
     pairs = np.stack((blocks.origin[edges.block[direct]], target[direct]), axis=1)
     if section_name == GOT_SECTION:
-        stub_users = _entry_users(graph, STUBS_SECTION)
+        stub_users = entry_users(graph, STUBS_SECTION)
         of_stub = np.full(blocks.rows, -1, np.int64)
         indirect = rows_where(leads_in & by_entry)
         of_stub[edges.block[indirect]] = target[indirect]
@@ -143,7 +143,7 @@ def _entry_users(graph: LinkGraph, section_name: str) -> Int64Array:
     return np.unique(pairs.astype(np.int64), axis=0)
 
 
-def _entry_names(graph: LinkGraph) -> dict[int, str]:
+def entry_names(graph: LinkGraph) -> dict[int, str]:
     """The names of what GOT entries and stubs lead to, by block row; some have none."""
     table, target = graph.symbol_table, pointees(graph)
     rows = rows_where((target != np.arange(table.rows)) & (table.name[target] != NO_NAME))
@@ -177,7 +177,7 @@ def _symbol_lines(graph: LinkGraph) -> list[tuple[int, str, str]]:
 
 def _file_lines(graph: LinkGraph, entries: dict[str, Int64Array]) -> Iterator[str]:
     own = ~entry_blocks(graph)
-    names = _entry_names(graph)
+    names = entry_names(graph)
     for origin, file in enumerate(graph.origins):
         yield f'File "{printable(file)}":'
         rows = graph.block_rows()

@@ -1,0 +1,439 @@
+"""The values of jitlink-check expressions, exactly as llvm-jitlink computes them.
+
+A rule has two sides that must have one value. Operators have no precedence: a side is evaluated
+from left to right, while it is read, so that of several errors the first one counts.
+
+Values are unsigned numbers of 64 bits. Within a load, ``*{SIZE}ADDRESS``, what has no content
+(an absolute symbol) is 0, and what is loaded from address 0 is 0.
+
+Quirks, all of them LLVM's: the address of a load goes on as far as there are operators. White
+space may follow everything but a number. A slice of all 64 bits, ``[63:0]``, is 0, because shift
+counts are taken modulo 64. Loads of 3, 5 and 7 bytes read one, loads of 6 read two.
+
+LLVM differs: it crashes on a load from where nothing is; it gives an arbitrary value to numbers
+that do not fit 64 bits or lack a digit, and takes the low 32 bits of an operand's index. Here
+those are errors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeVar
+
+from jitlink.errors import JITLinkError
+from jitlink.graph.columns import ADDRESS_MASK
+from jitlink.tool.check.rules import SPACE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jitlink.tool.check.decode import Instruction
+
+T = TypeVar("T")
+_SYMBOL = re.compile(r"[0-9A-Za-z_.$:]*")
+_NUMBER = re.compile(r"0x[0-9a-fA-F]*|[0-9]*")
+_OPERATOR = re.compile(r"<<|>>|[-+&|]")
+_SPACES = frozenset(SPACE)
+_DEEPEST = 100
+"""Parentheses and loads may be in each other this many times."""
+
+_LOADED_SIZES = {1: 1, 2: 2, 3: 1, 4: 4, 5: 1, 6: 2, 7: 1, 8: 8}
+"""How many bytes are read, by how many the rule asks for."""
+
+_OPERATORS: dict[str, Callable[[int, int], int]] = {
+    "+": lambda a, b: (a + b) & ADDRESS_MASK,
+    "-": lambda a, b: (a - b) & ADDRESS_MASK,
+    "&": lambda a, b: a & b,
+    "|": lambda a, b: a | b,
+    "<<": lambda a, b: (a << b % 64) & ADDRESS_MASK,
+    ">>": lambda a, b: a >> b % 64,
+}
+
+
+class ExpressionError(JITLinkError):
+    """An expression that has no value.
+
+    Attributes:
+        offset: the character of the expression that is to blame.
+    """
+
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
+class UnknownPlaceError(JITLinkError):
+    """Something that an expression asks for, and that is not among what was linked."""
+
+
+class Place(NamedTuple):
+    """Where something that was linked is.
+
+    Attributes:
+        address: where code and data think it is.
+        content: the address to load it from; 0 if it has no content.
+    """
+
+    address: int
+    content: int
+
+
+class Linked(Protocol):
+    """What expressions can ask of what was linked.
+
+    All methods but `symbol` raise `UnknownPlaceError` if there is no such thing.
+    """
+
+    def symbol(self, name: str) -> Place | None:
+        """The place of a symbol, or None."""
+
+    def section(self, file: str, name: str) -> Place:
+        """The place of what a file has of a section."""
+
+    def got_entry(self, file: str, symbol: str) -> Place:
+        """The place of the GOT entry that a file uses for a symbol."""
+
+    def stub(self, file: str, symbol: str, kind: str) -> Place:
+        """The place of the stub that a file uses for a symbol, its kind containing `kind`."""
+
+    def load(self, address: int, size: int) -> int:
+        """The number of `size` bytes at an address, in the byte order of the target."""
+
+    def instruction(self, symbol: str, offset: int) -> Instruction | None:
+        """The instruction that many bytes behind a symbol, or None if there is none."""
+
+
+class Values(NamedTuple):
+    """The values of the two sides of a rule."""
+
+    left: int
+    right: int
+
+
+def evaluate(text: str, linked: Linked) -> Values:
+    """The values of both sides of a rule; of one without ``=`` both are the whole.
+
+    Args:
+        text: the rule, without white space around it.
+        linked: what it is about.
+
+    Raises:
+        ExpressionError: it has no value.
+    """
+    cut = text.find("=")
+    if cut < 0:
+        value = _Side(text, 0, linked).value()
+        return Values(value, value)
+    left = _Side(text[:cut].rstrip(SPACE), 0, linked).value()
+    right = text[cut + 1 :].lstrip(SPACE)
+    return Values(left, _Side(right, len(text) - len(right), linked).value())
+
+
+class _Side:
+    """One side of a rule, and how far it has been read.
+
+    Args:
+        text: the side, without white space around it.
+        start: where in the rule it begins.
+        linked: what it is about.
+    """
+
+    def __init__(self, text: str, start: int, linked: Linked) -> None:
+        self._text = text
+        self._start = start
+        self._linked = linked
+        self._position = 0
+        self._depth = 0
+        self._in_load = False
+
+    def value(self) -> int:
+        """The value of the whole side."""
+        value = self._chain()
+        if self._position < len(self._text):
+            raise self._unexpected("", 0)
+        return value
+
+    # Operators and what they connect
+
+    def _chain(self) -> int:
+        """Primaries with operators between them."""
+        value = self._sliced()
+        while match := _OPERATOR.match(self._text, self._position):
+            self._position = match.end()
+            self._skip_space()
+            value = _OPERATORS[match[0]](value, self._sliced())
+        return value
+
+    def _sliced(self) -> int:
+        """A primary, and the slice that may follow it."""
+        value = self._primary()
+        return self._slice(value) if self._takes("[") else value
+
+    def _primary(self) -> int:
+        first = self._text[self._position : self._position + 1]
+        if not first:
+            raise self._error("Unexpected end of expression")
+        if first == "(":
+            return self._group()
+        if first == "*":
+            return self._load()
+        if first == "_" or (first.isascii() and first.isalpha()):
+            return self._named()
+        if first in "0123456789":
+            return self._number()
+        raise self._unexpected("'(', '*', identifier, or number", self._position)
+
+    def _group(self) -> int:
+        start = self._position
+        self._takes("(")
+        with self._nested():
+            value = self._chain()
+        self._expect(")", start)
+        return value
+
+    @contextmanager
+    def _nested(self) -> Iterator[None]:
+        if self._depth == _DEEPEST:
+            raise self._error("Expression is nested too deeply")
+        self._depth += 1
+        yield
+        self._depth -= 1
+
+    def _slice(self, value: int) -> int:
+        high = self._number()
+        self._expect(":")
+        low = self._number()
+        self._expect("]")
+        mask = (1 << (high - low + 1) % 64) - 1
+        return value >> low % 64 & mask
+
+    def _load(self) -> int:
+        start = self._position
+        self._takes("*")
+        if not self._takes("{"):
+            raise self._error("Expected '{' following '*'.")
+        place = self._position
+        size = self._number()
+        if size not in _LOADED_SIZES:
+            raise self._error("Invalid size for dereference.", place)
+        if not self._takes("}"):
+            raise self._error("Missing '}' for dereference.")
+        was_in_load, self._in_load = self._in_load, True
+        with self._nested():
+            address = self._chain()
+        self._in_load = was_in_load
+        if address == 0:
+            return 0
+        return self._ask(start, lambda: self._linked.load(address, _LOADED_SIZES[size]))
+
+    def _number(self) -> int:
+        start = self._position
+        match = _NUMBER.match(self._text, start)
+        text = match[0] if match else ""
+        if not text:
+            raise self._unexpected("number", start)
+        self._position += len(text)
+        if text == "0x" or re.fullmatch("0[0-7]*[89][0-9]*", text):
+            raise self._error(f"'{text}' is not a number", start)
+        # Python refuses decimal numbers of thousands of digits.
+        base = 16 if text.startswith("0x") else 8 if text.startswith("0") else 10
+        if len(text.lstrip("0")) > 22 or (value := int(text, base)) > ADDRESS_MASK:
+            raise self._error(f"Number '{text}' does not fit 64 bits", start)
+        return value
+
+    # Symbols and functions
+
+    def _named(self) -> int:
+        start = self._position
+        name = self._symbol()
+        function = self._FUNCTIONS.get(name)
+        if function is not None:
+            return function(self, start)
+        place = self._linked.symbol(name)
+        if place is None:
+            hint = ""
+            if name.startswith("L"):
+                hint = " (this appears to be an assembler local label -  perhaps drop the 'L'?)"
+            raise self._error(f"No known address for symbol '{name}'{hint}", start)
+        return self._of(place)
+
+    def _of(self, place: Place) -> int:
+        return place.content if self._in_load else place.address
+
+    def _symbol(self) -> str:
+        match = _SYMBOL.match(self._text, self._position)
+        name = match[0] if match else ""
+        self._position += len(name)
+        self._skip_space()
+        return name
+
+    def _next_pc(self, _start: int) -> int:
+        self._expect("(")
+        place, name = self._position, self._symbol()
+        where = self._code(place, name)
+        self._expect(")")
+        return (self._of(where) + self._instruction(place, name, 0).size) & ADDRESS_MASK
+
+    def _decode_operand(self, _start: int) -> int:
+        self._expect("(")
+        place, name = self._position, self._symbol()
+        self._code(place, name)
+        offset = self._offset()
+        self._expect(",")
+        index_place = self._position
+        index = self._number()
+        self._expect(")")
+        instruction = self._instruction(place, name, offset)
+        operands = self._ask(place, instruction.known_operands)
+        shown = f"\nInstruction is:\n  {instruction.text}"
+        if index >= len(operands):
+            raise self._error(
+                f"Invalid operand index '{index}' for instruction '{name}'. Instruction has only "
+                f"{len(operands)} operands.{shown}",
+                index_place,
+            )
+        value = operands[index]
+        if value is None:
+            raise self._error(
+                f"Operand '{index}' of instruction '{name}' is not an immediate.{shown}",
+                index_place,
+            )
+        return value & ADDRESS_MASK
+
+    def _offset(self) -> int:
+        """How far behind the symbol an instruction is."""
+        match = _OPERATOR.match(self._text, self._position)
+        if match is None:
+            return 0
+        self._position = match.end()
+        self._skip_space()
+        if match[0] != "+":
+            raise self._unexpected("'+' for offset or ',' if no offset", self._position)
+        if not re.match("[0-9]", self._text[self._position :]):
+            # LLVM goes on as if the rule ended here.
+            raise self._unexpected_end("','", len(self._text))
+        return self._number()
+
+    def _code(self, place: int, name: str) -> Place:
+        where = self._linked.symbol(name)
+        if where is None:
+            raise self._error(f"Cannot decode unknown symbol '{name}'", place)
+        return where
+
+    def _instruction(self, place: int, name: str, offset: int) -> Instruction:
+        instruction = self._ask(place, lambda: self._linked.instruction(name, offset))
+        if instruction is None:
+            raise self._error(f"Couldn't decode instruction at '{name}'", place)
+        return instruction
+
+    def _got_addr(self, start: int) -> int:
+        file, symbol, _kind = self._entry()
+        return self._of(self._ask(start, lambda: self._linked.got_entry(file, symbol)))
+
+    def _stub_addr(self, start: int) -> int:
+        file, symbol, kind = self._entry()
+        return self._of(self._ask(start, lambda: self._linked.stub(file, symbol, kind)))
+
+    def _entry(self) -> tuple[str, str, str]:
+        """The arguments of a function about entries: file, symbol, kind."""
+        start, file = self._file()
+        symbol, kind = self._symbol(), ""
+        if self._takes(","):
+            kind = self._up_to(")", "')'", start)
+        self._expect(")", start)
+        return file, symbol, kind
+
+    def _section_addr(self, start: int) -> int:
+        opened, file = self._file()
+        section = self._up_to(")", "')'", opened).rstrip(SPACE)
+        self._expect(")", opened)
+        return self._of(self._ask(start, lambda: self._linked.section(file, section)))
+
+    _FUNCTIONS: ClassVar[dict[str, Callable[[_Side, int], int]]] = {
+        "decode_operand": _decode_operand,
+        "next_pc": _next_pc,
+        "got_addr": _got_addr,
+        "stub_addr": _stub_addr,
+        "section_addr": _section_addr,
+    }
+
+    def _file(self) -> tuple[int, str]:
+        """Where the arguments of a function begin, and the first of them."""
+        start = self._position
+        self._expect("(")
+        file = self._up_to(",", "','", start).rstrip(SPACE)
+        self._expect(",", start)
+        return start, file
+
+    # Characters
+
+    def _skip_space(self) -> None:
+        while self._text[self._position : self._position + 1] in _SPACES:
+            self._position += 1
+
+    def _takes(self, character: str) -> bool:
+        """Go past a character and the white space behind it, if it is there."""
+        if not self._text.startswith(character, self._position):
+            return False
+        self._position += 1
+        self._skip_space()
+        return True
+
+    def _expect(self, character: str, start: int | None = None) -> None:
+        """Go past a character that must be there.
+
+        Args:
+            character: the character.
+            start: where what the character belongs to begins, for the error; here if None.
+        """
+        if not self._takes(character):
+            raise self._unexpected(f"'{character}'", self._position if start is None else start)
+
+    def _up_to(self, character: str, expected: str, start: int) -> str:
+        """What stands before the next such character."""
+        end = self._text.find(character, self._position)
+        if end < 0:
+            raise self._unexpected_end(expected, start)
+        text = self._text[self._position : end]
+        self._position = end
+        return text
+
+    # Errors
+
+    def _ask(self, place: int, question: Callable[[], T]) -> T:
+        """The answer to a question about what was linked."""
+        try:
+            return question()
+        except UnknownPlaceError as error:
+            raise self._error(str(error), place) from error
+
+    def _error(self, message: str, place: int | None = None) -> ExpressionError:
+        return ExpressionError(message, self._start + (self._position if place is None else place))
+
+    def _unexpected_end(self, expected: str, start: int) -> ExpressionError:
+        self._position = len(self._text)
+        return self._unexpected(expected, start)
+
+    def _unexpected(self, expected: str, start: int) -> ExpressionError:
+        """What to say of the text here, which does not go on as it should.
+
+        Args:
+            expected: what should be here; empty if it is the end.
+            start: where the part begins that is read.
+        """
+        part = self._text[start:]
+        message = f"Encountered unexpected token '{self._token()}'"
+        message += f" while parsing subexpression '{part}'" if part else ""
+        return self._error(message + (f" expected {expected}" if expected else ""))
+
+    def _token(self) -> str:
+        rest = self._text[self._position :]
+        if re.match("[A-Za-z]", rest):
+            match = _SYMBOL.match(rest)
+        elif re.match("[0-9]", rest):
+            match = _NUMBER.match(rest)
+        else:
+            match = re.match("<<|>>|.?", rest, re.DOTALL)
+        return match[0] if match else ""

@@ -1,0 +1,405 @@
+"""What the expressions of a command may ask of the objects that it has linked.
+
+Everything is taken down by passes of the links, the contents after fixups too: they are copied,
+so that loads neither depend on what becomes of the memory nor reach beyond it.
+
+Quirks, all of them LLVM's: a section's address is that of its lowest symbol, not of its first
+byte; a section without symbols is not known. The content of a section begins where the block of
+that symbol does.
+
+LLVM differs: objects share one GOT and one set of stubs, and calls between them need neither. An
+entry belongs to each file that uses it, and there are no more than what somebody uses. The name of
+an archive member may be written with or without its number.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from jitlink.errors import JITLinkError
+from jitlink.formats.archive import Archive, is_archive
+from jitlink.graph import LinkGraph, MemLifetime, Scope
+from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
+from jitlink.graph.contents import ZERO_FILL
+from jitlink.graph.strings import NO_NAME
+from jitlink.graph.tables import ABSOLUTE, DEFINED
+from jitlink.inputs import open_input
+from jitlink.link import PassConfiguration
+from jitlink.passes.entries import (
+    GOT_SECTION,
+    GOT_SYMBOL,
+    STUBS_SECTION,
+    entry_blocks,
+    got_address,
+)
+from jitlink.tool.check.decode import LONGEST_INSTRUCTION, Decoder, Instruction
+from jitlink.tool.check.expressions import Place, UnknownPlaceError
+from jitlink.tool.report import entry_names, entry_users
+
+_STUB_KIND = "<unknown>"
+"""What stands for the kind of a stub where no kind has a name, as everywhere here."""
+
+_MEMBER = re.compile(r"(.+)\[(\d+)\](\(.*\))", re.DOTALL)
+
+
+class DuplicateFileError(JITLinkError):
+    """Two linked files that expressions could not tell apart.
+
+    Attributes:
+        name: what both are called.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f'when -check is passed, file names must be distinct (duplicate: "{name}")'
+        )
+        self.name = name
+
+
+class _Region:
+    """Contiguous memory: its bytes, or how many zeros."""
+
+    __slots__ = ("content", "end", "start")
+
+    def __init__(self, start: int, size: int, content: bytes | None) -> None:
+        self.start = start
+        self.end = start + size
+        self.content = content
+
+    def read(self, address: int, size: int) -> bytes:
+        """The bytes from an address in the region, `size` of them if there are so many."""
+        size = min(size, self.end - address)
+        if self.content is None:
+            return bytes(size)
+        return self.content[address - self.start : address - self.start + size]
+
+
+class _Memory:
+    """All regions of what was linked."""
+
+    def __init__(self) -> None:
+        self._regions: list[_Region] = []
+        self._starts: list[int] = []
+
+    def add(self, regions: Iterator[_Region]) -> None:
+        self._regions = sorted([*self._regions, *regions], key=lambda region: region.start)
+        self._starts = [region.start for region in self._regions]
+
+    def find(self, address: int) -> _Region | None:
+        """The region that holds an address."""
+        index = bisect_right(self._starts, address) - 1
+        if index < 0 or address >= self._regions[index].end:
+            return None
+        return self._regions[index]
+
+    def read(self, address: int, size: int) -> bytes:
+        """The bytes from an address: fewer than `size` if there are no more."""
+        found = b""
+        while len(found) < size and (region := self.find(address + len(found))):
+            found += region.read(address + len(found), size - len(found))
+        return found
+
+
+@dataclass(slots=True)
+class _Symbol:
+    place: Place
+    size: int
+
+
+@dataclass(slots=True)
+class _File:
+    """What one file has: places by section, and by symbol for entries.
+
+    Attributes:
+        path: the file as the command names it.
+    """
+
+    path: str
+    sections: dict[str, Place] = field(default_factory=dict)
+    entries: dict[str, dict[str, Place]] = field(
+        default_factory=lambda: {GOT_SECTION: {}, STUBS_SECTION: {}}
+    )
+
+
+class LinkedFiles:
+    """Passes that take down what is linked, and the answers to questions about it.
+
+    Args:
+        definitions: names and addresses that the command defines.
+    """
+
+    def __init__(self, definitions: Iterable[tuple[str, int]] = ()) -> None:
+        self._memory = _Memory()
+        self._symbols = {name: _Symbol(Place(address, 0), 0) for name, address in definitions}
+        self._files: dict[str, _File] = {}
+        self._triple = ""
+        self._byte_order: Literal["little", "big"] = "little"
+
+    def configure(self, graph: LinkGraph, passes: PassConfiguration) -> None:
+        """Add what is needed to the passes of a link."""
+        del graph
+        entries: dict[str, Int64Array] = {}
+
+        def find_entries(graph: LinkGraph) -> None:
+            # Before relaxation: afterwards less refers to the entries.
+            entries.update(
+                {name: entry_users(graph, name) for name in (GOT_SECTION, STUBS_SECTION)}
+            )
+
+        passes.post_allocation.append(find_entries)
+        passes.post_fixup.append(lambda graph: self._add(graph, entries))
+
+    # Taking down
+
+    def _add(self, graph: LinkGraph, entries: dict[str, Int64Array]) -> None:
+        self._triple = self._triple or graph.triple
+        self._byte_order = graph.endianness
+        self._memory.add(_regions(graph))
+        self._add_symbols(graph)
+        files = self._add_files(graph)
+        for origin, ordinal, place in _sections(graph):
+            self._add_section(files[origin], graph.section_list.names[ordinal], place)
+        names = entry_names(graph)
+        for section, users in entries.items():
+            for origin, row in users.tolist():
+                if origin in files:
+                    self._add_entry(graph, files[origin], section, row, names.get(row))
+
+    def _add_symbols(self, graph: LinkGraph) -> None:
+        table = graph.symbol_table
+        defined = table.kind == DEFINED
+        rows = rows_where(
+            (defined | (table.kind == ABSOLUTE))
+            & (table.scope != Scope.LOCAL)
+            & (table.name != NO_NAME)
+        )
+        names = graph.strings.get_many(table.name[rows])
+        columns = (graph.symbol_addresses()[rows], defined[rows], table.size[rows])
+        values = zip(names, *(each.tolist() for each in columns), strict=True)
+        for name, address, has_place, size in values:
+            place = Place(address, address if has_place else 0)
+            self._symbols.setdefault(name, _Symbol(place, size))
+        got = got_address(graph)
+        if got is not None:
+            self._symbols.setdefault(GOT_SYMBOL, _Symbol(Place(got, got), 0))
+
+    def _add_files(self, graph: LinkGraph) -> dict[int, _File]:
+        """The files of a graph, by origin.
+
+        Raises:
+            DuplicateFileError: two files have one name.
+        """
+        blocks = graph.block_table
+        rows = rows_where(_loaded(graph) & ~entry_blocks(graph))
+        files = {}
+        for origin in np.unique(blocks.origin[rows]).tolist():
+            if not 0 <= origin < len(graph.origins):
+                continue
+            path = graph.origins[origin]
+            name = _base_name(path)
+            if name in self._files:
+                raise DuplicateFileError(name)
+            files[origin] = self._files[name] = _File(path)
+        return files
+
+    def _add_entry(
+        self, graph: LinkGraph, file: _File, section: str, row: int, name: str | None
+    ) -> None:
+        """Take down that a file uses an entry, which leads to what has this name."""
+        address = int(graph.block_table.address[row])
+        place = Place(address, address)
+        self._add_section(file, section, place)
+        if name is not None:
+            file.entries[section][name] = place
+        if section == GOT_SECTION:
+            # The table begins where code finds it, not with the first entry that a file uses.
+            self._add_section(file, section, self._symbols[GOT_SYMBOL].place)
+
+    @staticmethod
+    def _add_section(file: _File, name: str, place: Place) -> None:
+        known = file.sections.get(name)
+        if known is None or place.address < known.address:
+            file.sections[name] = place
+
+    # Questions
+
+    def symbol(self, name: str) -> Place | None:
+        """The place of a symbol, or None."""
+        symbol = self._symbols.get(name)
+        return None if symbol is None else symbol.place
+
+    def section(self, file: str, name: str) -> Place:
+        """The place of what a file has of a section.
+
+        Raises:
+            UnknownPlaceError: there is no such file, or section.
+        """
+        place = self._file(file).sections.get(name)
+        if place is None:
+            raise UnknownPlaceError(
+                f'RTDyldChecker: no section "{name}" registered for file "{file}"'
+            )
+        return place
+
+    def got_entry(self, file: str, symbol: str) -> Place:
+        """The place of the GOT entry that a file uses for a symbol.
+
+        Raises:
+            UnknownPlaceError: there is no such file, or entry.
+        """
+        return self._entry(file, symbol, GOT_SECTION, "GOT entry")
+
+    def stub(self, file: str, symbol: str, kind: str) -> Place:
+        """The place of the stub that a file uses for a symbol.
+
+        Args:
+            file: name of the file.
+            symbol: name of the symbol.
+            kind: a part of the name of the stub's kind; empty for any.
+
+        Raises:
+            UnknownPlaceError: there is no such file, or stub.
+        """
+        place = self._entry(file, symbol, STUBS_SECTION, "stub")
+        if kind:
+            raise UnknownPlaceError(
+                f'RTDyldChecker: "{symbol}" has 1 stubs in file "{file}", but none of them '
+                f'matches the stub-kind filter "{kind}" (all encountered kinds are '
+                f'"{_STUB_KIND}").'
+            )
+        return place
+
+    def load(self, address: int, size: int) -> int:
+        """The number of `size` bytes at an address.
+
+        Raises:
+            UnknownPlaceError: nothing that was linked is there.
+        """
+        content = self._memory.read(address, size)
+        if len(content) < size:
+            raise UnknownPlaceError(f"Nothing was linked at {address + len(content):#x}")
+        return int.from_bytes(content, self._byte_order)
+
+    def instruction(self, symbol: str, offset: int) -> Instruction | None:
+        """The instruction that many bytes behind a symbol, or None if there is none.
+
+        An instruction that begins within the symbol must end there. Behind it there is no limit.
+
+        Raises:
+            UnknownPlaceError: the architecture's instructions cannot be decoded.
+        """
+        known = self._symbols[symbol]
+        if not known.size or not known.place.content:
+            return None
+        room = known.size - offset if offset <= known.size else LONGEST_INSTRUCTION
+        address = known.place.content + offset
+        code = self._memory.read(address, min(room, LONGEST_INSTRUCTION))
+        return self._decoder.decode(code, address) if code else None
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        return Decoder(self._triple)
+
+    def _entry(self, file: str, symbol: str, section: str, what: str) -> Place:
+        place = self._file(file).entries[section].get(symbol)
+        if place is None:
+            raise UnknownPlaceError(
+                f'RTDyldChecker: no {what} for "{symbol}" registered for file "{file}"'
+            )
+        return place
+
+    def _file(self, name: str) -> _File:
+        file = self._files.get(name)
+        if file is None and (member := _MEMBER.fullmatch(name)):
+            archive, number, rest = member.groups()
+            file = self._files.get(archive + rest)
+            if file is not None and int(number) not in _numbers(file.path):
+                file = None
+        if file is None:
+            raise UnknownPlaceError(f'RTDyldChecker: file "{name}" not recognized')
+        return file
+
+
+def _base_name(path: str) -> str:
+    """The last component of a file's path; members keep the archive's and all of their own."""
+    archive, bracket, member = path.partition("(")
+    return os.path.basename(archive) + bracket + member  # noqa: PTH119 - as it is spelled
+
+
+def _numbers(path: str) -> list[int]:
+    """The positions in its archive of the member with this display name; several may have it."""
+    archive = path.partition("(")[0]
+    data = open_input(archive).data
+    if not is_archive(data):
+        return []
+    members = enumerate(Archive(data, archive).members())
+    return [number for number, member in members if member.display_name == path]
+
+
+# Columns
+
+
+def _loaded(graph: LinkGraph) -> BoolArray:
+    """Mask (bool, one per block row) of the blocks that have memory."""
+    mask = np.zeros(graph.block_table.rows, np.bool_)
+    mask[graph.block_rows()] = True
+    lifetimes = graph.section_lifetimes()
+    loaded: BoolArray = mask & (lifetimes[graph.block_table.section] != MemLifetime.NO_ALLOC)
+    return loaded
+
+
+def _sections(graph: LinkGraph) -> Iterator[tuple[int, int, Place]]:
+    """Origin and section ordinal of what each object has of each section, and its place."""
+    table, blocks = graph.symbol_table, graph.block_table
+    rows = rows_where(table.kind == DEFINED)
+    mine = _loaded(graph) & ~entry_blocks(graph)
+    mine &= (blocks.origin >= 0) & (blocks.origin < len(graph.origins))
+    rows = rows[mine[table.block[rows]]]
+    block = table.block[rows]
+    address = graph.symbol_addresses()[rows]
+    keys = np.stack((blocks.origin[block], blocks.section[block]))
+    order = np.lexsort((address, keys[1], keys[0]))
+    keys = keys[:, order]
+    first = np.ones(len(order), np.bool_)
+    first[1:] = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
+    chosen = order[first]
+    columns = (address[chosen], blocks.address[block[chosen]])
+    places = map(Place, *(each.tolist() for each in columns))
+    yield from zip(*keys[:, first].tolist(), places, strict=True)
+
+
+def _regions(graph: LinkGraph) -> Iterator[_Region]:
+    """Copies of all memory, as few as there are contiguous parts."""
+    table = graph.block_table
+    rows = rows_where(_loaded(graph))
+    references = table.content[rows]
+    for buffer, base, here in graph.contents.partition(references):
+        yield from _copies(graph, rows[here], buffer, base)
+    for row in rows[references == ZERO_FILL].tolist():
+        yield _Region(int(table.address[row]), int(table.size[row]), None)
+
+
+def _copies(graph: LinkGraph, rows: Int64Array, buffer: UInt8Array, base: int) -> Iterator[_Region]:
+    """Copies of the blocks in one buffer, with the padding between them."""
+    table, sections = graph.block_table, graph.section_list
+    rows = rows[np.argsort(table.content[rows], kind="stable")]
+    start = table.content[rows] - base
+    end = np.maximum.accumulate(start + table.size[rows])
+    # Between blocks of one segment there is nothing but padding.
+    section = table.section[rows]
+    distance = table.address[rows].view(np.int64) - start
+    segment = np.stack((distance, sections.prots()[section], sections.lifetimes()[section]))
+    apart = (segment[:, 1:] != segment[:, :-1]).any(axis=0)
+    firsts = np.concatenate(([0], rows_where(apart) + 1))
+    lasts = np.concatenate((rows_where(apart), [len(rows) - 1]))
+    for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
+        low, high = int(start[first]), int(end[last])
+        yield _Region(int(table.address[rows[first]]), high - low, buffer[low:high].tobytes())

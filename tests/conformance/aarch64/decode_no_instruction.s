@@ -1,0 +1,10 @@
+# What is no instruction has no operands.
+# STATUS: 1
+	.globl	main
+	.type	main,@function
+main:
+	.word	0xffffffff
+	.size	main, .-main
+
+# jitlink-check: decode_operand(main, 0) = 0
+# jitlink-check: next_pc(main) = main+4

@@ -1,0 +1,21 @@
+# A call to another file.
+# jitlink-check: *{8}pointer = callee
+# jitlink-check: section_addr(second.o, .text) = callee
+
+#--- first.s
+	.globl	main
+	.type	main,@function
+main:
+	ret
+	.size	main, .-main
+	.data
+	.globl	pointer
+pointer:
+	.quad	callee
+	.size	pointer, .-pointer
+#--- second.s
+	.globl	callee
+	.type	callee,@function
+callee:
+	ret
+	.size	callee, .-callee

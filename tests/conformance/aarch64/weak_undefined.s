@@ -1,0 +1,14 @@
+# A weak reference that nobody defines is null.
+	.globl	main
+	.type	main,@function
+main:
+	ret
+	.size	main, .-main
+	.weak	nobody
+	.data
+	.globl	pointer
+pointer:
+	.quad	nobody
+	.size	pointer, .-pointer
+
+# jitlink-check: *{8}pointer = 0

@@ -1,0 +1,11 @@
+# An address out of the reach of auipc is an error.
+# OPTIONS: -abs ext=0x7fff00001000
+# STATUS: 1
+	.option	norelax
+	.globl	main
+	.type	main,@function
+main:
+	lla	a0, ext
+	.size	main, .-main
+
+# jitlink-check: main = main

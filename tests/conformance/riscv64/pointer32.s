@@ -1,0 +1,14 @@
+# A pointer of 32 bits.
+	.option	norelax
+	.globl	main
+	.type	main,@function
+main:
+	ret
+	.size	main, .-main
+	.data
+	.globl	pointer
+pointer:
+	.word	main
+	.size	pointer, .-pointer
+
+# jitlink-check: *{4}pointer = main

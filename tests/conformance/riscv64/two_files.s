@@ -1,0 +1,22 @@
+# Data points into another file.
+# jitlink-check: *{8}pointer = callee
+# jitlink-check: section_addr(second.o, .text) = callee
+
+#--- first.s
+	.option	norelax
+	.globl	main
+	.type	main,@function
+main:
+	ret
+	.size	main, .-main
+	.data
+	.globl	pointer
+pointer:
+	.quad	callee
+	.size	pointer, .-pointer
+#--- second.s
+	.globl	callee
+	.type	callee,@function
+callee:
+	ret
+	.size	callee, .-callee

@@ -1,0 +1,57 @@
+"""Each file of the suite, through the command and through the real llvm-jitlink: one verdict."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.conformance.cases import FILES, ROOT, TARGETS, build, read_case
+from tests.tool.command import in_process
+
+_REPORT = re.compile(
+    r"^(?:Expression|(Error) evaluating expression) '(.*)'(?: is false|: )", re.MULTILINE
+)
+
+
+class Verdict(NamedTuple):
+    """How a command judged.
+
+    Attributes:
+        status: its exit status.
+        rules: the rules that do not hold, and whether they have no value.
+    """
+
+    status: int
+    rules: list[tuple[str, bool]]
+
+
+def _verdict(status: int, output: str) -> Verdict:
+    rules = [(rule, error == "Error") for error, rule in _REPORT.findall(output)]
+    return Verdict(status, rules)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_same_verdict_as_llvm_jitlink(
+    path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    llvm_jitlink: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    case = read_case(path)
+    words = [*case.options, "-check", path.name, *build(case)]
+    done = in_process(capfd)(*words)
+    # Its threads might not have linked everything yet when it checks.
+    command = [llvm_jitlink, "-num-threads=0", *words]
+    peer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert peer.returncode == case.status, peer.stderr
+    assert done.status == case.status, done.err
+    assert _verdict(done.status, done.err) == _verdict(peer.returncode, peer.stderr)
+
+
+def test_every_folder_is_of_a_target() -> None:
+    assert {path.parent.name for path in FILES} == set(TARGETS)
+    assert all(path.suffix == ".s" for path in ROOT.glob("*/*") if path.parent.name in TARGETS)

@@ -1,0 +1,9 @@
+# A symbol of the command that nobody uses is known.
+# OPTIONS: -abs unused=0x99
+	.globl	main
+	.type	main,@function
+main:
+	retq
+	.size	main, .-main
+
+# jitlink-check: unused = 0x99

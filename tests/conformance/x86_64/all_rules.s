@@ -1,0 +1,12 @@
+# All rules are evaluated, also behind one that fails.
+# STATUS: 1
+	.globl	main
+	.type	main,@function
+main:
+	retq
+	.size	main, .-main
+
+# jitlink-check: 1 = 2
+# jitlink-check: main = main
+# jitlink-check: nobody = 1
+# jitlink-check: 3 = 4

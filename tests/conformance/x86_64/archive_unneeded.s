@@ -1,0 +1,17 @@
+# A member that is not needed stays in its archive.
+# INPUTS: first.o libx.a(second.o)
+# STATUS: 1
+# jitlink-check: callee = callee
+
+#--- first.s
+	.globl	main
+	.type	main,@function
+main:
+	retq
+	.size	main, .-main
+#--- second.s
+	.globl	callee
+	.type	callee,@function
+callee:
+	retq
+	.size	callee, .-callee

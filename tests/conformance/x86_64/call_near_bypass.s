@@ -1,0 +1,9 @@
+# A call to an address in reach needs no stub.
+# OPTIONS: -abs ext=0x11000000
+	.globl	main
+	.type	main,@function
+main:
+	callq	ext
+	.size	main, .-main
+
+# jitlink-check: decode_operand(main, 0) = ext - next_pc(main)

@@ -1,0 +1,9 @@
+# A frame description refers to its function.
+	.globl	main
+main:
+	.cfi_startproc
+	retq
+	.cfi_endproc
+	.size	main, .-main
+
+# jitlink-check: *{4}(section_addr(eh_frame.o, .eh_frame) + 0x20) = (main - (section_addr(eh_frame.o, .eh_frame) + 0x20))[31:0]

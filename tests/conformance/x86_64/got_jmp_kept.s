@@ -1,0 +1,10 @@
+# A jump through the GOT to a far target stays.
+# OPTIONS: -abs ext=0x7fff00001000
+	.globl	main
+	.type	main,@function
+main:
+	jmp	*ext@GOTPCREL(%rip)
+	.size	main, .-main
+
+# jitlink-check: *{2}main = 0x25ff
+# jitlink-check: decode_operand(main, 3) = got_addr(got_jmp_kept.o, ext) - next_pc(main)

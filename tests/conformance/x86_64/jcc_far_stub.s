@@ -1,0 +1,10 @@
+# A conditional jump out of reach goes through a stub.
+# OPTIONS: -abs ext=0x7fff00001000
+	.globl	main
+	.type	main,@function
+main:
+	jg	ext
+	.size	main, .-main
+
+# jitlink-check: decode_operand(main, 0) = stub_addr(jcc_far_stub.o, ext) - next_pc(main)
+# jitlink-check: decode_operand(main, 1) = 15

@@ -1,0 +1,7 @@
+# A file without rules fails.
+# STATUS: 1
+	.globl	main
+	.type	main,@function
+main:
+	retq
+	.size	main, .-main

@@ -1,0 +1,14 @@
+# A protected symbol is known.
+	.globl	main
+	.type	main,@function
+main:
+	callq	callee
+	.size	main, .-main
+	.protected	callee
+	.globl	callee
+	.type	callee,@function
+callee:
+	retq
+	.size	callee, .-callee
+
+# jitlink-check: decode_operand(main, 0) = callee - next_pc(main)

@@ -1,0 +1,13 @@
+# An operand of a vector instruction that changes its register.
+	.globl	main
+	.type	main,@function
+main:
+	addsd	target(%rip), %xmm1
+	.size	main, .-main
+	.section	.rodata,"a"
+	.globl	target
+target:
+	.quad	1
+	.size	target, .-target
+
+# jitlink-check: decode_operand(main, 5) = target - next_pc(main)

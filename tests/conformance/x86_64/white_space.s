@@ -1,0 +1,15 @@
+# Blanks may stand behind all but numbers.
+	.globl	main
+	.type	main,@function
+main:
+	retq
+	.size	main, .-main
+	.data
+	.globl	x
+x:
+	.quad	main
+	.size	x, .-x
+
+# jitlink-check: ( main + 1) = main+1
+# jitlink-check: * { 8} x = main
+# jitlink-check: main [ 3:0] = 0
