@@ -185,7 +185,7 @@ class Emulator:
         builder.search_archives()
         builder.resolver.finish()
         graph = builder.resolver.graph
-        passes = builder.target.passes(graph)
+        passes = builder.target.configure(graph)
         if configure is not None:
             configure(graph, passes)
         self.link_graph(graph, passes, externals)

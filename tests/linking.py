@@ -87,7 +87,7 @@ class Linker:
         builder.search_archives()
         target, resolver = builder.target, builder.resolver
         resolver.finish()
-        passes = target.passes(resolver.graph)
+        passes = target.configure(resolver.graph)
         if configure is not None:
             configure(resolver.graph, passes)
         context = _Context(self.dylib, externals or {})

@@ -245,7 +245,7 @@ def place(
         builder.add([InputFile(each.name, memoryview(each.data)) for each in objects])
         builder.resolver.finish()
         graph = builder.resolver.graph
-        passes = builder.target.passes(graph)
+        passes = builder.target.configure(graph)
         if (configure := ARCHITECTURES[elves[0].machine].configure) is not None:
             configure(passes)
         recorder = _Recorder(elves, passes)

@@ -143,3 +143,16 @@ def identify(data: memoryview, file: str) -> Identity:
         byte_order,
         int.from_bytes(data[flags : flags + 4], byte_order),
     )
+
+
+def empty_header(identity: Identity) -> bytes:
+    """The header of a shared object that has neither program headers nor sections."""
+    little = identity.byte_order == "little"
+    data = ELFDATA2LSB if little else ELFDATA2MSB
+    layout = RECORD_LAYOUTS[identity.elf_class, data].header
+    header = np.zeros(1, layout)
+    header["start"] = MAGIC + bytes([identity.elf_class, data])
+    header["ident"][0, 0] = EV_CURRENT
+    header["type"], header["machine"], header["version"] = ET_DYN, identity.machine, EV_CURRENT
+    header["flags"], header["ehsize"] = identity.flags, layout.itemsize
+    return header.tobytes()

@@ -23,6 +23,7 @@ from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import EdgeKind
 from jitlink.graph.tables import ABSOLUTE, REMOVED
 from jitlink.link import PassConfiguration
+from jitlink.targets.elf_bounds import ELFBounds
 
 # Why relocation types of every architecture are not linked.
 DYNAMIC_ONLY = "only a dynamic linker's input has it"
@@ -85,7 +86,7 @@ class ELFTarget:
         fixups: what they do.
         relocations: all relocation types that the ABI has.
         table: the same as columns.
-        passes: the default passes for a graph.
+        passes: the architecture's passes for a graph.
         branches: edge kinds of direct calls and jumps, those to stubs included.
         reentry: machine code for lazy functions, if the architecture has it yet.
     """
@@ -117,6 +118,13 @@ class ELFTarget:
             endianness=self.identity.byte_order,
             edge_kinds=self.edge_kinds,
         )
+
+    def configure(self, graph: LinkGraph) -> PassConfiguration:
+        """The passes for a graph: the architecture's, and those of all ELF targets."""
+        config, bounds = self.passes(graph), ELFBounds(self.identity)
+        config.pre_prune.append(bounds.define)
+        config.post_allocation.append(bounds.place)
+        return config
 
     def links(self, graph: LinkGraph) -> bool:
         """Whether a graph is one of this target's."""

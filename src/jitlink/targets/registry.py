@@ -87,7 +87,7 @@ def all_targets() -> list[ELFTarget]:
 
 def default_passes(graph: LinkGraph) -> PassConfiguration:
     """The passes and the fixup table that the graph's target links it with."""
-    return target_of_graph(graph).passes(graph)
+    return target_of_graph(graph).configure(graph)
 
 
 def create_link_graph(data: Buffer, name: str = "<memory>") -> LinkGraph:
