@@ -3,6 +3,7 @@
 import re
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from tests.toolchain import require
@@ -33,19 +34,20 @@ def disassemble(architecture: str, codes: Sequence[bytes]) -> list[tuple[bytes, 
 
     The bytes of what LLVM takes for fields to be relocated are zero.
     """
-    command = [
+    command: list[str | Path] = [
         require("llvm-mc-22"), "--disassemble", f"--triple={architecture}", "--show-inst",
         "--show-encoding", f"--mattr={_FEATURES.get(architecture, '')}",
     ]  # fmt: skip
     text = "\n".join(" ".join(f"{byte:#04x}" for byte in code) for code in codes)
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     return [
-        (bytes(0 if byte == _FIELD else int(byte, 16) for byte in code.split(",")), MCInst(name, _operands(operands)))
+        (
+            bytes(0 if byte == _FIELD else int(byte, 16) for byte in code.split(",")),
+            MCInst(name, _operands(operands)),
+        )
         for code, name, operands in _INSTRUCTION.findall(done.stdout.replace("\n", " "))
     ]
 
 
 def _operands(text: str) -> tuple[int | None, ...]:
-    return tuple(
-        int(value) if kind == "Imm" else None for kind, value in _OPERAND.findall(text)
-    )
+    return tuple(int(value) if kind == "Imm" else None for kind, value in _OPERAND.findall(text))
