@@ -45,7 +45,7 @@ def test_same_verdict_as_llvm_jitlink(
     words = [*case.options, "-check", path.name, *build(case)]
     done = in_process(capfd)(*words)
     # Its threads might not have linked everything yet when it checks.
-    command = [llvm_jitlink, "-num-threads=0", *words]
+    command: list[str | Path] = [llvm_jitlink, "-num-threads=0", *words]
     peer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert peer.returncode == case.status, peer.stderr
     assert done.status == case.status, done.err

@@ -3,6 +3,7 @@
 import re
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from tests.toolchain import require
@@ -33,7 +34,7 @@ def disassemble(architecture: str, codes: Sequence[bytes]) -> list[tuple[bytes, 
 
     The bytes of what LLVM takes for fields to be relocated are zero.
     """
-    command = [
+    command: list[str | Path] = [
         require("llvm-mc-22"), "--disassemble", f"--triple={architecture}", "--show-inst",
         "--show-encoding", f"--mattr={_FEATURES.get(architecture, '')}",
     ]  # fmt: skip

@@ -134,7 +134,6 @@
 	nop
 	nopw 0(%rax,%rax,1)
 	lock addl $1, f(%rip)
-	notrack jmp *%rax
 	jmp *%r11
 	rolq $3, %rcx
 	subl $0x12345, %eax
