@@ -239,7 +239,10 @@ class _Side:
             raise self._error(f"'{text}' is not a number", start)
         # Python refuses decimal numbers of thousands of digits.
         base = 16 if text.startswith("0x") else 8 if text.startswith("0") else 10
-        if len(text.removeprefix("0x").lstrip("0")) > 22 or (value := int(text, base)) > ADDRESS_MASK:
+        if (
+            len(text.removeprefix("0x").lstrip("0")) > 22
+            or (value := int(text, base)) > ADDRESS_MASK
+        ):
             raise self._error(f"Number '{text}' does not fit 64 bits", start)
         return value
 
