@@ -34,6 +34,8 @@ DW_EH_PE_OMIT = 0xFF
 _EXTENDED = 0xFFFFFFFF
 _ENCODED_SIZES = {0x00: 0, 0x02: 2, 0x03: 4, 0x04: 8, 0x0A: 2, 0x0B: 4, 0x0C: 8}
 _CIE_VERSIONS = (1, 3, 4)
+_TERMINATOR = memoryview(bytes(4))
+_LAST_ORIGIN = np.iinfo(np.int32).max
 
 
 def eh_frame_pass(
@@ -82,8 +84,14 @@ def terminate_eh_frames(graph: LinkGraph, section_name: str = SECTION) -> list[F
         if len(rows) == 0 or section.mem_lifetime == MemLifetime.NO_ALLOC:
             continue
         # As little aligned as can be, and behind the records of all objects.
-        end = graph.create_content_block(section, b"\0\0\0\0", 0, 1)
-        blocks.origin[end.row] = np.iinfo(np.int32).max
+        blocks.extend(
+            1,
+            section=ordinal,
+            content=graph.contents.add(_TERMINATOR),
+            size=len(_TERMINATOR),
+            alignment=1,
+            origin=_LAST_ORIGIN,
+        )
         found.append(FrameSection(graph, rows))
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,10 @@ from jitlink.orc.dylib import JITDylib
 from jitlink.orc.tracker import ResourceTracker
 from jitlink.passes.initializers import FunctionArray
 from jitlink.sps import ExecutorAddrRange
+
+
+_FEW_BLOCKS = 64
+"""Up to so many, a Python loop is faster than NumPy calls."""
 
 
 @dataclass(eq=False)
@@ -87,13 +91,26 @@ def memory_of(graph: LinkGraph) -> list[ExecutorAddrRange]:
     groups = (graph.section_lifetimes() << 3) | graph.section_list.prots()
     group = groups[table.section[rows]]
     starts = table.address[rows]
-    ends = starts + table.size[rows].astype(np.uint64)
+    ends = starts + table.size[rows].view(np.uint64)
+    if len(rows) <= _FEW_BLOCKS:
+        return _memory_of_few(group.tolist(), starts.tolist(), ends.tolist())
     found = []
     for number in np.flatnonzero(np.bincount(group)).tolist():
         if number >> 3 == MemLifetime.STANDARD:
             mine = group == number
             found.append(ExecutorAddrRange(int(starts[mine].min()), int(ends[mine].max())))
     return found
+
+
+def _memory_of_few(
+    groups: Sequence[int], starts: Sequence[int], ends: Sequence[int]
+) -> list[ExecutorAddrRange]:
+    found: dict[int, tuple[int, int]] = {}
+    for group, start, end in zip(groups, starts, ends, strict=True):
+        if group >> 3 == MemLifetime.STANDARD:
+            low, high = found.get(group, (start, end))
+            found[group] = min(low, start), max(high, end)
+    return [ExecutorAddrRange(*each) for each in found.values()]
 
 
 def dependencies_first(

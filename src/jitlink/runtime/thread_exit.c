@@ -115,7 +115,7 @@ int __jitlink_cxa_thread_atexit(void (*function)(void *), void *argument, void *
   thread->will_end = true;
   pthread_mutex_unlock(&lock);
   if (is_first && __cxa_thread_atexit_impl)
-    __cxa_thread_atexit_impl(run_all, thread, 0);
+    __cxa_thread_atexit_impl(run_all, thread, &threads); /* which is in no library */
   return 0;
 }
 
