@@ -67,6 +67,12 @@ def _native_program(inputs: tuple[Path, ...], pie: bool) -> Path:
     return place
 
 
+def native_with_library(inputs: Sequence[Path], library: Sequence[Path], place: Path) -> Outcome:
+    """What a native program does that opens a library of its working directory."""
+    run([require("g++"), "-shared", *library, "-o", place])
+    return _run([str(_native_program(tuple(inputs), pie=True))], place.parent)
+
+
 def linked(
     inputs: Sequence[Path],
     arguments: Sequence[str] = (),

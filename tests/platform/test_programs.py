@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.platform.programs import NON_PIC, PIC, Build, Outcome, linked, native, objects
+from tests.platform.programs import (
+    NON_PIC,
+    PIC,
+    Build,
+    Outcome,
+    linked,
+    native,
+    native_with_library,
+    objects,
+)
 
 # Source, number of objects, arguments.
 C_PROGRAMS = [
@@ -58,3 +69,19 @@ def test_the_oracle_sees_differences() -> None:
     build = PIC[0]
     assert native(objects("handlers.c", build)) != native(objects("handlers.c", build), ("exits",))
     assert isinstance(native(objects("quick.c", build)), Outcome)
+
+
+@pytest.mark.parametrize("build", PIC, ids=str)
+def test_dlopen(build: Build, tmp_path: Path) -> None:
+    host, plugin = objects("plugin_host.c", build), objects("plugin.c", build)
+    expected = native_with_library(host, plugin, tmp_path / "plugin.so")
+    assert "twice 3 is 6" in expected.output
+    assert linked(host, libraries=[("./plugin.so", plugin)]) == expected
+
+
+@pytest.mark.parametrize("build", PIC, ids=str)
+@pytest.mark.parametrize(("name", "arguments"), [("throw.cpp", ()), ("ends.cpp", ("uncaught",))])
+def test_exceptions_across_dylibs(name: str, arguments: tuple[str, ...], build: Build) -> None:
+    program, library = objects(name, build, 2)
+    expected = native([program, library], arguments)
+    assert linked([program], arguments, [("library", [library])]) == expected

@@ -13,7 +13,6 @@ from jitlink.orc.tracker import ResourceTracker
 from jitlink.passes.initializers import FunctionArray
 from jitlink.sps import ExecutorAddrRange
 
-
 _FEW_BLOCKS = 64
 """Up to so many, a Python loop is faster than NumPy calls."""
 

@@ -32,8 +32,9 @@ int main(void) {
   dlclose(handle);
   int (*function)(int) = dlsym(handle, "twice");
   printf("twice 3 is %d\n", function(3));
-  printf("missing: %d, ", dlsym(handle, "no_such_thing") == 0);
-  printf("an error: %d, then none: %d\n", dlerror() != 0, dlerror() == 0);
+  printf("missing: %d\n", dlsym(handle, "no_such_thing") == 0);
+  printf("an error: %d\n", dlerror() != 0);
+  printf("and then none: %d\n", dlerror() == 0);
   printf("hidden: %d\n", dlsym(handle, "inside") == 0 && dlerror());
   if (dladdr((void *)function, &information))
     printf("%s in %s, at itself: %d\n", information.dli_sname, strrchr(information.dli_fname, 'p'),
@@ -43,7 +44,8 @@ int main(void) {
   printf("missing library: %d\n", dlopen("./no such library.so", RTLD_NOW) == 0 && dlerror());
   void *math = dlopen("libm.so.6", RTLD_NOW);
   double (*cosine)(double) = (double (*)(double))dlsym(math, "cos");
-  printf("cos 0 is %g, closed: %d\n", cosine(0), dlclose(math) == 0);
+  printf("cos 0 is %g\n", cosine(0));
+  printf("closed: %d\n", dlclose(math) == 0);
   pthread_create(&thread, 0, open_and_call, 0);
   pthread_join(thread, 0);
   puts("closing");
