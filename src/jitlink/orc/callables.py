@@ -18,7 +18,8 @@ import inspect
 import threading
 import typing
 from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from jitlink.executor import SelfExecutorProcessControl
@@ -119,6 +120,19 @@ class ExecutorAddress(int):
         if raised:
             raise raised[0]
         return result
+
+
+@contextmanager
+def callback_errors() -> Iterator[None]:
+    """Raise, at the end, what Python functions raise that code calls within."""
+    raised: list[BaseException] = []
+    _calls.frames.append(raised)
+    try:
+        yield
+    finally:
+        _calls.frames.pop()
+    if raised:
+        raise raised[0]
 
 
 def _report(error: BaseException) -> None:

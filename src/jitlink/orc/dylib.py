@@ -53,6 +53,8 @@ class JITDylib(JITLinkDylib):
         trackers: the trackers that own something, in order of first use; likewise.
         generators: asked, in order, for names that are not in the table.
         seats: where searches wait for a generator; for the searches.
+        initializers: names of symbols that stand for initialisers, in order of addition, which
+            nobody has asked for; for the platform.
         is_open: whether it has not been removed.
     """
 
@@ -63,6 +65,7 @@ class JITDylib(JITLinkDylib):
         self.trackers: dict[ResourceTracker, None] = {}
         self.generators: list[DefinitionGenerator] = []
         self.seats: dict[int, Seat] = {}
+        self.initializers: dict[str, None] = {}
         self.is_open = True
         self._link_order: list[tuple[JITDylib, JITDylibLookupFlags]] = [
             (self, JITDylibLookupFlags.MATCH_ALL_SYMBOLS)
@@ -241,6 +244,7 @@ class JITDylib(JITLinkDylib):
         if unit.symbols:
             self.trackers[owner] = None
             self.adopt(Definition(self, unit.symbols, owner, unit, unit.name))
+            self.initializers.update(dict.fromkeys(unit.initializers))
         self._discard([*losers, *((unit, name) for name in refused)])
 
     def weigh(

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.graph import LinkGraph
@@ -25,10 +25,14 @@ from jitlink.inputs import Input
 from jitlink.memory.manager import JITLinkMemoryManager
 from jitlink.orc.callables import ExecutorAddress, HostSymbol, PythonSymbols
 from jitlink.orc.dylib import JITDylib
+from jitlink.orc.errors import SessionError
 from jitlink.orc.generators import DynamicLibraryGenerator, StaticLibraryGenerator
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
 from jitlink.orc.tracker import ResourceTracker
+
+if TYPE_CHECKING:
+    from jitlink.platform import ELFPlatform
 
 LayerCreator = Callable[[ExecutionSession, str], ObjectLinkingLayer]
 """Makes the object linking layer of a session, whose executor has this target triple."""
@@ -55,6 +59,7 @@ class LLJIT:
             is made if there is no `layer_creator`.
         layer_creator: makes the object linking layer.
         process_symbols: whether names that nobody defines are looked for in the process.
+        platform: whether to run initialisers and exit handlers, and to let exceptions through.
 
     Attributes:
         session: the session.
@@ -62,6 +67,10 @@ class LLJIT:
         main: the program's JITDylib, where everything goes that is added without naming one.
         process_symbols: the JITDylib of the process's symbols, which the others are linked
             against; None if there is none.
+        platform: what runs initialisers and exit handlers; None without.
+
+    Raises:
+        UnsupportedObjectError: a platform is wanted, and there is none for the executor.
     """
 
     def __init__(
@@ -71,8 +80,10 @@ class LLJIT:
         memory_manager: JITLinkMemoryManager | None = None,
         layer_creator: LayerCreator | None = None,
         process_symbols: bool = True,
+        platform: bool = False,
     ) -> None:
         self.session = ExecutionSession(executor)
+        self.platform: ELFPlatform | None = None
         try:
             triple = self.session.executor.triple
             self._prefix = global_prefix(triple)
@@ -85,6 +96,12 @@ class LLJIT:
                 self.process_symbols = self.session.create_jitdylib("<process symbols>")
                 generator = DynamicLibraryGenerator.for_process(self.session)
                 self.process_symbols.add_generator(generator)
+            if platform:
+                # Not imported above: platforms are made of what this module is made of, and
+                # most JITs need none.
+                from jitlink.platform import ELFPlatform  # noqa: PLC0415
+
+                self.platform = ELFPlatform(self.session, self.layer, self.process_symbols)
             self.main = self.create_jitdylib("main")
         except BaseException:
             self.session.end()
@@ -104,10 +121,18 @@ class LLJIT:
     def close(self) -> None:
         """End the session and release everything; a second call does nothing.
 
+        With a platform, exit handlers and finalisers run first, on this thread.
+
         Raises:
             JITLinkError: resources could not be released; everything else was.
+            BaseException: what a Python function raised that an exit handler has called.
         """
-        self.session.end()
+        platform, self.platform = self.platform, None
+        try:
+            if platform is not None:
+                platform.close()
+        finally:
+            self.session.end()
 
     def mangle(self, name: str) -> str:
         """The linker's name of a C symbol."""
@@ -125,7 +150,42 @@ class LLJIT:
         dylib = self.session.create_jitdylib(name)
         if self.process_symbols is not None:
             dylib.add_to_link_order(self.process_symbols)
+        if self.platform is not None:
+            self.platform.setup_jitdylib(dylib)
         return dylib
+
+    def initialize(self, dylib: JITDylib | None = None) -> None:
+        """Run the initialisers of a JITDylib that have not run, on this thread.
+
+        Those of what it is linked against run first. What has initialisers is linked for that,
+        looked up or not.
+
+        Args:
+            dylib: the JITDylib; by default the program.
+
+        Raises:
+            SessionError: the JIT has no platform.
+            JITLinkError: something could not be linked; no initialiser was run.
+        """
+        self._platform().initialize(dylib or self.main)
+
+    def deinitialize(self, dylib: JITDylib | None = None) -> None:
+        """Run the exit handlers and finalisers of a JITDylib, the last one first, on this thread.
+
+        Those of what it is linked against run, too, unless that is still needed.
+
+        Args:
+            dylib: the JITDylib; by default the program.
+
+        Raises:
+            SessionError: the JIT has no platform.
+        """
+        self._platform().deinitialize(dylib or self.main)
+
+    def _platform(self) -> ELFPlatform:
+        if self.platform is None:
+            raise SessionError("the JIT was made without a platform, or is closed")
+        return self.platform
 
     def create_resource_tracker(self, dylib: JITDylib | None = None) -> ResourceTracker:
         """A new owner for what is added, to be given to `remove`."""
@@ -262,6 +322,7 @@ class LLJITBuilder:
         self._memory_manager: JITLinkMemoryManager | None = None
         self._layer_creator: LayerCreator | None = None
         self._process_symbols = True
+        self._platform = False
 
     def set_executor(self, executor: ExecutorProcessControl) -> Self:
         """Link to another executor than this process."""
@@ -283,6 +344,11 @@ class LLJITBuilder:
         self._process_symbols = wanted
         return self
 
+    def set_platform(self, wanted: bool) -> Self:
+        """Say whether to run initialisers and exit handlers, and to let exceptions through."""
+        self._platform = wanted
+        return self
+
     def create(self) -> LLJIT:
         """Make the JIT."""
         return LLJIT(
@@ -290,4 +356,5 @@ class LLJITBuilder:
             memory_manager=self._memory_manager,
             layer_creator=self._layer_creator,
             process_symbols=self._process_symbols,
+            platform=self._platform,
         )

@@ -36,10 +36,13 @@ class MaterializationUnit(ABC):
     Attributes:
         name: display name.
         symbols: what it defines, with flags. Names that are overridden are taken out of it.
+        initializers: names among them, for side effects only: to look them up is to make all
+            that has initialisers. A platform does so before it runs them.
     """
 
     name: str
     symbols: Mapping[str, JITSymbolFlags]
+    initializers: Sequence[str] = ()
 
     @abstractmethod
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:

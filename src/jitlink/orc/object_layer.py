@@ -2,7 +2,7 @@
 
 For each link, in this order:
 
-1. `Plugin.notify_loaded` of every plugin, in order of addition;
+1. `Plugin.notify_loaded` of every plugin, in order of addition, then `Plugin.prepare`;
 2. `Plugin.modify_pass_config` of every plugin; the graph's own passes are in the lists;
 3. the passes, as `jitlink.link.link` describes them; the first one turns definitions that hold
    elsewhere into references, so passes see what will be linked;
@@ -45,12 +45,20 @@ from jitlink.orc.link_context import LayerContext, ProgramContext, PromiseContex
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.objects import CommonSizes, Exported, GraphUnit, ObjectBatch, ObjectUnit
 from jitlink.orc.session import ExecutionSession
+from jitlink.orc.symbols import JITSymbolFlags
 from jitlink.orc.tracker import ResourceManager, ResourceTracker
 from jitlink.targets.registry import default_passes
 
 
 class Plugin:
-    """Base of what watches and changes links; every method may be left as it is."""
+    """Base of what watches and changes links; every method may be left as it is.
+
+    Attributes:
+        defines_symbols: whether its passes may change which names a graph defines. Links are
+            faster if no plugin's do.
+    """
+
+    defines_symbols = True
 
     def modify_pass_config(
         self,
@@ -62,6 +70,11 @@ class Plugin:
 
     def notify_loaded(self, responsibility: MaterializationResponsibility) -> None:
         """A link begins."""
+
+    async def prepare(
+        self, responsibility: MaterializationResponsibility, graph: LinkGraph
+    ) -> None:
+        """Do what must be waited for before the passes run; the link waits, and others go on."""
 
     def notify_emitted(self, responsibility: MaterializationResponsibility) -> None:
         """A link is complete and its code in executor memory.
@@ -98,6 +111,8 @@ class ObjectLinkingLayer(ResourceManager):
             zeros in reach of the code; calling one faults.
         override_flags: what holds where the flags of an object's definitions are not those
             that were promised: the promise's, or, by default, the object's.
+        promises_initializers: whether what has initialisers promises a symbol that stands for
+            them; a platform, which looks it up, wants it so.
     """
 
     def __init__(
@@ -109,6 +124,7 @@ class ObjectLinkingLayer(ResourceManager):
         self.auto_claim = False
         self.phony_externals = False
         self.override_flags = False
+        self.promises_initializers = False
         self._plugins: list[Plugin] = []
         self._numbers = itertools.count()
         self._allocs: dict[ResourceTracker, list[FinalizedAlloc]] = {}
@@ -174,9 +190,14 @@ class ObjectLinkingLayer(ResourceManager):
             # All or none: the last one may be refused, and then the first must not be there.
             for file, symbols in zip(batch.files, batch.definitions, strict=True):
                 dylib.weigh(symbols, file.name)
+        initializers = batch.initializers if self.promises_initializers else {}
         for number, symbols in enumerate(batch.definitions):
-            if symbols:
-                dylib.add_unit(ObjectUnit(self, [(batch, number)], symbols), tracker)
+            part, marker = [(batch, number)], initializers.get(number)
+            if marker is not None:
+                promised = {**symbols, marker: JITSymbolFlags.SIDE_EFFECTS_ONLY}
+                dylib.add_unit(ObjectUnit(self, part, promised, [marker]), tracker)
+            elif symbols:
+                dylib.add_unit(ObjectUnit(self, part, symbols), tracker)
         batch.note_commons(self.common_sizes(dylib))
 
     def common_sizes(self, dylib: JITDylib) -> CommonSizes:
@@ -219,7 +240,8 @@ class ObjectLinkingLayer(ResourceManager):
             MissingDefinitionsError: it does not define what the responsibility is for.
             JITLinkError: the link failed otherwise. The plugins have been told.
         """
-        context = PromiseContext(self, responsibility, graph, exported, bool(self._plugins))
+        is_watched = any(plugin.defines_symbols for plugin in self._plugins)
+        context = PromiseContext(self, responsibility, graph, exported, is_watched)
         await self._emit(responsibility, graph, context)
 
     async def emit_program(
@@ -246,6 +268,8 @@ class ObjectLinkingLayer(ResourceManager):
         try:
             for plugin in plugins:
                 plugin.notify_loaded(responsibility)
+            for plugin in plugins:
+                await plugin.prepare(responsibility, graph)
             config = default_passes(graph)
             context.add_first_passes(config)
             for plugin in plugins:

@@ -28,6 +28,12 @@ from jitlink.inputs import GraphBuilder, InputFile
 from jitlink.orc.errors import SessionError
 from jitlink.orc.materialization import MaterializationResponsibility, MaterializationUnit
 from jitlink.orc.symbols import JITSymbolFlags, SymbolState
+from jitlink.passes.initializers import (
+    add_markers,
+    marker_name,
+    next_serials,
+    objects_with_arrays,
+)
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
@@ -249,6 +255,7 @@ class ObjectBatch:
 
     def __init__(self, files: Sequence[InputFile]) -> None:
         self.files = list(files)
+        self._serials = next_serials(len(self.files))
         self._builder: GraphBuilder | None = self._read(range(len(files)))
 
     def _read(self, numbers: Iterable[int]) -> GraphBuilder:
@@ -275,6 +282,7 @@ class ObjectBatch:
         """
         self._whole().add(files)
         self.files += files
+        self._serials += next_serials(len(files))
 
     @cached_property
     def _exported(self) -> Exported:
@@ -289,6 +297,14 @@ class ObjectBatch:
         return [
             dict(zip(names[low:high], flags[low:high], strict=True)) for low, high in pairwise(cuts)
         ]
+
+    @cached_property
+    def initializers(self) -> Mapping[int, str]:
+        """Names of the symbols that stand for initialisers, by number of the object."""
+        return {
+            number: marker_name(self.files[number].name, self._serials[number])
+            for number in sorted(objects_with_arrays(self._whole().target_graph))
+        }
 
     def note_commons(self, sizes: CommonSizes) -> None:
         """Tell how large the common symbols of the objects are."""
@@ -327,10 +343,12 @@ class ObjectUnit(MaterializationUnit):
         layer: ObjectLinkingLayer,
         parts: Sequence[tuple[ObjectBatch, int]],
         symbols: Mapping[str, JITSymbolFlags],
+        initializers: Sequence[str] = (),
     ) -> None:
         self.layer = layer
         self.parts = list(parts)
         self.symbols = symbols
+        self.initializers = initializers
         first = self.parts[0]
         self.name = first[0].files[first[1]].name
 
@@ -342,7 +360,9 @@ class ObjectUnit(MaterializationUnit):
         """The promise of all these objects together."""
         units = [self, *(unit for unit in others if isinstance(unit, ObjectUnit))]
         symbols = {name: flags for unit in units for name, flags in unit.symbols.items()}
-        return ObjectUnit(self.layer, [part for unit in units for part in unit.parts], symbols)
+        initializers = [name for unit in units for name in unit.initializers]
+        parts = [part for unit in units for part in unit.parts]
+        return ObjectUnit(self.layer, parts, symbols, initializers)
 
     def anticipated(self) -> Iterable[str]:
         """Everything that the objects refer to."""
@@ -352,18 +372,29 @@ class ObjectUnit(MaterializationUnit):
         """Link the objects."""
         builder, exported = self._gather()
         builder.resolver.finish()
+        if self.initializers:
+            add_markers(builder.target_graph, self._markers())
+            exported = exported.again(builder.target_graph)
         await self.layer.emit(responsibility, builder.target_graph, exported)
+
+    def _markers(self) -> dict[int, str]:
+        """Names of the symbols that stand for initialisers, by place of the object in the link."""
+        named = [batch.initializers.get(number) for batch, number in self._ordered()]
+        return {origin: name for origin, name in enumerate(named) if name is not None}
+
+    def _ordered(self) -> list[tuple[ObjectBatch, int]]:
+        """The objects in the order in which they are linked."""
+        if len({batch for batch, _ in self.parts}) > 1:
+            return self.parts
+        return sorted(self.parts, key=lambda part: part[1])
 
     def _gather(self) -> tuple[GraphBuilder, Exported]:
         """One graph of all the objects, and what it exports."""
-        batches: dict[ObjectBatch, list[int]] = {}
-        for batch, number in self.parts:
-            batches.setdefault(batch, []).append(number)
-        if len(batches) == 1:
-            ((batch, numbers),) = batches.items()
-            return batch.take(sorted(numbers))
+        parts = self._ordered()
+        if len({batch for batch, _ in parts}) == 1:
+            return parts[0][0].take([number for _, number in parts])
         builder = GraphBuilder()
-        builder.add([batch.files[number] for batch, number in self.parts])
+        builder.add([batch.files[number] for batch, number in parts])
         return builder, _exported(builder)
 
 
@@ -374,8 +405,17 @@ class GraphUnit(MaterializationUnit):
         self.layer = layer
         self.graph = graph
         self.name = graph.name
+        if layer.promises_initializers:
+            self._mark_initializers()
         exported = Exported(graph)
         self.symbols = dict(zip(exported.names, exported.flags(graph), strict=True))
+
+    def _mark_initializers(self) -> None:
+        origins = sorted(objects_with_arrays(self.graph))
+        serials = next_serials(len(origins))
+        names = {o: marker_name(self.name, s) for o, s in zip(origins, serials, strict=True)}
+        add_markers(self.graph, names)
+        self.initializers = list(names.values())
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         """Link the graph."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jitlink.errors import ObjectError
-from jitlink.graph import BlockFlags, LinkGraph, Scope
+from jitlink.graph import BlockFlags, LinkGraph, MemLifetime, Scope
 from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import KEEP_ALIVE, EdgeKind
@@ -34,6 +34,8 @@ DW_EH_PE_OMIT = 0xFF
 _EXTENDED = 0xFFFFFFFF
 _ENCODED_SIZES = {0x00: 0, 0x02: 2, 0x03: 4, 0x04: 8, 0x0A: 2, 0x0B: 4, 0x0C: 8}
 _CIE_VERSIONS = (1, 3, 4)
+_TERMINATOR = memoryview(bytes(4))
+_LAST_ORIGIN = np.iinfo(np.int32).max
 
 
 def eh_frame_pass(
@@ -50,6 +52,48 @@ def eh_frame_pass(
         _Splitter(graph, neg_delta32, section_name).run()
 
     return split_eh_frames
+
+
+class FrameSection:
+    """An `.eh_frame` section as an unwinder wants it: without gaps, and with an end.
+
+    Args:
+        graph: its graph.
+        rows: rows (int64) of its records.
+    """
+
+    def __init__(self, graph: LinkGraph, rows: Int64Array) -> None:
+        self._graph, self._rows = graph, rows
+
+    @property
+    def address(self) -> int:
+        """Address of the first record, once memory is allocated."""
+        return int(self._graph.block_table.address[self._rows].min())
+
+
+def terminate_eh_frames(graph: LinkGraph, section_name: str = SECTION) -> list[FrameSection]:
+    """End each section of that name with a record of length zero (for a post-prune pass).
+
+    Returns:
+        The sections that have any records left.
+    """
+    found, blocks = [], graph.block_table
+    for ordinal in graph.section_list.ordinals_named(section_name):
+        section = graph.section_list[ordinal]
+        rows = section.block_rows()
+        if len(rows) == 0 or section.mem_lifetime == MemLifetime.NO_ALLOC:
+            continue
+        # As little aligned as can be, and behind the records of all objects.
+        blocks.extend(
+            1,
+            section=ordinal,
+            content=graph.contents.add(_TERMINATOR),
+            size=len(_TERMINATOR),
+            alignment=1,
+            origin=_LAST_ORIGIN,
+        )
+        found.append(FrameSection(graph, rows))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from jitlink.link import PassConfiguration
 from jitlink.passes.eh_frame import eh_frame_pass
 from jitlink.passes.entries import build_entries, got_address
 from jitlink.passes.indirect import indirect_pass
+from jitlink.passes.personality import reach_personalities
 from jitlink.passes.section_symbols import synthesize_elf_symbols
 from jitlink.targets.elf import DYNAMIC_ONLY, NO_TLS, ELFTarget, Relocation
 
@@ -120,6 +121,10 @@ def _limit_addresses(graph: LinkGraph) -> None:
         graph.address_limit = min(graph.address_limit, SMALL_CODE_LIMIT)
 
 
+def _reach_personalities(graph: LinkGraph) -> None:
+    reach_personalities(graph, ENTRIES, IS_ABSOLUTE)
+
+
 def _build_entries(graph: LinkGraph) -> None:
     build_entries(graph, ENTRIES)
 
@@ -133,7 +138,12 @@ def default_passes(_graph: LinkGraph) -> PassConfiguration:
     return PassConfiguration(
         fixups=FIXUPS,
         pre_prune=[_split_eh_frames, synthesize_elf_symbols],
-        post_prune=[_resolve_indirect_functions, _build_entries, _limit_addresses],
+        post_prune=[
+            _resolve_indirect_functions,
+            _reach_personalities,
+            _build_entries,
+            _limit_addresses,
+        ],
         pre_fixup=[relax],
         got_address=got_address,
     )

@@ -1,0 +1,223 @@
+"""Initialisers and finalisers: sections that are arrays of pointers to functions.
+
+``.preinit_array``, ``.init_array`` and ``.ctors`` hold functions to be called before a program's
+own code runs, ``.fini_array`` and ``.dtors`` those to be called after it. Their order is that of a
+static link with the default script of GNU ld: sections with a priority in their name come first,
+the lowest priority before the others (``.ctors.N`` has priority 65535 - N), then those without;
+equal ones are in order of input. ``.ctors`` and ``.dtors`` are read from their end. Finalisers
+run backwards.
+
+Nobody refers to these sections, so they are marked live, and each object that has one gets a
+symbol for side effects only: to look it up is to link the object.
+
+Quirks: a suffix that is no number sorts before all numbers, by name. ``.init`` and ``.fini`` hold
+fragments of one function, which a static linker strings together between ``crti.o`` and ``crtn.o``;
+objects with code there are refused.
+
+Specification: System V gABI, chapter 4, "Special Sections"; GNU ld, SORT_BY_INIT_PRIORITY.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from jitlink.errors import UnsupportedObjectError
+from jitlink.graph import Block, BlockFlags, LinkGraph, MemLifetime, MemProt, Scope, Section
+from jitlink.graph.columns import Int64Array, rows_where
+from jitlink.graph.contents import ZERO_FILL
+from jitlink.graph.edges import KEEP_ALIVE
+from jitlink.graph.tables import DEFINED
+
+MARKER_SECTION = "$__INITS"
+_MIDDLE = ".__inits."
+
+
+class ArrayKind(Enum):
+    """When the functions of an array run."""
+
+    PREINIT = "before all initialisers, those of dependencies too"
+    INIT = "before the code that they belong to"
+    FINI = "after it"
+
+
+class FunctionArray:
+    """A block of pointers to functions, and its place among others.
+
+    Attributes:
+        kind: when they run.
+        order: sorts arrays of one kind as a static linker does.
+        start, end: the addresses that it spans.
+        backwards: whether its last function comes first.
+    """
+
+    __slots__ = ("backwards", "end", "kind", "order", "start")
+
+    def __init__(
+        self, kind: ArrayKind, order: tuple[object, ...], start: int, end: int, backwards: bool
+    ) -> None:
+        self.kind, self.order = kind, order
+        self.start, self.end, self.backwards = start, end, backwards
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What the name of a section says.
+
+    Attributes:
+        kind: when its functions run.
+        rank: sorts sections by priority.
+        backwards: whether its last function comes first.
+    """
+
+    kind: ArrayKind
+    rank: tuple[int, str]
+    backwards: bool
+
+
+_ARRAYS: Mapping[str, tuple[ArrayKind, bool]] = {
+    ".preinit_array": (ArrayKind.PREINIT, False),
+    ".init_array": (ArrayKind.INIT, False),
+    ".ctors": (ArrayKind.INIT, True),
+    ".fini_array": (ArrayKind.FINI, False),
+    ".dtors": (ArrayKind.FINI, True),
+}
+_FRAGMENTS = (".init", ".fini")
+_LAST_PRIORITY = 65535
+# Beyond all that a name can say.
+_NO_PRIORITY = 1 << 31
+_serials = itertools.count()
+
+
+def next_serials(count: int) -> list[int]:
+    """Numbers for as many objects as are added now: they sort objects in order of input."""
+    return list(itertools.islice(_serials, count))
+
+
+def _form(name: str) -> _Form | None:
+    base = next((each for each in _ARRAYS if name == each or name.startswith(each + ".")), None)
+    if base is None:
+        return None
+    kind, backwards = _ARRAYS[base]
+    if name == base:
+        return _Form(kind, (_NO_PRIORITY, ""), backwards)
+    suffix = name.rpartition(".")[2]
+    if not (suffix.isascii() and suffix.isdigit()):
+        return _Form(kind, (-1, name), backwards)
+    priority = _LAST_PRIORITY - int(suffix) if backwards else int(suffix)
+    return _Form(kind, (min(priority, _NO_PRIORITY - 1), ""), backwards)
+
+
+def _array_sections(graph: LinkGraph) -> Iterator[tuple[Section, _Form]]:
+    names = graph.section_list.names
+    # Graphs of many sections have many names, and nearly all have none of these.
+    joined = "\n".join(names)
+    if not any(each in joined for each in _ARRAYS):
+        return
+    for ordinal, name in enumerate(names):
+        form = _form(name)
+        section = graph.section_list[ordinal] if form else None
+        if form and section and section.mem_lifetime != MemLifetime.NO_ALLOC:
+            yield section, form
+
+
+def _rows(graph: LinkGraph, section: Section) -> Int64Array:
+    table, rows = graph.block_table, section.block_rows()
+    chosen: Int64Array = rows[(table.size[rows] > 0) & (table.content[rows] != ZERO_FILL)]
+    return chosen
+
+
+def objects_with_arrays(graph: LinkGraph) -> set[int]:
+    """Numbers in ``graph.origins`` of the objects that have initialisers or finalisers."""
+    origins = graph.block_table.origin
+    found = [origins[_rows(graph, section)] for section, _ in _array_sections(graph)]
+    return set(np.concatenate(found).tolist()) if found else set()
+
+
+def marker_name(name: str, serial: int) -> str:
+    """Name of the symbol that stands for the initialisers of an object of that number."""
+    return f"$.{name}{_MIDDLE}{serial}"
+
+
+def add_markers(graph: LinkGraph, names: Mapping[int, str]) -> None:
+    """Give objects the symbols that stand for their initialisers.
+
+    Args:
+        graph: the graph, before anything is removed from it.
+        names: names of the symbols, by number of the object in ``graph.origins``.
+    """
+    if not names:
+        return
+    section = graph.obtain_section(MARKER_SECTION, MemProt.READ)
+    markers: dict[int, Block] = {}
+    for origin, name in names.items():
+        markers[origin] = block = graph.create_content_block(section, b"", 0, 1)
+        graph.block_table.origin[block.row] = origin
+        graph.add_defined_symbol(block, 0, name, scope=Scope.SIDE_EFFECTS_ONLY)
+    for arrays, _ in _array_sections(graph):
+        for row in _rows(graph, arrays).tolist():
+            marker = markers.get(int(graph.block_table.origin[row]))
+            if marker is not None:
+                target = graph.add_anonymous_symbol(Block(graph, row), 0)
+                graph.add_edge(marker, KEEP_ALIVE, 0, target)
+
+
+def mark_arrays_live(graph: LinkGraph) -> None:
+    """Keep initialisers and finalisers, though nobody refers to them (a pre-prune pass).
+
+    Raises:
+        UnsupportedObjectError: there is code in ``.init`` or ``.fini``.
+    """
+    for name in _FRAGMENTS:
+        for ordinal in graph.section_list.ordinals_named(name):
+            rows = _rows(graph, graph.section_list[ordinal])
+            if len(rows):
+                origin = int(graph.block_table.origin[rows[0]])
+                file = graph.origins[origin] if 0 <= origin < len(graph.origins) else graph.name
+                raise UnsupportedObjectError(
+                    f"section {name} holds a fragment of a function, which only a static linker "
+                    "can complete; use .init_array and .fini_array",
+                    file=file,
+                )
+    for section, _ in _array_sections(graph):
+        graph.block_table.flags[_rows(graph, section)] |= np.uint8(BlockFlags.LIVE)
+
+
+def function_arrays(graph: LinkGraph) -> list[FunctionArray]:
+    """All initialisers and finalisers of a graph, once it has its memory."""
+    sections = list(_array_sections(graph))
+    if not sections:
+        return []
+    serials, table = _serials_of(graph), graph.block_table
+    found = []
+    for section, form in sections:
+        for row in _rows(graph, section).tolist():
+            origin, start = int(table.origin[row]), int(table.address[row])
+            if origin not in serials:
+                serials[origin] = next(_serials)
+            order = (form.rank, serials[origin], row)
+            end = start + int(table.size[row])
+            found.append(FunctionArray(form.kind, order, start, end, form.backwards))
+    return found
+
+
+def _serials_of(graph: LinkGraph) -> dict[int, int]:
+    """Numbers of the objects of a graph that have markers."""
+    table = graph.symbol_table
+    rows = rows_where((table.kind == DEFINED) & (table.scope == int(Scope.SIDE_EFFECTS_ONLY)))
+    origins = graph.block_table.origin[table.block[rows]].tolist()
+    serials = {}
+    for origin, name in zip(origins, graph.strings.get_many(table.name[rows]), strict=True):
+        _, middle, serial = name.rpartition(_MIDDLE)
+        if middle and serial.isdigit():
+            serials[origin] = int(serial)
+    return serials
+
+
+def in_order(arrays: Iterable[FunctionArray], kind: ArrayKind) -> Sequence[FunctionArray]:
+    """The arrays of one kind, as a static linker would put them."""
+    return sorted((each for each in arrays if each.kind is kind), key=lambda each: each.order)

@@ -1,0 +1,5 @@
+"""What programs need at run time (layer 4): initialisers, exit handlers, exceptions, dlopen."""
+
+from jitlink.platform.elf import ELFPlatform
+
+__all__ = ["ELFPlatform"]

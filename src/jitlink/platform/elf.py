@@ -1,0 +1,495 @@
+"""ELFPlatform: what a dynamic linker does for a native program, for the JITDylibs of a session.
+
+::
+
+    platform = ELFPlatform(session, layer, process_symbols)
+    platform.setup_jitdylib(main)
+    layer.add_object(main, "program.o")
+    platform.initialize(main)
+    ...
+    platform.deinitialize(main)
+    platform.close()
+
+- Objects with initialisers are linked when their JITDylib is initialised, looked up or not. The
+  initialisers run on the thread that asks for it, in the order of a static link, those of
+  JITDylibs that it is linked against first.
+- Exit handlers and finalisers run when a JITDylib is closed, when the process exits, or, those of
+  code that is removed, before its memory goes.
+- Exceptions and other unwinding pass through linked code, from the moment that it can run.
+- ``dlopen`` and its kin, called by linked code, know the session's JITDylibs.
+
+Linked code sees the functions for this through a JITDylib of the platform's own, ``<platform>``,
+which is searched before the process. What is not used is not linked.
+
+LLVM differs: there, finalisers do not run, priorities count within one object, and closing a
+JITDylib closes nothing that it is linked against.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from jitlink.errors import ExecutorError, JITLinkError, UnsupportedObjectError
+from jitlink.executor import SelfExecutorProcessControl
+from jitlink.link import run_in_process
+from jitlink.orc.callables import callback_errors
+from jitlink.orc.dylib import JITDylib
+from jitlink.orc.errors import SessionError, raise_first
+from jitlink.orc.object_layer import ObjectLinkingLayer
+from jitlink.orc.session import ExecutionSession
+from jitlink.orc.symbols import JITDylibLookupFlags
+from jitlink.orc.tracker import ResourceManager, ResourceTracker
+from jitlink.passes.initializers import ArrayKind, FunctionArray, in_order
+from jitlink.platform.definitions import (
+    DSO_HANDLE,
+    HandleUnit,
+    OwnFunctionsUnit,
+    ProviderGenerator,
+    RuntimeGenerator,
+)
+from jitlink.platform.dlfcn import DynamicLoading, dispatch_in_process
+from jitlink.platform.plugin import PlatformPlugin
+from jitlink.platform.state import DylibState, dependencies_first
+from jitlink.runtime import PER_DYLIB, Runtime, has_runtime, linked_runtime, runtime_of
+from jitlink.sps import BOOL, ERROR, EXECUTOR_ADDR, EXECUTOR_ADDR_RANGE, STRING, WrapperSignature
+from jitlink.sps import Sequence as SPSSequence
+from jitlink.sps.types import Tuple
+
+T = TypeVar("T")
+_ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
+_ARRAY = Tuple(EXECUTOR_ADDR, EXECUTOR_ADDR, BOOL)
+_INITIALIZE = WrapperSignature(ERROR, EXECUTOR_ADDR, SPSSequence(_ARRAY), SPSSequence(_ARRAY))
+_SET_ARGUMENTS = WrapperSignature(ERROR, SPSSequence(STRING))
+_FINALIZE = WrapperSignature(ERROR, SPSSequence(EXECUTOR_ADDR))
+_FINALIZE_MEMORY = WrapperSignature(ERROR, SPSSequence(EXECUTOR_ADDR_RANGE))
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Initialisers that are to be run, and finalisers that go with them."""
+
+    handle: int
+    initializers: Sequence[FunctionArray]
+    finalizers: Sequence[FunctionArray]
+
+
+class ELFPlatform(ResourceManager):
+    """Takes care of JITDylibs of one session.
+
+    It is to be closed before the session ends. If it is not, what is to run at the end runs on a
+    thread of its own while the session ends.
+
+    Args:
+        session: the session.
+        layer: links what is added to the JITDylibs.
+        process_symbols: the JITDylib of the process's symbols, which the platform's own comes
+            before; None if linked code is not to see them.
+
+    Attributes:
+        session: the session.
+        layer: its object linking layer.
+        dylib: the platform's own JITDylib.
+        states: what is known of each JITDylib that was set up; for the session's thread.
+        has_handlers: whether linked code may have registered exit handlers.
+
+    Raises:
+        UnsupportedObjectError: there is no runtime for the executor's target.
+        SessionError: the session has a platform already.
+    """
+
+    def __init__(
+        self,
+        session: ExecutionSession,
+        layer: ObjectLinkingLayer,
+        process_symbols: JITDylib | None = None,
+    ) -> None:
+        if not has_runtime(session.executor.triple):
+            message = f"there is no runtime for {session.executor.triple}"
+            raise UnsupportedObjectError(message, file="<runtime>")
+        self.session = session
+        self.layer = layer
+        self.states: dict[JITDylib, DylibState] = {}
+        self.has_handlers = False
+        # As a dynamic linker's: held while initialisers run, which may come back on their thread.
+        self._lock = threading.RLock()
+        # In the order in which they were initialised.
+        self._initialized: dict[JITDylib, None] = {}
+        self._process_symbols = process_symbols
+        self._loading = DynamicLoading(self)
+        self.dylib = session.create_jitdylib("<platform>")
+        self.dylib.add_generator(RuntimeGenerator(self))
+        if process_symbols is not None:
+            process_symbols.add_generator(ProviderGenerator())
+        layer.add_plugin(PlatformPlugin(self))
+        layer.promises_initializers = True
+        session.register_resource_manager(self)
+        self._at_exit = _close_at_exit(self)
+
+    # Set-up
+
+    async def runtime(self) -> Runtime:
+        """The executor's runtime, linked now if it is not there yet.
+
+        Raises:
+            JITLinkError: it cannot be linked.
+        """
+        return await runtime_of(self.session.executor)
+
+    def dispatch_of(self, runtime: Runtime) -> tuple[int, int]:
+        """Address of the function that calls into the session, and its first argument."""
+        return dispatch_in_process(self.session.executor, runtime, self._loading)
+
+    def setup_jitdylib(self, dylib: JITDylib) -> None:
+        """Take care of a JITDylib, to which nothing was added yet; nothing if that is so already.
+
+        Raises:
+            JITDylibDefunctError: it was removed.
+        """
+        self.session.run(lambda: self._setup(dylib))
+
+    def _setup(self, dylib: JITDylib) -> None:
+        if dylib in self.states:
+            return
+        order = list(dylib.link_order)
+        names = [each for each, _ in order]
+        process = self._process_symbols
+        place = names.index(process) if process in names else len(order)
+        order.insert(place, (self.dylib, JITDylibLookupFlags.MATCH_EXPORTED_ONLY))
+        dylib.set_link_order(order, link_against_this=False)
+        self._define_own(dylib)
+
+    def _define_own(self, dylib: JITDylib) -> None:
+        tracker = dylib.create_resource_tracker()
+        self.states[dylib] = DylibState(dylib, tracker)
+        dylib.add_unit(HandleUnit(self), tracker)
+        for name in PER_DYLIB:
+            dylib.add_unit(OwnFunctionsUnit(self, name), tracker)
+
+    # Opening
+
+    def initialize(self, dylib: JITDylib, argv: Sequence[str] | None = None) -> None:
+        """Open a JITDylib, and run the initialisers that have not run, on the calling thread.
+
+        Those of what it is linked against run first. If it is open, only those of what was
+        added or linked since run.
+
+        Args:
+            dylib: the JITDylib.
+            argv: what initialisers get as arguments, by default the process's own.
+
+        Raises:
+            JITLinkError: something that has initialisers could not be linked; none was run.
+            SessionError: the platform does not take care of the JITDylib.
+        """
+        self._open(dylib, argv, lambda state: setattr(state, "is_kept", True))
+
+    def _open(
+        self,
+        dylib: JITDylib,
+        argv: Sequence[str] | None,
+        note: Callable[[DylibState], None],
+    ) -> int:
+        """Open a JITDylib; returns its handle, which is 0 if nothing needed one."""
+        with self._lock:
+            runs = self.session.wait(self._prepare(dylib, note))
+            if runs:
+                words = self._process_arguments() if argv is None else list(argv)
+                self._call("__jitlink_set_arguments", _SET_ARGUMENTS.serialize_arguments(words))
+                with callback_errors():
+                    for run in runs:
+                        self._run(run)
+        return self.states[dylib].handle
+
+    def open_again(self, dylib: JITDylib) -> int:
+        """``dlopen``: open a JITDylib once more; returns its handle."""
+
+        def note(state: DylibState) -> None:
+            state.opens += 1
+
+        return self._open(dylib, None, note)
+
+    def update(self, dylib: JITDylib) -> None:
+        """``dlupdate``: run the initialisers that have not run."""
+        self._open(dylib, None, lambda _state: None)
+
+    def close_once(self, dylib: JITDylib) -> None:
+        """``dlclose``: take back one ``dlopen``.
+
+        Raises:
+            SessionError: there is none to be taken back.
+        """
+
+        def note(state: DylibState) -> None:
+            if not state.opens:
+                raise SessionError(f"JITDylib {dylib.name} has not been opened so often")
+            state.opens -= 1
+
+        self._close(dylib, note)
+
+    def _process_arguments(self) -> list[str]:
+        here = isinstance(self.session.executor, SelfExecutorProcessControl)
+        return list(sys.orig_argv) if here else []
+
+    def _run(self, run: _Run) -> None:
+        lists = [
+            [(each.start, each.end, each.backwards) for each in arrays]
+            for arrays in (run.initializers, run.finalizers)
+        ]
+        self._call("__jitlink_initialize", _INITIALIZE.serialize_arguments(run.handle, *lists))
+
+    def state_of(self, dylib: JITDylib) -> DylibState:
+        """What is known of a JITDylib.
+
+        Raises:
+            SessionError: it was not set up.
+        """
+        state = self.states.get(dylib)
+        if state is None:
+            raise SessionError(f"the platform does not take care of {dylib.name}")
+        return state
+
+    async def _prepare(self, dylib: JITDylib, note: Callable[[DylibState], None]) -> list[_Run]:
+        """Link all that has initialisers, and say what is to be run."""
+        state = self.state_of(dylib)
+        await self._link_initializers(dylib)
+        note(state)
+        order = dependencies_first([dylib], self.states)
+        preinit, rest = [], []
+        for each in order:
+            arrays = each.take_uninitialized()
+            if not each.is_initialized:
+                each.is_initialized = True
+                self._initialized[each.dylib] = None
+            if not arrays:
+                continue
+            early, initializers, finalizers = (in_order(arrays, kind) for kind in ArrayKind)
+            handle = await self.handle_of(each)
+            if early:
+                preinit.append(_Run(handle, early, ()))
+            rest.append(_Run(handle, initializers, finalizers))
+        return preinit + rest
+
+    async def _link_initializers(self, dylib: JITDylib) -> None:
+        while True:
+            # Links may add to what is to be linked.
+            order = dependencies_first([dylib], self.states)
+            wanted: list[tuple[JITDylib, dict[str, bool]]] = []
+            for each in order:
+                markers, each.dylib.initializers = each.dylib.initializers, {}
+                present = dict.fromkeys(filter(each.dylib.symbols.__contains__, markers), False)
+                if present:
+                    wanted.append((each.dylib, present))
+            if not wanted:
+                return
+            for where, names in wanted:
+                await self.session.lookup_async([(where, _ALL)], names)
+
+    async def handle_of(self, state: DylibState) -> int:
+        """The handle of a JITDylib, linked now if it is not there yet."""
+        if not state.handle:
+            await self.session.lookup_async([(state.dylib, _ALL)], DSO_HANDLE)
+        self.has_handlers = True
+        return state.handle
+
+    # Closing
+
+    def deinitialize(self, dylib: JITDylib) -> None:
+        """Close a JITDylib that `initialize` has opened, on the calling thread.
+
+        Its exit handlers and then its finalisers run, the last one first, unless something
+        that is open is linked against it; so do those of what it is linked against, unless
+        somebody else has opened it. Nothing happens if it is not open.
+
+        Raises:
+            SessionError: the platform does not take care of the JITDylib.
+        """
+        self._close(dylib, lambda state: setattr(state, "is_kept", False))
+
+    def _close(self, dylib: JITDylib, note: Callable[[DylibState], None]) -> None:
+        def choose() -> list[int]:
+            note(self.state_of(dylib))
+            return self._take_unwanted()
+
+        with self._lock:
+            self._finalize(self.session.run(choose))
+
+    def _take_unwanted(self) -> list[int]:
+        """Handles of the JITDylibs that nobody needs open any more, the last one first."""
+        roots = [dylib for dylib, state in self.states.items() if state.is_wanted]
+        needed = {state.dylib for state in dependencies_first(roots, self.states)}
+        unwanted = [each for each in reversed(self._initialized) if each not in needed]
+        return self._take(unwanted)
+
+    def _take(self, dylibs: Iterable[JITDylib]) -> list[int]:
+        handles = []
+        for dylib in dylibs:
+            state = self.states[dylib]
+            state.rearm()
+            del self._initialized[dylib]
+            if state.handle:
+                handles.append(state.handle)
+        return handles
+
+    def _finalize(self, handles: Sequence[int]) -> None:
+        if handles:
+            with callback_errors():
+                self._call("__jitlink_finalize", _FINALIZE.serialize_arguments(handles))
+
+    def _close_all(self) -> None:
+        """Close everything that is open, as a process does that exits."""
+
+        def choose() -> list[int]:
+            for state in self.states.values():
+                state.opens, state.is_kept = 0, False
+            return self._take(list(reversed(self._initialized)))
+
+        with self._lock:
+            self._finalize(self.session.run(choose))
+
+    def close(self) -> None:
+        """Close all JITDylibs, the last one first; to be called before the session ends.
+
+        Raises:
+            BaseException: what a Python function raised that an exit handler has called.
+        """
+        atexit.unregister(self._at_exit)
+        self._close_all()
+
+    # Programs
+
+    def run_main(self, dylib: JITDylib, address: int, argv: Sequence[str]) -> int:
+        """Run a program as a process does: initialisers, ``main``, then all that is to run at exit.
+
+        Everything that is open is closed afterwards. If the program calls ``exit``, this
+        process ends, with the same handlers and finalisers. Threads that the program has left
+        behind run on.
+
+        Args:
+            dylib: the program.
+            address: address of its ``main``.
+            argv: its arguments, its name first.
+
+        Returns:
+            What ``main`` returned.
+
+        Raises:
+            JITLinkError: something that has initialisers could not be linked; nothing was run.
+        """
+        self._open(dylib, argv, lambda state: setattr(state, "is_kept", True))
+        try:
+            return self.drive(self.session.executor.run_as_main(address, argv))
+        finally:
+            self._close_all()
+
+    # Calls into the executor
+
+    def drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run an executor's coroutine; code of this process runs on the calling thread."""
+        if isinstance(self.session.executor, SelfExecutorProcessControl):
+            return run_in_process(coroutine)
+        return self.session.wait(coroutine)
+
+    def _call(self, name: str, arguments: bytes) -> None:
+        """Call a function of the runtime that returns an error."""
+        runtime = linked_runtime(self.session.executor)
+        if runtime is None:
+            raise ExecutorError(f"{name} is called before the runtime is there")
+        executor = self.session.executor
+        result = self.drive(executor.call_wrapper(runtime.addresses[name], arguments))
+        failure = result.failure()
+        if failure is not None:
+            raise ExecutorError(f"{name} failed: {failure.message}")
+
+    # Removal; on the session's thread
+
+    async def handle_remove_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:
+        """Run what refers to code that is about to go; what it has open stays open.
+
+        It runs on a thread of its own, while the session waits for it and serves others.
+        """
+        state = self.states.get(dylib)
+        if state is None:
+            return
+        if not dylib.is_open and state.is_initialized:
+            state.opens, state.is_kept = 0, False
+            handles = self._take([dylib])
+            await _on_another_thread(lambda: self._finalize(handles))
+        code = state.linked.pop(key, [])
+        memory = [each for one in code for each in one.memory]
+        errors: list[Exception] = []
+        try:
+            if self.has_handlers and memory:
+                await self._finalize_memory(_FINALIZE_MEMORY.serialize_arguments(memory))
+        except JITLinkError as error:
+            errors.append(error)
+        if key is state.tracker:
+            self._forget(state)
+        raise_first(errors)
+
+    async def _finalize_memory(self, arguments: bytes) -> None:
+        runtime, executor = await self.runtime(), self.session.executor
+        address = runtime.addresses["__jitlink_is_memory_final"]
+        if (await executor.call_wrapper(address, arguments)).data != b"\1":
+            await _on_another_thread(lambda: self._call("__jitlink_finalize_memory", arguments))
+
+    def _forget(self, state: DylibState) -> None:
+        """What the platform has defined in a JITDylib is gone: all of it was cleared."""
+        dylib = state.dylib
+        self._initialized.pop(dylib, None)
+        del self.states[dylib]
+        if dylib.is_open and not self.session.is_ending:
+            self._define_own(dylib)
+
+    def handle_transfer_resources(
+        self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker
+    ) -> None:
+        """Take note of a new owner; the plugin has what matters."""
+
+
+async def _on_another_thread(action: Callable[[], None]) -> None:
+    """Run something that may call into the session, and wait for it."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def finish(error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            action()
+        except BaseException as failure:  # noqa: BLE001 - raised by whoever waits
+            error = failure
+        loop.call_soon_threadsafe(finish, error)
+
+    threading.Thread(target=run, name="jitlink finalisers", daemon=True).start()
+    await done
+
+
+def _close_at_exit(platform: ELFPlatform) -> Callable[[], None]:
+    """Close a platform when the interpreter ends: later, Python functions cannot be called."""
+    reference = weakref.ref(platform)
+
+    def close() -> None:
+        platform = reference()
+        if platform is not None:
+            try:
+                platform._close_all()  # noqa: SLF001 - its own module
+            except SessionError:
+                # The session has ended, and with it the platform.
+                return
+
+    atexit.register(close)
+    return close

@@ -1,0 +1,96 @@
+"""The plugin of a platform: what each link does for the features that need it at run time.
+
+Frames are registered, by allocation actions, before anything else can run and forgotten before
+their memory goes. Initialisers are kept and written down; they run later.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jitlink.graph import LinkGraph
+from jitlink.link import PassConfiguration
+from jitlink.orc.dylib import JITDylib
+from jitlink.orc.materialization import MaterializationResponsibility
+from jitlink.orc.object_layer import Plugin
+from jitlink.orc.tracker import ResourceTracker
+from jitlink.passes.eh_frame import SECTION, terminate_eh_frames
+from jitlink.passes.initializers import function_arrays, mark_arrays_live
+from jitlink.passes.section_symbols import synthesize_elf_bounds, synthesize_elf_symbols
+from jitlink.platform.state import LinkedCode, memory_of
+from jitlink.runtime import Runtime
+
+if TYPE_CHECKING:
+    from jitlink.platform.elf import ELFPlatform
+
+
+class PlatformPlugin(Plugin):
+    """Watches the links of a platform's layer."""
+
+    defines_symbols = False
+
+    def __init__(self, platform: ELFPlatform) -> None:
+        self._platform = platform
+        self._runtime: Runtime | None = None
+        self._in_flight: dict[MaterializationResponsibility, LinkedCode] = {}
+
+    async def prepare(
+        self,
+        responsibility: MaterializationResponsibility,  # noqa: ARG002 - part of the interface
+        graph: LinkGraph,
+    ) -> None:
+        """Have the runtime ready if the graph has frames."""
+        if self._runtime is None and graph.section_list.ordinals_named(SECTION):
+            self._runtime = await self._platform.runtime()
+
+    def modify_pass_config(
+        self,
+        responsibility: MaterializationResponsibility,
+        graph: LinkGraph,  # noqa: ARG002
+        config: PassConfiguration,
+    ) -> None:
+        """Add what keeps initialisers, and what registers frames."""
+        config.post_prune.append(self._register_frames)
+        state = self._platform.states.get(responsibility.dylib)
+        if state is None:
+            return
+        code = self._in_flight[responsibility] = LinkedCode()
+        # The handle is the JITDylib's, not the graph's.
+        config.pre_prune = [
+            synthesize_elf_bounds if each is synthesize_elf_symbols else each
+            for each in config.pre_prune
+        ]
+        config.pre_prune.append(mark_arrays_live)
+
+        def note(graph: LinkGraph) -> None:
+            code.arrays = function_arrays(graph)
+            code.memory = memory_of(graph)
+            # For the handle, which comes with the first link that refers to it.
+            state.address_limit = min(state.address_limit, graph.address_limit)
+
+        config.post_allocation.append(note)
+
+    def _register_frames(self, graph: LinkGraph) -> None:
+        if self._runtime is not None:
+            for section in terminate_eh_frames(graph):
+                graph.alloc_actions.append(self._runtime.frame_actions(section))
+
+    def notify_emitted(self, responsibility: MaterializationResponsibility) -> None:
+        """Keep what was written down, under the owner of the code."""
+        code = self._in_flight.pop(responsibility, None)
+        state = self._platform.states.get(responsibility.dylib)
+        if code is not None and state is not None:
+            state.linked.setdefault(responsibility.tracker, []).append(code)
+
+    def notify_failed(self, responsibility: MaterializationResponsibility) -> None:
+        """Forget what was written down."""
+        self._in_flight.pop(responsibility, None)
+
+    def notify_transferring_resources(
+        self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker
+    ) -> None:
+        """Keep it under another owner."""
+        state = self._platform.states.get(dylib)
+        moved = state.linked.pop(source, None) if state else None
+        if state and moved:
+            state.linked.setdefault(destination, []).extend(moved)

@@ -1,0 +1,138 @@
+"""What a platform knows of each JITDylib: its handle, what is linked into it, who has opened it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from jitlink.graph import LinkGraph, MemLifetime
+from jitlink.orc.dylib import JITDylib
+from jitlink.orc.tracker import ResourceTracker
+from jitlink.passes.initializers import FunctionArray
+from jitlink.sps import ExecutorAddrRange
+
+_FEW_BLOCKS = 64
+"""Up to so many, a Python loop is faster than NumPy calls."""
+
+
+@dataclass(eq=False)
+class LinkedCode:
+    """What one link has brought.
+
+    Attributes:
+        arrays: its initialisers and finalisers.
+        memory: where it is.
+        is_initialized: whether its initialisers have been run, or are about to.
+    """
+
+    arrays: list[FunctionArray] = field(default_factory=list)
+    memory: list[ExecutorAddrRange] = field(default_factory=list)
+    is_initialized: bool = False
+
+
+@dataclass(eq=False)
+class DylibState:
+    """A JITDylib that a platform takes care of. For the session's thread, but for `handle`.
+
+    Attributes:
+        dylib: the JITDylib.
+        tracker: owns what the platform has defined in it.
+        handle: address of its `__dso_handle`, and what ``dlopen`` returns; 0 until it is linked.
+        address_limit: what the code of the JITDylib reaches lies below this address.
+        linked: what was linked into it, by owner.
+        opens: how often it was opened by ``dlopen`` and not closed.
+        is_kept: whether `initialize` has opened it, and `deinitialize` not closed it.
+        is_initialized: whether its initialisers have been run, and its finalisers not.
+    """
+
+    dylib: JITDylib
+    tracker: ResourceTracker
+    handle: int = 0
+    address_limit: int = 1 << 64
+    linked: dict[ResourceTracker, list[LinkedCode]] = field(default_factory=dict)
+    opens: int = 0
+    is_kept: bool = False
+    is_initialized: bool = False
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody has opened it."""
+        return self.is_kept or self.opens > 0
+
+    def code(self) -> Iterator[LinkedCode]:
+        """Everything that was linked into it."""
+        for each in self.linked.values():
+            yield from each
+
+    def take_uninitialized(self) -> list[FunctionArray]:
+        """The initialisers and finalisers of what was linked since this was last called."""
+        arrays: list[FunctionArray] = []
+        for code in self.code():
+            if not code.is_initialized:
+                code.is_initialized = True
+                arrays += code.arrays
+        return arrays
+
+    def rearm(self) -> None:
+        """Let all initialisers be run again when it is opened again."""
+        self.is_initialized = False
+        for code in self.code():
+            code.is_initialized = False
+
+
+def memory_of(graph: LinkGraph) -> list[ExecutorAddrRange]:
+    """Where a graph is that has its memory: a range for each of its segments."""
+    table, rows = graph.block_table, graph.block_rows()
+    if len(rows) == 0:
+        return []
+    groups = (graph.section_lifetimes() << 3) | graph.section_list.prots()
+    group = groups[table.section[rows]]
+    starts = table.address[rows]
+    ends = starts + table.size[rows].view(np.uint64)
+    if len(rows) <= _FEW_BLOCKS:
+        return _memory_of_few(group.tolist(), starts.tolist(), ends.tolist())
+    found = []
+    for number in np.flatnonzero(np.bincount(group)).tolist():
+        if number >> 3 == MemLifetime.STANDARD:
+            mine = group == number
+            found.append(ExecutorAddrRange(int(starts[mine].min()), int(ends[mine].max())))
+    return found
+
+
+def _memory_of_few(
+    groups: Sequence[int], starts: Sequence[int], ends: Sequence[int]
+) -> list[ExecutorAddrRange]:
+    found: dict[int, tuple[int, int]] = {}
+    for group, start, end in zip(groups, starts, ends, strict=True):
+        if group >> 3 == MemLifetime.STANDARD:
+            low, high = found.get(group, (start, end))
+            found[group] = min(low, start), max(high, end)
+    return [ExecutorAddrRange(*each) for each in found.values()]
+
+
+def dependencies_first(
+    roots: Iterable[JITDylib], states: Mapping[JITDylib, DylibState]
+) -> list[DylibState]:
+    """JITDylibs and what they are linked against, each after what it is linked against itself.
+
+    Where they are linked against each other, the one that is reached last comes first.
+    """
+    order: list[DylibState] = []
+    seen: set[JITDylib] = set()
+    for root in roots:
+        if root in seen or root not in states:
+            continue
+        seen.add(root)
+        work = [(root, iter(root.link_order))]
+        while work:
+            dylib, others = work[-1]
+            following = next(others, None)
+            if following is None:
+                work.pop()
+                order.append(states[dylib])
+            elif following[0] not in seen and following[0] in states:
+                seen.add(following[0])
+                work.append((following[0], iter(following[0].link_order)))
+    return order

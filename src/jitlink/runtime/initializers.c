@@ -1,0 +1,91 @@
+/* Initialisers of JITDylibs: run in the order in which the session gives them. */
+#include "dylibs.h"
+
+extern char **environ;
+
+static int argument_count;
+static char **arguments;
+
+void call_array(const struct array *array, bool backwards, int argc, char **argv,
+                char **environment) {
+  size_t count = (size_t)(array->end - array->start);
+  for (size_t each = 0; each < count; ++each) {
+    uintptr_t pointer = array->start[backwards != array->backwards ? count - 1 - each : each];
+    if (pointer && pointer != UINTPTR_MAX)
+      ((void (*)(int, char **, char **))pointer)(argc, argv, environment);
+  }
+}
+
+static bool is_known(char *const *words, size_t count) {
+  if (!arguments || count != (size_t)argument_count)
+    return false;
+  for (size_t each = 0; each < count; ++each)
+    if (strcmp(words[each], arguments[each]))
+      return false;
+  return true;
+}
+
+/* Error(Sequence<String>): what initialisers get as argv. A program may keep it, so it stays. */
+wrapper_result __jitlink_set_arguments(const char *data, size_t size) {
+  sps_reader reader = sps_read(data, size);
+  size_t count = sps_count(&reader, 8), done = 0;
+  char **words = calloc(count + 1, sizeof *words);
+  while (words && done < count && (words[done] = sps_string(&reader)))
+    ++done;
+  bool is_usable = words && done == count && !reader.failed;
+  if (is_usable && !is_known(words, count)) {
+    arguments = words;
+    argument_count = (int)count;
+    return sps_zero_byte();
+  }
+  while (words && done)
+    free(words[--done]);
+  free(words);
+  return is_usable ? sps_zero_byte() : sps_malformed();
+}
+
+static void read_arrays(sps_reader *reader, struct array *arrays, size_t count) {
+  for (size_t each = 0; each < count; ++each) {
+    arrays[each].start = sps_address(reader);
+    arrays[each].end = sps_address(reader);
+    arrays[each].backwards = sps_bool(reader);
+  }
+}
+
+/* Error(Addr handle, Sequence<Tuple<Addr start, Addr end, Bool backwards>> initialisers, the same
+   of finalisers): notes the finalisers, which run when the dylib is closed, and runs the
+   initialisers, both in the order in which a static linker would put them. */
+wrapper_result __jitlink_initialize(const char *data, size_t size) {
+  sps_reader reader = sps_read(data, size);
+  const void *handle = sps_address(&reader);
+  size_t count = sps_count(&reader, 17);
+  struct array *arrays = malloc((count + 1) * sizeof *arrays);
+  if (arrays)
+    read_arrays(&reader, arrays, count);
+  size_t final_count = arrays ? sps_count(&reader, 17) : 0;
+  struct finalizers *final = malloc(sizeof *final + final_count * sizeof final->arrays[0]);
+  if (final) {
+    final->count = final_count;
+    read_arrays(&reader, final->arrays, final_count);
+  }
+  if (reader.failed || !arrays || !final) {
+    free(arrays);
+    free(final);
+    return sps_malformed();
+  }
+  move_exit_handler();
+  lock_dylibs();
+  struct dylib *dylib = find_dylib(handle);
+  if (dylib && final_count) {
+    final->order = next_order();
+    final->older = dylib->finalizers;
+    dylib->finalizers = final;
+  } else {
+    free(final);
+  }
+  unlock_dylibs();
+  for (size_t each = 0; dylib && each < count; ++each)
+    call_array(&arrays[each], false, argument_count, arguments, environ);
+  free(arrays);
+  return dylib ? sps_zero_byte() : sps_failure("no such JITDylib is registered");
+}

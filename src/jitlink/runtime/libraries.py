@@ -1,0 +1,55 @@
+"""Shared libraries that a program may rely on without naming them, loaded when a name needs one.
+
+A native C++ program gets its unwinder and its C++ library from the compiler driver; a process that
+is written in Python may have neither. `load_providers` loads a library only if a name looks like
+one of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jitlink.errors import ExecutorError
+from jitlink.executor import ExecutorProcessControl
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A library, and how the names begin that it may define."""
+
+    soname: str
+    prefixes: tuple[str, ...]
+
+
+PROVIDERS = (
+    Provider(
+        "libgcc_s.so.1",
+        ("_Unwind_", "__register_frame", "__deregister_frame", "__gcc_personality_"),
+    ),
+    Provider("libstdc++.so.6", ("_Z", "__cxa_", "__gxx_personality_", "__dynamic_cast")),
+)
+"""In the order in which they are asked."""
+
+
+async def find_in_providers(
+    executor: ExecutorProcessControl, names: Sequence[str]
+) -> dict[str, int]:
+    """Look for names in the libraries that usually define them; these are loaded if need be.
+
+    Returns:
+        The addresses of those that were found.
+    """
+    found: dict[str, int] = {}
+    for provider in PROVIDERS:
+        wanted = [n for n in names if n not in found and n.startswith(provider.prefixes)]
+        if not wanted:
+            continue
+        try:
+            handle = await executor.load_dylib(provider.soname)
+        except ExecutorError:
+            # Then the names stay undefined, which is an error of its own.
+            continue
+        addresses = await executor.lookup_symbols(wanted, handle)
+        found |= {n: a for n, a in zip(wanted, addresses, strict=True) if a is not None}
+    return found

@@ -1,0 +1,134 @@
+"""The runtime in an executor: linked once, when something first needs it, and never released.
+
+It belongs to the executor and not to a session: the process's own exit handlers and the ends of its
+threads call it, whatever has become of the session for which it was linked.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary
+
+from jitlink.errors import UndefinedSymbolError
+from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.exports import Exports
+from jitlink.graph import AllocActionPair, LinkGraph, WrapperCall
+from jitlink.inputs import GraphBuilder
+from jitlink.link import JITLinkContext, link, run_in_process
+from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
+from jitlink.memory.manager import JITLinkDylib
+from jitlink.passes.eh_frame import FrameSection, terminate_eh_frames
+from jitlink.runtime.libraries import find_in_providers
+from jitlink.runtime.objects import EXPORTS, SHARED, open_object
+from jitlink.sps import EXECUTOR_ADDR
+
+REGISTER_FRAMES = "__jitlink_register_frames"
+DEREGISTER_FRAMES = "__jitlink_deregister_frames"
+
+
+class Runtime:
+    """The runtime of one executor.
+
+    Attributes:
+        addresses: addresses of its functions and variables.
+        exports: addresses of what linked code sees, by the names that linked code uses.
+    """
+
+    def __init__(self, addresses: Mapping[str, int]) -> None:
+        self.addresses = addresses
+        self.exports = {name: addresses[own] for name, own in EXPORTS.items()}
+
+    def frame_actions(self, section: FrameSection) -> AllocActionPair:
+        """What makes an `.eh_frame` section known to the unwinders, and forgotten by them."""
+
+        def arguments() -> bytes:
+            return EXECUTOR_ADDR.serialize(section.address)
+
+        register, deregister = self.addresses[REGISTER_FRAMES], self.addresses[DEREGISTER_FRAMES]
+        return AllocActionPair(WrapperCall(register, arguments), WrapperCall(deregister, arguments))
+
+
+async def runtime_of(executor: ExecutorProcessControl) -> Runtime:
+    """The runtime of an executor, linked now if it is not there yet.
+
+    Raises:
+        UnsupportedObjectError: there is none for the executor's target.
+        JITLinkError: it could not be linked.
+    """
+    if isinstance(executor, SelfExecutorProcessControl):
+        return _of_this_process(executor)
+    runtime = _linked.get(executor)
+    if runtime is None:
+        runtime = _linked[executor] = await _link(executor, executor.memory_manager)
+    return runtime
+
+
+def linked_runtime(executor: ExecutorProcessControl) -> Runtime | None:
+    """The runtime of an executor if it has been linked."""
+    if isinstance(executor, SelfExecutorProcessControl):
+        return _own[0] if _own else None
+    return _linked.get(executor)
+
+
+_linked: WeakKeyDictionary[ExecutorProcessControl, Runtime] = WeakKeyDictionary()
+# All executors that are this process share one.
+_own: list[Runtime] = []
+_lock = threading.Lock()
+
+
+def _of_this_process(executor: SelfExecutorProcessControl) -> Runtime:
+    if not _own:
+        with _lock:
+            if not _own:
+                # Memory of its own: that of a session may go before the process ends.
+                _own.append(run_in_process(_link(executor, InProcessMemoryManager())))
+    return _own[0]
+
+
+async def _link(executor: ExecutorProcessControl, memory: JITLinkMemoryManager) -> Runtime:
+    builder = GraphBuilder("<runtime>")
+    builder.add([open_object(executor.triple, name) for name in SHARED])
+    builder.resolver.finish()
+    graph = builder.target_graph
+    config = builder.target.passes(graph)
+    config.post_prune.append(_register_own_frames)
+    context = _Context(executor)
+    alloc = await link(graph, context, config, memory)
+    # It stays for ever.
+    alloc.release()
+    return Runtime(context.addresses)
+
+
+def _register_own_frames(graph: LinkGraph) -> None:
+    """Let the runtime register its own frames; the function to call is in the graph itself."""
+    register = graph.find_defined_symbol_by_name(REGISTER_FRAMES)
+    for section in terminate_eh_frames(graph):
+
+        def arguments(section: FrameSection = section) -> bytes:
+            return EXECUTOR_ADDR.serialize(section.address)
+
+        if register is not None:
+            graph.alloc_actions.append(AllocActionPair(WrapperCall(register, arguments)))
+
+
+class _Context(JITLinkContext):
+    """Links the runtime against the executor's process."""
+
+    dylib = JITLinkDylib("<runtime>")
+
+    def __init__(self, executor: ExecutorProcessControl) -> None:
+        self._executor = executor
+        self.addresses: Mapping[str, int] = {}
+
+    def notify_resolved(self, graph: LinkGraph) -> None:
+        self.addresses = dict(Exports(graph))
+
+    async def lookup(self, names: Mapping[str, bool]) -> Mapping[str, int]:
+        addresses = await self._executor.lookup_symbols(list(names))
+        found = {n: a for n, a in zip(names, addresses, strict=True) if a is not None}
+        found |= await find_in_providers(self._executor, [n for n in names if n not in found])
+        missing = [name for name, required in names.items() if required and name not in found]
+        if missing:
+            raise UndefinedSymbolError(missing)
+        return found

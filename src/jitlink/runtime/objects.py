@@ -1,0 +1,72 @@
+"""The prebuilt objects of the runtime, and which name of linked code each of them answers.
+
+Names that begin with ``__jitlink_`` are the runtime's own. `EXPORTS` says which of them take the
+place of functions of the process, for linked code only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from jitlink.errors import UnsupportedObjectError
+from jitlink.inputs import InputFile
+
+DIRECTORIES: Mapping[tuple[str, str], str] = {("x86_64", "linux"): "x86_64-linux-gnu"}
+"""Where the objects of a target are, by architecture and system."""
+
+SHARED = ("frames", "dylibs", "exit_handlers", "initializers", "thread_exit", "dlfcn")
+"""Objects of which an executor has one copy."""
+
+PER_DYLIB: Mapping[str, tuple[str, ...]] = {
+    "dylib_exit": ("atexit", "at_quick_exit", "pthread_atfork"),
+    "dylib_dlfcn": (
+        "dladdr", "dlclose", "dlerror", "dlopen", "dlsym",
+        "jit_dlclose", "jit_dlerror", "jit_dlopen", "jit_dlsym", "jit_dlupdate",
+    ),
+}  # fmt: skip
+"""Objects of which each JITDylib has its own copy if it needs one, and what they define."""
+
+EXPORTS: Mapping[str, str] = {
+    "__cxa_atexit": "__jitlink_cxa_atexit",
+    "__cxa_at_quick_exit": "__jitlink_cxa_at_quick_exit",
+    "__cxa_finalize": "__jitlink_cxa_finalize",
+    "__cxa_thread_atexit": "__jitlink_cxa_thread_atexit",
+    "__cxa_thread_atexit_impl": "__jitlink_cxa_thread_atexit",
+    **{
+        name: name
+        for name in (
+            "__jitlink_dladdr", "__jitlink_dlclose", "__jitlink_dlerror", "__jitlink_dlopen",
+            "__jitlink_dlsym", "__jitlink_dlupdate", "__jitlink_process_dlerror",
+        )
+    },
+}  # fmt: skip
+"""What linked code sees of the shared copy, by the name that it uses."""
+
+
+def has_runtime(triple: str) -> bool:
+    """Whether there are objects for executors of a target triple."""
+    return _key(triple) in DIRECTORIES
+
+
+def open_object(triple: str, name: str) -> InputFile:
+    """A prebuilt object.
+
+    Args:
+        triple: the executor's target triple.
+        name: one of `SHARED` or `PER_DYLIB`.
+
+    Raises:
+        UnsupportedObjectError: there is none for that triple.
+    """
+    directory = DIRECTORIES.get(_key(triple))
+    if directory is None:
+        raise UnsupportedObjectError(f"there is no runtime for {triple}", file="<runtime>")
+    data = (Path(__file__).parent / directory / f"{name}.o").read_bytes()
+    return InputFile(f"<runtime>({name}.o)", memoryview(data))
+
+
+def _key(triple: str) -> tuple[str, str]:
+    """Architecture and system: ``x86_64-unknown-linux-gnu`` is ``("x86_64", "linux")``."""
+    architecture, *rest = triple.split("-")
+    return architecture, next((each for each in rest if each.startswith("linux")), "")

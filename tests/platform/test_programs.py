@@ -1,0 +1,87 @@
+"""Whole programs do in memory what they do when the system's linker links them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.platform.programs import (
+    NON_PIC,
+    PIC,
+    Build,
+    Outcome,
+    linked,
+    native,
+    native_with_library,
+    objects,
+)
+
+# Source, number of objects, arguments.
+C_PROGRAMS = [
+    ("init_order.c", 3, ("x",)),
+    ("handlers.c", 1, ()),
+    ("handlers.c", 1, ("exits",)),
+    ("quick.c", 1, ()),
+    ("fork.c", 1, ()),
+    ("backtrace.c", 2, ()),
+    ("cancel.c", 1, ()),
+    ("thread_exit.c", 1, ()),
+    ("thread_exit.c", 1, ("exits",)),
+]
+CXX_PROGRAMS = [
+    ("throw.cpp", 2, ()),
+    ("ends.cpp", 2, ("uncaught",)),
+    ("ends.cpp", 2, ("noexcept",)),
+    ("ends.cpp", 2, ("destructor",)),
+    ("forced.cpp", 2, ()),
+]
+
+
+def _check(name: str, parts: int, arguments: tuple[str, ...], build: Build, *, pie: bool) -> None:
+    inputs = objects(name, build, parts)
+    expected = native(inputs, arguments, pie=pie)
+    assert expected.output, expected
+    assert linked(inputs, arguments) == expected
+
+
+@pytest.mark.parametrize("build", PIC, ids=str)
+@pytest.mark.parametrize(("name", "parts", "arguments"), C_PROGRAMS + CXX_PROGRAMS)
+def test_a_program(name: str, parts: int, arguments: tuple[str, ...], build: Build) -> None:
+    _check(name, parts, arguments, build, pie=True)
+
+
+@pytest.mark.parametrize("build", NON_PIC, ids=str)
+@pytest.mark.parametrize(("name", "parts", "arguments"), C_PROGRAMS)
+def test_a_position_dependent_program(
+    name: str, parts: int, arguments: tuple[str, ...], build: Build
+) -> None:
+    _check(name, parts, arguments, build, pie=False)
+
+
+# The pinned compiler has a C++ library of its own, which the process lacks.
+@pytest.mark.parametrize("build", [each for each in PIC if each.compiler != "zig"], ids=str)
+def test_the_cxx_library(build: Build) -> None:
+    _check("library.cpp", 2, (), build, pie=True)
+
+
+def test_the_oracle_sees_differences() -> None:
+    build = PIC[0]
+    assert native(objects("handlers.c", build)) != native(objects("handlers.c", build), ("exits",))
+    assert isinstance(native(objects("quick.c", build)), Outcome)
+
+
+@pytest.mark.parametrize("build", PIC, ids=str)
+def test_dlopen(build: Build, tmp_path: Path) -> None:
+    host, plugin = objects("plugin_host.c", build), objects("plugin.c", build)
+    expected = native_with_library(host, plugin, tmp_path / "plugin.so")
+    assert "twice 3 is 6" in expected.output
+    assert linked(host, libraries=[("./plugin.so", plugin)]) == expected
+
+
+@pytest.mark.parametrize("build", PIC, ids=str)
+@pytest.mark.parametrize(("name", "arguments"), [("throw.cpp", ()), ("ends.cpp", ("uncaught",))])
+def test_exceptions_across_dylibs(name: str, arguments: tuple[str, ...], build: Build) -> None:
+    program, library = objects(name, build, 2)
+    expected = native([program, library], arguments)
+    assert linked([program], arguments, [("library", [library])]) == expected
