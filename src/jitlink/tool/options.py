@@ -285,7 +285,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "check-name", Form.VALUE, Group.LOOKING,
-        f"rules are lines that begin with '# NAME:', not '# {DEFAULT_CHECK_NAME}:'",
+        "the rules are the lines that begin with '# NAME:'",
         _set("check_name"), "NAME",
     ),
     Option(

@@ -237,12 +237,11 @@ class _Side:
         self._position += len(text)
         if text == "0x" or re.fullmatch("0[0-7]*[89][0-9]*", text):
             raise self._error(f"'{text}' is not a number", start)
-        # Python refuses decimal numbers of thousands of digits.
+        digits = text.removeprefix("0x").lstrip("0")
         base = 16 if text.startswith("0x") else 8 if text.startswith("0") else 10
-        if (
-            len(text.removeprefix("0x").lstrip("0")) > 22
-            or (value := int(text, base)) > ADDRESS_MASK
-        ):
+        # Python refuses decimal numbers of thousands of digits.
+        value = ADDRESS_MASK + 1 if len(digits) > 22 else int(text, base)
+        if value > ADDRESS_MASK:
             raise self._error(f"Number '{text}' does not fit 64 bits", start)
         return value
 
