@@ -53,6 +53,8 @@ class LinkedCode:
     def __init__(self, jit: LLJIT, dylib: JITDylib) -> None:
         self._layer, self._dylib = jit.layer, dylib
         self._finalizer = weakref.finalize(self, _release, jit, dylib)
+        # At the end of the process the platform runs what is to run, and memory goes with it.
+        self._finalizer.atexit = False
 
     def release(self) -> None:
         """Run the deallocate actions and free the memory now; a second call does nothing."""
@@ -258,7 +260,14 @@ def load(
         if jit is not _shared_jit():
             jit.close()
         raise
-    return Library(graph.name, LinkedCode(jit, dylib), program.exports, builder.linked)
+    linked = LinkedCode(jit, dylib)
+    try:
+        if jit.platform is not None:
+            jit.initialize(dylib)
+    except BaseException:
+        linked.release()
+        raise
+    return Library(graph.name, linked, program.exports, builder.linked)
 
 
 def _link(jit: LLJIT, program: Program, *, process_symbols: bool) -> JITDylib:
@@ -275,8 +284,7 @@ async def _link_async(
     jit: LLJIT, name: str, program: Program, *, process_symbols: bool
 ) -> JITDylib:
     """Link a program into a new JITDylib; on the session's thread."""
-    create = jit.create_jitdylib if process_symbols else jit.session.create_jitdylib
-    dylib = create(name)
+    dylib = jit.create_jitdylib(name, process_symbols=process_symbols)
     try:
         program.define_in(dylib)
         await program.link_async(dylib)

@@ -30,6 +30,7 @@ from jitlink.orc.generators import DynamicLibraryGenerator, StaticLibraryGenerat
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
 from jitlink.orc.tracker import ResourceTracker
+from jitlink.runtime import has_runtime
 
 if TYPE_CHECKING:
     from jitlink.platform import ELFPlatform
@@ -59,7 +60,8 @@ class LLJIT:
             is made if there is no `layer_creator`.
         layer_creator: makes the object linking layer.
         process_symbols: whether names that nobody defines are looked for in the process.
-        platform: whether to run initialisers and exit handlers, and to let exceptions through.
+        platform: whether to run initialisers and exit handlers, and to let exceptions through;
+            by default wherever that is possible.
 
     Attributes:
         session: the session.
@@ -80,7 +82,7 @@ class LLJIT:
         memory_manager: JITLinkMemoryManager | None = None,
         layer_creator: LayerCreator | None = None,
         process_symbols: bool = True,
-        platform: bool = False,
+        platform: bool | None = None,
     ) -> None:
         self.session = ExecutionSession(executor)
         self.platform: ELFPlatform | None = None
@@ -96,7 +98,7 @@ class LLJIT:
                 self.process_symbols = self.session.create_jitdylib("<process symbols>")
                 generator = DynamicLibraryGenerator.for_process(self.session)
                 self.process_symbols.add_generator(generator)
-            if platform:
+            if platform or (platform is None and has_runtime(triple)):
                 # Not imported above: platforms are made of what this module is made of, and
                 # most JITs need none.
                 from jitlink.platform import ELFPlatform  # noqa: PLC0415
@@ -141,14 +143,18 @@ class LLJIT:
     def _name(self, name: str, raw: bool) -> str:
         return name if raw else self.mangle(name)
 
-    def create_jitdylib(self, name: str) -> JITDylib:
-        """Make a JITDylib that is linked against the process's symbols.
+    def create_jitdylib(self, name: str, *, process_symbols: bool = True) -> JITDylib:
+        """Make a JITDylib.
+
+        Args:
+            name: its name.
+            process_symbols: whether it is linked against the process's symbols.
 
         Raises:
             SessionError: there is one of that name.
         """
         dylib = self.session.create_jitdylib(name)
-        if self.process_symbols is not None:
+        if process_symbols and self.process_symbols is not None:
             dylib.add_to_link_order(self.process_symbols)
         if self.platform is not None:
             self.platform.setup_jitdylib(dylib)
@@ -322,7 +328,7 @@ class LLJITBuilder:
         self._memory_manager: JITLinkMemoryManager | None = None
         self._layer_creator: LayerCreator | None = None
         self._process_symbols = True
-        self._platform = False
+        self._platform: bool | None = None
 
     def set_executor(self, executor: ExecutorProcessControl) -> Self:
         """Link to another executor than this process."""

@@ -420,7 +420,8 @@ class ELFPlatform(ResourceManager):
         if not dylib.is_open and state.is_initialized:
             state.opens, state.is_kept = 0, False
             handles = self._take([dylib])
-            await _on_another_thread(lambda: self._finalize(handles))
+            if handles:
+                await _on_another_thread(lambda: self._finalize(handles))
         code = state.linked.pop(key, [])
         memory = [each for one in code for each in one.memory]
         errors: list[Exception] = []
