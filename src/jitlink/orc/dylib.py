@@ -70,6 +70,8 @@ class JITDylib(JITLinkDylib):
         self._link_order: list[tuple[JITDylib, JITDylibLookupFlags]] = [
             (self, JITDylibLookupFlags.MATCH_ALL_SYMBOLS)
         ]
+        # How many of the generators, at the end, are to stay there.
+        self._last_generators = 0
         self._default_tracker = ResourceTracker(self)
 
     # What everybody calls, from any thread.
@@ -152,8 +154,12 @@ class JITDylib(JITLinkDylib):
                 raise JITDylibDefunctError(dylib.name)
         self._link_order = order
 
-    def add_generator(self, generator: DefinitionGenerator) -> None:
+    def add_generator(self, generator: DefinitionGenerator, *, last: bool = False) -> None:
         """Ask a generator, after those that are asked already.
+
+        Args:
+            generator: the generator.
+            last: whether it is to be asked after those that are added later, too.
 
         Raises:
             JITDylibDefunctError: the JITDylib was removed.
@@ -162,7 +168,9 @@ class JITDylib(JITLinkDylib):
         def append() -> None:
             if not self.is_open:
                 raise JITDylibDefunctError(self.name)
-            self.generators.append(generator)
+            end = len(self.generators) - (0 if last else self._last_generators)
+            self.generators.insert(end, generator)
+            self._last_generators += last
 
         self._change(append)
 
@@ -172,7 +180,14 @@ class JITDylib(JITLinkDylib):
         Raises:
             ValueError: there is no such generator.
         """
-        self._change(lambda: self.generators.remove(generator))
+
+        def remove() -> None:
+            place = self.generators.index(generator)
+            if place >= len(self.generators) - self._last_generators:
+                self._last_generators -= 1
+            del self.generators[place]
+
+        self._change(remove)
 
     def define(
         self,

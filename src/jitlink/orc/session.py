@@ -196,7 +196,11 @@ class ExecutionSession:
         dylib.is_open = False
         dylib.generators.clear()
         dylib.default_tracker.retire()
-        await dylib.clear_async()
+        try:
+            await dylib.clear_async()
+        finally:
+            for manager in reversed(self.resource_managers):
+                manager.handle_remove_jitdylib(dylib)
 
     def discard_jitdylib(self, dylib: JITDylib) -> None:
         """Remove a JITDylib, at once if nothing else goes on and soon otherwise.

@@ -27,6 +27,9 @@ class ResourceManager(ABC):
     ) -> None:
         """Hold under `destination` what was held under `source`."""
 
+    def handle_remove_jitdylib(self, dylib: JITDylib) -> None:  # noqa: B027 - optional
+        """A JITDylib was removed, after all its trackers."""
+
 
 class ResourceTracker:
     """An owner of definitions in one JITDylib.

@@ -33,6 +33,9 @@ _DEREGISTER = WrapperSignature(ERROR, EXECUTOR_ADDR)
 _FOUND = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE | JITSymbolFlags.CALLABLE
 
 
+_OWNERS = {name: owner for owner, names in PER_DYLIB.items() for name in names}
+
+
 class HandleUnit(MaterializationUnit):
     """The promise of a JITDylib's `__dso_handle`; the runtime knows the JITDylib by its address."""
 
@@ -86,6 +89,32 @@ class OwnFunctionsUnit(MaterializationUnit):
         builder.add([open_object(self._platform.session.executor.triple, self.name)])
         builder.resolver.finish()
         await self._platform.layer.emit(responsibility, builder.target_graph)
+
+
+class OwnGenerator:
+    """What each JITDylib has its own copy of: its handle, and functions that use it.
+
+    It is seen by the JITDylib's own code only.
+    """
+
+    def __init__(self, platform: ELFPlatform) -> None:
+        self._platform = platform
+
+    async def try_to_generate(
+        self,
+        kind: LookupKind,
+        dylib: JITDylib,
+        flags: JITDylibLookupFlags,
+        names: Mapping[str, bool],
+    ) -> None:
+        """Promise the objects that define names, and the handle."""
+        if kind is LookupKind.DLSYM or flags is JITDylibLookupFlags.MATCH_EXPORTED_ONLY:
+            return
+        tracker = self._platform.states[dylib].tracker
+        if DSO_HANDLE in names:
+            dylib.add_unit(HandleUnit(self._platform), tracker)
+        for name in {_OWNERS[name]: None for name in names if name in _OWNERS}:
+            dylib.add_unit(OwnFunctionsUnit(self._platform, name), tracker)
 
 
 class RuntimeGenerator:

@@ -49,15 +49,14 @@ from jitlink.orc.tracker import ResourceManager, ResourceTracker
 from jitlink.passes.initializers import ArrayKind, FunctionArray, in_order
 from jitlink.platform.definitions import (
     DSO_HANDLE,
-    HandleUnit,
-    OwnFunctionsUnit,
+    OwnGenerator,
     ProviderGenerator,
     RuntimeGenerator,
 )
 from jitlink.platform.dlfcn import DynamicLoading, dispatch_in_process
 from jitlink.platform.plugin import PlatformPlugin
 from jitlink.platform.state import DylibState, dependencies_first
-from jitlink.runtime import PER_DYLIB, Runtime, has_runtime, linked_runtime, runtime_of
+from jitlink.runtime import Runtime, has_runtime, linked_runtime, runtime_of
 from jitlink.sps import BOOL, ERROR, EXECUTOR_ADDR, EXECUTOR_ADDR_RANGE, STRING, WrapperSignature
 from jitlink.sps import Sequence as SPSSequence
 from jitlink.sps.types import Tuple
@@ -123,6 +122,7 @@ class ELFPlatform(ResourceManager):
         self._initialized: dict[JITDylib, None] = {}
         self._process_symbols = process_symbols
         self._loading = DynamicLoading(self)
+        self._own_generator = OwnGenerator(self)
         self.dylib = session.create_jitdylib("<platform>")
         self.dylib.add_generator(RuntimeGenerator(self))
         if process_symbols is not None:
@@ -163,14 +163,8 @@ class ELFPlatform(ResourceManager):
         place = names.index(process) if process in names else len(order)
         order.insert(place, (self.dylib, JITDylibLookupFlags.MATCH_EXPORTED_ONLY))
         dylib.set_link_order(order, link_against_this=False)
-        self._define_own(dylib)
-
-    def _define_own(self, dylib: JITDylib) -> None:
-        tracker = dylib.create_resource_tracker()
-        self.states[dylib] = DylibState(dylib, tracker)
-        dylib.add_unit(HandleUnit(self), tracker)
-        for name in PER_DYLIB:
-            dylib.add_unit(OwnFunctionsUnit(self, name), tracker)
+        dylib.add_generator(self._own_generator, last=True)
+        self.states[dylib] = DylibState(dylib, dylib.create_resource_tracker())
 
     # Opening
 
@@ -431,22 +425,21 @@ class ELFPlatform(ResourceManager):
         except JITLinkError as error:
             errors.append(error)
         if key is state.tracker:
-            self._forget(state)
+            # What the platform has defined in it is gone, and is defined anew if it is needed.
+            self._initialized.pop(dylib, None)
+            state.handle, state.tracker = 0, dylib.create_resource_tracker()
         raise_first(errors)
+
+    def handle_remove_jitdylib(self, dylib: JITDylib) -> None:
+        """Forget a JITDylib."""
+        self._initialized.pop(dylib, None)
+        self.states.pop(dylib, None)
 
     async def _finalize_memory(self, arguments: bytes) -> None:
         runtime, executor = await self.runtime(), self.session.executor
         address = runtime.addresses["__jitlink_is_memory_final"]
         if (await executor.call_wrapper(address, arguments)).data != b"\1":
             await _on_another_thread(lambda: self._call("__jitlink_finalize_memory", arguments))
-
-    def _forget(self, state: DylibState) -> None:
-        """What the platform has defined in a JITDylib is gone: all of it was cleared."""
-        dylib = state.dylib
-        self._initialized.pop(dylib, None)
-        del self.states[dylib]
-        if dylib.is_open and not self.session.is_ending:
-            self._define_own(dylib)
 
     def handle_transfer_resources(
         self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker
