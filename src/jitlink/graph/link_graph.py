@@ -31,6 +31,7 @@ from jitlink.graph.edges import (
     check_addend,
 )
 from jitlink.graph.elements import Block, Section, Symbol
+from jitlink.graph.ranges import AddressRange
 from jitlink.graph.sections import NO_SECTION, SectionList
 from jitlink.graph.strings import StringHeap
 from jitlink.graph.symbols import NO_BLOCK
@@ -67,6 +68,7 @@ class LinkGraph:
         origins: display names of the objects that blocks came from; empty if built by hand.
         origin_flags: what the header of each of them says for its architecture (ELF's e_flags).
         alloc_actions: what to call when the graph's memory is finalized and deallocated.
+        memory: where those of its segments are that outlive finalization, once it is allocated.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class LinkGraph:
         self.edge_kinds = edge_kinds
         self.features = tuple(features)
         self.address_limit = 1 << 64
+        self.memory: list[AddressRange] = []
         self.origins: list[str] = []
         self.origin_flags: list[int] = []
         self.section_list = SectionList(self)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jitlink.errors import AllocationError
-from jitlink.graph import BlockFlags, LinkGraph, MemLifetime, MemProt
+from jitlink.graph import AddressRange, BlockFlags, LinkGraph, MemLifetime, MemProt
 from jitlink.graph.columns import (
     ADDRESS_MASK,
     Int64Array,
@@ -231,6 +231,11 @@ class BasicLayout:
             self._check(segment)
         if not self.segments:
             return
+        self.graph.memory = [
+            AddressRange(each.address, each.address + each.size)
+            for each in self.segments
+            if each.lifetime is MemLifetime.STANDARD
+        ]
         table, rows = self.graph.block_table, self._rows
         self._previous = table.address[rows], table.content[rows]
         starts = [segment.address - address for segment in self.segments]

@@ -131,7 +131,7 @@ class DynamicLoading:
     def _place_of(self, address: int) -> tuple[int, str, int, str] | None:
         for state in self._platform.states.values():
             for code in state.code():
-                if any(start <= address < end for start, end in code.memory):
+                if any(address in each for each in code.memory):
                     symbol, name = _symbol_before(state.dylib, address, code.memory[0].start)
                     return min(each.start for each in code.memory), state.dylib.name, symbol, name
         return None

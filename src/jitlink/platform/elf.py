@@ -57,7 +57,15 @@ from jitlink.platform.dlfcn import DynamicLoading, dispatch_in_process
 from jitlink.platform.plugin import PlatformPlugin
 from jitlink.platform.state import DylibState, dependencies_first
 from jitlink.runtime import Runtime, has_runtime, linked_runtime, runtime_of
-from jitlink.sps import BOOL, ERROR, EXECUTOR_ADDR, EXECUTOR_ADDR_RANGE, STRING, WrapperSignature
+from jitlink.sps import (
+    BOOL,
+    ERROR,
+    EXECUTOR_ADDR,
+    EXECUTOR_ADDR_RANGE,
+    STRING,
+    ExecutorAddrRange,
+    WrapperSignature,
+)
 from jitlink.sps import Sequence as SPSSequence
 from jitlink.sps.types import Tuple
 
@@ -417,7 +425,7 @@ class ELFPlatform(ResourceManager):
             if handles:
                 await _on_another_thread(lambda: self._finalize(handles))
         code = state.linked.pop(key, [])
-        memory = [each for one in code for each in one.memory]
+        memory = [ExecutorAddrRange(each.start, each.end) for one in code for each in one.memory]
         errors: list[Exception] = []
         try:
             if self.has_handlers and memory:

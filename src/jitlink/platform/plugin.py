@@ -17,7 +17,7 @@ from jitlink.orc.tracker import ResourceTracker
 from jitlink.passes.eh_frame import SECTION, terminate_eh_frames
 from jitlink.passes.initializers import function_arrays, mark_arrays_live
 from jitlink.passes.section_symbols import synthesize_elf_bounds, synthesize_elf_symbols
-from jitlink.platform.state import LinkedCode, memory_of
+from jitlink.platform.state import LinkedCode
 from jitlink.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class PlatformPlugin(Plugin):
 
         def note(graph: LinkGraph) -> None:
             code.arrays = function_arrays(graph)
-            code.memory = memory_of(graph)
+            code.memory = graph.memory
             # For the handle, which comes with the first link that refers to it.
             state.address_limit = min(state.address_limit, graph.address_limit)
 

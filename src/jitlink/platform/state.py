@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from jitlink.graph import LinkGraph, MemLifetime
+from jitlink.graph import AddressRange
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.tracker import ResourceTracker
 from jitlink.passes.initializers import FunctionArray
-from jitlink.sps import ExecutorAddrRange
-
-_FEW_BLOCKS = 64
-"""Up to so many, a Python loop is faster than NumPy calls."""
 
 
 @dataclass(eq=False)
@@ -28,7 +22,7 @@ class LinkedCode:
     """
 
     arrays: list[FunctionArray] = field(default_factory=list)
-    memory: list[ExecutorAddrRange] = field(default_factory=list)
+    memory: list[AddressRange] = field(default_factory=list)
     is_initialized: bool = False
 
 
@@ -80,36 +74,6 @@ class DylibState:
         self.is_initialized = False
         for code in self.code():
             code.is_initialized = False
-
-
-def memory_of(graph: LinkGraph) -> list[ExecutorAddrRange]:
-    """Where a graph is that has its memory: a range for each of its segments."""
-    table, rows = graph.block_table, graph.block_rows()
-    if len(rows) == 0:
-        return []
-    groups = (graph.section_lifetimes() << 3) | graph.section_list.prots()
-    group = groups[table.section[rows]]
-    starts = table.address[rows]
-    ends = starts + table.size[rows].view(np.uint64)
-    if len(rows) <= _FEW_BLOCKS:
-        return _memory_of_few(group.tolist(), starts.tolist(), ends.tolist())
-    found = []
-    for number in np.flatnonzero(np.bincount(group)).tolist():
-        if number >> 3 == MemLifetime.STANDARD:
-            mine = group == number
-            found.append(ExecutorAddrRange(int(starts[mine].min()), int(ends[mine].max())))
-    return found
-
-
-def _memory_of_few(
-    groups: Sequence[int], starts: Sequence[int], ends: Sequence[int]
-) -> list[ExecutorAddrRange]:
-    found: dict[int, tuple[int, int]] = {}
-    for group, start, end in zip(groups, starts, ends, strict=True):
-        if group >> 3 == MemLifetime.STANDARD:
-            low, high = found.get(group, (start, end))
-            found[group] = min(low, start), max(high, end)
-    return [ExecutorAddrRange(*each) for each in found.values()]
 
 
 def dependencies_first(
