@@ -68,7 +68,9 @@ class Program:
             definitions=line.definitions,
         )
         self._slab = _slab(line)
-        self._jit = LLJIT(executor=self._executor, memory_manager=self._slab)
+        # What is not run needs no run time; it may be for another processor, too.
+        platform = False if line.noexec else None
+        self._jit = LLJIT(executor=self._executor, memory_manager=self._slab, platform=platform)
         self._jit.layer.phony_externals = line.phony_externals
         if self._report.is_needed:
             self._jit.layer.add_plugin(self._report)
@@ -183,15 +185,17 @@ class Program:
             self._checks.run(write_error)
 
     def run(self) -> int:
-        """Call the entry point.
+        """Run the program: initialisers, the entry point, and what is to run at exit.
 
         Returns:
-            What it returned.
+            What the entry point returned.
         """
+        address, arguments = self._entry_address, self._line.arguments
+        platform = self._jit.platform
         with self.times.measure(RUN_PHASE):
-            return run_in_process(
-                self._executor.run_as_main(self._entry_address, self._line.arguments)
-            )
+            if platform is None:
+                return run_in_process(self._executor.run_as_main(address, arguments))
+            return platform.run_main(self._jit.main, address, arguments)
 
     def close(self) -> None:
         """End the session, and give up the slab with whatever was linked into it."""
