@@ -16,6 +16,7 @@ from jitlink.orc.object_layer import Plugin
 from jitlink.orc.tracker import ResourceTracker
 from jitlink.passes.eh_frame import SECTION, terminate_eh_frames
 from jitlink.passes.initializers import function_arrays, mark_arrays_live
+from jitlink.passes.runtime_sections import keep_runtime_sections
 from jitlink.passes.section_symbols import synthesize_elf_bounds, synthesize_elf_symbols
 from jitlink.platform.state import LinkedCode
 from jitlink.runtime import Runtime
@@ -60,7 +61,7 @@ class PlatformPlugin(Plugin):
             synthesize_elf_bounds if each is synthesize_elf_symbols else each
             for each in config.pre_prune
         ]
-        config.pre_prune.append(mark_arrays_live)
+        config.pre_prune += [mark_arrays_live, keep_runtime_sections]
 
         def note(graph: LinkGraph) -> None:
             code.arrays = function_arrays(graph)

@@ -1,0 +1,66 @@
+"""Sections that a language's run time looks for, though no code refers to them.
+
+Type metadata, selectors, profile counters and the like are found by the section that they are in.
+`keep_runtime_sections` keeps them from being stripped as dead, and `runtime_sections` tells a
+plugin where they are, so that it can hand them to the run time that they are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from jitlink.graph import AddressRange, BlockFlags, LinkGraph, MemLifetime
+
+_PREFIXES: Mapping[str, str] = {
+    "swift5_": "Swift: types, protocols and their conformances",
+    "__objc_": "Objective-C (GNUstep): classes, selectors, categories",
+    ".objc_": "Objective-C (GNUstep): selectors of objects without names",
+    "__llvm_prf_": "LLVM: profile counters and data",
+    "__llvm_covmap": "LLVM: coverage maps",
+    "__llvm_covfun": "LLVM: functions of coverage maps",
+    "__sancov_": "LLVM: sanitizer coverage guards and program counters",
+    "asan_globals": "AddressSanitizer: descriptions of globals",
+    "__patchable_function_entries": "GCC and LLVM: where functions may be patched",
+    "xray_": "LLVM XRay: sleds",
+    ".jcr": "GCJ: classes to be registered",
+    "__libc_": "glibc: functions that run at exit",
+}
+"""What the names of such sections begin with, and whose they are."""
+
+
+def runtime_sections(graph: LinkGraph) -> dict[str, AddressRange]:
+    """Where the sections of language run times are, by name; for a pass after allocation."""
+    found: dict[str, AddressRange] = {}
+    for ordinal in _ordinals(graph):
+        section = graph.section_list[ordinal]
+        place = section.range()
+        if not place.empty:
+            known = found.get(section.name, place)
+            found[section.name] = AddressRange(
+                min(known.start, place.start), max(known.end, place.end)
+            )
+    return found
+
+
+def keep_runtime_sections(graph: LinkGraph) -> None:
+    """Keep sections of language run times alive (a pre-prune pass)."""
+    for ordinal in _ordinals(graph):
+        rows = graph.section_list[ordinal].block_rows()
+        graph.block_table.flags[rows] |= np.uint8(BlockFlags.LIVE)
+
+
+def _ordinals(graph: LinkGraph) -> list[int]:
+    names = graph.section_list.names
+    # Graphs of many sections have many names, and nearly all have none of these.
+    joined = "\n" + "\n".join(names)
+    if not any("\n" + prefix in joined for prefix in _PREFIXES):
+        return []
+    prefixes = tuple(_PREFIXES)
+    lifetimes = graph.section_lifetimes()
+    return [
+        ordinal
+        for ordinal, name in enumerate(names)
+        if name.startswith(prefixes) and lifetimes[ordinal] != MemLifetime.NO_ALLOC
+    ]
