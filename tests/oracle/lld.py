@@ -24,7 +24,6 @@ from tests.oracle.elf_file import (
 )
 from tests.oracle.memory import Memory
 from tests.oracle.placement import (
-    DSO_HANDLE,
     EH_FRAME,
     EXTERNAL_SPACING,
     ROOM,
@@ -121,9 +120,9 @@ def _externals(placement: Placement, addressing: Addressing) -> bytes:
         for name, address in placement.externals.items()
         if address and name not in placement.far
     }
-    if placement.made_dso_handle is not None:
-        # Any address in the program will do, so ld.lld is given the same; modulo 2**64.
-        offsets[DSO_HANDLE] = (placement.made_dso_handle - addressing.near) & ((1 << 64) - 1)
+    for name, address in placement.made.items():
+        # Where these are is the linker's business, so ld.lld is told; modulo 2**64.
+        offsets[name] = (address - addressing.near) & ((1 << 64) - 1)
     size = (len(placement.externals) + 1) * EXTERNAL_SPACING
     elf = placement.sections[0].elf
     return externals_object(offsets, size, elf) if offsets else b""

@@ -14,13 +14,15 @@ from jitlink.inputs import GraphBuilder, InputFile
 from jitlink.link import JITLinkContext, PassConfiguration, link, run_in_process
 from jitlink.memory.slab import SlabMemoryManager
 from jitlink.passes.entries import STUBS_SECTION
+from jitlink.targets.elf_bounds import NAMES
 from tests.oracle.architectures import ARCHITECTURES
 from tests.oracle.elf_file import ElfFile, ElfSection
 from tests.oracle.memory import Memory
 
 EH_FRAME = ".eh_frame"
 COMMONS = ".common"
-DSO_HANDLE = "__dso_handle"
+MADE = frozenset({"__dso_handle", *NAMES})
+"""Symbols that the linker defines if nobody else does."""
 EXTERNAL_SPACING = 16
 ROOM = 64 << 20
 
@@ -69,7 +71,7 @@ class Placement:
         far: which of them are out of reach of 32-bit displacements.
         symbols: addresses of the global symbols that the graph defines.
         commons: where common symbols begin, or None if there are none.
-        made_dso_handle: address of `__dso_handle`, if the linker has defined it.
+        made: addresses of the symbols that the linker has defined, such as `__dso_handle`.
         memory: what would be at which address.
         frames: address range of `.eh_frame`, or None.
     """
@@ -79,7 +81,7 @@ class Placement:
     far: frozenset[str]
     symbols: Mapping[str, int]
     commons: int | None
-    made_dso_handle: int | None
+    made: Mapping[str, int]
     memory: Memory
     frames: range | None
 
@@ -179,7 +181,8 @@ class _Recorder:
         memory.made = [stubs] if stubs else []
         exported = [each for each in graph.defined_symbols if _is_global(each)]
         names = {section.name for _, section, _ in self.inputs}
-        made = [s for s in exported if s.name == DSO_HANDLE and s.section.name not in names]
+        made = [s for s in graph.defined_symbols if s.name in MADE and s.section.name not in names]
+        made += [s for s in graph.absolute_symbols if s.name in MADE and s.scope is Scope.LOCAL]
         self.placement = Placement(
             sections=[
                 PlacedSection(elf, section, block.address, _content(block))
@@ -189,7 +192,7 @@ class _Recorder:
             far=frozenset(),
             symbols={each.name: each.address for each in exported},
             commons=commons.start if (commons := _span(graph, COMMONS)) else None,
-            made_dso_handle=made[0].address if made else None,
+            made={str(each.name): each.address for each in made},
             memory=memory,
             frames=_span(graph, EH_FRAME),
         )

@@ -61,6 +61,8 @@ _PLACES: Mapping[str, Callable[[_Extents], int]] = {
     "_end": lambda extents: extents.end_of(extents.is_data),
 }
 _HEADERS = ("__ehdr_start", "__executable_start")
+NAMES = frozenset((*_PLACES, *_HEADERS))
+"""The symbols that are taken on."""
 
 
 class ELFBounds:
@@ -87,7 +89,8 @@ class ELFBounds:
                 graph.symbol_table.value[symbol.row] = _PLACES[name](extents)
 
     def _take(self, graph: LinkGraph, symbol: Symbol, name: str) -> None:
-        graph.make_absolute(symbol, 0)
+        # Until it is known it is far from everything, so that nothing is relaxed for it.
+        graph.make_absolute(symbol, 1 << (8 * graph.pointer_size - 2))
         self._placed[name] = symbol
 
     def _add_header(self, graph: LinkGraph, symbol: Symbol, _name: str) -> None:
