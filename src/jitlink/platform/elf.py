@@ -41,7 +41,7 @@ from jitlink.executor import SelfExecutorProcessControl
 from jitlink.link import run_in_process
 from jitlink.orc.callables import callback_errors
 from jitlink.orc.dylib import JITDylib
-from jitlink.orc.errors import SessionError, raise_first
+from jitlink.orc.errors import SessionEndedError, SessionError, raise_first
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
 from jitlink.orc.symbols import JITDylibLookupFlags
@@ -351,10 +351,15 @@ class ELFPlatform(ResourceManager):
             return self._take(list(reversed(self._initialized)))
 
         with self._lock:
-            self._finalize(self.session.run(choose))
+            try:
+                handles = self.session.run(choose)
+            except SessionEndedError:
+                # What was open was closed by then.
+                return
+            self._finalize(handles)
 
     def close(self) -> None:
-        """Close all JITDylibs, the last one first; to be called before the session ends.
+        """Close all JITDylibs, the last one first; nothing if the session has ended.
 
         Raises:
             BaseException: what a Python function raised that an exit handler has called.
@@ -485,11 +490,7 @@ def _close_at_exit(platform: ELFPlatform) -> Callable[[], None]:
     def close() -> None:
         platform = reference()
         if platform is not None:
-            try:
-                platform._close_all()  # noqa: SLF001 - its own module
-            except SessionError:
-                # The session has ended, and with it the platform.
-                return
+            platform._close_all()  # noqa: SLF001 - its own module
 
     atexit.register(close)
     return close
