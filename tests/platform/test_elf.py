@@ -273,7 +273,7 @@ def test_what_callbacks_raise_is_raised(jit: NotingJIT) -> None:
 
 
 def test_an_initializer_may_use_the_session(jit: NotingJIT) -> None:
-    jit.define({"look_up": (lambda: jit.lookup("f20")(), INT_FUNCTION)})
+    jit.define({"look_up": (lambda: int(jit.lookup("f20")()), INT_FUNCTION)})
     jit.add_object(compiled("int look_up(void); BEGIN(begin) { note(look_up() + 5); }"))
     jit.add_object(compiled("int f20(void) { note(21); return 20; }"))
     jit.initialize()
@@ -282,7 +282,7 @@ def test_an_initializer_may_use_the_session(jit: NotingJIT) -> None:
 
 def test_a_finalizer_may_use_the_session_while_its_code_is_removed(jit: NotingJIT) -> None:
     tracker = jit.create_resource_tracker()
-    jit.define({"look_up": (lambda: jit.lookup("f20")(), INT_FUNCTION)})
+    jit.define({"look_up": (lambda: int(jit.lookup("f20")()), INT_FUNCTION)})
     source = "int look_up(void); END(end) { note(look_up()); } void f(void) {}"
     jit.add_object(compiled(source), tracker)
     jit.add_object(compiled("int f20(void) { return 20; }"))
