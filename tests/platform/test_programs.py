@@ -16,6 +16,7 @@ from tests.platform.programs import (
     native_with_library,
     objects,
 )
+from tests.toolchain import CompilerName, require
 
 # Source, number of objects, arguments.
 C_PROGRAMS = [
@@ -85,3 +86,12 @@ def test_exceptions_across_dylibs(name: str, arguments: tuple[str, ...], build: 
     program, library = objects(name, build, 2)
     expected = native([program, library], arguments)
     assert linked([program], arguments, [("library", [library])]) == expected
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_an_unwinder_of_its_own(compiler: CompilerName) -> None:
+    # As with gcc's -static-libgcc.
+    archives = [require("libgcc_eh.a"), require("libgcc.a")]
+    inputs = objects("backtrace.c", Build(compiler, ("-O1", "-fPIC")), 2)
+    expected = native(inputs)
+    assert linked([*inputs, *archives]) == expected
