@@ -23,6 +23,7 @@ from jitlink.orc import (
 from jitlink.orc.objects import Exported
 from jitlink.platform import ELFPlatform
 from jitlink.targets.registry import create_link_graph
+from tests.orc.jits import archived
 from tests.platform.jits import NotingJIT, compiled, life, noting_jit
 from tests.toolchain import compile_c
 
@@ -379,3 +380,67 @@ def test_a_forgotten_jit_is_finalized_when_the_interpreter_ends() -> None:
         [sys.executable, "-c", SCRIPT, str(ROOT)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "10\nend of the script\n12\n13\n"), done.stderr
+
+
+def test_what_follows_a_failure_is_run_later(jit: NotingJIT) -> None:
+    base = jit.create_jitdylib("base")
+    jit.main.add_to_link_order(base)
+    jit.add_object(life(10))
+    jit.add_object(compiled("void missing(void); BEGIN(begin) { missing(); }"), dylib=base)
+    jit.add_object(life(20), dylib=base)
+    with pytest.raises(FailedToMaterializeError):
+        jit.initialize()
+    assert jit.take() == []
+    jit.initialize()
+    assert jit.take() == [20, 10]
+
+
+@pytest.mark.parametrize("end", ["close", "session", "dylib"])
+def test_handlers_run_at_the_end_though_nothing_was_initialized(end: str) -> None:
+    # The handler is not of the code that registers it, nor is its argument.
+    source = (
+        "int __cxa_atexit(void (*)(int), long, void *); extern char __dso_handle;"
+        "void register_it(void) { __cxa_atexit(note, 5, &__dso_handle); }"
+    )
+    with noting_jit() as jit:
+        dylib = jit.create_jitdylib("lib")
+        jit.add_object(compiled(source), dylib=dylib)
+        jit.lookup("register_it", dylib=dylib)()
+        if end == "dylib":
+            jit.session.remove_jitdylib(dylib)
+            assert jit.take() == [5]
+        elif end == "session":
+            jit.session.end()
+            assert jit.take() == [5]
+    assert jit.take() == ([5] if end == "close" else [])
+
+
+def test_a_shared_object_of_two_links_is_made_once(jit: NotingJIT) -> None:
+    source = (
+        'extern "C" void note(int);'
+        "struct Object {{ Object() {{ note(1); }} ~Object() {{ note(2); }} }};"
+        "inline Object shared;"
+        'extern "C" void *f{}() {{ return &shared; }}'
+    )
+    paths = [
+        compile_c(source.format(number), "zig", ("-O1", "-fPIC", "-std=c++17"), suffix=".cpp")
+        for number in range(2)
+    ]
+    addresses = []
+    for number, path in enumerate(paths):
+        jit.add_object(path)
+        jit.initialize()
+        function = jit.lookup(f"f{number}")
+        function.restype = ctypes.c_void_p
+        addresses.append(function())
+    assert addresses[0] == addresses[1]
+    jit.deinitialize()
+    assert jit.take() == [1, 2]
+
+
+def test_members_of_archives_are_run_if_they_are_needed(jit: NotingJIT, tmp_path: Path) -> None:
+    jit.add_archive(archived(tmp_path / "lib.a", life(10), life(20)))
+    jit.add_object(compiled("int f20(void); BEGIN(begin) { note(f20()); }"))
+    jit.initialize()
+    # Members come after what needs them, as on a linker's command line.
+    assert jit.take() == [21, 20, 20]

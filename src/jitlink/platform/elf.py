@@ -56,7 +56,7 @@ from jitlink.platform.definitions import (
 )
 from jitlink.platform.dlfcn import DynamicLoading, dispatch_in_process
 from jitlink.platform.plugin import PlatformPlugin
-from jitlink.platform.state import DylibState, dependencies_first
+from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
 from jitlink.runtime import PER_DYLIB, Runtime, has_runtime, linked_runtime, runtime_of
 from jitlink.sps import BOOL, ERROR, EXECUTOR_ADDR, EXECUTOR_ADDR_RANGE, STRING, WrapperSignature
 from jitlink.sps import Sequence as SPSSequence
@@ -282,14 +282,15 @@ class ELFPlatform(ResourceManager):
             order = dependencies_first([dylib], self.states)
             wanted: list[tuple[JITDylib, dict[str, bool]]] = []
             for each in order:
-                markers, each.dylib.initializers = each.dylib.initializers, {}
-                present = dict.fromkeys(filter(each.dylib.symbols.__contains__, markers), False)
-                if present:
-                    wanted.append((each.dylib, present))
+                names = unlinked_initializers(each.dylib)
+                if names:
+                    wanted.append((each.dylib, dict.fromkeys(names, False)))
             if not wanted:
                 return
-            for where, names in wanted:
-                await self.session.lookup_async([(where, _ALL)], names)
+            for where, markers in wanted:
+                await self.session.lookup_async([(where, _ALL)], markers)
+                for name in markers:
+                    where.initializers.pop(name, None)
 
     async def handle_of(self, state: DylibState) -> int:
         """The handle of a JITDylib, linked now if it is not there yet."""
@@ -332,7 +333,7 @@ class ELFPlatform(ResourceManager):
         for dylib in dylibs:
             state = self.states[dylib]
             state.rearm()
-            del self._initialized[dylib]
+            self._initialized.pop(dylib, None)
             if state.handle:
                 handles.append(state.handle)
         return handles
@@ -348,7 +349,8 @@ class ELFPlatform(ResourceManager):
         def choose() -> list[int]:
             for state in self.states.values():
                 state.opens, state.is_kept = 0, False
-            return self._take(list(reversed(self._initialized)))
+            # Handlers may be there without anything having been opened.
+            return self._take(dict.fromkeys([*reversed(self._initialized), *self.states]))
 
         with self._lock:
             try:
@@ -422,8 +424,8 @@ class ELFPlatform(ResourceManager):
         state = self.states.get(dylib)
         if state is None:
             return
-        if not dylib.is_open and state.is_initialized:
-            state.opens, state.is_kept = 0, False
+        if not dylib.is_open and state.handle and not state.is_finalized:
+            state.opens, state.is_kept, state.is_finalized = 0, False, True
             handles = self._take([dylib])
             await _on_another_thread(lambda: self._finalize(handles))
         code = state.linked.pop(key, [])
