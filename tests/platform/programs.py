@@ -78,6 +78,16 @@ def native_with_library(inputs: Sequence[Path], library: Sequence[Path], place: 
     return _run([str(_native_program(inputs, pie=True))], place.parent)
 
 
+def native_against_library(
+    inputs: Sequence[Path], library: Sequence[Path], place: Path, arguments: Sequence[str]
+) -> Outcome:
+    """What a native program does that is linked against a library; both go to a folder."""
+    shared, program = place / "library.so", place / "program"
+    run([require("g++"), "-shared", *library, "-o", shared])
+    run([require("g++"), *inputs, shared, "-o", program])
+    return _run([str(program), *arguments])
+
+
 def linked(
     inputs: Sequence[Path],
     arguments: Sequence[str] = (),

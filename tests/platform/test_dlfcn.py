@@ -74,7 +74,8 @@ def test_opening_counts(jit: NotingJIT, caller: Caller) -> None:
     assert caller.close() == 0
     assert jit.take() == [11]
     assert caller.close() == 0
-    assert jit.take() == [12, 13]
+    # In glibc's order.
+    assert jit.take() == [13, 12]
     assert caller.close() == -1
     assert caller.error() == "JITDylib plugin is not open"
     assert caller.error() is None
@@ -86,7 +87,7 @@ def test_who_has_opened_it_may_close_it(jit: NotingJIT, caller: Caller, plugin: 
     jit.deinitialize(plugin)
     assert jit.take() == [10]
     assert caller.close() == 0
-    assert jit.take() == [12, 13]
+    assert jit.take() == [13, 12]
 
 
 def test_updating_runs_what_was_added(jit: NotingJIT, caller: Caller, plugin: JITDylib) -> None:

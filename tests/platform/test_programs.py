@@ -13,6 +13,7 @@ from tests.platform.programs import (
     Outcome,
     linked,
     native,
+    native_against_library,
     native_with_library,
     objects,
 )
@@ -78,6 +79,17 @@ def test_dlopen(build: Build, tmp_path: Path) -> None:
     expected = native_with_library(host, plugin, tmp_path / "plugin.so")
     assert "twice 3 is 6" in expected.output
     assert linked(host, libraries=[("./plugin.so", plugin)]) == expected
+
+
+@pytest.mark.parametrize("build", PIC, ids=str)
+@pytest.mark.parametrize("arguments", [(), ("exits",)])
+def test_a_program_and_its_library(
+    arguments: tuple[str, ...], build: Build, tmp_path: Path
+) -> None:
+    program, library = objects("library_order.c", build, 2)
+    expected = native_against_library([program], [library], tmp_path, arguments)
+    assert expected.output.startswith("library: begin")
+    assert linked([program], arguments, [("library", [library])]) == expected
 
 
 @pytest.mark.parametrize("build", PIC, ids=str)

@@ -53,15 +53,14 @@ class FunctionArray:
         order: sorts arrays of one kind as a static linker does.
         start, end: the addresses that it spans.
         backwards: whether its last function comes first.
+        has_priority: whether the name of its section says one; such arrays come first.
     """
 
-    __slots__ = ("backwards", "end", "kind", "order", "start")
+    __slots__ = ("backwards", "end", "has_priority", "kind", "order", "start")
 
-    def __init__(
-        self, kind: ArrayKind, order: tuple[object, ...], start: int, end: int, backwards: bool
-    ) -> None:
-        self.kind, self.order = kind, order
-        self.start, self.end, self.backwards = start, end, backwards
+    def __init__(self, form: _Form, order: tuple[object, ...], start: int, end: int) -> None:
+        self.kind, self.order, self.start, self.end = form.kind, order, start, end
+        self.backwards, self.has_priority = form.backwards, form.rank[0] < _NO_PRIORITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +200,7 @@ def function_arrays(graph: LinkGraph) -> list[FunctionArray]:
                 serials[origin] = next(_serials)
             order = (form.rank, serials[origin], row)
             end = start + int(table.size[row])
-            found.append(FunctionArray(form.kind, order, start, end, form.backwards))
+            found.append(FunctionArray(form, order, start, end))
     return found
 
 
