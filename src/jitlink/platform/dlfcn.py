@@ -131,9 +131,11 @@ class DynamicLoading:
     def _place_of(self, address: int) -> tuple[int, str, int, str] | None:
         for state in self._platform.states.values():
             for code in state.code():
-                if any(start <= address < end for start, end in code.memory):
-                    symbol, name = _symbol_before(state.dylib, address, code.memory[0].start)
-                    return min(each.start for each in code.memory), state.dylib.name, symbol, name
+                here = [each for each in code.memory if each.start <= address < each.end]
+                if here:
+                    symbol, name = _symbol_before(state.dylib, address, here[0].start)
+                    base = min(each.start for each in code.memory)
+                    return base, state.dylib.name, symbol, name
         return None
 
 
