@@ -105,6 +105,7 @@ def test_what_is_not_loaded_or_empty_does_not_count() -> None:
     graph.create_content_block(graph.create_section(".init_array", DATA), b"", 0, 8)
     graph.create_zero_fill_block(graph.create_section(".ctors", DATA), 8, 0, 8)
     assert objects_with_arrays(graph) == set()
+    assert not mark_arrays_live(graph_of([".text"]))
     assert function_arrays(graph) == []
 
 
@@ -116,7 +117,7 @@ def test_arrays_are_kept_alive_and_markers_lead_to_them() -> None:
     assert marker is not None
     assert marker.scope is Scope.SIDE_EFFECTS_ONLY
     assert [edge.target.block.section.name for edge in marker.block.edges] == [".init_array"]
-    mark_arrays_live(graph)
+    assert mark_arrays_live(graph)
     prune(graph)
     kept = {block.section.name for block in graph.blocks}
     assert kept == {".init_array", ".fini_array"}

@@ -27,6 +27,7 @@ C_PROGRAMS = [
     ("quick.c", 1, ()),
     ("fork.c", 1, ()),
     ("backtrace.c", 2, ()),
+    ("interpose.c", 1, ()),
     ("cancel.c", 1, ()),
     ("thread_exit.c", 1, ()),
     ("thread_exit.c", 1, ("exits",)),

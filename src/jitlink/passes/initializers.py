@@ -165,8 +165,11 @@ def add_markers(graph: LinkGraph, names: Mapping[int, str]) -> None:
                 graph.add_edge(marker, KEEP_ALIVE, 0, target)
 
 
-def mark_arrays_live(graph: LinkGraph) -> None:
-    """Keep initialisers and finalisers, though nobody refers to them (a pre-prune pass).
+def mark_arrays_live(graph: LinkGraph) -> bool:
+    """Keep initialisers and finalisers, though nobody refers to them (before pruning).
+
+    Returns:
+        Whether there are any.
 
     Raises:
         UnsupportedObjectError: there is code in ``.init`` or ``.fini``.
@@ -182,8 +185,10 @@ def mark_arrays_live(graph: LinkGraph) -> None:
                     "can complete; use .init_array and .fini_array",
                     file=file,
                 )
-    for section, _ in _array_sections(graph):
+    sections = list(_array_sections(graph))
+    for section, _ in sections:
         graph.block_table.flags[_rows(graph, section)] |= np.uint8(BlockFlags.LIVE)
+    return bool(sections)
 
 
 def function_arrays(graph: LinkGraph) -> list[FunctionArray]:

@@ -71,14 +71,19 @@ class PlatformPlugin(Plugin):
             synthesize_elf_bounds if each is synthesize_elf_symbols else each
             for each in config.pre_prune
         ]
-        config.pre_prune.append(mark_arrays_live)
+        has_arrays = False
+
+        def keep(graph: LinkGraph) -> None:
+            nonlocal has_arrays
+            has_arrays = mark_arrays_live(graph)
 
         def note(graph: LinkGraph) -> None:
-            code.arrays = function_arrays(graph)
+            code.arrays = function_arrays(graph) if has_arrays else []
             code.memory = memory_of(graph)
             # For the handle, which comes with the first link that refers to it.
             state.address_limit = min(state.address_limit, graph.address_limit)
 
+        config.pre_prune.append(keep)
         config.post_allocation.append(note)
 
     def _register_frames(self, graph: LinkGraph) -> None:
