@@ -68,6 +68,8 @@ DEBIAN_PACKAGES = {
     "riscv64-linux-gnu/libm.a": "libc6-dev-riscv64-cross",
     "riscv64-linux-gnu/libstdc++.a": "libstdc++-12-dev-riscv64-cross",
     "libc.a": "libc6-dev",
+    "libgcc.a": "libgcc-12-dev",
+    "libgcc_eh.a": "libgcc-12-dev",
     "libLLVMX86CodeGen.a": "llvm-22-dev",
     "liblua5.4.a": "liblua5.4-dev",
     "libsqlite3.a": "libsqlite3-dev",

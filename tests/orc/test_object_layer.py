@@ -509,3 +509,40 @@ def test_code_stays_while_its_neighbour_goes(jit: CountedJIT) -> None:
     assert answer() == 42
     with pytest.raises(UndefinedSymbolError):
         jit.lookup("other")
+
+
+class Preparing(Plugin):
+    """Looks something up before each link of main."""
+
+    defines_symbols = False
+
+    def __init__(self, prepared: list[int], *names: str) -> None:
+        self.prepared, self.names = prepared, names
+
+    async def prepare(
+        self, responsibility: MaterializationResponsibility, graph: LinkGraph
+    ) -> None:
+        if responsibility.dylib.name == "main":
+            other = responsibility.session.dylibs["other"]
+            found = await responsibility.session.lookup_async(other, self.names)
+            self.prepared += [each.address for each in found.values()]
+
+
+def test_a_plugin_may_wait_for_another_link_before_one(jit: CountedJIT) -> None:
+    prepared: list[int] = []
+    other = jit.create_jitdylib("other")
+    jit.layer.add_plugin(Preparing(prepared, "answer"))
+    jit.add_object(compiled(FORTY_TWO), dylib=other)
+    jit.add_object(compiled(FORTY_TWO))
+    assert jit.lookup("answer")() == 42
+    assert prepared == [int(jit.lookup("answer", dylib=other))]
+
+
+def test_what_cannot_be_prepared_fails_the_link(jit: CountedJIT) -> None:
+    jit.create_jitdylib("other")
+    jit.layer.add_plugin(Preparing([], "missing"))
+    jit.add_object(compiled(FORTY_TWO))
+    with pytest.raises(FailedToMaterializeError) as raised:
+        jit.lookup("answer")
+    assert isinstance(raised.value.__cause__, UndefinedSymbolError)
+    assert jit.used_size == 0

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,20 +56,36 @@ def objects(name: str, build: Build, parts: int = 1) -> list[Path]:
 
 def native(inputs: Sequence[Path], arguments: Sequence[str] = (), *, pie: bool = True) -> Outcome:
     """What the program does that the system's linker makes of objects."""
-    return _run([str(_native_program(tuple(inputs), pie)), *arguments])
+    return _run([str(_native_program(inputs, pie)), *arguments])
 
 
-@cache
-def _native_program(inputs: tuple[Path, ...], pie: bool) -> Path:
-    place = Path(tempfile.mkdtemp(prefix="jitlink-")) / "program"
-    run([require("g++"), "-pie" if pie else "-no-pie", *inputs, "-o", place, "-lpthread"])
+def _native_program(inputs: Sequence[Path], pie: bool) -> Path:
+    # Beside the first object, whose folder is named after its contents; the others' are, too.
+    names = " ".join([*map(str, inputs), str(pie)])
+    place = inputs[0].with_suffix(f".{hashlib.sha256(names.encode()).hexdigest()[:16]}")
+    if not place.exists():
+        # Another run may make the same one at the same time.
+        unfinished = place.with_suffix(f".{os.getpid()}")
+        kind = "-pie" if pie else "-no-pie"
+        run([require("g++"), kind, *inputs, "-o", unfinished, "-lpthread"])
+        unfinished.replace(place)
     return place
 
 
 def native_with_library(inputs: Sequence[Path], library: Sequence[Path], place: Path) -> Outcome:
     """What a native program does that opens a library of its working directory."""
     run([require("g++"), "-shared", *library, "-o", place])
-    return _run([str(_native_program(tuple(inputs), pie=True))], place.parent)
+    return _run([str(_native_program(inputs, pie=True))], place.parent)
+
+
+def native_against_library(
+    inputs: Sequence[Path], library: Sequence[Path], place: Path, arguments: Sequence[str]
+) -> Outcome:
+    """What a native program does that is linked against a library; both go to a folder."""
+    shared, program = place / "library.so", place / "program"
+    run([require("g++"), "-shared", *library, "-o", shared])
+    run([require("g++"), *inputs, shared, "-o", program])
+    return _run([str(program), *arguments])
 
 
 def linked(

@@ -13,9 +13,11 @@ from tests.platform.programs import (
     Outcome,
     linked,
     native,
+    native_against_library,
     native_with_library,
     objects,
 )
+from tests.toolchain import CompilerName, require
 
 # Source, number of objects, arguments.
 C_PROGRAMS = [
@@ -25,6 +27,7 @@ C_PROGRAMS = [
     ("quick.c", 1, ()),
     ("fork.c", 1, ()),
     ("backtrace.c", 2, ()),
+    ("interpose.c", 1, ()),
     ("cancel.c", 1, ()),
     ("thread_exit.c", 1, ()),
     ("thread_exit.c", 1, ("exits",)),
@@ -80,8 +83,28 @@ def test_dlopen(build: Build, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("build", PIC, ids=str)
+@pytest.mark.parametrize("arguments", [(), ("exits",)])
+def test_a_program_and_its_library(
+    arguments: tuple[str, ...], build: Build, tmp_path: Path
+) -> None:
+    program, library = objects("library_order.c", build, 2)
+    expected = native_against_library([program], [library], tmp_path, arguments)
+    assert expected.output.startswith("library: begin")
+    assert linked([program], arguments, [("library", [library])]) == expected
+
+
+@pytest.mark.parametrize("build", PIC, ids=str)
 @pytest.mark.parametrize(("name", "arguments"), [("throw.cpp", ()), ("ends.cpp", ("uncaught",))])
 def test_exceptions_across_dylibs(name: str, arguments: tuple[str, ...], build: Build) -> None:
     program, library = objects(name, build, 2)
     expected = native([program, library], arguments)
     assert linked([program], arguments, [("library", [library])]) == expected
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_an_unwinder_of_its_own(compiler: CompilerName) -> None:
+    # As with gcc's -static-libgcc.
+    archives = [require("libgcc_eh.a"), require("libgcc.a")]
+    inputs = objects("backtrace.c", Build(compiler, ("-O1", "-fPIC")), 2)
+    expected = native(inputs)
+    assert linked([*inputs, *archives]) == expected

@@ -262,6 +262,10 @@ class JITDylib(JITLinkDylib):
             self.initializers.update(dict.fromkeys(unit.initializers))
         self._discard([*losers, *((unit, name) for name in refused)])
 
+    def put_first(self, tracker: ResourceTracker) -> None:
+        """Treat what a tracker owns as older than all else, so that `clear` removes it last."""
+        self.trackers = {tracker: None} | self.trackers
+
     def weigh(
         self, symbols: Mapping[str, JITSymbolFlags], source: str
     ) -> tuple[list[str], set[str]]:

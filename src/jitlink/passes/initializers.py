@@ -53,15 +53,14 @@ class FunctionArray:
         order: sorts arrays of one kind as a static linker does.
         start, end: the addresses that it spans.
         backwards: whether its last function comes first.
+        has_priority: whether the name of its section says one; such arrays come first.
     """
 
-    __slots__ = ("backwards", "end", "kind", "order", "start")
+    __slots__ = ("backwards", "end", "has_priority", "kind", "order", "start")
 
-    def __init__(
-        self, kind: ArrayKind, order: tuple[object, ...], start: int, end: int, backwards: bool
-    ) -> None:
-        self.kind, self.order = kind, order
-        self.start, self.end, self.backwards = start, end, backwards
+    def __init__(self, form: _Form, order: tuple[object, ...], start: int, end: int) -> None:
+        self.kind, self.order, self.start, self.end = form.kind, order, start, end
+        self.backwards, self.has_priority = form.backwards, form.rank[0] < _NO_PRIORITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +165,11 @@ def add_markers(graph: LinkGraph, names: Mapping[int, str]) -> None:
                 graph.add_edge(marker, KEEP_ALIVE, 0, target)
 
 
-def mark_arrays_live(graph: LinkGraph) -> None:
-    """Keep initialisers and finalisers, though nobody refers to them (a pre-prune pass).
+def mark_arrays_live(graph: LinkGraph) -> bool:
+    """Keep initialisers and finalisers, though nobody refers to them (before pruning).
+
+    Returns:
+        Whether there are any.
 
     Raises:
         UnsupportedObjectError: there is code in ``.init`` or ``.fini``.
@@ -183,8 +185,10 @@ def mark_arrays_live(graph: LinkGraph) -> None:
                     "can complete; use .init_array and .fini_array",
                     file=file,
                 )
-    for section, _ in _array_sections(graph):
+    sections = list(_array_sections(graph))
+    for section, _ in sections:
         graph.block_table.flags[_rows(graph, section)] |= np.uint8(BlockFlags.LIVE)
+    return bool(sections)
 
 
 def function_arrays(graph: LinkGraph) -> list[FunctionArray]:
@@ -201,7 +205,7 @@ def function_arrays(graph: LinkGraph) -> list[FunctionArray]:
                 serials[origin] = next(_serials)
             order = (form.rank, serials[origin], row)
             end = start + int(table.size[row])
-            found.append(FunctionArray(form.kind, order, start, end, form.backwards))
+            found.append(FunctionArray(form, order, start, end))
     return found
 
 

@@ -110,10 +110,14 @@ class OwnGenerator:
         """Promise the objects that define names, and the handle."""
         if kind is LookupKind.DLSYM or flags is JITDylibLookupFlags.MATCH_EXPORTED_ONLY:
             return
+        owners = {_OWNERS[name]: None for name in names if name in _OWNERS}
+        if not owners and DSO_HANDLE not in names:
+            return
         tracker = self._platform.states[dylib].tracker
+        dylib.put_first(tracker)
         if DSO_HANDLE in names:
             dylib.add_unit(HandleUnit(self._platform), tracker)
-        for name in {_OWNERS[name]: None for name in names if name in _OWNERS}:
+        for name in owners:
             dylib.add_unit(OwnFunctionsUnit(self._platform, name), tracker)
 
 

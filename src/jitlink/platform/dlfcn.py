@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 from jitlink.errors import JITLinkError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
-from jitlink.link import run_in_process
+from jitlink.memory.actions import call_wrapper
 from jitlink.orc.dylib import JITDylib, SearchOrder
 from jitlink.orc.errors import SessionError
 from jitlink.orc.symbols import JITDylibLookupFlags, LookupKind
@@ -131,9 +131,11 @@ class DynamicLoading:
     def _place_of(self, address: int) -> tuple[int, str, int, str] | None:
         for state in self._platform.states.values():
             for code in state.code():
-                if any(address in each for each in code.memory):
-                    symbol, name = _symbol_before(state.dylib, address, code.memory[0].start)
-                    return min(each.start for each in code.memory), state.dylib.name, symbol, name
+                here = [each for each in code.memory if address in each]
+                if here:
+                    symbol, name = _symbol_before(state.dylib, address, here[0].start)
+                    base = min(each.start for each in code.memory)
+                    return base, state.dylib.name, symbol, name
         return None
 
 
@@ -183,12 +185,12 @@ def dispatch_in_process(
         return 0, 0
     _answering[loading.number] = loading
     with _lock:
-        _callback_of(executor, runtime)
+        _callback_of(runtime)
     return runtime.addresses["__jitlink_dispatch"], loading.number
 
 
 @functools.cache
-def _callback_of(executor: SelfExecutorProcessControl, runtime: Runtime) -> object:
+def _callback_of(runtime: Runtime) -> object:
     """The one function that the runtime calls; it stays for ever."""
     tags = {runtime.addresses[name]: name for name in _TAGS}
 
@@ -203,7 +205,7 @@ def _callback_of(executor: SelfExecutorProcessControl, runtime: Runtime) -> obje
     callback = _Callback(call)
     address = ctypes.cast(callback, ctypes.c_void_p).value or 0
     setter = runtime.addresses["__jitlink_set_callback"]
-    run_in_process(executor.call_wrapper(setter, EXECUTOR_ADDR.serialize(address)))
+    call_wrapper(setter, EXECUTOR_ADDR.serialize(address))
     return callback
 
 

@@ -41,7 +41,7 @@ from jitlink.executor import SelfExecutorProcessControl
 from jitlink.link import run_in_process
 from jitlink.orc.callables import callback_errors
 from jitlink.orc.dylib import JITDylib
-from jitlink.orc.errors import SessionError, raise_first
+from jitlink.orc.errors import SessionEndedError, SessionError, raise_first
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
 from jitlink.orc.symbols import JITDylibLookupFlags
@@ -55,7 +55,7 @@ from jitlink.platform.definitions import (
 )
 from jitlink.platform.dlfcn import DynamicLoading, dispatch_in_process
 from jitlink.platform.plugin import PlatformPlugin
-from jitlink.platform.state import DylibState, dependencies_first
+from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
 from jitlink.runtime import Runtime, has_runtime, linked_runtime, runtime_of
 from jitlink.sps import (
     BOOL,
@@ -63,6 +63,7 @@ from jitlink.sps import (
     EXECUTOR_ADDR,
     EXECUTOR_ADDR_RANGE,
     STRING,
+    UINT64,
     ExecutorAddrRange,
     WrapperSignature,
 )
@@ -72,19 +73,26 @@ from jitlink.sps.types import Tuple
 T = TypeVar("T")
 _ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
 _ARRAY = Tuple(EXECUTOR_ADDR, EXECUTOR_ADDR, BOOL)
-_INITIALIZE = WrapperSignature(ERROR, EXECUTOR_ADDR, SPSSequence(_ARRAY), SPSSequence(_ARRAY))
+_ARRAYS = SPSSequence(_ARRAY)
+_INITIALIZE = WrapperSignature(ERROR, EXECUTOR_ADDR, _ARRAYS, _ARRAYS, UINT64, BOOL)
 _SET_ARGUMENTS = WrapperSignature(ERROR, SPSSequence(STRING))
-_FINALIZE = WrapperSignature(ERROR, SPSSequence(EXECUTOR_ADDR))
+_FINALIZE = WrapperSignature(ERROR, SPSSequence(EXECUTOR_ADDR), BOOL)
 _FINALIZE_MEMORY = WrapperSignature(ERROR, SPSSequence(EXECUTOR_ADDR_RANGE))
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Initialisers that are to be run, and finalisers that go with them."""
+    """Initialisers that are to be run, and finalisers that go with them.
+
+    Attributes:
+        handle: handle of their JITDylib.
+        is_program: whether this is where a program begins, after the libraries that it needs.
+    """
 
     handle: int
     initializers: Sequence[FunctionArray]
     finalizers: Sequence[FunctionArray]
+    is_program: bool = False
 
 
 class ELFPlatform(ResourceManager):
@@ -197,10 +205,12 @@ class ELFPlatform(ResourceManager):
         dylib: JITDylib,
         argv: Sequence[str] | None,
         note: Callable[[DylibState], None],
+        *,
+        is_program: bool = False,
     ) -> int:
         """Open a JITDylib; returns its handle, which is 0 if nothing needed one."""
         with self._lock:
-            runs = self.session.wait(self._prepare(dylib, note))
+            runs = self.session.wait(self._prepare(dylib, note, is_program))
             if runs:
                 words = self._process_arguments() if argv is None else list(argv)
                 self._call("__jitlink_set_arguments", _SET_ARGUMENTS.serialize_arguments(words))
@@ -233,7 +243,7 @@ class ELFPlatform(ResourceManager):
                 raise SessionError(f"JITDylib {dylib.name} has not been opened so often")
             state.opens -= 1
 
-        self._close(dylib, note)
+        self._close(dylib, note, is_exit=False)
 
     def _process_arguments(self) -> list[str]:
         here = isinstance(self.session.executor, SelfExecutorProcessControl)
@@ -244,7 +254,11 @@ class ELFPlatform(ResourceManager):
             [(each.start, each.end, each.backwards) for each in arrays]
             for arrays in (run.initializers, run.finalizers)
         ]
-        self._call("__jitlink_initialize", _INITIALIZE.serialize_arguments(run.handle, *lists))
+        with_priority = sum(each.has_priority for each in run.finalizers)
+        arguments = _INITIALIZE.serialize_arguments(
+            run.handle, *lists, with_priority, run.is_program
+        )
+        self._call("__jitlink_initialize", arguments)
 
     def state_of(self, dylib: JITDylib) -> DylibState:
         """What is known of a JITDylib.
@@ -257,7 +271,9 @@ class ELFPlatform(ResourceManager):
             raise SessionError(f"the platform does not take care of {dylib.name}")
         return state
 
-    async def _prepare(self, dylib: JITDylib, note: Callable[[DylibState], None]) -> list[_Run]:
+    async def _prepare(
+        self, dylib: JITDylib, note: Callable[[DylibState], None], is_program: bool
+    ) -> list[_Run]:
         """Link all that has initialisers, and say what is to be run."""
         state = self.state_of(dylib)
         await self._link_initializers(dylib)
@@ -269,13 +285,14 @@ class ELFPlatform(ResourceManager):
             if not each.is_initialized:
                 each.is_initialized = True
                 self._initialized[each.dylib] = None
-            if not arrays:
+            begins = is_program and each is state
+            if not arrays and not begins:
                 continue
             early, initializers, finalizers = (in_order(arrays, kind) for kind in ArrayKind)
             handle = await self.handle_of(each)
             if early:
                 preinit.append(_Run(handle, early, ()))
-            rest.append(_Run(handle, initializers, finalizers))
+            rest.append(_Run(handle, initializers, finalizers, begins))
         return preinit + rest
 
     async def _link_initializers(self, dylib: JITDylib) -> None:
@@ -284,14 +301,15 @@ class ELFPlatform(ResourceManager):
             order = dependencies_first([dylib], self.states)
             wanted: list[tuple[JITDylib, dict[str, bool]]] = []
             for each in order:
-                markers, each.dylib.initializers = each.dylib.initializers, {}
-                present = dict.fromkeys(filter(each.dylib.symbols.__contains__, markers), False)
-                if present:
-                    wanted.append((each.dylib, present))
+                names = unlinked_initializers(each.dylib)
+                if names:
+                    wanted.append((each.dylib, dict.fromkeys(names, False)))
             if not wanted:
                 return
-            for where, names in wanted:
-                await self.session.lookup_async([(where, _ALL)], names)
+            for where, markers in wanted:
+                await self.session.lookup_async([(where, _ALL)], markers)
+                for name in markers:
+                    where.initializers.pop(name, None)
 
     async def handle_of(self, state: DylibState) -> int:
         """The handle of a JITDylib, linked now if it is not there yet."""
@@ -312,15 +330,15 @@ class ELFPlatform(ResourceManager):
         Raises:
             SessionError: the platform does not take care of the JITDylib.
         """
-        self._close(dylib, lambda state: setattr(state, "is_kept", False))
+        self._close(dylib, lambda state: setattr(state, "is_kept", False), is_exit=True)
 
-    def _close(self, dylib: JITDylib, note: Callable[[DylibState], None]) -> None:
+    def _close(self, dylib: JITDylib, note: Callable[[DylibState], None], *, is_exit: bool) -> None:
         def choose() -> list[int]:
             note(self.state_of(dylib))
             return self._take_unwanted()
 
         with self._lock:
-            self._finalize(self.session.run(choose))
+            self._finalize(self.session.run(choose), is_exit=is_exit)
 
     def _take_unwanted(self) -> list[int]:
         """Handles of the JITDylibs that nobody needs open any more, the last one first."""
@@ -334,15 +352,16 @@ class ELFPlatform(ResourceManager):
         for dylib in dylibs:
             state = self.states[dylib]
             state.rearm()
-            del self._initialized[dylib]
+            self._initialized.pop(dylib, None)
             if state.handle:
                 handles.append(state.handle)
         return handles
 
-    def _finalize(self, handles: Sequence[int]) -> None:
+    def _finalize(self, handles: Sequence[int], *, is_exit: bool = True) -> None:
         if handles:
             with callback_errors():
-                self._call("__jitlink_finalize", _FINALIZE.serialize_arguments(handles))
+                arguments = _FINALIZE.serialize_arguments(handles, is_exit)
+                self._call("__jitlink_finalize", arguments)
 
     def _close_all(self) -> None:
         """Close everything that is open, as a process does that exits."""
@@ -350,13 +369,19 @@ class ELFPlatform(ResourceManager):
         def choose() -> list[int]:
             for state in self.states.values():
                 state.opens, state.is_kept = 0, False
-            return self._take(list(reversed(self._initialized)))
+            # Handlers may be there without anything having been opened.
+            return self._take(dict.fromkeys([*reversed(self._initialized), *self.states]))
 
         with self._lock:
-            self._finalize(self.session.run(choose))
+            try:
+                handles = self.session.run(choose)
+            except SessionEndedError:
+                # What was open was closed by then.
+                return
+            self._finalize(handles)
 
     def close(self) -> None:
-        """Close all JITDylibs, the last one first; to be called before the session ends.
+        """Close all JITDylibs, the last one first; nothing if the session has ended.
 
         Raises:
             BaseException: what a Python function raised that an exit handler has called.
@@ -384,7 +409,7 @@ class ELFPlatform(ResourceManager):
         Raises:
             JITLinkError: something that has initialisers could not be linked; nothing was run.
         """
-        self._open(dylib, argv, lambda state: setattr(state, "is_kept", True))
+        self._open(dylib, argv, lambda state: setattr(state, "is_kept", True), is_program=True)
         try:
             return self.drive(self.session.executor.run_as_main(address, argv))
         finally:
@@ -419,8 +444,8 @@ class ELFPlatform(ResourceManager):
         state = self.states.get(dylib)
         if state is None:
             return
-        if not dylib.is_open and state.is_initialized:
-            state.opens, state.is_kept = 0, False
+        if not dylib.is_open and state.handle and not state.is_finalized:
+            state.opens, state.is_kept, state.is_finalized = 0, False, True
             handles = self._take([dylib])
             if handles:
                 await _on_another_thread(lambda: self._finalize(handles))
@@ -487,11 +512,7 @@ def _close_at_exit(platform: ELFPlatform) -> Callable[[], None]:
     def close() -> None:
         platform = reference()
         if platform is not None:
-            try:
-                platform._close_all()  # noqa: SLF001 - its own module
-            except SessionError:
-                # The session has ended, and with it the platform.
-                return
+            platform._close_all()  # noqa: SLF001 - its own module
 
     atexit.register(close)
     return close

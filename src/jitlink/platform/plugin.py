@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitlink.graph import LinkGraph
+from jitlink.graph import AllocActionPair, LinkGraph, WrapperCall
 from jitlink.link import PassConfiguration
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.materialization import MaterializationResponsibility
@@ -20,9 +20,17 @@ from jitlink.passes.runtime_sections import keep_runtime_sections
 from jitlink.passes.section_symbols import synthesize_elf_bounds, synthesize_elf_symbols
 from jitlink.platform.state import LinkedCode
 from jitlink.runtime import Runtime
+from jitlink.sps import EXECUTOR_ADDR
 
 if TYPE_CHECKING:
     from jitlink.platform.elf import ELFPlatform
+
+
+_UNWINDERS = (
+    ("__unw_add_dynamic_eh_frame_section", "__unw_remove_dynamic_eh_frame_section"),
+    ("__register_frame", "__deregister_frame"),
+)
+"""Functions that take an `.eh_frame` section: LLVM's, which has others of libgcc's names, first."""
 
 
 class PlatformPlugin(Plugin):
@@ -52,6 +60,9 @@ class PlatformPlugin(Plugin):
     ) -> None:
         """Add what keeps initialisers, and what registers frames."""
         config.post_prune.append(self._register_frames)
+        unwinder = _unwinder_of(responsibility)
+        if unwinder is not None:
+            config.post_prune.append(lambda graph: self._add_unwinder(graph, *unwinder))
         state = self._platform.states.get(responsibility.dylib)
         if state is None:
             return
@@ -61,20 +72,41 @@ class PlatformPlugin(Plugin):
             synthesize_elf_bounds if each is synthesize_elf_symbols else each
             for each in config.pre_prune
         ]
-        config.pre_prune += [mark_arrays_live, keep_runtime_sections]
+        has_arrays = False
+
+        def keep(graph: LinkGraph) -> None:
+            nonlocal has_arrays
+            has_arrays = mark_arrays_live(graph)
 
         def note(graph: LinkGraph) -> None:
-            code.arrays = function_arrays(graph)
+            code.arrays = function_arrays(graph) if has_arrays else []
             code.memory = graph.memory
             # For the handle, which comes with the first link that refers to it.
             state.address_limit = min(state.address_limit, graph.address_limit)
 
+        config.pre_prune += [keep, keep_runtime_sections]
         config.post_allocation.append(note)
 
     def _register_frames(self, graph: LinkGraph) -> None:
         if self._runtime is not None:
             for section in terminate_eh_frames(graph):
                 graph.alloc_actions.append(self._runtime.frame_actions(section))
+
+    def _add_unwinder(self, graph: LinkGraph, add: str, remove: str) -> None:
+        """Let an unwinder that is linked here know all frames."""
+        runtime = self._runtime
+        functions = [graph.find_defined_symbol_by_name(name) for name in (add, remove)]
+        if runtime is None or None in functions:
+            return
+
+        def arguments() -> bytes:
+            return b"".join(EXECUTOR_ADDR.serialize(each.address) for each in functions if each)
+
+        calls = [
+            WrapperCall(runtime.addresses[name], arguments)
+            for name in ("__jitlink_add_unwinder", "__jitlink_remove_unwinder")
+        ]
+        graph.alloc_actions.append(AllocActionPair(*calls))
 
     def notify_emitted(self, responsibility: MaterializationResponsibility) -> None:
         """Keep what was written down, under the owner of the code."""
@@ -95,3 +127,13 @@ class PlatformPlugin(Plugin):
         moved = state.linked.pop(source, None) if state else None
         if state and moved:
             state.linked.setdefault(destination, []).extend(moved)
+
+
+def _unwinder_of(responsibility: MaterializationResponsibility) -> tuple[str, str] | None:
+    """Names of the functions of an unwinder that is among what is to be made."""
+    symbols = responsibility.dylib.symbols
+    for names in _UNWINDERS:
+        held = [symbols.get(name) for name in names]
+        if all(each is not None and each.responsibility is responsibility for each in held):
+            return names
+    return None

@@ -39,6 +39,7 @@ class DylibState:
         opens: how often it was opened by ``dlopen`` and not closed.
         is_kept: whether `initialize` has opened it, and `deinitialize` not closed it.
         is_initialized: whether its initialisers have been run, and its finalisers not.
+        is_finalized: whether its finalisers have been run because it is being removed.
     """
 
     dylib: JITDylib
@@ -49,6 +50,7 @@ class DylibState:
     opens: int = 0
     is_kept: bool = False
     is_initialized: bool = False
+    is_finalized: bool = False
 
     @property
     def is_wanted(self) -> bool:
@@ -74,6 +76,17 @@ class DylibState:
         self.is_initialized = False
         for code in self.code():
             code.is_initialized = False
+
+
+def unlinked_initializers(dylib: JITDylib) -> list[str]:
+    """Names of symbols that stand for initialisers and are to be looked up.
+
+    What has been removed, or could not be linked, is not among them, nor will it ever be.
+    """
+    symbols = dylib.symbols
+    names = [n for n in dylib.initializers if n in symbols and not symbols[n].failed]
+    dylib.initializers = dict.fromkeys(names)
+    return names
 
 
 def dependencies_first(

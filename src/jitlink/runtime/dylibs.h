@@ -25,11 +25,11 @@ struct array {
   bool backwards;
 };
 
-/* The finalisers that go with one run of initialisers. */
+/* The finalisers that go with one run of initialisers and have not run: those with a priority, then
+   the others. They are called from the last one to the first. */
 struct finalizers {
   struct finalizers *older;
-  uint64_t order;
-  size_t count;
+  size_t with_priority, count;
   struct array arrays[];
 };
 
@@ -39,6 +39,7 @@ struct dylib {
   char *name;
   dispatch_function dispatch;
   void *context;
+  uint64_t order; /* when it was opened; 0 if it is not open */
   struct handler *handlers, *quick_handlers;
   struct finalizers *finalizers;
 };
@@ -69,6 +70,10 @@ HIDDEN struct dylib *next_dylib(const struct choice *choice, struct dylib *last,
 
 /* The number of the next registration; with the lock held. */
 HIDDEN uint64_t next_order(void);
+
+/* Handlers that were registered before this number belong to libraries that were there before the
+   program that is running: at exit, each of them runs with the finalisers of its library. */
+HIDDEN void set_program_start(uint64_t order);
 
 HIDDEN void free_handlers(struct handler *handler);
 

@@ -5,8 +5,9 @@
  * dylib is closed, when memory goes that it refers to, or when the process exits, whichever comes
  * first, and never twice. For the last of these there is one handler among the process's own.
  *
- * As in a native process, all handlers come before all finalisers, the last one first, whichever
- * dylib they belong to.
+ * The order is that of a native process. When it exits, handlers come first, the last one first,
+ * whichever dylib they belong to; then the dylibs are closed, the last one first. Handlers that a
+ * library has registered before the program began run when the library is closed.
  *
  * Specification: Itanium C++ ABI, 3.3.6.
  */
@@ -19,27 +20,26 @@ extern int __cxa_atexit(void (*)(void *), void *, void *);
 extern void __cxa_finalize(void *);
 extern int __cxa_at_quick_exit(void (*)(void *), void *) WEAK;
 
-/* Takes the newest handler of the chosen dylibs, or else the newest finalisers, out of its list. */
-static bool take_newest(const struct choice *choice, struct handler **handler,
-                        struct finalizers **finalizers) {
-  struct handler **newest = 0;
-  struct finalizers **last = 0;
+static uint64_t program_start;
+
+void set_program_start(uint64_t order) { program_start = order; }
+
+/* The newest handler of the chosen dylibs that is newer than `since`, taken out of its list. */
+static struct handler *take_newest(const struct choice *choice, uint64_t since, bool quick) {
+  struct handler **newest = 0, *handler = 0;
   size_t place = 0;
   lock_dylibs();
   for (struct dylib *each = 0; (each = next_dylib(choice, each, &place));) {
-    if (each->handlers && (!newest || each->handlers->order > (*newest)->order))
-      newest = &each->handlers;
-    if (each->finalizers && (!last || each->finalizers->order > (*last)->order))
-      last = &each->finalizers;
+    struct handler **first = quick ? &each->quick_handlers : &each->handlers;
+    if (*first && (*first)->order > since && (!newest || (*first)->order > (*newest)->order))
+      newest = first;
   }
-  *handler = newest ? *newest : 0;
-  *finalizers = last && !newest ? *last : 0;
-  if (*handler)
-    *newest = (*handler)->older;
-  else if (*finalizers)
-    *last = (*finalizers)->older;
+  if (newest) {
+    handler = *newest;
+    *newest = handler->older;
+  }
   unlock_dylibs();
-  return *handler || *finalizers;
+  return handler;
 }
 
 static void call_handler(struct handler *handler) {
@@ -50,18 +50,75 @@ static void call_handler(struct handler *handler) {
 }
 
 /* What handlers register while they run is run, too. */
-static void run_all(const struct choice *choice) {
-  struct handler *handler;
-  struct finalizers *finalizers;
-  while (take_newest(choice, &handler, &finalizers)) {
-    if (handler) {
-      call_handler(handler);
-      continue;
+static void run_handlers(const struct choice *choice, uint64_t since, bool quick) {
+  for (struct handler *handler; (handler = take_newest(choice, since, quick));)
+    call_handler(handler);
+}
+
+/* Takes the last finalisers of a dylib that have not run. */
+static bool take_finalizers(const void *handle, bool with_priority, struct array *array) {
+  bool found = false;
+  lock_dylibs();
+  struct dylib *dylib = find_dylib(handle);
+  for (struct finalizers *each = dylib ? dylib->finalizers : 0; each && !found; each = each->older)
+    if (each->count > (with_priority ? 0 : each->with_priority)) {
+      *array = each->arrays[--each->count];
+      found = true;
     }
-    for (size_t each = finalizers->count; each--;)
-      call_array(&finalizers->arrays[each], true, 0, 0, 0);
+  unlock_dylibs();
+  return found;
+}
+
+static void free_finalizers(const void *handle) {
+  lock_dylibs();
+  struct dylib *dylib = find_dylib(handle);
+  struct finalizers *finalizers = dylib ? dylib->finalizers : 0;
+  if (dylib)
+    dylib->finalizers = 0;
+  unlock_dylibs();
+  while (finalizers) {
+    struct finalizers *older = finalizers->older;
     free(finalizers);
+    finalizers = older;
   }
+}
+
+/* Closes one dylib as dlclose does: in a native library, crtbegin.o runs the exit handlers from a
+   finaliser without a priority, the first one. */
+static void close_dylib(const void *handle) {
+  const struct choice choice = {&handle, 1};
+  struct array array;
+  while (take_finalizers(handle, false, &array))
+    call_array(&array, true, 0, 0, 0);
+  run_handlers(&choice, 0, false);
+  while (take_finalizers(handle, true, &array))
+    call_array(&array, true, 0, 0, 0);
+  free_finalizers(handle);
+  run_handlers(&choice, 0, false);
+}
+
+/* The handle of the dylib among the chosen ones that was opened last, which is then open no more;
+   null if none is open. */
+static const void *take_last_opened(const struct choice *choice) {
+  struct dylib *last = 0;
+  size_t place = 0;
+  lock_dylibs();
+  for (struct dylib *each = 0; (each = next_dylib(choice, each, &place));)
+    if (each->order && (!last || each->order > last->order))
+      last = each;
+  if (last)
+    last->order = 0;
+  unlock_dylibs();
+  return last ? last->handle : 0;
+}
+
+/* Closes dylibs; as a process that exits, by running the handlers of all of them first. */
+static void close_all(const struct choice *choice, bool is_exit) {
+  if (is_exit)
+    run_handlers(choice, program_start, false);
+  for (const void *handle; (handle = take_last_opened(choice));)
+    close_dylib(handle);
+  run_handlers(choice, 0, false);
 }
 
 /* The process's exit */
@@ -73,7 +130,7 @@ static void at_process_exit(void *unused) {
   static const struct choice everything = {0, 0};
   (void)unused;
   if (!__atomic_load_n(&is_moving, __ATOMIC_ACQUIRE))
-    run_all(&everything);
+    close_all(&everything, true);
 }
 
 void move_exit_handler(void) {
@@ -92,23 +149,9 @@ static void ensure_exit_handler(void) {
 }
 
 static void at_process_quick_exit(void *unused) {
+  static const struct choice everything = {0, 0};
   (void)unused;
-  for (;;) {
-    struct handler **newest = 0;
-    struct choice everything = {0, 0};
-    size_t place = 0;
-    lock_dylibs();
-    for (struct dylib *each = 0; (each = next_dylib(&everything, each, &place));)
-      if (each->quick_handlers && (!newest || each->quick_handlers->order > (*newest)->order))
-        newest = &each->quick_handlers;
-    struct handler *handler = newest ? *newest : 0;
-    if (handler)
-      *newest = handler->older;
-    unlock_dylibs();
-    if (!handler)
-      return;
-    call_handler(handler);
-  }
+  run_handlers(&everything, 0, true);
 }
 
 static void ensure_quick_exit_handler(void) {
@@ -147,27 +190,11 @@ int __jitlink_cxa_at_quick_exit(void (*function)(void *), void *handle) {
   return add_handler(function, 0, handle, true);
 }
 
-/* Runs the exit handlers of one dylib and no finalisers; of all if there is no handle. */
-void __jitlink_cxa_finalize(void *handle) {
-  for (;;) {
-    struct handler **newest = 0;
-    struct choice choice = {0, 0};
-    const void *const handles[] = {handle};
-    size_t place = 0;
-    if (handle)
-      choice = (struct choice){handles, 1};
-    lock_dylibs();
-    for (struct dylib *each = 0; (each = next_dylib(&choice, each, &place));)
-      if (each->handlers && (!newest || each->handlers->order > (*newest)->order))
-        newest = &each->handlers;
-    struct handler *handler = newest ? *newest : 0;
-    if (handler)
-      *newest = handler->older;
-    unlock_dylibs();
-    if (!handler)
-      return;
-    call_handler(handler);
-  }
+/* In place of __cxa_finalize: runs the exit handlers of one dylib and no finalisers; of all if there
+   is no handle. */
+void __jitlink_cxa_finalize(const void *handle) {
+  const struct choice choice = {handle ? &handle : 0, 1};
+  run_handlers(&choice, 0, false);
 }
 
 /* What the session calls */
@@ -191,18 +218,19 @@ static void drop_quick_handlers(const void *handle) {
   free_handlers(handlers);
 }
 
-/* Error(Sequence<Addr> handles): closes dylibs, as a process does that exits. */
+/* Error(Sequence<Addr> handles, Bool is_exit): closes dylibs, the last one that was opened first. */
 wrapper_result __jitlink_finalize(const char *data, size_t size) {
   sps_reader reader = sps_read(data, size);
   struct choice choice = {0, 0};
   const void **handles = read_handles(&reader, &choice.count);
+  bool is_exit = sps_bool(&reader);
   if (reader.failed || !handles) {
     free(handles);
     return sps_malformed();
   }
   choice.handles = handles;
   end_threads_of(handles, choice.count);
-  run_all(&choice);
+  close_all(&choice, is_exit);
   for (size_t each = 0; each < choice.count; ++each) {
     drop_quick_handlers(handles[each]);
     /* The C library, too, knows the handle: of fork handlers. */
@@ -244,25 +272,18 @@ static struct handler **newest_within(const struct range *ranges, size_t count, 
   return newest;
 }
 
-/* The newest finalisers that lie in some ranges; null if there are none. */
+/* The last finalisers that lie in some ranges and have not run; null if there are none. */
 static struct array *finalizers_within(const struct range *ranges, size_t count) {
   static const struct choice everything = {0, 0};
-  struct finalizers *newest = 0;
-  struct array *found = 0;
   size_t place = 0;
   for (struct dylib *dylib = 0; (dylib = next_dylib(&everything, dylib, &place));)
     for (struct finalizers *each = dylib->finalizers; each; each = each->older)
-      for (size_t array = 0; array < each->count; ++array) {
-        struct array *candidate = &each->arrays[array];
-        if (candidate->start == candidate->end ||
-            !is_within(ranges, count, (uintptr_t)candidate->start))
-          continue;
-        if (!newest || each->order >= newest->order) {
-          newest = each;
-          found = candidate;
-        }
+      for (size_t number = each->count; number--;) {
+        struct array *array = &each->arrays[number];
+        if (array->start != array->end && is_within(ranges, count, (uintptr_t)array->start))
+          return array;
       }
-  return found;
+  return 0;
 }
 
 /* Bool(Sequence<Range>): whether __jitlink_finalize_memory would find nothing. */

@@ -53,8 +53,9 @@ static void read_arrays(sps_reader *reader, struct array *arrays, size_t count) 
 }
 
 /* Error(Addr handle, Sequence<Tuple<Addr start, Addr end, Bool backwards>> initialisers, the same
-   of finalisers): notes the finalisers, which run when the dylib is closed, and runs the
-   initialisers, both in the order in which a static linker would put them. */
+   of finalisers, UInt64 number of finalisers with a priority, Bool is_program): notes the
+   finalisers, which run when the dylib is closed, and runs the initialisers, both in the order in
+   which a static linker would put them. */
 wrapper_result __jitlink_initialize(const char *data, size_t size) {
   sps_reader reader = sps_read(data, size);
   const void *handle = sps_address(&reader);
@@ -67,7 +68,9 @@ wrapper_result __jitlink_initialize(const char *data, size_t size) {
   if (final) {
     final->count = final_count;
     read_arrays(&reader, final->arrays, final_count);
+    final->with_priority = (size_t)sps_u64(&reader);
   }
+  bool is_program = sps_bool(&reader);
   if (reader.failed || !arrays || !final) {
     free(arrays);
     free(final);
@@ -76,8 +79,11 @@ wrapper_result __jitlink_initialize(const char *data, size_t size) {
   move_exit_handler();
   lock_dylibs();
   struct dylib *dylib = find_dylib(handle);
+  if (dylib && !dylib->order)
+    dylib->order = next_order();
+  if (is_program)
+    set_program_start(next_order());
   if (dylib && final_count) {
-    final->order = next_order();
     final->older = dylib->finalizers;
     dylib->finalizers = final;
   } else {

@@ -1,0 +1,131 @@
+"""Which sections are initialisers, and in which order they are."""
+
+from __future__ import annotations
+
+import pytest
+
+from jitlink.errors import UnsupportedObjectError
+from jitlink.graph import LinkGraph, MemLifetime, MemProt, Scope
+from jitlink.passes.initializers import (
+    ArrayKind,
+    add_markers,
+    function_arrays,
+    in_order,
+    mark_arrays_live,
+    marker_name,
+    objects_with_arrays,
+)
+from jitlink.passes.prune import prune
+from jitlink.targets.registry import target_of_triple
+
+DATA = MemProt.READ | MemProt.WRITE
+
+
+def graph_of(*objects: list[str]) -> LinkGraph:
+    """A graph of objects, each a list of names of sections with one pointer."""
+    graph = target_of_triple("x86_64-linux").new_graph("g")
+    for origin, names in enumerate(objects):
+        graph.origins.append(f"{origin}.o")
+        for name in names:
+            section = graph.obtain_section(name, DATA)
+            block = graph.create_content_block(section, bytes(8), 0, 8)
+            graph.block_table.origin[block.row] = origin
+            block.address = 0x1000 + 8 * block.row
+    return graph
+
+
+def order_of(graph: LinkGraph, kind: ArrayKind) -> list[tuple[int, str]]:
+    """Object and section name of each array, in order."""
+    add_markers(graph, {n: marker_name("g", 100 + n) for n in objects_with_arrays(graph)})
+    table = graph.block_table
+    names = graph.section_list.names
+    found = []
+    for array in in_order(function_arrays(graph), kind):
+        row = (array.start - 0x1000) // 8
+        found.append((int(table.origin[row]), names[int(table.section[row])]))
+    return found
+
+
+def test_priorities_come_first_then_the_order_of_input() -> None:
+    graph = graph_of(
+        [".init_array", ".init_array.300", ".ctors.65335"],
+        [".ctors", ".init_array.00200", ".init_array"],
+        [".init_array.101", ".ctors.65035"],
+    )
+    assert order_of(graph, ArrayKind.INIT) == [
+        (2, ".init_array.101"),
+        (0, ".ctors.65335"),
+        (1, ".init_array.00200"),
+        (0, ".init_array.300"),
+        (2, ".ctors.65035"),
+        (0, ".init_array"),
+        (1, ".ctors"),
+        (1, ".init_array"),
+    ]
+
+
+def test_finalizers_are_in_the_order_of_their_array() -> None:
+    graph = graph_of([".fini_array", ".dtors.65335"], [".fini_array.100", ".dtors"])
+    assert order_of(graph, ArrayKind.FINI) == [
+        (1, ".fini_array.100"),
+        (0, ".dtors.65335"),
+        (0, ".fini_array"),
+        (1, ".dtors"),
+    ]
+
+
+def test_odd_names() -> None:
+    graph = graph_of([
+        ".init_array.x", ".init_array.", ".init_array.-1", ".init_array.1.2", ".init_arrays",
+        ".init_array.99999999999999999999", ".init_array", ".preinit_array", ".init_array.٣",
+    ])  # fmt: skip
+    assert order_of(graph, ArrayKind.INIT) == [
+        (0, ".init_array."),
+        (0, ".init_array.-1"),
+        (0, ".init_array.x"),
+        (0, ".init_array.٣"),
+        (0, ".init_array.1.2"),
+        (0, ".init_array.99999999999999999999"),
+        (0, ".init_array"),
+    ]
+    assert order_of(graph_of([".preinit_array"]), ArrayKind.PREINIT) == [(0, ".preinit_array")]
+
+
+def test_old_sections_are_read_backwards() -> None:
+    graph = graph_of([".init_array", ".ctors", ".dtors.5", ".fini_array"])
+    backwards = {each.backwards for each in function_arrays(graph) if each.kind is ArrayKind.INIT}
+    assert backwards == {False, True}
+    assert [each.backwards for each in function_arrays(graph)] == [False, True, True, False]
+
+
+def test_what_is_not_loaded_or_empty_does_not_count() -> None:
+    graph = graph_of([])
+    section = graph.create_section(".init_array", MemProt.READ, MemLifetime.NO_ALLOC)
+    graph.create_content_block(section, bytes(8), 0, 8)
+    graph.create_content_block(graph.create_section(".init_array", DATA), b"", 0, 8)
+    graph.create_zero_fill_block(graph.create_section(".ctors", DATA), 8, 0, 8)
+    assert objects_with_arrays(graph) == set()
+    assert not mark_arrays_live(graph_of([".text"]))
+    assert function_arrays(graph) == []
+
+
+def test_arrays_are_kept_alive_and_markers_lead_to_them() -> None:
+    graph = graph_of([".init_array", ".data"], [".fini_array"])
+    assert objects_with_arrays(graph) == {0, 1}
+    add_markers(graph, {0: "marker"})
+    marker = graph.find_defined_symbol_by_name("marker")
+    assert marker is not None
+    assert marker.scope is Scope.SIDE_EFFECTS_ONLY
+    assert [edge.target.block.section.name for edge in marker.block.edges] == [".init_array"]
+    assert mark_arrays_live(graph)
+    prune(graph)
+    kept = {block.section.name for block in graph.blocks}
+    assert kept == {".init_array", ".fini_array"}
+
+
+@pytest.mark.parametrize("name", [".init", ".fini"])
+def test_fragments_of_functions_are_refused(name: str) -> None:
+    graph = graph_of([], [".text", name])
+    with pytest.raises(UnsupportedObjectError, match=rf"^1\.o: section {name} holds") as raised:
+        mark_arrays_live(graph)
+    assert raised.value.file == "1.o"

@@ -1,0 +1,99 @@
+"""JITs with a platform whose code can note what it does."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from jitlink.executor import SelfExecutorProcessControl
+from jitlink.memory.address_space import AddressSpace
+from jitlink.memory.in_process import InProcessMemoryManager
+from jitlink.orc import LLJIT, JITDylib
+from jitlink.platform import ELFPlatform
+from tests.toolchain import compile_c
+
+PROLOGUE = """
+typedef unsigned long size_t;
+void note(int);
+int atexit(void (*)(void));
+void *jit_dlopen(const char *, int), *jit_dlsym(void *, const char *);
+int jit_dlclose(void *), jit_dlupdate(void *);
+char *jit_dlerror(void);
+#define BEGIN(name) __attribute__((constructor)) static void name(void)
+#define END(name) __attribute__((destructor)) static void name(void)
+"""
+
+
+class NotingJIT(LLJIT):
+    """An LLJIT with a platform, and memory of its own.
+
+    Attributes:
+        notes: the numbers that code has passed to ``note``.
+        space: where the memory is.
+    """
+
+    def __init__(self) -> None:
+        self.space = AddressSpace((64 << 20,), resident_size=0)
+        executor = SelfExecutorProcessControl(InProcessMemoryManager(self.space))
+        super().__init__(executor=executor, platform=True)
+        self.notes: list[int] = []
+        prototype = ctypes.CFUNCTYPE(None, ctypes.c_int)
+        # For all JITDylibs; what is in it outlives them.
+        self.host = self.session.create_jitdylib("<host>")
+        self.host.define({"note": (self.notes.append, prototype)})
+        self.main.add_to_link_order(self.host)
+
+    def create_jitdylib(self, name: str) -> JITDylib:
+        dylib = super().create_jitdylib(name)
+        if name != "main":
+            dylib.add_to_link_order(self.host)
+        return dylib
+
+    @property
+    def held_platform(self) -> ELFPlatform:
+        """The platform."""
+        assert self.platform is not None
+        return self.platform
+
+    def take(self) -> Sequence[int]:
+        """The notes since this was last called."""
+        notes = list(self.notes)
+        self.notes.clear()
+        return notes
+
+    @property
+    def used_size(self) -> int:
+        """Bytes of memory that links hold."""
+        return sum(window.used_size for window in self.space.windows)
+
+
+@contextmanager
+def noting_jit() -> Iterator[NotingJIT]:
+    """A JIT that must have given back all memory once it is closed."""
+    jit = NotingJIT()
+    try:
+        yield jit
+    finally:
+        jit.close()
+        left = jit.used_size
+        jit.space.close()
+    assert left == 0
+
+
+def compiled(source: str, *flags: str, suffix: str = ".c") -> Path:
+    """An object of position-independent code that may use what `PROLOGUE` declares."""
+    return compile_c(PROLOGUE + source, "zig", ("-O1", "-fPIC", *flags), suffix=suffix)
+
+
+LIFE = (
+    "static void at_exit(void) {{ note({0} + 2); }}"
+    "BEGIN(begin) {{ note({0}); atexit(at_exit); }} END(end) {{ note({0} + 3); }}"
+    "int f{0}(void) {{ note({0} + 1); return {0}; }}"
+)
+
+
+def life(number: int) -> Path:
+    """Notes its number at the beginning, and 1, 2 and 3 more in f, at exit, and at the end."""
+    return compiled(LIFE.format(number))
