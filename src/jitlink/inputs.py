@@ -261,6 +261,10 @@ class ArchiveInput:
         index = self._symbol_index()
         return {index[name] for name in names if name in index}
 
+    def names(self) -> list[str]:
+        """All names that members define."""
+        return list(self._symbol_index())
+
     def member_offsets(self) -> list[int]:
         """Header offsets of all object members, in order."""
         return [member.header_offset for member in self.archive.members()]

@@ -15,6 +15,7 @@ from jitlink.orc.materialization import (
     MaterializationUnit,
     SymbolDependenceGroup,
 )
+from jitlink.orc.suggestions import suggestions
 from jitlink.orc.symbols import JITDylibLookupFlags, JITSymbolFlags, LookupKind, SymbolState
 
 if TYPE_CHECKING:
@@ -94,7 +95,9 @@ class ReExports(MaterializationUnit):
                 LookupKind.STATIC,
             )
         except UndefinedSymbolError as error:
-            raise UndefinedSymbolError(error.names, referrers=_users(targets)) from error
+            raise UndefinedSymbolError(
+                error.names, referrers=_users(targets), suggestions=suggestions(error.names, dylib)
+            ) from error
         finally:
             for alias in aliases:
                 waiting.pop(alias, None)

@@ -176,6 +176,10 @@ class StaticLibraryGenerator:
         """Those of the names that no member defines."""
         return self._archive.lacking(names)
 
+    def known_names(self) -> Iterable[str]:
+        """All names that members define."""
+        return self._archive.names()
+
     def open(self, offset: int) -> list[InputFile]:
         """The member at a header offset; nothing if it is empty."""
         return self._archive.open([offset])

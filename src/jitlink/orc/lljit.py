@@ -24,6 +24,7 @@ from jitlink.graph import LinkGraph
 from jitlink.inputs import Input
 from jitlink.memory.manager import JITLinkMemoryManager
 from jitlink.orc.callables import ExecutorAddress, HostSymbol, PythonSymbols
+from jitlink.orc.compiler_support import CompilerSupportGenerator
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.generators import DynamicLibraryGenerator, StaticLibraryGenerator
 from jitlink.orc.object_layer import ObjectLinkingLayer
@@ -55,6 +56,8 @@ class LLJIT:
             is made if there is no `layer_creator`.
         layer_creator: makes the object linking layer.
         process_symbols: whether names that nobody defines are looked for in the process.
+        compiler_support: whether functions of the compilers' support libraries, which the process
+            lacks, are looked for beside the compilers that are installed here.
 
     Attributes:
         session: the session.
@@ -71,6 +74,7 @@ class LLJIT:
         memory_manager: JITLinkMemoryManager | None = None,
         layer_creator: LayerCreator | None = None,
         process_symbols: bool = True,
+        compiler_support: bool = True,
     ) -> None:
         self.session = ExecutionSession(executor)
         try:
@@ -85,6 +89,8 @@ class LLJIT:
                 self.process_symbols = self.session.create_jitdylib("<process symbols>")
                 generator = DynamicLibraryGenerator.for_process(self.session)
                 self.process_symbols.add_generator(generator)
+                if compiler_support:
+                    self.process_symbols.add_generator(CompilerSupportGenerator(self.layer))
             self.main = self.create_jitdylib("main")
         except BaseException:
             self.session.end()

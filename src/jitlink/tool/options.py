@@ -360,10 +360,10 @@ def _find(word: str) -> tuple[Option, str | None]:
 
 def _unknown(name: str) -> CommandLineError:
     # Imported only for those who mistype.
-    from difflib import get_close_matches  # noqa: PLC0415
+    from jitlink.names.likeness import most_alike  # noqa: PLC0415
 
-    close = get_close_matches(name, _BY_NAME, 1)
-    advice = f"did you mean -{close[0]}?" if close else "-help lists all options"
+    close = most_alike(name, _BY_NAME, 0.6)
+    advice = f"did you mean -{close}?" if close else "-help lists all options"
     return CommandLineError(f"unknown option -{name}; {advice}")
 
 

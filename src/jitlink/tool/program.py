@@ -10,6 +10,7 @@ from jitlink.formats.archive import is_archive
 from jitlink.inputs import InputFile
 from jitlink.link import run_in_process
 from jitlink.memory.slab import SlabMemoryManager
+from jitlink.names.demangling import with_source_name
 from jitlink.orc import (
     LLJIT,
     AbsoluteSymbols,
@@ -21,6 +22,7 @@ from jitlink.orc import (
     ReExports,
     StaticLibraryGenerator,
 )
+from jitlink.orc.suggestions import suggestions
 from jitlink.targets.registry import target_of_object
 from jitlink.tool.libraries import InputCollector
 from jitlink.tool.options import CommandLine, CommandLineError
@@ -159,8 +161,11 @@ class Program:
                 )
 
     def _no_entry(self) -> CommandLineError:
+        jit, entry = self._jit, self._line.entry
+        meant = jit.session.run(lambda: suggestions([entry], jit.main)).get(entry)
+        advice = "-entry names another one" if meant is None else f"did you mean -entry {meant}?"
         return CommandLineError(
-            f"no input defines {self._line.entry}, the function to call; -entry names another one"
+            f"no input defines {with_source_name(entry)}, the function to call; {advice}"
         )
 
     def run(self) -> int:
