@@ -61,6 +61,7 @@ DEBIAN_PACKAGES = {
     "llvm-dwarfdump-22": "llvm-22",
     "llvm-jitlink-22": "llvm-22",
     "llvm-mc-22": "llvm-22",
+    "nm": "binutils",
     "llvm-readelf-22": "llvm-22",
     "llvm-readobj-22": "llvm-22",
     "mold": "mold",

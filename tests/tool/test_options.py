@@ -54,6 +54,10 @@ def test_nothing_but_files() -> None:
         (["slab-allocate=3Kb"], "slab_size", 3 << 10),
         (["slab-allocate=3MB"], "slab_size", 3 << 20),
         (["slab-allocate=3gb"], "slab_size", 3 << 30),
+        (["show-graphs-format", "dot"], "show_graphs_format", "dot"),
+        (["map", "a.map"], "map_file", "a.map"),
+        (["map=-"], "map_file", "-"),
+        (["trace-symbol", "f"], "traced_symbols", ["f"]),
         (["debug-only=jitlink,link"], "debug_only", ["jitlink", "link"]),
         (["help"], "help", True),
         (["version"], "version", True),
@@ -156,6 +160,7 @@ def test_show_graphs_takes_a_regular_expression() -> None:
             "slab-page-size",
             "-slab-page-size: there is no slab without -slab-allocate",
         ),
+        (["-map="], "map", "-map: '' is not the name of a file"),
         (["-slab-address=here"], "slab-address", "-slab-address: 'here' is not a number"),
         (
             ["-show-graphs", "("],

@@ -14,11 +14,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Literal
+from typing import Literal, get_args
 
 from jitlink.errors import JITLinkError
 
 DEFAULT_ENTRY = "main"
+
+GraphFormat = Literal["text", "json", "dot"]
+"""How link graphs are printed."""
 
 
 class CommandLineError(JITLinkError):
@@ -64,8 +67,11 @@ class CommandLine:
     slab_page_size: int | None = None
     show_addrs: bool = False
     show_graphs: re.Pattern[str] | None = None
+    show_graphs_format: GraphFormat = "text"
     show_linked_files: bool = False
     show_times: bool = False
+    map_file: str | None = None
+    traced_symbols: list[str] = field(default_factory=list)
     debug_only: list[str] = field(default_factory=list)
     help: bool = False
     version: bool = False
@@ -174,6 +180,18 @@ def _pattern(text: str) -> re.Pattern[str]:
         return re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{text!r} is not a regular expression: {error}") from error
+
+
+def _graph_format(text: str) -> str:
+    if text not in get_args(GraphFormat):
+        raise ValueError(f"{text!r} is not one of {', '.join(get_args(GraphFormat))}")
+    return text
+
+
+def _output_file(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError(f"{text!r} is not the name of a file")
+    return text
 
 
 def _boolean(text: str) -> bool:
@@ -287,6 +305,22 @@ OPTIONS: tuple[Option, ...] = (
         "print the link graphs of the objects whose names match a regular expression, after "
         "fixups",
         _set("show_graphs", _pattern), "REGEX",
+    ),
+    Option(
+        "show-graphs-format", Form.VALUE, Group.LOOKING,
+        "how -show-graphs prints: text, json (a line for each object) or dot, for Graphviz",
+        _set("show_graphs_format", _graph_format), "FORMAT",
+    ),
+    Option(
+        "map", Form.VALUE, Group.LOOKING,
+        "write a link map: every object and why it is there, what is where, what is not loaded, "
+        "what is from elsewhere; - is standard output",
+        _set("map_file", _output_file), "FILE",
+    ),
+    Option(
+        "trace-symbol", Form.VALUE, Group.LOOKING,
+        "tell who defines a symbol, who refers to it, and whose definition holds and why",
+        _append("traced_symbols"), "NAME",
     ),
     Option(
         "show-times", Form.FLAG, Group.LOOKING,

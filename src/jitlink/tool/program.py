@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
+from jitlink.errors import DuplicateDefinitionError, JITLinkError, UndefinedSymbolError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.formats.archive import is_archive
 from jitlink.inputs import InputFile
@@ -28,6 +30,9 @@ from jitlink.tool.libraries import InputCollector
 from jitlink.tool.options import CommandLine, CommandLineError
 from jitlink.tool.report import LinkReport
 from jitlink.tool.times import PhaseTimes
+
+if TYPE_CHECKING:
+    from jitlink.tool.inspection import Inspection
 
 LOAD_PHASE = "time to load/add object files"
 LINK_PHASE = "time to link object files"
@@ -62,6 +67,7 @@ class Program:
             write,
             linked_files=line.show_linked_files,
             graphs=line.show_graphs,
+            graph_format=line.show_graphs_format,
             addresses=line.show_addrs,
             definitions=line.definitions,
         )
@@ -70,6 +76,9 @@ class Program:
         self._jit.layer.phony_externals = line.phony_externals
         if self._report.is_needed:
             self._jit.layer.add_plugin(self._report)
+        self._inspection = _inspection(line, write, self._executor)
+        if self._inspection is not None:
+            self._jit.layer.add_plugin(self._inspection.plugin)
         self._entry_address = 0
 
     def load(self) -> None:
@@ -78,7 +87,7 @@ class Program:
         Raises:
             JITLinkError: an input is missing or unusable, or a symbol is defined twice.
         """
-        with self.times.measure(LOAD_PHASE):
+        with self.times.measure(LOAD_PHASE), self._tracing_failures():
             collector = InputCollector(self._line.library_directories)
             for argument in self._line.inputs:
                 collector.add(argument)
@@ -86,6 +95,8 @@ class Program:
             loaded = [
                 DynamicLibraryGenerator.load(self._jit.session, path) for path in collector.dylibs
             ]
+            if self._inspection is not None:
+                self._inspection.add_files(collector.files)
             objects = [file for file in collector.files if not is_archive(file.data)]
             self._check_architecture(objects)
             self._jit.layer.add_objects(self._jit.main, objects)
@@ -98,6 +109,8 @@ class Program:
 
     def _add_archive(self, file: InputFile) -> None:
         archive = StaticLibraryGenerator(self._jit.layer, file)
+        if self._inspection is not None:
+            self._inspection.add_archive(archive)
         if self._line.all_load:
             archive.force_load(self._jit.main)
         else:
@@ -127,16 +140,28 @@ class Program:
         Raises:
             JITLinkError: the link failed.
         """
-        with self.times.measure(LINK_PHASE):
+        with self.times.measure(LINK_PHASE), self._tracing_failures():
             try:
                 self._link()
             except FailedToMaterializeError as error:
                 reason = error.reason
             else:
+                if self._inspection is not None:
+                    self._inspection.report()
                 if self._line.show_addrs:
                     self._write("".join(f"{each}\n" for each in self._report.address_lines()))
                 return
-        raise reason
+            raise reason
+
+    @contextmanager
+    def _tracing_failures(self) -> Iterator[None]:
+        """Whoever traces a symbol wants to know about it above all when the link fails."""
+        try:
+            yield
+        except JITLinkError:
+            if self._inspection is not None:
+                self._inspection.trace()
+            raise
 
     def _link(self) -> None:
         jit, entry = self._jit, self._line.entry
@@ -184,6 +209,17 @@ class Program:
         self._jit.close()
         if self._slab is not None:
             self._slab.close()
+
+
+def _inspection(
+    line: CommandLine, write: Callable[[str], None], executor: ExecutorProcessControl
+) -> Inspection | None:
+    """What takes down the links of a command that wants reports about them."""
+    if line.map_file is None and not line.traced_symbols:
+        return None
+    from jitlink.tool.inspection import Inspection  # noqa: PLC0415 - only for who wants reports
+
+    return Inspection(line, write, executor)
 
 
 def _slab(line: CommandLine) -> SlabMemoryManager | None:
