@@ -8,6 +8,7 @@ the reader; large ones are mapped.
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 from collections.abc import Iterable, Sequence
@@ -25,6 +26,8 @@ from jitlink.graph.strings import NO_NAME
 from jitlink.resolve import SymbolResolver
 from jitlink.targets.elf import ELFTarget
 from jitlink.targets.registry import Buffer, target_of_object
+
+log = logging.getLogger("jitlink.formats")
 
 _MAPPED_FROM = 1 << 16
 """Files of at least this size are mapped; below, reading costs less than mapping."""
@@ -258,6 +261,7 @@ class ArchiveInput:
 
     def __init__(self, file: InputFile) -> None:
         self.data = file.data
+        log.debug("%s: archive of %d bytes", file.name, len(file.data))
         self.archive = Archive(file.data, file.name)
         self._index = self.archive.index
         self._taken: set[int] = set()

@@ -33,6 +33,7 @@ from jitlink.tool.times import PhaseTimes
 
 if TYPE_CHECKING:
     from jitlink.tool.inspection import Inspection
+    from jitlink.tool.progress import Progress
 
 LOAD_PHASE = "time to load/add object files"
 LINK_PHASE = "time to link object files"
@@ -79,7 +80,13 @@ class Program:
         self._inspection = _inspection(line, write, self._executor)
         if self._inspection is not None:
             self._jit.layer.add_plugin(self._inspection.plugin)
+        self._progress: Progress | None = None
         self._entry_address = 0
+
+    def watch(self, progress: Progress) -> None:
+        """Let somebody know how far reading and linking have come."""
+        self._progress = progress
+        self._jit.layer.add_plugin(progress)
 
     def load(self) -> None:
         """Add the inputs to the session, and define what the command defines.
@@ -99,7 +106,11 @@ class Program:
                 self._inspection.add_files(collector.files)
             objects = [file for file in collector.files if not is_archive(file.data)]
             self._check_architecture(objects)
+            if self._progress is not None:
+                self._progress.begin_reading(objects)
             self._jit.layer.add_objects(self._jit.main, objects)
+            if self._progress is not None:
+                self._progress.finish_reading()
             for file in collector.files:
                 if is_archive(file.data):
                     self._add_archive(file)
