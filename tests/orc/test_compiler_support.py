@@ -8,7 +8,7 @@ import pytest
 import jitlink
 from jitlink.compilers import support_archives
 from jitlink.errors import UndefinedSymbolError
-from jitlink.orc import LLJIT, FailedToMaterializeError
+from jitlink.orc import LLJIT, FailedToMaterializeError, LLJITBuilder
 from jitlink.orc import compiler_support as module
 from jitlink.orc.compiler_support import COMPILER_SUPPORT
 from tests.toolchain import compile_c
@@ -61,7 +61,7 @@ def test_each_session_links_them_once() -> None:
 @needs_lack
 def test_not_if_unwanted_and_not_for_other_names() -> None:
     divide = compile_c(DIVIDE, "zig")
-    with LLJIT(compiler_support=False) as jit:
+    with LLJITBuilder().set_compiler_support(False).create() as jit:
         jit.add_object(divide)
         with pytest.raises(FailedToMaterializeError) as caught:
             jit.lookup("quotient")

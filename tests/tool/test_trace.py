@@ -117,3 +117,23 @@ def test_several_symbols_once_each(command: Command) -> None:
         "Symbol f",
         "Symbol main",
     ]
+
+
+def test_inputs_that_cannot_be_read_do_not_hide_the_error(command: Command) -> None:
+    Path("bad.o").write_bytes(Path("strong.o").read_bytes()[:-20])
+    words = ("-trace-symbol", "f", "-noexec")
+    plain = command("main.o", "bad.o", "-noexec")
+    assert plain.status == 1
+    done = command("main.o", "bad.o", *words)
+    assert done.err == plain.err
+    assert done.out.startswith("Symbol f\n  referred to by main.o")
+    library = archive(Path("libf.a"), Path("strong.o"))
+    library.write_bytes(library.read_bytes()[:-30])
+    done = command("main.o", library, *words)
+    assert done.err == command("main.o", library, "-noexec").err
+
+
+def test_a_map_that_fails_does_not_repeat_the_story(command: Command) -> None:
+    done = command("main.o", "strong.o", "-noexec", "-trace-symbol", "f", "-map", "no/place")
+    assert done.out.count("Symbol f\n") == 1
+    assert done.err == "jitlink: error: -map: cannot write no/place: No such file or directory\n"

@@ -268,6 +268,7 @@ class LLJITBuilder:
         self._memory_manager: JITLinkMemoryManager | None = None
         self._layer_creator: LayerCreator | None = None
         self._process_symbols = True
+        self._compiler_support = True
 
     def set_executor(self, executor: ExecutorProcessControl) -> Self:
         """Link to another executor than this process."""
@@ -289,6 +290,11 @@ class LLJITBuilder:
         self._process_symbols = wanted
         return self
 
+    def set_compiler_support(self, wanted: bool) -> Self:
+        """Say whether functions of the compilers' support libraries are looked for."""
+        self._compiler_support = wanted
+        return self
+
     def create(self) -> LLJIT:
         """Make the JIT."""
         return LLJIT(
@@ -296,4 +302,5 @@ class LLJITBuilder:
             memory_manager=self._memory_manager,
             layer_creator=self._layer_creator,
             process_symbols=self._process_symbols,
+            compiler_support=self._compiler_support,
         )

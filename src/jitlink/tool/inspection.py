@@ -64,9 +64,9 @@ class Inspection:
         Raises:
             CommandLineError: the map cannot be written.
         """
-        self.trace()
         if self._line.map_file is not None:
             self._write_map(self._line.map_file)
+        self.trace()
 
     def trace(self) -> None:
         """Write the traces, also of a link that has failed."""
@@ -129,17 +129,25 @@ class Inspection:
 
     def _inputs(self, name: str) -> Iterator[TracedInput]:
         for file in self._objects:
-            yield TracedInput(ObjectFacts(file), is_read=True)
+            # One that cannot be read is the error that the command ends with.
+            with suppress(InputError):
+                yield TracedInput(ObjectFacts(file), is_read=True)
         reasons = {each.member: each for each in self._extractions()}
         for archive in self._archives:
+            defining = self._defining(archive, name)
+            for file in _members(archive):
+                read = reasons.get(file.name)
+                if read is not None or file.name in defining:
+                    with suppress(InputError):
+                        yield _member(file, read)
+
+    @staticmethod
+    def _defining(archive: InputFile, name: str) -> set[str]:
+        """Display names of the members that define a name, as the archive's index says."""
+        with suppress(InputError):
             members = ArchiveInput(archive)
-            defining = set(members.find([name]))
-            for offset in members.member_offsets():
-                with suppress(InputError):
-                    for file in members.open([offset]):
-                        read = reasons.get(file.name)
-                        if read is not None or offset in defining:
-                            yield _member(file, read)
+            return {file.name for file in members.open(list(members.find([name])))}
+        return set()
 
 
 def _member(file: InputFile, read: Extraction | None) -> TracedInput:
@@ -151,8 +159,9 @@ def _member(file: InputFile, read: Extraction | None) -> TracedInput:
 
 
 def _members(archive: InputFile) -> Iterator[InputFile]:
-    members = ArchiveInput(archive)
-    for offset in members.member_offsets():
-        # A thin archive may name files that nobody needed, and that are gone.
-        with suppress(InputError):
-            yield from members.open([offset])
+    with suppress(InputError):
+        members = ArchiveInput(archive)
+        for offset in members.member_offsets():
+            # A thin archive may name files that nobody needed, and that are gone.
+            with suppress(InputError):
+                yield from members.open([offset])
