@@ -20,8 +20,11 @@ CPLUSPLUS = (
 )
 
 
+_HASH = "h0123456789abcdef"
+
+
 def _rust_name(*parts: str) -> str:
-    return "_ZN" + "".join(f"{len(part)}{part}" for part in (*parts, "h" + "0" * 16)) + "E"
+    return "_ZN" + "".join(f"{len(part)}{part}" for part in (*parts, _HASH)) + "E"
 
 
 @pytest.mark.parametrize("name", CPLUSPLUS)
@@ -46,6 +49,22 @@ def test_cplusplus_names_are_what_cxxfilt_says(name: str) -> None:
 def test_rust_names_of_the_older_scheme(parts: tuple[str, ...], source: str) -> None:
     assert demangled(_rust_name(*parts)) == source
     assert demangled(f"{_rust_name(*parts)}.llvm.42") == source
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("core", "fmt", "Formatter", "write_str"),
+        ("_$LT$alloc..string..String$u20$as$u20$core..fmt..Display$GT$", "fmt"),
+        ("r", "Point$LT$T$GT$", "get"),
+        ("a", "$RF$$u5b$T$u5d$$C$$BP$mut"),
+    ],
+)
+def test_rust_names_are_what_cxxfilt_says(parts: tuple[str, ...]) -> None:
+    name = _rust_name(*parts)
+    said = subprocess.run([require("c++filt"), name], capture_output=True, text=True, check=True)
+    # We leave the hash out, as Rust's own messages do.
+    assert f"{demangled(name)}::{_HASH}" == said.stdout.strip()
 
 
 @pytest.mark.parametrize(

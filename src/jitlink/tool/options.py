@@ -405,6 +405,10 @@ def _check(line: CommandLine) -> None:
     """Check what no option can check alone."""
     if not line.inputs:
         raise CommandLineError("no input files; -help says how the command is used")
+    if line.show_graphs is None and line.show_graphs_format != "text":
+        raise CommandLineError(
+            "nothing is printed without -show-graphs", option="show-graphs-format"
+        )
     if line.slab_size is None:
         for option, value in (
             ("slab-address", line.slab_address),
