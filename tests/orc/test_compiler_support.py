@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 import jitlink
+from jitlink import compilers
 from jitlink.compilers import support_archives
 from jitlink.errors import UndefinedSymbolError
 from jitlink.orc import LLJIT, FailedToMaterializeError, LLJITBuilder
-from jitlink.orc import compiler_support as module
 from jitlink.orc.compiler_support import COMPILER_SUPPORT
 from tests.toolchain import compile_c
 
@@ -77,7 +77,7 @@ def test_a_broken_library_is_as_none(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     broken = tmp_path / "libgcc.a"
     broken.write_bytes(b"!<arch>\n" + b"x" * 60)
     missing = tmp_path / "missing.a"
-    monkeypatch.setattr(module, "support_archives", lambda _: [str(broken), str(missing)])
+    monkeypatch.setattr(compilers, "support_archives", lambda _: [str(broken), str(missing)])
     with LLJIT() as jit:
         jit.add_object(compile_c(DIVIDE, "zig"))
         with pytest.raises(FailedToMaterializeError) as caught:

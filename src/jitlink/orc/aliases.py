@@ -15,7 +15,6 @@ from jitlink.orc.materialization import (
     MaterializationUnit,
     SymbolDependenceGroup,
 )
-from jitlink.orc.suggestions import suggestions
 from jitlink.orc.symbols import JITDylibLookupFlags, JITSymbolFlags, LookupKind, SymbolState
 
 if TYPE_CHECKING:
@@ -95,6 +94,8 @@ class ReExports(MaterializationUnit):
                 LookupKind.STATIC,
             )
         except UndefinedSymbolError as error:
+            from jitlink.orc.suggestions import suggestions  # noqa: PLC0415 - only for errors
+
             raise UndefinedSymbolError(
                 error.names, referrers=_users(targets), suggestions=suggestions(error.names, dylib)
             ) from error

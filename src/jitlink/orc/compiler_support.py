@@ -12,9 +12,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from jitlink.compilers import support_archives
 from jitlink.errors import InputError
-from jitlink.names.providers import is_compiler_support
 from jitlink.orc.aliases import ReExports
 from jitlink.orc.generators import StaticLibraryGenerator
 from jitlink.orc.symbols import JITDylibLookupFlags, LookupKind
@@ -55,6 +53,11 @@ class CompilerSupportGenerator:
         if kind is LookupKind.DLSYM:
             return
         wanted = [name for name, required in names.items() if required]
+        if not wanted:
+            return
+        # Most programs never come here: the process has what they need.
+        from jitlink.names.providers import is_compiler_support  # noqa: PLC0415
+
         wanted = [name for name in wanted if is_compiler_support(name)]
         if not wanted:
             return
@@ -78,6 +81,8 @@ class CompilerSupportGenerator:
 
     def _open_archives(self, dylib: JITDylib) -> list[StaticLibraryGenerator]:
         if self._archives is None:
+            from jitlink.compilers import support_archives  # noqa: PLC0415
+
             self._archives = []
             machine = dylib.session.executor.triple.partition("-")[0]
             for path in support_archives(machine):

@@ -23,7 +23,6 @@ from jitlink.orc.errors import UnexpectedDefinitionError
 from jitlink.orc.lookup import look_up
 from jitlink.orc.materialization import MaterializationResponsibility, SymbolDependenceGroup
 from jitlink.orc.objects import Exported
-from jitlink.orc.suggestions import suggestions
 from jitlink.orc.symbols import JITSymbolFlags, LookupKind, SymbolState
 from jitlink.passes.prune import mark_exported_live
 from jitlink.resolve import referrers
@@ -95,6 +94,8 @@ class LayerContext(JITLinkContext):
 
     def _fuller(self, names: Sequence[str]) -> UndefinedSymbolError:
         """An error that says who refers to what is missing, and what may have been meant."""
+        from jitlink.orc.suggestions import suggestions  # noqa: PLC0415 - only for errors
+
         graph = self._graph
         found = {name: graph.find_external_symbol_by_name(name) for name in names}
         users = referrers(graph, {name: symbol.row for name, symbol in found.items() if symbol})

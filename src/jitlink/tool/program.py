@@ -12,7 +12,6 @@ from jitlink.formats.archive import is_archive
 from jitlink.inputs import InputFile
 from jitlink.link import run_in_process
 from jitlink.memory.slab import SlabMemoryManager
-from jitlink.names.demangling import with_source_name
 from jitlink.orc import (
     LLJIT,
     AbsoluteSymbols,
@@ -24,7 +23,6 @@ from jitlink.orc import (
     ReExports,
     StaticLibraryGenerator,
 )
-from jitlink.orc.suggestions import suggestions
 from jitlink.targets.registry import target_of_object
 from jitlink.tool.libraries import InputCollector
 from jitlink.tool.options import CommandLine, CommandLineError
@@ -197,6 +195,9 @@ class Program:
                 )
 
     def _no_entry(self) -> CommandLineError:
+        from jitlink.names.demangling import with_source_name  # noqa: PLC0415 - for errors
+        from jitlink.orc.suggestions import suggestions  # noqa: PLC0415
+
         jit, entry = self._jit, self._line.entry
         meant = jit.session.run(lambda: suggestions([entry], jit.main)).get(entry)
         advice = "-entry names another one" if meant is None else f"did you mean -entry {meant}?"
