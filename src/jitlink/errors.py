@@ -28,6 +28,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+_MOST_ADVICE = 3
+"""Of how many names a message says more than that they are missing."""
+_MOST_LOOKED_AT = 1000
+"""How many names are looked at for that."""
+
 
 class JITLinkError(Exception):
     """Base of all errors of a link; its text is one sentence without a final stop."""
@@ -123,28 +128,60 @@ class DuplicateDefinitionError(SymbolError):
 class UndefinedSymbolError(SymbolError):
     """Names that no input and no process library defines.
 
+    The message is written when somebody reads it. It has mangled names as in the source too,
+    the names that may have been meant, and the libraries that usually have such names.
+
     Attributes:
         names: all missing names, in order of first reference.
         referrers: for each name, the display names of objects that refer to it.
+        suggestions: for some names another one that exists and is much like it.
     """
 
     def __init__(
-        self, names: Sequence[str], *, referrers: Mapping[str, Sequence[str]] | None = None
+        self,
+        names: Sequence[str],
+        *,
+        referrers: Mapping[str, Sequence[str]] | None = None,
+        suggestions: Mapping[str, str] | None = None,
     ) -> None:
         self.names = tuple(names)
         self.referrers = {name: tuple((referrers or {}).get(name, ())) for name in self.names}
-        super().__init__(self._sentence())
+        self.suggestions = dict(suggestions or {})
+        super().__init__(self.names)
 
-    def _sentence(self) -> str:
-        def one(name: str) -> str:
-            users = self.referrers[name]
-            if not users:
-                return name
-            more = f" and {len(users) - 1} more" if len(users) > 1 else ""
-            return f"{name} (referenced by {users[0]}{more})"
-
+    def __str__(self) -> str:
         noun = "symbol" if len(self.names) == 1 else "symbols"
-        return f"undefined {noun}: " + ", ".join(one(name) for name in self.names)
+        listed = ", ".join(self._described(name) for name in self.names)
+        return "; ".join([f"undefined {noun}: {listed}", *self._meant(), *self._usual_places()])
+
+    def _described(self, name: str) -> str:
+        from jitlink.names.demangling import demangled  # noqa: PLC0415 - only for who reads it
+
+        notes = [source] if (source := demangled(name)) else []
+        users = self.referrers[name]
+        if users:
+            more = f" and {len(users) - 1} more" if len(users) > 1 else ""
+            notes.append(f"referenced by {users[0]}{more}")
+        return f"{name} ({'; '.join(notes)})" if notes else name
+
+    def _meant(self) -> list[str]:
+        from jitlink.names.demangling import with_source_name  # noqa: PLC0415
+
+        if len(self.names) == 1:
+            return [f"did you mean {with_source_name(n)}?" for n in self.suggestions.values()]
+        meant = list(self.suggestions.items())[:_MOST_ADVICE]
+        return [f"did you mean {with_source_name(new)} for {old}?" for old, new in meant]
+
+    def _usual_places(self) -> list[str]:
+        from jitlink.names.providers import usual_provider  # noqa: PLC0415
+
+        places: dict[str, str] = {}
+        for name in self.names[:_MOST_LOOKED_AT]:
+            provider = None if name in self.suggestions else usual_provider(name)
+            if provider is not None:
+                places.setdefault(provider.where, name)
+        chosen = list(places.items())[:_MOST_ADVICE]
+        return [f"{name} is usually in {where}" for where, name in chosen]
 
 
 class FixupError(JITLinkError):

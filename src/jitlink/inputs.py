@@ -8,6 +8,7 @@ the reader; large ones are mapped.
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 from collections.abc import Iterable, Sequence
@@ -18,13 +19,15 @@ import numpy as np
 
 from jitlink.errors import ArchiveError, InputError, UnknownFormatError
 from jitlink.formats.archive import Archive, Member, is_archive
-from jitlink.formats.elf import Batch
+from jitlink.formats.elf import Batch, Comdats
 from jitlink.graph import LinkGraph, Scope, SymbolKind
 from jitlink.graph.columns import Int64Array, rows_where
 from jitlink.graph.strings import NO_NAME
 from jitlink.resolve import SymbolResolver
 from jitlink.targets.elf import ELFTarget
 from jitlink.targets.registry import Buffer, target_of_object
+
+log = logging.getLogger("jitlink.formats")
 
 _MAPPED_FROM = 1 << 16
 """Files of at least this size are mapped; below, reading costs less than mapping."""
@@ -108,7 +111,7 @@ class GraphBuilder:
         self._archives: list[ArchiveInput] = []
         self._definitions: list[tuple[str, int]] = []
         self._first_symbols: list[Int64Array] = []
-        self._comdat_blocks: list[Int64Array] = []
+        self._comdats: list[Comdats] = []
 
     @property
     def target_graph(self) -> LinkGraph:
@@ -128,7 +131,17 @@ class GraphBuilder:
     @property
     def comdat_blocks(self) -> Int64Array:
         """Rows of the blocks that are in COMDAT groups (int64)."""
-        return np.concatenate((*self._comdat_blocks, np.zeros(0, np.int64)))
+        members = [comdats.member_block for comdats in self._comdats]
+        return np.concatenate((*members, np.zeros(0, np.int64)))
+
+    def comdat_signatures(self) -> dict[int, str]:
+        """Signature of the COMDAT group that a block is in, by the block's row."""
+        found: dict[int, str] = {}
+        for comdats in self._comdats:
+            names = self.target_graph.strings.get_many(comdats.signature)
+            groups = map(names.__getitem__, comdats.member_group.tolist())
+            found.update(zip(comdats.member_block.tolist(), groups, strict=True))
+        return found
 
     @property
     def target(self) -> ELFTarget:
@@ -212,7 +225,7 @@ class GraphBuilder:
         for batch in _batches(files):
             read = self._target.add_objects(self.graph, batch)
             self._first_symbols.append(read.first_symbol)
-            self._comdat_blocks.append(read.comdats.member_block)
+            self._comdats.append(read.comdats)
             self._resolver.add(read)
         definitions, self._definitions = self._definitions, []
         for name, address in definitions:
@@ -248,18 +261,27 @@ class ArchiveInput:
 
     def __init__(self, file: InputFile) -> None:
         self.data = file.data
+        log.debug("%s: archive of %d bytes", file.name, len(file.data))
         self.archive = Archive(file.data, file.name)
         self._index = self.archive.index
         self._taken: set[int] = set()
 
     def take(self, names: Iterable[str]) -> list[InputFile]:
         """The members, not read before, that define any of these names."""
-        return self.open(sorted(self.find(names) - self._taken))
+        return self.open(sorted(self.find(names).keys() - self._taken))
 
-    def find(self, names: Iterable[str]) -> set[int]:
-        """Header offsets of the members that define any of these names."""
+    def find(self, names: Iterable[str]) -> dict[int, str]:
+        """Header offsets of the members that define any of these names; the first name of each."""
         index = self._symbol_index()
-        return {index[name] for name in names if name in index}
+        found: dict[int, str] = {}
+        for name in names:
+            if name in index:
+                found.setdefault(index[name], name)
+        return found
+
+    def names(self) -> list[str]:
+        """All names that members define."""
+        return list(self._symbol_index())
 
     def member_offsets(self) -> list[int]:
         """Header offsets of all object members, in order."""

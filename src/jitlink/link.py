@@ -8,7 +8,6 @@ passes and the fixup table of a `PassConfiguration`.
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from jitlink import link_log
 from jitlink.fixups import FixupTable
 from jitlink.graph import LinkGraph, SymbolFlags
 from jitlink.graph.columns import rows_where
@@ -26,7 +26,6 @@ from jitlink.passes.prune import mark_exported_live, prune
 
 Pass = Callable[[LinkGraph], None]
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -97,7 +96,7 @@ async def link(
     try:
         return await _link(graph, context, passes, memory)
     except BaseException as error:
-        log.debug("%s: link failed: %s", graph.name, error)
+        link_log.failed(graph, error)
         context.notify_failed(error)
         raise
 
@@ -109,34 +108,34 @@ async def _link(
     memory: JITLinkMemoryManager,
 ) -> FinalizedAlloc:
     # The graph is as its builder left it, with the object's own addresses.
-    log.debug("%s: pre-prune passes", graph.name)
+    link_log.begun(graph)
     _run(passes.pre_prune, graph)
     context.mark_live(graph)
     prune(graph)
+    link_log.pruned(graph)
 
     # Only what is needed is left; entries that it needs may be added.
-    log.debug("%s: post-prune passes", graph.name)
     _run(passes.post_prune, graph)
+    link_log.entries_made(graph)
     alloc = await memory.allocate(context.dylib, graph)
     try:
         # Defined symbols have their final addresses. They are announced before anything is
         # looked up: two graphs that need each other would wait for each other forever.
-        log.debug("%s: post-allocation passes", graph.name)
         _run(passes.post_allocation, graph)
         context.notify_resolved(graph)
         await _resolve_externals(graph, context)
 
         # Everything has its final address, and content is in working memory.
-        log.debug("%s: fixups", graph.name)
         copy_unallocated_contents(graph)
         _run(passes.pre_fixup, graph)
+        link_log.fixing(graph)
         passes.fixups.apply(graph, got_address=passes.got_address(graph))
         _run(passes.post_fixup, graph)
     except BaseException:
         await alloc.abandon()
         raise
     final = await alloc.finalize()
-    log.debug("%s: finalized", graph.name)
+    link_log.finalized(graph)
     context.notify_finalized(final)
     return final
 
@@ -153,9 +152,9 @@ async def _resolve_externals(graph: LinkGraph, context: JITLinkContext) -> None:
         return
     names = graph.strings.get_many(table.name[rows])
     required = (table.flags[rows] & int(SymbolFlags.WEAKLY_REFERENCED)) == 0
-    log.debug("%s: looking up %d external symbols", graph.name, len(names))
     found = await context.lookup(dict(zip(names, required.tolist(), strict=True)))
     table.value[rows] = np.array([found.get(name, 0) for name in names], np.uint64)
+    link_log.resolved(graph, found, [name for name in names if name not in found])
 
 
 def run_in_process(coroutine: Coroutine[object, object, T]) -> T:

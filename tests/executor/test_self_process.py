@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -13,6 +14,7 @@ import pytest
 
 from jitlink.errors import ExecutorError
 from jitlink.executor import SelfExecutorProcessControl, self_process
+from jitlink.executor.self_process import library_at
 from jitlink.memory import InProcessMemoryManager, mapping
 from jitlink.sps import WrapperFunctionResult
 from tests.memory.graphs import drive
@@ -240,3 +242,12 @@ def test_memory_where_the_kernel_does_not_help(
     place = ctypes.addressof(buffer)
     drive(executor.write_memory(place + 3, b"ext"))
     assert drive(executor.read_memory(place, 7)) == b"conextt"
+
+
+def test_library_at_an_address() -> None:
+    address = ctypes.cast(ctypes.CDLL(None)["malloc"], ctypes.c_void_p).value
+    assert address is not None
+    assert re.search(r"libc[.-]|musl", library_at(address) or "")
+    assert library_at(8) is None
+    buffer = ctypes.create_string_buffer(8)
+    assert library_at(ctypes.addressof(buffer)) is None

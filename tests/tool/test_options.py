@@ -57,6 +57,9 @@ def test_nothing_but_files() -> None:
         (["slab-allocate=3Kb"], "slab_size", 3 << 10),
         (["slab-allocate=3MB"], "slab_size", 3 << 20),
         (["slab-allocate=3gb"], "slab_size", 3 << 30),
+        (["map", "a.map"], "map_file", "a.map"),
+        (["map=-"], "map_file", "-"),
+        (["trace-symbol", "f"], "traced_symbols", ["f"]),
         (["debug-only=jitlink,link"], "debug_only", ["jitlink", "link"]),
         (["help"], "help", True),
         (["version"], "version", True),
@@ -103,6 +106,11 @@ def test_slab_options() -> None:
     words = ["-slab-allocate=1Mb", "-slab-address", "0x1000", "-slab-page-size", "64", "a.o"]
     line = parse(words)
     assert (line.slab_size, line.slab_address, line.slab_page_size) == (1 << 20, 0x1000, 64)
+
+
+def test_show_graphs_takes_a_format() -> None:
+    assert parse(["-show-graphs=.", "a.o"]).show_graphs_format == "text"
+    assert parse(["-show-graphs-format=dot", "-show-graphs=.", "a.o"]).show_graphs_format == "dot"
 
 
 def test_show_graphs_takes_a_regular_expression() -> None:
@@ -159,6 +167,12 @@ def test_show_graphs_takes_a_regular_expression() -> None:
             "slab-page-size",
             "-slab-page-size: there is no slab without -slab-allocate",
         ),
+        (
+            ["a.o", "-show-graphs-format=dot"],
+            "show-graphs-format",
+            "-show-graphs-format: nothing is printed without -show-graphs",
+        ),
+        (["-map="], "map", "-map: '' is not the name of a file"),
         (["-slab-address=here"], "slab-address", "-slab-address: 'here' is not a number"),
         (
             ["-show-graphs", "("],

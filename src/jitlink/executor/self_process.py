@@ -132,6 +132,25 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         _transfer("write", bytearray(content), address)
 
 
+class _DlInfo(ctypes.Structure):
+    _fields_ = (
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    )
+
+
+def library_at(address: int) -> str | None:
+    """The path of the program or shared library of this process that has an address."""
+    function = getattr(_C_LOCKED, "dladdr", None)
+    info = _DlInfo()
+    if function is None or not function(ctypes.c_void_p(address), ctypes.byref(info)):
+        return None
+    path = info.file
+    return os.fsdecode(path) if path else None
+
+
 def _host_triple() -> str:
     machine = os.uname().machine
     if not sys.platform.startswith("linux"):

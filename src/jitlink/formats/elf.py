@@ -15,6 +15,7 @@ Specification: see `jitlink.formats.elf_layout`.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from jitlink.formats.elf_layout import Identity
@@ -23,6 +24,8 @@ from jitlink.formats.elf_sections import Batch
 from jitlink.formats.elf_symbols import ObjectTables
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import Int64Array
+
+log = logging.getLogger("jitlink.formats")
 
 __all__ = ["Batch", "Comdats", "RawRelocations", "ReadObjects", "read_objects"]
 
@@ -71,4 +74,15 @@ def read_objects(
     read = ReadObjects(
         tables.first_origin, tables.symbol_base, tables.symbol_counts, read_groups(tables)
     )
+    _log_read(batch, read, relocations)
     return read, relocations
+
+
+def _log_read(batch: Batch, read: ReadObjects, relocations: RawRelocations) -> None:
+    if log.isEnabledFor(logging.DEBUG):
+        for name, size, symbols in zip(
+            batch.names, batch.sizes.tolist(), read.symbol_counts.tolist(), strict=True
+        ):
+            log.debug("%s: read %d bytes (symbols: %d)", name, size, symbols)
+        groups, edges = len(read.comdats.signature), len(relocations.type)
+        log.debug("in all, relocations: %d, COMDAT groups: %d", edges, groups)

@@ -68,6 +68,13 @@ class GraphText:
 
     Args:
         graph: the graph, which must not change in between.
+
+    Attributes:
+        graph: the graph.
+        addresses: address of each symbol, by row.
+        names: name of each symbol by row, such that it can be printed.
+        symbols_of_block: rows of the symbols of each block, in order.
+        kinds: names of the edge kinds, by number.
     """
 
     def __init__(self, graph: LinkGraph) -> None:
@@ -108,7 +115,7 @@ class GraphText:
         graph = self.graph
         yield f'LinkGraph "{printable(title)}" (triple = {graph.triple})'
         shared = Counter(section.name for section in graph.sections)
-        rows_of = self._rows_of_sections(blocks)
+        rows_of = self.rows_of_sections(blocks)
         for section in sorted(graph.sections, key=lambda each: each.name):
             rows = rows_of.get(section.ordinal, [])
             if rows or blocks is None:
@@ -119,7 +126,7 @@ class GraphText:
         yield "External symbols:"
         yield from self._addressables(SymbolKind.EXTERNAL, blocks)
 
-    def _rows_of_sections(self, blocks: BoolArray | None) -> dict[int, list[int]]:
+    def rows_of_sections(self, blocks: BoolArray | None) -> dict[int, list[int]]:
         """Rows of the blocks to show, in order, by the ordinal of their section."""
         table, rows = self.graph.block_table, self.graph.block_rows()
         if blocks is not None:
@@ -189,14 +196,18 @@ class GraphText:
         base = self.graph.block_table.address[table.block[row]]
         return f"addressable@{base:#x}+{table.value[row]:#010x}"
 
-    def _addressables(self, kind: SymbolKind, blocks: BoolArray | None) -> Iterator[str]:
+    def addressable_rows(self, kind: SymbolKind, blocks: BoolArray | None) -> list[int]:
+        """Rows of the symbols of a kind, in order; of those to which the blocks refer, if given."""
         rows: Int64Array = np.flatnonzero(self.graph.symbol_table.kind == kind)
         if blocks is not None:
             edges = self.graph.edge_table
             used = np.zeros(self.graph.symbol_table.rows, np.bool_)
             used[edges.target[blocks[edges.block] & (edges.kind != INVALID)]] = True
             rows = rows[used[rows]]
-        ordered = sorted(rows.tolist(), key=lambda row: (self.addresses[row], self.names[row]))
+        return sorted(rows.tolist(), key=lambda row: (self.addresses[row], self.names[row]))
+
+    def _addressables(self, kind: SymbolKind, blocks: BoolArray | None) -> Iterator[str]:
+        ordered = self.addressable_rows(kind, blocks)
         for row in ordered:
             yield f"  {self.addresses[row]:#x}: {self._symbol(row, 'addressable')}"
         if not ordered:

@@ -8,6 +8,7 @@ at once; a section that asks for both is an error.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -26,6 +27,8 @@ from jitlink.memory.manager import (
 )
 from jitlink.memory.pages import PageSource, Request, Run
 from jitlink.sps import WrapperFunctionCall
+
+log = logging.getLogger("jitlink.memory")
 
 _WRITABLE_AND_EXECUTABLE = tuple(
     read | MemProt.WRITE | MemProt.EXEC for read in (MemProt.NONE, MemProt.READ)
@@ -78,6 +81,7 @@ class InProcessMemoryManager(JITLinkMemoryManager):
         except BaseException:
             pages.give_back(runs)
             raise
+        _log_allocated(layout)
         return _InProcessAlloc(pages, layout, runs, self._register)
 
     def _register(self, finalized: _Finalized) -> FinalizedAlloc:
@@ -91,6 +95,8 @@ class InProcessMemoryManager(JITLinkMemoryManager):
         if len(numbers) < len(allocs) or not numbers <= self._finalized.keys():
             raise ValueError("not an allocation of this manager, or deallocated before")
         finalized = [self._finalized.pop(alloc.release()) for alloc in allocs]
+        for each in finalized:
+            _log_runs("given back", each.runs)
         errors: list[JITLinkError] = []
         try:
             for each in reversed(finalized):
@@ -118,6 +124,27 @@ def _request(graph: LinkGraph, segment: Segment, page_size: int) -> Request:
     size = -(-max(segment.size, 1) // page_size) * page_size
     alignment = max(segment.alignment, page_size)
     return Request(size, alignment, segment.prot, segment.lifetime)
+
+
+def _log_allocated(layout: BasicLayout) -> None:
+    if log.isEnabledFor(logging.DEBUG):
+        for each in layout.segments:
+            log.debug(
+                "%s: segment %s %s at %#x: %d bytes of content, %d of zeros, aligned to %d",
+                layout.graph.name,
+                each.prot,
+                each.lifetime,
+                each.address,
+                each.content_size,
+                each.zero_fill_size,
+                each.alignment,
+            )
+
+
+def _log_runs(what: str, runs: Sequence[Run]) -> None:
+    if log.isEnabledFor(logging.DEBUG):
+        for run in runs:
+            log.debug("%s: %#x bytes at %#x", what, run.size, run.address)
 
 
 def _populate(graph: LinkGraph, segment: Segment) -> int:
@@ -186,6 +213,7 @@ class _InProcessAlloc(InFlightAlloc):
         for segment, run in zip(self._layout.segments, self._runs, strict=True):
             of_lifetime = temporary if segment.lifetime == _FINALIZE else standard
             of_lifetime.append(run)
+        _log_runs("protected", standard)
         # What the system does not take back is lost, but the code is as good as ever.
         self._pages.give_back(temporary)
         return self._register(_Finalized(standard, undo))
@@ -205,6 +233,7 @@ class _InProcessAlloc(InFlightAlloc):
             raise errors[0]
 
     def _free(self) -> list[AllocationError]:
+        _log_runs("abandoned", self._runs)
         # The graph must not be left with contents in memory that is gone.
         self._layout.undo()
         return self._pages.give_back(self._runs)

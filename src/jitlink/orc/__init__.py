@@ -8,6 +8,7 @@ from objects and graphs.
 from jitlink.orc.aliases import AliasCycleError, ReExports, ReExportsGenerator
 from jitlink.orc.call_sites import CallSite, CallSiteOutOfReachError, CallSiteRecorder
 from jitlink.orc.callables import ExecutorAddress, PythonSymbols
+from jitlink.orc.compiler_support import CompilerSupportGenerator
 from jitlink.orc.dylib import DefinitionGenerator, JITDylib
 from jitlink.orc.errors import (
     FailedToMaterializeError,
@@ -53,6 +54,7 @@ __all__ = [
     "CallSite",
     "CallSiteOutOfReachError",
     "CallSiteRecorder",
+    "CompilerSupportGenerator",
     "DefinitionGenerator",
     "DynamicLibraryGenerator",
     "ExecutionSession",

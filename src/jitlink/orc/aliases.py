@@ -94,7 +94,11 @@ class ReExports(MaterializationUnit):
                 LookupKind.STATIC,
             )
         except UndefinedSymbolError as error:
-            raise UndefinedSymbolError(error.names, referrers=_users(targets)) from error
+            from jitlink.orc.suggestions import suggestions  # noqa: PLC0415 - only for errors
+
+            raise UndefinedSymbolError(
+                error.names, referrers=_users(targets), suggestions=suggestions(error.names, dylib)
+            ) from error
         finally:
             for alias in aliases:
                 waiting.pop(alias, None)

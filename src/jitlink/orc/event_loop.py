@@ -21,7 +21,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-log = logging.getLogger(__name__)
+log = logging.getLogger("jitlink.orc")
 
 
 class _Call(asyncio.Handle):

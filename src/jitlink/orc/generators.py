@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, Self
 from weakref import WeakKeyDictionary
 
 from jitlink.inputs import ArchiveInput, Input, InputFile, open_input
@@ -96,6 +97,21 @@ class DynamicLibraryGenerator:
             dylib.add_unit(AbsoluteSymbols(found))
 
 
+class Extraction(NamedTuple):
+    """Why a member of an archive was added.
+
+    Attributes:
+        member: its display name.
+        symbol: the name that was wanted; None if all members were.
+        wanted_by: display name of the object that refers to it, if that came from the archives
+            that were searched together; else whoever looked it up knows.
+    """
+
+    member: str
+    symbol: str | None
+    wanted_by: str | None = None
+
+
 class StaticLibraryGenerator:
     """Members of a static archive, added when something refers to what they define.
 
@@ -114,6 +130,7 @@ class StaticLibraryGenerator:
 
     Attributes:
         layer: links the members.
+        extractions: which members were added, and why, in order; for the session's thread.
 
     Raises:
         InputError: the archive cannot be read.
@@ -123,6 +140,7 @@ class StaticLibraryGenerator:
         self.layer = layer
         file = source if isinstance(source, InputFile) else open_input(source)
         self._archive = ArchiveInput(file)
+        self.extractions: list[Extraction] = []
         self._added: WeakKeyDictionary[JITDylib, dict[int, list[str]]] = WeakKeyDictionary()
 
     def force_load(self, dylib: JITDylib, tracker: ResourceTracker | None = None) -> None:
@@ -137,7 +155,7 @@ class StaticLibraryGenerator:
 
     def _force_load(self, dylib: JITDylib, tracker: ResourceTracker | None) -> None:
         members = _Members(dylib)
-        members.read(self, self._archive.member_offsets())
+        members.read(self, dict.fromkeys(self._archive.member_offsets()))
         members.define(self.layer, tracker)
 
     async def try_to_generate(
@@ -168,13 +186,17 @@ class StaticLibraryGenerator:
         mine = [each for each in archives if each.layer is self.layer]
         return archives if is_first and self in archives and mine == archives else []
 
-    def find(self, names: Iterable[str]) -> list[int]:
-        """Header offsets of the members that define any of these names."""
-        return sorted(self._archive.find(names))
+    def find(self, names: Iterable[str]) -> dict[int, str | None]:
+        """Header offsets of the members that define any of these names; the first name of each."""
+        return dict(sorted(self._archive.find(names).items()))
 
     def lacking(self, names: Iterable[str]) -> list[str]:
         """Those of the names that no member defines."""
         return self._archive.lacking(names)
+
+    def known_names(self) -> Iterable[str]:
+        """All names that members define."""
+        return self._archive.names()
 
     def open(self, offset: int) -> list[InputFile]:
         """The member at a header offset; nothing if it is empty."""
@@ -200,16 +222,29 @@ class _Members:
         # The number of each in the batch; None for one without contents.
         self._numbers: dict[tuple[StaticLibraryGenerator, int], int | None] = {}
 
-    def read(self, archive: StaticLibraryGenerator, offsets: Iterable[int]) -> bool:
-        """Read members that are not there yet; returns whether there were any."""
+    def read(
+        self,
+        archive: StaticLibraryGenerator,
+        reasons: Mapping[int, str | None],
+        referrers: Mapping[str, str] = MappingProxyType({}),
+    ) -> bool:
+        """Read members that are not there yet; returns whether there were any.
+
+        Args:
+            archive: what they are in.
+            reasons: their header offsets, and for which name each is wanted.
+            referrers: who wants those names, as far as that is known.
+        """
         files: list[InputFile] = []
-        for offset in offsets:
+        for offset, name in reasons.items():
             if (archive, offset) in self._numbers or not archive.is_absent(self._dylib, offset):
                 continue
             opened = archive.open(offset)
             count = len(files) + (len(self._batch.files) if self._batch else 0)
             self._numbers[archive, offset] = count if opened else None
             files += opened
+            wanted_by = None if name is None else referrers.get(name)
+            archive.extractions += [Extraction(file.name, name, wanted_by) for file in opened]
         if files and self._batch is None:
             self._batch = ObjectBatch(files)
         elif files and self._batch is not None:
@@ -218,11 +253,11 @@ class _Members:
 
     def read_needed(self, archives: Iterable[StaticLibraryGenerator]) -> bool:
         """Read what these members refer to and nothing defines; returns whether there was any."""
-        wanted = self._batch.wanted if self._batch else []
-        wanted = [name for name in wanted if name not in self._dylib.symbols]
+        referrers = self._batch.wanted if self._batch else {}
+        wanted = [name for name in referrers if name not in self._dylib.symbols]
         has_read = False
         for archive in archives:
-            has_read |= self.read(archive, archive.find(wanted))
+            has_read |= self.read(archive, archive.find(wanted), referrers)
             wanted = archive.lacking(wanted)
         return has_read
 

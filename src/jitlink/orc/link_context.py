@@ -78,8 +78,7 @@ class LayerContext(JITLinkContext):
             self._found = await self._look_up(names)
         except UndefinedSymbolError as error:
             if self._phony is None:
-                users = self._referrers(error.names)
-                raise UndefinedSymbolError(error.names, referrers=users) from error
+                raise self._fuller(error.names) from error
             # LLVM differs: phony externals are not null but zeros in reach of the code, so
             # that relocations which cannot reach null do not fail.
             made_up = dict.fromkeys(error.names, self._phony.address)
@@ -93,10 +92,15 @@ class LayerContext(JITLinkContext):
         order, state, kind = dylib.link_order, SymbolState.RESOLVED, LookupKind.STATIC
         return await look_up(dylib.session, order, names, state, kind)
 
-    def _referrers(self, names: Sequence[str]) -> dict[str, list[str]]:
+    def _fuller(self, names: Sequence[str]) -> UndefinedSymbolError:
+        """An error that says who refers to what is missing, and what may have been meant."""
+        from jitlink.orc.suggestions import suggestions  # noqa: PLC0415 - only for errors
+
         graph = self._graph
         found = {name: graph.find_external_symbol_by_name(name) for name in names}
-        return referrers(graph, {name: symbol.row for name, symbol in found.items() if symbol})
+        users = referrers(graph, {name: symbol.row for name, symbol in found.items() if symbol})
+        meant = suggestions(names, self.responsibility.dylib, graph)
+        return UndefinedSymbolError(names, referrers=users, suggestions=meant)
 
     def unready(self) -> dict[str, Definition]:
         """What was found and is not ready yet, by name."""

@@ -24,6 +24,7 @@ from jitlink.graph import LinkGraph
 from jitlink.inputs import Input
 from jitlink.memory.manager import JITLinkMemoryManager
 from jitlink.orc.callables import ExecutorAddress, HostSymbol, PythonSymbols
+from jitlink.orc.compiler_support import CompilerSupportGenerator
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
 from jitlink.orc.generators import DynamicLibraryGenerator, StaticLibraryGenerator
@@ -62,6 +63,8 @@ class LLJIT:
         process_symbols: whether names that nobody defines are looked for in the process.
         platform: whether to run initialisers and exit handlers, and to let exceptions through;
             by default wherever that is possible.
+        compiler_support: whether functions of the compilers' support libraries, which the process
+            lacks, are looked for beside the compilers that are installed here.
 
     Attributes:
         session: the session.
@@ -83,6 +86,7 @@ class LLJIT:
         layer_creator: LayerCreator | None = None,
         process_symbols: bool = True,
         platform: bool | None = None,
+        compiler_support: bool = True,
     ) -> None:
         self.session = ExecutionSession(executor)
         self.platform: ELFPlatform | None = None
@@ -98,6 +102,8 @@ class LLJIT:
                 self.process_symbols = self.session.create_jitdylib("<process symbols>")
                 generator = DynamicLibraryGenerator.for_process(self.session)
                 self.process_symbols.add_generator(generator)
+                if compiler_support:
+                    self.process_symbols.add_generator(CompilerSupportGenerator(self.layer))
             if platform or (platform is None and has_runtime(triple)):
                 # Not imported above: platforms are made of what this module is made of, and
                 # most JITs need none.
@@ -329,6 +335,7 @@ class LLJITBuilder:
         self._layer_creator: LayerCreator | None = None
         self._process_symbols = True
         self._platform: bool | None = None
+        self._compiler_support = True
 
     def set_executor(self, executor: ExecutorProcessControl) -> Self:
         """Link to another executor than this process."""
@@ -355,6 +362,11 @@ class LLJITBuilder:
         self._platform = wanted
         return self
 
+    def set_compiler_support(self, wanted: bool) -> Self:
+        """Say whether functions of the compilers' support libraries are looked for."""
+        self._compiler_support = wanted
+        return self
+
     def create(self) -> LLJIT:
         """Make the JIT."""
         return LLJIT(
@@ -363,4 +375,5 @@ class LLJITBuilder:
             layer_creator=self._layer_creator,
             process_symbols=self._process_symbols,
             platform=self._platform,
+            compiler_support=self._compiler_support,
         )

@@ -18,7 +18,7 @@ from jitlink.orc.errors import (
     ResourceTrackerDefunctError,
     SessionEndedError,
 )
-from jitlink.orc.search import Search
+from jitlink.orc.search import Search, log_search
 from jitlink.orc.symbols import ExecutorSymbolDef, JITSymbolFlags, LookupKind, SymbolState
 
 if TYPE_CHECKING:
@@ -170,6 +170,7 @@ async def search(
     session.check_open()
     task = asyncio.current_task()
     searching = Search(order, names, kind)
+    log_search(order, names, getattr(REQUESTER.get(), "unit_name", None))
     session.searches.add(task)
     try:
         await searching.run()

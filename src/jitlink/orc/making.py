@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jitlink.errors import UndefinedSymbolError
+from jitlink.orc.errors import listed
 from jitlink.orc.lookup import REQUESTER
 from jitlink.orc.materialization import MaterializationResponsibility, MaterializationUnit
 from jitlink.orc.symbols import SymbolState
@@ -42,6 +43,11 @@ class Making:
         self._members = members
         self._earlier = earlier
         self._responsibility: MaterializationResponsibility | None = None
+
+    def __str__(self) -> str:
+        names = listed(tuple(unit.name for unit in self._members))
+        symbols = sum(len(each.flags) for parts in self._members.values() for each in parts)
+        return f"{names} (symbols: {symbols})"
 
     def begin(self) -> None:
         """Turn the promises into a responsibility."""

@@ -269,9 +269,16 @@ class ObjectBatch:
         return self._builder
 
     @property
-    def wanted(self) -> list[str]:
-        """Names that some of the objects need and none of them defines."""
-        return list(self._whole().resolver.wanted)
+    def wanted(self) -> dict[str, str]:
+        """Names that objects need and none of them defines, each with the first that needs it."""
+        builder = self._whole()
+        rows = builder.resolver.wanted
+        places = np.array(list(rows.values()), np.int64)
+        numbers = builder.symbol_bounds.searchsorted(places, side="right") - 1
+        return {
+            name: self.files[number].name
+            for name, number in zip(rows, numbers.tolist(), strict=True)
+        }
 
     def extend(self, files: Sequence[InputFile]) -> None:
         """Read more objects, before anything was asked about what there is.

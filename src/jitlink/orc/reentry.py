@@ -43,7 +43,7 @@ from jitlink.memory.manager import JITLinkDylib
 from jitlink.targets.elf import ELFTarget
 from jitlink.targets.registry import default_passes
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("jitlink.orc")
 _CODE = MemProt.READ | MemProt.EXEC
 _Callback = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, use_errno=True)
 _MEASURE = 0

@@ -13,11 +13,12 @@ it is not asked again; if two generators would wait for each other, one of them 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from jitlink.orc.errors import JITDylibDefunctError
+from jitlink.orc.errors import JITDylibDefunctError, listed
 from jitlink.orc.symbols import JITDylibLookupFlags, JITSymbolFlags, LookupKind
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from jitlink.orc.dylib import DefinitionGenerator, JITDylib
 
     Order = Sequence[tuple[JITDylib, JITDylibLookupFlags]]
+
+
+log = logging.getLogger("jitlink.orc")
 
 
 class Seat:
@@ -194,6 +198,26 @@ class Search:
         finally:
             turn.is_over = True
             _TURN.reset(token)
+        _log_generated(generator, dylib, names)
+
+
+def log_search(order: Order, names: Mapping[str, bool], requester: str | None) -> None:
+    """Tell that a search begins, and for whom."""
+    if log.isEnabledFor(logging.DEBUG):
+        places = ", ".join(dylib.name for dylib, _ in order)
+        log.debug("%s looks up in %s: %s", requester or "caller", places, listed(tuple(names)))
+
+
+def _log_generated(
+    generator: DefinitionGenerator, dylib: JITDylib, names: Mapping[str, bool]
+) -> None:
+    if log.isEnabledFor(logging.DEBUG):
+        kind = type(generator).__name__
+        found = tuple(name for name in names if name in dylib.symbols)
+        missing = tuple(name for name in names if name not in dylib.symbols)
+        log.debug("%s of %s defines: %s", kind, dylib.name, listed(found) or "nothing")
+        if missing:
+            log.debug("%s of %s has not: %s", kind, dylib.name, listed(missing))
 
 
 def _leads_to(seat: Seat, chain: set[_Turn]) -> bool:

@@ -41,7 +41,7 @@ from jitlink.orc.tracker import ResourceManager, ResourceTracker
 
 T = TypeVar("T")
 Names = str | Iterable[str] | Mapping[str, bool]
-log = logging.getLogger(__name__)
+log = logging.getLogger("jitlink.orc")
 
 _GRACE = 0.5
 """Seconds that links have to stop by themselves when a session ends, before they are cancelled."""
@@ -165,6 +165,7 @@ class ExecutionSession:
             self.check_open()
             if name in self.dylibs:
                 raise SessionError(f"there is a JITDylib {name} already")
+            log.debug("creating JITDylib %s", name)
             self.dylibs[name] = JITDylib(self, name)
             return self.dylibs[name]
 
@@ -310,6 +311,7 @@ class ExecutionSession:
 
     def _start(self, making: Making) -> None:
         making.begin()
+        log.debug("making %s", making)
         task = asyncio.get_running_loop().create_task(self._make(making))
         self._makings[task] = making
         task.add_done_callback(self._makings.pop)
@@ -319,12 +321,15 @@ class ExecutionSession:
             await making.run()
         except BaseException as error:  # noqa: BLE001 - given to all who wait
             if self.is_ending or not isinstance(error, Exception) or not making.can_be_divided:
+                log.debug("failed: %s: %s", making, error)
                 making.fail(error)
             else:
+                log.debug("made again one by one: %s: %s", making, error)
                 # One of the units may be at fault, and the others are not to suffer for it.
                 for each in making.divide(error):
                     self._start(each)
         else:
+            log.debug("made %s", making)
             making.finish()
 
     def emit(self, groups: Sequence[tuple[Sequence[Definition], Needs]]) -> None:
@@ -372,6 +377,9 @@ class ExecutionSession:
         if tracker.is_defunct and tracker not in dylib.trackers:
             return
         owned = list(tracker.definitions)
+        if owned:
+            count = sum(len(each.flags) for each in owned)
+            log.debug("removing from %s what a tracker owns (symbols: %d)", dylib.name, count)
         tracker.retire()
         dylib.trackers.pop(tracker, None)
         if tracker is dylib.default_tracker and dylib.is_open:

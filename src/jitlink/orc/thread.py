@@ -34,7 +34,7 @@ from jitlink.orc.errors import SessionEndedError, SessionError
 from jitlink.orc.event_loop import EventLoop
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
+log = logging.getLogger("jitlink.orc")
 
 _PATIENCE = 5.0
 """Seconds that tasks have to end after they were cancelled, when the session's thread stops."""

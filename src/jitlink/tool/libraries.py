@@ -19,6 +19,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
+from jitlink.compilers import gcc_directories
 from jitlink.errors import InputError, UnknownFormatError
 from jitlink.formats.archive import is_archive
 from jitlink.formats.elf_layout import is_elf, is_shared_object
@@ -131,9 +132,7 @@ def system_directories() -> list[str]:
     multiarch = f"{machine}-linux-gnu"
     candidates = [
         *os.environ.get("LIBRARY_PATH", "").split(os.pathsep),
-        *_gcc_directories(f"/usr/lib/gcc/{multiarch}"),
-        *_gcc_directories(f"/usr/lib/gcc/{machine}-pc-linux-gnu"),
-        *_gcc_directories(f"/usr/lib/gcc/{machine}-redhat-linux"),
+        *gcc_directories(machine),
         *(
             f"{prefix}/{directory}"
             for prefix in ("/usr/local", "", "/usr")
@@ -146,17 +145,6 @@ def system_directories() -> list[str]:
 def _distinct(directories: Sequence[str]) -> list[str]:
     """The directories, each once, whatever names it has."""
     return list({os.path.realpath(each): each for each in reversed(directories)}.values())[::-1]
-
-
-def _gcc_directories(parent: str) -> list[str]:
-    """The directory of the newest gcc among those of all versions."""
-    try:
-        versions = os.listdir(parent)  # noqa: PTH208
-    except OSError:
-        return []
-    numbers = {each: tuple(map(int, re.findall(r"\d+", each))) for each in versions}
-    newest = max(versions, key=lambda each: numbers[each], default=None)
-    return [] if newest is None else [f"{parent}/{newest}"]
 
 
 def _file_names(name: str) -> tuple[str, str]:

@@ -9,10 +9,15 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from jitlink.errors import JITLinkError
 from jitlink.tool.options import CommandLine, parse
 from jitlink.tool.response_files import expand
+from jitlink.tool.terminal import in_red, is_terminal
+
+if TYPE_CHECKING:
+    from jitlink.tool.program import Program
 
 _STATUS_MASK = 0xFF
 
@@ -73,8 +78,9 @@ def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
 
     program = Program(line, _write)
     try:
-        program.load()
-        program.link()
+        with _progress(line, program):
+            program.load()
+            program.link()
         program.check(_write_error)
         status = 0
         if not line.noexec:
@@ -87,6 +93,22 @@ def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
     if line.show_times:
         _write_error(program.times.table())
     return status
+
+
+@contextmanager
+def _progress(line: CommandLine, program: Program) -> Iterator[None]:
+    """Show a bar while a long link goes on, if standard error is a terminal and has no text."""
+    is_written_to = line.debug_only or line.show_linked_files or line.show_graphs
+    if is_written_to or not is_terminal(sys.stderr):
+        yield
+        return
+    from jitlink.tool.progress import Progress  # noqa: PLC0415 - only for those who look
+    from jitlink.tool.terminal import ProgressBar  # noqa: PLC0415
+
+    progress = Progress()
+    program.watch(progress)
+    with ProgressBar(sys.stderr, progress.state):
+        yield
 
 
 @contextmanager
@@ -184,7 +206,7 @@ def _fail(message: str, *, owns_process: bool) -> int:
         message = printable(message)
     with suppress(AttributeError, OSError, ValueError):
         sys.stdout.flush()
-    _write_error(f"jitlink: error: {message}\n")
+    _write_error(f"jitlink: {in_red('error:', sys.stderr)} {message}\n")
     if owns_process:
         _drop_output()
     return 1

@@ -14,12 +14,15 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Literal
+from typing import Literal, get_args
 
 from jitlink.errors import JITLinkError
 
 DEFAULT_ENTRY = "main"
 DEFAULT_CHECK_NAME = "jitlink-check"
+
+GraphFormat = Literal["text", "json", "dot"]
+"""How link graphs are printed."""
 
 
 class CommandLineError(JITLinkError):
@@ -67,8 +70,11 @@ class CommandLine:
     check_name: str = DEFAULT_CHECK_NAME
     show_addrs: bool = False
     show_graphs: re.Pattern[str] | None = None
+    show_graphs_format: GraphFormat = "text"
     show_linked_files: bool = False
     show_times: bool = False
+    map_file: str | None = None
+    traced_symbols: list[str] = field(default_factory=list)
     debug_only: list[str] = field(default_factory=list)
     help: bool = False
     version: bool = False
@@ -177,6 +183,18 @@ def _pattern(text: str) -> re.Pattern[str]:
         return re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{text!r} is not a regular expression: {error}") from error
+
+
+def _graph_format(text: str) -> str:
+    if text not in get_args(GraphFormat):
+        raise ValueError(f"{text!r} is not one of {', '.join(get_args(GraphFormat))}")
+    return text
+
+
+def _output_file(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError(f"{text!r} is not the name of a file")
+    return text
 
 
 def _boolean(text: str) -> bool:
@@ -303,6 +321,22 @@ OPTIONS: tuple[Option, ...] = (
         _set("show_graphs", _pattern), "REGEX",
     ),
     Option(
+        "show-graphs-format", Form.VALUE, Group.LOOKING,
+        "how -show-graphs prints: text, json (a line for each object) or dot, for Graphviz",
+        _set("show_graphs_format", _graph_format), "FORMAT",
+    ),
+    Option(
+        "map", Form.VALUE, Group.LOOKING,
+        "write a link map: every object and why it is there, what is where, what is not loaded, "
+        "what is from elsewhere; - is standard output",
+        _set("map_file", _output_file), "FILE",
+    ),
+    Option(
+        "trace-symbol", Form.VALUE, Group.LOOKING,
+        "tell who defines a symbol, who refers to it, and whose definition holds and why",
+        _append("traced_symbols"), "NAME",
+    ),
+    Option(
         "show-times", Form.FLAG, Group.LOOKING,
         "print how long reading, linking and running took", _flag("show_times"),
     ),
@@ -374,10 +408,10 @@ def _find(word: str) -> tuple[Option, str | None]:
 
 def _unknown(name: str) -> CommandLineError:
     # Imported only for those who mistype.
-    from difflib import get_close_matches  # noqa: PLC0415
+    from jitlink.names.likeness import most_alike  # noqa: PLC0415
 
-    close = get_close_matches(name, _BY_NAME, 1)
-    advice = f"did you mean -{close[0]}?" if close else "-help lists all options"
+    close = most_alike(name, _BY_NAME, 0.6)
+    advice = f"did you mean -{close}?" if close else "-help lists all options"
     return CommandLineError(f"unknown option -{name}; {advice}")
 
 
@@ -385,6 +419,10 @@ def _check(line: CommandLine) -> None:
     """Check what no option can check alone."""
     if not line.inputs:
         raise CommandLineError("no input files; -help says how the command is used")
+    if line.show_graphs is None and line.show_graphs_format != "text":
+        raise CommandLineError(
+            "nothing is printed without -show-graphs", option="show-graphs-format"
+        )
     if line.slab_size is None:
         for option, value in (
             ("slab-address", line.slab_address),

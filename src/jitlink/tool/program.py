@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
+from jitlink.errors import DuplicateDefinitionError, JITLinkError, UndefinedSymbolError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.formats.archive import is_archive
 from jitlink.inputs import InputFile
@@ -30,6 +31,8 @@ from jitlink.tool.times import PhaseTimes
 
 if TYPE_CHECKING:
     from jitlink.tool.check import Checks
+    from jitlink.tool.inspection import Inspection
+    from jitlink.tool.progress import Progress
 
 LOAD_PHASE = "time to load/add object files"
 LINK_PHASE = "time to link object files"
@@ -64,6 +67,7 @@ class Program:
             write,
             linked_files=line.show_linked_files,
             graphs=line.show_graphs,
+            graph_format=line.show_graphs_format,
             addresses=line.show_addrs,
             definitions=line.definitions,
         )
@@ -77,7 +81,16 @@ class Program:
         self._checks = _checks(line)
         if self._checks is not None:
             self._jit.layer.add_plugin(self._checks)
+        self._inspection = _inspection(line, write, self._executor)
+        if self._inspection is not None:
+            self._jit.layer.add_plugin(self._inspection.plugin)
+        self._progress: Progress | None = None
         self._entry_address = 0
+
+    def watch(self, progress: Progress) -> None:
+        """Let somebody know how far reading and linking have come."""
+        self._progress = progress
+        self._jit.layer.add_plugin(progress)
 
     def load(self) -> None:
         """Add the inputs to the session, and define what the command defines.
@@ -85,7 +98,7 @@ class Program:
         Raises:
             JITLinkError: an input is missing or unusable, or a symbol is defined twice.
         """
-        with self.times.measure(LOAD_PHASE):
+        with self.times.measure(LOAD_PHASE), self._tracing_failures():
             collector = InputCollector(self._line.library_directories)
             for argument in self._line.inputs:
                 collector.add(argument)
@@ -93,9 +106,15 @@ class Program:
             loaded = [
                 DynamicLibraryGenerator.load(self._jit.session, path) for path in collector.dylibs
             ]
+            if self._inspection is not None:
+                self._inspection.add_files(collector.files)
             objects = [file for file in collector.files if not is_archive(file.data)]
             self._check_architecture(objects)
+            if self._progress is not None:
+                self._progress.begin_reading(objects)
             self._jit.layer.add_objects(self._jit.main, objects)
+            if self._progress is not None:
+                self._progress.finish_reading()
             for file in collector.files:
                 if is_archive(file.data):
                     self._add_archive(file)
@@ -105,6 +124,8 @@ class Program:
 
     def _add_archive(self, file: InputFile) -> None:
         archive = StaticLibraryGenerator(self._jit.layer, file)
+        if self._inspection is not None:
+            self._inspection.add_archive(archive)
         if self._line.all_load:
             archive.force_load(self._jit.main)
         else:
@@ -134,16 +155,28 @@ class Program:
         Raises:
             JITLinkError: the link failed.
         """
-        with self.times.measure(LINK_PHASE):
+        with self.times.measure(LINK_PHASE), self._tracing_failures():
             try:
                 self._link()
             except FailedToMaterializeError as error:
                 reason = error.reason
             else:
+                if self._inspection is not None:
+                    self._inspection.report()
                 if self._line.show_addrs:
                     self._write("".join(f"{each}\n" for each in self._report.address_lines()))
                 return
-        raise reason
+            raise reason
+
+    @contextmanager
+    def _tracing_failures(self) -> Iterator[None]:
+        """Whoever traces a symbol wants to know about it above all when the link fails."""
+        try:
+            yield
+        except JITLinkError:
+            if self._inspection is not None:
+                self._inspection.trace()
+            raise
 
     def _link(self) -> None:
         jit, entry = self._jit, self._line.entry
@@ -168,8 +201,14 @@ class Program:
                 )
 
     def _no_entry(self) -> CommandLineError:
+        from jitlink.names.demangling import with_source_name  # noqa: PLC0415 - for errors
+        from jitlink.orc.suggestions import suggestions  # noqa: PLC0415
+
+        jit, entry = self._jit, self._line.entry
+        meant = jit.session.run(lambda: suggestions([entry], jit.main)).get(entry)
+        advice = "-entry names another one" if meant is None else f"did you mean -entry {meant}?"
         return CommandLineError(
-            f"no input defines {self._line.entry}, the function to call; -entry names another one"
+            f"no input defines {with_source_name(entry)}, the function to call; {advice}"
         )
 
     def check(self, write_error: Callable[[str], None]) -> None:
@@ -210,6 +249,17 @@ def _checks(line: CommandLine) -> Checks | None:
     from jitlink.tool.check import Checks  # noqa: PLC0415 - only for those who check something
 
     return Checks(line.check_files, line.check_name, line.definitions)
+
+
+def _inspection(
+    line: CommandLine, write: Callable[[str], None], executor: ExecutorProcessControl
+) -> Inspection | None:
+    """What takes down the links of a command that wants reports about them."""
+    if line.map_file is None and not line.traced_symbols:
+        return None
+    from jitlink.tool.inspection import Inspection  # noqa: PLC0415 - only for who wants reports
+
+    return Inspection(line, write, executor)
 
 
 def _slab(line: CommandLine) -> SlabMemoryManager | None:

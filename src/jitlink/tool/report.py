@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import groupby
+from typing import Protocol
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from jitlink.graph.text import GraphText, printable
 from jitlink.link import PassConfiguration
 from jitlink.orc import MaterializationResponsibility, Plugin
 from jitlink.passes.entries import GOT_SECTION, STUBS_SECTION, entry_blocks, pointees
+from jitlink.tool.options import GraphFormat
 
 Write = Callable[[str], None]
 
@@ -35,6 +37,7 @@ class LinkReport(Plugin):
         write: takes text to show.
         linked_files: show the name of each object that is linked, when its link begins.
         graphs: show the graphs of the objects whose names match, after fixups.
+        graph_format: how graphs are shown.
         addresses: take down all addresses, for `address_lines`.
         definitions: names and addresses that the command defines.
     """
@@ -45,12 +48,14 @@ class LinkReport(Plugin):
         *,
         linked_files: bool = False,
         graphs: re.Pattern[str] | None = None,
+        graph_format: GraphFormat = "text",
         addresses: bool = False,
         definitions: Iterable[tuple[str, int]] = (),
     ) -> None:
         self._write = write
         self._linked_files = linked_files
         self._graphs = graphs
+        self._graph_format = graph_format
         self._addresses = addresses
         self._written: set[str] = set()
         self._symbol_lines = [
@@ -95,14 +100,15 @@ class LinkReport(Plugin):
     def _show_graphs(
         self, pattern: re.Pattern[str], graph: LinkGraph, entries: dict[str, Int64Array]
     ) -> None:
-        text, own = GraphText(graph), ~entry_blocks(graph)
+        view, own = _view(graph, self._graph_format), ~entry_blocks(graph)
         for origin, name in enumerate(graph.origins):
             if pattern.search(name):
                 blocks: BoolArray = (graph.block_table.origin == origin) & own
                 for users in entries.values():
                     blocks[users[users[:, 0] == origin, 1]] = True
-                self._write(f'Link graph "{printable(name)}" post-fixup:\n')
-                self._write(text.text(blocks, name))
+                if self._graph_format == "text":
+                    self._write(f'Link graph "{printable(name)}" post-fixup:\n')
+                self._write(view.text(blocks, name))
 
     def address_lines(self) -> list[str]:
         """What `-show-addrs` shows of all that was linked."""
@@ -111,6 +117,25 @@ class LinkReport(Plugin):
             for address, name, where in sorted(self._symbol_lines)
         ]
         return ["Registered addresses:", "Symbols:", *symbols, *self._file_lines]
+
+
+class _GraphView(Protocol):
+    """A graph in one of the formats."""
+
+    def text(self, blocks: BoolArray | None = None, name: str | None = None) -> str:
+        """Some blocks of the graph, under a name."""
+
+
+def _view(graph: LinkGraph, graph_format: GraphFormat) -> _GraphView:
+    if graph_format == "json":
+        from jitlink.tool.graph_json import GraphJSON  # noqa: PLC0415 - for those who want it
+
+        return GraphJSON(graph)
+    if graph_format == "dot":
+        from jitlink.tool.graph_dot import GraphDot  # noqa: PLC0415
+
+        return GraphDot(graph)
+    return GraphText(graph)
 
 
 def _find_entries(entries: dict[str, Int64Array], graph: LinkGraph) -> None:

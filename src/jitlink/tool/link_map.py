@@ -1,0 +1,265 @@
+"""The link map: what is in memory and why, what is not and why not, and what is elsewhere.
+
+It is text in five parts, each in a fixed order, so that two maps of the same command differ only
+in addresses, and not even there if the memory is a slab at a given address. Names are as in the
+object files, with what they are in the source behind those of C++ and Rust.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from jitlink.graph.text import printable
+from jitlink.names.demangling import with_source_name
+from jitlink.orc.generators import Extraction
+from jitlink.tool.link_facts import Foreign, GraphFacts, LostBlock, PlacedBlock, PlacedSegment
+from jitlink.tool.object_facts import ReadBlock
+
+_NO_FILE = "(linker)"
+_WIDTH = 40
+_HEAD = f"{'address':>18}  {'size':>10}  {'align':>6}  contents"
+
+
+class LinkMap:
+    """A map of everything that a command has linked.
+
+    Args:
+        graphs: the links.
+        named: display names of the objects that the command names, in order.
+        extractions: which archive members were read, and why.
+        definitions: names that the command defines, with their addresses.
+        aliases: new names that the command defines, and what they stand for.
+        read_again: reads an object by display name; None if there is no such object.
+        library_at: the library of the process that has an address, if one has.
+    """
+
+    def __init__(
+        self,
+        graphs: Sequence[GraphFacts],
+        *,
+        named: Sequence[str] = (),
+        extractions: Sequence[Extraction] = (),
+        definitions: Mapping[str, int] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        read_again: Callable[[str], list[ReadBlock] | None] = lambda _: None,
+        library_at: Callable[[int], str | None] = lambda _: None,
+    ) -> None:
+        self._graphs = graphs
+        self._named = named
+        self._extractions = extractions
+        self._definitions = dict(definitions or {})
+        self._aliases = dict(aliases or {})
+        self._read_again = read_again
+        self._library_at = library_at
+        self._places = _places(graphs)
+        self._users = _users(graphs)
+
+    def text(self) -> str:
+        """The whole map as lines of text, each ended."""
+        parts = (
+            ("Objects", self._objects()),
+            ("Memory", self._memory()),
+            ("Totals", self._totals()),
+            ("Read and not loaded", self._lost()),
+            ("Symbols from elsewhere", self._elsewhere()),
+        )
+        return "\n".join("".join([f"{head}\n\n", *self._lines(lines)]) for head, lines in parts)
+
+    @staticmethod
+    def _lines(lines: Iterable[str]) -> Iterator[str]:
+        empty = True
+        for line in lines:
+            empty = False
+            yield f"{line.rstrip()}\n"
+        if empty:
+            yield "  none\n"
+
+    # Why each object is there
+
+    def _objects(self) -> Iterator[str]:
+        reasons = dict.fromkeys(self._named, "named in the command")
+        reasons |= {each.member: self._reason(each) for each in self._extractions}
+        linked = dict.fromkeys(file for graph in self._graphs for file in graph.files)
+        for name in linked:
+            yield f"  {printable(name):{_WIDTH}}  {reasons.get(name, 'added')}"
+        for name, reason in reasons.items():
+            if name not in linked:
+                yield f"  {printable(name):{_WIDTH}}  {reason}; not linked: nothing leads to it"
+
+    def _reason(self, extraction: Extraction) -> str:
+        name = extraction.symbol
+        if name is None:
+            return "all members are read"
+        wanted_by = extraction.wanted_by or next(iter(self._users.get(name, ())), None)
+        alias = next((new for new, old in self._aliases.items() if old == name), None)
+        shown = _shown(name)
+        if wanted_by is not None:
+            return f"for {shown}, wanted by {printable(wanted_by)}"
+        if alias is not None:
+            return f"for {shown}, for which the alias {printable(alias)} stands"
+        return f"for {shown}, which was looked up"
+
+    # What is where
+
+    def _segments(self) -> list[tuple[GraphFacts, PlacedSegment]]:
+        pairs = [(graph, segment) for graph in self._graphs for segment in graph.segments]
+        return sorted(pairs, key=lambda each: each[1].address)
+
+    def _memory(self) -> Iterator[str]:
+        yield _HEAD
+        for graph, segment in self._segments():
+            others = f" and {len(graph.files) - 1} more" if len(graph.files) > 1 else ""
+            whose = f"{printable(graph.files[0])}{others}" if graph.files else "a graph"
+            lifetime = "" if segment.lifetime == 0 else f", {segment.lifetime}"
+            yield ""
+            yield _row(
+                segment.address,
+                segment.size,
+                segment.alignment,
+                f"{segment.prot}{lifetime}  of {whose} in {printable(graph.dylib)}",
+            )
+            yield from _segment_lines(segment)
+
+    def _totals(self) -> Iterator[str]:
+        blocks: Counter[str] = Counter()
+        padding: Counter[str] = Counter()
+        for _, segment in self._segments():
+            blocks[str(segment.prot)] += segment.size - segment.padding
+            padding[str(segment.prot)] += segment.padding
+        yield f"  {'':10}  {'blocks':>12}  {'padding':>12}  {'memory':>12}"
+        for name in sorted(blocks):
+            yield _total(name, blocks[name], padding[name])
+        yield _total("all", blocks.total(), padding.total())
+
+    # What is not there
+
+    def _lost(self) -> Iterator[str]:
+        keepers = self._keepers()
+        for graph in self._graphs:
+            lost: dict[str, list[LostBlock]] = {}
+            for each in graph.lost:
+                lost.setdefault(each.file, []).append(each)
+            for file, blocks in lost.items():
+                yield f"  {printable(file) or _NO_FILE}"
+                read = self._read_again(file) or []
+                for block in blocks:
+                    if not block.size and not block.is_of_lost_group:
+                        continue
+                    why = self._why_lost(block, read, keepers)
+                    yield f"    {block.size:>#10x}  {printable(block.section):24}  {why}"
+
+    def _keepers(self) -> dict[str, str]:
+        """The object whose COMDAT group was kept, by signature."""
+        keepers: dict[str, str] = {}
+        for graph in self._graphs:
+            gone = {(each.file, each.number) for each in graph.lost if each.is_of_lost_group}
+            for file in graph.files:
+                for number, block in enumerate(self._read_again(file) or []):
+                    if block.group is not None and (file, number) not in gone:
+                        keepers.setdefault(block.group, file)
+        return keepers
+
+    def _why_lost(
+        self, lost: LostBlock, read: Sequence[ReadBlock], keepers: Mapping[str, str]
+    ) -> str:
+        if not lost.is_loadable:
+            return "never loaded"
+        number = lost.number
+        known = None if number is None or number >= len(read) else read[number]
+        if lost.is_of_lost_group:
+            group = None if known is None else known.group
+            if group is None:
+                return "of a COMDAT group that another object has too"
+            keeper = printable(keepers.get(group, "another object"))
+            return f"of COMDAT group {_shown(group)}, kept from {keeper}"
+        for name in () if known is None else known.exports:
+            if place := self._places.get(name):
+                return f"{_shown(name)} is that of {printable(place[1])}"
+        return "nothing refers to it"
+
+    # What is elsewhere
+
+    def _elsewhere(self) -> Iterator[str]:
+        seen: dict[str, Foreign] = {}
+        for graph in self._graphs:
+            for each in graph.foreign:
+                # What one link has from another is in the memory above.
+                if self._places.get(each.name, (None, ""))[0] != each.address:
+                    seen.setdefault(each.name, each)
+        for name, address in self._definitions.items():
+            seen.setdefault(name, Foreign(name, address, "", "", ()))
+        for new, old in self._aliases.items():
+            address = self._places[old][0] if old in self._places else 0
+            seen.setdefault(new, Foreign(new, address, "", "", ()))
+        for name, each in sorted(seen.items()):
+            users = self._users.get(name, ())
+            more = f" and {len(users) - 1} more" if len(users) > 1 else ""
+            whose = f", for {printable(users[0])}{more}" if users else ""
+            yield f"{each.address:#018x}  {_shown(name):{_WIDTH}}  {self._where(each)}{whose}"
+        for graph in self._graphs:
+            for symbol in graph.absolutes:
+                yield f"{symbol.address:#018x}  {_shown(symbol.name):{_WIDTH}}  absolute"
+
+    def _where(self, foreign: Foreign) -> str:
+        if foreign.name in self._definitions:
+            return "-abs"
+        if foreign.name in self._aliases:
+            return f"-alias of {_shown(self._aliases[foreign.name])}"
+        if not foreign.dylib:
+            return "nobody: made up" if foreign.address else "nobody: weakly referenced"
+        library = self._library_at(foreign.address)
+        return printable(library) if library else f"defined in {printable(foreign.dylib)}"
+
+
+def _places(graphs: Iterable[GraphFacts]) -> dict[str, tuple[int, str]]:
+    """Address and file of each symbol in memory that others can refer to."""
+    return {
+        symbol.name: (symbol.address, block.file or _NO_FILE)
+        for graph in graphs
+        for segment in graph.segments
+        for block in segment.blocks
+        for symbol in block.symbols
+        if not symbol.is_local
+    }
+
+
+def _users(graphs: Iterable[GraphFacts]) -> dict[str, tuple[str, ...]]:
+    """The files that refer to each name that is not in their own link, in order."""
+    found: dict[str, dict[str, None]] = {}
+    for graph in graphs:
+        for each in graph.foreign:
+            found.setdefault(each.name, {}).update(dict.fromkeys(each.users))
+    return {name: tuple(users) for name, users in found.items()}
+
+
+def _segment_lines(segment: PlacedSegment) -> Iterator[str]:
+    position, end = segment.address, segment.address + segment.size
+    for block in segment.blocks:
+        if block.address > position:
+            yield _row(position, block.address - position, 0, "  (padding)")
+        yield from _block_lines(block)
+        position = max(position, block.address + block.size)
+    if position < end:
+        yield _row(position, end - position, 0, "  (padding)")
+
+
+def _block_lines(block: PlacedBlock) -> Iterator[str]:
+    what = f"{printable(block.file) or _NO_FILE}"
+    target = f" for {_shown(block.leads_to)}" if block.leads_to else ""
+    section = printable(block.section)
+    yield _row(block.address, block.size, block.alignment, f"  {section:20}  {what}{target}")
+    for symbol in block.symbols:
+        yield _row(symbol.address, symbol.size, 0, f"      {_shown(symbol.name)}")
+
+
+def _row(address: int, size: int, alignment: int, what: str) -> str:
+    return f"{address:#018x}  {size:>#10x}  {alignment or '':>6}  {what}"
+
+
+def _total(name: str, blocks: int, padding: int) -> str:
+    return f"  {name:10}  {blocks:>12}  {padding:>12}  {blocks + padding:>12}"
+
+
+def _shown(name: str) -> str:
+    return printable(with_source_name(name))

@@ -1,0 +1,66 @@
+"""How far a command has come: what the bar on the terminal shows.
+
+Work is counted in bytes. What is read counts once; what is linked counts once more for each of
+the stages of its link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from jitlink.graph import LinkGraph
+from jitlink.graph.text import printable
+from jitlink.inputs import InputFile
+from jitlink.link import Pass, PassConfiguration
+from jitlink.orc import MaterializationResponsibility, Plugin
+
+_DOING = ("placing", "looking up externals of", "writing", "finishing")
+"""What goes on after each list of passes that is counted."""
+_STAGES = len(_DOING)
+
+
+class Progress(Plugin):
+    """Counts the work of reading and linking; another thread may ask for the state."""
+
+    def __init__(self) -> None:
+        self._to_read = 0
+        self._read = 0
+        self._to_link = 0
+        self._linked = 0
+        self._doing = "reading"
+
+    def state(self) -> tuple[float, str]:
+        """The part of the work that has been done, between 0 and 1, and what goes on."""
+        # Until something is linked nobody knows how much will be: perhaps all that was read.
+        total = self._to_read + max(self._to_link, _STAGES * self._to_read)
+        return (self._read + self._linked) / total if total else 0.0, self._doing
+
+    def begin_reading(self, files: Iterable[InputFile]) -> None:
+        """Objects are about to be read."""
+        self._to_read = sum(len(file.data) for file in files)
+
+    def finish_reading(self) -> None:
+        """They have been."""
+        self._read, self._doing = self._to_read, "linking"
+
+    def modify_pass_config(
+        self,
+        responsibility: MaterializationResponsibility,
+        graph: LinkGraph,
+        config: PassConfiguration,
+    ) -> None:
+        """Add the passes that count stages."""
+        size = int(graph.block_table.size.sum())
+        self._to_link += _STAGES * size
+        lists: tuple[list[Pass], ...] = (
+            config.post_prune, config.post_allocation, config.pre_fixup, config.post_fixup,
+        )  # fmt: skip
+        name = printable(responsibility.unit_name)
+        others = f" and {len(graph.origins) - 1} more" if len(graph.origins) > 1 else ""
+        for passes, stage in zip(lists, _DOING, strict=True):
+            passes.append(partial(self._advance, size, f"{stage} {name}{others}"))
+
+    def _advance(self, size: int, doing: str, graph: LinkGraph) -> None:  # noqa: ARG002 - a pass
+        self._linked += size
+        self._doing = doing

@@ -1,0 +1,167 @@
+"""One symbol's story: who defines it, who refers to it, whose definition holds and why.
+
+The rules are those of static linking, see `jitlink.resolve`, and across objects that are linked
+at different times those of JITDylibs: archives are searched for what no object defines, and the
+process for what no input defines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from jitlink.errors import UndefinedSymbolError
+from jitlink.graph.text import printable
+from jitlink.names.demangling import with_source_name
+from jitlink.tool.link_facts import GraphFacts
+from jitlink.tool.object_facts import ObjectFacts, ReadDefinition
+
+
+class TracedInput(NamedTuple):
+    """An object that may have to do with a symbol.
+
+    Attributes:
+        facts: what is in it.
+        is_read: whether it was read at all, which members of archives are only if needed.
+        reason: why a member was read, or was not.
+    """
+
+    facts: ObjectFacts
+    is_read: bool
+    reason: str = ""
+
+
+class SymbolTrace:
+    """The story of one symbol.
+
+    Args:
+        name: the symbol.
+        inputs: the objects, in the order in which they were read.
+        graphs: the links.
+        definitions: names that the command defines, with their addresses.
+        aliases: new names that the command defines, and what they stand for.
+        library_at: the library of the process that has an address, if one has.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        inputs: Sequence[TracedInput],
+        graphs: Sequence[GraphFacts],
+        definitions: Mapping[str, int] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        library_at: Callable[[int], str | None] = lambda _: None,
+    ) -> None:
+        self._name = name
+        self._inputs = inputs
+        self._graphs = graphs
+        self._definitions = definitions or {}
+        self._aliases = aliases or {}
+        self._library_at = library_at
+        self._definers = [
+            (each, definition) for each in inputs for definition in each.facts.definitions(name)
+        ]
+
+    def text(self) -> str:
+        """The story as lines of text, each ended."""
+        lines = [
+            f"Symbol {printable(with_source_name(self._name))}",
+            *(f"  {line}" for line in self._lines()),
+        ]
+        return "".join(f"{line}\n" for line in lines)
+
+    def _lines(self) -> Iterator[str]:
+        if self._name in self._definitions:
+            yield f"defined by -abs as {self._definitions[self._name]:#x}"
+        if self._name in self._aliases:
+            yield f"defined by -alias as {printable(self._aliases[self._name])}"
+        linked = {file for graph in self._graphs for file in graph.files}
+        for each, definition in self._definers:
+            file = each.facts.name
+            state = "" if file in linked else "; not linked" if each.is_read else "; not read"
+            reason = f": {each.reason}" if each.reason else ""
+            yield f"defined in {printable(file)}: {_described(definition)}{state}{reason}"
+        referrers = False
+        for each in self._inputs:
+            if each.is_read and (how := each.facts.reference(self._name)):
+                referrers = True
+                weakly = "weakly " if how == "weak" else ""
+                state = "" if each.facts.name in linked else "; not linked"
+                yield f"referred to {weakly}by {printable(each.facts.name)}{state}"
+        if not referrers:
+            yield "referred to by no other object"
+        yield self._outcome()
+
+    def _outcome(self) -> str:
+        """Whose definition holds, and why."""
+        place = self._place()
+        if place is not None:
+            file, address = place
+            return f"holds: {printable(file)}, at {address:#x}: {self._why(file)}"
+        foreign = [e for graph in self._graphs for e in graph.foreign if e.name == self._name]
+        found = [each for each in foreign if each.dylib]
+        if found and self._name in self._definitions:
+            return f"holds: -abs, at {found[0].address:#x}: the command comes before the process"
+        if found and self._name in self._aliases:
+            return f"holds: -alias, at {found[0].address:#x}"
+        if found:
+            library = self._library_at(found[0].address) or f"JITDylib {found[0].dylib}"
+            where = f"{printable(library)}, at {found[0].address:#x}"
+            return f"holds: {where}: no input that is linked defines it"
+        if foreign and foreign[0].address:
+            return f"holds: a made-up address, {foreign[0].address:#x}: nobody defines it"
+        if foreign:
+            return "holds: null: nobody defines it, and all references are weak"
+        if self._definers or self._name in {**self._definitions, **self._aliases}:
+            return "holds: none: nothing that was linked needs it"
+        return f"holds: none: {UndefinedSymbolError([self._name])}"
+
+    def _place(self) -> tuple[str, int] | None:
+        """The object whose definition is in memory, and where."""
+        for graph in self._graphs:
+            for segment in graph.segments:
+                for block in segment.blocks:
+                    for symbol in block.symbols:
+                        if symbol.name == self._name and not symbol.is_local:
+                            return block.file, symbol.address
+        return None
+
+    def _why(self, file: str) -> str:
+        """Why the definition of an object holds."""
+        read = [
+            (each.facts.name, definition) for each, definition in self._definers if each.is_read
+        ]
+        others = [definition for name, definition in read if name != file]
+        mine = next((definition for name, definition in read if name == file), None)
+        if mine is None:
+            return "the linker makes it"
+        if not others:
+            unread = len(self._definers) > len(read)
+            return "the only one that was read" if unread else "the only definition"
+        if mine.group is not None and all(each.group == mine.group for each in others):
+            return f"the first of {len(read)} COMDAT groups of that signature"
+        if mine.binding == "strong":
+            return f"strong, before {_listed(others)}"
+        if any(each.binding == "strong" for each in others):
+            # Only where the two are not linked together.
+            return f"{mine.binding}, and in use before the strong one was read"
+        if mine.binding == "common":
+            larger = any(each.binding == "common" and each.size > mine.size for each in others)
+            size = ", with the size of the largest" if larger else ""
+            return f"common, before {_listed(others)}{size}"
+        return f"the first of {len(read)} weak definitions, in order of the command"
+
+
+def _described(definition: ReadDefinition) -> str:
+    section = f" in {printable(definition.section)}" if definition.section else ", absolute"
+    group = "" if definition.group is None else f", COMDAT group {printable(definition.group)}"
+    hidden = ", hidden" if definition.is_hidden else ""
+    return f"{definition.binding}, {definition.size} bytes{section}{group}{hidden}"
+
+
+def _listed(others: Sequence[ReadDefinition]) -> str:
+    """Kinds of definitions, and how many of each."""
+    kinds = [each.binding for each in others]
+    counted = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
+    return " and ".join(f"{number} {kind}" for kind, number in counted.items())
