@@ -211,7 +211,7 @@ class _Members:
             self._numbers[archive, offset] = count if opened else None
             files += opened
         if files and self._batch is None:
-            self._batch = ObjectBatch(files)
+            self._batch = ObjectBatch(files, archive.layer.symbol_rules)
         elif files and self._batch is not None:
             self._batch.extend(files)
         return bool(files)

@@ -24,7 +24,7 @@ from jitlink.graph.columns import Int64Array, UInt8Array, rows_where
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import SymbolTable
-from jitlink.inputs import GraphBuilder, InputFile
+from jitlink.inputs import GraphBuilder, InputFile, SymbolRules
 from jitlink.orc.errors import SessionError
 from jitlink.orc.materialization import MaterializationResponsibility, MaterializationUnit
 from jitlink.orc.symbols import JITSymbolFlags, SymbolState
@@ -238,6 +238,7 @@ class ObjectBatch:
 
     Args:
         files: at least one object.
+        rules: applied to them, also when they are read again.
 
     Attributes:
         files: the objects.
@@ -247,12 +248,13 @@ class ObjectBatch:
         DuplicateDefinitionError: two of them have strong definitions of one name.
     """
 
-    def __init__(self, files: Sequence[InputFile]) -> None:
+    def __init__(self, files: Sequence[InputFile], rules: SymbolRules | None = None) -> None:
         self.files = list(files)
+        self._rules = rules
         self._builder: GraphBuilder | None = self._read(range(len(files)))
 
     def _read(self, numbers: Iterable[int]) -> GraphBuilder:
-        builder = GraphBuilder()
+        builder = GraphBuilder(rules=self._rules)
         builder.add([self.files[number] for number in numbers])
         return builder
 
@@ -362,7 +364,7 @@ class ObjectUnit(MaterializationUnit):
         if len(batches) == 1:
             ((batch, numbers),) = batches.items()
             return batch.take(sorted(numbers))
-        builder = GraphBuilder()
+        builder = GraphBuilder(rules=self.layer.symbol_rules)
         builder.add([batch.files[number] for batch, number in self.parts])
         return builder, _exported(builder)
 
