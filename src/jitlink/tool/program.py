@@ -7,7 +7,7 @@ from collections.abc import Callable
 from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.formats.archive import is_archive
-from jitlink.inputs import InputFile
+from jitlink.inputs import InputFile, open_input
 from jitlink.link import run_in_process
 from jitlink.memory.slab import SlabMemoryManager
 from jitlink.orc import (
@@ -21,6 +21,8 @@ from jitlink.orc import (
     ReExports,
     StaticLibraryGenerator,
 )
+from jitlink.orc.harness import HarnessRules
+from jitlink.orc.objects import ObjectBatch
 from jitlink.targets.registry import target_of_object
 from jitlink.tool.libraries import InputCollector
 from jitlink.tool.options import CommandLine, CommandLineError
@@ -85,7 +87,9 @@ class Program:
                 DynamicLibraryGenerator.load(self._jit.session, path) for path in collector.dylibs
             ]
             objects = [file for file in collector.files if not is_archive(file.data)]
-            self._check_architecture(objects)
+            harness = [open_input(path) for path in self._line.harness]
+            self._check_architecture([*objects, *harness])
+            self._add_harness(harness)
             self._jit.layer.add_objects(self._jit.main, objects)
             for file in collector.files:
                 if is_archive(file.data):
@@ -93,6 +97,13 @@ class Program:
             for generator in loaded:
                 self._jit.main.add_generator(generator)
             self._define()
+
+    def _add_harness(self, files: list[InputFile]) -> None:
+        """Add the objects of the harness, and let their rules hold for all others."""
+        if files:
+            batch = ObjectBatch(files)
+            self._jit.layer.symbol_rules = HarnessRules.of(batch)
+            self._jit.session.run(lambda: self._jit.layer.define_objects(self._jit.main, batch))
 
     def _add_archive(self, file: InputFile) -> None:
         archive = StaticLibraryGenerator(self._jit.layer, file)
