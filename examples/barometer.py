@@ -1,7 +1,7 @@
 """Tests the driver in barometer.o, compiled with -O0, without the board that it is for."""
 
 import ctypes
-from typing import Any
+from collections.abc import MutableSequence
 from unittest.mock import Mock
 
 import jitlink
@@ -13,7 +13,7 @@ DELAY = ctypes.CFUNCTYPE(None, ctypes.c_int)
 registers = [0x65, 0x5A, 0xC0, 0x00]
 
 
-def i2c_read(device: int, register: int, data: Any, size: int) -> int:
+def i2c_read(device: int, register: int, data: MutableSequence[int], size: int) -> int:
     """The bus, with one device on it."""
     if (device, register) != (0x76, 0xF7):
         return -1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jitlink.errors import DuplicateDefinitionError
+from jitlink.errors import DuplicateDefinitionError, JITLinkError
 from jitlink.graph import Linkage, LinkGraph, Scope
 from jitlink.inputs import GraphBuilder, open_input
 from jitlink.orc.errors import FailedToMaterializeError
@@ -13,6 +13,7 @@ from jitlink.orc.harness import AmbiguousReferenceError, HarnessRules, OverrideE
 from jitlink.orc.objects import ObjectBatch
 from jitlink.targets.registry import all_targets
 from tests.emulation import Emulator, Program
+from tests.mutations import elf_regions, mutants
 from tests.orc.jits import CountedJIT, archived, compiled, counted_jit
 from tests.toolchain import compile_c
 
@@ -252,3 +253,17 @@ def test_jumps_of_other_processors(machine: str) -> None:
 
 def test_every_target_has_a_jump() -> None:
     assert [each.triple for each in all_targets() if each.jump is None] == []
+
+
+@pytest.mark.parametrize("flags", [("-O0",), ("-O0", "-ffunction-sections")])
+def test_damaged_objects_fail_with_an_error_of_ours(flags: tuple[str, ...]) -> None:
+    first, second = (compiled(each, *flags).read_bytes() for each in (LOCAL, OTHER))
+    failed = 0
+    for mutant in mutants(first, elf_regions(first), 400):
+        builder = GraphBuilder(rules=HarnessRules(["twice", "step"], ["thrice"], keep_locals=True))
+        try:
+            builder.add([open_input(mutant, 0), open_input(second, 1)])
+            builder.resolver.finish()
+        except JITLinkError:
+            failed += 1
+    assert 0 < failed < 400
