@@ -194,6 +194,34 @@ def test_mocks_that_are_addresses_or_c_functions(executor: Counted) -> None:
     assert jitlink.harness(plain(source), mocks=mocks, executor=executor).g() == 18
 
 
+@pytest.mark.parametrize("flags", [("-fPIC",), ("-fPIE",), ("-fno-pic",)])
+def test_variables_that_are_made(executor: Counted, flags: tuple[str, ...]) -> None:
+    source = """
+        struct { char c; long l; } extern state;
+        extern int registers[8];
+        int mine = 3;
+        int f(void) { registers[7] += state.l + mine; return registers[0]; }
+    """
+
+    class State(ctypes.Structure):
+        _fields_ = (("c", ctypes.c_char), ("l", ctypes.c_long))
+
+    path = compile_c(source, "gcc", ("-O0", *flags))
+    array = INT * 8
+    mocks = {"state": State, "registers": array, "mine": INT}
+    with jitlink.harness(path, mocks=mocks, executor=executor) as h:
+        registers = h.variable("registers", array)
+        assert list(registers) == [0] * 8
+        registers[0] = 11
+        h.variable("state", State).l = 20
+        h.variable("mine", INT).value = 300
+        assert h.f() == 11
+        assert registers[7] == 320
+        assert h.mocks["state"] is State
+        assert set(h.mocks) == set(mocks)
+        assert len(h.mocks) == 3
+
+
 class FailedError(Exception):
     """What a mock raises."""
 

@@ -29,7 +29,7 @@ from typing import Any, ClassVar
 from jitlink.errors import DuplicateDefinitionError, SymbolError, UndefinedSymbolError
 from jitlink.executor import ExecutorProcessControl
 from jitlink.exports import Exports
-from jitlink.graph import LinkGraph, Scope
+from jitlink.graph import LinkGraph, MemProt, Scope
 from jitlink.graph.columns import Int64Array, rows_where
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import ABSOLUTE, DEFINED
@@ -41,6 +41,9 @@ from jitlink.orc.objects import ObjectBatch
 from jitlink.orc.symbols import ExecutorSymbolDef
 
 _DATA = (ctypes._SimpleCData, ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._Pointer)  # noqa: SLF001 - their base has no name
+
+_VARIABLE_ALIGNMENT = 16
+"""Bytes; compilers align arrays to as many, and may use instructions that need it."""
 
 
 class AmbiguousSymbolError(SymbolError):
@@ -129,7 +132,8 @@ class Mocks(Mapping[str, Any]):
         mocks: what to define, by name.
 
     Attributes:
-        symbols: the definitions to link with.
+        symbols: the definitions to link with, other than variables.
+        variables: types of the variables to make.
 
     Raises:
         TypeError: C code could not use one of them.
@@ -139,8 +143,12 @@ class Mocks(Mapping[str, Any]):
         self._slots: dict[str, _Slot] = {}
         self._fixed: dict[str, object] = {}
         self.symbols: dict[str, HostSymbol] = {}
+        self.variables: dict[str, type[Any]] = {}
         for name, value in mocks.items():
-            self.symbols[name] = self._add(name, value)
+            if isinstance(value, type) and issubclass(value, _DATA):
+                self._fixed[name] = self.variables[name] = value
+            else:
+                self.symbols[name] = self._add(name, value)
 
     def _add(self, name: str, value: Any) -> HostSymbol:  # noqa: ANN401
         self._fixed[name] = value
@@ -186,10 +194,11 @@ class Mocks(Mapping[str, Any]):
         slot.function = function
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.symbols)
+        yield from self.symbols
+        yield from self.variables
 
     def __len__(self) -> int:
-        return len(self.symbols)
+        return len(self.symbols) + len(self.variables)
 
 
 class _Definitions(Exports):
@@ -344,8 +353,9 @@ def harness(
     Args:
         tests: paths or bytes of relocatable objects and static archives; of archives the
             members that are needed.
-        mocks: Python functions with their C types, ctypes objects for variables, or addresses,
-            by name. They take the place of what the objects define.
+        mocks: Python functions with their C types, ctypes types or objects for variables, or
+            addresses, by name. They take the place of what the objects define. A variable that
+            is given as a type is made, of zeros, within reach of all code.
         harness: objects that do the same, and see what is local to those under test.
         phony_externals: give symbols that nobody defines an address without a use, instead of
             failing; calling one faults.
@@ -365,6 +375,7 @@ def harness(
     builder = GraphBuilder(rules=rules)
     builder.add([*own, *tested])
     builder.search_archives()
+    _add_variables(builder, stand_ins.variables)
     definitions = _Definitions(builder.target_graph)
     code, _ = link_inputs(
         builder,
@@ -377,6 +388,16 @@ def harness(
     code.held = stand_ins
     name, files = builder.target_graph.name, builder.linked
     return Harness(name, code, definitions, files, stand_ins, rules.overridden)
+
+
+def _add_variables(builder: GraphBuilder, types: Mapping[str, type[Any]]) -> None:
+    """Make variables of zeros, within reach of the code."""
+    graph = builder.target_graph
+    for name, kind in types.items():
+        section = graph.obtain_section("$__MOCKS", MemProt.READ | MemProt.WRITE)
+        alignment = max(ctypes.alignment(kind), _VARIABLE_ALIGNMENT)
+        block = graph.create_zero_fill_block(section, ctypes.sizeof(kind), alignment=alignment)
+        builder.resolver.define_block(name, block)
 
 
 def _rules(files: Sequence[InputFile], mocks: Mocks) -> HarnessRules:
