@@ -17,7 +17,7 @@ from jitlink.errors import (
     UnknownFormatError,
     UnsupportedObjectError,
 )
-from jitlink.harnesses import AmbiguousSymbolError, MissingSymbolError
+from jitlink.harnesses import AmbiguousSymbolError, MissingSymbolError, UnusedMocksError
 from jitlink.orc.errors import SessionError
 from jitlink.orc.harness import AmbiguousReferenceError, OverrideError
 from tests.orc.jits import archived, compiled
@@ -352,6 +352,17 @@ def test_what_the_compiler_left_out(executor: Counted) -> None:
         with pytest.raises(AttributeError, match="may have inlined it"):
             _ = h.absent
         assert h.address("crc.constprop.0")
+
+
+@pytest.mark.parametrize("name", ["absent", "calls"])
+def test_mocks_without_effect(executor: Counted, name: str) -> None:
+    # `calls` is a static variable.
+    mocks = {"read_port": (abs, STEP), "registers": INT * 4, name: INT}
+    with pytest.raises(UnusedMocksError) as caught:
+        jitlink.harness(plain(DRIVER), mocks=mocks, executor=executor)
+    assert caught.value.names == (name,)
+    with jitlink.harness(plain(DRIVER), mocks=mocks, unused_mocks=True, executor=executor) as h:
+        assert h.read_twice(-4) == 8
 
 
 def test_what_nobody_defines(executor: Counted) -> None:

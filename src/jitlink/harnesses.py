@@ -32,10 +32,11 @@ from jitlink.exports import Exports
 from jitlink.graph import LinkGraph, MemProt, Scope
 from jitlink.graph.columns import Int64Array, rows_where
 from jitlink.graph.strings import NO_NAME
-from jitlink.graph.tables import ABSOLUTE, DEFINED
+from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL
 from jitlink.inputs import GraphBuilder, Input, InputFile, open_input
 from jitlink.library import FUNCFLAG_CDECL, CData, Function, Library, LinkedCode, link_inputs
 from jitlink.orc.callables import HostSymbol, call_code, has_raised, python_function
+from jitlink.orc.errors import listed
 from jitlink.orc.harness import HarnessRules
 from jitlink.orc.objects import ObjectBatch
 from jitlink.orc.symbols import ExecutorSymbolDef
@@ -85,6 +86,21 @@ class MissingSymbolError(UndefinedSymbolError):
         if self.similar:
             text += f", and has made {', '.join(self.similar)} of it, perhaps with other parameters"
         return text
+
+
+class UnusedMocksError(SymbolError):
+    """Mocks of names that the objects neither refer to nor define as what can be overridden.
+
+    Attributes:
+        names: the names.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        super().__init__(
+            f"nothing would use the mocks of {listed(self.names)}: a function may be inlined "
+            "everywhere, and static variables keep their place"
+        )
 
 
 class _TestedFunction(Function):
@@ -344,6 +360,7 @@ def harness(
     *tests: Input,
     mocks: Mapping[str, object] | None = None,
     harness: Sequence[Input] = (),
+    unused_mocks: bool = False,
     phony_externals: bool = False,
     process_symbols: bool = True,
     executor: ExecutorProcessControl | None = None,
@@ -357,6 +374,7 @@ def harness(
             addresses, by name. They take the place of what the objects define. A variable that
             is given as a type is made, of zeros, within reach of all code.
         harness: objects that do the same, and see what is local to those under test.
+        unused_mocks: allow mocks that nothing would use, instead of failing.
         phony_externals: give symbols that nobody defines an address without a use, instead of
             failing; calling one faults.
         process_symbols: whether undefined symbols may be found in this process.
@@ -365,6 +383,7 @@ def harness(
     Raises:
         InputError: an input cannot be read.
         SymbolError: a symbol has no definition, or two; `jitlink.orc.harness` says when.
+        UnusedMocksError: a mock could not have an effect.
         TypeError: C code could not use one of the mocks.
         JITLinkError: the link failed otherwise; nothing is left allocated.
     """
@@ -375,6 +394,8 @@ def harness(
     builder = GraphBuilder(rules=rules)
     builder.add([*own, *tested])
     builder.search_archives()
+    if not unused_mocks:
+        _check_use(builder.target_graph, stand_ins, rules)
     _add_variables(builder, stand_ins.variables)
     definitions = _Definitions(builder.target_graph)
     code, _ = link_inputs(
@@ -388,6 +409,16 @@ def harness(
     code.held = stand_ins
     name, files = builder.target_graph.name, builder.linked
     return Harness(name, code, definitions, files, stand_ins, rules.overridden)
+
+
+def _check_use(graph: LinkGraph, mocks: Mocks, rules: HarnessRules) -> None:
+    """Refuse mocks that could not have an effect: the test would not test what it says."""
+    table = graph.symbol_table
+    rows: Int64Array = rows_where(table.kind == EXTERNAL)
+    used = rules.overridden.union(graph.strings.get_many(table.name[rows]))
+    unused = [name for name in mocks if name not in used]
+    if unused:
+        raise UnusedMocksError(unused)
 
 
 def _add_variables(builder: GraphBuilder, types: Mapping[str, type[Any]]) -> None:
