@@ -21,7 +21,6 @@ from jitlink.orc import (
     ReExports,
     StaticLibraryGenerator,
 )
-from jitlink.orc.harness import HarnessRules
 from jitlink.orc.objects import ObjectBatch
 from jitlink.targets.registry import target_of_object
 from jitlink.tool.libraries import InputCollector
@@ -101,6 +100,8 @@ class Program:
     def _add_harness(self, files: list[InputFile]) -> None:
         """Add the objects of the harness, and let their rules hold for all others."""
         if files:
+            from jitlink.orc.harness import HarnessRules  # noqa: PLC0415 - only for those with one
+
             batch = ObjectBatch(files)
             self._jit.layer.symbol_rules = HarnessRules.of(batch)
             self._jit.session.run(lambda: self._jit.layer.define_objects(self._jit.main, batch))
