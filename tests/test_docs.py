@@ -1,8 +1,8 @@
 """The code in the documentation does what it says.
 
-Blocks are told apart by what stands behind the fence: ``c NAME.c`` is compiled to NAME.o,
-``python`` is run, ``console`` has commands behind ``$`` and what they print. The blocks of one
-page share a folder and a namespace.
+Blocks are told apart by what stands behind the fence: ``c NAME.c FLAG...`` is compiled to
+NAME.o, ``python`` is run, ``console`` has commands behind ``$`` and what they print. The blocks of
+one page share a folder and a namespace.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.toolchain import compile_c
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-_BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(\w+)(?: ([^\n]+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str, str]]:
@@ -36,9 +36,10 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     namespace: dict[str, Any] = {"__name__": page.stem}
     for language, name, text in blocks(page):
         if language == "c":
-            source = tmp_path / name
+            file, *flags = name.split()
+            source = tmp_path / file
             source.write_text(text)
-            shutil.copy(compile_c(source, flags=["-O1"]), source.with_suffix(".o"))
+            shutil.copy(compile_c(source, flags=["-O1", *flags]), source.with_suffix(".o"))
         elif language == "python":
             exec(compile(text, f"{page.name}: {text.splitlines()[0]}", "exec"), namespace)
         elif language == "console":

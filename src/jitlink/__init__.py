@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Section,
         Symbol,
     )
+    from jitlink.harnesses import Harness, harness
     from jitlink.library import Library, load
     from jitlink.link import JITLinkContext, PassConfiguration
     from jitlink.orc.lljit import LLJIT, LLJITBuilder
@@ -63,6 +64,7 @@ __all__ = [
     "ExecutorError",
     "FixupError",
     "GraphError",
+    "Harness",
     "InputError",
     "JITLinkContext",
     "JITLinkError",
@@ -86,6 +88,7 @@ __all__ = [
     "UnsupportedRelocationError",
     "create_link_graph",
     "default_passes",
+    "harness",
     "load",
 ]
 
@@ -118,6 +121,8 @@ _HOMES = {
     "Scope": "jitlink.graph",
     "Section": "jitlink.graph",
     "Symbol": "jitlink.graph",
+    "Harness": "jitlink.harnesses",
+    "harness": "jitlink.harnesses",
     "Library": "jitlink.library",
     "load": "jitlink.library",
     "JITLinkContext": "jitlink.link",

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
 import numpy as np
 
@@ -94,18 +95,40 @@ def _read_all(descriptor: int, size: int) -> bytes:
     return b"".join(pieces)
 
 
+class SymbolRules(Protocol):
+    """Changes the symbols of objects before they resolve against each other.
+
+    What an object promises and what is linked of it are both read with the rules of the layer,
+    so they must do the same each time that they see an object.
+    """
+
+    def apply(self, graph: LinkGraph, files: Sequence[InputFile], bounds: Int64Array) -> None:
+        """Change symbols of objects that were just read into a graph.
+
+        Args:
+            graph: the graph, which may have other objects too.
+            files: the objects.
+            bounds: row of the first symbol of each of them, and the end (int64).
+        """
+
+
 class GraphBuilder:
     """Reads inputs into one graph.
+
+    Args:
+        name: of the graph, by default that of the first object.
+        rules: applied to all objects that are read.
 
     Attributes:
         graph: the graph; None until the first object is read.
         linked: display names of everything that was read, in order.
     """
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(self, name: str | None = None, rules: SymbolRules | None = None) -> None:
         self.graph: LinkGraph | None = None
         self.linked: list[str] = []
         self._name = name
+        self._rules = rules
         self._target: ELFTarget | None = None
         self._resolver: SymbolResolver | None = None
         self._archives: list[ArchiveInput] = []
@@ -222,10 +245,15 @@ class GraphBuilder:
             self._target = target_of_object(files[0].data, files[0].name)
             self.graph = self._target.new_graph(self._name or files[0].name)
             self._resolver = SymbolResolver(self.graph)
-        for batch in _batches(files):
-            read = self._target.add_objects(self.graph, batch)
-            self._first_symbols.append(read.first_symbol)
-            self._comdats.append(read.comdats)
+        known = len(self._first_symbols)
+        reads = [self._target.add_objects(self.graph, batch) for batch in _batches(files)]
+        self._first_symbols += [read.first_symbol for read in reads]
+        self._comdats += [read.comdats for read in reads]
+        if self._rules is not None:
+            end = np.array([self.graph.symbol_table.rows])
+            bounds = np.concatenate((*self._first_symbols[known:], end))
+            self._rules.apply(self.graph, files, bounds)
+        for read in reads:
             self._resolver.add(read)
         definitions, self._definitions = self._definitions, []
         for name, address in definitions:

@@ -17,10 +17,11 @@ import weakref
 from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
-from jitlink.errors import UndefinedSymbolError, UnsupportedObjectError
+from jitlink.errors import SymbolError, UndefinedSymbolError, UnsupportedObjectError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.exports import Exports
 from jitlink.graph import LinkGraph
 from jitlink.inputs import GraphBuilder, Input, open_input
 from jitlink.link import PassConfiguration
@@ -31,10 +32,11 @@ from jitlink.orc import (
     MaterializationResponsibility,
     Plugin,
 )
+from jitlink.orc.callables import HostSymbol, PythonSymbols
 from jitlink.orc.program import Program
 
 Configure = Callable[[LinkGraph, PassConfiguration], None]
-_FUNCFLAG_CDECL = 1
+FUNCFLAG_CDECL = 1
 
 CData = TypeVar("CData", bound="ctypes._CDataType")  # noqa: SLF001 - has no other name
 
@@ -48,10 +50,15 @@ def _shared_jit() -> LLJIT:
 
 
 class LinkedCode:
-    """A JITDylib that is removed, with its memory, once nobody holds this object any more."""
+    """A JITDylib that is removed, with its memory, once nobody holds this object any more.
+
+    Attributes:
+        held: what must live as long as the code may run.
+    """
 
     def __init__(self, jit: LLJIT, dylib: JITDylib) -> None:
         self._layer, self._dylib = jit.layer, dylib
+        self.held: object = None
         self._finalizer = weakref.finalize(self, _release, jit, dylib)
         # At the end of the process the platform runs what is to run, and memory goes with it.
         self._finalizer.atexit = False
@@ -73,10 +80,10 @@ def _release(jit: LLJIT, dylib: JITDylib) -> None:
         jit.close()
 
 
-class _Function(CFuncPtr):
+class Function(CFuncPtr):
     """A C function of a library; holds on to the code that it calls."""
 
-    _flags_ = _FUNCFLAG_CDECL
+    _flags_ = FUNCFLAG_CDECL
     _restype_ = ctypes.c_int
     code: LinkedCode
 
@@ -93,6 +100,8 @@ class Library(Mapping[str, int]):
         name: display name.
         linked_files: display names of the objects that were linked, in order.
     """
+
+    _function_type: ClassVar[type[Function]] = Function
 
     def __init__(
         self, name: str, code: LinkedCode, exports: Mapping[str, int], linked_files: list[str]
@@ -132,9 +141,7 @@ class Library(Mapping[str, int]):
         Raises:
             UndefinedSymbolError: the library defines no symbol of that name.
         """
-        function = _Function(self.address(name))
-        function.code = self._open_code()
-        return function
+        return self._function_at(self.address(name))
 
     def variable(self, name: str, ctype: type[CData]) -> CData:
         """A variable of the library, as a ctypes object in place.
@@ -142,7 +149,15 @@ class Library(Mapping[str, int]):
         Raises:
             UndefinedSymbolError: the library defines no symbol of that name.
         """
-        variable: CData = ctype.from_address(self.address(name))  # type: ignore[assignment]
+        return self._variable_at(self.address(name), ctype)
+
+    def _function_at(self, address: int) -> Any:  # noqa: ANN401
+        function = self._function_type(address)
+        function.code = self._open_code()
+        return function
+
+    def _variable_at(self, address: int, ctype: type[CData]) -> CData:
+        variable: CData = ctype.from_address(address)  # type: ignore[assignment]
         # Not every ctypes object takes attributes, so the code is held from outside.
         weakref.finalize(variable, _hold, self._open_code())
         return variable
@@ -152,7 +167,7 @@ class Library(Mapping[str, int]):
             raise AttributeError(name)
         try:
             function = self.function(name)
-        except UndefinedSymbolError as error:
+        except SymbolError as error:
             raise AttributeError(str(error)) from error
         self.__dict__[name] = function
         return function
@@ -166,7 +181,7 @@ class Library(Mapping[str, int]):
         """Let go of the code; it goes when the last function taken from the library does."""
         self._code = None
         self._exports = {}
-        for name in [n for n, value in self.__dict__.items() if isinstance(value, _Function)]:
+        for name in [n for n, value in self.__dict__.items() if isinstance(value, Function)]:
             del self.__dict__[name]
 
     def keep(self) -> None:
@@ -238,7 +253,6 @@ def load(
         SymbolError: a symbol has no definition, or two.
         JITLinkError: the link failed otherwise; nothing is left allocated.
     """
-    process = executor or SelfExecutorProcessControl.shared()
     builder = GraphBuilder()
     builder.add([open_input(each, n) for n, each in enumerate(inputs)], all_load=all_load)
     for name, address in (definitions or {}).items():
@@ -246,16 +260,50 @@ def load(
     builder.search_archives(also=list((aliases or {}).values()))
     for alias, name in (aliases or {}).items():
         builder.resolver.alias(alias, name)
+    code, exports = link_inputs(
+        builder,
+        {},
+        phony_externals=phony_externals,
+        process_symbols=process_symbols,
+        configure=configure,
+        executor=executor,
+    )
+    return Library(builder.target_graph.name, code, exports, builder.linked)
+
+
+def link_inputs(
+    builder: GraphBuilder,
+    symbols: Mapping[str, HostSymbol],
+    *,
+    phony_externals: bool,
+    process_symbols: bool,
+    configure: Configure | None,
+    executor: ExecutorProcessControl | None,
+) -> tuple[LinkedCode, Exports]:
+    """Link what has been read.
+
+    Args:
+        builder: has read it.
+        symbols: what else is defined; none of it by the inputs.
+        phony_externals: see `load`, as for the others.
+        process_symbols: whether undefined symbols may be found in this process.
+        configure: called before the link.
+        executor: where to link.
+
+    Raises:
+        JITLinkError: the link failed; nothing is left allocated.
+        TypeError: one of the symbols is nothing that C could use.
+    """
+    process = executor or SelfExecutorProcessControl.shared()
     if not process.runs(builder.target.triple):
         code, here = builder.target.triple, process.triple
         message = f"code for {code} does not run in this process, which is {here}"
         raise UnsupportedObjectError(message, file=builder.linked[0])
-    graph = builder.target_graph
     builder.resolver.finish()
     jit = _jit(executor, configure, phony_externals=phony_externals)
-    program = Program(jit.layer, graph)
+    program = Program(jit.layer, builder.target_graph)
     try:
-        dylib = _link(jit, program, process_symbols=process_symbols)
+        dylib = _link(jit, program, symbols, process_symbols=process_symbols)
     except BaseException:
         if jit is not _shared_jit():
             jit.close()
@@ -267,25 +315,31 @@ def load(
     except BaseException:
         linked.release()
         raise
-    return Library(graph.name, linked, program.exports, builder.linked)
+    return linked, program.exports
 
 
-def _link(jit: LLJIT, program: Program, *, process_symbols: bool) -> JITDylib:
+def _link(
+    jit: LLJIT, program: Program, symbols: Mapping[str, HostSymbol], *, process_symbols: bool
+) -> JITDylib:
     """Link a program into a new JITDylib; what is wrong is said without what failed for it."""
     name = f"{program.name}#{next(_numbers)}"
+    unit = PythonSymbols(jit.session, symbols)
     try:
-        return jit.session.wait(_link_async(jit, name, program, process_symbols=process_symbols))
+        return jit.session.wait(
+            _link_async(jit, name, program, unit, process_symbols=process_symbols)
+        )
     except FailedToMaterializeError as error:
         reason = error.reason
     raise reason
 
 
 async def _link_async(
-    jit: LLJIT, name: str, program: Program, *, process_symbols: bool
+    jit: LLJIT, name: str, program: Program, unit: PythonSymbols, *, process_symbols: bool
 ) -> JITDylib:
     """Link a program into a new JITDylib; on the session's thread."""
     dylib = jit.create_jitdylib(name, process_symbols=process_symbols)
     try:
+        dylib.add_unit(unit)
         program.define_in(dylib)
         await program.link_async(dylib)
     except BaseException:

@@ -19,7 +19,7 @@ import numpy as np
 
 from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
 from jitlink.formats.elf import ReadObjects
-from jitlink.graph import BlockFlags, Linkage, LinkGraph, Scope, SymbolFlags, SymbolKind
+from jitlink.graph import Block, BlockFlags, Linkage, LinkGraph, Scope, SymbolFlags, SymbolKind
 from jitlink.graph.columns import ADDRESS_MASK, Int64Array, rows_where
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.passes.entries import entry_blocks, pointees
@@ -89,6 +89,23 @@ class SymbolResolver:
             kind=SymbolKind.ABSOLUTE,
             block=NO_BLOCK,
             value=address & ADDRESS_MASK,
+        )
+        self._merge(name, row)
+        self._wanted.pop(name, None)
+
+    def define_block(self, name: str, block: Block) -> None:
+        """Define a name as the beginning of a block of the graph.
+
+        Raises:
+            DuplicateDefinitionError: the name has a strong definition.
+        """
+        self._index()
+        row = self.graph.symbol_table.extend(
+            1,
+            name=self.graph.strings.add(name),
+            kind=SymbolKind.DEFINED,
+            block=block.row,
+            size=block.size,
         )
         self._merge(name, row)
         self._wanted.pop(name, None)

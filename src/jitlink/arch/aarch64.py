@@ -23,6 +23,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from jitlink.arch.reentry import Jump
 from jitlink.fixups import BitSlice, Check, Fixup, FixupTable, Flip, resolved
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
@@ -300,6 +301,9 @@ ROWS = (
 _ADVICE = "compile with -fPIC, or with -mcmodel=large for code that must be position-dependent"
 FIXUPS = FixupTable(ROWS, advice=_ADVICE)
 BIG_ENDIAN_FIXUPS = FixupTable(ROWS, endianness="big", advice=_ADVICE)
+
+# bti c; b
+JUMP = Jump(bytes.fromhex("5f2403d5 00000014"), ((K.BRANCH26_PCREL, 4, 0),))
 
 _BTI_C, _ADRP_X16, _LDR_X16, _BR_X16 = (
     bytes.fromhex("5f2403d5"), bytes.fromhex("10000090"), bytes.fromhex("100240f9"),

@@ -22,6 +22,19 @@ CodeEdges = tuple[tuple[EdgeKind, int, int], ...]
 
 
 @dataclass(frozen=True)
+class Jump:
+    """A jump to a symbol, wherever that is.
+
+    Attributes:
+        content: the instructions; they change no register that holds an argument.
+        edges: edges to the symbol: kind, offset, addend.
+    """
+
+    content: bytes
+    edges: CodeEdges
+
+
+@dataclass(frozen=True)
 class ReentryCode:
     """Machine code and where the addresses go in it.
 

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from jitlink.arch.reentry import Jump
 from jitlink.fixups import BitSlice, Check, Fixup, FixupTable
 from jitlink.graph.columns import BoolArray, Int64Array
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
@@ -248,6 +249,9 @@ CALL_RESOLVERS = {
 }  # fmt: skip
 """Calls the function in each pair of pointers in its arguments and stores the result through the
 second pointer; returns the one zero byte that is SPS success, in a0 and a1."""
+
+# auipc t1, 0; jr t1. Tail calls use t1 too.
+JUMP = Jump(bytes.fromhex("17030000 67000300"), ((K.R_RISCV_CALL_PLT, 0, 0),))
 
 BRANCHES = frozenset(
     {

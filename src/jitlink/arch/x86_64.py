@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jitlink.arch.reentry import ReentryCode
+from jitlink.arch.reentry import Jump, ReentryCode
 from jitlink.fixups import Check, Fixup, FixupTable, in_range, resolved
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
@@ -177,6 +177,9 @@ CALL_RESOLVERS = bytes.fromhex(
 )
 """Calls the function in each 16-byte pair of its arguments and stores the result through the
 second pointer; returns the one zero byte that is SPS success, in %rax and %rdx."""
+
+# jmp rel32
+JUMP = Jump(b"\xe9\0\0\0\0", ((K.BRANCH_PCREL32, 1, 0),))
 
 BRANCHES = frozenset(
     {

@@ -20,7 +20,7 @@ import typing
 from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from jitlink.executor import SelfExecutorProcessControl
 from jitlink.orc.errors import SessionError
@@ -110,16 +110,31 @@ class ExecutorAddress(int):
         Raises:
             BaseException: what a Python function raised that the code has called.
         """
-        frames = _calls.frames
-        raised: list[BaseException] = []
-        frames.append(raised)
-        try:
-            result = self._function(*arguments)
-        finally:
-            frames.pop()
-        if raised:
-            raise raised[0]
-        return result
+        return call_code(self._function, *arguments)
+
+
+def call_code(function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - as above
+    """Call linked code through a ctypes function.
+
+    Raises:
+        BaseException: what a Python function raised that the code has called.
+    """
+    frames = _calls.frames
+    raised: list[BaseException] = []
+    frames.append(raised)
+    try:
+        result = function(*arguments)
+    finally:
+        frames.pop()
+    if raised:
+        raise raised[0]
+    return result
+
+
+def has_raised() -> bool:
+    """Whether this thread's call into linked code will raise an exception when it returns."""
+    frames = _calls.frames
+    return bool(frames and frames[-1])
 
 
 @contextmanager
@@ -209,18 +224,20 @@ def _annotated_prototype(name: str, function: Callable[..., Any]) -> type[Any]:
         raise TypeError(f"the annotations of {name} are not ctypes types: {error}") from error
 
 
-def _host_function(name: str, value: object) -> tuple[int, object]:
-    """Address of a function, and what must stay alive for it.
+def python_function(name: str, value: object) -> tuple[Callable[..., Any], type[Any]] | None:
+    """The Python function that a name is defined as, and its prototype; None if it is C code.
 
     Raises:
         TypeError: it is nothing that C can call.
     """
+    function: object
+    prototype: type[Any] | None
     if isinstance(value, tuple):
         function, prototype = value
     elif isinstance(value, CFuncPtr):
         prototype, function = type(value), _wrapped_function(value)
         if function is None:
-            return ctypes.cast(value, ctypes.c_void_p).value or 0, value
+            return None
     else:
         function, prototype = value, None
     if not callable(function):
@@ -229,6 +246,19 @@ def _host_function(name: str, value: object) -> tuple[int, object]:
         prototype = _annotated_prototype(name, function)
     if not _is_prototype(prototype):
         raise TypeError(f"the prototype of {name} is {prototype!r}, not a ctypes function type")
+    return function, prototype
+
+
+def _host_function(name: str, value: object) -> tuple[int, object]:
+    """Address of a function, and what must stay alive for it.
+
+    Raises:
+        TypeError: it is nothing that C can call.
+    """
+    typed = python_function(name, value)
+    if typed is None:
+        return ctypes.cast(cast("CFuncPtr", value), ctypes.c_void_p).value or 0, value
+    function, prototype = typed
     try:
         callback = _callback(function, prototype)
     except (TypeError, ValueError) as error:

@@ -246,7 +246,7 @@ class _Members:
             wanted_by = None if name is None else referrers.get(name)
             archive.extractions += [Extraction(file.name, name, wanted_by) for file in opened]
         if files and self._batch is None:
-            self._batch = ObjectBatch(files)
+            self._batch = ObjectBatch(files, archive.layer.symbol_rules)
         elif files and self._batch is not None:
             self._batch.extend(files)
         return bool(files)

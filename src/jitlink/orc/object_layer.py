@@ -36,7 +36,7 @@ from weakref import WeakKeyDictionary
 
 from jitlink.errors import JITLinkError
 from jitlink.graph import LinkGraph
-from jitlink.inputs import Input, InputFile, open_input
+from jitlink.inputs import Input, InputFile, SymbolRules, open_input
 from jitlink.link import PassConfiguration, link
 from jitlink.memory.manager import FinalizedAlloc, JITLinkMemoryManager
 from jitlink.orc.dylib import JITDylib
@@ -113,6 +113,8 @@ class ObjectLinkingLayer(ResourceManager):
             that were promised: the promise's, or, by default, the object's.
         promises_initializers: whether what has initialisers promises a symbol that stands for
             them; a platform, which looks it up, wants it so.
+        symbol_rules: applied to all objects that are read, before anything is promised; to be
+            set before any are added.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class ObjectLinkingLayer(ResourceManager):
         self.phony_externals = False
         self.override_flags = False
         self.promises_initializers = False
+        self.symbol_rules: SymbolRules | None = None
         self._plugins: list[Plugin] = []
         self._numbers = itertools.count()
         self._allocs: dict[ResourceTracker, list[FinalizedAlloc]] = {}
@@ -179,7 +182,7 @@ class ObjectLinkingLayer(ResourceManager):
         After an error none of them has been added.
         """
         if files:
-            batch = ObjectBatch(files)
+            batch = ObjectBatch(files, self.symbol_rules)
             self.session.run(lambda: self.define_objects(dylib, batch, tracker))
 
     def define_objects(
@@ -291,7 +294,7 @@ class ObjectLinkingLayer(ResourceManager):
             InputError: the object cannot be read.
             JITLinkError: as for `emit`.
         """
-        batch = ObjectBatch([self._open(source)])
+        batch = ObjectBatch([self._open(source)], self.symbol_rules)
         builder, _ = batch.take([0])
         builder.resolver.finish()
         await self.emit(responsibility, builder.target_graph)

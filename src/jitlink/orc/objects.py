@@ -24,7 +24,7 @@ from jitlink.graph.columns import Int64Array, UInt8Array, rows_where
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import SymbolTable
-from jitlink.inputs import GraphBuilder, InputFile
+from jitlink.inputs import GraphBuilder, InputFile, SymbolRules
 from jitlink.orc.errors import SessionError
 from jitlink.orc.materialization import MaterializationResponsibility, MaterializationUnit
 from jitlink.orc.symbols import JITSymbolFlags, SymbolState
@@ -244,6 +244,7 @@ class ObjectBatch:
 
     Args:
         files: at least one object.
+        rules: applied to them, also when they are read again.
 
     Attributes:
         files: the objects.
@@ -253,13 +254,14 @@ class ObjectBatch:
         DuplicateDefinitionError: two of them have strong definitions of one name.
     """
 
-    def __init__(self, files: Sequence[InputFile]) -> None:
+    def __init__(self, files: Sequence[InputFile], rules: SymbolRules | None = None) -> None:
         self.files = list(files)
         self._serials = next_serials(len(self.files))
+        self._rules = rules
         self._builder: GraphBuilder | None = self._read(range(len(files)))
 
     def _read(self, numbers: Iterable[int]) -> GraphBuilder:
-        builder = GraphBuilder()
+        builder = GraphBuilder(rules=self._rules)
         builder.add([self.files[number] for number in numbers])
         return builder
 
@@ -400,7 +402,7 @@ class ObjectUnit(MaterializationUnit):
         parts = self._ordered()
         if len({batch for batch, _ in parts}) == 1:
             return parts[0][0].take([number for _, number in parts])
-        builder = GraphBuilder()
+        builder = GraphBuilder(rules=self.layer.symbol_rules)
         builder.add([batch.files[number] for batch, number in parts])
         return builder, _exported(builder)
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from jitlink.arch.reentry import ReentryCode
+from jitlink.arch.reentry import Jump, ReentryCode
 from jitlink.errors import InputError, ObjectError, UnsupportedRelocationError
 from jitlink.fixups import FixupTable
 from jitlink.formats.elf import Batch, RawRelocations, ReadObjects, read_objects
@@ -88,6 +88,7 @@ class ELFTarget:
         table: the same as columns.
         passes: the architecture's passes for a graph.
         branches: edge kinds of direct calls and jumps, those to stubs included.
+        jump: code that goes on elsewhere, to be put at the entry of a function.
         reentry: machine code for lazy functions, if the architecture has it yet.
     """
 
@@ -98,6 +99,7 @@ class ELFTarget:
     relocations: Sequence[Relocation]
     passes: Callable[[LinkGraph], PassConfiguration]
     branches: frozenset[EdgeKind] = frozenset()
+    jump: Jump | None = None
     reentry: ReentryCode | None = None
     table: RelocationTable = field(init=False, repr=False)
 

@@ -18,6 +18,7 @@ from jitlink.arch.aarch64 import (
     CALL_RESOLVERS,
     ENTRIES,
     FIXUPS,
+    JUMP,
     LANDING_PAD_ENTRIES,
     RESOLVER_IMPORTS,
     relax,
@@ -183,6 +184,7 @@ def _target(name: str, byte_order: Literal["little", "big"]) -> ELFTarget:
         fixups=FIXUPS if byte_order == "little" else BIG_ENDIAN_FIXUPS,
         relocations=RELOCATIONS,
         passes=default_passes,
+        jump=JUMP,
     )
 
 

@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from jitlink.arch.riscv import BRANCHES, CALL_RESOLVERS, ENTRIES, FIXUPS, K
+from jitlink.arch.riscv import BRANCHES, CALL_RESOLVERS, ENTRIES, FIXUPS, JUMP, K
 from jitlink.arch.riscv_pairs import pair_halves
 from jitlink.arch.riscv_relax import relax
 from jitlink.formats.elf_layout import ELFCLASS32, ELFCLASS64, Identity
@@ -143,6 +143,7 @@ def _target(bits: int) -> ELFTarget:
         relocations=RELOCATIONS,
         passes=_passes(bits),
         branches=BRANCHES,
+        jump=JUMP,
     )
 
 

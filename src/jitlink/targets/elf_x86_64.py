@@ -14,6 +14,7 @@ from jitlink.arch.x86_64 import (
     ENTRIES,
     FIXUPS,
     IS_ABSOLUTE,
+    JUMP,
     REENTRY,
     relax,
 )
@@ -157,5 +158,6 @@ TARGET = ELFTarget(
     relocations=RELOCATIONS,
     passes=default_passes,
     branches=BRANCHES,
+    jump=JUMP,
     reentry=REENTRY,
 )

@@ -5,7 +5,8 @@ An option is one `Option` row of `OPTIONS`. Nothing else needs to know it but th
 
 All options take one dash or two, and their value as the next word or behind ``=``. A flag may
 be given a value too: ``-noexec=false``. What `-args` is followed by belongs to the program,
-whatever it looks like. After ``--`` everything is a file.
+whatever it looks like; what `-harness` is followed by, up to `-args`, are its files. After ``--``
+everything is a file.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class CommandLine:
     definitions: list[tuple[str, int]] = field(default_factory=list)
     aliases: list[tuple[str, str]] = field(default_factory=list)
     phony_externals: bool = False
+    harness: list[str] = field(default_factory=list)
     entry: str = DEFAULT_ENTRY
     arguments: list[str] = field(default_factory=list)
     noexec: bool = False
@@ -88,6 +90,8 @@ class Form(Enum):
     JOINED = auto()
     REST = auto()
     """Takes all words that follow, to the end."""
+    FILES = auto()
+    """Takes all words that follow, to one of form REST or the end."""
 
 
 class Group(Enum):
@@ -268,6 +272,11 @@ OPTIONS: tuple[Option, ...] = (
         _flag("phony_externals"),
     ),
     Option(
+        "harness", Form.FILES, Group.SYMBOLS,
+        "test the inputs with these objects: their definitions come first, and they see what is "
+        "local to the inputs", _append("harness"), "FILE...",
+    ),
+    Option(
         "entry", Form.VALUE, Group.RUNNING,
         f"call this function, not {DEFAULT_ENTRY}", _set_entry, "NAME",
     ),
@@ -381,6 +390,9 @@ def _take_option(line: CommandLine, word: str, rest: Iterator[str]) -> None:
         for each in rest:
             option.store(line, each)
         return
+    if option.form is Form.FILES:
+        _take_files(line, option, rest)
+        return
     if value is None:
         value = "true" if option.form is Form.FLAG else next(rest, None)
     if value is None:
@@ -391,13 +403,30 @@ def _take_option(line: CommandLine, word: str, rest: Iterator[str]) -> None:
         raise CommandLineError(str(error), option=option.name) from error
 
 
+def _take_files(line: CommandLine, option: Option, rest: Iterator[str]) -> None:
+    """Take the words after an option that are its files, and the option that ends them."""
+    for word in rest:
+        if word == "--":
+            for each in rest:
+                option.store(line, each)
+            return
+        named = _BY_NAME.get(word.removeprefix("-").removeprefix("-"))
+        if named is None or not word.startswith("-"):
+            option.store(line, word)
+        elif named.form is Form.REST:
+            _take_option(line, word, rest)
+        else:
+            message = f"takes the words that follow it as files; {word} must stand before it"
+            raise CommandLineError(message, option=option.name)
+
+
 def _find(word: str) -> tuple[Option, str | None]:
     """The option that a word names, and the value in the same word, if there is one."""
     body = word.removeprefix("-").removeprefix("-")
     name, equals, value = body.partition("=")
     option = _BY_NAME.get(name)
     if option is not None:
-        if equals and option.form is Form.REST:
+        if equals and option.form in {Form.REST, Form.FILES}:
             raise CommandLineError("takes the words that follow it", option=name)
         return option, value if equals else None
     for option in _JOINED:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jitlink.errors import DuplicateDefinitionError, JITLinkError, UndefinedSymbolError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.formats.archive import is_archive
-from jitlink.inputs import InputFile
+from jitlink.inputs import InputFile, open_input
 from jitlink.link import run_in_process
 from jitlink.memory.slab import SlabMemoryManager
 from jitlink.orc import (
@@ -23,6 +23,7 @@ from jitlink.orc import (
     ReExports,
     StaticLibraryGenerator,
 )
+from jitlink.orc.objects import ObjectBatch
 from jitlink.targets.registry import target_of_object
 from jitlink.tool.libraries import InputCollector
 from jitlink.tool.options import CommandLine, CommandLineError
@@ -109,9 +110,11 @@ class Program:
             if self._inspection is not None:
                 self._inspection.add_files(collector.files)
             objects = [file for file in collector.files if not is_archive(file.data)]
-            self._check_architecture(objects)
+            harness = [open_input(path) for path in self._line.harness]
+            self._check_architecture([*objects, *harness])
             if self._progress is not None:
                 self._progress.begin_reading(objects)
+            self._add_harness(harness)
             self._jit.layer.add_objects(self._jit.main, objects)
             if self._progress is not None:
                 self._progress.finish_reading()
@@ -121,6 +124,15 @@ class Program:
             for generator in loaded:
                 self._jit.main.add_generator(generator)
             self._define()
+
+    def _add_harness(self, files: list[InputFile]) -> None:
+        """Add the objects of the harness, and let their rules hold for all others."""
+        if files:
+            from jitlink.orc.harness import HarnessRules  # noqa: PLC0415 - only for those with one
+
+            batch = ObjectBatch(files)
+            self._jit.layer.symbol_rules = HarnessRules.of(batch)
+            self._jit.session.run(lambda: self._jit.layer.define_objects(self._jit.main, batch))
 
     def _add_archive(self, file: InputFile) -> None:
         archive = StaticLibraryGenerator(self._jit.layer, file)

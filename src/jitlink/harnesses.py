@@ -1,0 +1,448 @@
+"""`harness`: objects under test in, callables for all their functions out, with mocks.
+
+::
+
+    def test_reading_is_retried():
+        read = Mock(side_effect=[-1, 7])
+        prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_uint8)
+        with jitlink.harness("sensor.o", mocks={"i2c_read": (read, prototype)}) as sensor:
+            assert sensor.read_with_retry(0x40) == 7  # A static function.
+        assert read.call_count == 2
+
+What the objects refer to is found in the mocks, then among the objects, then in this process; a
+mock also takes the place of a function that the objects define. `jitlink.orc.harness` has the
+rules.
+
+An exception in a mock cannot pass through C code: that goes on, and sees a result of zero from this
+and all further mocks, which are not called any more. The exception is raised when the call from the
+test returns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from jitlink.errors import DuplicateDefinitionError, SymbolError, UndefinedSymbolError
+from jitlink.executor import ExecutorProcessControl
+from jitlink.exports import Exports
+from jitlink.graph import LinkGraph, MemProt, Scope
+from jitlink.graph.columns import Int64Array, rows_where
+from jitlink.graph.strings import NO_NAME
+from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL
+from jitlink.inputs import GraphBuilder, Input, InputFile, open_input
+from jitlink.library import FUNCFLAG_CDECL, CData, Function, Library, LinkedCode, link_inputs
+from jitlink.orc.callables import HostSymbol, call_code, has_raised, python_function
+from jitlink.orc.errors import listed
+from jitlink.orc.harness import HarnessRules
+from jitlink.orc.objects import ObjectBatch
+from jitlink.orc.symbols import ExecutorSymbolDef
+
+_DATA = (ctypes._SimpleCData, ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._Pointer)  # noqa: SLF001 - their base has no name
+
+_VARIABLE_ALIGNMENT = 16
+"""Bytes; compilers align arrays to as many, and may use instructions that need it."""
+
+
+class AmbiguousSymbolError(SymbolError):
+    """A name that is local to several objects.
+
+    Attributes:
+        name: the symbol.
+        files: display names of the objects that define it.
+    """
+
+    def __init__(self, name: str, files: Sequence[str]) -> None:
+        self.name, self.files = name, tuple(files)
+        super().__init__(
+            f"{name} is local to {' and to '.join(self.files)}; file() chooses one of them"
+        )
+
+
+class MissingSymbolError(UndefinedSymbolError):
+    """The objects under test do not define a symbol.
+
+    Attributes (besides those of `UndefinedSymbolError`):
+        files: display names of the objects.
+        similar: names in them that the compiler may have made of that name.
+        is_mocked: whether they did, and a mock has taken its place.
+    """
+
+    def __init__(
+        self, name: str, *, files: Sequence[str], similar: Sequence[str], is_mocked: bool
+    ) -> None:
+        self.files, self.similar, self.is_mocked = tuple(files), tuple(similar), is_mocked
+        super().__init__([name])
+
+    def _sentence(self) -> str:
+        (name,) = self.names
+        if self.is_mocked:
+            return f"{name} is what a mock or the harness defines, not the objects under test"
+        where = f"{self.files[0]} has" if len(self.files) == 1 else "the objects have"
+        text = f"{where} no symbol {name}: the compiler may have inlined it or left it out"
+        if self.similar:
+            text += f", and has made {', '.join(self.similar)} of it, perhaps with other parameters"
+        return text
+
+
+class UnusedMocksError(SymbolError):
+    """Mocks of names that the objects neither refer to nor define as what can be overridden.
+
+    Attributes:
+        names: the names.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        super().__init__(
+            f"nothing would use the mocks of {listed(self.names)}: a function may be inlined "
+            "everywhere, and static variables keep their place"
+        )
+
+
+class _TestedFunction(Function):
+    """A function under test: raises what the mocks raise that it calls."""
+
+    # Not inherited, for ctypes.
+    _flags_ = FUNCFLAG_CDECL
+    _restype_ = ctypes.c_int
+
+    def __call__(self, *arguments: Any) -> Any:  # noqa: ANN401 - as its restype says
+        """Call it."""
+        return call_code(super().__call__, *arguments)
+
+
+class _Slot:
+    """What a mocked function does at the moment."""
+
+    __slots__ = ("__weakref__", "function", "given", "prototype")
+
+    def __init__(self, given: object, function: Callable[..., Any], prototype: type[Any]) -> None:
+        self.given, self.function, self.prototype = given, function, prototype
+
+
+def _entry(slot: _Slot) -> Callable[..., Any]:
+    """What C code calls; not holding on to the mock, which may hold on to the code."""
+    reference = weakref.ref(slot)
+    result_type = slot.prototype._restype_
+    zero = None if result_type is None else getattr(result_type(), "value", None)
+
+    def call(*arguments: object) -> object:
+        held = reference()
+        return zero if held is None or has_raised() else held.function(*arguments)
+
+    return call
+
+
+class Mocks(Mapping[str, Any]):
+    """The mocks of a harness: what was given for each name.
+
+    Python functions may be replaced, for as long as the harness lives: the new one is called
+    with the types of the first. ``monkeypatch.setitem(h.mocks, "name", function)`` does it
+    for one test.
+
+    Args:
+        mocks: what to define, by name.
+
+    Attributes:
+        symbols: the definitions to link with, other than variables.
+        variables: types of the variables to make.
+
+    Raises:
+        TypeError: C code could not use one of them.
+    """
+
+    def __init__(self, mocks: Mapping[str, object]) -> None:
+        self._slots: dict[str, _Slot] = {}
+        self._fixed: dict[str, object] = {}
+        self.symbols: dict[str, HostSymbol] = {}
+        self.variables: dict[str, type[Any]] = {}
+        for name, value in mocks.items():
+            if isinstance(value, type) and issubclass(value, _DATA):
+                self._fixed[name] = self.variables[name] = value
+            else:
+                self.symbols[name] = self._add(name, value)
+
+    def _add(self, name: str, value: Any) -> HostSymbol:  # noqa: ANN401
+        self._fixed[name] = value
+        if isinstance(value, _DATA):
+            return ctypes.addressof(value)
+        if isinstance(value, int | ExecutorSymbolDef):
+            return value
+        typed = python_function(name, value)
+        if typed is None:
+            code: HostSymbol = value
+            return code
+        del self._fixed[name]
+        function, prototype = typed
+        given = value[0] if isinstance(value, tuple) else value
+        self._slots[name] = slot = _Slot(given, function, prototype)
+        return _entry(slot), prototype
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - whatever was given
+        slot = self._slots.get(name)
+        return self._fixed[name] if slot is None else slot.given
+
+    def __setitem__(self, name: str, value: Any) -> None:  # noqa: ANN401
+        """Let a mocked function do something else.
+
+        Raises:
+            KeyError: there is no mock of that name; it cannot be added after linking.
+            TypeError: it is not a Python function, was not before, or has another prototype.
+        """
+        slot = self._slots.get(name)
+        if slot is None:
+            if name in self._fixed:
+                raise TypeError(f"the mock of {name} is no Python function: it stays what it is")
+            raise KeyError(name)
+        function, prototype = value, slot.prototype
+        if isinstance(value, tuple | CFuncPtr):
+            typed = python_function(name, value)
+            function, prototype = typed or (None, prototype)
+        if prototype is not slot.prototype:
+            raise TypeError(f"the new mock of {name} has another prototype than the first")
+        if not callable(function):
+            raise TypeError(f"the new mock of {name} is {value!r}, which is no Python function")
+        slot.given = value[0] if isinstance(value, tuple) else value
+        slot.function = function
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.symbols
+        yield from self.variables
+
+    def __len__(self) -> int:
+        return len(self.symbols) + len(self.variables)
+
+
+class _Definitions(Exports):
+    """All named definitions of a linked graph, local ones too, and whose they are.
+
+    Attributes:
+        origins: display names of the objects.
+    """
+
+    def __init__(self, graph: LinkGraph) -> None:
+        super().__init__(graph)
+        self.origins = graph.origins
+
+    def find(self, name: str, files: Sequence[int] | None = None) -> list[int]:
+        """Rows of the definitions of a name, in all objects or some; a global one comes alone."""
+        table = self._symbols
+        rows = [
+            row
+            for reference in self._strings.find(name).tolist()
+            for row in rows_where(table.name == reference).tolist()
+            if table.kind[row] in {DEFINED, ABSOLUTE}
+            and (files is None or self._origin(row) in files)
+        ]
+        shared = [row for row in rows if table.scope[row] != Scope.LOCAL]
+        return shared[:1] or rows
+
+    def address_of(self, row: int) -> int:
+        """Address of a symbol."""
+        return self._address(row)
+
+    def file_of(self, row: int) -> str:
+        """Display name of the object that defines a symbol."""
+        origin = self._origin(row)
+        return self.origins[origin] if origin >= 0 else "an absolute definition"
+
+    def _origin(self, row: int) -> int:
+        table = self._symbols
+        return int(self._blocks.origin[table.block[row]]) if table.kind[row] == DEFINED else -1
+
+    def files(self, name: str) -> list[int]:
+        """Numbers of the objects of a display name, or, if there is none, of a file name."""
+        numbers = range(len(self.origins))
+        return [n for n in numbers if self.origins[n] == name] or [
+            n for n in numbers if self.origins[n].rpartition("/")[2] == name
+        ]
+
+    def made_of(self, name: str) -> list[str]:
+        """Names of definitions that a compiler has made of a name: ``crc.constprop.0``, ``f.n``."""
+        rows: Int64Array = rows_where(
+            (self._symbols.kind == DEFINED) & (self._symbols.name != NO_NAME)
+        )
+        names = set(self._strings.get_many(self._symbols.name[rows])) - {name}
+        return sorted(each for each in names if name in each.split("."))[:4]
+
+
+class Harness(Library):
+    """Objects under test, linked with mocks.
+
+    A `Library` that knows ``static`` functions and variables too, each by its name. Where
+    several objects have one of a name, `file` chooses the object. Functions raise what the
+    mocks that they call raise.
+
+    Attributes:
+        mocks: the mocks, by name.
+    """
+
+    _function_type: ClassVar[type[Function]] = _TestedFunction
+
+    def __init__(
+        self,
+        name: str,
+        code: LinkedCode,
+        definitions: _Definitions,
+        linked_files: list[str],
+        mocks: Mocks,
+        overridden: set[str],
+    ) -> None:
+        super().__init__(name, code, definitions, linked_files)
+        self.mocks = mocks
+        self._definitions = definitions
+        self._overridden = overridden
+        self._numbers: Sequence[int] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Harness {self.name}>"
+
+    def address(self, name: str) -> int:
+        """Address of a symbol of the objects under test.
+
+        Raises:
+            MissingSymbolError: they define none of that name.
+            AmbiguousSymbolError: it is local to several of them.
+            UndefinedSymbolError: the harness is closed.
+        """
+        self._open_code()
+        rows = self._definitions.find(name, self._numbers)
+        if len(rows) > 1:
+            raise AmbiguousSymbolError(name, [self._definitions.file_of(row) for row in rows])
+        if not rows:
+            raise MissingSymbolError(
+                name,
+                files=self.linked_files,
+                similar=self._definitions.made_of(name),
+                is_mocked=name in self._overridden or name in self.mocks,
+            )
+        return self._definitions.address_of(rows[0])
+
+    def variable(self, name: str, ctype: type[CData]) -> CData:
+        """A variable of the objects under test, ``static`` or not, as a ctypes object in place.
+
+        Raises:
+            SymbolError: see `address`.
+        """
+        return super().variable(name, ctype)
+
+    def file(self, name: str) -> Harness:
+        """The same with the symbols of one object only.
+
+        Args:
+            name: the display name of the object, or the last part of its path.
+
+        Raises:
+            KeyError: there is no such object, or there are several.
+        """
+        numbers = self._definitions.files(name)
+        files = [self._definitions.origins[number] for number in numbers]
+        if len(set(files)) != 1:
+            known = ", ".join(files or self._definitions.origins)
+            raise KeyError(f"{'several objects' if files else 'no object'} {name} among {known}")
+        part = Harness(
+            name,
+            self._open_code(),
+            self._definitions,
+            files,
+            self.mocks,
+            self._overridden,
+        )
+        part._numbers = numbers
+        return part
+
+
+def harness(
+    *tests: Input,
+    mocks: Mapping[str, object] | None = None,
+    harness: Sequence[Input] = (),
+    unused_mocks: bool = False,
+    phony_externals: bool = False,
+    process_symbols: bool = True,
+    executor: ExecutorProcessControl | None = None,
+) -> Harness:
+    """Link objects under test with what stands in for the rest of the program.
+
+    Args:
+        tests: paths or bytes of relocatable objects and static archives; of archives the
+            members that are needed.
+        mocks: Python functions with their C types, ctypes types or objects for variables, or
+            addresses, by name. They take the place of what the objects define. A variable that
+            is given as a type is made, of zeros, within reach of all code.
+        harness: objects that do the same, and see what is local to those under test.
+        unused_mocks: allow mocks that nothing would use, instead of failing.
+        phony_externals: give symbols that nobody defines an address without a use, instead of
+            failing; calling one faults.
+        process_symbols: whether undefined symbols may be found in this process.
+        executor: where to link; by default this process.
+
+    Raises:
+        InputError: an input cannot be read.
+        SymbolError: a symbol has no definition, or two; `jitlink.orc.harness` says when.
+        UnusedMocksError: a mock could not have an effect.
+        TypeError: C code could not use one of the mocks.
+        JITLinkError: the link failed otherwise; nothing is left allocated.
+    """
+    stand_ins = Mocks(mocks or {})
+    own = [open_input(each, number) for number, each in enumerate(harness)]
+    tested = [open_input(each, number) for number, each in enumerate(tests, len(own))]
+    rules = _rules(own, stand_ins)
+    builder = GraphBuilder(rules=rules)
+    builder.add([*own, *tested])
+    builder.search_archives()
+    if not unused_mocks:
+        _check_use(builder.target_graph, stand_ins, rules)
+    _add_variables(builder, stand_ins.variables)
+    definitions = _Definitions(builder.target_graph)
+    code, _ = link_inputs(
+        builder,
+        stand_ins.symbols,
+        phony_externals=phony_externals,
+        process_symbols=process_symbols,
+        configure=None,
+        executor=executor,
+    )
+    code.held = stand_ins
+    name, files = builder.target_graph.name, builder.linked
+    return Harness(name, code, definitions, files, stand_ins, rules.overridden)
+
+
+def _check_use(graph: LinkGraph, mocks: Mocks, rules: HarnessRules) -> None:
+    """Refuse mocks that could not have an effect: the test would not test what it says."""
+    table = graph.symbol_table
+    rows: Int64Array = rows_where(table.kind == EXTERNAL)
+    used = rules.overridden.union(graph.strings.get_many(table.name[rows]))
+    unused = [name for name in mocks if name not in used]
+    if unused:
+        raise UnusedMocksError(unused)
+
+
+def _add_variables(builder: GraphBuilder, types: Mapping[str, type[Any]]) -> None:
+    """Make variables of zeros, within reach of the code."""
+    graph = builder.target_graph
+    for name, kind in types.items():
+        section = graph.obtain_section("$__MOCKS", MemProt.READ | MemProt.WRITE)
+        alignment = max(ctypes.alignment(kind), _VARIABLE_ALIGNMENT)
+        block = graph.create_zero_fill_block(section, ctypes.sizeof(kind), alignment=alignment)
+        builder.resolver.define_block(name, block)
+
+
+def _rules(files: Sequence[InputFile], mocks: Mocks) -> HarnessRules:
+    """The rules for a harness of objects and mocks."""
+    if not files:
+        return HarnessRules(mocks, keep_locals=True)
+    batch = ObjectBatch(files)
+    definers = {
+        name: file.name
+        for file, names in zip(batch.files, batch.definitions, strict=True)
+        for name in names
+    }
+    for name in mocks:
+        if name in definers:
+            raise DuplicateDefinitionError(name, first=definers[name], second="the mocks")
+    references = {name for names in batch.references for name in names}
+    return HarnessRules({*mocks, *definers}, references, files, keep_locals=True)
