@@ -77,7 +77,7 @@ class MissingSymbolError(UndefinedSymbolError):
         self.files, self.similar, self.is_mocked = tuple(files), tuple(similar), is_mocked
         super().__init__([name])
 
-    def _sentence(self) -> str:
+    def __str__(self) -> str:
         (name,) = self.names
         if self.is_mocked:
             return f"{name} is what a mock or the harness defines, not the objects under test"
