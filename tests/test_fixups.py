@@ -128,6 +128,9 @@ class Letters(NamedTuple):
     P: int = 0
     Z: int = 0
     GOT: int = 0
+    DTP: int = 0
+    TP: int = 0
+    MODULE: int = 0
 
 
 def signed(value: int) -> int:
@@ -210,7 +213,8 @@ def apply(row: Fixup, letters: Letters, order: str = "little") -> bytes:
     """What the block has where the row was applied; nothing else may have changed."""
     place = make_place(row, (letters.P - OFFSET) & MASK, order)
     place.block.add_edge(row.kind, OFFSET, add_target(place, letters), letters.A)
-    place.table.apply(place.graph, got_address=letters.GOT)
+    bases = {"DTP": letters.DTP, "TP": letters.TP, "MODULE": letters.MODULE}
+    place.table.apply(place.graph, got_address=letters.GOT, thread_bases=bases)
     end = OFFSET + row.width
     assert place.content[:OFFSET] == FILL[:OFFSET]
     assert place.content[end:] == FILL[end:]
@@ -227,7 +231,7 @@ def expected(row: Fixup, value: int, order: str) -> bytes:
 @each_row
 @pytest.mark.parametrize("order", ["little", "big"])
 @settings(max_examples=20)
-@given(letters=st.builds(Letters, ADDRESSES, ADDENDS, ADDRESSES, ADDRESSES, ADDRESSES))
+@given(letters=st.builds(Letters, ADDRESSES, ADDENDS, *[ADDRESSES] * 6))
 def test_any_value_is_written_or_refused(row: Fixup, order: str, letters: Letters) -> None:
     value = evaluate(row, letters)
     if is_accepted(row, value):

@@ -17,6 +17,8 @@
     │   ├── TargetOutOfRangeError           the value does not fit the field
     │   └── MisalignedTargetError           the value has bits that the field cannot hold
     ├── AllocationError                 memory that could not be had, laid out or protected
+    ├── ThreadStorageError              thread-local storage that could not be had
+    │   └── StaticStorageError              more static room than the process has left
     ├── ActionError                     a finalize or deallocate action that reported failure
     └── ExecutorError                   the executor could not do what was asked
 
@@ -260,6 +262,50 @@ class AllocationError(JITLinkError):
     def __init__(self, message: str, *, size: int | None = None) -> None:
         super().__init__(message)
         self.size = size
+
+
+class ThreadStorageError(JITLinkError):
+    """Thread-local storage, or access to a thread-local variable, that could not be had.
+
+    Attributes:
+        graph: name of the graph that wants it; empty where none is known.
+        objects: display names of the objects whose code or variables want it.
+    """
+
+    graph = ""
+    objects: tuple[str, ...] = ()
+
+    def locate(self, graph: str, objects: Sequence[str]) -> None:
+        """Make the error say where the storage is wanted."""
+        self.graph, self.objects = graph, tuple(objects)
+        named = ", ".join(self.objects[:3]) + (", ..." if len(self.objects) > 3 else "")
+        where = f"in graph {graph} ({named})" if self.objects else f"in graph {graph}"
+        self.args = (f"{where}: {self}",)
+
+
+class StaticStorageError(ThreadStorageError):
+    """Static thread-local storage that the process has no room for.
+
+    Attributes:
+        size: bytes asked for.
+        alignment: alignment asked for, in bytes.
+        room: bytes that are left, of alignment 1.
+        room_alignment: the largest alignment that there can be, in bytes.
+    """
+
+    def __init__(
+        self, size: int, alignment: int, room: int, room_alignment: int, why: str = ""
+    ) -> None:
+        limits = f"{room} bytes are left, aligned to at most {room_alignment}"
+        super().__init__(
+            f"code of the initial-exec or local-exec model needs static thread-local storage of "
+            f"{size} bytes aligned to {alignment}: {limits}{why}; compile with -fPIC, or start "
+            f"the process with more room (GLIBC_TUNABLES=glibc.rtld.optional_static_tls=...)"
+        )
+        self.size = size
+        self.alignment = alignment
+        self.room = room
+        self.room_alignment = room_alignment
 
 
 class ActionError(JITLinkError):

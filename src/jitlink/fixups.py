@@ -7,14 +7,17 @@ there are. The same rows, read backwards, extract implicit addends and draw refe
 
 Expressions use the letters of the psABIs:
 
-===== =====================================================================
-A     the addend
-S     address of the target symbol
-P     address of the place to be modified
-Z     size of the target symbol
-GOT   address of the global offset table
-V     the value in place, read through the row's slices
-===== =====================================================================
+====== ====================================================================
+A      the addend
+S      address of the target symbol
+P      address of the place to be modified
+Z      size of the target symbol
+GOT    address of the global offset table
+DTP    address of the graph's thread-local storage, as symbols in it have it
+TP     address of the thread pointer, in the same terms
+MODULE number of the module that the graph's thread-local storage is
+V      the value in place, read through the row's slices
+====== ====================================================================
 
 joined by ``+`` and ``-``, with decimal constants and ``Page(...)``, which clears the low
 12 bits. Arithmetic is modulo 2**64; results are read as signed.
@@ -55,6 +58,13 @@ _PAGE_MASK = ~0xFFF
 _CHUNK = 1 << 14
 """Edges are applied so many at a time: what is computed for them then stays in the cache."""
 _ORDERS = {"little": "<", "big": ">"}
+_BASES = {
+    "GOT": "a global offset table; there is none",
+    "DTP": "thread-local storage; the graph has none",
+    "TP": "a thread pointer at a known distance; there is none",
+    "MODULE": "thread-local storage that is loaded; it is not",
+}
+"""Letters that are one number for a graph, and what is lacking where they have no value."""
 
 
 class Check(Enum):
@@ -296,43 +306,59 @@ class FixupTable:
                 addends[chosen] = row.extract(container.astype(f"u{row.width}"))
         return addends
 
-    def apply(self, graph: LinkGraph, *, got_address: int | None = None) -> None:
-        """Apply all fixups of a graph to the working memory of its blocks.
+    def apply(
+        self,
+        graph: LinkGraph,
+        *,
+        got_address: int | None = None,
+        thread_bases: Mapping[str, int] | None = None,
+        rows: Int64Array | None = None,
+    ) -> None:
+        """Apply fixups of a graph to the working memory of its blocks.
 
         Args:
             graph: allocated and with all externals resolved.
             got_address: address of the global offset table, if the graph has one.
+            thread_bases: values of the letters DTP, TP and MODULE, as far as they are known.
+            rows: rows (int64) of the edges to apply; by default all.
 
         Raises:
             FixupError: an edge's value does not fit, or its kind is one that no pass has
                 turned into a fixup; nothing is said about how many others were written.
             GraphError: an edge lies outside its block or in zero-fill.
         """
-        _Application(self, graph, got_address).run()
+        bases = dict(thread_bases or {})
+        if got_address is not None:
+            bases["GOT"] = got_address
+        edges = graph.edge_table
+        if rows is None:
+            rows = rows_where(edges.kind >= FIRST_RELOCATION)
+        else:
+            rows = rows[edges.kind[rows] >= FIRST_RELOCATION]
+        _Application(self, graph, bases).run(rows)
 
 
 class _Application:
     """One run of `FixupTable.apply`."""
 
-    def __init__(self, table: FixupTable, graph: LinkGraph, got_address: int | None) -> None:
+    def __init__(self, table: FixupTable, graph: LinkGraph, bases: Mapping[str, int]) -> None:
         self.table = table
         self.graph = graph
         self.edges = graph.edge_table
-        self.got_address = got_address
+        self.bases = bases
         self.addresses = graph.symbol_addresses().view(np.int64)
 
-    def run(self) -> None:
+    def run(self, rows: Int64Array) -> None:
         edges = self.edges
-        count = np.bincount(edges.kind, minlength=FIRST_RELOCATION)
-        kinds = rows_where(count != 0)
-        kinds = kinds[kinds >= FIRST_RELOCATION].tolist()
+        kind_of_row = edges.kind[rows]
+        kinds = rows_where(np.bincount(kind_of_row) != 0).tolist()
         for kind in kinds:
             fixup = self.table.by_kind.get(kind)
             if fixup is None or not fixup.expression:
-                rows = rows_where(edges.kind == kind)
-                self._fail(FixupError, rows, 0, "has a kind that cannot be applied")
-        rows = rows_where(edges.kind >= FIRST_RELOCATION)
-        in_place = self.table.is_in_place[edges.kind[rows]]
+                self._fail(
+                    FixupError, rows[kind_of_row == kind], 0, "has a kind that cannot be applied"
+                )
+        in_place = self.table.is_in_place[kind_of_row]
         if np.count_nonzero(in_place):
             rows, later = rows[~in_place], rows[in_place]
             self._apply_chunks(kinds, rows)
@@ -429,10 +455,10 @@ class _Application:
             values["P"] = address.view(np.int64) + edges.offset[rows]
         if "Z" in fixup.letters:
             values["Z"] = self.graph.symbol_table.size[edges.target[rows]].view(np.int64)
-        if "GOT" in fixup.letters:
-            if self.got_address is None:
-                self._fail(FixupError, rows, 0, "needs a global offset table; there is none")
-            values["GOT"] = np.array(self.got_address, np.uint64).view(np.int64)
+        for letter in _BASES.keys() & fixup.letters:
+            if letter not in self.bases:
+                self._fail(FixupError, rows, 0, f"needs {_BASES[letter]}")
+            values[letter] = np.array(self.bases[letter], np.uint64).view(np.int64)
         return values
 
     def _check(self, fixup: Fixup, rows: Int64Array, value: Int64Array) -> None:

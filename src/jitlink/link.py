@@ -23,6 +23,7 @@ from jitlink.graph.tables import EXTERNAL
 from jitlink.memory.layout import copy_unallocated_contents
 from jitlink.memory.manager import FinalizedAlloc, JITLinkDylib, JITLinkMemoryManager
 from jitlink.passes.prune import mark_exported_live, prune
+from jitlink.passes.thread_storage import ThreadKinds, check_thread_addresses, plan_thread_storage
 
 Pass = Callable[[LinkGraph], None]
 T = TypeVar("T")
@@ -40,6 +41,7 @@ class PassConfiguration:
         pre_fixup: all addresses are known, content is in working memory but not fixed up.
         post_fixup: content is as it will be in the executor.
         got_address: finds the address of the global offset table, after allocation.
+        threads: how code accesses thread-local variables; None if the target does not link such.
     """
 
     fixups: FixupTable
@@ -49,6 +51,7 @@ class PassConfiguration:
     pre_fixup: list[Pass] = field(default_factory=list)
     post_fixup: list[Pass] = field(default_factory=list)
     got_address: Callable[[LinkGraph], int | None] = lambda _graph: None
+    threads: ThreadKinds | None = None
 
 
 class JITLinkContext(ABC):
@@ -116,20 +119,32 @@ async def _link(
 
     # Only what is needed is left; entries that it needs may be added.
     _run(passes.post_prune, graph)
+    threads = plan_thread_storage(graph, passes.threads, passes.fixups)
     link_log.entries_made(graph)
     alloc = await memory.allocate(context.dylib, graph)
     try:
+        if threads is not None:
+            threads.place(memory.thread_storage, alloc)
         # Defined symbols have their final addresses. They are announced before anything is
         # looked up: two graphs that need each other would wait for each other forever.
         _run(passes.post_allocation, graph)
         context.notify_resolved(graph)
         await _resolve_externals(graph, context)
+        check_thread_addresses(graph, passes.threads, passes.fixups)
 
         # Everything has its final address, and content is in working memory.
         copy_unallocated_contents(graph)
         _run(passes.pre_fixup, graph)
         link_log.fixing(graph)
-        passes.fixups.apply(graph, got_address=passes.got_address(graph))
+        got_address = passes.got_address(graph)
+        if threads is None:
+            passes.fixups.apply(graph, got_address=got_address)
+        else:
+            # Threads that exist get their copies of the initial image when it is loaded.
+            bases = await threads.load(got_address)
+            passes.fixups.apply(
+                graph, got_address=got_address, thread_bases=bases, rows=threads.later
+            )
         _run(passes.post_fixup, graph)
     except BaseException:
         await alloc.abandon()

@@ -27,6 +27,7 @@ class Architecture(NamedTuple):
     Attributes:
         dynamic: what ld.lld leaves to the dynamic linker.
         tls_relocations: names of the types of thread-local storage: nothing else may be refused.
+        links_threads: whether they are linked, for storage that another laid out than ld.lld.
         reaches_any_address: whether a relocation of a type can refer to any address at all.
         touched: offsets in the section of the bytes that a linker may change.
         follow: where a jump to a stub ends.
@@ -43,6 +44,7 @@ class Architecture(NamedTuple):
     meaning: Callable[[Memory, int, ElfRelocation, ElfFile, ElfSection], object]
     flags: Sequence[str] = ()
     configure: Callable[[PassConfiguration], None] | None = None
+    links_threads: bool = False
 
 
 def _meaning_x86_64(
@@ -59,6 +61,7 @@ ARCHITECTURES = {
         references.touched,
         follow_x86_64,
         _meaning_x86_64,
+        links_threads=True,
     ),
     EM_AARCH64: Architecture(
         Dynamic(257, 1025, 1026, 1027, 1032),

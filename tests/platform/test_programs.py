@@ -31,6 +31,7 @@ C_PROGRAMS = [
     ("cancel.c", 1, ()),
     ("thread_exit.c", 1, ()),
     ("thread_exit.c", 1, ("exits",)),
+    ("thread_variables.c", 2, ()),
 ]
 CXX_PROGRAMS = [
     ("throw.cpp", 2, ()),
@@ -64,8 +65,9 @@ def test_a_position_dependent_program(
 
 # The pinned compiler has a C++ library of its own, which the process lacks.
 @pytest.mark.parametrize("build", [each for each in PIC if each.compiler != "zig"], ids=str)
-def test_the_cxx_library(build: Build) -> None:
-    _check("library.cpp", 2, (), build, pie=True)
+@pytest.mark.parametrize("name", ["library.cpp", "thread_objects.cpp"])
+def test_the_cxx_library(name: str, build: Build) -> None:
+    _check(name, 2, (), build, pie=True)
 
 
 def test_the_oracle_sees_differences() -> None:

@@ -23,7 +23,9 @@ from jitlink.fixups import Check, Fixup, FixupTable, in_range, resolved
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
+from jitlink.memory.thread_storage import StorageValue
 from jitlink.passes.entries import EntryKinds, Pointees, bypass_stubs
+from jitlink.passes.thread_storage import ThreadEntry
 
 
 class X86_64EdgeKind(EdgeKind):  # noqa: N801 - the architecture's name
@@ -71,6 +73,20 @@ class X86_64EdgeKind(EdgeKind):  # noqa: N801 - the architecture's name
     PCREL32_GOT_LOAD_REX2_RELAXABLE = 33, "PCRel32GOTLoadREX2Relaxable"
     REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_REX2_RELAXABLE = (
         34, "RequestGOTAndTransformToPCRel32GOTLoadREX2Relaxable")  # fmt: skip
+    # Thread-local variables; of these LLVM has the first.
+    REQUEST_TLS_DESC_IN_GOT_AND_TRANSFORM_TO_DELTA32 = (
+        35, "RequestTLSDescInGOTAndTransformToDelta32")  # fmt: skip
+    REQUEST_TLS_MODULE_IN_GOT_AND_TRANSFORM_TO_DELTA32 = (
+        36, "RequestTLSModuleInGOTAndTransformToDelta32")  # fmt: skip
+    REQUEST_THREAD_OFFSET_IN_GOT_AND_TRANSFORM_TO_DELTA32 = (
+        37, "RequestThreadOffsetInGOTAndTransformToDelta32")  # fmt: skip
+    REQUEST_TLS_FUNCTION_IN_GOT_AND_TRANSFORM_TO_DELTA32 = (
+        38, "RequestTLSFunctionInGOTAndTransformToDelta32")  # fmt: skip
+    THREAD_OFFSET64 = 39, "ThreadOffset64"
+    THREAD_OFFSET32 = 40, "ThreadOffset32"
+    STORAGE_OFFSET64 = 41, "StorageOffset64"
+    STORAGE_OFFSET32 = 42, "StorageOffset32"
+    STORAGE_MODULE64 = 43, "StorageModule64"
 
 
 K = X86_64EdgeKind
@@ -118,6 +134,21 @@ FIXUPS = FixupTable(
             K.PCREL32_GOT_LOAD_REX2_RELAXABLE, _PCREL, 4, Check.SIGNED,
             summary="GOT load with REX2 prefix that may be relaxed",
         ),
+        Fixup(K.THREAD_OFFSET64, "S + A - TP", 8, summary="offset from the thread pointer"),
+        Fixup(
+            K.THREAD_OFFSET32, "S + A - TP", 4, Check.SIGNED,
+            summary="offset from the thread pointer",
+        ),
+        Fixup(
+            K.STORAGE_OFFSET64, "S + A - DTP", 8, summary="offset in the thread-local storage"
+        ),
+        Fixup(
+            K.STORAGE_OFFSET32, "S + A - DTP", 4, Check.SIGNED,
+            summary="offset in the thread-local storage",
+        ),
+        Fixup(
+            K.STORAGE_MODULE64, "MODULE + A", 8, summary="number of the thread-local storage"
+        ),
         *(
             Fixup(kind, "", width, summary="turned into the kind it names once the entry exists")
             for kind, width in (
@@ -129,6 +160,10 @@ FIXUPS = FixupTable(
                 (K.REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_REX_RELAXABLE, 4),
                 (K.REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_REX2_RELAXABLE, 4),
                 (K.REQUEST_STUB_AND_TRANSFORM_TO_DELTA64_FROM_GOT, 8),
+                (K.REQUEST_TLS_DESC_IN_GOT_AND_TRANSFORM_TO_DELTA32, 4),
+                (K.REQUEST_TLS_MODULE_IN_GOT_AND_TRANSFORM_TO_DELTA32, 4),
+                (K.REQUEST_THREAD_OFFSET_IN_GOT_AND_TRANSFORM_TO_DELTA32, 4),
+                (K.REQUEST_TLS_FUNCTION_IN_GOT_AND_TRANSFORM_TO_DELTA32, 4),
             )
         ),
     ],
@@ -164,6 +199,24 @@ ENTRIES = EntryKinds(
     stub_edges=((K.PCREL32, 2, 0),),
     stub_alignment=1,
 )
+
+_V = StorageValue
+THREAD_ENTRIES: dict[EdgeKind, ThreadEntry] = {
+    K.REQUEST_TLS_DESC_IN_GOT_AND_TRANSFORM_TO_DELTA32: ThreadEntry(
+        (_V.MODULE, _V.OFFSET), K.DELTA32
+    ),
+    K.REQUEST_TLS_MODULE_IN_GOT_AND_TRANSFORM_TO_DELTA32: ThreadEntry(
+        (_V.MODULE, _V.OFFSET), K.DELTA32, of_storage=True
+    ),
+    K.REQUEST_THREAD_OFFSET_IN_GOT_AND_TRANSFORM_TO_DELTA32: ThreadEntry(
+        (_V.THREAD_OFFSET,), K.DELTA32
+    ),
+    K.REQUEST_TLS_FUNCTION_IN_GOT_AND_TRANSFORM_TO_DELTA32: ThreadEntry(
+        (_V.DESCRIPTOR,), K.DELTA32
+    ),
+}
+"""What code looks up about thread-local variables: the arguments of `__tls_get_addr` in the general
+and local dynamic models, the offset in the initial exec one, a function in TLS descriptors'."""
 
 CALL_RESOLVERS = bytes.fromhex(
     "53 41 54 41 55"  # push %rbx; push %r12; push %r13

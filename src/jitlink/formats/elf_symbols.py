@@ -19,6 +19,7 @@ from jitlink.formats.elf_layout import (
     SHF_EXCLUDE,
     SHF_EXECINSTR,
     SHF_GNU_RETAIN,
+    SHF_TLS,
     SHF_WRITE,
     SHN_ABS,
     SHN_COMMON,
@@ -98,6 +99,7 @@ _TYPE_FLAGS[STT_FUNC] = SymbolFlags.CALLABLE
 _TYPE_FLAGS[STT_GNU_IFUNC] = SymbolFlags.CALLABLE | SymbolFlags.INDIRECT
 _TYPE_FLAGS[STT_TLS] = SymbolFlags.THREAD_LOCAL
 _ACCESS = SHF_WRITE | SHF_ALLOC | SHF_EXECINSTR
+_THREAD_LOCAL_DATA, _THREAD_LOCAL = SHF_TLS | SHF_ALLOC, int(BlockFlags.THREAD_LOCAL)
 # `MemProt` and `MemLifetime` (uint8) by the bits of `_ACCESS`, which are the lowest three.
 _PROTS = np.array(
     [
@@ -170,7 +172,8 @@ class ObjectTables(SectionTables):
             size=size,
             alignment=alignment,
             content=content,
-            flags=np.where(flags & SHF_GNU_RETAIN, int(BlockFlags.LIVE), 0),
+            flags=np.where(flags & SHF_GNU_RETAIN, int(BlockFlags.LIVE), 0)
+            | np.where(flags & _THREAD_LOCAL_DATA == _THREAD_LOCAL_DATA, _THREAD_LOCAL, 0),
         )
         self.section_block = np.full(len(self.sh_type), NO_BLOCK, np.int64)
         self.section_block[rows] = np.arange(first, first + len(rows))
@@ -287,7 +290,13 @@ class ObjectTables(SectionTables):
         kind[null], block[null], value[null] = REMOVED, NO_BLOCK, 0
         is_common[null] = False
         self._check_offsets(block, value, local & (kind_of_symbol == STT_NOTYPE))
-        self._place_commons(is_common & (kind_of_symbol != STT_FILE), value, size, block, kind)
+        is_common &= kind_of_symbol != STT_FILE
+        is_thread_local = kind_of_symbol == STT_TLS
+        for common, section, flag in (
+            (is_common & ~is_thread_local, ".common", 0),
+            (is_common & is_thread_local, ".tcommon", _THREAD_LOCAL),
+        ):
+            self._place_commons(common, value, size, block, kind, section, flag)
 
         external = kind == _EXTERNAL
         weak = ((binding == STB_WEAK) | (binding == STB_GNU_UNIQUE) | is_common) & ~external
@@ -346,8 +355,10 @@ class ObjectTables(SectionTables):
         size: UInt64Array,
         block: Int64Array,
         kind: UInt8Array,
+        section_name: str,
+        flag: int,
     ) -> None:
-        """Give each tentative definition a zero-fill block of its own."""
+        """Give each tentative definition a zero-fill block of its own, with a flag."""
         rows = rows_where(common)
         if len(rows) == 0:
             return
@@ -357,7 +368,7 @@ class ObjectTables(SectionTables):
         self._check_symbols(bad, "has an alignment that is not a power of two")
         bad[rows] = (sizes < 0) | (sizes > MAX_SIZE)
         self._check_symbols(bad, "has a size beyond any memory")
-        section = self.graph.obtain_section(".common", MemProt.READ | MemProt.WRITE)
+        section = self.graph.obtain_section(section_name, MemProt.READ | MemProt.WRITE)
         first = self.graph.block_table.extend(
             len(rows),
             section=section.ordinal,
@@ -365,6 +376,7 @@ class ObjectTables(SectionTables):
             size=sizes,
             alignment=alignment,
             content=ZERO_FILL,
+            flags=flag,
         )
         block[rows] = np.arange(first, first + len(rows))
         value[rows] = 0

@@ -114,6 +114,8 @@ class BlockFlags(IntFlag):
 
     REMOVED = 1
     LIVE = 2
+    THREAD_LOCAL = 4
+    """The block is part of the initial image of thread-local storage."""
 
 
 class BlockTable(Columns):

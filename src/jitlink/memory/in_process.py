@@ -26,6 +26,7 @@ from jitlink.memory.manager import (
     JITLinkMemoryManager,
 )
 from jitlink.memory.pages import PageSource, Request, Run
+from jitlink.memory.thread_storage import PROCESS_THREADS, StorageLease
 from jitlink.sps import WrapperFunctionCall
 
 log = logging.getLogger("jitlink.memory")
@@ -46,6 +47,7 @@ _numbers = itertools.count(1)
 class _Finalized(NamedTuple):
     runs: list[Run]
     deallocate_actions: list[WrapperFunctionCall]
+    leases: list[StorageLease]
 
 
 class InProcessMemoryManager(JITLinkMemoryManager):
@@ -54,6 +56,8 @@ class InProcessMemoryManager(JITLinkMemoryManager):
     Args:
         pages: where the memory comes from, by default what all managers share.
     """
+
+    thread_storage = PROCESS_THREADS
 
     def __init__(self, pages: PageSource = PROCESS) -> None:
         self._pages = pages
@@ -104,8 +108,15 @@ class InProcessMemoryManager(JITLinkMemoryManager):
         finally:
             runs = itertools.chain.from_iterable(each.runs for each in finalized)
             errors += self._pages.give_back(runs)
+            for each in reversed(finalized):
+                errors += await _release_leases(each.leases)
         if errors:
             raise DeallocationError(errors)
+
+
+async def _release_leases(leases: Sequence[StorageLease]) -> list[JITLinkError]:
+    """Release thread-local storage; what failed."""
+    return list(itertools.chain.from_iterable([await lease.release() for lease in leases]))
 
 
 def _request(graph: LinkGraph, segment: Segment, page_size: int) -> Request:
@@ -192,6 +203,7 @@ class _InProcessAlloc(InFlightAlloc):
         self._layout = layout
         self._runs = runs
         self._register = register
+        self._leases: list[StorageLease] = []
         self._done = False
 
     def _claim(self) -> None:
@@ -199,13 +211,17 @@ class _InProcessAlloc(InFlightAlloc):
             raise RuntimeError("the allocation was finalized or abandoned before")
         self._done = True
 
+    def hold(self, lease: StorageLease) -> None:
+        """Keep thread-local storage for as long as the memory."""
+        self._leases.append(lease)
+
     async def finalize(self) -> FinalizedAlloc:
         """Apply protections, run the finalize actions, free finalize-lifetime memory."""
         self._claim()
         try:
             undo = self._finalize()
         except BaseException as error:
-            for other in self._free():
+            for other in await self._free():
                 error.add_note(str(other))
             raise
         standard: list[Run] = []
@@ -216,7 +232,7 @@ class _InProcessAlloc(InFlightAlloc):
         _log_runs("protected", standard)
         # What the system does not take back is lost, but the code is as good as ever.
         self._pages.give_back(temporary)
-        return self._register(_Finalized(standard, undo))
+        return self._register(_Finalized(standard, undo, self._leases))
 
     def _finalize(self) -> list[WrapperFunctionCall]:
         actions = resolve_actions(self._layout.graph.alloc_actions)
@@ -228,12 +244,12 @@ class _InProcessAlloc(InFlightAlloc):
     async def abandon(self) -> None:
         """Free the memory; the graph's blocks are again what they were before."""
         self._claim()
-        errors = self._free()
+        errors = await self._free()
         if errors:
             raise errors[0]
 
-    def _free(self) -> list[AllocationError]:
+    async def _free(self) -> list[JITLinkError]:
         _log_runs("abandoned", self._runs)
         # The graph must not be left with contents in memory that is gone.
         self._layout.undo()
-        return self._pages.give_back(self._runs)
+        return [*self._pages.give_back(self._runs), *await _release_leases(self._leases)]

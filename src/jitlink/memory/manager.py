@@ -23,8 +23,9 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from jitlink.errors import JITLinkError
+from jitlink.errors import JITLinkError, ThreadStorageError
 from jitlink.graph import LinkGraph
+from jitlink.memory.thread_storage import StorageLease, ThreadStorage
 
 
 class DeallocationError(JITLinkError):
@@ -96,6 +97,14 @@ class InFlightAlloc(ABC):
     Exactly one of the two methods is awaited, once.
     """
 
+    def hold(self, lease: StorageLease) -> None:  # noqa: ARG002 - of those that can
+        """Keep thread-local storage for as long as the memory, and release it after that.
+
+        Raises:
+            ThreadStorageError: the memory manager has no thread-local storage.
+        """
+        raise ThreadStorageError("this memory cannot hold thread-local storage")
+
     @abstractmethod
     async def finalize(self) -> FinalizedAlloc:
         """Apply protections, run the finalize actions, free finalize-lifetime memory.
@@ -119,7 +128,14 @@ class InFlightAlloc(ABC):
 
 
 class JITLinkMemoryManager(ABC):
-    """Hands out memory in one executor."""
+    """Hands out memory in one executor.
+
+    Attributes:
+        thread_storage: the thread-local storage there, None if the manager has none; one that
+            has also implements `InFlightAlloc.hold`.
+    """
+
+    thread_storage: ThreadStorage | None = None
 
     @abstractmethod
     async def allocate(self, dylib: JITLinkDylib | None, graph: LinkGraph) -> InFlightAlloc:

@@ -26,6 +26,7 @@ from jitlink.graph.tables import DEFINED
 
 GOT_SECTION = "$__GOT"
 STUBS_SECTION = "$__STUBS"
+THREAD_SECTION = "$__TLSINFO"
 GOT_SYMBOL = "_GLOBAL_OFFSET_TABLE_"
 
 
@@ -176,12 +177,12 @@ def bypass_stubs(
 def pointees(graph: LinkGraph) -> Int64Array:
     """What symbols stand for (int64, symbol row by symbol row).
 
-    The symbol of a GOT entry or a stub stands for what the entry leads to, others for
-    themselves.
+    The symbol of a GOT entry, a stub or a thread-local variable's entry stands for what the
+    entry leads to, others for themselves.
     """
     table, edges = graph.symbol_table, graph.edge_table
     result = np.arange(table.rows)
-    for name in (GOT_SECTION, STUBS_SECTION):
+    for name in (GOT_SECTION, STUBS_SECTION, THREAD_SECTION):
         section = graph.find_section_by_name(name)
         if section is None:
             continue
@@ -195,8 +196,9 @@ def pointees(graph: LinkGraph) -> Int64Array:
 
 
 def entry_blocks(graph: LinkGraph) -> BoolArray:
-    """Mask (bool, one per block row) of GOT entries and stubs."""
-    sections = [name in {GOT_SECTION, STUBS_SECTION} for name in graph.section_list.names]
+    """Mask (bool, one per block row) of the entries and stubs that the linker has made."""
+    made = {GOT_SECTION, STUBS_SECTION, THREAD_SECTION}
+    sections = [name in made for name in graph.section_list.names]
     mask: BoolArray = np.array(sections, np.bool_)[graph.block_table.section]
     return mask
 
@@ -270,7 +272,7 @@ def _distinct(graph: LinkGraph, targets: Int64Array) -> Int64Array:
     return rows_where(wanted)
 
 
-def _add_blocks(
+def add_entries(
     graph: LinkGraph, section: Section, count: int, content: bytes, alignment: int, flags: int
 ) -> tuple[Int64Array, Int64Array]:
     """Add equal blocks, each with an anonymous symbol; rows of the blocks and the symbols."""
@@ -307,7 +309,7 @@ def _create_pointers(
         is_later = np.ones(graph.symbol_table.rows, np.bool_)
         is_later[first] = False
         wanted = wanted[np.argsort(is_later[wanted], kind="stable")]
-    blocks, entries = _add_blocks(
+    blocks, entries = add_entries(
         graph, section, len(wanted), kinds.pointer_content, kinds.pointer_size, 0
     )
     graph.edge_table.extend(len(wanted), block=blocks, kind=kinds.pointer, target=wanted)
@@ -322,7 +324,7 @@ def _create_stubs(
     """A stub for each distinct target; the stub's symbol row by target row."""
     section = graph.obtain_section(STUBS_SECTION, MemProt.READ | MemProt.EXEC)
     wanted = _distinct(graph, targets)
-    blocks, stubs = _add_blocks(
+    blocks, stubs = add_entries(
         graph, section, len(wanted), kinds.stub, kinds.stub_alignment, int(SymbolFlags.CALLABLE)
     )
     _connect_stubs(graph, blocks, entry_of[wanted], kinds)
@@ -354,7 +356,7 @@ def _create_islands(
     places = np.stack((home * 2 + behind, target))
     places, number = np.unique(places, axis=1, return_inverse=True)
     home, behind = places[0] // 2, places[0] % 2
-    blocks, stubs = _add_blocks(
+    blocks, stubs = add_entries(
         graph,
         graph.section_list[0],
         places.shape[1],

@@ -16,25 +16,33 @@ from jitlink.arch.x86_64 import (
     IS_ABSOLUTE,
     JUMP,
     REENTRY,
+    THREAD_ENTRIES,
     relax,
 )
 from jitlink.arch.x86_64 import X86_64EdgeKind as K
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
+from jitlink.formats.elf_template import TemplateFormat
 from jitlink.graph import LinkGraph, MemLifetime
 from jitlink.graph.columns import rows_where
 from jitlink.graph.tables import DEFINED
 from jitlink.link import PassConfiguration
+from jitlink.memory.thread_storage import StorageValue
 from jitlink.passes.eh_frame import eh_frame_pass
 from jitlink.passes.entries import build_entries, got_address
 from jitlink.passes.indirect import indirect_pass
 from jitlink.passes.personality import reach_personalities
 from jitlink.passes.section_symbols import synthesize_elf_symbols
-from jitlink.targets.elf import DYNAMIC_ONLY, NO_TLS, ELFTarget, Relocation
+from jitlink.passes.thread_storage import ThreadKinds
+from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget, Relocation
 
 EM_X86_64 = 62
 SMALL_CODE_LIMIT = 1 << 31
 """Where the small code model's absolute addresses end."""
 
+
+# Offsets of code that a static linker resolves, and of entries: all relative to the field.
+_DESCRIPTOR = K.REQUEST_TLS_FUNCTION_IN_GOT_AND_TRANSFORM_TO_DELTA32
+_OFFSET_LOAD = K.REQUEST_THREAD_OFFSET_IN_GOT_AND_TRANSFORM_TO_DELTA32
 
 RELOCATIONS = (
     Relocation(0, "R_X86_64_NONE"),
@@ -53,14 +61,14 @@ RELOCATIONS = (
     Relocation(13, "R_X86_64_PC16", K.DELTA16),
     Relocation(14, "R_X86_64_8", K.POINTER8),
     Relocation(15, "R_X86_64_PC8", K.DELTA8),
-    Relocation(16, "R_X86_64_DTPMOD64", reason=NO_TLS),
-    Relocation(17, "R_X86_64_DTPOFF64", reason=NO_TLS),
-    Relocation(18, "R_X86_64_TPOFF64", reason=NO_TLS),
-    Relocation(19, "R_X86_64_TLSGD", reason=NO_TLS),
-    Relocation(20, "R_X86_64_TLSLD", reason=NO_TLS),
-    Relocation(21, "R_X86_64_DTPOFF32", reason=NO_TLS),
-    Relocation(22, "R_X86_64_GOTTPOFF", reason=NO_TLS),
-    Relocation(23, "R_X86_64_TPOFF32", reason=NO_TLS),
+    Relocation(16, "R_X86_64_DTPMOD64", K.STORAGE_MODULE64),
+    Relocation(17, "R_X86_64_DTPOFF64", K.STORAGE_OFFSET64),
+    Relocation(18, "R_X86_64_TPOFF64", K.THREAD_OFFSET64),
+    Relocation(19, "R_X86_64_TLSGD", K.REQUEST_TLS_DESC_IN_GOT_AND_TRANSFORM_TO_DELTA32),
+    Relocation(20, "R_X86_64_TLSLD", K.REQUEST_TLS_MODULE_IN_GOT_AND_TRANSFORM_TO_DELTA32),
+    Relocation(21, "R_X86_64_DTPOFF32", K.STORAGE_OFFSET32),
+    Relocation(22, "R_X86_64_GOTTPOFF", _OFFSET_LOAD),
+    Relocation(23, "R_X86_64_TPOFF32", K.THREAD_OFFSET32),
     Relocation(24, "R_X86_64_PC64", K.DELTA64),
     Relocation(25, "R_X86_64_GOTOFF64", K.DELTA64_FROM_GOT),
     Relocation(26, "R_X86_64_GOTPC32", K.DELTA32_TO_GOT),
@@ -71,9 +79,10 @@ RELOCATIONS = (
     Relocation(31, "R_X86_64_PLTOFF64", K.REQUEST_STUB_AND_TRANSFORM_TO_DELTA64_FROM_GOT),
     Relocation(32, "R_X86_64_SIZE32", K.SIZE32),
     Relocation(33, "R_X86_64_SIZE64", K.SIZE64),
-    Relocation(34, "R_X86_64_GOTPC32_TLSDESC", reason=NO_TLS),
-    Relocation(35, "R_X86_64_TLSDESC_CALL", reason=NO_TLS),
-    Relocation(36, "R_X86_64_TLSDESC", reason=NO_TLS),
+    Relocation(34, "R_X86_64_GOTPC32_TLSDESC", _DESCRIPTOR),
+    # Marks the call of a descriptor's function, for linkers that replace it.
+    Relocation(35, "R_X86_64_TLSDESC_CALL"),
+    Relocation(36, "R_X86_64_TLSDESC", reason=DYNAMIC_ONLY),
     Relocation(37, "R_X86_64_IRELATIVE", reason=DYNAMIC_ONLY),
     Relocation(38, "R_X86_64_RELATIVE64", reason=DYNAMIC_ONLY),
     # The two MPX types are deprecated: a branch with a BND prefix is a branch.
@@ -94,15 +103,15 @@ RELOCATIONS = (
         K.REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_REX2_RELAXABLE,
         4,
     ),
-    Relocation(44, "R_X86_64_CODE_4_GOTTPOFF", reason=NO_TLS),
-    Relocation(45, "R_X86_64_CODE_4_GOTPC32_TLSDESC", reason=NO_TLS),
+    Relocation(44, "R_X86_64_CODE_4_GOTTPOFF", _OFFSET_LOAD),
+    Relocation(45, "R_X86_64_CODE_4_GOTPC32_TLSDESC", _DESCRIPTOR),
     # EVEX-encoded APX instructions have no form without the memory operand to relax to.
     Relocation(46, "R_X86_64_CODE_5_GOTPCRELX", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32),
-    Relocation(47, "R_X86_64_CODE_5_GOTTPOFF", reason=NO_TLS),
-    Relocation(48, "R_X86_64_CODE_5_GOTPC32_TLSDESC", reason=NO_TLS),
+    Relocation(47, "R_X86_64_CODE_5_GOTTPOFF", _OFFSET_LOAD),
+    Relocation(48, "R_X86_64_CODE_5_GOTPC32_TLSDESC", _DESCRIPTOR),
     Relocation(49, "R_X86_64_CODE_6_GOTPCRELX", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32),
-    Relocation(50, "R_X86_64_CODE_6_GOTTPOFF", reason=NO_TLS),
-    Relocation(51, "R_X86_64_CODE_6_GOTPC32_TLSDESC", reason=NO_TLS),
+    Relocation(50, "R_X86_64_CODE_6_GOTTPOFF", _OFFSET_LOAD),
+    Relocation(51, "R_X86_64_CODE_6_GOTPC32_TLSDESC", _DESCRIPTOR),
     # Hints for a linker that collects unused virtual functions.
     Relocation(250, "R_X86_64_GNU_VTINHERIT"),
     Relocation(251, "R_X86_64_GNU_VTENTRY"),
@@ -130,6 +139,24 @@ def _build_entries(graph: LinkGraph) -> None:
     build_entries(graph, ENTRIES)
 
 
+_IDENTITY = Identity(EM_X86_64, ELFCLASS64, "little")
+# LLVM differs: it links the general dynamic model only, with storage of its own runtime's.
+THREADS = ThreadKinds(
+    entries=THREAD_ENTRIES,
+    thread_offsets=frozenset({K.THREAD_OFFSET64, K.THREAD_OFFSET32}),
+    storage_offsets=frozenset({K.STORAGE_OFFSET64, K.STORAGE_OFFSET32}),
+    modules=frozenset({K.STORAGE_MODULE64}),
+    write=TemplateFormat(
+        _IDENTITY,
+        page_size=0x1000,
+        relocations={
+            StorageValue.MODULE: 16,  # R_X86_64_DTPMOD64
+            StorageValue.OFFSET: 17,  # R_X86_64_DTPOFF64
+            StorageValue.THREAD_OFFSET: 18,  # R_X86_64_TPOFF64
+            StorageValue.DESCRIPTOR: 36,  # R_X86_64_TLSDESC
+        },
+    ).write,
+)
 _split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
 _resolve_indirect_functions = indirect_pass(ENTRIES, CALL_RESOLVERS)
 
@@ -147,11 +174,12 @@ def default_passes(_graph: LinkGraph) -> PassConfiguration:
         ],
         pre_fixup=[relax],
         got_address=got_address,
+        threads=THREADS,
     )
 
 
 TARGET = ELFTarget(
-    identity=Identity(EM_X86_64, ELFCLASS64, "little"),
+    identity=_IDENTITY,
     triple="x86_64-unknown-linux-gnu",
     edge_kinds=K,
     fixups=FIXUPS,
