@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -199,3 +200,21 @@ def test_errors_come_as_they_are(executor: Counted, tmp_path: Path) -> None:
         jitlink.load(compiled(ADD), compiled(ADD + "int z;"), executor=executor)
     assert caught.value.name in {"add", "counter"}
     assert executor.used_size == 0
+
+
+def test_thread_local_variables_are_those_of_the_calling_thread() -> None:
+    source = compiled("_Thread_local int counter = 5; int count(void) { return ++counter; }")
+    with jitlink.load(source) as library:
+        assert library.count() == 6
+        assert library.variable("counter", ctypes.c_int).value == 6
+        seen: list[int] = []
+        thread = threading.Thread(
+            target=lambda: seen.append(library.variable("counter", ctypes.c_int).value)
+        )
+        thread.start()
+        thread.join()
+        assert seen == [5]
+    with jitlink.orc.LLJIT() as jit:
+        jit.add_object(source)
+        assert jit.lookup("count")() == 6
+        assert ctypes.c_int.from_address(jit.lookup("counter")).value == 6

@@ -25,6 +25,7 @@ from jitlink.exports import Exports
 from jitlink.graph import LinkGraph
 from jitlink.inputs import GraphBuilder, Input, open_input
 from jitlink.link import PassConfiguration
+from jitlink.memory.thread_storage import is_thread_variable
 from jitlink.orc import (
     LLJIT,
     FailedToMaterializeError,
@@ -66,6 +67,18 @@ class LinkedCode:
     def release(self) -> None:
         """Run the deallocate actions and free the memory now; a second call does nothing."""
         self._finalizer()
+
+    def thread_address(self, address: int) -> int:
+        """Address of the calling thread's instance of a thread-local variable.
+
+        Args:
+            address: what stands for the variable.
+
+        Raises:
+            ThreadStorageError: it stands for none.
+        """
+        storage = self._layer.memory.thread_storage
+        return address if storage is None else storage.thread_address(address)
 
     def keep(self) -> None:
         """Leave the memory as it is for ever, and run no deallocate actions."""
@@ -115,7 +128,10 @@ class Library(Mapping[str, int]):
         return f"<Library {self.name}>"
 
     def __getitem__(self, name: str) -> int:
-        return self._exports[name]
+        address = self._exports[name]
+        if is_thread_variable(address):
+            return self._open_code().thread_address(address)
+        return address
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._exports)
@@ -125,6 +141,8 @@ class Library(Mapping[str, int]):
 
     def address(self, name: str) -> int:
         """Address of a symbol that the library defines.
+
+        Of a thread-local variable it is that of the calling thread's instance.
 
         Raises:
             UndefinedSymbolError: it defines none of that name, or the library is closed.

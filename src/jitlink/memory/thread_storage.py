@@ -57,6 +57,11 @@ _ROOM_LIMIT = 1 << 24
 """No C library has more static room than that."""
 
 
+def is_thread_variable(address: int) -> bool:
+    """Whether an address stands for a thread-local variable."""
+    return FIRST_ADDRESS <= address < LAST_ADDRESS
+
+
 class StorageValue(Enum):
     """What the C library can tell about a thread-local variable; words of eight bytes.
 

@@ -23,6 +23,7 @@ from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.graph import LinkGraph
 from jitlink.inputs import Input
 from jitlink.memory.manager import JITLinkMemoryManager
+from jitlink.memory.thread_storage import is_thread_variable
 from jitlink.orc.callables import ExecutorAddress, HostSymbol, PythonSymbols
 from jitlink.orc.compiler_support import CompilerSupportGenerator
 from jitlink.orc.dylib import JITDylib
@@ -303,7 +304,8 @@ class LLJIT:
         """Link what a symbol needs, and return its address.
 
         The address is an int and can be called like a ctypes function. It keeps nothing alive:
-        it is good until the symbol is removed or the JIT closed.
+        it is good until the symbol is removed or the JIT closed. Of a thread-local variable it is
+        that of the calling thread's instance.
 
         Args:
             name: the symbol.
@@ -315,7 +317,11 @@ class LLJIT:
             FailedToMaterializeError: it could not be linked; the cause is chained.
         """
         wanted = self._name(name, raw)
-        return ExecutorAddress(self.session.lookup(dylib or self.main, wanted)[wanted].address)
+        address = self.session.lookup(dylib or self.main, wanted)[wanted].address
+        storage = self.layer.memory.thread_storage
+        if is_thread_variable(address) and storage is not None:
+            address = storage.thread_address(address)
+        return ExecutorAddress(address)
 
     def remove(self, tracker: ResourceTracker) -> None:
         """Remove everything that a tracker owns, and release its memory.
