@@ -248,15 +248,18 @@ def library_and_user(name: str, model: str, place: Path) -> Path:
     return compile_c(USER.format(name=name), "gcc", ("-O1", *PIC, f"-ftls-model={model}"))
 
 
-def test_variables_of_a_shared_library(old: Worker, tmp_path: Path) -> None:
-    user = library_and_user("dynamic_in_library", "global-dynamic", tmp_path)
+@pytest.mark.parametrize("model", ["global-dynamic", "initial-exec"])
+def test_variables_of_a_shared_library(model: str, old: Worker, tmp_path: Path) -> None:
+    user = library_and_user(f"unused_{model.replace('-', '_')}", model, tmp_path)
     with jitlink.load(user) as library:
         assert [here(library.agree), old(library.agree), in_new_thread(library.agree)] == [1] * 3
 
 
 def test_a_shared_librarys_variables_without_static_room(tmp_path: Path) -> None:
-    """Libraries that are loaded later have it only if they say that they need it."""
-    user = library_and_user("static_in_library", "initial-exec", tmp_path)
+    """A library gets it only as long as no thread has used its variables."""
+    user = library_and_user("used_in_library", "initial-exec", tmp_path)
+    library = ctypes.CDLL(str(tmp_path / "library.so"))
+    library.of_used_in_library()
     with pytest.raises(ThreadStorageError, match="library that has no static room") as caught:
         jitlink.load(user)
     assert caught.value.objects == (str(user),)

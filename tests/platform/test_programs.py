@@ -70,6 +70,11 @@ def test_the_cxx_library(name: str, build: Build) -> None:
     _check(name, 2, (), build, pie=True)
 
 
+def test_thread_local_variables_of_the_cxx_library_in_static_room() -> None:
+    """What gcc makes by default: `std::call_once` with initial-exec access."""
+    _check("thread_objects.cpp", 2, (), Build("gcc", ("-O2", "-fPIE")), pie=True)
+
+
 def test_the_oracle_sees_differences() -> None:
     build = PIC[0]
     assert native(objects("handlers.c", build)) != native(objects("handlers.c", build), ("exits",))

@@ -84,6 +84,9 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         self, names: Sequence[str], dylib: int | None = None
     ) -> list[int | None]:
         """Addresses of symbols that loaded libraries export."""
+        threads = self.memory_manager.thread_storage
+        if threads is not None:
+            await threads.prepare_room(names)
         handle = self._process if dylib is None else dylib
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
         found: list[int | None] = list(map(_dlsym, repeat(handle), encoded))

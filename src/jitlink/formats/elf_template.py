@@ -194,7 +194,8 @@ class _Writer:
         symbols["shndx"][_RESULTS], symbols["size"][_RESULTS] = _PLACED, size
         symbols["value"][_RESULTS] = results
         symbols["info"][_FIRST_REFERENCE:] = [
-            (STB_WEAK if name == UNDEFINED_SYMBOL else STB_GLOBAL) << 4 | STT_TLS
+            (STB_WEAK if self.image.is_weak or name == UNDEFINED_SYMBOL else STB_GLOBAL) << 4
+            | STT_TLS
             for name in self.numbers
         ]
         return symbols.tobytes()

@@ -111,6 +111,7 @@ class StorageImage:
         alignment: of the storage in bytes, a power of two.
         requests: the values to be stored.
         needed: names of the templates whose symbols are requested.
+        is_weak: whether symbols need not be defined; values of such have no meaning.
     """
 
     name: str
@@ -119,6 +120,7 @@ class StorageImage:
     alignment: int = 1
     requests: Sequence[StorageRequest] = ()
     needed: Sequence[str] = ()
+    is_weak: bool = False
 
     @property
     def wants_room(self) -> bool:
@@ -286,6 +288,15 @@ class StorageLease:
                         self._storage.note_static(block)
         return values
 
+    def want_room(self, names: Iterable[str], write: WriteImage) -> None:
+        """Ask for static room for variables, should they turn out to be loaded libraries'.
+
+        Args:
+            names: of the variables; none once all have been looked up.
+            write: writes images.
+        """
+        self._storage.want_room(self, names, write)
+
     async def release(self) -> list[JITLinkError]:
         """Give everything back.
 
@@ -293,6 +304,7 @@ class StorageLease:
             What failed; everything else was done.
         """
         errors: list[JITLinkError] = []
+        self._storage.want_room(self, (), None)
         references, self._references = self._references, []
         for handle in references[::-1]:
             errors += await self._storage.unload(handle)
@@ -320,6 +332,7 @@ class ThreadStorage:
         self._next_name = 0
         self._starts: list[int] = []
         self._blocks: list[StorageBlock] = []
+        self._wishes: dict[StorageLease, tuple[frozenset[str], WriteImage]] = {}
         # Those with static room, in the order in which they were given it.
         self._static: list[StorageBlock] = []
 
@@ -379,6 +392,31 @@ class ThreadStorage:
             values.append(words[: request.value.words])
             words = words[request.value.words :]
         return handle, values
+
+    def want_room(
+        self, lease: StorageLease, names: Iterable[str], write: WriteImage | None
+    ) -> None:
+        """See `StorageLease.want_room`."""
+        wanted = frozenset(names)
+        with self._lock:
+            self._wishes.pop(lease, None)
+            if wanted and write is not None:
+                self._wishes[lease] = wanted, write
+
+    async def prepare_room(self, names: Iterable[str]) -> None:
+        """Give loaded libraries the static room that links want of them, as far as there is any.
+
+        An executor does this before it looks names up: to look a variable up is to use it, and a
+        library whose variables have been used gets no static room any more.
+        """
+        with self._lock:
+            wishes = list(self._wishes.values())
+        for wanted, write in wishes:
+            # One by one: what there is no room for must not be in the way of others.
+            for name in wanted.intersection(names):
+                requests = [StorageRequest(StorageValue.THREAD_OFFSET, name)]
+                image = StorageImage(self.new_name(), requests=requests, is_weak=True)
+                await self._is_loaded(image, write)
 
     def use(self, blocks: Sequence[StorageBlock]) -> None:
         """Keep blocks loaded until as many calls of `collect`."""

@@ -208,10 +208,19 @@ class ThreadStoragePlan:
             for kind, entry in kinds.entries.items()
             if StorageValue.THREAD_OFFSET in entry.values
         ]
-        wanted = local & self._is_of([*entries, *kinds.thread_offsets])
+        offsets = self._is_of([*entries, *kinds.thread_offsets])
+        self._static_names = self._names_of_others(self._accesses[~local & offsets])
+        wanted = local & offsets
         # Storage of others is at a fixed distance only if both are in static room.
         wanted |= ~local & self._is_of(kinds.storage_offsets)
         return wanted
+
+    def _names_of_others(self, rows: Int64Array) -> list[str]:
+        """Names of the external targets of edges."""
+        symbols = self.graph.symbol_table
+        targets = np.unique(self.graph.edge_table.target[rows])
+        targets = targets[symbols.kind[targets] == EXTERNAL]
+        return self.graph.strings.get_many(symbols.name[targets])
 
     # After pruning
 
@@ -280,7 +289,7 @@ class ThreadStoragePlan:
     # After allocation
 
     def place(self, storage: ThreadStorage | None, alloc: InFlightAlloc) -> None:
-        """Give the variables their addresses.
+        """Give the variables their addresses, and say which of libraries need static room.
 
         Args:
             storage: the executor's thread-local storage.
@@ -296,6 +305,7 @@ class ThreadStoragePlan:
         self._storage = storage
         self._lease = storage.new_lease()
         alloc.hold(self._lease)
+        self._lease.want_room(self._static_names, self.kinds.write)
         if not self._has_storage:
             return
         try:
@@ -337,6 +347,7 @@ class ThreadStoragePlan:
             FixupError: the initial image depends on where threads have their storage, or
                 an ordinary access is to a thread-local variable of others.
         """
+        self._lease.want_room((), self.kinds.write)
         edges = self.graph.edge_table
         inside = self._image[edges.block]
         self.later = rows_where(~inside)
