@@ -56,6 +56,7 @@ DEBIAN_PACKAGES = {
     "g++": "g++",
     "gdb": "gdb",
     "dot": "graphviz",
+    "gfortran-12": "gfortran-12",
     "ld.lld-22": "lld-22",
     "llvm-config-22": "llvm-22",
     "llvm-dwarfdump-22": "llvm-22",
@@ -74,10 +75,18 @@ DEBIAN_PACKAGES = {
     "libgcc.a": "libgcc-12-dev",
     "libgcc_eh.a": "libgcc-12-dev",
     "libLLVMX86CodeGen.a": "llvm-22-dev",
+    "libatomic.a": "libgcc-12-dev",
+    "libgcc.a": "libgcc-12-dev",
+    "libgcc_eh.a": "libgcc-12-dev",
+    "libgfortran.a": "libgfortran-12-dev",
     "liblua5.4.a": "liblua5.4-dev",
+    "libpython3.11.a": "libpython3.11-dev",
+    "libquadmath.a": "libgcc-12-dev",
     "libsqlite3.a": "libsqlite3-dev",
+    "libstdc++.a": "libstdc++-12-dev",
     "libz.a": "zlib1g-dev",
     "libzstd.a": "libzstd-dev",
+    "valgrind": "valgrind",
 }
 
 _LLVM_SUFFIX = "-22"

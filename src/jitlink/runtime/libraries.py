@@ -22,12 +22,22 @@ class Provider:
     prefixes: tuple[str, ...]
 
 
+_UNWINDER = ("_Unwind_", "__register_frame", "__deregister_frame", "__gcc_personality_")
+# What compilers call instead of instructions that the processor lacks: libgcc's manual, 4.
+_ARITHMETIC = (
+    "__abs", "__add", "__ash", "__bswap", "__clrsb", "__clz", "__cmp", "__ctz", "__div", "__eq",
+    "__extend", "__ffs", "__fix", "__float", "__ge", "__gt", "__le", "__lshr", "__lt", "__mod",
+    "__mul", "__ne", "__parity", "__popcount", "__powi", "__sub", "__trunc", "__ucmp", "__udiv",
+    "__umod", "__unord",
+)  # fmt: skip
+_SUPPORT = ("__clear_cache", "__emutls_", "__enable_execute_stack")
+
 PROVIDERS = (
+    Provider("libgcc_s.so.1", (*_UNWINDER, *_ARITHMETIC, *_SUPPORT)),
     Provider(
-        "libgcc_s.so.1",
-        ("_Unwind_", "__register_frame", "__deregister_frame", "__gcc_personality_"),
+        "libstdc++.so.6",
+        ("_Z", "__cxa_", "__gxx_personality_", "__dynamic_cast", "__once_proxy", "atomic_flag_"),
     ),
-    Provider("libstdc++.so.6", ("_Z", "__cxa_", "__gxx_personality_", "__dynamic_cast")),
 )
 """In the order in which they are asked."""
 

@@ -1,0 +1,198 @@
+"""Compiles a program's objects, and links them as a native program: the oracle.
+
+Objects and programs are kept in `.cache`, as those of `tests.toolchain`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from tests.runtime_programs.programs import Case, Program
+from tests.toolchain import CompilerName, compile_c, find, require, run, zig_command
+
+_CACHE = Path(__file__).parents[2] / ".cache" / "programs"
+_GFORTRAN = "gfortran-12"
+_RUST_INPUT = re.compile(r'"([^"]*\.(?:rlib|rcgu\.o))"')
+# libm is in the process, and so are its functions' versions for this processor.
+_IN_PROCESS = frozenset({"m"})
+
+
+@dataclass(frozen=True)
+class Built:
+    """A program that is ready to be run in both ways.
+
+    Attributes:
+        inputs: objects and archives, for linking in memory.
+        native: the program that the compiler has linked of the same.
+    """
+
+    inputs: tuple[Path, ...]
+    native: Path
+
+
+def build(case: Case) -> Built:
+    """Compile and link a case; what is missing skips the test.
+
+    Raises:
+        ToolError: a tool refused it.
+    """
+    if case.compiler == "rustc":
+        return _build_rust(case)
+    if case.compiler == "gfortran":
+        return _build_fortran(case)
+    return _build_c(case)
+
+
+def _kept(name: str, parts: Sequence[str | bytes], make: Callable[[Path], None]) -> Path:
+    """A folder under a hash of what it is made from, filled now if it is not there yet."""
+    digest = hashlib.sha256()
+    for part in (str(_CACHE), *parts):
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little") + data)
+    place = _CACHE / f"{name}-{digest.hexdigest()[:32]}"
+    if not place.exists():
+        _CACHE.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix="staging-", dir=_CACHE))
+        try:
+            make(staging)
+            try:
+                staging.rename(place)
+            except OSError:
+                # Another run was first.
+                if not place.exists():
+                    raise
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return place
+
+
+def _archive(members: Sequence[Path]) -> Path:
+    def make(place: Path) -> None:
+        # The members' names are equal, for they have the source's.
+        copies = [shutil.copy(each, place / f"{n}.o") for n, each in enumerate(members)]
+        run(["ar", "rcs", place / "lib.a", *copies])
+
+    return _kept("archive", [str(each) for each in members], make) / "lib.a"
+
+
+# C and C++
+
+
+def _build_c(case: Case) -> Built:
+    program = case.program
+    flags = (case.level, "-fPIC" if case.is_pic else "-fno-pic", "-fexceptions", *case.flags)
+    compiler = cast("CompilerName", case.compiler)
+    objects = [
+        compile_c(program.source, compiler, (*flags, *_standard(program), f"-DPART={part}"))
+        for part in range(1, program.parts + 1)
+    ]
+    inputs = [objects[0], _archive(objects[1:])] if program.in_archive else objects
+    driver = _driver(program, case.compiler)
+    # A program at a fixed position could not refer to data of a C++ library that is shared.
+    is_static = program.is_cxx and not case.is_pic
+    words = ["-pie" if case.is_pic else "-no-pie"]
+    words += ["-static-libstdc++"] if is_static else []
+    words += [f"-l{each}" for each in program.links]
+    command = [*driver, *map(str, inputs), *words, "-lpthread", "-o"]
+
+    def make(place: Path) -> None:
+        run([*command, place / "program"])
+
+    native = _kept(program.source.stem, command, make) / "program"
+    archives = [require(f"lib{each}.a") for each in program.links if each not in _IN_PROCESS]
+    if is_static:
+        archives.append(require("libstdc++.a"))
+    if program.needs_library and case.compiler == "zig":
+        archives += _zig_library()
+    return Built((*inputs, *archives), native)
+
+
+def _standard(program: Program) -> list[str]:
+    return ["-std=c++17"] if program.is_cxx else []
+
+
+def _driver(program: Program, compiler: str) -> list[str]:
+    if compiler == "zig" and (program.needs_library or not program.is_cxx):
+        tool = "c++" if program.is_cxx else "cc"
+        return [*zig_command(tool), "-target", "x86_64-linux-gnu"]
+    if compiler == "clang":
+        return [str(require("clang-22")), *(["--driver-mode=g++"] if program.is_cxx else [])]
+    # The run time of C++ is the process's, also for the pinned compiler's objects.
+    return [str(require("g++" if program.is_cxx else "gcc"))]
+
+
+@cache
+def _zig_library() -> tuple[Path, ...]:
+    """The pinned compiler's own C++ library, without the unwinder: the process has one."""
+    source = 'extern "C" int main() {}'
+    compiled = compile_c(source, "zig", ("-O0",), suffix=".cpp")
+    with tempfile.TemporaryDirectory() as place:
+        command = [*zig_command("c++"), "-target", "x86_64-linux-gnu", compiled]
+        run([*command, "-o", Path(place) / "program"])
+    cache_folder = _CACHE.parent / "zig" / "o"
+    names = ("libc++.a", "libc++abi.a")
+    found = [max(cache_folder.glob(f"*/{name}"), key=_age, default=None) for name in names]
+    return tuple(each for each in found if each is not None)
+
+
+def _age(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+# Fortran
+
+
+def _build_fortran(case: Case) -> Built:
+    compiler = require(_GFORTRAN)
+    source = case.program.source
+    position = ("-fPIC", "-pie") if case.is_pic else ("-fno-pic", "-no-pie")
+    words = [str(compiler), case.level, *case.flags]
+
+    def make(place: Path) -> None:
+        shutil.copy(source, place)
+        run([*words, position[0], "-c", source.name, "-o", "program.o"], cwd=place)
+        run([*words, position[1], "-static-libgfortran", "program.o", "-o", "program"], cwd=place)
+
+    parts = [run([compiler, "--version"]), *words, *position, source.read_bytes()]
+    place = _kept(source.stem, parts, make)
+    libraries = [require(f"lib{each}.a") for each in ("gfortran", "quadmath", "gcc")]
+    return Built((place / "program.o", *libraries), place / "program")
+
+
+# Rust
+
+
+def _build_rust(case: Case) -> Built:
+    compiler = find("rustc")
+    if compiler is None:
+        pytest.skip("rustc is missing; see rustup.rs")
+    source = case.program.source
+    level = "-Copt-level=3" if case.level == "-O2" else "-Copt-level=0"
+    model = "pic" if case.is_pic else "static"
+    words = [str(compiler), "--edition=2021", level, f"-Crelocation-model={model}", *case.flags]
+
+    def make(place: Path) -> None:
+        shutil.copy(source, place)
+        options = ["-Csave-temps", "-Cdebuginfo=0", "--print=link-args"]
+        line = run([*words, *options, source.name, "-o", "program"], cwd=place)
+        inputs = _RUST_INPUT.findall(line)
+        for each in place.iterdir():
+            if each.name not in {*inputs, "program"}:
+                each.unlink() if each.is_file() else shutil.rmtree(each)
+        for number, name in enumerate(name for name in inputs if name.endswith(".rlib")):
+            (place / f"{number:02}.a").symlink_to(name)
+
+    parts = [run([compiler, "--version"]), *words, source.read_bytes()]
+    place = _kept(source.stem, parts, make)
+    inputs = [*sorted(place.glob("*.o")), *sorted(place.glob("*.a"))]
+    return Built(tuple(inputs), place / "program")

@@ -1,0 +1,66 @@
+"""Runs programs, natively and linked in memory, each as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+_SECONDS = 120
+
+
+class Outcome(NamedTuple):
+    """What a program did; a negative status is the signal that ended it."""
+
+    status: int
+    output: str
+    errors: str
+
+
+def run_native(program: Path, arguments: Sequence[str] = (), *, seconds: float = _SECONDS) -> Outcome:
+    """What a program does."""
+    return execute([str(program), *arguments], seconds=seconds)
+
+
+def run_linked(
+    inputs: Sequence[Path], arguments: Sequence[str] = (), *, seconds: float = _SECONDS
+) -> Outcome:
+    """What a program does that is linked in memory from objects and archives."""
+    return execute([*linked_command(inputs), *arguments], seconds=seconds)
+
+
+def linked_command(inputs: Sequence[Path]) -> list[str]:
+    """The command that links and runs; the program's arguments are put behind it."""
+    runner = ROOT / "tests" / "platform" / "runner.py"
+    dylibs = json.dumps([("program", list(map(str, inputs)))])
+    return [sys.executable, "-W", "error", str(runner), dylibs]
+
+
+def execute(command: Sequence[str], *, seconds: float = _SECONDS) -> Outcome:
+    """Run a command with no input, and with the same environment for all."""
+    paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "LC_ALL": "C.UTF-8",
+        # It would name addresses.
+        "GFORTRAN_ERROR_BACKTRACE": "0",
+    }
+    # It would change how C buffers, too.
+    environment.pop("PYTHONUNBUFFERED", None)
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",
+        check=False,
+        timeout=seconds,
+        env=environment,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
