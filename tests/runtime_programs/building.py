@@ -6,8 +6,10 @@ Objects and programs are kept in `.cache`, as those of `tests.toolchain`.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from typing import cast
 import pytest
 
 from tests.runtime_programs.programs import Case, Program
-from tests.toolchain import CompilerName, compile_c, find, require, run, zig_command
+from tests.toolchain import HOST_TARGET, CompilerName, compile_c, find, require, run, zig_command
 
 _CACHE = Path(__file__).parents[2] / ".cache" / "programs"
 _GFORTRAN = "gfortran-12"
@@ -85,6 +87,23 @@ def _archive(members: Sequence[Path]) -> Path:
     return _kept("archive", [str(each) for each in members], make) / "lib.a"
 
 
+def link_native(name: str, inputs: Sequence[Path], *words: str) -> Path:
+    """The program that the system's compiler links of objects and archives.
+
+    Args:
+        name: of a source; says what language's libraries are wanted.
+        inputs: objects and archives.
+        words: options that are put behind them.
+    """
+    driver = require("g++" if name.endswith(".cpp") else "gcc")
+    command = [str(driver), *map(str, inputs), *words, "-o"]
+
+    def make(place: Path) -> None:
+        run([*command, place / "program"])
+
+    return _kept(Path(name).stem, command, make) / "program"
+
+
 # C and C++
 
 
@@ -124,7 +143,7 @@ def _standard(program: Program) -> list[str]:
 def _driver(program: Program, compiler: str) -> list[str]:
     if compiler == "zig" and (program.needs_library or not program.is_cxx):
         tool = "c++" if program.is_cxx else "cc"
-        return [*zig_command(tool), "-target", "x86_64-linux-gnu"]
+        return [*zig_command(tool), "-target", HOST_TARGET]
     if compiler == "clang":
         return [str(require("clang-22")), *(["--driver-mode=g++"] if program.is_cxx else [])]
     # The run time of C++ is the process's, also for the pinned compiler's objects.
@@ -134,19 +153,20 @@ def _driver(program: Program, compiler: str) -> list[str]:
 @cache
 def _zig_library() -> tuple[Path, ...]:
     """The pinned compiler's own C++ library, without the unwinder: the process has one."""
-    source = 'extern "C" int main() {}'
-    compiled = compile_c(source, "zig", ("-O0",), suffix=".cpp")
+    compiled = compile_c('extern "C" int main() {}', "zig", ("-O0",), suffix=".cpp")
+    command = [*zig_command("c++"), "-target", HOST_TARGET, "-v", str(compiled)]
+    folder = str(_CACHE.parent / "zig")
+    places = {"ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder}
     with tempfile.TemporaryDirectory() as place:
-        command = [*zig_command("c++"), "-target", "x86_64-linux-gnu", compiled]
-        run([*command, "-o", Path(place) / "program"])
-    cache_folder = _CACHE.parent / "zig" / "o"
-    names = ("libc++.a", "libc++abi.a")
-    found = [max(cache_folder.glob(f"*/{name}"), key=_age, default=None) for name in names]
-    return tuple(each for each in found if each is not None)
-
-
-def _age(path: Path) -> float:
-    return path.stat().st_mtime
+        done = subprocess.run(
+            [*command, "-o", str(Path(place) / "program")],
+            env={**os.environ, **places},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    # With -v it says how it links.
+    return tuple(Path(each) for each in re.findall(r"\S+/libc\+\+(?:abi)?\.a", done.stderr))
 
 
 # Fortran

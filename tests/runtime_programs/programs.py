@@ -6,8 +6,9 @@ A line ``key: value`` of the first comment says how the program is made and run.
 - ``archive: yes``: all parts but the first are members of an archive.
 - ``flags: -fcommon``: options of the compiler; several such lines are alternatives.
 - ``compilers: clang zig``: the only ones that have what it needs.
-- ``position: independent``: it refers to data of shared libraries in a way that a static linker
-  needs copy relocations for, so it must be compiled with -fPIC.
+- ``position: independent``: it must be compiled with -fPIC. Other code refers to data of shared
+  libraries as if it were near, for which a static linker copies it, and to thread-local data as if
+  it were the program's, for which a running process has little room.
 - ``library: c++``: it needs a C++ library, not only its run time.
 - ``links: atomic``: libraries that it is linked with.
 - ``run: one two``: arguments; several such lines are several runs.
@@ -120,9 +121,7 @@ class Program:
             builds = self.builds(compiler)
             level, is_pic = builds[(first + number // len(compilers) + number) % len(builds)]
             flags = self.flags[number % len(self.flags)]
-            yield Case(
-                self, compiler, level, is_pic, flags, self.runs[number % len(self.runs)]
-            )
+            yield Case(self, compiler, level, is_pic, flags, self.runs[number % len(self.runs)])
 
 
 _COMPILERS = {

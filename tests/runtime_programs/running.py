@@ -22,7 +22,9 @@ class Outcome(NamedTuple):
     errors: str
 
 
-def run_native(program: Path, arguments: Sequence[str] = (), *, seconds: float = _SECONDS) -> Outcome:
+def run_native(
+    program: Path, arguments: Sequence[str] = (), *, seconds: float = _SECONDS
+) -> Outcome:
     """What a program does."""
     return execute([str(program), *arguments], seconds=seconds)
 

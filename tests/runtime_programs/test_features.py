@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from tests.runtime_programs.building import build
 from tests.runtime_programs.programs import Case, programs, read_program
@@ -23,6 +24,11 @@ CASES = [
     for first, program in enumerate(programs())
     for case in (program.all_cases() if LONG else program.few_cases(first))
 ]
+
+# What is known to differ, by source and arguments, and why.
+DIFFERENCES = {
+    ("ends.c", ("return",)): "the executor flushes C's streams before exit handlers, not after"
+}
 
 Runs = dict[Case, Future[tuple[Outcome, Outcome]]]
 
@@ -47,7 +53,13 @@ def runs(request: pytest.FixtureRequest) -> Iterator[Runs]:
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+def _parameter(case: Case) -> ParameterSet:
+    reason = DIFFERENCES.get((case.program.source.name, case.arguments))
+    marks = [pytest.mark.xfail(reason=reason)] if reason else []
+    return pytest.param(case, marks=marks, id=str(case))
+
+
+@pytest.mark.parametrize("case", [_parameter(case) for case in CASES])
 def test_a_feature(case: Case, runs: Runs) -> None:
     native, linked = runs[case].result()
     # A program that says nothing shows nothing.

@@ -1,5 +1,6 @@
 ! Allocatable arrays and components, polymorphism, recursion, an index that is out of bounds.
 !
+! position: independent
 ! flags: -fcheck=bounds
 module shapes
   implicit none

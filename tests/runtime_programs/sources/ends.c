@@ -33,6 +33,7 @@ static void *thread(void *status) { exit((int)(long)status); }
 int main(int argc, char **argv) {
   const char *how = argc > 1 ? argv[1] : "";
   pthread_t other;
+  say("begin\n");
   atexit(handler);
   at_quick_exit(quick);
   printf("what is buffered: ");

@@ -1,4 +1,6 @@
 ! Formatted and list-directed output, internal and scratch files, errors that are told.
+!
+! position: independent
 program input_output
   implicit none
   integer :: i, status, unit

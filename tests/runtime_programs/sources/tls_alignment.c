@@ -1,6 +1,7 @@
 /* Alignment, size and initial images of thread-local variables, in 8 threads.
  *
  * threads: 8
+ * position: independent
  */
 #include <pthread.h>
 #include <stdint.h>
