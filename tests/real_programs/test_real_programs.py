@@ -71,7 +71,7 @@ def _python() -> tuple[list[Path], Path]:
 def test_python_imports_starts_threads_and_raises() -> None:
     inputs, program = _python()
     # Without the environment of the tests, and with Debian's own modules.
-    words = ["-I", "-S", SOURCES / "python_script", "x"]
+    words: list[str | Path] = ["-I", "-S", SOURCES / "python_script", "x"]
     native, linked = _outcomes(inputs, program, words)
     assert "thread raised ValueError in a thread" in native.output
     assert "RuntimeError: the end" in native.errors

@@ -183,7 +183,12 @@ def _build_fortran(case: Case) -> Built:
         run([*words, position[0], "-c", source.name, "-o", "program.o"], cwd=place)
         run([*words, position[1], "-static-libgfortran", "program.o", "-o", "program"], cwd=place)
 
-    parts = [run([compiler, "--version"]), *words, *position, source.read_bytes()]
+    parts: list[str | bytes] = [
+        run([compiler, "--version"]),
+        *words,
+        *position,
+        source.read_bytes(),
+    ]
     place = _kept(source.stem, parts, make)
     libraries = [require(f"lib{each}.a") for each in ("gfortran", "quadmath", "gcc")]
     return Built((place / "program.o", *libraries), place / "program")
@@ -212,7 +217,7 @@ def _build_rust(case: Case) -> Built:
         for number, name in enumerate(name for name in inputs if name.endswith(".rlib")):
             (place / f"{number:02}.a").symlink_to(name)
 
-    parts = [run([compiler, "--version"]), *words, source.read_bytes()]
+    parts: list[str | bytes] = [run([compiler, "--version"]), *words, source.read_bytes()]
     place = _kept(source.stem, parts, make)
     inputs = [*sorted(place.glob("*.o")), *sorted(place.glob("*.a"))]
     return Built(tuple(inputs), place / "program")

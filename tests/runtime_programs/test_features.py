@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
 from _pytest.mark.structures import ParameterSet
@@ -26,7 +27,7 @@ CASES = [
 ]
 
 # What is known to differ, by source and arguments, and why.
-DIFFERENCES = {
+DIFFERENCES: dict[tuple[str, tuple[str, ...]], str] = {
     ("ends.c", ("return",)): "the executor flushes C's streams before exit handlers, not after"
 }
 
@@ -42,7 +43,7 @@ def _run(case: Case) -> tuple[Outcome, Outcome]:
 def runs(request: pytest.FixtureRequest) -> Iterator[Runs]:
     """The cases that are to be tested, run side by side: most of the time they start up."""
     chosen = [
-        item.callspec.params["case"]
+        cast("Case", item.callspec.params["case"])
         for item in request.session.items
         if isinstance(item, pytest.Function) and "runs" in item.fixturenames
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -49,11 +49,11 @@ def _check(inputs: Sequence[Path], arguments: Sequence[str], report: Path) -> tu
     words = [str(require("valgrind")), "--quiet", "--xml=yes", f"--xml-file={report}"]
     command = [*words, *linked_command(inputs), *arguments]
     outcome = execute(command, seconds=_SECONDS)
-    errors = ElementTree.parse(report).getroot().findall("error")  # noqa: S314 - of valgrind
+    errors = ET.parse(report).getroot().findall("error")
     return outcome, sum(map(_is_of_linked_code, errors))
 
 
-def _is_of_linked_code(error: ElementTree.Element) -> bool:
+def _is_of_linked_code(error: ET.Element) -> bool:
     for frame in error.findall("stack[1]/frame"):
         file = frame.findtext("obj")
         if file is None:

@@ -30,14 +30,15 @@ _ARITHMETIC = (
     "__mul", "__ne", "__parity", "__popcount", "__powi", "__sub", "__trunc", "__ucmp", "__udiv",
     "__umod", "__unord",
 )  # fmt: skip
+_CXX = (
+    "_Z", "__cxa_", "__gxx_personality_", "__dynamic_cast", "__once_proxy", "__atomic_flag_",
+    "atomic_flag_",
+)  # fmt: skip
 _SUPPORT = ("__clear_cache", "__emutls_", "__enable_execute_stack")
 
 PROVIDERS = (
     Provider("libgcc_s.so.1", (*_UNWINDER, *_ARITHMETIC, *_SUPPORT)),
-    Provider(
-        "libstdc++.so.6",
-        ("_Z", "__cxa_", "__gxx_personality_", "__dynamic_cast", "__once_proxy", "atomic_flag_"),
-    ),
+    Provider("libstdc++.so.6", _CXX),
 )
 """In the order in which they are asked."""
 

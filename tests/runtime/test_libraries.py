@@ -1,0 +1,30 @@
+"""The libraries that are loaded when a name needs them are found under every name they define."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from pathlib import Path
+
+import pytest
+
+from jitlink.runtime.libraries import PROVIDERS, Provider
+from tests.toolchain import require, run
+
+# With two signs: the version that a program gets which is linked today.
+_DEFAULT = re.compile(r" [TWVBDRu] (\w+)@@", re.ASCII)
+
+
+def _file(soname: str) -> str:
+    """Where a library is loaded from."""
+    ctypes.CDLL(soname)
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return next(line.split()[-1] for line in maps if soname.removesuffix(".1") in line)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS, ids=lambda each: each.soname)
+def test_every_name_leads_to_its_library(provider: Provider) -> None:
+    require("gcc")
+    names = _DEFAULT.findall(run(["nm", "-D", "--defined-only", _file(provider.soname)]))
+    assert len(names) > 100
+    assert [name for name in names if not name.startswith(provider.prefixes)] == []
