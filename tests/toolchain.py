@@ -76,6 +76,7 @@ DEBIAN_PACKAGES = {
     "libgcc_eh.a": "libgcc-12-dev",
     "libLLVMX86CodeGen.a": "llvm-22-dev",
     "libatomic.a": "libgcc-12-dev",
+    "libexpat.a": "libexpat1-dev",
     "libgcc.a": "libgcc-12-dev",
     "libgcc_eh.a": "libgcc-12-dev",
     "libgfortran.a": "libgfortran-12-dev",
