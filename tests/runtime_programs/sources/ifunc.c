@@ -16,8 +16,11 @@ int from_other(int);
 static int resolved;
 static int twice(int x) { return 2 * x; }
 static int thrice(int x) { return 3 * x; }
-static const int wanted = 3; /* resolvers may use data that needs no relocation */
-static function *resolve(void) { return wanted == 3 ? thrice : twice; }
+static function *resolve(void) {
+  int wanted;
+  __asm__("movl $3, %0" : "=r"(wanted)); /* or compilers that see the answer do without */
+  return wanted == 3 ? thrice : twice;
+}
 int chosen(int) __attribute__((ifunc("resolve")));
 static int hidden_one(int) __attribute__((ifunc("resolve"), used));
 
