@@ -77,8 +77,6 @@ DEBIAN_PACKAGES = {
     "libLLVMX86CodeGen.a": "llvm-22-dev",
     "libatomic.a": "libgcc-12-dev",
     "libexpat.a": "libexpat1-dev",
-    "libgcc.a": "libgcc-12-dev",
-    "libgcc_eh.a": "libgcc-12-dev",
     "libgfortran.a": "libgfortran-12-dev",
     "liblua5.4.a": "liblua5.4-dev",
     "libpython3.11.a": "libpython3.11-dev",
