@@ -102,8 +102,8 @@ def test_updating_runs_what_was_added(jit: NotingJIT, caller: Caller, plugin: JI
 def test_a_jitdylib_without_code_can_be_opened(jit: NotingJIT, caller: Caller) -> None:
     jit.create_jitdylib("empty")
     assert caller.open("empty")
-    assert caller.call("nothing") == -1
-    assert caller.error() == "undefined symbol: nothing"
+    assert caller.call("not_defined_anywhere") == -1
+    assert caller.error() == "undefined symbol: not_defined_anywhere"
     assert caller.close() == 0
 
 
