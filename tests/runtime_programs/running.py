@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -38,9 +37,10 @@ def run_linked(
 
 def linked_command(inputs: Sequence[Path]) -> list[str]:
     """The command that links and runs; the program's arguments are put behind it."""
-    runner = ROOT / "tests" / "platform" / "runner.py"
-    dylibs = json.dumps([("program", list(map(str, inputs)))])
-    return [sys.executable, "-W", "error", str(runner), dylibs]
+    # As for llvm-jitlink, the first word behind -args is argv[0].
+    return [
+        sys.executable, "-m", "jitlink", *map(str, inputs), "-args", "program",
+    ]  # fmt: skip
 
 
 def execute(command: Sequence[str], *, seconds: float = _SECONDS) -> Outcome:

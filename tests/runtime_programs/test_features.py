@@ -30,9 +30,6 @@ CASES = [
 # What is known to differ, and why: patterns of cases.
 DIFFERENCES = {
     "ends.c-*-return": "the executor flushes C's streams before exit handlers, not after",
-    "processor.c-clang-O0-nopic": (
-        "32-bit references to another object do not ask for memory that they reach"
-    ),
     "terminate.cpp-gcc-*-nopic-pure": (
         "the native program calls null: a static linker takes no member for a weak reference"
     ),

@@ -8,6 +8,8 @@ Specification: System V psABI, AMD64 supplement, table 4.9 and appendix B.2.
 
 from __future__ import annotations
 
+import numpy as np
+
 from jitlink.arch.x86_64 import (
     BRANCHES,
     CALL_RESOLVERS,
@@ -24,7 +26,7 @@ from jitlink.formats.elf_layout import ELFCLASS64, Identity
 from jitlink.formats.elf_template import TemplateFormat
 from jitlink.graph import LinkGraph, MemLifetime
 from jitlink.graph.columns import rows_where
-from jitlink.graph.tables import DEFINED
+from jitlink.graph.tables import DEFINED, EXTERNAL
 from jitlink.link import PassConfiguration
 from jitlink.memory.thread_storage import StorageValue
 from jitlink.passes.eh_frame import eh_frame_pass
@@ -127,7 +129,8 @@ def _limit_addresses(graph: LinkGraph) -> None:
     # Debug information, which is not loaded, refers to other such in 32 bits.
     section = graph.block_table.section[edges.block[rows]]
     rows = rows[graph.section_lifetimes()[section] != MemLifetime.NO_ALLOC]
-    if (symbols.kind[edges.target[rows]] == DEFINED).any():
+    # What others define may be linked into the same JITDylib, and so below the limit, too.
+    if np.isin(symbols.kind[edges.target[rows]], (DEFINED, EXTERNAL)).any():
         graph.address_limit = min(graph.address_limit, SMALL_CODE_LIMIT)
 
 
