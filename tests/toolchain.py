@@ -74,6 +74,7 @@ DEBIAN_PACKAGES = {
     "libgcc.a": "libgcc-12-dev",
     "libgcc_eh.a": "libgcc-12-dev",
     "libLLVMX86CodeGen.a": "llvm-22-dev",
+    "liborc_rt-x86_64.a": "libclang-rt-22-dev",
     "liblua5.4.a": "liblua5.4-dev",
     "libsqlite3.a": "libsqlite3-dev",
     "libz.a": "zlib1g-dev",

@@ -284,7 +284,7 @@ class ORCRuntimePlatform(Platform):
             JITLinkError: something that has initialisers could not be linked; none was run.
             SessionError: the platform does not take care of the JITDylib.
         """
-        with self._lock:
+        with self._lock, callback_errors():
             state = self.session.run(lambda: self.state_of(dylib))
             handle = self._call(protocol.DLOPEN, dylib.name, protocol.RTLD_LAZY)
             if not handle:
@@ -305,7 +305,7 @@ class ORCRuntimePlatform(Platform):
             SessionError: the platform does not take care of the JITDylib.
             ExecutorError: the runtime refuses.
         """
-        with self._lock:
+        with self._lock, callback_errors():
             state = self.session.run(lambda: self.state_of(dylib))
             if state.is_kept:
                 state.is_kept = False
@@ -347,7 +347,7 @@ class ORCRuntimePlatform(Platform):
             JITLinkError: something could not be linked; nothing was run.
         """
         self.session.lookup([(dylib, _EXPORTED)], entry, kind=LookupKind.DLSYM)
-        with self._lock:
+        with self._lock, callback_errors():
             status = self._call(protocol.RUN_PROGRAM, dylib.name, entry, list(argv))
             error = self._take_error()
             if error is not None:
@@ -359,8 +359,7 @@ class ORCRuntimePlatform(Platform):
         self._failed.error = None
         data = function.signature.serialize_arguments(*arguments)
         address = self._functions[function.name]
-        with callback_errors():
-            result = self.drive(self.session.executor.call_wrapper(address, data))
+        result = self.drive(self.session.executor.call_wrapper(address, data))
         try:
             return function.signature.deserialize_result(result)
         except SPSError as error:
