@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 from jitlink.errors import (
     ArchiveError,
     ExecutorError,
+    FixupError,
     InputError,
     JITLinkError,
+    ThreadStorageError,
     UndefinedSymbolError,
     UnsupportedObjectError,
 )
@@ -41,7 +44,7 @@ from tests.platform.orc_programs import (
     under_llvm,
 )
 from tests.platform.programs import Build, native, objects
-from tests.toolchain import compile_c, run, zig_command
+from tests.toolchain import CompilerName, compile_c, run, zig_command
 
 # Name, number of objects; programs that llvm-jitlink gets right.
 FOR_BOTH = [
@@ -245,6 +248,98 @@ def test_a_program_that_is_given_by_its_address() -> None:
         jit.add_object(compile_c(main, "gcc", ("-fPIC",)))
         assert platform.run_main(jit.main, jit.lookup("main"), ["x", "hello"]) == 2
         assert said == ["begin program", "hello", "end program"]
+
+
+# Thread-local variables
+
+GLOBAL_DYNAMIC = ("-fPIC", "-ftls-model=global-dynamic")
+COUNTER = """
+    extern void say(const char *);
+    __thread int counter = START;
+    __thread char *text = "text";
+    int count(void) { if (counter == START) say(text); return ++counter; }
+"""
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_thread_local_variables_of_two_objects(compiler: CompilerName) -> None:
+    """LLVM gives each object variables of its own; natively they are the same."""
+    runtime()
+    inputs = parts("variables.cpp", Build(compiler, ("-O2", *GLOBAL_DYNAMIC)), 2)
+    expected = native(inputs)
+    assert "3: 14 14 1 Dnitial 4.5\n" in expected.output
+    assert under_jitlink([("main", inputs)]) == expected
+
+
+def test_thread_local_variables_come_and_go() -> None:
+    with _jit() as (jit, platform, said):
+        keys = set()
+        for start in (10, 20, 30):
+            tracker = jit.create_resource_tracker()
+            flags = (*GLOBAL_DYNAMIC, f"-DSTART={start}")
+            jit.add_object(compile_c(COUNTER, "gcc", flags), tracker)
+            count = jit.lookup("count")
+            results = [count(), count()]
+            thread = threading.Thread(target=lambda: results.append(count()))  # noqa: B023
+            thread.start()
+            thread.join()
+            assert results == [start + 1, start + 2, start + 1]
+            keys.add(platform.thread_key)
+            jit.remove(tracker)
+        assert said == ["text"] * 6
+        assert len(keys) == 1
+
+
+def _next_key() -> int:
+    """The key of pthreads that is given out next."""
+    key, process = ctypes.c_uint(), ctypes.CDLL(None)
+    assert process.pthread_key_create(ctypes.byref(key), None) == 0
+    assert process.pthread_key_delete(key) == 0
+    return key.value
+
+
+def test_a_thread_that_outlives_the_session_ends_in_peace() -> None:
+    before, used, done = _next_key(), threading.Event(), threading.Event()
+    with _jit() as (jit, _, _said):
+        jit.add_object(compile_c(COUNTER, "gcc", (*GLOBAL_DYNAMIC, "-DSTART=1")))
+        count = jit.lookup("count")
+
+        def run() -> None:
+            assert count() == 2
+            used.set()
+            done.wait()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        assert used.wait(10)
+        assert _next_key() != before
+    assert _next_key() == before
+    done.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("model", ["local-dynamic", "initial-exec", "local-exec"])
+def test_other_models_are_refused(model: str) -> None:
+    source = "static __thread int counter; int count(void) { return ++counter; }"
+    # clang: gcc takes the strongest model that is allowed, whatever it is told.
+    path = compile_c(source, "clang", ("-fPIC", f"-ftls-model={model}"))
+    with _jit() as (jit, _, _said):
+        jit.add_object(path)
+        with pytest.raises(FailedToMaterializeError) as caught:
+            jit.lookup("count")
+    cause = caught.value.__cause__
+    assert isinstance(cause, FixupError)
+    assert "-ftls-model=global-dynamic" in str(cause)
+
+
+def test_variables_that_are_aligned_too_much_are_refused() -> None:
+    source = "__thread __attribute__((aligned(64))) int counter; int f(void) { return ++counter; }"
+    with _jit() as (jit, _, _said):
+        jit.add_object(compile_c(source, "gcc", GLOBAL_DYNAMIC))
+        with pytest.raises(FailedToMaterializeError) as caught:
+            jit.lookup("f")
+    assert isinstance(caught.value.__cause__, ThreadStorageError)
+    assert "aligned to 64 bytes" in str(caught.value.__cause__)
 
 
 # Errors

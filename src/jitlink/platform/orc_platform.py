@@ -22,6 +22,7 @@ Specification: `jitlink.platform.orc_protocol`.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ from jitlink.errors import ExecutorError, InputError, UndefinedSymbolError, Unsu
 from jitlink.executor import SelfExecutorProcessControl
 from jitlink.graph import AllocActionPair, LinkGraph, MemProt, Scope, Symbol, WrapperCall
 from jitlink.inputs import Input
+from jitlink.link import run_in_process
 from jitlink.orc.aliases import ReExports
 from jitlink.orc.callables import callback_errors
 from jitlink.orc.dylib import JITDylib
@@ -47,20 +49,23 @@ from jitlink.orc.symbols import (
 )
 from jitlink.orc.tracker import ResourceManager, ResourceTracker
 from jitlink.platform import orc_protocol as protocol
+from jitlink.platform import orc_threads
 from jitlink.platform.base import Platform, PlatformCreator, on_another_thread
 from jitlink.platform.definitions import ProviderGenerator
 from jitlink.platform.dispatch import Dispatcher, answers, dispatch_in_process
 from jitlink.platform.orc_plugin import ORCRuntimePlugin
 from jitlink.platform.orc_protocol import RuntimeFunction
+from jitlink.platform.orc_threads import ThreadImage
 from jitlink.platform.state import DylibState, dependencies_first
 from jitlink.runtime import runtime_of
-from jitlink.sps import SPSError
+from jitlink.sps import ExecutorAddrRange, Failure, SPSError
 from jitlink.targets.registry import target_of_triple
 
 T = TypeVar("T")
 _ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
 _EXPORTED = JITDylibLookupFlags.MATCH_EXPORTED_ONLY
 _ABSOLUTE = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
+_NOTHING = ExecutorAddrRange(0, 0)
 _COMPLETE = "__orc_rt_elfnix_complete_bootstrap"
 
 Call = tuple[RuntimeFunction[Any], Callable[[], tuple[object, ...]]]
@@ -108,6 +113,10 @@ class ORCRuntimePlatform(Platform):
         runtime_archive: path or bytes of ``liborc_rt-x86_64.a``; the file must not be changed
             while the session lives.
 
+    Attributes:
+        thread_key: the key of pthreads under which threads keep their variables; None until
+            something has such. For the session's thread.
+
     Raises:
         UnsupportedObjectError: the executor is not x86-64 Linux.
         InputError: the archive cannot be read.
@@ -128,6 +137,8 @@ class ORCRuntimePlatform(Platform):
         self._functions: dict[str, int] = {}
         self._dispatcher = Dispatcher()
         self._failed = threading.local()
+        self._numbers = itertools.count()
+        self.thread_key: int | None = None
         super().__init__(session, layer, process_symbols)
         self._renewal = _Renewal(self)
         own = session.wait(runtime_of(session.executor))
@@ -182,12 +193,17 @@ class ORCRuntimePlatform(Platform):
             (protocol.BOOTSTRAP, lambda: (handle,)), (protocol.SHUTDOWN, lambda: ())
         )
         graph = self._start_graph([start, self._known(dylib, handle)])
-        dylib.add_unit(GraphUnit(self.layer, graph))
+        threads = orc_threads.aligned_call(self._new_graph("<thread-local variables>"))
+        for each in (graph, threads):
+            dylib.add_unit(GraphUnit(self.layer, each))
         await self.session.lookup_async(order, _COMPLETE)
+
+    def _new_graph(self, name: str) -> LinkGraph:
+        return target_of_triple(self.session.executor.triple).new_graph(name)
 
     def _start_graph(self, actions: Sequence[AllocActionPair]) -> LinkGraph:
         """A graph that does nothing but act when it is there, and when it goes."""
-        graph = target_of_triple(self.session.executor.triple).new_graph("<start of the runtime>")
+        graph = self._new_graph("<start of the runtime>")
         section = graph.create_section("__orc_rt_cplt_bs", MemProt.READ)
         block = graph.create_zero_fill_block(section, 1, 0, 1)
         graph.add_defined_symbol(block, 0, _COMPLETE, 1, scope=Scope.HIDDEN)
@@ -221,6 +237,67 @@ class ORCRuntimePlatform(Platform):
         """What makes a JITDylib known to the runtime, and forgotten by it."""
         # The platform's own is linked before the runtime is there.
         return [] if dylib is self.dylib else [self._known(dylib, symbol)]
+
+    def section_actions(self, arguments: Callable[[], tuple[object, ...]]) -> AllocActionPair:
+        """What makes the runtime know frames or an image, and forget the frames."""
+        return self.actions(
+            (protocol.REGISTER_OBJECT_SECTIONS, arguments),
+            (protocol.DEREGISTER_OBJECT_SECTIONS, arguments),
+        )
+
+    async def link_thread_image(self, image: ThreadImage) -> None:
+        """Reserve memory for a link's thread-local variables, for as long as the runtime is there.
+
+        Raises:
+            JITLinkError: there is no memory, or the process has no more keys of pthreads.
+        """
+        await self._create_thread_key()
+        if not image.size:
+            return
+        name = f"$__TLSIMAGE.{next(self._numbers)}"
+        graph = self._new_graph(name)
+        symbol = image.reserve(graph, name)
+
+        def arguments() -> tuple[object, ...]:
+            start = symbol.address
+            return ((_NOTHING, ExecutorAddrRange(start, start + image.size)),)
+
+        graph.alloc_actions.append(self.section_actions(arguments))
+        self.dylib.add_unit(GraphUnit(self.layer, graph))
+        await self.session.lookup_async([(self.dylib, _ALL)], name)
+        image.address = symbol.address
+
+    def write_thread_image(self, image: ThreadImage, graph: LinkGraph) -> None:
+        """Fill the image of a graph (a post-fixup pass)."""
+        if image.size:
+            executor = self.session.executor
+            run_in_process(executor.write_memory(image.address, image.content(graph)))
+
+    async def _create_thread_key(self) -> None:
+        """Let there be a `thread_key`.
+
+        Raises:
+            ExecutorError: the process has no more keys.
+        """
+        if self.thread_key is not None:
+            return
+        create = protocol.CREATE_PTHREAD_KEY
+        address = self._functions[create.name]
+        result = await self.session.executor.call_wrapper(address, b"")
+        key = create.signature.deserialize_result(result)
+        if isinstance(key, Failure):
+            raise ExecutorError(f"thread-local variables need a key of pthreads: {key.message}")
+        self.thread_key = key
+
+    async def _delete_thread_key(self) -> None:
+        """Threads that end later must not call into the runtime."""
+        key, self.thread_key = self.thread_key, None
+        if key is None:
+            return
+        executor = self.session.executor
+        (delete,) = await executor.lookup_symbols(["pthread_key_delete"])
+        if delete:
+            await executor.run_as_int_function(delete, key)
 
     def setup_jitdylib(self, dylib: JITDylib) -> None:
         """Take care of a JITDylib, to which nothing was added yet; nothing if that is so already.
@@ -385,6 +462,7 @@ class ORCRuntimePlatform(Platform):
         if dylib is self.dylib:
             for other in [each for each in self.states if each is not dylib]:
                 await self.session.remove_jitdylib_async(other)
+            await self._delete_thread_key()
             return
         state = self.states.get(dylib)
         if state is not None and state.is_kept:
