@@ -16,12 +16,14 @@ when JITDylibs are opened and for its ``dlsym``. What it cannot do, this platfor
 - To close a JITDylib closes nothing that it is linked against, and that stays open for ever.
 - Initialisers get no arguments, and their priorities count among objects that are linked together.
 - If a program calls ``exit``, nothing of it runs any more.
+- Thread-local variables: `jitlink.platform.orc_threads`.
 
 Specification: `jitlink.platform.orc_protocol`.
 """
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import threading
 from collections.abc import Callable, Sequence
@@ -140,23 +142,30 @@ class ORCRuntimePlatform(Platform):
         self._numbers = itertools.count()
         self.thread_key: int | None = None
         super().__init__(session, layer, process_symbols)
-        self._renewal = _Renewal(self)
         own = session.wait(runtime_of(session.executor))
         self._plugin = ORCRuntimePlugin(self, own)
+        self._renewal = _Renewal(self)
+        layer.add_plugin(self._plugin)
+        # Told last, when the memory of a handle that is to be renewed is gone.
+        session.run(lambda: session.resource_managers.insert(0, self._renewal))
         try:
-            layer.add_plugin(self._plugin)
-            # Told last, when the memory of a handle that is to be renewed is gone.
-            session.run(lambda: session.resource_managers.insert(0, self._renewal))
             self._link_against_process()
             self.dylib.add_generator(archive)
             function, context = dispatch_in_process(session.executor, own, self._dispatcher)
             session.wait(self._start(function, context))
         except BaseException:
-            session.remove_jitdylib(self.dylib)
-            layer.remove_plugin(self._plugin)
+            self._give_up()
             raise
 
     # Start
+
+    def _give_up(self) -> None:
+        """Leave the session as it was."""
+        atexit.unregister(self._at_exit)
+        self.session.remove_jitdylib(self.dylib)
+        self.layer.remove_plugin(self._plugin)
+        self.session.deregister_resource_manager(self._renewal)
+        self.session.deregister_resource_manager(self)
 
     def _link_against_process(self) -> None:
         process = self._process_symbols
@@ -192,7 +201,7 @@ class ORCRuntimePlatform(Platform):
         start = self.actions(
             (protocol.BOOTSTRAP, lambda: (handle,)), (protocol.SHUTDOWN, lambda: ())
         )
-        graph = self._start_graph([start, self._known(dylib, handle)])
+        graph = self._start_graph([start, self._registration(dylib, handle)])
         threads = orc_threads.aligned_call(self._new_graph("<thread-local variables>"))
         for each in (graph, threads):
             dylib.add_unit(GraphUnit(self.layer, each))
@@ -222,7 +231,7 @@ class ORCRuntimePlatform(Platform):
         pack = function.signature.serialize_arguments
         return WrapperCall(self._functions[function.name], lambda: pack(*arguments()))
 
-    def _known(self, dylib: JITDylib, handle: int | Symbol) -> AllocActionPair:
+    def _registration(self, dylib: JITDylib, handle: int | Symbol) -> AllocActionPair:
         """What makes a JITDylib known to the runtime."""
 
         def address() -> int:
@@ -236,7 +245,7 @@ class ORCRuntimePlatform(Platform):
     async def handle_actions(self, dylib: JITDylib, symbol: Symbol) -> Sequence[AllocActionPair]:
         """What makes a JITDylib known to the runtime, and forgotten by it."""
         # The platform's own is linked before the runtime is there.
-        return [] if dylib is self.dylib else [self._known(dylib, symbol)]
+        return [] if dylib is self.dylib else [self._registration(dylib, symbol)]
 
     def section_actions(self, arguments: Callable[[], tuple[object, ...]]) -> AllocActionPair:
         """What makes the runtime know frames or an image, and forget the frames."""
