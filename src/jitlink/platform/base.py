@@ -173,6 +173,10 @@ class Platform(ResourceManager):
         dylib.add_generator(self._own_generator, last=True)
         self.states[dylib] = DylibState(dylib, dylib.create_resource_tracker())
 
+    def forget_handle(self, state: DylibState) -> None:
+        """What a JITDylib had of its own is gone, and is defined anew if it is needed."""
+        state.handle, state.tracker = 0, state.dylib.create_resource_tracker()
+
     def state_of(self, dylib: JITDylib) -> DylibState:
         """What is known of a JITDylib; for the session's thread.
 

@@ -351,9 +351,8 @@ class ELFPlatform(Platform):
         except JITLinkError as error:
             errors.append(error)
         if key is state.tracker:
-            # What the platform has defined in it is gone, and is defined anew if it is needed.
             self._initialized.pop(dylib, None)
-            state.handle, state.tracker = 0, dylib.create_resource_tracker()
+            self.forget_handle(state)
         raise_first(errors)
 
     def handle_remove_jitdylib(self, dylib: JITDylib) -> None:

@@ -483,7 +483,7 @@ class ORCRuntimePlatform(Platform):
         state = self.states.get(dylib)
         if state is None or key is not state.tracker or not dylib.is_open:
             return
-        state.handle, state.tracker = 0, dylib.create_resource_tracker()
+        self.forget_handle(state)
         if not self.session.is_ending:
             await self.handle_of(state)
 
