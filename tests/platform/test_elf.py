@@ -337,6 +337,11 @@ def test_without_a_platform_nothing_is_initialized() -> None:
             jit.initialize(foreign)
 
 
+def test_platforms_that_nobody_wants_are_not_imported() -> None:
+    code = "import sys, jitlink.platform; sys.exit('jitlink.platform.orc_platform' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 class _CountingLayer(ObjectLinkingLayer):
     links: list[str]
 

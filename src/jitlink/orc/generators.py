@@ -130,6 +130,7 @@ class StaticLibraryGenerator:
 
     Attributes:
         layer: links the members.
+        name: display name of the archive.
         extractions: which members were added, and why, in order; for the session's thread.
 
     Raises:
@@ -140,6 +141,7 @@ class StaticLibraryGenerator:
         self.layer = layer
         file = source if isinstance(source, InputFile) else open_input(source)
         self._archive = ArchiveInput(file)
+        self.name = file.name
         self.extractions: list[Extraction] = []
         self._added: WeakKeyDictionary[JITDylib, dict[int, list[str]]] = WeakKeyDictionary()
 

@@ -35,7 +35,7 @@ from jitlink.orc.tracker import ResourceTracker
 from jitlink.runtime import has_runtime
 
 if TYPE_CHECKING:
-    from jitlink.platform import ELFPlatform
+    from jitlink.platform import Platform, PlatformCreator
 
 LayerCreator = Callable[[ExecutionSession, str], ObjectLinkingLayer]
 """Makes the object linking layer of a session, whose executor has this target triple."""
@@ -63,7 +63,8 @@ class LLJIT:
         layer_creator: makes the object linking layer.
         process_symbols: whether names that nobody defines are looked for in the process.
         platform: whether to run initialisers and exit handlers, and to let exceptions through;
-            by default wherever that is possible.
+            by default wherever that is possible. Or what makes another platform for that, such
+            as `jitlink.platform.orc_runtime`.
         compiler_support: whether functions of the compilers' support libraries, which the process
             lacks, are looked for beside the compilers that are installed here.
 
@@ -86,11 +87,11 @@ class LLJIT:
         memory_manager: JITLinkMemoryManager | None = None,
         layer_creator: LayerCreator | None = None,
         process_symbols: bool = True,
-        platform: bool | None = None,
+        platform: bool | PlatformCreator | None = None,
         compiler_support: bool = True,
     ) -> None:
         self.session = ExecutionSession(executor)
-        self.platform: ELFPlatform | None = None
+        self.platform: Platform | None = None
         try:
             triple = self.session.executor.triple
             self._prefix = global_prefix(triple)
@@ -110,7 +111,8 @@ class LLJIT:
                 # most JITs need none.
                 from jitlink.platform import ELFPlatform  # noqa: PLC0415
 
-                self.platform = ELFPlatform(self.session, self.layer, self.process_symbols)
+                create = platform if callable(platform) else ELFPlatform
+                self.platform = create(self.session, self.layer, self.process_symbols)
             self.main = self.create_jitdylib("main")
         except BaseException:
             self.session.end()
@@ -195,7 +197,7 @@ class LLJIT:
         """
         self._platform().deinitialize(dylib or self.main)
 
-    def _platform(self) -> ELFPlatform:
+    def _platform(self) -> Platform:
         if self.platform is None:
             raise SessionError("the JIT was made without a platform, or is closed")
         return self.platform
@@ -340,7 +342,7 @@ class LLJITBuilder:
         self._memory_manager: JITLinkMemoryManager | None = None
         self._layer_creator: LayerCreator | None = None
         self._process_symbols = True
-        self._platform: bool | None = None
+        self._platform: bool | PlatformCreator | None = None
         self._compiler_support = True
 
     def set_executor(self, executor: ExecutorProcessControl) -> Self:
@@ -363,8 +365,8 @@ class LLJITBuilder:
         self._process_symbols = wanted
         return self
 
-    def set_platform(self, wanted: bool) -> Self:
-        """Say whether to run initialisers and exit handlers, and to let exceptions through."""
+    def set_platform(self, wanted: bool | PlatformCreator) -> Self:
+        """Say whether, or with what, to run initialisers and exit handlers; see `LLJIT`."""
         self._platform = wanted
         return self
 

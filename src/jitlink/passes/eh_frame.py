@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jitlink.errors import ObjectError
-from jitlink.graph import BlockFlags, LinkGraph, MemLifetime, Scope
+from jitlink.graph import Block, BlockFlags, LinkGraph, MemLifetime, Scope
 from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import KEEP_ALIVE, EdgeKind
@@ -69,6 +69,11 @@ class FrameSection:
     def address(self) -> int:
         """Address of the first record, once memory is allocated."""
         return int(self._graph.block_table.address[self._rows].min())
+
+    @property
+    def end(self) -> int:
+        """Address behind the record that ends it, once memory is allocated."""
+        return Block(self._graph, int(self._rows[0])).section.range().end
 
 
 def terminate_eh_frames(graph: LinkGraph, section_name: str = SECTION) -> list[FrameSection]:

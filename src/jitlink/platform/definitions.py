@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from jitlink.graph import AllocActionPair, MemProt, Scope, WrapperCall
+from jitlink.graph import MemProt, Scope
 from jitlink.inputs import GraphBuilder
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.materialization import (
@@ -20,26 +20,26 @@ from jitlink.orc.symbols import (
     LookupKind,
 )
 from jitlink.runtime import EXPORTS, PER_DYLIB, find_in_providers, open_object
-from jitlink.sps import EXECUTOR_ADDR, STRING, WrapperSignature
-from jitlink.sps.types import ERROR
 from jitlink.targets.registry import target_of_triple
 
 if TYPE_CHECKING:
+    from jitlink.platform.base import Platform
     from jitlink.platform.elf import ELFPlatform
 
 DSO_HANDLE = "__dso_handle"
-_REGISTER = WrapperSignature(ERROR, EXECUTOR_ADDR, STRING, EXECUTOR_ADDR, EXECUTOR_ADDR)
-_DEREGISTER = WrapperSignature(ERROR, EXECUTOR_ADDR)
 _FOUND = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE | JITSymbolFlags.CALLABLE
 
 
-_OWNERS = {name: owner for owner, names in PER_DYLIB.items() for name in names}
+OWN_FUNCTIONS: Mapping[str, str] = {
+    name: owner for owner, names in PER_DYLIB.items() for name in names
+}
+"""Functions of which each JITDylib has its own copy, and the objects that define them."""
 
 
 class HandleUnit(MaterializationUnit):
     """The promise of a JITDylib's `__dso_handle`; the runtime knows the JITDylib by its address."""
 
-    def __init__(self, platform: ELFPlatform) -> None:
+    def __init__(self, platform: Platform) -> None:
         self.name = "<handle>"
         self.symbols = {DSO_HANDLE: JITSymbolFlags.NONE}
         self._platform = platform
@@ -47,7 +47,6 @@ class HandleUnit(MaterializationUnit):
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         """Link one word, and let the runtime know of it."""
         platform, dylib = self._platform, responsibility.dylib
-        runtime = await platform.runtime()
         target = target_of_triple(platform.session.executor.triple)
         graph = target.new_graph(f"<handle of {dylib.name}>")
         graph.address_limit = platform.states[dylib].address_limit
@@ -55,18 +54,7 @@ class HandleUnit(MaterializationUnit):
         word = bytes(graph.pointer_size)
         block = graph.create_content_block(section, word, 0, graph.pointer_size)
         symbol = graph.add_defined_symbol(block, 0, DSO_HANDLE, len(word), scope=Scope.HIDDEN)
-        dispatch, context = platform.dispatch_of(runtime)
-
-        def registration() -> bytes:
-            return _REGISTER.serialize_arguments(symbol.address, dylib.name, dispatch, context)
-
-        def deregistration() -> bytes:
-            return _DEREGISTER.serialize_arguments(symbol.address)
-
-        addresses = runtime.addresses
-        register = WrapperCall(addresses["__jitlink_register_dylib"], registration)
-        deregister = WrapperCall(addresses["__jitlink_deregister_dylib"], deregistration)
-        graph.alloc_actions.append(AllocActionPair(register, deregister))
+        graph.alloc_actions += await platform.handle_actions(dylib, symbol)
         await platform.layer.emit(responsibility, graph)
         platform.states[dylib].handle = symbol.address
 
@@ -77,7 +65,7 @@ class OwnFunctionsUnit(MaterializationUnit):
     They are weak: what the program defines itself holds.
     """
 
-    def __init__(self, platform: ELFPlatform, name: str) -> None:
+    def __init__(self, platform: Platform, name: str) -> None:
         self.name = name
         flags = JITSymbolFlags.WEAK | JITSymbolFlags.CALLABLE
         self.symbols = dict.fromkeys(PER_DYLIB[name], flags)
@@ -97,7 +85,7 @@ class OwnGenerator:
     It is seen by the JITDylib's own code only.
     """
 
-    def __init__(self, platform: ELFPlatform) -> None:
+    def __init__(self, platform: Platform) -> None:
         self._platform = platform
 
     async def try_to_generate(
@@ -110,7 +98,8 @@ class OwnGenerator:
         """Promise the objects that define names, and the handle."""
         if kind is LookupKind.DLSYM or flags is JITDylibLookupFlags.MATCH_EXPORTED_ONLY:
             return
-        owners = {_OWNERS[name]: None for name in names if name in _OWNERS}
+        own = self._platform.own_functions
+        owners = {own[name]: None for name in names if name in own}
         if not owners and DSO_HANDLE not in names:
             return
         tracker = self._platform.states[dylib].tracker

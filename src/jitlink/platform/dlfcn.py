@@ -1,31 +1,24 @@
 """dlopen and its kin as linked code calls them: the session's side.
 
 The runtime packs each call and hands it to a dispatch function with a tag, the address of a
-variable that stands for the kind of call: that is how ORC's runtime calls its controller. In this
-process the dispatch function ends in Python, on the thread that called.
+variable that stands for the kind of call: that is how ORC's runtime calls its controller.
 
 Specification: POSIX, ``dlfcn.h``; `__jitlink_dlopen` and the others in ``runtime/dlfcn.c``.
 """
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import itertools
-import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
-from jitlink.errors import JITLinkError
-from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
-from jitlink.memory.actions import call_wrapper
 from jitlink.orc.dylib import JITDylib, SearchOrder
 from jitlink.orc.errors import SessionError
 from jitlink.orc.symbols import JITDylibLookupFlags, LookupKind
+from jitlink.platform.dispatch import Dispatcher, answers, copy_to_c, dispatch_in_process
 from jitlink.platform.state import DylibState
 from jitlink.runtime import Runtime
-from jitlink.sps import EXECUTOR_ADDR, STRING, UINT64, Failure, WrapperSignature
+from jitlink.sps import EXECUTOR_ADDR, STRING, UINT64, WrapperSignature
 from jitlink.sps.types import Expected, Tuple
 
 if TYPE_CHECKING:
@@ -48,7 +41,7 @@ class DynamicLoading:
 
     def __init__(self, platform: ELFPlatform) -> None:
         self._platform = platform
-        self.number = next(_numbers)
+        self._dispatcher = Dispatcher()
         self._handlers: Mapping[str, Handler] = {
             "__jitlink_dlopen_tag": self._open,
             "__jitlink_dlsym_tag": self._symbol,
@@ -57,31 +50,22 @@ class DynamicLoading:
             "__jitlink_dladdr_tag": self._address,
         }
 
-    def answer(self, tag: str, data: bytes) -> bytes:
-        """The packed answer to a call.
+    def connect(self, runtime: Runtime) -> tuple[int, int]:
+        """Address of the function that the runtime is to call, and its first argument.
 
-        Args:
-            tag: name of the tag.
-            data: the packed arguments.
+        Executors that are other processes have none yet: there, ``dlopen`` fails, with a message.
         """
-        try:
-            caller, value, text, mode = _CALL.deserialize_arguments(data)
-            answer: int | Failure = self._handlers[tag](self._state(caller), value, text, mode)
-        except JITLinkError as error:
-            answer = Failure(str(error))
-        except Exception as error:  # noqa: BLE001 - C code calls, and is told
-            answer = Failure(f"{type(error).__name__}: {error}")
-        return _CALL.serialize_result(answer).data
+        self._dispatcher.handlers = {
+            runtime.addresses[tag]: answers(_CALL, partial(self._call, handler))
+            for tag, handler in self._handlers.items()
+        }
+        return dispatch_in_process(self._platform.session.executor, runtime, self._dispatcher)
 
-    def _state(self, handle: int) -> DylibState:
-        states = self._platform.session.run(lambda: list(self._platform.states.values()))
-        for state in states:
-            if state.handle == handle:
-                return state
-        raise SessionError(f"{handle:#x} is not the handle of a JITDylib")
+    def _call(self, handler: Handler, caller: int, value: int, text: str, mode: int) -> int:
+        return handler(self._platform.state_with(caller), value, text, mode)
 
     def _open_state(self, handle: int) -> DylibState:
-        state = self._state(handle)
+        state = self._platform.state_with(handle)
         if not state.is_initialized:
             raise SessionError(f"JITDylib {state.dylib.name} is not open")
         return state
@@ -155,89 +139,6 @@ def _symbol_before(dylib: JITDylib, address: int, least: int) -> tuple[int, str]
     return best, best_name
 
 
-# Calls into this process's Python
-
-_Callback = ctypes.CFUNCTYPE(
-    None, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p
-)
-_C = ctypes.CDLL(None)
-_malloc = _C.malloc
-_malloc.argtypes = (ctypes.c_size_t,)
-_malloc.restype = ctypes.c_void_p
-_numbers = itertools.count(1)
-_answering: WeakValueDictionary[int, DynamicLoading] = WeakValueDictionary()
-_lock = threading.Lock()
-
-
-class _Result(ctypes.Structure):
-    # As in runtime/wrapper.h.
-    _fields_ = (("value", ctypes.c_char * 8), ("size", ctypes.c_size_t))
-
-
-def dispatch_in_process(
-    executor: ExecutorProcessControl, runtime: Runtime, loading: DynamicLoading
-) -> tuple[int, int]:
-    """The dispatch function of an executor, and what tells it whose call it is.
-
-    Executors that are other processes have none yet: there, ``dlopen`` fails, with a message.
-    """
-    if not isinstance(executor, SelfExecutorProcessControl):
-        return 0, 0
-    _answering[loading.number] = loading
-    with _lock:
-        _callback_of(runtime)
-    return runtime.addresses["__jitlink_dispatch"], loading.number
-
-
-@functools.cache
-def _callback_of(runtime: Runtime) -> object:
-    """The one function that the runtime calls; it stays for ever."""
-    tags = {runtime.addresses[name]: name for name in _TAGS}
-
-    def call(context: int, tag: int, data: int, size: int, result: int) -> None:
-        loading = _answering.get(context)
-        if loading is None:
-            answer = _CALL.serialize_result(Failure("the session has ended")).data
-        else:
-            answer = loading.answer(tags[tag], ctypes.string_at(data, size))
-        _store(_Result.from_address(result), answer)
-
-    callback = _Callback(call)
-    address = ctypes.cast(callback, ctypes.c_void_p).value or 0
-    setter = runtime.addresses["__jitlink_set_callback"]
-    call_wrapper(setter, EXECUTOR_ADDR.serialize(address))
-    return callback
-
-
-_TAGS = (
-    "__jitlink_dladdr_tag",
-    "__jitlink_dlclose_tag",
-    "__jitlink_dlopen_tag",
-    "__jitlink_dlsym_tag",
-    "__jitlink_dlupdate_tag",
-)
-
-
-def _store(result: _Result, answer: bytes) -> None:
-    """Put an answer where C expects it."""
-    place = ctypes.addressof(result)
-    if len(answer) > ctypes.sizeof(ctypes.c_void_p):
-        content = _copied(answer)
-        ctypes.c_void_p.from_address(place).value = content
-    else:
-        ctypes.memmove(place, answer, len(answer))
-    result.size = len(answer)
-
-
-def _copied(content: bytes) -> int:
-    """Address of a copy in memory of malloc."""
-    address = _malloc(len(content) or 1)
-    if not address:
-        raise MemoryError
-    ctypes.memmove(address, content, len(content))
-    return int(address)
-
-
 def _in_c_memory(content: bytes) -> int:
     """Address of a copy in memory of malloc, with its size in front."""
-    return _copied(UINT64.serialize(len(content)) + content)
+    return copy_to_c(UINT64.serialize(len(content)) + content)

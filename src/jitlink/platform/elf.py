@@ -27,35 +27,25 @@ JITDylib closes nothing that it is linked against.
 
 from __future__ import annotations
 
-import asyncio
-import atexit
 import sys
-import threading
-import weakref
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from jitlink.errors import ExecutorError, JITLinkError, UnsupportedObjectError
 from jitlink.executor import SelfExecutorProcessControl
-from jitlink.link import run_in_process
+from jitlink.graph import AllocActionPair, Symbol, WrapperCall
 from jitlink.orc.callables import callback_errors
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionEndedError, SessionError, raise_first
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
-from jitlink.orc.symbols import JITDylibLookupFlags
-from jitlink.orc.tracker import ResourceManager, ResourceTracker
+from jitlink.orc.tracker import ResourceTracker
 from jitlink.passes.initializers import ArrayKind, FunctionArray, in_order
-from jitlink.platform.definitions import (
-    DSO_HANDLE,
-    OwnGenerator,
-    ProviderGenerator,
-    RuntimeGenerator,
-)
-from jitlink.platform.dlfcn import DynamicLoading, dispatch_in_process
+from jitlink.platform.base import Platform, on_another_thread
+from jitlink.platform.definitions import OWN_FUNCTIONS, RuntimeGenerator
+from jitlink.platform.dlfcn import DynamicLoading
 from jitlink.platform.plugin import PlatformPlugin
-from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
+from jitlink.platform.state import DylibState, dependencies_first
 from jitlink.runtime import Runtime, has_runtime, linked_runtime, runtime_of
 from jitlink.sps import (
     BOOL,
@@ -70,8 +60,8 @@ from jitlink.sps import (
 from jitlink.sps import Sequence as SPSSequence
 from jitlink.sps.types import Tuple
 
-T = TypeVar("T")
-_ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
+_REGISTER = WrapperSignature(ERROR, EXECUTOR_ADDR, STRING, EXECUTOR_ADDR, EXECUTOR_ADDR)
+_DEREGISTER = WrapperSignature(ERROR, EXECUTOR_ADDR)
 _ARRAY = Tuple(EXECUTOR_ADDR, EXECUTOR_ADDR, BOOL)
 _ARRAYS = SPSSequence(_ARRAY)
 _INITIALIZE = WrapperSignature(ERROR, EXECUTOR_ADDR, _ARRAYS, _ARRAYS, UINT64, BOOL)
@@ -95,29 +85,18 @@ class _Run:
     is_program: bool = False
 
 
-class ELFPlatform(ResourceManager):
-    """Takes care of JITDylibs of one session.
-
-    It is to be closed before the session ends. If it is not, what is to run at the end runs on a
-    thread of its own while the session ends.
-
-    Args:
-        session: the session.
-        layer: links what is added to the JITDylibs.
-        process_symbols: the JITDylib of the process's symbols, which the platform's own comes
-            before; None if linked code is not to see them.
+class ELFPlatform(Platform):
+    """Takes care of JITDylibs of one session, with jitlink's own runtime.
 
     Attributes:
-        session: the session.
-        layer: its object linking layer.
-        dylib: the platform's own JITDylib.
-        states: what is known of each JITDylib that was set up; for the session's thread.
         has_handlers: whether linked code may have registered exit handlers.
 
     Raises:
         UnsupportedObjectError: there is no runtime for the executor's target.
         SessionError: the session has a platform already.
     """
+
+    own_functions = OWN_FUNCTIONS
 
     def __init__(
         self,
@@ -128,25 +107,13 @@ class ELFPlatform(ResourceManager):
         if not has_runtime(session.executor.triple):
             message = f"there is no runtime for {session.executor.triple}"
             raise UnsupportedObjectError(message, file="<runtime>")
-        self.session = session
-        self.layer = layer
-        self.states: dict[JITDylib, DylibState] = {}
         self.has_handlers = False
-        # As a dynamic linker's: held while initialisers run, which may come back on their thread.
-        self._lock = threading.RLock()
         # In the order in which they were initialised.
         self._initialized: dict[JITDylib, None] = {}
-        self._process_symbols = process_symbols
         self._loading = DynamicLoading(self)
-        self._own_generator = OwnGenerator(self)
-        self.dylib = session.create_jitdylib("<platform>")
+        super().__init__(session, layer, process_symbols)
         self.dylib.add_generator(RuntimeGenerator(self))
-        if process_symbols is not None:
-            process_symbols.add_generator(ProviderGenerator())
         layer.add_plugin(PlatformPlugin(self))
-        layer.promises_initializers = True
-        session.register_resource_manager(self)
-        self._at_exit = _close_at_exit(self)
 
     # Set-up
 
@@ -158,29 +125,27 @@ class ELFPlatform(ResourceManager):
         """
         return await runtime_of(self.session.executor)
 
-    def dispatch_of(self, runtime: Runtime) -> tuple[int, int]:
-        """Address of the function that calls into the session, and its first argument."""
-        return dispatch_in_process(self.session.executor, runtime, self._loading)
+    async def handle_actions(self, dylib: JITDylib, symbol: Symbol) -> Sequence[AllocActionPair]:
+        """What makes a JITDylib known to the runtime, and forgotten by it."""
+        runtime = await self.runtime()
+        dispatch, context = self._loading.connect(runtime)
 
-    def setup_jitdylib(self, dylib: JITDylib) -> None:
-        """Take care of a JITDylib, to which nothing was added yet; nothing if that is so already.
+        def registration() -> bytes:
+            return _REGISTER.serialize_arguments(symbol.address, dylib.name, dispatch, context)
 
-        Raises:
-            JITDylibDefunctError: it was removed.
-        """
-        self.session.run(lambda: self._setup(dylib))
+        def deregistration() -> bytes:
+            return _DEREGISTER.serialize_arguments(symbol.address)
 
-    def _setup(self, dylib: JITDylib) -> None:
-        if dylib in self.states:
-            return
-        order = list(dylib.link_order)
-        names = [each for each, _ in order]
-        process = self._process_symbols
-        place = names.index(process) if process in names else len(order)
-        order.insert(place, (self.dylib, JITDylibLookupFlags.MATCH_EXPORTED_ONLY))
-        dylib.set_link_order(order, link_against_this=False)
-        dylib.add_generator(self._own_generator, last=True)
-        self.states[dylib] = DylibState(dylib, dylib.create_resource_tracker())
+        addresses = runtime.addresses
+        register = WrapperCall(addresses["__jitlink_register_dylib"], registration)
+        deregister = WrapperCall(addresses["__jitlink_deregister_dylib"], deregistration)
+        return [AllocActionPair(register, deregister)]
+
+    async def handle_of(self, state: DylibState) -> int:
+        """The handle of a JITDylib, linked now if it is not there yet."""
+        handle = await super().handle_of(state)
+        self.has_handlers = True
+        return handle
 
     # Opening
 
@@ -199,6 +164,9 @@ class ELFPlatform(ResourceManager):
             SessionError: the platform does not take care of the JITDylib.
         """
         self._open(dylib, argv, lambda state: setattr(state, "is_kept", True))
+
+    def _initialize_program(self, dylib: JITDylib, argv: Sequence[str]) -> None:
+        self._open(dylib, argv, lambda state: setattr(state, "is_kept", True), is_program=True)
 
     def _open(
         self,
@@ -260,23 +228,12 @@ class ELFPlatform(ResourceManager):
         )
         self._call("__jitlink_initialize", arguments)
 
-    def state_of(self, dylib: JITDylib) -> DylibState:
-        """What is known of a JITDylib.
-
-        Raises:
-            SessionError: it was not set up.
-        """
-        state = self.states.get(dylib)
-        if state is None:
-            raise SessionError(f"the platform does not take care of {dylib.name}")
-        return state
-
     async def _prepare(
         self, dylib: JITDylib, note: Callable[[DylibState], None], is_program: bool
     ) -> list[_Run]:
         """Link all that has initialisers, and say what is to be run."""
         state = self.state_of(dylib)
-        await self._link_initializers(dylib)
+        await self.link_initializers(dylib)
         note(state)
         order = dependencies_first([dylib], self.states)
         preinit, rest = [], []
@@ -294,29 +251,6 @@ class ELFPlatform(ResourceManager):
                 preinit.append(_Run(handle, early, ()))
             rest.append(_Run(handle, initializers, finalizers, begins))
         return preinit + rest
-
-    async def _link_initializers(self, dylib: JITDylib) -> None:
-        while True:
-            # Links may add to what is to be linked.
-            order = dependencies_first([dylib], self.states)
-            wanted: list[tuple[JITDylib, dict[str, bool]]] = []
-            for each in order:
-                names = unlinked_initializers(each.dylib)
-                if names:
-                    wanted.append((each.dylib, dict.fromkeys(names, False)))
-            if not wanted:
-                return
-            for where, markers in wanted:
-                await self.session.lookup_async([(where, _ALL)], markers)
-                for name in markers:
-                    where.initializers.pop(name, None)
-
-    async def handle_of(self, state: DylibState) -> int:
-        """The handle of a JITDylib, linked now if it is not there yet."""
-        if not state.handle:
-            await self.session.lookup_async([(state.dylib, _ALL)], DSO_HANDLE)
-        self.has_handlers = True
-        return state.handle
 
     # Closing
 
@@ -363,7 +297,7 @@ class ELFPlatform(ResourceManager):
                 arguments = _FINALIZE.serialize_arguments(handles, is_exit)
                 self._call("__jitlink_finalize", arguments)
 
-    def _close_all(self) -> None:
+    def close_all(self) -> None:
         """Close everything that is open, as a process does that exits."""
 
         def choose() -> list[int]:
@@ -380,48 +314,7 @@ class ELFPlatform(ResourceManager):
                 return
             self._finalize(handles)
 
-    def close(self) -> None:
-        """Close all JITDylibs, the last one first; nothing if the session has ended.
-
-        Raises:
-            BaseException: what a Python function raised that an exit handler has called.
-        """
-        atexit.unregister(self._at_exit)
-        self._close_all()
-
-    # Programs
-
-    def run_main(self, dylib: JITDylib, address: int, argv: Sequence[str]) -> int:
-        """Run a program as a process does: initialisers, ``main``, then all that is to run at exit.
-
-        Everything that is open is closed afterwards. If the program calls ``exit``, this
-        process ends, with the same handlers and finalisers. Threads that the program has left
-        behind run on.
-
-        Args:
-            dylib: the program.
-            address: address of its ``main``.
-            argv: its arguments, its name first.
-
-        Returns:
-            What ``main`` returned.
-
-        Raises:
-            JITLinkError: something that has initialisers could not be linked; nothing was run.
-        """
-        self._open(dylib, argv, lambda state: setattr(state, "is_kept", True), is_program=True)
-        try:
-            return self.drive(self.session.executor.run_as_main(address, argv))
-        finally:
-            self._close_all()
-
     # Calls into the executor
-
-    def drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run an executor's coroutine; code of this process runs on the calling thread."""
-        if isinstance(self.session.executor, SelfExecutorProcessControl):
-            return run_in_process(coroutine)
-        return self.session.wait(coroutine)
 
     def _call(self, name: str, arguments: bytes) -> None:
         """Call a function of the runtime that returns an error."""
@@ -448,7 +341,7 @@ class ELFPlatform(ResourceManager):
             state.opens, state.is_kept, state.is_finalized = 0, False, True
             handles = self._take([dylib])
             if handles:
-                await _on_another_thread(lambda: self._finalize(handles))
+                await on_another_thread(lambda: self._finalize(handles))
         code = state.linked.pop(key, [])
         memory = [ExecutorAddrRange(each.start, each.end) for one in code for each in one.memory]
         errors: list[Exception] = []
@@ -458,61 +351,17 @@ class ELFPlatform(ResourceManager):
         except JITLinkError as error:
             errors.append(error)
         if key is state.tracker:
-            # What the platform has defined in it is gone, and is defined anew if it is needed.
             self._initialized.pop(dylib, None)
-            state.handle, state.tracker = 0, dylib.create_resource_tracker()
+            self.forget_handle(state)
         raise_first(errors)
 
     def handle_remove_jitdylib(self, dylib: JITDylib) -> None:
         """Forget a JITDylib."""
         self._initialized.pop(dylib, None)
-        self.states.pop(dylib, None)
+        super().handle_remove_jitdylib(dylib)
 
     async def _finalize_memory(self, arguments: bytes) -> None:
         runtime, executor = await self.runtime(), self.session.executor
         address = runtime.addresses["__jitlink_is_memory_final"]
         if (await executor.call_wrapper(address, arguments)).data != b"\1":
-            await _on_another_thread(lambda: self._call("__jitlink_finalize_memory", arguments))
-
-    def handle_transfer_resources(
-        self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker
-    ) -> None:
-        """Take note of a new owner; the plugin has what matters."""
-
-
-async def _on_another_thread(action: Callable[[], None]) -> None:
-    """Run something that may call into the session, and wait for it."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def finish(error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
-
-    def run() -> None:
-        error: BaseException | None = None
-        try:
-            action()
-        except BaseException as failure:  # noqa: BLE001 - raised by whoever waits
-            error = failure
-        loop.call_soon_threadsafe(finish, error)
-
-    threading.Thread(target=run, name="jitlink finalisers", daemon=True).start()
-    await done
-
-
-def _close_at_exit(platform: ELFPlatform) -> Callable[[], None]:
-    """Close a platform when the interpreter ends: later, Python functions cannot be called."""
-    reference = weakref.ref(platform)
-
-    def close() -> None:
-        platform = reference()
-        if platform is not None:
-            platform._close_all()  # noqa: SLF001 - its own module
-
-    atexit.register(close)
-    return close
+            await on_another_thread(lambda: self._call("__jitlink_finalize_memory", arguments))

@@ -6,6 +6,7 @@ their memory goes. Initialisers are kept and written down; they run later.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jitlink.graph import AllocActionPair, LinkGraph, WrapperCall
@@ -15,7 +16,7 @@ from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_layer import Plugin
 from jitlink.orc.tracker import ResourceTracker
 from jitlink.passes.eh_frame import SECTION, terminate_eh_frames
-from jitlink.passes.initializers import function_arrays, mark_arrays_live
+from jitlink.passes.initializers import FunctionArray, function_arrays, mark_arrays_live
 from jitlink.passes.runtime_sections import keep_runtime_sections
 from jitlink.passes.section_symbols import synthesize_elf_bounds, synthesize_elf_symbols
 from jitlink.platform.state import LinkedCode
@@ -31,6 +32,29 @@ _UNWINDERS = (
     ("__register_frame", "__deregister_frame"),
 )
 """Functions that take an `.eh_frame` section: LLVM's, which has others of libgcc's names, first."""
+
+
+def keep_initializers(
+    config: PassConfiguration,
+) -> Callable[[LinkGraph], list[FunctionArray]]:
+    """Let a link into a JITDylib with a handle keep what nobody refers to but its platform.
+
+    Returns:
+        What tells the initialisers and finalisers of the graph, once it has its memory.
+    """
+    # The handle is the JITDylib's, not the graph's.
+    config.pre_prune = [
+        synthesize_elf_bounds if each is synthesize_elf_symbols else each
+        for each in config.pre_prune
+    ]
+    has_arrays = False
+
+    def keep(graph: LinkGraph) -> None:
+        nonlocal has_arrays
+        has_arrays = mark_arrays_live(graph)
+
+    config.pre_prune += [keep, keep_runtime_sections]
+    return lambda graph: function_arrays(graph) if has_arrays else []
 
 
 class PlatformPlugin(Plugin):
@@ -67,24 +91,14 @@ class PlatformPlugin(Plugin):
         if state is None:
             return
         code = self._in_flight[responsibility] = LinkedCode()
-        # The handle is the JITDylib's, not the graph's.
-        config.pre_prune = [
-            synthesize_elf_bounds if each is synthesize_elf_symbols else each
-            for each in config.pre_prune
-        ]
-        has_arrays = False
-
-        def keep(graph: LinkGraph) -> None:
-            nonlocal has_arrays
-            has_arrays = mark_arrays_live(graph)
+        arrays = keep_initializers(config)
 
         def note(graph: LinkGraph) -> None:
-            code.arrays = function_arrays(graph) if has_arrays else []
+            code.arrays = arrays(graph)
             code.memory = graph.memory
             # For the handle, which comes with the first link that refers to it.
             state.address_limit = min(state.address_limit, graph.address_limit)
 
-        config.pre_prune += [keep, keep_runtime_sections]
         config.post_allocation.append(note)
 
     def _register_frames(self, graph: LinkGraph) -> None:
