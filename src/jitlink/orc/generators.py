@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 from weakref import WeakKeyDictionary
 
 from jitlink.inputs import ArchiveInput, Input, InputFile, open_input
@@ -20,7 +20,6 @@ from jitlink.orc.symbols import (
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
-    from jitlink.orc.object_layer import ObjectLinkingLayer
     from jitlink.orc.session import ExecutionSession
     from jitlink.orc.tracker import ResourceTracker
 
@@ -96,6 +95,15 @@ class DynamicLibraryGenerator:
             dylib.add_unit(AbsoluteSymbols(found))
 
 
+class ObjectLayer(Protocol):
+    """What adds objects to JITDylibs."""
+
+    def define_objects(
+        self, dylib: JITDylib, batch: ObjectBatch, tracker: ResourceTracker | None = None
+    ) -> None:
+        """Add objects; called on the session's thread."""
+
+
 class StaticLibraryGenerator:
     """Members of a static archive, added when something refers to what they define.
 
@@ -119,7 +127,7 @@ class StaticLibraryGenerator:
         InputError: the archive cannot be read.
     """
 
-    def __init__(self, layer: ObjectLinkingLayer, source: Input | InputFile) -> None:
+    def __init__(self, layer: ObjectLayer, source: Input | InputFile) -> None:
         self.layer = layer
         file = source if isinstance(source, InputFile) else open_input(source)
         self._archive = ArchiveInput(file)
@@ -226,7 +234,7 @@ class _Members:
             wanted = archive.lacking(wanted)
         return has_read
 
-    def define(self, layer: ObjectLinkingLayer, tracker: ResourceTracker | None = None) -> None:
+    def define(self, layer: ObjectLayer, tracker: ResourceTracker | None = None) -> None:
         """Add the members to the JITDylib."""
         definitions = []
         if self._batch is not None:

@@ -342,7 +342,13 @@ class ObjectUnit(MaterializationUnit):
         """The promise of all these objects together."""
         units = [self, *(unit for unit in others if isinstance(unit, ObjectUnit))]
         symbols = {name: flags for unit in units for name, flags in unit.symbols.items()}
-        return ObjectUnit(self.layer, [part for unit in units for part in unit.parts], symbols)
+        return self.of([part for unit in units for part in unit.parts], symbols)
+
+    def of(
+        self, parts: Sequence[tuple[ObjectBatch, int]], symbols: Mapping[str, JITSymbolFlags]
+    ) -> ObjectUnit:
+        """A promise of other objects, of the same kind as this one."""
+        return ObjectUnit(self.layer, parts, symbols)
 
     def anticipated(self) -> Iterable[str]:
         """Everything that the objects refer to."""
@@ -352,7 +358,12 @@ class ObjectUnit(MaterializationUnit):
         """Link the objects."""
         builder, exported = self._gather()
         builder.resolver.finish()
+        exported = self.reshape(builder, exported)
         await self.layer.emit(responsibility, builder.target_graph, exported)
+
+    def reshape(self, builder: GraphBuilder, exported: Exported) -> Exported:  # noqa: ARG002
+        """Make what the graph defines what was promised; returns what it exports then."""
+        return exported
 
     def _gather(self) -> tuple[GraphBuilder, Exported]:
         """One graph of all the objects, and what it exports."""

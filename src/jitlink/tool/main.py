@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from jitlink.errors import JITLinkError
-from jitlink.tool.options import CommandLine, parse
+from jitlink.tool.options import CommandLine
+from jitlink.tool.parsing import parse
 from jitlink.tool.response_files import expand
 
 _STATUS_MASK = 0xFF
@@ -63,15 +64,33 @@ def _obey(line: CommandLine, *, owns_process: bool) -> int:
 
         _write(f"jitlink {__version__}\n")
         return 0
+    if line.print_options:
+        from jitlink.tool.help_page import options_page  # noqa: PLC0415 - seldom needed
+
+        _write(options_page(line))
+    for warning in line.warnings:
+        _write_error(f"jitlink: warning: {warning}\n")
+    if line.symbolicate_with is not None:
+        return _symbolicate(line, line.symbolicate_with)
     with _logs(line.debug_only):
         return _link_and_run(line, owns_process=owns_process)
+
+
+def _symbolicate(line: CommandLine, path: str) -> int:
+    from jitlink.tool.backtraces import Symbolicator  # noqa: PLC0415 - seldom needed
+
+    symbolicator = Symbolicator.read(path)
+    for each in line.inputs:
+        if each.kind == "file":
+            _write(symbolicator.file(each.name))
+    return 0
 
 
 def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
     # What needs NumPy is imported only by those who link.
     from jitlink.tool.program import Program  # noqa: PLC0415
 
-    program = Program(line, _write)
+    program = Program(line, _write, _report_error)
     try:
         program.load()
         program.link()
@@ -175,8 +194,8 @@ def _flush() -> None:
         raise OutputError(error) from error
 
 
-def _fail(message: str, *, owns_process: bool) -> int:
-    """Say what is wrong, in one line; the exit status of failure."""
+def _report_error(message: str) -> None:
+    """Say, in one line of standard error, what is wrong, behind what was written before."""
     if not message.isprintable():
         from jitlink.graph.text import printable  # noqa: PLC0415 - only for odd names
 
@@ -184,6 +203,11 @@ def _fail(message: str, *, owns_process: bool) -> int:
     with suppress(AttributeError, OSError, ValueError):
         sys.stdout.flush()
     _write_error(f"jitlink: error: {message}\n")
+
+
+def _fail(message: str, *, owns_process: bool) -> int:
+    """Say what is wrong; the exit status of failure."""
+    _report_error(message)
     if owns_process:
         _drop_output()
     return 1

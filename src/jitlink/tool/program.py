@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
-from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
+from jitlink.errors import UndefinedSymbolError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
-from jitlink.formats.archive import is_archive
-from jitlink.inputs import InputFile
 from jitlink.link import run_in_process
 from jitlink.memory.slab import SlabMemoryManager
 from jitlink.orc import (
     LLJIT,
-    AbsoluteSymbols,
-    DynamicLibraryGenerator,
-    ExecutorSymbolDef,
     FailedToMaterializeError,
-    JITSymbolFlags,
-    MaterializationUnit,
-    ReExports,
-    StaticLibraryGenerator,
+    JITDylib,
+    JITDylibLookupFlags,
+    LazyCallError,
 )
-from jitlink.targets.registry import target_of_object
-from jitlink.tool.libraries import InputCollector
+from jitlink.tool.inputs import SessionInputs
 from jitlink.tool.options import CommandLine, CommandLineError
 from jitlink.tool.report import LinkReport
 from jitlink.tool.times import PhaseTimes
+
+if TYPE_CHECKING:
+    from jitlink.tool.backtraces import SymbolTableWriter
+    from jitlink.tool.lazy import LazyLinking
 
 LOAD_PHASE = "time to load/add object files"
 LINK_PHASE = "time to link object files"
 RUN_PHASE = "time to execute jitlink'd code"
 
-_ABSOLUTE = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
+_ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
 
 
 class Program:
@@ -40,35 +39,74 @@ class Program:
     Args:
         line: the command.
         write: takes text for standard output.
+        report_error: takes messages of errors that do not end the command at once.
         executor: where to link and run, by default this process.
 
     Attributes:
         times: how long each phase took.
+
+    Raises:
+        JITLinkError: the session cannot be had as the command wants it.
     """
 
     def __init__(
         self,
         line: CommandLine,
         write: Callable[[str], None],
+        report_error: Callable[[str], None],
         executor: ExecutorProcessControl | None = None,
     ) -> None:
         self.times = PhaseTimes()
         self._line = line
         self._write = write
+        self._report_error = report_error
         self._executor = executor or SelfExecutorProcessControl.shared()
         self._report = LinkReport(
             write,
             linked_files=line.show_linked_files,
             graphs=line.show_graphs,
             addresses=line.show_addrs,
+            contents=line.show_contents,
             definitions=line.definitions,
         )
-        self._slab = _slab(line)
-        self._jit = LLJIT(executor=self._executor, memory_manager=self._slab)
-        self._jit.layer.phony_externals = line.phony_externals
-        if self._report.is_needed:
-            self._jit.layer.add_plugin(self._report)
+        self._lazy: LazyLinking | None = None
+        self._symbol_table: SymbolTableWriter | None = None
+        self._dylibs: list[JITDylib] = []
         self._entry_address = 0
+        if line.orc_runtime is not None:
+            raise CommandLineError("LLVM's ORC run time cannot be used yet", option="orc-runtime")
+        self._slab = _slab(line)
+        self._jit = LLJIT(
+            executor=self._executor,
+            memory_manager=self._slab,
+            process_symbols=line.process_symbols,
+        )
+        try:
+            self._set_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self) -> None:
+        """Give the session what the command wants beside the inputs."""
+        line, layer = self._line, self._jit.layer
+        layer.phony_externals = line.phony_externals
+        self._jit.session.error_handler = self._tell
+        if line.add_self_relocations:
+            from jitlink.tool.self_relocations import SelfRelocations  # noqa: PLC0415 - seldom
+
+            layer.add_plugin(SelfRelocations())
+        if self._report.is_needed:
+            layer.add_plugin(self._report)
+        if line.write_symtab is not None:
+            from jitlink.tool.backtraces import SymbolTableWriter  # noqa: PLC0415 - seldom needed
+
+            self._symbol_table = SymbolTableWriter(line.write_symtab)
+            layer.add_plugin(self._symbol_table)
+        if any(each.is_lazy for each in line.inputs):
+            from jitlink.tool.lazy import LazyLinking  # noqa: PLC0415 - only for lazy inputs
+
+            self._lazy = LazyLinking(layer, line)
 
     def load(self) -> None:
         """Add the inputs to the session, and define what the command defines.
@@ -77,108 +115,94 @@ class Program:
             JITLinkError: an input is missing or unusable, or a symbol is defined twice.
         """
         with self.times.measure(LOAD_PHASE):
-            collector = InputCollector(self._line.library_directories)
-            for argument in self._line.inputs:
-                collector.add(argument)
-            # A library that cannot be loaded is an error before anything is read.
-            loaded = [
-                DynamicLibraryGenerator.load(self._jit.session, path) for path in collector.dylibs
-            ]
-            objects = [file for file in collector.files if not is_archive(file.data)]
-            self._check_architecture(objects)
-            self._jit.layer.add_objects(self._jit.main, objects)
-            for file in collector.files:
-                if is_archive(file.data):
-                    self._add_archive(file)
-            for generator in loaded:
-                self._jit.main.add_generator(generator)
-            self._define()
-
-    def _add_archive(self, file: InputFile) -> None:
-        archive = StaticLibraryGenerator(self._jit.layer, file)
-        if self._line.all_load:
-            archive.force_load(self._jit.main)
-        else:
-            self._jit.main.add_generator(archive)
-
-    def _define(self) -> None:
-        line = self._line
-        if line.definitions:
-            absolute = {
-                name: ExecutorSymbolDef(address, _ABSOLUTE) for name, address in line.definitions
-            }
-            self._define_unit(AbsoluteSymbols(absolute), "abs")
-        if line.aliases:
-            self._define_unit(ReExports(dict(line.aliases)), "alias")
-
-    def _define_unit(self, unit: MaterializationUnit, option: str) -> None:
-        try:
-            self._jit.main.define(unit)
-        except DuplicateDefinitionError as error:
-            raise DuplicateDefinitionError(
-                error.name, first=error.first, second=f"an -{option} option"
-            ) from error
+            stubs = None if self._lazy is None else self._lazy.stubs
+            inputs = SessionInputs(self._jit, self._line, stubs)
+            inputs.add()
+            self._dylibs += inputs.dylibs.values()
 
     def link(self) -> None:
-        """Link what the entry point needs.
+        """Link what the entry point needs, and show what the command wants to see.
 
         Raises:
             JITLinkError: the link failed.
         """
-        with self.times.measure(LINK_PHASE):
-            try:
+        if self._line.show_initial_session:
+            self._write(self._jit.session.dump())
+        try:
+            with self.times.measure(LINK_PHASE):
                 self._link()
-            except FailedToMaterializeError as error:
-                reason = error.reason
-            else:
-                if self._line.show_addrs:
-                    self._write("".join(f"{each}\n" for each in self._report.address_lines()))
-                return
+        except FailedToMaterializeError as error:
+            if self._line.show_failures:
+                self._report_error(str(error))
+            reason = error.reason
+        else:
+            return
+        finally:
+            self._show_result()
         raise reason
 
     def _link(self) -> None:
-        jit, entry = self._jit, self._line.entry
+        session, entry = self._jit.session, self._line.entry
+        order = [(dylib, _ALL) for dylib in self._dylibs]
         try:
-            self._entry_address = jit.session.lookup(jit.main, entry)[entry].address
+            self._entry_address = session.lookup(order, entry)[entry].address
         except UndefinedSymbolError as error:
             if not (self._line.phony_externals and self._line.noexec):
                 raise self._no_entry() from error
             # LLVM differs: it links nothing then.
-            names = jit.session.run(lambda: list(jit.main.symbols))
-            jit.session.lookup(jit.main, dict.fromkeys(names, False))
+            for dylib in self._dylibs:
+                names: list[str] = session.run(partial(list, dylib.symbols))
+                session.lookup(dylib, dict.fromkeys(names, False))
 
-    def _check_architecture(self, objects: list[InputFile]) -> None:
-        """Refuse to run what another processor's code is; to link it is fine."""
-        for file in objects:
-            triple = target_of_object(file.data, file.name).triple
-            if not self._line.noexec and not self._executor.runs(triple):
-                code, process = (each.partition("-")[0] for each in (triple, self._executor.triple))
-                raise CommandLineError(
-                    f"code for {code} cannot run in this process, which is {process}; -noexec "
-                    "links it without running it"
-                )
+    def _show_result(self) -> None:
+        if self._line.show_entry_session:
+            self._write(self._jit.session.dump())
+        if self._line.show_addrs:
+            self._write("".join(f"{each}\n" for each in self._report.address_lines()))
 
     def _no_entry(self) -> CommandLineError:
         return CommandLineError(
             f"no input defines {self._line.entry}, the function to call; -entry names another one"
         )
 
+    def _tell(self, error: BaseException) -> None:
+        """Report an error that nobody waits for: a lazy function could not be linked."""
+        cause = error.__cause__
+        if isinstance(cause, FailedToMaterializeError):
+            cause = cause.reason
+        self._report_error(f"{error}: {cause}" if cause else str(error))
+
     def run(self) -> int:
         """Call the entry point.
 
         Returns:
-            What it returned.
+            What it returned; 1 if it is lazy and could not be linked, which has been told then.
+
+        Raises:
+            OutputFileError: the record of lazy calls could not be written.
         """
         with self.times.measure(RUN_PHASE):
-            return run_in_process(
-                self._executor.run_as_main(self._entry_address, self._line.arguments)
-            )
+            try:
+                status = run_in_process(
+                    self._executor.run_as_main(self._entry_address, self._line.arguments)
+                )
+            except LazyCallError:
+                status = 1
+        if self._lazy is not None:
+            self._lazy.close()
+        return status
 
     def close(self) -> None:
         """End the session, and give up the slab with whatever was linked into it."""
-        self._jit.close()
-        if self._slab is not None:
-            self._slab.close()
+        try:
+            if self._lazy is not None:
+                self._lazy.close()
+        finally:
+            self._jit.close()
+            if self._symbol_table is not None:
+                self._symbol_table.close()
+            if self._slab is not None:
+                self._slab.close()
 
 
 def _slab(line: CommandLine) -> SlabMemoryManager | None:

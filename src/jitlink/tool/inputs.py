@@ -1,0 +1,222 @@
+"""Puts what a command names into the JITDylibs of a session.
+
+Each JITDylib sees its own symbols, then what its libraries export in the order in which they are
+named, then the process. A library is a static one, whose members become part of the JITDylib; a
+shared one, which is a JITDylib of its own; or another JITDylib of the command.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jitlink.errors import DuplicateDefinitionError
+from jitlink.executor import ExecutorProcessControl
+from jitlink.formats.archive import is_archive
+from jitlink.inputs import InputFile
+from jitlink.orc import (
+    LLJIT,
+    AbsoluteSymbols,
+    DynamicLibraryGenerator,
+    ExecutorSymbolDef,
+    JITDylib,
+    JITDylibLookupFlags,
+    JITSymbolFlags,
+    MaterializationUnit,
+    ObjectLinkingLayer,
+    ReExports,
+    StaticLibraryGenerator,
+)
+from jitlink.targets.registry import target_of_object
+from jitlink.tool.libraries import InputCollector, run_time_directories
+from jitlink.tool.options import (
+    MAIN_DYLIB,
+    AliasArgument,
+    CommandLine,
+    CommandLineError,
+    DylibArguments,
+    InputArgument,
+)
+from jitlink.tool.sections import section_graph
+
+if TYPE_CHECKING:
+    from jitlink.orc.reshaped import ReshapedObjectLayer
+    from jitlink.orc.stubs import IndirectStubsManager
+
+_ABSOLUTE = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
+
+# Parts of the names of systems, in target triples, whose objects are not ELF.
+_FOREIGN_SYSTEMS = (
+    *("windows", "win32", "cygwin", "mingw", "uefi", "darwin", "macos", "ios", "tvos", "watchos"),
+    *("xros", "driverkit", "wasi", "emscripten", "aix", "zos"),
+)
+
+
+class SessionInputs:
+    """Adds the inputs of a command to a session.
+
+    Args:
+        jit: the session, with the JITDylib ``main``.
+        line: the command.
+        stubs: makes the stubs of lazy inputs; None if there are none.
+
+    Attributes:
+        dylibs: the JITDylibs of the command, by name.
+    """
+
+    def __init__(self, jit: LLJIT, line: CommandLine, stubs: IndirectStubsManager | None) -> None:
+        self._jit = jit
+        self._line = line
+        self._stubs = stubs
+        self._layers: dict[tuple[bool, bool], ObjectLinkingLayer | ReshapedObjectLayer] = {
+            (False, False): jit.layer
+        }
+        self._libraries: dict[str, JITDylib] = {}
+        self.dylibs: dict[str, JITDylib] = {MAIN_DYLIB: jit.main}
+
+    def add(self) -> None:
+        """Add everything.
+
+        Raises:
+            JITLinkError: an input is missing or unusable, or a symbol is defined twice.
+        """
+        for path in self._line.preloads:
+            self._jit.session.wait(self._jit.session.executor.load_dylib(path))
+        for arguments in self._line.dylibs[1:]:
+            self.dylibs[arguments.name] = self._jit.create_jitdylib(arguments.name)
+        for arguments in self._line.dylibs:
+            self._add_inputs(arguments)
+        for arguments in self._line.dylibs:
+            self._define(arguments)
+
+    # Inputs
+
+    def _add_inputs(self, arguments: DylibArguments) -> None:
+        dylib = self.dylibs[arguments.name]
+        further = run_time_directories() if self._line.search_system_libraries else []
+        collector = InputCollector([*arguments.library_directories, *further])
+        objects: dict[tuple[bool, bool], list[InputFile]] = {}
+        archives: list[tuple[tuple[bool, bool], InputFile]] = []
+        linked: list[JITDylib] = []
+        for argument in arguments.inputs:
+            other = self.dylibs.get(argument.name) if argument.kind == "library" else None
+            if other is not None:
+                linked.append(self._as_library(other, argument))
+                continue
+            files, paths = len(collector.files), len(collector.dylibs)
+            collector.add(argument)
+            shape = argument.linkage == "hidden", argument.is_lazy
+            for file in collector.files[files:]:
+                self._check_format(file)
+                if is_archive(file.data):
+                    archives.append((shape, file))
+                else:
+                    objects.setdefault(shape, []).append(file)
+            linked += map(self._library, collector.dylibs[paths:])
+        self._check_architecture([file for files in objects.values() for file in files])
+        for shape, files_of in objects.items():
+            self._layer(shape).add_objects(dylib, files_of)
+        for shape, file in archives:
+            self._add_archive(dylib, shape, file)
+        self._link_against(dylib, linked)
+
+    def _layer(self, shape: tuple[bool, bool]) -> ObjectLinkingLayer | ReshapedObjectLayer:
+        """What adds inputs that are hidden, lazy, both or neither."""
+        if shape not in self._layers:
+            from jitlink.orc.reshaped import ReshapedObjectLayer, Shape  # noqa: PLC0415 - seldom
+
+            self._layers[shape] = ReshapedObjectLayer(self._jit.layer, Shape(*shape), self._stubs)
+        return self._layers[shape]
+
+    def _add_archive(self, dylib: JITDylib, shape: tuple[bool, bool], file: InputFile) -> None:
+        archive = StaticLibraryGenerator(self._layer(shape), file)
+        if self._line.all_load:
+            archive.force_load(dylib)
+        else:
+            dylib.add_generator(archive)
+
+    def _as_library(self, dylib: JITDylib, argument: InputArgument) -> JITDylib:
+        if argument.linkage != "plain":
+            raise CommandLineError(f"{dylib.name} is a JITDylib", option=argument.option)
+        return dylib
+
+    def _library(self, path: str) -> JITDylib:
+        """The JITDylib of a shared library, which is loaded at once."""
+        if path not in self._libraries:
+            generator = DynamicLibraryGenerator.load(self._jit.session, path)
+            dylib = self._jit.session.create_jitdylib(f"<{path}>")
+            dylib.add_generator(generator)
+            self._libraries[path] = dylib
+        return self._libraries[path]
+
+    def _link_against(self, dylib: JITDylib, linked: list[JITDylib]) -> None:
+        """Search these before the process."""
+        exported = JITDylibLookupFlags.MATCH_EXPORTED_ONLY
+        before = [(each, exported) for each in dict.fromkeys(linked) if each is not dylib]
+        after = [each for each in dylib.link_order if each[0] is not dylib]
+        dylib.set_link_order([*before, *after])
+
+    def _check_format(self, file: InputFile) -> None:
+        triple = self._line.triple
+        if triple is not None and any(each in triple.lower() for each in _FOREIGN_SYSTEMS):
+            raise CommandLineError(
+                f"{file.name} is not an object or archive for {triple}", option="triple"
+            )
+
+    def _check_architecture(self, objects: list[InputFile]) -> None:
+        """Refuse to run what another processor's code is; to link it is fine."""
+        executor = self._jit.session.executor
+        for file in objects:
+            triple = target_of_object(file.data, file.name).triple
+            if not self._line.noexec and not executor.runs(triple):
+                raise CommandLineError(_cannot_run(triple, executor))
+
+    # Definitions
+
+    def _define(self, arguments: DylibArguments) -> None:
+        dylib = self.dylibs[arguments.name]
+        for section in arguments.sections:
+            graph = section_graph(section, self._jit.session.executor.triple)
+            self._jit.layer.add_graph(dylib, graph)
+        if arguments.definitions:
+            absolute = {
+                name: ExecutorSymbolDef(address, _ABSOLUTE)
+                for name, address in arguments.definitions
+            }
+            _define_unit(dylib, AbsoluteSymbols(absolute), "abs")
+        groups: dict[tuple[JITDylib, JITDylib | None], dict[str, str]] = {}
+        for alias in arguments.aliases:
+            group = groups.setdefault(self._places(alias, dylib), {})
+            group[alias.name] = alias.target
+        for (place, source), names in groups.items():
+            _define_unit(place, ReExports(names, source), "alias")
+
+    def _places(self, alias: AliasArgument, here: JITDylib) -> tuple[JITDylib, JITDylib | None]:
+        """Where an alias is defined, and the JITDylib that has its target if that is another."""
+        place, source = (
+            None if name is None else self._named(name)
+            for name in (alias.dylib, alias.target_dylib)
+        )
+        place = place or here
+        return place, None if source is place else source
+
+    def _named(self, name: str) -> JITDylib:
+        if name not in self.dylibs:
+            raise CommandLineError(f"there is no JITDylib {name}", option="alias")
+        return self.dylibs[name]
+
+
+def _cannot_run(triple: str, executor: ExecutorProcessControl) -> str:
+    code, process = (each.partition("-")[0] for each in (triple, executor.triple))
+    return (
+        f"code for {code} cannot run in this process, which is {process}; -noexec links it "
+        "without running it"
+    )
+
+
+def _define_unit(dylib: JITDylib, unit: MaterializationUnit, option: str) -> None:
+    try:
+        dylib.define(unit)
+    except DuplicateDefinitionError as error:
+        raise DuplicateDefinitionError(
+            error.name, first=error.first, second=f"an -{option} option"
+        ) from error
