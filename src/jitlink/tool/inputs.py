@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from jitlink.errors import DuplicateDefinitionError
 from jitlink.executor import ExecutorProcessControl
 from jitlink.formats.archive import is_archive
+from jitlink.graph import LinkGraph
 from jitlink.inputs import InputFile
+from jitlink.link import PassConfiguration
 from jitlink.orc import (
     LLJIT,
     AbsoluteSymbols,
@@ -21,8 +23,10 @@ from jitlink.orc import (
     JITDylib,
     JITDylibLookupFlags,
     JITSymbolFlags,
+    MaterializationResponsibility,
     MaterializationUnit,
     ObjectLinkingLayer,
+    Plugin,
     ReExports,
     StaticLibraryGenerator,
 )
@@ -71,6 +75,7 @@ class SessionInputs:
             (False, False): jit.layer
         }
         self._libraries: dict[str, JITDylib] = {}
+        self._guards_members = False
         self.dylibs: dict[str, JITDylib] = {MAIN_DYLIB: jit.main}
 
     def add(self) -> None:
@@ -117,6 +122,9 @@ class SessionInputs:
             self._layer(shape).add_objects(dylib, files_of)
         for shape, file in archives:
             self._add_archive(dylib, shape, file)
+        if archives and not self._line.noexec and not self._guards_members:
+            self._guards_members = True
+            self._jit.layer.add_plugin(_RunnableOnly(self._jit.session.executor))
         self._link_against(dylib, linked)
 
     def _layer(self, shape: tuple[bool, bool]) -> ObjectLinkingLayer | ReshapedObjectLayer:
@@ -203,6 +211,23 @@ class SessionInputs:
         if name not in self.dylibs:
             raise CommandLineError(f"there is no JITDylib {name}", option="alias")
         return self.dylibs[name]
+
+
+class _RunnableOnly(Plugin):
+    """Refuses to link archive members that are another processor's code."""
+
+    def __init__(self, executor: ExecutorProcessControl) -> None:
+        self._executor = executor
+
+    def modify_pass_config(
+        self,
+        responsibility: MaterializationResponsibility,  # noqa: ARG002 - part of the interface
+        graph: LinkGraph,
+        config: PassConfiguration,  # noqa: ARG002
+    ) -> None:
+        """Look at a graph before it is linked."""
+        if not self._executor.runs(graph.triple):
+            raise CommandLineError(_cannot_run(graph.triple, self._executor))
 
 
 def _cannot_run(triple: str, executor: ExecutorProcessControl) -> str:
