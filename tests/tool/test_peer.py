@@ -42,7 +42,7 @@ def _files(_here: None) -> None:
 
 
 def llvm_jitlink(*words: str) -> Done:
-    command = [require("llvm-jitlink-22"), *words]
+    command = [str(require("llvm-jitlink-22")), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     return Done(done.returncode, done.stdout, done.stderr)
 

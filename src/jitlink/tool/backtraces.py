@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 import sys
 from bisect import bisect_right
+from contextlib import suppress
 from typing import TextIO
 
 import numpy as np
@@ -68,8 +69,9 @@ class SymbolTableWriter(Plugin):
             raise OutputFileError(self._path, error) from error
 
     def close(self) -> None:
-        """Close the file; nothing was left to write."""
-        self._file.close()
+        """Close the file; what could not be written has failed its link already."""
+        with suppress(OSError):
+            self._file.close()
 
 
 def symbol_table(graph: LinkGraph) -> str:
