@@ -7,6 +7,7 @@ shared one, which is a JITDylib of its own; or another JITDylib of the command.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jitlink.errors import DuplicateDefinitionError
@@ -27,7 +28,6 @@ from jitlink.orc import (
     MaterializationUnit,
     ObjectLinkingLayer,
     Plugin,
-    ReExports,
     StaticLibraryGenerator,
 )
 from jitlink.targets.registry import target_of_object
@@ -39,8 +39,8 @@ from jitlink.tool.options import (
     CommandLineError,
     DylibArguments,
     InputArgument,
+    SectionArgument,
 )
-from jitlink.tool.sections import section_graph
 
 if TYPE_CHECKING:
     from jitlink.orc.reshaped import ReshapedObjectLayer
@@ -182,17 +182,29 @@ class SessionInputs:
 
     def _define(self, arguments: DylibArguments) -> None:
         dylib = self.dylibs[arguments.name]
-        for section in arguments.sections:
-            graph = section_graph(section, self._jit.session.executor.triple)
-            self._jit.layer.add_graph(dylib, graph)
+        if arguments.sections:
+            self._define_sections(dylib, arguments.sections)
         if arguments.definitions:
             absolute = {
                 name: ExecutorSymbolDef(address, _ABSOLUTE)
                 for name, address in arguments.definitions
             }
             _define_unit(dylib, AbsoluteSymbols(absolute), "abs")
+        if arguments.aliases:
+            self._define_aliases(dylib, arguments.aliases)
+
+    def _define_sections(self, dylib: JITDylib, sections: Sequence[SectionArgument]) -> None:
+        from jitlink.tool.sections import section_graph  # noqa: PLC0415 - seldom needed
+
+        for section in sections:
+            graph = section_graph(section, self._jit.session.executor.triple)
+            self._jit.layer.add_graph(dylib, graph)
+
+    def _define_aliases(self, dylib: JITDylib, aliases: Sequence[AliasArgument]) -> None:
+        from jitlink.orc.aliases import ReExports  # noqa: PLC0415 - seldom needed
+
         groups: dict[tuple[JITDylib, JITDylib | None], dict[str, str]] = {}
-        for alias in arguments.aliases:
+        for alias in aliases:
             group = groups.setdefault(self._places(alias, dylib), {})
             group[alias.name] = alias.target
         for (place, source), names in groups.items():

@@ -9,14 +9,14 @@ the first calls::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from jitlink.errors import InputError
 from jitlink.inputs import open_input
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.speculation import Speculator
-from jitlink.orc.stubs import Body, IndirectStubsManager, StubsListener
+from jitlink.orc.stubs import Body, IndirectStubsManager, LazyCallError, StubsListener
 from jitlink.tool.options import CommandLine
 from jitlink.tool.output_file import OutputFileError, open_output
 
@@ -50,6 +50,16 @@ class LazyLinking:
             self._record = ExecutionRecord(line.record_lazy_execs)
             listeners.append(self._record)
         self.stubs = IndirectStubsManager(layer, listeners=listeners)
+
+    def call(self, program: Callable[[], int]) -> int:
+        """Call a program; 1 if it is a lazy function that cannot be linked.
+
+        The session's error handler has been told then.
+        """
+        try:
+            return program()
+        except LazyCallError:
+            return 1
 
     def close(self) -> None:
         """Link nothing ahead any more, and close the record.

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 from jitlink.errors import UndefinedSymbolError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.link import run_in_process
-from jitlink.memory.slab import SlabMemoryManager
 from jitlink.orc import (
     LLJIT,
     FailedToMaterializeError,
     JITDylib,
     JITDylibLookupFlags,
-    LazyCallError,
 )
 from jitlink.tool.inputs import SessionInputs
 from jitlink.tool.options import CommandLine, CommandLineError
@@ -23,6 +21,7 @@ from jitlink.tool.report import LinkReport
 from jitlink.tool.times import PhaseTimes
 
 if TYPE_CHECKING:
+    from jitlink.memory.slab import SlabMemoryManager
     from jitlink.tool.backtraces import SymbolTableWriter
     from jitlink.tool.lazy import LazyLinking
 
@@ -182,15 +181,14 @@ class Program:
             OutputFileError: the record of lazy calls could not be written.
         """
         with self.times.measure(RUN_PHASE):
-            try:
-                status = run_in_process(
-                    self._executor.run_as_main(self._entry_address, self._line.arguments)
-                )
-            except LazyCallError:
-                status = 1
-        if self._lazy is not None:
-            self._lazy.close()
+            if self._lazy is None:
+                return self._call()
+            status = self._lazy.call(self._call)
+        self._lazy.close()
         return status
+
+    def _call(self) -> int:
+        return run_in_process(self._executor.run_as_main(self._entry_address, self._line.arguments))
 
     def close(self) -> None:
         """End the session, and give up the slab with whatever was linked into it."""
@@ -214,6 +212,8 @@ def _slab(line: CommandLine) -> SlabMemoryManager | None:
     """
     if line.slab_size is None:
         return None
+    from jitlink.memory.slab import SlabMemoryManager  # noqa: PLC0415 - seldom needed
+
     try:
         slab = SlabMemoryManager(line.slab_size, line.slab_address, line.slab_page_size)
     except ValueError as error:

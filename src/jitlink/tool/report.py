@@ -24,7 +24,6 @@ from jitlink.graph.text import GraphText, printable
 from jitlink.link import PassConfiguration
 from jitlink.orc import MaterializationResponsibility, Plugin
 from jitlink.passes.entries import GOT_SECTION, STUBS_SECTION, entry_blocks, pointees
-from jitlink.tool.section_contents import section_lines
 
 Write = Callable[[str], None]
 
@@ -225,6 +224,8 @@ def _section_lines(graph: LinkGraph, rows: Int64Array) -> Iterator[str]:
 
 
 def _content_lines(graph: LinkGraph, entries: dict[str, Int64Array]) -> Iterator[str]:
+    from jitlink.tool.section_contents import section_lines  # noqa: PLC0415 - seldom needed
+
     own = ~entry_blocks(graph)
     for origin, file in enumerate(graph.origins):
         yield f"Relocated section contents for {printable(file)}:"
