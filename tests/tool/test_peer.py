@@ -162,6 +162,7 @@ def test_same_verdict(command: Command, words: str, status: int) -> None:
         ("caller.o -la -jd a -L. -lshared other.o", 104),
         ("caller.o -la -jd a -L. -lshared other.o -no-process-syms", FAILURE),
         ("caller.o other.o -lshared -search-sys-lib", 104),
+        ("caller.o other.o -lshared", FAILURE),
     ],
 )
 def test_same_verdict_with_shared_libraries(

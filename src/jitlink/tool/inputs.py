@@ -7,15 +7,13 @@ shared one, which is a JITDylib of its own; or another JITDylib of the command.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jitlink.errors import DuplicateDefinitionError
-from jitlink.executor import ExecutorProcessControl
 from jitlink.formats.archive import is_archive
-from jitlink.graph import LinkGraph
 from jitlink.inputs import InputFile
-from jitlink.link import PassConfiguration
 from jitlink.orc import (
     LLJIT,
     AbsoluteSymbols,
@@ -24,10 +22,8 @@ from jitlink.orc import (
     JITDylib,
     JITDylibLookupFlags,
     JITSymbolFlags,
-    MaterializationResponsibility,
     MaterializationUnit,
     ObjectLinkingLayer,
-    Plugin,
     StaticLibraryGenerator,
 )
 from jitlink.targets.registry import target_of_object
@@ -55,6 +51,25 @@ _FOREIGN_SYSTEMS = (
 )
 
 
+_Shape = tuple[bool, bool]
+"""Whether an input is hidden, and whether it is lazy."""
+
+
+@dataclass
+class _Found:
+    """What the inputs of a JITDylib are.
+
+    Attributes:
+        objects: opened objects by shape, in order.
+        archives: opened static archives with their shapes, in order.
+        libraries: the JITDylibs that it is linked against, in order.
+    """
+
+    objects: dict[_Shape, list[InputFile]] = field(default_factory=dict)
+    archives: list[tuple[_Shape, InputFile]] = field(default_factory=list)
+    libraries: list[JITDylib] = field(default_factory=list)
+
+
 class SessionInputs:
     """Adds the inputs of a command to a session.
 
@@ -71,11 +86,10 @@ class SessionInputs:
         self._jit = jit
         self._line = line
         self._stubs = stubs
-        self._layers: dict[tuple[bool, bool], ObjectLinkingLayer | ReshapedObjectLayer] = {
+        self._layers: dict[_Shape, ObjectLinkingLayer | ReshapedObjectLayer] = {
             (False, False): jit.layer
         }
         self._libraries: dict[str, JITDylib] = {}
-        self._guards_members = False
         self.dylibs: dict[str, JITDylib] = {MAIN_DYLIB: jit.main}
 
     def add(self) -> None:
@@ -97,15 +111,25 @@ class SessionInputs:
 
     def _add_inputs(self, arguments: DylibArguments) -> None:
         dylib = self.dylibs[arguments.name]
+        found = self._find(arguments)
+        for files in found.objects.values():
+            for file in files:
+                self._check_runs(file)
+        for shape, files in found.objects.items():
+            self._layer(shape).add_objects(dylib, files)
+        for shape, file in found.archives:
+            self._add_archive(dylib, shape, file)
+        self._link_against(dylib, found.libraries)
+
+    def _find(self, arguments: DylibArguments) -> _Found:
+        """Open the inputs of a JITDylib, and load its shared libraries."""
         further = run_time_directories() if self._line.search_system_libraries else []
         collector = InputCollector([*arguments.library_directories, *further])
-        objects: dict[tuple[bool, bool], list[InputFile]] = {}
-        archives: list[tuple[tuple[bool, bool], InputFile]] = []
-        linked: list[JITDylib] = []
+        found = _Found()
         for argument in arguments.inputs:
             other = self.dylibs.get(argument.name) if argument.kind == "library" else None
             if other is not None:
-                linked.append(self._as_library(other, argument))
+                found.libraries.append(_as_library(other, argument))
                 continue
             files, paths = len(collector.files), len(collector.dylibs)
             collector.add(argument)
@@ -113,21 +137,13 @@ class SessionInputs:
             for file in collector.files[files:]:
                 self._check_format(file)
                 if is_archive(file.data):
-                    archives.append((shape, file))
+                    found.archives.append((shape, file))
                 else:
-                    objects.setdefault(shape, []).append(file)
-            linked += map(self._library, collector.dylibs[paths:])
-        self._check_architecture([file for files in objects.values() for file in files])
-        for shape, files_of in objects.items():
-            self._layer(shape).add_objects(dylib, files_of)
-        for shape, file in archives:
-            self._add_archive(dylib, shape, file)
-        if archives and not self._line.noexec and not self._guards_members:
-            self._guards_members = True
-            self._jit.layer.add_plugin(_RunnableOnly(self._jit.session.executor))
-        self._link_against(dylib, linked)
+                    found.objects.setdefault(shape, []).append(file)
+            found.libraries += map(self._library, collector.dylibs[paths:])
+        return found
 
-    def _layer(self, shape: tuple[bool, bool]) -> ObjectLinkingLayer | ReshapedObjectLayer:
+    def _layer(self, shape: _Shape) -> ObjectLinkingLayer | ReshapedObjectLayer:
         """What adds inputs that are hidden, lazy, both or neither."""
         if shape not in self._layers:
             from jitlink.orc.reshaped import ReshapedObjectLayer, Shape  # noqa: PLC0415 - seldom
@@ -135,17 +151,12 @@ class SessionInputs:
             self._layers[shape] = ReshapedObjectLayer(self._jit.layer, Shape(*shape), self._stubs)
         return self._layers[shape]
 
-    def _add_archive(self, dylib: JITDylib, shape: tuple[bool, bool], file: InputFile) -> None:
-        archive = StaticLibraryGenerator(self._layer(shape), file)
+    def _add_archive(self, dylib: JITDylib, shape: _Shape, file: InputFile) -> None:
+        archive = _CheckedArchive(self._layer(shape), file, self._check_runs)
         if self._line.all_load:
             archive.force_load(dylib)
         else:
             dylib.add_generator(archive)
-
-    def _as_library(self, dylib: JITDylib, argument: InputArgument) -> JITDylib:
-        if argument.linkage != "plain":
-            raise CommandLineError(f"{dylib.name} is a JITDylib", option=argument.option)
-        return dylib
 
     def _library(self, path: str) -> JITDylib:
         """The JITDylib of a shared library, which is loaded at once."""
@@ -170,13 +181,18 @@ class SessionInputs:
                 f"{file.name} is not an object or archive for {triple}", option="triple"
             )
 
-    def _check_architecture(self, objects: list[InputFile]) -> None:
+    def _check_runs(self, file: InputFile) -> None:
         """Refuse to run what another processor's code is; to link it is fine."""
+        if self._line.noexec:
+            return
+        triple = target_of_object(file.data, file.name).triple
         executor = self._jit.session.executor
-        for file in objects:
-            triple = target_of_object(file.data, file.name).triple
-            if not self._line.noexec and not executor.runs(triple):
-                raise CommandLineError(_cannot_run(triple, executor))
+        if not executor.runs(triple):
+            code, process = (each.partition("-")[0] for each in (triple, executor.triple))
+            raise CommandLineError(
+                f"code for {code} cannot run in this process, which is {process}; -noexec links "
+                "it without running it"
+            )
 
     # Definitions
 
@@ -225,29 +241,30 @@ class SessionInputs:
         return self.dylibs[name]
 
 
-class _RunnableOnly(Plugin):
-    """Refuses to link archive members that are another processor's code."""
+class _CheckedArchive(StaticLibraryGenerator):
+    """A static archive of which each member that is needed is checked."""
 
-    def __init__(self, executor: ExecutorProcessControl) -> None:
-        self._executor = executor
-
-    def modify_pass_config(
+    def __init__(
         self,
-        responsibility: MaterializationResponsibility,  # noqa: ARG002 - part of the interface
-        graph: LinkGraph,
-        config: PassConfiguration,  # noqa: ARG002
+        layer: ObjectLinkingLayer | ReshapedObjectLayer,
+        file: InputFile,
+        check: Callable[[InputFile], None],
     ) -> None:
-        """Look at a graph before it is linked."""
-        if not self._executor.runs(graph.triple):
-            raise CommandLineError(_cannot_run(graph.triple, self._executor))
+        super().__init__(layer, file)
+        self._check = check
+
+    def open(self, offset: int) -> list[InputFile]:
+        """The member at a header offset; nothing if it is empty."""
+        members = super().open(offset)
+        for member in members:
+            self._check(member)
+        return members
 
 
-def _cannot_run(triple: str, executor: ExecutorProcessControl) -> str:
-    code, process = (each.partition("-")[0] for each in (triple, executor.triple))
-    return (
-        f"code for {code} cannot run in this process, which is {process}; -noexec links it "
-        "without running it"
-    )
+def _as_library(dylib: JITDylib, argument: InputArgument) -> JITDylib:
+    if argument.linkage != "plain":
+        raise CommandLineError(f"{dylib.name} is a JITDylib", option=argument.option)
+    return dylib
 
 
 def _define_unit(dylib: JITDylib, unit: MaterializationUnit, option: str) -> None:
