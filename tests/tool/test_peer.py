@@ -314,7 +314,9 @@ def test_same_self_relocations(command: Command) -> None:
     .type main, @function
     .text
     main: leaq .Lmain(%rip), %rax
-    addl $-12, %eax
+    // An instruction that ends with the same number, which is no distance.
+    .byte 0x05
+    .long -12
     xorl %eax, %eax
     ret
     .size main, .-main

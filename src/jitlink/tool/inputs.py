@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _ABSOLUTE = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
 
-# Parts of the names of systems, in target triples, whose objects are not ELF.
+# How parts of target triples begin whose objects are not ELF.
 _FOREIGN_SYSTEMS = (
     *("windows", "win32", "cygwin", "mingw", "uefi", "darwin", "macos", "ios", "tvos", "watchos"),
     *("xros", "driverkit", "wasi", "emscripten", "aix", "zos"),
@@ -176,7 +176,9 @@ class SessionInputs:
 
     def _check_format(self, file: InputFile) -> None:
         triple = self._line.triple
-        if triple is not None and any(each in triple.lower() for each in _FOREIGN_SYSTEMS):
+        if triple is None:
+            return
+        if any(part.startswith(_FOREIGN_SYSTEMS) for part in triple.lower().split("-")):
             raise CommandLineError(
                 f"{file.name} is not an object or archive for {triple}", option="triple"
             )
