@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jitlink.tool.options import CommandLineError, parse
+from jitlink.tool.options import CommandLineError
+from jitlink.tool.parsing import parse
 from tests.tool.command import Command, Done, archive, compile_to, error, spawn
 
 SOURCES = {
@@ -101,6 +102,32 @@ def test_where_the_rules_go_further(
     compile_to(tmp_path / "mocks_local.o", "int f(void) { return 50; }", "zig", "-O0")
     peer = subprocess.run([llvm_jitlink, *words.split()], capture_output=True, check=False)
     assert (spawn(*words.split()).status, peer.returncode) == (ours, theirs)
+
+
+# With several JITDylibs, or inputs in another shape.
+SHAPED = (
+    ("calls.o -lp -jd p global.o -harness mocks_all.o", 50),
+    ("calls.o -lp -jd p local.o -harness needs_f.o", 1),
+    ("-lazy global.o -harness mocks.o", 50),
+    ("-lazy local.o -harness calls.o", 1),
+    ("-L. -hidden-lglobal -harness mocks.o", 50),
+    ("-L. -lazy -lglobal -harness mocks.o", 50),
+)
+
+
+@pytest.mark.parametrize(("words", "status"), SHAPED)
+def test_rules_hold_in_all_shapes_and_dylibs(words: str, status: int, tmp_path: Path) -> None:
+    overrides = "int f(void) { return 50; } int c(void); int harness(void) { return c(); }"
+    compile_to(tmp_path / "mocks_all.o", overrides, "zig", "-O0")
+    refers = "int f(void); int harness(void) { return f(); }"
+    compile_to(tmp_path / "needs_f.o", refers, "zig", "-O0")
+    assert spawn(*words.split()) == Done(status, "", "")
+
+
+def test_the_harness_is_seen_by_other_dylibs(llvm_jitlink: Path) -> None:
+    words = ["-lp", "-jd", "p", "global.o", "-harness", "mocks.o"]
+    peer = subprocess.run([llvm_jitlink, *words], capture_output=True, check=False)
+    assert (spawn(*words).status, peer.returncode) == (50, 1)
 
 
 def test_ambiguity_names_both_files(command: Command) -> None:

@@ -276,6 +276,25 @@ def test_of_two_definitions_the_map_tells_whose_is_used(command: Command) -> Non
     ]
 
 
+def test_lazy_objects_and_members_are_linked_when_they_are_called(command: Command) -> None:
+    compile_to(Path("f.o"), "int f(void) { return 1; }")
+    compile_to(Path("g.o"), "int g(void) { return 2; }")
+    compile_to(Path("unused.o"), "int unused(void) { return 3; }")
+    compile_to(Path("m.o"), "int f(void), g(void); int main(void) { return f() + g(); }")
+    archive(Path("libg.a"), Path("g.o"))
+    words = ("m.o", "-lazy", "f.o", "-L.", "-lazy", "-lg", "unused.o")
+    done = command(*words, "-jd", "other", "-abs", "x=7", "-map=-", "-noexec")
+    assert (done.status, done.err) == (0, "")
+    found = read_map(done.out)
+    check_complete(found)
+    assert found.elsewhere["x"] == (7, "-abs")
+    assert {name: found.objects[name] for name in ("f.o", "unused.o", "./libg.a(g.o)")} == {
+        "f.o": "named in the command; not linked: nothing has called it yet",
+        "./libg.a(g.o)": "for g, wanted by m.o; not linked: nothing has called it yet",
+        "unused.o": "named in the command; not linked: nothing leads to it",
+    }
+
+
 def test_maps_of_one_command_are_equal_in_a_slab(command: Command) -> None:
     compile_to(Path("main.o"), "int f(int), t[9]; int main(void) { return f(t[1]); }", "gcc")
     compile_to(Path("f.o"), "int f(int x) { static int n; return n += x; }", "gcc")
@@ -320,4 +339,4 @@ def test_names_that_are_no_text_stay_on_their_lines(command: Command) -> None:
 )
 def test_a_map_that_cannot_be_written(command: Command, name: str, reason: str) -> None:
     compile_to(Path("a.o"), "int main(void) { return 3; }")
-    assert command("a.o", "-map", name) == error(f"-map: cannot write {name}: {reason}")
+    assert command("a.o", "-map", name) == error(f"cannot write {name}: {reason}")

@@ -22,7 +22,7 @@ from tests.tool.command import (
     shared_library,
     spawn,
 )
-from tests.toolchain import CompilerName, compile_c
+from tests.toolchain import CompilerName
 
 HELLO = """
 #include <stdio.h>
@@ -441,65 +441,6 @@ def test_help_is_printed_without_importing_numpy() -> None:
 
 
 # Mistakes, and other people's
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ((), "no input files; -help says how the command is used"),
-        (("-",), "-: No such file or directory"),
-        (("none.o",), "none.o: No such file or directory"),
-        (("",), ": No such file or directory"),
-        ((".",), ".: Is a directory"),
-        (("text.c",), "text.c: not an object file of a known format"),
-        (("empty.o",), "empty.o: not an object file of a known format"),
-        (("header.o",), "header.o, offset 0x0: not a complete ELF header"),
-        (
-            ("noise.a",),
-            "noise.a, offset 0x8: no room for a member's header in an archive of 13 bytes",
-        ),
-        (("-lnone", "-L."), None),
-        (("-Lnone", "text.c"), "-L: none is not a directory"),
-        (("-nonsense", "text.c"), "unknown option -nonsense; -help lists all options"),
-        (("line\nfeed.o",), "line\\x0afeed.o: No such file or directory"),
-        (("\udcff.o",), "\\xff.o: No such file or directory"),
-        (
-            ("arm.o", "-entry", "f"),
-            (
-                "code for aarch64 cannot run in this process, which is x86_64; "
-                "-noexec links it without running it"
-            ),
-        ),
-        (
-            ("good.o", "arm.o", "-noexec"),
-            (
-                "arm.o, offset 0x0: not an ELF object of the same machine, class and byte order "
-                "as the others"
-            ),
-        ),
-        (("broken.so",), None),
-        (("cut.o",), None),
-        (("executable",), None),
-    ],
-)
-def test_what_is_wrong_is_one_line(
-    command: Command, words: tuple[str, ...], message: str | None
-) -> None:
-    Path("text.c").write_text("int main(void) { return 0; }")
-    Path("empty.o").touch()
-    Path("header.o").write_bytes(b"\x7fELF\2\1\1")
-    Path("noise.a").write_bytes(b"!<arch>\nnoise")
-    content = compile_to(Path("good.o"), CALLER).read_bytes()
-    Path("cut.o").write_bytes(content[: len(content) // 2])
-    Path("broken.so").write_bytes(content[:16] + b"\3\0" + content[18:])
-    Path("executable").write_bytes(content[:16] + b"\2\0" + content[18:])
-    Path("arm.o").write_bytes(compile_c("void f(void) {}", target="aarch64-linux-gnu").read_bytes())
-    done = command(*words)
-    if message is not None:
-        assert done == error(message)
-    assert (done.status, done.out) == (1, "")
-    assert done.err.startswith("jitlink: error: ")
-    assert done.err.count("\n") == 1
 
 
 def test_unreadable_file(command: Command, caller: Path) -> None:

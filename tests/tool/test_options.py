@@ -3,11 +3,23 @@
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jitlink.tool.help_page import help_page
-from jitlink.tool.options import OPTIONS, CommandLine, CommandLineError, Form, InputArgument, parse
+from jitlink.tool.help_page import help_page, options_page
+from jitlink.tool.manual import with_tables
+from jitlink.tool.option_table import OPTIONS
+from jitlink.tool.options import (
+    AliasArgument,
+    CommandLine,
+    CommandLineError,
+    DylibArguments,
+    Form,
+    InputArgument,
+    SectionArgument,
+)
+from jitlink.tool.parsing import parse
 
 
 def _file(name: str) -> InputArgument:
@@ -18,10 +30,15 @@ def _library(name: str) -> InputArgument:
     return InputArgument("library", name)
 
 
+def _line(*inputs: InputArgument, **fields: Any) -> CommandLine:  # noqa: ANN401 - fields of all types
+    """A command with these inputs for main; fields of main and of the command may be given."""
+    own = {field.name for field in dataclasses.fields(DylibArguments)} & fields.keys()
+    main = DylibArguments("main", list(inputs), **{name: fields.pop(name) for name in own})
+    return CommandLine(dylibs=[main], **fields)
+
+
 def test_nothing_but_files() -> None:
-    assert parse(["a.o", "-", "b.a"]) == CommandLine(
-        inputs=[_file("a.o"), _file("-"), _file("b.a")]
-    )
+    assert parse(["a.o", "-", "b.a"]) == _line(_file("a.o"), _file("-"), _file("b.a"))
 
 
 @pytest.mark.parametrize("dash", ["-", "--"])
@@ -45,8 +62,38 @@ def test_nothing_but_files() -> None:
         (["abs=x=0x10"], "definitions", [("x", 16)]),
         (["abs=x=020"], "definitions", [("x", 16)]),
         (["abs=x=0xffffffffffffffff"], "definitions", [("x", 2**64 - 1)]),
-        (["alias", "new=old"], "aliases", [("new", "old")]),
-        (["alias=new=old=er"], "aliases", [("new", "old=er")]),
+        (["alias", "new=old"], "aliases", [AliasArgument("new", "old")]),
+        (["alias=new=old=er"], "aliases", [AliasArgument("new", "old=er")]),
+        (["alias=a:new=old"], "aliases", [AliasArgument("new", "old", "a", "a")]),
+        (["alias=new=b:old"], "aliases", [AliasArgument("new", "old", None, "b")]),
+        (["alias=a:new=b:old"], "aliases", [AliasArgument("new", "old", "a", "b")]),
+        (["sectcreate", ".b,f"], "sections", [SectionArgument(".b", "f")]),
+        (
+            ["sectcreate=a,b,f@x=1,y=0x2"],
+            "sections",
+            [SectionArgument("a,b", "f", (("x", 1), ("y", 2)))],
+        ),
+        (["sectcreate=s,f@g@x=1"], "sections", [SectionArgument("s", "f@g", (("x", 1),))]),
+        (["ObjC"], "objc", True),
+        (["search-sys-lib"], "search_system_libraries", True),
+        (["preload", "x.so"], "preloads", ["x.so"]),
+        (["no-process-syms"], "process_symbols", False),
+        (["no-process-syms=false"], "process_symbols", True),
+        (["orc-runtime=rt.a"], "orc_runtime", "rt.a"),
+        (["triple", "x86_64-linux-gnu"], "triple", "x86_64-linux-gnu"),
+        (["add-self-relocations"], "add_self_relocations", True),
+        (["num-threads=0"], "threads", 0),
+        (["use-memmgr=shared"], "memory_manager", "shared"),
+        (["show-relocated-section-contents"], "show_contents", True),
+        (["show-entry-es"], "show_entry_session", True),
+        (["show-init-es"], "show_initial_session", True),
+        (["show-err-failed-to-materialize"], "show_failures", True),
+        (["write-symtab", "f"], "write_symtab", "f"),
+        (["symbolicate-with=f"], "symbolicate_with", "f"),
+        (["speculate=none"], "speculate", "none"),
+        (["print-options"], "print_options", "given"),
+        (["print-all-options"], "print_options", "all"),
+        (["h"], "help", True),
         (["check", "file"], "check_files", ["file"]),
         (["check-name", "my rules"], "check_name", "my rules"),
         (["check-name="], "check_name", ""),
@@ -67,10 +114,7 @@ def test_nothing_but_files() -> None:
 )
 def test_option(dash: str, words: list[str], field: str, value: object) -> None:
     line = parse([dash + words[0], *words[1:], "a.o"])
-    assert dataclasses.replace(line, **{field: getattr(CommandLine(), field)}) == CommandLine(
-        inputs=[_file("a.o")]
-    )
-    assert getattr(line, field) == value
+    assert line == _line(_file("a.o"), **{field: value})
 
 
 def test_inputs_keep_their_order() -> None:
@@ -85,17 +129,75 @@ def test_inputs_keep_their_order() -> None:
     ]
 
 
+def test_libraries_that_others_do_not_see_or_that_may_be_missing() -> None:
+    line = parse(["-hidden-lx", "-weak-l", "y", "-load_hidden", "z.a", "-weak_library=w.tbd"])
+    assert line.inputs == [
+        InputArgument("library", "x", "hidden"),
+        InputArgument("library", "y", "weak"),
+        InputArgument("file", "z.a", "hidden"),
+        InputArgument("file", "w.tbd", "weak"),
+    ]
+    options = [each.option for each in line.inputs]
+    assert options == ["hidden-l", "weak-l", "load_hidden", "weak_library"]
+
+
+def test_lazy_is_for_the_input_that_follows() -> None:
+    words = "a.o -lazy b.o c.o -lazy -lx -ly -lazy -noexec d.o -lazy=false e.o -lazy -- f.o g.o"
+    line = parse(words.split())
+    lazy = [each.name for each in line.inputs if each.is_lazy]
+    assert lazy == ["b.o", "x", "d.o", "f.o"]
+    assert len(line.inputs) == 9
+
+
+def test_what_follows_jd_belongs_to_it() -> None:
+    words = "a.o -Lx -jd one b.o -Ly -lz -abs p=1 -jd two -alias q=p -sectcreate s,f c.o"
+    line = parse(words.split())
+    assert line.dylibs == [
+        DylibArguments("main", [_file("a.o")], ["x"]),
+        DylibArguments("one", [_file("b.o"), _library("z")], ["y"], [("p", 1)]),
+        DylibArguments(
+            "two",
+            [_file("c.o")],
+            aliases=[AliasArgument("q", "p")],
+            sections=[SectionArgument("s", "f")],
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "warnings"),
+    [
+        ("-lazy a.o -speculate simple -record-lazy-execs f", []),
+        ("a.o -speculate simple", ["-speculate has no effect: no input is -lazy"]),
+        ("a.o -speculate none", []),
+        (
+            "-lazy a.o -record-lazy-execs f",
+            ["-record-lazy-execs has no effect: nothing speculates"],
+        ),
+        ("-lazy a.o -speculate-order f", ["-speculate-order has no effect: nothing speculates"]),
+        ("a.o -noexec -args x", ["-args has no effect with -noexec"]),
+        (
+            "a.o -symbolicate-with f -write-symtab g",
+            ["-write-symtab has no effect with -symbolicate-with"],
+        ),
+    ],
+)
+def test_options_that_come_to_nothing_are_told(words: str, warnings: list[str]) -> None:
+    line = parse(words.split())
+    assert line.warnings == warnings
+    if any("speculate" in each for each in warnings):
+        assert (line.speculate_order, line.record_lazy_execs) == (None, None)
+
+
 def test_last_value_of_an_option_holds_and_lists_grow() -> None:
     line = parse(["-entry", "a", "-Lx", "-entry", "b", "-Ly", "-abs", "p=1", "-abs", "q=2", "f.o"])
-    assert (line.entry, line.library_directories) == ("b", ["x", "y"])
+    assert (line.entry, line.dylibs[0].library_directories) == ("b", ["x", "y"])
     assert line.definitions == [("p", 1), ("q", 2)]
 
 
 def test_words_after_args_belong_to_the_program() -> None:
     line = parse(["a.o", "-args", "-noexec", "b.o", "--", "-args", "-lm"])
-    assert line == CommandLine(
-        inputs=[_file("a.o")], arguments=["-noexec", "b.o", "--", "-args", "-lm"]
-    )
+    assert line == _line(_file("a.o"), arguments=["-noexec", "b.o", "--", "-args", "-lm"])
 
 
 def test_words_after_two_dashes_are_files() -> None:
@@ -204,7 +306,7 @@ def test_help_page_has_each_option_once_and_fits_a_terminal() -> None:
 
 def test_examples_of_the_help_page_are_commands() -> None:
     examples = re.findall(r"as in: jitlink (.*)", help_page())
-    assert len(examples) == 5
+    assert len(examples) == 8
     for example in examples:
         assert parse(example.split()).inputs
 
@@ -215,7 +317,18 @@ def test_names_are_distinct_and_flags_have_no_value() -> None:
         assert (option.value == "") == (option.form is Form.FLAG)
 
 
-def test_manual_has_each_option() -> None:
+def test_manual_has_the_tables_of_the_options() -> None:
     manual = (Path(__file__).parents[2] / "docs" / "command.md").read_text(encoding="utf-8")
+    assert with_tables(manual) == manual
     for option in OPTIONS:
         assert f"| `{option.usage}` |" in manual
+    with pytest.raises(ValueError, match=r"tables for Inputs$"):
+        with_tables("<!-- options: Inputs -->\n")
+
+
+def test_options_can_be_printed() -> None:
+    line = parse(["-noexec", "a.o", "-lm", "-print-options"])
+    assert options_page(line) == "  -l = 'm'\n  -noexec = 'true'\n  -print-options = 'true'\n"
+    everything = options_page(parse(["-noexec", "a.o", "-print-all-options"])).splitlines()
+    assert len(everything) == len(OPTIONS)
+    assert "  -entry" in everything

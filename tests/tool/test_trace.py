@@ -1,5 +1,6 @@
 """The story of a symbol, for each way in which a definition can win."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,37 @@ def test_inputs_that_cannot_be_read_do_not_hide_the_error(command: Command) -> N
     assert done.err == command("main.o", library, "-noexec").err
 
 
+def test_each_dylib_has_its_story(command: Command) -> None:
+    Path("other.o").write_bytes(Path("strong.o").read_bytes())
+    words = "main.o -lone -ltwo -jd one strong.o -jd two other.o -abs g=1 -noexec"
+    traces = [word for name in ("f", "g", "h") for word in ("-trace-symbol", name)]
+    done = command(*words.split(), *traces)
+    assert (done.status, done.err) == (0, "")
+    stories = dict(re.findall(r"^Symbol (.*)\n((?:  .*\n)+)", done.out, re.MULTILINE))
+    places = ["f in JITDylib main", "f in JITDylib one", "f in JITDylib two"]
+    assert list(stories) == [*places, "g in JITDylib two", "h in JITDylib main"]
+    main, one, two, absolute, nobody = ([*each.splitlines()] for each in stories.values())
+    assert main[0] == "  referred to by main.o"
+    assert re.fullmatch(
+        r"  holds: JITDylib one, at 0x.*: no input that is linked in JITDylib main defines it",
+        main[1],
+    )
+    assert one[-1].startswith("  holds: strong.o, at 0x")
+    assert two[0].endswith("; not linked")
+    assert two[-1] == "  holds: none: nothing that was linked needs it"
+    assert absolute[0] == "  defined by -abs as 0x1"
+    assert nobody[-1] == "  holds: none: undefined symbol: h"
+
+
+def test_a_lazy_function_is_a_stub_until_it_is_called(command: Command) -> None:
+    lines, outcome = _story(command, "main.o", "-lazy", "strong.o")
+    assert lines[0].endswith("; not linked")
+    assert re.fullmatch(
+        r"holds: a stub, at 0x[0-9a-f]+: a call of it links the definition", outcome
+    )
+
+
 def test_a_map_that_fails_does_not_repeat_the_story(command: Command) -> None:
     done = command("main.o", "strong.o", "-noexec", "-trace-symbol", "f", "-map", "no/place")
     assert done.out.count("Symbol f\n") == 1
-    assert done.err == "jitlink: error: -map: cannot write no/place: No such file or directory\n"
+    assert done.err == "jitlink: error: cannot write no/place: No such file or directory\n"

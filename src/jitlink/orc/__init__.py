@@ -5,47 +5,53 @@ A session (`ExecutionSession`) has JITDylibs; definitions are promised to them b
 from objects and graphs.
 """
 
-from jitlink.orc.aliases import AliasCycleError, ReExports, ReExportsGenerator
-from jitlink.orc.call_sites import CallSite, CallSiteOutOfReachError, CallSiteRecorder
-from jitlink.orc.callables import ExecutorAddress, PythonSymbols
-from jitlink.orc.compiler_support import CompilerSupportGenerator
-from jitlink.orc.dylib import DefinitionGenerator, JITDylib
-from jitlink.orc.errors import (
-    FailedToMaterializeError,
-    JITDylibDefunctError,
-    MissingDefinitionsError,
-    ResourceTrackerDefunctError,
-    SessionEndedError,
-    SessionError,
-    SymbolsCouldNotBeRemovedError,
-    UnexpectedDefinitionError,
-    UnsatisfiedDependenciesError,
-)
-from jitlink.orc.generators import DynamicLibraryGenerator, StaticLibraryGenerator
-from jitlink.orc.lazy import lazy_reexports
-from jitlink.orc.lljit import LLJIT, LLJITBuilder
-from jitlink.orc.materialization import (
-    AbsoluteSymbols,
-    MaterializationResponsibility,
-    MaterializationUnit,
-    SymbolDependenceGroup,
-)
-from jitlink.orc.object_layer import ObjectLinkingLayer, Plugin
-from jitlink.orc.redirect import Redirector
-from jitlink.orc.session import ExecutionSession
-from jitlink.orc.stubs import (
-    IndirectStubsManager,
-    LazyCallError,
-    NotRedirectableError,
-)
-from jitlink.orc.symbols import (
-    ExecutorSymbolDef,
-    JITDylibLookupFlags,
-    JITSymbolFlags,
-    LookupKind,
-    SymbolState,
-)
-from jitlink.orc.tracker import ResourceManager, ResourceTracker
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jitlink.orc.aliases import AliasCycleError, ReExports, ReExportsGenerator
+    from jitlink.orc.call_sites import CallSite, CallSiteOutOfReachError, CallSiteRecorder
+    from jitlink.orc.callables import ExecutorAddress, PythonSymbols
+    from jitlink.orc.compiler_support import CompilerSupportGenerator
+    from jitlink.orc.dylib import DefinitionGenerator, JITDylib
+    from jitlink.orc.errors import (
+        FailedToMaterializeError,
+        JITDylibDefunctError,
+        MissingDefinitionsError,
+        ResourceTrackerDefunctError,
+        SessionEndedError,
+        SessionError,
+        SymbolsCouldNotBeRemovedError,
+        UnexpectedDefinitionError,
+        UnsatisfiedDependenciesError,
+    )
+    from jitlink.orc.generators import DynamicLibraryGenerator, StaticLibraryGenerator
+    from jitlink.orc.lazy import lazy_reexports
+    from jitlink.orc.lljit import LLJIT, LLJITBuilder
+    from jitlink.orc.materialization import (
+        AbsoluteSymbols,
+        MaterializationResponsibility,
+        MaterializationUnit,
+        SymbolDependenceGroup,
+    )
+    from jitlink.orc.object_layer import ObjectLinkingLayer, Plugin
+    from jitlink.orc.redirect import Redirector
+    from jitlink.orc.session import ExecutionSession
+    from jitlink.orc.stubs import (
+        IndirectStubsManager,
+        LazyCallError,
+        NotRedirectableError,
+    )
+    from jitlink.orc.symbols import (
+        ExecutorSymbolDef,
+        JITDylibLookupFlags,
+        JITSymbolFlags,
+        LookupKind,
+        SymbolState,
+    )
+    from jitlink.orc.tracker import ResourceManager, ResourceTracker
 
 __all__ = [
     "LLJIT",
@@ -92,3 +98,59 @@ __all__ = [
     "UnsatisfiedDependenciesError",
     "lazy_reexports",
 ]
+
+# A name is imported when it is first used, so that who needs no stubs or aliases pays for none.
+_HOMES = {
+    "AliasCycleError": "jitlink.orc.aliases",
+    "ReExports": "jitlink.orc.aliases",
+    "ReExportsGenerator": "jitlink.orc.aliases",
+    "CallSite": "jitlink.orc.call_sites",
+    "CallSiteOutOfReachError": "jitlink.orc.call_sites",
+    "CallSiteRecorder": "jitlink.orc.call_sites",
+    "ExecutorAddress": "jitlink.orc.callables",
+    "PythonSymbols": "jitlink.orc.callables",
+    "CompilerSupportGenerator": "jitlink.orc.compiler_support",
+    "DefinitionGenerator": "jitlink.orc.dylib",
+    "JITDylib": "jitlink.orc.dylib",
+    "FailedToMaterializeError": "jitlink.orc.errors",
+    "JITDylibDefunctError": "jitlink.orc.errors",
+    "MissingDefinitionsError": "jitlink.orc.errors",
+    "ResourceTrackerDefunctError": "jitlink.orc.errors",
+    "SessionEndedError": "jitlink.orc.errors",
+    "SessionError": "jitlink.orc.errors",
+    "SymbolsCouldNotBeRemovedError": "jitlink.orc.errors",
+    "UnexpectedDefinitionError": "jitlink.orc.errors",
+    "UnsatisfiedDependenciesError": "jitlink.orc.errors",
+    "DynamicLibraryGenerator": "jitlink.orc.generators",
+    "StaticLibraryGenerator": "jitlink.orc.generators",
+    "lazy_reexports": "jitlink.orc.lazy",
+    "LLJIT": "jitlink.orc.lljit",
+    "LLJITBuilder": "jitlink.orc.lljit",
+    "AbsoluteSymbols": "jitlink.orc.materialization",
+    "MaterializationResponsibility": "jitlink.orc.materialization",
+    "MaterializationUnit": "jitlink.orc.materialization",
+    "SymbolDependenceGroup": "jitlink.orc.materialization",
+    "ObjectLinkingLayer": "jitlink.orc.object_layer",
+    "Plugin": "jitlink.orc.object_layer",
+    "Redirector": "jitlink.orc.redirect",
+    "ExecutionSession": "jitlink.orc.session",
+    "IndirectStubsManager": "jitlink.orc.stubs",
+    "LazyCallError": "jitlink.orc.stubs",
+    "NotRedirectableError": "jitlink.orc.stubs",
+    "ExecutorSymbolDef": "jitlink.orc.symbols",
+    "JITDylibLookupFlags": "jitlink.orc.symbols",
+    "JITSymbolFlags": "jitlink.orc.symbols",
+    "LookupKind": "jitlink.orc.symbols",
+    "SymbolState": "jitlink.orc.symbols",
+    "ResourceManager": "jitlink.orc.tracker",
+    "ResourceTracker": "jitlink.orc.tracker",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jitlink.errors import InputError
-from jitlink.orc.aliases import ReExports
 from jitlink.orc.generators import StaticLibraryGenerator
 from jitlink.orc.symbols import JITDylibLookupFlags, LookupKind
 
@@ -57,6 +56,7 @@ class CompilerSupportGenerator:
             return
         # Most programs never come here: the process has what they need.
         from jitlink.names.providers import is_compiler_support  # noqa: PLC0415
+        from jitlink.orc.aliases import ReExports  # noqa: PLC0415
 
         wanted = [name for name in wanted if is_compiler_support(name)]
         if not wanted:

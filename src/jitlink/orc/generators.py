@@ -6,10 +6,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 from weakref import WeakKeyDictionary
 
-from jitlink.inputs import ArchiveInput, Input, InputFile, open_input
+from jitlink.inputs import ArchiveInput, Input, InputFile, SymbolRules, open_input
 from jitlink.orc.materialization import AbsoluteSymbols
 from jitlink.orc.objects import ObjectBatch
 from jitlink.orc.symbols import (
@@ -21,7 +21,6 @@ from jitlink.orc.symbols import (
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
-    from jitlink.orc.object_layer import ObjectLinkingLayer
     from jitlink.orc.session import ExecutionSession
     from jitlink.orc.tracker import ResourceTracker
 
@@ -112,6 +111,19 @@ class Extraction(NamedTuple):
     wanted_by: str | None = None
 
 
+class ObjectLayer(Protocol):
+    """What adds objects to JITDylibs."""
+
+    @property
+    def symbol_rules(self) -> SymbolRules | None:
+        """What is applied to objects that are read for it."""
+
+    def define_objects(
+        self, dylib: JITDylib, batch: ObjectBatch, tracker: ResourceTracker | None = None
+    ) -> None:
+        """Add objects; called on the session's thread."""
+
+
 class StaticLibraryGenerator:
     """Members of a static archive, added when something refers to what they define.
 
@@ -131,14 +143,22 @@ class StaticLibraryGenerator:
     Attributes:
         layer: links the members.
         name: display name of the archive.
+        check: called with each member before it is read; what it raises is the error of whoever
+            needs the member.
         extractions: which members were added, and why, in order; for the session's thread.
 
     Raises:
         InputError: the archive cannot be read.
     """
 
-    def __init__(self, layer: ObjectLinkingLayer, source: Input | InputFile) -> None:
+    def __init__(
+        self,
+        layer: ObjectLayer,
+        source: Input | InputFile,
+        check: Callable[[InputFile], None] | None = None,
+    ) -> None:
         self.layer = layer
+        self.check = check
         file = source if isinstance(source, InputFile) else open_input(source)
         self._archive = ArchiveInput(file)
         self.name = file.name
@@ -201,8 +221,12 @@ class StaticLibraryGenerator:
         return self._archive.names()
 
     def open(self, offset: int) -> list[InputFile]:
-        """The member at a header offset; nothing if it is empty."""
-        return self._archive.open([offset])
+        """The member at a header offset, if it passes the check; nothing if it is empty."""
+        members = self._archive.open([offset])
+        if self.check is not None:
+            for member in members:
+                self.check(member)
+        return members
 
     def is_absent(self, dylib: JITDylib, offset: int) -> bool:
         """Whether a JITDylib has nothing of a member."""
@@ -263,7 +287,7 @@ class _Members:
             wanted = archive.lacking(wanted)
         return has_read
 
-    def define(self, layer: ObjectLinkingLayer, tracker: ResourceTracker | None = None) -> None:
+    def define(self, layer: ObjectLayer, tracker: ResourceTracker | None = None) -> None:
         """Add the members to the JITDylib."""
         definitions = []
         if self._batch is not None:

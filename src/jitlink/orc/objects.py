@@ -370,7 +370,15 @@ class ObjectUnit(MaterializationUnit):
         units = [self, *(unit for unit in others if isinstance(unit, ObjectUnit))]
         symbols = {name: flags for unit in units for name, flags in unit.symbols.items()}
         initializers = [name for unit in units for name in unit.initializers]
-        parts = [part for unit in units for part in unit.parts]
+        return self.of([part for unit in units for part in unit.parts], symbols, initializers)
+
+    def of(
+        self,
+        parts: Sequence[tuple[ObjectBatch, int]],
+        symbols: Mapping[str, JITSymbolFlags],
+        initializers: Sequence[str],
+    ) -> ObjectUnit:
+        """A promise of other objects, of the same kind as this one."""
         return ObjectUnit(self.layer, parts, symbols, initializers)
 
     def anticipated(self) -> Iterable[str]:
@@ -381,10 +389,15 @@ class ObjectUnit(MaterializationUnit):
         """Link the objects."""
         builder, exported = self._gather()
         builder.resolver.finish()
+        exported = self.reshape(builder, exported)
         if self.initializers:
             add_markers(builder.target_graph, self._markers())
             exported = exported.again(builder.target_graph)
         await self.layer.emit(responsibility, builder.target_graph, exported)
+
+    def reshape(self, builder: GraphBuilder, exported: Exported) -> Exported:  # noqa: ARG002
+        """Make what the graph defines what was promised; returns what it exports then."""
+        return exported
 
     def _markers(self) -> dict[int, str]:
         """Names of the symbols that stand for initialisers, by place of the object in the link."""

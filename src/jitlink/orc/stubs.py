@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -92,6 +92,16 @@ class Body(NamedTuple):
 Target = int | Body
 
 
+class StubsListener(Protocol):
+    """Told what becomes of stubs with bodies, on the session's thread."""
+
+    def stubs_made(self, bodies: Sequence[Body]) -> None:
+        """Stubs that lead to these bodies can be called from now on."""
+
+    def stub_called(self, body: Body) -> None:
+        """A stub was called that did not lead to its body yet."""
+
+
 class Stub:
     """One stub.
 
@@ -149,16 +159,24 @@ class IndirectStubsManager(ResourceManager):
         layer: links the stubs, and decides whose session they belong to.
         landing: where a call goes on whose body cannot be linked; by default Python raises
             `LazyCallError` if it made the call, and everything else aborts.
+        listeners: told of stubs and of calls.
 
     Raises:
         SessionError: code of the session's executor cannot call into this process.
     """
 
-    def __init__(self, layer: ObjectLinkingLayer, *, landing: int | None = None) -> None:
+    def __init__(
+        self,
+        layer: ObjectLinkingLayer,
+        *,
+        landing: int | None = None,
+        listeners: Sequence[StubsListener] = (),
+    ) -> None:
         session = layer.session
         self.layer = layer
         self.session = session
         self.landing = landing
+        self._listeners = tuple(listeners)
         self._target, self._reentry = _way_back(session.executor.triple)
         if not isinstance(session.executor, SelfExecutorProcessControl):
             raise SessionError("stubs need an executor that is this process")
@@ -220,6 +238,10 @@ class IndirectStubsManager(ResourceManager):
             stub.pointer, stub.trampoline = pointer, trampoline
             if isinstance(stub.target, int):
                 self._store(pointer, stub.target)
+        if self._listeners:
+            bodies = [each.target for each in stubs if isinstance(each.target, Body)]
+            for listener in self._listeners:
+                listener.stubs_made(bodies)
 
     async def redirect(self, dylib: JITDylib, targets: Mapping[str, Target]) -> None:
         """Let stubs lead elsewhere; bodies are linked first.
@@ -269,6 +291,9 @@ class IndirectStubsManager(ResourceManager):
 
     async def _resolve(self, stub: Stub) -> int:
         """Link the body of a stub and let the stub lead there."""
+        if isinstance(stub.target, Body):
+            for listener in self._listeners:
+                listener.stub_called(stub.target)
         while True:
             target = stub.target
             if isinstance(target, int):

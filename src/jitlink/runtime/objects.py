@@ -6,8 +6,8 @@ place of functions of the process, for linked code only.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from jitlink.errors import UnsupportedObjectError
 from jitlink.inputs import InputFile
@@ -62,7 +62,10 @@ def open_object(triple: str, name: str) -> InputFile:
     directory = DIRECTORIES.get(_key(triple))
     if directory is None:
         raise UnsupportedObjectError(f"there is no runtime for {triple}", file="<runtime>")
-    data = (Path(__file__).parent / directory / f"{name}.o").read_bytes()
+    # Without pathlib, which is slow to import.
+    place = os.path.join(os.path.dirname(__file__), directory, f"{name}.o")  # noqa: PTH118, PTH120
+    with open(place, "rb") as file:  # noqa: PTH123
+        data = file.read()
     return InputFile(f"<runtime>({name}.o)", memoryview(data))
 
 

@@ -74,7 +74,8 @@ def target_of_triple(triple: str) -> ELFTarget:
         UnsupportedObjectError: there is none.
     """
     architecture = triple.partition("-")[0]
-    for target in all_targets():
+    # One after the other: what is found first is all that is imported.
+    for target in map(_load, dict.fromkeys(_ELF_TARGETS.values())):
         if target.triple.partition("-")[0] == architecture:
             return target
     raise UnsupportedObjectError(f"no target for triple {triple}", file="<executor>")

@@ -6,8 +6,9 @@ they need taken down.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache
 
 from jitlink.errors import InputError
@@ -19,10 +20,44 @@ from jitlink.orc.generators import Extraction, StaticLibraryGenerator
 from jitlink.tool.link_facts import LinkFacts
 from jitlink.tool.link_map import LinkMap
 from jitlink.tool.object_facts import ObjectFacts, ReadBlock
-from jitlink.tool.options import CommandLine, CommandLineError
+from jitlink.tool.options import MAIN_DYLIB, CommandLine
+from jitlink.tool.output_file import OutputFileError, open_output
 from jitlink.tool.trace import SymbolTrace, TracedInput
 
 STANDARD_OUTPUT = "-"
+
+
+@dataclass
+class _Contents:
+    """What a command puts into one JITDylib.
+
+    Attributes:
+        objects: its objects, in order.
+        archives: its archives, in order.
+        generators: what adds the members of the archives.
+        lazy: objects, and what adds members of archives, that are linked when they are called.
+        definitions: names that are addresses.
+        aliases: new names, and what they stand for.
+    """
+
+    objects: list[InputFile] = field(default_factory=list)
+    archives: list[InputFile] = field(default_factory=list)
+    generators: list[StaticLibraryGenerator] = field(default_factory=list)
+    lazy: list[InputFile | StaticLibraryGenerator] = field(default_factory=list)
+    definitions: dict[str, int] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def extractions(self) -> list[Extraction]:
+        """Why members of the archives were added."""
+        return [each for archive in self.generators for each in archive.extractions]
+
+    @property
+    def lazy_names(self) -> set[str]:
+        """Display names of the objects and members that are linked when they are called."""
+        archives = [each for each in self.lazy if isinstance(each, StaticLibraryGenerator)]
+        members = {each.member for archive in archives for each in archive.extractions}
+        return members | {each.name for each in self.lazy if isinstance(each, InputFile)}
 
 
 class Inspection:
@@ -44,25 +79,28 @@ class Inspection:
         self._line = line
         self._write = write
         self._is_here = isinstance(executor, SelfExecutorProcessControl)
-        self._objects: list[InputFile] = []
-        self._archives: list[InputFile] = []
-        self._generators: list[StaticLibraryGenerator] = []
+        self._contents = _contents_of(line)
         self._known: dict[str, InputFile] = {}
 
-    def add_files(self, files: Sequence[InputFile]) -> None:
-        """Take note of the command's objects and archives, in order."""
-        for file in files:
-            (self._archives if is_archive(file.data) else self._objects).append(file)
+    def add_file(self, dylib: str, file: InputFile, *, is_lazy: bool) -> None:
+        """Take note of the next object or archive of a JITDylib of the command."""
+        contents = self._contents[dylib]
+        (contents.archives if is_archive(file.data) else contents.objects).append(file)
+        if is_lazy:
+            contents.lazy.append(file)
 
-    def add_archive(self, generator: StaticLibraryGenerator) -> None:
-        """Take note of what adds the members of the next archive."""
-        self._generators.append(generator)
+    def add_archive(self, dylib: str, generator: StaticLibraryGenerator, *, is_lazy: bool) -> None:
+        """Take note of what adds the members of the next archive of a JITDylib."""
+        contents = self._contents[dylib]
+        contents.generators.append(generator)
+        if is_lazy:
+            contents.lazy.append(generator)
 
     def report(self) -> None:
         """Write what the command asks for, after the link.
 
         Raises:
-            CommandLineError: the map cannot be written.
+            OutputFileError: the map cannot be written.
         """
         if self._line.map_file is not None:
             self._write_map(self._line.map_file)
@@ -72,17 +110,19 @@ class Inspection:
         """Write the traces, also of a link that has failed."""
         if self._line.traced_symbols:
             for name in dict.fromkeys(self._line.traced_symbols):
-                self._write(self._trace(name).text())
+                self._write("".join(trace.text() for trace in self._traces(name)))
 
     # The map
 
     def _write_map(self, path: str) -> None:
+        contents = self._contents.values()
         text = LinkMap(
             self.plugin.graphs,
-            named=[file.name for file in self._objects],
+            named=[file.name for each in contents for file in each.objects],
             extractions=self._extractions(),
-            definitions=dict(self._line.definitions),
-            aliases=dict(self._line.aliases),
+            lazy={name for each in contents for name in each.lazy_names},
+            definitions={n: a for each in contents for n, a in each.definitions.items()},
+            aliases={new: old for each in contents for new, old in each.aliases.items()},
             read_again=cache(self._read_again),
             library_at=self._library_at,
         ).text()
@@ -90,14 +130,13 @@ class Inspection:
             self._write(text)
             return
         try:
-            with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:  # noqa: PTH123
+            with open_output(path) as file:
                 file.write(text)
         except OSError as error:
-            reason = error.strerror or "not possible"
-            raise CommandLineError(f"cannot write {path}: {reason}", option="map") from error
+            raise OutputFileError(path, error) from error
 
     def _extractions(self) -> list[Extraction]:
-        return [each for archive in self._generators for each in archive.extractions]
+        return [each for contents in self._contents.values() for each in contents.extractions]
 
     def _read_again(self, name: str) -> list[ReadBlock] | None:
         file = self._files().get(name)
@@ -110,30 +149,42 @@ class Inspection:
         """All objects that were read, by display name; the first of a name."""
         if not self._known:
             read = {each.member for each in self._extractions()}
-            members = (file for archive in self._archives for file in _members(archive))
-            for file in (*self._objects, *(file for file in members if file.name in read)):
-                self._known.setdefault(file.name, file)
+            for contents in self._contents.values():
+                members = (file for archive in contents.archives for file in _members(archive))
+                extracted = (file for file in members if file.name in read)
+                for file in (*contents.objects, *extracted):
+                    self._known.setdefault(file.name, file)
         return self._known
 
     # Traces
 
-    def _trace(self, name: str) -> SymbolTrace:
+    def _traces(self, name: str) -> list[SymbolTrace]:
+        """The story of a symbol in each JITDylib that has to do with it, or in ``main``."""
+        if len(self._contents) == 1:
+            return [self._trace(name, MAIN_DYLIB, None)]
+        traces = [self._trace(name, dylib, dylib) for dylib in self._contents]
+        return [each for each in traces if each.is_concerned] or traces[:1]
+
+    def _trace(self, name: str, dylib: str, shown: str | None) -> SymbolTrace:
+        contents = self._contents[dylib]
+        others = self._contents.keys() - {dylib}
         return SymbolTrace(
             name,
-            inputs=list(self._inputs(name)),
-            graphs=self.plugin.graphs,
-            definitions=dict(self._line.definitions),
-            aliases=dict(self._line.aliases),
+            inputs=list(self._inputs(name, contents)),
+            graphs=[graph for graph in self.plugin.graphs if graph.dylib not in others],
+            definitions=contents.definitions,
+            aliases=contents.aliases,
             library_at=self._library_at,
+            dylib=shown,
         )
 
-    def _inputs(self, name: str) -> Iterator[TracedInput]:
-        for file in self._objects:
+    def _inputs(self, name: str, contents: _Contents) -> Iterator[TracedInput]:
+        for file in contents.objects:
             # One that cannot be read is the error that the command ends with.
             with suppress(InputError):
                 yield TracedInput(ObjectFacts(file), is_read=True)
-        reasons = {each.member: each for each in self._extractions()}
-        for archive in self._archives:
+        reasons = {each.member: each for each in contents.extractions}
+        for archive in contents.archives:
             defining = self._defining(archive, name)
             for file in _members(archive):
                 read = reasons.get(file.name)
@@ -148,6 +199,18 @@ class Inspection:
             members = ArchiveInput(archive)
             return {file.name for file in members.open(list(members.find([name])))}
         return set()
+
+
+def _contents_of(line: CommandLine) -> dict[str, _Contents]:
+    """What the command defines in each of its JITDylibs; files are added as they are found."""
+    found = {each.name: _Contents(definitions=dict(each.definitions)) for each in line.dylibs}
+    for arguments in line.dylibs:
+        for alias in arguments.aliases:
+            place = found.get(alias.dylib or arguments.name)
+            # One of a JITDylib that there is not is the error that the command ends with.
+            if place is not None:
+                place.aliases[alias.name] = alias.target
+    return found
 
 
 def _member(file: InputFile, read: Extraction | None) -> TracedInput:

@@ -70,12 +70,47 @@ class InputCollector:
 
         Raises:
             InputError: a file cannot be read, or is a linker script that is not understood.
-            CommandLineError: there is no such library.
+            CommandLineError: there is no such library, or it is none that can be linked so.
         """
-        if argument.kind == "library":
+        if argument.linkage == "weak":
+            self._refuse_weak(argument)
+        elif argument.linkage == "hidden":
+            self._add_hidden(argument)
+        elif argument.kind == "library":
             self.add_library(argument.name)
         else:
             self.add_file(argument.name)
+
+    def _add_hidden(self, argument: InputArgument) -> None:
+        path = argument.name
+        if argument.kind == "library":
+            path = self._find(argument, [f"lib{path}.a"])
+        file = open_input(path)
+        if not is_archive(file.data):
+            raise CommandLineError(f"{path} is not a static archive", option=argument.option)
+        self.files.append(file)
+
+    def _refuse_weak(self, argument: InputArgument) -> None:
+        """Refuse an interface of a library, as LLVM does whose objects are ELF."""
+        path = argument.name
+        if argument.kind == "library":
+            path = self._find(argument, [f"lib{path}.dylib", f"lib{path}.tbd"])
+        open_input(path)
+        raise CommandLineError(
+            f"{path} cannot be an interface that ELF objects are linked against",
+            option=argument.option,
+        )
+
+    def _find(self, argument: InputArgument, names: Sequence[str]) -> str:
+        """The first file that has one of these names."""
+        for directory in self._search_path():
+            for name in names:
+                path = os.path.join(directory, name)  # noqa: PTH118
+                if os.path.isfile(path):  # noqa: PTH113
+                    return path
+        searched = ", ".join(self._search_path())
+        what = " or ".join(names)
+        raise CommandLineError(f"no {what} in {searched}", option=argument.option)
 
     def add_library(self, name: str) -> None:
         """Find and take a library; see `add` for the errors."""
@@ -124,6 +159,12 @@ class InputCollector:
             if os.path.isfile(path):  # noqa: PTH113
                 return path
         return name
+
+
+def run_time_directories() -> list[str]:
+    """Where the system's dynamic linker is told to look: those that exist, in order."""
+    candidates = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    return [each for each in candidates if each and os.path.isdir(each)]  # noqa: PTH112
 
 
 def system_directories() -> list[str]:

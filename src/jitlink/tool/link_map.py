@@ -8,7 +8,7 @@ object files, with what they are in the source behind those of C++ and Rust.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from jitlink.graph.text import printable
 from jitlink.names.demangling import with_source_name
@@ -28,6 +28,7 @@ class LinkMap:
         graphs: the links.
         named: display names of the objects that the command names, in order.
         extractions: which archive members were read, and why.
+        lazy: display names of objects that are linked when one of their functions is called.
         definitions: names that the command defines, with their addresses.
         aliases: new names that the command defines, and what they stand for.
         read_again: reads an object by display name; None if there is no such object.
@@ -40,6 +41,7 @@ class LinkMap:
         *,
         named: Sequence[str] = (),
         extractions: Sequence[Extraction] = (),
+        lazy: Collection[str] = (),
         definitions: Mapping[str, int] | None = None,
         aliases: Mapping[str, str] | None = None,
         read_again: Callable[[str], list[ReadBlock] | None] = lambda _: None,
@@ -48,6 +50,7 @@ class LinkMap:
         self._graphs = graphs
         self._named = named
         self._extractions = extractions
+        self._lazy = lazy
         self._definitions = dict(definitions or {})
         self._aliases = dict(aliases or {})
         self._read_again = read_again
@@ -85,7 +88,8 @@ class LinkMap:
             yield f"  {printable(name):{_WIDTH}}  {reasons.get(name, 'added')}"
         for name, reason in reasons.items():
             if name not in linked:
-                yield f"  {printable(name):{_WIDTH}}  {reason}; not linked: nothing leads to it"
+                why = "nothing has called it yet" if name in self._lazy else "nothing leads to it"
+                yield f"  {printable(name):{_WIDTH}}  {reason}; not linked: {why}"
 
     def _reason(self, extraction: Extraction) -> str:
         name = extraction.symbol

@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from jitlink.errors import JITLinkError
-from jitlink.tool.options import CommandLine, parse
+from jitlink.tool.options import CommandLine
+from jitlink.tool.parsing import parse
 from jitlink.tool.response_files import expand
 from jitlink.tool.terminal import in_red, is_terminal
 
@@ -68,15 +69,33 @@ def _obey(line: CommandLine, *, owns_process: bool) -> int:
 
         _write(f"jitlink {__version__}\n")
         return 0
+    if line.print_options:
+        from jitlink.tool.help_page import options_page  # noqa: PLC0415 - seldom needed
+
+        _write(options_page(line))
+    for warning in line.warnings:
+        _write_error(f"jitlink: warning: {warning}\n")
+    if line.symbolicate_with is not None:
+        return _symbolicate(line, line.symbolicate_with)
     with _logs(line.debug_only):
         return _link_and_run(line, owns_process=owns_process)
+
+
+def _symbolicate(line: CommandLine, path: str) -> int:
+    from jitlink.tool.backtraces import Symbolicator  # noqa: PLC0415 - seldom needed
+
+    symbolicator = Symbolicator.read(path)
+    for each in line.inputs:
+        if each.kind == "file":
+            _write(symbolicator.file(each.name))
+    return 0
 
 
 def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
     # What needs NumPy is imported only by those who link.
     from jitlink.tool.program import Program  # noqa: PLC0415
 
-    program = Program(line, _write)
+    program = Program(line, _write, _report_error)
     try:
         with _progress(line, program):
             program.load()
@@ -98,8 +117,11 @@ def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
 @contextmanager
 def _progress(line: CommandLine, program: Program) -> Iterator[None]:
     """Show a bar while a long link goes on, if standard error is a terminal and has no text."""
-    is_written_to = line.debug_only or line.show_linked_files or line.show_graphs
-    if is_written_to or not is_terminal(sys.stderr):
+    writers = (
+        line.debug_only, line.show_linked_files, line.show_graphs, line.show_contents,
+        line.show_initial_session, line.show_failures,
+    )  # fmt: skip
+    if any(writers) or not is_terminal(sys.stderr):
         yield
         return
     from jitlink.tool.progress import Progress  # noqa: PLC0415 - only for those who look
@@ -198,8 +220,8 @@ def _flush() -> None:
         raise OutputError(error) from error
 
 
-def _fail(message: str, *, owns_process: bool) -> int:
-    """Say what is wrong, in one line; the exit status of failure."""
+def _report_error(message: str) -> None:
+    """Say, in one line of standard error, what is wrong, behind what was written before."""
     if not message.isprintable():
         from jitlink.graph.text import printable  # noqa: PLC0415 - only for odd names
 
@@ -207,6 +229,11 @@ def _fail(message: str, *, owns_process: bool) -> int:
     with suppress(AttributeError, OSError, ValueError):
         sys.stdout.flush()
     _write_error(f"jitlink: {in_red('error:', sys.stderr)} {message}\n")
+
+
+def _fail(message: str, *, owns_process: bool) -> int:
+    """Say what is wrong; the exit status of failure."""
+    _report_error(message)
     if owns_process:
         _drop_output()
     return 1

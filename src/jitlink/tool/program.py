@@ -4,42 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
-from jitlink.errors import DuplicateDefinitionError, JITLinkError, UndefinedSymbolError
+from jitlink.errors import JITLinkError, UndefinedSymbolError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
-from jitlink.formats.archive import is_archive
-from jitlink.inputs import InputFile, open_input
 from jitlink.link import run_in_process
-from jitlink.memory.slab import SlabMemoryManager
 from jitlink.orc import (
     LLJIT,
-    AbsoluteSymbols,
-    DynamicLibraryGenerator,
-    ExecutorSymbolDef,
     FailedToMaterializeError,
-    JITSymbolFlags,
-    MaterializationUnit,
-    ReExports,
-    StaticLibraryGenerator,
+    JITDylib,
+    JITDylibLookupFlags,
 )
-from jitlink.orc.objects import ObjectBatch
-from jitlink.targets.registry import target_of_object
-from jitlink.tool.libraries import InputCollector
+from jitlink.tool.inputs import SessionInputs
 from jitlink.tool.options import CommandLine, CommandLineError
 from jitlink.tool.report import LinkReport
 from jitlink.tool.times import PhaseTimes
 
 if TYPE_CHECKING:
+    from jitlink.memory.slab import SlabMemoryManager
+    from jitlink.tool.backtraces import SymbolTableWriter
     from jitlink.tool.check import Checks
     from jitlink.tool.inspection import Inspection
+    from jitlink.tool.lazy import LazyLinking
     from jitlink.tool.progress import Progress
 
 LOAD_PHASE = "time to load/add object files"
 LINK_PHASE = "time to link object files"
 RUN_PHASE = "time to execute jitlink'd code"
 
-_ABSOLUTE = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
+_ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
 
 
 class Program:
@@ -48,21 +42,27 @@ class Program:
     Args:
         line: the command.
         write: takes text for standard output.
+        report_error: takes messages of errors that do not end the command at once.
         executor: where to link and run, by default this process.
 
     Attributes:
         times: how long each phase took.
+
+    Raises:
+        JITLinkError: the session cannot be had as the command wants it.
     """
 
     def __init__(
         self,
         line: CommandLine,
         write: Callable[[str], None],
+        report_error: Callable[[str], None],
         executor: ExecutorProcessControl | None = None,
     ) -> None:
         self.times = PhaseTimes()
         self._line = line
         self._write = write
+        self._report_error = report_error
         self._executor = executor or SelfExecutorProcessControl.shared()
         self._report = LinkReport(
             write,
@@ -70,23 +70,62 @@ class Program:
             graphs=line.show_graphs,
             graph_format=line.show_graphs_format,
             addresses=line.show_addrs,
+            contents=line.show_contents,
             definitions=line.definitions,
         )
-        self._slab = _slab(line)
-        # What is not run needs no run time; it may be for another processor, too.
-        platform = False if line.noexec else None
-        self._jit = LLJIT(executor=self._executor, memory_manager=self._slab, platform=platform)
-        self._jit.layer.phony_externals = line.phony_externals
-        if self._report.is_needed:
-            self._jit.layer.add_plugin(self._report)
-        self._checks = _checks(line)
-        if self._checks is not None:
-            self._jit.layer.add_plugin(self._checks)
-        self._inspection = _inspection(line, write, self._executor)
-        if self._inspection is not None:
-            self._jit.layer.add_plugin(self._inspection.plugin)
+        self._lazy: LazyLinking | None = None
+        self._symbol_table: SymbolTableWriter | None = None
+        self._checks: Checks | None = None
+        self._inspection: Inspection | None = None
         self._progress: Progress | None = None
+        self._dylibs: list[JITDylib] = []
         self._entry_address = 0
+        if line.orc_runtime is not None:
+            raise CommandLineError("LLVM's ORC run time cannot be used yet", option="orc-runtime")
+        self._slab = _slab(line)
+        self._jit = LLJIT(
+            executor=self._executor,
+            memory_manager=self._slab,
+            process_symbols=line.process_symbols,
+            # What is not run needs no run time; it may be for another processor, too.
+            platform=False if line.noexec else None,
+        )
+        try:
+            self._set_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self) -> None:
+        """Give the session what the command wants beside the inputs."""
+        line, layer = self._line, self._jit.layer
+        layer.phony_externals = line.phony_externals
+        self._jit.session.error_handler = self._tell
+        if line.add_self_relocations:
+            from jitlink.tool.self_relocations import SelfRelocations  # noqa: PLC0415 - seldom
+
+            layer.add_plugin(SelfRelocations())
+        if self._report.is_needed:
+            layer.add_plugin(self._report)
+        if line.write_symtab is not None:
+            from jitlink.tool.backtraces import SymbolTableWriter  # noqa: PLC0415 - seldom needed
+
+            self._symbol_table = SymbolTableWriter(line.write_symtab)
+            layer.add_plugin(self._symbol_table)
+        if line.check_files:
+            from jitlink.tool.check import Checks  # noqa: PLC0415 - only for who checks something
+
+            self._checks = Checks(line.check_files, line.check_name, line.definitions)
+            layer.add_plugin(self._checks)
+        if line.map_file is not None or line.traced_symbols:
+            from jitlink.tool.inspection import Inspection  # noqa: PLC0415 - for who wants reports
+
+            self._inspection = Inspection(line, self._write, self._executor)
+            layer.add_plugin(self._inspection.plugin)
+        if any(each.is_lazy for each in line.inputs):
+            from jitlink.tool.lazy import LazyLinking  # noqa: PLC0415 - only for lazy inputs
+
+            self._lazy = LazyLinking(layer, line)
 
     def watch(self, progress: Progress) -> None:
         """Let somebody know how far reading and linking have come."""
@@ -100,84 +139,33 @@ class Program:
             JITLinkError: an input is missing or unusable, or a symbol is defined twice.
         """
         with self.times.measure(LOAD_PHASE), self._tracing_failures():
-            collector = InputCollector(self._line.library_directories)
-            for argument in self._line.inputs:
-                collector.add(argument)
-            # A library that cannot be loaded is an error before anything is read.
-            loaded = [
-                DynamicLibraryGenerator.load(self._jit.session, path) for path in collector.dylibs
-            ]
-            if self._inspection is not None:
-                self._inspection.add_files(collector.files)
-            objects = [file for file in collector.files if not is_archive(file.data)]
-            harness = [open_input(path) for path in self._line.harness]
-            self._check_architecture([*objects, *harness])
-            if self._progress is not None:
-                self._progress.begin_reading(objects)
-            self._add_harness(harness)
-            self._jit.layer.add_objects(self._jit.main, objects)
-            if self._progress is not None:
-                self._progress.finish_reading()
-            for file in collector.files:
-                if is_archive(file.data):
-                    self._add_archive(file)
-            for generator in loaded:
-                self._jit.main.add_generator(generator)
-            self._define()
-
-    def _add_harness(self, files: list[InputFile]) -> None:
-        """Add the objects of the harness, and let their rules hold for all others."""
-        if files:
-            from jitlink.orc.harness import HarnessRules  # noqa: PLC0415 - only for those with one
-
-            batch = ObjectBatch(files)
-            self._jit.layer.symbol_rules = HarnessRules.of(batch)
-            self._jit.session.run(lambda: self._jit.layer.define_objects(self._jit.main, batch))
-
-    def _add_archive(self, file: InputFile) -> None:
-        archive = StaticLibraryGenerator(self._jit.layer, file)
-        if self._inspection is not None:
-            self._inspection.add_archive(archive)
-        if self._line.all_load:
-            archive.force_load(self._jit.main)
-        else:
-            self._jit.main.add_generator(archive)
-
-    def _define(self) -> None:
-        line = self._line
-        if line.definitions:
-            absolute = {
-                name: ExecutorSymbolDef(address, _ABSOLUTE) for name, address in line.definitions
-            }
-            self._define_unit(AbsoluteSymbols(absolute), "abs")
-        if line.aliases:
-            self._define_unit(ReExports(dict(line.aliases)), "alias")
-
-    def _define_unit(self, unit: MaterializationUnit, option: str) -> None:
-        try:
-            self._jit.main.define(unit)
-        except DuplicateDefinitionError as error:
-            raise DuplicateDefinitionError(
-                error.name, first=error.first, second=f"an -{option} option"
-            ) from error
+            stubs = None if self._lazy is None else self._lazy.stubs
+            inputs = SessionInputs(self._jit, self._line, stubs, self._inspection, self._progress)
+            inputs.add()
+            self._dylibs += inputs.dylibs.values()
 
     def link(self) -> None:
-        """Link what the entry point needs.
+        """Link what the entry point needs, and show what the command wants to see.
 
         Raises:
             JITLinkError: the link failed.
         """
-        with self.times.measure(LINK_PHASE), self._tracing_failures():
+        if self._line.show_initial_session:
+            self._write(self._jit.session.dump())
+        with self._tracing_failures():
             try:
-                self._link()
+                with self.times.measure(LINK_PHASE):
+                    self._link()
             except FailedToMaterializeError as error:
+                if self._line.show_failures:
+                    self._report_error(str(error))
                 reason = error.reason
             else:
                 if self._inspection is not None:
                     self._inspection.report()
-                if self._line.show_addrs:
-                    self._write("".join(f"{each}\n" for each in self._report.address_lines()))
                 return
+            finally:
+                self._show_result()
             raise reason
 
     @contextmanager
@@ -191,37 +179,42 @@ class Program:
             raise
 
     def _link(self) -> None:
-        jit, entry = self._jit, self._line.entry
+        session, entry = self._jit.session, self._line.entry
+        order = [(dylib, _ALL) for dylib in self._dylibs]
         try:
-            self._entry_address = jit.session.lookup(jit.main, entry)[entry].address
+            self._entry_address = session.lookup(order, entry)[entry].address
         except UndefinedSymbolError as error:
             if not (self._line.phony_externals and self._line.noexec):
                 raise self._no_entry() from error
             # LLVM differs: it links nothing then.
-            names = jit.session.run(lambda: list(jit.main.symbols))
-            jit.session.lookup(jit.main, dict.fromkeys(names, False))
+            for dylib in self._dylibs:
+                names: list[str] = session.run(partial(list, dylib.symbols))
+                session.lookup(dylib, dict.fromkeys(names, False))
 
-    def _check_architecture(self, objects: list[InputFile]) -> None:
-        """Refuse to run what another processor's code is; to link it is fine."""
-        for file in objects:
-            triple = target_of_object(file.data, file.name).triple
-            if not self._line.noexec and not self._executor.runs(triple):
-                code, process = (each.partition("-")[0] for each in (triple, self._executor.triple))
-                raise CommandLineError(
-                    f"code for {code} cannot run in this process, which is {process}; -noexec "
-                    "links it without running it"
-                )
+    def _show_result(self) -> None:
+        if self._line.show_entry_session:
+            self._write(self._jit.session.dump())
+        if self._line.show_addrs:
+            self._write("".join(f"{each}\n" for each in self._report.address_lines()))
 
     def _no_entry(self) -> CommandLineError:
         from jitlink.names.demangling import with_source_name  # noqa: PLC0415 - for errors
         from jitlink.orc.suggestions import suggestions  # noqa: PLC0415
 
-        jit, entry = self._jit, self._line.entry
-        meant = jit.session.run(lambda: suggestions([entry], jit.main)).get(entry)
+        session, entry = self._jit.session, self._line.entry
+        found = [session.run(partial(suggestions, [entry], dylib)) for dylib in self._dylibs]
+        meant = next((names[entry] for names in found if entry in names), None)
         advice = "-entry names another one" if meant is None else f"did you mean -entry {meant}?"
         return CommandLineError(
             f"no input defines {with_source_name(entry)}, the function to call; {advice}"
         )
+
+    def _tell(self, error: BaseException) -> None:
+        """Report an error that nobody waits for: a lazy function could not be linked."""
+        cause = error.__cause__
+        if isinstance(cause, FailedToMaterializeError):
+            cause = cause.reason
+        self._report_error(f"{error}: {cause}" if cause else str(error))
 
     def check(self, write_error: Callable[[str], None]) -> None:
         """Evaluate the rules that the command names about what was linked.
@@ -239,39 +232,48 @@ class Program:
         """Run the program: initialisers, the entry point, and what is to run at exit.
 
         Returns:
-            What the entry point returned.
+            What the entry point returned; 1 if it is lazy and could not be linked, which has
+            been told then.
+
+        Raises:
+            OutputFileError: the record of lazy calls could not be written.
         """
+        with self.times.measure(RUN_PHASE):
+            if self._lazy is None:
+                return self._call()
+            status = self._lazy.call(self._call)
+        self._lazy.close()
+        return status
+
+    def _call(self) -> int:
         address, arguments = self._entry_address, self._line.arguments
         platform = self._jit.platform
-        with self.times.measure(RUN_PHASE):
-            if platform is None:
-                return run_in_process(self._executor.run_as_main(address, arguments))
-            return platform.run_main(self._jit.main, address, arguments)
+        if platform is None:
+            return run_in_process(self._executor.run_as_main(address, arguments))
+        main, home = self._jit.main, self._home_of_entry()
+        if home is not main:
+            platform.initialize(main, arguments)
+        return platform.run_main(home, address, arguments)
+
+    def _home_of_entry(self) -> JITDylib:
+        """The JITDylib that the entry point was found in."""
+
+        def find() -> JITDylib:
+            return next(each for each in self._dylibs if self._line.entry in each.symbols)
+
+        return self._jit.session.run(find)
 
     def close(self) -> None:
         """End the session, and give up the slab with whatever was linked into it."""
-        self._jit.close()
-        if self._slab is not None:
-            self._slab.close()
-
-
-def _checks(line: CommandLine) -> Checks | None:
-    if not line.check_files:
-        return None
-    from jitlink.tool.check import Checks  # noqa: PLC0415 - only for those who check something
-
-    return Checks(line.check_files, line.check_name, line.definitions)
-
-
-def _inspection(
-    line: CommandLine, write: Callable[[str], None], executor: ExecutorProcessControl
-) -> Inspection | None:
-    """What takes down the links of a command that wants reports about them."""
-    if line.map_file is None and not line.traced_symbols:
-        return None
-    from jitlink.tool.inspection import Inspection  # noqa: PLC0415 - only for who wants reports
-
-    return Inspection(line, write, executor)
+        try:
+            if self._lazy is not None:
+                self._lazy.close()
+        finally:
+            self._jit.close()
+            if self._symbol_table is not None:
+                self._symbol_table.close()
+            if self._slab is not None:
+                self._slab.close()
 
 
 def _slab(line: CommandLine) -> SlabMemoryManager | None:
@@ -283,6 +285,8 @@ def _slab(line: CommandLine) -> SlabMemoryManager | None:
     """
     if line.slab_size is None:
         return None
+    from jitlink.memory.slab import SlabMemoryManager  # noqa: PLC0415 - seldom needed
+
     try:
         slab = SlabMemoryManager(line.slab_size, line.slab_address, line.slab_page_size)
     except ValueError as error:

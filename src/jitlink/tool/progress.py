@@ -37,8 +37,9 @@ class Progress(Plugin):
         return (self._read + self._linked) / total if total else 0.0, self._doing
 
     def begin_reading(self, files: Iterable[InputFile]) -> None:
-        """Objects are about to be read."""
-        self._to_read = sum(len(file.data) for file in files)
+        """More objects are about to be read."""
+        self._to_read += sum(len(file.data) for file in files)
+        self._doing = "reading"
 
     def finish_reading(self) -> None:
         """They have been."""

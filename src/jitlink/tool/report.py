@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jitlink.graph import Block, LinkGraph, MemLifetime, SymbolKind
+from jitlink.graph import Block, LinkGraph, MemLifetime, Section, SymbolKind
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.text import GraphText, printable
@@ -39,6 +39,7 @@ class LinkReport(Plugin):
         graphs: show the graphs of the objects whose names match, after fixups.
         graph_format: how graphs are shown.
         addresses: take down all addresses, for `address_lines`.
+        contents: show the bytes of all sections, after fixups.
         definitions: names and addresses that the command defines.
     """
 
@@ -50,6 +51,7 @@ class LinkReport(Plugin):
         graphs: re.Pattern[str] | None = None,
         graph_format: GraphFormat = "text",
         addresses: bool = False,
+        contents: bool = False,
         definitions: Iterable[tuple[str, int]] = (),
     ) -> None:
         self._write = write
@@ -57,6 +59,7 @@ class LinkReport(Plugin):
         self._graphs = graphs
         self._graph_format = graph_format
         self._addresses = addresses
+        self._contents = contents
         self._written: set[str] = set()
         self._symbol_lines = [
             (address, printable(name), "zero-fill: 0 bytes") for name, address in definitions
@@ -66,7 +69,11 @@ class LinkReport(Plugin):
     @property
     def is_needed(self) -> bool:
         """Whether there is anything to show."""
-        return self._linked_files or self._addresses or self._graphs is not None
+        return self._linked_files or self._looks
+
+    @property
+    def _looks(self) -> bool:
+        return self._addresses or self._contents or self._graphs is not None
 
     def modify_pass_config(
         self,
@@ -77,7 +84,7 @@ class LinkReport(Plugin):
         """Add the passes that are needed to those of a link."""
         if self._linked_files:
             self._name_files(graph)
-        if self._graphs or self._addresses:
+        if self._looks:
             entries: dict[str, Int64Array] = {}
             # Before relaxation: afterwards less refers to the entries.
             config.post_allocation.append(partial(_find_entries, entries))
@@ -93,6 +100,8 @@ class LinkReport(Plugin):
     def _look(self, entries: dict[str, Int64Array], graph: LinkGraph) -> None:
         if self._graphs:
             self._show_graphs(self._graphs, graph, entries)
+        if self._contents:
+            self._write("".join(f"{line}\n" for line in _content_lines(graph, entries)))
         if self._addresses:
             self._symbol_lines += _symbol_lines(graph)
             self._file_lines += _file_lines(graph, entries)
@@ -220,19 +229,37 @@ def _file_lines(graph: LinkGraph, entries: dict[str, Int64Array]) -> Iterator[st
                     yield f'  {label} "{name}": target addr = {block.address:#018x}, {where}'
 
 
-def _section_lines(graph: LinkGraph, rows: Int64Array) -> Iterator[str]:
-    """A line for each section that has some of these blocks."""
+def _by_section(graph: LinkGraph, rows: Int64Array) -> Iterator[tuple[Section, list[Block]]]:
+    """The loaded sections that have some of these blocks, with them by ascending address."""
     table = graph.block_table
     rows = rows[np.lexsort((table.address[rows], table.section[rows]))]
     blocks = [Block(graph, row) for row in rows.tolist()]
     for section, group in groupby(blocks, key=lambda block: block.section):
-        if section.mem_lifetime == MemLifetime.NO_ALLOC:
-            continue
-        members = list(group)
+        if section.mem_lifetime != MemLifetime.NO_ALLOC:
+            yield section, list(group)
+
+
+def _section_lines(graph: LinkGraph, rows: Int64Array) -> Iterator[str]:
+    """A line for each section that has some of these blocks."""
+    for section, members in _by_section(graph, rows):
         start = members[0].address
         size = max(block.address + block.size for block in members) - start
         where = _content(members, 0, size)
         yield f'  Section "{printable(section.name)}": target addr = {start:#018x}, {where}'
+
+
+def _content_lines(graph: LinkGraph, entries: dict[str, Int64Array]) -> Iterator[str]:
+    from jitlink.tool.section_contents import section_lines  # noqa: PLC0415 - seldom needed
+
+    own = ~entry_blocks(graph)
+    for origin, file in enumerate(graph.origins):
+        yield f"Relocated section contents for {printable(file)}:"
+        rows = graph.block_rows()
+        rows = rows[(graph.block_table.origin[rows] == origin) & own[rows]]
+        used = [users[users[:, 0] == origin, 1] for users in entries.values()]
+        rows = np.concatenate([rows, *used])
+        for section, blocks in _by_section(graph, rows):
+            yield from section_lines(section.name, blocks)
 
 
 def _content(blocks: list[Block], offset: int, size: int) -> str:

@@ -41,6 +41,7 @@ class SymbolTrace:
         definitions: names that the command defines, with their addresses.
         aliases: new names that the command defines, and what they stand for.
         library_at: the library of the process that has an address, if one has.
+        dylib: name of the JITDylib that all of this is about; None if there is no other.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class SymbolTrace:
         definitions: Mapping[str, int] | None = None,
         aliases: Mapping[str, str] | None = None,
         library_at: Callable[[int], str | None] = lambda _: None,
+        dylib: str | None = None,
     ) -> None:
         self._name = name
         self._inputs = inputs
@@ -59,14 +61,25 @@ class SymbolTrace:
         self._definitions = definitions or {}
         self._aliases = aliases or {}
         self._library_at = library_at
+        self._where = "" if dylib is None else f" in JITDylib {printable(dylib)}"
         self._definers = [
             (each, definition) for each in inputs for definition in each.facts.definitions(name)
         ]
 
+    @property
+    def is_concerned(self) -> bool:
+        """Whether the JITDylib has to do with the symbol: defines it, or refers to it."""
+        read = (each.facts for each in self._inputs if each.is_read)
+        return (
+            bool(self._definers)
+            or self._name in {**self._definitions, **self._aliases}
+            or any(facts.reference(self._name) for facts in read)
+        )
+
     def text(self) -> str:
         """The story as lines of text, each ended."""
         lines = [
-            f"Symbol {printable(with_source_name(self._name))}",
+            f"Symbol {printable(with_source_name(self._name))}{self._where}",
             *(f"  {line}" for line in self._lines()),
         ]
         return "".join(f"{line}\n" for line in lines)
@@ -98,6 +111,8 @@ class SymbolTrace:
         place = self._place()
         if place is not None:
             file, address = place
+            if not file and self._definers:
+                return f"holds: a stub, at {address:#x}: a call of it links the definition"
             return f"holds: {printable(file)}, at {address:#x}: {self._why(file)}"
         foreign = [e for graph in self._graphs for e in graph.foreign if e.name == self._name]
         found = [each for each in foreign if each.dylib]
@@ -108,7 +123,7 @@ class SymbolTrace:
         if found:
             library = self._library_at(found[0].address) or f"JITDylib {found[0].dylib}"
             where = f"{printable(library)}, at {found[0].address:#x}"
-            return f"holds: {where}: no input that is linked defines it"
+            return f"holds: {where}: no input that is linked{self._where} defines it"
         if foreign and foreign[0].address:
             return f"holds: a made-up address, {foreign[0].address:#x}: nobody defines it"
         if foreign:

@@ -1,0 +1,297 @@
+"""Puts what a command names into the JITDylibs of a session.
+
+Each JITDylib sees its own symbols, then what its libraries export in the order in which they are
+named, then the process. A library is a static one, whose members become part of the JITDylib; a
+shared one, which is a JITDylib of its own; or another JITDylib of the command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from jitlink.errors import DuplicateDefinitionError
+from jitlink.formats.archive import is_archive
+from jitlink.inputs import InputFile, open_input
+from jitlink.orc import (
+    LLJIT,
+    AbsoluteSymbols,
+    DynamicLibraryGenerator,
+    ExecutorSymbolDef,
+    JITDylib,
+    JITDylibLookupFlags,
+    JITSymbolFlags,
+    MaterializationUnit,
+    ObjectLinkingLayer,
+    StaticLibraryGenerator,
+)
+from jitlink.orc.objects import ObjectBatch
+from jitlink.targets.registry import target_of_object
+from jitlink.tool.libraries import InputCollector, run_time_directories
+from jitlink.tool.options import (
+    MAIN_DYLIB,
+    AliasArgument,
+    CommandLine,
+    CommandLineError,
+    DylibArguments,
+    InputArgument,
+    SectionArgument,
+)
+
+if TYPE_CHECKING:
+    from jitlink.orc.reshaped import ReshapedObjectLayer
+    from jitlink.orc.stubs import IndirectStubsManager
+    from jitlink.tool.inspection import Inspection
+    from jitlink.tool.progress import Progress
+
+_ABSOLUTE = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
+
+# How parts of target triples begin whose objects are not ELF.
+_FOREIGN_SYSTEMS = (
+    *("windows", "win32", "cygwin", "mingw", "uefi", "darwin", "macos", "ios", "tvos", "watchos"),
+    *("xros", "driverkit", "wasi", "emscripten", "aix", "zos"),
+)
+
+
+_Shape = tuple[bool, bool]
+"""Whether an input is hidden, and whether it is lazy."""
+
+
+@dataclass
+class _Found:
+    """What the inputs of a JITDylib are.
+
+    Attributes:
+        objects: opened objects by shape, in order.
+        archives: opened static archives with their shapes, in order.
+        libraries: the JITDylibs that it is linked against, in order.
+    """
+
+    objects: dict[_Shape, list[InputFile]] = field(default_factory=dict)
+    archives: list[tuple[_Shape, InputFile]] = field(default_factory=list)
+    libraries: list[JITDylib] = field(default_factory=list)
+
+
+class SessionInputs:
+    """Adds the inputs of a command to a session.
+
+    Args:
+        jit: the session, with the JITDylib ``main``.
+        line: the command.
+        stubs: makes the stubs of lazy inputs; None if there are none.
+        inspection: is told of the inputs, if there are to be reports about them.
+        progress: is told how far reading has come, if somebody watches.
+
+    Attributes:
+        dylibs: the JITDylibs of the command, by name.
+    """
+
+    def __init__(
+        self,
+        jit: LLJIT,
+        line: CommandLine,
+        stubs: IndirectStubsManager | None = None,
+        inspection: Inspection | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._jit = jit
+        self._line = line
+        self._stubs = stubs
+        self._inspection = inspection
+        self._progress = progress
+        self._layers: dict[_Shape, ObjectLinkingLayer | ReshapedObjectLayer] = {
+            (False, False): jit.layer
+        }
+        self._libraries: dict[str, JITDylib] = {}
+        self.dylibs: dict[str, JITDylib] = {MAIN_DYLIB: jit.main}
+
+    def add(self) -> None:
+        """Add everything.
+
+        Raises:
+            JITLinkError: an input is missing or unusable, or a symbol is defined twice.
+        """
+        for path in self._line.preloads:
+            self._jit.session.wait(self._jit.session.executor.load_dylib(path))
+        for arguments in self._line.dylibs[1:]:
+            self.dylibs[arguments.name] = self._jit.create_jitdylib(arguments.name)
+        self._add_harness()
+        for arguments in self._line.dylibs:
+            self._add_inputs(arguments)
+        for arguments in self._line.dylibs:
+            self._define(arguments)
+
+    def _add_harness(self) -> None:
+        """Add the objects of the harness to ``main``, and let their rules hold for all others."""
+        if not self._line.harness:
+            return
+        from jitlink.orc.harness import HarnessRules  # noqa: PLC0415 - only for those with one
+
+        files = [open_input(path) for path in self._line.harness]
+        for file in files:
+            self._check_runs(file)
+        batch, layer = ObjectBatch(files), self._jit.layer
+        layer.symbol_rules = HarnessRules.of(batch)
+        self._jit.session.run(lambda: layer.define_objects(self._jit.main, batch))
+
+    # Inputs
+
+    def _add_inputs(self, arguments: DylibArguments) -> None:
+        dylib = self.dylibs[arguments.name]
+        found = self._find(arguments)
+        objects = [file for files in found.objects.values() for file in files]
+        for file in objects:
+            self._check_runs(file)
+        if self._progress is not None:
+            self._progress.begin_reading(objects)
+        for shape, files in found.objects.items():
+            self._layer(shape).add_objects(dylib, files)
+        if self._progress is not None:
+            self._progress.finish_reading()
+        for shape, file in found.archives:
+            self._add_archive(dylib, shape, file)
+        if self._line.harness:
+            # What the harness overrides anywhere is to be found in main.
+            found.libraries.append(self._jit.main)
+        self._link_against(dylib, found.libraries)
+
+    def _find(self, arguments: DylibArguments) -> _Found:
+        """Open the inputs of a JITDylib, and load its shared libraries."""
+        further = run_time_directories() if self._line.search_system_libraries else []
+        collector = InputCollector([*arguments.library_directories, *further])
+        found = _Found()
+        for argument in arguments.inputs:
+            other = self.dylibs.get(argument.name) if argument.kind == "library" else None
+            if other is not None:
+                found.libraries.append(_as_library(other, argument))
+                continue
+            files, paths = len(collector.files), len(collector.dylibs)
+            collector.add(argument)
+            shape = argument.linkage == "hidden", argument.is_lazy
+            for file in collector.files[files:]:
+                if self._inspection is not None:
+                    self._inspection.add_file(arguments.name, file, is_lazy=argument.is_lazy)
+                self._check_format(file)
+                if is_archive(file.data):
+                    found.archives.append((shape, file))
+                else:
+                    found.objects.setdefault(shape, []).append(file)
+            found.libraries += map(self._library, collector.dylibs[paths:])
+        return found
+
+    def _layer(self, shape: _Shape) -> ObjectLinkingLayer | ReshapedObjectLayer:
+        """What adds inputs that are hidden, lazy, both or neither."""
+        if shape not in self._layers:
+            from jitlink.orc.reshaped import ReshapedObjectLayer, Shape  # noqa: PLC0415 - seldom
+
+            self._layers[shape] = ReshapedObjectLayer(self._jit.layer, Shape(*shape), self._stubs)
+        return self._layers[shape]
+
+    def _add_archive(self, dylib: JITDylib, shape: _Shape, file: InputFile) -> None:
+        archive = StaticLibraryGenerator(self._layer(shape), file, self._check_runs)
+        if self._inspection is not None:
+            self._inspection.add_archive(dylib.name, archive, is_lazy=shape[1])
+        if self._line.all_load:
+            archive.force_load(dylib)
+        else:
+            dylib.add_generator(archive)
+
+    def _library(self, path: str) -> JITDylib:
+        """The JITDylib of a shared library, which is loaded at once."""
+        if path not in self._libraries:
+            generator = DynamicLibraryGenerator.load(self._jit.session, path)
+            dylib = self._jit.session.create_jitdylib(f"<{path}>")
+            dylib.add_generator(generator)
+            self._libraries[path] = dylib
+        return self._libraries[path]
+
+    def _link_against(self, dylib: JITDylib, linked: list[JITDylib]) -> None:
+        """Search these before the process."""
+        exported = JITDylibLookupFlags.MATCH_EXPORTED_ONLY
+        before = [(each, exported) for each in dict.fromkeys(linked) if each is not dylib]
+        after = [each for each in dylib.link_order if each[0] is not dylib]
+        dylib.set_link_order([*before, *after])
+
+    def _check_format(self, file: InputFile) -> None:
+        triple = self._line.triple
+        if triple is None:
+            return
+        if any(part.startswith(_FOREIGN_SYSTEMS) for part in triple.lower().split("-")):
+            raise CommandLineError(
+                f"{file.name} is not an object or archive for {triple}", option="triple"
+            )
+
+    def _check_runs(self, file: InputFile) -> None:
+        """Refuse to run what another processor's code is; to link it is fine."""
+        if self._line.noexec:
+            return
+        triple = target_of_object(file.data, file.name).triple
+        executor = self._jit.session.executor
+        if not executor.runs(triple):
+            code, process = (each.partition("-")[0] for each in (triple, executor.triple))
+            raise CommandLineError(
+                f"code for {code} cannot run in this process, which is {process}; -noexec links "
+                "it without running it"
+            )
+
+    # Definitions
+
+    def _define(self, arguments: DylibArguments) -> None:
+        dylib = self.dylibs[arguments.name]
+        if arguments.sections:
+            self._define_sections(dylib, arguments.sections)
+        if arguments.definitions:
+            absolute = {
+                name: ExecutorSymbolDef(address, _ABSOLUTE)
+                for name, address in arguments.definitions
+            }
+            _define_unit(dylib, AbsoluteSymbols(absolute), "abs")
+        if arguments.aliases:
+            self._define_aliases(dylib, arguments.aliases)
+
+    def _define_sections(self, dylib: JITDylib, sections: Sequence[SectionArgument]) -> None:
+        from jitlink.tool.sections import section_graph  # noqa: PLC0415 - seldom needed
+
+        for section in sections:
+            graph = section_graph(section, self._jit.session.executor.triple)
+            self._jit.layer.add_graph(dylib, graph)
+
+    def _define_aliases(self, dylib: JITDylib, aliases: Sequence[AliasArgument]) -> None:
+        from jitlink.orc.aliases import ReExports  # noqa: PLC0415 - seldom needed
+
+        groups: dict[tuple[JITDylib, JITDylib | None], dict[str, str]] = {}
+        for alias in aliases:
+            group = groups.setdefault(self._places(alias, dylib), {})
+            group[alias.name] = alias.target
+        for (place, source), names in groups.items():
+            _define_unit(place, ReExports(names, source), "alias")
+
+    def _places(self, alias: AliasArgument, here: JITDylib) -> tuple[JITDylib, JITDylib | None]:
+        """Where an alias is defined, and the JITDylib that has its target if that is another."""
+        place, source = (
+            None if name is None else self._named(name)
+            for name in (alias.dylib, alias.target_dylib)
+        )
+        place = place or here
+        return place, None if source is place else source
+
+    def _named(self, name: str) -> JITDylib:
+        if name not in self.dylibs:
+            raise CommandLineError(f"there is no JITDylib {name}", option="alias")
+        return self.dylibs[name]
+
+
+def _as_library(dylib: JITDylib, argument: InputArgument) -> JITDylib:
+    if argument.linkage != "plain":
+        raise CommandLineError(f"{dylib.name} is a JITDylib", option=argument.option)
+    return dylib
+
+
+def _define_unit(dylib: JITDylib, unit: MaterializationUnit, option: str) -> None:
+    try:
+        dylib.define(unit)
+    except DuplicateDefinitionError as error:
+        raise DuplicateDefinitionError(
+            error.name, first=error.first, second=f"an -{option} option"
+        ) from error

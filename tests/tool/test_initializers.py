@@ -1,0 +1,166 @@
+"""Programs with initialisers, exit handlers and exceptions, in one JITDylib or several."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.tool.command import Command, Done, archive, compile_to, spawn
+from tests.toolchain import compile_c
+
+SAYS = """
+#include <stdio.h>
+static void say(const char *what) {{ printf("%s {name}\\n", what); fflush(stdout); }}
+__attribute__((constructor)) static void begin(void) {{ say("begin"); }}
+__attribute__((destructor)) static void end(void) {{ say("end"); }}
+{code}
+"""
+MAIN = "int one(int); int main(int count, char **words) { say(words[0]); return one(count); }"
+ONE = 'int two(int); int one(int x) { say("calls"); return two(x) + 1; }'
+TWO = 'int two(int x) { say("called"); return 2 * x; }'
+START = 'int start(void) { say("start"); return 9; }'
+OPENS = """
+#include <dlfcn.h>
+int main(void) {
+    void *other = dlopen("other", RTLD_NOW);
+    int status = ((int (*)(void))dlsym(other, "start"))();
+    dlclose(other);
+    say("closed other, in");
+    return status;
+}
+"""
+# Across JITDylibs: `Object` is made by the initialiser of one and in a function of the other.
+THROWS = """
+#include <cstdio>
+#include <stdexcept>
+struct Object {
+    const char *name;
+    Object(const char *name) : name(name) { std::printf("make %s\\n", name); }
+    ~Object() { std::printf("drop %s\\n", name); }
+};
+static Object object("static of thrower");
+int risk(int x) {
+    static Object local("local of thrower");
+    Object passing("passing");
+    if (x > 1)
+        throw std::runtime_error("too much");
+    return x;
+}
+"""
+CATCHES = """
+#include <cstdio>
+#include <stdexcept>
+int risk(int x);
+int main(int count, char **words) {
+    try {
+        return risk(count);
+    } catch (const std::runtime_error &error) {
+        std::printf("caught %s\\n", error.what());
+        return 7;
+    }
+}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _files(_here: None) -> None:
+    codes = {"main": MAIN, "one": ONE, "two": TWO, "other": START, "opens": OPENS}
+    for name, code in codes.items():
+        source = SAYS.format(name=name, code=code)
+        compile_to(Path(f"{name}.o"), source, "zig", "-O0", "-fPIC")
+    compile_to(Path("plain.o"), "int two(int x) { return 2 * x; }")
+
+
+def _lines(done: Done) -> list[str]:
+    assert done.err == ""
+    return done.out.splitlines()
+
+
+# Both orders of the links between them lead to the same order of initialisers.
+@pytest.mark.parametrize(
+    "words",
+    [
+        "main.o -lone -jd one one.o -ltwo -jd two two.o",
+        "main.o -lone -ltwo -jd two two.o -jd one one.o -ltwo",
+        "main.o -ltwo -lone -jd one one.o -ltwo -jd two two.o",
+    ],
+)
+def test_libraries_are_initialised_first_and_finalised_last(words: str) -> None:
+    done = spawn(*words.split(), "-args", "run")
+    assert done.status == 3
+    assert _lines(done) == [
+        "begin two", "begin one", "begin main",
+        "run main", "calls one", "called two",
+        "end main", "end one", "end two",
+    ]  # fmt: skip
+
+
+def test_nothing_is_initialised_that_is_not_run(command: Command) -> None:
+    words = "main.o -lone -jd one one.o -ltwo -jd two two.o -noexec -show-linked-files"
+    assert _lines(command(*words.split())) == [
+        f"Linking {name}.o" for name in ("main", "one", "two")
+    ]
+
+
+def test_what_main_is_not_linked_against_is_initialised_when_it_is_opened() -> None:
+    done = spawn("opens.o", "-jd", "other", "other.o")
+    assert done.status == 9
+    assert _lines(done) == [
+        "begin opens", "begin other", "start other", "end other", "closed other, in opens",
+        "end opens",
+    ]  # fmt: skip
+
+
+def test_the_entry_points_own_dylib_is_initialised() -> None:
+    done = spawn("opens.o", "-jd", "other", "other.o", "-entry", "start")
+    assert done.status == 9
+    assert _lines(done) == ["begin opens", "begin other", "start other", "end other", "end opens"]
+    # Linked against by main, it is initialised in its turn.
+    words = "main.o -lone -ltwo -jd one one.o -ltwo -jd two two.o -entry two"
+    done = spawn(*words.split())
+    assert [line for line in _lines(done) if line.startswith("begin")] == [
+        "begin two", "begin one", "begin main",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("lazy", [(), ("-lazy",)])
+def test_exceptions_and_static_objects_across_dylibs(lazy: tuple[str, ...]) -> None:
+    catcher, thrower = (compile_c(text, "gcc", suffix=".cpp") for text in (CATCHES, THROWS))
+    words = (catcher, "-lthrower", "-jd", "thrower", *lazy, thrower)
+    quiet, loud = (spawn(*words, "-args", *["word"] * count) for count in (1, 2))
+    assert (quiet.status, loud.status) == (1, 7)
+    passing = ["make passing", "drop passing"]
+    ends = ["drop local of thrower", "drop static of thrower"]
+    begins = ["make static of thrower", "make local of thrower"]
+    assert _lines(quiet) == [*begins, *passing, *ends]
+    assert _lines(loud) == [*begins, *passing, "caught too much", *ends]
+
+
+def test_lazy_objects_with_initialisers_are_not_lazy() -> None:
+    show = "-show-linked-files"
+    words = (show, "main.o", "-lazy", "one.o", "-lazy", "plain.o", "-args", "run")
+    for more in ((), ("-speculate=none",), ("-num-threads=0",)):
+        done = spawn(*more, *words)
+        assert done.status == 3
+        lines = _lines(done)
+        # Python writes what it has kept back when it ends.
+        assert [each for each in lines if not each.startswith("Linking")] == [
+            "begin main", "begin one", "run main", "calls one", "end one", "end main",
+        ]  # fmt: skip
+        linked = [each for each in lines if each.startswith("Linking")]
+        assert sorted(linked) == ["Linking main.o", "Linking one.o", "Linking plain.o"]
+
+
+@pytest.mark.parametrize("shape", ["-hidden-lboth", "-lboth", "-lazy -lboth"])
+def test_archive_members_are_initialised_in_whatever_shape(shape: str) -> None:
+    archive(Path("libboth.a"), Path("one.o"), Path("two.o"))
+    done = spawn("main.o", "-L.", *shape.split(), "-args", "run")
+    assert done.status == 3
+    assert _lines(done) == [
+        "begin main", "begin one", "begin two", "run main", "calls one", "called two",
+        "end two", "end one", "end main",
+    ]  # fmt: skip
+
+
+def test_symbol_tables_have_nothing_that_is_nowhere(command: Command) -> None:
+    assert command("two.o", "-entry", "two", "-write-symtab", "table").status == 0
+    assert "__inits" not in Path("table").read_text()

@@ -1,0 +1,57 @@
+"""A command imports what it needs and nothing else: that is most of what a small link costs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tool.command import compile_to
+
+# For other commands, other architectures, errors, or tests.
+_NOT_FOR_HELLO = (
+    "argparse", "capstone", "difflib", "inspect", "json", "numpy.testing", "pathlib", "textwrap",
+    "typing_extensions", "urllib", "zstandard",
+    "jitlink.arch.aarch64", "jitlink.arch.riscv", "jitlink.library",
+    "jitlink.orc.aliases", "jitlink.orc.call_sites", "jitlink.orc.lazy", "jitlink.orc.redirect",
+    "jitlink.orc.reentry", "jitlink.orc.reshaped", "jitlink.orc.speculation", "jitlink.orc.stubs",
+    "jitlink.targets.elf_aarch64", "jitlink.targets.elf_riscv",
+    "jitlink.harnesses", "jitlink.names.demangling", "jitlink.names.likeness",
+    "jitlink.names.providers", "jitlink.orc.harness", "jitlink.orc.suggestions",
+    "jitlink.tool.backtraces", "jitlink.tool.check", "jitlink.tool.graph_dot",
+    "jitlink.tool.graph_json", "jitlink.tool.inspection", "jitlink.tool.link_facts",
+    "jitlink.tool.link_map", "jitlink.tool.object_facts", "jitlink.tool.progress",
+    "jitlink.tool.trace", "jitlink.tool.help_page", "jitlink.tool.lazy", "jitlink.tool.manual",
+    "jitlink.tool.output_file", "jitlink.tool.reference", "jitlink.tool.section_contents",
+    "jitlink.tool.sections", "jitlink.tool.self_relocations",
+)  # fmt: skip
+_NOT_FOR_LINKING = (*_NOT_FOR_HELLO, "jitlink.platform")
+_NOT_FOR_HELP = ("asyncio", "ctypes", "logging", "numpy", "jitlink.graph", "jitlink.orc")
+
+
+@pytest.mark.parametrize(
+    ("words", "unwanted"),
+    [
+        (["hello.o"], _NOT_FOR_HELLO),
+        (["-noexec", "hello.o", "-show-linked-files"], _NOT_FOR_LINKING),
+        (["-help"], _NOT_FOR_HELP),
+        (["-version"], _NOT_FOR_HELP),
+        (["-nonsense"], _NOT_FOR_HELP),
+    ],
+)
+def test_nothing_is_imported_that_the_command_does_not_use(
+    words: list[str], unwanted: tuple[str, ...]
+) -> None:
+    compile_to(Path("hello.o"), "int main(void) { return 0; }")
+    before = _modules("import numpy") if "numpy" not in unwanted else _modules("pass")
+    after = _modules(f"from jitlink.tool.main import main; main({words})")
+    assert "jitlink.tool.main" in after
+    assert sorted((after - before) & set(unwanted)) == []
+
+
+def _modules(code: str) -> set[str]:
+    """What is imported when some code has run."""
+    report = "import sys; print('\\n', *sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-c", f"{code}\n{report}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(done.stderr.splitlines()[-1].split())
