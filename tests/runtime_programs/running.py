@@ -39,7 +39,7 @@ def linked_command(inputs: Sequence[Path]) -> list[str]:
     """The command that links and runs; the program's arguments are put behind it."""
     # As for llvm-jitlink, the first word behind -args is argv[0].
     return [
-        sys.executable, "-m", "jitlink", *map(str, inputs), "-args", "program",
+        sys.executable, "-W", "error", "-m", "jitlink", *map(str, inputs), "-args", "program",
     ]  # fmt: skip
 
 

@@ -29,7 +29,6 @@ CASES = [
 
 # What is known to differ, and why: patterns of cases.
 DIFFERENCES = {
-    "ends.c-*-return": "the executor flushes C's streams before exit handlers, not after",
     "terminate.cpp-gcc-*-nopic-pure": (
         "the native program calls null: a static linker takes no member for a weak reference"
     ),

@@ -240,7 +240,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("-symbolicate-with data none", f"none: {MISSING}"),
         ("-symbolicate-with data", "no input files; -help says how the command is used"),
         # What is not there yet.
-        ("good.o -orc-runtime rt.a", "-orc-runtime: LLVM's ORC run time cannot be used yet"),
+        ("good.o -orc-runtime rt.a", "rt.a: No such file or directory"),
         (
             "good.o -oop-executor",
             f"-oop-executor: {NO_EXECUTOR}",

@@ -60,11 +60,13 @@ class ExecutorProcessControl(ABC):
         """
 
     @abstractmethod
-    async def run_as_main(self, address: int, argv: Sequence[str]) -> int:
+    async def run_as_main(self, address: int, argv: Sequence[str], *, is_whole: bool = True) -> int:
         """Call ``int main(int argc, char **argv)``.
 
         Args:
             address: address of the function.
+            is_whole: whether the program ends with it. If not, what it has printed may still
+                be in C's buffers, for `flush_output`.
             argv: all arguments, the program's name first; surrogate escapes stand for bytes
                 that are not UTF-8. The strings live as long as the executor does.
 
@@ -74,6 +76,9 @@ class ExecutorProcessControl(ABC):
         Raises:
             ValueError: an argument has a null character in it.
         """
+
+    async def flush_output(self) -> None:  # noqa: B027 - optional
+        """Write out what code has printed."""
 
     @abstractmethod
     async def run_as_void_function(self, address: int) -> int:

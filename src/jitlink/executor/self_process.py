@@ -96,7 +96,7 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
                     found[index] = _null_or_missing(handle, name)
         return found
 
-    async def run_as_main(self, address: int, argv: Sequence[str]) -> int:
+    async def run_as_main(self, address: int, argv: Sequence[str], *, is_whole: bool = True) -> int:
         """Call a ``main``; its output and Python's come out in the order they were made."""
         encoded = [argument.encode("utf-8", "surrogateescape") for argument in argv]
         if any(b"\0" in argument for argument in encoded):
@@ -105,7 +105,17 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         pointers = (ctypes.c_void_p * (len(strings) + 1))(*map(ctypes.addressof, strings))
         self._arguments += [strings, pointers]
         environment = ctypes.c_void_p.in_dll(_C, "environ")
-        return _run(lambda: _Main(address)(len(strings), pointers, environment))
+        _flush_python()
+        try:
+            status: int = _Main(address)(len(strings), pointers, environment)
+            return status
+        finally:
+            if is_whole:
+                _fflush(None)
+
+    async def flush_output(self) -> None:
+        """Write out what is in C's buffers."""
+        _fflush(None)
 
     async def run_as_void_function(self, address: int) -> int:
         """Call ``int f(void)``."""
@@ -177,14 +187,18 @@ def _null_or_missing(handle: int, name: bytes) -> int | None:
 
 def _run(function: Callable[[], int]) -> int:
     """Call native code between flushes of Python's and C's output."""
-    for stream in (sys.stdout, sys.stderr):
-        # There may be none, or it may be closed: no reason not to run.
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            stream.flush()
+    _flush_python()
     try:
         return function()
     finally:
         _fflush(None)
+
+
+def _flush_python() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # There may be none, or it may be closed: no reason not to run.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
 
 
 class _Iovec(ctypes.Structure):

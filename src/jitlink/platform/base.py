@@ -137,11 +137,14 @@ class Platform(ResourceManager):
         Raises:
             JITLinkError: something that has initialisers could not be linked; nothing was run.
         """
+        executor = self.session.executor
         self._initialize_program(dylib, argv)
         try:
-            return self.drive(self.session.executor.run_as_main(address, argv))
+            return self.drive(executor.run_as_main(address, argv, is_whole=False))
         finally:
             self.close_all()
+            # As natively: what handlers have printed comes out with the rest.
+            self.drive(executor.flush_output())
 
     def _initialize_program(self, dylib: JITDylib, argv: Sequence[str]) -> None:
         """Open the JITDylib of a program, whose ``main`` is about to run."""

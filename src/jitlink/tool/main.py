@@ -107,7 +107,9 @@ def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
             with _signals_of_a_program(owns_process):
                 status = program.run()
     finally:
-        if not owns_process:
+        if owns_process:
+            program.keep()
+        else:
             program.close()
     if line.show_times:
         _write_error(program.times.table())

@@ -279,7 +279,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "orc-runtime", Form.VALUE, Group.ELSEWHERE,
-        "use LLVM's ORC run-time library; refused for now", put("orc_runtime"), "FILE",
+        "run the program with LLVM's ORC run-time library, liborc_rt-x86_64.a of LLVM 22, in place "
+        "of jitlink's own", put("orc_runtime"), "FILE",
     ),
     Option(
         "oop-executor", Form.OPTIONAL, Group.ELSEWHERE,

@@ -23,6 +23,7 @@ from jitlink.tool.times import PhaseTimes
 
 if TYPE_CHECKING:
     from jitlink.memory.slab import SlabMemoryManager
+    from jitlink.platform import PlatformCreator
     from jitlink.tool.backtraces import SymbolTableWriter
     from jitlink.tool.check import Checks
     from jitlink.tool.inspection import Inspection
@@ -80,15 +81,12 @@ class Program:
         self._progress: Progress | None = None
         self._dylibs: list[JITDylib] = []
         self._entry_address = 0
-        if line.orc_runtime is not None:
-            raise CommandLineError("LLVM's ORC run time cannot be used yet", option="orc-runtime")
         self._slab = _slab(line)
         self._jit = LLJIT(
             executor=self._executor,
             memory_manager=self._slab,
             process_symbols=line.process_symbols,
-            # What is not run needs no run time; it may be for another processor, too.
-            platform=False if line.noexec else None,
+            platform=_platform(line),
         )
         try:
             self._set_up()
@@ -263,6 +261,12 @@ class Program:
 
         return self._jit.session.run(find)
 
+    def keep(self) -> None:
+        """Leave all that was linked in memory, for what goes on until the process ends."""
+        layer = self._jit.layer
+        for dylib in self._jit.session.run(lambda: list(self._jit.session.dylibs.values())):
+            layer.keep_memory(dylib)
+
     def close(self) -> None:
         """End the session, and give up the slab with whatever was linked into it."""
         try:
@@ -274,6 +278,17 @@ class Program:
                 self._symbol_table.close()
             if self._slab is not None:
                 self._slab.close()
+
+
+def _platform(line: CommandLine) -> bool | PlatformCreator | None:
+    if line.noexec:
+        # What is not run needs no run time; it may be for another processor, too.
+        return False
+    if line.orc_runtime is None:
+        return None
+    from jitlink.platform import orc_runtime  # noqa: PLC0415 - only for who wants LLVM's
+
+    return orc_runtime(line.orc_runtime)
 
 
 def _slab(line: CommandLine) -> SlabMemoryManager | None:
