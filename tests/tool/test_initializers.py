@@ -125,7 +125,7 @@ def test_the_entry_points_own_dylib_is_initialised() -> None:
 @pytest.mark.parametrize("lazy", [(), ("-lazy",)])
 def test_exceptions_and_static_objects_across_dylibs(lazy: tuple[str, ...]) -> None:
     catcher, thrower = (compile_c(text, "gcc", suffix=".cpp") for text in (CATCHES, THROWS))
-    words = (catcher, "-lthrower", "-jd", "thrower", *lazy, thrower)
+    words: list[str | Path] = [catcher, "-lthrower", "-jd", "thrower", *lazy, thrower]
     quiet, loud = (spawn(*words, "-args", *["word"] * count) for count in (1, 2))
     assert (quiet.status, loud.status) == (1, 7)
     passing = ["make passing", "drop passing"]
@@ -148,6 +148,23 @@ def test_lazy_objects_with_initialisers_are_not_lazy() -> None:
         ]  # fmt: skip
         linked = [each for each in lines if each.startswith("Linking")]
         assert sorted(linked) == ["Linking main.o", "Linking one.o", "Linking plain.o"]
+
+
+@pytest.mark.parametrize("ending", ["return 5;", "exit(5);"])
+def test_finalisers_may_call_what_was_not_linked_yet(ending: str) -> None:
+    code = f"""
+    #include <stdlib.h>
+    int two(int);
+    __attribute__((destructor)) static void late(void) {{ printf("two is %d\\n", two(1)); }}
+    int main(void) {{ say("run"); {ending} }}
+    """
+    compile_to(Path("ends.o"), SAYS.format(name="ends", code=code), "zig", "-O0", "-fPIC")
+    record = ("-speculate=simple", "-num-threads=1", "-record-lazy-execs=calls")
+    for more in ((), record):
+        done = spawn("ends.o", "-lazy", "plain.o", *more)
+        assert done.status == 5
+        assert sorted(_lines(done)) == ["begin ends", "end ends", "run ends", "two is 2"]
+    assert Path("calls").read_text() == "main, two$orc_fnbody\n"
 
 
 @pytest.mark.parametrize("shape", ["-hidden-lboth", "-lboth", "-lazy -lboth"])
