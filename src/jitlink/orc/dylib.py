@@ -142,6 +142,10 @@ class JITDylib(JITLinkDylib):
 
         self._change(replace)
 
+    def is_linked_against(self, dylib: JITDylib) -> bool:
+        """Whether a JITDylib is searched; for the session's thread."""
+        return any(each is dylib for each, _ in self._link_order)
+
     def remove_from_link_order(self, dylib: JITDylib) -> None:
         """Do not search a JITDylib any more."""
         self._change(

@@ -191,8 +191,10 @@ class ExecutionSession:
             raise ValueError(f"{dylib.name} is a JITDylib of another session")
         if not dylib.is_open:
             return
-        for other in self.dylibs.values():
-            other.remove_from_link_order(dylib)
+        # When the session ends all of them go, one after the other.
+        for other in () if self.is_ending else self.dylibs.values():
+            if other.is_linked_against(dylib):
+                other.remove_from_link_order(dylib)
         del self.dylibs[dylib.name]
         dylib.is_open = False
         dylib.generators.clear()
