@@ -144,7 +144,7 @@ def check_address(library: jitlink.Library, place: int, run: Run) -> None:
 
 def test_addresses_stand_for_the_calling_threads_variables(old: Worker) -> None:
     with jitlink.load(*variables()) as library:
-        place = library.address("own")
+        place = library.exports["own"]
         for run in (here, old, in_new_thread):
             check_address(library, place, run)
     with pytest.raises(ThreadStorageError, match="no thread-local variable is linked"):
@@ -196,7 +196,7 @@ def test_two_jitdylibs_that_need_each_other(model: str, old: Worker) -> None:
 def test_variables_outlive_their_link_for_those_who_use_them(old: Worker) -> None:
     provider, user = parts("gcc", "-O1", *PIC)[::-1]
     with jitlink.load(provider) as library:
-        shared = library.address("shared")
+        shared = library.exports["shared"]
         using = jitlink.load(user, definitions={"shared": shared})
     assert using.sum() == 14
     assert old(using.sum) == 14
@@ -206,7 +206,7 @@ def test_variables_outlive_their_link_for_those_who_use_them(old: Worker) -> Non
 def test_variables_of_links_that_are_gone() -> None:
     provider, user = parts("gcc", "-O1", *PIC)[::-1]
     with jitlink.load(provider) as library:
-        shared = library.address("shared")
+        shared = library.exports["shared"]
     with pytest.raises(ThreadStorageError, match="shared does not exist"):
         jitlink.load(user, definitions={"shared": shared})
 

@@ -112,6 +112,9 @@ class Library(Mapping[str, int]):
     Attributes:
         name: display name.
         linked_files: display names of the objects that were linked, in order.
+        exports: what another link may be given as `definitions`. The mapping itself has the
+            calling thread's instance of a thread-local variable; this has what stands for the
+            variable on all threads.
     """
 
     _function_type: ClassVar[type[Function]] = Function
@@ -122,22 +125,22 @@ class Library(Mapping[str, int]):
         self.name = name
         self.linked_files = linked_files
         self._code: LinkedCode | None = code
-        self._exports = exports
+        self.exports = exports
 
     def __repr__(self) -> str:
         return f"<Library {self.name}>"
 
     def __getitem__(self, name: str) -> int:
-        address = self._exports[name]
+        address = self.exports[name]
         if is_thread_variable(address):
             return self._open_code().thread_address(address)
         return address
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._exports)
+        return iter(self.exports)
 
     def __len__(self) -> int:
-        return len(self._exports)
+        return len(self.exports)
 
     def address(self, name: str) -> int:
         """Address of a symbol that the library defines.
@@ -198,7 +201,7 @@ class Library(Mapping[str, int]):
     def close(self) -> None:
         """Let go of the code; it goes when the last function taken from the library does."""
         self._code = None
-        self._exports = {}
+        self.exports = {}
         for name in [n for n, value in self.__dict__.items() if isinstance(value, Function)]:
             del self.__dict__[name]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -348,7 +348,7 @@ def forward(
             kind: LookupKind,  # noqa: ARG002
             dylib: JITDylib,
             flags: JITDylibLookupFlags,  # noqa: ARG002
-            names: Sequence[str],
+            names: Mapping[str, bool],
         ) -> None:
             if gate is not None:
                 await gate.wait()

@@ -166,7 +166,7 @@ class Generator:
         kind: LookupKind,  # noqa: ARG002
         dylib: JITDylib,
         flags: JITDylibLookupFlags,  # noqa: ARG002
-        names: Sequence[str],
+        names: Mapping[str, bool],
     ) -> None:
         assert not self.is_working
         self.is_working = True

@@ -45,8 +45,8 @@ class NotingJIT(LLJIT):
         self.host.define({"note": (self.notes.append, prototype)})
         self.main.add_to_link_order(self.host)
 
-    def create_jitdylib(self, name: str) -> JITDylib:
-        dylib = super().create_jitdylib(name)
+    def create_jitdylib(self, name: str, *, process_symbols: bool = True) -> JITDylib:
+        dylib = super().create_jitdylib(name, process_symbols=process_symbols)
         if name != "main":
             dylib.add_to_link_order(self.host)
         return dylib
@@ -54,7 +54,7 @@ class NotingJIT(LLJIT):
     @property
     def held_platform(self) -> ELFPlatform:
         """The platform."""
-        assert self.platform is not None
+        assert isinstance(self.platform, ELFPlatform)
         return self.platform
 
     def take(self) -> Sequence[int]:

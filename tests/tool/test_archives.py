@@ -90,7 +90,7 @@ def test_whole_archive_is_linked(name: str) -> None:
     done = spawn(library, "-all_load", "-noexec", "-phony-externals", "-show-linked-files")
     assert (done.status, done.err) == (0, "")
     # Members that define nothing for others are there, but nobody can ask for them.
-    words = ["nm", "--print-file-name", "--defined-only", "--extern-only", library]
+    words = ["nm", "--print-file-name", "--defined-only", "--extern-only", str(library)]
     names = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     members = dict.fromkeys(re.findall(r":([^:]+\.o):", names))
     assert [re.sub(r".*\((.*)\)", r"\1", line) for line in done.out.splitlines()] == [*members]
