@@ -3,6 +3,8 @@
 import ctypes
 import gc
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +101,40 @@ def test_a_library_that_nobody_holds_goes(executor: Counted) -> None:
         assert jitlink.load(compiled(ADD), executor=executor).add(1, 2) == 3
     gc.collect()
     assert executor.used_size == 0
+
+
+COLLECTING = """
+import gc, sys, time
+import jitlink
+from jitlink.memory.address_space import PROCESS
+
+def used_size():
+    return sum(window.used_size for window in PROCESS.windows)
+
+gc.disable()
+jitlink.load(sys.argv[1])
+before = used_size()
+if sys.argv[2] == "private":
+    library = jitlink.load(sys.argv[1], configure=lambda graph, passes: None)
+else:
+    library = jitlink.load(sys.argv[1])
+library.itself = library
+del library
+# As if the collection came while memory is allocated.
+assert used_size() > before
+with PROCESS._lock:
+    gc.collect()
+end = time.monotonic() + 30
+while used_size() > before and time.monotonic() < end:
+    time.sleep(0.001)
+assert used_size() == before
+"""
+
+
+@pytest.mark.parametrize("session", ["shared", "private"])
+def test_a_library_is_collected_while_a_lock_is_held(session: str) -> None:
+    words = [sys.executable, "-c", COLLECTING, str(compiled(ADD)), session]
+    subprocess.run(words, check=True, timeout=60)
 
 
 def test_code_that_is_kept() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import threading
 import weakref
 from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
 from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +35,7 @@ from jitlink.orc import (
     Plugin,
 )
 from jitlink.orc.callables import HostSymbol, PythonSymbols
+from jitlink.orc.garbage import is_collecting
 from jitlink.orc.program import Program
 
 Configure = Callable[[LinkGraph, PassConfiguration], None]
@@ -89,6 +91,8 @@ def _release(jit: LLJIT, dylib: JITDylib) -> None:
     """Remove a JITDylib, or end its session if it is the only one."""
     if jit is _shared_jit():
         jit.session.discard_jitdylib(dylib)
+    elif is_collecting():
+        threading.Thread(target=jit.close, name="jitlink close", daemon=True).start()
     else:
         jit.close()
 

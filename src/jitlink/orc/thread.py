@@ -32,6 +32,7 @@ from typing import Any, TypeVar
 
 from jitlink.orc.errors import SessionEndedError, SessionError
 from jitlink.orc.event_loop import EventLoop
+from jitlink.orc.garbage import is_collecting
 
 T = TypeVar("T")
 log = logging.getLogger("jitlink.orc")
@@ -157,9 +158,9 @@ class SessionThread:
         return True
 
     def call_from_finalizer(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a coroutine now if nobody is at the wheel, otherwise soon; it is never waited for.
+        """Run a coroutine now if that is possible, otherwise soon; it is never waited for.
 
-        For calls that come while garbage is collected, when any lock may be held.
+        While garbage is collected, when any lock may be held, another thread runs it.
         """
         loop = self._wheel.loop
         self._wheel.call_from_finalizer(lambda: _running_task(loop, make()))
@@ -247,7 +248,10 @@ class _Wheel:
         self.loop.call_soon(action, context=Context())
         if self._changed.acquire(blocking=False):
             try:
-                self.drive_if_free(lambda: False)
+                if is_collecting():
+                    self._wake()
+                else:
+                    self.drive_if_free(lambda: False)
             finally:
                 self._changed.release()
 
