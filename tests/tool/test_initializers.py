@@ -1,11 +1,12 @@
 """Programs with initialisers, exit handlers and exceptions, in one JITDylib or several."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.tool.command import Command, Done, archive, compile_to, spawn
-from tests.toolchain import compile_c
+from tests.toolchain import compile_c, require
 
 SAYS = """
 #include <stdio.h>
@@ -75,15 +76,15 @@ def _lines(done: Done) -> list[str]:
     return done.out.splitlines()
 
 
+ORDERS = [
+    "main.o -lone -jd one one.o -ltwo -jd two two.o",
+    "main.o -lone -ltwo -jd two two.o -jd one one.o -ltwo",
+    "main.o -ltwo -lone -jd one one.o -ltwo -jd two two.o",
+]
+
+
 # Both orders of the links between them lead to the same order of initialisers.
-@pytest.mark.parametrize(
-    "words",
-    [
-        "main.o -lone -jd one one.o -ltwo -jd two two.o",
-        "main.o -lone -ltwo -jd two two.o -jd one one.o -ltwo",
-        "main.o -ltwo -lone -jd one one.o -ltwo -jd two two.o",
-    ],
-)
+@pytest.mark.parametrize("words", ORDERS)
 def test_libraries_are_initialised_first_and_finalised_last(words: str) -> None:
     done = spawn(*words.split(), "-args", "run")
     assert done.status == 3
@@ -92,6 +93,26 @@ def test_libraries_are_initialised_first_and_finalised_last(words: str) -> None:
         "run main", "calls one", "called two",
         "end main", "end one", "end two",
     ]  # fmt: skip
+
+
+def test_llvms_run_time_does_the_same() -> None:
+    runtime = ("-orc-runtime", require("liborc_rt-x86_64.a"))
+    words = ("main.o", "one.o", "two.o", "-args", "run")
+    done = spawn(*runtime, *words)
+    assert _lines(done) == [
+        "begin main",
+        "begin one",
+        "begin two",
+        "run main",
+        "calls one",
+        "called two",
+    ]
+    command: list[str | Path] = [require("llvm-jitlink-22"), "-num-threads=0", *runtime, *words]
+    peer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.status, done.out) == (peer.returncode, peer.stdout)
+    done = spawn("-slab-allocate=64Kb", *runtime, *words)
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("jitlink: error: the slab of 0x10000 bytes")
 
 
 def test_nothing_is_initialised_that_is_not_run(command: Command) -> None:

@@ -175,14 +175,6 @@ def test_same_verdict_with_shared_libraries(
     assert (ours.status, theirs.status) == (status, status), (ours, theirs)
 
 
-def orc_runtime() -> Path:
-    directory = run([require("clang-22"), "-print-resource-dir"]).strip()
-    path = Path(directory) / "lib" / "linux" / "liborc_rt-x86_64.a"
-    if not path.exists():
-        pytest.skip("LLVM's ORC run time is missing; Debian package libclang-rt-22-dev")
-    return path
-
-
 @pytest.mark.parametrize(
     "words",
     [
@@ -200,13 +192,15 @@ def orc_runtime() -> Path:
 def test_same_lazy_functions(command: Command, words: str) -> None:
     options = [*words.split(), "-show-linked-files", "-speculate=simple", "-num-threads=1"]
     ours = command(*options, "-record-lazy-execs", "ours")
-    theirs = llvm_jitlink("-orc-runtime", str(orc_runtime()), *options, "-record-lazy-execs=theirs")
+    theirs = llvm_jitlink(
+        "-orc-runtime", str(require("liborc_rt-x86_64.a")), *options, "-record-lazy-execs=theirs"
+    )
     assert (ours.status, theirs.status) == (10, 10), (ours, theirs)
     assert linked(ours.out) <= linked(theirs.out)
     assert Path("ours").read_text() == Path("theirs").read_text()
     # Each understands the other's record.
     options += ["-speculate-order", "ours"]
-    assert llvm_jitlink("-orc-runtime", str(orc_runtime()), *options).status == 10
+    assert llvm_jitlink("-orc-runtime", str(require("liborc_rt-x86_64.a")), *options).status == 10
     assert command(*options[:-1], "theirs").status == 10
 
 

@@ -82,12 +82,12 @@ class Program:
         self._dylibs: list[JITDylib] = []
         self._entry_address = 0
         self._slab = _slab(line)
-        self._jit = LLJIT(
-            executor=self._executor,
-            memory_manager=self._slab,
-            process_symbols=line.process_symbols,
-            platform=_platform(line),
-        )
+        try:
+            self._jit = _jit(line, self._executor, self._slab)
+        except BaseException:
+            if self._slab is not None:
+                self._slab.close()
+            raise
         try:
             self._set_up()
         except BaseException:
@@ -278,6 +278,26 @@ class Program:
                 self._symbol_table.close()
             if self._slab is not None:
                 self._slab.close()
+
+
+def _jit(
+    line: CommandLine, executor: ExecutorProcessControl, slab: SlabMemoryManager | None
+) -> LLJIT:
+    """The session of a command.
+
+    Raises:
+        JITLinkError: its run time cannot be read or linked.
+    """
+    try:
+        return LLJIT(
+            executor=executor,
+            memory_manager=slab,
+            process_symbols=line.process_symbols,
+            platform=_platform(line),
+        )
+    except FailedToMaterializeError as error:
+        reason = error.reason
+    raise reason
 
 
 def _platform(line: CommandLine) -> bool | PlatformCreator | None:
