@@ -65,11 +65,18 @@ class TemplateFormat:
         identity: what the ELF header says.
         page_size: the largest page size that the ABI allows, in bytes.
         relocations: type of the relocation that stores each value.
+
+    Raises:
+        ValueError: the identity is that of 32-bit ELF, in which there are none.
     """
 
     identity: Identity
     page_size: int
     relocations: Mapping[StorageValue, int]
+
+    def __post_init__(self) -> None:
+        if self.identity.elf_class != ELFCLASS64:
+            raise ValueError("a storage template is 64-bit ELF")
 
     def write(self, image: StorageImage) -> bytes:
         """The bytes of a template.
@@ -85,8 +92,6 @@ class _Writer:
         self.image = image
         identity = template.identity
         order, wide = ("<" if identity.byte_order == "little" else ">"), ELFCLASS64
-        if identity.elf_class != wide:
-            raise NotImplementedError("templates of 32-bit ELF")
         self.layout = RECORD_LAYOUTS[wide, 1 if order == "<" else 2]
         self.word = np.dtype(f"{order}u4")
         half, word, quad = f"{order}u2", f"{order}u4", f"{order}u8"
