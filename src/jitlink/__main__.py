@@ -1,8 +1,6 @@
 """``python -m jitlink`` is the command `jitlink`."""
 
-import sys
-
-from jitlink.tool.main import main
+from jitlink.tool.main import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

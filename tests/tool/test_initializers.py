@@ -199,6 +199,18 @@ def test_archive_members_are_initialised_in_whatever_shape(shape: str) -> None:
     ]  # fmt: skip
 
 
+def test_what_the_process_was_given_runs_at_its_end() -> None:
+    code = """
+    #include <stdlib.h>
+    static void last(int status, void *word) { printf("%d: %s\\n", status, (char *)word); }
+    int main(void) { on_exit(last, "and out"); printf("kept back, "); return 4; }
+    """
+    compile_to(Path("leaves.o"), "#include <stdio.h>" + code, "zig", "-O0", "-fPIC")
+    done = spawn("leaves.o", "-show-linked-files")
+    assert (done.status, done.err) == (4, "")
+    assert sorted(_lines(done)) == ["Linking leaves.o", "kept back, 4: and out"]
+
+
 def test_symbol_tables_have_nothing_that_is_nowhere(command: Command) -> None:
     assert command("two.o", "-entry", "two", "-write-symtab", "table").status == 0
     assert "__inits" not in Path("table").read_text()

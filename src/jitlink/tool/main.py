@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from jitlink.errors import JITLinkError
 from jitlink.tool.options import CommandLine
@@ -28,6 +28,17 @@ class OutputError(JITLinkError):
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"cannot write to standard output: {error.strerror}")
+
+
+def run() -> NoReturn:
+    """Be the process's command: run it, and end the process with its exit status."""
+    status = main()
+    if "ctypes" in sys.modules:
+        # Whatever links has imported it; help, say, does not take so long.
+        from jitlink.tool.process_end import end_process  # noqa: PLC0415
+
+        end_process(status)
+    sys.exit(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
