@@ -1,7 +1,6 @@
 """`jitlink.harness`: functions and variables of all kinds, mocks, errors, and what is left."""
 
 import ctypes
-import gc
 import operator
 import re
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from jitlink.errors import (
 from jitlink.harnesses import AmbiguousSymbolError, MissingSymbolError, UnusedMocksError
 from jitlink.orc.errors import SessionError
 from jitlink.orc.harness import AmbiguousReferenceError, OverrideError
-from tests.orc.jits import archived, compiled
+from tests.orc.jits import archived, collect_garbage, compiled
 from tests.test_library import Counted
 from tests.toolchain import compile_c
 
@@ -42,7 +41,7 @@ DRIVER = """
 def executor() -> Iterator[Counted]:
     made = Counted()
     yield made
-    gc.collect()
+    collect_garbage()
     left = made.used_size
     made.space.close()
     assert left == 0
@@ -92,7 +91,7 @@ def test_a_function_outlives_its_harness(executor: Counted) -> None:
     read_twice = h.read_twice
     h.close()
     del h
-    gc.collect()
+    collect_garbage()
     assert read_twice(3) == 6
     closed = jitlink.harness(plain("int x;"), executor=executor)
     closed.close()
@@ -111,7 +110,7 @@ def test_a_mock_that_refers_to_the_harness_keeps_nothing_alive(executor: Counted
 
     for _ in range(3):
         make()
-    gc.collect()
+    collect_garbage()
     assert executor.used_size == 0
 
 

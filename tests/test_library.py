@@ -1,7 +1,6 @@
 """`load` and what it returns: functions, variables, and memory that lives while they do."""
 
 import ctypes
-import gc
 import os
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from jitlink.graph import LinkGraph
 from jitlink.link import PassConfiguration
 from jitlink.memory.address_space import AddressSpace
 from jitlink.memory.in_process import InProcessMemoryManager
-from tests.orc.jits import archived, compiled
+from tests.orc.jits import archived, collect_garbage, compiled
 
 ADD = "int counter = 5; int add(int x, int y) { counter++; return x + y; }"
 USER = "int add(int, int); int twice(int x) { return add(x, x); }"
@@ -41,7 +40,7 @@ class Counted(SelfExecutorProcessControl):
 def executor() -> Iterator[Counted]:
     made = Counted()
     yield made
-    gc.collect()
+    collect_garbage()
     left = made.used_size
     made.space.close()
     assert left == 0
@@ -89,17 +88,17 @@ def test_memory_lives_while_what_was_taken_from_it_does(executor: Counted, kind:
     ]  # fmt: skip
     library.close()
     del library
-    gc.collect()
+    collect_garbage()
     assert executor.used_size > 0
     taken.clear()
-    gc.collect()
+    collect_garbage()
     assert executor.used_size == 0
 
 
 def test_a_library_that_nobody_holds_goes(executor: Counted) -> None:
     for _ in range(5):
         assert jitlink.load(compiled(ADD), executor=executor).add(1, 2) == 3
-    gc.collect()
+    collect_garbage()
     assert executor.used_size == 0
 
 
@@ -144,7 +143,7 @@ def test_code_that_is_kept() -> None:
     library.keep()
     library.close()
     del library
-    gc.collect()
+    collect_garbage()
     assert executor.used_size > 0
     assert ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int)(address)(2, 2) == 4
 

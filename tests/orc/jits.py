@@ -1,5 +1,7 @@
 """JITs for tests: each has an address space of its own, so that what is left behind is counted."""
 
+import gc
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +38,14 @@ def counted_jit(*, process_symbols: bool = True) -> Iterator[CountedJIT]:
         left = jit.used_size
         jit.space.close()
     assert left == 0
+
+
+def collect_garbage() -> None:
+    """Collect garbage, and wait until what libraries among it have held is released."""
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name == "jitlink close":
+            thread.join()
 
 
 def compiled(source: str, *flags: str, suffix: str = ".c") -> Path:

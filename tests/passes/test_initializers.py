@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-from jitlink.errors import UnsupportedObjectError
 from jitlink.graph import LinkGraph, MemLifetime, MemProt, Scope
 from jitlink.passes.initializers import (
     ArrayKind,
@@ -121,11 +118,3 @@ def test_arrays_are_kept_alive_and_markers_lead_to_them() -> None:
     prune(graph)
     kept = {block.section.name for block in graph.blocks}
     assert kept == {".init_array", ".fini_array"}
-
-
-@pytest.mark.parametrize("name", [".init", ".fini"])
-def test_fragments_of_functions_are_refused(name: str) -> None:
-    graph = graph_of([], [".text", name])
-    with pytest.raises(UnsupportedObjectError, match=rf"^1\.o: section {name} holds") as raised:
-        mark_arrays_live(graph)
-    assert raised.value.file == "1.o"

@@ -25,6 +25,7 @@ from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
 from jitlink.memory.thread_storage import StorageValue
 from jitlink.passes.entries import EntryKinds, Pointees, bypass_stubs
+from jitlink.passes.fragments import FunctionFrame
 from jitlink.passes.thread_storage import ThreadEntry
 
 
@@ -232,6 +233,11 @@ CALL_RESOLVERS = bytes.fromhex(
 second pointer; returns the one zero byte that is SPS success, in %rax and %rdx."""
 
 # jmp rel32
+# nop (12 times); sub rsp, 8 | add rsp, 8; ret: as crti.o and crtn.o have it.
+FUNCTION_FRAME = FunctionFrame(
+    b"\x90" * 12 + b"\x48\x83\xec\x08", b"\x48\x83\xc4\x08\xc3", K.POINTER64
+)
+
 JUMP = Jump(b"\xe9\0\0\0\0", ((K.BRANCH_PCREL32, 1, 0),))
 
 BRANCHES = frozenset(

@@ -10,9 +10,10 @@ run backwards.
 Nobody refers to these sections, so they are marked live, and each object that has one gets a
 symbol for side effects only: to look it up is to link the object.
 
-Quirks: a suffix that is no number sorts before all numbers, by name. ``.init`` and ``.fini`` hold
-fragments of one function, which a static linker strings together between ``crti.o`` and ``crtn.o``;
-objects with code there are refused.
+Code in ``.init`` runs before the arrays and code in ``.fini`` after them, in order of input both:
+`jitlink.passes.fragments` makes functions of it.
+
+Quirk: a suffix that is no number sorts before all numbers, by name.
 
 Specification: System V gABI, chapter 4, "Special Sections"; GNU ld, SORT_BY_INIT_PRIORITY.
 """
@@ -26,12 +27,16 @@ from enum import Enum
 
 import numpy as np
 
-from jitlink.errors import UnsupportedObjectError
 from jitlink.graph import Block, BlockFlags, LinkGraph, MemLifetime, MemProt, Scope, Section
-from jitlink.graph.columns import Int64Array, rows_where
-from jitlink.graph.contents import ZERO_FILL
+from jitlink.graph.columns import rows_where
 from jitlink.graph.edges import KEEP_ALIVE
 from jitlink.graph.tables import DEFINED
+from jitlink.passes.fragments import (
+    FINI_CALLS,
+    INIT_CALLS,
+    fragment_sections,
+    rows_with_content,
+)
 
 MARKER_SECTION = "$__INITS"
 _MIDDLE = ".__inits."
@@ -84,8 +89,10 @@ _ARRAYS: Mapping[str, tuple[ArrayKind, bool]] = {
     ".ctors": (ArrayKind.INIT, True),
     ".fini_array": (ArrayKind.FINI, False),
     ".dtors": (ArrayKind.FINI, True),
+    INIT_CALLS: (ArrayKind.INIT, False),
+    FINI_CALLS: (ArrayKind.FINI, False),
 }
-_FRAGMENTS = (".init", ".fini")
+_CALLS_RANK = (-2, "")
 _LAST_PRIORITY = 65535
 # Beyond all that a name can say.
 _NO_PRIORITY = 1 << 31
@@ -102,6 +109,8 @@ def _form(name: str) -> _Form | None:
     if base is None:
         return None
     kind, backwards = _ARRAYS[base]
+    if base in (INIT_CALLS, FINI_CALLS):
+        return _Form(kind, _CALLS_RANK, backwards)
     if name == base:
         return _Form(kind, (_NO_PRIORITY, ""), backwards)
     suffix = name.rpartition(".")[2]
@@ -124,16 +133,16 @@ def _array_sections(graph: LinkGraph) -> Iterator[tuple[Section, _Form]]:
             yield section, form
 
 
-def _rows(graph: LinkGraph, section: Section) -> Int64Array:
-    table, rows = graph.block_table, section.block_rows()
-    chosen: Int64Array = rows[(table.size[rows] > 0) & (table.content[rows] != ZERO_FILL)]
-    return chosen
+def _sections(graph: LinkGraph) -> Iterator[Section]:
+    """All sections of initialisers and finalisers."""
+    yield from (section for section, _ in _array_sections(graph))
+    yield from fragment_sections(graph)
 
 
 def objects_with_arrays(graph: LinkGraph) -> set[int]:
     """Numbers in ``graph.origins`` of the objects that have initialisers or finalisers."""
     origins = graph.block_table.origin
-    found = [origins[_rows(graph, section)] for section, _ in _array_sections(graph)]
+    found = [origins[rows_with_content(graph, section)] for section in _sections(graph)]
     return set(np.concatenate(found).tolist()) if found else set()
 
 
@@ -151,14 +160,14 @@ def add_markers(graph: LinkGraph, names: Mapping[int, str]) -> None:
     """
     if not names:
         return
-    section = graph.obtain_section(MARKER_SECTION, MemProt.READ)
+    marker_section = graph.obtain_section(MARKER_SECTION, MemProt.READ)
     markers: dict[int, Block] = {}
     for origin, name in names.items():
-        markers[origin] = block = graph.create_content_block(section, b"", 0, 1)
+        markers[origin] = block = graph.create_content_block(marker_section, b"", 0, 1)
         graph.block_table.origin[block.row] = origin
         graph.add_defined_symbol(block, 0, name, scope=Scope.SIDE_EFFECTS_ONLY)
-    for arrays, _ in _array_sections(graph):
-        for row in _rows(graph, arrays).tolist():
+    for section in list(_sections(graph)):
+        for row in rows_with_content(graph, section).tolist():
             marker = markers.get(int(graph.block_table.origin[row]))
             if marker is not None:
                 target = graph.add_anonymous_symbol(Block(graph, row), 0)
@@ -168,26 +177,14 @@ def add_markers(graph: LinkGraph, names: Mapping[int, str]) -> None:
 def mark_arrays_live(graph: LinkGraph) -> bool:
     """Keep initialisers and finalisers, though nobody refers to them (before pruning).
 
+    Fragments must be complete.
+
     Returns:
         Whether there are any.
-
-    Raises:
-        UnsupportedObjectError: there is code in ``.init`` or ``.fini``.
     """
-    for name in _FRAGMENTS:
-        for ordinal in graph.section_list.ordinals_named(name):
-            rows = _rows(graph, graph.section_list[ordinal])
-            if len(rows):
-                origin = int(graph.block_table.origin[rows[0]])
-                file = graph.origins[origin] if 0 <= origin < len(graph.origins) else graph.name
-                raise UnsupportedObjectError(
-                    f"section {name} holds a fragment of a function, which only a static linker "
-                    "can complete; use .init_array and .fini_array",
-                    file=file,
-                )
     sections = list(_array_sections(graph))
     for section, _ in sections:
-        graph.block_table.flags[_rows(graph, section)] |= np.uint8(BlockFlags.LIVE)
+        graph.block_table.flags[rows_with_content(graph, section)] |= np.uint8(BlockFlags.LIVE)
     return bool(sections)
 
 
@@ -199,11 +196,13 @@ def function_arrays(graph: LinkGraph) -> list[FunctionArray]:
     serials, table = _serials_of(graph), graph.block_table
     found = []
     for section, form in sections:
-        for row in _rows(graph, section).tolist():
+        for row in rows_with_content(graph, section).tolist():
             origin, start = int(table.origin[row]), int(table.address[row])
             if origin not in serials:
                 serials[origin] = next(_serials)
-            order = (form.rank, serials[origin], row)
+            # Finalisers run backwards, but what was in .fini in order of input.
+            sign = -1 if section.name == FINI_CALLS else 1
+            order = (form.rank, sign * serials[origin], sign * row)
             end = start + int(table.size[row])
             found.append(FunctionArray(form, order, start, end))
     return found

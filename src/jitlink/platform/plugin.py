@@ -16,12 +16,14 @@ from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_layer import Plugin
 from jitlink.orc.tracker import ResourceTracker
 from jitlink.passes.eh_frame import SECTION, terminate_eh_frames
+from jitlink.passes.fragments import complete_fragments, fragment_sections
 from jitlink.passes.initializers import FunctionArray, function_arrays, mark_arrays_live
 from jitlink.passes.runtime_sections import keep_runtime_sections
 from jitlink.passes.section_symbols import synthesize_elf_bounds, synthesize_elf_symbols
 from jitlink.platform.state import LinkedCode
 from jitlink.runtime import Runtime
 from jitlink.sps import EXECUTOR_ADDR
+from jitlink.targets.registry import target_of_graph
 
 if TYPE_CHECKING:
     from jitlink.platform.elf import ELFPlatform
@@ -51,6 +53,8 @@ def keep_initializers(
 
     def keep(graph: LinkGraph) -> None:
         nonlocal has_arrays
+        if any(fragment_sections(graph)):
+            complete_fragments(graph, target_of_graph(graph).function_frame)
         has_arrays = mark_arrays_live(graph)
 
     config.pre_prune += [keep, keep_runtime_sections]

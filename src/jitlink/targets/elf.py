@@ -23,6 +23,7 @@ from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import EdgeKind
 from jitlink.graph.tables import ABSOLUTE, REMOVED
 from jitlink.link import PassConfiguration
+from jitlink.passes.fragments import FunctionFrame
 from jitlink.targets.elf_bounds import ELFBounds
 
 # Why relocation types of every architecture are not linked.
@@ -90,6 +91,7 @@ class ELFTarget:
         branches: edge kinds of direct calls and jumps, those to stubs included.
         jump: code that goes on elsewhere, to be put at the entry of a function.
         reentry: machine code for lazy functions, if the architecture has it yet.
+        function_frame: what makes functions of code in ``.init`` and ``.fini``, if known.
     """
 
     identity: Identity
@@ -101,6 +103,7 @@ class ELFTarget:
     branches: frozenset[EdgeKind] = frozenset()
     jump: Jump | None = None
     reentry: ReentryCode | None = None
+    function_frame: FunctionFrame | None = None
     table: RelocationTable = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

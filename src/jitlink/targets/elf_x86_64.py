@@ -15,6 +15,7 @@ from jitlink.arch.x86_64 import (
     CALL_RESOLVERS,
     ENTRIES,
     FIXUPS,
+    FUNCTION_FRAME,
     IS_ABSOLUTE,
     JUMP,
     REENTRY,
@@ -191,4 +192,5 @@ TARGET = ELFTarget(
     branches=BRANCHES,
     jump=JUMP,
     reentry=REENTRY,
+    function_frame=FUNCTION_FRAME,
 )
