@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jitlink.errors import UndefinedSymbolError, UnsupportedObjectError
+from jitlink.errors import UndefinedSymbolError
 from jitlink.graph import LinkGraph
 from jitlink.orc import (
     LLJIT,
@@ -313,15 +313,6 @@ def test_threads_may_initialize_at_the_same_time(jit: NotingJIT) -> None:
     notes = jit.take()
     assert notes[0] == 10
     assert sorted(notes[1:]) == [100 * (n + 1) for n in range(8)]
-
-
-def test_a_fragment_of_init_is_refused(jit: NotingJIT) -> None:
-    source = '.section .init, "ax", @progbits\n call f\n.text\n.globl f\nf: ret\n'
-    jit.add_object(compile_c(source, suffix=".s"))
-    with pytest.raises(FailedToMaterializeError) as raised:
-        jit.lookup("f")
-    assert isinstance(raised.value.__cause__, UnsupportedObjectError)
-    assert ".init_array" in str(raised.value.__cause__)
 
 
 def test_without_a_platform_nothing_is_initialized() -> None:
