@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from jitlink.tool.graph_dot import GraphDot
 from jitlink.tool.graph_json import GraphJSON
 from tests.graph.sample import READ_EXEC, Kind, make_graph
 from tests.tool.command import Command, compile_to, error
+from tests.toolchain import require
 
 MAIN = """
 int puts(const char *); int other(int); int table[50]; extern int maybe __attribute__((weak));
@@ -143,9 +143,7 @@ def test_dot_has_all_blocks_and_what_they_lead_to(command: Command, words: tuple
 
 
 def test_graphviz_draws_it(command: Command, words: tuple[str, ...]) -> None:
-    dot = shutil.which("dot")
-    if dot is None:
-        pytest.skip("dot is missing; Debian package graphviz")
+    dot = require("dot")
     out = command(*words, "-show-graphs-format", "dot").out
     done = subprocess.run([dot, "-Tsvg"], input=out, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

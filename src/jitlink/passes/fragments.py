@@ -49,7 +49,7 @@ def rows_with_content(graph: LinkGraph, section: Section) -> Int64Array:
 
 
 def fragment_sections(graph: LinkGraph) -> Iterator[Section]:
-    """The sections of fragments; none once those are complete."""
+    """The sections of fragments that are loaded and have code, complete or not."""
     for name in _CALLS:
         for ordinal in graph.section_list.ordinals_named(name):
             section = graph.section_list[ordinal]
@@ -61,6 +61,8 @@ def fragment_sections(graph: LinkGraph) -> Iterator[Section]:
 
 def complete_fragments(graph: LinkGraph, frame: FunctionFrame | None) -> None:
     """Make functions of all fragments, and arrays of pointers to them (before pruning).
+
+    To be called once for a graph.
 
     Args:
         graph: the graph.
