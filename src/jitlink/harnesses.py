@@ -397,7 +397,7 @@ def harness(
     if not unused_mocks:
         _check_use(builder.target_graph, stand_ins, rules)
     _add_variables(builder, stand_ins.variables)
-    definitions = _Definitions(builder.target_graph)
+    definitions, files = _Definitions(builder.target_graph), list(builder.linked)
     code, _ = link_inputs(
         builder,
         stand_ins.symbols,
@@ -407,8 +407,7 @@ def harness(
         executor=executor,
     )
     code.held = stand_ins
-    name, files = builder.target_graph.name, builder.linked
-    return Harness(name, code, definitions, files, stand_ins, rules.overridden)
+    return Harness(builder.target_graph.name, code, definitions, files, stand_ins, rules.overridden)
 
 
 def _check_use(graph: LinkGraph, mocks: Mocks, rules: HarnessRules) -> None:

@@ -285,6 +285,7 @@ def load(
     builder.search_archives(also=list((aliases or {}).values()))
     for alias, name in (aliases or {}).items():
         builder.resolver.alias(alias, name)
+    files = list(builder.linked)
     code, exports = link_inputs(
         builder,
         {},
@@ -293,7 +294,7 @@ def load(
         configure=configure,
         executor=executor,
     )
-    return Library(builder.target_graph.name, code, exports, builder.linked)
+    return Library(builder.target_graph.name, code, exports, files)
 
 
 def link_inputs(
@@ -324,18 +325,21 @@ def link_inputs(
         code, here = builder.target.triple, process.triple
         message = f"code for {code} does not run in this process, which is {here}"
         raise UnsupportedObjectError(message, file=builder.linked[0])
-    builder.resolver.finish()
-    jit = _jit(executor, configure, phony_externals=phony_externals)
-    program = Program(jit.layer, builder.target_graph)
+    jit = _jit(executor, configure)
     try:
-        dylib = _link(jit, program, symbols, process_symbols=process_symbols)
+        if jit.platform is not None:
+            jit.platform.read_own_functions(builder, symbols)
+        builder.resolver.finish()
+        graph = builder.target_graph
+        program = Program(jit.layer, graph, phony_externals=phony_externals)
+        dylib, is_initialized = _link(jit, program, graph, symbols, process_symbols=process_symbols)
     except BaseException:
         if jit is not _shared_jit():
             jit.close()
         raise
     linked = LinkedCode(jit, dylib)
     try:
-        if jit.platform is not None:
+        if not is_initialized:
             jit.initialize(dylib)
     except BaseException:
         linked.release()
@@ -344,14 +348,23 @@ def link_inputs(
 
 
 def _link(
-    jit: LLJIT, program: Program, symbols: Mapping[str, HostSymbol], *, process_symbols: bool
-) -> JITDylib:
-    """Link a program into a new JITDylib; what is wrong is said without what failed for it."""
+    jit: LLJIT,
+    program: Program,
+    graph: LinkGraph,
+    symbols: Mapping[str, HostSymbol],
+    *,
+    process_symbols: bool,
+) -> tuple[JITDylib, bool]:
+    """Link a program; what is wrong is said without what failed for it.
+
+    Returns:
+        The JITDylib that it was linked into, and whether there is nothing to initialise in it.
+    """
     name = f"{program.name}#{next(_numbers)}"
     unit = PythonSymbols(jit.session, symbols)
     try:
         return jit.session.wait(
-            _link_async(jit, name, program, unit, process_symbols=process_symbols)
+            _link_async(jit, name, program, graph, unit, process_symbols=process_symbols)
         )
     except FailedToMaterializeError as error:
         reason = error.reason
@@ -359,28 +372,38 @@ def _link(
 
 
 async def _link_async(
-    jit: LLJIT, name: str, program: Program, unit: PythonSymbols, *, process_symbols: bool
-) -> JITDylib:
-    """Link a program into a new JITDylib; on the session's thread."""
-    dylib = jit.create_jitdylib(name, process_symbols=process_symbols)
+    jit: LLJIT,
+    name: str,
+    program: Program,
+    graph: LinkGraph,
+    unit: PythonSymbols,
+    *,
+    process_symbols: bool,
+) -> tuple[JITDylib, bool]:
+    """`_link`; on the session's thread."""
+    dylib, platform = jit.create_jitdylib(name, process_symbols=process_symbols), jit.platform
     try:
         dylib.add_unit(unit)
+        if platform is None:
+            program.define_in(dylib)
+            await program.link_async(dylib)
+            return dylib, True
+        handle = await platform.define_handle(dylib, graph)
         program.define_in(dylib)
         await program.link_async(dylib)
+        if handle is not None:
+            platform.set_handle(dylib, handle)
+        return dylib, platform.initialize_at_once(dylib)
     except BaseException:
         await jit.session.remove_jitdylib_async(dylib)
         raise
-    return dylib
 
 
-def _jit(
-    executor: ExecutorProcessControl | None, configure: Configure | None, *, phony_externals: bool
-) -> LLJIT:
+def _jit(executor: ExecutorProcessControl | None, configure: Configure | None) -> LLJIT:
     """The session of all libraries, or one of its own for a library with wishes."""
-    if executor is None and configure is None and not phony_externals:
+    if executor is None and configure is None:
         return _shared_jit()
     jit = LLJIT(executor=executor)
-    jit.layer.phony_externals = phony_externals
     if configure is not None:
         jit.layer.add_plugin(_Configurator(configure))
     return jit

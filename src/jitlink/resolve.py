@@ -14,6 +14,7 @@ Specification: System V gABI, chapter 4, "Symbol table" (binding) and "Section g
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 
@@ -52,6 +53,19 @@ class SymbolResolver:
         """Row of the first strong reference to each name that is not defined (yet)."""
         self._index()
         return self._wanted
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether names have been asked for, or had to be resolved."""
+        return not self._unindexed
+
+    def undefined_among(self, names: AbstractSet[str]) -> set[str]:
+        """Those of some names that objects refer to, if only weakly, and none defines."""
+        self._index()
+        used: set[str] = set()
+        for referred, _ in self._references:
+            used |= names & set(referred)
+        return used - self._definitions.keys()
 
     def add(self, read: ReadObjects) -> None:
         """Take in what a reader has added to the graph.
@@ -125,6 +139,12 @@ class SymbolResolver:
         copied["name"] = self.graph.strings.add(alias)
         self._merge(alias, table.extend(1, **copied))
         self._wanted.pop(alias, None)
+
+    def hide_from(self, first: int) -> None:
+        """Let nobody see, but who refers to them by now, what rows from `first` on define."""
+        self._index()
+        table = self.graph.symbol_table
+        table.scope[first + rows_where(table.kind[first:] == SymbolKind.DEFINED)] = Scope.LOCAL
 
     def finish(self) -> None:
         """Bind all references: edges then point at the definitions that hold."""

@@ -130,6 +130,10 @@ class SectionList:
             return []
         return self._shared.get(name) or [first]
 
+    def ordinals_beginning(self, beginnings: tuple[str, ...]) -> list[int]:
+        """Ordinals of all sections whose names begin with one of some texts, in order."""
+        return [n for n, name in enumerate(self._names) if name.startswith(beginnings)]
+
     def find(self, name: str, mem_prot: MemProt, lifetime: MemLifetime) -> Section | None:
         """A section of this name that now has this protection and lifetime, or None."""
         for ordinal in self.ordinals_named(name):

@@ -42,6 +42,9 @@ class LayerContext(JITLinkContext):
         layer: the layer.
         responsibility: what the link makes ready.
         graph: the graph.
+
+    Attributes:
+        phony_externals: whether symbols that nobody defines get an address all the same.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class LayerContext(JITLinkContext):
         graph: LinkGraph,
     ) -> None:
         self.layer = layer
+        self.phony_externals = layer.phony_externals
         self.responsibility = responsibility
         self.dylib = responsibility.dylib
         self._graph = graph
@@ -66,31 +70,27 @@ class LayerContext(JITLinkContext):
     def mark_live(self, graph: LinkGraph) -> None:
         """Keep what the responsibility is for, and the place that phony externals point at."""
         mark_exported_live(graph)
-        if self.layer.phony_externals:
+        if self.phony_externals:
             section = graph.obtain_section("$__PHONY", MemProt.READ)
             self._phony = graph.create_zero_fill_block(section, _PHONY_SIZE, alignment=_PHONY_SIZE)
             graph.add_anonymous_symbol(self._phony, 0, is_live=True)
 
     async def lookup(self, names: Mapping[str, bool]) -> Mapping[str, int]:
         """Search the JITDylib's link order, then make up what may be made up."""
-        made_up: dict[str, int] = {}
+        dylib, phony = self.responsibility.dylib, self._phony
+        order, state, kind = dylib.link_order, SymbolState.RESOLVED, LookupKind.STATIC
+        missing: list[str] | None = None if phony is None else []
         try:
-            self._found = await self._look_up(names)
+            found = await look_up(dylib.session, order, names, state, kind, missing)
         except UndefinedSymbolError as error:
-            if self._phony is None:
-                raise self._fuller(error.names) from error
+            raise self._fuller(error.names) from error
+        self._found = found
+        addresses = {name: each.addresses.get(name, 0) for name, each in found.items()}
+        if phony is not None and missing:
             # LLVM differs: phony externals are not null but zeros in reach of the code, so
             # that relocations which cannot reach null do not fail.
-            made_up = dict.fromkeys(error.names, self._phony.address)
-            self._found = await self._look_up(
-                {name: required for name, required in names.items() if name not in made_up}
-            )
-        return made_up | {name: each.addresses.get(name, 0) for name, each in self._found.items()}
-
-    async def _look_up(self, names: Mapping[str, bool]) -> dict[str, Definition]:
-        dylib = self.responsibility.dylib
-        order, state, kind = dylib.link_order, SymbolState.RESOLVED, LookupKind.STATIC
-        return await look_up(dylib.session, order, names, state, kind)
+            addresses |= dict.fromkeys(missing, phony.address)
+        return addresses
 
     def _fuller(self, names: Sequence[str]) -> UndefinedSymbolError:
         """An error that says who refers to what is missing, and what may have been meant."""
@@ -119,7 +119,25 @@ class LayerContext(JITLinkContext):
 
 
 class ProgramContext(LayerContext):
-    """Links a graph as a whole."""
+    """Links a graph as a whole.
+
+    Args:
+        layer: the layer.
+        responsibility: what is ready when the graph is.
+        graph: the graph.
+        phony_externals: whether symbols that nobody defines get an address all the same.
+    """
+
+    def __init__(
+        self,
+        layer: ObjectLinkingLayer,
+        responsibility: MaterializationResponsibility,
+        graph: LinkGraph,
+        *,
+        phony_externals: bool,
+    ) -> None:
+        super().__init__(layer, responsibility, graph)
+        self.phony_externals |= phony_externals
 
     def notify_resolved(self, graph: LinkGraph) -> None:  # noqa: ARG002 - part of the interface
         """Nobody was promised an address."""

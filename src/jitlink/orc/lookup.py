@@ -123,6 +123,7 @@ async def look_up(
     names: Mapping[str, bool],
     required_state: SymbolState,
     kind: LookupKind,
+    missing: list[str] | None = None,
 ) -> dict[str, Definition]:
     """Find symbols and wait until they have come as far as `required_state`.
 
@@ -132,17 +133,18 @@ async def look_up(
         names: each name, and whether it must be found.
         required_state: RESOLVED or READY.
         kind: what the search is for.
+        missing: takes the names that must be found and are not, which is no error then.
 
     Returns:
         The symbols that were found.
 
     Raises:
-        UndefinedSymbolError: some names that must be found are not.
+        UndefinedSymbolError: some names that must be found are not, and `missing` is None.
         FailedToMaterializeError: some of them could not be made, or were removed meanwhile.
         JITDylibDefunctError: a JITDylib of the order was removed.
         SessionEndedError: the session has ended, or ends meanwhile.
     """
-    found = await search(session, order, names, kind)
+    found = await search(session, order, names, kind, missing)
     wanted = dict.fromkeys(found.values())
     failed = [definition for definition in wanted if definition.failed]
     if failed:
@@ -158,12 +160,16 @@ async def look_up(
 
 
 async def search(
-    session: ExecutionSession, order: SearchOrder, names: Mapping[str, bool], kind: LookupKind
+    session: ExecutionSession,
+    order: SearchOrder,
+    names: Mapping[str, bool],
+    kind: LookupKind,
+    missing: list[str] | None = None,
 ) -> dict[str, Definition]:
     """Find symbols; nothing is made.
 
     Raises:
-        UndefinedSymbolError: some names that must be found are not.
+        UndefinedSymbolError: some names that must be found are not, and `missing` is None.
         JITDylibDefunctError: a JITDylib of the order was removed.
         SessionEndedError: the session has ended, or ends meanwhile.
     """
@@ -183,9 +189,11 @@ async def search(
         session.searches.discard(task)
     session.check_open()
     found = searching.found
-    missing = [name for name, required in names.items() if required and name not in found]
-    if missing:
-        raise UndefinedSymbolError(missing)
+    absent = [name for name, required in names.items() if required and name not in found]
+    if missing is not None:
+        missing += absent
+    elif absent:
+        raise UndefinedSymbolError(absent)
     return found
 
 

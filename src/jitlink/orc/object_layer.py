@@ -248,18 +248,25 @@ class ObjectLinkingLayer(ResourceManager):
         await self._emit(responsibility, graph, context)
 
     async def emit_program(
-        self, responsibility: MaterializationResponsibility, graph: LinkGraph
+        self,
+        responsibility: MaterializationResponsibility,
+        graph: LinkGraph,
+        *,
+        phony_externals: bool = False,
     ) -> None:
         """Link a graph whose definitions nobody was promised.
 
         Args:
             responsibility: what is ready when the graph is; nothing that the graph defines.
             graph: the graph.
+            phony_externals: whether symbols that nobody defines get an address all the same,
+                though the layer gives them none.
 
         Raises:
             JITLinkError: the link failed. The plugins have been told.
         """
-        await self._emit(responsibility, graph, ProgramContext(self, responsibility, graph))
+        context = ProgramContext(self, responsibility, graph, phony_externals=phony_externals)
+        await self._emit(responsibility, graph, context)
 
     async def _emit(
         self,

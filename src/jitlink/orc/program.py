@@ -44,14 +44,18 @@ class Program(MaterializationUnit):
     Args:
         layer: links it.
         graph: the graph, which the layer owns from now on.
+        phony_externals: whether symbols that nobody defines get an address all the same.
 
     Attributes:
         handle: the name that is promised.
         exports: addresses of what it defines, once it is linked.
     """
 
-    def __init__(self, layer: ObjectLinkingLayer, graph: LinkGraph) -> None:
+    def __init__(
+        self, layer: ObjectLinkingLayer, graph: LinkGraph, *, phony_externals: bool = False
+    ) -> None:
         self.layer = layer
+        self._phony_externals = phony_externals
         self.name = graph.name
         self._graph: LinkGraph | None = graph
         self._flags = partial(symbol_flags, graph.symbol_table)
@@ -84,7 +88,9 @@ class Program(MaterializationUnit):
         if graph is None:
             raise SessionError(f"program {self.name} has been linked before")
         try:
-            await self.layer.emit_program(responsibility, graph)
+            await self.layer.emit_program(
+                responsibility, graph, phony_externals=self._phony_externals
+            )
         finally:
             self._maker = None
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -106,12 +106,12 @@ class Search:
         Raises:
             JITDylibDefunctError: a JITDylib of the order was removed.
         """
-        wanted, has_generated = list(self._names), False
+        wanted, has_generated = self._names, False
         for dylib, flags in self._order:
             wanted = self._take(dylib, flags, wanted)
             for generator in tuple(dylib.generators):
                 # What is there but not shown is not to be defined once more.
-                absent = {n: self._names[n] for n in wanted if n not in dylib.symbols}
+                absent = _without(wanted, dylib)
                 if not absent:
                     break
                 if generator in dylib.generators:
@@ -120,27 +120,30 @@ class Search:
                     wanted = self._take(dylib, flags, wanted)
         if has_generated:
             self.found.clear()
-            wanted = list(self._names)
+            wanted = self._names
             for dylib, flags in self._order:
                 wanted = self._take(dylib, flags, wanted)
 
     def _take(
-        self, dylib: JITDylib, flags: JITDylibLookupFlags, wanted: Iterable[str]
-    ) -> list[str]:
+        self, dylib: JITDylib, flags: JITDylibLookupFlags, wanted: Mapping[str, bool]
+    ) -> Mapping[str, bool]:
         """Note names that a JITDylib has, and shows; returns the others."""
         if not dylib.is_open:
             raise JITDylibDefunctError(dylib.name)
+        symbols = dylib.symbols
+        if symbols.keys().isdisjoint(wanted.keys()):
+            return wanted
         exported_only = flags is JITDylibLookupFlags.MATCH_EXPORTED_ONLY
-        rest = []
-        for name in wanted:
-            held = dylib.symbols.get(name)
+        rest = {}
+        for name, required in wanted.items():
+            held = symbols.get(name)
             if held is None:
-                rest.append(name)
+                rest[name] = required
                 continue
             flag = held.flags[name]
             if exported_only and not flag & JITSymbolFlags.EXPORTED:
-                rest.append(name)
-            elif flag & JITSymbolFlags.SIDE_EFFECTS_ONLY and self._names[name]:
+                rest[name] = required
+            elif flag & JITSymbolFlags.SIDE_EFFECTS_ONLY and required:
                 # It has no address, so a reference that needs one is not satisfied, and no
                 # other definition may step in.
                 continue
@@ -169,7 +172,7 @@ class Search:
             await _sit_down(seat, outer)
             try:
                 # Whoever was first may have defined them.
-                absent = {n: names[n] for n in names if n not in dylib.symbols}
+                absent = _without(names, dylib)
                 if absent and dylib.is_open:
                     await self._work(generator, dylib, flags, absent, seat)
             finally:
@@ -199,6 +202,14 @@ class Search:
             turn.is_over = True
             _TURN.reset(token)
         _log_generated(generator, dylib, names)
+
+
+def _without(names: Mapping[str, bool], dylib: JITDylib) -> Mapping[str, bool]:
+    """Those of some names that a JITDylib has not."""
+    symbols = dylib.symbols
+    if symbols.keys().isdisjoint(names.keys()):
+        return names
+    return {name: required for name, required in names.items() if name not in symbols}
 
 
 def log_search(order: Order, names: Mapping[str, bool], requester: str | None) -> None:

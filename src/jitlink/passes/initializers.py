@@ -121,15 +121,11 @@ def _form(name: str) -> _Form | None:
 
 
 def _array_sections(graph: LinkGraph) -> Iterator[tuple[Section, _Form]]:
-    names = graph.section_list.names
-    # Graphs of many sections have many names, and nearly all have none of these.
-    joined = "\n".join(names)
-    if not any(each in joined for each in _ARRAYS):
-        return
-    for ordinal, name in enumerate(names):
-        form = _form(name)
-        section = graph.section_list[ordinal] if form else None
-        if form and section and section.mem_lifetime != MemLifetime.NO_ALLOC:
+    sections = graph.section_list
+    for ordinal in sections.ordinals_beginning(tuple(_ARRAYS)):
+        section = sections[ordinal]
+        form = _form(section.name)
+        if form and section.mem_lifetime != MemLifetime.NO_ALLOC:
             yield section, form
 
 

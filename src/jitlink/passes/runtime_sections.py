@@ -52,15 +52,8 @@ def keep_runtime_sections(graph: LinkGraph) -> None:
 
 
 def _ordinals(graph: LinkGraph) -> list[int]:
-    names = graph.section_list.names
-    # Graphs of many sections have many names, and nearly all have none of these.
-    joined = "\n" + "\n".join(names)
-    if not any("\n" + prefix in joined for prefix in _PREFIXES):
+    ordinals = graph.section_list.ordinals_beginning(tuple(_PREFIXES))
+    if not ordinals:
         return []
-    prefixes = tuple(_PREFIXES)
     lifetimes = graph.section_lifetimes()
-    return [
-        ordinal
-        for ordinal, name in enumerate(names)
-        if name.startswith(prefixes) and lifetimes[ordinal] != MemLifetime.NO_ALLOC
-    ]
+    return [each for each in ordinals if lifetimes[each] != MemLifetime.NO_ALLOC]

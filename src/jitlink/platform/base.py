@@ -7,11 +7,12 @@ import atexit
 import threading
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jitlink.executor import SelfExecutorProcessControl
-from jitlink.graph import AllocActionPair, Symbol
+from jitlink.graph import AllocActionPair, LinkGraph, Symbol
+from jitlink.inputs import GraphBuilder
 from jitlink.link import run_in_process
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
@@ -19,8 +20,10 @@ from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
 from jitlink.orc.symbols import JITDylibLookupFlags
 from jitlink.orc.tracker import ResourceManager, ResourceTracker
+from jitlink.passes.section_symbols import define_dso_handle
 from jitlink.platform.definitions import DSO_HANDLE, OwnGenerator, ProviderGenerator
 from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
+from jitlink.runtime import open_object
 
 T = TypeVar("T")
 _ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
@@ -98,6 +101,14 @@ class Platform(ResourceManager):
             JITLinkError: something that has initialisers could not be linked; none was run.
             SessionError: the platform does not take care of the JITDylib.
         """
+
+    def initialize_at_once(self, dylib: JITDylib) -> bool:  # noqa: ARG002 - for subclasses
+        """`initialize` if that takes nothing but to note it; on the session's thread.
+
+        Returns:
+            Whether it was done. If not, nothing has changed.
+        """
+        return False
 
     @abstractmethod
     def deinitialize(self, dylib: JITDylib) -> None:
@@ -202,6 +213,43 @@ class Platform(ResourceManager):
             if state.handle == handle:
                 return state
         raise SessionError(f"{handle:#x} is not the handle of a JITDylib")
+
+    def read_own_functions(self, builder: GraphBuilder, defined: Container[str]) -> None:
+        """Read what a program refers to of what each JITDylib has its own copy of.
+
+        So it is linked with the program, and not afterwards, object by object. The names of a
+        single object are not known yet; if it refers to any, they are found when it is linked.
+
+        Args:
+            builder: has read all of the program.
+            defined: names that something else in its JITDylib defines.
+        """
+        resolver, own = builder.resolver, self.own_functions
+        if not resolver.is_indexed:
+            return
+        names = [n for n in resolver.undefined_among(own.keys()) if n not in defined]
+        if names:
+            first = builder.target_graph.symbol_table.rows
+            triple = self.session.executor.triple
+            builder.add([open_object(triple, each) for each in sorted({own[n] for n in names})])
+            resolver.hide_from(first)
+
+    async def define_handle(self, dylib: JITDylib, graph: LinkGraph) -> Symbol | None:
+        """Let a graph that is all of a JITDylib define its handle, if it refers to it.
+
+        Returns:
+            The symbol; for `handle_of` to know it, `set_handle` is to be called.
+        """
+        symbol = graph.find_external_symbol_by_name(DSO_HANDLE)
+        if symbol is None:
+            return None
+        define_dso_handle(graph, symbol, DSO_HANDLE)
+        graph.alloc_actions += await self.handle_actions(dylib, symbol)
+        return symbol
+
+    def set_handle(self, dylib: JITDylib, symbol: Symbol) -> None:
+        """Take note of the handle of a JITDylib, once it is linked; on the session's thread."""
+        self.state_of(dylib).handle = symbol.address
 
     async def handle_of(self, state: DylibState) -> int:
         """The handle of a JITDylib, linked now if it is not there yet."""

@@ -45,7 +45,7 @@ from jitlink.platform.base import Platform, on_another_thread
 from jitlink.platform.definitions import OWN_FUNCTIONS, RuntimeGenerator
 from jitlink.platform.dlfcn import DynamicLoading
 from jitlink.platform.plugin import PlatformPlugin
-from jitlink.platform.state import DylibState, dependencies_first
+from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
 from jitlink.runtime import Runtime, has_runtime, linked_runtime, runtime_of
 from jitlink.sps import (
     BOOL,
@@ -165,6 +165,22 @@ class ELFPlatform(Platform):
         """
         self._open(dylib, argv, lambda state: setattr(state, "is_kept", True))
 
+    def initialize_at_once(self, dylib: JITDylib) -> bool:
+        """`initialize` if nothing is to be run; on the session's thread."""
+        state = self.state_of(dylib)
+        order = dependencies_first([dylib], self.states)
+        if any(unlinked_initializers(each.dylib) or each.has_uninitialized for each in order):
+            return False
+        state.is_kept = True
+        for each in order:
+            self._note_initialized(each)
+        return True
+
+    def _note_initialized(self, state: DylibState) -> None:
+        if not state.is_initialized:
+            state.is_initialized = True
+            self._initialized[state.dylib] = None
+
     def _initialize_program(self, dylib: JITDylib, argv: Sequence[str]) -> None:
         self._open(dylib, argv, lambda state: setattr(state, "is_kept", True), is_program=True)
 
@@ -239,9 +255,7 @@ class ELFPlatform(Platform):
         preinit, rest = [], []
         for each in order:
             arrays = each.take_uninitialized()
-            if not each.is_initialized:
-                each.is_initialized = True
-                self._initialized[each.dylib] = None
+            self._note_initialized(each)
             begins = is_program and each is state
             if not arrays and not begins:
                 continue

@@ -62,6 +62,11 @@ class DylibState:
         for each in self.linked.values():
             yield from each
 
+    @property
+    def has_uninitialized(self) -> bool:
+        """Whether there are initialisers or finalisers that `take_uninitialized` would return."""
+        return any(each.arrays and not each.is_initialized for each in self.code())
+
     def take_uninitialized(self) -> list[FunctionArray]:
         """The initialisers and finalisers of what was linked since this was last called."""
         arrays: list[FunctionArray] = []

@@ -1,0 +1,112 @@
+"""What `jitlink.load` links a program with: functions of which each JITDylib has its own copy."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
+import pytest
+
+import jitlink
+from jitlink.graph import LinkGraph
+from jitlink.link import PassConfiguration
+from tests.orc.units import time_limit
+from tests.platform.jits import compiled
+
+NOTE = ctypes.CFUNCTYPE(None, ctypes.c_int)
+PROGRAM = """
+static void at_exit(void) { note(2); }
+void begin(void) { note(1); atexit(at_exit); }
+void *self(void) { return jit_dlopen(0, 1); }
+"""
+OTHER = "int other(void) { return 5; }"
+
+
+class Notes:
+    """Numbers that linked code has noted."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self._function = NOTE(self.numbers.append)
+        self.definitions = {"note": ctypes.cast(self._function, ctypes.c_void_p).value or 0}
+
+
+@pytest.fixture
+def notes() -> Iterator[Notes]:
+    with time_limit():
+        yield Notes()
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_exit_handlers_run_when_the_library_goes(notes: Notes, others: int) -> None:
+    paths = [compiled(PROGRAM), compiled(OTHER)][: others + 1]
+    library = jitlink.load(*paths, definitions=notes.definitions)
+    library.begin()
+    assert notes.numbers == [1]
+    assert library.linked_files == [str(path) for path in paths]
+    assert {"atexit", "jit_dlopen", "__dso_handle"}.isdisjoint(library)
+    library.close()
+    del library
+    assert notes.numbers == [1, 2]
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_each_library_has_a_handle_of_its_own(notes: Notes, others: int) -> None:
+    paths = [compiled(PROGRAM), compiled(OTHER)][: others + 1]
+    handles = set()
+    libraries = [jitlink.load(*paths, definitions=notes.definitions) for _ in range(3)]
+    for library in libraries:
+        opened = library.function("self")
+        opened.restype = ctypes.c_void_p
+        handles.add(opened())
+    assert None not in handles
+    assert len(handles) == 3
+
+
+def test_a_program_of_several_objects_is_one_link(notes: Notes) -> None:
+    graphs: list[str] = []
+
+    def configure(graph: LinkGraph, _config: PassConfiguration) -> None:
+        graphs.append(graph.name)
+
+    paths = [compiled(PROGRAM), compiled(OTHER)]
+    library = jitlink.load(*paths, definitions=notes.definitions, configure=configure)
+    library.begin()
+    assert graphs == [str(paths[0])]
+
+
+@pytest.mark.parametrize("binding", ["", "__attribute__((weak)) "])
+def test_what_the_program_defines_itself_holds(notes: Notes, binding: str) -> None:
+    own = compiled(
+        f"{binding}int atexit(void (*f)(void)) {{ note(7); return 0; }}"
+        "void *copy(void) { return jit_dlsym(jit_dlopen(0, 1), 0); }"
+    )
+    library = jitlink.load(compiled(PROGRAM), own, definitions=notes.definitions)
+    library.begin()
+    library.close()
+    del library
+    assert notes.numbers == [1, 7]
+
+
+def test_weak_references_find_them_too(notes: Notes) -> None:
+    source = (
+        "__attribute__((weak)) int atexit(void (*)(void));"
+        "static void f(void) { note(3); } int has(void) { return atexit ? !atexit(f) : 0; }"
+    )
+    library = jitlink.load(compiled(source), compiled(OTHER), definitions=notes.definitions)
+    found = library.has()
+    library.close()
+    del library
+    assert found == 1
+    assert notes.numbers == [3]
+
+
+def test_definitions_take_their_place(notes: Notes) -> None:
+    taken: list[object] = []
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(taken.append)
+    address = ctypes.cast(function, ctypes.c_void_p).value or 0
+    library = jitlink.load(
+        compiled(PROGRAM), compiled(OTHER), definitions=notes.definitions | {"atexit": address}
+    )
+    library.begin()
+    assert len(taken) == 1
