@@ -7,7 +7,6 @@ and how the time of RISC-V, whose code is relaxed, grows with the number of func
 
 from __future__ import annotations
 
-import asyncio
 import statistics
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jitlink.inputs import GraphBuilder, open_input
-from jitlink.link import JITLinkContext, link
+from jitlink.link import JITLinkContext, link, run_in_process
 from jitlink.memory import InProcessMemoryManager, JITLinkDylib
 
 COMPILERS = {
@@ -72,9 +71,9 @@ def measure(path: Path) -> tuple[float, int]:
         manager = InProcessMemoryManager()
         context = Alone()
         graph = builder.target_graph
-        alloc = asyncio.run(link(graph, context, builder.target.configure(graph), manager))
+        alloc = run_in_process(link(graph, context, builder.target.configure(graph), manager))
         samples.append(time.perf_counter() - start)
-        asyncio.run(manager.deallocate([alloc]))
+        run_in_process(manager.deallocate([alloc]))
     return statistics.median(samples), relocations
 
 

@@ -383,14 +383,13 @@ async def _link_async(
     """`_link`; on the session's thread."""
     dylib, platform = jit.create_jitdylib(name, process_symbols=process_symbols), jit.platform
     try:
-        dylib.add_unit(unit)
+        if unit.symbols:
+            dylib.add_unit(unit)
         if platform is None:
-            program.define_in(dylib)
-            await program.link_async(dylib)
+            await program.link_into(dylib)
             return dylib, True
         handle = await platform.define_handle(dylib, graph)
-        program.define_in(dylib)
-        await program.link_async(dylib)
+        await program.link_into(dylib)
         if handle is not None:
             platform.set_handle(dylib, handle)
         return dylib, platform.initialize_at_once(dylib)

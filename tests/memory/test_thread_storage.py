@@ -1,6 +1,5 @@
 """Leases of thread-local storage: what threads get, and when templates come and go."""
 
-import asyncio
 import ctypes
 import threading
 
@@ -21,6 +20,7 @@ from jitlink.memory.thread_storage import (
     ThreadStorage,
 )
 from jitlink.targets.elf_x86_64 import THREADS
+from jitlink.tasks import Task, current_task, run, sleep
 from tests.memory.graphs import drive
 
 OFFSET, ROOM = StorageRequest(StorageValue.OFFSET), StorageRequest(StorageValue.THREAD_OFFSET)
@@ -234,13 +234,13 @@ def test_those_who_need_each_other_wait_until_both_are_loaded() -> None:
         one, other = storage.new_lease(), storage.new_lease()
         block = one.reserve(8, 8)
         request = StorageRequest(StorageValue.MODULE, block.name)
-        waiting = asyncio.ensure_future(other.refer([request], [block], write))
-        await asyncio.sleep(0.01)
-        assert not waiting.done()
+        waiting = Task(current_task().loop, other.refer([request], [block], write))
+        await sleep(0.01)
+        assert not waiting.is_done
         await one.load(bytearray(), [], write)
         return await waiting
 
-    assert asyncio.run(both()) == [[200]]
+    assert run(both()) == [[200]]
 
 
 def test_waiting_for_a_link_that_fails() -> None:
@@ -249,13 +249,13 @@ def test_waiting_for_a_link_that_fails() -> None:
     async def both() -> None:
         one, other = storage.new_lease(), storage.new_lease()
         block = one.reserve(8, 8)
-        waiting = asyncio.ensure_future(other.refer([], [block], write))
-        await asyncio.sleep(0.01)
+        waiting = Task(current_task().loop, other.refer([], [block], write))
+        await sleep(0.01)
         await one.release()
         await waiting
 
     with pytest.raises(ThreadStorageError, match="failed to link"):
-        asyncio.run(both())
+        run(both())
 
 
 def test_errors_of_loading() -> None:

@@ -1,6 +1,5 @@
 """Sessions for tests of stubs and call sites: two JITDylibs, and memory that is counted."""
 
-import asyncio
 import ctypes
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from jitlink.orc import (
 )
 from jitlink.orc.lazy import lazy_reexports
 from jitlink.orc.stubs import IndirectStubsManager
+from jitlink.tasks import Event
 from tests.toolchain import compile_c
 
 
@@ -48,7 +48,7 @@ class Slow(MaterializationUnit):
         self.symbols = {name: JITSymbolFlags.EXPORTED | JITSymbolFlags.CALLABLE}
         self.address = address
         self.started = threading.Event()
-        self.may_finish = asyncio.Event()
+        self.may_finish = Event()
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         self.started.set()

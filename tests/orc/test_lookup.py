@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -20,6 +19,7 @@ from jitlink.orc import (
     SymbolState,
 )
 from jitlink.orc.errors import JITDylibDefunctError
+from jitlink.tasks import Event
 from tests.orc.units import (
     EXPORTED,
     HIDDEN,
@@ -269,7 +269,7 @@ def test_hidden_symbols_are_not_generated_again(
 
 
 def test_two_lookups_generate_once(session: ExecutionSession, main: JITDylib) -> None:
-    gate = asyncio.Event()
+    gate = Event()
     generator = Generator("f g", gate.wait)
     main.add_generator(generator)
     lookups = [Pending(session, main, names) for names in ("f", "f", ["f", "g"])]
@@ -327,7 +327,7 @@ def test_generators_that_lead_to_themselves(
 def test_generators_do_not_wait_for_each_other_forever(
     session: ExecutionSession, main: JITDylib, other: JITDylib
 ) -> None:
-    gate = asyncio.Event()
+    gate = Event()
     forward(session, main, other, gate)
     forward(session, other, main, gate)
     lookups = [Pending(session, main, "f"), Pending(session, other, "g")]
@@ -338,7 +338,7 @@ def test_generators_do_not_wait_for_each_other_forever(
 
 
 def forward(
-    session: ExecutionSession, dylib: JITDylib, source: JITDylib, gate: asyncio.Event | None = None
+    session: ExecutionSession, dylib: JITDylib, source: JITDylib, gate: Event | None = None
 ) -> None:
     """Let a JITDylib have what another has, found out by looking there."""
 

@@ -2,7 +2,6 @@
 
 # ruff: noqa: ARG002 - a plugin need not look at all that it is told
 
-import asyncio
 import ctypes
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from jitlink.orc import (
     UnexpectedDefinitionError,
 )
 from jitlink.targets.registry import create_link_graph
+from jitlink.tasks import Task
 from tests.orc.jits import CountedJIT, compiled, counted_jit
 
 FORTY_TWO = "int answer(void) { return 42; }"
@@ -474,12 +474,12 @@ def test_a_failed_link_leaves_other_code_alone(jit: CountedJIT) -> None:
 
 def test_removal_during_a_link_releases_its_memory(jit: CountedJIT) -> None:
     tracker = jit.create_resource_tracker()
-    tasks: list[asyncio.Task[None]] = []
+    tasks: list[Task[None]] = []
     log: Log = []
 
     def remove(graph: LinkGraph) -> None:
         if graph.find_defined_symbol_by_name("asked"):
-            tasks.append(asyncio.get_running_loop().create_task(tracker.remove_async()))
+            tasks.append(jit.session.begin(tracker.remove_async()))
 
     jit.layer.batch_objects = False
     jit.layer.add_plugin(Passes("post_allocation", remove))

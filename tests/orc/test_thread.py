@@ -13,6 +13,7 @@ import pytest
 
 from jitlink.orc import ExecutionSession, SessionEndedError
 from jitlink.orc.thread import SessionThread
+from jitlink.tasks import Future, Task, sleep
 from tests.orc.sessions import run_threads
 from tests.orc.units import Unit, time_limit
 
@@ -31,7 +32,7 @@ def spares() -> list[threading.Thread]:
 
 
 async def ident() -> int:
-    await asyncio.sleep(0)
+    await sleep(0)
     return threading.get_ident()
 
 
@@ -64,12 +65,12 @@ def test_what_is_left_is_for_the_spare_thread(owner: Owner) -> None:
     async def leave() -> None:
         async def later() -> None:
             for _ in range(10):
-                await asyncio.sleep(0)
+                await sleep(0)
             done.append(threading.get_ident())
 
-        tasks.append(asyncio.create_task(later()))
+        tasks.append(Task(thread.loop, later()))
 
-    tasks: list[asyncio.Task[None]] = []
+    tasks: list[Task[None]] = []
     with time_limit():
         thread.wait(leave())
         while not done:
@@ -86,9 +87,9 @@ def test_timers_need_nobody(owner: Owner) -> None:
         assert thread.call_later(0.01, lambda: order.append("first"))
         while len(order) < 2:
             time.sleep(0.001)
-        thread.wait(asyncio.wait_for(asyncio.sleep(0.01), 5))
-        with pytest.raises(TimeoutError):
-            thread.wait(asyncio.wait_for(asyncio.sleep(5), 0.01))
+        begin = time.monotonic()
+        thread.wait(sleep(0.02))
+        assert time.monotonic() - begin >= 0.02
         thread.stop()
     assert order == ["first", "second"]
     assert not thread.call_later(0, lambda: None)
@@ -123,7 +124,7 @@ def test_many_threads_at_once(owner: Owner) -> None:
         value = counts[0]
         # Nobody else comes in between.
         counts[0] = value + 1
-        await asyncio.sleep(0)
+        await sleep(0)
 
     def work() -> None:
         for number in range(300):
@@ -150,7 +151,7 @@ def test_an_interrupt_waits_until_the_work_is_at_rest(owner: Owner) -> None:
     async def wait_for_ever() -> None:
         interrupted()
         try:
-            await asyncio.get_running_loop().create_future()
+            await Future()
         finally:
             steps.append("cancelled")
 
@@ -167,16 +168,31 @@ def test_an_interrupt_waits_until_the_work_is_at_rest(owner: Owner) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_thread_with_another_event_loop_only_waits(owner: Owner) -> None:
+def test_a_program_of_asyncio_waits_like_any_other(owner: Owner) -> None:
     thread = SessionThread(owner)
 
     async def inside() -> int:
-        assert thread.run(threading.get_ident) != threading.get_ident()
         return thread.wait(ident())
 
     with time_limit():
-        assert asyncio.run(inside()) == spares()[0].ident
+        assert asyncio.run(inside()) == threading.get_ident()
         thread.stop()
+
+
+def test_sessions_can_wait_for_one_another(owner: Owner) -> None:
+    outer, inner = SessionThread(owner), SessionThread(owner)
+
+    async def inside() -> int:
+        await sleep(0)
+        found = inner.wait(ident())
+        # The task that runs here is again the outer one.
+        await sleep(0)
+        return found
+
+    with time_limit():
+        assert outer.wait(inside()) == threading.get_ident()
+        inner.stop()
+        outer.stop()
 
 
 def test_what_a_finalizer_hands_over(owner: Owner) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import threading
 import time
@@ -19,6 +18,7 @@ from jitlink.orc import (
     SessionEndedError,
 )
 from jitlink.orc.errors import ResourceTrackerDefunctError
+from jitlink.tasks import sleep
 from tests.orc.units import IS_LONG, Generator, Together, Unit, settle, time_limit
 
 THREADS = 16
@@ -50,7 +50,7 @@ class SlowUnit(Unit):
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         for _ in range(len(self.symbols) + len(self.name) % 4):
-            await asyncio.sleep(0)
+            await sleep(0)
         await super().materialize(responsibility)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import sys
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from jitlink.orc import (
     SymbolState,
 )
 from jitlink.orc.errors import SymbolsCouldNotBeRemovedError
+from jitlink.tasks import sleep
 from tests.orc.units import (
     IS_LONG,
     WEAK,
@@ -46,7 +46,7 @@ class Manager(ResourceManager):
         dylib: JITDylib,  # noqa: ARG002
         key: ResourceTracker,
     ) -> None:
-        await asyncio.sleep(0)
+        await sleep(0)
         self.log += [f"{self.name} releases {each}" for each in self.held.pop(key, [])]
         if self.error is not None:
             raise self.error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import faulthandler
 import os
 import sys
@@ -22,6 +21,7 @@ from jitlink.orc import (
 )
 from jitlink.orc.lookup import look_up
 from jitlink.orc.symbols import LookupKind
+from jitlink.tasks import Event, sleep
 
 EXPORTED = JITSymbolFlags.EXPORTED
 WEAK = EXPORTED | JITSymbolFlags.WEAK
@@ -37,7 +37,7 @@ class Gate:
     """A place where a unit waits until a test lets it go on."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._event = Event()
         self.is_waiting = False
 
     async def wait(self) -> None:
@@ -172,7 +172,7 @@ class Generator:
         self.is_working = True
         try:
             self.asked.append(list(names))
-            await asyncio.sleep(0)
+            await sleep(0)
             if self.before is not None:
                 await self.before()
             known = [name for name in names if name in self.names]
@@ -185,7 +185,7 @@ class Generator:
 async def turns(number: int = 40) -> None:
     """Let everything go on that can."""
     for _ in range(number):
-        await asyncio.sleep(0)
+        await sleep(0)
 
 
 def settle(session: ExecutionSession) -> None:
@@ -225,7 +225,7 @@ class Pending:
                 self.result = error
 
         def start() -> None:
-            self.task = asyncio.get_running_loop().create_task(run())
+            self.task = session.begin(run())
 
         session.run(start)
         settle(session)

@@ -22,6 +22,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 ADDRESS_MASK = (1 << 64) - 1
 INT64_MAX = (1 << 63) - 1
+_LEAST_ROWS = 32
+"""Room that a table has from its first row on, so that small graphs need not grow."""
 
 
 class Columns:
@@ -69,20 +71,21 @@ class Columns:
             # Storage behind the last row is always zero.
             for column in self._storage.values():
                 column[first:last] = 0
+            self._publish(first)
             raise
         self._publish(last)
         return first
 
     def _grow(self, rows: int) -> None:
+        """Make room; the columns are yet to be published."""
         # The first load leaves room for what passes add: fresh zeros take no memory until they
         # are written to. Later growth is by half, so that single rows are amortised.
-        self._capacity = max(rows, self._capacity + (self._capacity >> 1) or 2 * rows)
+        self._capacity = max(rows, self._capacity + (self._capacity >> 1) or 2 * rows, _LEAST_ROWS)
         for name, column in self._storage.items():
             larger = np.zeros(self._capacity, column.dtype)
             if self.rows:
                 larger[: self.rows] = column[: self.rows]
             self._storage[name] = larger
-        self._publish(self.rows)
 
     def _publish(self, rows: int) -> None:
         self.rows = rows

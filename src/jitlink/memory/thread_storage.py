@@ -27,12 +27,12 @@ Specification: "ELF Handling For Thread-Local Storage" (Ulrich Drepper).
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from jitlink.errors import (
@@ -42,6 +42,7 @@ from jitlink.errors import (
     ThreadStorageError,
 )
 from jitlink.memory import thread_images
+from jitlink.tasks import Future
 
 FIRST_ADDRESS, LAST_ADDRESS = 1 << 63, (1 << 63) + (1 << 62)
 """Addresses that stand for thread-local variables: no processor's, and no kernel's."""
@@ -169,7 +170,7 @@ class StorageBlock:
         self.handle = 0
         self.users = 0
         self.is_released = False
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[Future[None]] = []
 
     async def wait_until_loaded(self) -> None:
         """Wait until the template is loaded.
@@ -178,7 +179,7 @@ class StorageBlock:
             ThreadStorageError: it never will be.
         """
         if self._is_pending():
-            future = asyncio.get_running_loop().create_future()
+            future: Future[None] = Future()
             self._waiting.append(future)
             if self._is_pending():
                 # Otherwise another thread has loaded it meanwhile, and seen nobody wait.
@@ -193,11 +194,11 @@ class StorageBlock:
         """Let those go on who wait; from any thread."""
         waiting, self._waiting = self._waiting, []
         for future in waiting:
-            future.get_loop().call_soon_threadsafe(_wake, future)
+            future.loop.call_soon_threadsafe(partial(_wake, future))
 
 
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
+def _wake(future: Future[None]) -> None:
+    if not future.is_done:
         future.set_result(None)
 
 

@@ -7,7 +7,6 @@ waits until all of it has come as far as was asked for.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from jitlink.orc.errors import (
 )
 from jitlink.orc.search import Search, log_search
 from jitlink.orc.symbols import ExecutorSymbolDef, JITSymbolFlags, LookupKind, SymbolState
+from jitlink.tasks import CancelledError, Future, current_task
 
 if TYPE_CHECKING:
     from jitlink.orc.definition import Definition
@@ -50,7 +50,7 @@ class Query:
         self.required_state = required_state
         self.requester = requester
         self.found = found
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: Future[None] = Future()
         self._waiting_for: dict[Definition, None] = {}
 
     @property
@@ -82,7 +82,7 @@ class Query:
 
     def complete(self) -> None:
         """End the wait: nothing is missing."""
-        if self.done.done():
+        if self.done.is_done:
             return
         gone: dict[str, list[str]] = {}
         cause: BaseException | None = None
@@ -107,7 +107,7 @@ class Query:
     def fail(self, error: BaseException) -> None:
         """End the wait with an error."""
         self.detach()
-        if not self.done.done():
+        if not self.done.is_done:
             self.done.set_exception(error)
 
     def detach(self) -> None:
@@ -159,6 +159,16 @@ async def look_up(
     return await _wait(session, Query(required_state, found, requester))
 
 
+async def wait_until_ready(session: ExecutionSession, found: dict[str, Definition]) -> None:
+    """Wait until symbols that were found are ready.
+
+    Raises:
+        FailedToMaterializeError: some of them could not be made, or were removed meanwhile.
+        SessionEndedError: the session ends meanwhile.
+    """
+    await _wait(session, Query(SymbolState.READY, found, REQUESTER.get()))
+
+
 async def search(
     session: ExecutionSession,
     order: SearchOrder,
@@ -174,19 +184,20 @@ async def search(
         SessionEndedError: the session has ended, or ends meanwhile.
     """
     session.check_open()
-    task = asyncio.current_task()
+    task = current_task()
     searching = Search(order, names, kind)
     log_search(order, names, getattr(REQUESTER.get(), "unit_name", None))
     session.searches.add(task)
     try:
         await searching.run()
-    except asyncio.CancelledError:
-        if task is None or not session.is_ending:
+    except CancelledError:
+        if not session.is_ending:
             raise
-        task.uncancel()
         raise SessionEndedError from None
     finally:
         session.searches.discard(task)
+        # An error that is raised knows this frame, and the task knows the error.
+        del task
     session.check_open()
     found = searching.found
     absent = [name for name, required in names.items() if required and name not in found]
@@ -214,9 +225,6 @@ async def _wait(session: ExecutionSession, query: Query) -> dict[str, Definition
         session.queries.pop(query, None)
         if query.requester is not None:
             query.requester.queries.pop(query, None)
-        if query.done.done() and not query.done.cancelled():
-            # An error that comes after a cancellation is nobody's.
-            query.done.exception()
         # An error that is raised knows this frame, and the query knows the error.
         del query
 

@@ -84,11 +84,7 @@ class Making:
         The error may be kept for long. What the link had in its hands is not to be.
         """
         self.finish()
-        made_by = error.__traceback__
-        if made_by is not None:
-            # The first frame is that of the session, which still runs and cannot be cleared.
-            error.__traceback__ = made_by.tb_next
-            traceback.clear_frames(made_by.tb_next)
+        forget_frames(error)
 
     def _fuller(self, error: BaseException) -> BaseException:
         """An error, or the earlier one if that names all that is missing here and more."""
@@ -129,6 +125,15 @@ class Making:
             part.dylib.forget(part)
         self._forget(error)
         return [Making({units[number]: parts}, error) for number, parts in members.items()]
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of what the frames hold that an error has left; for where it is caught."""
+    made_by = error.__traceback__
+    if made_by is not None:
+        # The first frame is that of the caller, which still runs and cannot be cleared.
+        error.__traceback__ = made_by.tb_next
+        traceback.clear_frames(made_by.tb_next)
 
 
 def gather(promised: Sequence[Definition]) -> list[Making]:

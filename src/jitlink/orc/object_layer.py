@@ -42,6 +42,7 @@ from jitlink.memory.manager import FinalizedAlloc, JITLinkMemoryManager
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError, raise_first
 from jitlink.orc.link_context import LayerContext, ProgramContext, PromiseContext
+from jitlink.orc.lookup import wait_until_ready
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.objects import CommonSizes, Exported, GraphUnit, ObjectBatch, ObjectUnit
 from jitlink.orc.session import ExecutionSession
@@ -257,8 +258,8 @@ class ObjectLinkingLayer(ResourceManager):
         """Link a graph whose definitions nobody was promised.
 
         Args:
-            responsibility: what is ready when the graph is; nothing that the graph defines.
-            graph: the graph.
+            responsibility: for nothing; what was linked belongs to its tracker.
+            graph: the graph. It is ready, with what it refers to, when this returns.
             phony_externals: whether symbols that nobody defines get an address all the same,
                 though the layer gives them none.
 
@@ -267,6 +268,9 @@ class ObjectLinkingLayer(ResourceManager):
         """
         context = ProgramContext(self, responsibility, graph, phony_externals=phony_externals)
         await self._emit(responsibility, graph, context)
+        unready = context.unready()
+        if unready:
+            await wait_until_ready(self.session, unready)
 
     async def _emit(
         self,
@@ -325,6 +329,8 @@ class ObjectLinkingLayer(ResourceManager):
                 error.add_note(str(other))
             raise
         self._allocs.setdefault(tracker, []).append(alloc)
+        # Of a program, it owns nothing else.
+        tracker.dylib.trackers.setdefault(tracker)
 
     def keep_memory(self, dylib: JITDylib) -> None:
         """Leave all memory of a JITDylib as it is for ever, and run no deallocate actions."""

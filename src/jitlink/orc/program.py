@@ -1,9 +1,9 @@
 """Programs: graphs that are linked as a whole, and asked for names only afterwards.
 
 A promise has every name that it is about, which for a library of a hundred thousand functions
-takes longer than linking it. A program promises one name, that of the program itself; looking
-that up links it. What it defines is found by a generator, which searches the graph's own
-string tables for the few names that anybody asks for.
+takes longer than linking it. A program promises nothing, and is linked at once. What it defines
+is found by a generator, which searches the graph's own string tables for the few names that
+anybody asks for.
 """
 
 from __future__ import annotations
@@ -17,29 +17,26 @@ from jitlink.exports import Exports
 from jitlink.graph import LinkGraph
 from jitlink.orc.errors import SessionError
 from jitlink.orc.lookup import REQUESTER
-from jitlink.orc.materialization import (
-    AbsoluteSymbols,
-    MaterializationResponsibility,
-    MaterializationUnit,
-)
+from jitlink.orc.making import forget_frames
+from jitlink.orc.materialization import AbsoluteSymbols, MaterializationResponsibility
 from jitlink.orc.objects import symbol_flags
 from jitlink.orc.symbols import (
     ExecutorSymbolDef,
     JITDylibLookupFlags,
-    JITSymbolFlags,
     LookupKind,
 )
+from jitlink.tasks import Event
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
     from jitlink.orc.object_layer import ObjectLinkingLayer
 
 
-class Program(MaterializationUnit):
-    """The promise of a program; also a generator of its symbols.
+class Program:
+    """A program, and a generator of its symbols.
 
-    Both are added by `define_in`. The JITDylib must have no other definitions of names that
-    the graph defines.
+    The JITDylib that it is linked into must have no other definitions of names that the graph
+    defines.
 
     Args:
         layer: links it.
@@ -47,7 +44,7 @@ class Program(MaterializationUnit):
         phony_externals: whether symbols that nobody defines get an address all the same.
 
     Attributes:
-        handle: the name that is promised.
+        name: its display name.
         exports: addresses of what it defines, once it is linked.
     """
 
@@ -55,44 +52,42 @@ class Program(MaterializationUnit):
         self, layer: ObjectLinkingLayer, graph: LinkGraph, *, phony_externals: bool = False
     ) -> None:
         self.layer = layer
-        self._phony_externals = phony_externals
         self.name = graph.name
+        self.exports = Exports(graph)
+        self._phony_externals = phony_externals
         self._graph: LinkGraph | None = graph
         self._flags = partial(symbol_flags, graph.symbol_table)
         self._maker: MaterializationResponsibility | None = None
-        # No object can define a name with a null in it.
-        self.handle = f"{graph.name}\0program"
-        self.symbols = {self.handle: JITSymbolFlags.SIDE_EFFECTS_ONLY}
-        self.exports = Exports(graph)
+        self._is_over = Event()
+        self._is_linked = False
 
-    def define_in(self, dylib: JITDylib) -> None:
-        """Add the program to a JITDylib.
+    async def link_into(self, dylib: JITDylib) -> None:
+        """Link the program, and wait until all of it can be used; on the session's thread.
+
+        Only its symbols are kept of the graph. The JITDylib's default tracker owns the rest.
 
         Raises:
             JITDylibDefunctError: the JITDylib was removed.
+            JITLinkError: it could not be linked.
         """
-        dylib.add_generator(self)
-        dylib.define(self)
-
-    async def link_async(self, dylib: JITDylib) -> None:
-        """Link the program, and wait until all of it can be used; on the session's thread.
-
-        Raises:
-            FailedToMaterializeError: it could not be linked; the cause is chained.
-        """
-        await dylib.session.lookup_async(dylib, {self.handle: False})
-
-    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
-        """Link the graph, of which only the symbols are kept."""
-        graph, self._graph, self._maker = self._graph, None, responsibility
+        graph, self._graph = self._graph, None
         if graph is None:
             raise SessionError(f"program {self.name} has been linked before")
+        dylib.add_generator(self)
+        maker = MaterializationResponsibility(dylib.default_tracker, self.name, ())
+        self._maker = maker
+        token = REQUESTER.set(maker)
         try:
-            await self.layer.emit_program(
-                responsibility, graph, phony_externals=self._phony_externals
-            )
+            await self.layer.emit_program(maker, graph, phony_externals=self._phony_externals)
+            self._is_linked = True
+        except BaseException as error:
+            # It may be kept for long; what the link had in its hands is not to be.
+            forget_frames(error)
+            raise
         finally:
+            REQUESTER.reset(token)
             self._maker = None
+            self._is_over.set()
 
     async def try_to_generate(
         self,
@@ -108,7 +103,9 @@ class Program(MaterializationUnit):
         rows = self._rows(names)
         if not rows:
             return
-        await self.link_async(dylib)
+        await self._is_over.wait()
+        if not self._is_linked:
+            return
         found = {
             name: ExecutorSymbolDef(self.exports[name], flags)
             for name, flags in zip(rows, self._flags([*rows.values()]), strict=True)

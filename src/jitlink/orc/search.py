@@ -12,7 +12,6 @@ it is not asked again; if two generators would wait for each other, one of them 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from jitlink.orc.errors import JITDylibDefunctError, listed
 from jitlink.orc.symbols import JITDylibLookupFlags, JITSymbolFlags, LookupKind
+from jitlink.tasks import Lock
 
 if TYPE_CHECKING:
     from jitlink.orc.definition import Definition
@@ -43,7 +43,7 @@ class Seat:
     __slots__ = ("holder", "lock", "users")
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
+        self.lock = Lock()
         self.holder: _Turn | None = None
         self.users = 0
 
@@ -166,7 +166,7 @@ class Search:
             return
         seat.users += 1
         try:
-            if seat.lock.locked() and _leads_to(seat, chain):
+            if seat.lock.is_held and _leads_to(seat, chain):
                 await self._work(generator, dylib, flags, names)
                 return
             await _sit_down(seat, outer)

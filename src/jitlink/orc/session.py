@@ -1,17 +1,18 @@
 """ExecutionSession: one executor, its JITDylibs, and the thread on which everything is decided.
 
-A session owns an event loop on a thread of its own, and all of its state is touched only
-there, so there are no locks. Public methods may be called from any other thread; each has
-one asynchronous form, and `wait` is how a thread waits for it. Code that was linked never
+A session owns a loop, which one thread at a time runs (`jitlink.orc.thread`), and all of its state
+is touched only there, so there are no locks. Public methods may be called from any other thread;
+each has one asynchronous form, and `wait` is how a thread waits for it. Code that was linked never
 runs on the session's thread, so it may call back into the session.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextvars import Context
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -38,6 +39,7 @@ from jitlink.orc.symbols import (
 from jitlink.orc.text import session_text
 from jitlink.orc.thread import SessionThread
 from jitlink.orc.tracker import ResourceManager, ResourceTracker
+from jitlink.tasks import Task, wait_for_all
 
 T = TypeVar("T")
 Names = str | Iterable[str] | Mapping[str, bool]
@@ -79,11 +81,11 @@ class ExecutionSession:
         self.dylibs: dict[str, JITDylib] = {}
         self.resource_managers: list[ResourceManager] = []
         self.queries: dict[Query, None] = {}
-        self.searches: set[asyncio.Task[Any] | None] = set()
+        self.searches: set[Task[Any]] = set()
         self.error_handler: Callable[[BaseException], None] = log_error
         self.is_ending = False
         self.readiness = Readiness()
-        self._makings: dict[asyncio.Task[None], Making] = {}
+        self._makings: dict[Task[None], Making] = {}
         self._end_lock = threading.Lock()
         self._thread = SessionThread(self)
 
@@ -124,6 +126,15 @@ class ExecutionSession:
             SessionEndedError: the session has ended, or ended meanwhile.
         """
         return self._thread.wait(coroutine, aside=aside)
+
+    def begin(self, coroutine: Coroutine[Any, Any, T], context: Context | None = None) -> Task[T]:
+        """Let a coroutine run beside what runs; on the session's thread.
+
+        Args:
+            coroutine: what to run. The task is to be held until it is done.
+            context: its context variables; by default a copy of the caller's.
+        """
+        return Task(self._thread.loop, coroutine, context)
 
     def call_later(self, delay: float, action: Callable[[], None]) -> None:
         """Run something on the session's thread after `delay` seconds, and do not wait.
@@ -314,9 +325,9 @@ class ExecutionSession:
     def _start(self, making: Making) -> None:
         making.begin()
         log.debug("making %s", making)
-        task = asyncio.get_running_loop().create_task(self._make(making))
+        task = self.begin(self._make(making))
         self._makings[task] = making
-        task.add_done_callback(self._makings.pop)
+        task.add_done_callback(partial(self._makings.pop, task))
 
     async def _make(self, making: Making) -> None:
         try:
@@ -467,8 +478,7 @@ class ExecutionSession:
     async def _end(self) -> None:
         self.is_ending = True
         for task in list(self.searches):
-            if task is not None:
-                task.cancel()
+            task.cancel()
         for query in list(self.queries):
             query.fail(SessionEndedError())
         errors: list[Exception] = []
@@ -485,12 +495,12 @@ class ExecutionSession:
     async def _stop_makings(self) -> list[str]:
         """Stop all that is being made, and return the names of what cannot be."""
         if self._makings:
-            await asyncio.wait(self._makings, timeout=_GRACE)
+            await wait_for_all(self._makings, _GRACE)
         if self._makings:
             for task in list(self._makings):
                 task.cancel()
-            await asyncio.wait(self._makings, timeout=_PATIENCE)
-        return [making.unit.name for making in self._makings.values()]
+            await wait_for_all(self._makings, _PATIENCE)
+        return [each.unit.name for task, each in self._makings.items() if not task.is_done]
 
 
 def _wanted(names: Names) -> Mapping[str, bool]:

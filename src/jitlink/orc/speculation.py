@@ -10,14 +10,15 @@ A body that cannot be linked is left: its call fails as it would have failed.
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
 import logging
 from collections.abc import Iterable, Sequence
+from contextvars import Context
 
 from jitlink.orc.session import ExecutionSession
 from jitlink.orc.stubs import Body
+from jitlink.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Speculator:
         self._waiting: set[Body] = set()
         self._queue: list[tuple[int, int, Body]] = []
         self._numbers = itertools.count()
-        self._task: asyncio.Task[None] | None = None
+        self._task: Task[None] | None = None
         self._is_scheduled = False
 
     def stubs_made(self, bodies: Sequence[Body]) -> None:
@@ -76,7 +77,7 @@ class Speculator:
             self._session.call_later(_PAUSE, self._begin)
 
     def _begin(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._link_next())
+        self._task = self._session.begin(self._link_next(), Context())
 
     async def _link_next(self) -> None:
         try:

@@ -14,9 +14,6 @@ would have broken off is done.
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import contextlib
 import logging
 import os
 import signal
@@ -24,21 +21,84 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from functools import partial
-from types import FrameType
-from typing import Any, TypeVar
+from types import FrameType, TracebackType
+from typing import Any, Generic, Self, TypeVar
 
 from jitlink.orc.errors import SessionEndedError, SessionError
-from jitlink.orc.event_loop import EventLoop
 from jitlink.orc.garbage import is_collecting
+from jitlink.tasks import CancelledError, Loop, Task
 
 T = TypeVar("T")
 log = logging.getLogger("jitlink.orc")
 
 _PATIENCE = 5.0
 """Seconds that tasks have to end after they were cancelled, when the session's thread stops."""
+
+
+class _Call(Generic[T]):
+    """A coroutine that a thread waits for.
+
+    Attributes:
+        task: runs it, once it has begun.
+    """
+
+    __slots__ = ("_coroutine", "_is_wanted", "_loop", "_pending", "task")
+
+    def __init__(self, loop: Loop, coroutine: Coroutine[Any, Any, T]) -> None:
+        self.task: Task[T] | None = None
+        self._loop = loop
+        self._coroutine = coroutine
+        self._is_wanted = True
+        # Held until it is over. One thread waits, once, so this is all that it needs.
+        self._pending = threading.Lock()
+        self._pending.acquire()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has returned or raised."""
+        return self.task is not None and self.task.is_done
+
+    def begin(self) -> None:
+        """Begin it; at the wheel."""
+        if self._is_wanted:
+            # What the caller has set for itself (NumPy's error handling, say) is not for it.
+            self.task = Task(self._loop, self._coroutine, Context())
+            self.task.add_done_callback(self._pending.release)
+        else:
+            self._coroutine.close()
+
+    def take(self) -> T:
+        """Wait for it, and return or raise what it does.
+
+        Raises:
+            SessionEndedError: it was cancelled.
+        """
+        task = self.task
+        if task is None or not task.is_done:
+            self._pending.acquire()
+            task = self.task
+        if task is None:
+            raise SessionEndedError
+        try:
+            return task.result()
+        except CancelledError:
+            raise SessionEndedError from None
+        finally:
+            # An error that is raised knows this frame, and the task knows the error.
+            del self, task
+
+    def give_up(self) -> None:
+        """Cancel it unless it is done, because the thread does not wait any more."""
+        self._is_wanted = False
+        if not self.is_done:
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
 
 
 class SessionThread:
@@ -53,6 +113,11 @@ class SessionThread:
         # The wheel does not know the owner, which can so be collected.
         self._finalizer = weakref.finalize(owner, _stop_forgotten, self._wheel)
         self._finalizer.atexit = False
+
+    @property
+    def loop(self) -> Loop:
+        """What runs at the wheel."""
+        return self._wheel.loop
 
     @property
     def is_stopped(self) -> bool:
@@ -75,14 +140,15 @@ class SessionThread:
 
     def call(self, action: Callable[[], None]) -> bool:
         """Run something soon, without waiting for it; False if the thread was stopped."""
-        return self._wheel.call(action)
+        # What the caller has set for itself (NumPy's error handling, say) is not for the session.
+        return self._wheel.call(partial(Context().run, action))
 
     def call_later(self, delay: float, action: Callable[[], None]) -> bool:
         """Run something after `delay` seconds; False if the thread was stopped."""
         loop = self._wheel.loop
 
         def schedule() -> None:
-            loop.call_later(delay, action)
+            loop.call_later(delay, partial(Context().run, action))
 
         return self.call(schedule)
 
@@ -96,18 +162,15 @@ class SessionThread:
             return action()
         if self._wheel.take():
             try:
-                with _interrupts_later():
+                with _InterruptsLater():
                     return Context().run(action)
             finally:
                 self._wheel.leave()
-        result: concurrent.futures.Future[T] = concurrent.futures.Future()
-        try:
-            if not self.call(partial(_act, action, result)):
-                raise SessionEndedError
-            return result.result()
-        finally:
-            # An error that was raised knows this frame, and the future knows the error.
-            del result
+
+        async def act() -> T:
+            return action()
+
+        return self.wait(act(), aside=True)
 
     def wait(self, coroutine: Coroutine[Any, Any, T], *, aside: bool = False) -> T:
         """Run a coroutine and return what it returns.
@@ -123,36 +186,35 @@ class SessionThread:
             SessionError: called on the thread itself.
             SessionEndedError: the thread was stopped.
         """
-        result: concurrent.futures.Future[T] = concurrent.futures.Future()
-        begin = partial(_start, self._wheel.loop, coroutine, result)
+        call = _Call(self._wheel.loop, coroutine)
         try:
             self.check_is_other()
-            is_begun = (not aside and self._drive(begin, result)) or self.call(begin)
+            is_begun = (not aside and self._drive(call)) or self._wheel.call(call.begin)
         except SessionError:
             coroutine.close()
             raise
         except BaseException:
-            result.cancel()
+            call.give_up()
             raise
         if not is_begun:
             coroutine.close()
             raise SessionEndedError
         try:
-            return result.result()
+            return call.take()
         except BaseException:
-            result.cancel()
+            call.give_up()
             raise
         finally:
-            del result, coroutine, begin
+            del call, coroutine
 
-    def _drive(self, begin: Callable[[], None], result: concurrent.futures.Future[Any]) -> bool:
+    def _drive(self, call: _Call[Any]) -> bool:
         """Begin something and run what is due until it is done or waits; False if not at all."""
         if not self._wheel.take():
             return False
         try:
-            with _interrupts_later() as is_interrupted:
-                begin()
-                self._wheel.drive(lambda: result.done() or is_interrupted())
+            with _InterruptsLater() as interrupts:
+                call.begin()
+                self._wheel.drive(lambda: call.is_done or interrupts.is_any)
         finally:
             self._wheel.leave()
         return True
@@ -182,8 +244,7 @@ class _Wheel:
     """
 
     def __init__(self) -> None:
-        # Of what asyncio defines it has what a session uses.
-        self.loop = EventLoop(self._wake)  # type: ignore[abstract]
+        self.loop = Loop(self._wake)
         self.driver: int | None = None
         self.is_locked = False
         # Reentrant: a collection that happens under the lock may lock the wheel, or call.
@@ -193,19 +254,14 @@ class _Wheel:
 
     def take(self) -> bool:
         """Take the wheel, if that is possible; False if it is not."""
-        # A thread in which another event loop runs cannot run this one in between.
-        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - it is public, if not by name
-            return False
         with self._changed:
             if self.driver is not None or self.is_locked:
                 return False
             self.driver = threading.get_ident()
-        asyncio._set_running_loop(self.loop)  # noqa: SLF001
         return True
 
     def leave(self) -> None:
         """Leave the wheel, and what is due to the spare thread."""
-        asyncio._set_running_loop(None)  # noqa: SLF001
         with self._changed:
             self.driver = None
             self._wake()
@@ -221,18 +277,11 @@ class _Wheel:
     def drive(self, is_done: Callable[[], bool]) -> None:
         """Run what is due until there is nothing, or something is done; from the wheel."""
         while self.loop.has_due:
-            self._run_due()
+            self.loop.run_due()
             if is_done():
                 # Whoever is done has usually left something that ends with it.
-                self._run_due()
+                self.loop.run_due()
                 return
-
-    def _run_due(self) -> None:
-        try:
-            self.loop.run_due()
-        except BaseException:
-            # SystemExit and KeyboardInterrupt of a task leave the loop, but are for its waiter.
-            log.exception("a task of the session tried to end its thread")
 
     def call(self, action: Callable[[], None]) -> bool:
         """Hand something over; False if the wheel is locked."""
@@ -245,7 +294,7 @@ class _Wheel:
     def call_from_finalizer(self, action: Callable[[], object]) -> None:
         """Hand something over without waiting for anything, and run it if nobody else does."""
         # Whoever is at the wheel sees it when he leaves.
-        self.loop.call_soon(action, context=Context())
+        self.loop.call_soon(action)
         if self._changed.acquire(blocking=False):
             try:
                 if is_collecting():
@@ -273,12 +322,11 @@ class _Wheel:
         with self._changed:
             self._changed.wait_for(lambda: self.driver is None)
             self.driver = threading.get_ident()
-        asyncio._set_running_loop(self.loop)  # noqa: SLF001
         try:
-            for task in asyncio.all_tasks(self.loop):
+            for task in self.loop.unfinished:
                 task.cancel()
             end = time.monotonic() + _PATIENCE
-            while asyncio.all_tasks(self.loop) and time.monotonic() < end:
+            while self.loop.unfinished and time.monotonic() < end:
                 self._run_or_wait(end)
             self.drive(lambda: False)
         finally:
@@ -349,82 +397,48 @@ def _stop_forgotten(wheel: _Wheel) -> None:
     warnings.warn("a session was dropped without being ended", ResourceWarning, stacklevel=2)
 
 
-@contextlib.contextmanager
-def _interrupts_later() -> Iterator[Callable[[], bool]]:
-    """Raise an interrupt from the keyboard at the end; gives whether there was one.
+class _InterruptsLater:
+    """Raises an interrupt from the keyboard at the end of a ``with`` statement.
 
     Only the main thread gets any, and only if that is what is done with them.
+
+    Attributes:
+        is_any: whether there was one.
     """
-    caught: list[int] = []
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        caught.append(number)
+    __slots__ = ("_is_ours", "is_any")
 
-    is_main = threading.get_ident() == threading.main_thread().ident
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(caught)
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if caught:
-            raise KeyboardInterrupt
+    def __init__(self) -> None:
+        self.is_any = False
+        is_main = threading.get_ident() == threading.main_thread().ident
+        self._is_ours = is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
+    def __enter__(self) -> Self:
+        if self._is_ours:
+            signal.signal(signal.SIGINT, self._note)
+        return self
 
-def _act(action: Callable[[], T], result: concurrent.futures.Future[T]) -> None:
-    try:
-        value = action()
-    except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
-        result.set_exception(error)
-    else:
-        result.set_result(value)
-    finally:
-        del result
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self.is_any = True
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if self.is_any:
+                raise KeyboardInterrupt
 
 
 # Tasks are known to their loop only weakly.
-_running: set[asyncio.Task[None]] = set()
+_running: set[Task[None]] = set()
 
 
-def _running_task(loop: EventLoop, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    # What the caller has set for itself (NumPy's error handling, say) is not for the session.
-    task = loop.create_task(coroutine, context=Context())
+def _running_task(loop: Loop, coroutine: Coroutine[Any, Any, None]) -> Task[None]:
+    task = Task(loop, coroutine, Context())
     _running.add(task)
-    task.add_done_callback(_running.discard)
+    task.add_done_callback(partial(_running.discard, task))
     return task
-
-
-def _start(
-    loop: EventLoop, coroutine: Coroutine[Any, Any, T], result: concurrent.futures.Future[T]
-) -> None:
-    task = _running_task(loop, _deliver(coroutine, result))
-
-    def finish(_task: asyncio.Task[None]) -> None:
-        # Cancelled before it began.
-        coroutine.close()
-        with contextlib.suppress(concurrent.futures.InvalidStateError):
-            if not result.done():
-                result.set_exception(SessionEndedError())
-
-    def cancel(result: concurrent.futures.Future[T]) -> None:
-        if result.cancelled():
-            loop.call_soon_threadsafe(task.cancel)
-
-    task.add_done_callback(finish)
-    result.add_done_callback(cancel)
-
-
-async def _deliver(coroutine: Coroutine[Any, Any, T], result: concurrent.futures.Future[T]) -> None:
-    with contextlib.suppress(concurrent.futures.InvalidStateError):
-        try:
-            value = await coroutine
-        except asyncio.CancelledError:
-            result.set_exception(SessionEndedError())
-        except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
-            result.set_exception(error)
-        else:
-            result.set_result(value)
-        finally:
-            del result, coroutine

@@ -35,6 +35,8 @@ _EXTENDED = 0xFFFFFFFF
 _ENCODED_SIZES = {0x00: 0, 0x02: 2, 0x03: 4, 0x04: 8, 0x0A: 2, 0x0B: 4, 0x0C: 8}
 _CIE_VERSIONS = (1, 3, 4)
 _TERMINATOR = memoryview(bytes(4))
+_FEW_BYTES = 1024
+"""Sections of so few bytes are read record by record: guessing takes as long as 30 of them."""
 _LAST_ORIGIN = np.iinfo(np.int32).max
 
 
@@ -169,6 +171,8 @@ class _Splitter:
 
     def _records(self, parents: Int64Array) -> tuple[Int64Array, Int64Array]:
         """Block and offset (int64) of all records of these blocks, in order."""
+        if int(self.graph.block_table.size[parents].sum()) <= _FEW_BYTES:
+            return self._few_records(parents)
         guesses = self._guess(parents)
         owners: list[Int64Array] = []
         starts: list[Int64Array] = []
@@ -177,6 +181,18 @@ class _Splitter:
             starts += found
             owners.append(np.full(sum(map(len, found)), parent, np.int64))
         return np.concatenate(owners), np.concatenate(starts)
+
+    def _few_records(self, parents: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """`_records`, one by one."""
+        owners: list[int] = []
+        starts: list[int] = []
+        for parent in parents.tolist():
+            size, position = int(self.graph.block_table.size[parent]), 0
+            while position < size:
+                owners.append(parent)
+                starts.append(position)
+                position = self._skip(parent, position, size)
+        return np.array(owners, np.int64), np.array(starts, np.int64)
 
     def _guess(self, parents: Int64Array) -> _Guesses:
         """Where records may begin.

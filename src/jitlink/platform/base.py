@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import threading
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from jitlink.executor import SelfExecutorProcessControl
@@ -24,6 +24,7 @@ from jitlink.passes.section_symbols import define_dso_handle
 from jitlink.platform.definitions import DSO_HANDLE, OwnGenerator, ProviderGenerator
 from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
 from jitlink.runtime import open_object
+from jitlink.tasks import Future
 
 T = TypeVar("T")
 _ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
@@ -300,11 +301,11 @@ PlatformCreator = Callable[[ExecutionSession, ObjectLinkingLayer, JITDylib | Non
 
 async def on_another_thread(action: Callable[[], None]) -> None:
     """Run something that may call into the session, and wait for it."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
+    done: Future[None] = Future()
 
     def finish(error: BaseException | None) -> None:
-        if done.cancelled():
+        if done.is_done:
+            # It was cancelled.
             return
         if error is None:
             done.set_result(None)
@@ -317,7 +318,7 @@ async def on_another_thread(action: Callable[[], None]) -> None:
             action()
         except BaseException as failure:  # noqa: BLE001 - raised by whoever waits
             error = failure
-        loop.call_soon_threadsafe(finish, error)
+        done.loop.call_soon_threadsafe(partial(finish, error))
 
     threading.Thread(target=run, name="jitlink finalisers", daemon=True).start()
     await done

@@ -34,6 +34,7 @@ _UNWINDERS = (
     ("__register_frame", "__deregister_frame"),
 )
 """Functions that take an `.eh_frame` section: LLVM's, which has others of libgcc's names, first."""
+_UNWINDER_FUNCTIONS = frozenset(name for names in _UNWINDERS for name in names)
 
 
 def keep_initializers(
@@ -150,6 +151,8 @@ class PlatformPlugin(Plugin):
 def _unwinder_of(responsibility: MaterializationResponsibility) -> tuple[str, str] | None:
     """Names of the functions of an unwinder that is among what is to be made."""
     symbols = responsibility.dylib.symbols
+    if symbols.keys().isdisjoint(_UNWINDER_FUNCTIONS):
+        return None
     for names in _UNWINDERS:
         held = [symbols.get(name) for name in names]
         if all(each is not None and each.responsibility is responsibility for each in held):

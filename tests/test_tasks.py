@@ -1,0 +1,297 @@
+"""Tasks, and what they wait for: order, cancellation, and that nothing is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Coroutine
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+
+from jitlink.tasks import (
+    CancelledError,
+    Event,
+    Future,
+    Lock,
+    Loop,
+    Task,
+    current_task,
+    run,
+    sleep,
+    wait_for_all,
+)
+
+
+def begin(coroutine: Coroutine[Any, Any, Any]) -> Task[Any]:
+    """A task beside the running one."""
+    return Task(current_task().loop, coroutine)
+
+
+def test_tasks_take_turns() -> None:
+    order: list[str] = []
+
+    async def count(name: str) -> str:
+        for number in range(3):
+            order.append(f"{name}{number}")
+            await sleep(0)
+        return name
+
+    async def both() -> list[str]:
+        tasks = [begin(count("a")), begin(count("b"))]
+        return [await task for task in tasks]
+
+    assert run(both()) == ["a", "b"]
+    assert order == ["a0", "b0", "a1", "b1", "a2", "b2"]
+
+
+def test_what_is_known_is_not_waited_for() -> None:
+    async def wait() -> list[int]:
+        loop = current_task().loop
+        known: Future[int] = Future()
+        known.set_result(5)
+        again: list[int] = []
+        loop.call_soon(lambda: again.append(1))
+        found = await known
+        return [found, *again]
+
+    assert run(wait()) == [5]
+
+
+def test_errors_reach_all_who_wait() -> None:
+    async def wait() -> list[str]:
+        failing: Future[None] = Future()
+
+        async def catch() -> str:
+            try:
+                await failing
+            except ValueError as error:
+                return str(error)
+            return "nothing"
+
+        tasks = [begin(catch()) for _ in range(3)]
+        await sleep(0)
+        failing.set_exception(ValueError("gone"))
+        return [await task for task in tasks]
+
+    assert run(wait()) == ["gone"] * 3
+    with pytest.raises(KeyError):
+        run(_raise(KeyError()))
+
+
+async def _raise(error: BaseException) -> None:
+    raise error
+
+
+def test_a_future_is_known_once() -> None:
+    future: Future[int] = Future(Loop(lambda: None))
+    future.set_result(1)
+    assert not future.cancel()
+    with pytest.raises(RuntimeError):
+        future.set_result(2)
+    assert future.result() == 1
+
+
+@pytest.mark.parametrize("moment", ["before", "waiting", "woken", "running"])
+def test_cancellation(moment: str) -> None:
+    log: list[str] = []
+
+    async def work(future: Future[None]) -> None:
+        log.append("begun")
+        if moment == "running":
+            current_task().cancel()
+        try:
+            await future
+        except CancelledError:
+            log.append("cancelled")
+            raise
+
+    async def cancel() -> None:
+        future: Future[None] = Future()
+        task = begin(work(future))
+        if moment != "before":
+            await sleep(0)
+        if moment == "woken":
+            future.set_result(None)
+        if moment != "running":
+            assert task.cancel()
+        with pytest.raises(CancelledError):
+            await task
+        assert not task.cancel()
+
+    run(cancel())
+    assert log == ([] if moment == "before" else ["begun", "cancelled"])
+
+
+def test_who_catches_the_cancellation_goes_on() -> None:
+    async def stubborn() -> int:
+        for number in range(100):
+            try:
+                await sleep(100)
+            except CancelledError:
+                if number == 2:
+                    return number
+        return -1
+
+    async def cancel() -> int:
+        task = begin(stubborn())
+        while not task.is_done:
+            await sleep(0)
+            task.cancel()
+        found: int = await task
+        return found
+
+    assert run(cancel()) == 2
+
+
+def test_only_futures_of_the_loop_can_be_waited_for() -> None:
+    foreign: Future[None] = Future(Loop(lambda: None))
+
+    async def wait_for(what: Awaitable[None]) -> None:
+        with pytest.raises(TypeError, match="a future of its own loop, not for"):
+            await what
+
+    run(wait_for(foreign))
+    run(wait_for(asyncio.sleep(0)))
+    with pytest.raises(RuntimeError, match="no task of a loop runs here"):
+        Future()
+
+
+def test_a_lock_is_held_in_order_of_asking() -> None:
+    order: list[int] = []
+
+    async def hold(lock: Lock, number: int) -> None:
+        await lock.acquire()
+        try:
+            order.append(number)
+            await sleep(0)
+        finally:
+            lock.release()
+
+    async def all_of_them() -> bool:
+        lock = Lock()
+        await lock.acquire()
+        tasks = [begin(hold(lock, number)) for number in range(5)]
+        await sleep(0)
+        tasks[1].cancel()
+        # The next one has it in its hands, and is cancelled before it knows.
+        lock.release()
+        tasks[0].cancel()
+        await wait_for_all(tasks, 30)
+        return lock.is_held
+
+    assert run(all_of_them()) is False
+    assert order == [2, 3, 4]
+
+
+def test_an_event_happens_for_all() -> None:
+    async def wait() -> int:
+        event = Event()
+        tasks = [begin(event.wait()) for _ in range(3)]
+        await sleep(0)
+        tasks[0].cancel()
+        event.set()
+        await wait_for_all(tasks, 30)
+        await event.wait()
+        return sum(task.is_done for task in tasks)
+
+    assert run(wait()) == 3
+
+
+def test_waiting_is_over_at_its_time() -> None:
+    async def wait() -> float:
+        task = begin(sleep(100))
+        start = time.monotonic()
+        await wait_for_all([task], 0.02)
+        taken = time.monotonic() - start
+        assert not task.is_done
+        task.cancel()
+        await wait_for_all([task], 100)
+        assert current_task().loop.delay() is None
+        return taken
+
+    assert 0.02 <= run(wait()) < 10
+
+
+def test_other_threads_can_make_it_known() -> None:
+    async def wait() -> str:
+        future: Future[str] = Future()
+
+        def tell() -> None:
+            time.sleep(0.01)
+            future.loop.call_soon_threadsafe(lambda: future.set_result("told"))
+
+        threading.Thread(target=tell).start()
+        return await future
+
+    assert run(wait()) == "told"
+
+
+def test_tasks_have_variables_of_their_own() -> None:
+    variable: ContextVar[int] = ContextVar("variable", default=0)
+
+    async def change() -> int:
+        await sleep(0)
+        variable.set(variable.get() + 1)
+        return variable.get()
+
+    async def both() -> list[int]:
+        variable.set(5)
+        tasks = [begin(change()), begin(change())]
+        return [*[await task for task in tasks], variable.get()]
+
+    assert run(both()) == [6, 6, 5]
+    assert variable.get() == 0
+
+
+def test_errors_that_nobody_waits_for_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    loop = Loop(lambda: None)
+    Task(loop, _raise(ValueError("lost")))
+    loop.call_soon(lambda: 1 // 0)
+    loop.run_due()
+    assert [each.message for each in caplog.records] == [
+        "a task failed that nobody waits for",
+        "a call of the session failed",
+    ]
+    assert all(each.levelno == logging.ERROR for each in caplog.records)
+
+
+def test_tasks_that_nothing_knows_go() -> None:
+    class Held:
+        pass
+
+    async def wait_for_ever(_held: Held) -> None:
+        await Future()
+
+    loop, held = Loop(lambda: None), Held()
+    Task(loop, wait_for_ever(held))
+    loop.run_due()
+    assert len(loop.unfinished) == 1
+    known = weakref.ref(held)
+    del held
+    gc.collect()
+    assert known() is None
+    assert loop.unfinished == []
+
+
+def test_an_error_leaves_no_garbage() -> None:
+    async def fail() -> None:
+        future: Future[None] = Future()
+        future.set_exception(ValueError())
+        await future
+
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            with pytest.raises(ValueError, match=r"^$"):
+                run(fail())
+        del _
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
