@@ -6,8 +6,7 @@ SHN_X86_64_LCOMMON, LLVM's extensions page for SHT_CREL and SHT_LLVM_ADDRSIG.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -43,8 +42,7 @@ STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE, STT_COMMON, STT_TLS, ST
 STV_INTERNAL, STV_HIDDEN = 1, 2
 
 
-@dataclass(frozen=True)
-class RecordLayout:
+class RecordLayout(NamedTuple):
     """Record layouts of one ELF class and byte order."""
 
     header: np.dtype[Any]
@@ -94,8 +92,7 @@ RECORD_LAYOUTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """What an ELF header says the file is for.
 
     Attributes:

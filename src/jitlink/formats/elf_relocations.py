@@ -7,7 +7,7 @@ Specification: see `jitlink.formats.elf_layout`; for compact ones `jitlink.forma
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,8 +29,7 @@ from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.strings import NO_NAME
 
 
-@dataclass
-class RawRelocations:
+class RawRelocations(NamedTuple):
     """Relocations as the file has them; arrays of equal length, one element each.
 
     Attributes:
@@ -50,8 +49,7 @@ class RawRelocations:
     implicit: BoolArray
 
 
-@dataclass
-class Comdats:
+class Comdats(NamedTuple):
     """COMDAT groups and their members.
 
     Attributes:
@@ -86,10 +84,7 @@ def read_relocations(tables: ObjectTables) -> RawRelocations:
 
 
 def _joined(parts: list[RawRelocations]) -> RawRelocations:
-    names = [field.name for field in fields(RawRelocations)]
-    return RawRelocations(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in names)
-    )
+    return RawRelocations(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _check_symtab_links(tables: ObjectTables, rows: Int64Array) -> None:

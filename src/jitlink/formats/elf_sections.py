@@ -8,8 +8,7 @@ Specification: see `jitlink.formats.elf_layout`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +36,7 @@ MAX_SIZE = 1 << 47
 """No user address space is larger, so larger zero-fill or alignment is corrupt."""
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Objects that lie in one buffer.
 
     Attributes:

@@ -31,7 +31,6 @@ import asyncio
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -100,8 +99,7 @@ class StorageRequest(NamedTuple):
     addend: int = 0
 
 
-@dataclass(frozen=True)
-class StorageImage:
+class StorageImage(NamedTuple):
     """What an image is to be written from.
 
     Attributes:
@@ -511,7 +509,7 @@ class ThreadStorage:
         if not image.wants_room:
             return general
         without = [each for each in image.requests if each.value is not StorageValue.THREAD_OFFSET]
-        if not await self._is_loaded(replace(image, requests=without), write):
+        if not await self._is_loaded(image._replace(requests=without), write):
             return general
         size, alignment, why = image.size, image.alignment, ""
         if not size:

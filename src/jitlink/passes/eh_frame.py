@@ -17,7 +17,7 @@ Specification: Linux Standard Base, "Exception Frames"; DWARF 5, section 6.4.1.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -101,15 +101,13 @@ def terminate_eh_frames(graph: LinkGraph, section_name: str = SECTION) -> list[F
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Encoding:
+class _Encoding(NamedTuple):
     """What a CIE says about its FDEs: size of the function pointer in bytes."""
 
     pointer_size: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Guesses:
+class _Guesses(NamedTuple):
     """Where records of several blocks may begin, block by block in rising order.
 
     Attributes:

@@ -8,14 +8,13 @@ one of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorProcessControl
 
 
-@dataclass(frozen=True, slots=True)
-class Provider:
+class Provider(NamedTuple):
     """A library, and how the names begin that it may define."""
 
     soname: str

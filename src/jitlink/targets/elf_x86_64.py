@@ -36,7 +36,7 @@ from jitlink.passes.indirect import indirect_pass
 from jitlink.passes.personality import reach_personalities
 from jitlink.passes.section_symbols import synthesize_elf_symbols
 from jitlink.passes.thread_storage import ThreadKinds
-from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget, Relocation
+from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget, Relocation, RelocationTable
 
 EM_X86_64 = 62
 SMALL_CODE_LIMIT = 1 << 31
@@ -187,7 +187,7 @@ TARGET = ELFTarget(
     triple="x86_64-unknown-linux-gnu",
     edge_kinds=K,
     fixups=FIXUPS,
-    relocations=RELOCATIONS,
+    relocations=RelocationTable(RELOCATIONS),
     passes=default_passes,
     branches=BRANCHES,
     jump=JUMP,
