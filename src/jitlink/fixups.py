@@ -36,11 +36,11 @@ from functools import cache
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from jitlink.errors import FixupError, GraphError, MisalignedTargetError, TargetOutOfRangeError
 from jitlink.graph.columns import (
     ADDRESS_MASK,
+    Array,
     BoolArray,
     Int64Array,
     UInt8Array,
@@ -187,7 +187,7 @@ class Fixup(NamedTuple):
         fits &= value & (self.alignment - 1) == 0
         return fits
 
-    def insert(self, value: Int64Array, container: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def insert(self, value: Int64Array, container: Array[Any]) -> Array[Any]:
         """Containers (unsigned, native order) with `value` entered into their slices."""
         dtype = container.dtype.type
         if not self.slices:
@@ -203,10 +203,10 @@ class Fixup(NamedTuple):
             result |= field << np.uint64(each.place_low)
             mask |= each.place_mask
         keep = dtype(~mask & ((1 << 8 * self.width) - 1))
-        inserted: npt.NDArray[Any] = (container & keep) | result.astype(dtype)
+        inserted: Array[Any] = (container & keep) | result.astype(dtype)
         return inserted
 
-    def extract(self, container: npt.NDArray[Any]) -> Int64Array:
+    def extract(self, container: Array[Any]) -> Int64Array:
         """The values (int64) that stand in containers: `insert` backwards.
 
         Bits that no slice holds are zero; the sign is extended from the highest bit held
@@ -291,7 +291,7 @@ class FixupTable:
             self.widths[kind] = row.width
             self.is_in_place[kind] = row.is_in_place
 
-    def containers(self, data: UInt8Array, row: Fixup) -> npt.NDArray[Any]:
+    def containers(self, data: UInt8Array, row: Fixup) -> Array[Any]:
         """A view on every (unaligned, overlapping) container of a row's kind in `data`."""
         width = row.width
         order = _ORDERS[row.endianness] if row.endianness else self.order

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jitlink.formats.crel import decode_crel
 from jitlink.formats.elf_layout import (
     ELFCLASS64,
     GRP_COMDAT,
@@ -124,6 +123,8 @@ def _read_fixed(tables: ObjectTables, rows: Int64Array, *, explicit: bool) -> Ra
 
 def _read_compact(tables: ObjectTables, row: int) -> RawRelocations:
     """The relocations of one CREL section."""
+    from jitlink.formats.crel import decode_crel  # noqa: PLC0415 - seldom needed
+
     start = int(tables.sh_position[row])
     offset, symbol, kind, addend, explicit = decode_crel(
         tables.data[start : start + int(tables.sh_size[row])],
