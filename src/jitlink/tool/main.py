@@ -129,7 +129,7 @@ def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
             program.keep()
         else:
             program.close()
-    if line.show_times:
+    if program.times is not None:
         _write_error(program.times.table())
     return status
 
