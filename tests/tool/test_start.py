@@ -17,6 +17,7 @@ _NOT_FOR_HELLO = (
     "jitlink.orc.reentry", "jitlink.orc.reshaped", "jitlink.orc.speculation", "jitlink.orc.stubs",
     "jitlink.targets.elf_aarch64", "jitlink.targets.elf_riscv",
     "jitlink.formats.archive", "jitlink.formats.compression", "jitlink.formats.crel",
+    "jitlink.formats.elf_template",
     "jitlink.memory.segment_alloc", "jitlink.memory.slab",
     "jitlink.harnesses", "jitlink.names.demangling", "jitlink.names.likeness",
     "jitlink.names.providers", "jitlink.orc.harness", "jitlink.orc.suggestions",
