@@ -31,17 +31,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
-from typing import Any, NoReturn, Protocol
+from functools import cache
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from jitlink.errors import FixupError, GraphError, MisalignedTargetError, TargetOutOfRangeError
 from jitlink.graph.columns import (
     ADDRESS_MASK,
+    Array,
     BoolArray,
     Int64Array,
     UInt8Array,
@@ -84,8 +83,7 @@ class Flip(Enum):
     IF_NEGATIVE = "if the value is negative"
 
 
-@dataclass(frozen=True, slots=True)
-class BitSlice:
+class BitSlice(NamedTuple):
     """`bits` bits of the value, from bit `value_low`, go to bit `place_low` of the container.
 
     Bit 63 is the value's sign. `flip` says whether the bits are complemented. With `rounding`
@@ -125,8 +123,7 @@ class Field(Protocol):
         """Store values, modulo what the fields hold; their sizes stay as they are."""
 
 
-@dataclass(frozen=True)
-class Fixup:
+class Fixup(NamedTuple):
     """One row of an architecture's relocation table.
 
     Attributes:
@@ -154,7 +151,7 @@ class Fixup:
     field: Field | None = None
     summary: str = ""
 
-    @cached_property
+    @property
     def limits(self) -> tuple[int, int]:
         """Smallest and largest value that passes the check."""
         bits = self.bits or 8 * self.width
@@ -167,16 +164,21 @@ class Fixup:
             Check.EITHER: (-(1 << (bits - 1)), (1 << bits) - 1),
         }[self.check]
 
-    @cached_property
+    @property
     def evaluate(self) -> Callable[[Mapping[str, Any]], Any]:
         """The expression, compiled to a function of the letters' values (int64 arrays)."""
-        return _compile(ast.parse(self.expression, mode="eval").body)
+        return _evaluation(self.expression)
 
-    @cached_property
+    @property
     def letters(self) -> frozenset[str]:
         """The letters that the expression uses."""
-        tree = ast.parse(self.expression or "0", mode="eval")
-        return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+        return _letters(self.expression)
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the value that stands in place counts."""
+        # No other letter has a V, so a table need not parse all its expressions to know.
+        return "V" in self.expression
 
     def accepts(self, value: Int64Array) -> BoolArray:
         """Whether values (int64) pass the checks of range and alignment."""
@@ -185,7 +187,7 @@ class Fixup:
         fits &= value & (self.alignment - 1) == 0
         return fits
 
-    def insert(self, value: Int64Array, container: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def insert(self, value: Int64Array, container: Array[Any]) -> Array[Any]:
         """Containers (unsigned, native order) with `value` entered into their slices."""
         dtype = container.dtype.type
         if not self.slices:
@@ -201,10 +203,10 @@ class Fixup:
             result |= field << np.uint64(each.place_low)
             mask |= each.place_mask
         keep = dtype(~mask & ((1 << 8 * self.width) - 1))
-        inserted: npt.NDArray[Any] = (container & keep) | result.astype(dtype)
+        inserted: Array[Any] = (container & keep) | result.astype(dtype)
         return inserted
 
-    def extract(self, container: npt.NDArray[Any]) -> Int64Array:
+    def extract(self, container: Array[Any]) -> Int64Array:
         """The values (int64) that stand in containers: `insert` backwards.
 
         Bits that no slice holds are zero; the sign is extended from the highest bit held
@@ -235,6 +237,17 @@ def _flip(value: Int64Array, flip: Flip, bits: UInt64Array | None = None) -> UIn
     mask = value >> 63 if flip is Flip.IF_NEGATIVE else np.int64(-1)
     result = (value if bits is None else bits.view(np.int64)) ^ mask
     return result.view(np.uint64)
+
+
+@cache
+def _letters(expression: str) -> frozenset[str]:
+    tree = ast.parse(expression or "0", mode="eval")
+    return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+
+
+@cache
+def _evaluation(expression: str) -> Callable[[Mapping[str, Any]], Any]:
+    return _compile(ast.parse(expression, mode="eval").body)
 
 
 def _compile(node: ast.expr) -> Callable[[Mapping[str, Any]], Any]:
@@ -276,9 +289,9 @@ class FixupTable:
         self.is_in_place = np.zeros(count, np.bool_)
         for kind, row in self.by_kind.items():
             self.widths[kind] = row.width
-            self.is_in_place[kind] = "V" in row.letters
+            self.is_in_place[kind] = row.is_in_place
 
-    def containers(self, data: UInt8Array, row: Fixup) -> npt.NDArray[Any]:
+    def containers(self, data: UInt8Array, row: Fixup) -> Array[Any]:
         """A view on every (unaligned, overlapping) container of a row's kind in `data`."""
         width = row.width
         order = _ORDERS[row.endianness] if row.endianness else self.order
@@ -363,7 +376,7 @@ class _Application:
             rows, later = rows[~in_place], rows[in_place]
             self._apply_chunks(kinds, rows)
             present = set(kinds)
-            for each in (int(row.kind) for row in self.table.rows if "V" in row.letters):
+            for each in (int(row.kind) for row in self.table.rows if row.is_in_place):
                 if each in present:
                     for part in self._rounds(later[edges.kind[later] == each]):
                         self._apply_chunks([each], part)

@@ -12,14 +12,13 @@ import logging
 import mmap
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from jitlink.errors import ArchiveError, InputError, UnknownFormatError
-from jitlink.formats.archive import Archive, Member, is_archive
+from jitlink.formats.archive_magic import is_archive
 from jitlink.formats.elf import Batch, Comdats
 from jitlink.graph import LinkGraph, Scope, SymbolKind
 from jitlink.graph.columns import Int64Array, rows_where
@@ -27,6 +26,9 @@ from jitlink.graph.strings import NO_NAME
 from jitlink.resolve import SymbolResolver
 from jitlink.targets.elf import ELFTarget
 from jitlink.targets.registry import Buffer, target_of_object
+
+if TYPE_CHECKING:
+    from jitlink.formats.archive import Archive, Member
 
 log = logging.getLogger("jitlink.formats")
 
@@ -38,8 +40,7 @@ _SMALL = 0
 Input = str | os.PathLike[str] | Buffer
 
 
-@dataclass(frozen=True, slots=True)
-class InputFile:
+class InputFile(NamedTuple):
     """One object or archive to be read.
 
     Attributes:
@@ -284,13 +285,19 @@ def _group(file: InputFile) -> int:
     return _SMALL if len(file.data) < _MAPPED_FROM else id(file)
 
 
+def _open_archive(data: memoryview, name: str) -> Archive:
+    from jitlink.formats.archive import Archive  # noqa: PLC0415 - only for those who have one
+
+    return Archive(data, name)
+
+
 class ArchiveInput:
     """An archive and which of its members were read."""
 
     def __init__(self, file: InputFile) -> None:
         self.data = file.data
         log.debug("%s: archive of %d bytes", file.name, len(file.data))
-        self.archive = Archive(file.data, file.name)
+        self.archive = _open_archive(file.data, file.name)
         self._index = self.archive.index
         self._taken: set[int] = set()
 
@@ -344,7 +351,7 @@ class ArchiveInput:
         data = _read_file(path)
         if member.nested_offset is None:
             return InputFile(name, data)
-        nested = Archive(data, path).member_at(member.nested_offset)
+        nested = _open_archive(data, path).member_at(member.nested_offset)
         if nested.data is None:
             raise ArchiveError("a thin archive in a thin archive", file=name)
         return InputFile(name, nested.data)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from jitlink.errors import ArchiveError
-from jitlink.formats.archive import Archive, Member, is_archive
+from jitlink.formats.archive import Archive, Member
+from jitlink.formats.archive_magic import is_archive
 from tests.formats.archives import (
     MAGIC,
     THIN_MAGIC,

@@ -203,7 +203,10 @@ def test_room_near_a_place() -> None:
     for place in (1 << 45, 1 << 46):
         start = mapping.reserve(MEGABYTE, place)
         assert start == place
-        found = [reserve_near(place, place + MEGABYTE, 1 << 30) for _ in range(4)]
+        found = [
+            reserve_near(place, place + MEGABYTE, 1 << 30, mapping.mapped_ranges())
+            for _ in range(4)
+        ]
         addresses = [address for address in found if address is not None]
         # Two gigabytes on each side, less than which is reach.
         assert (len(addresses), found[2:]) == (2, [None, None])

@@ -1,7 +1,6 @@
 """The reentry: what a call finds when it comes out of it, and the machine code that it is."""
 
 import ctypes
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -126,7 +125,7 @@ def test_no_register_changes_on_processors_without_xsave(monkeypatch: pytest.Mon
     assert REENTRY.reentry[0x1D] == 0x73
     patched = bytearray(REENTRY.reentry)
     patched[0x1D] = 0xEB
-    code = dataclasses.replace(REENTRY, reentry=bytes(patched))
+    code = REENTRY._replace(reentry=bytes(patched))
     other = Reentry(target_of_triple("x86_64"), code)
     monkeypatch.setattr(stubs_module, "reentry_of", lambda target: other)  # noqa: ARG005
     with stub_session() as lazy:

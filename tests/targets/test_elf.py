@@ -21,7 +21,9 @@ from tests.toolchain import compile_c
 
 SOURCES = Path(__file__).parent.parent / "sources"
 CREL = "-Wa,--allow-experimental-crel,--crel"
-WIDTHS = {row.number: int(TARGET.fixups.widths[row.kind]) for row in TARGET.relocations if row.kind}
+WIDTHS = {
+    row.number: int(TARGET.fixups.widths[row.kind]) for row in TARGET.relocations.rows if row.kind
+}
 
 SOURCE = """
     .text

@@ -1,9 +1,7 @@
 """The table of options, and what commands mean."""
 
-import dataclasses
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,15 +28,30 @@ def _library(name: str) -> InputArgument:
     return InputArgument("library", name)
 
 
-def _line(*inputs: InputArgument, **fields: Any) -> CommandLine:  # noqa: ANN401 - fields of all types
-    """A command with these inputs for main; fields of main and of the command may be given."""
-    own = {field.name for field in dataclasses.fields(DylibArguments)} & fields.keys()
-    main = DylibArguments("main", list(inputs), **{name: fields.pop(name) for name in own})
-    return CommandLine(dylibs=[main], **fields)
+def _dylib(name: str, *inputs: InputArgument, **said: object) -> dict[str, object]:
+    """The attributes of what a command says of a JITDylib."""
+    return {**vars(DylibArguments(name)), "inputs": list(inputs), **said}
+
+
+def _dylibs(line: CommandLine) -> list[dict[str, object]]:
+    return [vars(each) for each in line.dylibs]
+
+
+def _line(*inputs: InputArgument, **said: object) -> dict[str, object]:
+    """The attributes of a command with these inputs for main, and of what it says of main."""
+    own = {name: said.pop(name) for name in vars(DylibArguments("main")).keys() & said.keys()}
+    return {**_attributes(CommandLine()), "dylibs": [_dylib("main", *inputs, **own)], **said}
+
+
+def _attributes(line: CommandLine) -> dict[str, object]:
+    attributes = {**vars(line), "dylibs": _dylibs(line)}
+    # The words themselves, in which commands that mean the same may differ.
+    del attributes["given"]
+    return attributes
 
 
 def test_nothing_but_files() -> None:
-    assert parse(["a.o", "-", "b.a"]) == _line(_file("a.o"), _file("-"), _file("b.a"))
+    assert _attributes(parse(["a.o", "-", "b.a"])) == _line(_file("a.o"), _file("-"), _file("b.a"))
 
 
 @pytest.mark.parametrize("dash", ["-", "--"])
@@ -114,7 +127,7 @@ def test_nothing_but_files() -> None:
 )
 def test_option(dash: str, words: list[str], field: str, value: object) -> None:
     line = parse([dash + words[0], *words[1:], "a.o"])
-    assert line == _line(_file("a.o"), **{field: value})
+    assert _attributes(line) == _line(_file("a.o"), **{field: value})
 
 
 def test_inputs_keep_their_order() -> None:
@@ -152,12 +165,18 @@ def test_lazy_is_for_the_input_that_follows() -> None:
 def test_what_follows_jd_belongs_to_it() -> None:
     words = "a.o -Lx -jd one b.o -Ly -lz -abs p=1 -jd two -alias q=p -sectcreate s,f c.o"
     line = parse(words.split())
-    assert line.dylibs == [
-        DylibArguments("main", [_file("a.o")], ["x"]),
-        DylibArguments("one", [_file("b.o"), _library("z")], ["y"], [("p", 1)]),
-        DylibArguments(
+    assert _dylibs(line) == [
+        _dylib("main", _file("a.o"), library_directories=["x"]),
+        _dylib(
+            "one",
+            _file("b.o"),
+            _library("z"),
+            library_directories=["y"],
+            definitions=[("p", 1)],
+        ),
+        _dylib(
             "two",
-            [_file("c.o")],
+            _file("c.o"),
             aliases=[AliasArgument("q", "p")],
             sections=[SectionArgument("s", "f")],
         ),
@@ -197,7 +216,8 @@ def test_last_value_of_an_option_holds_and_lists_grow() -> None:
 
 def test_words_after_args_belong_to_the_program() -> None:
     line = parse(["a.o", "-args", "-noexec", "b.o", "--", "-args", "-lm"])
-    assert line == _line(_file("a.o"), arguments=["-noexec", "b.o", "--", "-args", "-lm"])
+    said = ["-noexec", "b.o", "--", "-args", "-lm"]
+    assert _attributes(line) == _line(_file("a.o"), arguments=said)
 
 
 def test_words_after_two_dashes_are_files() -> None:

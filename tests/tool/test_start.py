@@ -10,12 +10,15 @@ from tests.tool.command import compile_to
 
 # For other commands, other architectures, errors, or tests.
 _NOT_FOR_HELLO = (
-    "argparse", "capstone", "difflib", "inspect", "json", "numpy.testing", "pathlib", "textwrap",
-    "typing_extensions", "urllib", "zstandard",
+    "argparse", "capstone", "difflib", "inspect", "json", "numpy.testing", "numpy.typing",
+    "pathlib", "resource", "textwrap", "typing_extensions", "urllib", "zlib", "zstandard",
     "jitlink.arch.aarch64", "jitlink.arch.riscv", "jitlink.library",
     "jitlink.orc.aliases", "jitlink.orc.call_sites", "jitlink.orc.lazy", "jitlink.orc.redirect",
     "jitlink.orc.reentry", "jitlink.orc.reshaped", "jitlink.orc.speculation", "jitlink.orc.stubs",
     "jitlink.targets.elf_aarch64", "jitlink.targets.elf_riscv",
+    "jitlink.formats.archive", "jitlink.formats.compression", "jitlink.formats.crel",
+    "jitlink.formats.elf_template",
+    "jitlink.memory.segment_alloc", "jitlink.memory.slab",
     "jitlink.harnesses", "jitlink.names.demangling", "jitlink.names.likeness",
     "jitlink.names.providers", "jitlink.orc.harness", "jitlink.orc.suggestions",
     "jitlink.tool.backtraces", "jitlink.tool.check", "jitlink.tool.graph_dot",
@@ -23,7 +26,7 @@ _NOT_FOR_HELLO = (
     "jitlink.tool.link_map", "jitlink.tool.object_facts", "jitlink.tool.progress",
     "jitlink.tool.trace", "jitlink.tool.help_page", "jitlink.tool.lazy", "jitlink.tool.manual",
     "jitlink.tool.output_file", "jitlink.tool.reference", "jitlink.tool.section_contents",
-    "jitlink.tool.sections", "jitlink.tool.self_relocations",
+    "jitlink.tool.sections", "jitlink.tool.times", "jitlink.tool.self_relocations",
 )  # fmt: skip
 _NOT_FOR_LINKING = (*_NOT_FOR_HELLO, "jitlink.platform")
 _NOT_FOR_HELP = ("asyncio", "ctypes", "logging", "numpy", "jitlink.graph", "jitlink.orc")

@@ -18,7 +18,6 @@ Architecture (AAELF64), section 5.7; Arm Architecture Reference Manual, C6 (enco
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -344,8 +343,7 @@ ENTRIES = EntryKinds(
     ),
 )
 
-LANDING_PAD_ENTRIES = replace(
-    ENTRIES,
+LANDING_PAD_ENTRIES = ENTRIES._replace(
     stub=_BTI_C + ENTRIES.stub,
     stub_edges=((K.PAGE21, 4, 0), (K.PAGE_OFFSET12_SHIFT3, 8, 0)),
 )

@@ -13,7 +13,7 @@ offsets; nothing else about lazy functions knows an architecture.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from jitlink.graph.edges import EdgeKind
 from jitlink.passes.entries import EntryKinds
@@ -21,8 +21,7 @@ from jitlink.passes.entries import EntryKinds
 CodeEdges = tuple[tuple[EdgeKind, int, int], ...]
 
 
-@dataclass(frozen=True)
-class Jump:
+class Jump(NamedTuple):
     """A jump to a symbol, wherever that is.
 
     Attributes:
@@ -34,8 +33,7 @@ class Jump:
     edges: CodeEdges
 
 
-@dataclass(frozen=True)
-class ReentryCode:
+class ReentryCode(NamedTuple):
     """Machine code and where the addresses go in it.
 
     Attributes:
@@ -67,4 +65,4 @@ class ReentryCode:
     callback_offset: int
     fallback_offset: int
     landing: bytes
-    landing_imports: Mapping[str, int] = field(default_factory=dict)
+    landing_imports: Mapping[str, int]

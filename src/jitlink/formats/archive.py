@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from jitlink.errors import ArchiveError
+from jitlink.formats.archive_magic import MAGIC, THIN_MAGIC, is_archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,9 +50,7 @@ if TYPE_CHECKING:
 
     _Offsets: TypeAlias = npt.NDArray[np.uint64]
 
-_MAGIC: Final = b"!<arch>\n"
-_THIN_MAGIC: Final = b"!<thin>\n"
-_MAGIC_SIZE: Final = 8
+_MAGIC_SIZE: Final = len(MAGIC)
 
 _HEADER_SIZE: Final = 60
 _HEADER_END: Final = b"`\n"
@@ -70,15 +69,6 @@ _RANLIB_INDEXES: Final = {
     b"__.SYMDEF_64": 8,
     b"__.SYMDEF_64 SORTED": 8,
 }
-
-
-def is_archive(data: Buffer) -> bool:
-    """Whether bytes begin as a static archive does, thin or not.
-
-    Args:
-        data: a contiguous buffer, of which the first eight bytes are looked at.
-    """
-    return bytes(memoryview(data).cast("B")[:_MAGIC_SIZE]) in (_MAGIC, _THIN_MAGIC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +176,9 @@ class Archive:
         self._data = memoryview(data).cast("B").toreadonly()
         self._name = name
         magic = bytes(self._data[:_MAGIC_SIZE])
-        if magic not in (_MAGIC, _THIN_MAGIC):
+        if not is_archive(magic):
             raise self._error(f"not an archive: it begins with {magic!r}", 0)
-        self._is_thin = magic == _THIN_MAGIC
+        self._is_thin = magic == THIN_MAGIC
         self._index: dict[str, int] | None = None
         self._index_header: _Header | None = None
         self._long_names: memoryview | None = None

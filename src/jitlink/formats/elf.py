@@ -16,7 +16,7 @@ Specification: see `jitlink.formats.elf_layout`.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from jitlink.formats.elf_layout import Identity
 from jitlink.formats.elf_relocations import Comdats, RawRelocations, read_groups, read_relocations
@@ -30,8 +30,7 @@ log = logging.getLogger("jitlink.formats")
 __all__ = ["Batch", "Comdats", "RawRelocations", "ReadObjects", "read_objects"]
 
 
-@dataclass
-class ReadObjects:
+class ReadObjects(NamedTuple):
     """What `read_objects` added to a graph.
 
     Attributes:

@@ -6,8 +6,7 @@ SHN_X86_64_LCOMMON, LLVM's extensions page for SHT_CREL and SHT_LLVM_ADDRSIG.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -43,59 +42,51 @@ STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE, STT_COMMON, STT_TLS, ST
 STV_INTERNAL, STV_HIDDEN = 1, 2
 
 
-@dataclass(frozen=True)
 class RecordLayout:
-    """Record layouts of one ELF class and byte order."""
+    """Record layouts of one ELF class and byte order.
 
-    header: np.dtype[Any]
-    section: np.dtype[Any]
-    symbol: np.dtype[Any]
-    rel: np.dtype[Any]
-    rela: np.dtype[Any]
-    symbol_shift: int
+    Attributes:
+        header, section, symbol, rel, rela: types of the records.
+        symbol_shift: where a relocation's symbol begins in r_info, in bits.
+    """
 
-
-def _layout(elf_class: int, byte_order: str) -> RecordLayout:
-    e = "<" if byte_order == "little" else ">"
-    wide = elf_class == ELFCLASS64
-    addr, info = (e + "u8", e + "u8") if wide else (e + "u4", e + "u4")
-    half, word = e + "u2", e + "u4"
-    header = [
-        ("start", "S6"), ("ident", "u1", 10), ("type", half), ("machine", half), ("version", word),
-        ("entry", addr), ("phoff", addr), ("shoff", addr), ("flags", word), ("ehsize", half),
-        ("phentsize", half), ("phnum", half), ("shentsize", half), ("shnum", half),
-        ("shstrndx", half),
-    ]  # fmt: skip
-    section = [
-        ("name", word), ("type", word), ("flags", addr), ("addr", addr), ("offset", addr),
-        ("size", addr), ("link", word), ("info", word), ("addralign", addr), ("entsize", addr),
-    ]  # fmt: skip
-    if wide:
-        symbol = [("name", word), ("info", "u1"), ("other", "u1"), ("shndx", half),
-                  ("value", addr), ("size", addr)]  # fmt: skip
-    else:
-        symbol = [("name", word), ("value", addr), ("size", addr), ("info", "u1"),
-                  ("other", "u1"), ("shndx", half)]  # fmt: skip
-    rel = [("offset", addr), ("info", info)]
-    return RecordLayout(
-        np.dtype(header),
-        np.dtype(section),
-        np.dtype(symbol),
-        np.dtype(rel),
-        np.dtype([*rel, ("addend", e + ("i8" if wide else "i4"))]),
-        32 if wide else 8,
-    )
+    def __init__(self, elf_class: int, byte_order: Literal["little", "big"]) -> None:
+        e = "<" if byte_order == "little" else ">"
+        wide = elf_class == ELFCLASS64
+        addr, info = (e + "u8", e + "u8") if wide else (e + "u4", e + "u4")
+        half, word = e + "u2", e + "u4"
+        self.header = np.dtype([
+            ("start", "S6"), ("ident", "u1", 10), ("type", half), ("machine", half),
+            ("version", word), ("entry", addr), ("phoff", addr), ("shoff", addr), ("flags", word),
+            ("ehsize", half), ("phentsize", half), ("phnum", half), ("shentsize", half),
+            ("shnum", half), ("shstrndx", half),
+        ])  # fmt: skip
+        self.section = np.dtype([
+            ("name", word), ("type", word), ("flags", addr), ("addr", addr), ("offset", addr),
+            ("size", addr), ("link", word), ("info", word), ("addralign", addr),
+            ("entsize", addr),
+        ])  # fmt: skip
+        if wide:
+            symbol = [("name", word), ("info", "u1"), ("other", "u1"), ("shndx", half),
+                      ("value", addr), ("size", addr)]  # fmt: skip
+        else:
+            symbol = [("name", word), ("value", addr), ("size", addr), ("info", "u1"),
+                      ("other", "u1"), ("shndx", half)]  # fmt: skip
+        self.symbol = np.dtype(symbol)
+        rel = [("offset", addr), ("info", info)]
+        self.rel = np.dtype(rel)
+        self.rela = np.dtype([*rel, ("addend", e + ("i8" if wide else "i4"))])
+        self.symbol_shift = 32 if wide else 8
 
 
 RECORD_LAYOUTS = {
-    (c, d): _layout(c, "little" if d == ELFDATA2LSB else "big")
+    (c, d): RecordLayout(c, "little" if d == ELFDATA2LSB else "big")
     for c in (ELFCLASS32, ELFCLASS64)
     for d in (ELFDATA2LSB, ELFDATA2MSB)
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """What an ELF header says the file is for.
 
     Attributes:

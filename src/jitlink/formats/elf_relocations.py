@@ -7,11 +7,10 @@ Specification: see `jitlink.formats.elf_layout`; for compact ones `jitlink.forma
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 
-from jitlink.formats.crel import decode_crel
 from jitlink.formats.elf_layout import (
     ELFCLASS64,
     GRP_COMDAT,
@@ -29,8 +28,7 @@ from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.strings import NO_NAME
 
 
-@dataclass
-class RawRelocations:
+class RawRelocations(NamedTuple):
     """Relocations as the file has them; arrays of equal length, one element each.
 
     Attributes:
@@ -50,8 +48,7 @@ class RawRelocations:
     implicit: BoolArray
 
 
-@dataclass
-class Comdats:
+class Comdats(NamedTuple):
     """COMDAT groups and their members.
 
     Attributes:
@@ -86,10 +83,7 @@ def read_relocations(tables: ObjectTables) -> RawRelocations:
 
 
 def _joined(parts: list[RawRelocations]) -> RawRelocations:
-    names = [field.name for field in fields(RawRelocations)]
-    return RawRelocations(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in names)
-    )
+    return RawRelocations(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _check_symtab_links(tables: ObjectTables, rows: Int64Array) -> None:
@@ -129,6 +123,8 @@ def _read_fixed(tables: ObjectTables, rows: Int64Array, *, explicit: bool) -> Ra
 
 def _read_compact(tables: ObjectTables, row: int) -> RawRelocations:
     """The relocations of one CREL section."""
+    from jitlink.formats.crel import decode_crel  # noqa: PLC0415 - seldom needed
+
     start = int(tables.sh_position[row])
     offset, symbol, kind, addend, explicit = decode_crel(
         tables.data[start : start + int(tables.sh_size[row])],

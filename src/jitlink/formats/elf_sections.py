@@ -8,11 +8,9 @@ Specification: see `jitlink.formats.elf_layout`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
 from jitlink.errors import GraphError, ObjectError, UnsupportedObjectError
 from jitlink.formats.elf_layout import (
@@ -30,15 +28,21 @@ from jitlink.formats.elf_layout import (
 )
 from jitlink.formats.records import Records, gather
 from jitlink.graph import LinkGraph
-from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, ragged_arange, rows_where
+from jitlink.graph.columns import (
+    Array,
+    BoolArray,
+    Int64Array,
+    UInt8Array,
+    ragged_arange,
+    rows_where,
+)
 from jitlink.graph.strings import NO_NAME
 
 MAX_SIZE = 1 << 47
 """No user address space is larger, so larger zero-fill or alignment is corrupt."""
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Objects that lie in one buffer.
 
     Attributes:
@@ -54,7 +58,7 @@ class Batch:
     sizes: Int64Array
 
 
-def int64(column: npt.NDArray[Any]) -> Int64Array:
+def int64(column: Array[Any]) -> Int64Array:
     """A column of records as native signed 64-bit integers; unsigned ones keep their bits."""
     return column.astype(np.int64)
 

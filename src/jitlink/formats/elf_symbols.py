@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from jitlink.formats.compression import decompress_section
 from jitlink.formats.elf_layout import (
     ELFCLASS64,
     SHF_ALLOC,
@@ -207,6 +206,10 @@ class ObjectTables(SectionTables):
         alignment: Int64Array,
     ) -> None:
         compressed = rows_where((flags & SHF_COMPRESSED != 0) & (content != ZERO_FILL))
+        if not len(compressed):
+            return
+        from jitlink.formats.compression import decompress_section  # noqa: PLC0415 - seldom needed
+
         for each in compressed.tolist():
             row = int(rows[each])
             start = int(self.sh_position[row])

@@ -25,7 +25,6 @@ Thread-Local Storage", chapter 3.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -57,11 +56,10 @@ _STORAGE, _RESULTS, _FIRST_REFERENCE = 1, 2, 3
 _PLACED = 1  # The section index of a symbol that is defined; there are no sections.
 
 
-@dataclass(frozen=True)
 class TemplateFormat:
     """What the templates of an architecture are.
 
-    Attributes:
+    Args:
         identity: what the ELF header says.
         page_size: the largest page size that the ABI allows, in bytes.
         relocations: type of the relocation that stores each value.
@@ -70,13 +68,12 @@ class TemplateFormat:
         ValueError: the identity is that of 32-bit ELF, in which there are none.
     """
 
-    identity: Identity
-    page_size: int
-    relocations: Mapping[StorageValue, int]
-
-    def __post_init__(self) -> None:
-        if self.identity.elf_class != ELFCLASS64:
+    def __init__(
+        self, identity: Identity, page_size: int, relocations: Mapping[StorageValue, int]
+    ) -> None:
+        if identity.elf_class != ELFCLASS64:
             raise ValueError("a storage template is 64-bit ELF")
+        self.identity, self.page_size, self.relocations = identity, page_size, relocations
 
     def write(self, image: StorageImage) -> bytes:
         """The bytes of a template.

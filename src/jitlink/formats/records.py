@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from jitlink.graph.columns import Int64Array, UInt8Array
+from jitlink.graph.columns import Array, Int64Array, UInt8Array
 
-Records = npt.NDArray[Any]
+Records = Array[Any]
 
 
 def gather(data: UInt8Array, dtype: np.dtype[Any], positions: Int64Array) -> Records:

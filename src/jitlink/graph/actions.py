@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from jitlink.graph.elements import Symbol
 
 
-@dataclass(frozen=True, slots=True)
-class WrapperCall:
+class WrapperCall(NamedTuple):
     """A call of ``CWrapperFunctionResult f(const char *arguments, size_t size)``.
 
     `function` is a symbol or an address in the executor; `arguments` are the serialized
@@ -22,8 +20,7 @@ class WrapperCall:
     arguments: bytes | Callable[[], bytes] = b""
 
 
-@dataclass(frozen=True, slots=True)
-class AllocActionPair:
+class AllocActionPair(NamedTuple):
     """What to call when memory is finalized, and what when it is deallocated."""
 
     finalize: WrapperCall | None = None

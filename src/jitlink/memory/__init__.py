@@ -1,5 +1,10 @@
 """Memory in the executor: layout, memory managers, allocation actions (layer 2)."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 from jitlink.memory.address_space import AddressSpace
 from jitlink.memory.in_process import InProcessMemoryManager
 from jitlink.memory.layout import BasicLayout, Segment
@@ -10,13 +15,15 @@ from jitlink.memory.manager import (
     JITLinkDylib,
     JITLinkMemoryManager,
 )
-from jitlink.memory.segment_alloc import (
-    AllocGroup,
-    SegmentInfo,
-    SegmentRequest,
-    SimpleSegmentAlloc,
-)
-from jitlink.memory.slab import SlabMemoryManager
+
+if TYPE_CHECKING:
+    from jitlink.memory.segment_alloc import (
+        AllocGroup,
+        SegmentInfo,
+        SegmentRequest,
+        SimpleSegmentAlloc,
+    )
+    from jitlink.memory.slab import SlabMemoryManager
 
 __all__ = [
     "AddressSpace",
@@ -34,3 +41,21 @@ __all__ = [
     "SimpleSegmentAlloc",
     "SlabMemoryManager",
 ]
+
+# Imported when they are first used: most links need none of them.
+_HOMES = {
+    "AllocGroup": "jitlink.memory.segment_alloc",
+    "SegmentInfo": "jitlink.memory.segment_alloc",
+    "SegmentRequest": "jitlink.memory.segment_alloc",
+    "SimpleSegmentAlloc": "jitlink.memory.segment_alloc",
+    "SlabMemoryManager": "jitlink.memory.slab",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value

@@ -205,8 +205,10 @@ class AddressSpace(PageSource):
 def _reserve(size: int, limit: int, home: Window | None) -> int | None:
     if limit < _USER_END:
         return reserve_below(min(limit, REACH), size) or reserve_below(limit, size)
-    start, end = (home.start, home.end) if home is not None else library_span()
-    return reserve_near(start, end, size) or mapping.reserve(size)
+    # The system takes a quarter of a millisecond to list them: once is enough.
+    mapped = mapping.mapped_ranges()
+    start, end = (home.start, home.end) if home is not None else library_span(mapped)
+    return reserve_near(start, end, size, mapped) or mapping.reserve(size)
 
 
 def joined(runs: Iterable[Run]) -> Iterator[tuple[int, int]]:

@@ -17,12 +17,12 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from jitlink.errors import AllocationError
 from jitlink.graph import AddressRange, BlockFlags, LinkGraph, MemLifetime, MemProt
 from jitlink.graph.columns import (
     ADDRESS_MASK,
+    Array,
     Int64Array,
     UInt8Array,
     UInt64Array,
@@ -303,7 +303,7 @@ def _order(graph: LinkGraph, rows: Int64Array, key: UInt8Array) -> Int64Array:
 
 
 def place(
-    group: npt.NDArray[np.integer[Any]],
+    group: Array[np.integer[Any]],
     sizes: Int64Array,
     alignments: Int64Array,
     alignment_offsets: Int64Array,
@@ -341,7 +341,7 @@ def _check_total(total: float, sizes: Int64Array, alignments: Int64Array) -> Non
 
 
 def _place_few(
-    group: npt.NDArray[np.integer[Any]],
+    group: Array[np.integer[Any]],
     sizes: Int64Array,
     alignments: Int64Array,
     alignment_offsets: Int64Array,
@@ -361,7 +361,7 @@ def _place_few(
 
 
 def _place_many(
-    group: npt.NDArray[np.integer[Any]],
+    group: Array[np.integer[Any]],
     sizes: Int64Array,
     alignments: Int64Array,
     alignment_offsets: Int64Array,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from jitlink.errors import AllocationError
@@ -30,8 +29,7 @@ class SegmentRequest(NamedTuple):
     alignment: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentInfo:
+class SegmentInfo(NamedTuple):
     """Where a segment is.
 
     Attributes:

@@ -30,7 +30,6 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -101,8 +100,7 @@ class StorageRequest(NamedTuple):
     addend: int = 0
 
 
-@dataclass(frozen=True)
-class StorageImage:
+class StorageImage(NamedTuple):
     """What an image is to be written from.
 
     Attributes:
@@ -512,7 +510,7 @@ class ThreadStorage:
         if not image.wants_room:
             return general
         without = [each for each in image.requests if each.value is not StorageValue.THREAD_OFFSET]
-        if not await self._is_loaded(replace(image, requests=without), write):
+        if not await self._is_loaded(image._replace(requests=without), write):
             return general
         size, alignment, why = image.size, image.alignment, ""
         if not size:

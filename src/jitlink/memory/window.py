@@ -8,6 +8,7 @@ from jitlink.errors import AllocationError
 from jitlink.graph import MemLifetime, MemProt
 from jitlink.memory import mapping
 from jitlink.memory.free_list import FreeList
+from jitlink.memory.mapping import MappedRange
 from jitlink.memory.pages import Request, Run
 
 REACH = (1 << 31) - (16 << 20)
@@ -139,12 +140,16 @@ class Window:
         return max(self.end, other.end) - min(self.start, other.start) <= REACH
 
 
-def library_span() -> tuple[int, int]:
-    """The addresses (start, end) that the C library and the libraries around it take."""
+def library_span(mapped: Sequence[MappedRange]) -> tuple[int, int]:
+    """The addresses (start, end) that the C library and the libraries around it take.
+
+    Args:
+        mapped: all mappings of the process.
+    """
     center = mapping.library_address()
     ranges = [
         each
-        for each in mapping.mapped_ranges()
+        for each in mapped
         if each.path.startswith("/") and center - REACH // 2 <= each.start <= center + REACH // 2
     ]
     libraries = {each.path for each in ranges if "x" in each.permissions}
@@ -154,17 +159,23 @@ def library_span() -> tuple[int, int]:
     return ranges[0].start, ranges[-1].end
 
 
-def reserve_near(start: int, end: int, size: int) -> int | None:
+def reserve_near(start: int, end: int, size: int, mapped: Sequence[MappedRange]) -> int | None:
     """Reserve a range that reaches, and is reached from, all of ``[start, end)``.
 
     It is placed as far off as that allows: libraries that are loaded later find room in
     between.
 
+    Args:
+        start: first address of the range.
+        end: its end.
+        size: how many bytes to reserve.
+        mapped: all mappings of the process.
+
     Returns:
         The address, or None if there is no gap of that size.
     """
-    gaps = sorted(_gaps(max(end - REACH, _LOWEST), start + REACH), key=_length, reverse=True)
-    for gap in gaps:
+    gaps = _gaps(max(end - REACH, _LOWEST), start + REACH, mapped)
+    for gap in sorted(gaps, key=_length, reverse=True):
         address = _reserve_in(gap, size, from_top=gap[0] >= end)
         if address is not None:
             return address
@@ -177,7 +188,7 @@ def reserve_below(limit: int, size: int) -> int | None:
     Returns:
         The address, or None if there is no gap of that size.
     """
-    for gap in reversed(list(_gaps(_LOWEST, limit))):
+    for gap in reversed(list(_gaps(_LOWEST, limit, mapping.mapped_ranges()))):
         address = _reserve_in(gap, size, from_top=True)
         if address is not None:
             return address
@@ -188,9 +199,9 @@ def _length(gap: tuple[int, int]) -> int:
     return gap[1] - gap[0]
 
 
-def _gaps(start: int, end: int) -> Iterator[tuple[int, int]]:
+def _gaps(start: int, end: int, mapped: Sequence[MappedRange]) -> Iterator[tuple[int, int]]:
     """Ranges between `start` and `end` where nothing is mapped."""
-    for each in mapping.mapped_ranges():
+    for each in mapped:
         first = each.start - (_GROWTH if each.path == "[stack]" else 0)
         last = each.end + (_GROWTH if each.path == "[heap]" else 0)
         if first > start:

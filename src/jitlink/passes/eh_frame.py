@@ -17,7 +17,7 @@ Specification: Linux Standard Base, "Exception Frames"; DWARF 5, section 6.4.1.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -103,15 +103,7 @@ def terminate_eh_frames(graph: LinkGraph, section_name: str = SECTION) -> list[F
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Encoding:
-    """What a CIE says about its FDEs: size of the function pointer in bytes."""
-
-    pointer_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Guesses:
+class _Guesses(NamedTuple):
     """Where records of several blocks may begin, block by block in rising order.
 
     Attributes:
@@ -135,7 +127,7 @@ class _Splitter:
         self.neg_delta32 = neg_delta32
         self.section_name = section_name
         self.word = np.dtype("<u4" if graph.endianness == "little" else ">u4")
-        self.encodings: dict[bytes, _Encoding] = {}
+        self.pointer_sizes: dict[bytes, int] = {}
 
     def run(self) -> None:
         table = self.graph.block_table
@@ -280,7 +272,7 @@ class _Splitter:
         symbols = self._add_symbols(pieces)
         pointer_sizes = np.zeros(len(pieces), np.int64)
         for piece in is_cie.tolist():
-            pointer_sizes[piece] = self._encoding(int(pieces[piece])).pointer_size
+            pointer_sizes[piece] = self._pointer_size(int(pieces[piece]))
         cie = self._cie_of(is_fde, owners, starts, id_offset, identifier, pointer_sizes)
         self._add_edges(is_fde, pieces, id_offset, symbols, symbols[cie])
 
@@ -359,28 +351,29 @@ class _Splitter:
 
     # CIEs
 
-    def _encoding(self, block: int) -> _Encoding:
+    def _pointer_size(self, block: int) -> int:
+        """Size in bytes of the function pointers in a CIE's FDEs."""
         table = self.graph.block_table
         view = self.graph.contents.view(int(table.content[block]), int(table.size[block]))
         content = bytes(view)
-        known = self.encodings.get(content)
+        known = self.pointer_sizes.get(content)
         if known is None:
             try:
                 known = self._parse_cie(content)
             except IndexError:
-                known = None
-            if known is None:
+                known = 0
+            if known == 0:
                 raise self._fail(block, int(table.address[block]), "CIE is not understood")
-            self.encodings[content] = known
+            self.pointer_sizes[content] = known
         return known
 
-    def _parse_cie(self, content: bytes) -> _Encoding | None:
-        """What a CIE says; None if it is malformed, IndexError if it is truncated."""
+    def _parse_cie(self, content: bytes) -> int:
+        """The size that a CIE says; 0 if it is malformed, IndexError if it is truncated."""
         position = 16 if content[:4] == b"\xff\xff\xff\xff" else 8
         version = content[position]
         end = content.find(b"\0", position + 1)
         if version not in _CIE_VERSIONS or end < 0:
-            return None
+            return 0
         augmentation = content[position + 1 : end]
         position = end + 1
         if version == 4:
@@ -389,7 +382,7 @@ class _Splitter:
         position = position + 1 if version == 1 else _skip_leb(content, position)
         pointer_size = self.graph.pointer_size
         if not augmentation.startswith(b"z"):
-            return _Encoding(pointer_size) if augmentation in (b"", b"eh") else None
+            return pointer_size if augmentation in (b"", b"eh") else 0
         position = _skip_leb(content, position)
         for letter in augmentation[1:]:
             if letter == ord("R"):
@@ -400,8 +393,8 @@ class _Splitter:
             elif letter == ord("P"):
                 position += 1 + self._encoded_size(content[position])
             elif letter not in b"SBG":
-                return None
-        return _Encoding(pointer_size) if pointer_size else None
+                return 0
+        return pointer_size
 
     def _encoded_size(self, encoding: int) -> int:
         """Size in bytes of a pointer of a DW_EH_PE encoding; IndexError if it has none."""

@@ -13,7 +13,8 @@ them bypass it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,8 +31,7 @@ THREAD_SECTION = "$__TLSINFO"
 GOT_SYMBOL = "_GLOBAL_OFFSET_TABLE_"
 
 
-@dataclass(frozen=True)
-class EntryKinds:
+class EntryKinds(NamedTuple):
     """What an architecture's GOT entries and stubs are made of.
 
     Attributes:
@@ -59,12 +59,13 @@ class EntryKinds:
     stub: bytes
     stub_edges: tuple[tuple[EdgeKind, int, int], ...]
     stub_alignment: int
-    reach: Mapping[EdgeKind, int] = field(default_factory=dict)
+    reach: Mapping[EdgeKind, int] = MappingProxyType({})
     got_first: frozenset[EdgeKind] = frozenset()
-    pointer_content: bytes = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "pointer_content", bytes(self.pointer_size))
+    @property
+    def pointer_content(self) -> bytes:
+        """Content of a GOT entry that is not filled yet."""
+        return bytes(self.pointer_size)
 
 
 def build_entries(graph: LinkGraph, kinds: EntryKinds) -> None:

@@ -10,7 +10,7 @@ Specification: System V gABI, chapter 5, "Initialization and Termination Functio
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,7 @@ INIT_CALLS, FINI_CALLS = "$__INIT_CALLS", "$__FINI_CALLS"
 _CALLS = {".init": INIT_CALLS, ".fini": FINI_CALLS}
 
 
-@dataclass(frozen=True)
-class FunctionFrame:
+class FunctionFrame(NamedTuple):
     """What makes a fragment a function.
 
     Attributes:

@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -68,8 +68,7 @@ class FunctionArray:
         self.backwards, self.has_priority = form.backwards, form.rank[0] < _NO_PRIORITY
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
+class _Form(NamedTuple):
     """What the name of a section says.
 
     Attributes:

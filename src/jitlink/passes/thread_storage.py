@@ -12,7 +12,6 @@ has been allocated, and `load` before fixups are applied.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -45,8 +44,7 @@ _NOT_ORDINARY = "takes a thread-local variable for an ordinary one"
 _NOT_THREAD_LOCAL = "takes the target for a thread-local variable, which it is not"
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadEntry:
+class ThreadEntry(NamedTuple):
     """What an edge kind asks for.
 
     Attributes:
@@ -65,11 +63,10 @@ class ThreadEntry:
         return sum(value.size for value in self.values)
 
 
-@dataclass(frozen=True)
 class ThreadKinds:
     """How an architecture's code accesses thread-local variables.
 
-    Attributes:
+    Args:
         entries: edge kinds that ask for an entry.
         thread_offsets: edge kinds whose value is an offset from the thread pointer.
         storage_offsets: edge kinds whose value is an offset from the start of the storage.
@@ -78,12 +75,20 @@ class ThreadKinds:
         endianness: byte order of entries.
     """
 
-    entries: Mapping[EdgeKind, ThreadEntry]
-    thread_offsets: frozenset[EdgeKind]
-    storage_offsets: frozenset[EdgeKind]
-    modules: frozenset[EdgeKind]
-    write: WriteImage = field(repr=False)
-    endianness: Literal["little", "big"] = "little"
+    def __init__(
+        self,
+        entries: Mapping[EdgeKind, ThreadEntry],
+        thread_offsets: frozenset[EdgeKind],
+        storage_offsets: frozenset[EdgeKind],
+        modules: frozenset[EdgeKind],
+        write: WriteImage,
+        endianness: Literal["little", "big"] = "little",
+    ) -> None:
+        self.entries = entries
+        self.thread_offsets, self.storage_offsets = thread_offsets, storage_offsets
+        self.modules = modules
+        self.write = write
+        self.endianness: Literal["little", "big"] = endianness
 
     @cached_property
     def mask(self) -> BoolArray:

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from jitlink.errors import ExecutorError, JITLinkError, UnsupportedObjectError
 from jitlink.executor import SelfExecutorProcessControl
@@ -70,8 +70,7 @@ _FINALIZE = WrapperSignature(ERROR, SPSSequence(EXECUTOR_ADDR), BOOL)
 _FINALIZE_MEMORY = WrapperSignature(ERROR, SPSSequence(EXECUTOR_ADDR_RANGE))
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
+class _Run(NamedTuple):
     """Initialisers that are to be run, and finalisers that go with them.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
 from jitlink.graph import AddressRange
 from jitlink.orc.dylib import JITDylib
@@ -11,7 +10,6 @@ from jitlink.orc.tracker import ResourceTracker
 from jitlink.passes.initializers import FunctionArray
 
 
-@dataclass(eq=False)
 class LinkedCode:
     """What one link has brought.
 
@@ -21,12 +19,12 @@ class LinkedCode:
         is_initialized: whether its initialisers have been run, or are about to.
     """
 
-    arrays: list[FunctionArray] = field(default_factory=list)
-    memory: list[AddressRange] = field(default_factory=list)
-    is_initialized: bool = False
+    def __init__(self) -> None:
+        self.arrays: list[FunctionArray] = []
+        self.memory: list[AddressRange] = []
+        self.is_initialized = False
 
 
-@dataclass(eq=False)
 class DylibState:
     """A JITDylib that a platform takes care of. For the session's thread, but for `handle`.
 
@@ -42,15 +40,16 @@ class DylibState:
         is_finalized: whether its finalisers have been run because it is being removed.
     """
 
-    dylib: JITDylib
-    tracker: ResourceTracker
-    handle: int = 0
-    address_limit: int = 1 << 64
-    linked: dict[ResourceTracker, list[LinkedCode]] = field(default_factory=dict)
-    opens: int = 0
-    is_kept: bool = False
-    is_initialized: bool = False
-    is_finalized: bool = False
+    def __init__(self, dylib: JITDylib, tracker: ResourceTracker) -> None:
+        self.dylib = dylib
+        self.tracker = tracker
+        self.handle = 0
+        self.address_limit = 1 << 64
+        self.linked: dict[ResourceTracker, list[LinkedCode]] = {}
+        self.opens = 0
+        self.is_kept = False
+        self.is_initialized = False
+        self.is_finalized = False
 
     @property
     def is_wanted(self) -> bool:

@@ -8,19 +8,9 @@ one of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorProcessControl
-
-
-@dataclass(frozen=True, slots=True)
-class Provider:
-    """A library, and how the names begin that it may define."""
-
-    soname: str
-    prefixes: tuple[str, ...]
-
 
 _UNWINDER = ("_Unwind_", "__register_frame", "__deregister_frame", "__gcc_personality_")
 # What compilers call instead of instructions that the processor lacks: libgcc's manual, 4.
@@ -36,11 +26,11 @@ _CXX = (
 )  # fmt: skip
 _SUPPORT = ("__clear_cache", "__emutls_", "__enable_execute_stack")
 
-PROVIDERS = (
-    Provider("libgcc_s.so.1", (*_UNWINDER, *_ARITHMETIC, *_SUPPORT)),
-    Provider("libstdc++.so.6", _CXX),
-)
-"""In the order in which they are asked."""
+PROVIDERS = {
+    "libgcc_s.so.1": (*_UNWINDER, *_ARITHMETIC, *_SUPPORT),
+    "libstdc++.so.6": _CXX,
+}
+"""Libraries, in the order in which they are asked, and how the names begin that they may define."""
 
 
 async def find_in_providers(
@@ -52,12 +42,12 @@ async def find_in_providers(
         The addresses of those that were found.
     """
     found: dict[str, int] = {}
-    for provider in PROVIDERS:
-        wanted = [n for n in names if n not in found and n.startswith(provider.prefixes)]
+    for soname, prefixes in PROVIDERS.items():
+        wanted = [n for n in names if n not in found and n.startswith(prefixes)]
         if not wanted:
             continue
         try:
-            handle = await executor.load_dylib(provider.soname)
+            handle = await executor.load_dylib(soname)
         except ExecutorError:
             # Then the names stay undefined, which is an error of its own.
             continue

@@ -30,7 +30,6 @@ from __future__ import annotations
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from jitlink.errors import JITLinkError
@@ -48,8 +47,7 @@ class SPSError(JITLinkError):
     """Bytes that are not what their type says, or a value that its type cannot hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """The unsuccessful value of an ERROR or Expected."""
 
     message: str

@@ -7,7 +7,6 @@ the function could pack a result of its own type.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple
 
 from jitlink.sps.types import (
@@ -44,8 +43,7 @@ WRAPPER_FUNCTION_CALL = Record(WrapperFunctionCall, EXECUTOR_ADDR, CHARS)
 ALLOC_ACTION_CALL_PAIR = Record(AllocActionCallPair, WRAPPER_FUNCTION_CALL, WRAPPER_FUNCTION_CALL)
 
 
-@dataclass(frozen=True, slots=True)
-class WrapperFunctionResult:
+class WrapperFunctionResult(NamedTuple):
     """What a wrapper function returned.
 
     Attributes:

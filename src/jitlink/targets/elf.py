@@ -7,8 +7,7 @@ becomes and what is added to its addend, or why it is not linked.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -31,8 +30,7 @@ DYNAMIC_ONLY = "only a dynamic linker's input has it"
 NO_TLS = "thread-local storage is not linked yet"
 
 
-@dataclass(frozen=True, slots=True)
-class Relocation:
+class Relocation(NamedTuple):
     """One relocation type.
 
     Attributes:
@@ -54,13 +52,15 @@ class RelocationTable:
     """Relocation types as columns, indexed by number.
 
     Attributes:
-        by_number: the rows.
+        rows: the rows.
+        by_number: the same by number.
         kinds: edge kind of each type, 0 for none (int64).
         biases: what is added to its addend (int64).
         ignored: whether it asks for nothing (bool).
     """
 
     def __init__(self, relocations: Sequence[Relocation]) -> None:
+        self.rows = tuple(relocations)
         self.by_number = {row.number: row for row in relocations}
         # The last element stands for every number that the ABI does not define.
         size = max(self.by_number) + 2
@@ -76,8 +76,7 @@ class RelocationTable:
         return np.minimum(types, len(self.kinds) - 1)
 
 
-@dataclass(frozen=True)
-class ELFTarget:
+class ELFTarget(NamedTuple):
     """An architecture as ELF objects have it.
 
     Attributes:
@@ -86,7 +85,6 @@ class ELFTarget:
         edge_kinds: the architecture's edge kinds.
         fixups: what they do.
         relocations: all relocation types that the ABI has.
-        table: the same as columns.
         passes: the architecture's passes for a graph.
         branches: edge kinds of direct calls and jumps, those to stubs included.
         jump: code that goes on elsewhere, to be put at the entry of a function.
@@ -98,16 +96,12 @@ class ELFTarget:
     triple: str
     edge_kinds: type[EdgeKind]
     fixups: FixupTable
-    relocations: Sequence[Relocation]
+    relocations: RelocationTable
     passes: Callable[[LinkGraph], PassConfiguration]
     branches: frozenset[EdgeKind] = frozenset()
     jump: Jump | None = None
     reentry: ReentryCode | None = None
     function_frame: FunctionFrame | None = None
-    table: RelocationTable = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "table", RelocationTable(self.relocations))
 
     @property
     def pointer_size(self) -> int:
@@ -163,17 +157,17 @@ class _EdgeBuilder:
         raw, target = self.raw, self.target
         if len(raw.type) == 0:
             return
-        index = target.table.index(raw.type)
-        kind = target.table.kinds[index]
+        index = target.relocations.index(raw.type)
+        kind = target.relocations.kinds[index]
         allocated = self._allocated(raw.block)
-        refused = (kind == 0) & ~target.table.ignored[index] & allocated
+        refused = (kind == 0) & ~target.relocations.ignored[index] & allocated
         if refused.any():
             self._refuse(int(rows_where(refused)[0]))
         # Debug information may use types that code may not; it keeps what the file has there.
         keep = kind != 0
         keep &= allocated | (self.graph.symbol_table.kind[raw.symbol] != REMOVED)
         if not keep.all():
-            raw = RawRelocations(*(column[keep] for column in vars(raw).values()))
+            raw = RawRelocations(*(column[keep] for column in raw))
             index, kind = index[keep], kind[keep]
         self._check_places(raw, kind)
         addend = raw.addend
@@ -190,7 +184,7 @@ class _EdgeBuilder:
             offset=raw.offset,
             kind=kind,
             target=raw.symbol,
-            addend=addend + target.table.biases[index],
+            addend=addend + target.relocations.biases[index],
         )
 
     def _allocated(self, blocks: Int64Array) -> BoolArray:
@@ -231,7 +225,7 @@ class _EdgeBuilder:
     # Errors
 
     def _name(self, number: int) -> str:
-        row = self.target.table.by_number.get(number)
+        row = self.target.relocations.by_number.get(number)
         return row.name if row else f"type {number}"
 
     def _file(self, block: int) -> str:
@@ -248,7 +242,7 @@ class _EdgeBuilder:
     def _refuse(self, row: int) -> NoReturn:
         raw = self.raw
         block, number = int(raw.block[row]), int(raw.type[row])
-        known = self.target.table.by_number.get(number)
+        known = self.target.relocations.by_number.get(number)
         error: InputError = UnsupportedRelocationError(
             file=self._file(block),
             section=self._section(block),

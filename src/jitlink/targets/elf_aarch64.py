@@ -32,7 +32,7 @@ from jitlink.passes.eh_frame import eh_frame_pass
 from jitlink.passes.entries import build_entries, got_address
 from jitlink.passes.indirect import indirect_pass
 from jitlink.passes.section_symbols import synthesize_elf_symbols
-from jitlink.targets.elf import DYNAMIC_ONLY, NO_TLS, ELFTarget, Relocation
+from jitlink.targets.elf import DYNAMIC_ONLY, NO_TLS, ELFTarget, Relocation, RelocationTable
 
 EM_AARCH64 = 183
 GNU_PROPERTY_AARCH64_FEATURE_1_AND = 0xC0000000
@@ -182,7 +182,7 @@ def _target(name: str, byte_order: Literal["little", "big"]) -> ELFTarget:
         triple=f"{name}-unknown-linux-gnu",
         edge_kinds=K,
         fixups=FIXUPS if byte_order == "little" else BIG_ENDIAN_FIXUPS,
-        relocations=RELOCATIONS,
+        relocations=RelocationTable(RELOCATIONS),
         passes=default_passes,
         jump=JUMP,
     )

@@ -25,7 +25,7 @@ from jitlink.passes.eh_frame import eh_frame_pass
 from jitlink.passes.entries import build_entries, got_address
 from jitlink.passes.indirect import indirect_pass
 from jitlink.passes.section_symbols import synthesize_elf_symbols
-from jitlink.targets.elf import DYNAMIC_ONLY, NO_TLS, ELFTarget, Relocation
+from jitlink.targets.elf import DYNAMIC_ONLY, NO_TLS, ELFTarget, Relocation, RelocationTable
 from jitlink.targets.riscv_attributes import check_abi
 
 EM_RISCV = 243
@@ -140,7 +140,7 @@ def _target(bits: int) -> ELFTarget:
         triple=f"riscv{bits}-unknown-linux-gnu",
         edge_kinds=K,
         fixups=FIXUPS[bits],
-        relocations=RELOCATIONS,
+        relocations=RelocationTable(RELOCATIONS),
         passes=_passes(bits),
         branches=BRANCHES,
         jump=JUMP,

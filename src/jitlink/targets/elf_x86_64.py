@@ -24,19 +24,18 @@ from jitlink.arch.x86_64 import (
 )
 from jitlink.arch.x86_64 import X86_64EdgeKind as K
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
-from jitlink.formats.elf_template import TemplateFormat
 from jitlink.graph import LinkGraph, MemLifetime
 from jitlink.graph.columns import rows_where
 from jitlink.graph.tables import DEFINED, EXTERNAL
 from jitlink.link import PassConfiguration
-from jitlink.memory.thread_storage import StorageValue
+from jitlink.memory.thread_storage import StorageImage, StorageValue
 from jitlink.passes.eh_frame import eh_frame_pass
 from jitlink.passes.entries import build_entries, got_address
 from jitlink.passes.indirect import indirect_pass
 from jitlink.passes.personality import reach_personalities
 from jitlink.passes.section_symbols import synthesize_elf_symbols
 from jitlink.passes.thread_storage import ThreadKinds
-from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget, Relocation
+from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget, Relocation, RelocationTable
 
 EM_X86_64 = 62
 SMALL_CODE_LIMIT = 1 << 31
@@ -144,22 +143,27 @@ def _build_entries(graph: LinkGraph) -> None:
 
 
 _IDENTITY = Identity(EM_X86_64, ELFCLASS64, "little")
+_TEMPLATE_RELOCATIONS = {
+    StorageValue.MODULE: 16,  # R_X86_64_DTPMOD64
+    StorageValue.OFFSET: 17,  # R_X86_64_DTPOFF64
+    StorageValue.THREAD_OFFSET: 18,  # R_X86_64_TPOFF64
+    StorageValue.DESCRIPTOR: 36,  # R_X86_64_TLSDESC
+}
+
+
+def _write_template(image: StorageImage) -> bytes:
+    from jitlink.formats.elf_template import TemplateFormat  # noqa: PLC0415 - few have variables
+
+    return TemplateFormat(_IDENTITY, 0x1000, _TEMPLATE_RELOCATIONS).write(image)
+
+
 # LLVM differs: it links the general dynamic model only, with storage of its own runtime's.
 THREADS = ThreadKinds(
     entries=THREAD_ENTRIES,
     thread_offsets=frozenset({K.THREAD_OFFSET64, K.THREAD_OFFSET32}),
     storage_offsets=frozenset({K.STORAGE_OFFSET64, K.STORAGE_OFFSET32}),
     modules=frozenset({K.STORAGE_MODULE64}),
-    write=TemplateFormat(
-        _IDENTITY,
-        page_size=0x1000,
-        relocations={
-            StorageValue.MODULE: 16,  # R_X86_64_DTPMOD64
-            StorageValue.OFFSET: 17,  # R_X86_64_DTPOFF64
-            StorageValue.THREAD_OFFSET: 18,  # R_X86_64_TPOFF64
-            StorageValue.DESCRIPTOR: 36,  # R_X86_64_TLSDESC
-        },
-    ).write,
+    write=_write_template,
 )
 _split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
 _resolve_indirect_functions = indirect_pass(ENTRIES, CALL_RESOLVERS)
@@ -187,7 +191,7 @@ TARGET = ELFTarget(
     triple="x86_64-unknown-linux-gnu",
     edge_kinds=K,
     fixups=FIXUPS,
-    relocations=RELOCATIONS,
+    relocations=RelocationTable(RELOCATIONS),
     passes=default_passes,
     branches=BRANCHES,
     jump=JUMP,

@@ -8,11 +8,10 @@ shared one, which is a JITDylib of its own; or another JITDylib of the command.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jitlink.errors import DuplicateDefinitionError
-from jitlink.formats.archive import is_archive
+from jitlink.formats.archive_magic import is_archive
 from jitlink.inputs import InputFile, open_input
 from jitlink.orc import (
     LLJIT,
@@ -58,7 +57,6 @@ _Shape = tuple[bool, bool]
 """Whether an input is hidden, and whether it is lazy."""
 
 
-@dataclass
 class _Found:
     """What the inputs of a JITDylib are.
 
@@ -68,9 +66,10 @@ class _Found:
         libraries: the JITDylibs that it is linked against, in order.
     """
 
-    objects: dict[_Shape, list[InputFile]] = field(default_factory=dict)
-    archives: list[tuple[_Shape, InputFile]] = field(default_factory=list)
-    libraries: list[JITDylib] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.objects: dict[_Shape, list[InputFile]] = {}
+        self.archives: list[tuple[_Shape, InputFile]] = []
+        self.libraries: list[JITDylib] = []
 
 
 class SessionInputs:

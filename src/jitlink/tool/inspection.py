@@ -14,7 +14,7 @@ from functools import cache
 from jitlink.errors import InputError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.executor.self_process import library_at
-from jitlink.formats.archive import is_archive
+from jitlink.formats.archive_magic import is_archive
 from jitlink.inputs import ArchiveInput, InputFile
 from jitlink.orc.generators import Extraction, StaticLibraryGenerator
 from jitlink.tool.link_facts import LinkFacts

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 
 from jitlink.compilers import gcc_directories
 from jitlink.errors import InputError, UnknownFormatError
-from jitlink.formats.archive import is_archive
+from jitlink.formats.archive_magic import is_archive
 from jitlink.formats.elf_layout import is_elf, is_shared_object
 from jitlink.inputs import InputFile, open_input
 from jitlink.memory.mapping import mapped_ranges
@@ -37,9 +37,7 @@ _ONE_PER_PROCESS = frozenset(
 
 # Longer texts are not looked into: linker scripts are a few lines.
 _LONGEST_SCRIPT = 1 << 16
-_SCRIPT_WORD = re.compile(
-    r'\s+ | /\*.*?\*/ | ([(),;]) | "([^"\n]*)" | ([^\s(),;"]+)', re.DOTALL | re.VERBOSE
-)
+_SCRIPT_WORD = r'\s+ | /\*.*?\*/ | ([(),;]) | "([^"\n]*)" | ([^\s(),;"]+)'
 
 
 class InputCollector:
@@ -254,9 +252,11 @@ def script_files(text: str, file: str) -> list[str]:
 
 
 def _script_words(text: str, file: str) -> Iterator[str]:
+    # Compiled here, because few commands have linker scripts.
+    piece_at = re.compile(_SCRIPT_WORD, re.DOTALL | re.VERBOSE).match
     position = 0
     while position < len(text):
-        piece = _SCRIPT_WORD.match(text, position)
+        piece = piece_at(text, position)
         if piece is None:
             raise UnknownFormatError("linker script has an open comment or quote", file=file)
         position = piece.end()

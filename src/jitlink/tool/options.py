@@ -1,8 +1,8 @@
 """What a command may say: the options' form, and what their words come to.
 
 An option is one `Option` row of `jitlink.tool.option_table`. Nothing else needs to know it but
-the field of `CommandLine`, or of one of its `DylibArguments`, that it fills in, and whoever reads
-that field.
+the attribute of `CommandLine`, or of one of its `DylibArguments`, that it fills in, and whoever
+reads that.
 
 All options take one dash or two, and their value as the next word or behind ``=``. A flag may
 be given a value too: ``-noexec=false``. What `-args` is followed by belongs to the program,
@@ -12,13 +12,14 @@ everything is a file.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from jitlink.errors import JITLinkError
+
+if TYPE_CHECKING:
+    import re
 
 DEFAULT_ENTRY = "main"
 DEFAULT_CHECK_NAME = "jitlink-check"
@@ -41,8 +42,7 @@ class CommandLineError(JITLinkError):
         self.option = option
 
 
-@dataclass(frozen=True, slots=True)
-class InputArgument:
+class InputArgument(NamedTuple):
     """One input as the command names it.
 
     Attributes:
@@ -98,25 +98,20 @@ class SectionArgument(NamedTuple):
     symbols: tuple[tuple[str, int], ...] = ()
 
 
-@dataclass(slots=True)
 class DylibArguments:
-    """What a command says of one JITDylib; each field is described with its option."""
+    """What a command says of one JITDylib; each attribute is described with its option."""
 
-    name: str
-    inputs: list[InputArgument] = field(default_factory=list)
-    library_directories: list[str] = field(default_factory=list)
-    definitions: list[tuple[str, int]] = field(default_factory=list)
-    aliases: list[AliasArgument] = field(default_factory=list)
-    sections: list[SectionArgument] = field(default_factory=list)
-
-
-def _only_main() -> list[DylibArguments]:
-    return [DylibArguments(MAIN_DYLIB)]
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.inputs: list[InputArgument] = []
+        self.library_directories: list[str] = []
+        self.definitions: list[tuple[str, int]] = []
+        self.aliases: list[AliasArgument] = []
+        self.sections: list[SectionArgument] = []
 
 
-@dataclass(slots=True)
 class CommandLine:
-    """What the words of a command say; each field is described with its option.
+    """What the words of a command say; each attribute is described with its option.
 
     Attributes:
         dylibs: the JITDylibs in order, ``main`` first; what is read now belongs to the last.
@@ -125,50 +120,51 @@ class CommandLine:
         given: names and values of the options, as they come.
     """
 
-    dylibs: list[DylibArguments] = field(default_factory=_only_main)
-    next_is_lazy: bool = False
-    warnings: list[str] = field(default_factory=list)
-    given: list[tuple[str, str]] = field(default_factory=list, compare=False)
-    all_load: bool = False
-    objc: bool = False
-    search_system_libraries: bool = False
-    preloads: list[str] = field(default_factory=list)
-    process_symbols: bool = True
-    orc_runtime: str | None = None
-    triple: str | None = None
-    add_self_relocations: bool = False
-    phony_externals: bool = False
-    harness: list[str] = field(default_factory=list)
-    speculate: Literal["none", "simple"] = "none"
-    speculate_order: str | None = None
-    record_lazy_execs: str | None = None
-    entry: str = DEFAULT_ENTRY
-    arguments: list[str] = field(default_factory=list)
-    noexec: bool = False
-    threads: int | None = None
-    slab_size: int | None = None
-    slab_address: int | None = None
-    slab_page_size: int | None = None
-    memory_manager: str = "default"
-    check_files: list[str] = field(default_factory=list)
-    check_name: str = DEFAULT_CHECK_NAME
-    show_addrs: bool = False
-    show_contents: bool = False
-    show_entry_session: bool = False
-    show_failures: bool = False
-    show_graphs: re.Pattern[str] | None = None
-    show_graphs_format: GraphFormat = "text"
-    show_initial_session: bool = False
-    show_linked_files: bool = False
-    show_times: bool = False
-    map_file: str | None = None
-    traced_symbols: list[str] = field(default_factory=list)
-    write_symtab: str | None = None
-    symbolicate_with: str | None = None
-    debug_only: list[str] = field(default_factory=list)
-    print_options: Literal["given", "all"] | None = None
-    help: bool = False
-    version: bool = False
+    def __init__(self) -> None:
+        self.dylibs = [DylibArguments(MAIN_DYLIB)]
+        self.next_is_lazy = False
+        self.warnings: list[str] = []
+        self.given: list[tuple[str, str]] = []
+        self.all_load = False
+        self.objc = False
+        self.search_system_libraries = False
+        self.preloads: list[str] = []
+        self.process_symbols = True
+        self.orc_runtime: str | None = None
+        self.triple: str | None = None
+        self.add_self_relocations = False
+        self.phony_externals = False
+        self.harness: list[str] = []
+        self.speculate: Literal["none", "simple"] = "none"
+        self.speculate_order: str | None = None
+        self.record_lazy_execs: str | None = None
+        self.entry = DEFAULT_ENTRY
+        self.arguments: list[str] = []
+        self.noexec = False
+        self.threads: int | None = None
+        self.slab_size: int | None = None
+        self.slab_address: int | None = None
+        self.slab_page_size: int | None = None
+        self.memory_manager = "default"
+        self.check_files: list[str] = []
+        self.check_name = DEFAULT_CHECK_NAME
+        self.show_addrs = False
+        self.show_contents = False
+        self.show_entry_session = False
+        self.show_failures = False
+        self.show_graphs: re.Pattern[str] | None = None
+        self.show_graphs_format: GraphFormat = "text"
+        self.show_initial_session = False
+        self.show_linked_files = False
+        self.show_times = False
+        self.map_file: str | None = None
+        self.traced_symbols: list[str] = []
+        self.write_symtab: str | None = None
+        self.symbolicate_with: str | None = None
+        self.debug_only: list[str] = []
+        self.print_options: Literal["given", "all"] | None = None
+        self.help = False
+        self.version = False
 
     @property
     def inputs(self) -> list[InputArgument]:
@@ -221,8 +217,7 @@ class Group(Enum):
 Store = Callable[[CommandLine, str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One row of the table.
 
     Attributes:

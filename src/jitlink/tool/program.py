@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,6 @@ from jitlink.orc import (
 )
 from jitlink.tool.inputs import SessionInputs
 from jitlink.tool.options import CommandLine, CommandLineError
-from jitlink.tool.report import LinkReport
-from jitlink.tool.times import PhaseTimes
 
 if TYPE_CHECKING:
     from jitlink.memory.slab import SlabMemoryManager
@@ -29,6 +27,8 @@ if TYPE_CHECKING:
     from jitlink.tool.inspection import Inspection
     from jitlink.tool.lazy import LazyLinking
     from jitlink.tool.progress import Progress
+    from jitlink.tool.report import LinkReport
+    from jitlink.tool.times import PhaseTimes
 
 LOAD_PHASE = "time to load/add object files"
 LINK_PHASE = "time to link object files"
@@ -47,7 +47,7 @@ class Program:
         executor: where to link and run, by default this process.
 
     Attributes:
-        times: how long each phase took.
+        times: how long each phase took; None if the command does not want to know.
 
     Raises:
         JITLinkError: the session cannot be had as the command wants it.
@@ -60,20 +60,12 @@ class Program:
         report_error: Callable[[str], None],
         executor: ExecutorProcessControl | None = None,
     ) -> None:
-        self.times = PhaseTimes()
+        self.times = _times(line)
         self._line = line
         self._write = write
         self._report_error = report_error
         self._executor = executor or SelfExecutorProcessControl.shared()
-        self._report = LinkReport(
-            write,
-            linked_files=line.show_linked_files,
-            graphs=line.show_graphs,
-            graph_format=line.show_graphs_format,
-            addresses=line.show_addrs,
-            contents=line.show_contents,
-            definitions=line.definitions,
-        )
+        self._report = _report(line, write)
         self._lazy: LazyLinking | None = None
         self._symbol_table: SymbolTableWriter | None = None
         self._checks: Checks | None = None
@@ -103,7 +95,7 @@ class Program:
             from jitlink.tool.self_relocations import SelfRelocations  # noqa: PLC0415 - seldom
 
             layer.add_plugin(SelfRelocations())
-        if self._report.is_needed:
+        if self._report is not None:
             layer.add_plugin(self._report)
         if line.write_symtab is not None:
             from jitlink.tool.backtraces import SymbolTableWriter  # noqa: PLC0415 - seldom needed
@@ -136,7 +128,7 @@ class Program:
         Raises:
             JITLinkError: an input is missing or unusable, or a symbol is defined twice.
         """
-        with self.times.measure(LOAD_PHASE), self._tracing_failures():
+        with self._measured(LOAD_PHASE), self._tracing_failures():
             stubs = None if self._lazy is None else self._lazy.stubs
             inputs = SessionInputs(self._jit, self._line, stubs, self._inspection, self._progress)
             inputs.add()
@@ -152,7 +144,7 @@ class Program:
             self._write(self._jit.session.dump())
         with self._tracing_failures():
             try:
-                with self.times.measure(LINK_PHASE):
+                with self._measured(LINK_PHASE):
                     self._link()
             except FailedToMaterializeError as error:
                 if self._line.show_failures:
@@ -165,6 +157,9 @@ class Program:
             finally:
                 self._show_result()
             raise reason
+
+    def _measured(self, phase: str) -> AbstractContextManager[None]:
+        return nullcontext() if self.times is None else self.times.measure(phase)
 
     @contextmanager
     def _tracing_failures(self) -> Iterator[None]:
@@ -192,7 +187,7 @@ class Program:
     def _show_result(self) -> None:
         if self._line.show_entry_session:
             self._write(self._jit.session.dump())
-        if self._line.show_addrs:
+        if self._report is not None and self._line.show_addrs:
             self._write("".join(f"{each}\n" for each in self._report.address_lines()))
 
     def _no_entry(self) -> CommandLineError:
@@ -236,7 +231,7 @@ class Program:
         Raises:
             OutputFileError: the record of lazy calls could not be written.
         """
-        with self.times.measure(RUN_PHASE):
+        with self._measured(RUN_PHASE):
             if self._lazy is None:
                 return self._call()
             status = self._lazy.call(self._call)
@@ -298,6 +293,32 @@ def _jit(
     except FailedToMaterializeError as error:
         reason = error.reason
     raise reason
+
+
+def _report(line: CommandLine, write: Callable[[str], None]) -> LinkReport | None:
+    """What shows the links of a command, if it wants to see any of them."""
+    graphs, contents = line.show_graphs, line.show_contents
+    if not (line.show_linked_files or graphs is not None or line.show_addrs or contents):
+        return None
+    from jitlink.tool.report import LinkReport  # noqa: PLC0415 - only for those who look
+
+    return LinkReport(
+        write,
+        linked_files=line.show_linked_files,
+        graphs=graphs,
+        graph_format=line.show_graphs_format,
+        addresses=line.show_addrs,
+        contents=contents,
+        definitions=line.definitions,
+    )
+
+
+def _times(line: CommandLine) -> PhaseTimes | None:
+    if not line.show_times:
+        return None
+    from jitlink.tool.times import PhaseTimes  # noqa: PLC0415 - seldom needed
+
+    return PhaseTimes()
 
 
 def _platform(line: CommandLine) -> bool | PlatformCreator | None:

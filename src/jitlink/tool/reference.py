@@ -32,7 +32,7 @@ def page() -> str:
 
 
 def _section(target: ELFTarget) -> str:
-    kinds = sorted({type(row.kind).__name__ for row in target.relocations if row.kind})
+    kinds = sorted({type(row.kind).__name__ for row in target.relocations.rows if row.kind})
     rows = [
         f"## {target.triple}",
         "",
@@ -40,7 +40,7 @@ def _section(target: ELFTarget) -> str:
         "",
         "| number | relocation | edge kind | value | width | check |",
         "|-------:|------------|-----------|-------|------:|-------|",
-        *(_row(target.fixups, relocation) for relocation in target.relocations),
+        *(_row(target.fixups, relocation) for relocation in target.relocations.rows),
         "",
         "### What the edge kinds do",
         "",

@@ -67,11 +67,6 @@ class LinkReport(Plugin):
         self._file_lines: list[str] = []
 
     @property
-    def is_needed(self) -> bool:
-        """Whether there is anything to show."""
-        return self._linked_files or self._looks
-
-    @property
     def _looks(self) -> bool:
         return self._addresses or self._contents or self._graphs is not None
 

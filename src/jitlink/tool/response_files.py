@@ -15,12 +15,10 @@ from jitlink.tool.options import CommandLineError
 
 # One piece of a word: quoted text (the closing quote may be missing at the end of the file),
 # an escaped character, or plain characters. Dots match line feeds.
-_PIECE = re.compile(
-    r"""'((?:[^'\\]|\\.)*)(?:'|\\?\Z) | "((?:[^"\\]|\\.)*)(?:"|\\?\Z) | \\(.?) | ([^\s'"\\]+)""",
-    re.DOTALL | re.VERBOSE,
-)
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-_SPACE = re.compile(r"\s*")
+_PIECE = r"""
+    '((?:[^'\\]|\\.)*)(?:'|\\?\Z) | "((?:[^"\\]|\\.)*)(?:"|\\?\Z) | \\(.?) | ([^\s'"\\]+)
+"""
+_ESCAPE = r"(?s)\\(.)"
 
 
 def expand(words: Sequence[str], within: tuple[str, ...] = ()) -> Iterator[str]:
@@ -46,15 +44,17 @@ def expand(words: Sequence[str], within: tuple[str, ...] = ()) -> Iterator[str]:
 
 def split(text: str) -> list[str]:
     """Cut the text of a response file into words."""
+    # Compiled here, because few commands have response files.
+    piece_at = re.compile(_PIECE, re.DOTALL | re.VERBOSE).match
     words = []
     position = _skip_space(text, 0)
     while position < len(text):
         pieces = []
-        while piece := _PIECE.match(text, position):
+        while piece := piece_at(text, position):
             single, double, escaped, plain = piece.groups()
             quoted = single if single is not None else double
             if quoted is not None:
-                pieces.append(_ESCAPE.sub(r"\1", quoted))
+                pieces.append(re.sub(_ESCAPE, r"\1", quoted))
             else:
                 pieces.append(escaped if escaped is not None else plain)
             position = piece.end()
@@ -64,8 +64,9 @@ def split(text: str) -> list[str]:
 
 
 def _skip_space(text: str, position: int) -> int:
-    space = _SPACE.match(text, position)
-    return position if space is None else space.end()
+    while text[position : position + 1].isspace():
+        position += 1
+    return position
 
 
 def _read(name: str) -> str:

@@ -25,7 +25,8 @@ from typing import Literal
 import numpy as np
 
 from jitlink.errors import JITLinkError
-from jitlink.formats.archive import Archive, is_archive
+from jitlink.formats.archive import Archive
+from jitlink.formats.archive_magic import is_archive
 from jitlink.graph import LinkGraph, MemLifetime, Scope
 from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
 from jitlink.graph.contents import ZERO_FILL
