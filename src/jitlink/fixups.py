@@ -154,15 +154,9 @@ class Fixup(NamedTuple):
     @property
     def limits(self) -> tuple[int, int]:
         """Smallest and largest value that passes the check."""
-        bits = self.bits or 8 * self.width
         # A value that rounding would carry out of range is out of range.
         half = max((each.half for each in self.slices), default=0)
-        return {
-            Check.NONE: (-(1 << 63), (1 << 63) - 1),
-            Check.SIGNED: (-(1 << (bits - 1)) - half, (1 << (bits - 1)) - half - 1),
-            Check.UNSIGNED: (0, (1 << bits) - 1),
-            Check.EITHER: (-(1 << (bits - 1)), (1 << bits) - 1),
-        }[self.check]
+        return _limits(self.check, self.bits or 8 * self.width, half)
 
     @property
     def evaluate(self) -> Callable[[Mapping[str, Any]], Any]:
@@ -237,6 +231,16 @@ def _flip(value: Int64Array, flip: Flip, bits: UInt64Array | None = None) -> UIn
     mask = value >> 63 if flip is Flip.IF_NEGATIVE else np.int64(-1)
     result = (value if bits is None else bits.view(np.int64)) ^ mask
     return result.view(np.uint64)
+
+
+@cache
+def _limits(check: Check, bits: int, half: int) -> tuple[int, int]:
+    return {
+        Check.NONE: (-(1 << 63), (1 << 63) - 1),
+        Check.SIGNED: (-(1 << (bits - 1)) - half, (1 << (bits - 1)) - half - 1),
+        Check.UNSIGNED: (0, (1 << bits) - 1),
+        Check.EITHER: (-(1 << (bits - 1)), (1 << bits) - 1),
+    }[check]
 
 
 @cache
