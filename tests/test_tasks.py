@@ -22,6 +22,7 @@ from jitlink.tasks import (
     Loop,
     Task,
     current_task,
+    in_thread,
     run,
     sleep,
     wait_for_all,
@@ -230,6 +231,30 @@ def test_other_threads_can_make_it_known() -> None:
         return await future
 
     assert run(wait()) == "told"
+
+
+def test_what_another_thread_returns_or_raises() -> None:
+    assert run(in_thread(threading.get_ident)) != threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        run(in_thread(lambda: 1 // 0))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        begun.set()
+        assert go_on.wait(30)
+
+    async def cancel() -> None:
+        task = begin(in_thread(block))
+        await sleep(0)
+        assert begun.wait(30)
+        task.cancel()
+        go_on.set()
+        with pytest.raises(CancelledError):
+            await task
+        # It tells nobody.
+        await sleep(0.01)
+
+    run(cancel())
 
 
 def test_tasks_have_variables_of_their_own() -> None:

@@ -175,7 +175,7 @@ async def _resolve_externals(graph: LinkGraph, context: JITLinkContext) -> None:
 def run_in_process(coroutine: Coroutine[object, object, T]) -> T:
     """Run a coroutine that has no reason to suspend, as with an in-process executor.
 
-    No event loop is needed, and none is paid for.
+    No loop is needed, and none is paid for.
 
     Raises:
         RuntimeError: the coroutine suspended all the same.
@@ -186,4 +186,4 @@ def run_in_process(coroutine: Coroutine[object, object, T]) -> T:
         value: T = stop.value
         return value
     coroutine.close()
-    raise RuntimeError("an in-process operation suspended; run it in an event loop instead")
+    raise RuntimeError("an in-process operation waits; run it with jitlink.tasks.run instead")

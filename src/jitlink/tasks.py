@@ -366,6 +366,26 @@ async def sleep(seconds: float) -> None:
         timer.cancel()
 
 
+async def in_thread(action: Callable[[], T]) -> T:
+    """Run something on a thread of its own, and wait for what it returns or raises."""
+    future: Future[T] = Future()
+
+    def tell(finish: Callable[[], None]) -> None:
+        if not future.is_done:
+            # Otherwise it was cancelled.
+            finish()
+
+    def run_action() -> None:
+        try:
+            finish = partial(future.set_result, action())
+        except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+            finish = partial(future.set_exception, error)
+        future.loop.call_soon_threadsafe(partial(tell, finish))
+
+    threading.Thread(target=run_action, name="jitlink task", daemon=True).start()
+    return await future
+
+
 async def wait_for_all(tasks: Collection[Task[Any]], seconds: float) -> None:
     """Wait until tasks are done, whatever comes of them, or some seconds are over."""
     pending = {task for task in tasks if not task.is_done}

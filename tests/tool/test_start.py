@@ -10,8 +10,9 @@ from tests.tool.command import compile_to
 
 # For other commands, other architectures, errors, or tests.
 _NOT_FOR_HELLO = (
-    "argparse", "asyncio", "capstone", "difflib", "inspect", "json", "numpy.testing", "numpy.typing",
-    "pathlib", "resource", "textwrap", "typing_extensions", "urllib", "zlib", "zstandard",
+    "argparse", "asyncio", "capstone", "difflib", "inspect", "json", "numpy.testing",
+    "numpy.typing", "pathlib", "resource", "textwrap", "typing_extensions", "urllib",
+    "zlib", "zstandard",
     "jitlink.arch.aarch64", "jitlink.arch.riscv", "jitlink.library",
     "jitlink.orc.aliases", "jitlink.orc.call_sites", "jitlink.orc.lazy", "jitlink.orc.redirect",
     "jitlink.orc.reentry", "jitlink.orc.reshaped", "jitlink.orc.speculation", "jitlink.orc.stubs",

@@ -10,7 +10,7 @@ owns the link deallocates it when it is released::
     await manager.deallocate([finalized])
 
 The methods are coroutines because memory may be in another process. A manager whose memory is
-in this one never suspends, so its coroutines can be driven without an event loop.
+in this one never suspends, so its coroutines can be driven without a loop.
 
 Allocation actions (`LinkGraph.alloc_actions`) belong to the memory: their finalize halves run
 in order once protections are applied, their deallocate halves in reverse order before the

@@ -1,4 +1,4 @@
-"""The thread of a session: its event loop, and which thread runs it when.
+"""The thread of a session: its loop, and which thread runs it when.
 
 One thread at a time is at the wheel and runs what is due; everything that says "the session's
 thread" means that one. A thread that waits for something takes the wheel if nobody has it, so
@@ -235,10 +235,10 @@ class SessionThread:
 
 
 class _Wheel:
-    """Who may run the event loop.
+    """Who may run the loop.
 
     Attributes:
-        loop: the event loop.
+        loop: the loop.
         driver: identity of the thread at the wheel, or None.
         is_locked: whether nothing can be handed over any more.
     """

@@ -7,7 +7,6 @@ import threading
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 from jitlink.executor import SelfExecutorProcessControl
@@ -24,7 +23,6 @@ from jitlink.passes.section_symbols import define_dso_handle
 from jitlink.platform.definitions import DSO_HANDLE, OwnGenerator, ProviderGenerator
 from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
 from jitlink.runtime import open_object
-from jitlink.tasks import Future
 
 T = TypeVar("T")
 _ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
@@ -297,31 +295,6 @@ class Platform(ResourceManager):
 
 PlatformCreator = Callable[[ExecutionSession, ObjectLinkingLayer, JITDylib | None], Platform]
 """Makes the platform of a session, from its layer and the JITDylib of the process's symbols."""
-
-
-async def on_another_thread(action: Callable[[], None]) -> None:
-    """Run something that may call into the session, and wait for it."""
-    done: Future[None] = Future()
-
-    def finish(error: BaseException | None) -> None:
-        if done.is_done:
-            # It was cancelled.
-            return
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
-
-    def run() -> None:
-        error: BaseException | None = None
-        try:
-            action()
-        except BaseException as failure:  # noqa: BLE001 - raised by whoever waits
-            error = failure
-        done.loop.call_soon_threadsafe(partial(finish, error))
-
-    threading.Thread(target=run, name="jitlink finalisers", daemon=True).start()
-    await done
 
 
 def _close_at_exit(platform: Platform) -> Callable[[], None]:

@@ -41,7 +41,7 @@ from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
 from jitlink.orc.tracker import ResourceTracker
 from jitlink.passes.initializers import ArrayKind, FunctionArray, in_order
-from jitlink.platform.base import Platform, on_another_thread
+from jitlink.platform.base import Platform
 from jitlink.platform.definitions import OWN_FUNCTIONS, RuntimeGenerator
 from jitlink.platform.dlfcn import DynamicLoading
 from jitlink.platform.plugin import PlatformPlugin
@@ -59,6 +59,7 @@ from jitlink.sps import (
 )
 from jitlink.sps import Sequence as SPSSequence
 from jitlink.sps.types import Tuple
+from jitlink.tasks import in_thread
 
 _REGISTER = WrapperSignature(ERROR, EXECUTOR_ADDR, STRING, EXECUTOR_ADDR, EXECUTOR_ADDR)
 _DEREGISTER = WrapperSignature(ERROR, EXECUTOR_ADDR)
@@ -354,7 +355,7 @@ class ELFPlatform(Platform):
             state.opens, state.is_kept, state.is_finalized = 0, False, True
             handles = self._take([dylib])
             if handles:
-                await on_another_thread(lambda: self._finalize(handles))
+                await in_thread(lambda: self._finalize(handles))
         code = state.linked.pop(key, [])
         memory = [ExecutorAddrRange(each.start, each.end) for one in code for each in one.memory]
         errors: list[Exception] = []
@@ -377,4 +378,4 @@ class ELFPlatform(Platform):
         runtime, executor = await self.runtime(), self.session.executor
         address = runtime.addresses["__jitlink_is_memory_final"]
         if (await executor.call_wrapper(address, arguments)).data != b"\1":
-            await on_another_thread(lambda: self._call("__jitlink_finalize_memory", arguments))
+            await in_thread(lambda: self._call("__jitlink_finalize_memory", arguments))

@@ -52,7 +52,7 @@ from jitlink.orc.symbols import (
 from jitlink.orc.tracker import ResourceManager, ResourceTracker
 from jitlink.platform import orc_protocol as protocol
 from jitlink.platform import orc_threads
-from jitlink.platform.base import Platform, PlatformCreator, on_another_thread
+from jitlink.platform.base import Platform, PlatformCreator
 from jitlink.platform.definitions import ProviderGenerator
 from jitlink.platform.dispatch import Dispatcher, answers, dispatch_in_process
 from jitlink.platform.orc_plugin import ORCRuntimePlugin
@@ -62,6 +62,7 @@ from jitlink.platform.state import DylibState, dependencies_first
 from jitlink.runtime import runtime_of
 from jitlink.sps import ExecutorAddrRange, Failure, SPSError
 from jitlink.targets.registry import target_of_triple
+from jitlink.tasks import in_thread
 
 T = TypeVar("T")
 _ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
@@ -476,7 +477,7 @@ class ORCRuntimePlatform(Platform):
         state = self.states.get(dylib)
         if state is not None and state.is_kept:
             state.is_kept = False
-            await on_another_thread(lambda: self._close_once(state))
+            await in_thread(lambda: self._close_once(state))
 
     async def renew_handle(self, dylib: JITDylib, key: ResourceTracker) -> None:
         """Give a JITDylib that was cleared another handle."""
