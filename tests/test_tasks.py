@@ -190,6 +190,35 @@ def test_a_lock_is_held_in_order_of_asking() -> None:
     assert order == [2, 3, 4]
 
 
+def test_a_lock_is_not_released_by_who_never_held_it() -> None:
+    async def wait() -> list[bool]:
+        lock = Lock()
+        await lock.acquire()
+        tasks = [begin(lock.acquire()) for _ in range(3)]
+        await sleep(0)
+        # The first is passed over, and learns only then that it was cancelled.
+        tasks[0].cancel()
+        lock.release()
+        await wait_for_all(tasks[:2], 30)
+        return [each.has_result for each in tasks]
+
+    assert run(wait()) == [False, True, False]
+
+
+def test_loops_can_run_inside_tasks_of_others() -> None:
+    async def inner() -> Task[Any]:
+        await sleep(0)
+        return current_task()
+
+    async def outer() -> bool:
+        task = current_task()
+        inside = run(inner())
+        await sleep(0)
+        return inside is not task and current_task() is task
+
+    assert run(outer())
+
+
 def test_an_event_happens_for_all() -> None:
     async def wait() -> int:
         event = Event()

@@ -58,6 +58,11 @@ class Future(Generic[T]):
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[], object]] = []
 
+    @property
+    def has_result(self) -> bool:
+        """Whether it is known, and has neither failed nor was cancelled."""
+        return self.is_done and self._error is None
+
     def result(self) -> T:
         """What it is; to be asked once it is done.
 
@@ -150,7 +155,7 @@ class Task(Future[T]):
 
     def _step(self) -> None:
         """Run until it waits or ends."""
-        outer, _here.task = _here.task, self
+        _here.task = self
         thrown, self._thrown, self._waits_for = self._thrown, None, None
         try:
             if thrown is None:
@@ -167,7 +172,7 @@ class Task(Future[T]):
         else:
             self._wait_for(awaited)
         finally:
-            _here.task = outer
+            _here.task = None
             del thrown
 
     def _wait_for(self, awaited: object) -> None:
@@ -225,11 +230,11 @@ class Lock:
             try:
                 await waiter
             except CancelledError:
-                if waiter in self._waiters:
-                    self._waiters.remove(waiter)
-                else:
+                if waiter.has_result:
                     # It was handed over just before.
                     self.release()
+                elif waiter in self._waiters:
+                    self._waiters.remove(waiter)
                 raise
         self.is_held = True
 
@@ -323,12 +328,15 @@ class Loop:
         """
         while self._timers and self.delay() == 0:
             self._due.append(heapq.heappop(self._timers)[2].action)
+        # A task of another loop may be at work further down the stack.
+        outer, _here.task = _here.task, None
         due = self._due
         for _ in range(len(due)):
             try:
                 due.popleft()()
             except BaseException:
                 log.exception("a call of the session failed")
+        _here.task = outer
 
     def call_soon(self, action: Callable[[], object]) -> None:
         """Make a call due; for what runs in the loop."""
