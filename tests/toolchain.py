@@ -83,6 +83,7 @@ DEBIAN_PACKAGES = {
     "libpython3.11.a": "libpython3.11-dev",
     "libquadmath.a": "libgcc-12-dev",
     "libsqlite3.a": "libsqlite3-dev",
+    "libunwind.so.1": "libunwind-16",
     "libstdc++.a": "libstdc++-12-dev",
     "libz.a": "zlib1g-dev",
     "libzstd.a": "libzstd-dev",
@@ -144,10 +145,13 @@ def run(command: Sequence[str | Path], cwd: Path | None = None) -> str:
 
 
 def find(peer: str) -> Path | None:
-    """Return where the system has a program, or a static archive (a name that ends in `.a`).
+    """Return where the system has a program, or a library (a name with `.a` or `.so`).
 
     An archive of another target has the target in front: `aarch64-linux-gnu/libc.a`.
     """
+    if ".so" in peer:
+        library = _LIBRARY_ROOT / peer
+        return library if library.is_file() else None
     return _find_archive(peer) if peer.endswith(".a") else _find_program(peer)
 
 

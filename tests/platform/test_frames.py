@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import time
 from functools import cache
+from pathlib import Path
 
 from jitlink.orc import LLJIT, FailedToMaterializeError
 from tests.platform.jits import NotingJIT, compiled
-from tests.toolchain import compile_c
+from tests.toolchain import compile_c, require, run
 
 
 @cache
@@ -96,3 +98,39 @@ def test_forgetting_many_frames_is_not_quadratic() -> None:
     seconds(20)
     # Eight times as many: sixty-four times as long if it were.
     assert seconds(1600) < 8 * 4 * seconds(200)
+
+
+_THROWING = """
+int thrown(int number) { throw number; }
+extern "C" int caught(int number) {
+  try { return thrown(number); } catch (int found) { return found + 1; }
+}
+"""
+_LINK_AND_CATCH = """
+import sys
+import jitlink
+with open("/proc/self/maps") as file:
+    assert any("libunwind.so.1" in line for line in file)
+for number in range(50):
+    with jitlink.load(sys.argv[1]) as library:
+        assert library.caught(number) == number + 1
+    with jitlink.LLJIT() as jit:
+        jit.add_object(sys.argv[1])
+        assert jit.lookup("caught")(number) == number + 1
+print("all caught")
+"""
+
+
+def test_the_unwinder_of_llvm_in_place_of_libgcc() -> None:
+    """It wants frames one by one, where libgcc's takes whole sections."""
+    unwinder = require("libunwind.so.1")
+    throwing = compile_c(_THROWING, "gcc", ("-O1", "-fPIC"), suffix=".cpp")
+    command: list[str | Path] = [
+        "env",
+        f"LD_PRELOAD={unwinder}",
+        sys.executable,
+        "-c",
+        _LINK_AND_CATCH,
+        throwing,
+    ]
+    assert run(command) == "all caught\n"

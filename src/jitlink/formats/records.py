@@ -21,7 +21,7 @@ def gather(data: UInt8Array, dtype: np.dtype[Any], positions: Int64Array) -> Rec
         return np.empty(0, dtype)
     first = int(positions[0])
     if int(positions[-1]) - first == (count - 1) * dtype.itemsize and (
-        count < 3 or bool((np.diff(positions) == dtype.itemsize).all())
+        count < 3 or bool((positions[1:] - positions[:-1] == dtype.itemsize).all())
     ):
         return np.frombuffer(data, dtype, count, first)
     # A record begins at every byte of this overlapping view, so one fancy index fetches all.
