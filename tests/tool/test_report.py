@@ -3,11 +3,11 @@
 import re
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from tests.tool.command import Command, archive, compile_to
+from tests.tool.facts import OWN_SYMBOLS, facts_of
 from tests.toolchain import CompilerName
 
 MAIN = """
@@ -40,61 +40,6 @@ UNNEEDED = "int missing(void); int unneeded(void) { return missing(); }"
 FLAGS = ((), ("-O0",), ("-ffunction-sections", "-fdata-sections"), ("-O2", "-fPIC"))
 
 
-class Facts(NamedTuple):
-    """What both commands say.
-
-    Attributes:
-        linked: names of the objects that were linked.
-        symbols: name and size of each symbol, and what it is in memory.
-        sections: object, name, size and kind of memory of each section.
-        entries: object, kind of entry and target.
-    """
-
-    linked: set[str]
-    symbols: set[tuple[str, int, str]]
-    sections: set[tuple[str, str, int, str]]
-    entries: set[tuple[str, str, str]]
-
-
-_LINE = re.compile(
-    r'  (?:(\w+) )?"(.*?)":? target addr = (0x[0-9a-f]{16}), '
-    r"(?:content: (0x[0-9a-f]+) -- (0x[0-9a-f]+) \((\d+) bytes\)|zero-fill: (\d+) bytes)"
-)
-# What each command adds of its own: the GOT's name, the null symbol of ELF.
-_OWN_SYMBOLS = {"_GLOBAL_OFFSET_TABLE_", "__jitlink_ELF_SYM_UND_0"}
-
-
-def _facts(output: str, own: set[str]) -> Facts:
-    """Read the output of either command; `own` are names that the program defines."""
-    facts = Facts(set(), set(), set(), set())
-    file = ""
-    for line in output.splitlines():
-        if line.startswith("Linking "):
-            facts.linked.add(_file(line[8:]))
-        elif line.startswith("File "):
-            # llvm-jitlink leaves out the directory here.
-            file = Path(_file(line[6:-2])).name
-        elif match := _LINE.fullmatch(line):
-            what, name = match[1], match[2]
-            size, memory = int(match[6] or match[7]), "content" if match[6] else "zero-fill"
-            if match[6]:
-                assert int(match[5], 16) - int(match[4], 16) == size
-            if what is None and name not in _OWN_SYMBOLS:
-                facts.symbols.add((name, size, memory))
-            elif what == "Section" and not name.startswith("$__") and name != ".eh_frame":
-                facts.sections.add((file, name, size, memory))
-            elif what in {"GOT", "Stubs"} and name not in own:
-                facts.entries.add((file, what, name))
-        else:
-            assert line in {"Registered addresses:", "Symbols:"}
-    return facts
-
-
-def _file(name: str) -> str:
-    # llvm-jitlink numbers members, because several may have one name.
-    return re.sub(r"\[\d+\]", "", name)
-
-
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
 def test_same_facts_as_llvm_jitlink(
     command: Command, compiler: CompilerName, flags: tuple[str, ...], llvm_jitlink: Path
@@ -108,7 +53,7 @@ def test_same_facts_as_llvm_jitlink(
     assert (done.status, done.err) == (0, "")
     peer = subprocess.run([llvm_jitlink, *words], capture_output=True, text=True, check=True)
     own = {"work", "shared", "deeper", "weak", "table", "common"}
-    ours, theirs = _facts(done.out, own), _facts(peer.stdout, own)
+    ours, theirs = facts_of(done.out, own), facts_of(peer.stdout, own)
     assert ours.linked == {"main.o", "work.o", "./liblower.a(deeper.o)"}
     assert ours == theirs
 
@@ -116,7 +61,7 @@ def test_same_facts_as_llvm_jitlink(
 def test_facts_are_found_in_the_output(command: Command) -> None:
     compile_to(Path("main.o"), MAIN, "zig")
     compile_to(Path("work.o"), WORK + DEEPER, "zig")
-    facts = _facts(command("main.o", "work.o", "-noexec", "-show-addrs").out, set())
+    facts = facts_of(command("main.o", "work.o", "-noexec", "-show-addrs").out, set())
     assert {"main", "work", "shared", "deeper", "exported_but_unused"} < {
         s[0] for s in facts.symbols
     }
@@ -175,7 +120,7 @@ def _graph_facts(out: str) -> dict[str, set[str]]:
     targets = re.findall(r"kind = (\w+), target = (\w+)$", out, re.MULTILINE)
     return {
         "sections": set(sections),
-        "symbols": {" ".join(each) for each in symbols if each[1] not in _OWN_SYMBOLS},
+        "symbols": {" ".join(each) for each in symbols if each[1] not in OWN_SYMBOLS},
         # The peer has a graph for each object, and so a GOT entry for what is in another one.
         "edges": {" ".join(each) for each in targets if each[0].startswith("Branch")},
     }
