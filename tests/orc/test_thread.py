@@ -255,3 +255,34 @@ def test_an_owner_that_is_dropped_without_a_spare_thread() -> None:
         gc.collect()
     assert [each.category for each in caught] == [ResourceWarning]
     assert thread.is_stopped
+
+
+def test_what_begins_as_the_thread_stops_is_cancelled(owner: Owner) -> None:
+    thread = SessionThread(owner)
+    begun, errors = threading.Event(), []
+
+    async def wait_for_ever() -> None:
+        begun.set()
+        await Future()
+
+    def wait() -> None:
+        with pytest.raises(SessionEndedError) as caught:
+            thread.wait(wait_for_ever())
+        errors.append(caught.value)
+
+    def hold() -> None:
+        # Handed over, because this thread is at the wheel, and begun when it is locked.
+        waiting.start()
+        while not thread.loop.has_due:
+            time.sleep(0.001)
+        stopping.start()
+        while not thread.is_stopped:
+            time.sleep(0.001)
+
+    waiting, stopping = threading.Thread(target=wait), threading.Thread(target=thread.stop)
+    with time_limit():
+        thread.run(hold)
+        waiting.join(20)
+        stopping.join(20)
+    assert begun.is_set()
+    assert len(errors) == 1

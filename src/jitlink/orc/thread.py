@@ -323,12 +323,15 @@ class _Wheel:
             self._changed.wait_for(lambda: self.driver is None)
             self.driver = threading.get_ident()
         try:
-            for task in self.loop.unfinished:
-                task.cancel()
             end = time.monotonic() + _PATIENCE
-            while self.loop.unfinished and time.monotonic() < end:
+            told: set[Task[Any]] = set()
+            # What was handed over may still have to begin.
+            while (self.loop.has_due or self.loop.unfinished) and time.monotonic() < end:
+                for task in self.loop.unfinished:
+                    if task not in told:
+                        told.add(task)
+                        task.cancel()
                 self._run_or_wait(end)
-            self.drive(lambda: False)
         finally:
             self.leave()
 
