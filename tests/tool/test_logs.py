@@ -104,7 +104,7 @@ def test_a_failed_link_and_a_removal_are_told(caplog: pytest.LogCaptureFixture) 
     caplog.clear()
     jitlink.load(compile_c("int f(void) { return 1; }")).close()
     messages = [record.getMessage() for record in caplog.records]
-    assert any(message.startswith("removing from ") for message in messages)
+    assert any(message.startswith("removing JITDylib ") for message in messages)
     assert any(message.startswith("given back: ") for message in messages)
 
 

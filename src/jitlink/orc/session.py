@@ -202,6 +202,7 @@ class ExecutionSession:
             raise ValueError(f"{dylib.name} is a JITDylib of another session")
         if not dylib.is_open:
             return
+        log.debug("removing JITDylib %s", dylib.name)
         # When the session ends all of them go, one after the other.
         for other in () if self.is_ending else self.dylibs.values():
             if other.is_linked_against(dylib):
