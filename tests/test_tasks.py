@@ -9,7 +9,6 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable, Coroutine
-from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from jitlink.tasks import (
     Lock,
     Loop,
     Task,
+    TaskVariable,
     current_task,
     in_thread,
     run,
@@ -287,7 +287,7 @@ def test_what_another_thread_returns_or_raises() -> None:
 
 
 def test_tasks_have_variables_of_their_own() -> None:
-    variable: ContextVar[int] = ContextVar("variable", default=0)
+    variable: TaskVariable[int] = TaskVariable(0)
 
     async def change() -> int:
         await sleep(0)

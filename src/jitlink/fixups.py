@@ -313,14 +313,16 @@ class FixupTable:
         addends = np.zeros(len(kinds), np.int64)
         content = graph.block_table.content[blocks]
         places = np.where(content == ZERO_FILL, ZERO_FILL, content + offsets)
-        for data, base, mask in graph.contents.partition(places):
-            for kind in np.unique(kinds[mask]).tolist():
+        for data, base, here in graph.contents.partition(places):
+            found, kind_of_place, position = addends[here], kinds[here], places[here] - base
+            for kind in np.unique(kind_of_place).tolist():
                 row = self.by_kind.get(kind)
                 if row is None or row.width == 0 or row.field is not None:
                     continue
-                chosen = rows_where(mask & (kinds == kind))
-                container = self.containers(data, row)[places[chosen] - base]
-                addends[chosen] = row.extract(container.astype(f"u{row.width}"))
+                chosen = rows_where(kind_of_place == kind)
+                container = self.containers(data, row)[position[chosen]]
+                found[chosen] = row.extract(container.astype(f"u{row.width}"))
+            addends[here] = found
         return addends
 
     def apply(
@@ -416,23 +418,25 @@ class _Application:
         if np.count_nonzero(bad):
             self._fail(FixupError, rows[bad], 0, "lies outside its block's content")
         content += offset
-        for data, base, mask in self.graph.contents.partition(content):
+        for data, base, here in self.graph.contents.partition(content):
             if not data.flags.writeable:
                 raise GraphError("a block to be fixed up has read-only content")
+            kind_here, rows_here, places = kind[here], rows[here], content[here] - base
             for each in kinds:
-                chosen = rows_where((kind == each) & mask)
+                chosen = rows_where(kind_here == each)
                 if len(chosen):
-                    places = content[chosen] - base
-                    self._apply(self.table.by_kind[each], rows[chosen], data, places)
+                    fixup = self.table.by_kind[each]
+                    self._apply(fixup, rows_here[chosen], data, places[chosen])
 
     def _apply(self, fixup: Fixup, rows: Int64Array, data: UInt8Array, places: Int64Array) -> None:
         """Apply one row of the table to edges whose fields are at `places` of `data`."""
-        values = self._letters(fixup, rows)
+        letters = fixup.letters
+        values = self._values(letters, rows)
         if fixup.field is not None:
             self._apply_fields(fixup, fixup.field, rows, data, places, values)
             return
         container = self.table.containers(data, fixup)
-        if "V" in fixup.letters:
+        if "V" in letters:
             values["V"] = fixup.extract(container[places].astype(f"u{fixup.width}"))
         value = fixup.evaluate(values)
         self._check(fixup, rows, value)
@@ -462,17 +466,18 @@ class _Application:
         self._check(fixup, rows, value)
         field.write(data, places, sizes, value)
 
-    def _letters(self, fixup: Fixup, rows: Int64Array) -> dict[str, Any]:
+    def _values(self, letters: frozenset[str], rows: Int64Array) -> dict[str, Any]:
+        """What letters stand for, but for V."""
         edges = self.edges
         values: dict[str, Any] = {"A": edges.addend[rows]}
-        if "S" in fixup.letters:
+        if "S" in letters:
             values["S"] = self.addresses[edges.target[rows]]
-        if "P" in fixup.letters:
+        if "P" in letters:
             address = self.graph.block_table.address[edges.block[rows]]
             values["P"] = address.view(np.int64) + edges.offset[rows]
-        if "Z" in fixup.letters:
+        if "Z" in letters:
             values["Z"] = self.graph.symbol_table.size[edges.target[rows]].view(np.int64)
-        for letter in _BASES.keys() & fixup.letters:
+        for letter in _BASES.keys() & letters:
             if letter not in self.bases:
                 self._fail(FixupError, rows, 0, f"needs {_BASES[letter]}")
             values[letter] = np.array(self.bases[letter], np.uint64).view(np.int64)

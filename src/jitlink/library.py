@@ -330,9 +330,8 @@ def link_inputs(
         if jit.platform is not None:
             jit.platform.read_own_functions(builder, symbols)
         builder.resolver.finish()
-        graph = builder.target_graph
-        program = Program(jit.layer, graph, phony_externals=phony_externals)
-        dylib, is_initialized = _link(jit, program, graph, symbols, process_symbols=process_symbols)
+        program = Program(jit.layer, builder.target_graph, phony_externals=phony_externals)
+        dylib, is_initialized = _link(jit, program, symbols, process_symbols=process_symbols)
     except BaseException:
         if jit is not _shared_jit():
             jit.close()
@@ -350,7 +349,6 @@ def link_inputs(
 def _link(
     jit: LLJIT,
     program: Program,
-    graph: LinkGraph,
     symbols: Mapping[str, HostSymbol],
     *,
     process_symbols: bool,
@@ -364,7 +362,7 @@ def _link(
     unit = PythonSymbols(jit.session, symbols)
     try:
         return jit.session.wait(
-            _link_async(jit, name, program, graph, unit, process_symbols=process_symbols)
+            _link_async(jit, name, program, unit, process_symbols=process_symbols)
         )
     except FailedToMaterializeError as error:
         reason = error.reason
@@ -375,24 +373,17 @@ async def _link_async(
     jit: LLJIT,
     name: str,
     program: Program,
-    graph: LinkGraph,
     unit: PythonSymbols,
     *,
     process_symbols: bool,
 ) -> tuple[JITDylib, bool]:
     """`_link`; on the session's thread."""
-    dylib, platform = jit.create_jitdylib(name, process_symbols=process_symbols), jit.platform
+    dylib = jit.create_jitdylib(name, process_symbols=process_symbols)
     try:
         if unit.symbols:
             dylib.add_unit(unit)
-        if platform is None:
-            await program.link_into(dylib)
-            return dylib, True
-        handle = await platform.define_handle(dylib, graph)
         await program.link_into(dylib)
-        if handle is not None:
-            platform.set_handle(dylib, handle)
-        return dylib, platform.initialize_at_once(dylib)
+        return dylib, jit.platform is None or jit.platform.initialize_at_once(dylib)
     except BaseException:
         await jit.session.remove_jitdylib_async(dylib)
         raise

@@ -116,3 +116,22 @@ def test_definitions_take_their_place(notes: Notes) -> None:
     )
     library.begin()
     assert len(taken) == 1
+
+
+def test_an_object_that_refers_to_its_handle_is_one_link(notes: Notes) -> None:
+    graphs: list[str] = []
+
+    def configure(graph: LinkGraph, _config: PassConfiguration) -> None:
+        graphs.append(graph.name)
+
+    source = (
+        "int __cxa_atexit(void (*)(int), long, void *); extern char __dso_handle;"
+        "void begin(void) { __cxa_atexit(note, 5, &__dso_handle); }"
+    )
+    path = compiled(source)
+    library = jitlink.load(path, definitions=notes.definitions, configure=configure)
+    library.begin()
+    library.close()
+    del library
+    notes.wait_for([5])
+    assert graphs == [str(path)]

@@ -449,8 +449,9 @@ def _instructions(
     # What lies outside its block's content is refused when fixups are applied.
     inside = (offset >= 0) & (offset <= graph.block_table.size[block] - 4)
     inside &= content != ZERO_FILL
-    for code, base, mask in graph.contents.partition(places):
-        chosen = mask & inside
+    for code, base, here in graph.contents.partition(places):
+        chosen = np.zeros(len(rows), np.bool_)
+        chosen[here] = inside[here]
         if code.flags.writeable and chosen.any():
             words = np.ndarray((len(code) - 3,), "<u4", code.data, strides=(1,))
             yield words, places[chosen] - base, chosen

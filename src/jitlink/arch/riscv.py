@@ -274,9 +274,9 @@ def read_code(graph: LinkGraph, blocks: Int64Array, offsets: Int64Array) -> Code
     """The 32-bit instructions at places of blocks, which the caller has checked (uint32)."""
     code = np.zeros(len(blocks), np.uint32)
     places = graph.block_table.content[blocks] + offsets
-    for data, base, mask in graph.contents.partition(places):
+    for data, base, here in graph.contents.partition(places):
         words: npt.NDArray[Any] = _words(data, np.dtype("<u4"))
-        code[mask] = words[places[mask] - base]
+        code[here] = words[places[here] - base]
     return code
 
 
@@ -285,9 +285,9 @@ def write_code(
 ) -> None:
     """Replace instructions at places of blocks; `code` is uint32, or uint16 for short ones."""
     places = graph.block_table.content[blocks] + offsets
-    for data, base, mask in graph.contents.partition(places):
+    for data, base, here in graph.contents.partition(places):
         words = _words(data, code.dtype.newbyteorder("<"))
-        words[places[mask] - base] = code[mask]
+        words[places[here] - base] = code[here]
 
 
 def _words(data: npt.NDArray[np.uint8], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -206,13 +206,13 @@ def _check_lengths(graph: LinkGraph) -> None:
     value -= address[edges.target[lows]] + edges.addend[lows]
     place = graph.block_table.content[edges.block[lows]] + edges.offset[lows]
     end = place + graph.block_table.size[edges.block[lows]] - edges.offset[lows]
-    for data, base, mask in graph.contents.partition(place):
-        sizes = ULEB128().measure(data, place[mask] - base, end[mask] - base)
+    for data, base, here in graph.contents.partition(place):
+        sizes = ULEB128().measure(data, place[here] - base, end[here] - base)
         # A field that does not end is found by the engine.
         bits = np.where(sizes == 0, 63, np.minimum(7 * sizes, 63))
-        bad = (value[mask] < 0) | (value[mask] >> bits != 0)
+        bad = (value[here] < 0) | (value[here] >> bits != 0)
         if bad.any():
-            rows, first = lows[mask][bad], int(value[mask][bad][0])
+            rows, first = lows[here][bad], int(value[here][bad][0])
             fail(
                 graph, rows, f"makes {first:#x}, which its field cannot hold",
                 TargetOutOfRangeError, first, low=0, high=(1 << int(bits[bad][0])) - 1,

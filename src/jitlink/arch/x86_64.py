@@ -360,10 +360,10 @@ def _relax_loads(graph: LinkGraph, pointees: Pointees, kind: EdgeKind, prefix: i
     pointee = pointees.of(rows)
     rows, pointee = rows[pointee >= 0], pointee[pointee >= 0]
     rows_place = blocks.content[edges.block[rows]] + edges.offset[rows]
-    for code, base, mask in graph.contents.partition(rows_place):
+    for code, base, here in graph.contents.partition(rows_place):
         if code.flags.writeable:
-            chosen, at = rows[mask], rows_place[mask] - base
-            _relax_code(graph, pointees, code, at, chosen, pointee[mask], prefix)
+            chosen, at = rows[here], rows_place[here] - base
+            _relax_code(graph, pointees, code, at, chosen, pointee[here], prefix)
 
 
 def _relax_code(

@@ -250,7 +250,7 @@ class SectionTables:
         # The separator ends a last name that the file does not terminate.
         base = self.graph.strings.add_table(b"\0".join(pieces) + b"\0")
         references = np.full(len(self.sh_type) + 1, NO_NAME, np.int64)
-        references[rows] = base + np.cumsum(size + 1) - (size + 1)
+        references[rows] = base + (size + 1).cumsum() - (size + 1)
         sizes = np.zeros(len(self.sh_type) + 1, np.int64)
         sizes[rows] = size
         self.name_base, self.name_limit = references[name_tables], sizes[name_tables]

@@ -27,7 +27,7 @@ BoolArray = Array[np.bool_]
 
 ADDRESS_MASK = (1 << 64) - 1
 INT64_MAX = (1 << 63) - 1
-_LEAST_ROWS = 32
+_MORE_ROWS = 64
 """Room that a table has from its first row on, so that small graphs need not grow."""
 
 
@@ -85,7 +85,7 @@ class Columns:
         """Make room; the columns are yet to be published."""
         # The first load leaves room for what passes add: fresh zeros take no memory until they
         # are written to. Later growth is by half, so that single rows are amortised.
-        self._capacity = max(rows, self._capacity + (self._capacity >> 1) or 2 * rows, _LEAST_ROWS)
+        self._capacity = max(rows, self._capacity + (self._capacity >> 1) or 2 * rows + _MORE_ROWS)
         for name, column in self._storage.items():
             larger = np.zeros(self._capacity, column.dtype)
             if self.rows:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
+from jitlink.graph.columns import Int64Array, UInt8Array, rows_where
 
 ZERO_FILL = -1
 """The content reference of a block that has no content."""
@@ -44,11 +44,14 @@ class ContentSpace:
         start = reference - self._bases[index]
         return self._buffers[index][start : start + size]
 
-    def partition(self, references: Int64Array) -> Iterator[tuple[UInt8Array, int, BoolArray]]:
+    def partition(
+        self, references: Int64Array
+    ) -> Iterator[tuple[UInt8Array, int, Int64Array | slice]]:
         """Group references by buffer, for code that works on whole columns.
 
-        Yields, for each buffer that is referred to, its bytes (uint8), its base reference
-        and the mask (bool) of the references that lie in it. `ZERO_FILL` lies in none.
+        Yields, for each buffer that is referred to, its bytes (uint8), its base reference, and
+        what takes those out of a column that lie in it: their indices (int64), or a slice of
+        them all. `ZERO_FILL` lies in none.
         """
         if len(references) == 0:
             return
@@ -58,11 +61,11 @@ class ContentSpace:
             # The usual case: everything lies in one file, or in working memory.
             if lowest >= 0:
                 array = np.frombuffer(self._buffers[lowest], np.uint8)
-                yield array, self._bases[lowest], np.ones(len(references), np.bool_)
+                yield array, self._bases[lowest], slice(None)
             return
         used = np.searchsorted(self._bases, references, side="right") - 1
         # Not np.unique, whose first use imports numpy.ma.
         for index in (rows_where(np.bincount(used + 1) > 0) - 1).tolist():
             if index >= 0:
                 array = np.frombuffer(self._buffers[index], np.uint8)
-                yield array, self._bases[index], used == index
+                yield array, self._bases[index], rows_where(used == index)

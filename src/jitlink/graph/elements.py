@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jitlink.errors import GraphError
-from jitlink.graph.columns import ADDRESS_MASK, Int64Array
+from jitlink.graph.columns import ADDRESS_MASK, Int64Array, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.ranges import AddressRange, SectionRange
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import (
+    DEFINED,
     BlockFlags,
     BlockTable,
     Linkage,
@@ -132,13 +133,14 @@ class Section:
     def block_rows(self) -> Int64Array:
         """Rows (int64) of the section's blocks in the block table."""
         table = self.graph.block_table
-        present = (table.flags & BlockFlags.REMOVED) == 0
-        return np.flatnonzero((table.section == self.ordinal) & present)
+        return rows_where(
+            (table.section == self.ordinal) & (table.flags & int(BlockFlags.REMOVED) == 0)
+        )
 
     def symbol_rows(self) -> Int64Array:
         """Rows (int64) of the section's symbols in the symbol table."""
         table = self.graph.symbol_table
-        defined = np.flatnonzero(table.kind == SymbolKind.DEFINED)
+        defined = rows_where(table.kind == DEFINED)
         here = self.graph.block_table.section[table.block[defined]] == self.ordinal
         rows: Int64Array = defined[here]
         return rows

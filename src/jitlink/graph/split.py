@@ -98,7 +98,7 @@ class _Cuts:
         first = starts == 0
         blocks, spans = parents[first], parent_sizes[first] + 1
         self.position = np.full(graph.block_table.rows, -1, np.int64)
-        self.position[blocks] = np.cumsum(spans) - spans
+        self.position[blocks] = spans.cumsum() - spans
         self.part_positions = self.position[parents] + starts
 
     def parts(self, blocks: Int64Array, offsets: Int64Array) -> Int64Array:

@@ -387,14 +387,14 @@ def _place_many(
         chosen = rows_where((alignments[known] == alignment) & ~heads[known])
         block, reference = known[chosen], known[chosen - 1]
         # Up to the end of the block before; the paddings before `known` blocks are not in yet.
-        ends = np.cumsum(steps)
+        ends = steps.cumsum()
         distance = ends[block - 1] - ends[reference] + steps[reference]
         gap = alignment_offsets[block] - alignment_offsets[reference] - distance
         steps[block - 1] += gap & (alignment - 1)
-    starts = np.cumsum(steps) - steps
+    starts = steps.cumsum() - steps
     first = rows_where(heads)
     base = starts[first] - alignment_offsets[first]
-    offsets: Int64Array = starts - base[np.cumsum(heads) - 1]
+    offsets: Int64Array = starts - base[heads.cumsum() - 1]
     return offsets
 
 
@@ -441,7 +441,7 @@ def copy_unallocated_contents(graph: LinkGraph) -> None:
     edited[edges.block[edges.kind >= FIRST_RELOCATION]] = True
     rows = rows_where(edited & unallocated & (table.content != ZERO_FILL))
     sizes = table.size[rows]
-    places = np.cumsum(sizes) - sizes
+    places = sizes.cumsum() - sizes
     memory = memoryview(bytearray(int(sizes.sum())))
     copy_contents(graph, table.content[rows], sizes, memory, places)
     table.content[rows] = graph.contents.add(memory) + places

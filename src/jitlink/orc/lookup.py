@@ -8,7 +8,6 @@ waits until all of it has come as far as was asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from jitlink.errors import UndefinedSymbolError
@@ -19,7 +18,7 @@ from jitlink.orc.errors import (
 )
 from jitlink.orc.search import Search, log_search
 from jitlink.orc.symbols import ExecutorSymbolDef, JITSymbolFlags, LookupKind, SymbolState
-from jitlink.tasks import CancelledError, Future, current_task
+from jitlink.tasks import CancelledError, Future, TaskVariable, current_task
 
 if TYPE_CHECKING:
     from jitlink.orc.definition import Definition
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from jitlink.orc.materialization import MaterializationResponsibility
     from jitlink.orc.session import ExecutionSession
 
-REQUESTER: ContextVar[MaterializationResponsibility | None] = ContextVar("REQUESTER", default=None)
+REQUESTER: TaskVariable[MaterializationResponsibility | None] = TaskVariable(None)
 """The responsibility for which the running task works, if it does; its lookups end with it."""
 
 

@@ -76,7 +76,7 @@ class Program:
         dylib.add_generator(self)
         maker = MaterializationResponsibility(dylib.default_tracker, self.name, ())
         self._maker = maker
-        token = REQUESTER.set(maker)
+        take_back = REQUESTER.set(maker)
         try:
             await self.layer.emit_program(maker, graph, phony_externals=self._phony_externals)
             self._is_linked = True
@@ -85,7 +85,7 @@ class Program:
             forget_frames(error)
             raise
         finally:
-            REQUESTER.reset(token)
+            take_back()
             self._maker = None
             self._is_over.set()
 

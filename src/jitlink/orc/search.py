@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from jitlink.orc.errors import JITDylibDefunctError, listed
 from jitlink.orc.symbols import JITDylibLookupFlags, JITSymbolFlags, LookupKind
-from jitlink.tasks import Lock
+from jitlink.tasks import Lock, TaskVariable
 
 if TYPE_CHECKING:
     from jitlink.orc.definition import Definition
@@ -74,7 +73,7 @@ class _Turn:
 
 
 # The turn in which the running code was called; tasks inherit it from whoever starts them.
-_TURN: ContextVar[_Turn | None] = ContextVar("_TURN", default=None)
+_TURN: TaskVariable[_Turn | None] = TaskVariable(None)
 
 
 class Search:
@@ -195,12 +194,12 @@ class Search:
         turn = _Turn(next(outer.chain(), None) if outer is not None else None)
         if seat is not None:
             seat.holder = turn
-        token = _TURN.set(turn)
+        take_back = _TURN.set(turn)
         try:
             await generator.try_to_generate(self._kind, dylib, flags, names)
         finally:
             turn.is_over = True
-            _TURN.reset(token)
+            take_back()
         _log_generated(generator, dylib, names)
 
 

@@ -34,7 +34,8 @@ DW_EH_PE_OMIT = 0xFF
 _EXTENDED = 0xFFFFFFFF
 _ENCODED_SIZES = {0x00: 0, 0x02: 2, 0x03: 4, 0x04: 8, 0x0A: 2, 0x0B: 4, 0x0C: 8}
 _CIE_VERSIONS = (1, 3, 4)
-_TERMINATOR = memoryview(bytes(4))
+_TERMINATOR = bytes(4)
+_HEAD_SIZE = 64
 _FEW_BYTES = 1024
 """Sections of so few bytes are read record by record: guessing takes as long as 30 of them."""
 _LAST_ORIGIN = np.iinfo(np.int32).max
@@ -94,13 +95,22 @@ def terminate_eh_frames(graph: LinkGraph, section_name: str = SECTION) -> list[F
         blocks.extend(
             1,
             section=ordinal,
-            content=graph.contents.add(_TERMINATOR),
+            content=_zeros(graph, int(rows[0])),
             size=len(_TERMINATOR),
             alignment=1,
             origin=_LAST_ORIGIN,
         )
         found.append(FrameSection(graph, rows))
     return found
+
+
+def _zeros(graph: LinkGraph, record: int) -> int:
+    """Content of a terminator: zeros of a record, for contents of one buffer are copied at once."""
+    content = int(graph.block_table.content[record])
+    view = graph.contents.view(content, min(int(graph.block_table.size[record]), _HEAD_SIZE))
+    # The identifier of a CIE is zero.
+    found = bytes(view).find(_TERMINATOR) if view.readonly else -1
+    return content + found if found >= 0 else graph.contents.add(memoryview(_TERMINATOR))
 
 
 class _Guesses(NamedTuple):
@@ -278,9 +288,9 @@ class _Splitter:
 
     def _words(self, places: Int64Array) -> Int64Array:
         result = np.zeros(len(places), np.int64)
-        for data, base, mask in self.graph.contents.partition(places):
+        for data, base, here in self.graph.contents.partition(places):
             words = np.ndarray((len(data) - 3,), self.word, data.data, strides=(1,))
-            result[mask] = words[places[mask] - base]
+            result[here] = words[places[here] - base]
         return result
 
     def _add_symbols(self, pieces: Int64Array) -> Int64Array:
@@ -303,7 +313,7 @@ class _Splitter:
         # Pieces ascend by owner, then by start, so one key orders them all.
         span = int(starts.max()) + 1
         rank = np.zeros(len(owners), np.int64)
-        np.cumsum(owners[1:] != owners[:-1], out=rank[1:])
+        rank[1:] = (owners[1:] != owners[:-1]).cumsum()
         keys = rank * span + starts
         sought = rank[fdes] * span + wanted
         index = np.minimum(keys.searchsorted(sought), len(keys) - 1)
@@ -329,7 +339,7 @@ class _Splitter:
             len(fdes) + len(functions),
             block=np.concatenate((fdes, functions)),
             offset=np.concatenate((offset, at_start)),
-            kind=np.repeat((int(self.neg_delta32), KEEP_ALIVE), (len(fdes), len(functions))),
+            kind=np.array((int(self.neg_delta32), KEEP_ALIVE)).repeat((len(fdes), len(functions))),
             target=np.concatenate((cie_symbols, frames)),
         )
 

@@ -88,11 +88,6 @@ def synthesize_elf_symbols(graph: LinkGraph) -> None:
     synthesize_symbols(graph, ELF_EXACT, ELF_PREFIXES)
 
 
-def synthesize_elf_bounds(graph: LinkGraph) -> None:
-    """The same without `__dso_handle`, for graphs that are part of something larger."""
-    synthesize_symbols(graph, {}, ELF_PREFIXES)
-
-
 def _define_bound(graph: LinkGraph, symbol: Symbol, section_name: str, side: int) -> None:
     section = graph.find_section_by_name(section_name)
     if not section_name.isidentifier() or section is None or section.empty:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jitlink.executor import SelfExecutorProcessControl
-from jitlink.graph import AllocActionPair, LinkGraph, Symbol
+from jitlink.graph import AllocActionPair, Symbol
 from jitlink.inputs import GraphBuilder
 from jitlink.link import run_in_process
 from jitlink.orc.dylib import JITDylib
@@ -19,7 +19,6 @@ from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
 from jitlink.orc.symbols import JITDylibLookupFlags
 from jitlink.orc.tracker import ResourceManager, ResourceTracker
-from jitlink.passes.section_symbols import define_dso_handle
 from jitlink.platform.definitions import DSO_HANDLE, OwnGenerator, ProviderGenerator
 from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
 from jitlink.runtime import open_object
@@ -232,23 +231,6 @@ class Platform(ResourceManager):
             triple = self.session.executor.triple
             builder.add([open_object(triple, each) for each in sorted({own[n] for n in names})])
             resolver.hide_from(first)
-
-    async def define_handle(self, dylib: JITDylib, graph: LinkGraph) -> Symbol | None:
-        """Let a graph that is all of a JITDylib define its handle, if it refers to it.
-
-        Returns:
-            The symbol; for `handle_of` to know it, `set_handle` is to be called.
-        """
-        symbol = graph.find_external_symbol_by_name(DSO_HANDLE)
-        if symbol is None:
-            return None
-        define_dso_handle(graph, symbol, DSO_HANDLE)
-        graph.alloc_actions += await self.handle_actions(dylib, symbol)
-        return symbol
-
-    def set_handle(self, dylib: JITDylib, symbol: Symbol) -> None:
-        """Take note of the handle of a JITDylib, once it is linked; on the session's thread."""
-        self.state_of(dylib).handle = symbol.address
 
     async def handle_of(self, state: DylibState) -> int:
         """The handle of a JITDylib, linked now if it is not there yet."""

@@ -127,7 +127,10 @@ class ELFPlatform(Platform):
 
     async def handle_actions(self, dylib: JITDylib, symbol: Symbol) -> Sequence[AllocActionPair]:
         """What makes a JITDylib known to the runtime, and forgotten by it."""
-        runtime = await self.runtime()
+        return [self.handle_action(await self.runtime(), dylib, symbol)]
+
+    def handle_action(self, runtime: Runtime, dylib: JITDylib, symbol: Symbol) -> AllocActionPair:
+        """The same, for who has the runtime."""
         dispatch, context = self._loading.connect(runtime)
 
         def registration() -> bytes:
@@ -139,13 +142,12 @@ class ELFPlatform(Platform):
         addresses = runtime.addresses
         register = WrapperCall(addresses["__jitlink_register_dylib"], registration)
         deregister = WrapperCall(addresses["__jitlink_deregister_dylib"], deregistration)
-        return [AllocActionPair(register, deregister)]
+        return AllocActionPair(register, deregister)
 
     async def handle_of(self, state: DylibState) -> int:
         """The handle of a JITDylib, linked now if it is not there yet."""
-        handle = await super().handle_of(state)
         self.has_handlers = True
-        return handle
+        return await super().handle_of(state)
 
     # Opening
 

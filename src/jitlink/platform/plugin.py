@@ -7,9 +7,10 @@ their memory goes. Initialisers are kept and written down; they run later.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from jitlink.graph import AllocActionPair, LinkGraph, WrapperCall
+from jitlink.graph import AllocActionPair, LinkGraph, Symbol, WrapperCall
 from jitlink.link import PassConfiguration
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.materialization import MaterializationResponsibility
@@ -19,7 +20,14 @@ from jitlink.passes.eh_frame import SECTION, terminate_eh_frames
 from jitlink.passes.fragments import complete_fragments, fragment_sections
 from jitlink.passes.initializers import FunctionArray, function_arrays, mark_arrays_live
 from jitlink.passes.runtime_sections import keep_runtime_sections
-from jitlink.passes.section_symbols import synthesize_elf_bounds, synthesize_elf_symbols
+from jitlink.passes.section_symbols import (
+    ELF_PREFIXES,
+    Definer,
+    define_dso_handle,
+    synthesize_elf_symbols,
+    synthesize_symbols,
+)
+from jitlink.platform.definitions import DSO_HANDLE
 from jitlink.platform.state import LinkedCode
 from jitlink.runtime import Runtime
 from jitlink.sps import EXECUTOR_ADDR
@@ -38,17 +46,25 @@ _UNWINDER_FUNCTIONS = frozenset(name for names in _UNWINDERS for name in names)
 
 
 def keep_initializers(
-    config: PassConfiguration,
+    config: PassConfiguration, define_handle: Definer | None = None
 ) -> Callable[[LinkGraph], list[FunctionArray]]:
     """Let a link into a JITDylib with a handle keep what nobody refers to but its platform.
+
+    Args:
+        config: the passes of the link.
+        define_handle: lets the graph define the handle, if it refers to it. By default the handle
+            is elsewhere in the JITDylib.
 
     Returns:
         What tells the initialisers and finalisers of the graph, once it has its memory.
     """
-    # The handle is the JITDylib's, not the graph's.
+    exact = {} if define_handle is None else {DSO_HANDLE: define_handle}
+
+    def synthesize(graph: LinkGraph) -> None:
+        synthesize_symbols(graph, exact, ELF_PREFIXES)
+
     config.pre_prune = [
-        synthesize_elf_bounds if each is synthesize_elf_symbols else each
-        for each in config.pre_prune
+        synthesize if each is synthesize_elf_symbols else each for each in config.pre_prune
     ]
     has_arrays = False
 
@@ -96,7 +112,10 @@ class PlatformPlugin(Plugin):
         if state is None:
             return
         code = self._in_flight[responsibility] = LinkedCode()
-        arrays = keep_initializers(config)
+        # A responsibility for nothing is a program's, which is all of its JITDylib.
+        is_whole = not responsibility.definitions and self._runtime is not None
+        define = partial(self._define_handle, code, responsibility.dylib) if is_whole else None
+        arrays = keep_initializers(config, define)
 
         def note(graph: LinkGraph) -> None:
             code.arrays = arrays(graph)
@@ -105,6 +124,16 @@ class PlatformPlugin(Plugin):
             state.address_limit = min(state.address_limit, graph.address_limit)
 
         config.post_allocation.append(note)
+
+    def _define_handle(
+        self, code: LinkedCode, dylib: JITDylib, graph: LinkGraph, symbol: Symbol, name: str
+    ) -> None:
+        """Define the handle of a JITDylib in a graph that refers to it."""
+        if self._runtime is not None:
+            define_dso_handle(graph, symbol, name)
+            symbol.is_live = True
+            graph.alloc_actions.append(self._platform.handle_action(self._runtime, dylib, symbol))
+            code.handle = symbol
 
     def _register_frames(self, graph: LinkGraph) -> None:
         if self._runtime is not None:
@@ -133,6 +162,9 @@ class PlatformPlugin(Plugin):
         state = self._platform.states.get(responsibility.dylib)
         if code is not None and state is not None:
             state.linked.setdefault(responsibility.tracker, []).append(code)
+            if code.handle is not None:
+                state.handle = code.handle.address
+                self._platform.has_handlers = True
 
     def notify_failed(self, responsibility: MaterializationResponsibility) -> None:
         """Forget what was written down."""
