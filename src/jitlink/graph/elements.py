@@ -4,7 +4,7 @@ Blocks, symbols and edges are numerous, so what they *are* lives in NumPy column
 (`BlockTable` and `SymbolTable` in `jitlink.graph.tables`, `EdgeTable` in `jitlink.graph.edges`).
 `Block` and `Symbol` are handles, a graph and a row number, made when somebody looks; two
 handles of one row are equal and hash alike. A `Section` is made when somebody looks, too, but
-is the same object then on, as its ordinal may change (`jitlink.graph.sections`).
+there is one at a time, as its ordinal may change (`jitlink.graph.sections`).
 
 Numbers follow LLVM: addresses are unsigned 64-bit values in the executor, offsets count bytes
 from the start of a block, sizes are in bytes.
@@ -72,7 +72,7 @@ class Section:
             `LinkGraph.move_section` changes it. -1 once the section is removed.
     """
 
-    __slots__ = ("graph", "name", "ordinal")
+    __slots__ = ("__weakref__", "graph", "name", "ordinal")
 
     def __init__(self, graph: LinkGraph, name: str, ordinal: int) -> None:
         self.graph = graph

@@ -67,7 +67,8 @@ class LinkGraph:
             for code that holds addresses in fewer bits than a pointer has.
         origins: display names of the objects that blocks came from; empty if built by hand.
         origin_flags: what the header of each of them says for its architecture (ELF's e_flags).
-        alloc_actions: what to call when the graph's memory is finalized and deallocated.
+        alloc_actions: what to call when the graph's memory is finalized and deallocated; taken
+            out then.
         memory: where those of its segments are that outlive finalization, once it is allocated.
     """
 

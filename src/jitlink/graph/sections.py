@@ -3,11 +3,12 @@
 A section's ordinal is its position in `SectionList`, and blocks name their section by it, so
 whatever changes the order also renumbers the `section` column of the block table. Objects with
 a section per function have as many sections as symbols: a `Section` is made when somebody looks
-at one, and is the same object from then on.
+at one, and is the same object for as long as anybody has it.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -41,21 +42,29 @@ def distinct_contents(graph: LinkGraph, section_name: str) -> Iterator[tuple[Blo
 class SectionList:
     """All sections of one graph by ordinal."""
 
-    __slots__ = ("_first", "_graph", "_handles", "_lifetimes", "_names", "_prots", "_shared")
+    __slots__ = ("_first", "_handles", "_lifetimes", "_names", "_owner", "_prots", "_shared")
 
     def __init__(self, graph: LinkGraph) -> None:
-        self._graph = graph
+        # Weak, as the sections below: a graph is gone at once when nobody has it any more.
+        self._owner = weakref.ref(graph)
         self._names: list[str] = []
         # Values of `MemProt` and `MemLifetime`.
         self._prots = bytearray()
         self._lifetimes = bytearray()
-        self._handles: dict[int, Section] = {}
+        self._handles: weakref.WeakValueDictionary[int, Section] = weakref.WeakValueDictionary()
         # Only names are indexed: a section's protection and lifetime may be changed. The
         # index is made when it is first asked for; most graphs have many sections and few
         # questions. `_first` has the first section of a name, `_shared` all those of a name
         # that has several.
         self._first: dict[str, int] | None = None
         self._shared: dict[str, list[int]] = {}
+
+    @property
+    def _graph(self) -> LinkGraph:
+        graph = self._owner()
+        if graph is None:
+            raise GraphError("the graph that these sections were of is gone")
+        return graph
 
     def __len__(self) -> int:
         return len(self._names)
@@ -210,8 +219,9 @@ class SectionList:
         moved = np.zeros(len(self), np.int32)
         moved[order] = np.arange(len(order))
         kept = set(order)
-        handles, self._handles = self._handles, {}
-        for old, section in handles.items():
+        handles = list(self._handles.items())
+        self._handles.clear()
+        for old, section in handles:
             section.ordinal = int(moved[old]) if old in kept else NO_SECTION
             if section.ordinal != NO_SECTION:
                 self._handles[section.ordinal] = section

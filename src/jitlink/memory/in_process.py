@@ -235,10 +235,12 @@ class _InProcessAlloc(InFlightAlloc):
         return self._register(_Finalized(standard, undo, self._leases))
 
     def _finalize(self) -> list[WrapperFunctionCall]:
-        actions = resolve_actions(self._layout.graph.alloc_actions)
+        graph = self._layout.graph
+        # They belong to the memory now, and what makes their arguments has the graph.
+        actions, graph.alloc_actions = resolve_actions(graph.alloc_actions), []
         for segment, run in zip(self._layout.segments, self._runs, strict=True):
             self._pages.protect(run, segment.prot)
-        runnable = self._pages.is_executable_in_place and _runs_here(self._layout.graph)
+        runnable = self._pages.is_executable_in_place and _runs_here(graph)
         return run_finalize_actions(actions) if runnable else []
 
     async def abandon(self) -> None:

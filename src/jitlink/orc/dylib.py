@@ -72,13 +72,17 @@ class JITDylib(JITLinkDylib):
         ]
         # How many of the generators, at the end, are to stay there.
         self._last_generators = 0
-        self._default_tracker = ResourceTracker(self)
+        self._default_tracker: ResourceTracker | None = ResourceTracker(self)
 
     # What everybody calls, from any thread.
 
     @property
     def default_tracker(self) -> ResourceTracker:
         """Owns what is defined without naming a tracker; a new one after it was removed."""
+        if self._default_tracker is None:
+            # It went with the JITDylib.
+            self._default_tracker = ResourceTracker(self)
+            self._default_tracker.retire()
         return self._default_tracker
 
     def create_resource_tracker(self) -> ResourceTracker:
@@ -250,7 +254,7 @@ class JITDylib(JITLinkDylib):
 
     def add_unit(self, unit: MaterializationUnit, tracker: ResourceTracker | None = None) -> None:
         """`define`, for callers on the session's thread."""
-        owner = tracker or self._default_tracker
+        owner = tracker or self.default_tracker
         if owner.dylib is not self:
             raise ValueError(f"the tracker is not one of {self.name}")
         if owner.is_defunct:
@@ -360,6 +364,10 @@ class JITDylib(JITLinkDylib):
             if symbols.get(name) is definition:
                 del symbols[name]
         definition.tracker.definitions.pop(definition, None)
+
+    def let_go(self) -> None:
+        """Refer to nothing that refers to it, now that it has been removed."""
+        self._default_tracker, self._link_order = None, []
 
     def replace_default_tracker(self) -> None:
         """Let another tracker own what is defined without naming one; the old one is defunct."""

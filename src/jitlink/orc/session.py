@@ -216,6 +216,7 @@ class ExecutionSession:
         finally:
             for manager in reversed(self.resource_managers):
                 manager.handle_remove_jitdylib(dylib)
+            dylib.let_go()
 
     def discard_jitdylib(self, dylib: JITDylib) -> None:
         """Remove a JITDylib, at once if nothing else goes on and soon otherwise.
