@@ -18,8 +18,6 @@ import numpy as np
 from jitlink import link_log
 from jitlink.fixups import FixupTable
 from jitlink.graph import LinkGraph, SymbolFlags
-from jitlink.graph.columns import rows_where
-from jitlink.graph.tables import EXTERNAL
 from jitlink.memory.layout import copy_unallocated_contents
 from jitlink.memory.manager import FinalizedAlloc, JITLinkDylib, JITLinkMemoryManager
 from jitlink.passes.prune import mark_exported_live, prune
@@ -162,10 +160,9 @@ def _run(passes: list[Pass], graph: LinkGraph) -> None:
 
 async def _resolve_externals(graph: LinkGraph, context: JITLinkContext) -> None:
     table = graph.symbol_table
-    rows = rows_where(table.kind == EXTERNAL)
+    rows, names = graph.external_names()
     if len(rows) == 0:
         return
-    names = graph.strings.get_many(table.name[rows])
     required = (table.flags[rows] & int(SymbolFlags.WEAKLY_REFERENCED)) == 0
     found = await context.lookup(dict(zip(names, required.tolist(), strict=True)))
     table.value[rows] = np.array([found.get(name, 0) for name in names], np.uint64)

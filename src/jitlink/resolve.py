@@ -36,6 +36,7 @@ class SymbolResolver:
         self.graph = graph
         self._definitions: dict[str, int] = {}
         self._wanted: dict[str, int] = {}
+        self._weakly_wanted: set[str] = set()
         self._unindexed: list[ReadObjects] = []
         self._objects = 0
         self._references: list[tuple[list[str], Int64Array]] = []
@@ -62,10 +63,7 @@ class SymbolResolver:
     def undefined_among(self, names: AbstractSet[str]) -> set[str]:
         """Those of some names that objects refer to, if only weakly, and none defines."""
         self._index()
-        used: set[str] = set()
-        for referred, _ in self._references:
-            used |= names & set(referred)
-        return used - self._definitions.keys()
+        return (names & (self._wanted.keys() | self._weakly_wanted)) - self._definitions.keys()
 
     def add(self, read: ReadObjects) -> None:
         """Take in what a reader has added to the graph.
@@ -223,8 +221,11 @@ class SymbolResolver:
         weak = table.flags[rows] & SymbolFlags.WEAKLY_REFERENCED != 0
         definitions, wanted = self._definitions, self._wanted
         for name, row, is_weak in zip(names, rows.tolist(), weak.tolist(), strict=True):
-            if name not in definitions and not is_weak:
-                wanted.setdefault(name, row)
+            if name not in definitions:
+                if is_weak:
+                    self._weakly_wanted.add(name)
+                else:
+                    wanted.setdefault(name, row)
 
     def _file(self, row: int) -> str:
         table = self.graph.symbol_table

@@ -27,8 +27,20 @@ def owner() -> Owner:
     return Owner()
 
 
+_others: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def _note_others() -> None:
+    """Sessions of earlier tests may have spare threads, that of `jitlink.load` above all."""
+    _others.clear()
+    _others.update(threading.enumerate())
+
+
 def spares() -> list[threading.Thread]:
-    return [each for each in threading.enumerate() if each.name == "jitlink session"]
+    """The spare threads of the sessions of this test."""
+    threads = threading.enumerate()
+    return [each for each in threads if each.name == "jitlink session" and each not in _others]
 
 
 async def ident() -> int:

@@ -36,6 +36,7 @@ from jitlink.graph.sections import NO_SECTION, SectionList
 from jitlink.graph.strings import StringHeap
 from jitlink.graph.symbols import NO_BLOCK
 from jitlink.graph.tables import (
+    EXTERNAL,
     BlockFlags,
     BlockTable,
     Linkage,
@@ -99,6 +100,7 @@ class LinkGraph:
         self.strings = StringHeap()
         self.contents = ContentSpace()
         self.alloc_actions: list[AllocActionPair] = []
+        self._external_names: tuple[Int64Array, Sequence[str]] = np.empty(0, np.int64), ()
 
     def __repr__(self) -> str:
         return f"<LinkGraph {self.name}>"
@@ -326,6 +328,18 @@ class LinkGraph:
     def find_defined_symbol_by_name(self, name: str) -> Symbol | None:
         """The first defined symbol of that name, or None; local ones come last."""
         return symbols.find(self, SymbolKind.DEFINED, name)
+
+    def external_names(self) -> tuple[Int64Array, Sequence[str]]:
+        """Rows (int64) of the external symbols, and the name of each."""
+        table = self.symbol_table
+        rows = rows_where(table.kind == EXTERNAL)
+        references = table.name[rows]
+        known, names = self._external_names
+        if len(known) != len(references) or (known != references).any():
+            # Several passes ask, and hardly anything changes between them.
+            names = self.strings.get_many(references)
+            self._external_names = references, names
+        return rows, names
 
     def find_external_symbol_by_name(self, name: str) -> Symbol | None:
         """The external symbol of that name, or None."""

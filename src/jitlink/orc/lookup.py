@@ -17,7 +17,7 @@ from jitlink.orc.errors import (
     SessionEndedError,
 )
 from jitlink.orc.search import Search, log_search
-from jitlink.orc.symbols import ExecutorSymbolDef, JITSymbolFlags, LookupKind, SymbolState
+from jitlink.orc.symbols import ExecutorSymbolDef, LookupKind, SymbolState
 from jitlink.tasks import CancelledError, Future, TaskVariable, current_task
 
 if TYPE_CHECKING:
@@ -233,5 +233,5 @@ def symbols_of(found: Mapping[str, Definition]) -> dict[str, ExecutorSymbolDef]:
     return {
         name: definition.symbol(name)
         for name, definition in found.items()
-        if not definition.flags[name] & JITSymbolFlags.SIDE_EFFECTS_ONLY
+        if definition.flags[name].has_address
     }

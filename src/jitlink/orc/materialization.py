@@ -186,8 +186,7 @@ class MaterializationResponsibility:
             name
             for definition in new
             for name in definition.flags
-            if name not in addresses
-            and not definition.flags[name] & JITSymbolFlags.SIDE_EFFECTS_ONLY
+            if name not in addresses and definition.flags[name].has_address
         ]
         if missing:
             raise MissingDefinitionsError(self.unit_name, missing)
@@ -216,7 +215,7 @@ class MaterializationResponsibility:
             for definition in self.definitions
             if definition.state < SymbolState.RESOLVED
             for name, flag in definition.flags.items()
-            if not flag & JITSymbolFlags.SIDE_EFFECTS_ONLY
+            if flag.has_address
         ]
         if unresolved:
             raise MissingDefinitionsError(self.unit_name, unresolved)

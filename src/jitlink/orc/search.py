@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jitlink.orc.errors import JITDylibDefunctError, listed
-from jitlink.orc.symbols import JITDylibLookupFlags, JITSymbolFlags, LookupKind
+from jitlink.orc.symbols import JITDylibLookupFlags, LookupKind
 from jitlink.tasks import Lock, TaskVariable
 
 if TYPE_CHECKING:
@@ -140,9 +140,9 @@ class Search:
                 rest[name] = required
                 continue
             flag = held.flags[name]
-            if exported_only and not flag & JITSymbolFlags.EXPORTED:
+            if exported_only and not flag.is_exported:
                 rest[name] = required
-            elif flag & JITSymbolFlags.SIDE_EFFECTS_ONLY and required:
+            elif required and not flag.has_address:
                 # It has no address, so a reference that needs one is not satisfied, and no
                 # other definition may step in.
                 continue

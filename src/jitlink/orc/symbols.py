@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, IntEnum, IntFlag
+from functools import cached_property
 from typing import NamedTuple
 
 
@@ -22,10 +23,22 @@ class JITSymbolFlags(IntFlag):
     SIDE_EFFECTS_ONLY = 64
     """Can be looked up for what materializing it does, but has no address."""
 
-    @property
+    # Operators of flags are slow, and there are few combinations that are asked about often.
+
+    @cached_property
     def is_strong(self) -> bool:
         """Whether no other definition may take its place."""
         return not self & (JITSymbolFlags.WEAK | JITSymbolFlags.COMMON)
+
+    @cached_property
+    def is_exported(self) -> bool:
+        """Whether it is visible outside its JITDylib."""
+        return bool(self & JITSymbolFlags.EXPORTED)
+
+    @cached_property
+    def has_address(self) -> bool:
+        """Whether it is there for more than side effects."""
+        return not self & JITSymbolFlags.SIDE_EFFECTS_ONLY
 
 
 class ExecutorSymbolDef(NamedTuple):

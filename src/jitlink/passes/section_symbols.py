@@ -24,11 +24,10 @@ from jitlink.graph import (
     Section,
     Symbol,
 )
-from jitlink.graph.columns import rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import KEEP_ALIVE
 from jitlink.graph.strings import NO_NAME
-from jitlink.graph.tables import DEFINED, EXTERNAL
+from jitlink.graph.tables import DEFINED
 
 Definer = Callable[[LinkGraph, Symbol, str], None]
 """Called with the graph, an external symbol, and its name without the prefix."""
@@ -46,10 +45,9 @@ def synthesize_symbols(
         exact: definers by name.
         prefixes: definers by the beginning of a name.
     """
-    table = graph.symbol_table
-    rows = rows_where(table.kind == EXTERNAL)
+    rows, names = graph.external_names()
     beginnings = tuple(prefixes)
-    for name, row in zip(graph.strings.get_many(table.name[rows]), rows.tolist(), strict=True):
+    for name, row in zip(names, rows.tolist(), strict=True):
         if name in exact:
             exact[name](graph, Symbol(graph, row), name)
         elif name.startswith(beginnings):

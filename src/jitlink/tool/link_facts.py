@@ -18,7 +18,7 @@ from jitlink.graph.strings import NO_NAME
 from jitlink.link import PassConfiguration
 from jitlink.memory.layout import BasicLayout
 from jitlink.orc import JITDylib, MaterializationResponsibility, Plugin
-from jitlink.orc.symbols import JITDylibLookupFlags, JITSymbolFlags
+from jitlink.orc.symbols import JITDylibLookupFlags
 from jitlink.passes.entries import entry_blocks, pointees
 
 _OWN_PREFIX = "$__"
@@ -322,6 +322,6 @@ def _definer(dylib: JITDylib, name: str) -> tuple[str, str]:
     for each, flags in dylib.link_order:
         held = each.symbols.get(name)
         shown = flags is not JITDylibLookupFlags.MATCH_EXPORTED_ONLY
-        if held is not None and (shown or held.flags[name] & JITSymbolFlags.EXPORTED):
+        if held is not None and (shown or held.flags[name].is_exported):
             return each.name, held.source
     return "", ""
