@@ -202,29 +202,37 @@ class _Splitter:
         An FDE has a relocation eight bytes into the record, so most records can be guessed from
         those, and all guesses are checked together.
         """
-        edges, table = self.graph.edge_table, self.graph.block_table
+        table = self.graph.block_table
+        number, offset = self._relocations(parents)
+        offset -= 8
+        size = table.size[parents][number]
+        inside = (offset >= 0) & (offset <= size - 12)
+        number, offset, size = number[inside], offset[inside], size[inside]
+        # As compilers write them, relocations are in order.
+        same = number[1:] == number[:-1]
+        if np.count_nonzero((offset[1:] < offset[:-1]) & same):
+            # A stable sort keeps the numbers, and the sizes with them.
+            offset = offset[np.lexsort((offset, number))]
+        length = self._words(table.content[parents][number] + offset)
+        follow = offset + 4 + length
+        plain = (length != 0) & (length != _EXTENDED) & (follow <= size)
+        last = np.ones(len(offset), np.bool_)
+        last[:-1] = ~(plain[:-1] & plain[1:] & (follow[:-1] == offset[1:]) & same)
+        ends = rows_where(last)
+        bounds = number.searchsorted(np.arange(len(parents) + 1)).tolist()
+        return _Guesses(offset, bounds, plain, follow, ends)
+
+    def _relocations(self, parents: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Numbers of blocks, rising, and offsets of the relocations in them (int64)."""
+        edges = self.graph.edge_table
+        if len(parents) == 1:
+            offset = edges.offset[rows_where(edges.block == parents[0])]
+            return np.zeros(len(offset), np.int64), offset
         order, sorted_blocks = edges.by_block()
         first = sorted_blocks.searchsorted(parents)
         count = sorted_blocks.searchsorted(parents + 1) - first
         number = np.arange(len(parents)).repeat(count)
-        offset = edges.offset[order[ragged_arange(first, count)]] - 8
-        size = table.size[parents]
-        inside = (offset >= 0) & (offset <= size[number] - 12)
-        number, offset = number[inside], offset[inside]
-        # As compilers write them, relocations are in order.
-        falls = (offset[1:] < offset[:-1]) & (number[1:] == number[:-1])
-        if np.count_nonzero(falls):
-            rising = np.lexsort((offset, number))
-            number, offset = number[rising], offset[rising]
-        length = self._words(table.content[parents][number] + offset)
-        follow = offset + 4 + length
-        plain = (length != 0) & (length != _EXTENDED) & (follow <= size[number])
-        last = np.ones(len(offset), np.bool_)
-        chained = plain[:-1] & plain[1:] & (follow[:-1] == offset[1:])
-        last[:-1] = ~(chained & (number[:-1] == number[1:]))
-        ends = rows_where(last)
-        bounds = number.searchsorted(np.arange(len(parents) + 1)).tolist()
-        return _Guesses(offset, bounds, plain, follow, ends)
+        return number, edges.offset[order[ragged_arange(first, count)]]
 
     def _chain(self, block: int, guesses: _Guesses, number: int) -> list[Int64Array]:
         """Offsets (int64) of the records of one block, in runs.
@@ -269,15 +277,20 @@ class _Splitter:
         table = self.graph.block_table
         content, size = table.content[pieces], table.size[pieces]
         length = self._words(content)
-        extended = length == _EXTENDED
-        id_offset = np.where(extended, 12, 4)
-        is_record = (length != 0) & (size >= id_offset + 4)
-        short = rows_where((length != 0) & ~is_record)
-        if len(short):
-            raise self._fail(int(owners[short[0]]), int(starts[short[0]]), "record is too short")
-        identifier = np.zeros(len(pieces), np.int64)
-        identifier[is_record] = self._words((content + id_offset)[is_record])
-        is_fde = rows_where(is_record & (identifier != 0))
+        id_offset = np.where(length == _EXTENDED, 12, 4)
+        is_mark = length == 0
+        is_record = size >= id_offset + 4
+        is_record &= ~is_mark
+        if np.count_nonzero(is_record) == len(pieces):
+            identifier = self._words(content + id_offset)
+        else:
+            short = rows_where(~is_mark & ~is_record)
+            if len(short):
+                place = int(owners[short[0]]), int(starts[short[0]])
+                raise self._fail(*place, "record is too short")
+            identifier = np.zeros(len(pieces), np.int64)
+            identifier[is_record] = self._words((content + id_offset)[is_record])
+        is_fde = rows_where(identifier != 0)
         is_cie = rows_where(is_record & (identifier == 0))
         symbols = self._add_symbols(pieces)
         pointer_sizes = np.zeros(len(pieces), np.int64)
@@ -310,6 +323,10 @@ class _Splitter:
     ) -> Int64Array:
         """Piece numbers (int64) of the CIEs that FDEs name."""
         wanted = starts[fdes] + id_offset[fdes] - identifier[fdes]
+        known = rows_where(pointer_sizes != 0)
+        if len(known) == 1 and owners[0] == owners[-1] and (wanted == starts[known]).all():
+            # The usual section of one object.
+            return np.broadcast_to(known, len(fdes))
         # Pieces ascend by owner, then by start, so one key orders them all.
         span = int(starts.max()) + 1
         rank = np.zeros(len(owners), np.int64)
