@@ -166,7 +166,7 @@ async def _resolve_externals(graph: LinkGraph, context: JITLinkContext) -> None:
     required = (table.flags[rows] & int(SymbolFlags.WEAKLY_REFERENCED)) == 0
     found = await context.lookup(dict(zip(names, required.tolist(), strict=True)))
     table.value[rows] = np.array([found.get(name, 0) for name in names], np.uint64)
-    link_log.resolved(graph, found, [name for name in names if name not in found])
+    link_log.resolved(graph, found, names)
 
 
 def run_in_process(coroutine: Coroutine[object, object, T]) -> T:

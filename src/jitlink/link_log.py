@@ -53,13 +53,14 @@ def entries_made(graph: LinkGraph) -> None:
         log.debug("%s: made entries (GOT: %d, stubs: %d)", graph.name, *counts)
 
 
-def resolved(graph: LinkGraph, found: Mapping[str, int], missing: Sequence[str]) -> None:
-    """External symbols have addresses."""
+def resolved(graph: LinkGraph, found: Mapping[str, int], names: Sequence[str]) -> None:
+    """External symbols of those names have addresses, as far as they were found."""
     if is_on():
         for name, address in found.items():
             log.debug("%s: external %s is at %#x", graph.name, name, address)
-        for name in missing:
-            log.debug("%s: external %s is null: nobody defines it", graph.name, name)
+        for name in names:
+            if name not in found:
+                log.debug("%s: external %s is null: nobody defines it", graph.name, name)
 
 
 def fixing(graph: LinkGraph) -> None:

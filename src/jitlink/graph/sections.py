@@ -8,8 +8,9 @@ at one, and is the same object for as long as anybody has it.
 
 from __future__ import annotations
 
+import re
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,37 @@ if TYPE_CHECKING:
     from jitlink.graph.link_graph import LinkGraph
 
 NO_SECTION = -1
+_FUNCTIONS = ".text"
+_FEW = 512
+
+
+class NameBeginnings:
+    """What names of sections may begin with, to be looked for among all of a graph.
+
+    Args:
+        texts: the beginnings; none of them begins as names of functions' sections do.
+
+    Raises:
+        ValueError: one does.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = tuple(texts)
+        if any(each.startswith(_FUNCTIONS) for each in self._texts):
+            raise ValueError(f"names that begin with {_FUNCTIONS} are passed over")
+
+    def ordinals(self, sections: SectionList) -> list[int]:
+        """Ordinals of the sections whose names begin so, in order."""
+        names, texts = sections.names, self._texts
+        if len(names) > _FEW and not self._occur_in(names):
+            return []
+        return [n for n, name in enumerate(names) if name.startswith(texts)]
+
+    def _occur_in(self, names: Sequence[str]) -> bool:
+        # Where there are many names they are those of functions, which this passes over at once.
+        each = "|".join(map(re.escape, self._texts))
+        pattern = re.compile(f"\n(?!{re.escape(_FUNCTIONS)})(?:{each})")
+        return pattern.search("\n" + "\n".join(names)) is not None
 
 
 def distinct_contents(graph: LinkGraph, section_name: str) -> Iterator[tuple[Block, bytes]]:
@@ -138,10 +170,6 @@ class SectionList:
         if first is None:
             return []
         return self._shared.get(name) or [first]
-
-    def ordinals_beginning(self, beginnings: tuple[str, ...]) -> list[int]:
-        """Ordinals of all sections whose names begin with one of some texts, in order."""
-        return [n for n, name in enumerate(self._names) if name.startswith(beginnings)]
 
     def find(self, name: str, mem_prot: MemProt, lifetime: MemLifetime) -> Section | None:
         """A section of this name that now has this protection and lifetime, or None."""

@@ -30,6 +30,7 @@ import numpy as np
 from jitlink.graph import Block, BlockFlags, LinkGraph, MemLifetime, MemProt, Scope, Section
 from jitlink.graph.columns import rows_where
 from jitlink.graph.edges import KEEP_ALIVE
+from jitlink.graph.sections import NameBeginnings
 from jitlink.graph.tables import DEFINED
 from jitlink.passes.fragments import (
     FINI_CALLS,
@@ -91,6 +92,7 @@ _ARRAYS: Mapping[str, tuple[ArrayKind, bool]] = {
     INIT_CALLS: (ArrayKind.INIT, False),
     FINI_CALLS: (ArrayKind.FINI, False),
 }
+_BEGINNINGS = NameBeginnings(_ARRAYS)
 _CALLS_RANK = (-2, "")
 _LAST_PRIORITY = 65535
 # Beyond all that a name can say.
@@ -121,7 +123,7 @@ def _form(name: str) -> _Form | None:
 
 def _array_sections(graph: LinkGraph) -> Iterator[tuple[Section, _Form]]:
     sections = graph.section_list
-    for ordinal in sections.ordinals_beginning(tuple(_ARRAYS)):
+    for ordinal in _BEGINNINGS.ordinals(sections):
         section = sections[ordinal]
         form = _form(section.name)
         if form and section.mem_lifetime != MemLifetime.NO_ALLOC:

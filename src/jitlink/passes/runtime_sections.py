@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from jitlink.graph import AddressRange, BlockFlags, LinkGraph, MemLifetime
+from jitlink.graph.sections import NameBeginnings
 
 _PREFIXES: Mapping[str, str] = {
     "swift5_": "Swift: types, protocols and their conformances",
@@ -28,6 +29,7 @@ _PREFIXES: Mapping[str, str] = {
     "__libc_": "glibc: functions that run at exit",
 }
 """What the names of such sections begin with, and whose they are."""
+_BEGINNINGS = NameBeginnings(_PREFIXES)
 
 
 def runtime_sections(graph: LinkGraph) -> dict[str, AddressRange]:
@@ -52,7 +54,7 @@ def keep_runtime_sections(graph: LinkGraph) -> None:
 
 
 def _ordinals(graph: LinkGraph) -> list[int]:
-    ordinals = graph.section_list.ordinals_beginning(tuple(_PREFIXES))
+    ordinals = _BEGINNINGS.ordinals(graph.section_list)
     if not ordinals:
         return []
     lifetimes = graph.section_lifetimes()

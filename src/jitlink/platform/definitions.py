@@ -99,7 +99,7 @@ class OwnGenerator:
         if kind is LookupKind.DLSYM or flags is JITDylibLookupFlags.MATCH_EXPORTED_ONLY:
             return
         own = self._platform.own_functions
-        owners = {own[name]: None for name in names if name in own}
+        owners = {own[name]: None for name in sorted(own.keys() & names.keys())}
         if not owners and DSO_HANDLE not in names:
             return
         tracker = self._platform.states[dylib].tracker
@@ -124,9 +124,9 @@ class RuntimeGenerator:
         names: Mapping[str, bool],
     ) -> None:
         """Define the names that the runtime has."""
-        wanted = [name for name in names if name in EXPORTS]
-        if not wanted:
+        if EXPORTS.keys().isdisjoint(names.keys()):
             return
+        wanted = [name for name in names if name in EXPORTS]
         runtime = await self._platform.runtime()
         self._platform.has_handlers = True
         found = {
