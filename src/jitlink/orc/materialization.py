@@ -9,7 +9,7 @@ place (`notify_emitted`); or that it failed (`fail`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -194,7 +194,7 @@ class MaterializationResponsibility:
             definition.addresses = addresses
             definition.advance(SymbolState.RESOLVED)
 
-    def notify_emitted(self, groups: Iterable[SymbolDependenceGroup] = ()) -> None:
+    def notify_emitted(self, groups: Collection[SymbolDependenceGroup] = ()) -> None:
         """Say that everything is in executor memory.
 
         Args:
@@ -210,6 +210,8 @@ class MaterializationResponsibility:
             ResourceTrackerDefunctError: the definitions were removed in the meantime.
         """
         self._check()
+        if not self.definitions and not groups:
+            return
         unresolved = [
             name
             for definition in self.definitions

@@ -326,7 +326,7 @@ class _Splitter:
         known = rows_where(pointer_sizes != 0)
         if len(known) == 1 and owners[0] == owners[-1] and (wanted == starts[known]).all():
             # The usual section of one object.
-            return np.broadcast_to(known, len(fdes))
+            return known.repeat(len(fdes))
         # Pieces ascend by owner, then by start, so one key orders them all.
         span = int(starts.max()) + 1
         rank = np.zeros(len(owners), np.int64)

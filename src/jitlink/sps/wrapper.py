@@ -43,6 +43,9 @@ WRAPPER_FUNCTION_CALL = Record(WrapperFunctionCall, EXECUTOR_ADDR, CHARS)
 ALLOC_ACTION_CALL_PAIR = Record(AllocActionCallPair, WRAPPER_FUNCTION_CALL, WRAPPER_FUNCTION_CALL)
 
 
+_SUCCESS = ERROR.serialize(None)
+
+
 class WrapperFunctionResult(NamedTuple):
     """What a wrapper function returned.
 
@@ -62,7 +65,9 @@ class WrapperFunctionResult(NamedTuple):
         """
         if self.out_of_band_error is not None:
             return Failure(self.out_of_band_error)
-        return ERROR.deserialize(self.data) if self.data else None
+        if self.data in (b"", _SUCCESS):
+            return None
+        return ERROR.deserialize(self.data)
 
 
 class WrapperSignature(Generic[T]):
