@@ -47,9 +47,9 @@ def assemble(*parts: str) -> Path:
     return compile_c("\n".join(parts), "clang", suffix=".s")
 
 
-def split(path: Path | bytes) -> LinkGraph:
+def split(path: Path | bytes, *, leaves_whole: bool = False) -> LinkGraph:
     graph = read_graph(path)
-    eh_frame_pass(neg_delta32=K.NEG_DELTA32)(graph)
+    eh_frame_pass(neg_delta32=K.NEG_DELTA32, leaves_whole=leaves_whole)(graph)
     return graph
 
 
@@ -346,15 +346,88 @@ def test_records_of_odd_size_are_not_moved_apart(linker: Linker) -> None:
     assert first.size % 4
 
 
+# Sections that stay whole
+
+TWO = "int f(int x) { return x + 1; } int g(int x) { return f(x) * 2; }"
+
+
+def frame_blocks(graph: LinkGraph) -> list[Block]:
+    section = graph.find_section_by_name(".eh_frame")
+    assert section is not None
+    return list(section.blocks)
+
+
+def test_the_section_of_one_block_of_code_is_kept_by_it(compiler: CompilerName) -> None:
+    graph = split(compile_c(TWO, compiler, ("-O1", "-fPIC")), leaves_whole=True)
+    (frames,) = frame_blocks(graph)
+    code = graph.find_defined_symbol_by_name("f")
+    assert code is not None
+    kept = [edge.target.block for edge in code.block.edges if edge.kind == KEEP_ALIVE]
+    assert kept == [frames]
+
+
+def test_it_lives_and_dies_with_that_block(linker: Linker, compiler: CompilerName) -> None:
+    paths = [
+        compile_c(TWO.replace("f(", f"f{n}(").replace("g(", f"g{n}("), compiler, ("-O1", "-fPIC"))
+        for n in range(3)
+    ]
+    linked = linker.link(*paths, configure=exporting("f0", "g2"))
+    found = described(linked)
+    assert len(found) == 4
+    assert addresses(linked, "f0", "g2") < found
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_what_is_whole_lies_beside_what_is_not(linker: Linker, odd: bool) -> None:
+    """One size that is no multiple of four moves nothing apart, wherever it is."""
+    paths = [
+        compile_c(TWO, "gcc", ("-O1", "-fPIC")),
+        compile_c("int h(void) { return 1; } int i(void) { return 2; }", "clang",
+                  ("-O1", "-fPIC", "-ffunction-sections")),
+    ]  # fmt: skip
+    if odd:
+        cie = Cie("odd")
+        parts = [each.text.replace(".balign 4, 0", "") for each in (cie, Fde("j", cie))]
+        paths.insert(1, assemble(functions("j"), frame_section(*parts)))
+    names = ["f", "g", "h", "i", *(["j"] if odd else [])]
+    linked = linker.link(*paths)
+    assert described(linked) == addresses(linked, *names)
+    assert len(frame_blocks(linked.graph)) == 1 + odd + 3
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        (Cie(), Fde("f"), ".long 0"),
+        (".long 0", Cie(), Fde("f")),
+        (Cie(), Fde("f"), Fde("g")),
+        (Cie(), Fde("f"), Fde("elsewhere")),
+        (Cie(extended=True), Fde("f")),
+        (Cie(), Fde("f", extended=True)),
+        (Cie(),),
+    ],
+)
+def test_what_does_not_stay_whole(records: tuple[Cie | Fde | str, ...]) -> None:
+    path = assemble(functions("f", "g"), frame_section(*records))
+    assert len(frame_blocks(split(path, leaves_whole=True))) == len(records)
+
+
+def test_frames_of_the_frames_are_taken_apart() -> None:
+    """Nothing but itself would keep it."""
+    path = assemble(functions("f"), frame_section(Cie(), Fde("cie")))
+    assert len(frame_blocks(split(path, leaves_whole=True))) == 2
+
+
 # Malformed sections
 
 
 def refuse(*records: Cie | Fde | str, message: str, place: int) -> None:
     path = assemble(functions("f"), frame_section(*records))
-    with pytest.raises(ObjectError, match=message) as caught:
-        split(path)
-    assert caught.value.file == str(path)
-    assert f".eh_frame+{place:#x}: " in str(caught.value)
+    for leaves_whole in (False, True):
+        with pytest.raises(ObjectError, match=message) as caught:
+            split(path, leaves_whole=leaves_whole)
+        assert caught.value.file == str(path)
+        assert f".eh_frame+{place:#x}: " in str(caught.value)
 
 
 CIE_SIZE = 24

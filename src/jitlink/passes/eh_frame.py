@@ -5,6 +5,8 @@ function. Each becomes a block. An FDE's pointer to its CIE becomes an edge (rec
 them may go), its pointer to the function is a relocation that the object has anyway, and the
 function gets a keep-alive edge to the FDE. So a live function keeps its frame, with
 personality and language-specific data, and the frame of a dead function vanishes.
+The section of an object whose frames are all of one block of code stays a block of its own: nothing
+of it could go alone. Its records are checked all the same.
 
 Quirks: the CIE pointer counts backwards from its own position; a record whose length field is
 all ones has a 64-bit length, but a CIE pointer of 32 bits all the same; a record of length
@@ -42,17 +44,19 @@ _LAST_ORIGIN = np.iinfo(np.int32).max
 
 
 def eh_frame_pass(
-    *, neg_delta32: EdgeKind, section_name: str = SECTION
+    *, neg_delta32: EdgeKind, section_name: str = SECTION, leaves_whole: bool = True
 ) -> Callable[[LinkGraph], None]:
     """A pre-prune pass that takes apart all sections of that name.
 
     Args:
         neg_delta32: edge kind for a 32-bit distance back to the target.
         section_name: name of the sections.
+        leaves_whole: whether the section of an object stays one block if all its frames are of
+            one block of code: they live and die together all the same.
     """
 
     def split_eh_frames(graph: LinkGraph) -> None:
-        _Splitter(graph, neg_delta32, section_name).run()
+        _Splitter(graph, neg_delta32, section_name, leaves_whole=leaves_whole).run()
 
     return split_eh_frames
 
@@ -131,9 +135,36 @@ class _Guesses(NamedTuple):
     ends: Int64Array
 
 
+class _Records(NamedTuple):
+    """The records of several blocks, block by block in rising order.
+
+    Attributes:
+        owners: row of the block that each is in (int64).
+        numbers: number of that block among all (int64).
+        starts: where each begins in its block (int64).
+        alignment: of all of them, so that they follow one another without gaps.
+        id_offset: where the identifier of each is, from its start (int64).
+        fdes: numbers of the FDEs (int64).
+        cies: number of the CIE of each FDE (int64).
+        is_plain: whether each is a CIE or an FDE whose length has 32 bits (bool).
+    """
+
+    owners: Int64Array
+    numbers: Int64Array
+    starts: Int64Array
+    alignment: int
+    id_offset: Int64Array
+    fdes: Int64Array
+    cies: Int64Array
+    is_plain: BoolArray
+
+
 class _Splitter:
-    def __init__(self, graph: LinkGraph, neg_delta32: EdgeKind, section_name: str) -> None:
+    def __init__(
+        self, graph: LinkGraph, neg_delta32: EdgeKind, section_name: str, *, leaves_whole: bool
+    ) -> None:
         self.graph = graph
+        self.leaves_whole = leaves_whole
         self.neg_delta32 = neg_delta32
         self.section_name = section_name
         self.word = np.dtype("<u4" if graph.endianness == "little" else ">u4")
@@ -161,15 +192,13 @@ class _Splitter:
     # Finding the records
 
     def _split(self, parents: Int64Array) -> None:
-        owners, starts = self._records(parents)
-        pieces = self.graph.split_blocks(owners, starts)
-        # Records must follow one another without gaps: zeros between them would end the list.
-        table = self.graph.block_table
-        sizes = table.size[pieces]
-        aligned = bool((sizes & 3 == 0).all())
-        table.alignment[pieces] = 4 if aligned else 1
-        table.alignment_offset[pieces] = 0
-        self._connect(pieces, owners, starts)
+        records = self._read(parents, *self._records(parents))
+        code = self._code(parents, records)
+        whole = code >= 0
+        if np.count_nonzero(whole):
+            self._keep_whole(parents[whole], code[whole], records.alignment)
+        if not whole.all():
+            self._cut(records, ~whole[records.numbers])
 
     def _records(self, parents: Int64Array) -> tuple[Int64Array, Int64Array]:
         """Block and offset (int64) of all records of these blocks, in order."""
@@ -203,7 +232,7 @@ class _Splitter:
         those, and all guesses are checked together.
         """
         table = self.graph.block_table
-        number, offset = self._relocations(parents)
+        _, number, offset = self._relocations(parents)
         offset -= 8
         size = table.size[parents][number]
         inside = (offset >= 0) & (offset <= size - 12)
@@ -222,17 +251,17 @@ class _Splitter:
         bounds = number.searchsorted(np.arange(len(parents) + 1)).tolist()
         return _Guesses(offset, bounds, plain, follow, ends)
 
-    def _relocations(self, parents: Int64Array) -> tuple[Int64Array, Int64Array]:
-        """Numbers of blocks, rising, and offsets of the relocations in them (int64)."""
+    def _relocations(self, parents: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
+        """Rows of edges, numbers of the blocks that they are in, rising, and offsets (int64)."""
         edges = self.graph.edge_table
         if len(parents) == 1:
-            offset = edges.offset[rows_where(edges.block == parents[0])]
-            return np.zeros(len(offset), np.int64), offset
+            rows = rows_where(edges.block == parents[0])
+            return rows, np.zeros(len(rows), np.int64), edges.offset[rows]
         order, sorted_blocks = edges.by_block()
         first = sorted_blocks.searchsorted(parents)
         count = sorted_blocks.searchsorted(parents + 1) - first
-        number = np.arange(len(parents)).repeat(count)
-        return number, edges.offset[order[ragged_arange(first, count)]]
+        rows = order[ragged_arange(first, count)]
+        return rows, np.arange(len(parents)).repeat(count), edges.offset[rows]
 
     def _chain(self, block: int, guesses: _Guesses, number: int) -> list[Int64Array]:
         """Offsets (int64) of the records of one block, in runs.
@@ -273,31 +302,91 @@ class _Splitter:
 
     # Connecting them
 
-    def _connect(self, pieces: Int64Array, owners: Int64Array, starts: Int64Array) -> None:
+    def _read(self, parents: Int64Array, owners: Int64Array, starts: Int64Array) -> _Records:
+        """Look at all records, and find the CIE of each FDE."""
         table = self.graph.block_table
-        content, size = table.content[pieces], table.size[pieces]
+        numbers = np.zeros(len(owners), np.int64)
+        numbers[1:] = (owners[1:] != owners[:-1]).cumsum()
+        content = table.content[owners] + starts
+        size = table.size[parents][numbers] - starts
+        inner = rows_where(numbers[1:] == numbers[:-1])
+        size[inner] = starts[inner + 1] - starts[inner]
         length = self._words(content)
         id_offset = np.where(length == _EXTENDED, 12, 4)
         is_mark = length == 0
         is_record = size >= id_offset + 4
         is_record &= ~is_mark
-        if np.count_nonzero(is_record) == len(pieces):
+        if np.count_nonzero(is_record) == len(size):
             identifier = self._words(content + id_offset)
         else:
             short = rows_where(~is_mark & ~is_record)
             if len(short):
                 place = int(owners[short[0]]), int(starts[short[0]])
                 raise self._fail(*place, "record is too short")
-            identifier = np.zeros(len(pieces), np.int64)
+            identifier = np.zeros(len(size), np.int64)
             identifier[is_record] = self._words((content + id_offset)[is_record])
-        is_fde = rows_where(identifier != 0)
-        is_cie = rows_where(is_record & (identifier == 0))
-        symbols = self._add_symbols(pieces)
-        pointer_sizes = np.zeros(len(pieces), np.int64)
-        for piece in is_cie.tolist():
-            pointer_sizes[piece] = self._pointer_size(int(pieces[piece]))
-        cie = self._cie_of(is_fde, owners, starts, id_offset, identifier, pointer_sizes)
-        self._add_edges(is_fde, pieces, id_offset, symbols, symbols[cie])
+        fdes = rows_where(identifier != 0)
+        pointer_sizes = np.zeros(len(size), np.int64)
+        for number in rows_where(is_record & (identifier == 0)).tolist():
+            view = self.graph.contents.view(int(content[number]), int(size[number]))
+            pointer_sizes[number] = self._pointer_size(
+                view, int(owners[number]), int(starts[number])
+            )
+        cies = self._cie_of(fdes, owners, numbers, starts, id_offset, identifier, pointer_sizes)
+        # Records must follow one another without gaps: zeros between them would end the list.
+        alignment = 4 if (size & 3 == 0).all() else 1
+        is_plain = is_record & (id_offset == 4)
+        return _Records(owners, numbers, starts, alignment, id_offset, fdes, cies, is_plain)
+
+    # What can stay as it is
+
+    def _code(self, parents: Int64Array, records: _Records) -> Int64Array:
+        """For each block the one (int64) whose frames are all that it has; -1 if there is none."""
+        # LLVM differs: it takes all sections apart. These live and die with that one block, and
+        # most code is compiled without a section for each function.
+        found = np.full(len(parents), -1, np.int64)
+        fdes = records.fdes
+        order, number, offset = self._relocations(parents)
+        span = int(self.graph.block_table.size[parents].max()) + 1
+        keys = number * span + offset
+        if not (self.leaves_whole and len(fdes) and len(keys)) or (keys[1:] < keys[:-1]).any():
+            return found
+        of_fde = records.numbers[fdes]
+        wanted = of_fde * span + records.starts[fdes] + records.id_offset[fdes] + 4
+        index = np.minimum(keys.searchsorted(wanted), len(keys) - 1)
+        symbols, target = self.graph.symbol_table, self.graph.edge_table.target[order[index]]
+        is_there = (keys[index] == wanted) & (symbols.kind[target] == DEFINED)
+        code = np.where(is_there, symbols.block[target], -1)
+        first = rows_where(np.concatenate((np.ones(1, np.bool_), of_fde[1:] != of_fde[:-1])))
+        lowest, highest = np.minimum.reduceat(code, first), np.maximum.reduceat(code, first)
+        found[of_fde[first]] = np.where(lowest == highest, lowest, -1)
+        found[records.numbers[~records.is_plain]] = -1
+        is_parent = np.zeros(self.graph.block_table.rows, np.bool_)
+        is_parent[parents] = True
+        found[is_parent[found]] = -1
+        return found
+
+    def _keep_whole(self, parents: Int64Array, code: Int64Array, alignment: int) -> None:
+        """Let code keep its frames."""
+        table = self.graph.block_table
+        table.alignment[parents], table.alignment_offset[parents] = alignment, 0
+        symbols = self._add_symbols(parents)
+        self.graph.edge_table.extend(len(code), block=code, kind=KEEP_ALIVE, target=symbols)
+
+    # Taking the others apart
+
+    def _cut(self, records: _Records, chosen: BoolArray) -> None:
+        """Make blocks of some records, all those of their blocks, and connect them."""
+        made = self.graph.split_blocks(records.owners[chosen], records.starts[chosen])
+        table = self.graph.block_table
+        table.alignment[made], table.alignment_offset[made] = records.alignment, 0
+        pieces = np.zeros(len(chosen), np.int64)
+        pieces[chosen] = made
+        symbols = np.zeros(len(chosen), np.int64)
+        symbols[chosen] = self._add_symbols(made)
+        here = chosen[records.fdes]
+        fdes, cies = records.fdes[here], records.cies[here]
+        self._add_edges(pieces[fdes], records.id_offset[fdes], symbols[fdes], symbols[cies])
 
     def _words(self, places: Int64Array) -> Int64Array:
         result = np.zeros(len(places), np.int64)
@@ -316,12 +405,13 @@ class _Splitter:
         self,
         fdes: Int64Array,
         owners: Int64Array,
+        numbers: Int64Array,
         starts: Int64Array,
         id_offset: Int64Array,
         identifier: Int64Array,
         pointer_sizes: Int64Array,
     ) -> Int64Array:
-        """Piece numbers (int64) of the CIEs that FDEs name."""
+        """Numbers (int64) of the CIEs that FDEs name."""
         wanted = starts[fdes] + id_offset[fdes] - identifier[fdes]
         known = rows_where(pointer_sizes != 0)
         if len(known) == 1 and owners[0] == owners[-1] and (wanted == starts[known]).all():
@@ -329,10 +419,8 @@ class _Splitter:
             return known.repeat(len(fdes))
         # Pieces ascend by owner, then by start, so one key orders them all.
         span = int(starts.max()) + 1
-        rank = np.zeros(len(owners), np.int64)
-        rank[1:] = (owners[1:] != owners[:-1]).cumsum()
-        keys = rank * span + starts
-        sought = rank[fdes] * span + wanted
+        keys = numbers * span + starts
+        sought = numbers[fdes] * span + wanted
         index = np.minimum(keys.searchsorted(sought), len(keys) - 1)
         bad = (wanted < 0) | (keys[index] != sought) | (pointer_sizes[index] == 0)
         if bad.any():
@@ -342,15 +430,13 @@ class _Splitter:
 
     def _add_edges(
         self,
-        is_fde: Int64Array,
-        pieces: Int64Array,
-        id_offset: Int64Array,
+        fdes: Int64Array,
+        offset: Int64Array,
         symbols: Int64Array,
         cie_symbols: Int64Array,
     ) -> None:
         """Connect each FDE with its CIE, and the function's block with its FDE."""
-        fdes, offset = pieces[is_fde], id_offset[is_fde]
-        functions, frames = self._functions(fdes, offset, symbols[is_fde])
+        functions, frames = self._functions(fdes, offset, symbols)
         at_start = np.zeros(len(functions), np.int64)
         self.graph.edge_table.extend(
             len(fdes) + len(functions),
@@ -378,11 +464,9 @@ class _Splitter:
 
     # CIEs
 
-    def _pointer_size(self, block: int) -> int:
-        """Size in bytes of the function pointers in a CIE's FDEs."""
-        table = self.graph.block_table
-        view = self.graph.contents.view(int(table.content[block]), int(table.size[block]))
-        content = bytes(view)
+    def _pointer_size(self, cie: memoryview, block: int, start: int) -> int:
+        """Size in bytes of the function pointers in the FDEs of a CIE in a block."""
+        content = bytes(cie)
         known = self.pointer_sizes.get(content)
         if known is None:
             try:
@@ -390,7 +474,7 @@ class _Splitter:
             except IndexError:
                 known = 0
             if known == 0:
-                raise self._fail(block, int(table.address[block]), "CIE is not understood")
+                raise self._fail(block, start, "CIE is not understood")
             self.pointer_sizes[content] = known
         return known
 
