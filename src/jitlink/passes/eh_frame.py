@@ -117,6 +117,20 @@ def _zeros(graph: LinkGraph, record: int) -> int:
     return content + found if found >= 0 else graph.contents.add(memoryview(_TERMINATOR))
 
 
+class _Places(NamedTuple):
+    """Relocations of several blocks, block by block in rising order.
+
+    Attributes:
+        edge: rows of their edges (int64).
+        number: number of the block that each is in (int64).
+        offset: where in it (int64).
+    """
+
+    edge: Int64Array
+    number: Int64Array
+    offset: Int64Array
+
+
 class _Guesses(NamedTuple):
     """Where records of several blocks may begin, block by block in rising order.
 
@@ -192,19 +206,20 @@ class _Splitter:
     # Finding the records
 
     def _split(self, parents: Int64Array) -> None:
-        records = self._read(parents, *self._records(parents))
-        code = self._code(parents, records)
+        places = self._relocations(parents)
+        records = self._read(parents, *self._records(parents, places))
+        code = self._code(parents, places, records)
         whole = code >= 0
         if np.count_nonzero(whole):
             self._keep_whole(parents[whole], code[whole], records.alignment)
         if not whole.all():
             self._cut(records, ~whole[records.numbers])
 
-    def _records(self, parents: Int64Array) -> tuple[Int64Array, Int64Array]:
+    def _records(self, parents: Int64Array, places: _Places) -> tuple[Int64Array, Int64Array]:
         """Block and offset (int64) of all records of these blocks, in order."""
         if int(self.graph.block_table.size[parents].sum()) <= _FEW_BYTES:
             return self._few_records(parents)
-        guesses = self._guess(parents)
+        guesses = self._guess(parents, places)
         owners: list[Int64Array] = []
         starts: list[Int64Array] = []
         for number, parent in enumerate(parents.tolist()):
@@ -225,15 +240,14 @@ class _Splitter:
                 position = self._skip(parent, position, size)
         return np.array(owners, np.int64), np.array(starts, np.int64)
 
-    def _guess(self, parents: Int64Array) -> _Guesses:
+    def _guess(self, parents: Int64Array, places: _Places) -> _Guesses:
         """Where records may begin.
 
         An FDE has a relocation eight bytes into the record, so most records can be guessed from
         those, and all guesses are checked together.
         """
         table = self.graph.block_table
-        _, number, offset = self._relocations(parents)
-        offset -= 8
+        number, offset = places.number, places.offset - 8
         size = table.size[parents][number]
         inside = (offset >= 0) & (offset <= size - 12)
         number, offset, size = number[inside], offset[inside], size[inside]
@@ -251,17 +265,17 @@ class _Splitter:
         bounds = number.searchsorted(np.arange(len(parents) + 1)).tolist()
         return _Guesses(offset, bounds, plain, follow, ends)
 
-    def _relocations(self, parents: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
-        """Rows of edges, numbers of the blocks that they are in, rising, and offsets (int64)."""
+    def _relocations(self, parents: Int64Array) -> _Places:
+        """The relocations in some blocks."""
         edges = self.graph.edge_table
         if len(parents) == 1:
             rows = rows_where(edges.block == parents[0])
-            return rows, np.zeros(len(rows), np.int64), edges.offset[rows]
+            return _Places(rows, np.zeros(len(rows), np.int64), edges.offset[rows])
         order, sorted_blocks = edges.by_block()
         first = sorted_blocks.searchsorted(parents)
         count = sorted_blocks.searchsorted(parents + 1) - first
         rows = order[ragged_arange(first, count)]
-        return rows, np.arange(len(parents)).repeat(count), edges.offset[rows]
+        return _Places(rows, np.arange(len(parents)).repeat(count), edges.offset[rows])
 
     def _chain(self, block: int, guesses: _Guesses, number: int) -> list[Int64Array]:
         """Offsets (int64) of the records of one block, in runs.
@@ -340,21 +354,20 @@ class _Splitter:
 
     # What can stay as it is
 
-    def _code(self, parents: Int64Array, records: _Records) -> Int64Array:
+    def _code(self, parents: Int64Array, places: _Places, records: _Records) -> Int64Array:
         """For each block the one (int64) whose frames are all that it has; -1 if there is none."""
         # LLVM differs: it takes all sections apart. These live and die with that one block, and
         # most code is compiled without a section for each function.
         found = np.full(len(parents), -1, np.int64)
         fdes = records.fdes
-        order, number, offset = self._relocations(parents)
         span = int(self.graph.block_table.size[parents].max()) + 1
-        keys = number * span + offset
+        keys = places.number * span + places.offset
         if not (self.leaves_whole and len(fdes) and len(keys)) or (keys[1:] < keys[:-1]).any():
             return found
         of_fde = records.numbers[fdes]
         wanted = of_fde * span + records.starts[fdes] + records.id_offset[fdes] + 4
         index = np.minimum(keys.searchsorted(wanted), len(keys) - 1)
-        symbols, target = self.graph.symbol_table, self.graph.edge_table.target[order[index]]
+        symbols, target = self.graph.symbol_table, self.graph.edge_table.target[places.edge[index]]
         is_there = (keys[index] == wanted) & (symbols.kind[target] == DEFINED)
         code = np.where(is_there, symbols.block[target], -1)
         first = rows_where(np.concatenate((np.ones(1, np.bool_), of_fde[1:] != of_fde[:-1])))
