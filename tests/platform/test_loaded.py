@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -135,3 +136,39 @@ def test_an_object_that_refers_to_its_handle_is_one_link(notes: Notes) -> None:
     del library
     notes.wait_for([5])
     assert graphs == [str(path)]
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_handlers_of_all_kinds_run_the_last_one_first(others: int) -> None:
+    # Without definitions, so that nobody has asked for the names of a single object.
+    source = (
+        "int __cxa_atexit(void (*)(long), long, void *); extern char __dso_handle;"
+        "static int *digits; static void put(long digit) { *digits = *digits * 10 + digit; }"
+        "static void two(void) { put(2); } static void four(void) { put(4); }"
+        "void begin(int *place) { digits = place;"
+        "__cxa_atexit(put, 1, &__dso_handle); atexit(two);"
+        "__cxa_atexit(put, 3, &__dso_handle); atexit(four); }"
+    )
+    paths = [compiled(source), compiled(OTHER)][: others + 1]
+    with time_limit():
+        for _ in range(3):
+            digits = ctypes.c_int()
+            library = jitlink.load(*paths)
+            library.begin(ctypes.byref(digits))
+            library.close()
+            del library
+            while digits.value < 1000:
+                time.sleep(0.001)
+            assert digits.value == 4321
+
+
+def test_nothing_keeps_the_graph_of_what_is_loaded(notes: Notes) -> None:
+    source = "extern char __dso_handle; void *handle(void) { return &__dso_handle; }"
+    graphs: list[weakref.ref[LinkGraph]] = []
+
+    def configure(graph: LinkGraph, _config: PassConfiguration) -> None:
+        graphs.append(weakref.ref(graph))
+
+    library = jitlink.load(compiled(source), configure=configure, definitions=notes.definitions)
+    assert library.address("handle")
+    assert [graph() for graph in graphs] == [None]

@@ -129,7 +129,9 @@ class PlatformPlugin(Plugin):
         self, code: LinkedCode, dylib: JITDylib, graph: LinkGraph, symbol: Symbol, name: str
     ) -> None:
         """Define the handle of a JITDylib in a graph that refers to it."""
-        if self._runtime is not None:
+        # What is linked after the graph refers to the handle too, and cannot see this one.
+        own = self._platform.own_functions.keys()
+        if self._runtime is not None and own.isdisjoint(graph.external_names()[1]):
             define_dso_handle(graph, symbol, name)
             symbol.is_live = True
             graph.alloc_actions.append(self._platform.handle_action(self._runtime, dylib, symbol))
@@ -165,6 +167,8 @@ class PlatformPlugin(Plugin):
             if code.handle is not None:
                 state.handle = code.handle.address
                 self._platform.has_handlers = True
+                # A symbol has its graph.
+                code.handle = None
 
     def notify_failed(self, responsibility: MaterializationResponsibility) -> None:
         """Forget what was written down."""

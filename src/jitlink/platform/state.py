@@ -17,7 +17,7 @@ class LinkedCode:
         arrays: its initialisers and finalisers.
         memory: where it is.
         is_initialized: whether its initialisers have been run, or are about to.
-        handle: the handle of its JITDylib, if it has brought that.
+        handle: the handle of its JITDylib if it brings that, until it is emitted.
     """
 
     def __init__(self) -> None:
