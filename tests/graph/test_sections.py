@@ -291,3 +291,19 @@ def test_section_of_another_graph_cannot_be_used() -> None:
         with pytest.raises(GraphError, match="section a belongs to another graph"):
             use()
     assert list(graph.blocks) == [block]
+
+
+def test_sections_keep_their_graph() -> None:
+    def made() -> LinkGraph:
+        graph = LinkGraph("made", "x86_64-unknown-linux-gnu")
+        for name in ("one", "two"):
+            graph.create_section(name, MemProt.READ)
+        return graph
+
+    assert [section.name for section in made().sections] == ["one", "two"]
+    (section, _) = made().sections
+    assert section.graph.section_list[0] is section
+    columns = made().section_list
+    assert list(columns.names) == ["one", "two"]
+    with pytest.raises(GraphError, match="is gone"):
+        columns[0]

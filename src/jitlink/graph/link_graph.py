@@ -137,7 +137,9 @@ class LinkGraph:
     @property
     def sections(self) -> Iterator[Section]:
         """All sections in order."""
-        return iter(self.section_list)
+        # Not an iterator of the list, which does not keep the graph.
+        for ordinal in range(len(self.section_list)):
+            yield self.section_list[ordinal]
 
     def section_lifetimes(self) -> UInt8Array:
         """Lifetimes (uint8, `MemLifetime`) of all sections, by ordinal."""
