@@ -160,8 +160,14 @@ class Task(Future[T]):
             self._thrown = CancelledError()
         return True
 
+    def abandon(self) -> None:
+        """Fail with `CancelledError` for those who wait; the coroutine is not run any more."""
+        super().cancel()
+
     def _step(self) -> None:
         """Run until it waits or ends."""
+        if self.is_done:
+            return
         _here.task = self
         thrown, self._thrown, self._waits_for = self._thrown, None, None
         try:

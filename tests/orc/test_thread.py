@@ -8,12 +8,13 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
 from jitlink.orc import ExecutionSession, SessionEndedError
 from jitlink.orc.thread import SessionThread
-from jitlink.tasks import Future, Task, sleep
+from jitlink.tasks import CancelledError, Future, Task, sleep
 from tests.orc.sessions import run_threads
 from tests.orc.units import Unit, time_limit
 
@@ -297,4 +298,54 @@ def test_what_begins_as_the_thread_stops_is_cancelled(owner: Owner) -> None:
         waiting.join(20)
         stopping.join(20)
     assert begun.is_set()
+    assert len(errors) == 1
+
+
+def test_what_a_finalizer_hands_over_while_the_lock_is_held(owner: Owner) -> None:
+    thread = SessionThread(owner)
+    wheel = thread._wheel
+    held, go_on, done = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with wheel._changed:
+            held.set()
+            assert go_on.wait(30)
+
+    async def collect() -> None:
+        done.set()
+
+    holder = threading.Thread(target=hold)
+    with time_limit():
+        holder.start()
+        assert held.wait(30)
+        thread.call_from_finalizer(collect)
+        go_on.set()
+        holder.join()
+        assert done.wait(30)
+        thread.stop()
+
+
+def test_nobody_waits_for_what_does_not_stop(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jitlink.orc.thread._PATIENCE", 0.05)
+    thread, begun = SessionThread(owner), threading.Event()
+
+    async def stubborn() -> None:
+        begun.set()
+        while True:
+            with suppress(CancelledError):
+                await sleep(100)
+
+    errors: list[BaseException] = []
+
+    def wait() -> None:
+        with pytest.raises(SessionEndedError) as caught:
+            thread.wait(stubborn())
+        errors.append(caught.value)
+
+    waiter = threading.Thread(target=wait)
+    with time_limit():
+        waiter.start()
+        assert begun.wait(30)
+        thread.stop()
+        waiter.join(20)
     assert len(errors) == 1

@@ -14,6 +14,7 @@ would have broken off is done.
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import signal
@@ -303,6 +304,9 @@ class _Wheel:
                     self.drive_if_free(lambda: False)
             finally:
                 self._changed.release()
+        else:
+            # Whoever has the lock may be about to wait, and may not look again.
+            _thread.start_new_thread(self._wake, ())
 
     def lock(self) -> None:
         """Let nothing be handed over any more."""
@@ -332,6 +336,10 @@ class _Wheel:
                         told.add(task)
                         task.cancel()
                 self._run_or_wait(end)
+            for task in self.loop.unfinished:
+                # Nobody is to wait for what does not stop.
+                task.abandon()
+            self.loop.run_due()
         finally:
             self.leave()
 
