@@ -11,8 +11,9 @@ Everything underneath is public too: graphs (`jitlink.graph`), the link algorith
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from jitlink.late_names import late_names
 
 if TYPE_CHECKING:
     from jitlink.errors import (
@@ -139,14 +140,7 @@ _HOMES = {
     "default_passes": "jitlink.targets.registry",
 }
 
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
+__getattr__ = late_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from jitlink.late_names import late_names
 from jitlink.memory.address_space import AddressSpace
 from jitlink.memory.in_process import InProcessMemoryManager
 from jitlink.memory.layout import BasicLayout, Segment
@@ -51,11 +51,4 @@ _HOMES = {
     "SlabMemoryManager": "jitlink.memory.slab",
 }
 
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
+__getattr__ = late_names(__name__, _HOMES)

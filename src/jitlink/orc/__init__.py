@@ -7,8 +7,9 @@ from objects and graphs.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from jitlink.late_names import late_names
 
 if TYPE_CHECKING:
     from jitlink.orc.aliases import AliasCycleError, ReExports, ReExportsGenerator
@@ -146,11 +147,4 @@ _HOMES = {
     "ResourceTracker": "jitlink.orc.tracker",
 }
 
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
+__getattr__ = late_names(__name__, _HOMES)
