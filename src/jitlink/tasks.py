@@ -84,6 +84,11 @@ class Future(Generic[T]):
         self._finish()
         self._value = value
 
+    def tell(self, value: T) -> None:
+        """Say what it is, unless it is done: cancelled, say."""
+        if not self.is_done:
+            self.set_result(value)
+
     def set_exception(self, error: BaseException) -> None:
         """Let it fail."""
         self._finish()
@@ -313,8 +318,7 @@ class Event:
         self.is_set = True
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
-            if not waiter.is_done:
-                waiter.set_result(None)
+            waiter.tell(None)
 
 
 class Timer:
@@ -402,16 +406,16 @@ class Loop:
 async def sleep(seconds: float) -> None:
     """Wait, while other tasks run; 0 for one turn of each that can go on."""
     over: Future[None] = Future()
-
-    def end() -> None:
-        if not over.is_done:
-            over.set_result(None)
-
-    if seconds <= 0:
-        over.loop.call_soon(end)
+    if seconds > 0:
+        await _at_most(over, seconds)
+    else:
+        over.loop.call_soon(partial(over.tell, None))
         await over
-        return
-    timer = over.loop.call_later(seconds, end)
+
+
+async def _at_most(over: Future[None], seconds: float) -> None:
+    """Wait for something, or until some seconds are over."""
+    timer = over.loop.call_later(seconds, partial(over.tell, None))
     try:
         await over
     finally:
@@ -448,19 +452,11 @@ async def wait_for_all(tasks: Collection[Task[Any]], seconds: float) -> None:
     def note(task: Task[Any]) -> None:
         pending.discard(task)
         if not pending:
-            end()
-
-    def end() -> None:
-        if not over.is_done:
-            over.set_result(None)
+            over.tell(None)
 
     for task in tuple(pending):
         task.add_done_callback(partial(note, task))
-    timer = over.loop.call_later(seconds, end)
-    try:
-        await over
-    finally:
-        timer.cancel()
+    await _at_most(over, seconds)
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

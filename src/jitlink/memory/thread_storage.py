@@ -192,12 +192,7 @@ class StorageBlock:
         """Let those go on who wait; from any thread."""
         waiting, self._waiting = self._waiting, []
         for future in waiting:
-            future.loop.call_soon_threadsafe(partial(_wake, future))
-
-
-def _wake(future: Future[None]) -> None:
-    if not future.is_done:
-        future.set_result(None)
+            future.loop.call_soon_threadsafe(partial(future.tell, None))
 
 
 class StorageLease:

@@ -15,6 +15,7 @@ would have broken off is done.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import logging
 import os
 import signal
@@ -305,8 +306,10 @@ class _Wheel:
             finally:
                 self._changed.release()
         else:
-            # Whoever has the lock may be about to wait, and may not look again.
-            _thread.start_new_thread(self._wake, ())
+            # Whoever has the lock may be about to wait, and may not look again. A process that
+            # ends starts no threads, and all goes with it.
+            with contextlib.suppress(RuntimeError):
+                _thread.start_new_thread(self._wake, ())
 
     def lock(self) -> None:
         """Let nothing be handed over any more."""
