@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jitlink.inputs import GraphBuilder, open_input
+from jitlink.inputs import InputReader, open_input
 from jitlink.link import JITLinkContext, link, run_in_process
 from jitlink.memory import InProcessMemoryManager, JITLinkDylib
 
@@ -64,7 +64,7 @@ def measure(path: Path) -> tuple[float, int]:
     relocations = 0
     for _ in range(REPEATS):
         start = time.perf_counter()
-        builder = GraphBuilder()
+        builder = InputReader()
         builder.add([open_input(str(path))])
         relocations = builder.target_graph.edge_table.rows
         builder.resolver.finish()

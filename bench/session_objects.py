@@ -17,9 +17,10 @@ from functools import cache
 from pathlib import Path
 
 from jitlink.executor import SelfExecutorProcessControl
+from jitlink.lljit import LLJIT
 from jitlink.memory import InProcessMemoryManager
 from jitlink.memory.address_space import AddressSpace
-from jitlink.orc import LLJIT, ObjectLinkingLayer
+from jitlink.orc import ObjectLinkingLayer
 
 COUNTS = (500, 1000, 2000, 4000)
 _SOURCE = """

@@ -85,7 +85,7 @@ def main() -> None:
                     session.lookup(dylib, [unit.name for unit in units])
                     done = time.perf_counter()
                     add, look_up = (added - start) / count, (done - added) / count
-                    searched = session.readiness.searched / count
+                    searched = session.waiting_on_graph.searched / count
                 print(f"{shape:8} {how:10} {count:6} {add * 1e6:9.1f} {look_up * 1e6:9.1f} "
                       f"{searched:9.1f}")  # fmt: skip
 

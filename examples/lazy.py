@@ -13,7 +13,7 @@ from jitlink.orc import (
     MaterializationResponsibility,
     ObjectLinkingLayer,
     Plugin,
-    Redirector,
+    RedirectableSymbolManager,
     lazy_reexports,
 )
 
@@ -60,5 +60,5 @@ with ExecutionSession() as session:
 
     # What is called through a stub can be replaced at any time, by what may be anywhere.
     recorder.repoint("area", session.lookup(main, "area")["area"].address)
-    Redirector(stubs).redirect(main, {"area": replacement})
+    RedirectableSymbolManager(stubs).redirect(main, {"area": replacement})
     print("room:", room())

@@ -24,7 +24,7 @@ from unicorn import arm64_const, riscv_const
 
 from jitlink.errors import ActionError
 from jitlink.graph import LinkGraph, MemLifetime, MemProt
-from jitlink.inputs import GraphBuilder, Input, open_input
+from jitlink.inputs import Input, InputReader, open_input
 from jitlink.link import JITLinkContext, PassConfiguration, link, run_in_process
 from jitlink.memory.actions import resolve_actions
 from jitlink.memory.layout import BasicLayout, Segment
@@ -180,7 +180,7 @@ class Emulator:
                 called with as many (unsigned) arguments as registers hold.
             configure: called with the graph and its passes before the link.
         """
-        builder = GraphBuilder()
+        builder = InputReader()
         builder.add([open_input(each, number) for number, each in enumerate(inputs)])
         builder.search_archives()
         builder.resolver.finish()

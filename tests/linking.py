@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from jitlink.graph import LinkGraph
-from jitlink.inputs import GraphBuilder, Input, open_input
+from jitlink.inputs import Input, InputReader, open_input
 from jitlink.link import JITLinkContext, PassConfiguration, link, run_in_process
 from jitlink.memory.address_space import AddressSpace
 from jitlink.memory.in_process import InProcessMemoryManager
@@ -82,7 +82,7 @@ class Linker:
         configure: Configure | None = None,
     ) -> Linked:
         """Link objects and archives like `jitlink.load`, but look nothing up in the process."""
-        builder = GraphBuilder()
+        builder = InputReader()
         builder.add([open_input(each, number) for number, each in enumerate(inputs)])
         builder.search_archives()
         target, resolver = builder.target, builder.resolver
@@ -121,7 +121,7 @@ class Linker:
 
 def read_graph(*objects: Path | bytes, name: str | None = None) -> LinkGraph:
     """The graph of some objects, resolved among each other but not linked."""
-    builder = GraphBuilder(name)
+    builder = InputReader(name)
     builder.add([open_input(each, number) for number, each in enumerate(objects)])
     builder.resolver.finish()
     return builder.resolver.graph

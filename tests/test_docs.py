@@ -64,6 +64,6 @@ def check_console(text: str, directory: Path) -> None:
 
 
 def test_relocations_page_is_what_the_tables_say() -> None:
-    from jitlink.tool.reference import page  # noqa: PLC0415
+    from jitlink.tool.options.reference import page  # noqa: PLC0415
 
     assert (ROOT / "docs" / "relocations.md").read_text() == page()

@@ -214,7 +214,7 @@ def apply(row: Fixup, letters: Letters, order: str = "little") -> bytes:
     place = make_place(row, (letters.P - OFFSET) & MASK, order)
     place.block.add_edge(row.kind, OFFSET, add_target(place, letters), letters.A)
     bases = {"DTP": letters.DTP, "TP": letters.TP, "MODULE": letters.MODULE}
-    place.table.apply(place.graph, got_address=letters.GOT, thread_bases=bases)
+    place.table.apply(place.graph, got_address=letters.GOT, tls_bases=bases)
     end = OFFSET + row.width
     assert place.content[:OFFSET] == FILL[:OFFSET]
     assert place.content[end:] == FILL[end:]

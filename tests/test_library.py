@@ -249,7 +249,7 @@ def test_thread_local_variables_are_those_of_the_calling_thread() -> None:
         thread.start()
         thread.join()
         assert seen == [5]
-    with jitlink.orc.LLJIT() as jit:
+    with jitlink.LLJIT() as jit:
         jit.add_object(source)
         assert jit.lookup("count")() == 6
         assert ctypes.c_int.from_address(jit.lookup("counter")).value == 6

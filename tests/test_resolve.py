@@ -9,7 +9,7 @@ import pytest
 
 from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
 from jitlink.graph import Linkage, LinkGraph, SymbolFlags
-from jitlink.inputs import GraphBuilder, open_input
+from jitlink.inputs import InputReader, open_input
 from jitlink.resolve import referrers
 from tests.linking import Linked, Linker
 from tests.toolchain import compile_c
@@ -30,8 +30,8 @@ def compile_all(*sources: str, suffix: str = ".c") -> list[Path]:
     return [compile_c(source, flags=["-fcommon", "-fPIC"], suffix=suffix) for source in sources]
 
 
-def build(*paths: Path) -> GraphBuilder:
-    builder = GraphBuilder()
+def build(*paths: Path) -> InputReader:
+    builder = InputReader()
     builder.add([open_input(path) for path in paths])
     return builder
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitlink.late_names import late_names
+from jitlink.lazy_imports import lazy_imports
 
 if TYPE_CHECKING:
     from jitlink.errors import (
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
         JITLinkError,
         MisalignedTargetError,
         ObjectError,
-        StaticStorageError,
+        StaticTLSError,
         SymbolError,
         TargetOutOfRangeError,
-        ThreadStorageError,
+        TLSError,
         UndefinedSymbolError,
         UnknownFormatError,
         UnsupportedObjectError,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from jitlink.harnesses import Harness, harness
     from jitlink.library import Library, load
     from jitlink.link import JITLinkContext, PassConfiguration
-    from jitlink.orc.lljit import LLJIT, LLJITBuilder
+    from jitlink.lljit import LLJIT, LLJITBuilder
     from jitlink.targets.registry import create_link_graph, default_passes
 
 __version__ = "0.1.0"
@@ -82,11 +82,11 @@ __all__ = [
     "PassConfiguration",
     "Scope",
     "Section",
-    "StaticStorageError",
+    "StaticTLSError",
     "Symbol",
     "SymbolError",
+    "TLSError",
     "TargetOutOfRangeError",
-    "ThreadStorageError",
     "UndefinedSymbolError",
     "UnknownFormatError",
     "UnsupportedObjectError",
@@ -111,10 +111,10 @@ _HOMES = {
     "JITLinkError": "jitlink.errors",
     "MisalignedTargetError": "jitlink.errors",
     "ObjectError": "jitlink.errors",
-    "StaticStorageError": "jitlink.errors",
+    "StaticTLSError": "jitlink.errors",
     "SymbolError": "jitlink.errors",
     "TargetOutOfRangeError": "jitlink.errors",
-    "ThreadStorageError": "jitlink.errors",
+    "TLSError": "jitlink.errors",
     "UndefinedSymbolError": "jitlink.errors",
     "UnknownFormatError": "jitlink.errors",
     "UnsupportedObjectError": "jitlink.errors",
@@ -133,14 +133,14 @@ _HOMES = {
     "Library": "jitlink.library",
     "load": "jitlink.library",
     "JITLinkContext": "jitlink.link",
-    "LLJIT": "jitlink.orc.lljit",
-    "LLJITBuilder": "jitlink.orc.lljit",
+    "LLJIT": "jitlink.lljit",
+    "LLJITBuilder": "jitlink.lljit",
     "PassConfiguration": "jitlink.link",
     "create_link_graph": "jitlink.targets.registry",
     "default_passes": "jitlink.targets.registry",
 }
 
-__getattr__ = late_names(__name__, _HOMES)
+__getattr__ = lazy_imports(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

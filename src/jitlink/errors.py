@@ -17,8 +17,8 @@
     │   ├── TargetOutOfRangeError           the value does not fit the field
     │   └── MisalignedTargetError           the value has bits that the field cannot hold
     ├── AllocationError                 memory that could not be had, laid out or protected
-    ├── ThreadStorageError              thread-local storage that could not be had
-    │   └── StaticStorageError              more static room than the process has left
+    ├── TLSError              thread-local storage that could not be had
+    │   └── StaticTLSError              more static room than the process has left
     ├── ActionError                     a finalize or deallocate action that reported failure
     └── ExecutorError                   the executor could not do what was asked
 
@@ -264,7 +264,7 @@ class AllocationError(JITLinkError):
         self.size = size
 
 
-class ThreadStorageError(JITLinkError):
+class TLSError(JITLinkError):
     """Thread-local storage, or access to a thread-local variable, that could not be had.
 
     Attributes:
@@ -283,20 +283,20 @@ class ThreadStorageError(JITLinkError):
         self.args = (f"{where}: {self}",)
 
 
-class StaticStorageError(ThreadStorageError):
+class StaticTLSError(TLSError):
     """Static thread-local storage that the process has no room for.
 
     Attributes:
         size: bytes asked for.
         alignment: alignment asked for, in bytes.
         room: bytes that are left, of alignment 1.
-        room_alignment: the largest alignment that there can be, in bytes.
+        surplus_alignment: the largest alignment that there can be, in bytes.
     """
 
     def __init__(
-        self, size: int, alignment: int, room: int, room_alignment: int, why: str = ""
+        self, size: int, alignment: int, room: int, surplus_alignment: int, why: str = ""
     ) -> None:
-        limits = f"{room} bytes are left, aligned to at most {room_alignment}"
+        limits = f"{room} bytes are left, aligned to at most {surplus_alignment}"
         super().__init__(
             f"code of the initial-exec or local-exec model needs static thread-local storage of "
             f"{size} bytes aligned to {alignment}: {limits}{why}; compile with -fPIC, or start "
@@ -305,7 +305,7 @@ class StaticStorageError(ThreadStorageError):
         self.size = size
         self.alignment = alignment
         self.room = room
-        self.room_alignment = room_alignment
+        self.surplus_alignment = surplus_alignment
 
 
 class ActionError(JITLinkError):

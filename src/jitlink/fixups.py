@@ -330,7 +330,7 @@ class FixupTable:
         graph: LinkGraph,
         *,
         got_address: int | None = None,
-        thread_bases: Mapping[str, int] | None = None,
+        tls_bases: Mapping[str, int] | None = None,
         rows: Int64Array | None = None,
     ) -> None:
         """Apply fixups of a graph to the working memory of its blocks.
@@ -338,7 +338,7 @@ class FixupTable:
         Args:
             graph: allocated and with all externals resolved.
             got_address: address of the global offset table, if the graph has one.
-            thread_bases: values of the letters DTP, TP and MODULE, as far as they are known.
+            tls_bases: values of the letters DTP, TP and MODULE, as far as they are known.
             rows: rows (int64) of the edges to apply; by default all.
 
         Raises:
@@ -346,7 +346,7 @@ class FixupTable:
                 turned into a fixup; nothing is said about how many others were written.
             GraphError: an edge lies outside its block or in zero-fill.
         """
-        bases = dict(thread_bases or {})
+        bases = dict(tls_bases or {})
         if got_address is not None:
             bases["GOT"] = got_address
         edges = graph.edge_table

@@ -33,13 +33,13 @@ from jitlink.graph import LinkGraph, MemProt, Scope
 from jitlink.graph.columns import Int64Array, rows_where
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL
-from jitlink.inputs import GraphBuilder, Input, InputFile, open_input
+from jitlink.inputs import Input, InputFile, InputReader, open_input
 from jitlink.library import FUNCFLAG_CDECL, CData, Function, Library, LinkedCode, link_inputs
 from jitlink.orc.callables import HostSymbol, call_code, has_raised, python_function
 from jitlink.orc.errors import listed
 from jitlink.orc.harness import HarnessRules
+from jitlink.orc.interface import ExecutorSymbolDef
 from jitlink.orc.objects import ObjectBatch
-from jitlink.orc.symbols import ExecutorSymbolDef
 
 _DATA = (ctypes._SimpleCData, ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._Pointer)  # noqa: SLF001 - their base has no name
 
@@ -391,7 +391,7 @@ def harness(
     own = [open_input(each, number) for number, each in enumerate(harness)]
     tested = [open_input(each, number) for number, each in enumerate(tests, len(own))]
     rules = _rules(own, stand_ins)
-    builder = GraphBuilder(rules=rules)
+    builder = InputReader(rules=rules)
     builder.add([*own, *tested])
     builder.search_archives()
     if not unused_mocks:
@@ -420,7 +420,7 @@ def _check_use(graph: LinkGraph, mocks: Mocks, rules: HarnessRules) -> None:
         raise UnusedMocksError(unused)
 
 
-def _add_variables(builder: GraphBuilder, types: Mapping[str, type[Any]]) -> None:
+def _add_variables(builder: InputReader, types: Mapping[str, type[Any]]) -> None:
     """Make variables of zeros, within reach of the code."""
     graph = builder.target_graph
     for name, kind in types.items():

@@ -113,7 +113,7 @@ class SymbolRules(Protocol):
         """
 
 
-class GraphBuilder:
+class InputReader:
     """Reads inputs into one graph.
 
     Args:

@@ -24,18 +24,13 @@ from jitlink.errors import SymbolError, UndefinedSymbolError, UnsupportedObjectE
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.exports import Exports
 from jitlink.graph import LinkGraph
-from jitlink.inputs import GraphBuilder, Input, open_input
+from jitlink.inputs import Input, InputReader, open_input
 from jitlink.link import PassConfiguration
-from jitlink.memory.thread_storage import is_thread_variable
-from jitlink.orc import (
-    LLJIT,
-    FailedToMaterializeError,
-    JITDylib,
-    MaterializationResponsibility,
-    Plugin,
-)
+from jitlink.lljit import LLJIT
+from jitlink.memory.tls import is_tls_address
+from jitlink.orc import FailedToMaterializeError, JITDylib, MaterializationResponsibility, Plugin
 from jitlink.orc.callables import HostSymbol, PythonSymbols
-from jitlink.orc.garbage import is_collecting
+from jitlink.orc.driver import is_collecting
 from jitlink.orc.program import Program
 
 Configure = Callable[[LinkGraph, PassConfiguration], None]
@@ -70,17 +65,17 @@ class LinkedCode:
         """Run the deallocate actions and free the memory now; a second call does nothing."""
         self._finalizer()
 
-    def thread_address(self, address: int) -> int:
+    def tls_address(self, address: int) -> int:
         """Address of the calling thread's instance of a thread-local variable.
 
         Args:
             address: what stands for the variable.
 
         Raises:
-            ThreadStorageError: it stands for none.
+            TLSError: it stands for none.
         """
-        storage = self._layer.memory.thread_storage
-        return address if storage is None else storage.thread_address(address)
+        storage = self._layer.memory.tls
+        return address if storage is None else storage.tls_address(address)
 
     def keep(self) -> None:
         """Leave the memory as it is for ever, and run no deallocate actions."""
@@ -136,8 +131,8 @@ class Library(Mapping[str, int]):
 
     def __getitem__(self, name: str) -> int:
         address = self.exports[name]
-        if is_thread_variable(address):
-            return self._open_code().thread_address(address)
+        if is_tls_address(address):
+            return self._open_code().tls_address(address)
         return address
 
     def __iter__(self) -> Iterator[str]:
@@ -278,7 +273,7 @@ def load(
         SymbolError: a symbol has no definition, or two.
         JITLinkError: the link failed otherwise; nothing is left allocated.
     """
-    builder = GraphBuilder()
+    builder = InputReader()
     builder.add([open_input(each, n) for n, each in enumerate(inputs)], all_load=all_load)
     for name, address in (definitions or {}).items():
         builder.define(name, address)
@@ -298,7 +293,7 @@ def load(
 
 
 def link_inputs(
-    builder: GraphBuilder,
+    builder: InputReader,
     symbols: Mapping[str, HostSymbol],
     *,
     phony_externals: bool,
@@ -328,7 +323,7 @@ def link_inputs(
     jit = _jit(executor, configure)
     try:
         if jit.platform is not None:
-            jit.platform.read_own_functions(builder, symbols)
+            jit.platform.read_per_dylib_functions(builder, symbols)
         builder.resolver.finish()
         program = Program(jit.layer, builder.target_graph, phony_externals=phony_externals)
         dylib, is_initialized = _link(jit, program, symbols, process_symbols=process_symbols)

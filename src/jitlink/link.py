@@ -21,7 +21,7 @@ from jitlink.graph import LinkGraph, SymbolFlags
 from jitlink.memory.layout import copy_unallocated_contents
 from jitlink.memory.manager import FinalizedAlloc, JITLinkDylib, JITLinkMemoryManager
 from jitlink.passes.prune import mark_exported_live, prune
-from jitlink.passes.thread_storage import ThreadKinds, check_thread_addresses, plan_thread_storage
+from jitlink.passes.tls import TLSEdgeKinds, check_tls_addresses, plan_tls
 
 Pass = Callable[[LinkGraph], None]
 T = TypeVar("T")
@@ -49,7 +49,7 @@ class PassConfiguration:
     pre_fixup: list[Pass] = field(default_factory=list)
     post_fixup: list[Pass] = field(default_factory=list)
     got_address: Callable[[LinkGraph], int | None] = lambda _graph: None
-    threads: ThreadKinds | None = None
+    threads: TLSEdgeKinds | None = None
 
 
 class JITLinkContext(ABC):
@@ -117,18 +117,18 @@ async def _link(
 
     # Only what is needed is left; entries that it needs may be added.
     _run(passes.post_prune, graph)
-    threads = plan_thread_storage(graph, passes.threads, passes.fixups)
+    threads = plan_tls(graph, passes.threads, passes.fixups)
     link_log.entries_made(graph)
     alloc = await memory.allocate(context.dylib, graph)
     try:
         if threads is not None:
-            threads.place(memory.thread_storage, alloc)
+            threads.place(memory.tls, alloc)
         # Defined symbols have their final addresses. They are announced before anything is
         # looked up: two graphs that need each other would wait for each other forever.
         _run(passes.post_allocation, graph)
         context.notify_resolved(graph)
         await _resolve_externals(graph, context)
-        check_thread_addresses(graph, passes.threads, passes.fixups)
+        check_tls_addresses(graph, passes.threads, passes.fixups)
 
         # Everything has its final address, and content is in working memory.
         copy_unallocated_contents(graph)
@@ -140,9 +140,7 @@ async def _link(
         else:
             # Threads that exist get their copies of the initial image when it is loaded.
             bases = await threads.load(got_address)
-            passes.fixups.apply(
-                graph, got_address=got_address, thread_bases=bases, rows=threads.later
-            )
+            passes.fixups.apply(graph, got_address=got_address, tls_bases=bases, rows=threads.later)
         _run(passes.post_fixup, graph)
     except BaseException:
         await alloc.abandon()

@@ -13,7 +13,7 @@ import numpy as np
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import rows_where
 from jitlink.graph.tables import EXTERNAL, REMOVED
-from jitlink.passes.entries import GOT_SECTION, STUBS_SECTION
+from jitlink.passes.got_plt import GOT_SECTION, STUBS_SECTION
 
 log = logging.getLogger("jitlink.link")
 

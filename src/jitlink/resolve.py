@@ -23,7 +23,7 @@ from jitlink.formats.elf import ReadObjects
 from jitlink.graph import Block, BlockFlags, Linkage, LinkGraph, Scope, SymbolFlags, SymbolKind
 from jitlink.graph.columns import ADDRESS_MASK, Int64Array, rows_where
 from jitlink.graph.link_graph import NO_BLOCK
-from jitlink.passes.entries import entry_blocks, pointees
+from jitlink.passes.got_plt import entry_blocks, pointees
 
 
 class SymbolResolver:
@@ -40,7 +40,7 @@ class SymbolResolver:
         self._unindexed: list[ReadObjects] = []
         self._objects = 0
         self._references: list[tuple[list[str], Int64Array]] = []
-        self._losers: list[tuple[int, int]] = []
+        self._overridden: list[tuple[int, int]] = []
         self._groups: set[str] = set()
 
     @property
@@ -150,7 +150,7 @@ class SymbolResolver:
             return
         table, edges = self.graph.symbol_table, self.graph.edge_table
         canonical = np.arange(table.rows)
-        for loser, winner in self._losers:
+        for loser, winner in self._overridden:
             canonical[loser] = winner
         held = dict(self._definitions)
         for names, rows in self._references:
@@ -191,11 +191,11 @@ class SymbolResolver:
             return
         if self._rank(row) > self._rank(held):
             self._definitions[name] = row
-            self._losers.append((held, row))
+            self._overridden.append((held, row))
         elif self._rank(row) == self._rank(held) == 2:
             raise DuplicateDefinitionError(name, first=self._file(held), second=self._file(row))
         else:
-            self._losers.append((row, self._hold(held, row)))
+            self._overridden.append((row, self._hold(held, row)))
 
     def _hold(self, held: int, row: int) -> int:
         """The row that holds of two definitions of equal rank or falling rank."""

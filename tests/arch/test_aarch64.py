@@ -12,7 +12,7 @@ from jitlink.errors import FixupError, TargetOutOfRangeError
 from jitlink.graph import LinkGraph, MemLifetime, MemProt
 from jitlink.link import PassConfiguration
 from jitlink.memory.layout import Segment
-from jitlink.passes.entries import STUBS_SECTION
+from jitlink.passes.got_plt import STUBS_SECTION
 from jitlink.targets.elf_aarch64 import BIG_ENDIAN_TARGET, default_passes
 from tests.emulation import Emulator, Host, Program
 from tests.toolchain import compile_c

@@ -21,7 +21,7 @@ from jitlink.memory import (
     mapping,
 )
 from jitlink.memory.pages import Request
-from jitlink.memory.window import REACH, Window, reserve_near
+from jitlink.memory.reservation import REACH, Reservation, reserve_near
 from tests.memory.graphs import (
     READ,
     READ_EXEC,
@@ -315,7 +315,7 @@ def test_pages_with_and_without_storage_are_served_together() -> None:
     size = pages * mapping.PAGE_SIZE
     start = mapping.reserve(size)
     assert start is not None
-    window = Window(start, size, dedicated=True)
+    window = Reservation(start, size, dedicated=True)
     half = Request(31 * mapping.PAGE_SIZE, 1, READ, MemLifetime.STANDARD)
     runs = window.take([half, half], 1 << 64)
     assert runs is not None

@@ -10,11 +10,11 @@ import numpy as np
 
 from jitlink.errors import JITLinkError, UnsupportedRelocationError
 from jitlink.graph import Block, BlockFlags, LinkGraph, MemLifetime, Scope, Symbol
-from jitlink.inputs import GraphBuilder, InputFile
+from jitlink.inputs import InputFile, InputReader
 from jitlink.link import JITLinkContext, PassConfiguration, link, run_in_process
 from jitlink.memory.slab import SlabMemoryManager
-from jitlink.passes.entries import STUBS_SECTION
-from jitlink.targets.elf_bounds import NAMES
+from jitlink.passes.got_plt import STUBS_SECTION
+from jitlink.targets.elf_linker_defined import NAMES
 from tests.oracle.architectures import ARCHITECTURES
 from tests.oracle.elf_file import ElfFile, ElfSection
 from tests.oracle.memory import Memory
@@ -244,7 +244,7 @@ def place(
     context = _Context(addressing, far)
     recorder: _Recorder | None = None
     try:
-        builder = GraphBuilder()
+        builder = InputReader()
         builder.add([InputFile(each.name, memoryview(each.data)) for each in objects])
         builder.resolver.finish()
         graph = builder.resolver.graph

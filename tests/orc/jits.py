@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jitlink.executor import SelfExecutorProcessControl
+from jitlink.lljit import LLJIT
 from jitlink.memory.address_space import AddressSpace
 from jitlink.memory.in_process import InProcessMemoryManager
-from jitlink.orc import LLJIT
 from tests.toolchain import compile_c, run, zig_command
 
 

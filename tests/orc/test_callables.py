@@ -11,7 +11,7 @@ import pytest
 
 from jitlink.errors import DuplicateDefinitionError
 from jitlink.executor import SelfExecutorProcessControl
-from jitlink.orc import ExecutorAddress, JITSymbolFlags, PythonSymbols, SessionError
+from jitlink.orc import ExecutorAddr, JITSymbolFlags, PythonSymbols, SessionError
 from tests.orc.jits import CountedJIT, compiled, counted_jit
 
 SENSOR = """
@@ -375,4 +375,4 @@ def test_an_address_is_an_int_and_a_function(jit: CountedJIT) -> None:
 @pytest.mark.parametrize("number", [-1, 1 << 64])
 def test_what_is_no_address(number: int) -> None:
     with pytest.raises(ValueError, match="is not an address"):
-        ExecutorAddress(number)
+        ExecutorAddr(number)

@@ -11,7 +11,8 @@ from jitlink import compilers
 from jitlink.compilers import support_archives
 from jitlink.errors import UndefinedSymbolError
 from jitlink.executor import SelfExecutorProcessControl
-from jitlink.orc import LLJIT, FailedToMaterializeError, LLJITBuilder
+from jitlink.lljit import LLJIT, LLJITBuilder
+from jitlink.orc import FailedToMaterializeError
 from jitlink.orc.compiler_support import COMPILER_SUPPORT
 from tests.toolchain import compile_c
 

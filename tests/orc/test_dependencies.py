@@ -10,9 +10,9 @@ from hypothesis import given
 
 from jitlink.graph import LinkGraph, Scope
 from jitlink.orc import ExecutionSession, JITDylib
-from jitlink.orc import dependencies as module
-from jitlink.orc.definition import Definition
-from jitlink.orc.dependencies import dependence_groups
+from jitlink.orc import link_context as module
+from jitlink.orc.dylib import Definition
+from jitlink.orc.link_context import dependence_groups
 from jitlink.orc.objects import Exported
 from tests.graph.sample import READ_EXEC, Kind, make_graph
 from tests.orc.units import EXPORTED

@@ -7,7 +7,7 @@ import pytest
 
 from jitlink.errors import DuplicateDefinitionError, JITLinkError
 from jitlink.graph import Linkage, LinkGraph, Scope
-from jitlink.inputs import GraphBuilder, open_input
+from jitlink.inputs import InputReader, open_input
 from jitlink.orc.errors import FailedToMaterializeError
 from jitlink.orc.harness import AmbiguousReferenceError, HarnessRules, OverrideError
 from jitlink.orc.objects import ObjectBatch
@@ -26,7 +26,7 @@ PLAIN = ("-O0",)
 
 
 def read(rules: HarnessRules, *paths: Path) -> LinkGraph:
-    builder = GraphBuilder(rules=rules)
+    builder = InputReader(rules=rules)
     builder.add([open_input(path) for path in paths])
     builder.resolver.finish()
     return builder.target_graph
@@ -65,7 +65,7 @@ def test_what_the_harness_defines_becomes_a_reference() -> None:
 
 def test_the_harness_itself_stays_as_it_is() -> None:
     harness = open_input(compiled(MOCK))
-    builder = GraphBuilder(rules=HarnessRules.of(ObjectBatch([harness])))
+    builder = InputReader(rules=HarnessRules.of(ObjectBatch([harness])))
     builder.add([harness, open_input(compiled(GLOBAL))])
     assert builder.resolver.definitions.keys() == {"step"}
 
@@ -242,7 +242,7 @@ def test_nothing_is_left_after_an_error() -> None:
 def test_jumps_of_other_processors(machine: str) -> None:
     flags = ("-O0", "-ffreestanding", "-fno-stack-protector")
     path = compile_c(LOCAL, "zig", flags, target=f"{machine}-linux-musl")
-    builder = GraphBuilder(rules=HarnessRules(["step"]))
+    builder = InputReader(rules=HarnessRules(["step"]))
     builder.add([open_input(path)])
     builder.resolver.finish()
     graph = builder.target_graph
@@ -260,7 +260,7 @@ def test_damaged_objects_fail_with_an_error_of_ours(flags: tuple[str, ...]) -> N
     first, second = (compiled(each, *flags).read_bytes() for each in (LOCAL, OTHER))
     failed = 0
     for mutant in mutants(first, elf_regions(first), 400):
-        builder = GraphBuilder(rules=HarnessRules(["twice", "step"], ["thrice"], keep_locals=True))
+        builder = InputReader(rules=HarnessRules(["twice", "step"], ["thrice"], keep_locals=True))
         try:
             builder.add([open_input(mutant, 0), open_input(second, 1)])
             builder.resolver.finish()

@@ -278,7 +278,7 @@ def test_two_lookups_generate_once(session: ExecutionSession, main: JITDylib) ->
     settle(session)
     assert all(isinstance(each.result, dict) for each in lookups)
     assert generator.asked == [["f"], ["g"]]
-    assert main.seats == {}
+    assert main.generator_locks == {}
 
 
 def test_an_error_of_a_generator_fails_its_lookup_only(
@@ -293,7 +293,7 @@ def test_an_error_of_a_generator_fails_its_lookup_only(
             session.lookup(main, "f")
     main.define(Unit("g"))
     assert session.lookup(main, "g").keys() == {"g"}
-    assert main.seats == {}
+    assert main.generator_locks == {}
 
 
 def test_what_counts_is_what_is_defined_after_generators(
@@ -334,7 +334,7 @@ def test_generators_do_not_wait_for_each_other_forever(
     session.run(gate.set)
     settle(session)
     assert [type(each.result) for each in lookups] == [UndefinedSymbolError] * 2
-    assert (main.seats, other.seats) == ({}, {})
+    assert (main.generator_locks, other.generator_locks) == ({}, {})
 
 
 def forward(

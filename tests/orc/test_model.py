@@ -41,7 +41,7 @@ from jitlink.orc import (
     SessionEndedError,
     SymbolState,
 )
-from jitlink.orc.definition import Definition
+from jitlink.orc.dylib import Definition
 from jitlink.orc.errors import SymbolsCouldNotBeRemovedError
 from tests.orc.units import EXPORTED, HIDDEN, IS_LONG, WEAK, Unit, settle, time_limit
 
@@ -449,14 +449,14 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule()
     def let_all_go(self) -> None:
-        self.let_go([0] * 100)
+        self.release_references([0] * 100)
 
     @rule(numbers=st.lists(st.integers(0, 30), min_size=4, max_size=20))
     def let_many_go(self, numbers: list[int]) -> None:
-        self.let_go(numbers)
+        self.release_references(numbers)
 
     @rule(numbers=st.lists(st.integers(0, 30), min_size=1, max_size=4))
-    def let_go(self, numbers: list[int]) -> None:
+    def release_references(self, numbers: list[int]) -> None:
         """Let units go on from their gates, one after the other."""
         for number in numbers:
             held = [unit for unit in self.units if unit.stage in {"begun", "linked"}]

@@ -14,8 +14,7 @@ from jitlink.orc import (
     JITSymbolFlags,
     SymbolState,
 )
-from jitlink.orc.redirect import Redirector
-from jitlink.orc.stubs import LazyCallError, NotRedirectableError
+from jitlink.orc.stubs import LazyCallError, NotRedirectableError, RedirectableSymbolManager
 from tests.orc.sessions import Slow, StubSession, run_threads, stub_session
 
 VERSIONS = "int one(void) { return 1; } int two(void) { return 2; } int three(void) { return 3; }"
@@ -43,7 +42,7 @@ def made() -> Iterator[StubSession]:
 
 
 def test_a_function_leads_where_it_is_told(made: StubSession) -> None:
-    redirector = Redirector(made.stubs)
+    redirector = RedirectableSymbolManager(made.stubs)
     found = made.session.lookup(made.bodies, ["one", "two", "three"])
     redirector.create(made.main, {"f": found["one"].address})
     caller = made.function("caller")
@@ -61,7 +60,7 @@ def test_a_function_leads_where_it_is_told(made: StubSession) -> None:
 
 
 def test_named_definitions_are_linked_when_they_are_needed(made: StubSession) -> None:
-    redirector = Redirector(made.stubs)
+    redirector = RedirectableSymbolManager(made.stubs)
     redirector.create(made.main, {"f": (made.bodies, "one")})
     caller = made.function("caller")
     assert made.counter.count("one") == 0
@@ -77,7 +76,7 @@ def test_named_definitions_are_linked_when_they_are_needed(made: StubSession) ->
 
 
 def test_a_function_may_be_redirected_before_anybody_looked_it_up(made: StubSession) -> None:
-    redirector = Redirector(made.stubs)
+    redirector = RedirectableSymbolManager(made.stubs)
     redirector.create(made.main, {"f": (made.bodies, "one"), "g": 0})
     redirector.redirect(made.main, {"f": (made.bodies, "two")})
     state = made.session.run(lambda: made.main.symbols["f"].state)
@@ -86,7 +85,7 @@ def test_a_function_may_be_redirected_before_anybody_looked_it_up(made: StubSess
 
 
 def test_calls_under_load_go_to_the_old_function_or_to_the_new_one(made: StubSession) -> None:
-    redirector = Redirector(made.stubs)
+    redirector = RedirectableSymbolManager(made.stubs)
     found = made.session.lookup(made.bodies, ["one", "two"])
     redirector.create(made.main, {"f": found["one"]})
     many = made.function("many", ctypes.c_int, ctypes.c_int)
@@ -112,7 +111,7 @@ def test_calls_under_load_go_to_the_old_function_or_to_the_new_one(made: StubSes
 
 
 def test_a_redirection_while_the_body_is_linked_wins(made: StubSession) -> None:
-    redirector = Redirector(made.stubs)
+    redirector = RedirectableSymbolManager(made.stubs)
     found = made.session.lookup(made.bodies, ["one", "two"])
     slow = Slow("late", found["one"].address)
     made.bodies.define(slow)
@@ -132,7 +131,7 @@ def test_a_redirection_while_the_body_is_linked_wins(made: StubSession) -> None:
 
 
 def test_what_is_no_stub_cannot_be_redirected(made: StubSession) -> None:
-    redirector = Redirector(made.stubs)
+    redirector = RedirectableSymbolManager(made.stubs)
     redirector.create(made.main, {"f": (made.bodies, "one")})
     caller = made.function("caller")
     assert caller() == 1
@@ -145,7 +144,7 @@ def test_what_is_no_stub_cannot_be_redirected(made: StubSession) -> None:
 
 
 def test_a_definition_that_cannot_be_had_changes_nothing(made: StubSession) -> None:
-    redirector = Redirector(made.stubs)
+    redirector = RedirectableSymbolManager(made.stubs)
     redirector.create(made.main, {"f": (made.bodies, "one"), "g": (made.bodies, "one")})
     made.add(made.bodies, "int nowhere(void); int broken(void) { return nowhere(); }")
     caller = made.function("caller")
@@ -159,7 +158,7 @@ def test_a_definition_that_cannot_be_had_changes_nothing(made: StubSession) -> N
 
 
 def test_a_name_can_be_defined_once(made: StubSession) -> None:
-    redirector = Redirector(made.stubs)
+    redirector = RedirectableSymbolManager(made.stubs)
     with pytest.raises(DuplicateDefinitionError) as caught:
         redirector.create(made.main, {"caller": 0})
     assert caught.value.name == "caller"
@@ -167,7 +166,7 @@ def test_a_name_can_be_defined_once(made: StubSession) -> None:
 
 
 def test_a_body_that_goes_is_not_called_any_more(made: StubSession) -> None:
-    redirector = Redirector(made.stubs)
+    redirector = RedirectableSymbolManager(made.stubs)
     tracker = made.bodies.create_resource_tracker()
     made.add(made.bodies, "int passing(void) { return 7; }", tracker=tracker)
     redirector.create(made.main, {"f": (made.bodies, "one")})
@@ -183,7 +182,7 @@ def test_a_body_that_goes_is_not_called_any_more(made: StubSession) -> None:
 
 
 def test_a_stub_that_leads_elsewhere_does_not_care_for_its_old_body(made: StubSession) -> None:
-    redirector = Redirector(made.stubs)
+    redirector = RedirectableSymbolManager(made.stubs)
     tracker = made.bodies.create_resource_tracker()
     made.add(made.bodies, "int passing(void) { return 7; }", tracker=tracker)
     redirector.create(made.main, {"f": (made.bodies, "passing")})
@@ -195,7 +194,7 @@ def test_a_stub_that_leads_elsewhere_does_not_care_for_its_old_body(made: StubSe
 
 
 def test_removed_functions_cannot_be_redirected(made: StubSession) -> None:
-    redirector = Redirector(made.stubs)
+    redirector = RedirectableSymbolManager(made.stubs)
     tracker = made.main.create_resource_tracker()
     redirector.create(made.main, {"f": (made.bodies, "one")}, tracker=tracker)
     assert made.function("f")() == 1
@@ -208,7 +207,7 @@ def test_removed_functions_cannot_be_redirected(made: StubSession) -> None:
 
 def test_a_body_without_an_address_leaves_all_stubs_where_they_led(made: StubSession) -> None:
     made.bodies.define(AbsoluteSymbols({"nowhere": ExecutorSymbolDef(0, JITSymbolFlags.EXPORTED)}))
-    redirector = Redirector(made.stubs)
+    redirector = RedirectableSymbolManager(made.stubs)
     redirector.create(made.main, {"x": (made.bodies, "one"), "y": (made.bodies, "one")})
     x, y = made.function("x"), made.function("y")
     assert (x(), y()) == (1, 1)

@@ -306,7 +306,7 @@ def test_what_cannot_be_stopped_is_told(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("jitlink.orc.session._GRACE", 0.01)
     monkeypatch.setattr("jitlink.orc.session._PATIENCE", 0.05)
-    monkeypatch.setattr("jitlink.orc.thread._PATIENCE", 1.0)
+    monkeypatch.setattr("jitlink.orc.driver._PATIENCE", 1.0)
     with time_limit():
         session = ExecutionSession()
         main = session.create_jitdylib("main")

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from jitlink.inputs import open_input
-from jitlink.orc.reshaped import BODY_SUFFIX, ReshapedObjectLayer, Shape
-from jitlink.orc.speculation import Speculator
-from jitlink.orc.stubs import Body, IndirectStubsManager
+from jitlink.orc.lazy import BODY_SUFFIX, LazyHiddenObjectLayer, Speculator, SymbolTransform
+from jitlink.orc.stubs import FunctionBody, IndirectStubsManager
 from tests.orc.jits import compiled
 from tests.orc.sessions import StubSession, stub_session
 
@@ -29,7 +28,7 @@ def session() -> Iterator[StubSession]:
 def set_up(session: StubSession, speculator: Speculator, *lacking: str) -> None:
     """Functions in lazy objects of their own; some of them need what is not there."""
     stubs = IndirectStubsManager(session.layer, listeners=[speculator])
-    layer = ReshapedObjectLayer(session.layer, Shape(is_lazy=True), stubs)
+    layer = LazyHiddenObjectLayer(session.layer, SymbolTransform(is_lazy=True), stubs)
     for number, name in enumerate(NAMES):
         text = f"int lacking(void); int {name}(void) {{ return {number} + 10; }}"
         if name in lacking:
@@ -85,7 +84,7 @@ def test_what_cannot_be_linked_holds_nothing_up(session: StubSession) -> None:
 def test_nothing_more_is_linked_once_it_is_stopped(session: StubSession) -> None:
     speculator = Speculator(session.session)
     set_up(session, speculator)
-    bodies = [Body(session.main, name + BODY_SUFFIX) for name in NAMES]
+    bodies = [FunctionBody(session.main, name + BODY_SUFFIX) for name in NAMES]
 
     def make_and_stop() -> None:
         speculator.stubs_made(bodies)
@@ -102,7 +101,7 @@ def test_nothing_more_is_linked_once_it_is_stopped(session: StubSession) -> None
 def test_called_bodies_are_left_to_the_call(session: StubSession) -> None:
     speculator = Speculator(session.session)
     set_up(session, speculator)
-    body = Body(session.main, "f" + BODY_SUFFIX)
+    body = FunctionBody(session.main, "f" + BODY_SUFFIX)
 
     def note() -> None:
         speculator.stubs_made([body, body])

@@ -6,7 +6,8 @@ import pytest
 
 import jitlink
 from jitlink.errors import UndefinedSymbolError
-from jitlink.orc import LLJIT, FailedToMaterializeError
+from jitlink.lljit import LLJIT
+from jitlink.orc import FailedToMaterializeError
 from tests.tool.command import archive
 from tests.toolchain import compile_c
 

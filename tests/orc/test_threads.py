@@ -81,7 +81,7 @@ def test_everything_is_made_once() -> None:
         assert all(each == found[0] for each in found)
         assert all(sum(f"f{n}" in made for made in unit.made) == 1 for n, unit in enumerate(units))
         assert len(main.symbols) == 2 * count
-        assert not main.seats
+        assert not main.generator_locks
 
 
 EXPECTED = (FailedToMaterializeError, UndefinedSymbolError)

@@ -19,8 +19,8 @@ from jitlink.orc import (
     SymbolDependenceGroup,
     SymbolState,
 )
+from jitlink.orc.interface import LookupKind
 from jitlink.orc.lookup import look_up
-from jitlink.orc.symbols import LookupKind
 from jitlink.tasks import Event, sleep
 
 EXPORTED = JITSymbolFlags.EXPORTED

@@ -5,11 +5,11 @@ from __future__ import annotations
 from jitlink.graph import LinkGraph, MemLifetime, MemProt, Scope
 from jitlink.passes.initializers import (
     ArrayKind,
-    add_markers,
+    add_initializer_symbols,
     function_arrays,
     in_order,
+    initializer_symbol_name,
     mark_arrays_live,
-    marker_name,
     objects_with_arrays,
 )
 from jitlink.passes.prune import prune
@@ -33,7 +33,9 @@ def graph_of(*objects: list[str]) -> LinkGraph:
 
 def order_of(graph: LinkGraph, kind: ArrayKind) -> list[tuple[int, str]]:
     """Object and section name of each array, in order."""
-    add_markers(graph, {n: marker_name("g", 100 + n) for n in objects_with_arrays(graph)})
+    add_initializer_symbols(
+        graph, {n: initializer_symbol_name("g", 100 + n) for n in objects_with_arrays(graph)}
+    )
     table = graph.block_table
     names = graph.section_list.names
     found = []
@@ -109,7 +111,7 @@ def test_what_is_not_loaded_or_empty_does_not_count() -> None:
 def test_arrays_are_kept_alive_and_markers_lead_to_them() -> None:
     graph = graph_of([".init_array", ".data"], [".fini_array"])
     assert objects_with_arrays(graph) == {0, 1}
-    add_markers(graph, {0: "marker"})
+    add_initializer_symbols(graph, {0: "marker"})
     marker = graph.find_defined_symbol_by_name("marker")
     assert marker is not None
     assert marker.scope is Scope.SIDE_EFFECTS_ONLY

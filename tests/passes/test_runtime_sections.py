@@ -2,7 +2,8 @@
 
 from jitlink.graph import AddressRange, LinkGraph
 from jitlink.link import PassConfiguration
-from jitlink.orc import LLJIT, MaterializationResponsibility, Plugin
+from jitlink.lljit import LLJIT
+from jitlink.orc import MaterializationResponsibility, Plugin
 from jitlink.passes.runtime_sections import runtime_sections
 from tests.toolchain import compile_c
 

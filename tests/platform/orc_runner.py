@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 
-from jitlink.orc import LLJIT
+from jitlink.lljit import LLJIT
 from jitlink.platform import ORCRuntimePlatform, orc_runtime
 
 

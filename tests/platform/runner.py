@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 
-from jitlink.orc import LLJIT
+from jitlink.lljit import LLJIT
 
 
 def main(description: str, arguments: list[str]) -> int:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from jitlink.orc import ExecutorAddress, JITDylib
+from jitlink.orc import ExecutorAddr, JITDylib
 from tests.platform.jits import NotingJIT, compiled, life
 
 CALLS = """
@@ -30,7 +30,7 @@ class Caller:
         jit.add_object(compiled(CALLS))
         self._jit = jit
 
-    def _function(self, name: str) -> ExecutorAddress:
+    def _function(self, name: str) -> ExecutorAddr:
         return self._jit.lookup(name)
 
     def open(self, name: str | None) -> bool:

@@ -12,10 +12,9 @@ import pytest
 
 from jitlink.errors import UndefinedSymbolError
 from jitlink.graph import LinkGraph
+from jitlink.lljit import LLJIT, LLJITBuilder
 from jitlink.orc import (
-    LLJIT,
     FailedToMaterializeError,
-    LLJITBuilder,
     MaterializationResponsibility,
     ObjectLinkingLayer,
     SessionError,
@@ -329,7 +328,9 @@ def test_without_a_platform_nothing_is_initialized() -> None:
 
 
 def test_platforms_that_nobody_wants_are_not_imported() -> None:
-    code = "import sys, jitlink.platform; sys.exit('jitlink.platform.orc_platform' in sys.modules)"
+    code = (
+        "import sys, jitlink.platform; sys.exit('jitlink.platform.orc_rt.platform' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -8,7 +8,8 @@ import time
 from functools import cache
 from pathlib import Path
 
-from jitlink.orc import LLJIT, FailedToMaterializeError
+from jitlink.lljit import LLJIT
+from jitlink.orc import FailedToMaterializeError
 from tests.platform.jits import NotingJIT, compiled
 from tests.toolchain import compile_c, require, run
 

@@ -6,7 +6,7 @@ import ctypes
 import gc
 from pathlib import Path
 
-from jitlink.orc import LLJIT
+from jitlink.lljit import LLJIT
 from tests.platform.jits import NotingJIT, compiled, noting_jit
 from tests.toolchain import compile_c, require
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from jitlink.orc import LLJIT
+from jitlink.lljit import LLJIT
 from tests.toolchain import compile_c, require
 
 ROUNDS = 5000 if os.environ.get("JITLINK_LONG") == "1" else 500

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jitlink.tool.options import CommandLineError
-from jitlink.tool.parsing import parse
+from jitlink.tool.options.command_line import CommandLineError
+from jitlink.tool.options.parsing import parse
 from tests.tool.command import Command, Done, archive, compile_to, error, spawn
 
 SOURCES = {

@@ -8,7 +8,7 @@ import pytest
 
 from jitlink.errors import InputError, UnknownFormatError
 from jitlink.tool.libraries import InputCollector, script_files, system_directories
-from jitlink.tool.options import CommandLineError, InputArgument
+from jitlink.tool.options.command_line import CommandLineError, InputArgument
 from tests.tool.command import archive, compile_to, shared_library
 
 

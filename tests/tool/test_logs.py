@@ -63,11 +63,11 @@ def test_all_parts_tell_the_story_of_a_link(
         [
             r"creating JITDylib main",
             r"caller looks up in main: main",
-            r"making main.o \(symbols: 2\)",
+            r"materializing main.o \(symbols: 2\)",
             r"main.o looks up in main, <process symbols>: .*lower.*",
             r"StaticLibraryGenerator of main defines: lower",
             r"DynamicLibraryGenerator of <process symbols> defines: puts",
-            r"made main.o.*",
+            r"materialized main.o.*",
         ],
     )
     segments = [line for line in story["jitlink.memory"] if "segment" in line]
@@ -113,7 +113,7 @@ def test_nothing_is_counted_when_nobody_listens(monkeypatch: pytest.MonkeyPatch)
         raise AssertionError(graph)
 
     monkeypatch.setattr(link_log, "_size", fail)
-    monkeypatch.setattr("jitlink.orc.search.listed", fail)
+    monkeypatch.setattr("jitlink.orc.lookup.listed", fail)
     assert not link_log.is_on()
     with jitlink.load(compile_c("int f(void) { return 1; }")) as library:
         assert library.f() == 1

@@ -12,7 +12,7 @@ from jitlink import __version__
 from jitlink.executor import SelfExecutorProcessControl
 from jitlink.memory import InProcessMemoryManager
 from jitlink.tool.main import main
-from jitlink.tool.program import Program
+from jitlink.tool.session import CommandSession
 from tests.tool.command import (
     Command,
     Done,
@@ -465,17 +465,17 @@ def test_whatever_happens_is_one_line(
     raised: BaseException,
     message: str,
 ) -> None:
-    def fail(_: Program) -> None:
+    def fail(_: CommandSession) -> None:
         raise raised
 
-    monkeypatch.setattr(Program, "load", fail)
+    monkeypatch.setattr(CommandSession, "load", fail)
     assert command(caller) == error(message)
 
 
 def test_log_shows_where_a_mistake_of_the_linker_is(
     command: Command, caller: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Program, "load", lambda _: 1 // 0)
+    monkeypatch.setattr(CommandSession, "load", lambda _: 1 // 0)
     done = command(caller, "-debug-only=jitlink")
     assert "Traceback" in done.err
     assert done.err.endswith(

@@ -5,10 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jitlink.tool.help_page import help_page, options_page
-from jitlink.tool.manual import with_tables
-from jitlink.tool.option_table import OPTIONS
-from jitlink.tool.options import (
+from jitlink.tool.options.command_line import (
     AliasArgument,
     CommandLine,
     CommandLineError,
@@ -17,7 +14,10 @@ from jitlink.tool.options import (
     InputArgument,
     SectionArgument,
 )
-from jitlink.tool.parsing import parse
+from jitlink.tool.options.help_page import help_page, options_page
+from jitlink.tool.options.manual import with_tables
+from jitlink.tool.options.parsing import parse
+from jitlink.tool.options.table import OPTIONS
 
 
 def _file(name: str) -> InputArgument:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jitlink.tool.options import CommandLineError
-from jitlink.tool.response_files import expand, split
+from jitlink.tool.options.command_line import CommandLineError
+from jitlink.tool.options.response_files import expand, split
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,12 @@ from tests.tool.command import compile_to, spawn
 
 SLOW = """
 import sys, time
-from jitlink.tool import program
-load = program.Program.load
+from jitlink.tool import session
+load = session.CommandSession.load
 def slow(self):
     time.sleep({seconds})
     load(self)
-program.Program.load = slow
+session.CommandSession.load = slow
 from jitlink.tool.main import main
 sys.exit(main())
 """

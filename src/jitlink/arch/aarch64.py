@@ -29,7 +29,7 @@ from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
 from jitlink.graph.tables import EXTERNAL
-from jitlink.passes.entries import EntryKinds, Pointees, bypass_stubs
+from jitlink.passes.got_plt import EntryKinds, Pointees, bypass_stubs
 
 UInt32Array = npt.NDArray[np.uint32]
 

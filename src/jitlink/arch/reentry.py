@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from jitlink.graph.edges import EdgeKind
-from jitlink.passes.entries import EntryKinds
+from jitlink.passes.got_plt import EntryKinds
 
 CodeEdges = tuple[tuple[EdgeKind, int, int], ...]
 

@@ -34,7 +34,7 @@ from jitlink.graph.columns import BoolArray, Int64Array
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
 from jitlink.graph.link_graph import LinkGraph
 from jitlink.leb128 import ULEB128
-from jitlink.passes.entries import EntryKinds
+from jitlink.passes.got_plt import EntryKinds
 
 CodeArray = npt.NDArray[np.uint32]
 

@@ -37,7 +37,7 @@ from jitlink.graph import LinkGraph
 from jitlink.graph.columns import ADDRESS_MASK, BoolArray, Int64Array, rows_where
 from jitlink.graph.tables import DEFINED
 from jitlink.leb128 import ULEB128
-from jitlink.passes.entries import Pointees
+from jitlink.passes.got_plt import Pointees
 
 _HIGH = (K.R_RISCV_PCREL_HI20, K.GOT_LOAD_HI20)
 _LOW = (K.R_RISCV_PCREL_LO12_I, K.PCREL_LO12_I_RELAXABLE, K.R_RISCV_PCREL_LO12_S)

@@ -23,10 +23,10 @@ from jitlink.fixups import Check, Fixup, FixupTable, in_range, resolved
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
-from jitlink.memory.thread_storage import StorageValue
-from jitlink.passes.entries import EntryKinds, Pointees, bypass_stubs
-from jitlink.passes.fragments import FunctionFrame
-from jitlink.passes.thread_storage import ThreadEntry
+from jitlink.memory.tls import TLSValue
+from jitlink.passes.got_plt import EntryKinds, Pointees, bypass_stubs
+from jitlink.passes.init_fini import FunctionFrame
+from jitlink.passes.tls import TLSEntryKind
 
 
 class X86_64EdgeKind(EdgeKind):  # noqa: N801 - the architecture's name
@@ -83,11 +83,11 @@ class X86_64EdgeKind(EdgeKind):  # noqa: N801 - the architecture's name
         37, "RequestThreadOffsetInGOTAndTransformToDelta32")  # fmt: skip
     REQUEST_TLS_FUNCTION_IN_GOT_AND_TRANSFORM_TO_DELTA32 = (
         38, "RequestTLSFunctionInGOTAndTransformToDelta32")  # fmt: skip
-    THREAD_OFFSET64 = 39, "ThreadOffset64"
-    THREAD_OFFSET32 = 40, "ThreadOffset32"
-    STORAGE_OFFSET64 = 41, "StorageOffset64"
-    STORAGE_OFFSET32 = 42, "StorageOffset32"
-    STORAGE_MODULE64 = 43, "StorageModule64"
+    TPOFF64 = 39, "ThreadOffset64"
+    TPOFF32 = 40, "ThreadOffset32"
+    DTPOFF64 = 41, "StorageOffset64"
+    DTPOFF32 = 42, "StorageOffset32"
+    DTPMOD64 = 43, "StorageModule64"
 
 
 K = X86_64EdgeKind
@@ -135,20 +135,20 @@ FIXUPS = FixupTable(
             K.PCREL32_GOT_LOAD_REX2_RELAXABLE, _PCREL, 4, Check.SIGNED,
             summary="GOT load with REX2 prefix that may be relaxed",
         ),
-        Fixup(K.THREAD_OFFSET64, "S + A - TP", 8, summary="offset from the thread pointer"),
+        Fixup(K.TPOFF64, "S + A - TP", 8, summary="offset from the thread pointer"),
         Fixup(
-            K.THREAD_OFFSET32, "S + A - TP", 4, Check.SIGNED,
+            K.TPOFF32, "S + A - TP", 4, Check.SIGNED,
             summary="offset from the thread pointer",
         ),
         Fixup(
-            K.STORAGE_OFFSET64, "S + A - DTP", 8, summary="offset in the thread-local storage"
+            K.DTPOFF64, "S + A - DTP", 8, summary="offset in the thread-local storage"
         ),
         Fixup(
-            K.STORAGE_OFFSET32, "S + A - DTP", 4, Check.SIGNED,
+            K.DTPOFF32, "S + A - DTP", 4, Check.SIGNED,
             summary="offset in the thread-local storage",
         ),
         Fixup(
-            K.STORAGE_MODULE64, "MODULE + A", 8, summary="number of the thread-local storage"
+            K.DTPMOD64, "MODULE + A", 8, summary="number of the thread-local storage"
         ),
         *(
             Fixup(kind, "", width, summary="turned into the kind it names once the entry exists")
@@ -201,18 +201,16 @@ ENTRIES = EntryKinds(
     stub_alignment=1,
 )
 
-_V = StorageValue
-THREAD_ENTRIES: dict[EdgeKind, ThreadEntry] = {
-    K.REQUEST_TLS_DESC_IN_GOT_AND_TRANSFORM_TO_DELTA32: ThreadEntry(
+_V = TLSValue
+TLS_ENTRIES: dict[EdgeKind, TLSEntryKind] = {
+    K.REQUEST_TLS_DESC_IN_GOT_AND_TRANSFORM_TO_DELTA32: TLSEntryKind(
         (_V.MODULE, _V.OFFSET), K.DELTA32
     ),
-    K.REQUEST_TLS_MODULE_IN_GOT_AND_TRANSFORM_TO_DELTA32: ThreadEntry(
-        (_V.MODULE, _V.OFFSET), K.DELTA32, of_storage=True
+    K.REQUEST_TLS_MODULE_IN_GOT_AND_TRANSFORM_TO_DELTA32: TLSEntryKind(
+        (_V.MODULE, _V.OFFSET), K.DELTA32, of_block=True
     ),
-    K.REQUEST_THREAD_OFFSET_IN_GOT_AND_TRANSFORM_TO_DELTA32: ThreadEntry(
-        (_V.THREAD_OFFSET,), K.DELTA32
-    ),
-    K.REQUEST_TLS_FUNCTION_IN_GOT_AND_TRANSFORM_TO_DELTA32: ThreadEntry(
+    K.REQUEST_THREAD_OFFSET_IN_GOT_AND_TRANSFORM_TO_DELTA32: TLSEntryKind((_V.TPOFF,), K.DELTA32),
+    K.REQUEST_TLS_FUNCTION_IN_GOT_AND_TRANSFORM_TO_DELTA32: TLSEntryKind(
         (_V.DESCRIPTOR,), K.DELTA32
     ),
 }

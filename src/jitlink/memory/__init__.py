@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitlink.late_names import late_names
+from jitlink.lazy_imports import lazy_imports
 from jitlink.memory.address_space import AddressSpace
 from jitlink.memory.in_process import InProcessMemoryManager
 from jitlink.memory.layout import BasicLayout, Segment
@@ -51,4 +51,4 @@ _HOMES = {
     "SlabMemoryManager": "jitlink.memory.slab",
 }
 
-__getattr__ = late_names(__name__, _HOMES)
+__getattr__ = lazy_imports(__name__, _HOMES)

@@ -28,10 +28,10 @@ from jitlink.errors import AllocationError
 from jitlink.graph import MemProt
 from jitlink.memory import mapping
 from jitlink.memory.manager import JITLinkDylib
-from jitlink.memory.pages import PageSource, Request, Run
-from jitlink.memory.window import (
+from jitlink.memory.pages import PageAllocator, Request, Run
+from jitlink.memory.reservation import (
     REACH,
-    Window,
+    Reservation,
     library_span,
     reserve_below,
     reserve_near,
@@ -46,7 +46,7 @@ _DEDICATED_SHARE = 8
 _USER_END = 1 << 48
 
 
-class AddressSpace(PageSource):
+class AddressSpace(PageAllocator):
     """Windows, and which JITDylib lives in which of them. Threads may share one.
 
     Args:
@@ -64,8 +64,8 @@ class AddressSpace(PageSource):
         self.is_executable_in_place = True
         self._window_sizes = tuple(window_sizes)
         self._resident_limit = resident_size
-        self._windows: list[Window] = []
-        self._homes: WeakKeyDictionary[JITLinkDylib, Window] = WeakKeyDictionary()
+        self._windows: list[Reservation] = []
+        self._homes: WeakKeyDictionary[JITLinkDylib, Reservation] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def after_fork(self) -> None:
@@ -73,11 +73,11 @@ class AddressSpace(PageSource):
         self._lock = threading.Lock()
 
     @property
-    def windows(self) -> tuple[Window, ...]:
+    def windows(self) -> tuple[Reservation, ...]:
         """All windows, in order of creation."""
         return tuple(self._windows)
 
-    def window_of(self, dylib: JITLinkDylib) -> Window | None:
+    def window_of(self, dylib: JITLinkDylib) -> Reservation | None:
         """The window in which a JITDylib lives, None if it has had no memory yet."""
         return self._homes.get(dylib)
 
@@ -91,8 +91,8 @@ class AddressSpace(PageSource):
         return runs
 
     def _take(
-        self, home: Window | None, requests: Sequence[Request], limit: int
-    ) -> tuple[Window, list[Run]]:
+        self, home: Reservation | None, requests: Sequence[Request], limit: int
+    ) -> tuple[Reservation, list[Run]]:
         for window in self._candidates(home, limit):
             runs = window.take(requests, limit)
             if runs is not None:
@@ -106,7 +106,7 @@ class AddressSpace(PageSource):
             raise AllocationError(f"no room for {need:#x} bytes of memory{where}", size=need)
         return opened, runs
 
-    def _candidates(self, home: Window | None, limit: int) -> Iterator[Window]:
+    def _candidates(self, home: Reservation | None, limit: int) -> Iterator[Reservation]:
         if home is not None and not home.dedicated:
             yield home
         for window in self._windows:
@@ -122,7 +122,7 @@ class AddressSpace(PageSource):
             if fits:
                 yield window
 
-    def _open(self, need: int, limit: int, home: Window | None) -> Window | None:
+    def _open(self, need: int, limit: int, home: Reservation | None) -> Reservation | None:
         """Make a window with room for `need` bytes."""
         page = mapping.PAGE_SIZE
         own = -(-need // page) * page + page
@@ -131,7 +131,7 @@ class AddressSpace(PageSource):
         for size in (*sizes, own):
             address = _reserve(size, limit, home)
             if address is not None:
-                window = Window(address, size, dedicated=size == own)
+                window = Reservation(address, size, dedicated=size == own)
                 self._windows.append(window)
                 return window
         return None
@@ -189,7 +189,7 @@ class AddressSpace(PageSource):
         if window.dedicated and not window.used_size:
             self._drop(window)
 
-    def _drop(self, window: Window) -> None:
+    def _drop(self, window: Reservation) -> None:
         self._windows.remove(window)
         for dylib in [dylib for dylib, home in self._homes.items() if home is window]:
             del self._homes[dylib]
@@ -202,7 +202,7 @@ class AddressSpace(PageSource):
                 self._drop(window)
 
 
-def _reserve(size: int, limit: int, home: Window | None) -> int | None:
+def _reserve(size: int, limit: int, home: Reservation | None) -> int | None:
     if limit < _USER_END:
         return reserve_below(min(limit, REACH), size) or reserve_below(limit, size)
     # The system takes a quarter of a millisecond to list them: once is enough.

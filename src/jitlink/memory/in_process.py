@@ -25,8 +25,9 @@ from jitlink.memory.manager import (
     JITLinkDylib,
     JITLinkMemoryManager,
 )
-from jitlink.memory.pages import PageSource, Request, Run
-from jitlink.memory.thread_storage import PROCESS_THREADS, StorageLease
+from jitlink.memory.pages import PageAllocator, Request, Run
+from jitlink.memory.tls import TLSAllocation
+from jitlink.memory.tls_glibc import PROCESS_TLS
 from jitlink.sps import WrapperFunctionCall
 
 log = logging.getLogger("jitlink.memory")
@@ -47,7 +48,7 @@ _numbers = itertools.count(1)
 class _Finalized(NamedTuple):
     runs: list[Run]
     deallocate_actions: list[WrapperFunctionCall]
-    leases: list[StorageLease]
+    leases: list[TLSAllocation]
 
 
 class InProcessMemoryManager(JITLinkMemoryManager):
@@ -57,9 +58,9 @@ class InProcessMemoryManager(JITLinkMemoryManager):
         pages: where the memory comes from, by default what all managers share.
     """
 
-    thread_storage = PROCESS_THREADS
+    tls = PROCESS_TLS
 
-    def __init__(self, pages: PageSource = PROCESS) -> None:
+    def __init__(self, pages: PageAllocator = PROCESS) -> None:
         self._pages = pages
         self._unnamed = JITLinkDylib("unnamed")
         self._finalized: dict[int, _Finalized] = {}
@@ -114,7 +115,7 @@ class InProcessMemoryManager(JITLinkMemoryManager):
             raise DeallocationError(errors)
 
 
-async def _release_leases(leases: Sequence[StorageLease]) -> list[JITLinkError]:
+async def _release_leases(leases: Sequence[TLSAllocation]) -> list[JITLinkError]:
     """Release thread-local storage; what failed."""
     return list(itertools.chain.from_iterable([await lease.release() for lease in leases]))
 
@@ -169,7 +170,7 @@ def _populate(graph: LinkGraph, segment: Segment) -> int:
     return segment.content_size
 
 
-def _apply(layout: BasicLayout, pages: PageSource, runs: Sequence[Run]) -> None:
+def _apply(layout: BasicLayout, pages: PageAllocator, runs: Sequence[Run]) -> None:
     """Apply a layout over one view from its first run to its last, gaps included."""
     if runs:
         start = min(run.address for run in runs)
@@ -194,7 +195,7 @@ class _InProcessAlloc(InFlightAlloc):
 
     def __init__(
         self,
-        pages: PageSource,
+        pages: PageAllocator,
         layout: BasicLayout,
         runs: Sequence[Run],
         register: Callable[[_Finalized], FinalizedAlloc],
@@ -203,7 +204,7 @@ class _InProcessAlloc(InFlightAlloc):
         self._layout = layout
         self._runs = runs
         self._register = register
-        self._leases: list[StorageLease] = []
+        self._leases: list[TLSAllocation] = []
         self._done = False
 
     def _claim(self) -> None:
@@ -211,7 +212,7 @@ class _InProcessAlloc(InFlightAlloc):
             raise RuntimeError("the allocation was finalized or abandoned before")
         self._done = True
 
-    def hold(self, lease: StorageLease) -> None:
+    def hold(self, lease: TLSAllocation) -> None:
         """Keep thread-local storage for as long as the memory."""
         self._leases.append(lease)
 

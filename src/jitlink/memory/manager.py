@@ -23,9 +23,9 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from jitlink.errors import JITLinkError, ThreadStorageError
+from jitlink.errors import JITLinkError, TLSError
 from jitlink.graph import LinkGraph
-from jitlink.memory.thread_storage import StorageLease, ThreadStorage
+from jitlink.memory.tls import TLSAllocation, TLSRegistry
 
 
 class DeallocationError(JITLinkError):
@@ -97,13 +97,13 @@ class InFlightAlloc(ABC):
     Exactly one of the two methods is awaited, once.
     """
 
-    def hold(self, lease: StorageLease) -> None:  # noqa: ARG002 - of those that can
+    def hold(self, lease: TLSAllocation) -> None:  # noqa: ARG002 - of those that can
         """Keep thread-local storage for as long as the memory, and release it after that.
 
         Raises:
-            ThreadStorageError: the memory manager has no thread-local storage.
+            TLSError: the memory manager has no thread-local storage.
         """
-        raise ThreadStorageError("this memory cannot hold thread-local storage")
+        raise TLSError("this memory cannot hold thread-local storage")
 
     @abstractmethod
     async def finalize(self) -> FinalizedAlloc:
@@ -131,11 +131,11 @@ class JITLinkMemoryManager(ABC):
     """Hands out memory in one executor.
 
     Attributes:
-        thread_storage: the thread-local storage there, None if the manager has none; one that
+        tls: the thread-local storage there, None if the manager has none; one that
             has also implements `InFlightAlloc.hold`.
     """
 
-    thread_storage: ThreadStorage | None = None
+    tls: TLSRegistry | None = None
 
     @abstractmethod
     async def allocate(self, dylib: JITLinkDylib | None, graph: LinkGraph) -> InFlightAlloc:

@@ -32,7 +32,7 @@ class Run(NamedTuple):
     resident: bool
 
 
-class PageSource(ABC):
+class PageAllocator(ABC):
     """Serves runs of pages and says what may be done with them.
 
     Attributes:

@@ -18,7 +18,7 @@ from jitlink.memory.address_space import joined
 from jitlink.memory.free_list import FreeList
 from jitlink.memory.in_process import InProcessMemoryManager
 from jitlink.memory.manager import JITLinkDylib
-from jitlink.memory.pages import PageSource, Request, Run
+from jitlink.memory.pages import PageAllocator, Request, Run
 
 
 class SlabMemoryManager(InProcessMemoryManager):
@@ -66,7 +66,7 @@ class SlabMemoryManager(InProcessMemoryManager):
         self._slab.close()
 
 
-class _Slab(PageSource):
+class _Slab(PageAllocator):
     def __init__(self, size: int, address: int | None, page_size: int) -> None:
         if size < 1:
             raise ValueError(f"a slab of {size} bytes is too small")

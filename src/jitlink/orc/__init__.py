@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitlink.late_names import late_names
+from jitlink.lazy_imports import lazy_imports
 
 if TYPE_CHECKING:
     from jitlink.orc.aliases import AliasCycleError, ReExports, ReExportsGenerator
     from jitlink.orc.call_sites import CallSite, CallSiteOutOfReachError, CallSiteRecorder
-    from jitlink.orc.callables import ExecutorAddress, PythonSymbols
+    from jitlink.orc.callables import ExecutorAddr, PythonSymbols
     from jitlink.orc.compiler_support import CompilerSupportGenerator
-    from jitlink.orc.dylib import DefinitionGenerator, JITDylib
+    from jitlink.orc.dylib import JITDylib
     from jitlink.orc.errors import (
         FailedToMaterializeError,
         JITDylibDefunctError,
@@ -29,33 +29,30 @@ if TYPE_CHECKING:
         UnsatisfiedDependenciesError,
     )
     from jitlink.orc.generators import DynamicLibraryGenerator, StaticLibraryGenerator
-    from jitlink.orc.lazy import lazy_reexports
-    from jitlink.orc.lljit import LLJIT, LLJITBuilder
-    from jitlink.orc.materialization import (
-        AbsoluteSymbols,
-        MaterializationResponsibility,
+    from jitlink.orc.interface import (
+        DefinitionGenerator,
+        ExecutorSymbolDef,
+        JITDylibLookupFlags,
+        JITSymbolFlags,
+        LookupKind,
         MaterializationUnit,
+        ResourceManager,
+        ResourceTracker,
         SymbolDependenceGroup,
+        SymbolState,
     )
+    from jitlink.orc.lazy import lazy_reexports
+    from jitlink.orc.materialization import AbsoluteSymbols, MaterializationResponsibility
     from jitlink.orc.object_layer import ObjectLinkingLayer, Plugin
-    from jitlink.orc.redirect import Redirector
     from jitlink.orc.session import ExecutionSession
     from jitlink.orc.stubs import (
         IndirectStubsManager,
         LazyCallError,
         NotRedirectableError,
+        RedirectableSymbolManager,
     )
-    from jitlink.orc.symbols import (
-        ExecutorSymbolDef,
-        JITDylibLookupFlags,
-        JITSymbolFlags,
-        LookupKind,
-        SymbolState,
-    )
-    from jitlink.orc.tracker import ResourceManager, ResourceTracker
 
 __all__ = [
-    "LLJIT",
     "AbsoluteSymbols",
     "AliasCycleError",
     "CallSite",
@@ -65,7 +62,7 @@ __all__ = [
     "DefinitionGenerator",
     "DynamicLibraryGenerator",
     "ExecutionSession",
-    "ExecutorAddress",
+    "ExecutorAddr",
     "ExecutorSymbolDef",
     "FailedToMaterializeError",
     "IndirectStubsManager",
@@ -73,7 +70,6 @@ __all__ = [
     "JITDylibDefunctError",
     "JITDylibLookupFlags",
     "JITSymbolFlags",
-    "LLJITBuilder",
     "LazyCallError",
     "LookupKind",
     "MaterializationResponsibility",
@@ -85,7 +81,7 @@ __all__ = [
     "PythonSymbols",
     "ReExports",
     "ReExportsGenerator",
-    "Redirector",
+    "RedirectableSymbolManager",
     "ResourceManager",
     "ResourceTracker",
     "ResourceTrackerDefunctError",
@@ -108,10 +104,10 @@ _HOMES = {
     "CallSite": "jitlink.orc.call_sites",
     "CallSiteOutOfReachError": "jitlink.orc.call_sites",
     "CallSiteRecorder": "jitlink.orc.call_sites",
-    "ExecutorAddress": "jitlink.orc.callables",
+    "ExecutorAddr": "jitlink.orc.callables",
     "PythonSymbols": "jitlink.orc.callables",
     "CompilerSupportGenerator": "jitlink.orc.compiler_support",
-    "DefinitionGenerator": "jitlink.orc.dylib",
+    "DefinitionGenerator": "jitlink.orc.interface",
     "JITDylib": "jitlink.orc.dylib",
     "FailedToMaterializeError": "jitlink.orc.errors",
     "JITDylibDefunctError": "jitlink.orc.errors",
@@ -125,26 +121,24 @@ _HOMES = {
     "DynamicLibraryGenerator": "jitlink.orc.generators",
     "StaticLibraryGenerator": "jitlink.orc.generators",
     "lazy_reexports": "jitlink.orc.lazy",
-    "LLJIT": "jitlink.orc.lljit",
-    "LLJITBuilder": "jitlink.orc.lljit",
     "AbsoluteSymbols": "jitlink.orc.materialization",
     "MaterializationResponsibility": "jitlink.orc.materialization",
-    "MaterializationUnit": "jitlink.orc.materialization",
-    "SymbolDependenceGroup": "jitlink.orc.materialization",
+    "MaterializationUnit": "jitlink.orc.interface",
+    "SymbolDependenceGroup": "jitlink.orc.interface",
     "ObjectLinkingLayer": "jitlink.orc.object_layer",
     "Plugin": "jitlink.orc.object_layer",
-    "Redirector": "jitlink.orc.redirect",
+    "RedirectableSymbolManager": "jitlink.orc.stubs",
     "ExecutionSession": "jitlink.orc.session",
     "IndirectStubsManager": "jitlink.orc.stubs",
     "LazyCallError": "jitlink.orc.stubs",
     "NotRedirectableError": "jitlink.orc.stubs",
-    "ExecutorSymbolDef": "jitlink.orc.symbols",
-    "JITDylibLookupFlags": "jitlink.orc.symbols",
-    "JITSymbolFlags": "jitlink.orc.symbols",
-    "LookupKind": "jitlink.orc.symbols",
-    "SymbolState": "jitlink.orc.symbols",
-    "ResourceManager": "jitlink.orc.tracker",
-    "ResourceTracker": "jitlink.orc.tracker",
+    "ExecutorSymbolDef": "jitlink.orc.interface",
+    "JITDylibLookupFlags": "jitlink.orc.interface",
+    "JITSymbolFlags": "jitlink.orc.interface",
+    "LookupKind": "jitlink.orc.interface",
+    "SymbolState": "jitlink.orc.interface",
+    "ResourceManager": "jitlink.orc.interface",
+    "ResourceTracker": "jitlink.orc.interface",
 }
 
-__getattr__ = late_names(__name__, _HOMES)
+__getattr__ = lazy_imports(__name__, _HOMES)

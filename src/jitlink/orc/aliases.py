@@ -9,13 +9,16 @@ from weakref import WeakKeyDictionary
 from jitlink.errors import UndefinedSymbolError
 from jitlink.orc.errors import SessionError
 from jitlink.orc.generators import NameFilter, matcher
-from jitlink.orc.lookup import look_up
-from jitlink.orc.materialization import (
-    MaterializationResponsibility,
+from jitlink.orc.interface import (
+    JITDylibLookupFlags,
+    JITSymbolFlags,
+    LookupKind,
     MaterializationUnit,
     SymbolDependenceGroup,
+    SymbolState,
 )
-from jitlink.orc.symbols import JITDylibLookupFlags, JITSymbolFlags, LookupKind, SymbolState
+from jitlink.orc.lookup import look_up
+from jitlink.orc.materialization import MaterializationResponsibility
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib

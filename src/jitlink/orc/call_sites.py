@@ -50,11 +50,11 @@ from jitlink.memory.mapping import PAGE_SIZE
 from jitlink.memory.patching import replace_code
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
+from jitlink.orc.interface import ResourceTracker
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_layer import Plugin
 from jitlink.orc.session import ExecutionSession
-from jitlink.orc.tracker import ResourceTracker
-from jitlink.passes.entries import pointees
+from jitlink.passes.got_plt import pointees
 from jitlink.targets.registry import target_of_graph
 
 

@@ -1,9 +1,9 @@
 """Calls between Python and linked code, in both directions, with ctypes types.
 
-`PythonSymbols` gives linked code functions that are implemented in Python; `ExecutorAddress` is
+`PythonSymbols` gives linked code functions that are implemented in Python; `ExecutorAddr` is
 an address that Python calls. An exception in a Python function cannot pass through C code. The
 C code sees that the function returned zero and goes on; when the innermost call from Python
-into linked code through an `ExecutorAddress` on that thread returns, the exception is raised
+into linked code through an `ExecutorAddr` on that thread returns, the exception is raised
 there. What no such call can report goes to `threading.excepthook`: an exception on a thread
 that C code started, under a call by other means, or after another one in the same call.
 
@@ -24,9 +24,14 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from jitlink.executor import SelfExecutorProcessControl
 from jitlink.orc.errors import SessionError
-from jitlink.orc.materialization import MaterializationResponsibility, MaterializationUnit
-from jitlink.orc.symbols import ExecutorSymbolDef, JITSymbolFlags
-from jitlink.orc.tracker import ResourceManager, ResourceTracker
+from jitlink.orc.interface import (
+    ExecutorSymbolDef,
+    JITSymbolFlags,
+    MaterializationUnit,
+    ResourceManager,
+    ResourceTracker,
+)
+from jitlink.orc.materialization import MaterializationResponsibility
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
@@ -59,7 +64,7 @@ class _Function(CFuncPtr):
     _restype_ = ctypes.c_int
 
 
-class ExecutorAddress(int):
+class ExecutorAddr(int):
     """An address in this process: an int that can be called.
 
     ``argtypes`` and ``restype`` are those of ctypes functions; without them a call takes and
@@ -82,7 +87,7 @@ class ExecutorAddress(int):
         return self
 
     def __repr__(self) -> str:
-        return f"<ExecutorAddress {int(self):#x}>"
+        return f"<ExecutorAddr {int(self):#x}>"
 
     @property
     def argtypes(self) -> Sequence[type[Any]]:
@@ -290,7 +295,7 @@ class PythonSymbols(MaterializationUnit):
             if isinstance(value, ExecutorSymbolDef):
                 self._addresses[name], flags[name] = value
             elif isinstance(value, int):
-                self._addresses[name], flags[name] = int(ExecutorAddress(value)), _ABSOLUTE
+                self._addresses[name], flags[name] = int(ExecutorAddr(value)), _ABSOLUTE
             else:
                 self._addresses[name], self._functions[name] = _host_function(name, value)
                 flags[name] = _CALLABLE

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from jitlink.errors import InputError
 from jitlink.orc.generators import StaticLibraryGenerator
-from jitlink.orc.symbols import JITDylibLookupFlags, LookupKind
+from jitlink.orc.interface import JITDylibLookupFlags, LookupKind
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib

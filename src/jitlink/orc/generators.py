@@ -10,19 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 from weakref import WeakKeyDictionary
 
 from jitlink.inputs import ArchiveInput, Input, InputFile, SymbolRules, open_input
+from jitlink.orc.interface import ExecutorSymbolDef, JITDylibLookupFlags, JITSymbolFlags, LookupKind
 from jitlink.orc.materialization import AbsoluteSymbols
 from jitlink.orc.objects import ObjectBatch
-from jitlink.orc.symbols import (
-    ExecutorSymbolDef,
-    JITDylibLookupFlags,
-    JITSymbolFlags,
-    LookupKind,
-)
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
+    from jitlink.orc.interface import ResourceTracker
     from jitlink.orc.session import ExecutionSession
-    from jitlink.orc.tracker import ResourceTracker
 
 _FOUND = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
 

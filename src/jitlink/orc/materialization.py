@@ -1,70 +1,46 @@
-"""Definitions that are made when somebody asks for them, and who answers for making them.
+"""Materialization: from units to responsibilities, and the tasks that run units.
 
-A `MaterializationUnit` promises symbols. When one of them is looked up, the session turns the
-promise into a `MaterializationResponsibility` and runs the unit's `materialize`, which must in
-the end tell the responsibility the addresses (`notify_resolved`), then that everything is in
-place (`notify_emitted`); or that it failed (`fail`).
+When a symbol of a `MaterializationUnit` is looked up, a `MaterializationTask` turns the unit into
+a `MaterializationResponsibility` and runs the unit's `materialize`, which must in the end report
+the addresses (`notify_resolved`), then that everything is in place (`notify_emitted`); or that it
+failed (`fail`).
+
+Units with equal merge keys that are needed at the same time, and those that they will look up,
+are merged and materialized as one: for objects, that is one link of many. If that fails, each is
+materialized by itself, so that only the unit at fault, and what depends on it, fails; unless
+addresses have been announced already, which cannot be taken back.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import traceback
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from jitlink.orc.definition import Definition
+from jitlink.errors import UndefinedSymbolError
+from jitlink.orc.dylib import Definition
 from jitlink.orc.errors import (
     MissingDefinitionsError,
     ResourceTrackerDefunctError,
     SessionError,
     UnexpectedDefinitionError,
     UnsatisfiedDependenciesError,
+    listed,
 )
-from jitlink.orc.symbols import ExecutorSymbolDef, JITSymbolFlags, SymbolState
+from jitlink.orc.interface import (
+    ExecutorSymbolDef,
+    JITSymbolFlags,
+    MaterializationUnit,
+    SymbolDependenceGroup,
+    SymbolState,
+)
+from jitlink.orc.lookup import REQUESTER
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
-    from jitlink.orc.lookup import Query
+    from jitlink.orc.interface import ResourceTracker
+    from jitlink.orc.lookup import AsynchronousSymbolQuery
     from jitlink.orc.session import ExecutionSession
-    from jitlink.orc.tracker import ResourceTracker
-
-
-class MaterializationUnit(ABC):
-    """A promise of definitions.
-
-    Attributes:
-        name: display name.
-        symbols: what it defines, with flags. Names that are overridden are taken out of it.
-        initializers: names among them, for side effects only: to look them up is to make all
-            that has initialisers. A platform does so before it runs them.
-    """
-
-    name: str
-    symbols: Mapping[str, JITSymbolFlags]
-    initializers: Sequence[str] = ()
-
-    @abstractmethod
-    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
-        """Make the definitions; an exception that is raised here fails all that remain.
-
-        Runs on the session's thread, which it must not block for long.
-        """
-
-    def discard(self, dylib: JITDylib, name: str) -> None:  # noqa: B027 - optional
-        """Give up a weak definition: another one holds, and `symbols` has lost it already."""
-
-    def merge_key(self) -> Hashable | None:
-        """Units with equal keys can be materialized as one; None if this one cannot."""
-        return None
-
-    def merge(self, others: Sequence[MaterializationUnit]) -> MaterializationUnit:
-        """One unit for this one and others of the same key."""
-        raise TypeError(f"{type(self).__name__} cannot be merged with {len(others)} others")
-
-    def anticipated(self) -> Iterable[str]:
-        """Names that materializing will look up; a hint, so that they are made together."""
-        return ()
 
 
 class AbsoluteSymbols(MaterializationUnit):
@@ -79,19 +55,6 @@ class AbsoluteSymbols(MaterializationUnit):
         """Announce the addresses; everything is in place already."""
         responsibility.notify_resolved(self._addresses)
         responsibility.notify_emitted()
-
-
-@dataclass
-class SymbolDependenceGroup:
-    """Symbols of a link, and what all of them need from elsewhere.
-
-    Attributes:
-        symbols: names of the symbols.
-        dependencies: names that they need, by JITDylib.
-    """
-
-    symbols: set[str]
-    dependencies: dict[JITDylib, set[str]] = field(default_factory=dict)
 
 
 class MaterializationResponsibility:
@@ -114,7 +77,7 @@ class MaterializationResponsibility:
         self.dylib: JITDylib = tracker.dylib
         self.unit_name = unit_name
         self.definitions = list(definitions)
-        self.queries: dict[Query, None] = {}
+        self.queries: dict[AsynchronousSymbolQuery, None] = {}
         for definition in self.definitions:
             definition.responsibility = self
 
@@ -338,7 +301,7 @@ class MaterializationResponsibility:
         if definitions and self._tracker.current is not None:
             self.session.fail(definitions, error)
 
-    def give_up(self) -> list[Definition]:
+    def abandon(self) -> list[Definition]:
         """Let go of what remains without failing it; for the session, which makes it anew."""
         definitions, self.definitions = self.definitions, []
         return definitions
@@ -356,3 +319,154 @@ def _needs(group: SymbolDependenceGroup) -> dict[Definition, set[str]]:
         for name in names:
             needed.setdefault(dylib.symbols[name], set()).add(name)
     return needed
+
+
+class MaterializationTask:
+    """A unit that is being made.
+
+    Args:
+        members: the units that are made as one, with the definitions that they promise.
+        earlier: why they could not be made together with others.
+
+    Attributes:
+        unit: the unit, or what they were merged into.
+    """
+
+    def __init__(
+        self,
+        members: Mapping[MaterializationUnit, Sequence[Definition]],
+        earlier: BaseException | None = None,
+    ) -> None:
+        first, *others = members
+        self.unit = first.merge(others) if others else first
+        self._members = members
+        self._earlier = earlier
+        self._responsibility: MaterializationResponsibility | None = None
+
+    def __str__(self) -> str:
+        names = listed(tuple(unit.name for unit in self._members))
+        symbols = sum(len(each.flags) for parts in self._members.values() for each in parts)
+        return f"{names} (symbols: {symbols})"
+
+    def begin(self) -> None:
+        """Turn the promises into a responsibility."""
+        definitions = [each for promised in self._members.values() for each in promised]
+        for definition in definitions:
+            definition.unit = None
+            definition.state = SymbolState.MATERIALIZING
+        self._responsibility = MaterializationResponsibility(
+            definitions[0].tracker, self.unit.name, definitions
+        )
+
+    async def run(self) -> None:
+        """Make the definitions; whatever the unit raises is raised."""
+        responsibility = self._responsibility
+        if responsibility is not None:
+            REQUESTER.set(responsibility)
+            await self.unit.materialize(responsibility)
+
+    def finish(self) -> None:
+        """Let go of the responsibility: the unit has met it, or has handed it on."""
+        self._responsibility = None
+        REQUESTER.set(None)
+
+    def fail(self, error: BaseException) -> None:
+        """Fail what remains to be made."""
+        responsibility = self._responsibility
+        if responsibility is not None:
+            responsibility.fail(self._fuller(error))
+        self._forget(error)
+
+    def _forget(self, error: BaseException) -> None:
+        """Let go of the responsibility and of all that the error's traceback holds.
+
+        The error may be kept for long. What the link had in its hands is not to be.
+        """
+        self.finish()
+        forget_frames(error)
+
+    def _fuller(self, error: BaseException) -> BaseException:
+        """An error, or the earlier one if that names all that is missing here and more."""
+        root, earlier = error, self._earlier
+        while root.__cause__ is not None:
+            root = root.__cause__
+        if isinstance(root, UndefinedSymbolError) and isinstance(earlier, UndefinedSymbolError):
+            return earlier if set(earlier.names).issuperset(root.names) else error
+        return error
+
+    @property
+    def can_be_divided(self) -> bool:
+        """Whether the units can be made again one by one, as if nothing had happened."""
+        responsibility = self._responsibility
+        if len(self._members) < 2 or responsibility is None or not responsibility.definitions:
+            return False
+        definitions = responsibility.definitions
+        promised = {name for unit in self._members for name in unit.symbols}
+        return not any(
+            each.failed or each.is_announced or each.waiters or each.state > SymbolState.RESOLVED
+            for each in definitions
+        ) and promised.issuperset(responsibility.requested_symbols)
+
+    def divide(self, error: BaseException) -> list[MaterializationTask]:
+        """Take everything back because of an error; returns each unit by itself, to be made."""
+        responsibility = self._responsibility
+        if responsibility is None:
+            return []
+        units = list(self._members)
+        number_of = {name: n for n, unit in enumerate(units) for name in unit.symbols}
+        members: dict[int, list[Definition]] = {}
+        for definition in responsibility.abandon():
+            definition.withdraw()
+            for number, part in definition.divide(number_of).items():
+                members.setdefault(number, []).append(part)
+        # What was found while linking is found again; nobody has asked for it.
+        for part in members.pop(-1, []):
+            part.dylib.forget(part)
+        self._forget(error)
+        return [
+            MaterializationTask({units[number]: parts}, error) for number, parts in members.items()
+        ]
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of what the frames hold that an error has left; for where it is caught."""
+    made_by = error.__traceback__
+    if made_by is not None:
+        # The first frame is that of the caller, which still runs and cannot be cleared.
+        error.__traceback__ = made_by.tb_next
+        traceback.clear_frames(made_by.tb_next)
+
+
+def gather(promised: Sequence[Definition]) -> list[MaterializationTask]:
+    """Units to be made, those that can be made together as one."""
+    groups: dict[object, dict[MaterializationUnit, list[Definition]]] = {}
+    for definition in _with_anticipated(promised):
+        unit = definition.unit
+        if unit is not None:
+            key = unit.merge_key()
+            group = (id(unit), unit) if key is None else (key, definition.tracker)
+            groups.setdefault(group, {}).setdefault(unit, []).append(definition)
+    return [MaterializationTask(members) for members in groups.values()]
+
+
+def _with_anticipated(promised: Iterable[Definition]) -> list[Definition]:
+    """Definitions, the rest of what their units promise, and what those will ask for."""
+    chosen = dict.fromkeys(promised)
+    pending = list(chosen)
+    while pending:
+        definition = pending.pop()
+        unit, symbols = definition.unit, definition.dylib.symbols
+        if unit is None:
+            continue
+        others: list[Definition] = []
+        if len(definition.flags) < len(unit.symbols):
+            named = [symbols.get(name) for name in unit.symbols]
+            others += [held for held in named if held and held.unit is unit]
+        if unit.merge_key() is not None:
+            named = [symbols.get(name) for name in unit.anticipated()]
+            others += [h for h in named if h and h.unit and h.unit.merge_key() is not None]
+        for other in others:
+            if other not in chosen:
+                chosen[other] = None
+                pending.append(other)
+    return list(chosen)

@@ -41,13 +41,12 @@ from jitlink.link import PassConfiguration, link
 from jitlink.memory.manager import FinalizedAlloc, JITLinkMemoryManager
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError, raise_first
-from jitlink.orc.link_context import LayerContext, ProgramContext, PromiseContext
+from jitlink.orc.interface import JITSymbolFlags, ResourceManager, ResourceTracker
+from jitlink.orc.link_context import LayerContext, MaterializationContext, WholeGraphContext
 from jitlink.orc.lookup import wait_until_ready
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.objects import CommonSizes, Exported, GraphUnit, ObjectBatch, ObjectUnit
 from jitlink.orc.session import ExecutionSession
-from jitlink.orc.symbols import JITSymbolFlags
-from jitlink.orc.tracker import ResourceManager, ResourceTracker
 from jitlink.targets.registry import default_passes
 
 
@@ -112,7 +111,7 @@ class ObjectLinkingLayer(ResourceManager):
             zeros in reach of the code; calling one faults.
         override_flags: what holds where the flags of an object's definitions are not those
             that were promised: the promise's, or, by default, the object's.
-        promises_initializers: whether what has initialisers promises a symbol that stands for
+        adds_initializer_symbols: whether what has initialisers promises a symbol that stands for
             them; a platform, which looks it up, wants it so.
         symbol_rules: applied to all objects that are read, before anything is promised; to be
             set before any are added.
@@ -127,7 +126,7 @@ class ObjectLinkingLayer(ResourceManager):
         self.auto_claim = False
         self.phony_externals = False
         self.override_flags = False
-        self.promises_initializers = False
+        self.adds_initializer_symbols = False
         self.symbol_rules: SymbolRules | None = None
         self._plugins: list[Plugin] = []
         self._numbers = itertools.count()
@@ -193,8 +192,8 @@ class ObjectLinkingLayer(ResourceManager):
         if len(batch.files) > 1:
             # All or none: the last one may be refused, and then the first must not be there.
             for file, symbols in zip(batch.files, batch.definitions, strict=True):
-                dylib.weigh(symbols, file.name)
-        initializers = batch.initializers if self.promises_initializers else {}
+                dylib.find_overridden(symbols, file.name)
+        initializers = batch.initializers if self.adds_initializer_symbols else {}
         for number, symbols in enumerate(batch.definitions):
             part, marker = [(batch, number)], initializers.get(number)
             if marker is not None:
@@ -245,7 +244,7 @@ class ObjectLinkingLayer(ResourceManager):
             JITLinkError: the link failed otherwise. The plugins have been told.
         """
         is_watched = any(plugin.defines_symbols for plugin in self._plugins)
-        context = PromiseContext(self, responsibility, graph, exported, is_watched)
+        context = MaterializationContext(self, responsibility, graph, exported, is_watched)
         await self._emit(responsibility, graph, context)
 
     async def emit_program(
@@ -266,7 +265,7 @@ class ObjectLinkingLayer(ResourceManager):
         Raises:
             JITLinkError: the link failed. The plugins have been told.
         """
-        context = ProgramContext(self, responsibility, graph, phony_externals=phony_externals)
+        context = WholeGraphContext(self, responsibility, graph, phony_externals=phony_externals)
         await self._emit(responsibility, graph, context)
         unready = context.unready()
         if unready:

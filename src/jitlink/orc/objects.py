@@ -24,13 +24,13 @@ from jitlink.graph.columns import Int64Array, UInt8Array, rows_where
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import SymbolTable
-from jitlink.inputs import GraphBuilder, InputFile, SymbolRules
+from jitlink.inputs import InputFile, InputReader, SymbolRules
 from jitlink.orc.errors import SessionError
-from jitlink.orc.materialization import MaterializationResponsibility, MaterializationUnit
-from jitlink.orc.symbols import JITSymbolFlags, SymbolState
+from jitlink.orc.interface import JITSymbolFlags, MaterializationUnit, SymbolState
+from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.passes.initializers import (
-    add_markers,
-    marker_name,
+    add_initializer_symbols,
+    initializer_symbol_name,
     next_serials,
     objects_with_arrays,
 )
@@ -258,14 +258,14 @@ class ObjectBatch:
         self.files = list(files)
         self._serials = next_serials(len(self.files))
         self._rules = rules
-        self._builder: GraphBuilder | None = self._read(range(len(files)))
+        self._builder: InputReader | None = self._read(range(len(files)))
 
-    def _read(self, numbers: Iterable[int]) -> GraphBuilder:
-        builder = GraphBuilder(rules=self._rules)
+    def _read(self, numbers: Iterable[int]) -> InputReader:
+        builder = InputReader(rules=self._rules)
         builder.add([self.files[number] for number in numbers])
         return builder
 
-    def _whole(self) -> GraphBuilder:
+    def _whole(self) -> InputReader:
         if self._builder is None:
             self._builder = self._read(range(len(self.files)))
         return self._builder
@@ -311,7 +311,7 @@ class ObjectBatch:
     def initializers(self) -> Mapping[int, str]:
         """Names of the symbols that stand for initialisers, by number of the object."""
         return {
-            number: marker_name(self.files[number].name, self._serials[number])
+            number: initializer_symbol_name(self.files[number].name, self._serials[number])
             for number in sorted(objects_with_arrays(self._whole().target_graph))
         }
 
@@ -330,7 +330,7 @@ class ObjectBatch:
         cuts = rows.searchsorted(builder.symbol_bounds).tolist()
         return [names[low:high] for low, high in pairwise(cuts)]
 
-    def take(self, numbers: Sequence[int]) -> tuple[GraphBuilder, Exported]:
+    def take(self, numbers: Sequence[int]) -> tuple[InputReader, Exported]:
         """A graph of some of the objects, for the caller to change, and what it exports."""
         builder, self._builder = self._builder, None
         if builder is None or len(numbers) < len(self.files):
@@ -340,7 +340,7 @@ class ObjectBatch:
         return builder, self._exported
 
 
-def _exported(builder: GraphBuilder) -> Exported:
+def _exported(builder: InputReader) -> Exported:
     return Exported(builder.target_graph, builder.comdat_blocks)
 
 
@@ -389,13 +389,13 @@ class ObjectUnit(MaterializationUnit):
         """Link the objects."""
         builder, exported = self._gather()
         builder.resolver.finish()
-        exported = self.reshape(builder, exported)
+        exported = self.transform(builder, exported)
         if self.initializers:
-            add_markers(builder.target_graph, self._markers())
+            add_initializer_symbols(builder.target_graph, self._markers())
             exported = exported.again(builder.target_graph)
         await self.layer.emit(responsibility, builder.target_graph, exported)
 
-    def reshape(self, builder: GraphBuilder, exported: Exported) -> Exported:  # noqa: ARG002
+    def transform(self, builder: InputReader, exported: Exported) -> Exported:  # noqa: ARG002
         """Make what the graph defines what was promised; returns what it exports then."""
         return exported
 
@@ -410,12 +410,12 @@ class ObjectUnit(MaterializationUnit):
             return self.parts
         return sorted(self.parts, key=lambda part: part[1])
 
-    def _gather(self) -> tuple[GraphBuilder, Exported]:
+    def _gather(self) -> tuple[InputReader, Exported]:
         """One graph of all the objects, and what it exports."""
         parts = self._ordered()
         if len({batch for batch, _ in parts}) == 1:
             return parts[0][0].take([number for _, number in parts])
-        builder = GraphBuilder(rules=self.layer.symbol_rules)
+        builder = InputReader(rules=self.layer.symbol_rules)
         builder.add([batch.files[number] for batch, number in parts])
         return builder, _exported(builder)
 
@@ -427,7 +427,7 @@ class GraphUnit(MaterializationUnit):
         self.layer = layer
         self.graph = graph
         self.name = graph.name
-        if layer.promises_initializers:
+        if layer.adds_initializer_symbols:
             self._mark_initializers()
         exported = Exported(graph)
         self.symbols = dict(zip(exported.names, exported.flags(graph), strict=True))
@@ -435,8 +435,10 @@ class GraphUnit(MaterializationUnit):
     def _mark_initializers(self) -> None:
         origins = sorted(objects_with_arrays(self.graph))
         serials = next_serials(len(origins))
-        names = {o: marker_name(self.name, s) for o, s in zip(origins, serials, strict=True)}
-        add_markers(self.graph, names)
+        names = {
+            o: initializer_symbol_name(self.name, s) for o, s in zip(origins, serials, strict=True)
+        }
+        add_initializer_symbols(self.graph, names)
         self.initializers = list(names.values())
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:

@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING
 from jitlink.exports import Exports
 from jitlink.graph import LinkGraph
 from jitlink.orc.errors import SessionError
+from jitlink.orc.interface import ExecutorSymbolDef, JITDylibLookupFlags, LookupKind
 from jitlink.orc.lookup import REQUESTER
-from jitlink.orc.making import forget_frames
-from jitlink.orc.materialization import AbsoluteSymbols, MaterializationResponsibility
-from jitlink.orc.objects import symbol_flags
-from jitlink.orc.symbols import (
-    ExecutorSymbolDef,
-    JITDylibLookupFlags,
-    LookupKind,
+from jitlink.orc.materialization import (
+    AbsoluteSymbols,
+    MaterializationResponsibility,
+    forget_frames,
 )
+from jitlink.orc.objects import symbol_flags
 from jitlink.tasks import Event
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """ExecutionSession: one executor, its JITDylibs, and the thread on which everything is decided.
 
-A session owns a loop, which one thread at a time runs (`jitlink.orc.thread`), and all of its state
+A session owns a loop, which one thread at a time runs (`jitlink.orc.driver`), and all of its state
 is touched only there, so there are no locks. Public methods may be called from any other thread;
 each has one asynchronous form, and `wait` is how a thread waits for it. Code that was linked never
 runs on the session's thread, so it may call back into the session.
@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
-from jitlink.orc.definition import Definition
-from jitlink.orc.dylib import JITDylib, SearchOrder
+from jitlink.orc.driver import SessionDriver
+from jitlink.orc.dylib import Definition, JITDylib
 from jitlink.orc.errors import (
     FailedToMaterializeError,
     ResourceTrackerDefunctError,
@@ -26,19 +26,20 @@ from jitlink.orc.errors import (
     SessionError,
     raise_first,
 )
-from jitlink.orc.lookup import Query, look_up, search, symbols_of
-from jitlink.orc.making import Making, gather
-from jitlink.orc.readiness import Needs, Readiness
-from jitlink.orc.symbols import (
+from jitlink.orc.interface import (
     ExecutorSymbolDef,
     JITDylibLookupFlags,
     JITSymbolFlags,
     LookupKind,
+    ResourceManager,
+    ResourceTracker,
+    SearchOrder,
     SymbolState,
 )
+from jitlink.orc.lookup import AsynchronousSymbolQuery, look_up, search, symbols_of
+from jitlink.orc.materialization import MaterializationTask, gather
 from jitlink.orc.text import session_text
-from jitlink.orc.thread import SessionThread
-from jitlink.orc.tracker import ResourceManager, ResourceTracker
+from jitlink.orc.waiting_on_graph import Needs, WaitingOnGraph
 from jitlink.tasks import Task, wait_for_all
 
 T = TypeVar("T")
@@ -80,14 +81,14 @@ class ExecutionSession:
         self.executor = executor or SelfExecutorProcessControl.shared()
         self.dylibs: dict[str, JITDylib] = {}
         self.resource_managers: list[ResourceManager] = []
-        self.queries: dict[Query, None] = {}
+        self.queries: dict[AsynchronousSymbolQuery, None] = {}
         self.searches: set[Task[Any]] = set()
         self.error_handler: Callable[[BaseException], None] = log_error
         self.is_ending = False
-        self.readiness = Readiness()
-        self._makings: dict[Task[None], Making] = {}
+        self.waiting_on_graph = WaitingOnGraph()
+        self._materializations: dict[Task[None], MaterializationTask] = {}
         self._end_lock = threading.Lock()
-        self._thread = SessionThread(self)
+        self._thread = SessionDriver(self)
 
     def __enter__(self) -> Self:
         return self
@@ -210,13 +211,13 @@ class ExecutionSession:
         del self.dylibs[dylib.name]
         dylib.is_open = False
         dylib.generators.clear()
-        dylib.default_tracker.retire()
+        dylib.default_tracker.make_defunct()
         try:
             await dylib.clear_async()
         finally:
             for manager in reversed(self.resource_managers):
                 manager.handle_remove_jitdylib(dylib)
-            dylib.let_go()
+            dylib.release_references()
 
     def discard_jitdylib(self, dylib: JITDylib) -> None:
         """Remove a JITDylib, at once if nothing else goes on and soon otherwise.
@@ -321,42 +322,46 @@ class ExecutionSession:
         """Start making what among these nobody has asked for yet."""
         promised = [each for each in definitions if each.unit is not None]
         if promised:
-            for making in gather(promised):
-                self._start(making)
+            for materialization in gather(promised):
+                self._start(materialization)
 
-    def _start(self, making: Making) -> None:
-        making.begin()
-        log.debug("making %s", making)
-        task = self.begin(self._make(making))
-        self._makings[task] = making
-        task.add_done_callback(partial(self._makings.pop, task))
+    def _start(self, materialization: MaterializationTask) -> None:
+        materialization.begin()
+        log.debug("materializing %s", materialization)
+        task = self.begin(self._materialize(materialization))
+        self._materializations[task] = materialization
+        task.add_done_callback(partial(self._materializations.pop, task))
 
-    async def _make(self, making: Making) -> None:
+    async def _materialize(self, materialization: MaterializationTask) -> None:
         try:
-            await making.run()
+            await materialization.run()
         except BaseException as error:  # noqa: BLE001 - given to all who wait
-            if self.is_ending or not isinstance(error, Exception) or not making.can_be_divided:
-                log.debug("failed: %s: %s", making, error)
-                making.fail(error)
+            if (
+                self.is_ending
+                or not isinstance(error, Exception)
+                or not materialization.can_be_divided
+            ):
+                log.debug("failed: %s: %s", materialization, error)
+                materialization.fail(error)
             else:
-                log.debug("made again one by one: %s: %s", making, error)
+                log.debug("materializing one by one: %s: %s", materialization, error)
                 # One of the units may be at fault, and the others are not to suffer for it.
-                for each in making.divide(error):
+                for each in materialization.divide(error):
                     self._start(each)
         else:
-            log.debug("made %s", making)
-            making.finish()
+            log.debug("materialized %s", materialization)
+            materialization.finish()
 
     def emit(self, groups: Sequence[tuple[Sequence[Definition], Needs]]) -> None:
         """Take note that definitions were emitted, with what they need."""
         for definitions, _ in groups:
             for definition in definitions:
                 definition.responsibility = None
-        self.readiness.emit(groups)
+        self.waiting_on_graph.emit(groups)
 
     def fail(self, definitions: Iterable[Definition], error: BaseException | None) -> None:
         """Mark definitions, and all that depend on them, as failed; tell all who wait."""
-        lost = self.readiness.withdraw(definitions)
+        lost = self.waiting_on_graph.withdraw(definitions)
         failure: FailedToMaterializeError | None = None
         for definition in lost:
             definition.failed, definition.cause = True, error
@@ -395,7 +400,7 @@ class ExecutionSession:
         if owned:
             count = sum(len(each.flags) for each in owned)
             log.debug("removing from %s what a tracker owns (symbols: %d)", dylib.name, count)
-        tracker.retire()
+        tracker.make_defunct()
         dylib.trackers.pop(tracker, None)
         if tracker is dylib.default_tracker and dylib.is_open:
             dylib.replace_default_tracker()
@@ -430,7 +435,7 @@ class ExecutionSession:
             definition.tracker = destination
         destination.definitions |= source.definitions
         source.definitions = {}
-        source.retire(moved_to=destination)
+        source.make_defunct(moved_to=destination)
         if dylib.trackers.pop(source, source) is None:
             dylib.trackers.setdefault(destination)
         if source is dylib.default_tracker:
@@ -484,7 +489,7 @@ class ExecutionSession:
         for query in list(self.queries):
             query.fail(SessionEndedError())
         errors: list[Exception] = []
-        stuck = await self._stop_makings()
+        stuck = await self._stop_materializing()
         for dylib in _dependants_first(list(self.dylibs.values())):
             try:
                 await self.remove_jitdylib_async(dylib)
@@ -494,15 +499,15 @@ class ExecutionSession:
             errors.append(SessionError(f"cannot be stopped: {', '.join(stuck)}"))
         raise_first(errors)
 
-    async def _stop_makings(self) -> list[str]:
+    async def _stop_materializing(self) -> list[str]:
         """Stop all that is being made, and return the names of what cannot be."""
-        if self._makings:
-            await wait_for_all(self._makings, _GRACE)
-        if self._makings:
-            for task in list(self._makings):
+        if self._materializations:
+            await wait_for_all(self._materializations, _GRACE)
+        if self._materializations:
+            for task in list(self._materializations):
                 task.cancel()
-            await wait_for_all(self._makings, _PATIENCE)
-        return [each.unit.name for task, each in self._makings.items() if not task.is_done]
+            await wait_for_all(self._materializations, _PATIENCE)
+        return [each.unit.name for task, each in self._materializations.items() if not task.is_done]
 
 
 def _wanted(names: Names) -> Mapping[str, bool]:

@@ -21,6 +21,17 @@ If a body cannot be linked, the session's `error_handler` is told, and the call 
 
 What is removed cannot be called: stubs go with their tracker, as all code does.
 
+Redirectable functions are stubs whose pointers the user changes while code that calls them runs::
+
+    manager = RedirectableSymbolManager(IndirectStubsManager(layer))
+    manager.create(main, {"step": (slow, "step")})
+    ...
+    manager.redirect(main, {"step": (fast, "step")})
+
+To redirect is to store one pointer: a call that is made at the same time runs the old function or
+the new one. Calls that are under way stay in the old function, so it must stay in memory for as
+long as a thread may be in it.
+
 LLVM differs: stubs hold on to what they lead to, and one kind serves lazy and redirectable
 functions.
 """
@@ -39,15 +50,22 @@ from jitlink.executor import SelfExecutorProcessControl
 from jitlink.graph import Linkage, MemProt, Scope, Section, SymbolFlags, SymbolKind
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.strings import NO_NAME
-from jitlink.orc.definition import Definition
-from jitlink.orc.dylib import JITDylib
+from jitlink.orc.dylib import Definition, JITDylib
 from jitlink.orc.errors import ResourceTrackerDefunctError, SessionError, listed
+from jitlink.orc.interface import (
+    ExecutorSymbolDef,
+    JITDylibLookupFlags,
+    JITSymbolFlags,
+    LookupKind,
+    MaterializationUnit,
+    ResourceManager,
+    ResourceTracker,
+    SymbolState,
+)
 from jitlink.orc.lookup import look_up
-from jitlink.orc.materialization import MaterializationResponsibility, MaterializationUnit
+from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.reentry import Reentry, absolute, reentry_of
-from jitlink.orc.symbols import JITDylibLookupFlags, JITSymbolFlags, LookupKind, SymbolState
-from jitlink.orc.tracker import ResourceManager, ResourceTracker
 from jitlink.targets.elf import ELFTarget
 from jitlink.targets.registry import target_of_triple
 
@@ -82,23 +100,23 @@ class NotRedirectableError(SessionError):
         super().__init__(f"not redirectable in {dylib}: {listed(self.names)}")
 
 
-class Body(NamedTuple):
+class FunctionBody(NamedTuple):
     """A definition that a stub leads to: looked up, and linked, when it is needed."""
 
     dylib: JITDylib
     name: str
 
 
-Target = int | Body
+Target = int | FunctionBody
 
 
 class StubsListener(Protocol):
     """Told what becomes of stubs with bodies, on the session's thread."""
 
-    def stubs_made(self, bodies: Sequence[Body]) -> None:
+    def stubs_made(self, bodies: Sequence[FunctionBody]) -> None:
         """Stubs that lead to these bodies can be called from now on."""
 
-    def stub_called(self, body: Body) -> None:
+    def stub_called(self, body: FunctionBody) -> None:
         """A stub was called that did not lead to its body yet."""
 
 
@@ -239,7 +257,7 @@ class IndirectStubsManager(ResourceManager):
             if isinstance(stub.target, int):
                 self._store(pointer, stub.target)
         if self._listeners:
-            bodies = [each.target for each in stubs if isinstance(each.target, Body)]
+            bodies = [each.target for each in stubs if isinstance(each.target, FunctionBody)]
             for listener in self._listeners:
                 listener.stubs_made(bodies)
 
@@ -291,7 +309,7 @@ class IndirectStubsManager(ResourceManager):
 
     async def _resolve(self, stub: Stub) -> int:
         """Link the body of a stub and let the stub lead there."""
-        if isinstance(stub.target, Body):
+        if isinstance(stub.target, FunctionBody):
             for listener in self._listeners:
                 listener.stub_called(stub.target)
         while True:
@@ -303,7 +321,7 @@ class IndirectStubsManager(ResourceManager):
             if stub.target is target:
                 return self._bind(stub, definition, target.name)
 
-    async def _find(self, body: Body) -> Definition:
+    async def _find(self, body: FunctionBody) -> Definition:
         order = [(body.dylib, JITDylibLookupFlags.MATCH_ALL_SYMBOLS)]
         names = {body.name: True}
         found = await look_up(self.session, order, names, SymbolState.READY, LookupKind.STATIC)
@@ -454,3 +472,69 @@ def _destination(definition: Definition, name: str) -> tuple[ResourceTracker, in
     if not address:
         raise UndefinedSymbolError([name])
     return owner, address
+
+
+Destination = int | ExecutorSymbolDef | tuple[JITDylib, str]
+"""An address, a symbol that was looked up, or a definition by its name in a JITDylib."""
+
+
+class RedirectableSymbolManager:
+    """Defines redirectable functions and redirects them.
+
+    Args:
+        stubs: makes the stubs.
+    """
+
+    def __init__(self, stubs: IndirectStubsManager) -> None:
+        self._stubs = stubs
+
+    def create(
+        self,
+        dylib: JITDylib,
+        functions: Mapping[str, Destination],
+        *,
+        tracker: ResourceTracker | None = None,
+        flags: JITSymbolFlags = FUNCTION,
+    ) -> None:
+        """Define functions that can be redirected.
+
+        Args:
+            dylib: where to.
+            functions: where each of them leads at first. A definition that is named is linked
+                when the function is first called.
+            tracker: what owns them, by default the JITDylib's default tracker.
+            flags: flags of the symbols.
+
+        Raises:
+            DuplicateDefinitionError: a strong definition of one of the names exists.
+            ResourceTrackerDefunctError: the tracker, or the JITDylib, was removed.
+        """
+        dylib.define(self._stubs.unit(_targets(functions), flags), tracker)
+
+    def redirect(self, dylib: JITDylib, functions: Mapping[str, Destination]) -> None:
+        """Let functions lead elsewhere, each in one step; definitions are linked first.
+
+        Raises:
+            NotRedirectableError: some names were not made redirectable there.
+            UndefinedSymbolError: a definition that is named does not exist.
+            FailedToMaterializeError: it cannot be linked.
+
+        After an error all functions lead where they led before.
+        """
+        dylib.session.wait(self.redirect_async(dylib, functions))
+
+    async def redirect_async(self, dylib: JITDylib, functions: Mapping[str, Destination]) -> None:
+        """The asynchronous form of `redirect`."""
+        await self._stubs.redirect(dylib, _targets(functions))
+
+
+def _targets(functions: Mapping[str, Destination]) -> dict[str, Target]:
+    return {name: _target(destination) for name, destination in functions.items()}
+
+
+def _target(destination: Destination) -> Target:
+    if isinstance(destination, int):
+        return destination
+    if isinstance(destination, ExecutorSymbolDef):
+        return destination.address
+    return FunctionBody(*destination)

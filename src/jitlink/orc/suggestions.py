@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from jitlink.graph import LinkGraph, Scope, SymbolKind
 from jitlink.graph.columns import rows_where
 from jitlink.graph.strings import NO_NAME
-from jitlink.names.likeness import most_alike
+from jitlink.names.spelling import closest_spelling
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
@@ -40,7 +40,7 @@ def suggestions(
     """
     missing = list(names)
     candidates = set(_candidates(dylib, graph)).difference(missing)
-    found = {name: most_alike(name, candidates) for name in missing[:_MOST]}
+    found = {name: closest_spelling(name, candidates) for name in missing[:_MOST]}
     return {name: other for name, other in found.items() if other is not None}
 
 

@@ -19,11 +19,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from jitlink.graph.text import printable
-from jitlink.orc.symbols import JITSymbolFlags, SymbolState
+from jitlink.orc.interface import JITSymbolFlags, SymbolState
 
 if TYPE_CHECKING:
-    from jitlink.orc.definition import Definition
-    from jitlink.orc.dylib import JITDylib
+    from jitlink.orc.dylib import Definition, JITDylib
     from jitlink.orc.session import ExecutionSession
 
 

@@ -11,7 +11,7 @@ Nobody refers to these sections, so they are marked live, and each object that h
 symbol for side effects only: to look it up is to link the object.
 
 Code in ``.init`` runs before the arrays and code in ``.fini`` after them, in order of input both:
-`jitlink.passes.fragments` makes functions of it.
+`jitlink.passes.init_fini` makes functions of it.
 
 Quirk: a suffix that is no number sorts before all numbers, by name.
 
@@ -32,10 +32,10 @@ from jitlink.graph.columns import rows_where
 from jitlink.graph.edges import KEEP_ALIVE
 from jitlink.graph.sections import NameBeginnings
 from jitlink.graph.tables import DEFINED
-from jitlink.passes.fragments import (
+from jitlink.passes.init_fini import (
     FINI_CALLS,
     INIT_CALLS,
-    fragment_sections,
+    init_fini_sections,
     rows_with_content,
 )
 
@@ -133,7 +133,7 @@ def _array_sections(graph: LinkGraph) -> Iterator[tuple[Section, _Form]]:
 def _sections(graph: LinkGraph) -> Iterator[Section]:
     """All sections of initialisers and finalisers."""
     yield from (section for section, _ in _array_sections(graph))
-    yield from fragment_sections(graph)
+    yield from init_fini_sections(graph)
 
 
 def objects_with_arrays(graph: LinkGraph) -> set[int]:
@@ -143,12 +143,12 @@ def objects_with_arrays(graph: LinkGraph) -> set[int]:
     return set(np.concatenate(found).tolist()) if found else set()
 
 
-def marker_name(name: str, serial: int) -> str:
+def initializer_symbol_name(name: str, serial: int) -> str:
     """Name of the symbol that stands for the initialisers of an object of that number."""
     return f"$.{name}{_MIDDLE}{serial}"
 
 
-def add_markers(graph: LinkGraph, names: Mapping[int, str]) -> None:
+def add_initializer_symbols(graph: LinkGraph, names: Mapping[int, str]) -> None:
     """Give objects the symbols that stand for their initialisers.
 
     Args:

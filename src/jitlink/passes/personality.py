@@ -12,7 +12,7 @@ from jitlink.graph import LinkGraph, MemProt, Symbol
 from jitlink.graph.columns import BoolArray, rows_where
 from jitlink.graph.tables import EXTERNAL
 from jitlink.passes.eh_frame import SECTION
-from jitlink.passes.entries import GOT_SECTION, STUBS_SECTION, EntryKinds
+from jitlink.passes.got_plt import GOT_SECTION, STUBS_SECTION, EntryKinds
 
 
 def reach_personalities(graph: LinkGraph, kinds: EntryKinds, narrow: BoolArray) -> None:

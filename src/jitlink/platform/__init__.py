@@ -9,7 +9,7 @@ from jitlink.platform.base import Platform, PlatformCreator
 from jitlink.platform.elf import ELFPlatform
 
 if TYPE_CHECKING:
-    from jitlink.platform.orc_platform import (
+    from jitlink.platform.orc_rt.platform import (
         IncompleteRuntimeError,
         ORCRuntimePlatform,
         orc_runtime,
@@ -31,6 +31,6 @@ _OF_LLVM = ("IncompleteRuntimeError", "ORCRuntimePlatform", "orc_runtime")
 def __getattr__(name: str) -> object:
     if name not in _OF_LLVM:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module("jitlink.platform.orc_platform"), name)
+    value = getattr(importlib.import_module("jitlink.platform.orc_rt.platform"), name)
     globals()[name] = value
     return value

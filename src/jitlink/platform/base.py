@@ -11,15 +11,14 @@ from typing import Any, TypeVar
 
 from jitlink.executor import SelfExecutorProcessControl
 from jitlink.graph import AllocActionPair, Symbol
-from jitlink.inputs import GraphBuilder
+from jitlink.inputs import InputReader
 from jitlink.link import run_in_process
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
+from jitlink.orc.interface import JITDylibLookupFlags, ResourceManager, ResourceTracker
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
-from jitlink.orc.symbols import JITDylibLookupFlags
-from jitlink.orc.tracker import ResourceManager, ResourceTracker
-from jitlink.platform.definitions import DSO_HANDLE, OwnGenerator, ProviderGenerator
+from jitlink.platform.definitions import DSO_HANDLE, PerDylibGenerator, ProviderGenerator
 from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
 from jitlink.runtime import open_object
 
@@ -44,14 +43,14 @@ class Platform(ResourceManager):
         layer: its object linking layer.
         dylib: the platform's own JITDylib.
         states: what is known of each JITDylib that was set up; for the session's thread.
-        own_functions: functions of which each JITDylib has its own copy, and for each the name of
-            the prebuilt object that defines it.
+        per_dylib_functions: functions of which each JITDylib has its own copy, and for each the
+            name of the prebuilt object that defines it.
 
     Raises:
         SessionError: the session has a platform already.
     """
 
-    own_functions: Mapping[str, str] = {}
+    per_dylib_functions: Mapping[str, str] = {}
 
     def __init__(
         self,
@@ -65,11 +64,11 @@ class Platform(ResourceManager):
         # As a dynamic linker's: held while initialisers run, which may come back on their thread.
         self._lock = threading.RLock()
         self._process_symbols = process_symbols
-        self._own_generator = OwnGenerator(self)
+        self._per_dylib_generator = PerDylibGenerator(self)
         self.dylib = session.create_jitdylib("<platform>")
         if process_symbols is not None:
             process_symbols.add_generator(ProviderGenerator())
-        layer.promises_initializers = True
+        layer.adds_initializer_symbols = True
         session.register_resource_manager(self)
         self._at_exit = _close_at_exit(self)
 
@@ -182,7 +181,7 @@ class Platform(ResourceManager):
 
     def _know(self, dylib: JITDylib) -> None:
         """Let a JITDylib have a handle, and what else each has its own copy of."""
-        dylib.add_generator(self._own_generator, last=True)
+        dylib.add_generator(self._per_dylib_generator, last=True)
         self.states[dylib] = DylibState(dylib, dylib.create_resource_tracker())
 
     def forget_handle(self, state: DylibState) -> None:
@@ -212,7 +211,7 @@ class Platform(ResourceManager):
                 return state
         raise SessionError(f"{handle:#x} is not the handle of a JITDylib")
 
-    def read_own_functions(self, builder: GraphBuilder, defined: Container[str]) -> None:
+    def read_per_dylib_functions(self, builder: InputReader, defined: Container[str]) -> None:
         """Read what a program refers to of what each JITDylib has its own copy of.
 
         So it is linked with the program, and not afterwards, object by object. The names of a
@@ -222,7 +221,7 @@ class Platform(ResourceManager):
             builder: has read all of the program.
             defined: names that something else in its JITDylib defines.
         """
-        resolver, own = builder.resolver, self.own_functions
+        resolver, own = builder.resolver, self.per_dylib_functions
         if not resolver.is_indexed:
             return
         names = [n for n in resolver.undefined_among(own.keys()) if n not in defined]

@@ -6,19 +6,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jitlink.graph import MemProt, Scope
-from jitlink.inputs import GraphBuilder
+from jitlink.inputs import InputReader
 from jitlink.orc.dylib import JITDylib
-from jitlink.orc.materialization import (
-    AbsoluteSymbols,
-    MaterializationResponsibility,
-    MaterializationUnit,
-)
-from jitlink.orc.symbols import (
+from jitlink.orc.interface import (
     ExecutorSymbolDef,
     JITDylibLookupFlags,
     JITSymbolFlags,
     LookupKind,
+    MaterializationUnit,
 )
+from jitlink.orc.materialization import AbsoluteSymbols, MaterializationResponsibility
 from jitlink.runtime import EXPORTS, PER_DYLIB, find_in_providers, open_object
 from jitlink.targets.registry import target_of_triple
 
@@ -30,7 +27,7 @@ DSO_HANDLE = "__dso_handle"
 _FOUND = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE | JITSymbolFlags.CALLABLE
 
 
-OWN_FUNCTIONS: Mapping[str, str] = {
+PER_DYLIB_FUNCTIONS: Mapping[str, str] = {
     name: owner for owner, names in PER_DYLIB.items() for name in names
 }
 """Functions of which each JITDylib has its own copy, and the objects that define them."""
@@ -59,7 +56,7 @@ class HandleUnit(MaterializationUnit):
         platform.states[dylib].handle = symbol.address
 
 
-class OwnFunctionsUnit(MaterializationUnit):
+class PerDylibFunctionsUnit(MaterializationUnit):
     """The promise of functions of which each JITDylib has its own copy.
 
     They are weak: what the program defines itself holds.
@@ -73,13 +70,13 @@ class OwnFunctionsUnit(MaterializationUnit):
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         """Link the functions."""
-        builder = GraphBuilder()
+        builder = InputReader()
         builder.add([open_object(self._platform.session.executor.triple, self.name)])
         builder.resolver.finish()
         await self._platform.layer.emit(responsibility, builder.target_graph)
 
 
-class OwnGenerator:
+class PerDylibGenerator:
     """What each JITDylib has its own copy of: its handle, and functions that use it.
 
     It is seen by the JITDylib's own code only.
@@ -98,7 +95,7 @@ class OwnGenerator:
         """Promise the objects that define names, and the handle."""
         if kind is LookupKind.DLSYM or flags is JITDylibLookupFlags.MATCH_EXPORTED_ONLY:
             return
-        own = self._platform.own_functions
+        own = self._platform.per_dylib_functions
         owners = {own[name]: None for name in sorted(own.keys() & names.keys())}
         if not owners and DSO_HANDLE not in names:
             return
@@ -107,7 +104,7 @@ class OwnGenerator:
         if DSO_HANDLE in names:
             dylib.add_unit(HandleUnit(self._platform), tracker)
         for name in owners:
-            dylib.add_unit(OwnFunctionsUnit(self._platform, name), tracker)
+            dylib.add_unit(PerDylibFunctionsUnit(self._platform, name), tracker)
 
 
 class RuntimeGenerator:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jitlink.orc.dylib import JITDylib, SearchOrder
+from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
-from jitlink.orc.symbols import JITDylibLookupFlags, LookupKind
+from jitlink.orc.interface import JITDylibLookupFlags, LookupKind, SearchOrder
 from jitlink.platform.dispatch import Dispatcher, answers, copy_to_c, dispatch_in_process
 from jitlink.platform.state import DylibState
 from jitlink.runtime import Runtime

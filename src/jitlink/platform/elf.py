@@ -37,12 +37,12 @@ from jitlink.graph import AllocActionPair, Symbol, WrapperCall
 from jitlink.orc.callables import callback_errors
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionEndedError, SessionError, raise_first
+from jitlink.orc.interface import ResourceTracker
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
-from jitlink.orc.tracker import ResourceTracker
 from jitlink.passes.initializers import ArrayKind, FunctionArray, in_order
 from jitlink.platform.base import Platform
-from jitlink.platform.definitions import OWN_FUNCTIONS, RuntimeGenerator
+from jitlink.platform.definitions import PER_DYLIB_FUNCTIONS, RuntimeGenerator
 from jitlink.platform.dlfcn import DynamicLoading
 from jitlink.platform.plugin import PlatformPlugin
 from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
@@ -96,7 +96,7 @@ class ELFPlatform(Platform):
         SessionError: the session has a platform already.
     """
 
-    own_functions = OWN_FUNCTIONS
+    per_dylib_functions = PER_DYLIB_FUNCTIONS
 
     def __init__(
         self,

@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING
 from jitlink.graph import AllocActionPair, LinkGraph, Symbol, WrapperCall
 from jitlink.link import PassConfiguration
 from jitlink.orc.dylib import JITDylib
+from jitlink.orc.interface import ResourceTracker
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_layer import Plugin
-from jitlink.orc.tracker import ResourceTracker
 from jitlink.passes.eh_frame import SECTION, terminate_eh_frames
-from jitlink.passes.fragments import complete_fragments, fragment_sections
+from jitlink.passes.init_fini import complete_init_fini, init_fini_sections
 from jitlink.passes.initializers import FunctionArray, function_arrays, mark_arrays_live
-from jitlink.passes.runtime_sections import keep_runtime_sections
-from jitlink.passes.section_symbols import (
+from jitlink.passes.linker_defined import (
     ELF_PREFIXES,
     Definer,
     define_dso_handle,
     synthesize_elf_symbols,
     synthesize_symbols,
 )
+from jitlink.passes.runtime_sections import keep_runtime_sections
 from jitlink.platform.definitions import DSO_HANDLE
-from jitlink.platform.state import LinkedCode
+from jitlink.platform.state import LinkRecord
 from jitlink.runtime import Runtime
 from jitlink.sps import EXECUTOR_ADDR
 from jitlink.targets.registry import target_of_graph
@@ -70,8 +70,8 @@ def keep_initializers(
 
     def keep(graph: LinkGraph) -> None:
         nonlocal has_arrays
-        if any(fragment_sections(graph)):
-            complete_fragments(graph, target_of_graph(graph).function_frame)
+        if any(init_fini_sections(graph)):
+            complete_init_fini(graph, target_of_graph(graph).function_frame)
         has_arrays = mark_arrays_live(graph)
 
     config.pre_prune += [keep, keep_runtime_sections]
@@ -86,7 +86,7 @@ class PlatformPlugin(Plugin):
     def __init__(self, platform: ELFPlatform) -> None:
         self._platform = platform
         self._runtime: Runtime | None = None
-        self._in_flight: dict[MaterializationResponsibility, LinkedCode] = {}
+        self._in_flight: dict[MaterializationResponsibility, LinkRecord] = {}
 
     async def prepare(
         self,
@@ -111,7 +111,7 @@ class PlatformPlugin(Plugin):
         state = self._platform.states.get(responsibility.dylib)
         if state is None:
             return
-        code = self._in_flight[responsibility] = LinkedCode()
+        code = self._in_flight[responsibility] = LinkRecord()
         # A responsibility for nothing is a program's, which is all of its JITDylib.
         is_whole = not responsibility.definitions and self._runtime is not None
         define = partial(self._define_handle, code, responsibility.dylib) if is_whole else None
@@ -126,11 +126,11 @@ class PlatformPlugin(Plugin):
         config.post_allocation.append(note)
 
     def _define_handle(
-        self, code: LinkedCode, dylib: JITDylib, graph: LinkGraph, symbol: Symbol, name: str
+        self, code: LinkRecord, dylib: JITDylib, graph: LinkGraph, symbol: Symbol, name: str
     ) -> None:
         """Define the handle of a JITDylib in a graph that refers to it."""
         # What is linked after the graph refers to the handle too, and cannot see this one.
-        own = self._platform.own_functions.keys()
+        own = self._platform.per_dylib_functions.keys()
         if self._runtime is not None and own.isdisjoint(graph.external_names()[1]):
             define_dso_handle(graph, symbol, name)
             symbol.is_live = True

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from jitlink.graph import AddressRange, Symbol
 from jitlink.orc.dylib import JITDylib
-from jitlink.orc.tracker import ResourceTracker
+from jitlink.orc.interface import ResourceTracker
 from jitlink.passes.initializers import FunctionArray
 
 
-class LinkedCode:
+class LinkRecord:
     """What one link has brought.
 
     Attributes:
@@ -47,7 +47,7 @@ class DylibState:
         self.tracker = tracker
         self.handle = 0
         self.address_limit = 1 << 64
-        self.linked: dict[ResourceTracker, list[LinkedCode]] = {}
+        self.linked: dict[ResourceTracker, list[LinkRecord]] = {}
         self.opens = 0
         self.is_kept = False
         self.is_initialized = False
@@ -58,7 +58,7 @@ class DylibState:
         """Whether somebody has opened it."""
         return self.is_kept or self.opens > 0
 
-    def code(self) -> Iterator[LinkedCode]:
+    def code(self) -> Iterator[LinkRecord]:
         """Everything that was linked into it."""
         for each in self.linked.values():
             yield from each

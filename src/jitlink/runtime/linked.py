@@ -14,7 +14,7 @@ from jitlink.errors import UndefinedSymbolError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.exports import Exports
 from jitlink.graph import AllocActionPair, LinkGraph, WrapperCall
-from jitlink.inputs import GraphBuilder
+from jitlink.inputs import InputReader
 from jitlink.link import JITLinkContext, link, run_in_process
 from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
 from jitlink.memory.manager import JITLinkDylib
@@ -87,7 +87,7 @@ def _of_this_process(executor: SelfExecutorProcessControl) -> Runtime:
 
 
 async def _link(executor: ExecutorProcessControl, memory: JITLinkMemoryManager) -> Runtime:
-    builder = GraphBuilder("<runtime>")
+    builder = InputReader("<runtime>")
     builder.add([open_object(executor.triple, name) for name in SHARED])
     builder.resolver.finish()
     graph = builder.target_graph

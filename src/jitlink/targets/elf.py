@@ -22,8 +22,8 @@ from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import EdgeKind
 from jitlink.graph.tables import ABSOLUTE, REMOVED
 from jitlink.link import PassConfiguration
-from jitlink.passes.fragments import FunctionFrame
-from jitlink.targets.elf_bounds import ELFBounds
+from jitlink.passes.init_fini import FunctionFrame
+from jitlink.targets.elf_linker_defined import ELFLinkerDefinedSymbols
 
 # Why relocation types of every architecture are not linked.
 DYNAMIC_ONLY = "only a dynamic linker's input has it"
@@ -120,7 +120,7 @@ class ELFTarget(NamedTuple):
 
     def configure(self, graph: LinkGraph) -> PassConfiguration:
         """The passes for a graph: the architecture's, and those of all ELF targets."""
-        config, bounds = self.passes(graph), ELFBounds(self.identity)
+        config, bounds = self.passes(graph), ELFLinkerDefinedSymbols(self.identity)
         config.pre_prune.append(bounds.define)
         config.post_allocation.append(bounds.place)
         return config

@@ -29,9 +29,9 @@ from jitlink.formats.elf_notes import has_property_bit
 from jitlink.graph import LinkGraph
 from jitlink.link import PassConfiguration
 from jitlink.passes.eh_frame import eh_frame_pass
-from jitlink.passes.entries import build_entries, got_address
-from jitlink.passes.indirect import indirect_pass
-from jitlink.passes.section_symbols import synthesize_elf_symbols
+from jitlink.passes.got_plt import build_entries, got_address
+from jitlink.passes.ifunc import ifunc_pass
+from jitlink.passes.linker_defined import synthesize_elf_symbols
 from jitlink.targets.elf import DYNAMIC_ONLY, NO_TLS, ELFTarget, Relocation, RelocationTable
 
 EM_AARCH64 = 183
@@ -170,7 +170,7 @@ def default_passes(graph: LinkGraph) -> PassConfiguration:
     return PassConfiguration(
         fixups=FIXUPS if graph.endianness == "little" else BIG_ENDIAN_FIXUPS,
         pre_prune=[_split_eh_frames, synthesize_elf_symbols],
-        post_prune=[indirect_pass(entries, CALL_RESOLVERS, RESOLVER_IMPORTS), build],
+        post_prune=[ifunc_pass(entries, CALL_RESOLVERS, RESOLVER_IMPORTS), build],
         pre_fixup=[relax],
         got_address=got_address,
     )

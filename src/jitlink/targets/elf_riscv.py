@@ -22,9 +22,9 @@ from jitlink.graph.columns import rows_where
 from jitlink.graph.tables import DEFINED
 from jitlink.link import PassConfiguration
 from jitlink.passes.eh_frame import eh_frame_pass
-from jitlink.passes.entries import build_entries, got_address
-from jitlink.passes.indirect import indirect_pass
-from jitlink.passes.section_symbols import synthesize_elf_symbols
+from jitlink.passes.got_plt import build_entries, got_address
+from jitlink.passes.ifunc import ifunc_pass
+from jitlink.passes.linker_defined import synthesize_elf_symbols
 from jitlink.targets.elf import DYNAMIC_ONLY, NO_TLS, ELFTarget, Relocation, RelocationTable
 from jitlink.targets.riscv_attributes import check_abi
 
@@ -118,7 +118,7 @@ def _limit_addresses(graph: LinkGraph) -> None:
 
 
 def _passes(bits: int) -> Callable[[LinkGraph], PassConfiguration]:
-    resolve_indirect_functions = indirect_pass(ENTRIES[bits], CALL_RESOLVERS[bits])
+    resolve_indirect_functions = ifunc_pass(ENTRIES[bits], CALL_RESOLVERS[bits])
     entries = partial(build_entries, kinds=ENTRIES[bits])
 
     def default_passes(graph: LinkGraph) -> PassConfiguration:  # noqa: ARG001 - one for all

@@ -19,7 +19,7 @@ from jitlink.arch.x86_64 import (
     IS_ABSOLUTE,
     JUMP,
     REENTRY,
-    THREAD_ENTRIES,
+    TLS_ENTRIES,
     relax,
 )
 from jitlink.arch.x86_64 import X86_64EdgeKind as K
@@ -28,13 +28,13 @@ from jitlink.graph import LinkGraph, MemLifetime
 from jitlink.graph.columns import rows_where
 from jitlink.graph.tables import DEFINED, EXTERNAL
 from jitlink.link import PassConfiguration
-from jitlink.memory.thread_storage import StorageImage, StorageValue
+from jitlink.memory.tls import TLSModuleSpec, TLSValue
 from jitlink.passes.eh_frame import eh_frame_pass
-from jitlink.passes.entries import build_entries, got_address
-from jitlink.passes.indirect import indirect_pass
+from jitlink.passes.got_plt import build_entries, got_address
+from jitlink.passes.ifunc import ifunc_pass
+from jitlink.passes.linker_defined import synthesize_elf_symbols
 from jitlink.passes.personality import reach_personalities
-from jitlink.passes.section_symbols import synthesize_elf_symbols
-from jitlink.passes.thread_storage import ThreadKinds
+from jitlink.passes.tls import TLSEdgeKinds
 from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget, Relocation, RelocationTable
 
 EM_X86_64 = 62
@@ -63,14 +63,14 @@ RELOCATIONS = (
     Relocation(13, "R_X86_64_PC16", K.DELTA16),
     Relocation(14, "R_X86_64_8", K.POINTER8),
     Relocation(15, "R_X86_64_PC8", K.DELTA8),
-    Relocation(16, "R_X86_64_DTPMOD64", K.STORAGE_MODULE64),
-    Relocation(17, "R_X86_64_DTPOFF64", K.STORAGE_OFFSET64),
-    Relocation(18, "R_X86_64_TPOFF64", K.THREAD_OFFSET64),
+    Relocation(16, "R_X86_64_DTPMOD64", K.DTPMOD64),
+    Relocation(17, "R_X86_64_DTPOFF64", K.DTPOFF64),
+    Relocation(18, "R_X86_64_TPOFF64", K.TPOFF64),
     Relocation(19, "R_X86_64_TLSGD", K.REQUEST_TLS_DESC_IN_GOT_AND_TRANSFORM_TO_DELTA32),
     Relocation(20, "R_X86_64_TLSLD", K.REQUEST_TLS_MODULE_IN_GOT_AND_TRANSFORM_TO_DELTA32),
-    Relocation(21, "R_X86_64_DTPOFF32", K.STORAGE_OFFSET32),
+    Relocation(21, "R_X86_64_DTPOFF32", K.DTPOFF32),
     Relocation(22, "R_X86_64_GOTTPOFF", _OFFSET_LOAD),
-    Relocation(23, "R_X86_64_TPOFF32", K.THREAD_OFFSET32),
+    Relocation(23, "R_X86_64_TPOFF32", K.TPOFF32),
     Relocation(24, "R_X86_64_PC64", K.DELTA64),
     Relocation(25, "R_X86_64_GOTOFF64", K.DELTA64_FROM_GOT),
     Relocation(26, "R_X86_64_GOTPC32", K.DELTA32_TO_GOT),
@@ -143,30 +143,30 @@ def _build_entries(graph: LinkGraph) -> None:
 
 
 _IDENTITY = Identity(EM_X86_64, ELFCLASS64, "little")
-_TEMPLATE_RELOCATIONS = {
-    StorageValue.MODULE: 16,  # R_X86_64_DTPMOD64
-    StorageValue.OFFSET: 17,  # R_X86_64_DTPOFF64
-    StorageValue.THREAD_OFFSET: 18,  # R_X86_64_TPOFF64
-    StorageValue.DESCRIPTOR: 36,  # R_X86_64_TLSDESC
+_TLS_MODULE_RELOCATIONS = {
+    TLSValue.MODULE: 16,  # R_X86_64_DTPMOD64
+    TLSValue.OFFSET: 17,  # R_X86_64_DTPOFF64
+    TLSValue.TPOFF: 18,  # R_X86_64_TPOFF64
+    TLSValue.DESCRIPTOR: 36,  # R_X86_64_TLSDESC
 }
 
 
-def _write_template(image: StorageImage) -> bytes:
-    from jitlink.formats.elf_template import TemplateFormat  # noqa: PLC0415 - few have variables
+def _write_tls_module(image: TLSModuleSpec) -> bytes:
+    from jitlink.formats.elf_tls_module import TLSModuleFormat  # noqa: PLC0415 - few have variables
 
-    return TemplateFormat(_IDENTITY, 0x1000, _TEMPLATE_RELOCATIONS).write(image)
+    return TLSModuleFormat(_IDENTITY, 0x1000, _TLS_MODULE_RELOCATIONS).write(image)
 
 
 # LLVM differs: it links the general dynamic model only, with storage of its own runtime's.
-THREADS = ThreadKinds(
-    entries=THREAD_ENTRIES,
-    thread_offsets=frozenset({K.THREAD_OFFSET64, K.THREAD_OFFSET32}),
-    storage_offsets=frozenset({K.STORAGE_OFFSET64, K.STORAGE_OFFSET32}),
-    modules=frozenset({K.STORAGE_MODULE64}),
-    write=_write_template,
+TLS_EDGE_KINDS = TLSEdgeKinds(
+    entries=TLS_ENTRIES,
+    tp_offsets=frozenset({K.TPOFF64, K.TPOFF32}),
+    dtp_offsets=frozenset({K.DTPOFF64, K.DTPOFF32}),
+    modules=frozenset({K.DTPMOD64}),
+    write=_write_tls_module,
 )
 _split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
-_resolve_indirect_functions = indirect_pass(ENTRIES, CALL_RESOLVERS)
+_resolve_ifuncs = ifunc_pass(ENTRIES, CALL_RESOLVERS)
 
 
 def default_passes(_graph: LinkGraph) -> PassConfiguration:
@@ -175,14 +175,14 @@ def default_passes(_graph: LinkGraph) -> PassConfiguration:
         fixups=FIXUPS,
         pre_prune=[_split_eh_frames, synthesize_elf_symbols],
         post_prune=[
-            _resolve_indirect_functions,
+            _resolve_ifuncs,
             _reach_personalities,
             _build_entries,
             _limit_addresses,
         ],
         pre_fixup=[relax],
         got_address=got_address,
-        threads=THREADS,
+        threads=TLS_EDGE_KINDS,
     )
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from jitlink.errors import DuplicateDefinitionError
 from jitlink.formats.archive_magic import is_archive
 from jitlink.inputs import InputFile, open_input
+from jitlink.lljit import LLJIT
 from jitlink.orc import (
-    LLJIT,
     AbsoluteSymbols,
     DynamicLibraryGenerator,
     ExecutorSymbolDef,
@@ -28,7 +28,7 @@ from jitlink.orc import (
 from jitlink.orc.objects import ObjectBatch
 from jitlink.targets.registry import target_of_object
 from jitlink.tool.libraries import InputCollector, run_time_directories
-from jitlink.tool.options import (
+from jitlink.tool.options.command_line import (
     MAIN_DYLIB,
     AliasArgument,
     CommandLine,
@@ -39,7 +39,7 @@ from jitlink.tool.options import (
 )
 
 if TYPE_CHECKING:
-    from jitlink.orc.reshaped import ReshapedObjectLayer
+    from jitlink.orc.lazy import LazyHiddenObjectLayer
     from jitlink.orc.stubs import IndirectStubsManager
     from jitlink.tool.inspection import Inspection
     from jitlink.tool.progress import Progress
@@ -53,7 +53,7 @@ _FOREIGN_SYSTEMS = (
 )
 
 
-_Shape = tuple[bool, bool]
+_LayerKey = tuple[bool, bool]
 """Whether an input is hidden, and whether it is lazy."""
 
 
@@ -61,14 +61,14 @@ class _Found:
     """What the inputs of a JITDylib are.
 
     Attributes:
-        objects: opened objects by shape, in order.
+        objects: opened objects by transform, in order.
         archives: opened static archives with their shapes, in order.
         libraries: the JITDylibs that it is linked against, in order.
     """
 
     def __init__(self) -> None:
-        self.objects: dict[_Shape, list[InputFile]] = {}
-        self.archives: list[tuple[_Shape, InputFile]] = []
+        self.objects: dict[_LayerKey, list[InputFile]] = {}
+        self.archives: list[tuple[_LayerKey, InputFile]] = []
         self.libraries: list[JITDylib] = []
 
 
@@ -99,7 +99,7 @@ class SessionInputs:
         self._stubs = stubs
         self._inspection = inspection
         self._progress = progress
-        self._layers: dict[_Shape, ObjectLinkingLayer | ReshapedObjectLayer] = {
+        self._layers: dict[_LayerKey, ObjectLinkingLayer | LazyHiddenObjectLayer] = {
             (False, False): jit.layer
         }
         self._libraries: dict[str, JITDylib] = {}
@@ -144,12 +144,12 @@ class SessionInputs:
             self._check_runs(file)
         if self._progress is not None:
             self._progress.begin_reading(objects)
-        for shape, files in found.objects.items():
-            self._layer(shape).add_objects(dylib, files)
+        for transform, files in found.objects.items():
+            self._layer(transform).add_objects(dylib, files)
         if self._progress is not None:
             self._progress.finish_reading()
-        for shape, file in found.archives:
-            self._add_archive(dylib, shape, file)
+        for transform, file in found.archives:
+            self._add_archive(dylib, transform, file)
         if self._line.harness:
             # What the harness overrides anywhere is to be found in main.
             found.libraries.append(self._jit.main)
@@ -167,30 +167,32 @@ class SessionInputs:
                 continue
             files, paths = len(collector.files), len(collector.dylibs)
             collector.add(argument)
-            shape = argument.linkage == "hidden", argument.is_lazy
+            transform = argument.linkage == "hidden", argument.is_lazy
             for file in collector.files[files:]:
                 if self._inspection is not None:
                     self._inspection.add_file(arguments.name, file, is_lazy=argument.is_lazy)
                 self._check_format(file)
                 if is_archive(file.data):
-                    found.archives.append((shape, file))
+                    found.archives.append((transform, file))
                 else:
-                    found.objects.setdefault(shape, []).append(file)
+                    found.objects.setdefault(transform, []).append(file)
             found.libraries += map(self._library, collector.dylibs[paths:])
         return found
 
-    def _layer(self, shape: _Shape) -> ObjectLinkingLayer | ReshapedObjectLayer:
+    def _layer(self, transform: _LayerKey) -> ObjectLinkingLayer | LazyHiddenObjectLayer:
         """What adds inputs that are hidden, lazy, both or neither."""
-        if shape not in self._layers:
-            from jitlink.orc.reshaped import ReshapedObjectLayer, Shape  # noqa: PLC0415 - seldom
+        if transform not in self._layers:
+            from jitlink.orc.lazy import LazyHiddenObjectLayer, SymbolTransform  # noqa: PLC0415 - seldom
 
-            self._layers[shape] = ReshapedObjectLayer(self._jit.layer, Shape(*shape), self._stubs)
-        return self._layers[shape]
+            self._layers[transform] = LazyHiddenObjectLayer(
+                self._jit.layer, SymbolTransform(*transform), self._stubs
+            )
+        return self._layers[transform]
 
-    def _add_archive(self, dylib: JITDylib, shape: _Shape, file: InputFile) -> None:
-        archive = StaticLibraryGenerator(self._layer(shape), file, self._check_runs)
+    def _add_archive(self, dylib: JITDylib, transform: _LayerKey, file: InputFile) -> None:
+        archive = StaticLibraryGenerator(self._layer(transform), file, self._check_runs)
         if self._inspection is not None:
-            self._inspection.add_archive(dylib.name, archive, is_lazy=shape[1])
+            self._inspection.add_archive(dylib.name, archive, is_lazy=transform[1])
         if self._line.all_load:
             archive.force_load(dylib)
         else:

@@ -20,7 +20,7 @@ from jitlink.orc.generators import Extraction, StaticLibraryGenerator
 from jitlink.tool.link_facts import LinkFacts
 from jitlink.tool.link_map import LinkMap
 from jitlink.tool.object_facts import ObjectFacts, ReadBlock
-from jitlink.tool.options import MAIN_DYLIB, CommandLine
+from jitlink.tool.options.command_line import MAIN_DYLIB, CommandLine
 from jitlink.tool.output_file import OutputFileError, open_output
 from jitlink.tool.trace import SymbolTrace, TracedInput
 

@@ -14,10 +14,10 @@ from typing import TextIO
 
 from jitlink.errors import InputError
 from jitlink.inputs import open_input
+from jitlink.orc.lazy import Speculator
 from jitlink.orc.object_layer import ObjectLinkingLayer
-from jitlink.orc.speculation import Speculator
-from jitlink.orc.stubs import Body, IndirectStubsManager, LazyCallError, StubsListener
-from jitlink.tool.options import CommandLine
+from jitlink.orc.stubs import FunctionBody, IndirectStubsManager, LazyCallError, StubsListener
+from jitlink.tool.options.command_line import CommandLine
 from jitlink.tool.output_file import OutputFileError, open_output
 
 
@@ -90,13 +90,13 @@ class ExecutionRecord:
     def __init__(self, path: str) -> None:
         self._path = path
         self._file: TextIO = open_output(path)
-        self._seen: set[Body] = set()
+        self._seen: set[FunctionBody] = set()
         self._error: OSError | None = None
 
     def stubs_made(self, bodies: object) -> None:
         """Stubs that nobody calls are of no interest."""
 
-    def stub_called(self, body: Body) -> None:
+    def stub_called(self, body: FunctionBody) -> None:
         """Write down a call; an error is kept for `close`, because the call must go on."""
         # Threads that the program has left behind may call on.
         if body in self._seen or self._file.closed:

@@ -25,7 +25,7 @@ from jitlink.formats.archive_magic import is_archive
 from jitlink.formats.elf_layout import is_elf, is_shared_object
 from jitlink.inputs import InputFile, open_input
 from jitlink.memory.mapping import mapped_ranges
-from jitlink.tool.options import CommandLineError, InputArgument
+from jitlink.tool.options.command_line import CommandLineError, InputArgument
 
 _ONE_PER_PROCESS = frozenset(
     {

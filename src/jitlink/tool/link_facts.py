@@ -18,8 +18,8 @@ from jitlink.graph.strings import NO_NAME
 from jitlink.link import PassConfiguration
 from jitlink.memory.layout import BasicLayout
 from jitlink.orc import JITDylib, MaterializationResponsibility, Plugin
-from jitlink.orc.symbols import JITDylibLookupFlags
-from jitlink.passes.entries import entry_blocks, pointees
+from jitlink.orc.interface import JITDylibLookupFlags
+from jitlink.passes.got_plt import entry_blocks, pointees
 
 _OWN_PREFIX = "$__"
 """What names of sections begin with that the linker makes itself."""

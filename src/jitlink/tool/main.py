@@ -13,13 +13,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from jitlink.errors import JITLinkError
-from jitlink.tool.options import CommandLine
-from jitlink.tool.parsing import parse
-from jitlink.tool.response_files import expand
+from jitlink.tool.options.command_line import CommandLine
+from jitlink.tool.options.parsing import parse
+from jitlink.tool.options.response_files import expand
 from jitlink.tool.terminal import in_red, is_terminal
 
 if TYPE_CHECKING:
-    from jitlink.tool.program import Program
+    from jitlink.tool.session import CommandSession
 
 _STATUS_MASK = 0xFF
 
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _obey(line: CommandLine, *, owns_process: bool) -> int:
     if line.help:
-        from jitlink.tool.help_page import help_page  # noqa: PLC0415 - seldom needed
+        from jitlink.tool.options.help_page import help_page  # noqa: PLC0415 - seldom needed
 
         _write(help_page())
         return 0
@@ -82,7 +82,7 @@ def _obey(line: CommandLine, *, owns_process: bool) -> int:
         _write(f"jitlink {__version__}\n")
         return 0
     if line.print_options:
-        from jitlink.tool.help_page import options_page  # noqa: PLC0415 - seldom needed
+        from jitlink.tool.options.help_page import options_page  # noqa: PLC0415 - seldom needed
 
         _write(options_page(line))
     for warning in line.warnings:
@@ -108,9 +108,9 @@ def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
         # Nothing that is imported is garbage; to look for some takes 7 ms.
         gc.disable()
     # What needs NumPy is imported only by those who link.
-    from jitlink.tool.program import Program  # noqa: PLC0415
+    from jitlink.tool.session import CommandSession  # noqa: PLC0415
 
-    program = Program(line, _write, _report_error)
+    program = CommandSession(line, _write, _report_error)
     if owns_process:
         gc.freeze()
         gc.enable()
@@ -135,7 +135,7 @@ def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
 
 
 @contextmanager
-def _progress(line: CommandLine, program: Program) -> Iterator[None]:
+def _progress(line: CommandLine, program: CommandSession) -> Iterator[None]:
     """Show a bar while a long link goes on, if standard error is a terminal and has no text."""
     writers = (
         line.debug_only, line.show_linked_files, line.show_graphs, line.show_contents,

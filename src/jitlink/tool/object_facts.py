@@ -12,7 +12,7 @@ from typing import NamedTuple
 from jitlink.graph import Linkage, LinkGraph, Scope, SymbolFlags, SymbolKind
 from jitlink.graph.columns import rows_where
 from jitlink.graph.strings import NO_NAME
-from jitlink.inputs import GraphBuilder, InputFile
+from jitlink.inputs import InputFile, InputReader
 
 
 class ReadBlock(NamedTuple):
@@ -63,7 +63,7 @@ class ObjectFacts:
     """
 
     def __init__(self, file: InputFile) -> None:
-        builder = GraphBuilder()
+        builder = InputReader()
         builder.add([file])
         self.name = file.name
         self._graph: LinkGraph = builder.target_graph

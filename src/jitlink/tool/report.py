@@ -24,8 +24,8 @@ from jitlink.graph.strings import NO_NAME
 from jitlink.graph.text import GraphText, printable
 from jitlink.link import PassConfiguration
 from jitlink.orc import MaterializationResponsibility, Plugin
-from jitlink.passes.entries import GOT_SECTION, STUBS_SECTION, entry_blocks, pointees
-from jitlink.tool.options import GraphFormat
+from jitlink.passes.got_plt import GOT_SECTION, STUBS_SECTION, entry_blocks, pointees
+from jitlink.tool.options.command_line import GraphFormat
 
 Write = Callable[[str], None]
 

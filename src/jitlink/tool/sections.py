@@ -5,7 +5,7 @@ from __future__ import annotations
 from jitlink.graph import LinkGraph, MemProt
 from jitlink.inputs import open_input
 from jitlink.targets.registry import target_of_triple
-from jitlink.tool.options import CommandLineError, SectionArgument
+from jitlink.tool.options.command_line import CommandLineError, SectionArgument
 
 _ALIGNMENT = 16
 

@@ -20,7 +20,7 @@ from jitlink.graph import Block, LinkGraph, Symbol, SymbolFlags, SymbolKind
 from jitlink.graph.columns import rows_where
 from jitlink.link import PassConfiguration
 from jitlink.orc import MaterializationResponsibility, Plugin
-from jitlink.tool.options import CommandLineError
+from jitlink.tool.options.command_line import CommandLineError
 
 _FIELD = 4
 # A ModRM byte with mod 0 and r/m 5: memory at a distance from the next instruction.

@@ -34,7 +34,7 @@ from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import ABSOLUTE, DEFINED
 from jitlink.inputs import open_input
 from jitlink.link import PassConfiguration
-from jitlink.passes.entries import (
+from jitlink.passes.got_plt import (
     GOT_SECTION,
     GOT_SYMBOL,
     STUBS_SECTION,

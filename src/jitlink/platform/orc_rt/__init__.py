@@ -1,0 +1,1 @@
+"""LLVM's ORC runtime, driven as LLVM's ELFNixPlatform drives it."""

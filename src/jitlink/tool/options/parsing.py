@@ -1,0 +1,160 @@
+"""Understands the words of a command, with the table of options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from jitlink.tool.options.command_line import (
+    CommandLine,
+    CommandLineError,
+    Form,
+    InputArgument,
+    Option,
+)
+from jitlink.tool.options.table import OPTIONS
+
+_BY_NAME = {option.name: option for option in OPTIONS}
+_JOINED = [option for option in OPTIONS if option.form is Form.JOINED]
+
+
+def parse(words: Sequence[str]) -> CommandLine:
+    """Understand the words of a command, the program's name not among them.
+
+    Raises:
+        CommandLineError: an option is unknown, lacks its value or has an impossible one, or
+            options do not go together.
+    """
+    line = CommandLine()
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            for each in rest:
+                _add_file(line, each)
+        elif word.startswith("-") and word != "-":
+            _take_option(line, word, rest)
+        else:
+            _add_file(line, word)
+    if not line.help and not line.version:
+        _check(line)
+    return line
+
+
+def _add_file(line: CommandLine, name: str) -> None:
+    line.add_input(InputArgument("file", name, is_lazy=line.next_is_lazy))
+
+
+def _take_option(line: CommandLine, word: str, rest: Iterator[str]) -> None:
+    """Take one option, and the words after it that belong to it."""
+    option, value = _find(word)
+    if option.form is Form.REST:
+        _take_all(line, option, rest)
+        return
+    if option.form is Form.FILES:
+        _take_files(line, option, rest)
+        return
+    if value is None:
+        value = _value_after(option, rest)
+    line.given.append((option.name, value))
+    try:
+        option.store(line, value)
+    except ValueError as error:
+        raise CommandLineError(str(error), option=option.name) from error
+
+
+def _take_files(line: CommandLine, option: Option, rest: Iterator[str]) -> None:
+    """Take the words after an option that are its files, and the option that ends them."""
+    for word in rest:
+        named = _BY_NAME.get(word.removeprefix("-").removeprefix("-"))
+        if word == "--":
+            _take_all(line, option, rest)
+        elif named is None or not word.startswith("-"):
+            _take_all(line, option, [word])
+        elif named.form is Form.REST:
+            _take_option(line, word, rest)
+        else:
+            message = f"takes the words that follow it as files; {word} must stand before it"
+            raise CommandLineError(message, option=option.name)
+
+
+def _take_all(line: CommandLine, option: Option, words: Iterable[str]) -> None:
+    """Take words as values of an option."""
+    for word in words:
+        option.store(line, word)
+        line.given.append((option.name, word))
+
+
+def _value_after(option: Option, rest: Iterator[str]) -> str:
+    """The value of an option that has none in its own word."""
+    if option.form is Form.FLAG:
+        return "true"
+    if option.form is Form.OPTIONAL:
+        return ""
+    value = next(rest, None)
+    if value is None:
+        raise CommandLineError(f"needs a value: {option.usage}", option=option.name)
+    return value
+
+
+def _find(word: str) -> tuple[Option, str | None]:
+    """The option that a word names, and the value in the same word, if there is one."""
+    body = word.removeprefix("-").removeprefix("-")
+    name, equals, value = body.partition("=")
+    option = _BY_NAME.get(name)
+    if option is not None:
+        if equals and option.form in {Form.REST, Form.FILES}:
+            raise CommandLineError("takes the words that follow it", option=name)
+        return option, value if equals else None
+    for option in _JOINED:
+        if body.startswith(option.name):
+            return option, body[len(option.name) :]
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> CommandLineError:
+    # Imported only for those who mistype.
+    from jitlink.names.spelling import closest_spelling  # noqa: PLC0415
+
+    close = closest_spelling(name, _BY_NAME, 0.6)
+    advice = f"did you mean -{close}?" if close else "-help lists all options"
+    return CommandLineError(f"unknown option -{name}; {advice}")
+
+
+# What no option can check alone
+
+
+def _check(line: CommandLine) -> None:
+    if not line.inputs:
+        raise CommandLineError("no input files; -help says how the command is used")
+    if line.next_is_lazy:
+        raise CommandLineError("no input follows that could be linked lazily", option="lazy")
+    if line.show_graphs is None and line.show_graphs_format != "text":
+        raise CommandLineError(
+            "nothing is printed without -show-graphs", option="show-graphs-format"
+        )
+    if line.slab_size is None:
+        for option, value in (
+            ("slab-address", line.slab_address),
+            ("slab-page-size", line.slab_page_size),
+        ):
+            if value is not None:
+                raise CommandLineError("there is no slab without -slab-allocate", option=option)
+    _check_speculation(line)
+    if line.noexec and line.arguments:
+        line.warnings.append("-args has no effect with -noexec")
+    if line.symbolicate_with is not None and line.write_symtab is not None:
+        line.warnings.append("-write-symtab has no effect with -symbolicate-with")
+
+
+def _check_speculation(line: CommandLine) -> None:
+    if line.speculate != "none" and not any(each.is_lazy for each in line.inputs):
+        line.warnings.append("-speculate has no effect: no input is -lazy")
+        line.speculate = "none"
+    if line.speculate == "none":
+        # As in LLVM, it is speculation that records.
+        for option, file in (
+            ("speculate-order", line.speculate_order),
+            ("record-lazy-execs", line.record_lazy_execs),
+        ):
+            if file is not None:
+                line.warnings.append(f"-{option} has no effect: nothing speculates")
+        line.speculate_order = line.record_lazy_execs = None

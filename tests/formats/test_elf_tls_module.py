@@ -1,0 +1,103 @@
+"""Storage templates, read back by LLVM's readelf."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from jitlink.formats.elf_layout import ELFCLASS64, Identity
+from jitlink.formats.elf_tls_module import TLSModuleFormat
+from jitlink.memory.tls import (
+    UNDEFINED_SYMBOL,
+    TLSModuleSpec,
+    TLSRequest,
+    TLSValue,
+)
+from jitlink.targets.elf_x86_64 import TLS_EDGE_KINDS
+from tests.toolchain import require, run
+
+V = TLSValue
+REQUESTS = (
+    TLSRequest(V.MODULE),
+    TLSRequest(V.OFFSET, "", 8),
+    TLSRequest(V.TPOFF, "variable", -16),
+    TLSRequest(V.DESCRIPTOR, "other", 4),
+    TLSRequest(V.MODULE, UNDEFINED_SYMBOL),
+)
+
+
+def readelf(place: Path, content: bytes, *options: str) -> str:
+    path = place / "template.so"
+    path.write_bytes(content)
+    return run([require("llvm-readelf-22"), "-W", *options, path])
+
+
+def test_relocations_are_the_requests(tmp_path: Path) -> None:
+    image = TLSModuleSpec("name", b"content", 100, 8, REQUESTS, ("needed",))
+    content = TLS_EDGE_KINDS.write(image)
+    printed = readelf(tmp_path, content, "--dyn-relocations")
+    rows = re.findall(r"^([0-9a-f]+) +[0-9a-f]+ (R_\S+) +(.*)$", printed, re.MULTILINE)
+    first = int(rows[0][0], 16)
+    assert [(int(place, 16) - first, kind) for place, kind, _ in rows] == [
+        (0, "R_X86_64_DTPMOD64"),
+        (8, "R_X86_64_DTPOFF64"),
+        (16, "R_X86_64_TPOFF64"),
+        (24, "R_X86_64_TLSDESC"),
+        (40, "R_X86_64_DTPMOD64"),
+    ]
+    assert [re.sub(r"^0+\b ", "", rest).strip() for _, _, rest in rows] == [
+        "0",
+        "8",
+        "variable - 10",
+        "other + 4",
+        f"{UNDEFINED_SYMBOL} + 0",
+    ]
+    symbols = readelf(tmp_path, content, "--dyn-syms")
+    for line in ("100 TLS     GLOBAL DEFAULT     1 name", "0 TLS     GLOBAL DEFAULT   UND variable",
+                 f"0 TLS     WEAK   DEFAULT   UND {UNDEFINED_SYMBOL}",
+                 "48 OBJECT  GLOBAL DEFAULT     1 jitlink_results"):  # fmt: skip
+        assert line in symbols
+    dynamic = readelf(tmp_path, content, "-d")
+    assert "Shared library: [needed]" in dynamic
+    assert "Library soname: [name]" in dynamic
+
+
+@pytest.mark.parametrize("alignment", [1, 2, 8, 64, 4096, 1 << 14, 1 << 21, 1 << 29])
+@pytest.mark.parametrize("content", [b"", b"x" * 9, b"y" * 10_000])
+def test_segments_of_any_alignment(alignment: int, content: bytes, tmp_path: Path) -> None:
+    size = len(content) + 50
+    image = TLS_EDGE_KINDS.write(TLSModuleSpec("name", content, size, alignment, REQUESTS[:1]))
+    # What is zero takes no room, nor does what lies before an aligned address.
+    assert len(image) < len(content) + 0x2000
+    printed = readelf(tmp_path, image, "-l")
+    rows = {
+        line.split()[0]: [int(each, 16) for each in line.split() if each.startswith("0x")]
+        for line in printed.splitlines()
+        if line.split()[:1] in (["TLS"], ["LOAD"])
+    }
+    offset, address, _, file_size, memory_size, wanted = rows["TLS"]
+    assert (file_size, memory_size, wanted) == (len(content), size, alignment)
+    assert address % alignment == 0
+    assert image[offset : offset + file_size] == content
+    load_offset, load_address, _, load_size, _, page = rows["LOAD"]
+    assert (load_offset, load_size) == (0, len(image))
+    assert load_address % page == 0
+    assert address - offset == load_address
+
+
+def test_images_without_storage(tmp_path: Path) -> None:
+    printed = readelf(
+        tmp_path, TLS_EDGE_KINDS.write(TLSModuleSpec("name", requests=REQUESTS[2:])), "-l"
+    )
+    assert "TLS" not in printed
+    assert "GNU_STACK" in printed
+    assert "RWE" not in printed
+
+
+def test_templates_of_other_byte_orders_and_classes(tmp_path: Path) -> None:
+    relocations = {V.MODULE: 1}
+    big = TLSModuleFormat(Identity(22, ELFCLASS64, "big"), 0x1000, relocations)
+    printed = readelf(tmp_path, big.write(TLSModuleSpec("name", b"1", 8, 8, REQUESTS[:1])), "-h")
+    assert "2's complement, big endian" in printed
+    with pytest.raises(ValueError, match="64-bit ELF"):
+        TLSModuleFormat(Identity(243, 1, "little"), 0x1000, relocations)

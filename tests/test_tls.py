@@ -1,0 +1,423 @@
+"""Thread-local variables of linked code: every model, on threads of every age, between links.
+
+Most programs with thread-local variables are among those of tests/platform, which are compared with
+what they do natively. Here they are used from this process.
+"""
+
+import ctypes
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+import jitlink
+from jitlink.errors import FixupError, StaticTLSError, TLSError
+from jitlink.memory.tls import BLOCK_LIMIT
+from jitlink.memory.tls_glibc import PROCESS_TLS
+from tests.elf_files import ElfFile
+from tests.orc.jits import counted_jit, shared_library
+from tests.toolchain import COMPILERS, CompilerName, compile_c
+
+T = TypeVar("T")
+SOURCE = Path(__file__).parent / "programs" / "thread_models.c"
+PIC, PIE, FIXED = ("-fPIC",), ("-fPIE",), ("-fno-pic",)
+MODELS = [
+    PIC,
+    PIE,
+    FIXED,
+    (*PIC, "-mcmodel=large"),
+    (*PIC, "-mtls-dialect=gnu2"),
+    *((*PIC, f"-ftls-model={model}") for model in ("local-dynamic", "initial-exec", "local-exec")),
+    (*PIC, "-femulated-tls"),
+]
+
+
+class Worker:
+    """A thread that does what it is told, until it is told to end."""
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+            del work  # It holds what it has called.
+
+    def __call__(self, function: Callable[[], T]) -> T:
+        future: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:  # noqa: BLE001 - told to who asked
+                future.set_exception(error)
+
+        self._work.put(work)
+        return future.result(timeout=60)
+
+    def end(self) -> None:
+        self._work.put(None)
+        self._thread.join()
+
+
+Run = Callable[[Callable[[], int]], int]
+
+
+@pytest.fixture
+def old() -> Iterator[Worker]:
+    """A thread that is there before anything is linked."""
+    worker = Worker()
+    yield worker
+    worker.end()
+
+
+def in_new_thread(function: Callable[[], int]) -> int:
+    worker = Worker()
+    try:
+        return worker(function)
+    finally:
+        worker.end()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    before = PROCESS_TLS.count
+    yield
+    assert PROCESS_TLS.count == before
+
+
+def parts(compiler: CompilerName, *flags: str) -> list[Path]:
+    return [compile_c(SOURCE, compiler, (*flags, f"-DPART={part}")) for part in (1, 2)]
+
+
+def variables(alignment: int = 64) -> list[Path]:
+    return parts("zig", "-O1", *PIC, f"-DALIGNMENT={alignment}")
+
+
+def check_fresh(library: jitlink.Library, run: Run) -> None:
+    """What a thread sees that has changed nothing yet."""
+    assert run(library.sum) == 14
+    assert run(library.through_pointer) == 77
+    assert run(library.nonzero) == 0
+    assert run(library.misaligned) == 0
+    assert run(library.local) == 320
+
+
+def here(function: Callable[[], int]) -> int:
+    return function()
+
+
+def builds() -> Iterator[tuple[CompilerName, tuple[str, ...]]]:
+    for compiler in COMPILERS:
+        for flags in MODELS:
+            # gcc has no emulated storage for this target, zig no fixed addresses.
+            if (compiler, flags[-1]) in {("gcc", "-femulated-tls"), ("zig", "-fno-pic")}:
+                continue
+            for level in ("-O0", "-O2"):
+                yield compiler, (level, *flags)
+
+
+@pytest.mark.parametrize(("compiler", "flags"), list(builds()), ids=str)
+def test_a_model(compiler: CompilerName, flags: tuple[str, ...], old: Worker) -> None:
+    # Static room aligned to a page is more than there is.
+    dynamic = flags[1:] in {PIC, (*PIC, "-mcmodel=large"), (*PIC, "-mtls-dialect=gnu2")}
+    alignment = 4096 if dynamic else 64
+    with jitlink.load(*parts(compiler, *flags, f"-DALIGNMENT={alignment}")) as library:
+        for run in (here, old, in_new_thread):
+            check_fresh(library, run)
+            assert run(lambda: library.exchange(100)) == 9
+        assert [here(library.sum), old(library.sum), in_new_thread(library.sum)] == [205, 205, 14]
+
+
+def check_address(library: jitlink.Library, place: int, run: Run) -> None:
+    own = library.function("address_of_own")
+    own.restype = ctypes.c_void_p
+    assert run(lambda: PROCESS_TLS.tls_address(place) - own()) == 0
+
+
+def test_addresses_stand_for_the_calling_threads_variables(old: Worker) -> None:
+    with jitlink.load(*variables()) as library:
+        place = library.exports["own"]
+        for run in (here, old, in_new_thread):
+            check_address(library, place, run)
+    with pytest.raises(TLSError, match="no thread-local variable is linked"):
+        PROCESS_TLS.tls_address(place)
+
+
+# Between links
+
+
+@pytest.mark.parametrize("model", ["global-dynamic", "initial-exec"])
+def test_two_objects_added_one_by_one(model: str, old: Worker) -> None:
+    objects = parts("gcc", "-O1", *PIC, f"-ftls-model={model}", "-DALIGNMENT=64")
+    with counted_jit() as jit:
+        for path in objects:
+            jit.add_object(path)
+        total = ctypes.CFUNCTYPE(ctypes.c_int)(jit.lookup("sum"))
+        exchange = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(jit.lookup("exchange"))
+        for run in (here, old, in_new_thread):
+            assert run(total) == 14
+            assert run(lambda: exchange(50)) == 9
+            assert run(total) == (105 if run is not in_new_thread else 14)
+
+
+MUTUAL = """
+extern __thread int {other};
+__thread int {own} = {value};
+int get_{own}(void) {{ return {own} * 10 + {other}; }}
+extern int get_{other}(void);
+int both_{own}(void) {{ return get_{other}(); }}
+"""
+
+
+@pytest.mark.parametrize("model", ["global-dynamic", "initial-exec"])
+def test_two_jitdylibs_that_need_each_other(model: str, old: Worker) -> None:
+    flags = ("-O1", *PIC, f"-ftls-model={model}")
+    left = compile_c(MUTUAL.format(own="a", other="b", value=1), "gcc", flags)
+    right = compile_c(MUTUAL.format(own="b", other="a", value=2), "gcc", flags)
+    with counted_jit() as jit:
+        second = jit.create_jitdylib("second")
+        jit.main.add_to_link_order(second)
+        second.add_to_link_order(jit.main)
+        jit.add_object(left)
+        jit.add_object(right, dylib=second)
+        for name, value in (("get_a", 12), ("both_a", 21)):
+            function = ctypes.CFUNCTYPE(ctypes.c_int)(jit.lookup(name))
+            assert [here(function), old(function), in_new_thread(function)] == [value] * 3
+
+
+def test_variables_outlive_their_link_for_those_who_use_them(old: Worker) -> None:
+    provider, user = parts("gcc", "-O1", *PIC)[::-1]
+    with jitlink.load(provider) as library:
+        shared = library.exports["shared"]
+        using = jitlink.load(user, definitions={"shared": shared})
+    assert using.sum() == 14
+    assert old(using.sum) == 14
+    using.close()
+
+
+def test_variables_of_links_that_are_gone() -> None:
+    provider, user = parts("gcc", "-O1", *PIC)[::-1]
+    with jitlink.load(provider) as library:
+        shared = library.exports["shared"]
+    with pytest.raises(TLSError, match="shared does not exist"):
+        jitlink.load(user, definitions={"shared": shared})
+
+
+# Libraries of the process
+
+HOST = """
+#include <errno.h>
+#include <unistd.h>
+extern __thread int errno_of_libc __asm__("errno");
+int fail(void) { close(-1); return errno; }
+int same(void) { return &errno_of_libc == &errno; }
+"""
+
+
+@pytest.mark.parametrize("flags", [PIC, (*PIC, "-mtls-dialect=gnu2"), FIXED], ids=str)
+def test_errno(flags: tuple[str, ...], old: Worker) -> None:
+    with jitlink.load(compile_c(HOST, "gcc", ("-O1", *flags))) as library:
+        for run in (here, old, in_new_thread):
+            assert run(library.fail) == 9
+            assert run(library.same) == 1
+
+
+LIBRARY = """
+__thread int {name} = 50;
+int *of_{name}(void) {{ return &{name}; }}
+"""
+USER = """
+extern __thread int {name};
+extern int *of_{name}(void);
+int agree(void) {{ return &{name} == of_{name}(); }}
+"""
+
+
+def library_and_user(name: str, model: str, place: Path) -> Path:
+    """Load a shared library with a variable; returns an object that uses the variable."""
+    path = shared_library(place / "library.so", LIBRARY.format(name=name))
+    ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    return compile_c(USER.format(name=name), "gcc", ("-O1", *PIC, f"-ftls-model={model}"))
+
+
+@pytest.mark.parametrize("model", ["global-dynamic", "initial-exec"])
+def test_variables_of_a_shared_library(model: str, old: Worker, tmp_path: Path) -> None:
+    user = library_and_user(f"unused_{model.replace('-', '_')}", model, tmp_path)
+    with jitlink.load(user) as library:
+        assert [here(library.agree), old(library.agree), in_new_thread(library.agree)] == [1] * 3
+
+
+def test_a_shared_librarys_variables_without_static_room(tmp_path: Path) -> None:
+    """A library gets it only as long as no thread has used its variables."""
+    user = library_and_user("used_in_library", "initial-exec", tmp_path)
+    library = ctypes.CDLL(str(tmp_path / "library.so"))
+    library.of_used_in_library()
+    with pytest.raises(TLSError, match="library that has no static room") as caught:
+        jitlink.load(user)
+    assert caught.value.objects == (str(user),)
+
+
+def test_weak_variables_that_nobody_defines() -> None:
+    source = """
+    extern __thread int absent __attribute__((weak));
+    int f(void) { return 1; }
+    int *g(void) { return &absent; }
+    """
+    with jitlink.load(compile_c(source, "gcc", ("-O1", *PIC))) as library:
+        assert library.f() == 1
+
+
+# Room
+
+ROOM = """
+__thread char block[{size}] __attribute__((aligned({alignment})));
+char *f(void) {{ return block; }}
+"""
+
+
+def static_bytes(size: int, alignment: int = 1) -> Path:
+    """An object with so much storage, and code that wants it in static room."""
+    source = f"""
+    .section .tbss, "awT", @nobits
+    .balign {alignment}
+    x: .zero {size}
+    .text
+    .globl f
+    f: mov x@gottpoff(%rip), %rax
+    ret
+    """
+    return compile_c(source, suffix=".s")
+
+
+def test_more_static_room_than_there_is() -> None:
+    path = compile_c(ROOM.format(size=100_000, alignment=16), "gcc", ("-O1", *FIXED))
+    before = PROCESS_TLS.count
+    with pytest.raises(StaticTLSError) as caught:
+        jitlink.load(path)
+    error = caught.value
+    assert (error.size, error.alignment) == (100_000, 16)
+    assert 0 < error.room < 100_000
+    assert error.surplus_alignment >= 16
+    assert error.objects == (str(path),)
+    for part in (str(path), "100000 bytes", str(error.room), "-fPIC"):
+        assert part in str(error)
+    assert PROCESS_TLS.count == before
+    # What is said to be left is: no byte more.
+    with jitlink.load(static_bytes(error.room)):
+        pass
+    with pytest.raises(StaticTLSError) as caught:
+        jitlink.load(static_bytes(error.room + 1))
+    assert caught.value.room == error.room
+
+
+def test_static_room_is_given_back() -> None:
+    """Also where sizes and alignments change, and what was linked first is closed first."""
+    with pytest.raises(StaticTLSError) as caught:
+        jitlink.load(static_bytes(100_000))
+    room = caught.value.room
+    for size, alignment in [(1, 1), (8, 64), (1, 64), (24, 16), (3, 1), (65, 32)] * 20:
+        first = jitlink.load(static_bytes(size, alignment))
+        second = jitlink.load(static_bytes(alignment, size & -size))
+        first.close()
+        second.close()
+    with pytest.raises(StaticTLSError) as caught:
+        jitlink.load(static_bytes(100_000))
+    assert caught.value.room == room
+
+
+def test_more_alignment_than_static_room_can_have() -> None:
+    path = compile_c(ROOM.format(size=8, alignment=1 << 16), "gcc", ("-O1", *FIXED))
+    with pytest.raises(StaticTLSError) as caught:
+        jitlink.load(path)
+    assert caught.value.alignment == 1 << 16 > caught.value.surplus_alignment
+
+
+def test_dynamic_models_need_no_static_room(old: Worker) -> None:
+    path = compile_c(ROOM.format(size=1_000_000, alignment=1 << 16), "gcc", ("-O1", *PIC))
+    with jitlink.load(path) as library:
+        library.f.restype = ctypes.c_uint64
+        assert {run(library.f) % (1 << 16) for run in (here, old, in_new_thread)} == {0}
+
+
+@pytest.mark.parametrize(("size", "alignment"), [(BLOCK_LIMIT, 1), (8, BLOCK_LIMIT), (1 << 62, 1)])
+def test_storage_beyond_any_memory(size: int, alignment: int) -> None:
+    source = '.section .tbss,"awT",@nobits\n.globl x\nx: .zero 8\n.text\n.globl f\nf: ret\n'
+    elf = ElfFile(compile_c(source, suffix=".s"))
+    elf.set_section(elf.find(".tbss"), size=size, addralign=alignment)
+    with pytest.raises(jitlink.JITLinkError) as caught:
+        jitlink.load(bytes(elf))
+    assert "<memory 0>" in str(caught.value)
+
+
+def test_storage_whose_memory_does_not_link() -> None:
+    """The initial image may not depend on where threads have their storage."""
+    source = """
+    .section .tdata,"awT",@progbits
+    .globl x
+    x: .quad x@tpoff
+    """
+    with pytest.raises(FixupError, match="thread pointer"):
+        jitlink.load(compile_c(source, suffix=".s"))
+
+
+LEAK = """
+import sys, os, ctypes, gc
+import jitlink
+
+def rss():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+def state():
+    with open("/proc/self/maps") as file:
+        maps = len(file.readlines())
+    return maps, len(os.listdir("/proc/self/fd"))
+
+def use():
+    with jitlink.load(*sys.argv[1:]) as library:
+        assert library.sum() == 14 and library.exchange(3) == 9
+
+for _ in range(100):
+    use()
+gc.collect()
+before, size = state(), rss()
+for _ in range({rounds}):
+    use()
+gc.collect()
+after = state()
+assert after == before, (before, after)
+print((rss() - size) // {rounds})
+"""
+
+
+@pytest.mark.parametrize("flags", [PIC, FIXED, (*PIC, "-mtls-dialect=gnu2")], ids=str)
+def test_nothing_leaks(flags: tuple[str, ...]) -> None:
+    rounds = 500
+    objects = parts("gcc", "-O1", *flags, "-DALIGNMENT=64")
+    command = [sys.executable, "-c", LEAK.format(rounds=rounds), *map(str, objects)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    # Bytes a round: what is left over is less than one template's page.
+    assert int(done.stdout) < 2048
+
+
+def test_a_link_that_fails_when_its_storage_is_loaded() -> None:
+    def fail(_graph: jitlink.LinkGraph) -> None:
+        assert "memfd:jitlink" in Path("/proc/self/maps").read_text()
+        raise jitlink.GraphError("the last pass fails")
+
+    def configure(_graph: jitlink.LinkGraph, passes: jitlink.PassConfiguration) -> None:
+        passes.post_fixup.append(fail)
+
+    with pytest.raises(jitlink.GraphError, match="the last pass fails"):
+        jitlink.load(*variables(), configure=configure)
+    assert "memfd:jitlink" not in Path("/proc/self/maps").read_text()
