@@ -101,9 +101,9 @@ def test_a_beaten_definition_is_dropped(linker: Linker) -> None:
 
 
 def test_unique_definitions(linker: Linker) -> None:
-    """The first one holds, as of weak ones; the flag stays for those who look it up elsewhere."""
+    """The first of one COMDAT group prevails; the flag tells of a definition of the process."""
     source = """
-        .data
+        .section .data.value,"awG",@progbits,value,comdat
         .globl value
         .type value, @gnu_unique_object
     value: .long {0}
@@ -257,7 +257,7 @@ def test_members_that_only_a_later_group_has(linker: Linker) -> None:
     source = source.replace(".weak shared_data\nshared_data:", ".weak more_data\nmore_data:")
     second = compile_c(source.replace("shared_data@", "more_data@"), "clang", suffix=".s")
     builder = build(first, second)
-    assert set(builder.resolver.wanted) == {"more_data"}
+    assert set(builder.resolver.undefined) == {"more_data"}
     linked = linker.link(first, second, externals={"more_data": 0})
     assert linked.graph.find_external_symbol_by_name("more_data") is not None
 
@@ -298,11 +298,11 @@ def test_groups_of_compiled_templates(linker: Linker) -> None:
 def test_what_is_wanted() -> None:
     user = "extern int a, b, c; extern int w __attribute__((weak)); int *f[] = {&a, &b, &c, &w};"
     builder = build(*compile_all(user, "int b = 2;"))
-    assert set(builder.resolver.wanted) == {"a", "c"}
+    assert set(builder.resolver.undefined) == {"a", "c"}
     builder.add([open_input(path) for path in compile_all("int a = 1;", "int w = 3;")])
-    assert set(builder.resolver.wanted) == {"c"}
+    assert set(builder.resolver.undefined) == {"c"}
     builder.resolver.define("c", 0x1000)
-    assert builder.resolver.wanted == {}
+    assert builder.resolver.undefined == {}
     assert set(builder.resolver.definitions) == {"a", "b", "c", "w", "f"}
 
 

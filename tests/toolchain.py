@@ -57,6 +57,7 @@ DEBIAN_PACKAGES = {
     "gdb": "gdb",
     "dot": "graphviz",
     "gfortran-12": "gfortran-12",
+    "ld": "binutils",
     "ld.lld-22": "lld-22",
     "llvm-config-22": "llvm-22",
     "llvm-dwarfdump-22": "llvm-22",

@@ -19,7 +19,7 @@ import numpy as np
 
 from jitlink.errors import ArchiveError, InputError, UnknownFormatError
 from jitlink.formats.archive_magic import is_archive
-from jitlink.formats.elf import Batch, Comdats
+from jitlink.formats.batch import Batch, ReadObjects
 from jitlink.graph import LinkGraph, Scope, SymbolKind
 from jitlink.graph.columns import Int64Array, rows_where
 from jitlink.graph.strings import NO_NAME
@@ -134,8 +134,7 @@ class InputReader:
         self._resolver: SymbolResolver | None = None
         self._archives: list[ArchiveInput] = []
         self._definitions: list[tuple[str, int]] = []
-        self._first_symbols: list[Int64Array] = []
-        self._comdats: list[Comdats] = []
+        self._reads: list[ReadObjects] = []
 
     @property
     def target_graph(self) -> LinkGraph:
@@ -149,19 +148,16 @@ class InputReader:
     @property
     def symbol_bounds(self) -> Int64Array:
         """Row of the first symbol of each object that was read, and the end (int64)."""
-        end = np.array([self.target_graph.symbol_table.rows])
-        return np.concatenate((*self._first_symbols, end))
+        return self._bounds(self._reads)
 
-    @property
-    def comdat_blocks(self) -> Int64Array:
-        """Rows of the blocks that are in COMDAT groups (int64)."""
-        members = [comdats.member_block for comdats in self._comdats]
-        return np.concatenate((*members, np.zeros(0, np.int64)))
+    def _bounds(self, reads: Sequence[ReadObjects]) -> Int64Array:
+        end = np.array([self.target_graph.symbol_table.rows])
+        return np.concatenate((*[read.first_symbol for read in reads], end))
 
     def comdat_signatures(self) -> dict[int, str]:
         """Signature of the COMDAT group that a block is in, by the block's row."""
         found: dict[int, str] = {}
-        for comdats in self._comdats:
+        for comdats in [read.comdats for read in self._reads]:
             names = self.target_graph.strings.get_many(comdats.signature)
             groups = map(names.__getitem__, comdats.member_group.tolist())
             found.update(zip(comdats.member_block.tolist(), groups, strict=True))
@@ -229,7 +225,7 @@ class InputReader:
             if self._resolver is not None:
                 defined = self._resolver.definitions
                 wanted = [n for n in also if n not in defined]
-                wanted += self._resolver.wanted
+                wanted += self._resolver.undefined
             members: list[InputFile] = []
             for archive in self._archives:
                 members += archive.take(wanted)
@@ -246,14 +242,10 @@ class InputReader:
             self._target = target_of_object(files[0].data, files[0].name)
             self.graph = self._target.new_graph(self._name or files[0].name)
             self._resolver = SymbolResolver(self.graph)
-        known = len(self._first_symbols)
         reads = [self._target.add_objects(self.graph, batch) for batch in _batches(files)]
-        self._first_symbols += [read.first_symbol for read in reads]
-        self._comdats += [read.comdats for read in reads]
+        self._reads += reads
         if self._rules is not None:
-            end = np.array([self.graph.symbol_table.rows])
-            bounds = np.concatenate((*self._first_symbols[known:], end))
-            self._rules.apply(self.graph, files, bounds)
+            self._rules.apply(self.graph, files, self._bounds(reads))
         for read in reads:
             self._resolver.add(read)
         definitions, self._definitions = self._definitions, []

@@ -1,42 +1,109 @@
-"""Static linking rules: which of several definitions of a name holds, and who refers to it.
+"""Static linking rules: which of several definitions of a name prevails, and what refers to it.
 
-Objects that share a graph resolve against each other before anything is looked up outside:
+`precedence` is the one answer, for objects that share a graph (`SymbolResolver`), for the
+definitions of a JITDylib (`jitlink.orc.dylib`), and so for everything that is built on them:
 
-- two strong definitions of a name are an error; a strong one beats a common, a common one a
-  weak, and of two equal ones the first in order of input holds (of two commons the larger);
-- of COMDAT groups with one signature the first is kept; the others' blocks go, their global
-  symbols become references to the kept ones;
-- a reference binds to the definition in the graph, wherever it stands.
+- a strong definition takes the place of a common or a weak one, a common one that of a weak one;
+- of two definitions of equal rank the first in order of input prevails; of two common ones it
+  gets the larger size and the larger alignment of the two;
+- two strong definitions are an error, unless both are members of COMDAT groups;
+- an absolute symbol is a strong definition, or a weak one, like any other; visibility and symbol
+  type have no influence.
 
-Specification: System V gABI, chapter 4, "Symbol table" (binding) and "Section groups".
+Objects that share a graph are resolved before anything is looked up outside. There, of COMDAT
+groups with one signature the first is kept: the blocks of the others are removed, and their
+global symbols become references. A reference binds to the definition in the graph, wherever it
+stands in the order of inputs. What no object defines is left external; only strong references
+extract members of archives.
+
+Specification: System V gABI, chapter 4, "Symbol table" (binding) and "Section groups"; for common
+symbols the GNU ld manual, `--warn-common`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from enum import Enum, IntEnum
 
 import numpy as np
 
 from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
-from jitlink.formats.elf import ReadObjects
+from jitlink.formats.batch import ReadObjects
 from jitlink.graph import Block, BlockFlags, Linkage, LinkGraph, Scope, SymbolFlags, SymbolKind
 from jitlink.graph.columns import ADDRESS_MASK, Int64Array, rows_where
 from jitlink.graph.link_graph import NO_BLOCK
+from jitlink.graph.symbols import externalize
 from jitlink.passes.got_plt import entry_blocks, pointees
+
+_COMMON, _UNIQUE, _COMDAT = int(SymbolFlags.COMMON), int(SymbolFlags.UNIQUE), int(BlockFlags.COMDAT)
+
+
+class Strength(IntEnum):
+    """What competes with other definitions of a name.
+
+    COMDAT is a strong definition in a COMDAT group; a weak one in a group is WEAK. A unique
+    definition (``STB_GNU_UNIQUE``) is a strong one.
+    """
+
+    WEAK = 0
+    COMMON = 1
+    COMDAT = 2
+    STRONG = 3
+
+
+class Precedence(Enum):
+    """What becomes of a definition when another one of its name is added.
+
+    HELD: the one that was there prevails. ADDED: the one that is added prevails. MERGED: the one
+    that was there prevails, with the larger size and alignment of both. DUPLICATE: an error.
+    """
+
+    HELD = "held"
+    ADDED = "added"
+    MERGED = "merged"
+    DUPLICATE = "duplicate"
+
+
+_HELD, _ADDED = Precedence.HELD, Precedence.ADDED
+_PRECEDENCE = (
+    # Added:  WEAK, COMMON, COMDAT, STRONG. Held:
+    (_HELD, _ADDED, _ADDED, _ADDED),  # WEAK
+    (_HELD, Precedence.MERGED, _ADDED, _ADDED),  # COMMON
+    (_HELD, _HELD, _HELD, Precedence.DUPLICATE),  # COMDAT
+    (_HELD, _HELD, Precedence.DUPLICATE, Precedence.DUPLICATE),  # STRONG
+)
+
+
+def precedence(held: Strength, added: Strength) -> Precedence:
+    """Which of two definitions of one name prevails, by what they are in order of input."""
+    return _PRECEDENCE[held][added]
+
+
+def strength_of(graph: LinkGraph, row: int) -> Strength:
+    """What a definition of a graph, given by its symbol row, competes as."""
+    table = graph.symbol_table
+    if table.flags[row] & _COMMON:
+        return Strength.COMMON
+    if table.linkage[row] == Linkage.WEAK and not table.flags[row] & _UNIQUE:
+        return Strength.WEAK
+    is_defined = table.kind[row] == SymbolKind.DEFINED
+    if is_defined and graph.block_table.flags[table.block[row]] & _COMDAT:
+        return Strength.COMDAT
+    return Strength.STRONG
 
 
 class SymbolResolver:
     """Resolution among the objects of one graph, fed batch by batch.
 
-    The names of a single object need no resolving: they are only indexed when somebody asks.
+    The names of a single object need no resolving: they are indexed when they are first asked for.
     """
 
     def __init__(self, graph: LinkGraph) -> None:
         self.graph = graph
         self._definitions: dict[str, int] = {}
-        self._wanted: dict[str, int] = {}
-        self._weakly_wanted: set[str] = set()
+        self._undefined: dict[str, int] = {}
+        self._weakly_undefined: set[str] = set()
         self._unindexed: list[ReadObjects] = []
         self._objects = 0
         self._references: list[tuple[list[str], Int64Array]] = []
@@ -45,28 +112,29 @@ class SymbolResolver:
 
     @property
     def definitions(self) -> dict[str, int]:
-        """Row of the definition that holds, for each name defined in the graph."""
+        """Row of the definition that prevails, for each name defined in the graph."""
         self._index()
         return self._definitions
 
     @property
-    def wanted(self) -> dict[str, int]:
+    def undefined(self) -> dict[str, int]:
         """Row of the first strong reference to each name that is not defined (yet)."""
         self._index()
-        return self._wanted
+        return self._undefined
 
     @property
     def is_indexed(self) -> bool:
-        """Whether names have been asked for, or had to be resolved."""
+        """Whether the names of all objects have been resolved or asked for."""
         return not self._unindexed
 
     def undefined_among(self, names: AbstractSet[str]) -> set[str]:
         """Those of some names that objects refer to, if only weakly, and none defines."""
         self._index()
-        return (names & (self._wanted.keys() | self._weakly_wanted)) - self._definitions.keys()
+        referenced = self._undefined.keys() | self._weakly_undefined
+        return (names & referenced) - self._definitions.keys()
 
     def add(self, read: ReadObjects) -> None:
-        """Take in what a reader has added to the graph.
+        """Resolve what a reader has added to the graph.
 
         Raises:
             DuplicateDefinitionError: a name has two strong definitions.
@@ -93,17 +161,10 @@ class SymbolResolver:
         Raises:
             DuplicateDefinitionError: the name has a strong definition.
         """
-        self._index()
-        # Not by the graph's own operation: an object may define the name too, and may lose.
-        row = self.graph.symbol_table.extend(
-            1,
-            name=self.graph.strings.add(name),
-            kind=SymbolKind.ABSOLUTE,
-            block=NO_BLOCK,
-            value=address & ADDRESS_MASK,
+        # Not by the graph's own operation: an object may define the name too, with less strength.
+        self._add_definition(
+            name, kind=SymbolKind.ABSOLUTE, block=NO_BLOCK, value=address & ADDRESS_MASK
         )
-        self._merge(name, row)
-        self._wanted.pop(name, None)
 
     def define_block(self, name: str, block: Block) -> None:
         """Define a name as the beginning of a block of the graph.
@@ -111,16 +172,7 @@ class SymbolResolver:
         Raises:
             DuplicateDefinitionError: the name has a strong definition.
         """
-        self._index()
-        row = self.graph.symbol_table.extend(
-            1,
-            name=self.graph.strings.add(name),
-            kind=SymbolKind.DEFINED,
-            block=block.row,
-            size=block.size,
-        )
-        self._merge(name, row)
-        self._wanted.pop(name, None)
+        self._add_definition(name, kind=SymbolKind.DEFINED, block=block.row, size=block.size)
 
     def alias(self, alias: str, name: str) -> None:
         """Let a name stand for a symbol that is defined in the graph.
@@ -133,30 +185,35 @@ class SymbolResolver:
         if row is None:
             raise UndefinedSymbolError([name])
         table = self.graph.symbol_table
-        copied = {column: getattr(table, column)[row] for column in table.FIELDS}
-        copied["name"] = self.graph.strings.add(alias)
-        self._merge(alias, table.extend(1, **copied))
-        self._wanted.pop(alias, None)
+        columns = {column: getattr(table, column)[row] for column in table.FIELDS}
+        self._add_definition(alias, **columns)
+
+    def _add_definition(self, defined: str, **columns: int) -> None:
+        """Append a symbol row of that name and resolve it."""
+        self._index()
+        columns["name"] = self.graph.strings.add(defined)
+        self._merge(defined, self.graph.symbol_table.extend(1, **columns))
+        self._undefined.pop(defined, None)
 
     def hide_from(self, first: int) -> None:
-        """Let nobody see, but who refers to them by now, what rows from `first` on define."""
+        """Make what rows from `first` on define local: only references that are bound see it."""
         self._index()
         table = self.graph.symbol_table
         table.scope[first + rows_where(table.kind[first:] == SymbolKind.DEFINED)] = Scope.LOCAL
 
     def finish(self) -> None:
-        """Bind all references: edges then point at the definitions that hold."""
+        """Bind all references: edges then point at the definitions that prevail."""
         if not self._references:
             return
         table, edges = self.graph.symbol_table, self.graph.edge_table
         canonical = np.arange(table.rows)
-        for loser, winner in self._overridden:
-            canonical[loser] = winner
+        for overridden, prevailing in self._overridden:
+            canonical[overridden] = prevailing
         held = dict(self._definitions)
         for names, rows in self._references:
             for name, row in zip(names, rows.tolist(), strict=True):
                 canonical[row] = held.setdefault(name, row)
-        # A loser may have lost to a definition that was itself beaten later.
+        # What overrode a definition may itself have been overridden later.
         while not np.array_equal(canonical, further := canonical[canonical]):
             canonical = further
         self._strengthen(canonical)
@@ -164,7 +221,7 @@ class SymbolResolver:
         table.kind[canonical != np.arange(table.rows)] = SymbolKind.REMOVED
 
     def _strengthen(self, canonical: Int64Array) -> None:
-        """An external that anybody refers to strongly is required."""
+        """Make an external required if any of the references to it is strong."""
         table = self.graph.symbol_table
         external = rows_where(table.kind == SymbolKind.EXTERNAL)
         weak = np.uint8(SymbolFlags.WEAKLY_REFERENCED)
@@ -182,50 +239,45 @@ class SymbolResolver:
         else:
             for name, row in zip(names, rows.tolist(), strict=True):
                 self._merge(name, row)
-        for name in self._wanted.keys() & fresh.keys():
-            del self._wanted[name]
+        for name in self._undefined.keys() & fresh.keys():
+            del self._undefined[name]
 
     def _merge(self, name: str, row: int) -> None:
+        """Enter a definition, which another one of that name may override."""
         held = self._definitions.setdefault(name, row)
         if held == row:
             return
-        if self._rank(row) > self._rank(held):
+        outcome = precedence(strength_of(self.graph, held), strength_of(self.graph, row))
+        if outcome is Precedence.DUPLICATE:
+            raise DuplicateDefinitionError(name, first=self._file(held), second=self._file(row))
+        if outcome is Precedence.ADDED:
             self._definitions[name] = row
             self._overridden.append((held, row))
-        elif self._rank(row) == self._rank(held) == 2:
-            raise DuplicateDefinitionError(name, first=self._file(held), second=self._file(row))
-        else:
-            self._overridden.append((row, self._hold(held, row)))
+            return
+        if outcome is Precedence.MERGED:
+            self._enlarge(held, row)
+        self._overridden.append((row, held))
 
-    def _hold(self, held: int, row: int) -> int:
-        """The row that holds of two definitions of equal rank or falling rank."""
+    def _enlarge(self, held: int, row: int) -> None:
+        """Give a common symbol the size and alignment of another one, where these are larger."""
         table, blocks = self.graph.symbol_table, self.graph.block_table
-        common = SymbolFlags.COMMON
-        if table.flags[held] & table.flags[row] & common:
-            first, second = table.block[held], table.block[row]
-            blocks.size[first] = max(blocks.size[first], blocks.size[second])
-            blocks.alignment[first] = max(blocks.alignment[first], blocks.alignment[second])
-            table.size[held] = max(table.size[held], table.size[row])
-        return held
-
-    def _rank(self, row: int) -> int:
-        table = self.graph.symbol_table
-        if table.linkage[row] == Linkage.STRONG:
-            return 2
-        return 1 if table.flags[row] & SymbolFlags.COMMON else 0
+        first, second = table.block[held], table.block[row]
+        blocks.size[first] = max(blocks.size[first], blocks.size[second])
+        blocks.alignment[first] = max(blocks.alignment[first], blocks.alignment[second])
+        table.size[held] = max(table.size[held], table.size[row])
 
     def _refer(self, rows: Int64Array) -> None:
         table = self.graph.symbol_table
         names = self.graph.strings.get_many(table.name[rows])
         self._references.append((names, rows))
         weak = table.flags[rows] & SymbolFlags.WEAKLY_REFERENCED != 0
-        definitions, wanted = self._definitions, self._wanted
+        definitions, undefined = self._definitions, self._undefined
         for name, row, is_weak in zip(names, rows.tolist(), weak.tolist(), strict=True):
             if name not in definitions:
                 if is_weak:
-                    self._weakly_wanted.add(name)
+                    self._weakly_undefined.add(name)
                 else:
-                    wanted.setdefault(name, row)
+                    undefined.setdefault(name, row)
 
     def _file(self, row: int) -> str:
         table = self.graph.symbol_table
@@ -236,32 +288,38 @@ class SymbolResolver:
     # COMDAT groups
 
     def _discard_groups(self, read: ReadObjects) -> None:
+        """Remove the groups of which another one has the signature."""
         comdats = read.comdats
         names = self.graph.strings.get_many(comdats.signature)
         fresh = set(names)
         if len(fresh) != len(names) or not self._groups.isdisjoint(fresh):
-            dead = np.zeros(len(names), np.bool_)
+            duplicate = np.zeros(len(names), np.bool_)
             for number, name in enumerate(names):
-                dead[number] = name in self._groups
+                duplicate[number] = name in self._groups
                 self._groups.add(name)
-            self._discard(comdats.member_block[dead[comdats.member_group]])
+            self._discard(read, comdats.member_block[duplicate[comdats.member_group]])
         self._groups |= fresh
 
-    def _discard(self, rows: Int64Array) -> None:
-        """Remove blocks; their global symbols turn into references to the kept ones."""
+    def _discard(self, read: ReadObjects, rows: Int64Array) -> None:
+        """Remove blocks that were just read; their global symbols become references.
+
+        Only the rows of `read` are looked at: nothing else can refer to the blocks yet.
+        """
         graph = self.graph
         blocks, table, edges = graph.block_table, graph.symbol_table, graph.edge_table
         blocks.flags[rows] |= np.uint8(BlockFlags.REMOVED)
-        gone = np.zeros(blocks.rows, np.bool_)
-        gone[rows] = True
-        edges.kind[gone[edges.block]] = 0
-        inside = rows_where(table.kind == SymbolKind.DEFINED)
-        inside = inside[gone[table.block[inside]]]
+        first = read.first_block
+        removed = np.zeros(blocks.rows - first, np.bool_)
+        removed[rows - first] = True
+        within = slice(read.first_edge, read.last_edge)
+        edges.kind[within][removed[edges.block[within] - first]] = 0
+        start = int(read.first_symbol[0])
+        defined = rows_where(table.kind[start : read.last_symbol] == SymbolKind.DEFINED) + start
+        inside = defined[removed[table.block[defined] - first]]
         local = table.scope[inside] == Scope.LOCAL
-        table.kind[inside] = np.where(local, SymbolKind.REMOVED, SymbolKind.EXTERNAL)
-        table.block[inside] = NO_BLOCK
-        table.value[inside] = 0
-        table.scope[inside] = Scope.DEFAULT
+        table.kind[inside[local]] = SymbolKind.REMOVED
+        table.block[inside[local]] = NO_BLOCK
+        externalize(graph, inside[~local])
 
 
 def referrers(graph: LinkGraph, names: Mapping[str, int]) -> dict[str, list[str]]:

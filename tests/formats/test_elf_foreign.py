@@ -10,8 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from jitlink.formats.elf import Batch, RawRelocations, ReadObjects, read_objects
+from jitlink.formats.batch import Batch
+from jitlink.formats.elf import ELFObjects, read_objects
 from jitlink.formats.elf_layout import identify
+from jitlink.formats.elf_relocations import RawRelocations
 from jitlink.graph import (
     Block,
     Linkage,
@@ -63,7 +65,7 @@ class Object(NamedTuple):
 
     listing: readobj.Listing
     graph: LinkGraph
-    read: ReadObjects
+    read: ELFObjects
     relocations: RawRelocations
     blocks: dict[int, int]
 

@@ -18,32 +18,30 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
+from jitlink.formats.batch import Batch, ComdatGroups
 from jitlink.formats.elf_layout import Identity
-from jitlink.formats.elf_relocations import Comdats, RawRelocations, read_groups, read_relocations
-from jitlink.formats.elf_sections import Batch
+from jitlink.formats.elf_relocations import RawRelocations, read_groups, read_relocations
 from jitlink.formats.elf_symbols import ObjectTables
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import Int64Array
 
 log = logging.getLogger("jitlink.formats")
 
-__all__ = ["Batch", "Comdats", "RawRelocations", "ReadObjects", "read_objects"]
 
-
-class ReadObjects(NamedTuple):
-    """What `read_objects` added to a graph.
+class ELFObjects(NamedTuple):
+    """What `read_objects` has added to a graph.
 
     Attributes:
-        first_origin: number of the first object in ``graph.origins``.
         first_symbol: row of the first symbol-table entry of each object (int64).
         symbol_counts: number of symbol-table entries of each object (int64).
+        first_block: row of the first block.
         comdats: the COMDAT groups.
     """
 
-    first_origin: int
     first_symbol: Int64Array
     symbol_counts: Int64Array
-    comdats: Comdats
+    first_block: int
+    comdats: ComdatGroups
 
     @property
     def null_symbols(self) -> Int64Array:
@@ -58,7 +56,7 @@ class ReadObjects(NamedTuple):
 
 def read_objects(
     graph: LinkGraph, batch: Batch, identity: Identity
-) -> tuple[ReadObjects, RawRelocations]:
+) -> tuple[ELFObjects, RawRelocations]:
     """Add the sections, blocks and symbols of all objects of a batch to a graph.
 
     Returns:
@@ -69,15 +67,13 @@ def read_objects(
         UnsupportedObjectError: an object is not relocatable or not for `identity`.
     """
     tables = ObjectTables(graph, batch, identity)
-    relocations = read_relocations(tables)
-    read = ReadObjects(
-        tables.first_origin, tables.symbol_base, tables.symbol_counts, read_groups(tables)
-    )
+    relocations, groups = read_relocations(tables), read_groups(tables)
+    read = ELFObjects(tables.symbol_base, tables.symbol_counts, tables.first_block, groups)
     _log_read(batch, read, relocations)
     return read, relocations
 
 
-def _log_read(batch: Batch, read: ReadObjects, relocations: RawRelocations) -> None:
+def _log_read(batch: Batch, read: ELFObjects, relocations: RawRelocations) -> None:
     if log.isEnabledFor(logging.DEBUG):
         for name, size, symbols in zip(
             batch.names, batch.sizes.tolist(), read.symbol_counts.tolist(), strict=True

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jitlink.formats.batch import NO_COMDAT_GROUPS, ComdatGroups
 from jitlink.formats.elf_layout import (
     ELFCLASS64,
     GRP_COMDAT,
@@ -20,12 +21,17 @@ from jitlink.formats.elf_layout import (
     SHT_REL,
     SHT_RELA,
 )
-from jitlink.formats.elf_sections import int64, is_one_of
+from jitlink.formats.elf_sections import LINKONCE, int64, is_one_of
 from jitlink.formats.elf_symbols import ObjectTables
 from jitlink.formats.records import gather
+from jitlink.graph import BlockFlags
 from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_where
 from jitlink.graph.link_graph import NO_BLOCK
+from jitlink.graph.sections import NameBeginnings
 from jitlink.graph.strings import NO_NAME
+
+_LINKONCE = LINKONCE.decode()
+_LINKONCE_SECTIONS = NameBeginnings([_LINKONCE])
 
 
 class RawRelocations(NamedTuple):
@@ -46,20 +52,6 @@ class RawRelocations(NamedTuple):
     symbol: Int64Array
     addend: Int64Array
     implicit: BoolArray
-
-
-class Comdats(NamedTuple):
-    """COMDAT groups and their members.
-
-    Attributes:
-        signature: reference of the name of each group (int64).
-        member_group: number of the group of each member, ascending (int64).
-        member_block: block row of each member (int64).
-    """
-
-    signature: Int64Array
-    member_group: Int64Array
-    member_block: Int64Array
 
 
 def read_relocations(tables: ObjectTables) -> RawRelocations:
@@ -162,11 +154,23 @@ def _place(
     return RawRelocations(block.repeat(counts), offset, kind, symbol, addend, implicit)
 
 
-def read_groups(tables: ObjectTables) -> Comdats:
-    """All COMDAT groups of a batch."""
+def read_groups(tables: ObjectTables) -> ComdatGroups:
+    """All COMDAT groups of a batch, in order of their objects.
+
+    A section ``.gnu.linkonce.KIND.NAME``, the form before there were groups, is one that its own
+    name signs.
+    """
+    groups = _read_section_groups(tables)
+    if tables.has_linkonce:
+        groups = _with_linkonce(tables, groups)
+    tables.graph.block_table.flags[groups.member_block] |= np.uint8(BlockFlags.COMDAT)
+    return groups
+
+
+def _read_section_groups(tables: ObjectTables) -> ComdatGroups:
     rows = rows_where(tables.sh_type == SHT_GROUP)
     if len(rows) == 0:
-        return Comdats(rows, rows, rows)
+        return NO_COMDAT_GROUPS
     bad = np.zeros(len(tables.sh_type), np.bool_)
     bad[rows] = (tables.sh_size[rows] < 4) | (tables.sh_size[rows] % 4 != 0)
     tables.check_sections(bad, "is a section group of odd size")
@@ -185,7 +189,27 @@ def read_groups(tables: ObjectTables) -> Comdats:
     tables.check_sections(bad, "is a section group of sections that do not exist")
     block = tables.section_block[tables.section_base[tables.section_object[owner]] + member]
     kept = block != NO_BLOCK
-    return Comdats(_signatures(tables, rows), group[kept], block[kept])
+    return ComdatGroups(_signatures(tables, rows), group[kept], block[kept])
+
+
+def _with_linkonce(tables: ObjectTables, groups: ComdatGroups) -> ComdatGroups:
+    graph = tables.graph
+    blocks, signatures = [groups.member_block], [groups.signature]
+    for ordinal in _LINKONCE_SECTIONS.ordinals(graph.section_list):
+        section = graph.section_list[ordinal]
+        rows = section.block_rows()
+        blocks.append(rows[rows >= tables.first_block])
+        signatures.append(np.full(len(blocks[-1]), graph.strings.add(section.name)))
+    signature, block = np.concatenate(signatures), np.concatenate(blocks)
+    added = np.arange(len(groups.signature), len(signature))
+    group = np.concatenate([groups.member_group, added])
+    # Blocks are in order of the objects, so a group comes where its first block does.
+    first = np.full(len(signature), np.iinfo(np.int64).max)
+    np.minimum.at(first, group, block)
+    place = np.empty(len(signature), np.int64)
+    place[first.argsort(kind="stable")] = np.arange(len(signature))
+    order = place[group].argsort(kind="stable")
+    return ComdatGroups(signature[place.argsort()], place[group][order], block[order])
 
 
 def _signatures(tables: ObjectTables, rows: Int64Array) -> Int64Array:

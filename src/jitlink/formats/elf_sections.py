@@ -8,11 +8,12 @@ Specification: see `jitlink.formats.elf_layout`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from jitlink.errors import GraphError, ObjectError, UnsupportedObjectError
+from jitlink.formats.batch import Batch
 from jitlink.formats.elf_layout import (
     ELFDATA2LSB,
     ELFDATA2MSB,
@@ -38,24 +39,9 @@ from jitlink.graph.columns import (
 )
 from jitlink.graph.strings import NO_NAME
 
+LINKONCE = b".gnu.linkonce."
 MAX_SIZE = 1 << 47
 """No user address space is larger, so larger zero-fill or alignment is corrupt."""
-
-
-class Batch(NamedTuple):
-    """Objects that lie in one buffer.
-
-    Attributes:
-        buffer: the bytes that hold all of them.
-        names: display name of each object.
-        starts: position of each object in the buffer (int64, shape (n,)).
-        sizes: size of each object in bytes (int64, shape (n,)).
-    """
-
-    buffer: memoryview
-    names: Sequence[str]
-    starts: Int64Array
-    sizes: Int64Array
 
 
 def int64(column: Array[Any]) -> Int64Array:
@@ -92,6 +78,7 @@ class SectionTables:
         name_base, name_limit: name reference and size of each object's section names.
         string_base, string_limit: the same for its symbols' names.
         flags: e_flags of each object, which the architecture interprets.
+        has_linkonce: whether names of sections may begin with `LINKONCE`, those of any object.
     """
 
     def __init__(self, graph: LinkGraph, batch: Batch, identity: Identity) -> None:
@@ -248,7 +235,9 @@ class SectionTables:
             for start, length in zip(position.tolist(), size.tolist(), strict=True)
         ]
         # The separator ends a last name that the file does not terminate.
-        base = self.graph.strings.add_table(b"\0".join(pieces) + b"\0")
+        text = b"\0".join(pieces) + b"\0"
+        self.has_linkonce = LINKONCE in text
+        base = self.graph.strings.add_table(text)
         references = np.full(len(self.sh_type) + 1, NO_NAME, np.int64)
         references[rows] = base + (size + 1).cumsum() - (size + 1)
         sizes = np.zeros(len(self.sh_type) + 1, np.int64)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from jitlink.formats.batch import Batch
 from jitlink.formats.elf_layout import (
     ELFCLASS64,
     SHF_ALLOC,
@@ -48,7 +49,6 @@ from jitlink.formats.elf_layout import (
 )
 from jitlink.formats.elf_sections import (
     MAX_SIZE,
-    Batch,
     SectionTables,
     int64,
     is_odd_alignment,
@@ -126,6 +126,7 @@ class ObjectTables(SectionTables):
 
     Attributes:
         first_origin: number of the first object in ``graph.origins``.
+        first_block: row of the first block.
         section_block: block row of each section header, or `NO_BLOCK` (int64).
         symbol_counts: number of each object's symbol-table entries (int64).
         symbol_base: symbol row of the first of them (int64).
@@ -137,7 +138,7 @@ class ObjectTables(SectionTables):
 
     def __init__(self, graph: LinkGraph, batch: Batch, identity: Identity) -> None:
         super().__init__(graph, batch, identity)
-        self.first_origin = len(graph.origins)
+        self.first_origin, self.first_block = len(graph.origins), graph.block_table.rows
         graph.origins.extend(batch.names)
         graph.origin_flags.extend(self.flags)
         self._content_base = graph.contents.add(batch.buffer.toreadonly())

@@ -39,6 +39,7 @@ _NO_FLAGS = SymbolFlags(0)
 
 # What a symbol is only as long as it is defined here.
 _DEFINITION_FLAGS = SymbolFlags.COMMON | SymbolFlags.INDIRECT
+_NOT_LIVE, _NOT_OF_DEFINITIONS = 0xFF ^ int(SymbolFlags.LIVE), 0xFF ^ int(_DEFINITION_FLAGS)
 
 
 def rows_named(graph: LinkGraph, kind: SymbolKind, name: str) -> Int64Array:
@@ -146,6 +147,23 @@ def rename(graph: LinkGraph, symbol: Symbol, name: str) -> None:
     graph.symbol_table.name[symbol.row] = graph.strings.add(name) if name else NO_NAME
 
 
+def externalize(graph: LinkGraph, rows: Int64Array) -> None:
+    """Turn definitions into strong references, whatever other symbols the graph has.
+
+    Args:
+        graph: the graph.
+        rows: rows (int64) of defined or absolute symbols that have names.
+    """
+    table = graph.symbol_table
+    defined = rows[table.kind[rows] == int(SymbolKind.DEFINED)]
+    table.flags[defined] &= _NOT_LIVE
+    table.kind[rows] = int(SymbolKind.EXTERNAL)
+    table.block[rows] = NO_BLOCK
+    table.value[rows] = 0
+    table.scope[rows] = int(Scope.DEFAULT)
+    table.flags[rows] &= _NOT_OF_DEFINITIONS
+
+
 def make_external(graph: LinkGraph, symbol: Symbol) -> None:
     """Turn a defined or absolute symbol into an external one."""
     check_owner(graph, symbol)
@@ -154,10 +172,7 @@ def make_external(graph: LinkGraph, symbol: Symbol) -> None:
     if not symbol.has_name:
         raise GraphError("an external symbol needs a name")
     _check_unique(graph, SymbolKind.EXTERNAL, symbol.name, Scope.DEFAULT)
-    if symbol.is_defined:
-        symbol.is_live = False
-    _retarget(symbol, SymbolKind.EXTERNAL, NO_BLOCK, 0)
-    symbol.scope = Scope.DEFAULT
+    externalize(graph, np.array([symbol.row]))
 
 
 def make_absolute(graph: LinkGraph, symbol: Symbol, address: int) -> None:

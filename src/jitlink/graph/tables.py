@@ -116,6 +116,8 @@ class BlockFlags(IntFlag):
     LIVE = 2
     THREAD_LOCAL = 4
     """The block is part of the initial image of thread-local storage."""
+    COMDAT = 8
+    """The block is a member of a COMDAT group."""
 
 
 class BlockTable(Columns):

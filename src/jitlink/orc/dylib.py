@@ -30,6 +30,7 @@ from jitlink.orc.interface import (
     SymbolState,
 )
 from jitlink.orc.lookup import GeneratorLock
+from jitlink.resolve import Precedence, Strength, precedence
 
 if TYPE_CHECKING:
     from jitlink.orc.callables import HostSymbol
@@ -219,6 +220,7 @@ class JITDylib(JITLinkDylib):
         trackers: the trackers that own something, in order of first use; likewise.
         generators: asked, in order, for names that are not in the table.
         generator_locks: where searches wait for a generator; for the searches.
+        comdat_groups: signatures of the COMDAT groups that objects here have brought.
         initializers: names of symbols that stand for initialisers, in order of addition, which
             nobody has asked for; for the platform.
         is_open: whether it has not been removed.
@@ -231,6 +233,7 @@ class JITDylib(JITLinkDylib):
         self.trackers: dict[ResourceTracker, None] = {}
         self.generators: list[DefinitionGenerator] = []
         self.generator_locks: dict[int, GeneratorLock] = {}
+        self.comdat_groups: set[str] = set()
         self.initializers: dict[str, None] = {}
         self.is_open = True
         self._link_order: list[tuple[JITDylib, JITDylibLookupFlags]] = [
@@ -426,61 +429,70 @@ class JITDylib(JITLinkDylib):
         if owner.is_defunct:
             raise ResourceTrackerDefunctError(self.name)
         self.session.check_open()
-        overridden, refused = self.find_overridden(unit.symbols, unit.name)
-        if refused:
-            unit.symbols = {n: f for n, f in unit.symbols.items() if n not in refused}
-        losers = self._override(overridden)
+        overriding, yielding = self.resolve_precedence(unit.symbols, unit.name)
+        if yielding:
+            unit.symbols = {n: f for n, f in unit.symbols.items() if n not in yielding}
+        overridden = self._override(overriding)
         if unit.symbols:
             self.trackers[owner] = None
             self.adopt(Definition(self, unit.symbols, owner, unit, unit.name))
             self.initializers.update(dict.fromkeys(unit.initializers))
-        self._discard([*losers, *((unit, name) for name in refused)])
+        self._discard([*overridden, *((unit, name) for name in yielding)])
 
     def put_first(self, tracker: ResourceTracker) -> None:
         """Treat what a tracker owns as older than all else, so that `clear` removes it last."""
         self.trackers = {tracker: None} | self.trackers
 
-    def find_overridden(
+    def resolve_precedence(
         self, symbols: Mapping[str, JITSymbolFlags], source: str
     ) -> tuple[list[str], set[str]]:
-        """Which new names take the place of promised weak ones, and which must yield.
+        """Which names take the place of definitions that are here, and which yield to those.
+
+        Args:
+            symbols: names that are to be defined, with flags.
+            source: display name of what defines them.
 
         Raises:
             DuplicateDefinitionError: a name can do neither.
         """
-        overridden: list[str] = []
-        refused: set[str] = set()
+        overriding: list[str] = []
+        yielding: set[str] = set()
         if self.symbols.keys().isdisjoint(symbols):
-            return overridden, refused
-        for name, flag in symbols.items():
+            return overriding, yielding
+        for name, flags in symbols.items():
             held = self.symbols.get(name)
             if held is None:
                 continue
-            if not flag.is_strong:
-                refused.add(name)
-            elif held.flags[name].is_strong or held.state > SymbolState.NEVER_SEARCHED:
+            outcome = precedence(held.flags[name].strength, flags.strength)
+            if outcome is Precedence.ADDED and held.state > SymbolState.NEVER_SEARCHED:
+                # It is too late: references may be bound to the weaker definition.
+                is_strong = flags.strength > Strength.COMMON
+                outcome = Precedence.DUPLICATE if is_strong else Precedence.HELD
+            if outcome is Precedence.DUPLICATE:
                 raise DuplicateDefinitionError(name, first=held.source, second=source)
+            if outcome is Precedence.ADDED:
+                overriding.append(name)
             else:
-                overridden.append(name)
-        return overridden, refused
+                yielding.add(name)
+        return overriding, yielding
 
     def _override(self, names: Iterable[str]) -> list[tuple[MaterializationUnit, str]]:
-        """Take promises back, and return by whom they were made."""
+        """Remove definitions that nothing has looked up; returns each with its unit."""
         by_definition: dict[Definition, list[str]] = {}
         for name in names:
             by_definition.setdefault(self.symbols[name], []).append(name)
-        losers = []
+        overridden = []
         for definition, chosen in by_definition.items():
             part, unit = definition.split(chosen), definition.unit
             self.forget(part)
             if unit is not None:
                 unit.symbols = {n: f for n, f in unit.symbols.items() if n not in part.flags}
-                losers += [(unit, name) for name in chosen]
-        return losers
+                overridden += [(unit, name) for name in chosen]
+        return overridden
 
-    def _discard(self, losers: Iterable[tuple[MaterializationUnit, str]]) -> None:
-        """Tell units what they need not make; last, so that the table is right if one raises."""
-        for unit, name in losers:
+    def _discard(self, overridden: Iterable[tuple[MaterializationUnit, str]]) -> None:
+        """Notify units of overridden symbols; last, so that the table is right if one raises."""
+        for unit, name in overridden:
             unit.discard(self, name)
 
     def claim(
@@ -494,10 +506,11 @@ class JITDylib(JITLinkDylib):
         Raises:
             DuplicateDefinitionError: a strong one exists already; nothing was added.
         """
-        # LLVM differs: there, a strong claim is refused also where only a weak promise is.
-        overridden, refused = self.find_overridden(symbols, responsibility.unit_name)
-        losers = self._override(overridden)
-        taken = {name: flags for name, flags in symbols.items() if name not in refused}
+        # LLVM differs: there, a strong claim is refused also where only a weak definition is that
+        # nothing has looked up.
+        overriding, yielding = self.resolve_precedence(symbols, responsibility.unit_name)
+        overridden = self._override(overriding)
+        taken = {name: flags for name, flags in symbols.items() if name not in yielding}
         definition = None
         if taken:
             definition = Definition(self, taken, tracker, source=responsibility.unit_name)
@@ -505,7 +518,7 @@ class JITDylib(JITLinkDylib):
             definition.responsibility = responsibility
             self.trackers[tracker] = None
             self.adopt(definition)
-        self._discard(losers)
+        self._discard(overridden)
         return definition
 
     def remove_symbols(self, names: Mapping[str, None]) -> None:

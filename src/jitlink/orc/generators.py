@@ -274,7 +274,7 @@ class _Members:
 
     def read_needed(self, archives: Iterable[StaticLibraryGenerator]) -> bool:
         """Read what these members refer to and nothing defines; returns whether there was any."""
-        referrers = self._batch.wanted if self._batch else {}
+        referrers = self._batch.undefined if self._batch else {}
         wanted = [name for name in referrers if name not in self._dylib.symbols]
         has_read = False
         for archive in archives:

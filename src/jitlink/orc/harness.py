@@ -33,13 +33,13 @@ import numpy as np
 
 from jitlink.arch.reentry import Jump
 from jitlink.errors import SymbolError
-from jitlink.graph import Block, Linkage, LinkGraph, MemLifetime, Scope, SymbolFlags
+from jitlink.graph import Block, LinkGraph, MemLifetime, Scope, SymbolFlags
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import FIRST_RELOCATION, INVALID
-from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.strings import NO_NAME
-from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL
+from jitlink.graph.symbols import externalize
+from jitlink.graph.tables import ABSOLUTE, DEFINED
 from jitlink.inputs import InputFile
 from jitlink.orc.objects import ObjectBatch
 from jitlink.targets.registry import target_of_graph
@@ -211,7 +211,7 @@ class HarnessRules:
             if is_function and not table.flags[row] & _INDIRECT:
                 place = int(table.block[row]), int(table.value[row])
                 entries.append(_Entry(row, name, file, *place, _room(graph, row), is_local))
-        _externalize(graph, rows)
+        externalize(graph, np.array(rows, np.int64))
         jump = target_of_graph(graph).jump
         if jump is not None:
             for entry in entries:
@@ -229,18 +229,6 @@ def _room(graph: LinkGraph, row: int) -> int:
     values = table.value[rows]
     later = values[values > np.uint64(start)].tolist()
     return int(min([*later, int(graph.block_table.size[block])])) - start
-
-
-def _externalize(graph: LinkGraph, rows: Sequence[int]) -> None:
-    """Turn definitions into strong references."""
-    table = graph.symbol_table
-    table.kind[rows] = EXTERNAL
-    table.block[rows] = NO_BLOCK
-    table.value[rows] = 0
-    table.size[rows] = 0
-    table.linkage[rows] = int(Linkage.STRONG)
-    table.scope[rows] = int(Scope.DEFAULT)
-    table.flags[rows] = 0
 
 
 def _catch(graph: LinkGraph, entry: _Entry, jump: Jump) -> None:

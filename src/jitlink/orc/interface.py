@@ -15,6 +15,8 @@ from enum import Enum, IntEnum, IntFlag
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from jitlink.resolve import Strength
+
 if TYPE_CHECKING:
     from jitlink.orc.dylib import Definition, JITDylib
     from jitlink.orc.materialization import MaterializationResponsibility
@@ -35,13 +37,25 @@ class JITSymbolFlags(IntFlag):
     CALLABLE = 32
     SIDE_EFFECTS_ONLY = 64
     """Can be looked up for what materializing it does, but has no address."""
+    COMDAT = 128
+    """A strong definition in a COMDAT group, whose place that of another group may take."""
+    # LLVM differs: it has no such bit, and makes these definitions weak.
 
     # Operators of flags are slow, and there are few combinations that are asked about often.
 
     @cached_property
     def is_strong(self) -> bool:
         """Whether no other definition may take its place."""
-        return not self & (JITSymbolFlags.WEAK | JITSymbolFlags.COMMON)
+        return self.strength is Strength.STRONG
+
+    @cached_property
+    def strength(self) -> Strength:
+        """What the definition competes with others as."""
+        if self & JITSymbolFlags.COMMON:
+            return Strength.COMMON
+        if self & JITSymbolFlags.WEAK:
+            return Strength.WEAK
+        return Strength.COMDAT if self & JITSymbolFlags.COMDAT else Strength.STRONG
 
     @cached_property
     def is_exported(self) -> bool:

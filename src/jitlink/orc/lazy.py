@@ -157,7 +157,7 @@ class LazyHiddenObjectUnit(ObjectUnit):
     def transform(self, builder: InputReader, exported: Exported) -> Exported:
         """Transform the symbols of the graph."""
         self._transform.apply(builder.target_graph, exported)
-        return Exported(builder.target_graph, builder.comdat_blocks)
+        return exported.again(builder.target_graph)
 
 
 class LazyHiddenObjectLayer:
@@ -204,10 +204,11 @@ class LazyHiddenObjectLayer:
         self, dylib: JITDylib, batch: ObjectBatch, tracker: ResourceTracker | None = None
     ) -> None:
         """`add_objects`, for callers on the session's thread."""
-        for file, symbols in zip(batch.files, batch.definitions, strict=True):
-            dylib.find_overridden(symbols, file.name)
+        definitions = batch.definitions_for(dylib)
+        for file, symbols in zip(batch.files, definitions, strict=True):
+            dylib.resolve_precedence(symbols, file.name)
         initializers = batch.initializers if self._layer.adds_initializer_symbols else {}
-        for number, symbols in enumerate(batch.definitions):
+        for number, symbols in enumerate(definitions):
             visible, marker = self._transform.visible(symbols), initializers.get(number)
             if marker is not None:
                 promised = {**visible, marker: JITSymbolFlags.SIDE_EFFECTS_ONLY}
@@ -218,7 +219,7 @@ class LazyHiddenObjectLayer:
                 dylib.add_unit(unit, tracker)
             else:
                 self._define(dylib, batch, number, visible, tracker)
-        batch.note_commons(self._layer.common_sizes(dylib))
+        batch.note_definitions(dylib, self._layer.common_sizes(dylib))
 
     def _define(
         self,

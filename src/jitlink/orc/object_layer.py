@@ -189,19 +189,20 @@ class ObjectLinkingLayer(ResourceManager):
         self, dylib: JITDylib, batch: ObjectBatch, tracker: ResourceTracker | None = None
     ) -> None:
         """`add_objects`, for callers on the session's thread."""
+        definitions = batch.definitions_for(dylib)
         if len(batch.files) > 1:
             # All or none: the last one may be refused, and then the first must not be there.
-            for file, symbols in zip(batch.files, batch.definitions, strict=True):
-                dylib.find_overridden(symbols, file.name)
+            for file, symbols in zip(batch.files, definitions, strict=True):
+                dylib.resolve_precedence(symbols, file.name)
         initializers = batch.initializers if self.adds_initializer_symbols else {}
-        for number, symbols in enumerate(batch.definitions):
+        for number, symbols in enumerate(definitions):
             part, marker = [(batch, number)], initializers.get(number)
             if marker is not None:
                 promised = {**symbols, marker: JITSymbolFlags.SIDE_EFFECTS_ONLY}
                 dylib.add_unit(ObjectUnit(self, part, promised, [marker]), tracker)
             elif symbols:
                 dylib.add_unit(ObjectUnit(self, part, symbols), tracker)
-        batch.note_commons(self.common_sizes(dylib))
+        batch.note_definitions(dylib, self.common_sizes(dylib))
 
     def common_sizes(self, dylib: JITDylib) -> CommonSizes:
         """Sizes of the common symbols of a JITDylib; for the session's thread."""

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jitlink.graph import Linkage, LinkGraph, Scope, SymbolFlags, SymbolKind
-from jitlink.graph.columns import Int64Array, UInt8Array, rows_where
-from jitlink.graph.link_graph import NO_BLOCK
+from jitlink.graph import BlockFlags, Linkage, LinkGraph, Scope, SymbolFlags, SymbolKind
+from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.strings import NO_NAME
-from jitlink.graph.tables import SymbolTable
+from jitlink.graph.symbols import externalize
+from jitlink.graph.tables import BlockTable, SymbolTable
 from jitlink.inputs import InputFile, InputReader, SymbolRules
 from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import JITSymbolFlags, MaterializationUnit, SymbolState
@@ -39,50 +39,58 @@ if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
     from jitlink.orc.object_layer import ObjectLinkingLayer
 
-_WEAK_BIT, _COMMON_BIT, _CALLABLE_BIT, _ABSOLUTE_BIT, _HIDDEN_BIT, _SIDE_EFFECTS_BIT = (
-    1, 2, 4, 8, 16, 32)  # fmt: skip
-_NO_BLOCKS = np.zeros(0, np.int64)
+_F = JITSymbolFlags
+# What the bits of a code stand for, the lowest first.
+_FLAG_OF_BIT = (
+    _F.WEAK, _F.COMMON, _F.COMDAT, _F.CALLABLE, _F.ABSOLUTE, _F.SIDE_EFFECTS_ONLY, _F.EXPORTED,
+)  # fmt: skip
 
 
-def _flags(code: int) -> JITSymbolFlags:
-    hidden = code & (_HIDDEN_BIT | _SIDE_EFFECTS_BIT)
-    flags = JITSymbolFlags.NONE if hidden else JITSymbolFlags.EXPORTED
-    for bit, flag in (
-        (_WEAK_BIT, JITSymbolFlags.WEAK),
-        (_COMMON_BIT, JITSymbolFlags.COMMON),
-        (_CALLABLE_BIT, JITSymbolFlags.CALLABLE),
-        (_ABSOLUTE_BIT, JITSymbolFlags.ABSOLUTE),
-        (_SIDE_EFFECTS_BIT, JITSymbolFlags.SIDE_EFFECTS_ONLY),
-    ):
-        if code & bit:
-            flags |= flag
-    return flags
+class _FlagsByCode(dict[int, JITSymbolFlags]):
+    """One object for each combination: a symbol then costs no arithmetic on enumerations."""
+
+    def __missing__(self, code: int) -> JITSymbolFlags:
+        self[code] = flags = _F.NONE
+        for number, flag in enumerate(_FLAG_OF_BIT):
+            if code >> number & 1:
+                self[code] = flags = flags | flag
+        return flags
 
 
-# One object for each combination: a symbol then costs no arithmetic on enumerations.
-_FLAGS = tuple(_flags(code) for code in range(64))
+_FLAGS = _FlagsByCode()
 
 
-def _codes(table: SymbolTable, rows: Int64Array) -> UInt8Array:
-    """Numbers of JIT flags in `_FLAGS` (uint8)."""
-    flags, kind, scope = table.flags[rows], table.kind[rows], table.scope[rows]
+def _codes(table: SymbolTable, blocks: BlockTable, rows: Int64Array) -> list[int]:
+    """Keys of `_FLAGS` for definitions."""
+    flags, scope = table.flags[rows], table.scope[rows]
+    weak = table.linkage[rows] == int(Linkage.WEAK)
+    weak &= flags & int(SymbolFlags.UNIQUE) == 0
+    masks = (
+        weak,
+        flags & int(SymbolFlags.COMMON) != 0,
+        ~weak & _are_in_groups(table, blocks, rows),
+        flags & int(SymbolFlags.CALLABLE) != 0,
+        table.kind[rows] == int(SymbolKind.ABSOLUTE),
+        scope == int(Scope.SIDE_EFFECTS_ONLY),
+        scope == int(Scope.DEFAULT),
+    )
     code = np.zeros(len(rows), np.uint8)
-    for mask, bit in (
-        (table.linkage[rows] == int(Linkage.WEAK), _WEAK_BIT),
-        (flags & int(SymbolFlags.COMMON) != 0, _COMMON_BIT),
-        (flags & int(SymbolFlags.CALLABLE) != 0, _CALLABLE_BIT),
-        (kind == int(SymbolKind.ABSOLUTE), _ABSOLUTE_BIT),
-        (scope == int(Scope.HIDDEN), _HIDDEN_BIT),
-        (scope == int(Scope.SIDE_EFFECTS_ONLY), _SIDE_EFFECTS_BIT),
-    ):
-        code |= np.where(mask, np.uint8(bit), np.uint8(0))
-    return code
+    for number, mask in enumerate(masks):
+        code |= mask.view(np.uint8) << np.uint8(number)
+    codes: list[int] = code.tolist()
+    return codes
 
 
-def symbol_flags(table: SymbolTable, rows: Sequence[int]) -> list[JITSymbolFlags]:
-    """JIT flags of symbols."""
-    codes = _codes(table, np.array(rows, np.int64))
-    return list(map(_FLAGS.__getitem__, codes.tolist()))
+def _are_in_groups(table: SymbolTable, blocks: BlockTable, rows: Int64Array) -> BoolArray:
+    """Whether definitions are in COMDAT groups."""
+    result: BoolArray = table.kind[rows] == int(SymbolKind.DEFINED)
+    result[result] = blocks.flags[table.block[rows[result]]] & int(BlockFlags.COMDAT) != 0
+    return result
+
+
+def symbol_flags(table: SymbolTable, blocks: BlockTable, rows: Int64Array) -> list[JITSymbolFlags]:
+    """JIT flags of definitions, given by their symbol rows (int64)."""
+    return list(map(_FLAGS.__getitem__, _codes(table, blocks, rows)))
 
 
 class Exported:
@@ -90,14 +98,13 @@ class Exported:
 
     Args:
         graph: the graph.
-        comdat_blocks: rows (int64) of the blocks in COMDAT groups; what these define is weak.
 
     Attributes:
         rows: their symbol rows (int64), which stay the same whatever becomes of the graph.
         names: their names.
     """
 
-    def __init__(self, graph: LinkGraph, comdat_blocks: Int64Array = _NO_BLOCKS) -> None:
+    def __init__(self, graph: LinkGraph) -> None:
         table = graph.symbol_table
         kind = table.kind
         named = (kind == int(SymbolKind.DEFINED)) | (kind == int(SymbolKind.ABSOLUTE))
@@ -105,26 +112,17 @@ class Exported:
         self.rows = rows_where(named)
         self._references = table.name[self.rows]
         self.names = graph.strings.get_many(self._references)
-        self._comdat_blocks = comdat_blocks
-
-    def _codes(self, graph: LinkGraph, rows: Int64Array) -> UInt8Array:
-        code = _codes(graph.symbol_table, rows)
-        if len(self._comdat_blocks):
-            table = graph.symbol_table
-            grouped = np.isin(table.block[rows], self._comdat_blocks)
-            grouped &= table.kind[rows] == int(SymbolKind.DEFINED)
-            code |= np.where(grouped, np.uint8(_WEAK_BIT), np.uint8(0))
-        return code
 
     def flags(self, graph: LinkGraph) -> list[JITSymbolFlags]:
         """JIT flags of the symbols."""
-        return list(map(_FLAGS.__getitem__, self._codes(graph, self.rows).tolist()))
+        return symbol_flags(graph.symbol_table, graph.block_table, self.rows)
 
     def flags_of(self, graph: LinkGraph, names: Iterable[str]) -> dict[str, JITSymbolFlags]:
         """JIT flags of some of the symbols."""
         chosen = self._rows_of(names)
-        codes = self._codes(graph, np.array(list(chosen.values()), np.int64))
-        return dict(zip(chosen, map(_FLAGS.__getitem__, codes.tolist()), strict=True))
+        rows = np.array(list(chosen.values()), np.int64)
+        flags = symbol_flags(graph.symbol_table, graph.block_table, rows)
+        return dict(zip(chosen, flags, strict=True))
 
     def _rows_of(self, names: Iterable[str]) -> dict[str, int]:
         """Row of the first symbol of each name."""
@@ -147,16 +145,10 @@ class Exported:
 
     def externalize(self, graph: LinkGraph, names: Iterable[str]) -> None:
         """Turn definitions into references to definitions elsewhere."""
-        gone = set(names)
-        chosen = [row for n, row in zip(self.names, self.rows.tolist(), strict=True) if n in gone]
-        table = graph.symbol_table
-        rows = np.array(chosen, np.int64)
-        rows = rows[table.kind[rows] != int(SymbolKind.REMOVED)]
-        table.kind[rows] = int(SymbolKind.EXTERNAL)
-        table.block[rows] = NO_BLOCK
-        table.value[rows] = 0
-        table.scope[rows] = int(Scope.DEFAULT)
-        table.flags[rows] &= 0xFF ^ int(SymbolFlags.LIVE)
+        chosen = set(names)
+        named = zip(self.names, self.rows.tolist(), strict=True)
+        rows = np.array([row for name, row in named if name in chosen], np.int64)
+        externalize(graph, rows[graph.symbol_table.kind[rows] != int(SymbolKind.REMOVED)])
 
     def common_rows(self, graph: LinkGraph) -> Int64Array:
         """Rows (int64) of the common symbols."""
@@ -168,7 +160,7 @@ class Exported:
 
     def again(self, graph: LinkGraph) -> Exported:
         """What the graph defines now; this object itself if that is the same."""
-        now = Exported(graph, self._comdat_blocks)
+        now = Exported(graph)
         same = np.array_equal(now.rows, self.rows)
         same = same and np.array_equal(now._references, self._references)
         return self if same else now
@@ -271,10 +263,10 @@ class ObjectBatch:
         return self._builder
 
     @property
-    def wanted(self) -> dict[str, str]:
+    def undefined(self) -> dict[str, str]:
         """Names that objects need and none of them defines, each with the first that needs it."""
         builder = self._whole()
-        rows = builder.resolver.wanted
+        rows = builder.resolver.undefined
         places = np.array(list(rows.values()), np.int64)
         numbers = builder.symbol_bounds.searchsorted(places, side="right") - 1
         return {
@@ -308,17 +300,50 @@ class ObjectBatch:
         ]
 
     @cached_property
+    def comdats(self) -> list[dict[str, list[str]]]:
+        """For each object, its COMDAT groups by signature, with what it defines in them."""
+        builder, names = self._whole(), self._exported.names
+        groups: list[dict[str, list[str]]] = [{} for _ in self.files]
+        signatures = builder.comdat_signatures()
+        if signatures:
+            table, rows = builder.target_graph.symbol_table, self._exported.rows
+            numbers = builder.symbol_bounds.searchsorted(rows, side="right") - 1
+            blocks = table.block[rows].tolist()
+            for name, number, block in zip(names, numbers.tolist(), blocks, strict=True):
+                if block in signatures:
+                    groups[number].setdefault(signatures[block], []).append(name)
+        return groups
+
+    def definitions_for(self, dylib: JITDylib) -> list[dict[str, JITSymbolFlags]]:
+        """What each of the objects defines in a JITDylib, which may have some of their groups."""
+        definitions = list(self.definitions)
+        for number, groups in enumerate(self.comdats):
+            discarded = {
+                name
+                for signature, names in groups.items()
+                if signature in dylib.comdat_groups
+                for name in names
+                if name in dylib.symbols
+            }
+            if discarded:
+                own = definitions[number].items()
+                definitions[number] = {n: flags for n, flags in own if n not in discarded}
+        return definitions
+
+    def note_definitions(self, dylib: JITDylib, sizes: CommonSizes) -> None:
+        """Record what later objects of a JITDylib are compared with: groups, common symbols."""
+        for groups in self.comdats:
+            dylib.comdat_groups.update(groups)
+        graph = self._whole().target_graph
+        sizes.add(graph, self._exported.common_rows(graph))
+
+    @cached_property
     def initializers(self) -> Mapping[int, str]:
         """Names of the symbols that stand for initialisers, by number of the object."""
         return {
             number: initializer_symbol_name(self.files[number].name, self._serials[number])
             for number in sorted(objects_with_arrays(self._whole().target_graph))
         }
-
-    def note_commons(self, sizes: CommonSizes) -> None:
-        """Tell how large the common symbols of the objects are."""
-        graph = self._whole().target_graph
-        sizes.add(graph, self._exported.common_rows(graph))
 
     @cached_property
     def references(self) -> list[list[str]]:
@@ -341,7 +366,7 @@ class ObjectBatch:
 
 
 def _exported(builder: InputReader) -> Exported:
-    return Exported(builder.target_graph, builder.comdat_blocks)
+    return Exported(builder.target_graph)
 
 
 class ObjectUnit(MaterializationUnit):

@@ -13,6 +13,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from jitlink.exports import Exports
 from jitlink.graph import LinkGraph
 from jitlink.orc.errors import SessionError
@@ -55,7 +57,7 @@ class Program:
         self.exports = Exports(graph)
         self._phony_externals = phony_externals
         self._graph: LinkGraph | None = graph
-        self._flags = partial(symbol_flags, graph.symbol_table)
+        self._flags = partial(symbol_flags, graph.symbol_table, graph.block_table)
         self._maker: MaterializationResponsibility | None = None
         self._is_over = Event()
         self._is_linked = False
@@ -107,7 +109,7 @@ class Program:
             return
         found = {
             name: ExecutorSymbolDef(self.exports[name], flags)
-            for name, flags in zip(rows, self._flags([*rows.values()]), strict=True)
+            for name, flags in zip(rows, self._flags(np.array([*rows.values()])), strict=True)
             # Another search may have been faster while this one waited.
             if name not in dylib.symbols
         }

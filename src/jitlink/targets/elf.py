@@ -14,8 +14,10 @@ import numpy as np
 from jitlink.arch.reentry import Jump, ReentryCode
 from jitlink.errors import InputError, ObjectError, UnsupportedRelocationError
 from jitlink.fixups import FixupTable
-from jitlink.formats.elf import Batch, RawRelocations, ReadObjects, read_objects
+from jitlink.formats.batch import Batch, ReadObjects
+from jitlink.formats.elf import ELFObjects, read_objects
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
+from jitlink.formats.elf_relocations import RawRelocations
 from jitlink.graph import LinkGraph, MemLifetime, Scope
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.contents import ZERO_FILL
@@ -137,16 +139,24 @@ class ELFTarget(NamedTuple):
             InputError: an object is malformed, of another target, or has a relocation that
                 is not linked; the graph is then of no further use.
         """
-        read, raw = read_objects(graph, batch, self.identity)
-        _EdgeBuilder(self, graph, read, raw).run()
-        return read
+        first_edge = graph.edge_table.rows
+        objects, raw = read_objects(graph, batch, self.identity)
+        _EdgeBuilder(self, graph, objects, raw).run()
+        return ReadObjects(
+            objects.first_symbol,
+            objects.last_symbol,
+            objects.first_block,
+            first_edge,
+            graph.edge_table.rows,
+            objects.comdats,
+        )
 
 
 class _EdgeBuilder:
     """Turns the raw relocations of one batch into edges."""
 
     def __init__(
-        self, target: ELFTarget, graph: LinkGraph, read: ReadObjects, raw: RawRelocations
+        self, target: ELFTarget, graph: LinkGraph, read: ELFObjects, raw: RawRelocations
     ) -> None:
         self.target = target
         self.graph = graph

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 
 from jitlink.errors import UnknownFormatError, UnsupportedObjectError
-from jitlink.formats.elf import Batch
+from jitlink.formats.batch import Batch
 from jitlink.formats.elf_layout import ELFCLASS32, ELFCLASS64, identify, is_elf
 from jitlink.graph import LinkGraph
 from jitlink.link import PassConfiguration
