@@ -31,7 +31,7 @@ from jitlink.memory.tls import is_tls_address
 from jitlink.orc import FailedToMaterializeError, JITDylib, MaterializationResponsibility, Plugin
 from jitlink.orc.callables import HostSymbol, PythonSymbols
 from jitlink.orc.driver import is_collecting
-from jitlink.orc.program import Program
+from jitlink.orc.whole_graph import WholeGraph
 
 Configure = Callable[[LinkGraph, PassConfiguration], None]
 FUNCFLAG_CDECL = 1
@@ -325,8 +325,9 @@ def link_inputs(
         if jit.platform is not None:
             jit.platform.read_per_dylib_functions(builder, symbols)
         builder.resolver.finish()
-        program = Program(jit.layer, builder.target_graph, phony_externals=phony_externals)
-        dylib, is_initialized = _link(jit, program, symbols, process_symbols=process_symbols)
+        graph = builder.target_graph
+        whole = WholeGraph(jit.layer, graph, phony_externals=phony_externals)
+        dylib, is_initialized = _link(jit, whole, graph, symbols, process_symbols=process_symbols)
     except BaseException:
         if jit is not _shared_jit():
             jit.close()
@@ -338,26 +339,27 @@ def link_inputs(
     except BaseException:
         linked.release()
         raise
-    return linked, program.exports
+    return linked, whole.exports
 
 
 def _link(
     jit: LLJIT,
-    program: Program,
+    whole: WholeGraph,
+    graph: LinkGraph,
     symbols: Mapping[str, HostSymbol],
     *,
     process_symbols: bool,
 ) -> tuple[JITDylib, bool]:
-    """Link a program; what is wrong is said without what failed for it.
+    """Link a graph into a new JITDylib; raises the first cause of a failure.
 
     Returns:
-        The JITDylib that it was linked into, and whether there is nothing to initialise in it.
+        The JITDylib, and whether there is nothing to initialise in it.
     """
-    name = f"{program.name}#{next(_numbers)}"
-    unit = PythonSymbols(jit.session, symbols)
+    name = f"{whole.name}#{next(_numbers)}"
+    given = PythonSymbols(jit.session, symbols)
     try:
         return jit.session.wait(
-            _link_async(jit, name, program, unit, process_symbols=process_symbols)
+            _link_async(jit, name, whole, graph, given, process_symbols=process_symbols)
         )
     except FailedToMaterializeError as error:
         reason = error.reason
@@ -367,18 +369,25 @@ def _link(
 async def _link_async(
     jit: LLJIT,
     name: str,
-    program: Program,
-    unit: PythonSymbols,
+    whole: WholeGraph,
+    graph: LinkGraph,
+    given: PythonSymbols,
     *,
     process_symbols: bool,
 ) -> tuple[JITDylib, bool]:
-    """`_link`; on the session's thread."""
+    """`_link`; on the driver thread."""
     dylib = jit.create_jitdylib(name, process_symbols=process_symbols)
+    platform = jit.platform
     try:
-        if unit.symbols:
-            dylib.add_unit(unit)
-        await program.link_into(dylib)
-        return dylib, jit.platform is None or jit.platform.initialize_at_once(dylib)
+        if given.symbols:
+            dylib.add_unit(given)
+        handle = None if platform is None else await platform.define_handle(dylib, graph)
+        await whole.link_into(dylib)
+        if platform is None:
+            return dylib, True
+        if handle is not None:
+            platform.adopt_handle(dylib, handle)
+        return dylib, platform.initialize_at_once(dylib)
     except BaseException:
         await jit.session.remove_jitdylib_async(dylib)
         raise

@@ -1,8 +1,8 @@
 """How a graph is linked into the JITDylib of a responsibility, and what its symbols depend on.
 
 `MaterializationContext` is for graphs that define symbols of the JITDylib: the responsibility is
-for them, or claims them when the link begins. `WholeGraphContext` is for graphs that are linked as
-a whole and whose symbols no responsibility is for.
+for them, or claims them when the link begins. `LayerContext` alone is for graphs of whose symbols
+the responsibility is for none.
 
 `dependence_groups` computes from a linked graph which external symbols its symbols reach. A symbol
 reaches an external symbol if a path of edges, keep-alive edges included, leads from its block to
@@ -140,7 +140,7 @@ _PHONY_SIZE = 64
 
 
 class LayerContext(JITLinkContext):
-    """Links one graph, whose externals the link order of a JITDylib has.
+    """Links one graph, whose externals are searched for in the link order of a JITDylib.
 
     Args:
         layer: the layer.
@@ -170,6 +170,10 @@ class LayerContext(JITLinkContext):
 
     def add_last_passes(self, config: PassConfiguration) -> None:
         """Add passes that come after those of plugins."""
+
+    def notify_resolved(self, graph: LinkGraph) -> None:  # noqa: ARG002 - for subclasses
+        """Report that the responsibility, which is for no symbol of the graph, is resolved."""
+        self.responsibility.notify_resolved({})
 
     def mark_live(self, graph: LinkGraph) -> None:
         """Keep what the responsibility is for, and the place that phony externals point at."""
@@ -222,32 +226,6 @@ class LayerContext(JITLinkContext):
         return [SymbolDependenceGroup(set(self.responsibility.symbols), needed)] if needed else []
 
 
-class WholeGraphContext(LayerContext):
-    """Links a graph as a whole.
-
-    Args:
-        layer: the layer.
-        responsibility: what is ready when the graph is.
-        graph: the graph.
-        phony_externals: whether symbols that nobody defines get an address all the same.
-    """
-
-    def __init__(
-        self,
-        layer: ObjectLinkingLayer,
-        responsibility: MaterializationResponsibility,
-        graph: LinkGraph,
-        *,
-        phony_externals: bool,
-    ) -> None:
-        super().__init__(layer, responsibility, graph)
-        self.phony_externals |= phony_externals
-
-    def notify_resolved(self, graph: LinkGraph) -> None:  # noqa: ARG002 - part of the interface
-        """Nobody was promised an address."""
-        self.responsibility.notify_resolved({})
-
-
 class MaterializationContext(LayerContext):
     """Links what was promised, or less: the rest is defined elsewhere.
 
@@ -257,9 +235,6 @@ class MaterializationContext(LayerContext):
         graph: the graph.
         exported: what it defines as it is, if that is what was promised or less.
         is_watched: whether plugins may change what it defines.
-
-    Attributes:
-        is_exact: whether nobody can change that the graph defines what was promised or less.
     """
 
     def __init__(
@@ -271,7 +246,8 @@ class MaterializationContext(LayerContext):
         is_watched: bool,
     ) -> None:
         super().__init__(layer, responsibility, graph)
-        self.is_exact = exported is not None and not is_watched
+        # Whether nothing can change that the graph defines what the responsibility is for or less.
+        self._is_exact = exported is not None and not is_watched
         self._may_have_less = exported is not None
         self._exported = exported or Exported(graph)
 
@@ -281,13 +257,13 @@ class MaterializationContext(LayerContext):
 
     def add_last_passes(self, config: PassConfiguration) -> None:
         """See LayerContext."""
-        if not self.is_exact:
+        if not self._is_exact:
             config.pre_prune.append(self.claim)
 
     def _unpromised(self) -> dict[str, JITSymbolFlags]:
         """What the graph defines and the responsibility is not for."""
         definitions, names = self.responsibility.definitions, self._exported.names
-        if self.is_exact and sum([len(each.flags) for each in definitions]) == len(names):
+        if self._is_exact and sum([len(each.flags) for each in definitions]) == len(names):
             # Only what the graph defines was promised, so nothing is left.
             return {}
         promised: set[str] = set()
@@ -299,7 +275,7 @@ class MaterializationContext(LayerContext):
 
     def claim(self, graph: LinkGraph) -> None:
         """Take on what may be defined here, and refer to where else the rest is defined."""
-        if not self.is_exact:
+        if not self._is_exact:
             self._exported = self._exported.again(graph)
         commons = self._exported.common_rows(graph)
         unpromised = self._unpromised()
@@ -327,7 +303,7 @@ class MaterializationContext(LayerContext):
 
     def notify_resolved(self, graph: LinkGraph) -> None:
         """Announce the addresses of what the graph exports."""
-        if not self.is_exact:
+        if not self._is_exact:
             self._exported = self._exported.again(graph)
             self._claim_late()
             self._agree_on_flags()

@@ -404,7 +404,7 @@ async def wait_until_ready(session: ExecutionSession, found: dict[str, Definitio
     """Wait until symbols that were found are ready.
 
     Raises:
-        FailedToMaterializeError: some of them could not be made, or were removed meanwhile.
+        FailedToMaterializeError: some of them could not be materialized, or were removed meanwhile.
         SessionEndedError: the session ends meanwhile.
     """
     await _wait(session, AsynchronousSymbolQuery(SymbolState.READY, found, REQUESTER.get()))

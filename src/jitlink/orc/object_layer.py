@@ -37,13 +37,13 @@ from weakref import WeakKeyDictionary
 from jitlink.errors import JITLinkError
 from jitlink.graph import LinkGraph
 from jitlink.inputs import Input, InputFile, SymbolRules, open_input
-from jitlink.link import PassConfiguration, link
+from jitlink.link import PassConfiguration
+from jitlink.link import link as link_graph
 from jitlink.memory.manager import FinalizedAlloc, JITLinkMemoryManager
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError, raise_first
 from jitlink.orc.interface import JITSymbolFlags, ResourceManager, ResourceTracker
-from jitlink.orc.link_context import LayerContext, MaterializationContext, WholeGraphContext
-from jitlink.orc.lookup import wait_until_ready
+from jitlink.orc.link_context import LayerContext, MaterializationContext
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.objects import CommonSizes, Exported, GraphUnit, ObjectBatch, ObjectUnit
 from jitlink.orc.session import ExecutionSession
@@ -246,38 +246,19 @@ class ObjectLinkingLayer(ResourceManager):
         """
         is_watched = any(plugin.defines_symbols for plugin in self._plugins)
         context = MaterializationContext(self, responsibility, graph, exported, is_watched)
-        await self._emit(responsibility, graph, context)
+        await self.link(responsibility, graph, context)
 
-    async def emit_program(
-        self,
-        responsibility: MaterializationResponsibility,
-        graph: LinkGraph,
-        *,
-        phony_externals: bool = False,
-    ) -> None:
-        """Link a graph whose definitions nobody was promised.
-
-        Args:
-            responsibility: for nothing; what was linked belongs to its tracker.
-            graph: the graph. It is ready, with what it refers to, when this returns.
-            phony_externals: whether symbols that nobody defines get an address all the same,
-                though the layer gives them none.
-
-        Raises:
-            JITLinkError: the link failed. The plugins have been told.
-        """
-        context = WholeGraphContext(self, responsibility, graph, phony_externals=phony_externals)
-        await self._emit(responsibility, graph, context)
-        unready = context.unready()
-        if unready:
-            await wait_until_ready(self.session, unready)
-
-    async def _emit(
+    async def link(
         self,
         responsibility: MaterializationResponsibility,
         graph: LinkGraph,
         context: LayerContext,
     ) -> None:
+        """Link a graph in a context; `emit` is this in the context of what the graph defines.
+
+        Raises:
+            JITLinkError: the link failed. The plugins have been notified.
+        """
         plugins = tuple(self._plugins)
         try:
             for plugin in plugins:
@@ -289,7 +270,7 @@ class ObjectLinkingLayer(ResourceManager):
             for plugin in plugins:
                 plugin.modify_pass_config(responsibility, graph, config)
             context.add_last_passes(config)
-            alloc = await link(graph, context, config, self.memory)
+            alloc = await link_graph(graph, context, config, self.memory)
             await self._emitted(responsibility, context, alloc, plugins)
         except BaseException as error:
             for failure in _call_all(plugins, lambda each: each.notify_failed(responsibility)):
@@ -329,8 +310,6 @@ class ObjectLinkingLayer(ResourceManager):
                 error.add_note(str(other))
             raise
         self._allocs.setdefault(tracker, []).append(alloc)
-        # Of a program, it owns nothing else.
-        tracker.dylib.trackers.setdefault(tracker)
 
     def keep_memory(self, dylib: JITDylib) -> None:
         """Leave all memory of a JITDylib as it is for ever, and run no deallocate actions."""

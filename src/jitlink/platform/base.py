@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jitlink.executor import SelfExecutorProcessControl
-from jitlink.graph import AllocActionPair, Symbol
+from jitlink.graph import AllocActionPair, LinkGraph, Symbol
 from jitlink.inputs import InputReader
 from jitlink.link import run_in_process
 from jitlink.orc.dylib import JITDylib
@@ -230,6 +230,22 @@ class Platform(ResourceManager):
             triple = self.session.executor.triple
             builder.add([open_object(triple, each) for each in sorted({own[n] for n in names})])
             resolver.hide_from(first)
+
+    async def define_handle(self, dylib: JITDylib, graph: LinkGraph) -> Symbol | None:  # noqa: ARG002
+        """Define the handle of a JITDylib in a graph that refers to it, if that is possible.
+
+        The graph must be all that is ever linked into the JITDylib, except for what the platform
+        adds. To be followed by `adopt_handle` once it is linked; on the driver thread.
+
+        Returns:
+            The handle's symbol, or None if the graph defines none: if need be the handle is then
+            linked by itself.
+        """
+        return None
+
+    def adopt_handle(self, dylib: JITDylib, symbol: Symbol) -> None:
+        """Make what `define_handle` has returned the handle of the JITDylib."""
+        self.states[dylib].handle = symbol.address
 
     async def handle_of(self, state: DylibState) -> int:
         """The handle of a JITDylib, linked now if it is not there yet."""

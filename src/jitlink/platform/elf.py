@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 from jitlink.errors import ExecutorError, JITLinkError, UnsupportedObjectError
 from jitlink.executor import SelfExecutorProcessControl
-from jitlink.graph import AllocActionPair, Symbol, WrapperCall
+from jitlink.graph import AllocActionPair, LinkGraph, Symbol, WrapperCall
 from jitlink.orc.callables import callback_errors
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionEndedError, SessionError, raise_first
@@ -41,8 +41,9 @@ from jitlink.orc.interface import ResourceTracker
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
 from jitlink.passes.initializers import ArrayKind, FunctionArray, in_order
+from jitlink.passes.linker_defined import define_dso_handle
 from jitlink.platform.base import Platform
-from jitlink.platform.definitions import PER_DYLIB_FUNCTIONS, RuntimeGenerator
+from jitlink.platform.definitions import DSO_HANDLE, PER_DYLIB_FUNCTIONS, RuntimeGenerator
 from jitlink.platform.dlfcn import DynamicLoading
 from jitlink.platform.plugin import PlatformPlugin
 from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
@@ -143,6 +144,24 @@ class ELFPlatform(Platform):
         register = WrapperCall(addresses["__jitlink_register_dylib"], registration)
         deregister = WrapperCall(addresses["__jitlink_deregister_dylib"], deregistration)
         return AllocActionPair(register, deregister)
+
+    async def define_handle(self, dylib: JITDylib, graph: LinkGraph) -> Symbol | None:
+        """Define the handle of a JITDylib in a graph that refers to it, if that is possible."""
+        symbol = graph.find_external_symbol_by_name(DSO_HANDLE)
+        if symbol is None:
+            return None
+        # What is linked after the graph refers to the handle too, and cannot see this one.
+        if not self.per_dylib_functions.keys().isdisjoint(graph.external_names()[1]):
+            return None
+        define_dso_handle(graph, symbol, DSO_HANDLE)
+        symbol.is_live = True
+        graph.alloc_actions.append(self.handle_action(await self.runtime(), dylib, symbol))
+        return symbol
+
+    def adopt_handle(self, dylib: JITDylib, symbol: Symbol) -> None:
+        """Make what `define_handle` has returned the handle of the JITDylib."""
+        super().adopt_handle(dylib, symbol)
+        self.has_handlers = True
 
     async def handle_of(self, state: DylibState) -> int:
         """The handle of a JITDylib, linked now if it is not there yet."""

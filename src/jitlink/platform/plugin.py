@@ -7,10 +7,9 @@ their memory goes. Initialisers are kept and written down; they run later.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
-from jitlink.graph import AllocActionPair, LinkGraph, Symbol, WrapperCall
+from jitlink.graph import AllocActionPair, LinkGraph, WrapperCall
 from jitlink.link import PassConfiguration
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.interface import ResourceTracker
@@ -21,13 +20,10 @@ from jitlink.passes.init_fini import complete_init_fini, init_fini_sections
 from jitlink.passes.initializers import FunctionArray, function_arrays, mark_arrays_live
 from jitlink.passes.linker_defined import (
     ELF_PREFIXES,
-    Definer,
-    define_dso_handle,
     synthesize_elf_symbols,
     synthesize_symbols,
 )
 from jitlink.passes.runtime_sections import keep_runtime_sections
-from jitlink.platform.definitions import DSO_HANDLE
 from jitlink.platform.state import LinkRecord
 from jitlink.runtime import Runtime
 from jitlink.sps import EXECUTOR_ADDR
@@ -45,23 +41,18 @@ _UNWINDERS = (
 _UNWINDER_FUNCTIONS = frozenset(name for names in _UNWINDERS for name in names)
 
 
-def keep_initializers(
-    config: PassConfiguration, define_handle: Definer | None = None
-) -> Callable[[LinkGraph], list[FunctionArray]]:
-    """Let a link into a JITDylib with a handle keep what nobody refers to but its platform.
+def keep_initializers(config: PassConfiguration) -> Callable[[LinkGraph], list[FunctionArray]]:
+    """Let a link into a JITDylib with a handle keep what only its platform refers to.
 
     Args:
-        config: the passes of the link.
-        define_handle: lets the graph define the handle, if it refers to it. By default the handle
-            is elsewhere in the JITDylib.
+        config: the passes of the link. The handle is left to the JITDylib.
 
     Returns:
         What tells the initialisers and finalisers of the graph, once it has its memory.
     """
-    exact = {} if define_handle is None else {DSO_HANDLE: define_handle}
 
     def synthesize(graph: LinkGraph) -> None:
-        synthesize_symbols(graph, exact, ELF_PREFIXES)
+        synthesize_symbols(graph, {}, ELF_PREFIXES)
 
     config.pre_prune = [
         synthesize if each is synthesize_elf_symbols else each for each in config.pre_prune
@@ -112,10 +103,7 @@ class PlatformPlugin(Plugin):
         if state is None:
             return
         code = self._in_flight[responsibility] = LinkRecord()
-        # A responsibility for nothing is a program's, which is all of its JITDylib.
-        is_whole = not responsibility.definitions and self._runtime is not None
-        define = partial(self._define_handle, code, responsibility.dylib) if is_whole else None
-        arrays = keep_initializers(config, define)
+        arrays = keep_initializers(config)
 
         def note(graph: LinkGraph) -> None:
             code.arrays = arrays(graph)
@@ -124,18 +112,6 @@ class PlatformPlugin(Plugin):
             state.address_limit = min(state.address_limit, graph.address_limit)
 
         config.post_allocation.append(note)
-
-    def _define_handle(
-        self, code: LinkRecord, dylib: JITDylib, graph: LinkGraph, symbol: Symbol, name: str
-    ) -> None:
-        """Define the handle of a JITDylib in a graph that refers to it."""
-        # What is linked after the graph refers to the handle too, and cannot see this one.
-        own = self._platform.per_dylib_functions.keys()
-        if self._runtime is not None and own.isdisjoint(graph.external_names()[1]):
-            define_dso_handle(graph, symbol, name)
-            symbol.is_live = True
-            graph.alloc_actions.append(self._platform.handle_action(self._runtime, dylib, symbol))
-            code.handle = symbol
 
     def _register_frames(self, graph: LinkGraph) -> None:
         if self._runtime is not None:
@@ -164,11 +140,6 @@ class PlatformPlugin(Plugin):
         state = self._platform.states.get(responsibility.dylib)
         if code is not None and state is not None:
             state.linked.setdefault(responsibility.tracker, []).append(code)
-            if code.handle is not None:
-                state.handle = code.handle.address
-                self._platform.has_handlers = True
-                # A symbol has its graph.
-                code.handle = None
 
     def notify_failed(self, responsibility: MaterializationResponsibility) -> None:
         """Forget what was written down."""

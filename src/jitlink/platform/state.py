@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from jitlink.graph import AddressRange, Symbol
+from jitlink.graph import AddressRange
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.interface import ResourceTracker
 from jitlink.passes.initializers import FunctionArray
@@ -17,11 +17,9 @@ class LinkRecord:
         arrays: its initialisers and finalisers.
         memory: where it is.
         is_initialized: whether its initialisers have been run, or are about to.
-        handle: the handle of its JITDylib if it brings that, until it is emitted.
     """
 
     def __init__(self) -> None:
-        self.handle: Symbol | None = None
         self.arrays: list[FunctionArray] = []
         self.memory: list[AddressRange] = []
         self.is_initialized = False

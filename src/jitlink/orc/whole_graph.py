@@ -1,9 +1,12 @@
-"""Programs: graphs that are linked as a whole, and asked for names only afterwards.
+"""Graphs that are linked as a whole, and whose symbols are searched for only afterwards.
 
-A promise has every name that it is about, which for a library of a hundred thousand functions
-takes longer than linking it. A program promises nothing, and is linked at once. What it defines
-is found by a generator, which searches the graph's own string tables for the few names that
-anybody asks for.
+A materialization unit has every name that it defines, which for a library of a hundred thousand
+functions takes longer than linking it. A `WholeGraph` defines no name before it is linked: what it
+defines is found by a generator, which searches the graph's own string tables for the few names that
+are looked up. Its responsibility is for no symbol.
+
+An ordinary unit with a single symbol for the link of all of it was tried, and costs 4 % of the
+instructions of a small link: a query, a task and a node of the graph of dependencies.
 """
 
 from __future__ import annotations
@@ -18,8 +21,13 @@ import numpy as np
 from jitlink.exports import Exports
 from jitlink.graph import LinkGraph
 from jitlink.orc.errors import SessionError
-from jitlink.orc.interface import ExecutorSymbolDef, JITDylibLookupFlags, LookupKind
-from jitlink.orc.lookup import REQUESTER
+from jitlink.orc.interface import (
+    ExecutorSymbolDef,
+    JITDylibLookupFlags,
+    LookupKind,
+)
+from jitlink.orc.link_context import LayerContext
+from jitlink.orc.lookup import REQUESTER, wait_until_ready
 from jitlink.orc.materialization import (
     AbsoluteSymbols,
     MaterializationResponsibility,
@@ -33,8 +41,8 @@ if TYPE_CHECKING:
     from jitlink.orc.object_layer import ObjectLinkingLayer
 
 
-class Program:
-    """A program, and a generator of its symbols.
+class WholeGraph:
+    """The link of a graph, and a generator of its symbols.
 
     The JITDylib that it is linked into must have no other definitions of names that the graph
     defines.
@@ -42,28 +50,29 @@ class Program:
     Args:
         layer: links it.
         graph: the graph, which the layer owns from now on.
-        phony_externals: whether symbols that nobody defines get an address all the same.
+        phony_externals: whether symbols that nothing defines get an address all the same, though
+            the layer gives them none.
 
     Attributes:
         name: its display name.
-        exports: addresses of what it defines, once it is linked.
+        exports: addresses of what the graph defines, once it is linked.
     """
 
     def __init__(
         self, layer: ObjectLinkingLayer, graph: LinkGraph, *, phony_externals: bool = False
     ) -> None:
-        self.layer = layer
         self.name = graph.name
         self.exports = Exports(graph)
+        self._layer = layer
         self._phony_externals = phony_externals
         self._graph: LinkGraph | None = graph
         self._flags = partial(symbol_flags, graph.symbol_table, graph.block_table)
-        self._maker: MaterializationResponsibility | None = None
+        self._responsibility: MaterializationResponsibility | None = None
         self._is_over = Event()
         self._is_linked = False
 
     async def link_into(self, dylib: JITDylib) -> None:
-        """Link the program, and wait until all of it can be used; on the session's thread.
+        """Link the graph, and wait until all of it can be used; on the driver thread.
 
         Only its symbols are kept of the graph. The JITDylib's default tracker owns the rest.
 
@@ -73,21 +82,29 @@ class Program:
         """
         graph, self._graph = self._graph, None
         if graph is None:
-            raise SessionError(f"program {self.name} has been linked before")
+            raise SessionError(f"{self.name} has been linked before")
         dylib.add_generator(self)
-        maker = MaterializationResponsibility(dylib.default_tracker, self.name, ())
-        self._maker = maker
-        take_back = REQUESTER.set(maker)
+        tracker = dylib.default_tracker
+        responsibility = MaterializationResponsibility(tracker, self.name, ())
+        self._responsibility = responsibility
+        reset_requester = REQUESTER.set(responsibility)
         try:
-            await self.layer.emit_program(maker, graph, phony_externals=self._phony_externals)
+            context = LayerContext(self._layer, responsibility, graph)
+            context.phony_externals |= self._phony_externals
+            await self._layer.link(responsibility, graph, context)
+            # The tracker may own nothing else.
+            dylib.trackers.setdefault(tracker)
+            unready = context.unready()
+            if unready:
+                await wait_until_ready(dylib.session, unready)
             self._is_linked = True
         except BaseException as error:
-            # It may be kept for long; what the link had in its hands is not to be.
+            # The error may be kept for long; what its frames refer to is not to be.
             forget_frames(error)
             raise
         finally:
-            take_back()
-            self._maker = None
+            reset_requester()
+            self._responsibility = None
             self._is_over.set()
 
     async def try_to_generate(
@@ -98,7 +115,7 @@ class Program:
         names: Mapping[str, bool],
     ) -> None:
         """Define the names that the graph does."""
-        if self._maker is not None and REQUESTER.get() is self._maker:
+        if self._responsibility is not None and REQUESTER.get() is self._responsibility:
             # The graph asks for what it does not define.
             return
         rows = self._rows(names)
@@ -110,7 +127,7 @@ class Program:
         found = {
             name: ExecutorSymbolDef(self.exports[name], flags)
             for name, flags in zip(rows, self._flags(np.array([*rows.values()])), strict=True)
-            # Another search may have been faster while this one waited.
+            # Another search may have defined it while this one waited.
             if name not in dylib.symbols
         }
         if found:
