@@ -59,7 +59,7 @@ def _calls(shape: str, count: int) -> list[tuple[int, int]]:
 
 def _size(space: AddressSpace) -> float:
     """KiB that links hold."""
-    return sum(window.used_size for window in space.windows) / 1024
+    return sum(each.used_size for each in space.reservations) / 1024
 
 
 def measure(shape: str, count: int, *, batched: bool) -> None:

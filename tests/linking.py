@@ -102,7 +102,7 @@ class Linker:
     @property
     def used_size(self) -> int:
         """Bytes of memory that links hold."""
-        return sum(window.used_size for window in self.space.windows)
+        return sum(each.used_size for each in self.space.reservations)
 
     def __enter__(self) -> Self:
         return self

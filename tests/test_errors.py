@@ -1,10 +1,57 @@
-"""What messages of errors say."""
+"""The tree of exceptions in the documentation, and messages of errors."""
 
+import importlib
 import pickle
+import pkgutil
+import re
+from collections.abc import Iterator
 
 import pytest
 
-from jitlink.errors import UndefinedSymbolError
+import jitlink
+from jitlink import errors
+from jitlink.errors import JITLinkError, UndefinedSymbolError
+
+_ENTRY = re.compile(r"((?:│   |    )*)(?:[├└]── )?(\w+)(?: +\S.*?)?(?: \[([\w.]+)\])?")
+
+
+def documented() -> dict[str, tuple[str | None, str]]:
+    """Parent and module of each class in the tree of the module's documentation."""
+    found: dict[str, tuple[str | None, str]] = {}
+    path: list[str] = []
+    assert errors.__doc__ is not None
+    block = errors.__doc__.partition("::\n\n")[2].partition("\n\n")[0]
+    for line in block.splitlines():
+        text = line.removeprefix("    ")
+        entry = _ENTRY.fullmatch(text)
+        assert entry is not None, line
+        indent, name, module = entry.groups()
+        depth = len(indent) // 4 + ("── " in text)
+        path[depth:] = [name]
+        assert name not in found
+        found[name] = (path[-2] if depth else None, module or "errors")
+    return found
+
+
+def defined(cls: type[JITLinkError], parent: str | None) -> Iterator[tuple[str, str | None, str]]:
+    """Name, parent and module of a class and its subclasses; private ones are left out."""
+    if cls.__name__.startswith("_"):
+        name = parent
+    else:
+        name = cls.__name__
+        yield name, parent, cls.__module__.removeprefix("jitlink.")
+    for subclass in cls.__subclasses__():
+        if subclass.__module__.partition(".")[0] == "jitlink":
+            yield from defined(subclass, name)
+
+
+def test_documented_tree_is_complete() -> None:
+    for module in pkgutil.walk_packages(jitlink.__path__, "jitlink."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found = list(defined(JITLinkError, None))
+    assert {name: (parent, module) for name, parent, module in found} == documented()
+    assert len(found) == len(documented())
 
 
 @pytest.mark.parametrize(
@@ -36,7 +83,7 @@ from jitlink.errors import UndefinedSymbolError
             ),
         ),
         (
-            # What was meant says more than where such names usually are.
+            # A similar name takes precedence over the library that usually defines the name.
             UndefinedSymbolError(["cosf"], suggestions={"cosf": "cosg"}),
             "undefined symbol: cosf; did you mean cosg?",
         ),

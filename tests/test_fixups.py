@@ -1,6 +1,6 @@
-"""The relocation engine, against a model of it in plain Python that works bit by bit.
+"""The relocation engine, compared with a model in plain Python that works bit by bit.
 
-The rows are those of the architectures, and made-up ones whose values are cut up as in the
+The rows are those of the architectures, and made-up ones whose values are split as in the
 instructions of AArch64, Arm and RISC-V.
 """
 
@@ -38,7 +38,7 @@ ADDENDS = st.one_of(
 
 
 class MadeUp(EdgeKind):
-    """Kinds of an architecture that takes something from each."""
+    """Kinds of a made-up architecture with properties of several real ones."""
 
     INVALID = 0, "INVALID RELOCATION"
     KEEP_ALIVE = 1, "Keep-Alive"
@@ -99,7 +99,7 @@ MADE_UP = [
     Fixup(MadeUp.BIG_WORD, "S + A", 4, Check.EITHER, endianness="big"),
 ]  # fmt: skip
 REQUEST = Fixup(MadeUp.REQUEST, "", 4)
-# What stands in place, and fields without a width, are tested with the architecture.
+# Values in place and fields of variable width are tested with the architecture.
 RISCV_ROWS = [
     row
     for table in RISCV_FIXUPS.values()
@@ -121,7 +121,7 @@ each_checked = pytest.mark.parametrize("row", CHECKED, ids=lambda row: row.kind.
 
 
 class Letters(NamedTuple):
-    """What an expression is evaluated from."""
+    """Values of the letters of an expression."""
 
     S: int
     A: int = 0
@@ -148,15 +148,15 @@ def solve(row: Fixup, letters: Letters, value: int) -> Letters:
 
 
 def insert(row: Fixup, value: int, container: int) -> int:
-    for each in row.slices or cuts((0, 8 * row.width, 0)):
-        flips = each.flip is Flip.ALWAYS or (each.flip is Flip.IF_NEGATIVE and value < 0)
+    for part in row.slices or cuts((0, 8 * row.width, 0)):
+        flips = part.flip is Flip.ALWAYS or (part.flip is Flip.IF_NEGATIVE and value < 0)
         source = ~value if flips else value
-        if each.rounding:
-            source += 1 << (each.value_low - 1)
-        for bit in range(each.bits):
-            place = 1 << (each.place_low + bit)
+        if part.rounding:
+            source += 1 << (part.value_low - 1)
+        for bit in range(part.bits):
+            place = 1 << (part.place_low + bit)
             container &= ~place
-            if source >> (each.value_low + bit) & 1:
+            if source >> (part.value_low + bit) & 1:
                 container |= place
     return container
 
@@ -183,7 +183,7 @@ def byte_order(row: Fixup, order: str) -> str:
 
 
 class Place(NamedTuple):
-    """A graph with one block, in which things are to be fixed up."""
+    """A graph with one block to apply fixups to."""
 
     graph: LinkGraph
     block: Block
@@ -210,7 +210,7 @@ def add_target(place: Place, letters: Letters) -> Symbol:
 
 
 def apply(row: Fixup, letters: Letters, order: str = "little") -> bytes:
-    """What the block has where the row was applied; nothing else may have changed."""
+    """The bytes of the block where the row was applied; all others must be unchanged."""
     place = make_place(row, (letters.P - OFFSET) & MASK, order)
     place.block.add_edge(row.kind, OFFSET, add_target(place, letters), letters.A)
     bases = {"DTP": letters.DTP, "TP": letters.TP, "MODULE": letters.MODULE}
@@ -224,8 +224,8 @@ def apply(row: Fixup, letters: Letters, order: str = "little") -> bytes:
 def expected(row: Fixup, value: int, order: str) -> bytes:
     before = FILL[OFFSET : OFFSET + row.width]
     container = int.from_bytes(before, byte_order(row, order))  # type: ignore[arg-type]
-    made = insert(row, value, container)
-    return made.to_bytes(row.width, byte_order(row, order))  # type: ignore[arg-type]
+    result = insert(row, value, container)
+    return result.to_bytes(row.width, byte_order(row, order))  # type: ignore[arg-type]
 
 
 @each_row
@@ -307,7 +307,7 @@ def test_limits_and_accepts_agree_with_the_model(row: Fixup) -> None:
 def unchanged_by_reading(row: Fixup, value: int) -> bool:
     """Whether all of a value goes into the container, but for copies of its sign."""
     slices = row.slices or cuts((0, 8 * row.width, 0))
-    held = sum(((1 << each.bits) - 1) << each.value_low for each in slices)
+    held = sum(((1 << part.bits) - 1) << part.value_low for part in slices)
     top = held.bit_length()
     read = value & held
     if row.check is not Check.UNSIGNED and read >> (top - 1):
@@ -320,10 +320,10 @@ def unchanged_by_reading(row: Fixup, value: int) -> bool:
 @settings(max_examples=20)
 @given(data=st.data())
 def test_implicit_addends_are_what_was_written(row: Fixup, order: str, data: st.DataObject) -> None:
-    top = max((each.value_low + each.bits for each in row.slices), default=8 * row.width)
+    top = max((part.value_low + part.bits for part in row.slices), default=8 * row.width)
     span = 1 << (min(top, 62) - 1)
     value = data.draw(st.integers(-span, 2 * span - 1) | st.integers(-span, span - 1))
-    value -= value % max(row.alignment, *(1 << each.value_low for each in row.slices), 1)
+    value -= value % max(row.alignment, *(1 << part.value_low for part in row.slices), 1)
     if not unchanged_by_reading(row, value) or not is_accepted(row, value):
         return
     place = make_place(row, 0x1000, order)
@@ -335,7 +335,7 @@ def test_implicit_addends_are_what_was_written(row: Fixup, order: str, data: st.
 
 @pytest.mark.parametrize("row", FIXUPS.rows, ids=lambda row: row.kind.name)
 def test_implicit_addends_of_every_x86_64_kind(row: Fixup) -> None:
-    """Also of kinds that are turned into others before anything is written."""
+    """Also of kinds that a pass transforms before fixups are applied."""
     place = make_place(row, 0)
     place.content[OFFSET : OFFSET + row.width] = b"\xfc" + b"\xff" * (row.width - 1)
     column = np.array([int(row.kind)])
@@ -376,9 +376,9 @@ def test_distances_across_the_ends_of_the_address_space(
 ) -> None:
     letters = Letters(target, P=place)
     for kind, width in ((X86_64EdgeKind.DELTA32, 4), (X86_64EdgeKind.DELTA64, 8)):
-        made = apply(FIXUPS.by_kind[kind], letters)
-        assert int.from_bytes(made, "little", signed=True) == distance
-        assert len(made) == width
+        written = apply(FIXUPS.by_kind[kind], letters)
+        assert int.from_bytes(written, "little", signed=True) == distance
+        assert len(written) == width
     negative = apply(FIXUPS.by_kind[X86_64EdgeKind.NEG_DELTA64], letters)
     assert int.from_bytes(negative, "little", signed=True) == -distance
 
@@ -397,7 +397,7 @@ def test_distances_that_are_too_far_either_way(place: int, distance: int) -> Non
 # Errors
 
 
-def test_failing_edges_are_counted_and_the_first_is_told() -> None:
+def test_failing_edges_are_counted_and_the_first_is_reported() -> None:
     row = FIXUPS.by_kind[X86_64EdgeKind.POINTER32]
     place = make_place(row, 0x4000)
     near, far = (place.graph.add_absolute_symbol(n, a) for n, a in (("near", 1), ("far", 1 << 40)))
@@ -421,7 +421,7 @@ def test_targets_without_names_are_described() -> None:
 
 @pytest.mark.parametrize("kind", [MadeUp.REQUEST, MadeUp.PAGE21])
 def test_kinds_that_cannot_be_applied(kind: MadeUp) -> None:
-    """A request that no pass has seen, and a kind that the table does not have."""
+    """A request that no pass has transformed, and a kind that the table does not have."""
     place = make_place(MADE_UP[1], 0x4000)
     place.block.add_edge(kind, OFFSET, place.graph.add_absolute_symbol("target", 0))
     with pytest.raises(FixupError, match="cannot be applied") as caught:
@@ -431,7 +431,7 @@ def test_kinds_that_cannot_be_applied(kind: MadeUp) -> None:
     assert (error.kind, error.offset, error.target, error.value) == (str(kind), OFFSET, "target", 0)
 
 
-def test_expressions_need_a_got_to_be_there() -> None:
+def test_expressions_may_need_a_got() -> None:
     row = FIXUPS.by_kind[X86_64EdgeKind.DELTA64_FROM_GOT]
     place = make_place(row, 0x4000)
     place.block.add_edge(row.kind, 0, place.graph.add_absolute_symbol("target", 0))
@@ -473,7 +473,7 @@ def test_blocks_that_cannot_be_written() -> None:
 
 
 def test_many_kinds_and_blocks_at_once() -> None:
-    """More edges than the engine takes at a time, in several buffers."""
+    """More edges than the engine applies at a time, in several buffers."""
     graph = LinkGraph("graph.o", "none", edge_kinds=X86_64EdgeKind)
     section = graph.create_section(".data", MemProt.READ | MemProt.WRITE)
     target = graph.add_absolute_symbol("target", 0x1234_5678)

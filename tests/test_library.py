@@ -33,7 +33,7 @@ class Counted(SelfExecutorProcessControl):
     @property
     def used_size(self) -> int:
         """Bytes of memory that links hold."""
-        return sum(window.used_size for window in self.space.windows)
+        return sum(each.used_size for each in self.space.reservations)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ import jitlink
 from jitlink.memory.address_space import PROCESS
 
 def used_size():
-    return sum(window.used_size for window in PROCESS.windows)
+    return sum(each.used_size for each in PROCESS.reservations)
 
 gc.disable()
 jitlink.load(sys.argv[1])

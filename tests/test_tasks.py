@@ -1,4 +1,4 @@
-"""Tasks, and what they wait for: order, cancellation, and that nothing is kept."""
+"""Tasks and futures: order, cancellation, timers, and that no task is kept alive."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from jitlink.tasks import (
 
 
 def begin(coroutine: Coroutine[Any, Any, Any]) -> Task[Any]:
-    """A task beside the running one."""
+    """A new task in the loop of the running one."""
     return Task(current_task().loop, coroutine)
 
 
@@ -51,20 +51,20 @@ def test_tasks_take_turns() -> None:
     assert order == ["a0", "b0", "a1", "b1", "a2", "b2"]
 
 
-def test_what_is_known_is_not_waited_for() -> None:
+def test_await_of_a_done_future_does_not_suspend() -> None:
     async def wait() -> list[int]:
         loop = current_task().loop
-        known: Future[int] = Future()
-        known.set_result(5)
-        again: list[int] = []
-        loop.call_soon(lambda: again.append(1))
-        found = await known
-        return [found, *again]
+        done: Future[int] = Future()
+        done.set_result(5)
+        later: list[int] = []
+        loop.call_soon(lambda: later.append(1))
+        found = await done
+        return [found, *later]
 
     assert run(wait()) == [5]
 
 
-def test_errors_reach_all_who_wait() -> None:
+def test_errors_reach_all_waiting_tasks() -> None:
     async def wait() -> list[str]:
         failing: Future[None] = Future()
 
@@ -77,10 +77,10 @@ def test_errors_reach_all_who_wait() -> None:
 
         tasks = [begin(catch()) for _ in range(3)]
         await sleep(0)
-        failing.set_exception(ValueError("gone"))
+        failing.set_exception(ValueError("failed"))
         return [await task for task in tasks]
 
-    assert run(wait()) == ["gone"] * 3
+    assert run(wait()) == ["failed"] * 3
     with pytest.raises(KeyError):
         run(_raise(KeyError()))
 
@@ -89,7 +89,7 @@ async def _raise(error: BaseException) -> None:
     raise error
 
 
-def test_a_future_is_known_once() -> None:
+def test_a_future_is_completed_once() -> None:
     future: Future[int] = Future(Loop(lambda: None))
     future.set_result(1)
     assert not future.cancel()
@@ -129,7 +129,7 @@ def test_cancellation(moment: str) -> None:
     assert log == ([] if moment == "before" else ["begun", "cancelled"])
 
 
-def test_who_catches_the_cancellation_goes_on() -> None:
+def test_a_task_that_catches_the_cancellation_continues() -> None:
     async def stubborn() -> int:
         for number in range(100):
             try:
@@ -159,11 +159,11 @@ def test_only_futures_of_the_loop_can_be_waited_for() -> None:
 
     run(wait_for(foreign))
     run(wait_for(asyncio.sleep(0)))
-    with pytest.raises(RuntimeError, match="no task of a loop runs here"):
+    with pytest.raises(RuntimeError, match="no task is running on this thread"):
         Future()
 
 
-def test_a_lock_is_held_in_order_of_asking() -> None:
+def test_a_lock_is_acquired_in_order_of_request() -> None:
     order: list[int] = []
 
     async def hold(lock: Lock, number: int) -> None:
@@ -174,33 +174,33 @@ def test_a_lock_is_held_in_order_of_asking() -> None:
         finally:
             lock.release()
 
-    async def all_of_them() -> bool:
+    async def hold_all() -> bool:
         lock = Lock()
         await lock.acquire()
         tasks = [begin(hold(lock, number)) for number in range(5)]
         await sleep(0)
         tasks[1].cancel()
-        # The next one has it in its hands, and is cancelled before it knows.
+        # The lock is passed to the first task, which is cancelled before it resumes.
         lock.release()
         tasks[0].cancel()
         await wait_for_all(tasks, 30)
         return lock.is_held
 
-    assert run(all_of_them()) is False
+    assert run(hold_all()) is False
     assert order == [2, 3, 4]
 
 
-def test_a_lock_is_not_released_by_who_never_held_it() -> None:
+def test_a_cancelled_waiter_does_not_release_the_lock() -> None:
     async def wait() -> list[bool]:
         lock = Lock()
         await lock.acquire()
         tasks = [begin(lock.acquire()) for _ in range(3)]
         await sleep(0)
-        # The first is passed over, and learns only then that it was cancelled.
+        # The first task is skipped before it resumes to its cancellation.
         tasks[0].cancel()
         lock.release()
         await wait_for_all(tasks[:2], 30)
-        return [each.has_result for each in tasks]
+        return [task.has_result for task in tasks]
 
     assert run(wait()) == [False, True, False]
 
@@ -219,7 +219,7 @@ def test_loops_can_run_inside_tasks_of_others() -> None:
     assert run(outer())
 
 
-def test_an_event_happens_for_all() -> None:
+def test_an_event_wakes_all_waiting_tasks() -> None:
     async def wait() -> int:
         event = Event()
         tasks = [begin(event.wait()) for _ in range(3)]
@@ -233,7 +233,7 @@ def test_an_event_happens_for_all() -> None:
     assert run(wait()) == 3
 
 
-def test_waiting_is_over_at_its_time() -> None:
+def test_waiting_with_a_timeout() -> None:
     async def wait() -> float:
         task = begin(sleep(100))
         start = time.monotonic()
@@ -248,39 +248,39 @@ def test_waiting_is_over_at_its_time() -> None:
     assert 0.02 <= run(wait()) < 10
 
 
-def test_other_threads_can_make_it_known() -> None:
+def test_other_threads_can_complete_a_future() -> None:
     async def wait() -> str:
         future: Future[str] = Future()
 
-        def tell() -> None:
+        def complete() -> None:
             time.sleep(0.01)
-            future.loop.call_soon_threadsafe(lambda: future.set_result("told"))
+            future.loop.call_soon_threadsafe(lambda: future.set_result("done"))
 
-        threading.Thread(target=tell).start()
+        threading.Thread(target=complete).start()
         return await future
 
-    assert run(wait()) == "told"
+    assert run(wait()) == "done"
 
 
-def test_what_another_thread_returns_or_raises() -> None:
+def test_result_or_error_of_another_thread() -> None:
     assert run(in_thread(threading.get_ident)) != threading.get_ident()
     with pytest.raises(ZeroDivisionError):
         run(in_thread(lambda: 1 // 0))
-    begun, go_on = threading.Event(), threading.Event()
+    begun, proceed = threading.Event(), threading.Event()
 
     def block() -> None:
         begun.set()
-        assert go_on.wait(30)
+        assert proceed.wait(30)
 
     async def cancel() -> None:
         task = begin(in_thread(block))
         await sleep(0)
         assert begun.wait(30)
         task.cancel()
-        go_on.set()
+        proceed.set()
         with pytest.raises(CancelledError):
             await task
-        # It tells nobody.
+        # The result of the thread is dropped.
         await sleep(0.01)
 
     run(cancel())
@@ -303,37 +303,37 @@ def test_tasks_have_variables_of_their_own() -> None:
     assert variable.get() == 0
 
 
-def test_errors_that_nobody_waits_for_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_without_a_waiting_task_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     loop = Loop(lambda: None)
     Task(loop, _raise(ValueError("lost")))
     loop.call_soon(lambda: 1 // 0)
     loop.run_due()
-    assert [each.message for each in caplog.records] == [
-        "a task failed that nobody waits for",
+    assert [record.message for record in caplog.records] == [
+        "a task failed, and nothing waits for it",
         "a call of the session failed",
     ]
-    assert all(each.levelno == logging.ERROR for each in caplog.records)
+    assert all(record.levelno == logging.ERROR for record in caplog.records)
 
 
-def test_tasks_that_nothing_knows_go() -> None:
+def test_unreferenced_tasks_are_collected() -> None:
     class Held:
         pass
 
-    async def wait_for_ever(_held: Held) -> None:
+    async def wait_forever(_held: Held) -> None:
         await Future()
 
     loop, held = Loop(lambda: None), Held()
-    Task(loop, wait_for_ever(held))
+    Task(loop, wait_forever(held))
     loop.run_due()
     assert len(loop.unfinished) == 1
-    known = weakref.ref(held)
+    reference = weakref.ref(held)
     del held
     gc.collect()
-    assert known() is None
+    assert reference() is None
     assert loop.unfinished == []
 
 
-def test_an_error_leaves_no_garbage() -> None:
+def test_an_error_leaves_no_reference_cycle() -> None:
     async def fail() -> None:
         future: Future[None] = Future()
         future.set_exception(ValueError())

@@ -305,25 +305,25 @@ def test_more_static_room_than_there_is() -> None:
         jitlink.load(path)
     error = caught.value
     assert (error.size, error.alignment) == (100_000, 16)
-    assert 0 < error.room < 100_000
+    assert 0 < error.surplus < 100_000
     assert error.surplus_alignment >= 16
     assert error.objects == (str(path),)
-    for part in (str(path), "100000 bytes", str(error.room), "-fPIC"):
+    for part in (str(path), "100000 bytes", str(error.surplus), "-fPIC"):
         assert part in str(error)
     assert PROCESS_TLS.count == before
     # What is said to be left is: no byte more.
-    with jitlink.load(static_bytes(error.room)):
+    with jitlink.load(static_bytes(error.surplus)):
         pass
     with pytest.raises(StaticTLSError) as caught:
-        jitlink.load(static_bytes(error.room + 1))
-    assert caught.value.room == error.room
+        jitlink.load(static_bytes(error.surplus + 1))
+    assert caught.value.surplus == error.surplus
 
 
 def test_static_room_is_given_back() -> None:
     """Also where sizes and alignments change, and what was linked first is closed first."""
     with pytest.raises(StaticTLSError) as caught:
         jitlink.load(static_bytes(100_000))
-    room = caught.value.room
+    room = caught.value.surplus
     for size, alignment in [(1, 1), (8, 64), (1, 64), (24, 16), (3, 1), (65, 32)] * 20:
         first = jitlink.load(static_bytes(size, alignment))
         second = jitlink.load(static_bytes(alignment, size & -size))
@@ -331,7 +331,7 @@ def test_static_room_is_given_back() -> None:
         second.close()
     with pytest.raises(StaticTLSError) as caught:
         jitlink.load(static_bytes(100_000))
-    assert caught.value.room == room
+    assert caught.value.surplus == room
 
 
 def test_more_alignment_than_static_room_can_have() -> None:

@@ -1,8 +1,8 @@
-"""What compilers that are installed here have beside them: directories and support libraries.
+"""Directories and support libraries of the compilers that are installed on this machine.
 
-Compilers call functions that nobody has written, for arithmetic that a processor lacks. They are
-in a static library in the compiler's own directory: ``libgcc.a`` for gcc, ``libclang_rt.builtins``
-for clang, which has it in one of two places, with and without the architecture in its name.
+Compilers emit calls of support functions, for arithmetic that the processor lacks. These are in
+a static library in the compiler's own directory: ``libgcc.a`` for gcc, ``libclang_rt.builtins``
+for clang, which has it in one of two directories, with and without the architecture in its name.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _CLANG_PARENTS = ("/usr/lib/clang", "/usr/lib64/clang", "/usr/local/lib/clang")
 
 
 def gcc_directories(machine: str) -> list[str]:
-    """The directory of the newest gcc for an architecture, for each way to name its target."""
+    """The directory of the newest gcc for an architecture, for each spelling of its triple."""
     parents = (f"/usr/lib/gcc/{machine}-{vendor}" for vendor in _GCC_VENDORS)
     return [newest[0] for parent in parents if (newest := _by_version(parent))]
 
 
 def support_archives(machine: str) -> list[str]:
-    """Paths of the compilers' support libraries for an architecture, the preferred ones first."""
+    """Paths of the compilers' support libraries for an architecture, in order of preference."""
     candidates = [
         *(f"{directory}/libgcc.a" for directory in gcc_directories(machine)),
         *(
@@ -46,10 +46,10 @@ def _clang_directories() -> Iterator[str]:
 
 
 def _by_version(parent: str, prefix: str = "") -> list[str]:
-    """The directories whose names begin so, the one of the newest version first."""
+    """The directories whose names begin with `prefix`, newest version first."""
     try:
         names = [name for name in os.listdir(parent) if name.startswith(prefix)]  # noqa: PTH208
     except OSError:
         return []
-    numbers = {each: tuple(map(int, re.findall(r"\d+", each))) for each in names}
+    numbers = {name: tuple(map(int, re.findall(r"\d+", name))) for name in names}
     return [f"{parent}/{name}" for name in sorted(names, key=lambda n: numbers[n], reverse=True)]

@@ -1,29 +1,58 @@
-"""Every exception that jitlink raises on purpose.
+"""The exceptions of jitlink; those defined in another module have its name in brackets.
 
 ::
 
     JITLinkError
-    ├── GraphError                      a LinkGraph operation that would break the graph
-    ├── InputError                      a file that cannot be read as what it claims to be
-    │   ├── UnknownFormatError              no container that jitlink knows
-    │   ├── ObjectError                     malformed relocatable object
-    │   ├── ArchiveError                    malformed static archive
-    │   ├── UnsupportedObjectError          well formed, but of a kind that is not linked
-    │   └── UnsupportedRelocationError      a relocation that the target does not link
-    ├── SymbolError
+    ├── GraphError                          an operation that would break the graph
+    ├── InputError                          a file that cannot be used as input
+    │   ├── UnknownFormatError              not a supported container format
+    │   ├── ObjectError                     a malformed relocatable object
+    │   ├── ArchiveError                    a malformed static archive
+    │   ├── UnsupportedObjectError          a well-formed object of an unsupported target or type
+    │   ├── UnsupportedRelocationError      a relocation type that the target does not support
+    │   └── IncompleteRuntimeError          an incomplete ORC runtime [platform.orc_rt.platform]
+    ├── SymbolError                         definitions and references that do not fit together
     │   ├── DuplicateDefinitionError        two strong definitions of one name
-    │   └── UndefinedSymbolError            no definition for some names
-    ├── FixupError                      a relocation that cannot be applied
+    │   ├── UndefinedSymbolError            names without a definition
+    │   │   └── MissingSymbolError          not defined by the objects under test [harnesses]
+    │   ├── AmbiguousSymbolError            a name that is local to several objects [harnesses]
+    │   ├── UnusedMocksError                mocks of names that nothing refers to [harnesses]
+    │   ├── AmbiguousReferenceError         a local name with several definitions [orc.harness]
+    │   └── OverrideError                   a definition that cannot be overridden [orc.harness]
+    ├── FixupError                          a relocation that cannot be applied
     │   ├── TargetOutOfRangeError           the value does not fit the field
     │   └── MisalignedTargetError           the value has bits that the field cannot hold
-    ├── AllocationError                 memory that could not be had, laid out or protected
-    ├── TLSError              thread-local storage that could not be had
-    │   └── StaticTLSError              more static room than the process has left
-    ├── ActionError                     a finalize or deallocate action that reported failure
-    └── ExecutorError                   the executor could not do what was asked
+    ├── AllocationError                     memory that cannot be allocated, laid out or protected
+    ├── TLSError                            thread-local storage that cannot be provided
+    │   └── StaticTLSError                  the static TLS surplus is exhausted
+    ├── ActionError                         a finalize or deallocate action that failed
+    ├── DeallocationError                   failures while memory was deallocated [memory.manager]
+    ├── ExecutorError                       a request that the executor cannot carry out
+    ├── SPSError                            bytes or a value that do not fit an SPS type [sps.types]
+    ├── SessionError                        an operation that a session cannot do [orc.errors]
+    │   ├── SessionEndedError               the session has ended [orc.errors]
+    │   ├── JITDylibDefunctError            the JITDylib has been removed [orc.errors]
+    │   ├── ResourceTrackerDefunctError     the tracker has been removed [orc.errors]
+    │   ├── FailedToMaterializeError        a definition that could not be materialized [orc.errors]
+    │   ├── UnexpectedDefinitionError       definitions outside a responsibility [orc.errors]
+    │   ├── MissingDefinitionsError         a responsibility without all definitions [orc.errors]
+    │   ├── UnsatisfiedDependenciesError    a link depends on failed or removed symbols [orc.errors]
+    │   ├── SymbolsCouldNotBeRemovedError   symbols that are being materialized [orc.errors]
+    │   ├── AliasCycleError                 aliases that resolve only to each other [orc.aliases]
+    │   ├── CallSiteOutOfReachError         a call that cannot reach its new target [orc.call_sites]
+    │   ├── CommonSizeError                 a common symbol too large for its memory [orc.objects]
+    │   ├── LazyCallError                   a lazy function that cannot be linked [orc.stubs]
+    │   └── NotRedirectableError            functions without a redirectable stub [orc.stubs]
+    ├── CommandLineError                    an invalid command line [tool.options.command_line]
+    ├── OutputError                         standard output that cannot be written [tool.main]
+    ├── OutputFileError                     a file that cannot be written [tool.output_file]
+    ├── CheckFailedError                    rules of ``-check`` that do not hold [tool.check.checks]
+    ├── ExpressionError                     an expression without a value [tool.check.expressions]
+    ├── UnknownPlaceError                   a name that was not linked [tool.check.expressions]
+    └── DuplicateFileError                  files that rules cannot distinguish [tool.check.linked]
 
-Bad arguments to a Python call are ordinary ``TypeError`` and ``ValueError``; everything that
-depends on an input file, on the executor or on what was linked is a `JITLinkError`.
+Invalid arguments of Python calls are ordinary ``TypeError`` and ``ValueError``; errors that depend
+on an input file, on the executor or on the linked code are a `JITLinkError`.
 """
 
 from __future__ import annotations
@@ -31,17 +60,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 _MOST_ADVICE = 3
-"""Of how many names a message says more than that they are missing."""
-_MOST_LOOKED_AT = 1000
-"""How many names are looked at for that."""
+"""For how many missing names a message gives advice of each kind."""
+_MOST_SEARCHED = 1000
+"""How many missing names are searched for advice."""
 
 
 class JITLinkError(Exception):
-    """Base of all errors of a link; its text is one sentence without a final stop."""
+    """Base of all errors of jitlink; the message is one sentence without a full stop."""
 
 
 class GraphError(JITLinkError):
-    """A graph operation whose preconditions do not hold; the graph is as it was."""
+    """A graph operation whose preconditions do not hold; the graph is unchanged."""
 
 
 class InputError(JITLinkError):
@@ -49,7 +78,7 @@ class InputError(JITLinkError):
 
     Attributes:
         file: display name of the file, ``libx.a(member.o)`` for a member.
-        offset: position in that file in bytes, or None where no position is to blame.
+        offset: position of the error in that file in bytes, or None.
     """
 
     def __init__(self, message: str, *, file: str, offset: int | None = None) -> None:
@@ -60,7 +89,7 @@ class InputError(JITLinkError):
 
 
 class UnknownFormatError(InputError):
-    """The bytes are of no container format that jitlink reads."""
+    """The bytes are not of a supported container format."""
 
 
 class ObjectError(InputError):
@@ -76,13 +105,13 @@ class UnsupportedObjectError(InputError):
 
 
 class UnsupportedRelocationError(InputError):
-    """A relocation type that the target does not link.
+    """A relocation type that the target does not support.
 
     Attributes:
         section: name of the section to be relocated.
         number: relocation type as stored in the file.
-        relocation: the ABI's name of it, or None if the ABI has none.
-        reason: why it is not linked.
+        relocation: its name in the ABI, or None if the ABI does not define it.
+        reason: why it is not supported.
     """
 
     def __init__(
@@ -116,8 +145,8 @@ class DuplicateDefinitionError(SymbolError):
 
     Attributes:
         name: the symbol.
-        first: display name of the object whose definition came first.
-        second: display name of the other one.
+        first: display name of the object with the first definition.
+        second: display name of the object with the second definition.
     """
 
     def __init__(self, name: str, *, first: str, second: str) -> None:
@@ -128,15 +157,15 @@ class DuplicateDefinitionError(SymbolError):
 
 
 class UndefinedSymbolError(SymbolError):
-    """Names that no input and no process library defines.
+    """Names that neither the inputs nor the libraries of the process define.
 
-    The message is written when somebody reads it. It has mangled names as in the source too,
-    the names that may have been meant, and the libraries that usually have such names.
+    The message is composed when it is read. It gives mangled names in demangled form too, similar
+    names that exist, and the libraries that usually define such names.
 
     Attributes:
         names: all missing names, in order of first reference.
         referrers: for each name, the display names of objects that refer to it.
-        suggestions: for some names another one that exists and is much like it.
+        suggestions: for some names, a similar one that exists.
     """
 
     def __init__(
@@ -154,10 +183,11 @@ class UndefinedSymbolError(SymbolError):
     def __str__(self) -> str:
         noun = "symbol" if len(self.names) == 1 else "symbols"
         listed = ", ".join(self._described(name) for name in self.names)
-        return "; ".join([f"undefined {noun}: {listed}", *self._meant(), *self._usual_places()])
+        advice = [*self._similar_names(), *self._usual_providers()]
+        return "; ".join([f"undefined {noun}: {listed}", *advice])
 
     def _described(self, name: str) -> str:
-        from jitlink.names.demangling import demangled  # noqa: PLC0415 - only for who reads it
+        from jitlink.names.demangling import demangled  # noqa: PLC0415 - rarely needed
 
         notes = [source] if (source := demangled(name)) else []
         users = self.referrers[name]
@@ -166,28 +196,28 @@ class UndefinedSymbolError(SymbolError):
             notes.append(f"referenced by {users[0]}{more}")
         return f"{name} ({'; '.join(notes)})" if notes else name
 
-    def _meant(self) -> list[str]:
+    def _similar_names(self) -> list[str]:
         from jitlink.names.demangling import with_source_name  # noqa: PLC0415
 
         if len(self.names) == 1:
             return [f"did you mean {with_source_name(n)}?" for n in self.suggestions.values()]
-        meant = list(self.suggestions.items())[:_MOST_ADVICE]
-        return [f"did you mean {with_source_name(new)} for {old}?" for old, new in meant]
+        similar = list(self.suggestions.items())[:_MOST_ADVICE]
+        return [f"did you mean {with_source_name(new)} for {old}?" for old, new in similar]
 
-    def _usual_places(self) -> list[str]:
+    def _usual_providers(self) -> list[str]:
         from jitlink.names.providers import usual_provider  # noqa: PLC0415
 
-        places: dict[str, str] = {}
-        for name in self.names[:_MOST_LOOKED_AT]:
+        libraries: dict[str, str] = {}
+        for name in self.names[:_MOST_SEARCHED]:
             provider = None if name in self.suggestions else usual_provider(name)
             if provider is not None:
-                places.setdefault(provider.where, name)
-        chosen = list(places.items())[:_MOST_ADVICE]
+                libraries.setdefault(provider.where, name)
+        chosen = list(libraries.items())[:_MOST_ADVICE]
         return [f"{name} is usually in {where}" for where, name in chosen]
 
 
 class FixupError(JITLinkError):
-    """A relocation that cannot be applied where it stands.
+    """A relocation that cannot be applied.
 
     Attributes:
         graph: name of the graph.
@@ -196,7 +226,7 @@ class FixupError(JITLinkError):
         offset: offset of the fixup within that block, in bytes.
         kind: name of the edge kind.
         target: name of the target symbol, or a description of it if it has none.
-        value: the value that the edge's expression gives.
+        value: the value of the edge's expression.
         count: how many edges of the graph fail for the same reason.
     """
 
@@ -243,10 +273,10 @@ class TargetOutOfRangeError(FixupError):
 
 
 class MisalignedTargetError(FixupError):
-    """The value of a fixup is not a multiple of what its field can express.
+    """The value of a fixup is not aligned as its field requires.
 
     Attributes (besides those of `FixupError`):
-        alignment: what the value must be a multiple of.
+        alignment: the value must be a multiple of this.
     """
 
     alignment: int
@@ -256,7 +286,7 @@ class AllocationError(JITLinkError):
     """Memory could not be reserved, laid out, written or protected.
 
     Attributes:
-        size: bytes asked for, or None.
+        size: bytes requested, or None.
     """
 
     def __init__(self, message: str, *, size: int | None = None) -> None:
@@ -265,18 +295,18 @@ class AllocationError(JITLinkError):
 
 
 class TLSError(JITLinkError):
-    """Thread-local storage, or access to a thread-local variable, that could not be had.
+    """Thread-local storage, or access to a thread-local variable, that cannot be provided.
 
     Attributes:
-        graph: name of the graph that wants it; empty where none is known.
-        objects: display names of the objects whose code or variables want it.
+        graph: name of the graph that needs it; empty if unknown.
+        objects: display names of the objects whose code or variables need it.
     """
 
     graph = ""
     objects: tuple[str, ...] = ()
 
     def locate(self, graph: str, objects: Sequence[str]) -> None:
-        """Make the error say where the storage is wanted."""
+        """Add to the error which graph and objects need the storage."""
         self.graph, self.objects = graph, tuple(objects)
         named = ", ".join(self.objects[:3]) + (", ..." if len(self.objects) > 3 else "")
         where = f"in graph {graph} ({named})" if self.objects else f"in graph {graph}"
@@ -284,27 +314,27 @@ class TLSError(JITLinkError):
 
 
 class StaticTLSError(TLSError):
-    """Static thread-local storage that the process has no room for.
+    """Static TLS that exceeds the surplus of the process.
 
     Attributes:
-        size: bytes asked for.
-        alignment: alignment asked for, in bytes.
-        room: bytes that are left, of alignment 1.
-        surplus_alignment: the largest alignment that there can be, in bytes.
+        size: bytes requested.
+        alignment: alignment requested, in bytes.
+        surplus: bytes that are left, at alignment 1.
+        surplus_alignment: the largest possible alignment, in bytes.
     """
 
     def __init__(
-        self, size: int, alignment: int, room: int, surplus_alignment: int, why: str = ""
+        self, size: int, alignment: int, surplus: int, surplus_alignment: int, why: str = ""
     ) -> None:
-        limits = f"{room} bytes are left, aligned to at most {surplus_alignment}"
+        limits = f"{surplus} bytes are left, aligned to at most {surplus_alignment}"
         super().__init__(
-            f"code of the initial-exec or local-exec model needs static thread-local storage of "
-            f"{size} bytes aligned to {alignment}: {limits}{why}; compile with -fPIC, or start "
-            f"the process with more room (GLIBC_TUNABLES=glibc.rtld.optional_static_tls=...)"
+            f"code of the initial-exec or local-exec model needs static TLS of {size} bytes "
+            f"aligned to {alignment}: {limits}{why}; compile with -fPIC, or start the process with "
+            f"a larger surplus (GLIBC_TUNABLES=glibc.rtld.optional_static_tls=...)"
         )
         self.size = size
         self.alignment = alignment
-        self.room = room
+        self.surplus = surplus
         self.surplus_alignment = surplus_alignment
 
 
@@ -323,4 +353,4 @@ class ActionError(JITLinkError):
 
 
 class ExecutorError(JITLinkError):
-    """The executor could not look up, read, write or call what it was asked to."""
+    """The executor could not look up, read, write or call something."""

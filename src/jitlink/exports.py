@@ -11,8 +11,7 @@ from functools import cached_property
 
 from jitlink.graph import LinkGraph, Scope
 from jitlink.graph.columns import ADDRESS_MASK, rows_where
-from jitlink.graph.strings import NO_NAME
-from jitlink.graph.tables import ABSOLUTE, DEFINED, symbol_addresses
+from jitlink.graph.tables import ABSOLUTE, DEFINED, exported_rows, symbol_addresses
 
 
 class Exports(Mapping[str, int]):
@@ -30,9 +29,7 @@ class Exports(Mapping[str, int]):
     @cached_property
     def _all(self) -> dict[str, int]:
         table = self._symbols
-        exported = (table.kind == DEFINED) | (table.kind == ABSOLUTE)
-        exported &= (table.scope != int(Scope.LOCAL)) & (table.name != NO_NAME)
-        rows = rows_where(exported)
+        rows = exported_rows(table)
         addresses = symbol_addresses(table, self._blocks)[rows].tolist()
         exports: dict[str, int] = {}
         for name, address in zip(self._strings.get_many(table.name[rows]), addresses, strict=True):

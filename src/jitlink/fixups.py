@@ -1,9 +1,9 @@
-"""The relocation engine: evaluates a table of fixups over the columns of a graph.
+"""The relocation engine: applies a table of fixups to the columns of a graph.
 
-An architecture describes each edge kind as one `Fixup` row. The engine takes all edges of a
+An architecture describes each edge kind by one `Fixup` row. The engine processes all edges of a
 kind together: it evaluates the row's expression, checks range and alignment, and writes the
-value through the row's bit slices, each as a handful of NumPy operations however many edges
-there are. The same rows, read backwards, extract implicit addends and draw reference pages.
+value through the row's bit slices, each with a few NumPy operations for any number of edges.
+The same rows, inverted, extract implicit addends; the reference page is generated from them.
 
 Expressions use the letters of the psABIs:
 
@@ -13,18 +13,18 @@ S      address of the target symbol
 P      address of the place to be modified
 Z      size of the target symbol
 GOT    address of the global offset table
-DTP    address of the graph's thread-local storage, as symbols in it have it
-TP     address of the thread pointer, in the same terms
-MODULE number of the module that the graph's thread-local storage is
+DTP    address of the graph's TLS block, in the address range of its symbols
+TP     address of the thread pointer, in the same range
+MODULE number of the graph's TLS module
 V      the value in place, read through the row's slices
 ====== ====================================================================
 
 joined by ``+`` and ``-``, with decimal constants and ``Page(...)``, which clears the low
 12 bits. Arithmetic is modulo 2**64; results are read as signed.
 
-Several edges may be about one place. What stands in place counts only for kinds whose
-expression has a V: they are applied after all others, kind by kind in the order of the table's
-rows, and of several edges of such a kind at one place each sees what the one before has left.
+Several edges may modify one place. Only kinds whose expression has a V depend on the value in
+place: they are applied after all others, kind by kind in the order of the table's rows, and of
+several edges of such a kind at one place each reads what the one before has written.
 """
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ from jitlink.graph.tables import DEFINED
 
 _PAGE_MASK = ~0xFFF
 _CHUNK = 1 << 14
-"""Edges are applied so many at a time: what is computed for them then stays in the cache."""
+"""Number of edges that are applied at a time, so that intermediate arrays stay in the cache."""
 _ORDERS = {"little": "<", "big": ">"}
 _BASES = {
     "GOT": "a global offset table; there is none",
-    "DTP": "thread-local storage; the graph has none",
-    "TP": "a thread pointer at a known distance; there is none",
-    "MODULE": "thread-local storage that is loaded; it is not",
+    "DTP": "a TLS block; the graph has none",
+    "TP": "a known offset from the thread pointer; there is none",
+    "MODULE": "a TLS module that is loaded; there is none",
 }
-"""Letters that are one number for a graph, and what is lacking where they have no value."""
+"""Letters with one value per graph, and what is missing where they have none, for messages."""
 
 
 class Check(Enum):
-    """How a value is tested against its width."""
+    """How the range of a value is checked."""
 
     NONE = "any"
     SIGNED = "signed"
@@ -76,7 +76,7 @@ class Check(Enum):
 
 
 class Flip(Enum):
-    """Whether the bits of a slice are complemented on their way into the container."""
+    """Whether the bits of a slice are complemented in the container."""
 
     NEVER = "never"
     ALWAYS = "always"
@@ -88,7 +88,7 @@ class BitSlice(NamedTuple):
 
     Bit 63 is the value's sign. `flip` says whether the bits are complemented. With `rounding`
     the bits are those of the value rounded to a multiple of 2**`value_low`, because the bits
-    below are added as a signed number.
+    below are added by another instruction as a signed number.
     """
 
     value_low: int
@@ -109,10 +109,10 @@ class BitSlice(NamedTuple):
 
 
 class Field(Protocol):
-    """How values are stored that no container of fixed width holds; all arguments are columns."""
+    """Reads and writes fields of variable width; all arguments are columns."""
 
     def measure(self, data: UInt8Array, places: Int64Array, ends: Int64Array) -> Int64Array:
-        """Sizes in bytes of the fields at `places`; 0 for one that does not end before `ends`."""
+        """Sizes in bytes (int64) of the fields at `places`; 0 if one does not end before `ends`."""
 
     def read(self, data: UInt8Array, places: Int64Array, sizes: Int64Array) -> Int64Array:
         """The values (int64) in fields of these sizes."""
@@ -120,7 +120,7 @@ class Field(Protocol):
     def write(
         self, data: UInt8Array, places: Int64Array, sizes: Int64Array, value: Int64Array
     ) -> None:
-        """Store values, modulo what the fields hold; their sizes stay as they are."""
+        """Store values, truncated to the fields; the sizes do not change."""
 
 
 class Fixup(NamedTuple):
@@ -128,16 +128,16 @@ class Fixup(NamedTuple):
 
     Attributes:
         kind: the edge kind that the row defines.
-        expression: the value, in the letters above; empty for a kind that a pass must have
-            turned into another one before fixups are applied.
+        expression: the value, in the letters above; empty for a kind that a pass must turn
+            into another one before fixups are applied.
         width: size in bytes of the container that is modified.
         check: how the value is range-checked.
-        bits: width in bits that the check allows; by default that of the container.
+        bits: width in bits that the check assumes; by default that of the container.
         alignment: the value must be a multiple of this.
         slices: where the bits of the value go; by default the whole container.
-        endianness: byte order of the container, if it is not that of the architecture's data.
+        endianness: byte order of the container, if it differs from that of data.
         field: how the value is stored, if not in a container; `width` is then the least size.
-        summary: what the kind is for, in one line.
+        summary: the meaning of the kind, in one line.
     """
 
     kind: EdgeKind
@@ -153,9 +153,9 @@ class Fixup(NamedTuple):
 
     @property
     def limits(self) -> tuple[int, int]:
-        """Smallest and largest value that passes the check."""
-        # A value that rounding would carry out of range is out of range.
-        half = max((each.half for each in self.slices), default=0)
+        """Smallest and largest value that pass the check."""
+        # A value that rounding would move out of range is out of range.
+        half = max((part.half for part in self.slices), default=0)
         return _limits(self.check, self.bits or 8 * self.width, half)
 
     @property
@@ -170,56 +170,56 @@ class Fixup(NamedTuple):
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the value that stands in place counts."""
-        # No other letter has a V, so a table need not parse all its expressions to know.
+        """Whether the expression depends on the value in place."""
+        # No other letter contains a V, so the expression need not be parsed.
         return "V" in self.expression
 
     def accepts(self, value: Int64Array) -> BoolArray:
-        """Whether values (int64) pass the checks of range and alignment."""
+        """Whether values (int64) pass the checks of range and alignment (bool each)."""
         low, high = self.limits
         fits: BoolArray = (value >= low) & (value <= high)
         fits &= value & (self.alignment - 1) == 0
         return fits
 
     def insert(self, value: Int64Array, container: Array[Any]) -> Array[Any]:
-        """Containers (unsigned, native order) with `value` entered into their slices."""
+        """Containers (unsigned, native order) with `value` inserted into their slices."""
         dtype = container.dtype.type
         if not self.slices:
             return value.view(np.uint64).astype(dtype)
         mask = 0
         result = np.zeros(len(value), np.uint64)
         unsigned = value.view(np.uint64)
-        for each in self.slices:
-            source = unsigned if each.flip is Flip.NEVER else _flip(value, each.flip)
-            if each.rounding:
-                source = source + np.uint64(each.half)
-            field = (source >> np.uint64(each.value_low)) & np.uint64((1 << each.bits) - 1)
-            result |= field << np.uint64(each.place_low)
-            mask |= each.place_mask
+        for part in self.slices:
+            source = unsigned if part.flip is Flip.NEVER else _flip(value, part.flip)
+            if part.rounding:
+                source = source + np.uint64(part.half)
+            field = (source >> np.uint64(part.value_low)) & np.uint64((1 << part.bits) - 1)
+            result |= field << np.uint64(part.place_low)
+            mask |= part.place_mask
         keep = dtype(~mask & ((1 << 8 * self.width) - 1))
         inserted: Array[Any] = (container & keep) | result.astype(dtype)
         return inserted
 
     def extract(self, container: Array[Any]) -> Int64Array:
-        """The values (int64) that stand in containers: `insert` backwards.
+        """The values (int64) in containers: the inverse of `insert`.
 
-        Bits that no slice holds are zero; the sign is extended from the highest bit held
+        Bits that no slice holds are zero; the sign is extended from the highest bit held,
         unless the check is unsigned.
         """
         slices = self.slices or (BitSlice(0, 8 * self.width, 0),)
         unsigned = container.astype(np.uint64)
         value = np.zeros(len(container), np.uint64)
-        # What depends on the sign comes after the slice that holds the sign.
-        for each in sorted(slices, key=lambda each: each.flip is Flip.IF_NEGATIVE):
-            mask = np.uint64((1 << each.bits) - 1)
-            field = (unsigned >> np.uint64(each.place_low)) & mask
-            if each.flip is not Flip.NEVER:
-                field = _flip(value.view(np.int64), each.flip, field) & mask
-            value |= field << np.uint64(each.value_low)
-        for half in {each.half for each in slices} - {0}:
-            # A lower part that reads as negative was made up for by rounding.
+        # Slices that depend on the sign come after the slice that holds it.
+        for part in sorted(slices, key=lambda part: part.flip is Flip.IF_NEGATIVE):
+            mask = np.uint64((1 << part.bits) - 1)
+            field = (unsigned >> np.uint64(part.place_low)) & mask
+            if part.flip is not Flip.NEVER:
+                field = _flip(value.view(np.int64), part.flip, field) & mask
+            value |= field << np.uint64(part.value_low)
+        for half in {part.half for part in slices} - {0}:
+            # A negative lower part was compensated by rounding.
             value -= (value & np.uint64(half)) << np.uint64(1)
-        top = max(each.value_low + each.bits for each in slices)
+        top = max(part.value_low + part.bits for part in slices)
         result = value.view(np.int64)
         if self.check is Check.UNSIGNED or top >= 64:
             return result
@@ -278,7 +278,7 @@ class FixupTable:
     Args:
         rows: one `Fixup` per edge kind.
         endianness: byte order in which containers are stored.
-        advice: what to tell a user whose target is out of range, as a clause.
+        advice: what to do about a target that is out of range, as a clause for the message.
     """
 
     def __init__(
@@ -296,7 +296,7 @@ class FixupTable:
             self.is_in_place[kind] = row.is_in_place
 
     def containers(self, data: UInt8Array, row: Fixup) -> Array[Any]:
-        """A view on every (unaligned, overlapping) container of a row's kind in `data`."""
+        """A view of every (unaligned, overlapping) container of a row's kind in `data`."""
         width = row.width
         order = _ORDERS[row.endianness] if row.endianness else self.order
         dtype = np.dtype(f"{order}u{width}")
@@ -306,9 +306,9 @@ class FixupTable:
     def read_addends(
         self, graph: LinkGraph, kinds: Int64Array, blocks: Int64Array, offsets: Int64Array
     ) -> Int64Array:
-        """The implicit addends (int64) that stand in the blocks' contents.
+        """The implicit addends (int64) in the blocks' contents.
 
-        Fields of zero-fill blocks read as zero. The caller has checked the offsets.
+        Fields of zero-fill blocks read as zero. The caller must have checked the offsets.
         """
         addends = np.zeros(len(kinds), np.int64)
         content = graph.block_table.content[blocks]
@@ -336,15 +336,16 @@ class FixupTable:
         """Apply fixups of a graph to the working memory of its blocks.
 
         Args:
-            graph: allocated and with all externals resolved.
+            graph: the graph, which is allocated, with all externals resolved.
             got_address: address of the global offset table, if the graph has one.
             tls_bases: values of the letters DTP, TP and MODULE, as far as they are known.
             rows: rows (int64) of the edges to apply; by default all.
 
         Raises:
-            FixupError: an edge's value does not fit, or its kind is one that no pass has
-                turned into a fixup; nothing is said about how many others were written.
-            GraphError: an edge lies outside its block or in zero-fill.
+            FixupError: an edge's value does not fit, its offset lies outside its block's content,
+                or no pass has turned its kind into one that can be applied; it is unspecified
+                which other fixups have been applied.
+            GraphError: the content of a block is read-only.
         """
         bases = dict(tls_bases or {})
         if got_address is not None:
@@ -382,15 +383,15 @@ class _Application:
             rows, later = rows[~in_place], rows[in_place]
             self._apply_chunks(kinds, rows)
             present = set(kinds)
-            for each in (int(row.kind) for row in self.table.rows if row.is_in_place):
-                if each in present:
-                    for part in self._rounds(later[edges.kind[later] == each]):
-                        self._apply_chunks([each], part)
+            for kind in (int(row.kind) for row in self.table.rows if row.is_in_place):
+                if kind in present:
+                    for part in self._rounds(later[edges.kind[later] == kind]):
+                        self._apply_chunks([kind], part)
         else:
             self._apply_chunks(kinds, rows)
 
     def _rounds(self, rows: Int64Array) -> Iterator[Int64Array]:
-        """Split rows of edges so that no two of a part are at one place."""
+        """Split rows of edges into groups with no two edges at one place."""
         block = self.edges.block[rows]
         places = self.graph.block_table.content[block] + self.edges.offset[rows]
         if (places[1:] > places[:-1]).all():
@@ -401,8 +402,8 @@ class _Application:
         first = np.append(True, places[1:] != places[:-1])
         number = np.arange(len(rows))
         number -= np.maximum.accumulate(np.where(first, number, 0))
-        turns = np.argsort(number, kind="stable")
-        yield from np.split(rows[order[turns]], np.bincount(number).cumsum()[:-1])
+        by_round = np.argsort(number, kind="stable")
+        yield from np.split(rows[order[by_round]], np.bincount(number).cumsum()[:-1])
 
     def _apply_chunks(self, kinds: list[int], rows: Int64Array) -> None:
         for first in range(0, len(rows), _CHUNK):
@@ -422,10 +423,10 @@ class _Application:
             if not data.flags.writeable:
                 raise GraphError("a block to be fixed up has read-only content")
             kind_here, rows_here, places = kind[here], rows[here], content[here] - base
-            for each in kinds:
-                chosen = rows_where(kind_here == each)
+            for kind_number in kinds:
+                chosen = rows_where(kind_here == kind_number)
                 if len(chosen):
-                    fixup = self.table.by_kind[each]
+                    fixup = self.table.by_kind[kind_number]
                     self._apply(fixup, rows_here[chosen], data, places[chosen])
 
     def _apply(self, fixup: Fixup, rows: Int64Array, data: UInt8Array, places: Int64Array) -> None:
@@ -444,7 +445,7 @@ class _Application:
             old = container[places].astype(f"u{fixup.width}")
             container[places] = fixup.insert(value, old)
         else:
-            # The assignment drops the upper bits, which the check has looked at.
+            # The conversion drops the upper bits, which have been checked.
             container[places] = value.view(np.uint64).astype(f"u{fixup.width}")
 
     def _apply_fields(
@@ -456,10 +457,10 @@ class _Application:
         places: Int64Array,
         values: dict[str, Any],
     ) -> None:
-        room = self.graph.block_table.size[self.edges.block[rows]] - self.edges.offset[rows]
-        sizes = field.measure(data, places, places + room)
+        to_end = self.graph.block_table.size[self.edges.block[rows]] - self.edges.offset[rows]
+        sizes = field.measure(data, places, places + to_end)
         if not sizes.all():
-            self._fail(FixupError, rows[sizes == 0], 0, "is at no field that ends in its block")
+            self._fail(FixupError, rows[sizes == 0], 0, "has no field that ends in its block")
         if "V" in fixup.letters:
             values["V"] = field.read(data, places, sizes)
         value = fixup.evaluate(values)
@@ -467,7 +468,7 @@ class _Application:
         field.write(data, places, sizes, value)
 
     def _values(self, letters: frozenset[str], rows: Int64Array) -> dict[str, Any]:
-        """What letters stand for, but for V."""
+        """The values of letters (int64 arrays), except for V."""
         edges = self.edges
         values: dict[str, Any] = {"A": edges.addend[rows]}
         if "S" in letters:
@@ -536,10 +537,10 @@ def fail(
     Args:
         graph: the graph.
         rows: rows of all edges that fail in this way.
-        reason: what is wrong, as a clause whose subject is the edge.
+        reason: what is wrong, as a predicate whose subject is the edge.
         error: class of the error.
         value: the value that the edge would have stored.
-        **attributes: more attributes of the error.
+        **attributes: further attributes of the error.
     """
     edges, row = graph.edge_table, int(rows[0])
     block = Block(graph, int(edges.block[row]))
@@ -560,7 +561,7 @@ def fail(
 
 
 def describe(symbol: Symbol) -> str:
-    """A symbol's name, or where it points if it has none."""
+    """A symbol's name; its section and offset, or its address, if it has none."""
     if symbol.has_name:
         return symbol.name
     if symbol.is_defined:
@@ -569,12 +570,12 @@ def describe(symbol: Symbol) -> str:
 
 
 def in_range(value: Int64Array, bits: int) -> BoolArray:
-    """Whether values fit a signed field of `bits` bits."""
+    """Whether values fit a signed field of `bits` bits (bool each)."""
     return (value >= -(1 << (bits - 1))) & (value < (1 << (bits - 1)))
 
 
 def resolved(graph: LinkGraph, rows: Int64Array) -> BoolArray:
-    """Whether symbol rows are defined or have an address that is not null."""
+    """Whether symbol rows are defined or have an address that is not null (bool each)."""
     table = graph.symbol_table
-    has_place: BoolArray = (table.kind[rows] == DEFINED) | (table.value[rows] != 0)
-    return has_place
+    is_resolved: BoolArray = (table.kind[rows] == DEFINED) | (table.value[rows] != 0)
+    return is_resolved

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when somebody first uses them.
+"""Lazy imports: names of a package whose modules are imported on first use.
 
 Specification: PEP 562.
 """
@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 
 
 def lazy_imports(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
-    """A package's `__getattr__`.
+    """The `__getattr__` of a package.
 
     Args:
         package: the package's full name.
-        homes: the names, and the module that each is from.
+        homes: the module that defines each name, by name.
     """
 
     def get(name: str) -> object:

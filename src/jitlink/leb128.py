@@ -1,7 +1,7 @@
-"""ULEB128 as a field of relocations: numbers of seven bits a byte, as long as they are.
+"""ULEB128 fields of relocations: numbers of variable size, seven bits per byte.
 
-A relocation cannot make a number longer, because what follows would have to move; so a field
-keeps its size, with padding where a shorter spelling would do.
+A relocation cannot change the size of a field, because the bytes that follow would have to move;
+a number that needs fewer bytes is padded.
 
 Specification: DWARF 5, section 7.6.
 """
@@ -20,7 +20,7 @@ class ULEB128:
     """Unsigned numbers of variable size; implements `jitlink.fixups.Field`."""
 
     def measure(self, data: UInt8Array, places: Int64Array, ends: Int64Array) -> Int64Array:
-        """Sizes in bytes (int64), or 0 where a number does not end in time."""
+        """Sizes in bytes (int64); 0 for a number that is too long or does not end before `ends`."""
         sizes = np.zeros(len(places), np.int64)
         last = len(data) - 1
         for index in range(_MAX_SIZE):
@@ -41,7 +41,7 @@ class ULEB128:
     def write(
         self, data: UInt8Array, places: Int64Array, sizes: Int64Array, value: Int64Array
     ) -> None:
-        """Store numbers, modulo what each field holds."""
+        """Store numbers, truncated to what each field holds."""
         for index in range(int(sizes.max(initial=0))):
             chosen = sizes > index
             byte = (value[chosen] >> 7 * index) & 0x7F

@@ -118,7 +118,7 @@ async def _link(
     # Only what is needed is left; entries that it needs may be added.
     _run(passes.post_prune, graph)
     threads = plan_tls(graph, passes.threads, passes.fixups)
-    link_log.entries_made(graph)
+    link_log.got_and_stubs_added(graph)
     alloc = await memory.allocate(context.dylib, graph)
     try:
         if threads is not None:

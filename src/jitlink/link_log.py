@@ -1,6 +1,6 @@
-"""The story of a link, as the logger ``jitlink.link`` tells it.
+"""The log of a link, written to the logger ``jitlink.link``.
 
-Whatever must be counted for a line is counted only if somebody listens.
+The counts in a message are computed only if the logger is enabled.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ log = logging.getLogger("jitlink.link")
 
 
 def is_on() -> bool:
-    """Whether anybody listens."""
+    """Whether the logger is enabled."""
     return log.isEnabledFor(logging.DEBUG)
 
 
 def begun(graph: LinkGraph) -> None:
-    """A link begins."""
+    """Log that a link begins."""
     if is_on():
         log.debug(
             "%s: begins (objects: %d, sections: %d, %s, edges: %d)",
@@ -37,34 +37,34 @@ def begun(graph: LinkGraph) -> None:
 
 
 def pruned(graph: LinkGraph) -> None:
-    """What nothing refers to is gone."""
+    """Log that dead-stripping is done."""
     if is_on():
         external = np.count_nonzero(graph.symbol_table.kind == EXTERNAL)
         log.debug("%s: pruned (%s, externals: %d)", graph.name, _size(graph), external)
 
 
-def entries_made(graph: LinkGraph) -> None:
-    """The passes after pruning have added what they add."""
+def got_and_stubs_added(graph: LinkGraph) -> None:
+    """Log that the passes after pruning have run."""
     if is_on():
         counts = []
         for name in (GOT_SECTION, STUBS_SECTION):
             section = graph.find_section_by_name(name)
             counts.append(0 if section is None else sum(1 for _ in section.blocks))
-        log.debug("%s: made entries (GOT: %d, stubs: %d)", graph.name, *counts)
+        log.debug("%s: added GOT entries: %d, PLT stubs: %d", graph.name, *counts)
 
 
 def resolved(graph: LinkGraph, found: Mapping[str, int], names: Sequence[str]) -> None:
-    """External symbols of those names have addresses, as far as they were found."""
+    """Log the addresses that were found for external symbols of those names."""
     if is_on():
         for name, address in found.items():
             log.debug("%s: external %s is at %#x", graph.name, name, address)
         for name in names:
             if name not in found:
-                log.debug("%s: external %s is null: nobody defines it", graph.name, name)
+                log.debug("%s: external %s is null: it has no definition", graph.name, name)
 
 
 def fixing(graph: LinkGraph) -> None:
-    """Fixups are about to be applied."""
+    """Log that fixups are about to be applied."""
     if is_on():
         counts = np.bincount(graph.edge_table.kind, minlength=1)
         kinds = rows_where(counts != 0).tolist()
@@ -73,12 +73,12 @@ def fixing(graph: LinkGraph) -> None:
 
 
 def finalized(graph: LinkGraph) -> None:
-    """The code can be used."""
+    """Log that the memory is finalized."""
     log.debug("%s: finalized", graph.name)
 
 
 def failed(graph: LinkGraph, error: BaseException) -> None:
-    """The link has failed."""
+    """Log that the link has failed."""
     log.debug("%s: failed: %s", graph.name, error)
 
 

@@ -1,13 +1,12 @@
-"""Coroutines that take turns: tasks, what they wait for, and the loop that runs them.
+"""Cooperative multitasking with coroutines: tasks, futures, locks, and the loop that runs them.
 
-A loop keeps what is due, and whoever calls `Loop.run_due` runs it: it belongs to no thread, knows
-no files and no sockets, and has no end. What happens elsewhere is told with
-`Loop.call_soon_threadsafe`. This is what a session needs of asyncio, whose import takes longer than
-most links, and whose loops belong to the thread that runs them.
+A loop is a queue of due calls, run by any thread that calls `Loop.run_due`: it is bound to no
+thread, handles no files or sockets, and does not run by itself. Other threads schedule calls with
+`Loop.call_soon_threadsafe`. This is the part of asyncio that a session needs; importing asyncio
+takes longer than most links, and its loops are bound to the thread that runs them.
 
-A task can wait for a `Future` of its loop, and for nothing else that suspends; coroutines that only
-await one another need no loop at all. Tasks, futures and locks are for the thread that runs the
-loop.
+The only thing that a task can suspend on is a `Future` of its loop; coroutines that await only one
+another need no loop. Tasks, futures and locks must be used on the thread that runs the loop.
 
 Specification: PEP 492; names and meanings are asyncio's.
 """
@@ -32,21 +31,21 @@ log = logging.getLogger("jitlink.orc")
 
 
 class CancelledError(BaseException):
-    """Raised where a task waits that is to stop."""
+    """Raised in a task that is cancelled, where it waits."""
 
 
 class Future(Generic[T]):
-    """Something that will be known, for tasks that await it.
+    """A result that is not available yet; tasks can await it.
 
     Args:
-        loop: where what waits for it goes on; by default that of the running task.
+        loop: the loop that resumes waiting tasks; by default that of the running task.
 
     Raises:
-        RuntimeError: no loop is given, and no task runs.
+        RuntimeError: no loop is given, and no task is running.
 
     Attributes:
         loop: the loop.
-        is_done: whether it is known, has failed or was cancelled.
+        is_done: whether it has a result, has failed or was cancelled.
     """
 
     __slots__ = ("_callbacks", "_error", "_value", "is_done", "loop")
@@ -60,15 +59,15 @@ class Future(Generic[T]):
 
     @property
     def has_result(self) -> bool:
-        """Whether it is known, and has neither failed nor was cancelled."""
+        """Whether it is done, and neither failed nor was cancelled."""
         return self.is_done and self._error is None
 
     def result(self) -> T:
-        """What it is; to be asked once it is done.
+        """The result of a future that is done.
 
         Raises:
             CancelledError: it was cancelled.
-            BaseException: what it failed with.
+            BaseException: the error that it failed with.
         """
         error = self._error
         if error is None:
@@ -76,33 +75,33 @@ class Future(Generic[T]):
         try:
             raise error
         finally:
-            # An error that is raised knows this frame, and the future knows the error.
+            # The error refers to this frame, and the future to the error: avoid a cycle.
             del error, self
 
     def set_result(self, value: T) -> None:
-        """Say what it is."""
+        """Complete it with a result."""
         self._finish()
         self._value = value
 
-    def tell(self, value: T) -> None:
-        """Say what it is, unless it is done: cancelled, say."""
+    def set_result_unless_done(self, value: T) -> None:
+        """Complete it with a result, unless it is done, for example cancelled."""
         if not self.is_done:
             self.set_result(value)
 
     def set_exception(self, error: BaseException) -> None:
-        """Let it fail."""
+        """Complete it with an error."""
         self._finish()
         self._error = error
 
     def cancel(self) -> bool:
-        """Let it fail with `CancelledError`; False if it is done."""
+        """Complete it with `CancelledError`; return False if it is done already."""
         if self.is_done:
             return False
         self.set_exception(CancelledError())
         return True
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
-        """Call something soon after it is done."""
+        """Schedule a call for when it is done."""
         if self.is_done:
             self.loop.call_soon(callback)
         else:
@@ -110,7 +109,7 @@ class Future(Generic[T]):
 
     def _finish(self) -> None:
         if self.is_done:
-            raise RuntimeError("what is known already cannot change")
+            raise RuntimeError("the future is done already")
         self.is_done = True
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
@@ -126,13 +125,13 @@ class Future(Generic[T]):
 
 
 class Task(Future[T]):
-    """A coroutine that runs in a loop; also what it returns or raises.
+    """A coroutine that runs in a loop, and the future of its result.
 
-    The loop knows a task only weakly: while it waits, it is kept by what it waits for.
+    The loop has only a weak reference to a task: while it waits, what it waits for keeps it alive.
 
     Args:
         loop: the loop.
-        coroutine: begins when it is due.
+        coroutine: the coroutine; its first step is scheduled at once.
         context: its context variables; by default a copy of the caller's.
 
     Attributes:
@@ -147,18 +146,18 @@ class Task(Future[T]):
         super().__init__(loop)
         self._coroutine = coroutine
         self._context = context or copy_context()
-        outer = _here.task
+        outer = _current.task
         self.variables: dict[TaskVariable[Any], Any] = {}
         if outer is not None and outer.loop is loop:
             self.variables = outer.variables
         self._waits_for: Future[Any] | None = None
-        # Raised in the coroutine when it goes on.
+        # Raised in the coroutine when it resumes.
         self._thrown: BaseException | None = None
         loop.tasks.add(self)
         loop.call_soon(self._step)
 
     def cancel(self) -> bool:
-        """Raise `CancelledError` where it waits, or will wait next; False if it is done."""
+        """Raise `CancelledError` where it waits or next waits; return False if it is done."""
         if self.is_done:
             return False
         if self._waits_for is None or not self._waits_for.cancel():
@@ -166,14 +165,14 @@ class Task(Future[T]):
         return True
 
     def abandon(self) -> None:
-        """Fail with `CancelledError` for those who wait; the coroutine is not run any more."""
+        """Complete it with `CancelledError` without resuming the coroutine again."""
         super().cancel()
 
     def _step(self) -> None:
-        """Run until it waits or ends."""
+        """Run the coroutine until it waits or ends."""
         if self.is_done:
             return
-        _here.task = self
+        _current.task = self
         thrown, self._thrown, self._waits_for = self._thrown, None, None
         try:
             if thrown is None:
@@ -184,17 +183,17 @@ class Task(Future[T]):
             self.set_result(stop.value)
         except BaseException as error:
             if not self._callbacks and not isinstance(error, CancelledError):
-                log.exception("a task failed that nobody waits for")
-            # Without this frame, which knows the task.
+                log.exception("a task failed, and nothing waits for it")
+            # Without this frame, which refers to the task.
             self.set_exception(error.with_traceback(_without_first(error.__traceback__)))
         else:
             self._wait_for(awaited)
         finally:
-            _here.task = None
+            _current.task = None
             del thrown
 
     def _wait_for(self, awaited: object) -> None:
-        """Go on when something is done."""
+        """Resume when a future is done."""
         if not isinstance(awaited, Future) or awaited.loop is not self.loop:
             message = f"a task can wait for a future of its own loop, not for {awaited!r}"
             self._thrown = TypeError(message)
@@ -203,7 +202,7 @@ class Task(Future[T]):
         awaited.add_done_callback(self._step)
         self._waits_for = awaited
         if self._thrown is not None and awaited.cancel():
-            # It was told to stop while it ran.
+            # It was cancelled while it ran.
             self._thrown = None
 
 
@@ -211,33 +210,33 @@ def _without_first(traceback: TracebackType | None) -> TracebackType | None:
     return None if traceback is None else traceback.tb_next
 
 
-class _Here(threading.local):
-    """The task that runs on a thread."""
+class _Current(threading.local):
+    """The running task of each thread."""
 
     task: Task[Any] | None = None
 
 
-_here = _Here()
+_current = _Current()
 
 
 def current_task() -> Task[Any]:
-    """The task that runs on this thread.
+    """The task that is running on this thread.
 
     Raises:
         RuntimeError: there is none.
     """
-    if _here.task is None:
-        raise RuntimeError("no task of a loop runs here, so nothing can be waited for")
-    return _here.task
+    if _current.task is None:
+        raise RuntimeError("no task is running on this thread, so nothing can be awaited")
+    return _current.task
 
 
 class TaskVariable(Generic[T]):
-    """Something that each task knows for itself, beginning with what the task knew that began it.
+    """A variable with a value per task, which a task inherits from the task that created it.
 
-    As soon as a `ContextVar` is set, every call of NumPy takes longer; these cost it nothing.
+    Unlike a `ContextVar`, which slows down every call of NumPy once it is set.
 
     Args:
-        default: what is known where nothing was set, and where no task runs.
+        default: the value where none was set, and where no task is running.
     """
 
     __slots__ = ("_default",)
@@ -246,24 +245,24 @@ class TaskVariable(Generic[T]):
         self._default = default
 
     def get(self) -> T:
-        """What the running task knows."""
-        task = _here.task
+        """The value in the running task."""
+        task = _current.task
         if task is None:
             return self._default
-        known: T = task.variables.get(self, self._default)
-        return known
+        value: T = task.variables.get(self, self._default)
+        return value
 
     def set(self, value: T) -> Callable[[], None]:
-        """Let the running task know something else; returns what takes that back."""
+        """Set the value in the running task; return a function that restores the old one."""
         task = current_task()
-        # Not for the task that runs then: a coroutine may be closed while another one runs.
-        take_back = partial(setattr, task, "variables", task.variables)
+        # Bound to this task: a coroutine may be closed while another task is running.
+        restore = partial(setattr, task, "variables", task.variables)
         task.variables = {**task.variables, self: value}
-        return take_back
+        return restore
 
 
 class Lock:
-    """Held by one task at a time, in order of asking."""
+    """A lock between tasks, acquired in first-come, first-served order."""
 
     __slots__ = ("_waiters", "is_held")
 
@@ -272,7 +271,7 @@ class Lock:
         self._waiters: deque[Future[None]] = deque()
 
     async def acquire(self) -> None:
-        """Wait until nobody holds it, and hold it."""
+        """Wait until it is free, and acquire it."""
         if self.is_held:
             waiter: Future[None] = Future()
             self._waiters.append(waiter)
@@ -280,7 +279,7 @@ class Lock:
                 await waiter
             except CancelledError:
                 if waiter.has_result:
-                    # It was handed over just before.
+                    # It was passed to this task just before.
                     self.release()
                 elif waiter in self._waiters:
                     self._waiters.remove(waiter)
@@ -288,7 +287,7 @@ class Lock:
         self.is_held = True
 
     def release(self) -> None:
-        """Hand it to the next one who waits."""
+        """Pass it to the first waiting task, or free it."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.is_done:
@@ -298,7 +297,7 @@ class Lock:
 
 
 class Event:
-    """Something that happens once, for tasks that wait for it."""
+    """A flag that is set once; tasks can wait for it."""
 
     __slots__ = ("_waiters", "is_set")
 
@@ -307,22 +306,22 @@ class Event:
         self._waiters: list[Future[None]] = []
 
     async def wait(self) -> None:
-        """Wait until it has happened."""
+        """Wait until it is set."""
         if not self.is_set:
             waiter: Future[None] = Future()
             self._waiters.append(waiter)
             await waiter
 
     def set(self) -> None:
-        """Let it happen; where the loop of those who wait runs."""
+        """Set it, on the thread that runs the loop of the waiting tasks."""
         self.is_set = True
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
-            waiter.tell(None)
+            waiter.set_result_unless_done(None)
 
 
 class Timer:
-    """Something that is called later, unless it is cancelled."""
+    """A delayed call that can be cancelled."""
 
     __slots__ = ("action", "is_cancelled")
 
@@ -331,18 +330,18 @@ class Timer:
         self.is_cancelled = False
 
     def cancel(self) -> None:
-        """Do not call it."""
+        """Prevent the call."""
         self.is_cancelled = True
 
 
 class Loop:
-    """Calls that are due, in order, and those that will be.
+    """A queue of due calls, and timers for later ones.
 
     Args:
-        wake: called, on any thread, when another than the running one has made a call due.
+        wake: called by `call_soon_threadsafe` after it has scheduled a call, on the calling thread.
 
     Attributes:
-        tasks: the tasks that have not been collected; those that are done may be among them.
+        tasks: the tasks that have not been garbage-collected, including ones that are done.
     """
 
     def __init__(self, wake: Callable[[], object]) -> None:
@@ -359,44 +358,44 @@ class Loop:
 
     @property
     def has_due(self) -> bool:
-        """Whether something is due now."""
+        """Whether a call is due now."""
         return bool(self._due) or (bool(self._timers) and self.delay() == 0)
 
     def delay(self) -> float | None:
-        """Seconds until the next timer, 0 if it is due; None if there is none."""
+        """Seconds until the next timer expires, 0 if it has; None if there is no timer."""
         timers = self._timers
         while timers and timers[0][2].is_cancelled:
             heapq.heappop(timers)
         return max(0.0, timers[0][0] - time.monotonic()) if timers else None
 
     def run_due(self) -> None:
-        """Run what is due now; what that makes due in turn is left.
+        """Make the calls that are due now, but not those that they schedule in turn.
 
-        To be called by one thread at a time. Nothing is raised: what calls raise is logged.
+        Only one thread may call this at a time. Errors that calls raise are logged.
         """
         while self._timers and self.delay() == 0:
             self._due.append(heapq.heappop(self._timers)[2].action)
-        # A task of another loop may be at work further down the stack.
-        outer, _here.task = _here.task, None
+        # A task of another loop may be running further down the stack.
+        outer, _current.task = _current.task, None
         due = self._due
         for _ in range(len(due)):
             try:
                 due.popleft()()
             except BaseException:
                 log.exception("a call of the session failed")
-        _here.task = outer
+        _current.task = outer
 
     def call_soon(self, action: Callable[[], object]) -> None:
-        """Make a call due; for what runs in the loop."""
+        """Schedule a call; only on the thread that runs the loop."""
         self._due.append(action)
 
     def call_soon_threadsafe(self, action: Callable[[], object]) -> None:
-        """Make a call due, from any thread."""
+        """Schedule a call, from any thread."""
         self._due.append(action)
         self._wake()
 
     def call_later(self, delay: float, action: Callable[[], object]) -> Timer:
-        """Make a call due in `delay` seconds; for what runs in the loop."""
+        """Schedule a call in `delay` seconds; only on the thread that runs the loop."""
         timer = Timer(action)
         entry = (time.monotonic() + delay, next(self._numbers), timer)
         heapq.heappush(self._timers, entry)
@@ -404,69 +403,68 @@ class Loop:
 
 
 async def sleep(seconds: float) -> None:
-    """Wait, while other tasks run; 0 for one turn of each that can go on."""
-    over: Future[None] = Future()
+    """Wait while other tasks run; 0 lets every task that is ready run once."""
+    elapsed: Future[None] = Future()
     if seconds > 0:
-        await _at_most(over, seconds)
+        await _wait_with_timeout(elapsed, seconds)
     else:
-        over.loop.call_soon(partial(over.tell, None))
-        await over
+        elapsed.loop.call_soon(partial(elapsed.set_result_unless_done, None))
+        await elapsed
 
 
-async def _at_most(over: Future[None], seconds: float) -> None:
-    """Wait for something, or until some seconds are over."""
-    timer = over.loop.call_later(seconds, partial(over.tell, None))
+async def _wait_with_timeout(future: Future[None], seconds: float) -> None:
+    """Wait for a future; complete it when `seconds` have elapsed."""
+    timer = future.loop.call_later(seconds, partial(future.set_result_unless_done, None))
     try:
-        await over
+        await future
     finally:
         timer.cancel()
 
 
 async def in_thread(action: Callable[[], T]) -> T:
-    """Run something on a thread of its own, and wait for what it returns or raises."""
+    """Run a function on a new thread, and wait for what it returns or raises."""
     future: Future[T] = Future()
 
-    def tell(finish: Callable[[], None]) -> None:
+    def finish_unless_cancelled(finish: Callable[[], None]) -> None:
         if not future.is_done:
-            # Otherwise it was cancelled.
             finish()
 
     def run_action() -> None:
         try:
             finish = partial(future.set_result, action())
-        except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+        except BaseException as error:  # noqa: BLE001 - raised in the waiting task
             finish = partial(future.set_exception, error)
-        future.loop.call_soon_threadsafe(partial(tell, finish))
+        future.loop.call_soon_threadsafe(partial(finish_unless_cancelled, finish))
 
     threading.Thread(target=run_action, name="jitlink task", daemon=True).start()
     return await future
 
 
 async def wait_for_all(tasks: Collection[Task[Any]], seconds: float) -> None:
-    """Wait until tasks are done, whatever comes of them, or some seconds are over."""
+    """Wait until all tasks are done, successfully or not, but at most `seconds`."""
     pending = {task for task in tasks if not task.is_done}
     if not pending:
         return
-    over: Future[None] = Future()
+    all_done: Future[None] = Future()
 
-    def note(task: Task[Any]) -> None:
+    def task_done(task: Task[Any]) -> None:
         pending.discard(task)
         if not pending:
-            over.tell(None)
+            all_done.set_result_unless_done(None)
 
     for task in tuple(pending):
-        task.add_done_callback(partial(note, task))
-    await _at_most(over, seconds)
+        task.add_done_callback(partial(task_done, task))
+    await _wait_with_timeout(all_done, seconds)
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in a loop of its own, on this thread, and return what it returns."""
-    turn = threading.Event()
-    loop = Loop(turn.set)
+    """Run a coroutine in a loop of its own, on this thread, and return its result."""
+    woken = threading.Event()
+    loop = Loop(woken.set)
     task = Task(loop, coroutine)
     while not task.is_done:
-        turn.clear()
+        woken.clear()
         if not loop.has_due:
-            turn.wait(loop.delay())
+            woken.wait(loop.delay())
         loop.run_due()
     return task.result()

@@ -278,9 +278,9 @@ def test_instructions_outside_their_blocks_are_refused(size: int, has_content: b
         block.add_edge(kind, size - 2 if has_content else 4, here)
     # A pass makes the block another one.
     if has_content:
-        graph.set_block_content(block, bytes(size))
+        block.set_content(bytes(size))
     else:
-        graph.set_block_zero_fill(block, size)
+        block.set_zero_fill_size(size)
     with Emulator("aarch64_be", BASE) as emulator, pytest.raises(FixupError):
         emulator.link_graph(graph, default_passes(graph))
 

@@ -6,16 +6,16 @@
 int counter;
 int *const nothing = 0;
 
-/* A symbol that is there but whose value is null. */
+/* A symbol whose value is null. */
 __asm__(".globl null_symbol\n.set null_symbol, 0\n");
 
-/* Prints its arguments; returns 1 if they are not as C promises. */
+/* Prints its arguments; returns 1 if they do not conform to C. */
 int print_arguments(int argc, char **argv, char **environment) {
   if (argv[argc] != NULL)
     return 1;
   for (int i = 0; i < argc; ++i) {
     printf("[%s]", argv[i]);
-    argv[i][0] = '!'; /* they may be written to */
+    argv[i][0] = '!'; /* they are writable */
   }
   if (environment == NULL || environment[0] == NULL)
     return 1;

@@ -1,4 +1,4 @@
-"""The executor that is this process."""
+"""The executor for this process."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def library() -> Path:
     """process_functions.c as a shared library."""
     source = Path(__file__).with_name("process_functions.c")
     compiled = compile_c(source, flags=("-fPIC",))
-    made = compiled.with_suffix(".so")
-    if not made.exists():
+    linked = compiled.with_suffix(".so")
+    if not linked.exists():
         unfinished = compiled.with_suffix(f".{os.getpid()}.so")
         run([*zig_command("cc"), "-shared", compiled, "-o", unfinished])
-        unfinished.replace(made)
-    return made
+        unfinished.replace(linked)
+    return linked
 
 
 def address(executor: SelfExecutorProcessControl, name: str) -> int:
@@ -61,7 +61,7 @@ def test_shared_executor() -> None:
     assert SelfExecutorProcessControl.shared() is shared
 
 
-# Look-ups
+# Lookups
 
 
 def test_lookup_in_the_process(executor: SelfExecutorProcessControl) -> None:
@@ -81,7 +81,7 @@ def test_names_may_be_any_bytes(executor: SelfExecutorProcessControl) -> None:
     assert drive(executor.lookup_symbols(["\udcff\udc80", "é"])) == [None, None]
 
 
-def test_null_is_not_missing(executor: SelfExecutorProcessControl) -> None:
+def test_null_symbol_is_not_missing(executor: SelfExecutorProcessControl) -> None:
     handle = drive(executor.load_dylib(library()))
     names = ["missing", "null_symbol", "missing", "count", "null_symbol"]
     found = drive(executor.lookup_symbols(names, handle))
@@ -159,7 +159,7 @@ def test_output_without_standard_output(
     assert drive(executor.run_as_void_function(address(executor, "count"))) > 0
 
 
-def test_arguments_live_on(executor: SelfExecutorProcessControl) -> None:
+def test_arguments_outlive_the_call(executor: SelfExecutorProcessControl) -> None:
     keep, read = address(executor, "keep_arguments"), address(executor, "read_kept")
     assert drive(executor.run_as_main(keep, ["program", "kept"])) == 2
     for _ in range(100):
@@ -234,7 +234,7 @@ def test_memory_outside_the_address_space(
         drive(executor.read_memory(place, size))
 
 
-def test_memory_where_the_kernel_does_not_help(
+def test_memory_without_the_system_call(
     executor: SelfExecutorProcessControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(self_process, "_C", None)

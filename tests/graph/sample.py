@@ -15,7 +15,7 @@ class Kind(EdgeKind):
 
 
 class OtherKind(EdgeKind):
-    """Edge kinds of another one."""
+    """Edge kinds of another architecture that does not exist."""
 
     INVALID = 0, "INVALID RELOCATION"
     KEEP_ALIVE = 1, "Keep-Alive"

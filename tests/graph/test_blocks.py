@@ -188,7 +188,7 @@ def test_handles_of_one_row_are_equal(graph: LinkGraph, section: Section) -> Non
     assert hash(same) == hash(block)
     assert block != other
     assert len({block, same, other}) == 2
-    # Rows of other tables and of other graphs are something else.
+    # Handles of other tables and of other graphs differ.
     assert block != Symbol(graph, block.row)
     assert block != Block(make_graph(), block.row)
     assert block != block.row
@@ -248,15 +248,18 @@ def uses_of(graph: LinkGraph, block: Block) -> list[Callable[[], object]]:
         lambda: graph.make_defined(external, block, 0, 0),
         lambda: graph.transfer_defined_symbol(defined, block, 0),
         lambda: graph.add_edge(block, Kind.POINTER64, 0, external),
-        lambda: graph.set_block_content(block, b"x"),
-        lambda: graph.set_block_zero_fill(block, 1),
     ]
 
 
 def test_removed_block_cannot_be_used(graph: LinkGraph, section: Section) -> None:
     block = graph.create_content_block(section, bytes(8))
     graph.remove_block(block)
-    for use in uses_of(graph, block):
+    changes: list[Callable[[], object]] = [
+        lambda: block.set_content(b"x"),
+        lambda: block.set_mutable_content(bytearray(b"x")),
+        lambda: block.set_zero_fill_size(1),
+    ]
+    for use in (*uses_of(graph, block), *changes):
         with pytest.raises(GraphError, match="the block has been removed"):
             use()
 

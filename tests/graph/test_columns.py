@@ -118,7 +118,7 @@ def test_any_sequence_of_extend_and_keep(steps: list[list[tuple[int, int]] | int
     for step in steps:
         if isinstance(step, list):
             numbers = np.array([number for number, _ in step], np.int64)
-            small = np.array([each for _, each in step], np.uint8)
+            small = np.array([value for _, value in step], np.uint8)
             assert table.extend(len(step), number=numbers, small=small) == len(model)
             model += step
         else:

@@ -1,4 +1,4 @@
-"""Edges: live views, their attributes, and the index by block."""
+"""Edges: live views, attributes, and the index by block."""
 
 import numpy as np
 import pytest
@@ -109,7 +109,7 @@ def test_edge_that_is_added_during_iteration_is_not_seen(block: Block, target: S
     assert offsets(block) == [0, 8, 1, 9]
 
 
-def test_edge_that_is_removed_before_its_turn_is_not_seen(block: Block, target: Symbol) -> None:
+def test_edge_that_is_removed_before_it_is_reached_is_skipped(block: Block, target: Symbol) -> None:
     edges = [block.add_edge(Kind.POINTER64, offset, target) for offset in (0, 8, 16)]
     seen = []
     for edge in block.edges:
@@ -162,7 +162,7 @@ def test_addends_are_signed_64_bit(block: Block, target: Symbol) -> None:
             block.add_edge(Kind.POINTER64, 0, target, addend)
         with pytest.raises(GraphError, match="addend"):
             edge.addend = addend
-    assert [each.addend for each in block.edges] == [2**63 - 1]
+    assert [edge.addend for edge in block.edges] == [2**63 - 1]
 
 
 def test_zero_fill_blocks_only_keep_alive(graph: LinkGraph, block: Block, target: Symbol) -> None:
@@ -186,16 +186,16 @@ def test_target_must_be_of_the_graph(graph: LinkGraph, block: Block, target: Sym
         edge.target = foreign
     with pytest.raises(GraphError, match="symbol removed has been removed"):
         edge.target = removed
-    assert [each.target for each in block.edges] == [target]
+    assert [edge.target for edge in block.edges] == [target]
 
 
 def test_adding_and_reading_alternate_over_many_blocks(graph: LinkGraph, target: Symbol) -> None:
     section = graph.create_section("a", READ)
     blocks = [graph.create_content_block(section, bytes(8)) for _ in range(60)]
-    for turn in range(8):
+    for step in range(8):
         for number, block in enumerate(blocks):
-            block.add_edge(Kind.KEEP_ALIVE, turn, target, number)
-            assert offsets(block) == list(range(turn + 1))
+            block.add_edge(Kind.KEEP_ALIVE, step, target, number)
+            assert offsets(block) == list(range(step + 1))
     assert [[edge.addend for edge in block.edges] for block in blocks] == [
         [number] * 8 for number in range(60)
     ]
@@ -219,8 +219,8 @@ def test_columns_written_in_bulk_are_seen(graph: LinkGraph, block: Block, target
 
 def test_by_block_sorts_all_rows(graph: LinkGraph, block: Block, target: Symbol) -> None:
     other = graph.create_content_block(block.section, bytes(8))
-    for each in (other, block, other, block):
-        each.add_edge(Kind.KEEP_ALIVE, 0, target)
+    for source in (other, block, other, block):
+        source.add_edge(Kind.KEEP_ALIVE, 0, target)
     order, blocks = graph.edge_table.by_block()
     assert order.tolist() == [1, 3, 0, 2]
     assert blocks.tolist() == [block.row, block.row, other.row, other.row]

@@ -1,4 +1,4 @@
-"""Symbols: their attributes, and the rules that each of these obeys."""
+"""Symbols: attributes and the rules for their values."""
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from jitlink.graph import (
     SymbolFlags,
     SymbolKind,
 )
+from jitlink.graph.tables import exported_rows
 from tests.graph.sample import READ, Kind, make_graph
 
 
@@ -265,3 +266,21 @@ def test_addresses_of_all_symbols(graph: LinkGraph, block: Block) -> None:
     addresses = graph.symbol_addresses()
     assert addresses.dtype == np.uint64
     assert addresses.tolist() == [0x1003, 0x5000, 2**64 - 1]
+
+
+def test_exported_rows(graph: LinkGraph, block: Block) -> None:
+    exported = [
+        graph.add_defined_symbol(block, 0, "default"),
+        graph.add_absolute_symbol("side_effects", 0, scope=Scope.SIDE_EFFECTS_ONLY),
+        graph.add_defined_symbol(block, 0, "hidden", scope=Scope.HIDDEN),
+    ]
+    graph.add_external_symbol("external")
+    graph.add_anonymous_symbol(block, 0)
+    graph.add_defined_symbol(block, 0, "local", scope=Scope.LOCAL)
+    graph.remove_defined_symbol(graph.add_defined_symbol(block, 0, "removed"))
+    exported.append(graph.add_absolute_symbol("absolute", 0))
+    rows = exported_rows(graph.symbol_table)
+    assert rows.dtype == np.int64
+    assert rows.tolist() == [symbol.row for symbol in exported]
+    assert exported_rows(graph.symbol_table, exported[2].row).tolist() == rows[2:].tolist()
+    assert exported_rows(graph.symbol_table, graph.symbol_table.rows).tolist() == []

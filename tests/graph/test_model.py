@@ -1,4 +1,4 @@
-"""Random changes of a graph, against a model of plain objects that point at each other."""
+"""Random changes of a graph, compared with a model of plain objects that refer to each other."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ModelSection:
 
 @dataclass(eq=False)
 class ModelBlock:
-    """What a block should be; its symbols and edges point at it."""
+    """What a block should be; its symbols and edges refer to it."""
 
     handle: Block
     section: ModelSection
@@ -131,7 +131,7 @@ has_edges = precondition(lambda self: self.model.edges)
 
 
 class GraphMachine(RuleBasedStateMachine):
-    """Does the same to a graph and to a model; elements are chosen by number."""
+    """Applies the same operations to a graph and to a model; elements are chosen by number."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class GraphMachine(RuleBasedStateMachine):
     @rule(name=NAMES, prot=st.sampled_from([READ, READ_WRITE]))
     def create_section(self, name: str, prot: MemProt) -> None:
         sections = self.model.sections
-        exists = any((each.name, each.mem_prot) == (name, prot) for each in sections)
+        exists = any((section.name, section.mem_prot) == (name, prot) for section in sections)
         with refused_if(exists):
             handle = self.graph.create_section(name, prot)
             sections.append(ModelSection(handle, name, prot))
@@ -474,7 +474,7 @@ class GraphMachine(RuleBasedStateMachine):
         edge = self.model.edges.pop(number % len(self.model.edges))
         edge.handle.block.remove_edge(edge.handle)
 
-    # What must hold after every step
+    # Invariants
 
     @invariant()
     def sections_agree(self) -> None:
@@ -490,7 +490,7 @@ class GraphMachine(RuleBasedStateMachine):
                 if symbol.block is not None and symbol.block.section is section
             }
             assert set(section.handle.symbols) == symbols
-            first = next(each for each in model.sections if each.name == section.name)
+            first = next(own for own in model.sections if own.name == section.name)
             assert graph.find_section_by_name(section.name) is first.handle
 
     @invariant()
@@ -514,7 +514,7 @@ class GraphMachine(RuleBasedStateMachine):
             (SymbolKind.ABSOLUTE, graph.absolute_symbols),
         ):
             expected = [symbol.handle for symbol in model.symbols if symbol.kind == kind]
-            assert list(handles) == sorted(expected, key=lambda each: each.row)
+            assert list(handles) == sorted(expected, key=lambda handle: handle.row)
         for symbol in model.symbols:
             handle = symbol.handle
             base = symbol.block.address if symbol.block else 0
@@ -539,7 +539,7 @@ class GraphMachine(RuleBasedStateMachine):
                     for symbol in self.model.symbols
                     if symbol.kind == kind and symbol.name == name
                 ]
-                named.sort(key=lambda each: (each.scope == Scope.LOCAL, each.handle.row))
+                named.sort(key=lambda symbol: (symbol.scope == Scope.LOCAL, symbol.handle.row))
                 assert find(name) == (named[0].handle if named else None)
 
     @invariant()

@@ -44,7 +44,7 @@ def test_sections_may_share_a_name_if_they_differ_otherwise() -> None:
     assert graph.find_section_by_name("b") is None
 
 
-def test_obtain_section_makes_it_once() -> None:
+def test_obtain_section_creates_it_once() -> None:
     graph = make_graph()
     section = graph.obtain_section("a", READ)
     assert graph.obtain_section("a", READ) is section
@@ -212,7 +212,7 @@ def test_remove_last_section_leaves_no_row_with_a_wrong_ordinal() -> None:
     graph.create_zero_fill_block(a, 8)
     graph.remove_block(graph.create_zero_fill_block(b, 8))
     graph.remove_section(b)
-    # Passes index by this column without a look at the rows' flags.
+    # Passes index by this column without checking the rows' flags.
     assert graph.block_table.section.max() < graph.sections_size
 
 
@@ -248,7 +248,7 @@ def test_first_of_a_name_follows_the_order() -> None:
 
 
 @pytest.mark.parametrize("ordinal", [-1, 2])
-def test_move_section_to_no_place(ordinal: int) -> None:
+def test_move_section_out_of_range(ordinal: int) -> None:
     graph = make_graph()
     section = graph.create_section("a", READ)
     graph.create_section("b", READ)
@@ -294,16 +294,16 @@ def test_section_of_another_graph_cannot_be_used() -> None:
 
 
 def test_sections_keep_their_graph() -> None:
-    def made() -> LinkGraph:
-        graph = LinkGraph("made", "x86_64-unknown-linux-gnu")
+    def two_sections() -> LinkGraph:
+        graph = LinkGraph("two", "x86_64-unknown-linux-gnu")
         for name in ("one", "two"):
             graph.create_section(name, MemProt.READ)
         return graph
 
-    assert [section.name for section in made().sections] == ["one", "two"]
-    (section, _) = made().sections
+    assert [section.name for section in two_sections().sections] == ["one", "two"]
+    (section, _) = two_sections().sections
     assert section.graph.section_list[0] is section
-    columns = made().section_list
+    columns = two_sections().section_list
     assert list(columns.names) == ["one", "two"]
-    with pytest.raises(GraphError, match="is gone"):
+    with pytest.raises(GraphError, match="has been freed"):
         columns[0]

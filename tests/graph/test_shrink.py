@@ -1,4 +1,4 @@
-"""Taking bytes out of blocks, against a model that does it byte by byte."""
+"""Removing bytes from blocks, compared with a model that works byte by byte."""
 
 from typing import NamedTuple
 
@@ -17,11 +17,11 @@ KINDS = np.ones(len(Kind), np.bool_)
 
 
 class Site(NamedTuple):
-    """The end of a range, how many bytes may go before it, and how many do."""
+    """The end of a range, how many bytes before it may be removed, and how many are."""
 
     end: int
     limit: int
-    gone: int
+    removed: int
 
 
 @st.composite
@@ -35,28 +35,28 @@ def plans(draw: st.DrawFn) -> list[Site]:
 
 
 def left_before(sites: list[Site], offset: int) -> int:
-    """How many of the bytes before an offset stay."""
-    gone = {at for site in sites for at in range(site.end - site.gone, site.end)}
-    return sum(at not in gone for at in range(offset))
+    """How many of the bytes before an offset are left."""
+    removed = {at for site in sites for at in range(site.end - site.removed, site.end)}
+    return sum(at not in removed for at in range(offset))
 
 
 def make_blocks(graph: LinkGraph, count: int) -> list[Block]:
     section = graph.create_section("a", READ)
     contents = [bytes(range(64 * n, 64 * n + SIZE)) for n in range(count)]
-    return [graph.create_content_block(section, each) for each in contents]
+    return [graph.create_content_block(section, content) for content in contents]
 
 
 def make_plan(graph: LinkGraph, blocks: list[Block], sites: list[list[Site]]) -> Shrinkage:
     rows = [block.row for block, own in zip(blocks, sites, strict=True) for _ in own]
     flat = [site for own in sites for site in own]
-    ends, limits = ([getattr(each, name) for each in flat] for name in ("end", "limit"))
-    plan = Shrinkage(graph, *(np.array(each, np.int64) for each in (rows, ends, limits)))
-    plan.counts[:] = [each.gone for each in flat]
+    ends, limits = ([getattr(site, name) for site in flat] for name in ("end", "limit"))
+    plan = Shrinkage(graph, *(np.array(column, np.int64) for column in (rows, ends, limits)))
+    plan.counts[:] = [site.removed for site in flat]
     return plan
 
 
 @given(sites=st.lists(plans(), min_size=3, max_size=3))
-def test_everything_follows_the_bytes(sites: list[list[Site]]) -> None:
+def test_symbols_and_edges_follow_the_bytes(sites: list[list[Site]]) -> None:
     graph = make_graph()
     blocks = make_blocks(graph, 3)
     old = [bytes(block.content) for block in blocks]
@@ -71,13 +71,13 @@ def test_everything_follows_the_bytes(sites: list[list[Site]]) -> None:
     edges = [(edge, b, edge.offset, edge.addend) for b in blocks for edge in b.edges]
     plan = make_plan(graph, blocks, sites)
     offsets = np.arange(SIZE + 1)
-    foreseen = [plan.moved(plan.locate(np.full(SIZE + 1, b.row), offsets)).tolist() for b in blocks]
+    expected = [plan.moved(plan.locate(np.full(SIZE + 1, b.row), offsets)).tolist() for b in blocks]
     sizes = dict(zip(plan.block_rows.tolist(), plan.new_sizes().tolist(), strict=True))
     plan.apply(KINDS)
 
     for number, (block, own) in enumerate(zip(blocks, sites, strict=True)):
         moved = [left_before(own, offset) for offset in range(SIZE + 1)]
-        assert foreseen[number] == moved
+        assert expected[number] == moved
         assert block.size == moved[-1] == sizes.get(block.row, SIZE)
         kept = bytes(old[number][at] for at in range(SIZE) if moved[at] != moved[at + 1])
         assert bytes(block.content) == kept
@@ -116,7 +116,7 @@ def test_addends_that_count_from_elsewhere_stay() -> None:
     assert (edge.offset, beyond.offset) == (14, 14)
 
 
-def test_nothing_to_do() -> None:
+def test_plan_without_sites() -> None:
     graph = make_graph()
     (block,) = make_blocks(graph, 1)
     make_plan(graph, [block], [[]]).apply(KINDS)
@@ -132,15 +132,15 @@ def test_nothing_to_do() -> None:
         [Site(10, 4, 0), Site(12, 3, 0)],
     ],
 )
-def test_sites_that_cannot_be(sites: list[Site]) -> None:
+def test_impossible_sites(sites: list[Site]) -> None:
     graph = make_graph()
     (block,) = make_blocks(graph, 1)
-    with pytest.raises(GraphError, match="cannot be taken out of block"):
+    with pytest.raises(GraphError, match="cannot be removed from block"):
         make_plan(graph, [block], [sites])
 
 
-def test_zero_fill_has_no_bytes_to_take() -> None:
+def test_zero_fill_has_no_bytes_to_remove() -> None:
     graph = make_graph()
     block = graph.create_zero_fill_block(graph.create_section("a", READ), SIZE)
-    with pytest.raises(GraphError, match="cannot be taken out of block"):
+    with pytest.raises(GraphError, match="cannot be removed from block"):
         make_plan(graph, [block], [[Site(4, 1, 0)]])

@@ -1,4 +1,4 @@
-"""Cutting blocks: what is at each place goes to the part that holds the place."""
+"""Cutting blocks: edges and symbols move to the part that holds their offset."""
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
@@ -80,7 +80,7 @@ def test_edges_follow_their_bytes(graph: LinkGraph, block: Block) -> None:
         [(0, 2), (0, 3), (11, 4)],
         [(0, 5), (43, 6), (44, 7)],
     ]
-    # Views that were made before are views on the same edges.
+    # Views that were created before are of the same edges.
     assert [edge.block for edge in edges] == [parts[number] for number in (0, 0, 1, 1, 1, 2, 2, 2)]
     assert [part.address + edge.offset for part in parts for edge in part.edges] == [
         0x1000 + offset for offset in offsets

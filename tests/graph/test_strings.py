@@ -1,4 +1,4 @@
-"""Names: string tables taken over whole, and strings given one by one."""
+"""Names: string tables added as a whole, and strings added one by one."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_tails_of_a_very_long_name_are_refused_in_bulk() -> None:
     with pytest.raises(GraphError, match="overlap in a table of 100002 bytes"):
         heap.get_many(base + np.arange(1, 50_000))
     assert heap.get(base + 99_999) == "xx"
-    # A few, or many short ones, are what linkers write.
+    # Linkers produce a few of them, or many short ones.
     assert [len(name) for name in heap.get_many(base + np.arange(1, 9))] == [
         *range(100_000, 99_992, -1)
     ]
@@ -62,7 +62,7 @@ def test_names_that_are_not_ascii() -> None:
     heap = StringHeap()
     data = "\0naïve\0Größe\0日本\0ascii\0".encode()
     base = heap.add_table(data)
-    positions = [data.index(each.encode()) for each in ("naïve", "Größe", "日本", "本", "ascii")]
+    positions = [data.index(name.encode()) for name in ("naïve", "Größe", "日本", "本", "ascii")]
     expected = ["naïve", "Größe", "日本", "本", "ascii"]
     assert names_at(heap, base + np.array(positions)) == expected
 
@@ -72,10 +72,12 @@ def test_invalid_utf8_goes_in_and_comes_out_unchanged() -> None:
     raw = [b"caf\xe9", b"\xff\xfe", b"\xc3", b"\xed\xa0\x80", b"ok"]
     data = b"\0" + b"\0".join(raw) + b"\0"
     base = heap.add_table(data)
-    references = base + np.array([data.index(each) for each in raw])
+    references = base + np.array([data.index(name) for name in raw])
     names = names_at(heap, references)
     assert [name.encode("utf-8", "surrogateescape") for name in names] == raw
-    assert [heap.find(name).tolist() for name in names] == [[each] for each in references.tolist()]
+    assert [heap.find(name).tolist() for name in names] == [
+        [reference] for reference in references.tolist()
+    ]
     # A name may begin inside a character.
     inner = data.index(b"\xc3") + 0
     assert heap.get(base + inner) == "\udcc3"
@@ -90,7 +92,7 @@ def test_names_of_several_tables_and_strings_in_any_order() -> None:
     assert names_at(heap, references) == ["ccc", "single", "bb", "", "a", "cc"]
 
 
-def test_find_tells_every_place_that_spells_a_name() -> None:
+def test_find_returns_every_reference_of_a_name() -> None:
     heap = StringHeap()
     first = heap.add_table(b"\0barfoo\0foo\0foot\0")
     one = heap.add("foo")

@@ -1,4 +1,4 @@
-"""Symbols: names, and what turns one kind into another."""
+"""Symbols: names, and conversions from one kind to another."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,7 @@ def block(graph: LinkGraph) -> Block:
 
 
 def state(symbol: Symbol) -> tuple[object, ...]:
-    """All that a symbol is, to show that a refused operation changed nothing."""
+    """All attributes of a symbol, to show that a refused operation changed nothing."""
     table = symbol.graph.symbol_table
     return tuple(getattr(table, column)[symbol.row].item() for column in table.FIELDS)
 
@@ -66,7 +66,7 @@ def test_only_local_symbols_may_share_a_name(
     assert graph.symbol_table.rows == 4
 
 
-def test_look_up_prefers_what_others_can_see(graph: LinkGraph, block: Block) -> None:
+def test_look_up_prefers_symbols_that_are_not_local(graph: LinkGraph, block: Block) -> None:
     local = graph.add_defined_symbol(block, 0, "s", scope=Scope.LOCAL)
     assert graph.find_defined_symbol_by_name("s") == local
     graph.add_defined_symbol(block, 0, "s", scope=Scope.LOCAL)
@@ -252,7 +252,7 @@ def test_make_defined_checks_name_and_kind(graph: LinkGraph, block: Block) -> No
     assert nameless.is_defined
 
 
-def test_flags_of_a_definition_go_with_it(graph: LinkGraph, block: Block) -> None:
+def test_flags_of_a_definition_are_removed_with_it(graph: LinkGraph, block: Block) -> None:
     common = graph.add_common_symbol("c", Scope.DEFAULT, block.section, 0, 8, 8)
     resolver = graph.add_defined_symbol(block, 0, "f", is_callable=True)
     resolver.flags |= SymbolFlags.INDIRECT
@@ -286,16 +286,16 @@ def test_transfer_defined_symbol(graph: LinkGraph, block: Block) -> None:
 def test_what_cannot_be_transferred(graph: LinkGraph, block: Block) -> None:
     external = graph.add_external_symbol("e")
     symbol = graph.add_defined_symbol(block, 0, "s", 4)
-    for each, offset, size, message in (
+    for moved, offset, size, message in (
         (external, 0, None, "symbol e is not defined"),
         (symbol, 33, None, "symbol offset"),
         (symbol, -1, None, "symbol offset"),
         (symbol, 30, 3, "extends past"),
     ):
-        before = state(each)
+        before = state(moved)
         with pytest.raises(GraphError, match=message):
-            graph.transfer_defined_symbol(each, block, offset, size)
-        assert state(each) == before
+            graph.transfer_defined_symbol(moved, block, offset, size)
+        assert state(moved) == before
 
 
 def test_remove_symbols(graph: LinkGraph, block: Block) -> None:

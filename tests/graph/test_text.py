@@ -12,7 +12,7 @@ from jitlink.graph import (
     SymbolFlags,
     SymbolKind,
 )
-from jitlink.graph.text import dump, printable
+from jitlink.graph.text import GraphText, printable
 from tests.graph.sample import READ, READ_EXEC, READ_WRITE, Kind, make_graph
 
 EMPTY = """\
@@ -130,7 +130,7 @@ def test_some_blocks_with_what_they_refer_to() -> None:
     shown.add_edge(Kind.POINTER64, 0, used)
     shown.add_edge(Kind.POINTER64, 0, removed).remove()
     hidden.add_edge(Kind.POINTER64, 0, unused)
-    text = dump(graph, np.array([True, False, False]), "part.o")
+    text = GraphText(graph).text(np.array([True, False, False]), "part.o")
     assert (
         text
         == """\
@@ -154,11 +154,11 @@ dead  -   e0
 
 def test_removed_elements_are_not_shown() -> None:
     graph = whole_graph()
-    section = graph.create_section("gone", READ)
+    section = graph.create_section("removed", READ)
     block = graph.create_content_block(section, bytes(8))
-    symbols = [graph.add_external_symbol("gone"), graph.add_anonymous_symbol(block, 0)]
+    symbols = [graph.add_external_symbol("removed"), graph.add_anonymous_symbol(block, 0)]
     edge = block.add_edge(Kind.POINTER64, 0, symbols[0])
-    assert graph.dump().count("gone") == 3
+    assert graph.dump().count("removed") == 3
     edge.remove()
     graph.remove_external_symbol(symbols[0])
     graph.remove_defined_symbol(symbols[1])
@@ -213,7 +213,7 @@ def test_sections_of_one_name_are_told_apart() -> None:
     [
         (SymbolFlags(0), ""),
         (SymbolFlags.CALLABLE | SymbolFlags.COMMON | SymbolFlags.WEAKLY_REFERENCED, ""),
-        (SymbolFlags.INDIRECT, " (indirect)"),
+        (SymbolFlags.INDIRECT, " (ifunc)"),
         (SymbolFlags.THREAD_LOCAL | SymbolFlags.UNIQUE, " (thread-local) (unique)"),
     ],
 )

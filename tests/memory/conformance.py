@@ -57,7 +57,7 @@ def write(address: int, content: bytes) -> None:
 
 
 class Actions:
-    """Builds lists of allocation actions that write down that they run."""
+    """Builds allocation actions that record that they run."""
 
     def __init__(self, functions: WrapperFunctions) -> None:
         self.functions = functions
@@ -72,7 +72,7 @@ class Actions:
 
 
 class MemoryManagerConformance:
-    """Tests; `ranges` gives the address ranges that the manager has reserved."""
+    """The tests; `ranges` returns the address ranges that the manager has reserved."""
 
     _manager: InProcessMemoryManager
     _ranges: Ranges
@@ -128,7 +128,7 @@ class MemoryManagerConformance:
         drive(alloc.abandon())
 
     def test_zero_fill_and_padding_are_zero(self) -> None:
-        for _ in range(2):  # the second time in pages that have been used
+        for _ in range(2):  # the second time in pages that have been freed
             graph = empty_graph()
             section = add_section(graph, READ_WRITE)
             graph.create_content_block(section, b"\xff", alignment=1)
@@ -140,7 +140,7 @@ class MemoryManagerConformance:
             write(start, b"\xee" * 9256)
             self.deallocate(finalized)
 
-    def test_sections_without_memory_are_left_alone(self) -> None:
+    def test_sections_without_memory_are_unchanged(self) -> None:
         graph = small_graph()
         debug = add_section(graph, READ, NO_ALLOC)
         block = graph.create_content_block(debug, b"debug", address=7)
@@ -213,13 +213,13 @@ class MemoryManagerConformance:
         section = graph.create_section(".wild", MemProt.READ | MemProt.WRITE | MemProt.EXEC)
         graph.create_content_block(section, b"\xc3")
         before = state(graph)
-        with pytest.raises(AllocationError, match=r"writable and executable at once: \.wild"):
+        with pytest.raises(AllocationError, match=r"both writable and executable: \.wild"):
             self.allocate(graph)
         assert state(graph) == before
 
     # Lifetimes
 
-    def test_finalize_lifetime_memory_goes_after_the_actions(self, actions: Actions) -> None:
+    def test_finalize_lifetime_memory_is_freed_after_the_actions(self, actions: Actions) -> None:
         graph = small_graph()
         section = add_section(graph, READ, FINALIZE)
         arguments = graph.create_content_block(section, b"seen")
@@ -235,7 +235,7 @@ class MemoryManagerConformance:
         assert read(next(graph.blocks).address, 1) == b"\xb8"
         self.deallocate(finalized)
 
-    # Ends
+    # Finalization, abandonment, deallocation
 
     def test_abandon_frees_and_restores_the_graph(self) -> None:
         graph = small_graph()
@@ -246,7 +246,7 @@ class MemoryManagerConformance:
         assert state(graph) == before
         assert accessible(self._ranges()) == []
 
-    def test_an_allocation_ends_once(self) -> None:
+    def test_an_allocation_is_finalized_or_abandoned_once(self) -> None:
         finalized = []
         for first in ("finalize", "abandon"):
             alloc = self.allocate(small_graph())
@@ -267,7 +267,7 @@ class MemoryManagerConformance:
         self.deallocate(other)
         drive(foreign.deallocate([stranger]))
 
-    def test_lost_memory_is_a_warning(self) -> None:
+    def test_leaked_memory_is_a_warning(self) -> None:
         finalized = self.link(small_graph())
         address = finalized.address
         with pytest.warns(ResourceWarning, match="never deallocated"):
@@ -276,7 +276,7 @@ class MemoryManagerConformance:
 
     # Actions
 
-    def test_actions_run_in_order_and_backwards(self, actions: Actions) -> None:
+    def test_actions_run_in_order_and_in_reverse_order(self, actions: Actions) -> None:
         graph = small_graph()
         graph.alloc_actions = [
             actions.pair("succeed", "succeed", "a"),
@@ -290,7 +290,7 @@ class MemoryManagerConformance:
         self.deallocate(finalized)
         assert actions.functions.called() == "e'c'a'"
 
-    def test_allocations_are_deallocated_backwards(self, actions: Actions) -> None:
+    def test_allocations_are_deallocated_in_reverse_order(self, actions: Actions) -> None:
         allocs = []
         for name in "abc":
             graph = small_graph()
@@ -343,7 +343,7 @@ class MemoryManagerConformance:
         assert isinstance(caught.value.__cause__, SPSError)
         assert actions.functions.called() == "a"
 
-    def test_action_without_arguments_after_all(self, actions: Actions) -> None:
+    def test_action_whose_arguments_cannot_be_serialized(self, actions: Actions) -> None:
         def no_arguments() -> bytes:
             raise KeyError("nothing")
 
@@ -372,7 +372,7 @@ class MemoryManagerConformance:
         assert [e.message for e in errors if isinstance(e, ActionError)] == ["d'", "a'"]
         assert actions.functions.called() == "d'c'b'a'"
 
-    # Too much
+    # Limits
 
     @pytest.mark.parametrize(
         ("size", "alignment"),
@@ -415,7 +415,7 @@ class MemoryManagerConformance:
         assert state(graph) == before
 
     def test_one_segment_too_many(self) -> None:
-        """The last of several segments fails; the first ones are given back."""
+        """The last of several segments fails; the first ones are freed."""
         graph = small_graph()
         section = add_section(graph, READ_WRITE, FINALIZE)
         graph.create_zero_fill_block(section, 1 << 47)

@@ -1,4 +1,4 @@
-"""Graphs to allocate, and how to look at the memory that they get."""
+"""Graphs to allocate, and functions that inspect their memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def empty_graph() -> LinkGraph:
-    """A graph without anything."""
+    """A graph without sections."""
     return LinkGraph("test.o", "x86_64-unknown-linux-gnu")
 
 
@@ -63,7 +63,7 @@ def state(graph: LinkGraph) -> list[list[int]]:
 
 
 def check_blocks(graph: LinkGraph, contents: list[bytes | None]) -> None:
-    """All blocks must be aligned, apart from one another and as `contents` says (by row)."""
+    """Check that all blocks are aligned and disjoint, and have these contents (by row)."""
     table = graph.block_table
     spans = []
     for block in graph.blocks:
@@ -92,7 +92,7 @@ def random_graph(seed: int, blocks: int) -> LinkGraph:
     graph = empty_graph()
     prots = [(READ_EXEC, 0), (READ, 0), (READ_WRITE, 0), (READ_WRITE, 1), (READ, 2), (READ, 0)]
     sections = [add_section(graph, prot, MemLifetime(lifetime)) for prot, lifetime in prots]
-    # Blocks that follow one another in a buffer may or may not do so in memory.
+    # Blocks that are adjacent in a buffer may or may not be adjacent in memory.
     ends = [graph.contents.add(random.bytes(60 * blocks + 1)) for _ in range(3)]
     for _ in range(blocks):
         section = sections[random.integers(len(sections))]
@@ -117,11 +117,11 @@ def random_graph(seed: int, blocks: int) -> LinkGraph:
 
 
 def accessible(ranges: list[tuple[int, int]]) -> list[tuple[int, int, str]]:
-    """What can be accessed in ranges: the mappings (start, end, permissions) that can be."""
-    # The kernel joins what is in a range with what is beside it.
+    """The accessible mappings (start, end, permissions) in some ranges."""
+    # The kernel merges mappings in a range with those beside it.
     parts = [
-        (max(start, each.start), min(end, each.end), each.permissions[:3])
-        for each in mapping.mapped_ranges()
+        (max(start, mapped.start), min(end, mapped.end), mapped.permissions[:3])
+        for mapped in mapping.mapped_ranges()
         for start, end in ranges
     ]
     return [part for part in parts if part[0] < part[1] and part[2] != "---"]
@@ -130,10 +130,12 @@ def accessible(ranges: list[tuple[int, int]]) -> list[tuple[int, int, str]]:
 def permissions(address: int) -> str:
     """Permissions (``r-x``) of the mapping at an address."""
     return next(
-        each.permissions[:3] for each in mapping.mapped_ranges() if each.start <= address < each.end
+        mapped.permissions[:3]
+        for mapped in mapping.mapped_ranges()
+        if mapped.start <= address < mapped.end
     )
 
 
 def writable_and_executable() -> set[int]:
-    """Where mappings of this process begin that are both; an emulator has some of its own."""
-    return {each.start for each in mapping.mapped_ranges() if "wx" in each.permissions}
+    """Addresses of mappings of this process that are both; an emulator has some of its own."""
+    return {mapped.start for mapped in mapping.mapped_ranges() if "wx" in mapped.permissions}

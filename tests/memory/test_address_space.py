@@ -1,4 +1,4 @@
-"""Where memory is: windows, homes, sharing of mappings, what a process may do with them."""
+"""The address space: reservations, which JITDylib uses which, sharing of mappings, forks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jitlink.memory import (
     JITLinkDylib,
     mapping,
 )
-from jitlink.memory.pages import Request
+from jitlink.memory.pages import PageRequest
 from jitlink.memory.reservation import REACH, Reservation, reserve_near
 from tests.memory.graphs import (
     READ,
@@ -39,10 +39,10 @@ MEGABYTE = 1 << 20
 
 @pytest.fixture
 def space() -> Iterator[AddressSpace]:
-    made = AddressSpace()
-    yield made
-    assert [window.used_size for window in made.windows] == [0] * len(made.windows)
-    made.close()
+    space = AddressSpace()
+    yield space
+    assert not any(reservation.used_size for reservation in space.reservations)
+    space.close()
 
 
 def link(
@@ -75,7 +75,7 @@ def address_of(graph: LinkGraph) -> int:
 
 
 def in_space(space: AddressSpace) -> list[tuple[int, int, str]]:
-    return accessible([(window.start, window.end) for window in space.windows])
+    return accessible([(reservation.start, reservation.end) for reservation in space.reservations])
 
 
 def run_python(program: str) -> str:
@@ -86,11 +86,11 @@ def run_python(program: str) -> str:
     return done.stdout
 
 
-# Places
+# Addresses
 
 
-def test_window_is_in_reach_of_the_libraries() -> None:
-    # In a process of its own: here, others may have taken the places near the libraries.
+def test_reservation_is_in_reach_of_the_libraries() -> None:
+    # In a process of its own: here, the addresses near the libraries may be in use.
     code = """if True:
         import ctypes
         from jitlink.memory import mapping
@@ -98,14 +98,15 @@ def test_window_is_in_reach_of_the_libraries() -> None:
 
         space = AddressSpace()
         link(space, small_graph()).release()
-        (window,) = space.windows
-        assert window.size == 1024 * MEGABYTE
+        (reservation,) = space.reservations
+        assert reservation.size == 1024 * MEGABYTE
         for name in ("malloc", "qsort", "getenv"):
             address = ctypes.cast(ctypes.CDLL(None)[name], ctypes.c_void_p).value or 0
-            assert max(abs(address - window.start), abs(address - window.end)) < 1 << 31
-        libraries = [each for each in mapping.mapped_ranges() if "/libc" in each.path]
+            ends = reservation.start, reservation.end
+            assert max(abs(address - end) for end in ends) < 1 << 31
+        libraries = [mapped for mapped in mapping.mapped_ranges() if "/libc" in mapped.path]
         assert libraries
-        assert all(abs(each.end - window.start) < 1 << 31 for each in libraries)
+        assert all(abs(mapped.end - reservation.start) < 1 << 31 for mapped in libraries)
     """
     root = Path(__file__).parents[2]
     done = subprocess.run(
@@ -120,11 +121,11 @@ def test_low_addresses(space: AddressSpace, limit: int) -> None:
     graph.address_limit = limit
     finalized = link(space, graph)
     assert all(block.address + block.size <= limit for block in graph.blocks)
-    assert all(window.end <= 1 << 31 for window in space.windows)
+    assert all(reservation.end <= 1 << 31 for reservation in space.reservations)
     deallocate(space, finalized)
 
 
-def test_low_memory_is_not_for_others(space: AddressSpace) -> None:
+def test_low_memory_is_not_used_without_need(space: AddressSpace) -> None:
     low, other = small_graph(), small_graph()
     low.address_limit = 1 << 31
     allocs = [link(space, low, JITLinkDylib("low")), link(space, other, JITLinkDylib("other"))]
@@ -132,7 +133,7 @@ def test_low_memory_is_not_for_others(space: AddressSpace) -> None:
     deallocate(space, *allocs)
 
 
-def test_low_memory_beside_a_home_elsewhere(space: AddressSpace) -> None:
+def test_low_memory_of_a_library_that_is_elsewhere(space: AddressSpace) -> None:
     dylib = JITLinkDylib("both")
     high, low, again = small_graph(), small_graph(), small_graph()
     low.address_limit = 1 << 31
@@ -142,30 +143,30 @@ def test_low_memory_beside_a_home_elsewhere(space: AddressSpace) -> None:
     deallocate(space, *allocs)
 
 
-def test_library_that_began_low_stays_low(space: AddressSpace) -> None:
+def test_library_whose_first_memory_is_low_stays_low(space: AddressSpace) -> None:
     dylib = JITLinkDylib("low")
     low, other = small_graph(), small_graph()
     low.address_limit = 1 << 31
     allocs = [link(space, graph, dylib) for graph in (low, other)]
     assert address_of(other) < 1 << 31
-    assert space.window_of(dylib) is space.windows[0]
+    assert space.reservation_of(dylib) is space.reservations[0]
     deallocate(space, *allocs)
 
 
-def test_limit_above_the_low_window(space: AddressSpace) -> None:
-    """A window that straddles the limit serves what lies below it."""
+def test_limit_within_a_reservation(space: AddressSpace) -> None:
+    """The part of the reservation below the limit is used."""
     probe = small_graph()
     allocs = [link(space, probe)]
-    start = space.windows[0].start
+    start = space.reservations[0].start
     graph = zeros(MEGABYTE)
-    graph.address_limit = start + space.windows[0].size * 3 // 4
+    graph.address_limit = start + space.reservations[0].size * 3 // 4
     allocs.append(link(space, graph))
     assert start <= address_of(graph) < graph.address_limit
-    assert len(space.windows) == 1
+    assert len(space.reservations) == 1
     deallocate(space, *allocs)
 
 
-def test_a_full_window_gets_a_neighbour_in_reach() -> None:
+def test_reservation_in_reach_of_a_full_one() -> None:
     space = AddressSpace((16 * MEGABYTE,))
     dylib = JITLinkDylib("large")
     graphs = [zeros(MEGABYTE) for _ in range(40)]
@@ -173,17 +174,17 @@ def test_a_full_window_gets_a_neighbour_in_reach() -> None:
         graph.create_content_block(add_section(graph, READ), b"constant")
     allocs = [link(space, graph, dylib) for graph in graphs]
     addresses = [address_of(graph) for graph in graphs]
-    assert 3 <= len(space.windows) <= 4
+    assert 3 <= len(space.reservations) <= 4
     assert max(addresses) - min(addresses) < REACH
-    # What a full window had served before it was found to be full is free again.
-    used = sum(window.used_size for window in space.windows)
+    # Page ranges allocated before a reservation turned out to be full are free again.
+    used = sum(reservation.used_size for reservation in space.reservations)
     assert used == 40 * (MEGABYTE + mapping.PAGE_SIZE)
     deallocate(space, *allocs)
     space.close()
 
 
-def test_a_full_low_window_gets_a_neighbour_in_reach() -> None:
-    """That is near the window, not near the process's libraries, and not below the limit only."""
+def test_reservation_in_reach_of_a_full_low_one() -> None:
+    """It is near the full one, not near the process's libraries, and not only below the limit."""
     space = AddressSpace((16 * MEGABYTE,))
     dylib, other = JITLinkDylib("low"), JITLinkDylib("other")
     first = small_graph()
@@ -191,15 +192,15 @@ def test_a_full_low_window_gets_a_neighbour_in_reach() -> None:
     allocs = [link(space, small_graph(), other), link(space, first, dylib)]
     graphs = [zeros(MEGABYTE) for _ in range(20)]
     allocs += [link(space, graph, dylib) for graph in graphs]
-    assert len(space.windows) == 3
+    assert len(space.reservations) == 3
     addresses = [address_of(graph) for graph in (first, *graphs)]
     assert max(addresses) - min(addresses) < REACH
     deallocate(space, *allocs)
     space.close()
 
 
-def test_room_near_a_place() -> None:
-    """Wherever the place is, what is reserved near it is in reach, above it or below."""
+def test_reserve_near_an_address() -> None:
+    """At any address, what is reserved near it is in reach, above it or below."""
     for place in (1 << 45, 1 << 46):
         start = mapping.reserve(MEGABYTE, place)
         assert start == place
@@ -208,7 +209,7 @@ def test_room_near_a_place() -> None:
             for _ in range(4)
         ]
         addresses = [address for address in found if address is not None]
-        # Two gigabytes on each side, less than which is reach.
+        # REACH is less than two gigabytes, so one range fits on each side.
         assert (len(addresses), found[2:]) == (2, [None, None])
         for address in addresses:
             span = max(address + (1 << 30), place + MEGABYTE) - min(address, place)
@@ -217,45 +218,45 @@ def test_room_near_a_place() -> None:
         mapping.release(place, MEGABYTE)
 
 
-def test_new_libraries_move_into_roomy_windows() -> None:
+def test_new_libraries_use_reservations_that_are_less_than_half_full() -> None:
     space = AddressSpace((16 * MEGABYTE,))
     allocs = [link(space, zeros(MEGABYTE), JITLinkDylib("first")) for _ in range(12)]
-    homes = [JITLinkDylib("second"), JITLinkDylib("third")]
-    allocs += [link(space, small_graph(), dylib) for dylib in homes]
-    assert [space.window_of(dylib) for dylib in homes] == [space.windows[-1]] * 2
-    assert len(space.windows) == 2
+    dylibs = [JITLinkDylib("second"), JITLinkDylib("third")]
+    allocs += [link(space, small_graph(), dylib) for dylib in dylibs]
+    assert [space.reservation_of(dylib) for dylib in dylibs] == [space.reservations[-1]] * 2
+    assert len(space.reservations) == 2
     deallocate(space, *allocs)
     space.close()
 
 
-def test_large_allocation_has_a_window_that_goes_with_it(space: AddressSpace) -> None:
+def test_large_allocation_has_a_dedicated_reservation(space: AddressSpace) -> None:
     dylib = JITLinkDylib("large")
     graph = zeros(3 << 30, alignment=1 << 21)
     finalized = link(space, graph, dylib)
-    (window,) = space.windows
-    assert window.dedicated
+    (reservation,) = space.reservations
+    assert reservation.dedicated
     assert address_of(graph) % (1 << 21) == 0
     ctypes.memset(address_of(graph) + (3 << 30) - 1, 1, 1)
     small = small_graph()
     other = link(space, small, dylib)
-    assert window.start != space.windows[1].start <= address_of(small)
+    assert reservation.start != space.reservations[1].start <= address_of(small)
     deallocate(space, finalized)
-    assert [each.dedicated for each in space.windows] == [False]
-    assert space.window_of(dylib) is space.windows[0]
-    assert accessible([(window.start, window.end)]) == []
-    assert mapping.reserve(window.size, window.start) == window.start
-    mapping.release(window.start, window.size)
+    assert [reservation.dedicated for reservation in space.reservations] == [False]
+    assert space.reservation_of(dylib) is space.reservations[0]
+    assert accessible([(reservation.start, reservation.end)]) == []
+    assert mapping.reserve(reservation.size, reservation.start) == reservation.start
+    mapping.release(reservation.start, reservation.size)
     deallocate(space, other)
 
 
 def test_large_allocation_as_the_only_one(space: AddressSpace) -> None:
     dylib = JITLinkDylib("large")
     deallocate(space, link(space, zeros(3 << 30), dylib))
-    assert space.windows == ()
-    assert space.window_of(dylib) is None
+    assert space.reservations == ()
+    assert space.reservation_of(dylib) is None
 
 
-def test_same_window_for_later_managers(space: AddressSpace) -> None:
+def test_same_reservation_for_later_managers(space: AddressSpace) -> None:
     addresses = set()
     for _ in range(3):
         manager, graph = InProcessMemoryManager(space), small_graph()
@@ -263,7 +264,7 @@ def test_same_window_for_later_managers(space: AddressSpace) -> None:
         drive(manager.deallocate([drive(alloc.finalize())]))
         addresses.add(address_of(graph))
     assert len(addresses) == 1
-    assert len(space.windows) == 1
+    assert len(space.reservations) == 1
 
 
 # Sharing
@@ -281,7 +282,7 @@ def test_a_thousand_small_graphs_make_few_mappings(space: AddressSpace) -> None:
     assert in_space(space) == []
 
 
-def test_mappings_stay_few_after_memory_was_used_before(space: AddressSpace) -> None:
+def test_reused_memory_makes_few_mappings(space: AddressSpace) -> None:
     for _ in range(3):
         allocs = [link(space, small_graph()) for _ in range(100)]
         assert len(in_space(space)) <= 9
@@ -298,49 +299,49 @@ def test_freed_pages_are_used_again(space: AddressSpace) -> None:
     deallocate(space, *allocs)
 
 
-def test_storage_of_free_pages_is_bounded() -> None:
+def test_resident_size_is_bounded() -> None:
     space = AddressSpace((64 * MEGABYTE,), resident_size=MEGABYTE)
     dylib = JITLinkDylib("test")
     sizes = [100_000, 200_000, 250_000, 100_000, 300_000, 200_000, 100_000]
     deallocate(space, *[link(space, zeros(size), dylib) for size in sizes])
-    (window,) = space.windows
-    assert 0 < window.resident_size <= MEGABYTE
-    assert window.used_size == 0
+    (reservation,) = space.reservations
+    assert 0 < reservation.resident_size <= MEGABYTE
+    assert reservation.used_size == 0
     space.close()
 
 
-def test_pages_with_and_without_storage_are_served_together() -> None:
-    """A request that neither kind has room for makes all of them the same kind."""
+def test_resident_and_empty_pages_are_allocated_together() -> None:
+    """A request that fits neither kind alone makes resident pages empty."""
     pages = 64
     size = pages * mapping.PAGE_SIZE
     start = mapping.reserve(size)
     assert start is not None
-    window = Reservation(start, size, dedicated=True)
-    half = Request(31 * mapping.PAGE_SIZE, 1, READ, MemLifetime.STANDARD)
-    runs = window.take([half, half], 1 << 64)
-    assert runs is not None
-    window.put([runs[0]._replace(resident=True), runs[1]])
-    assert window.take([half._replace(size=size)], 1 << 64) is None
+    reservation = Reservation(start, size, dedicated=True)
+    half = PageRequest(31 * mapping.PAGE_SIZE, 1, READ, MemLifetime.STANDARD)
+    ranges = reservation.allocate([half, half], 1 << 64)
+    assert ranges is not None
+    reservation.free([ranges[0]._replace(resident=True), ranges[1]])
+    assert reservation.allocate([half._replace(size=size)], 1 << 64) is None
     whole = half._replace(size=size - mapping.PAGE_SIZE)
-    assert window.take([whole], 1 << 64) == [(start, whole.size, False)]
+    assert reservation.allocate([whole], 1 << 64) == [(start, whole.size, False)]
     mapping.release(start, size)
 
 
-# Refusals
+# Failures
 
 
-def test_no_room_below_the_limit(space: AddressSpace) -> None:
+def test_too_little_memory_below_the_limit(space: AddressSpace) -> None:
     graph = zeros(5 << 30)
     graph.address_limit = 1 << 32
-    with pytest.raises(AllocationError, match=r"no room for 0x\w+ bytes of memory below 0x1") as e:
+    with pytest.raises(AllocationError, match=r"cannot allocate 0x\w+ bytes of memory below") as e:
         link(space, graph)
     assert e.value.size is not None
     assert e.value.size >= 5 << 30
-    assert space.windows == ()
+    assert space.reservations == ()
 
 
 @pytest.mark.parametrize("nth", [0, 1, 2])
-def test_system_refuses_memory(
+def test_system_refuses_to_map(
     space: AddressSpace, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
     calls = []
@@ -359,10 +360,10 @@ def test_system_refuses_memory(
         link(space, graph)
     assert state(graph) == before
     assert in_space(space) == []
-    assert space.windows[0].used_size == 0
+    assert space.reservations[0].used_size == 0
 
 
-def test_system_refuses_protection(space: AddressSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_refuses_to_protect(space: AddressSpace, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_address: int, size: int, _prot: int) -> None:
         raise AllocationError("refused", size=size)
 
@@ -377,7 +378,7 @@ def test_system_refuses_protection(space: AddressSpace, monkeypatch: pytest.Monk
     assert in_space(space) == []
 
 
-def test_system_refuses_to_take_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_refuses_to_free(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_address: int, size: int, *_prot: int) -> None:
         raise AllocationError("refused", size=size)
 
@@ -389,18 +390,18 @@ def test_system_refuses_to_take_back(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(mapping, "discard", refuse)
         with pytest.raises(AllocationError, match="refused"):
             drive(alloc.abandon())
-    # What could not be taken back is not served again.
+    # Pages that could not be freed are not allocated again.
     again = small_graph()
     finalized = link(space, again)
-    taken = {block.address for block in graph.blocks}
-    assert taken.isdisjoint(block.address for block in again.blocks)
+    lost = {block.address for block in graph.blocks}
+    assert lost.isdisjoint(block.address for block in again.blocks)
     deallocate(space, finalized)
-    assert space.windows[0].used_size == 4 * mapping.PAGE_SIZE
+    assert space.reservations[0].used_size == 4 * mapping.PAGE_SIZE
     space.close()
 
 
-def test_wrong_numbers_are_refused_by_the_system() -> None:
-    """The system's own reason is in the message."""
+def test_system_refuses_wrong_arguments() -> None:
+    """The message contains the system's reason."""
     with pytest.raises(AllocationError, match="cannot protect 0x1000 bytes of memory: ") as caught:
         mapping.protect(1, 4096, 0)
     assert caught.value.size == 4096
@@ -412,7 +413,7 @@ def test_wrong_numbers_are_refused_by_the_system() -> None:
         mapping.discard(0, 1 << 60)
 
 
-def test_reserving_what_is_taken() -> None:
+def test_reserve_at_an_address_in_use() -> None:
     address = mapping.reserve(MEGABYTE)
     assert address is not None
     assert mapping.reserve(MEGABYTE, address) is None
@@ -425,8 +426,8 @@ def test_reserving_what_is_taken() -> None:
 # Processes
 
 
-def test_little_address_space() -> None:
-    """Where the process may have only so much, the windows are smaller."""
+def test_limited_address_space() -> None:
+    """Where the address space of the process is limited, reservations are smaller."""
     program = """
 import resource
 from pathlib import Path
@@ -439,7 +440,7 @@ resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 manager = InProcessMemoryManager()
 alloc = drive(manager.allocate(None, small_graph()))
 drive(manager.deallocate([drive(alloc.finalize())]))
-print(PROCESS.windows[0].size >> 20)
+print(PROCESS.reservations[0].size >> 20)
 """
     assert run_python(program) in {"256\n", "64\n"}
 
@@ -466,7 +467,7 @@ def test_threads_share_one_space(space: AddressSpace) -> None:
         thread.join()
     assert errors == []
     assert in_space(space) == []
-    assert space.windows[0].used_size == 0
+    assert space.reservations[0].used_size == 0
 
 
 def test_forked_child_links_too() -> None:
@@ -495,7 +496,7 @@ drive(manager.deallocate([kept]))
 def test_protections_beside_each_other_are_not_writable_and_executable(
     space: AddressSpace,
 ) -> None:
-    """Runs of all protections, some of other arenas because their own is full."""
+    """Also where pages are allocated from the part of another protection, as their own is full."""
     small = AddressSpace((16 * MEGABYTE,))
     allocs = []
     for prot in (READ, READ_EXEC, READ_WRITE):
@@ -506,13 +507,14 @@ def test_protections_beside_each_other_are_not_writable_and_executable(
     assert not any("wx" in permissions for _, _, permissions in in_space(small))
     deallocate(small, *allocs)
     small.close()
-    assert space.windows == ()
+    assert space.reservations == ()
 
 
-def test_window_of_an_odd_number_of_pages() -> None:
+def test_reservation_of_an_odd_number_of_pages() -> None:
     space = AddressSpace((16 * MEGABYTE + mapping.PAGE_SIZE,))
     allocs = [link(space, zeros(MEGABYTE)) for _ in range(30)]
-    assert {window.size for window in space.windows} == {16 * MEGABYTE + mapping.PAGE_SIZE}
+    sizes = {reservation.size for reservation in space.reservations}
+    assert sizes == {16 * MEGABYTE + mapping.PAGE_SIZE}
     deallocate(space, *allocs)
     assert in_space(space) == []
     space.close()

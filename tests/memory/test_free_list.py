@@ -1,4 +1,4 @@
-"""FreeList against a plain set of addresses."""
+"""FreeList, compared with a set of addresses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def lowest(free: set[int], size: int, alignment: int, limit: int) -> int | None:
     return None
 
 
-def runs(free: set[int]) -> list[tuple[int, int]]:
+def ranges(free: set[int]) -> list[tuple[int, int]]:
     starts = sorted(address for address in free if address - 1 not in free)
     ends = sorted(address + 1 for address in free if address + 1 not in free)
     return list(zip(starts, ends, strict=True))
@@ -31,19 +31,19 @@ def runs(free: set[int]) -> list[tuple[int, int]]:
     )
 )
 def test_against_a_set(steps: list[tuple[int, int, int] | int]) -> None:
-    made, free = FreeList(START, END), set(range(START, END))
-    taken: list[range] = []
+    free_list, free = FreeList(START, END), set(range(START, END))
+    allocated: list[range] = []
     for step in steps:
         if isinstance(step, tuple):
             size, power, limit = step
-            address = made.take(size, 1 << power, limit)
+            address = free_list.take(size, 1 << power, limit)
             assert address == lowest(free, size, 1 << power, limit)
             if address is not None:
-                taken.append(range(address, address + size))
-                free.difference_update(taken[-1])
-        elif step < len(taken):
-            back = taken.pop(step)
-            made.put(back.start, back.stop)
-            free.update(back)
-        assert made.runs() == runs(free)
-        assert made.size == len(free)
+                allocated.append(range(address, address + size))
+                free.difference_update(allocated[-1])
+        elif step < len(allocated):
+            freed = allocated.pop(step)
+            free_list.put(freed.start, freed.stop)
+            free.update(freed)
+        assert free_list.ranges() == ranges(free)
+        assert free_list.size == len(free)

@@ -1,4 +1,4 @@
-"""The memory manager of this process, by its conformance and by where it puts things."""
+"""The memory manager for this process: conformance."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.memory.conformance import MemoryManagerConformance, Ranges
 
 @pytest.fixture
 def space() -> Iterator[AddressSpace]:
-    made = AddressSpace()
-    yield made
-    made.close()
+    space = AddressSpace()
+    yield space
+    space.close()
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def manager(space: AddressSpace) -> InProcessMemoryManager:
 
 @pytest.fixture
 def ranges(space: AddressSpace) -> Ranges:
-    return lambda: [(window.start, window.end) for window in space.windows]
+    return lambda: [(reservation.start, reservation.end) for reservation in space.reservations]
 
 
 class TestInProcess(MemoryManagerConformance):
@@ -32,10 +32,10 @@ class TestInProcess(MemoryManagerConformance):
 
 
 class TestWithoutResidentPages(MemoryManagerConformance):
-    """The same where freed pages lose their storage at once."""
+    """The same where freed pages do not stay resident."""
 
     @pytest.fixture
     def space(self) -> Iterator[AddressSpace]:
-        made = AddressSpace((16 << 20,), resident_size=0)
-        yield made
-        made.close()
+        space = AddressSpace((16 << 20,), resident_size=0)
+        yield space
+        space.close()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from jitlink.errors import AllocationError
 from jitlink.graph import Block, LinkGraph, MemLifetime, MemProt
-from jitlink.memory import BasicLayout, layout
+from jitlink.memory import BasicLayout
+from jitlink.memory import layout as layout_module
 from tests.memory.graphs import (
     FINALIZE,
     NO_ALLOC,
@@ -57,11 +58,11 @@ def place_plainly(graph: LinkGraph) -> dict[tuple[MemProt, MemLifetime], Any]:
 
 def check_against_plain(graph: LinkGraph) -> None:
     expected = place_plainly(graph)
-    made = BasicLayout(graph)
-    assert [(segment.prot, segment.lifetime) for segment in made.segments] == list(expected)
+    layout = BasicLayout(graph)
+    assert [(segment.prot, segment.lifetime) for segment in layout.segments] == list(expected)
     base = 1 << 20
     for segment, (rows, _, content_size, zero_fill_size) in zip(
-        made.segments, expected.values(), strict=True
+        layout.segments, expected.values(), strict=True
     ):
         assert segment.block_rows.tolist() == rows
         assert (segment.content_size, segment.zero_fill_size) == (content_size, zero_fill_size)
@@ -70,24 +71,24 @@ def check_against_plain(graph: LinkGraph) -> None:
         base += 1 << 20
     contents = contents_of(graph)
     memory = memoryview(bytearray(base - (1 << 20)))
-    made.apply(memory, 1 << 20)
-    for segment in made.segments:
+    layout.apply(memory, 1 << 20)
+    for segment in layout.segments:
         start = segment.address - (1 << 20)
         assert segment.working_memory == memory[start : start + segment.content_size]
-    for segment, (rows, offsets, _, _) in zip(made.segments, expected.values(), strict=True):
+    for segment, (rows, offsets, _, _) in zip(layout.segments, expected.values(), strict=True):
         found = graph.block_table.address[rows].tolist()
         assert found == [segment.address + offset for offset in offsets]
     check_blocks(graph, contents)
-    made.undo()
+    layout.undo()
 
 
 @given(seed=st.integers(0, 1 << 32), blocks=st.integers(0, 120))
-def test_layout_is_what_a_plain_loop_makes(seed: int, blocks: int) -> None:
+def test_layout_agrees_with_a_plain_loop(seed: int, blocks: int) -> None:
     check_against_plain(random_graph(seed, blocks))
 
 
 @pytest.mark.parametrize("blocks", [299, 300, 301, 1500])
-def test_large_layout_is_what_a_plain_loop_makes(blocks: int) -> None:
+def test_large_layout_agrees_with_a_plain_loop(blocks: int) -> None:
     check_against_plain(random_graph(blocks, blocks))
 
 
@@ -113,8 +114,10 @@ def _columns(draw: st.DrawFn) -> tuple[Any, ...]:
 
 
 @given(_columns())
-def test_both_ways_to_place_blocks_agree(columns: tuple[Any, ...]) -> None:
-    assert layout._place_many(*columns).tolist() == layout._place_few(*columns).tolist()
+def test_both_implementations_of_place_agree(columns: tuple[Any, ...]) -> None:
+    assert (
+        layout_module._place_many(*columns).tolist() == layout_module._place_few(*columns).tolist()
+    )
 
 
 def test_segments_come_by_lifetime_and_protection() -> None:
@@ -158,13 +161,13 @@ def test_blocks_come_by_section_address_and_creation_and_zero_fill_last() -> Non
 def test_removed_blocks_are_left_out() -> None:
     graph = empty_graph()
     section = add_section(graph, READ)
-    graph.remove_block(graph.create_content_block(section, b"gone"))
+    graph.remove_block(graph.create_content_block(section, b"removed"))
     assert BasicLayout(graph).segments == []
 
 
 def test_block_offsets_are_known_without_addresses() -> None:
     graph = empty_graph()
-    sections = [add_section(graph, each) for each in (READ_EXEC, READ)]
+    sections = [add_section(graph, prot) for prot in (READ_EXEC, READ)]
     debug = add_section(graph, READ, NO_ALLOC)
     blocks = [
         graph.create_content_block(sections[0], b"abc"),
@@ -172,10 +175,10 @@ def test_block_offsets_are_known_without_addresses() -> None:
         graph.create_content_block(sections[0], b"d", alignment=16),
         graph.create_zero_fill_block(sections[1], 8, alignment=8),
     ]
-    made = BasicLayout(graph)
-    segments, offsets = made.block_offsets()
+    layout = BasicLayout(graph)
+    segments, offsets = layout.block_offsets()
     rows = [block.row for block in blocks]
-    code, data = (next(i for i, s in enumerate(made.segments) if s.prot == p)
+    code, data = (next(i for i, s in enumerate(layout.segments) if s.prot == p)
                   for p in (READ_EXEC, READ))  # fmt: skip
     assert segments[rows].tolist() == [code, -1, code, data]
     assert offsets[rows].tolist() == [0, -1, 16, 0]
@@ -189,11 +192,11 @@ def test_contiguous_page_based_layout_sizes() -> None:
         (READ, FINALIZE, 4096),
     ):
         graph.create_zero_fill_block(add_section(graph, prot, lifetime), size, alignment=16)
-    made = BasicLayout(graph)
-    sizes = made.contiguous_page_based_layout_sizes(4096)
+    layout = BasicLayout(graph)
+    sizes = layout.contiguous_page_based_layout_sizes(4096)
     assert (sizes.standard, sizes.finalize, sizes.total) == (12288, 4096, 16384)
     with pytest.raises(AllocationError, match="aligned to 0x10, more than the page size") as caught:
-        made.contiguous_page_based_layout_sizes(8)
+        layout.contiguous_page_based_layout_sizes(8)
     assert caught.value.size == 1
 
 
@@ -201,28 +204,28 @@ def test_working_memory_of_each_segment() -> None:
     graph = random_graph(7, 60)
     contents = contents_of(graph)
     before = state(graph)
-    made = BasicLayout(graph)
-    for number, segment in enumerate(made.segments):
+    layout = BasicLayout(graph)
+    for number, segment in enumerate(layout.segments):
         segment.address = (number + 1) << 16
         segment.working_memory = memoryview(bytearray(segment.content_size))
-    made.apply()
+    layout.apply()
     check_blocks(graph, contents)
     blocks = graph.block_table
-    first = made.segments[0]
+    first = layout.segments[0]
     row = int(first.content_rows[-1])
     offset, size = int(blocks.address[row]) - first.address, int(blocks.size[row])
     first.working_memory[offset : offset + size] = bytes(size)
     assert bytes(Block(graph, row).content) == bytes(size)
-    made.undo()
+    layout.undo()
     assert state(graph) == before
 
 
 def test_addresses_above_the_middle_of_the_address_space() -> None:
     graph = empty_graph()
     block = graph.create_content_block(add_section(graph, READ), b"high", alignment=8)
-    made = BasicLayout(graph)
-    made.segments[0].address = (1 << 64) - 16
-    made.apply(memoryview(bytearray(16)), (1 << 64) - 16)
+    layout = BasicLayout(graph)
+    layout.segments[0].address = (1 << 64) - 16
+    layout.apply(memoryview(bytearray(16)), (1 << 64) - 16)
     assert block.address == (1 << 64) - 16
     assert bytes(block.content) == b"high"
 
@@ -231,20 +234,20 @@ def test_addresses_above_the_middle_of_the_address_space() -> None:
     ("address", "message"),
     [(8, "not aligned to 0x10"), (0xFFF0, "above the graph's address limit 0x10000")],
 )
-def test_segment_in_a_wrong_place(address: int, message: str) -> None:
+def test_segment_at_a_wrong_address(address: int, message: str) -> None:
     graph = empty_graph()
     graph.create_content_block(add_section(graph, READ), bytes(17), alignment=16)
     graph.address_limit = 1 << 16
     before = state(graph)
-    made = BasicLayout(graph)
-    made.segments[0].address = address
+    layout = BasicLayout(graph)
+    layout.segments[0].address = address
     with pytest.raises(AllocationError, match=message):
-        made.apply(memoryview(bytearray(32)), address)
+        layout.apply(memoryview(bytearray(32)), address)
     assert state(graph) == before
 
 
 def test_split_blocks_are_copied_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parts of a block stay neighbours, so a thousand of them are one copy."""
+    """The parts of a block stay adjacent, so a thousand of them are one copy."""
     graph = empty_graph()
     content = np.random.default_rng(0).bytes(16000)
     block = graph.create_content_block(add_section(graph, READ), content, alignment=8)
@@ -258,19 +261,19 @@ def test_split_blocks_are_copied_in_one_piece(monkeypatch: pytest.MonkeyPatch) -
         copies.append(counter.copies)
         copy_runs(*arguments)
 
-    copy_runs: Any = layout._copy_runs
-    monkeypatch.setattr(layout, "_copy_runs", count)
-    made = BasicLayout(graph)
-    for number, segment in enumerate(made.segments):
+    copy_runs: Any = layout_module._copy_runs
+    monkeypatch.setattr(layout_module, "_copy_runs", count)
+    layout = BasicLayout(graph)
+    for number, segment in enumerate(layout.segments):
         segment.address = number << 16
     memory = memoryview(bytearray(1 << 17))
-    made.apply(memory)
+    layout.apply(memory)
     assert copies == [1, 1]
     assert bytes(memory[:16000]) == content
 
 
 class _Counted:
-    """Memory that counts how often it is written to."""
+    """Memory that counts the writes to it."""
 
     def __init__(self) -> None:
         self.copies = 0
@@ -281,14 +284,14 @@ class _Counted:
 
 @pytest.mark.parametrize("buffers", [1, 2, 16, 17, 40])
 def test_contents_from_many_buffers(buffers: int) -> None:
-    """Buffers registered one after the other look contiguous without being so."""
+    """References into successive buffers are contiguous, although the buffers are not."""
     graph = empty_graph()
     section = add_section(graph, READ)
     pieces = [bytes([number]) * 20 for number in range(buffers)]
     for piece in pieces:
         block = graph.create_content_block(section, piece, address=20 * piece[0])
         graph.split_block(block, [5, 10])
-    made = BasicLayout(graph)
+    layout = BasicLayout(graph)
     memory = bytearray(20 * buffers)
-    made.apply(memoryview(memory))
+    layout.apply(memoryview(memory))
     assert memory == b"".join(pieces)

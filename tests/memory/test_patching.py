@@ -1,4 +1,4 @@
-"""Replacing code pages: only those, in one step, and neighbours are left alone."""
+"""Replacing code pages atomically, without changing their neighbours."""
 
 import ctypes
 from collections.abc import Iterator
@@ -36,13 +36,13 @@ def results(code: int) -> list[int]:
     return [ctypes.CFUNCTYPE(ctypes.c_int)(code + n * PAGE_SIZE)() for n in range(4)]
 
 
-def test_runs_of_pages_are_replaced(code: int) -> None:
+def test_page_ranges_are_replaced(code: int) -> None:
     replace_code({code + PAGE_SIZE: returning(10) + returning(20)})
     assert results(code) == [0, 10, 20, 3]
     replace_code({code: returning(5), code + 3 * PAGE_SIZE: returning(6)})
     assert results(code) == [5, 10, 20, 6]
-    held = [each for each in mapped_ranges() if code <= each.start < code + SIZE]
-    assert {each.permissions for each in held} == {"r-xp"}
+    held = [mapped for mapped in mapped_ranges() if code <= mapped.start < code + SIZE]
+    assert {mapped.permissions for mapped in held} == {"r-xp"}
 
 
 def test_only_code_is_replaced(code: int) -> None:

@@ -1,4 +1,4 @@
-"""The slab manager, by its conformance and by where it puts things."""
+"""The slab manager: conformance and addresses."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from tests.memory.graphs import (
     state,
 )
 
-# No process of this system has memory there.
+# An address that no process of this system can use.
 NOWHERE = 0xFFFF_8000_0000_0000
 
 
 @pytest.fixture
 def manager() -> Iterator[SlabMemoryManager]:
-    made = SlabMemoryManager(1 << 20)
-    yield made
-    made.close()
+    slab = SlabMemoryManager(1 << 20)
+    yield slab
+    slab.close()
 
 
 @pytest.fixture
@@ -50,10 +50,10 @@ class TestSlabAtAnAddress(MemoryManagerConformance):
         address = mapping.reserve(1 << 20)
         assert address is not None
         mapping.release(address, 1 << 20)
-        made = SlabMemoryManager(1 << 20, address)
-        assert (made.address, made.is_executable_in_place) == (address, True)
-        yield made
-        made.close()
+        slab = SlabMemoryManager(1 << 20, address)
+        assert (slab.address, slab.is_executable_in_place) == (address, True)
+        yield slab
+        slab.close()
 
 
 class TestSlabOfLargePages(MemoryManagerConformance):
@@ -61,10 +61,10 @@ class TestSlabOfLargePages(MemoryManagerConformance):
 
     @pytest.fixture
     def manager(self) -> Iterator[SlabMemoryManager]:
-        made = SlabMemoryManager(1 << 20, page_size=1 << 16)
-        assert (made.address % (1 << 16), made.is_executable_in_place) == (0, True)
-        yield made
-        made.close()
+        slab = SlabMemoryManager(1 << 20, page_size=1 << 16)
+        assert (slab.address % (1 << 16), slab.is_executable_in_place) == (0, True)
+        yield slab
+        slab.close()
 
 
 def link(manager: InProcessMemoryManager, graph: LinkGraph) -> FinalizedAlloc:
@@ -76,8 +76,8 @@ def addresses(graph: LinkGraph) -> list[int]:
 
 
 @pytest.mark.parametrize(("page_size", "step"), [(None, 0x1000), (4096, 0x1000), (65536, 0x10000)])
-def test_segments_follow_one_another(page_size: int | None, step: int) -> None:
-    """As llvm-jitlink places them: constants, variables, code, and the next object after that."""
+def test_order_of_segments(page_size: int | None, step: int) -> None:
+    """As in llvm-jitlink: constants, variables, code, then the next object."""
     manager = SlabMemoryManager(1 << 20, NOWHERE, page_size)
     first, second = small_graph(), small_graph()
     allocs = [link(manager, first), link(manager, second)]
@@ -97,8 +97,8 @@ def test_segments_follow_one_another(page_size: int | None, step: int) -> None:
 @pytest.mark.parametrize(
     ("address", "page_size"), [(NOWHERE, None), (None, 1), (None, 64), (0, None)]
 )
-def test_slab_that_is_only_looked_at(address: int | None, page_size: int | None) -> None:
-    """Contents are all there, but protections and actions would mean nothing."""
+def test_slab_that_is_not_executable_in_place(address: int | None, page_size: int | None) -> None:
+    """Contents are in place, but protections are not applied and actions not run."""
     manager = SlabMemoryManager(1 << 16, address, page_size)
     assert not manager.is_executable_in_place
     assert address in {None, manager.address}
@@ -115,7 +115,7 @@ def test_slab_that_is_only_looked_at(address: int | None, page_size: int | None)
                 written = block.size if manager.page_size < 100 else 100
                 graph.contents.view(reference, written)[:] = b"\xff" * written
         drive(manager.deallocate([finalized]))
-    # What was written over is zero again between the blocks of the next object.
+    # The padding between the blocks of the next object is zero again.
     graph = empty_graph()
     section = add_section(graph, READ)
     first = graph.create_content_block(section, b"a")
@@ -127,19 +127,19 @@ def test_slab_that_is_only_looked_at(address: int | None, page_size: int | None)
     manager.close()
 
 
-def test_slab_where_something_else_is() -> None:
-    taken = mapping.reserve(1 << 16)
-    assert taken is not None
-    manager = SlabMemoryManager(1 << 16, taken)
-    assert (manager.address, manager.is_executable_in_place) == (taken, False)
+def test_slab_at_an_address_in_use() -> None:
+    used = mapping.reserve(1 << 16)
+    assert used is not None
+    manager = SlabMemoryManager(1 << 16, used)
+    assert (manager.address, manager.is_executable_in_place) == (used, False)
     graph = small_graph()
     drive(manager.deallocate([link(manager, graph)]))
-    assert accessible([(taken, taken + (1 << 16))]) == []
+    assert accessible([(used, used + (1 << 16))]) == []
     manager.close()
-    mapping.release(taken, 1 << 16)
+    mapping.release(used, 1 << 16)
 
 
-def test_out_of_room() -> None:
+def test_full_slab() -> None:
     manager = SlabMemoryManager(5 << 12)
     first, second = small_graph(), small_graph()
     finalized = link(manager, first)
@@ -148,7 +148,7 @@ def test_out_of_room() -> None:
         link(manager, second)
     assert caught.value.size == 0x2000
     assert str(caught.value) == (
-        f"the slab of 0x5000 bytes at {manager.address:#x} has no room for a segment of 0x2000 "
+        f"the slab of 0x5000 bytes at {manager.address:#x} is too full for a segment of 0x2000 "
         "bytes of unnamed: 0x1000 bytes are free"
     )
     assert state(second) == before
@@ -198,6 +198,6 @@ def test_wrong_arguments(
 
 @pytest.mark.parametrize(("size", "address"), [(1 << 60, None), (8192, (1 << 64) - 4096)])
 def test_impossible_slab(size: int, address: int | None) -> None:
-    with pytest.raises(AllocationError, match="no room for a slab") as caught:
+    with pytest.raises(AllocationError, match="cannot reserve a slab") as caught:
         SlabMemoryManager(size, address)
     assert caught.value.size == size

@@ -1,4 +1,4 @@
-/* Wrapper functions to be used as allocation actions: they write down that they were called. */
+/* Wrapper functions for allocation actions, which record that they were called. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,27 +12,27 @@ typedef struct {
 
 char called[4096];
 
-static void write_down(const char *arguments, size_t size) {
+static void record(const char *arguments, size_t size) {
   strncat(called, arguments, size);
 }
 
 result succeed(const char *arguments, size_t size) {
   result empty = {{0}, 0};
-  write_down(arguments, size);
+  record(arguments, size);
   return empty;
 }
 
-/* A packed success, in the result itself. */
+/* A serialized success, in the result itself. */
 result succeed_inline(const char *arguments, size_t size) {
   result inside = {{0}, 1};
-  write_down(arguments, size);
+  record(arguments, size);
   return inside;
 }
 
-/* A packed failure with the text of the arguments. */
+/* A serialized failure with the text of the arguments. */
 result fail(const char *arguments, size_t size) {
   result packed = {{malloc(9 + size)}, 9 + size};
-  write_down(arguments, size);
+  record(arguments, size);
   packed.value.pointer[0] = 1;
   memcpy(packed.value.pointer + 1, &size, 8);
   memcpy(packed.value.pointer + 9, arguments, size);
@@ -42,20 +42,20 @@ result fail(const char *arguments, size_t size) {
 /* An out-of-band error with the text of the arguments. */
 result fail_out_of_band(const char *arguments, size_t size) {
   result message = {{calloc(size + 1, 1)}, 0};
-  write_down(arguments, size);
+  record(arguments, size);
   memcpy(message.value.pointer, arguments, size);
   return message;
 }
 
-/* Bytes that are no packed error. */
+/* Bytes that are no serialized error. */
 result answer_nonsense(const char *arguments, size_t size) {
   result nonsense = {{0}, 3};
-  write_down(arguments, size);
+  record(arguments, size);
   memcpy(nonsense.value.bytes, "\x01\xff\xff", 3);
   return nonsense;
 }
 
-/* The arguments once again. */
+/* The arguments. */
 result echo(const char *arguments, size_t size) {
   result again = {{0}, size};
   char *place = again.value.bytes;

@@ -19,7 +19,7 @@ class WrapperFunctions:
         self._called = (ctypes.c_char * 4096).in_dll(library, "called")
 
     def address(self, name: str) -> int:
-        """Where a function is."""
+        """The address of a function."""
         return ctypes.cast(self._library[name], ctypes.c_void_p).value or 0
 
     def call(self, name: str, arguments: bytes = b"") -> WrapperCall:
@@ -27,7 +27,7 @@ class WrapperFunctions:
         return WrapperCall(self.address(name), arguments)
 
     def called(self) -> str:
-        """The arguments of all calls since this was last asked, one after the other."""
+        """The concatenated arguments of all calls since this was last called."""
         text = self._called.value.decode()
         self._called.value = b""
         return text
@@ -39,7 +39,7 @@ def wrapper_functions() -> WrapperFunctions:
     compiled = compile_c(Path(__file__).with_name("wrapper_functions.c"), flags=("-fPIC",))
     library = compiled.with_suffix(".so")
     if not library.exists():
-        # Another run may make the same one at the same time.
+        # Another run may compile it at the same time.
         unfinished = compiled.with_suffix(f".{os.getpid()}.so")
         run([*zig_command("cc"), "-shared", compiled, "-o", unfinished])
         unfinished.replace(library)

@@ -1,4 +1,4 @@
-"""Names as in the source, against what the C++ compiler's own tool makes of them."""
+"""Demangled names, compared with the output of c++filt."""
 
 import ctypes
 import subprocess
@@ -29,9 +29,9 @@ def _rust_name(*parts: str) -> str:
 
 @pytest.mark.parametrize("name", CPLUSPLUS)
 def test_cplusplus_names_are_what_cxxfilt_says(name: str) -> None:
-    said = subprocess.run([require("c++filt"), name], capture_output=True, text=True, check=True)
-    assert demangled(name) == said.stdout.strip()
-    assert with_source_name(name) == f"{name} ({said.stdout.strip()})"
+    output = subprocess.run([require("c++filt"), name], capture_output=True, text=True, check=True)
+    assert demangled(name) == output.stdout.strip()
+    assert with_source_name(name) == f"{name} ({output.stdout.strip()})"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_cplusplus_names_are_what_cxxfilt_says(name: str) -> None:
         (("a", "$unknown$b"), "a::$unknown$b"),
     ],
 )
-def test_rust_names_of_the_older_scheme(parts: tuple[str, ...], source: str) -> None:
+def test_legacy_rust_names(parts: tuple[str, ...], source: str) -> None:
     assert demangled(_rust_name(*parts)) == source
     assert demangled(f"{_rust_name(*parts)}.llvm.42") == source
 
@@ -62,9 +62,9 @@ def test_rust_names_of_the_older_scheme(parts: tuple[str, ...], source: str) -> 
 )
 def test_rust_names_are_what_cxxfilt_says(parts: tuple[str, ...]) -> None:
     name = _rust_name(*parts)
-    said = subprocess.run([require("c++filt"), name], capture_output=True, text=True, check=True)
-    # We leave the hash out, as Rust's own messages do.
-    assert f"{demangled(name)}::{_HASH}" == said.stdout.strip()
+    output = subprocess.run([require("c++filt"), name], capture_output=True, text=True, check=True)
+    # The hash is left out, as in Rust's own messages.
+    assert f"{demangled(name)}::{_HASH}" == output.stdout.strip()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_other_names_stay_as_they_are(name: str) -> None:
     assert with_source_name(name) == name
 
 
-def test_a_short_name_cannot_stand_for_an_endless_text() -> None:
+def test_a_short_name_cannot_expand_to_an_endless_text() -> None:
     # Each argument list repeats the one before it twice.
     name, before = "_Z1f1tIiiE", ("S0_", "S0_")
     for level in range(60):
@@ -92,7 +92,7 @@ def test_a_short_name_cannot_stand_for_an_endless_text() -> None:
     assert time.perf_counter() - started < 1
 
 
-def test_without_a_cplusplus_library_names_stay_raw(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cplusplus_library_names_stay_mangled(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str | None) -> ctypes.CDLL:
         raise OSError(f"no {name}")
 

@@ -1,4 +1,4 @@
-"""Advice about names, against the libraries that have them."""
+"""Advice about names, compared with the libraries that define them."""
 
 import re
 import subprocess
@@ -66,7 +66,7 @@ def _exported(path: Path) -> Iterator[str]:
 
 
 def test_the_support_libraries_are_covered() -> None:
-    """Of what the compilers' libraries define for arithmetic, most must be known."""
+    """Most of the arithmetic functions of the compilers' support libraries must be known."""
     require("nm")
     archives = support_archives("x86_64")
     if not archives:

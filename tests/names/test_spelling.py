@@ -1,4 +1,4 @@
-"""Did you mean: what is found among many names, and how fast."""
+"""Spelling suggestions: which name is found among many, and how fast."""
 
 import difflib
 import random
@@ -21,7 +21,7 @@ from jitlink.names.spelling import closest_spelling
         ("name", [], None),
     ],
 )
-def test_what_is_meant(name: str, candidates: list[str], meant: str | None) -> None:
+def test_closest_spelling(name: str, candidates: list[str], meant: str | None) -> None:
     assert closest_spelling(name, candidates) == meant
 
 

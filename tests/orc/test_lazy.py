@@ -445,11 +445,11 @@ def test_no_memory_is_writable_and_executable(lazy: StubSession) -> None:
     reexport(lazy, "add")
     assert lazy.function("add", ctypes.c_int, ctypes.c_int, ctypes.c_int)(1, 2) == 3
     # The reentry is in what all of the process shares.
-    windows = [*lazy.space.windows, *PROCESS.windows]
+    reservations = [*lazy.space.reservations, *PROCESS.reservations]
     ours = {
         each.permissions
         for each in mapped_ranges()
-        if any(window.start <= each.start < window.end for window in windows)
+        if any(own.start <= each.start < own.end for own in reservations)
     }
     assert ours >= {"r-xp", "rw-p"}
     assert not [each for each in ours if "w" in each and "x" in each]

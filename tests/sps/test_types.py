@@ -78,8 +78,8 @@ def test_bytes_that_follow_are_ignored(
     [
         (sps.BOOL, "02", "bool is 2 at offset 0"),
         (sps.Optional(sps.UINT8), "ff", "bool is 255"),
-        (sps.STRING, "ff" * 8, "but only 0 do"),
-        (sps.CHARS, "0500000000000000 01", "5 bytes are to follow at offset 8"),
+        (sps.STRING, "ff" * 8, "but only 0 are left"),
+        (sps.CHARS, "0500000000000000 01", "5 bytes expected at offset 8"),
         (sps.Sequence(sps.UINT64), "0200000000000000" + "00" * 15, "2 elements cannot fit the 15"),
         (sps.Sequence(sps.EMPTY), "ff" * 8, "elements cannot fit"),
         (sps.Map(sps.UINT8, sps.UINT8), "ffffffff00000000", "elements cannot fit"),

@@ -54,10 +54,10 @@ def test_signature() -> None:
 
 def test_signature_refuses() -> None:
     signature = WrapperSignature(sps.INT64, sps.UINT8)
-    with pytest.raises(SPSError, match="2 values given where 1 are needed"):
+    with pytest.raises(SPSError, match="2 values given, 1 expected"):
         signature.serialize_arguments(1, 2)
     with pytest.raises(SPSError, match="the call failed: went wrong"):
         signature.deserialize_result(WrapperFunctionResult(out_of_band_error="went wrong"))
-    # An executor elsewhere has no other way to say that a call failed out of band.
+    # A remote executor has no other way to report that a call failed out of band.
     with pytest.raises(SPSError):
         signature.deserialize_result(WrapperFunctionResult())

@@ -1,4 +1,4 @@
-"""Executors: the processes that linked code is put into and run in (layer 2)."""
+"""Executors: the processes in which linked code is placed and run (layer 2)."""
 
 from jitlink.executor.control import ExecutorProcessControl
 from jitlink.executor.self_process import SelfExecutorProcessControl

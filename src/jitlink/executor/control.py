@@ -1,8 +1,7 @@
-"""What an executor is: the process that linked code is put into and run in.
+"""The interface of executors: processes in which linked code is placed and run.
 
-Its methods are coroutines because the executor may be another process, on another machine.
-Those of the executor in this process never suspend, so they can be driven without an event
-loop.
+The methods are coroutines because an executor may be another process, on another machine. Those
+of the executor for this process never suspend, so they can be run without an event loop.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ class ExecutorProcessControl(ABC):
     """An executor.
 
     Attributes:
-        triple: its target triple, ``x86_64-unknown-linux-gnu``.
+        triple: its target triple, such as ``x86_64-unknown-linux-gnu``.
         page_size: its page size in bytes.
-        memory_manager: hands out its memory.
+        memory_manager: manages its memory.
     """
 
     triple: str
@@ -52,11 +51,11 @@ class ExecutorProcessControl(ABC):
         Args:
             names: linker-level names; bytes that are not UTF-8 are surrogate escapes.
             dylib: a handle from `load_dylib`: only that library and those it needs are
-                searched. None: the program, what it was started with and all that
+                searched. None: the program, the libraries that it was started with and all that
                 `load_dylib` has loaded, in that order.
 
         Returns:
-            An address for each name, which may be 0, or None if there is no such symbol.
+            For each name the address, which may be 0, or None if there is no such symbol.
         """
 
     @abstractmethod
@@ -65,20 +64,20 @@ class ExecutorProcessControl(ABC):
 
         Args:
             address: address of the function.
-            is_whole: whether the program ends with it. If not, what it has printed may still
-                be in C's buffers, for `flush_output`.
             argv: all arguments, the program's name first; surrogate escapes stand for bytes
                 that are not UTF-8. The strings live as long as the executor does.
+            is_whole: whether the program ends when the function returns. If not, its output may
+                remain in C's buffers until `flush_output`.
 
         Returns:
             What the function returned.
 
         Raises:
-            ValueError: an argument has a null character in it.
+            ValueError: an argument contains a null character.
         """
 
     async def flush_output(self) -> None:  # noqa: B027 - optional
-        """Write out what code has printed."""
+        """Flush the output of linked code."""
 
     @abstractmethod
     async def run_as_void_function(self, address: int) -> int:
@@ -94,7 +93,7 @@ class ExecutorProcessControl(ABC):
 
     @abstractmethod
     async def call_wrapper(self, address: int, arguments: bytes) -> WrapperFunctionResult:
-        """Call a wrapper function with packed arguments."""
+        """Call a wrapper function with serialized arguments."""
 
     @abstractmethod
     async def read_memory(self, address: int, size: int) -> bytes:

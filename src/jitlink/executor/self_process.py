@@ -1,7 +1,7 @@
-"""The executor that is this process.
+"""The executor for this process.
 
-Symbols are looked up with `dlsym` itself: ctypes' own way makes an object a symbol, and takes
-a symbol whose value is null for a missing one.
+Symbols are looked up with `dlsym` directly: ctypes creates an object for each symbol, and reports
+a symbol whose value is null as missing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jitlink.memory.actions import call_wrapper
 from jitlink.sps import WrapperFunctionResult
 
 _C = ctypes.CDLL(None, use_errno=True)
-# Look-ups are short and many: they keep the interpreter lock, as ctypes' own do.
+# Lookups are short and frequent: they keep the interpreter lock, as those of ctypes do.
 _C_LOCKED = ctypes.PyDLL(None)
 
 _dlopen = _C["dlopen"]
@@ -49,7 +49,7 @@ _IntFunction = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
 class SelfExecutorProcessControl(ExecutorProcessControl):
     """The process that jitlink runs in, as an executor. Its coroutines never suspend.
 
-    Code runs on the thread that calls. If it calls ``exit``, this process ends.
+    Code runs on the calling thread. If it calls ``exit``, this process ends.
 
     Args:
         memory_manager: by default an `InProcessMemoryManager`.
@@ -60,17 +60,17 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         self.page_size = mmap.PAGESIZE
         self.memory_manager = memory_manager or InProcessMemoryManager()
         self._process = _dlopen(None, os.RTLD_NOW)
-        # What `main` was given may still be read by what it leaves behind.
+        # Code may still read the arguments of `main` after it has returned.
         self._arguments: list[object] = []
 
     @classmethod
     @functools.cache
     def shared(cls) -> Self:
-        """One executor for all of this process that need none of their own."""
+        """The executor that all users in this process share by default."""
         return cls()
 
     async def load_dylib(self, path: str | os.PathLike[str]) -> int:
-        """Load a shared library; what is linked later may use its symbols."""
+        """Load a shared library, whose symbols are then visible to later lookups."""
         name = os.fsencode(path)
         if b"\0" in name or not name:
             raise ExecutorError(f"cannot load {os.fsdecode(name)!r}: not a file name")
@@ -84,9 +84,9 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         self, names: Sequence[str], dylib: int | None = None
     ) -> list[int | None]:
         """Addresses of symbols that loaded libraries export."""
-        threads = self.memory_manager.tls
-        if threads is not None:
-            await threads.reserve_static_tls(names)
+        tls = self.memory_manager.tls
+        if tls is not None:
+            await tls.reserve_static_tls(names)
         handle = self._process if dylib is None else dylib
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
         found: list[int | None] = list(map(_dlsym, repeat(handle), encoded))
@@ -97,10 +97,10 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         return found
 
     async def run_as_main(self, address: int, argv: Sequence[str], *, is_whole: bool = True) -> int:
-        """Call a ``main``; its output and Python's come out in the order they were made."""
+        """Call a ``main``; its output and Python's appear in the order of writing."""
         encoded = [argument.encode("utf-8", "surrogateescape") for argument in argv]
         if any(b"\0" in argument for argument in encoded):
-            raise ValueError("an argument has a null character in it")
+            raise ValueError("an argument contains a null character")
         strings = [ctypes.create_string_buffer(argument) for argument in encoded]
         pointers = (ctypes.c_void_p * (len(strings) + 1))(*map(ctypes.addressof, strings))
         self._arguments += [strings, pointers]
@@ -114,7 +114,7 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
                 _fflush(None)
 
     async def flush_output(self) -> None:
-        """Write out what is in C's buffers."""
+        """Flush C's output buffers."""
         _fflush(None)
 
     async def run_as_void_function(self, address: int) -> int:
@@ -128,7 +128,7 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         return _run(lambda: _IntFunction(address)(argument))
 
     async def call_wrapper(self, address: int, arguments: bytes) -> WrapperFunctionResult:
-        """Call a wrapper function with packed arguments."""
+        """Call a wrapper function with serialized arguments."""
         return call_wrapper(address, arguments)
 
     async def read_memory(self, address: int, size: int) -> bytes:
@@ -155,7 +155,7 @@ class _DlInfo(ctypes.Structure):
 
 
 def library_at(address: int) -> str | None:
-    """The path of the program or shared library of this process that has an address."""
+    """The path of the program or shared library of this process that contains an address."""
     function = getattr(_C_LOCKED, "dladdr", None)
     info = _DlInfo()
     if function is None or not function(ctypes.c_void_p(address), ctypes.byref(info)):
@@ -179,7 +179,7 @@ def _null_or_missing(handle: int, name: bytes) -> int | None:
     """0 if there is a symbol whose value is null, None if there is none."""
     if b"\0" in name:
         return None
-    # Only a message that was not there before tells one from the other.
+    # Only a new error message distinguishes the two.
     _dlerror()
     address = _dlsym(handle, name)
     return None if not address and _dlerror() is not None else address or 0
@@ -196,7 +196,7 @@ def _run(function: Callable[[], int]) -> int:
 
 def _flush_python() -> None:
     for stream in (sys.stdout, sys.stderr):
-        # There may be none, or it may be closed: no reason not to run.
+        # The stream may be missing or closed, which must not prevent the call.
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.flush()
 
@@ -206,7 +206,7 @@ class _Iovec(ctypes.Structure):
 
 
 def _transfer(verb: Literal["read", "write"], buffer: bytearray, address: int) -> None:
-    """Copy between a buffer and memory; the kernel does it, and notices what is not mapped."""
+    """Copy between a buffer and memory through the kernel, which detects unmapped addresses."""
     size = len(buffer)
     where = f"{size:#x} bytes at {address:#x}"
     if not 0 <= address <= (1 << 64) - size:
@@ -222,7 +222,7 @@ def _transfer(verb: Literal["read", "write"], buffer: bytearray, address: int) -
                 break
             raise ExecutorError(f"cannot {verb} {where}: {os.strerror(ctypes.get_errno())}")
         done += count
-    # Systems without such a call, or that forbid it, have only the way that may fault.
+    # Where the system call is missing or forbidden: a direct copy, which may fault.
     if done < size:
         target, source = (local, address) if verb == "read" else (address, local)
         ctypes.memmove(target + done, source + done, size - done)

@@ -1,24 +1,21 @@
-"""The link graph (layer 1): what is linked, and every way to look at it or change it."""
+"""The link graph (layer 1): its elements, their tables, and the operations on them."""
 
 from jitlink.graph.actions import AllocActionPair, WrapperCall
 from jitlink.graph.edges import Edge, EdgeKind, EdgeTable, GenericEdgeKind
-from jitlink.graph.elements import (
-    Addressable,
-    Block,
+from jitlink.graph.elements import Addressable, Block, Section, Symbol
+from jitlink.graph.link_graph import LinkGraph
+from jitlink.graph.ranges import AddressRange, SectionRange
+from jitlink.graph.tables import (
     BlockFlags,
     BlockTable,
     Linkage,
     MemLifetime,
     MemProt,
     Scope,
-    Section,
-    Symbol,
     SymbolFlags,
     SymbolKind,
     SymbolTable,
 )
-from jitlink.graph.link_graph import LinkGraph
-from jitlink.graph.ranges import AddressRange, SectionRange
 
 __all__ = [
     "AddressRange",

@@ -1,4 +1,4 @@
-"""Allocation actions: calls in the executor that go with a graph's memory."""
+"""Allocation actions: calls in the executor that belong to a graph's memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class WrapperCall(NamedTuple):
 
 
 class AllocActionPair(NamedTuple):
-    """What to call when memory is finalized, and what when it is deallocated."""
+    """The calls to make when memory is finalized and when it is deallocated."""
 
     finalize: WrapperCall | None = None
     deallocate: WrapperCall | None = None

@@ -1,7 +1,4 @@
-"""Adding blocks, giving them content, and removing them.
-
-These are block operations of `LinkGraph`, which documents them.
-"""
+"""Creating and removing blocks: the block operations of `LinkGraph`, which documents them."""
 
 from __future__ import annotations
 
@@ -10,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jitlink.errors import GraphError
-from jitlink.graph.columns import ADDRESS_MASK, INT64_MAX
+from jitlink.graph.columns import ADDRESS_MASK
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import INVALID
 from jitlink.graph.elements import Block, Section, Symbol
-from jitlink.graph.tables import BlockFlags, SymbolKind, check_alignment
+from jitlink.graph.tables import BlockFlags, SymbolKind, check_alignment, check_block_size
 
 if TYPE_CHECKING:
     from jitlink.graph.link_graph import LinkGraph
@@ -32,11 +29,6 @@ def check_owner(graph: LinkGraph, block: Block) -> None:
         raise GraphError("the block has been removed")
 
 
-def _check_size(size: int) -> None:
-    if not 0 <= size <= INT64_MAX:
-        raise GraphError(f"block size {size:#x} is negative or beyond any memory")
-
-
 def create(
     graph: LinkGraph,
     section: Section,
@@ -48,37 +40,21 @@ def create(
     """Add a block with this content, or a zero-fill block of this size."""
     graph.section_list.check_owner(section)
     check_alignment(alignment, alignment_offset)
-    size = content if isinstance(content, int) else content.nbytes
-    _check_size(size)
+    if isinstance(content, int):
+        check_block_size(content)
+        reference, size = ZERO_FILL, content
+    else:
+        reference, size = graph.contents.add(content), content.nbytes
     row = graph.block_table.extend(
         1,
         section=section.ordinal,
-        content=ZERO_FILL,
+        content=reference,
         size=size,
         address=address & ADDRESS_MASK,
         alignment=alignment,
         alignment_offset=alignment_offset,
     )
-    block = Block(graph, row)
-    if isinstance(content, memoryview):
-        set_content(graph, block, content)
-    return block
-
-
-def set_content(graph: LinkGraph, block: Block, content: bytes | bytearray | memoryview) -> None:
-    """Point a block at other bytes."""
-    check_owner(graph, block)
-    view = memoryview(content).cast("B")
-    graph.block_table.content[block.row] = graph.contents.add(view)
-    graph.block_table.size[block.row] = len(view)
-
-
-def set_zero_fill(graph: LinkGraph, block: Block, size: int) -> None:
-    """Make a block zero-fill."""
-    check_owner(graph, block)
-    _check_size(size)
-    graph.block_table.content[block.row] = ZERO_FILL
-    graph.block_table.size[block.row] = size
+    return Block(graph, row)
 
 
 def remove(graph: LinkGraph, block: Block) -> None:

@@ -28,7 +28,7 @@ BoolArray = Array[np.bool_]
 ADDRESS_MASK = (1 << 64) - 1
 INT64_MAX = (1 << 63) - 1
 _MORE_ROWS = 64
-"""Room that a table has from its first row on, so that small graphs need not grow."""
+"""Spare rows in a table's first allocation, so that small graphs need not grow."""
 
 
 class Columns:
@@ -43,7 +43,7 @@ class Columns:
     _EMPTY: ClassVar[Mapping[str, Array[Any]]]
 
     def __init_subclass__(cls) -> None:
-        """Make the empty columns that all new tables of a class begin with."""
+        """Create the empty columns that all new tables of a class start with."""
         cls._EMPTY = {name: np.empty(0, dtype) for name, dtype in cls.FIELDS.items()}
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Columns:
         not named are filled with zero.
 
         Raises:
-            TypeError: there is no column of a given name.
+            TypeError: a name is not that of a column.
             OverflowError: a scalar does not fit its column; no row is added.
             ValueError: an array has another length; no row is added.
         """
@@ -73,7 +73,7 @@ class Columns:
             for name, value in values.items():
                 self._storage[name][first:last] = value
         except BaseException:
-            # Storage behind the last row is always zero.
+            # Storage past the last row is always zero.
             for column in self._storage.values():
                 column[first:last] = 0
             self._publish(first)
@@ -82,9 +82,9 @@ class Columns:
         return first
 
     def _grow(self, rows: int) -> None:
-        """Make room; the columns are yet to be published."""
-        # The first load leaves room for what passes add: fresh zeros take no memory until they
-        # are written to. Later growth is by half, so that single rows are amortised.
+        """Enlarge the storage to hold `rows` rows; the caller then publishes the columns."""
+        # The first allocation leaves spare rows for what passes add: fresh zeros take no memory
+        # until they are written to. Later growth is by half, so that single rows are amortised.
         self._capacity = max(rows, self._capacity + (self._capacity >> 1) or 2 * rows + _MORE_ROWS)
         for name, column in self._storage.items():
             larger = np.zeros(self._capacity, column.dtype)

@@ -1,7 +1,7 @@
-"""The bytes that a graph's blocks refer to, in however many buffers they came.
+"""The content bytes of a graph's blocks, in any number of buffers.
 
-A content reference is an ``int64`` position in a virtual concatenation of buffers: an input
-file that is mapped, the members of an archive, working memory, small pieces made by passes.
+A content reference is an ``int64`` position in a virtual concatenation of buffers: a mapped
+input file, the members of an archive, working memory, small buffers created by passes.
 Blocks store a reference and a size, so a million blocks cost no object each and slices of
 input are never copied.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from jitlink.graph.columns import Int64Array, UInt8Array, rows_where
 
 ZERO_FILL = -1
-"""The content reference of a block that has no content."""
+"""The content reference of a block without content."""
 
 
 class ContentSpace:
@@ -49,9 +49,9 @@ class ContentSpace:
     ) -> Iterator[tuple[UInt8Array, int, Int64Array | slice]]:
         """Group references by buffer, for code that works on whole columns.
 
-        Yields, for each buffer that is referred to, its bytes (uint8), its base reference, and
-        what takes those out of a column that lie in it: their indices (int64), or a slice of
-        them all. `ZERO_FILL` lies in none.
+        Yields for each buffer that is referred to: its bytes (uint8), its base reference, and
+        an index of the references that lie in it: their positions (int64), or a slice of all.
+        `ZERO_FILL` lies in no buffer.
         """
         if len(references) == 0:
             return

@@ -1,8 +1,8 @@
-"""Edges: a place in a block, what to do there, and the symbol that it is about.
+"""Edges: an offset in a block, a kind, a target symbol and an addend.
 
 Edges outnumber everything else in a graph by an order of magnitude, so they are rows of one
-`EdgeTable`; an `Edge` is a view on a row. Removing an edge turns its kind into INVALID; such
-rows vanish when the graph is pruned, and nobody who iterates sees them.
+`EdgeTable`; an `Edge` is a view of a row. Removing an edge sets its kind to INVALID; iteration
+skips such rows, and pruning drops them.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def check_addend(addend: int) -> None:
 class EdgeKind(IntEnum):
     """Base of every architecture's edge kinds; a member's value is ``number, LLVM name``.
 
-    Numbers 0 and 1 are INVALID and KEEP_ALIVE in each of them. A keep-alive edge changes no
+    Numbers 0 and 1 are INVALID and KEEP_ALIVE in every architecture. A keep-alive edge changes no
     bytes; it only makes its target live whenever its block is.
     """
 
     llvm_name: str
 
     def __new__(cls, number: int, llvm_name: str = "") -> Self:
-        """Make a member that compares as `number` and prints as `llvm_name`."""
-        # The default is for type checkers, which take a look-up by number for this call.
+        """Create a member that compares as `number` and prints as `llvm_name`."""
+        # The default is for type checkers, which take a lookup by number for this call.
         member = int.__new__(cls, number)
         member._value_ = number
         member.llvm_name = llvm_name
@@ -76,10 +76,10 @@ class GenericEdgeKind(EdgeKind):
 
 
 class EdgeTable(Columns):
-    """One row an edge.
+    """One row per edge.
 
-    Columns: block (row of the block to be modified), offset (in that block), kind, target
-    (row of the target symbol), addend.
+    Columns: block (row of the block to be modified), offset (in that block, in bytes), kind,
+    target (row of the target symbol), addend.
     """
 
     FIELDS: ClassVar = {
@@ -100,17 +100,17 @@ class EdgeTable(Columns):
         self.invalidate()
 
     def invalidate(self) -> None:
-        """Say that the `block` column was written to, or rows were moved."""
+        """Drop the index by block, after writes to the `block` column or moves of rows."""
         self._order = np.empty(0, np.int64)
         self._sorted_blocks = np.empty(0, np.int64)
 
     def keep(self, mask: BoolArray) -> None:
-        """Drop the rows where `mask` is false; `Edge` views made before are void."""
+        """Drop the rows where `mask` is false; existing `Edge` views become invalid."""
         super().keep(mask)
         self.invalidate()
 
     def by_block(self) -> tuple[Int64Array, Int64Array]:
-        """All rows sorted by block (stable), and the block of each in that order.
+        """All rows (int64) sorted by block (stable), and the block (int64) of each in that order.
 
         Rows of INVALID edges are included.
         """
@@ -136,13 +136,13 @@ class EdgeTable(Columns):
         return valid
 
     def of_block(self, graph: LinkGraph, block: int) -> Iterator[Edge]:
-        """Views on a block's edges; one that is removed before its turn is left out."""
+        """Views of a block's edges; one that is removed before it is reached is skipped."""
         rows = self.rows_of_block(block).tolist()
         return (Edge(graph, row) for row in rows if self.kind[row] != INVALID)
 
 
 class Edge:
-    """A view on one row of the edge table. Valid until the graph is pruned."""
+    """A view of one row of the edge table, valid until the graph is pruned."""
 
     __slots__ = ("graph", "row")
 
@@ -177,11 +177,11 @@ class Edge:
 
     @property
     def kind(self) -> EdgeKind:
-        """What the edge does to the bytes, one of the graph's edge kinds.
+        """What the edge does to the bytes: one of the graph's edge kinds.
 
         Raises when set:
             GraphError: it is a kind of another architecture.
-            ValueError: there is none of that number.
+            ValueError: no kind has that number.
         """
         return self.graph.edge_kinds(int(self.graph.edge_table.kind[self.row]))
 
@@ -191,7 +191,7 @@ class Edge:
 
     @property
     def target(self) -> Symbol:
-        """The symbol that the edge is about."""
+        """The symbol that the edge refers to."""
         return Symbol(self.graph, int(self.graph.edge_table.target[self.row]))
 
     @target.setter
@@ -216,9 +216,9 @@ class Edge:
 
     @property
     def is_keep_alive(self) -> bool:
-        """Whether the edge makes its target live with its block, as every valid edge does."""
+        """Whether the edge keeps its target alive while its block is, as every valid edge does."""
         return self.kind >= KEEP_ALIVE
 
     def remove(self) -> None:
-        """Take the edge out of the graph."""
+        """Remove the edge from the graph."""
         self.graph.edge_table.kind[self.row] = INVALID

@@ -1,10 +1,10 @@
-"""The elements of a link graph, as their users see them.
+"""The elements of a link graph as Python objects: sections, blocks and symbols.
 
-Blocks, symbols and edges are numerous, so what they *are* lives in NumPy columns
+Blocks, symbols and edges are numerous, so their data is in NumPy columns
 (`BlockTable` and `SymbolTable` in `jitlink.graph.tables`, `EdgeTable` in `jitlink.graph.edges`).
-`Block` and `Symbol` are handles, a graph and a row number, made when somebody looks; two
-handles of one row are equal and hash alike. A `Section` is made when somebody looks, too, but
-there is one at a time, as its ordinal may change (`jitlink.graph.sections`).
+`Block` and `Symbol` are handles, a graph and a row number, created on access; two handles of
+one row are equal and hash alike. A `Section` is created on access too, but a section never has
+two of them at a time, since its ordinal may change (`jitlink.graph.sections`).
 
 Numbers follow LLVM: addresses are unsigned 64-bit values in the executor, offsets count bytes
 from the start of a block, sizes are in bytes.
@@ -25,15 +25,14 @@ from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import (
     DEFINED,
     BlockFlags,
-    BlockTable,
     Linkage,
     MemLifetime,
     MemProt,
     Scope,
     SymbolFlags,
     SymbolKind,
-    SymbolTable,
     check_alignment,
+    check_block_size,
     check_linkage,
     check_scope,
 )
@@ -41,24 +40,6 @@ from jitlink.graph.tables import (
 if TYPE_CHECKING:
     from jitlink.graph.edges import Edge, EdgeKind
     from jitlink.graph.link_graph import LinkGraph
-
-__all__ = [
-    "AddressRange",
-    "Addressable",
-    "Block",
-    "BlockFlags",
-    "BlockTable",
-    "Linkage",
-    "MemLifetime",
-    "MemProt",
-    "Scope",
-    "Section",
-    "SectionRange",
-    "Symbol",
-    "SymbolFlags",
-    "SymbolKind",
-    "SymbolTable",
-]
 
 
 class Section:
@@ -69,7 +50,7 @@ class Section:
         name: its name; a graph may hold several sections of one name if their protections
             or lifetimes differ.
         ordinal: position among the graph's sections; orders sections within a segment.
-            `LinkGraph.move_section` changes it. -1 once the section is removed.
+            `LinkGraph.move_section` changes it. -1 once the section has been removed.
     """
 
     __slots__ = ("__weakref__", "graph", "name", "ordinal")
@@ -155,7 +136,7 @@ class Section:
         rows, table = self.block_rows(), self.graph.block_table
         if len(rows) == 0:
             return SectionRange(0, 0)
-        # By size too: an empty block may share its address with another one.
+        # By size too: an empty block may have the address of another one.
         order = rows[np.lexsort((table.size[rows], table.address[rows]))]
         first, last = Block(self.graph, int(order[0])), Block(self.graph, int(order[-1]))
         return SectionRange(first.address, last.range.end, first, last)
@@ -183,10 +164,10 @@ class _Handle:
 
 
 class Addressable(_Handle):
-    """What an external or absolute symbol points at: an address without content.
+    """What an external or absolute symbol points to: an address without content.
 
-    LLVM differs: an addressable belongs to exactly one symbol here, so it is named by that
-    symbol's row.
+    LLVM differs: an addressable belongs to exactly one symbol here, so the symbol's row
+    identifies it.
     """
 
     __slots__ = ()
@@ -207,7 +188,7 @@ class Addressable(_Handle):
 
     @property
     def is_defined(self) -> bool:
-        """Whether this is a block."""
+        """Whether this is a `Block` rather than an `Addressable`."""
         return False
 
     @property
@@ -231,17 +212,17 @@ class Block(_Handle):
 
     @property
     def is_defined(self) -> bool:
-        """Whether this is a block, and no mere address."""
+        """Whether this is a `Block` rather than an `Addressable`."""
         return True
 
     @property
     def is_absolute(self) -> bool:
-        """Whether the address is fixed; that of a block never is."""
+        """Whether the address is fixed; a block's never is."""
         return False
 
     @property
     def address(self) -> int:
-        """Address in the executor once allocated, before that the object's own."""
+        """Address in the executor once allocated; before that, the address in the object."""
         return int(self.graph.block_table.address[self.row])
 
     @address.setter
@@ -270,7 +251,7 @@ class Block(_Handle):
 
     @property
     def alignment_offset(self) -> int:
-        """The block's address is this many bytes past a multiple of its alignment."""
+        """How many bytes past a multiple of its alignment the block's address lies."""
         return int(self.graph.block_table.alignment_offset[self.row])
 
     @alignment_offset.setter
@@ -284,8 +265,13 @@ class Block(_Handle):
         return bool(self.graph.block_table.content[self.row] == ZERO_FILL)
 
     def set_zero_fill_size(self, size: int) -> None:
-        """Drop the block's content, if any, and make it `size` zero bytes."""
-        self.graph.set_block_zero_fill(self, size)
+        """Drop the block's content, if any, and make it `size` zero bytes.
+
+        Raises:
+            GraphError: the size is negative or does not fit, or the block has been removed.
+        """
+        check_block_size(size)
+        self._replace_content(ZERO_FILL, size)
 
     @property
     def content(self) -> memoryview:
@@ -303,36 +289,44 @@ class Block(_Handle):
         return self.graph.contents.view(reference, self.size)
 
     def set_content(self, content: bytes | bytearray | memoryview) -> None:
-        """Point the block at other bytes (not copied), which it may not write to.
+        """Point the block to other bytes (not copied), which are read-only to it.
 
         The size may change; edges and symbols are not moved.
         """
-        self.graph.set_block_content(self, memoryview(content).toreadonly())
+        view = memoryview(content).toreadonly()
+        self._replace_content(self.graph.contents.add(view), view.nbytes)
 
     def set_mutable_content(self, content: bytearray | memoryview) -> None:
-        """Point the block at a writable buffer (not copied).
+        """Point the block to a writable buffer (not copied).
 
         Raises:
             GraphError: the buffer is read-only.
         """
-        if memoryview(content).readonly:
+        view = memoryview(content)
+        if view.readonly:
             raise GraphError("mutable content needs a writable buffer")
-        self.graph.set_block_content(self, content)
+        self._replace_content(self.graph.contents.add(view), view.nbytes)
+
+    def _replace_content(self, reference: int, size: int) -> None:
+        table = self.graph.block_table
+        if table.flags[self.row] & BlockFlags.REMOVED:
+            raise GraphError("the block has been removed")
+        table.content[self.row], table.size[self.row] = reference, size
 
     @property
     def is_content_mutable(self) -> bool:
-        """Whether the block has content, and it may be written to without a copy."""
+        """Whether the block has content that is writable without a copy."""
         return not self.is_zero_fill and not self._content().readonly
 
     def mutable_content(self) -> memoryview:
-        """The block's bytes for writing; copied into graph memory first if need be.
+        """The block's bytes for writing; read-only content is copied first.
 
         Raises:
             GraphError: the block is zero-fill.
         """
         view = self._content()
         if view.readonly:
-            self.graph.set_block_content(self, bytearray(view))
+            self.set_mutable_content(bytearray(view))
             view = self._content()
         return view
 
@@ -341,7 +335,7 @@ class Block(_Handle):
         """The block's bytes for writing.
 
         Raises:
-            GraphError: the bytes still belong to the input, or the block is zero-fill.
+            GraphError: the content is read-only, or the block is zero-fill.
         """
         view = self._content()
         if view.readonly:
@@ -350,15 +344,15 @@ class Block(_Handle):
 
     @property
     def edges(self) -> Iterator[Edge]:
-        """Live views on the block's edges, in order of creation.
+        """Live views of the block's edges, in order of creation.
 
-        An edge that is added during iteration is not seen by it; one that is removed before
-        its turn is not either.
+        Iteration skips edges that are added during it, and edges that are removed before they
+        are reached.
         """
         return self.graph.edge_table.of_block(self.graph, self.row)
 
     def edges_at(self, offset: int) -> Iterator[Edge]:
-        """Live views on the edges at one offset of the block."""
+        """Live views of the edges at one offset of the block."""
         return (edge for edge in self.edges if edge.offset == offset)
 
     @property
@@ -381,7 +375,7 @@ class Block(_Handle):
         return self.graph.add_edge(self, kind, offset, target, addend)
 
     def remove_edge(self, edge: Edge) -> None:
-        """Remove one of the block's edges; other views on edges stay valid.
+        """Remove one of the block's edges; views of other edges stay valid.
 
         Raises:
             GraphError: the edge is in another block.
@@ -391,12 +385,12 @@ class Block(_Handle):
         edge.remove()
 
     def fixup_address(self, edge: Edge) -> int:
-        """Address in the executor of the place that an edge modifies."""
+        """Address in the executor that an edge modifies."""
         return (self.address + edge.offset) & ADDRESS_MASK
 
 
 class Symbol(_Handle):
-    """A name for, or merely a pointer to, a place in a block or an address outside."""
+    """A reference, named or anonymous, to an offset in a block or to an address outside."""
 
     __slots__ = ()
 
@@ -405,7 +399,7 @@ class Symbol(_Handle):
 
     @property
     def kind(self) -> SymbolKind:
-        """What the symbol stands for."""
+        """Whether the symbol is defined, external, absolute or removed."""
         return SymbolKind(self.graph.symbol_table.kind[self.row])
 
     @property
@@ -434,7 +428,7 @@ class Symbol(_Handle):
 
     @property
     def is_external(self) -> bool:
-        """Whether the symbol's address must be looked up outside this graph."""
+        """Whether the symbol is to be looked up outside this graph."""
         return self.kind == SymbolKind.EXTERNAL
 
     @property
@@ -447,7 +441,7 @@ class Symbol(_Handle):
         """The block of a defined symbol.
 
         Raises:
-            GraphError: the symbol is not defined here.
+            GraphError: the symbol is not defined in a block.
         """
         if not self.is_defined:
             raise GraphError(f"symbol {self.label} is not defined in a block")
@@ -460,7 +454,7 @@ class Symbol(_Handle):
 
     @property
     def addressable(self) -> Block | Addressable:
-        """What the symbol points at."""
+        """What the symbol points to."""
         return self.block if self.is_defined else Addressable(self.graph, self.row)
 
     @property
@@ -485,7 +479,7 @@ class Symbol(_Handle):
 
     @property
     def size(self) -> int:
-        """Size in bytes, 0 if not known.
+        """Size in bytes, 0 if unknown.
 
         Raises when set:
             GraphError: the symbol would extend past the end of its block, or is not defined
@@ -517,7 +511,7 @@ class Symbol(_Handle):
 
     @property
     def scope(self) -> Scope:
-        """Who can see the symbol: local only if it has no name, never local if external."""
+        """Visibility: an anonymous symbol can only be local, an external one never is."""
         return Scope(int(self.graph.symbol_table.scope[self.row]))
 
     @scope.setter
@@ -557,7 +551,7 @@ class Symbol(_Handle):
 
     @property
     def is_weakly_referenced(self) -> bool:
-        """Whether an external symbol may stay without a definition; its address is then 0."""
+        """Whether an external symbol may remain undefined; its address is then 0."""
         return self.is_external and bool(self.flags & SymbolFlags.WEAKLY_REFERENCED)
 
     @is_weakly_referenced.setter

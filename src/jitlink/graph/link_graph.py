@@ -1,8 +1,8 @@
 """LinkGraph: sections, blocks, symbols and edges of one or several objects being linked.
 
-The graph knows no file format, no architecture and no process. It can be built by a format
-reader, by hand, or both, and passes may change all of it. Code that handles few elements uses
-the methods here and the handles of `jitlink.graph.elements`; code that handles all of them
+The graph is independent of file format, architecture and process. A format reader can build it,
+or a program by hand, or both, and passes may change all of it. Code that handles few elements
+uses the methods here and the handles of `jitlink.graph.elements`; code that handles all of them
 uses the tables `block_table`, `symbol_table` and `edge_table`, whose columns it may read and
 write in place.
 
@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from jitlink.errors import GraphError
-from jitlink.graph import blocks, split, symbols, text
+from jitlink.graph import blocks, split, symbols
 from jitlink.graph.actions import AllocActionPair, WrapperCall
 from jitlink.graph.columns import Int64Array, UInt8Array, UInt64Array, rows_where
 from jitlink.graph.contents import ContentSpace
@@ -33,7 +33,7 @@ from jitlink.graph.edges import (
 from jitlink.graph.elements import Block, Section, Symbol
 from jitlink.graph.ranges import AddressRange
 from jitlink.graph.sections import NO_SECTION, SectionList
-from jitlink.graph.strings import StringHeap
+from jitlink.graph.strings import NO_NAME, StringHeap
 from jitlink.graph.symbols import NO_BLOCK
 from jitlink.graph.tables import (
     EXTERNAL,
@@ -48,16 +48,17 @@ from jitlink.graph.tables import (
     SymbolTable,
     symbol_addresses,
 )
+from jitlink.graph.text import GraphText
 
 __all__ = ["NO_BLOCK", "NO_SECTION", "AllocActionPair", "LinkGraph", "WrapperCall"]
 
 
 class LinkGraph:
-    """A graph of symbols and the blocks that they point into.
+    """A graph of blocks, symbols that point into them, and edges between the two.
 
     Args:
-        name: usually that of the object file.
-        triple: the executor's target triple, ``x86_64-unknown-linux-gnu``.
+        name: usually the name of the object file.
+        triple: the executor's target triple, such as ``x86_64-unknown-linux-gnu``.
         pointer_size: size of a pointer in bytes, 4 or 8.
         endianness: byte order of the executor.
         edge_kinds: the architecture's enumeration of edge kinds.
@@ -67,10 +68,10 @@ class LinkGraph:
         address_limit: every block must lie below this address; an architecture lowers it
             for code that holds addresses in fewer bits than a pointer has.
         origins: display names of the objects that blocks came from; empty if built by hand.
-        origin_flags: what the header of each of them says for its architecture (ELF's e_flags).
-        alloc_actions: what to call when the graph's memory is finalized and deallocated; taken
-            out then.
-        memory: where those of its segments are that outlive finalization, once it is allocated.
+        origin_flags: architecture-specific flags from the header of each origin (ELF's e_flags).
+        alloc_actions: calls to make when the graph's memory is finalized and deallocated; the
+            memory manager empties the list on finalization.
+        memory: address ranges of the segments that outlive finalization, once allocated.
     """
 
     def __init__(
@@ -106,8 +107,8 @@ class LinkGraph:
         return f"<LinkGraph {self.name}>"
 
     def dump(self) -> str:
-        """The whole graph as text for people; `jitlink.graph.text` describes it."""
-        return text.dump(self)
+        """The whole graph as readable text, in the format that `jitlink.graph.text` describes."""
+        return GraphText(self).text()
 
     # Sections
 
@@ -126,7 +127,7 @@ class LinkGraph:
     def obtain_section(
         self, name: str, mem_prot: MemProt, lifetime: MemLifetime = MemLifetime.STANDARD
     ) -> Section:
-        """The section of that name, protection and lifetime, made if there is none."""
+        """The section of that name, protection and lifetime, created if there is none."""
         found = self.section_list.find(name, mem_prot, lifetime)
         return found or self.section_list.create(name, mem_prot, lifetime)
 
@@ -137,7 +138,7 @@ class LinkGraph:
     @property
     def sections(self) -> Iterator[Section]:
         """All sections in order."""
-        # Not an iterator of the list, which does not keep the graph.
+        # Not an iterator of the list, which does not keep the graph alive.
         for ordinal in range(len(self.section_list)):
             yield self.section_list[ordinal]
 
@@ -162,17 +163,17 @@ class LinkGraph:
             self.remove_section(source)
 
     def move_section(self, section: Section, ordinal: int) -> None:
-        """Give a section another place in the order of sections; those between make room.
+        """Move a section to another ordinal; the ordinals of the sections between shift by one.
 
         LLVM differs: ordinals are positions, so no two sections have the same.
 
         Raises:
-            GraphError: there is no such place.
+            GraphError: the ordinal is out of range.
         """
         self.section_list.move(section, ordinal)
 
     def remove_section(self, section: Section) -> None:
-        """Remove an empty section; later ones move up by one ordinal.
+        """Remove an empty section; the ordinals of later ones decrease by one.
 
         Raises:
             GraphError: the section still has blocks.
@@ -198,7 +199,7 @@ class LinkGraph:
         alignment: int = 1,
         alignment_offset: int = 0,
     ) -> Block:
-        """Add a block with content, which is referred to, not copied, and not written to.
+        """Add a block with content, which is neither copied nor written to.
 
         Raises:
             GraphError: the alignment is no power of two, or not above its offset.
@@ -214,7 +215,7 @@ class LinkGraph:
         alignment: int = 1,
         alignment_offset: int = 0,
     ) -> Block:
-        """Add a block whose content may be written at once.
+        """Add a block with writable content.
 
         `content` is a writable buffer (referred to), bytes (copied) or a size (zeros).
         """
@@ -231,20 +232,8 @@ class LinkGraph:
         alignment: int = 1,
         alignment_offset: int = 0,
     ) -> Block:
-        """Add a block of `size` zero bytes that takes no content."""
+        """Add a block of `size` zero bytes without content."""
         return blocks.create(self, section, size, address, alignment, alignment_offset)
-
-    def set_block_content(self, block: Block, content: bytes | bytearray | memoryview) -> None:
-        """Point a block at other bytes (not copied); it may write to them if they are writable."""
-        blocks.set_content(self, block, content)
-
-    def set_block_zero_fill(self, block: Block, size: int) -> None:
-        """Make a block `size` zero bytes without content.
-
-        Raises:
-            GraphError: the size is negative or beyond any memory.
-        """
-        blocks.set_zero_fill(self, block, size)
 
     def remove_block(self, block: Block) -> None:
         """Remove a block and its edges.
@@ -263,14 +252,14 @@ class LinkGraph:
     def split_block(self, block: Block, offsets: int | Sequence[int]) -> list[Block]:
         """Cut a block at one or several offsets; edges and symbols follow their bytes.
 
-        The given block keeps its first part. What is at a cut belongs to the part that begins
-        there; a symbol that would extend past the end of its part is shortened.
+        The given block keeps its first part. Edges and symbols at a cut belong to the part that
+        begins there; a symbol that would extend past the end of its part is shortened.
 
         Returns:
             All parts in order, the given block first.
 
         Raises:
-            GraphError: an offset lies at an end of the block or outside, or they do not rise.
+            GraphError: an offset is at an end of the block or outside, or they do not ascend.
         """
         blocks.check_owner(self, block)
         return split.split_block(self, block, offsets)
@@ -280,8 +269,8 @@ class LinkGraph:
 
         Args:
             parents: block row of each part (int64, ascending, one run per parent).
-            starts: offset at which each part begins (int64, rising within a parent, and 0
-                for the first part of each).
+            starts: offset at which each part begins (int64, ascending within a parent, 0 for
+                its first part).
 
         Returns:
             Block rows (int64) of the parts; the first part of a parent keeps its row.
@@ -293,17 +282,17 @@ class LinkGraph:
         return memoryview(bytearray(size))
 
     def allocate_content(self, source: bytes | bytearray | memoryview | str) -> memoryview:
-        """Writable memory that holds a copy of `source`, of text the UTF-8 bytes."""
+        """Writable memory with a copy of `source`; text is encoded as UTF-8."""
         if isinstance(source, str):
             source = source.encode("utf-8", "surrogateescape")
         return memoryview(bytearray(source))
 
     def allocate_string(self, text: str) -> memoryview:
-        """Writable memory that holds the UTF-8 bytes of `text`."""
+        """Writable memory with the UTF-8 bytes of `text`."""
         return self.allocate_content(text)
 
     def allocate_c_string(self, text: str) -> memoryview:
-        """Writable memory that holds the UTF-8 bytes of `text` and a NUL byte."""
+        """Writable memory with the UTF-8 bytes of `text` and a NUL byte."""
         return self.allocate_content(text + "\0")
 
     # Symbols
@@ -319,7 +308,7 @@ class LinkGraph:
 
     @property
     def external_symbols(self) -> Iterator[Symbol]:
-        """All symbols that are defined elsewhere."""
+        """All symbols that are to be looked up outside the graph."""
         return self._symbols_of_kind(SymbolKind.EXTERNAL)
 
     @property
@@ -328,7 +317,7 @@ class LinkGraph:
         return self._symbols_of_kind(SymbolKind.ABSOLUTE)
 
     def find_defined_symbol_by_name(self, name: str) -> Symbol | None:
-        """The first defined symbol of that name, or None; local ones come last."""
+        """The first defined symbol of that name, or None; a local one only if all are local."""
         return symbols.find(self, SymbolKind.DEFINED, name)
 
     def external_names(self) -> tuple[Int64Array, Sequence[str]]:
@@ -338,7 +327,7 @@ class LinkGraph:
         references = table.name[rows]
         known, names = self._external_names
         if len(known) != len(references) or (known != references).any():
-            # Several passes ask, and hardly anything changes between them.
+            # Several passes call this, and the names rarely change in between.
             names = self.strings.get_many(references)
             self._external_names = references, names
         return rows, names
@@ -348,7 +337,7 @@ class LinkGraph:
         return symbols.find(self, SymbolKind.EXTERNAL, name)
 
     def find_absolute_symbol_by_name(self, name: str) -> Symbol | None:
-        """The first absolute symbol of that name, or None; local ones come last."""
+        """The first absolute symbol of that name, or None; a local one only if all are local."""
         return symbols.find(self, SymbolKind.ABSOLUTE, name)
 
     def rename_symbol(self, symbol: Symbol, name: str) -> None:
@@ -357,9 +346,14 @@ class LinkGraph:
         Scope and linkage stay as they are: an anonymous symbol should be local and strong.
 
         Raises:
-            GraphError: the symbol is external, and the name is empty or another one's.
+            GraphError: the symbol is external, and the name is empty or that of another one.
         """
-        symbols.rename(self, symbol, name)
+        symbols.check_owner(self, symbol)
+        if symbol.is_external and name != symbol.name:
+            if not name:
+                raise GraphError("an external symbol needs a name")
+            symbols.check_unique(self, SymbolKind.EXTERNAL, name)
+        self.symbol_table.name[symbol.row] = self.strings.add(name) if name else NO_NAME
 
     def add_external_symbol(
         self, name: str, size: int = 0, *, weakly_referenced: bool = False
@@ -385,8 +379,8 @@ class LinkGraph:
         """Add a symbol with a fixed address.
 
         Raises:
-            GraphError: an absolute symbol of that name exists and neither is local, a name is
-                missing though the scope is not local, or the linkage is weak.
+            GraphError: an absolute symbol of that name exists and neither is local, the name is
+                empty but the scope is not local, or the linkage is weak.
         """
         return symbols.add(
             self,
@@ -430,7 +424,7 @@ class LinkGraph:
         is_callable: bool = False,
         is_live: bool = False,
     ) -> Symbol:
-        """Add a nameless local symbol at an offset of a block.
+        """Add an anonymous local symbol at an offset of a block.
 
         Raises:
             GraphError: the symbol would lie outside the block.
@@ -455,8 +449,8 @@ class LinkGraph:
 
         Raises:
             GraphError: the symbol would lie outside the block, a defined symbol of that name
-                exists and neither is local, or a name is missing though the scope is not local
-                or the linkage is weak.
+                exists and neither is local, or the name is empty but the scope is not local or
+                the linkage is weak.
         """
         blocks.check_owner(self, block)
         symbols.check_place(block, offset, size)
@@ -476,8 +470,8 @@ class LinkGraph:
     def make_external(self, symbol: Symbol) -> None:
         """Turn a defined or absolute symbol into an external one.
 
-        Edges to it stay, its block does too. Its scope becomes default, and if it was defined
-        it is not live any more; size, linkage and whether it is callable do not change.
+        Edges to it remain, and so does its block. Its scope becomes default, and if it was
+        defined it is no longer live; size, linkage and callability do not change.
 
         Raises:
             GraphError: it is external, has no name, or an external symbol has the same name.
@@ -487,7 +481,7 @@ class LinkGraph:
     def make_absolute(self, symbol: Symbol, address: int) -> None:
         """Turn a defined or external symbol into an absolute one at `address`.
 
-        If it was external its scope becomes local; nothing else about it changes.
+        If it was external its scope becomes local; its other attributes do not change.
 
         Raises:
             GraphError: it is absolute already.
@@ -517,9 +511,9 @@ class LinkGraph:
     def transfer_defined_symbol(
         self, symbol: Symbol, block: Block, offset: int, size: int | None = None
     ) -> None:
-        """Point a defined symbol at another place.
+        """Point a defined symbol to another offset or block.
 
-        It gets `size` if one is named, and else keeps its own, or what fits of it.
+        Its size becomes `size`; if that is None it stays, reduced to what fits the block.
 
         Raises:
             GraphError: it is not defined, or would lie outside the block.
@@ -530,17 +524,17 @@ class LinkGraph:
     def remove_external_symbol(self, symbol: Symbol) -> None:
         """Remove an external symbol.
 
-        Raises (so do the other two):
+        Raises (as do the other two):
             GraphError: it is of another kind, or an edge still refers to it.
         """
         symbols.remove(self, symbol, SymbolKind.EXTERNAL)
 
     def remove_absolute_symbol(self, symbol: Symbol) -> None:
-        """Remove an absolute symbol; no edge may refer to it any more."""
+        """Remove an absolute symbol; no edge may refer to it."""
         symbols.remove(self, symbol, SymbolKind.ABSOLUTE)
 
     def remove_defined_symbol(self, symbol: Symbol) -> None:
-        """Remove a defined symbol but not its block; no edge may refer to it any more."""
+        """Remove a defined symbol but not its block; no edge may refer to it."""
         symbols.remove(self, symbol, SymbolKind.DEFINED)
 
     def symbol_addresses(self) -> UInt64Array:
@@ -554,7 +548,7 @@ class LinkGraph:
 
         Raises:
             GraphError: it is a kind of another architecture.
-            ValueError: there is none of that number.
+            ValueError: no kind has that number.
         """
         foreign = isinstance(kind, EdgeKind) and not isinstance(kind, self.edge_kinds)
         if foreign and kind >= FIRST_RELOCATION:

@@ -1,9 +1,9 @@
 """The sections of a graph: columns of their names, protections and lifetimes, by ordinal.
 
-A section's ordinal is its position in `SectionList`, and blocks name their section by it, so
-whatever changes the order also renumbers the `section` column of the block table. Objects with
-a section per function have as many sections as symbols: a `Section` is made when somebody looks
-at one, and is the same object for as long as anybody has it.
+A section's ordinal is its position in `SectionList`, and blocks refer to their section by it,
+so operations that change the order also renumber the `section` column of the block table.
+Objects with a section per function have as many sections as symbols: a `Section` is created on
+access, and is the same object for as long as it is referenced.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _FEW = 512
 
 
 class NameBeginnings:
-    """What names of sections may begin with, to be looked for among all of a graph.
+    """Prefixes of section names, for finding all sections of a graph that have one of them.
 
     Args:
-        texts: the beginnings; none of them begins as names of functions' sections do.
+        texts: the prefixes; none may begin with ``.text``.
 
     Raises:
         ValueError: one does.
@@ -40,27 +40,27 @@ class NameBeginnings:
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = tuple(texts)
-        if any(each.startswith(_FUNCTIONS) for each in self._texts):
-            raise ValueError(f"names that begin with {_FUNCTIONS} are passed over")
+        if any(text.startswith(_FUNCTIONS) for text in self._texts):
+            raise ValueError(f"a prefix that begins with {_FUNCTIONS} is never found")
 
     def ordinals(self, sections: SectionList) -> list[int]:
-        """Ordinals of the sections whose names begin so, in order."""
+        """Ordinals of the sections whose names have one of the prefixes, in order."""
         names, texts = sections.names, self._texts
         if len(names) > _FEW and not self._occur_in(names):
             return []
         return [n for n, name in enumerate(names) if name.startswith(texts)]
 
     def _occur_in(self, names: Sequence[str]) -> bool:
-        # Where there are many names they are those of functions, which this passes over at once.
-        each = "|".join(map(re.escape, self._texts))
-        pattern = re.compile(f"\n(?!{re.escape(_FUNCTIONS)})(?:{each})")
+        # Graphs of many sections have mostly those of single functions, which this skips fast.
+        alternatives = "|".join(map(re.escape, self._texts))
+        pattern = re.compile(f"\n(?!{re.escape(_FUNCTIONS)})(?:{alternatives})")
         return pattern.search("\n" + "\n".join(names)) is not None
 
 
 def distinct_contents(graph: LinkGraph, section_name: str) -> Iterator[tuple[Block, bytes]]:
-    """The contents of all sections of a name, each once, with the first block that has it.
+    """The distinct contents of all sections of a name, each with the first block that has it.
 
-    Every object brings its notes and attributes, and most bring the same.
+    Every object has notes and attributes of its own, and most of them are the same.
     """
     known: set[bytes] = set()
     for ordinal in graph.section_list.ordinals_named(section_name):
@@ -77,17 +77,17 @@ class SectionList:
     __slots__ = ("_first", "_handles", "_lifetimes", "_names", "_owner", "_prots", "_shared")
 
     def __init__(self, graph: LinkGraph) -> None:
-        # Weak, as the sections below: a graph is gone at once when nobody has it any more.
+        # Weak, like the references to the sections below: a graph without reference cycles is
+        # freed as soon as the last reference to it is dropped.
         self._owner = weakref.ref(graph)
         self._names: list[str] = []
         # Values of `MemProt` and `MemLifetime`.
         self._prots = bytearray()
         self._lifetimes = bytearray()
         self._handles: weakref.WeakValueDictionary[int, Section] = weakref.WeakValueDictionary()
-        # Only names are indexed: a section's protection and lifetime may be changed. The
-        # index is made when it is first asked for; most graphs have many sections and few
-        # questions. `_first` has the first section of a name, `_shared` all those of a name
-        # that has several.
+        # Only names are indexed: a section's protection and lifetime may be changed. The index
+        # is built on first use, because many graphs need none. `_first` maps a name to its first
+        # section, `_shared` a name that several sections have to all of them.
         self._first: dict[str, int] | None = None
         self._shared: dict[str, list[int]] = {}
 
@@ -95,7 +95,7 @@ class SectionList:
     def _graph(self) -> LinkGraph:
         graph = self._owner()
         if graph is None:
-            raise GraphError("the graph that these sections were of is gone")
+            raise GraphError("the graph of these sections has been freed")
         return graph
 
     def __len__(self) -> int:
@@ -172,7 +172,7 @@ class SectionList:
         return self._shared.get(name) or [first]
 
     def find(self, name: str, mem_prot: MemProt, lifetime: MemLifetime) -> Section | None:
-        """A section of this name that now has this protection and lifetime, or None."""
+        """A section that currently has this name, protection and lifetime, or None."""
         for ordinal in self.ordinals_named(name):
             if self._prots[ordinal] == mem_prot and self._lifetimes[ordinal] == lifetime:
                 return self[ordinal]
@@ -196,8 +196,8 @@ class SectionList:
 
         Args:
             names: their names.
-            prots: their protections, a `MemProt` each.
-            lifetimes: their lifetimes, a `MemLifetime` each.
+            prots: their protections, one byte (`MemProt`) each.
+            lifetimes: their lifetimes, one byte (`MemLifetime`) each.
         """
         if self._first is not None:
             for ordinal, name in enumerate(names, len(self)):
@@ -218,7 +218,7 @@ class SectionList:
             raise GraphError(f"section {section.name} has been removed")
 
     def move(self, section: Section, ordinal: int) -> None:
-        """Give a section another place; those between make room."""
+        """Move a section to another ordinal; the ordinals of those between shift by one."""
         self.check_owner(section)
         if not 0 <= ordinal < len(self):
             raise GraphError(f"section ordinal {ordinal} is not below {len(self)}")
@@ -233,7 +233,7 @@ class SectionList:
         self._graph.block_table.section[source.block_rows()] = destination.ordinal
 
     def discard(self, section: Section) -> None:
-        """Remove an empty section; later ones move up by one."""
+        """Remove an empty section; the ordinals of later ones decrease by one."""
         self.check_owner(section)
         if not section.empty:
             raise GraphError(f"section {section.name} still has blocks")
@@ -242,8 +242,8 @@ class SectionList:
         self._reorder(order)
 
     def _reorder(self, order: list[int]) -> None:
-        """Put the sections with these ordinals, in this order, in the place of all."""
-        # Blocks that were removed from a section are still rows: any section will do for them.
+        """Keep the sections with these ordinals, in this order."""
+        # Rows of removed blocks may name a removed section: they get an arbitrary one.
         moved = np.zeros(len(self), np.int32)
         moved[order] = np.arange(len(order))
         kept = set(order)
@@ -253,9 +253,9 @@ class SectionList:
             section.ordinal = int(moved[old]) if old in kept else NO_SECTION
             if section.ordinal != NO_SECTION:
                 self._handles[section.ordinal] = section
-        self._names = [self._names[each] for each in order]
-        self._prots = bytearray(self._prots[each] for each in order)
-        self._lifetimes = bytearray(self._lifetimes[each] for each in order)
+        self._names = [self._names[ordinal] for ordinal in order]
+        self._prots = bytearray(self._prots[ordinal] for ordinal in order)
+        self._lifetimes = bytearray(self._lifetimes[ordinal] for ordinal in order)
         self._first = None
         column = self._graph.block_table.section
         column[:] = moved[column]

@@ -1,13 +1,14 @@
-"""Taking bytes out of blocks: symbols, sizes and edges follow what is left.
+"""Removing bytes from blocks, and adjusting symbols, sizes, edges and addends accordingly.
 
-A `Shrinkage` is a plan: a list of *sites*, each the end of a range in a block, and how many bytes
-before that end are to go. The numbers may change as often as one likes, which costs nothing but
-a sum; `moved` says where any place would then be. `apply` carries the plan out.
+A `Shrinkage` is a plan: a list of *sites*, each the end offset of a range in a block, and the
+number of bytes to remove before that end. The counts may be changed any number of times; `moved`
+computes from them the new offset of any location, at the cost of a cumulative sum. `apply`
+carries out the plan.
 
-A place in a range that goes moves to where the range was; a place at a range's end stays with
-the bytes behind it. An edge whose target is a symbol and a positive addend means the place that far
-behind the symbol, so its addend shrinks with the bytes between; a negative addend, as in
-``end - 1``, is kept as it is.
+A location inside a removed range moves to the start of that range; a location at the end of a
+range stays with the bytes after it. A symbol with a positive addend denotes the location that
+far past the symbol, so the addend shrinks by the bytes that are removed in between; a negative
+addend, as in ``end - 1``, is kept.
 """
 
 from __future__ import annotations
@@ -22,18 +23,16 @@ from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.link_graph import LinkGraph
 from jitlink.graph.tables import DEFINED
 
-_DEFINED = DEFINED
-
 
 class Places(NamedTuple):
-    """Places in blocks, as `Shrinkage.locate` has found them; what they hold is its affair."""
+    """Locations in blocks, prepared by `Shrinkage.locate`; the fields are internal to it."""
 
     offsets: Int64Array
     sites: Int64Array
     first: Int64Array
     near: Int64Array
     following: Int64Array
-    room: Int64Array
+    to_end: Int64Array
 
 
 def impossible_sites(
@@ -41,7 +40,7 @@ def impossible_sites(
 ) -> BoolArray:
     """Mask (bool) of sites outside their block, in zero-fill, or that overlap the one before.
 
-    Arguments as of `Shrinkage`.
+    The arguments are those of `Shrinkage`.
     """
     table = graph.block_table
     bad: BoolArray = (ends > table.size[blocks]) | (table.content[blocks] == ZERO_FILL)
@@ -52,13 +51,13 @@ def impossible_sites(
 
 
 class Shrinkage:
-    """Which bytes of which blocks are to go.
+    """A plan of which bytes to remove from which blocks.
 
     Args:
         graph: its blocks, symbols and edges must not change until the plan is carried out.
         blocks: block row of each site (int64, ascending).
         ends: offset of the end of each site (int64, ascending in each block).
-        limits: how many bytes before its end each site may take (int64).
+        limits: how many bytes before its end may be removed at each site (int64).
 
     Raises:
         GraphError: a site lies outside its block, in zero-fill, or overlaps another one.
@@ -66,7 +65,7 @@ class Shrinkage:
     Attributes:
         blocks: as given.
         ends: as given.
-        counts: bytes to take out at each site (int64), at first none; to be written to.
+        counts: bytes to remove at each site (int64), initially 0; to be written to.
     """
 
     def __init__(
@@ -79,11 +78,11 @@ class Shrinkage:
         if bad.any():
             row = int(rows_where(bad)[0])
             raise GraphError(
-                f"{int(limits[row])} bytes cannot be taken out of block {int(blocks[row])} "
+                f"{int(limits[row])} bytes cannot be removed from block {int(blocks[row])} "
                 f"before offset {int(ends[row]):#x}"
             )
-        # The blocks are put end to end on one line, with one byte between, so that a place at
-        # the very end of one is not taken for the beginning of the next.
+        # The blocks are put end to end on one line, one byte apart, so that a location at the
+        # end of one is distinct from the beginning of the next.
         first = np.append(True, blocks[1:] != blocks[:-1])[: len(blocks)]
         self.block_rows = blocks[first]
         self._sizes: Int64Array = table.size[self.block_rows]
@@ -95,7 +94,7 @@ class Shrinkage:
         self._line = self._position[blocks] + ends
 
     def locate(self, blocks: Int64Array, offsets: Int64Array) -> Places:
-        """Find places between the sites, once for all plans.
+        """Prepare locations for `moved`; valid for any counts.
 
         Args:
             blocks: block rows (int64).
@@ -105,43 +104,43 @@ class Shrinkage:
         line = self._position[blocks] + offsets
         sites = np.where(inside, self._line.searchsorted(line, side="right"), 0)
         following = np.minimum(sites, len(self.blocks) - 1)
-        # What lies in the last bytes of a range may go or stay, depending on how many go.
+        # Whether a location in the last bytes of a range is removed depends on the count.
         near = inside & (sites < len(self.blocks)) & (self.blocks[following] == blocks)
         near &= self.ends[following] - self._limits[following] < offsets
         rows = rows_where(near)
-        room = self.ends[following[rows]] - offsets[rows]
+        to_end = self.ends[following[rows]] - offsets[rows]
         first = np.where(inside, self._first[blocks], 0)
-        return Places(offsets, sites, first, rows, following[rows], room)
+        return Places(offsets, sites, first, rows, following[rows], to_end)
 
     def moved(self, places: Places) -> Int64Array:
-        """Offsets (int64) that places will have once the bytes are gone."""
+        """Offsets (int64) that the locations have after the removal."""
         total = np.zeros(len(self.counts) + 1, np.int64)
         np.cumsum(self.counts, out=total[1:])
         result = places.offsets - (total[places.sites] - total[places.first])
         if len(places.near):
-            partly = self.counts[places.following] - places.room
+            partly = self.counts[places.following] - places.to_end
             result[places.near] -= np.maximum(partly, 0)
         return result
 
     def new_sizes(self) -> Int64Array:
-        """Sizes (int64) of the blocks in `block_rows` once the bytes are gone."""
+        """Sizes (int64) that the blocks in `block_rows` have after the removal."""
         if len(self.blocks) == 0:
             return self._sizes
         sizes: Int64Array = self._sizes - np.add.reduceat(self.counts, self._first[self.block_rows])
         return sizes
 
     def apply(self, counts_from_target: BoolArray) -> None:
-        """Take the bytes out; the blocks get contents of their own, which may be written to.
+        """Remove the bytes; the blocks get writable contents of their own.
 
         Args:
-            counts_from_target: by edge kind, whether an addend is a distance from the target.
+            counts_from_target: by edge kind (bool), whether the addend counts from the target.
         """
         if len(self.blocks) == 0:
             return
         edges, table = self.graph.edge_table, self.graph.block_table
         keep = np.ones(int(self._position[self.block_rows[-1]] + self._sizes[-1]) + 2, np.bool_)
         keep[ragged_arange(self._line - self.counts, self.counts)] = False
-        # For each place on the line, how many bytes before it are left.
+        # For each position on the line, how many bytes before it are left.
         self._left = np.zeros(len(keep), np.int64)
         np.cumsum(keep[:-1], out=self._left[1:])
         self._move_addends(counts_from_target)
@@ -153,7 +152,7 @@ class Shrinkage:
         table.size[self.block_rows] = sizes
 
     def _final(self, blocks: Int64Array, offsets: Int64Array) -> Int64Array:
-        """What `moved` says of places of blocks that have sites."""
+        """New offsets (int64), as from `moved`, of locations in blocks that have sites."""
         position = self._position[blocks]
         result: Int64Array = self._left[position + offsets] - self._left[position]
         return result
@@ -168,7 +167,7 @@ class Shrinkage:
         edges, symbols = self.graph.edge_table, self.graph.symbol_table
         rows = rows_where((edges.addend > 0) & counts_from_target[edges.kind])
         target = edges.target[rows]
-        chosen = symbols.kind[target] == _DEFINED
+        chosen = symbols.kind[target] == DEFINED
         chosen &= self._position[symbols.block[target]] >= 0
         rows, target = rows[chosen], target[chosen]
         block, offset = symbols.block[target], symbols.value[target].view(np.int64)
@@ -180,19 +179,19 @@ class Shrinkage:
     def _move_symbols(self) -> None:
         symbols = self.graph.symbol_table
         affected = np.append(self._position >= 0, False)
-        rows = rows_where((symbols.kind == _DEFINED) & affected[symbols.block])
+        rows = rows_where((symbols.kind == DEFINED) & affected[symbols.block])
         block, start = symbols.block[rows], symbols.value[rows].view(np.int64)
         new_start = self._final(block, start)
         symbols.value[rows] = new_start.view(np.uint64)
         sized = rows_where(symbols.size[rows] != 0)
-        # A file may say that a symbol is larger than what it lies in.
-        room = self._old_sizes()[block[sized]] - start[sized]
-        size = np.minimum(symbols.size[rows[sized]], room.view(np.uint64)).view(np.int64)
+        # In an input file a symbol may extend past the end of its block.
+        limit = self._old_sizes()[block[sized]] - start[sized]
+        size = np.minimum(symbols.size[rows[sized]], limit.view(np.uint64)).view(np.int64)
         new_size = self._final(block[sized], start[sized] + size) - new_start[sized]
         symbols.size[rows[sized]] -= (size - new_size).view(np.uint64)
 
     def _shrink_contents(self, keep: BoolArray, sizes: Int64Array) -> Int64Array:
-        """Copy what is left of the blocks; their new content references (int64)."""
+        """Copy the bytes that are left of the blocks; return their content references (int64)."""
         graph = self.graph
         references = graph.block_table.content[self.block_rows].tolist()
         starts = self._position[self.block_rows].tolist()

@@ -1,13 +1,13 @@
-"""Cutting blocks into parts: edges and symbols follow their bytes.
+"""Cutting blocks into parts; edges and symbols move with their bytes.
 
-What is known to be a sequence of records (the frame descriptions of ``.eh_frame``) is cut
-into one block a record, so that each record can live and die by itself. `split_blocks` cuts
-any number of blocks at once, in whole columns; `split_block` is the way to cut one.
+A section that is a sequence of records (the frame descriptions of ``.eh_frame``) is cut into one
+block per record, so that each record can be dead-stripped by itself. `split_blocks` cuts any
+number of blocks at once, in whole columns; `split_block` cuts one.
 
-A place at a cut belongs to the part that begins there, and a place at the end of a block to
-its last part, for edges and symbols alike. A symbol that would extend past the end of its
-part is shortened to it. Edges *to* such a symbol are not looked at: if one of them means a
-place beyond the cut, by its addend, then that place is no longer next to the symbol.
+A location at a cut belongs to the part that begins there, and a location at the end of a block
+to its last part, for edges and symbols alike. A symbol that would extend past the end of its
+part is shortened to it. Edges *to* such a symbol are not changed: where the addend of one
+reaches beyond the cut, the location that it denotes is no longer next to the symbol.
 
 LLVM differs: it leaves the edges and symbols of a zero-fill block with its first part, and
 shortens a symbol only if it is longer than the whole part.
@@ -79,10 +79,10 @@ def _add_parts(
 
 
 class _Cuts:
-    """Where each place of the blocks that were cut has gone.
+    """Finds the part for each location in the blocks that were cut.
 
-    The blocks are put end to end on one line, with one byte between, so that a place at the
-    very end of one is not taken for the beginning of the next.
+    The blocks are put end to end on one line, one byte apart, so that a location at the end of
+    one is distinct from the beginning of the next.
     """
 
     def __init__(
@@ -102,9 +102,9 @@ class _Cuts:
         self.part_positions = self.position[parents] + starts
 
     def parts(self, blocks: Int64Array, offsets: Int64Array) -> Int64Array:
-        """Numbers (int64) of the parts that hold these places of blocks that were cut."""
-        places = self.position[blocks] + offsets
-        return self.part_positions.searchsorted(places, side="right") - 1
+        """Numbers (int64) of the parts that hold these offsets of blocks that were cut."""
+        positions = self.position[blocks] + offsets
+        return self.part_positions.searchsorted(positions, side="right") - 1
 
     def follow(self) -> None:
         """Move edges and symbols to the parts that hold them."""
@@ -123,5 +123,5 @@ class _Cuts:
         offsets -= self.starts[part]
         symbols.value[moved] = offsets.view(np.uint64)
         symbols.block[moved] = self.rows[part]
-        room = (self.sizes[part] - offsets).view(np.uint64)
-        symbols.size[moved] = np.minimum(symbols.size[moved], room)
+        limit = (self.sizes[part] - offsets).view(np.uint64)
+        symbols.size[moved] = np.minimum(symbols.size[moved], limit)

@@ -1,10 +1,11 @@
-"""The names of a graph: string tables taken over whole, decoded only where a name is read.
+"""The names of a graph: string tables added as a whole, and decoded only where a name is read.
 
 A name is an ``int64`` reference. References of zero and above are positions in a virtual
 concatenation of string tables (NUL-terminated names, as ELF and COFF store them; the tables
-are copied once, in bulk); references below `NO_NAME` are strings that were given one by one.
+are copied once, in bulk); references below `NO_NAME` are strings that were added one by one.
 
-Names are text: bytes that are not UTF-8 come out as surrogate escapes and go back unchanged.
+Names are text: bytes that are not UTF-8 are decoded to surrogate escapes, which encode to the
+same bytes again.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from jitlink.graph.columns import Int64Array
 NO_NAME = -1
 _FIRST_STRING = -2
 _FEW = 32
-"""So many names are read one by one, before a table is cut into pieces."""
+"""Up to this many names are read one by one, without splitting the table."""
 _COPIES_SIZE = 1024
 _COPIES_SHARE = 16
 
 
 class _Table:
-    """One string table: the text, cut into its NUL-terminated pieces on first use."""
+    """One string table; its text is split into NUL-terminated pieces on first use."""
 
     __slots__ = ("_pieces", "_starts", "ascii", "data", "text")
 
@@ -48,7 +49,7 @@ class _Table:
         return latin.encode("latin-1").decode("utf-8", "surrogateescape")
 
     def find(self, encoded: bytes) -> Iterator[int]:
-        """Positions from which a name of these bytes (without NUL) can be read."""
+        """Positions at which a name of these bytes (without NUL) can be read."""
         ended = encoded + b"\0"
         position = self.data.find(ended)
         while position >= 0:
@@ -60,8 +61,8 @@ class _Table:
     def _check_copies(self, index: Int64Array, inner: Int64Array) -> None:
         """Bound the memory for names that begin inside others, each of which is a copy.
 
-        Linkers and assemblers share tails of names. Many that share a very long one would take
-        memory in proportion to the square of the table's size.
+        Linkers and assemblers merge names with equal tails. Many names that share a very long
+        tail would take memory quadratic in the table's size.
         """
         if self._starts is None:
             return
@@ -77,7 +78,7 @@ class _Table:
         """The names at many positions; a name that begins inside another one is allowed.
 
         Raises:
-            GraphError: names overlap to an extent that no tool writes.
+            GraphError: names overlap to an extent that no tool produces.
         """
         if self._pieces is None and len(positions) <= _FEW:
             return [self.get(position) for position in positions.tolist()]
@@ -105,7 +106,7 @@ class StringHeap:
 
     def __init__(self) -> None:
         self._strings: list[str] = []
-        # The references of each single string, as far as the first `_indexed` are concerned.
+        # The references of each string among the first `_indexed`.
         self._references: dict[str, list[int]] = {}
         self._indexed = 0
         self._tables: list[_Table] = []
@@ -118,7 +119,7 @@ class StringHeap:
         return _FIRST_STRING - (len(self._strings) - 1)
 
     def add_table(self, data: bytes) -> int:
-        """Take over a string table and return the reference of its first byte."""
+        """Add a string table and return the reference of its first byte."""
         base = self._end
         self._tables.append(_Table(data))
         self._bases.append(base)
@@ -161,10 +162,9 @@ class StringHeap:
         return _FIRST_STRING - np.arange(first, len(self._strings), dtype=np.int64)
 
     def find(self, name: str) -> Int64Array:
-        """All references (int64) at which `name` stands, whether in use or not.
+        """All references (int64) that read as `name`, whether in use or not.
 
-        Nothing is ever removed from the heap or changed in it, so what is not found here is
-        no name of any symbol.
+        Strings are never removed or changed, so a name that has no reference is no symbol's.
         """
         for index in range(self._indexed, len(self._strings)):
             self._references.setdefault(self._strings[index], []).append(_FIRST_STRING - index)
@@ -185,5 +185,5 @@ def _table_bytes(name: str) -> bytes | None:
         encoded = name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return None
-    # Escapes that together spell UTF-8 are another name than the one that is read from it.
+    # A name whose escapes encode to valid UTF-8 differs from what is decoded from those bytes.
     return encoded if encoded.decode("utf-8", "surrogateescape") == name else None

@@ -1,14 +1,13 @@
 """Adding symbols, finding them by name, and turning one kind of symbol into another.
 
-These are the symbol operations of `LinkGraph`, which documents them; here stand the rules:
+These are the symbol operations of `LinkGraph`, which documents them. They enforce these rules:
 
 - An external symbol has a name, and no other external symbol of the graph has the same.
 - Two absolute symbols, or two defined ones, may have one name only if one of them is local.
 - A symbol without a name is local.
 - A defined symbol does not extend past the end of its block.
 
-They hold for what is added or changed one by one. Code that writes whole columns answers for
-them itself.
+Code that writes to columns directly must keep the rules itself.
 """
 
 from __future__ import annotations
@@ -37,15 +36,15 @@ NO_BLOCK = -1
 
 _NO_FLAGS = SymbolFlags(0)
 
-# What a symbol is only as long as it is defined here.
+# Flags that only a defined symbol has.
 _DEFINITION_FLAGS = SymbolFlags.COMMON | SymbolFlags.INDIRECT
 _NOT_LIVE, _NOT_OF_DEFINITIONS = 0xFF ^ int(SymbolFlags.LIVE), 0xFF ^ int(_DEFINITION_FLAGS)
 
 
 def rows_named(graph: LinkGraph, kind: SymbolKind, name: str) -> Int64Array:
     """Rows (int64) of the symbols of one kind that have this name."""
-    # The heap says where the name is spelled, so that no name need be decoded here, and
-    # nothing that columns are changed to can make the answer wrong.
+    # The heap finds all references of the name, so that no name need be decoded here, and
+    # there is no index that writes to columns would have to keep up to date.
     references = graph.strings.find(name)
     if len(references) == 0:
         return references
@@ -54,7 +53,7 @@ def rows_named(graph: LinkGraph, kind: SymbolKind, name: str) -> Int64Array:
 
 
 def find(graph: LinkGraph, kind: SymbolKind, name: str) -> Symbol | None:
-    """The first symbol of one kind that has this name; one that is not local comes first."""
+    """The first symbol of one kind that has this name; non-local ones take precedence."""
     rows = rows_named(graph, kind, name)
     if len(rows) == 0:
         return None
@@ -62,9 +61,12 @@ def find(graph: LinkGraph, kind: SymbolKind, name: str) -> Symbol | None:
     return Symbol(graph, int(rows[np.argmin(local)]))
 
 
-def _check_unique(graph: LinkGraph, kind: SymbolKind, name: str, scope: Scope) -> None:
-    if scope == Scope.LOCAL:
-        return
+def check_unique(graph: LinkGraph, kind: SymbolKind, name: str) -> None:
+    """Check that a symbol that is not local can have that name.
+
+    Raises:
+        GraphError: another symbol of that kind has it and is not local.
+    """
     rows = rows_named(graph, kind, name)
     if (graph.symbol_table.scope[rows] != Scope.LOCAL).any():
         raise GraphError(f"{kind.name.lower()} symbol {name} exists already")
@@ -83,7 +85,7 @@ def check_owner(graph: LinkGraph, symbol: Symbol) -> None:
 
 
 def check_place(block: Block, offset: int, size: int = 0) -> None:
-    """Check that a symbol of that size can be at that offset of a block.
+    """Check that a symbol of that size fits at that offset of a block.
 
     Raises:
         GraphError: it would lie outside the block.
@@ -100,11 +102,12 @@ def check_new(
     """Check that a symbol can be added.
 
     Raises:
-        GraphError: it would break one of the rules about names.
+        GraphError: it would break one of the rules above.
     """
     check_linkage(kind, name, linkage)
     check_scope(kind, name, scope)
-    _check_unique(graph, kind, name, scope)
+    if scope != Scope.LOCAL:
+        check_unique(graph, kind, name)
 
 
 def add(
@@ -137,16 +140,6 @@ def add(
     return Symbol(graph, row)
 
 
-def rename(graph: LinkGraph, symbol: Symbol, name: str) -> None:
-    """Give a symbol another name, or none."""
-    check_owner(graph, symbol)
-    if symbol.is_external and name != symbol.name:
-        if not name:
-            raise GraphError("an external symbol needs a name")
-        _check_unique(graph, SymbolKind.EXTERNAL, name, Scope.DEFAULT)
-    graph.symbol_table.name[symbol.row] = graph.strings.add(name) if name else NO_NAME
-
-
 def externalize(graph: LinkGraph, rows: Int64Array) -> None:
     """Turn definitions into strong references, whatever other symbols the graph has.
 
@@ -171,7 +164,7 @@ def make_external(graph: LinkGraph, symbol: Symbol) -> None:
         raise GraphError(f"symbol {symbol.name} is external already")
     if not symbol.has_name:
         raise GraphError("an external symbol needs a name")
-    _check_unique(graph, SymbolKind.EXTERNAL, symbol.name, Scope.DEFAULT)
+    check_unique(graph, SymbolKind.EXTERNAL, symbol.name)
     externalize(graph, np.array([symbol.row]))
 
 
@@ -209,7 +202,7 @@ def make_defined(
 
 
 def transfer(graph: LinkGraph, symbol: Symbol, block: Block, offset: int, size: int | None) -> None:
-    """Point a defined symbol at another place."""
+    """Point a defined symbol to another offset or block."""
     check_owner(graph, symbol)
     if not symbol.is_defined:
         raise GraphError(f"symbol {symbol.label} is not defined in this graph")
@@ -230,7 +223,7 @@ def _retarget(symbol: Symbol, kind: SymbolKind, block: int, value: int) -> None:
 
 
 def remove(graph: LinkGraph, symbol: Symbol, kind: SymbolKind) -> None:
-    """Remove a symbol of that kind which no edge refers to."""
+    """Remove a symbol of that kind to which no edge refers."""
     check_owner(graph, symbol)
     table, edges = graph.symbol_table, graph.edge_table
     if table.kind[symbol.row] != kind:

@@ -1,4 +1,4 @@
-"""The columns in which blocks and symbols live, and the values that stand in them.
+"""The columns of blocks and symbols, and the enumerations of their values.
 
 `EdgeTable`, the third table of a graph, is in `jitlink.graph.edges`.
 """
@@ -12,6 +12,7 @@ import numpy as np
 
 from jitlink.errors import GraphError
 from jitlink.graph.columns import (
+    INT64_MAX,
     Columns,
     Int32Array,
     Int64Array,
@@ -19,6 +20,7 @@ from jitlink.graph.columns import (
     UInt64Array,
     rows_where,
 )
+from jitlink.graph.strings import NO_NAME
 
 
 class MemProt(IntFlag):
@@ -37,7 +39,7 @@ class MemProt(IntFlag):
 class MemLifetime(IntEnum):
     """How long the memory of a section is needed.
 
-    STANDARD: until the link is released. FINALIZE: until the finalize actions have run.
+    STANDARD: until the allocation is deallocated. FINALIZE: until the finalize actions have run.
     NO_ALLOC: never in the executor; the content stays with the graph (debug sections).
     """
 
@@ -49,13 +51,13 @@ class MemLifetime(IntEnum):
         return ("standard", "finalize", "noalloc")[self]
 
 
-# By value: to look up an enumeration's member takes longer than most of what is done with it.
+# Indexed by value: looking up a member in an enumeration is slow.
 MEM_PROTS = tuple(map(MemProt, range(8)))
 MEM_LIFETIMES = tuple(MemLifetime)
 
 
 class Linkage(IntEnum):
-    """Whether another definition of the same name may take the place of this one."""
+    """Whether another definition of the same name may override this one."""
 
     STRONG = 0
     WEAK = 1
@@ -65,10 +67,10 @@ class Linkage(IntEnum):
 
 
 class Scope(IntEnum):
-    """Who can see a symbol.
+    """Where a symbol can be referred to.
 
-    DEFAULT: everybody. HIDDEN: its own JITDylib. SIDE_EFFECTS_ONLY: nobody, but looking it up
-    runs the link. LOCAL: its own graph.
+    DEFAULT: everywhere. HIDDEN: in its own JITDylib. SIDE_EFFECTS_ONLY: nowhere, but a lookup
+    of it materializes its definition. LOCAL: in its own graph.
     """
 
     DEFAULT = 0
@@ -81,7 +83,7 @@ class Scope(IntEnum):
 
 
 class SymbolKind(IntEnum):
-    """What a row of the symbol table stands for."""
+    """The kind of symbol in a row of the symbol table."""
 
     DEFINED = 0
     EXTERNAL = 1
@@ -89,8 +91,9 @@ class SymbolKind(IntEnum):
     REMOVED = 3
 
 
-# Plain numbers for work on whole columns: NumPy takes them several times faster than members.
+# Plain numbers for whole columns: NumPy handles them several times faster than enum members.
 DEFINED, EXTERNAL, ABSOLUTE, REMOVED = (int(kind) for kind in SymbolKind)
+_LOCAL = int(Scope.LOCAL)
 
 
 class SymbolFlags(IntFlag):
@@ -100,11 +103,11 @@ class SymbolFlags(IntFlag):
     CALLABLE = 2
     WEAKLY_REFERENCED = 4
     COMMON = 8
-    """A tentative definition: the largest of several is kept."""
+    """A tentative definition: of several, the largest takes precedence."""
     INDIRECT = 16
-    """The symbol's content is a resolver function that returns the address to use (IFUNC)."""
+    """An ifunc: the symbol's content is a resolver function that returns the address to use."""
     THREAD_LOCAL = 32
-    """The symbol's content is the initial image of a thread-local variable."""
+    """The symbol's content is the initialisation image of a thread-local variable."""
     UNIQUE = 64
     """At most one definition in the whole process (GNU unique binding)."""
 
@@ -115,16 +118,16 @@ class BlockFlags(IntFlag):
     REMOVED = 1
     LIVE = 2
     THREAD_LOCAL = 4
-    """The block is part of the initial image of thread-local storage."""
+    """The block is part of the TLS initialisation image."""
     COMDAT = 8
     """The block is a member of a COMDAT group."""
 
 
 class BlockTable(Columns):
-    """One row a block.
+    """One row per block.
 
     Columns: section (section ordinal), origin (number of the object in `LinkGraph.origins`
-    that the block came from; orders blocks within a section before their addresses do),
+    that the block came from; blocks within a section are ordered by origin, then by address),
     address (uint64), size, alignment, alignment_offset, content (content reference, or
     `ZERO_FILL`), flags (`BlockFlags`).
     """
@@ -150,10 +153,10 @@ class BlockTable(Columns):
 
 
 class SymbolTable(Columns):
-    """One row a symbol.
+    """One row per symbol.
 
     Columns: name (name reference), kind (`SymbolKind`), block (row of the block of a defined
-    symbol, else -1), value (offset in the block, or the address of an external or absolute
+    symbol, -1 otherwise), value (offset in the block, or the address of an external or absolute
     symbol), size, linkage, scope, flags (`SymbolFlags`), target_flags (the architecture's).
     """
 
@@ -194,11 +197,21 @@ def check_alignment(alignment: int, offset: int = 0) -> None:
         raise GraphError(f"alignment offset {offset} is not below alignment {alignment}")
 
 
+def check_block_size(size: int) -> None:
+    """Check the size of a block in bytes.
+
+    Raises:
+        GraphError: it is negative, or 2**63 or more.
+    """
+    if not 0 <= size <= INT64_MAX:
+        raise GraphError(f"block size {size:#x} is not between 0 and {INT64_MAX:#x}")
+
+
 def check_linkage(kind: SymbolKind, name: str, linkage: Linkage) -> None:
     """Check that a symbol of that kind and name can have that linkage.
 
     Raises:
-        GraphError: an anonymous or absolute symbol would be weak.
+        GraphError: the linkage is weak, and the symbol anonymous or absolute.
     """
     if linkage != Linkage.STRONG and (kind == SymbolKind.ABSOLUTE or not name):
         raise GraphError(f"symbol {name or '<anonymous>'} can only have strong linkage")
@@ -208,7 +221,7 @@ def check_scope(kind: SymbolKind, name: str, scope: Scope) -> None:
     """Check that a symbol of that kind and name can have that scope.
 
     Raises:
-        GraphError: an anonymous symbol would not be local, or an external one would.
+        GraphError: the symbol is anonymous and the scope not local, or external and local.
     """
     if scope != Scope.LOCAL and not name:
         raise GraphError("an anonymous symbol can only have local scope")
@@ -216,8 +229,25 @@ def check_scope(kind: SymbolKind, name: str, scope: Scope) -> None:
         raise GraphError(f"external symbol {name} cannot have local scope")
 
 
+def exported_rows(symbols: SymbolTable, first: int = 0) -> Int64Array:
+    """Rows (int64, ascending) of the symbols that other graphs can refer to by name.
+
+    These are the defined and absolute symbols that have a name and are not local.
+
+    Args:
+        symbols: the table.
+        first: earlier rows are left out.
+    """
+    kind, scope, name = symbols.kind[first:], symbols.scope[first:], symbols.name[first:]
+    exported = (kind == DEFINED) | (kind == ABSOLUTE)
+    exported &= scope != _LOCAL
+    exported &= name != NO_NAME
+    rows = rows_where(exported)
+    return rows + first if first else rows
+
+
 def symbol_addresses(symbols: SymbolTable, blocks: BlockTable) -> UInt64Array:
-    """Addresses (uint64, one per symbol row); rows of removed symbols are meaningless."""
+    """Addresses (uint64, one per symbol row); those of removed symbols are meaningless."""
     addresses: UInt64Array = symbols.value.copy()
     defined = rows_where(symbols.kind == DEFINED)
     addresses[defined] += blocks.address[symbols.block[defined]]

@@ -1,8 +1,8 @@
-"""A link graph as text for people, in the order and with the fields of llvm-jitlink's dump.
+"""A link graph as readable text, in the order and with the fields of llvm-jitlink's dump.
 
-Sections come by name, the blocks of a section by address, the symbols of a block by offset
-and then by how widely they can be seen, the edges of a block by offset. A target without a
-name is written as its block's address and its offset in that block::
+Sections are ordered by name, the blocks of a section by address, the symbols of a block by
+offset, linkage and scope, the edges of a block by offset. An anonymous target is written as its
+block's address and its offset in that block::
 
     section .text:
 
@@ -12,10 +12,10 @@ name is written as its block's address and its offset in that block::
         edges:
           0x1004 (block + 0x00000004), addend = -0x00000004, kind = Delta32, target = counter
 
-LLVM differs: it writes a nameless target as the *symbol's* address plus the offset, orders
-names by where they happen to be in memory, and abbreviates the scope ``side-effects-only``.
-What only this linker knows about a symbol follows its name in parentheses, and sections that
-share a name are told apart by their protection and lifetime.
+LLVM differs: it writes an anonymous target as the *symbol's* address plus the offset, orders
+names by their addresses in memory, and abbreviates the scope ``side-effects-only``. Attributes
+that LLVM's symbols lack follow the name in parentheses, and sections that share a name have
+their protection and lifetime beside it.
 """
 
 from __future__ import annotations
@@ -37,34 +37,29 @@ if TYPE_CHECKING:
 
 _NOTES = (
     (SymbolFlags.WEAKLY_REFERENCED, "weakly referenced"),
-    (SymbolFlags.INDIRECT, "indirect"),
+    (SymbolFlags.INDIRECT, "ifunc"),
     (SymbolFlags.THREAD_LOCAL, "thread-local"),
     (SymbolFlags.UNIQUE, "unique"),
 )
 
 
 def printable(name: str) -> str:
-    """A name with whatever cannot be printed escaped, so that it is one line of valid text."""
+    """A name with unprintable characters escaped, so that it is one line of valid text."""
     if name.isprintable():
         return name
-    return "".join(each if each.isprintable() else _escaped(ord(each)) for each in name)
+    return "".join(char if char.isprintable() else _escaped(ord(char)) for char in name)
 
 
 def _escaped(code: int) -> str:
-    # A byte that is not UTF-8 was read as a surrogate escape.
+    # A byte that is not UTF-8 was decoded to a surrogate escape.
     byte = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code
     if byte <= 0xFF:
         return f"\\x{byte:02x}"
     return f"\\u{byte:04x}" if byte <= 0xFFFF else f"\\U{byte:08x}"
 
 
-def dump(graph: LinkGraph, blocks: BoolArray | None = None, name: str | None = None) -> str:
-    """A graph, or some of its blocks, as lines of text; see `GraphText.text`."""
-    return GraphText(graph).text(blocks, name)
-
-
 class GraphText:
-    """A graph, or parts of it, as text: what is the same for all parts is found once.
+    """Writes a graph, or parts of it, as text; what the parts share is computed once.
 
     Args:
         graph: the graph, which must not change in between.
@@ -72,7 +67,7 @@ class GraphText:
     Attributes:
         graph: the graph.
         addresses: address of each symbol, by row.
-        names: name of each symbol by row, such that it can be printed.
+        names: printable name of each symbol, by row.
         symbols_of_block: rows of the symbols of each block, in order.
         kinds: names of the edge kinds, by number.
     """
@@ -85,13 +80,13 @@ class GraphText:
         self.kinds = {kind.value: kind.llvm_name for kind in graph.edge_kinds}
 
     def text(self, blocks: BoolArray | None = None, name: str | None = None) -> str:
-        """The graph as lines of text, each ended.
+        """The graph as lines of text, each with a newline.
 
         Args:
             blocks: mask (bool, one per block row) of the blocks to show, with the sections
                 that have any and the absolute and external symbols that they refer to; None
                 shows all.
-            name: what to call the graph, if not by its name.
+            name: the graph's name in the text; None for its own.
         """
         title = self.graph.name if name is None else name
         return "".join(f"{line}\n" for line in self._lines(title, blocks))
@@ -103,7 +98,7 @@ class GraphText:
         offset, linkage, scope = (column.tolist() for column in columns)
         found: dict[int, list[int]] = {}
         rows = np.flatnonzero(table.kind == SymbolKind.DEFINED).tolist()
-        # A symbol without a name comes last of those that are alike.
+        # Of symbols that are otherwise equal the anonymous ones come last.
         rows.sort(
             key=lambda row: (offset[row], linkage[row], scope[row], not names[row], names[row])
         )
@@ -116,7 +111,7 @@ class GraphText:
         yield f'LinkGraph "{printable(title)}" (triple = {graph.triple})'
         shared = Counter(section.name for section in graph.sections)
         rows_of = self.rows_of_sections(blocks)
-        for section in sorted(graph.sections, key=lambda each: each.name):
+        for section in sorted(graph.sections, key=lambda section: section.name):
             rows = rows_of.get(section.ordinal, [])
             if rows or blocks is None:
                 yield from self._section(section, rows, shared[section.name] > 1)
@@ -197,7 +192,7 @@ class GraphText:
         return f"addressable@{base:#x}+{table.value[row]:#010x}"
 
     def addressable_rows(self, kind: SymbolKind, blocks: BoolArray | None) -> list[int]:
-        """Rows of the symbols of a kind, in order; of those to which the blocks refer, if given."""
+        """Rows of the symbols of a kind, in order; with `blocks`, only those they refer to."""
         rows: Int64Array = np.flatnonzero(self.graph.symbol_table.kind == kind)
         if blocks is not None:
             edges = self.graph.edge_table

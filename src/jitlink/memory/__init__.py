@@ -42,7 +42,7 @@ __all__ = [
     "SlabMemoryManager",
 ]
 
-# Imported when they are first used: most links need none of them.
+# Imported on first use: most links need none of them.
 _HOMES = {
     "AllocGroup": "jitlink.memory.segment_alloc",
     "SegmentInfo": "jitlink.memory.segment_alloc",

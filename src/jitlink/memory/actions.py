@@ -1,4 +1,4 @@
-"""Allocation actions: calls that belong to memory, made in this process."""
+"""Running allocation actions in this process."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def call_wrapper(address: int, arguments: bytes) -> WrapperFunctionResult:
 
 
 def resolve_actions(pairs: Sequence[AllocActionPair]) -> list[AllocActionCallPair]:
-    """Turn a graph's actions into calls; to be done once all addresses are known."""
+    """The calls for a graph's allocation actions; all addresses must be known."""
     return [
         AllocActionCallPair(_resolve(pair.finalize), _resolve(pair.deallocate)) for pair in pairs
     ]
@@ -78,24 +78,24 @@ def run_finalize_actions(pairs: Sequence[AllocActionCallPair]) -> list[WrapperFu
 
     Raises:
         ActionError: one failed; the deallocate halves of those before it have been run, and
-            what failed of these is in the error's notes.
+            their errors are in the notes of this one.
     """
-    undo: list[WrapperFunctionCall] = []
+    deallocate_halves: list[WrapperFunctionCall] = []
     for finalize, deallocate in pairs:
         try:
             if finalize.callee:
                 _run(finalize)
         except ActionError as error:
-            for other in run_deallocate_actions(undo):
+            for other in run_deallocate_actions(deallocate_halves):
                 error.add_note(str(other))
             raise
         if deallocate.callee:
-            undo.append(deallocate)
-    return undo
+            deallocate_halves.append(deallocate)
+    return deallocate_halves
 
 
 def run_deallocate_actions(calls: Sequence[WrapperFunctionCall]) -> list[JITLinkError]:
-    """Run all of them in reverse order.
+    """Run calls in reverse order.
 
     Returns:
         The errors of those that failed.

@@ -1,20 +1,20 @@
-"""From where in this process linked code gets its memory.
+"""Allocation of memory for linked code in the address space of this process.
 
-A *window* is a reserved range, a gigabyte if there is room, in which everything reaches
-everything else with 32-bit displacements. The first one is put so close to the process's own
-libraries that it reaches those too; code whose addresses must fit 32 bits gets one below
-2 GiB. A JITDylib stays in the window in which its first memory was. Only when that is full
-does it get another one, in reach of the first if there is such a place.
+A *reservation* is a reserved range of addresses, a gigabyte if possible, in which all code and
+data reach each other with 32-bit displacements. The first one is placed so close to the
+process's own libraries that it reaches those too; code whose addresses must fit 32 bits gets one
+below 2 GiB. A JITDylib stays in the reservation of its first memory. Only when that is full does
+it get another one, in reach of the first if there is a free range.
 
-A window is cut into parts, one for each of the usual protections and one for the rest, and
-serves runs of pages lowest address first. Runs of equal protection are thus neighbours, which
-the kernel joins into one mapping.
+A reservation is divided into parts, one for each of the usual protections and one for all
+others, and allocates the lowest free pages. Pages of equal protection are thus neighbours, which
+the kernel merges into one mapping.
 
-Pages that come back cannot be accessed any more. Some megabytes of them keep their storage:
-to clear a page and use it again costs a tenth of what a new one costs.
+Freed pages are inaccessible. Some megabytes of them stay resident: to clear a resident page and
+use it again costs a tenth of what a new page costs.
 
-Finding room near the libraries takes longer than linking a small object, so one address space
-is shared by all managers of a process.
+Finding a free range near the libraries takes longer than linking a small object, so all memory
+managers of a process share one address space by default.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jitlink.errors import AllocationError
 from jitlink.graph import MemProt
 from jitlink.memory import mapping
 from jitlink.memory.manager import JITLinkDylib
-from jitlink.memory.pages import PageAllocator, Request, Run
+from jitlink.memory.pages import PageAllocator, PageRange, PageRequest
 from jitlink.memory.reservation import (
     REACH,
     Reservation,
@@ -37,138 +37,144 @@ from jitlink.memory.reservation import (
     reserve_near,
 )
 
-_WINDOW_SIZES = (1 << 30, 512 << 20, 256 << 20, 64 << 20, 16 << 20)
-_LOW_WINDOW_SIZE = 512 << 20
+_RESERVATION_SIZES = (1 << 30, 512 << 20, 256 << 20, 64 << 20, 16 << 20)
+_LOW_RESERVATION_SIZE = 512 << 20
 _RESIDENT_SIZE = 16 << 20
-# An allocation of more than this part of a window gets one of its own.
+# An allocation of more than 1/8 of a reservation gets a dedicated one.
 _DEDICATED_SHARE = 8
-# Above all addresses that a process can have.
+# Above all addresses that a process can use.
 _USER_END = 1 << 48
 
 
 class AddressSpace(PageAllocator):
-    """Windows, and which JITDylib lives in which of them. Threads may share one.
+    """The reservations, and which JITDylib uses which of them. Threads may share one.
 
     Args:
-        window_sizes: sizes in bytes to try for a new window, largest first.
-        resident_size: how many bytes of free pages may keep their storage.
+        reservation_sizes: sizes in bytes to try for a new reservation, largest first.
+        resident_size: how many bytes of free pages may stay resident.
     """
 
     def __init__(
         self,
-        window_sizes: Sequence[int] = _WINDOW_SIZES,
+        reservation_sizes: Sequence[int] = _RESERVATION_SIZES,
         *,
         resident_size: int = _RESIDENT_SIZE,
     ) -> None:
         self.page_size = mapping.PAGE_SIZE
         self.is_executable_in_place = True
-        self._window_sizes = tuple(window_sizes)
+        self._reservation_sizes = tuple(reservation_sizes)
         self._resident_limit = resident_size
-        self._windows: list[Reservation] = []
-        self._homes: WeakKeyDictionary[JITLinkDylib, Reservation] = WeakKeyDictionary()
+        self._reservations: list[Reservation] = []
+        self._by_dylib: WeakKeyDictionary[JITLinkDylib, Reservation] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def after_fork(self) -> None:
-        """Make usable in a child process, which has no other thread to free the lock."""
+        """Make it usable in a child process, where a lock held by another thread stays held."""
         self._lock = threading.Lock()
 
     @property
-    def windows(self) -> tuple[Reservation, ...]:
-        """All windows, in order of creation."""
-        return tuple(self._windows)
+    def reservations(self) -> tuple[Reservation, ...]:
+        """All reservations, in order of creation."""
+        return tuple(self._reservations)
 
-    def window_of(self, dylib: JITLinkDylib) -> Reservation | None:
-        """The window in which a JITDylib lives, None if it has had no memory yet."""
-        return self._homes.get(dylib)
+    def reservation_of(self, dylib: JITLinkDylib) -> Reservation | None:
+        """The reservation that a JITDylib allocates from, None if it has not allocated yet."""
+        return self._by_dylib.get(dylib)
 
-    def take(self, dylib: JITLinkDylib, requests: Sequence[Request], limit: int) -> list[Run]:
-        """Serve requests for runs of pages, all of them from one window."""
+    def allocate(
+        self, dylib: JITLinkDylib, requests: Sequence[PageRequest], limit: int
+    ) -> list[PageRange]:
+        """Allocate page ranges, all of them from one reservation."""
         with self._lock:
-            home = self._homes.get(dylib)
-            window, runs = self._take(home, requests, limit)
-            if home is None or home.dedicated:
-                self._homes[dylib] = window
-        return runs
+            current = self._by_dylib.get(dylib)
+            reservation, ranges = self._allocate(current, requests, limit)
+            if current is None or current.dedicated:
+                self._by_dylib[dylib] = reservation
+        return ranges
 
-    def _take(
-        self, home: Reservation | None, requests: Sequence[Request], limit: int
-    ) -> tuple[Reservation, list[Run]]:
-        for window in self._candidates(home, limit):
-            runs = window.take(requests, limit)
-            if runs is not None:
-                return window, runs
-        # Alignment costs less than this where the window is aligned better, but never more.
-        need = sum(size + alignment for size, alignment, _, _ in requests)
-        opened = self._open(need, limit, home)
-        runs = opened.take(requests, limit) if opened else None
-        if opened is None or runs is None:
+    def _allocate(
+        self, current: Reservation | None, requests: Sequence[PageRequest], limit: int
+    ) -> tuple[Reservation, list[PageRange]]:
+        for reservation in self._candidates(current, limit):
+            ranges = reservation.allocate(requests, limit)
+            if ranges is not None:
+                return reservation, ranges
+        # An upper bound: alignment costs less if the reservation is aligned already.
+        size = sum(size + alignment for size, alignment, _, _ in requests)
+        added = self._add_reservation(size, limit, current)
+        ranges = added.allocate(requests, limit) if added else None
+        if added is None or ranges is None:
             where = f" below {limit:#x}" if limit < _USER_END else ""
-            raise AllocationError(f"no room for {need:#x} bytes of memory{where}", size=need)
-        return opened, runs
+            raise AllocationError(f"cannot allocate {size:#x} bytes of memory{where}", size=size)
+        return added, ranges
 
-    def _candidates(self, home: Reservation | None, limit: int) -> Iterator[Reservation]:
-        if home is not None and not home.dedicated:
-            yield home
-        for window in self._windows:
-            if window is home or window.dedicated:
+    def _candidates(self, current: Reservation | None, limit: int) -> Iterator[Reservation]:
+        if current is not None and not current.dedicated:
+            yield current
+        for reservation in self._reservations:
+            if reservation is current or reservation.dedicated:
                 continue
             if limit < _USER_END:
-                fits = window.start < limit
-            elif home is not None:
-                fits = window.reaches(home)
+                fits = reservation.start < limit
+            elif current is not None:
+                fits = reservation.reaches(current)
             else:
-                # A library that moves in will grow, and low addresses are scarce.
-                fits = window.start >= REACH and window.used_size < window.size // 2
+                # The memory of a new library will grow, and low addresses are scarce.
+                is_low = reservation.start < REACH
+                fits = not is_low and reservation.used_size < reservation.size // 2
             if fits:
-                yield window
+                yield reservation
 
-    def _open(self, need: int, limit: int, home: Reservation | None) -> Reservation | None:
-        """Make a window with room for `need` bytes."""
+    def _add_reservation(
+        self, need: int, limit: int, current: Reservation | None
+    ) -> Reservation | None:
+        """Reserve a range for `need` bytes and more, or for `need` bytes only."""
         page = mapping.PAGE_SIZE
-        own = -(-need // page) * page + page
-        most = _LOW_WINDOW_SIZE if limit < _USER_END else _USER_END
-        sizes = [s for s in self._window_sizes if need * _DEDICATED_SHARE <= s <= most]
-        for size in (*sizes, own):
-            address = _reserve(size, limit, home)
+        dedicated = -(-need // page) * page + page
+        most = _LOW_RESERVATION_SIZE if limit < _USER_END else _USER_END
+        sizes = [s for s in self._reservation_sizes if need * _DEDICATED_SHARE <= s <= most]
+        for size in (*sizes, dedicated):
+            address = _reserve(size, limit, current)
             if address is not None:
-                window = Reservation(address, size, dedicated=size == own)
-                self._windows.append(window)
-                return window
+                reservation = Reservation(address, size, dedicated=size == dedicated)
+                self._reservations.append(reservation)
+                return reservation
         return None
 
-    def make_writable(self, run: Run, populate: int) -> None:
-        """Make a run readable, writable and zero."""
-        if run.resident:
-            mapping.protect(run.address, run.size, mapping.READ_WRITE)
-            mapping.clear(run.address, run.size)
+    def make_writable(self, pages: PageRange, populate: int) -> None:
+        """Make pages readable, writable and zero."""
+        if pages.resident:
+            mapping.protect(pages.address, pages.size, mapping.READ_WRITE)
+            mapping.clear(pages.address, pages.size)
         else:
-            mapping.map_zeroed(run.address, run.size, populate)
+            mapping.map_zeroed(pages.address, pages.size, populate)
 
     def view(self, address: int, size: int) -> memoryview:
         """The memory at an address."""
         return mapping.view(address, size)
 
-    def protect(self, run: Run, prot: MemProt) -> None:
-        """Give a writable run its own protection."""
-        mapping.protect_written(run.address, run.size, prot)
+    def protect(self, pages: PageRange, prot: MemProt) -> None:
+        """Give writable pages their final protection."""
+        mapping.protect_written(pages.address, pages.size, prot)
 
-    def give_back(self, runs: Iterable[Run]) -> list[AllocationError]:
-        """Make runs inaccessible and free."""
-        kept: list[Run] = []
-        discarded: list[Run] = []
-        room = self._resident_limit - sum(window.resident_size for window in self._windows)
-        for run in runs:
-            # Much of a large run may never have been written to.
-            if run.size <= min(room, self._resident_limit // 4):
-                room -= run.size
-                kept.append(run)
+    def free(self, ranges: Iterable[PageRange]) -> list[AllocationError]:
+        """Make page ranges inaccessible and free."""
+        resident: list[PageRange] = []
+        discarded: list[PageRange] = []
+        resident_size = sum(reservation.resident_size for reservation in self._reservations)
+        left = self._resident_limit - resident_size
+        for pages in ranges:
+            # Much of a large page range may never have been written to.
+            if pages.size <= min(left, self._resident_limit // 4):
+                left -= pages.size
+                resident.append(pages)
             else:
-                discarded.append(run)
-        return self._free(kept, keep=True) + self._free(discarded, keep=False)
+                discarded.append(pages)
+        return self._free(resident, keep=True) + self._free(discarded, keep=False)
 
-    def _free(self, runs: Sequence[Run], *, keep: bool) -> list[AllocationError]:
+    def _free(self, ranges: Sequence[PageRange], *, keep: bool) -> list[AllocationError]:
         errors: list[AllocationError] = []
-        for address, size in joined(runs):
+        for address, size in merged(ranges):
             try:
                 if keep:
                     mapping.protect(address, size, 0)
@@ -178,43 +184,43 @@ class AddressSpace(PageAllocator):
                 errors.append(error)
                 continue
             with self._lock:
-                self._put(Run(address, size, keep))
+                self._free_inaccessible(PageRange(address, size, keep))
         return errors
 
-    def _put(self, run: Run) -> None:
-        for window in self._windows:
-            if window.start <= run.address < window.end:
+    def _free_inaccessible(self, pages: PageRange) -> None:
+        for reservation in self._reservations:
+            if reservation.start <= pages.address < reservation.end:
                 break
-        window.put([run])
-        if window.dedicated and not window.used_size:
-            self._drop(window)
+        reservation.free([pages])
+        if reservation.dedicated and not reservation.used_size:
+            self._release(reservation)
 
-    def _drop(self, window: Reservation) -> None:
-        self._windows.remove(window)
-        for dylib in [dylib for dylib, home in self._homes.items() if home is window]:
-            del self._homes[dylib]
-        mapping.release(window.start, window.size)
+    def _release(self, reservation: Reservation) -> None:
+        self._reservations.remove(reservation)
+        for dylib in [key for key, value in self._by_dylib.items() if value is reservation]:
+            del self._by_dylib[dylib]
+        mapping.release(reservation.start, reservation.size)
 
     def close(self) -> None:
-        """Unmap all windows, whatever is in them; for address spaces made for a while."""
+        """Unmap all reservations, even if they are in use; for short-lived address spaces."""
         with self._lock:
-            for window in self.windows:
-                self._drop(window)
+            for reservation in self.reservations:
+                self._release(reservation)
 
 
-def _reserve(size: int, limit: int, home: Reservation | None) -> int | None:
+def _reserve(size: int, limit: int, current: Reservation | None) -> int | None:
     if limit < _USER_END:
         return reserve_below(min(limit, REACH), size) or reserve_below(limit, size)
-    # The system takes a quarter of a millisecond to list them: once is enough.
+    # Listed once, because that takes the system a quarter of a millisecond.
     mapped = mapping.mapped_ranges()
-    start, end = (home.start, home.end) if home is not None else library_span(mapped)
+    start, end = (current.start, current.end) if current is not None else library_span(mapped)
     return reserve_near(start, end, size, mapped) or mapping.reserve(size)
 
 
-def joined(runs: Iterable[Run]) -> Iterator[tuple[int, int]]:
-    """Runs (address, size) in order, neighbours as one."""
+def merged(ranges: Iterable[PageRange]) -> Iterator[tuple[int, int]]:
+    """Page ranges (address, size) in order of address, adjacent ones merged."""
     start = end = 0
-    for address, size, _ in sorted(runs):
+    for address, size, _ in sorted(ranges):
         if address == end:
             end += size
             continue

@@ -1,4 +1,4 @@
-"""Free runs of an address range, kept in order, neighbours joined."""
+"""The free ranges of an address range, in order, adjacent ones merged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bisect import bisect_right
 
 
 class FreeList:
-    """A set of half-open ranges of addresses of which no two touch.
+    """A set of half-open ranges of addresses, no two of which are adjacent.
 
     Attributes:
         size: bytes in all of them.
@@ -19,20 +19,20 @@ class FreeList:
         self._ends = [end] if end > start else []
         self.size = end - start
 
-    def runs(self) -> list[tuple[int, int]]:
+    def ranges(self) -> list[tuple[int, int]]:
         """All ranges (start, end), in order."""
         return list(zip(self._starts, self._ends, strict=True))
 
     def take(self, size: int, alignment: int, limit: int) -> int | None:
-        """Take `size` bytes from the lowest range that has room for them.
+        """Take `size` bytes from the lowest range that they fit into.
 
         Args:
             size: bytes, more than zero.
-            alignment: power of two that the address is to be a multiple of.
+            alignment: power of two that the address must be a multiple of.
             limit: the range taken ends at or below this address.
 
         Returns:
-            Its address, or None if there is no room.
+            The address, or None if they fit into no range.
         """
         if size > self.size:
             return None
@@ -49,14 +49,14 @@ class FreeList:
 
     def _remove(self, index: int, start: int, end: int) -> None:
         first, last = self._starts[index], self._ends[index]
-        # Zero, one or two pieces remain.
+        # Zero, one or two ranges remain.
         pieces = [(a, b) for a, b in ((first, start), (end, last)) if a < b]
         self._starts[index : index + 1] = [a for a, _ in pieces]
         self._ends[index : index + 1] = [b for _, b in pieces]
         self.size -= end - start
 
     def put(self, start: int, end: int) -> None:
-        """Add a range of which no part is free."""
+        """Add a range, no part of which may be free already."""
         index = bisect_right(self._starts, start)
         self.size += end - start
         joins_next = index < len(self._starts) and self._starts[index] == end

@@ -1,8 +1,8 @@
 """The memory manager for linking into this process.
 
-Contents are written where they will run: a segment's pages are first readable and writable,
-and get their own protection when they are finalized. No page is ever writable and executable
-at once; a section that asks for both is an error.
+Working memory is executor memory: a segment's pages are readable and writable at first, and get
+their final protection on finalization. No page is ever writable and executable at once; a
+section with both protections is an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jitlink.memory.manager import (
     JITLinkDylib,
     JITLinkMemoryManager,
 )
-from jitlink.memory.pages import PageAllocator, Request, Run
+from jitlink.memory.pages import PageAllocator, PageRange, PageRequest
 from jitlink.memory.tls import TLSAllocation
 from jitlink.memory.tls_glibc import PROCESS_TLS
 from jitlink.sps import WrapperFunctionCall
@@ -36,58 +36,58 @@ _WRITABLE_AND_EXECUTABLE = tuple(
     read | MemProt.WRITE | MemProt.EXEC for read in (MemProt.NONE, MemProt.READ)
 )
 _FINALIZE = MemLifetime.FINALIZE
-# Zero-fill beyond this is left to page faults: much of a large table may never be touched.
+# Larger zero-fill is populated by page faults: much of a large table may never be touched.
 _POPULATED_ZERO_FILL = 64 << 10
-# So is much padding: an object may ask for any alignment.
+# So is larger padding: an object may require any alignment.
 _POPULATED_PADDING = 16 << 20
-# What a FinalizedAlloc holds. Addresses would not do: finalize-lifetime memory is reused while
-# its allocation still stands.
+# Identifies a FinalizedAlloc. Addresses are not unique: finalize-lifetime memory is reused before
+# its allocation is deallocated.
 _numbers = itertools.count(1)
 
 
 class _Finalized(NamedTuple):
-    runs: list[Run]
+    ranges: list[PageRange]
     deallocate_actions: list[WrapperFunctionCall]
-    leases: list[TLSAllocation]
+    tls_allocations: list[TLSAllocation]
 
 
 class InProcessMemoryManager(JITLinkMemoryManager):
-    """Hands out memory of this process. Its coroutines never suspend; threads may share one.
+    """Manages memory of this process. Its coroutines never suspend; threads may share one.
 
     Args:
-        pages: where the memory comes from, by default what all managers share.
+        allocator: allocates the pages; by default the one that all managers share.
     """
 
     tls = PROCESS_TLS
 
-    def __init__(self, pages: PageAllocator = PROCESS) -> None:
-        self._pages = pages
+    def __init__(self, allocator: PageAllocator = PROCESS) -> None:
+        self._allocator = allocator
         self._unnamed = JITLinkDylib("unnamed")
         self._finalized: dict[int, _Finalized] = {}
 
     @property
     def finalized_count(self) -> int:
-        """Number of allocations that have been finalized and not deallocated."""
+        """Number of allocations that are finalized and not deallocated."""
         return len(self._finalized)
 
     async def allocate(self, dylib: JITLinkDylib | None, graph: LinkGraph) -> InFlightAlloc:
         """Give the graph's blocks addresses and memory in this process."""
-        pages, layout = self._pages, BasicLayout(graph)
-        requests = [_request(graph, segment, pages.page_size) for segment in layout.segments]
-        runs: list[Run] = []
+        allocator, layout = self._allocator, BasicLayout(graph)
+        requests = [_request(graph, segment, allocator.page_size) for segment in layout.segments]
+        ranges: list[PageRange] = []
         if requests:
             owner = self._unnamed if dylib is None else dylib
-            runs = pages.take(owner, requests, graph.address_limit)
+            ranges = allocator.allocate(owner, requests, graph.address_limit)
         try:
-            for segment, run in zip(layout.segments, runs, strict=True):
-                segment.address = run.address
-                pages.make_writable(run, _populate(graph, segment))
-            _apply(layout, pages, runs)
+            for segment, pages in zip(layout.segments, ranges, strict=True):
+                segment.address = pages.address
+                allocator.make_writable(pages, _populate(graph, segment))
+            _apply(layout, allocator, ranges)
         except BaseException:
-            pages.give_back(runs)
+            allocator.free(ranges)
             raise
         _log_allocated(layout)
-        return _InProcessAlloc(pages, layout, runs, self._register)
+        return _InProcessAlloc(allocator, layout, ranges, self._register)
 
     def _register(self, finalized: _Finalized) -> FinalizedAlloc:
         number = next(_numbers)
@@ -98,29 +98,30 @@ class InProcessMemoryManager(JITLinkMemoryManager):
         """Run the deallocate actions and free the memory."""
         numbers = {alloc.address for alloc in allocs}
         if len(numbers) < len(allocs) or not numbers <= self._finalized.keys():
-            raise ValueError("not an allocation of this manager, or deallocated before")
+            raise ValueError("not an allocation of this manager, or deallocated already")
         finalized = [self._finalized.pop(alloc.release()) for alloc in allocs]
-        for each in finalized:
-            _log_runs("given back", each.runs)
+        for allocation in finalized:
+            _log_ranges("freed", allocation.ranges)
         errors: list[JITLinkError] = []
         try:
-            for each in reversed(finalized):
-                errors += run_deallocate_actions(each.deallocate_actions)
+            for allocation in reversed(finalized):
+                errors += run_deallocate_actions(allocation.deallocate_actions)
         finally:
-            runs = itertools.chain.from_iterable(each.runs for each in finalized)
-            errors += self._pages.give_back(runs)
-            for each in reversed(finalized):
-                errors += await _release_leases(each.leases)
+            ranges = itertools.chain.from_iterable(allocation.ranges for allocation in finalized)
+            errors += self._allocator.free(ranges)
+            for allocation in reversed(finalized):
+                errors += await _release_tls(allocation.tls_allocations)
         if errors:
             raise DeallocationError(errors)
 
 
-async def _release_leases(leases: Sequence[TLSAllocation]) -> list[JITLinkError]:
-    """Release thread-local storage; what failed."""
-    return list(itertools.chain.from_iterable([await lease.release() for lease in leases]))
+async def _release_tls(allocations: Sequence[TLSAllocation]) -> list[JITLinkError]:
+    """Release thread-local storage; return the errors."""
+    errors = [await allocation.release() for allocation in allocations]
+    return list(itertools.chain.from_iterable(errors))
 
 
-def _request(graph: LinkGraph, segment: Segment, page_size: int) -> Request:
+def _request(graph: LinkGraph, segment: Segment, page_size: int) -> PageRequest:
     if segment.prot in _WRITABLE_AND_EXECUTABLE:
         names = sorted(
             section.name
@@ -128,39 +129,39 @@ def _request(graph: LinkGraph, segment: Segment, page_size: int) -> Request:
             if section.mem_prot == segment.prot and section.mem_lifetime == segment.lifetime
         )
         raise AllocationError(
-            f"in graph {graph.name}, sections are to be writable and executable at once: "
+            f"in graph {graph.name}, sections are both writable and executable: "
             + ", ".join(names),
             size=segment.size,
         )
-    # Blocks without bytes have addresses all the same.
+    # Empty blocks have addresses too.
     size = -(-max(segment.size, 1) // page_size) * page_size
     alignment = max(segment.alignment, page_size)
-    return Request(size, alignment, segment.prot, segment.lifetime)
+    return PageRequest(size, alignment, segment.prot, segment.lifetime)
 
 
 def _log_allocated(layout: BasicLayout) -> None:
     if log.isEnabledFor(logging.DEBUG):
-        for each in layout.segments:
+        for segment in layout.segments:
             log.debug(
                 "%s: segment %s %s at %#x: %d bytes of content, %d of zeros, aligned to %d",
                 layout.graph.name,
-                each.prot,
-                each.lifetime,
-                each.address,
-                each.content_size,
-                each.zero_fill_size,
-                each.alignment,
+                segment.prot,
+                segment.lifetime,
+                segment.address,
+                segment.content_size,
+                segment.zero_fill_size,
+                segment.alignment,
             )
 
 
-def _log_runs(what: str, runs: Sequence[Run]) -> None:
+def _log_ranges(what: str, ranges: Sequence[PageRange]) -> None:
     if log.isEnabledFor(logging.DEBUG):
-        for run in runs:
-            log.debug("%s: %#x bytes at %#x", what, run.size, run.address)
+        for pages in ranges:
+            log.debug("%s: %#x bytes at %#x", what, pages.size, pages.address)
 
 
 def _populate(graph: LinkGraph, segment: Segment) -> int:
-    """How many bytes at the start of a segment to give storage at once."""
+    """How many bytes at the start of a segment to populate at once."""
     if segment.content_size > _POPULATED_PADDING:
         contents = int(graph.block_table.size[segment.content_rows].sum())
         if segment.content_size - contents > _POPULATED_PADDING:
@@ -170,16 +171,16 @@ def _populate(graph: LinkGraph, segment: Segment) -> int:
     return segment.content_size
 
 
-def _apply(layout: BasicLayout, pages: PageAllocator, runs: Sequence[Run]) -> None:
-    """Apply a layout over one view from its first run to its last, gaps included."""
-    if runs:
-        start = min(run.address for run in runs)
-        end = max(run.address + run.size for run in runs)
-        layout.apply(pages.view(start, end - start), start)
+def _apply(layout: BasicLayout, allocator: PageAllocator, ranges: Sequence[PageRange]) -> None:
+    """Apply a layout to one view of all its page ranges, gaps included."""
+    if ranges:
+        start = min(pages.address for pages in ranges)
+        end = max(pages.address + pages.size for pages in ranges)
+        layout.apply(allocator.view(start, end - start), start)
 
 
-def _runs_here(graph: LinkGraph) -> bool:
-    """Whether this process's processor runs the code of a graph, which may only be looked at."""
+def _is_native(graph: LinkGraph) -> bool:
+    """Whether this machine's processor runs the code of a graph."""
     return graph.triple.partition("-")[0] == os.uname().machine
 
 
@@ -187,72 +188,72 @@ class _InProcessAlloc(InFlightAlloc):
     """Memory that can be read and written.
 
     Args:
-        pages: where the memory comes from.
+        allocator: where the pages are allocated.
         layout: the applied layout.
-        runs: the memory of each of its segments.
-        register: makes the manager remember finalized memory.
+        ranges: the page range of each of its segments.
+        register: registers finalized memory with the manager.
     """
 
     def __init__(
         self,
-        pages: PageAllocator,
+        allocator: PageAllocator,
         layout: BasicLayout,
-        runs: Sequence[Run],
+        ranges: Sequence[PageRange],
         register: Callable[[_Finalized], FinalizedAlloc],
     ) -> None:
-        self._pages = pages
+        self._allocator = allocator
         self._layout = layout
-        self._runs = runs
+        self._ranges = ranges
         self._register = register
-        self._leases: list[TLSAllocation] = []
+        self._tls_allocations: list[TLSAllocation] = []
         self._done = False
 
-    def _claim(self) -> None:
+    def _mark_done(self) -> None:
         if self._done:
             raise RuntimeError("the allocation was finalized or abandoned before")
         self._done = True
 
-    def hold(self, lease: TLSAllocation) -> None:
-        """Keep thread-local storage for as long as the memory."""
-        self._leases.append(lease)
+    def hold(self, tls_allocation: TLSAllocation) -> None:
+        """Release thread-local storage together with the memory."""
+        self._tls_allocations.append(tls_allocation)
 
     async def finalize(self) -> FinalizedAlloc:
         """Apply protections, run the finalize actions, free finalize-lifetime memory."""
-        self._claim()
+        self._mark_done()
         try:
-            undo = self._finalize()
+            deallocate_actions = self._finalize()
         except BaseException as error:
             for other in await self._free():
                 error.add_note(str(other))
             raise
-        standard: list[Run] = []
-        temporary: list[Run] = []
-        for segment, run in zip(self._layout.segments, self._runs, strict=True):
+        standard: list[PageRange] = []
+        temporary: list[PageRange] = []
+        for segment, pages in zip(self._layout.segments, self._ranges, strict=True):
             of_lifetime = temporary if segment.lifetime == _FINALIZE else standard
-            of_lifetime.append(run)
-        _log_runs("protected", standard)
-        # What the system does not take back is lost, but the code is as good as ever.
-        self._pages.give_back(temporary)
-        return self._register(_Finalized(standard, undo, self._leases))
+            of_lifetime.append(pages)
+        _log_ranges("protected", standard)
+        # Errors are ignored: the pages are lost, but the linked code is usable.
+        self._allocator.free(temporary)
+        return self._register(_Finalized(standard, deallocate_actions, self._tls_allocations))
 
     def _finalize(self) -> list[WrapperFunctionCall]:
         graph = self._layout.graph
-        # They belong to the memory now, and what makes their arguments has the graph.
+        # The graph drops them, because functions that serialize their arguments refer to it.
         actions, graph.alloc_actions = resolve_actions(graph.alloc_actions), []
-        for segment, run in zip(self._layout.segments, self._runs, strict=True):
-            self._pages.protect(run, segment.prot)
-        runnable = self._pages.is_executable_in_place and _runs_here(graph)
+        for segment, pages in zip(self._layout.segments, self._ranges, strict=True):
+            self._allocator.protect(pages, segment.prot)
+        runnable = self._allocator.is_executable_in_place and _is_native(graph)
         return run_finalize_actions(actions) if runnable else []
 
     async def abandon(self) -> None:
-        """Free the memory; the graph's blocks are again what they were before."""
-        self._claim()
+        """Free the memory, and restore the graph's blocks to their state before `allocate`."""
+        self._mark_done()
         errors = await self._free()
         if errors:
             raise errors[0]
 
     async def _free(self) -> list[JITLinkError]:
-        _log_runs("abandoned", self._runs)
-        # The graph must not be left with contents in memory that is gone.
+        _log_ranges("abandoned", self._ranges)
+        # No content of the graph may refer to freed memory.
         self._layout.undo()
-        return [*self._pages.give_back(self._runs), *await _release_leases(self._leases)]
+        return [*self._allocator.free(self._ranges), *await _release_tls(self._tls_allocations)]

@@ -6,8 +6,8 @@ A block's offset is the lowest one that follows the block before it and fits its
 alignment offset, counted from the start of the segment, whose address must be a multiple of
 the segment's alignment.
 
-A memory manager makes a layout, gives each segment an address and working memory, and applies
-it. Blocks of NO_ALLOC sections are in no segment.
+A memory manager creates a layout, gives each segment an address and working memory, and applies
+the layout. Blocks of NO_ALLOC sections are in no segment.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from jitlink.graph.edges import FIRST_RELOCATION
 from jitlink.graph.tables import MEM_LIFETIMES, MEM_PROTS
 
 _NO_ALLOC_GROUP = MemLifetime.NO_ALLOC << 3
-# Beyond any address space, and small enough that sums and differences of such do not wrap.
+# More than any address space, and small enough that sums and differences do not overflow.
 _SIZE_LIMIT = 1 << 62
 # Below this many blocks a Python loop is faster than NumPy calls.
 _FEW_BLOCKS = 300
 _FEW_COPIES = 20
-# Above this many buffers it does not pay to take the blocks of one buffer together.
+# Above this many buffers, grouping the blocks by buffer does not pay.
 _FEW_BUFFERS = 16
 
 
@@ -48,11 +48,11 @@ class Segment:
     Attributes:
         prot: protection of the memory once finalized.
         lifetime: STANDARD or FINALIZE.
-        alignment: what the segment's address must be a multiple of.
+        alignment: the segment's address must be a multiple of this, in bytes.
         content_size: bytes from the start to the end of the last content block.
         zero_fill_size: bytes from there to the end of the last zero-fill block.
         content_rows: rows (int64) of the content blocks in the block table, in layout order.
-        zero_fill_rows: rows (int64) of the zero-fill blocks likewise.
+        zero_fill_rows: rows (int64) of the zero-fill blocks, likewise.
         address: address in the executor; set by the memory manager.
         working_memory: `content_size` zero bytes to write to; set by the memory manager or by
             `BasicLayout.apply`.
@@ -105,7 +105,7 @@ class Segment:
 
 
 class ContiguousPageBasedLayoutSizes(NamedTuple):
-    """Bytes that the segments take if each begins on a page of its own."""
+    """Bytes that the segments take if each begins on a new page."""
 
     standard: int
     finalize: int
@@ -120,15 +120,15 @@ class BasicLayout:
     """The segments of a graph, in order of lifetime and protection.
 
     Args:
-        graph: its blocks are read when the layout is made and written when it is applied;
+        graph: its blocks are read when the layout is created and written when it is applied;
             in between it must not change.
 
     Raises:
-        AllocationError: the sizes add up to more than any address space has.
+        AllocationError: the total size exceeds any address space.
 
     Attributes:
         graph: the graph.
-        segments: the segments; none is without blocks.
+        segments: the segments, each of which has at least one block.
     """
 
     def __init__(self, graph: LinkGraph) -> None:
@@ -183,11 +183,11 @@ class BasicLayout:
         return int(self._offsets[index]) + int(self._sizes[index])
 
     def block_offsets(self) -> tuple[Int64Array, Int64Array]:
-        """Where blocks are, without any address.
+        """Segment and offset of each block; no addresses are needed.
 
         Returns:
-            By block row the number of the block's segment in `segments`, and the offset in it
-            (both int64, shape (rows,)); -1 for a block that is in no segment.
+            The index of the block's segment in `segments`, and the offset in that segment (both
+            int64, one per block row); -1 for a block that is in no segment.
         """
         rows = self.graph.block_table.rows
         segments, offsets = np.full(rows, -1, np.int64), np.full(rows, -1, np.int64)
@@ -205,7 +205,7 @@ class BasicLayout:
         for segment in self.segments:
             if segment.alignment > page_size:
                 raise AllocationError(
-                    f"in graph {self.graph.name}, segment {segment.prot} is to be aligned to "
+                    f"in graph {self.graph.name}, segment {segment.prot} must be aligned to "
                     f"{segment.alignment:#x}, more than the page size {page_size:#x}",
                     size=segment.size,
                 )
@@ -215,26 +215,26 @@ class BasicLayout:
         )
 
     def apply(self, memory: memoryview | None = None, address: int = 0) -> None:
-        """Give the blocks their addresses and move their contents into working memory.
+        """Set the addresses of the blocks, and copy their contents to working memory.
 
         Args:
-            memory: writable working memory of all segments in one view, zero where nothing has
-                been written. It becomes the buffer of all contents, so that fixups of the whole
-                graph are one operation. None if each segment has `working_memory` of its own.
-            address: the address that the first byte of `memory` stands for.
+            memory: writable, zeroed working memory of all segments in one view. It becomes the
+                buffer of all contents, so that the fixups of the whole graph are one operation.
+                None if each segment has `working_memory` of its own.
+            address: the executor address of the first byte of `memory`.
 
         Raises:
             AllocationError: a segment is not aligned or ends above the graph's address limit;
-                the graph is as it was.
+                the graph is unchanged.
         """
         for segment in self.segments:
             self._check(segment)
         if not self.segments:
             return
         self.graph.memory = [
-            AddressRange(each.address, each.address + each.size)
-            for each in self.segments
-            if each.lifetime is MemLifetime.STANDARD
+            AddressRange(segment.address, segment.address + segment.size)
+            for segment in self.segments
+            if segment.lifetime is MemLifetime.STANDARD
         ]
         table, rows = self.graph.block_table, self._rows
         self._previous = table.address[rows], table.content[rows]
@@ -251,7 +251,7 @@ class BasicLayout:
             self._fill(segment.working_memory, blocks, self._offsets[blocks])
 
     def _spread(self, values: list[int]) -> Int64Array:
-        """One value a segment as one value a block (int64, modulo 2**64)."""
+        """Repeat one value per segment for each block of the segment (int64, modulo 2**64)."""
         lasts = [*self._firsts[1:], len(self._rows)]
         counts = [last - first for first, last in zip(self._firsts, lasts, strict=True)]
         words = np.array([value & ADDRESS_MASK for value in values], np.uint64)
@@ -271,7 +271,7 @@ class BasicLayout:
         )
 
     def _fill(self, memory: memoryview, blocks: Int64Array, target: Int64Array) -> None:
-        """Move contents of blocks to their places in memory."""
+        """Copy contents of blocks to their offsets in memory."""
         if self._previous is None or not len(blocks):
             return
         references = self._previous[1][blocks]
@@ -280,7 +280,7 @@ class BasicLayout:
         self.graph.block_table.content[self._rows[blocks]] = target + base
 
     def undo(self) -> None:
-        """Give the blocks back the addresses and contents they had before `apply`."""
+        """Restore the addresses and contents that the blocks had before `apply`."""
         if self._previous is not None:
             table = self.graph.block_table
             table.address[self._rows], table.content[self._rows] = self._previous
@@ -291,8 +291,7 @@ def _order(graph: LinkGraph, rows: Int64Array, key: UInt8Array) -> Int64Array:
     table = graph.block_table
     section, origin, address = table.section[rows], table.origin[rows], table.address[rows]
     if len(rows) >= _FEW_BLOCKS:
-        # As a reader makes the blocks of one object: section by section, each in order of
-        # address.
+        # Format readers create the blocks of an object section by section, by address.
         rising = address[1:] >= address[:-1]
         rising = (origin[1:] > origin[:-1]) | ((origin[1:] == origin[:-1]) & rising)
         rising = (section[1:] > section[:-1]) | ((section[1:] == section[:-1]) & rising)
@@ -308,26 +307,26 @@ def place(
     alignments: Int64Array,
     alignment_offsets: Int64Array,
 ) -> Int64Array:
-    """Place things one behind the other, each at the lowest offset that its alignment allows.
+    """Place blocks one after the other, each at the lowest offset that its alignment allows.
 
     Args:
-        group: number of the group of each; the members of one stand together (integers).
+        group: number of the group of each (integers); the members of a group are consecutive.
         sizes: in bytes (int64).
         alignments: powers of two (int64).
-        alignment_offsets: what the offset is modulo the alignment (int64).
+        alignment_offsets: the offset modulo the alignment (int64).
 
     Returns:
-        Offsets (int64), which begin anew in each group.
+        Offsets (int64), which start at the beginning of each group.
     """
-    put = _place_few if len(sizes) < _FEW_BLOCKS else _place_many
-    return put(group, sizes, alignments, alignment_offsets)
+    implementation = _place_few if len(sizes) < _FEW_BLOCKS else _place_many
+    return implementation(group, sizes, alignments, alignment_offsets)
 
 
 def _check_total(total: float, sizes: Int64Array, alignments: Int64Array) -> None:
-    """Refuse sizes of which sums and differences might not fit 64 bits.
+    """Refuse sizes whose sums and differences might overflow 64 bits.
 
     Args:
-        total: about the sum of all sizes and alignments, which bounds every offset.
+        total: the approximate sum of all sizes and alignments, which bounds every offset.
         sizes: the sizes.
         alignments: the alignments.
     """
@@ -346,7 +345,7 @@ def _place_few(
     alignments: Int64Array,
     alignment_offsets: Int64Array,
 ) -> Int64Array:
-    """What placing means, block by block."""
+    """`place` with a loop over blocks."""
     offsets = []
     current, end = -1, 0
     columns = (group.tolist(), sizes.tolist(), alignments.tolist(), alignment_offsets.tolist())
@@ -366,12 +365,12 @@ def _place_many(
     alignments: Int64Array,
     alignment_offsets: Int64Array,
 ) -> Int64Array:
-    """The same without a loop over blocks.
+    """`place` without a loop over blocks.
 
-    The padding before a block of alignment A depends only on where the closest earlier block of
-    alignment A or more lies, whose offset modulo A is known, and on the sizes and paddings in
-    between. Those are of blocks of smaller alignment, so taking alignments in rising order
-    finds all paddings.
+    The padding before a block of alignment A depends only on the offset modulo A of the closest
+    earlier block of alignment A or more, which is known, and on the sizes and paddings in
+    between. Those belong to blocks of smaller alignment, so processing alignments in ascending
+    order finds all paddings.
     """
     total = sizes.sum(dtype=np.float64) + alignments.sum(dtype=np.float64)
     _check_total(float(total), sizes, alignments)
@@ -386,7 +385,7 @@ def _place_many(
         known = rows_where((alignments >= alignment) | heads)
         chosen = rows_where((alignments[known] == alignment) & ~heads[known])
         block, reference = known[chosen], known[chosen - 1]
-        # Up to the end of the block before; the paddings before `known` blocks are not in yet.
+        # Up to the end of the block before; paddings before `known` blocks are not included yet.
         ends = steps.cumsum()
         distance = ends[block - 1] - ends[reference] + steps[reference]
         gap = alignment_offsets[block] - alignment_offsets[reference] - distance
@@ -405,7 +404,7 @@ def copy_contents(
     memory: memoryview,
     target: Int64Array,
 ) -> None:
-    """Copy contents into memory; what is contiguous in both is one copy.
+    """Copy contents to memory; contents that are contiguous in both are one copy.
 
     Args:
         graph: the graph whose contents they are.
@@ -427,14 +426,14 @@ def copy_contents(
 
 
 def copy_unallocated_contents(graph: LinkGraph) -> None:
-    """Give blocks of NO_ALLOC sections that are to be fixed up contents of their own.
+    """Give blocks of NO_ALLOC sections that have fixups writable contents of their own.
 
-    Those of all other sections get theirs when a layout is applied.
+    Blocks of all other sections get theirs when a layout is applied.
     """
     table, edges = graph.block_table, graph.edge_table
     unallocated = (graph.section_lifetimes() == int(MemLifetime.NO_ALLOC))[table.section]
     unallocated &= (table.flags & int(BlockFlags.REMOVED)) == 0
-    # Dead-stripping has removed them all, unless somebody wanted them kept.
+    # Dead-stripping has removed them all, unless they were marked live.
     if not np.count_nonzero(unallocated):
         return
     edited = np.zeros(table.rows, np.bool_)
@@ -454,7 +453,7 @@ def _copy_runs(
     memory: memoryview,
     target: Int64Array,
 ) -> None:
-    """Copy pieces of one buffer."""
+    """Copy contents that lie in one buffer."""
     breaks = source[1:] != source[:-1] + sizes[:-1]
     breaks |= target[1:] != target[:-1] + sizes[:-1]
     first = np.concatenate((np.zeros(1, np.int64), rows_where(breaks) + 1))

@@ -1,7 +1,7 @@
-"""What a memory manager is: the interface between the linker and memory in the executor.
+"""Memory managers: the interface between the linker and executor memory.
 
-A link asks for memory once it knows what it keeps, writes into it, and finalizes it; whoever
-owns the link deallocates it when it is released::
+A link allocates memory after dead-stripping, writes to it, and finalizes it; the owner of the
+finalized memory deallocates it::
 
     in_flight = await manager.allocate(dylib, graph)    # blocks have addresses and memory
     ...                                                 # fixups are written
@@ -9,12 +9,12 @@ owns the link deallocates it when it is released::
     ...                                                 # the code runs
     await manager.deallocate([finalized])
 
-The methods are coroutines because memory may be in another process. A manager whose memory is
-in this one never suspends, so its coroutines can be driven without a loop.
+The methods are coroutines because executor memory may be in another process. A manager for
+memory of this process never suspends, so its coroutines can be run without a loop.
 
 Allocation actions (`LinkGraph.alloc_actions`) belong to the memory: their finalize halves run
 in order once protections are applied, their deallocate halves in reverse order before the
-memory goes.
+memory is freed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from jitlink.memory.tls import TLSAllocation, TLSRegistry
 
 
 class DeallocationError(JITLinkError):
-    """Something failed while memory was released; everything else was done nevertheless.
+    """Failures while memory was deallocated; all other steps have been carried out.
 
     Attributes:
-        errors: what failed, in the order in which it happened.
+        errors: the failures, in order of occurrence.
     """
 
     def __init__(self, errors: Sequence[JITLinkError]) -> None:
@@ -41,10 +41,10 @@ class DeallocationError(JITLinkError):
 
 
 class JITLinkDylib:
-    """A simulated dynamic library: what is linked into one of them reaches all of it.
+    """A simulated dynamic library, whose memory is allocated within reach of itself.
 
     Attributes:
-        name: its name, for people; two of them may have the same one.
+        name: its display name, which need not be unique.
     """
 
     def __init__(self, name: str) -> None:
@@ -55,20 +55,20 @@ class JITLinkDylib:
 
 
 class FinalizedAlloc:
-    """Finalized memory, to be given to `JITLinkMemoryManager.deallocate` exactly once.
+    """Finalized memory, to be passed to `JITLinkMemoryManager.deallocate` exactly once.
 
-    Losing one is a `ResourceWarning`: its memory stays, and its deallocate actions never run.
+    If it is collected before that, a `ResourceWarning` is issued: its memory is leaked, and its
+    deallocate actions never run.
 
     Attributes:
-        address: what the manager that made it knows it by; 0 once released. Its meaning is
-            the manager's own.
+        address: identifies it to its manager, which defines the meaning; 0 once released.
     """
 
     __slots__ = ("__weakref__", "address")
 
     def __init__(self, address: int) -> None:
         if address <= 0:
-            raise ValueError(f"{address} cannot stand for an allocation")
+            raise ValueError(f"{address} is no valid address of an allocation")
         self.address = address
 
     def __repr__(self) -> str:
@@ -80,14 +80,14 @@ class FinalizedAlloc:
             warnings.warn(f"{self!r} was never deallocated", ResourceWarning, stacklevel=2)
 
     def release(self) -> int:
-        """Mark as deallocated and return the address; for memory managers.
+        """Mark it as deallocated and return the address; for memory managers.
 
         Raises:
-            ValueError: it is released already.
+            ValueError: it has been released already.
         """
         address, self.address = self.address, 0
         if not address:
-            raise ValueError("the allocation was deallocated before")
+            raise ValueError("the allocation has been deallocated already")
         return address
 
 
@@ -97,20 +97,20 @@ class InFlightAlloc(ABC):
     Exactly one of the two methods is awaited, once.
     """
 
-    def hold(self, lease: TLSAllocation) -> None:  # noqa: ARG002 - of those that can
+    def hold(self, tls_allocation: TLSAllocation) -> None:  # noqa: ARG002 - for subclasses
         """Keep thread-local storage for as long as the memory, and release it after that.
 
         Raises:
-            TLSError: the memory manager has no thread-local storage.
+            TLSError: the memory manager does not support thread-local storage.
         """
-        raise TLSError("this memory cannot hold thread-local storage")
+        raise TLSError("the memory manager does not support thread-local storage")
 
     @abstractmethod
     async def finalize(self) -> FinalizedAlloc:
         """Apply protections, run the finalize actions, free finalize-lifetime memory.
 
-        If this fails, the actions that ran have been undone, in reverse order, and all memory
-        has been freed.
+        If this fails, the deallocate halves of the actions that succeeded have been run, in
+        reverse order, and all memory has been freed.
 
         Raises:
             ActionError: a finalize action failed.
@@ -128,40 +128,40 @@ class InFlightAlloc(ABC):
 
 
 class JITLinkMemoryManager(ABC):
-    """Hands out memory in one executor.
+    """Manages memory in one executor.
 
     Attributes:
-        tls: the thread-local storage there, None if the manager has none; one that
-            has also implements `InFlightAlloc.hold`.
+        tls: the executor's thread-local storage, None if the manager does not support it; a
+            manager that does also implements `InFlightAlloc.hold`.
     """
 
     tls: TLSRegistry | None = None
 
     @abstractmethod
     async def allocate(self, dylib: JITLinkDylib | None, graph: LinkGraph) -> InFlightAlloc:
-        """Give every block that is to be allocated an address and working memory.
+        """Give the blocks of a graph addresses and working memory.
 
-        On return the addresses of all blocks of all sections that are not NO_ALLOC are set,
-        and the contents of the content blocks are writable copies in working memory.
-        Zero-fill blocks stay zero-fill.
+        On return the addresses of all blocks are set, except for those in NO_ALLOC sections, and
+        the contents of the content blocks are writable copies in working memory. Zero-fill
+        blocks stay zero-fill.
 
         Args:
-            dylib: the library that the graph is part of, None for one without a name.
-            graph: the graph; if this fails it is as it was.
+            dylib: the library that the graph is part of, None for an unnamed one.
+            graph: the graph; it is unchanged on failure.
 
         Raises:
-            AllocationError: there is no memory of that size and alignment, or none below the
-                graph's address limit, or a section is to be writable and executable.
+            AllocationError: no memory of that size and alignment is available, or none below the
+                graph's address limit, or a section is both writable and executable.
         """
 
     @abstractmethod
     async def deallocate(self, allocs: Sequence[FinalizedAlloc]) -> None:
         """Run the deallocate actions and free the memory of several allocations.
 
-        Allocations are taken in reverse order, and the actions of each likewise.
+        Allocations are processed in reverse order, and so are the actions of each.
 
         Raises:
-            DeallocationError: some actions failed; all were run and all memory was freed.
-            ValueError: one is not an allocation of this manager, or was deallocated before;
-                nothing has been done.
+            DeallocationError: some actions failed; all have been run and all memory is freed.
+            ValueError: one is not an allocation of this manager, or is deallocated already; none
+                has been deallocated.
         """

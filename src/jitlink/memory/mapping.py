@@ -1,11 +1,12 @@
 """The system calls on this process's address space: reserve, map, protect, discard.
 
-Addresses are plain integers and every range is a whole number of pages. A call that the
-system refuses is an `AllocationError` that carries the system's reason.
+Addresses are plain integers and every range is a whole number of pages. If the system refuses a
+call, an `AllocationError` with the system's reason is raised.
 
-Python's own `mmap` objects cannot be placed, cannot be protected and close themselves when
-they are collected, so the C library is called directly. POSIX leaves the numbers of some flags
-open; those that are not known for this system are left out, and all callers can do without.
+Python's own `mmap` objects cannot be placed at an address, cannot be protected and unmap
+themselves when they are collected, so the C library is called directly. POSIX does not define
+the values of some flags; flags whose value on this system is unknown are 0, and no caller depends
+on them.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def _function(
     return function
 
 
-# Short calls keep the interpreter lock: to give it up may cost a thread switch, a thousand
-# times what the call itself does. Calls that touch many pages give it up.
+# Short calls keep the interpreter lock: releasing it may cost a thread switch, which takes a
+# thousand times as long as the call. Calls that touch many pages release it.
 _short = ctypes.PyDLL(None, use_errno=True)
 _long = ctypes.CDLL(None, use_errno=True)
 _MMAP_ARGUMENTS = (_Size, _Size, _Int, _Int, _Int, ctypes.c_ssize_t)
@@ -69,14 +70,14 @@ def _failed(what: str, size: int) -> AllocationError:
 
 
 def reserve(size: int, address: int = 0) -> int | None:
-    """Reserve a range of addresses that nothing can access.
+    """Reserve a range of inaccessible addresses.
 
     Args:
         size: bytes, a multiple of the page size.
-        address: where it must be, 0 for anywhere.
+        address: the start of the range, 0 for any.
 
     Returns:
-        Its address; None if that range is not free, or none of that size is.
+        The address; None if that range, or any range of that size, is not free.
     """
     if not 0 < size < 1 << 62:
         return None
@@ -91,13 +92,13 @@ def reserve(size: int, address: int = 0) -> int | None:
 
 
 def map_zeroed(address: int, size: int, populate: int) -> None:
-    """Back a reserved range with fresh zero pages, to be read and written.
+    """Map zero pages, readable and writable, over a reserved range.
 
     Args:
         address: start of the range.
         size: its size in bytes.
-        populate: how many bytes at its start will be written soon; their pages are made at
-            once, which costs half of what it costs to fault them in one by one.
+        populate: how many bytes at its start will be written soon; their pages are populated
+            at once, which takes half as long as page faults.
 
     Raises:
         AllocationError: the system refuses.
@@ -110,7 +111,7 @@ def map_zeroed(address: int, size: int, populate: int) -> None:
     if mapped == -1:
         raise _failed("map", size)
     if 0 < populate < size and _MADV_POPULATE_WRITE:
-        # Only a matter of speed: a kernel that does not know the advice changes nothing.
+        # An optimization: kernels that do not support the advice ignore it.
         _madvise(address, -(-populate // PAGE_SIZE) * PAGE_SIZE, _MADV_POPULATE_WRITE)
 
 
@@ -125,7 +126,7 @@ def protect(address: int, size: int, protection: int) -> None:
 
 
 def protect_written(address: int, size: int, prot: MemProt) -> None:
-    """Give readable and writable memory its own protection, and see that code in it runs.
+    """Give readable and writable memory its final protection, and make code in it executable.
 
     Raises:
         AllocationError: the system refuses.
@@ -137,7 +138,7 @@ def protect_written(address: int, size: int, prot: MemProt) -> None:
 
 
 def discard(address: int, size: int) -> None:
-    """Give the pages of a range back to the system; the range stays reserved.
+    """Return the pages of a range to the system; the range stays reserved.
 
     Raises:
         AllocationError: the system refuses.
@@ -148,7 +149,7 @@ def discard(address: int, size: int) -> None:
 
 
 def release(address: int, size: int) -> None:
-    """Give up a reserved range.
+    """Unmap a reserved range.
 
     Raises:
         AllocationError: the system refuses.
@@ -164,20 +165,20 @@ def clear(address: int, size: int) -> None:
 
 def view(address: int, size: int) -> memoryview:
     """A writable view of memory; it does not keep the memory alive."""
-    made: memoryview = _memory_view(address, size, _PYBUF_WRITE)
-    return made
+    result: memoryview = _memory_view(address, size, _PYBUF_WRITE)
+    return result
 
 
-# x86 processors keep their instruction caches coherent by themselves.
+# x86 processors keep their instruction caches coherent with memory.
 _COHERENT = os.uname().machine in {"x86_64", "amd64", "i686", "i386"}
 
 
 @functools.cache
 def _clear_cache() -> ctypes._NamedFuncPointer:
-    """The function that makes bytes written to memory the code that runs; libgcc has it.
+    """The function that makes the instruction cache coherent with memory; from libgcc.
 
     Raises:
-        AllocationError: no library here has it.
+        AllocationError: libgcc is not available.
     """
     try:
         function = ctypes.PyDLL("libgcc_s.so.1")["__clear_cache"]
@@ -202,7 +203,7 @@ class MappedRange(NamedTuple):
 
 
 def mapped_ranges() -> list[MappedRange]:
-    """All mappings of this process, in order of address; empty where the system cannot say."""
+    """All mappings of this process by address; empty if the system does not list them."""
     try:
         with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as lines:  # noqa: PTH123
             return [_parse(line) for line in lines]

@@ -1,4 +1,4 @@
-"""Where a manager for memory in this process gets its pages from."""
+"""The interface from which memory managers for this process allocate pages."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from jitlink.graph import MemLifetime, MemProt
 from jitlink.memory.manager import JITLinkDylib
 
 
-class Request(NamedTuple):
-    """A run of pages that is wanted.
+class PageRequest(NamedTuple):
+    """A request for contiguous pages.
 
-    `size` is a multiple of the page size, `alignment` a power of two; `prot` and `lifetime`
-    say among which others the run should be.
+    `size` is a multiple of the page size, `alignment` a power of two, both in bytes; pages of
+    equal `prot` and `lifetime` should be placed next to each other.
     """
 
     size: int
@@ -24,8 +24,8 @@ class Request(NamedTuple):
     lifetime: MemLifetime
 
 
-class Run(NamedTuple):
-    """A run of pages. `resident`: they have had storage before, with old bytes in it."""
+class PageRange(NamedTuple):
+    """Contiguous pages. `resident`: they may hold physical memory, with old bytes in it."""
 
     address: int
     size: int
@@ -33,39 +33,41 @@ class Run(NamedTuple):
 
 
 class PageAllocator(ABC):
-    """Serves runs of pages and says what may be done with them.
+    """Allocates page ranges and changes their protections.
 
     Attributes:
-        page_size: sizes and addresses of runs are multiples of it.
-        is_executable_in_place: whether code runs at the addresses of the runs. If not, they
-            are only to be looked at: protections are not applied and actions not run.
+        page_size: sizes and addresses of page ranges are multiples of it.
+        is_executable_in_place: whether code runs at the addresses of the page ranges. If not,
+            protections are not applied and allocation actions are not run.
     """
 
     page_size: int
     is_executable_in_place: bool
 
     @abstractmethod
-    def take(self, dylib: JITLinkDylib, requests: Sequence[Request], limit: int) -> list[Run]:
-        """Serve requests for runs of pages.
+    def allocate(
+        self, dylib: JITLinkDylib, requests: Sequence[PageRequest], limit: int
+    ) -> list[PageRange]:
+        """Allocate page ranges.
 
         Args:
-            dylib: what they are for; all that it gets should be in reach of one another.
-            requests: what is wanted, at least one.
-            limit: all runs end at or below this address.
+            dylib: the library to allocate for; all its memory should be in reach of each other.
+            requests: at least one.
+            limit: all page ranges end at or below this address.
 
         Returns:
-            A run for each request.
+            A page range for each request.
 
         Raises:
-            AllocationError: there is no room.
+            AllocationError: there is not enough free address space.
         """
 
     @abstractmethod
-    def make_writable(self, run: Run, populate: int) -> None:
-        """Make a run readable, writable and zero.
+    def make_writable(self, pages: PageRange, populate: int) -> None:
+        """Make pages readable, writable and zero.
 
         Args:
-            run: a run that has just been taken.
+            pages: a page range that has just been allocated.
             populate: how many bytes at its start will be written soon.
 
         Raises:
@@ -74,20 +76,20 @@ class PageAllocator(ABC):
 
     @abstractmethod
     def view(self, address: int, size: int) -> memoryview:
-        """The working memory of a range of runs, and of what lies between them."""
+        """The working memory of a range of addresses, gaps between page ranges included."""
 
     @abstractmethod
-    def protect(self, run: Run, prot: MemProt) -> None:
-        """Give a writable run its own protection, if code runs in place.
+    def protect(self, pages: PageRange, prot: MemProt) -> None:
+        """Give writable pages their final protection, if code runs in place.
 
         Raises:
             AllocationError: the system refuses.
         """
 
     @abstractmethod
-    def give_back(self, runs: Iterable[Run]) -> list[AllocationError]:
-        """Make runs inaccessible and free.
+    def free(self, ranges: Iterable[PageRange]) -> list[AllocationError]:
+        """Make page ranges inaccessible and free.
 
         Returns:
-            Errors of the system; the runs that they are about stay in use for ever.
+            Errors of the system; the page ranges concerned are never allocated again.
         """

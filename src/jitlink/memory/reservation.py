@@ -1,4 +1,4 @@
-"""Windows: reserved ranges of addresses, from which runs of pages are served."""
+"""Reservations: reserved ranges of addresses, from which page ranges are allocated."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from jitlink.graph import MemLifetime, MemProt
 from jitlink.memory import mapping
 from jitlink.memory.free_list import FreeList
 from jitlink.memory.mapping import MappedRange
-from jitlink.memory.pages import Request, Run
+from jitlink.memory.pages import PageRange, PageRequest
 
 REACH = (1 << 31) - (16 << 20)
-"""Displacements of 32 bits reach this far, less what addends may add to them."""
+"""How far 32-bit displacements reach, less a margin for addends."""
 
 _ALIGNMENT = 2 << 20
-# Room that the process's own heap and stack are left to grow.
+# Address space that is left for the process's own heap and stack to grow.
 _GROWTH = 256 << 20
-# Nothing is placed below, so that null pointers with an offset still fault.
+# No reservation is below this, so that null pointers with an offset still fault.
 _LOWEST = 1 << 20
-# Where the kernel does not say what is mapped, so many places are tried.
+# Addresses to try in a gap; where the kernel does not list mappings it may be in use.
 _TRIES = 16
 
 
@@ -34,7 +34,7 @@ _PART_OF_PROT[MemProt.READ | MemProt.WRITE] = 2
 
 
 class _Part:
-    """One protection's share of a window: pages without storage, and pages with it."""
+    """The free pages of one part of a reservation: empty ones and resident ones."""
 
     __slots__ = ("empty", "end", "resident", "start")
 
@@ -44,20 +44,20 @@ class _Part:
         self.empty = FreeList(start, end)
         self.resident = FreeList()
 
-    def take(self, size: int, alignment: int, limit: int) -> Run | None:
-        for pages in (self.resident, self.empty):
-            address = pages.take(size, alignment, limit)
+    def allocate(self, size: int, alignment: int, limit: int) -> PageRange | None:
+        for free in (self.resident, self.empty):
+            address = free.take(size, alignment, limit)
             if address is not None:
-                return Run(address, size, pages is self.resident)
+                return PageRange(address, size, free is self.resident)
         if not self.resident.size or self.resident.size + self.empty.size < size:
             return None
         self._discard_resident()
         address = self.empty.take(size, alignment, limit)
-        return None if address is None else Run(address, size, resident=False)
+        return None if address is None else PageRange(address, size, resident=False)
 
     def _discard_resident(self) -> None:
         kept = FreeList()
-        for start, end in self.resident.runs():
+        for start, end in self.resident.ranges():
             try:
                 mapping.discard(start, end - start)
             except AllocationError:
@@ -68,16 +68,19 @@ class _Part:
 
 
 class Reservation:
-    """A reserved range.
+    """A reserved range of addresses.
+
+    It is divided into parts, one for each of the usual protections and one for all others, so
+    that the kernel can merge neighbouring page ranges of one protection into one mapping.
 
     Args:
         start: its first address.
         size: its size in bytes, a multiple of the page size.
-        dedicated: it was made for one large allocation, and serves that only.
+        dedicated: whether it is for one large allocation only.
 
     Attributes (besides the arguments):
         end: the address after its last.
-        used_size: bytes that have been served and not been given back.
+        used_size: bytes that are allocated.
     """
 
     def __init__(self, start: int, size: int, *, dedicated: bool = False) -> None:
@@ -86,11 +89,11 @@ class Reservation:
         self.dedicated = dedicated
         parts = 1 if dedicated else _PARTS
         page = mapping.PAGE_SIZE
-        share = self._share = size // parts // page * page
-        # The last page of a part is never served, so no run touches another part's.
+        part_size = self._part_size = size // parts // page * page
+        # The last page of a part is never allocated, so page ranges of two parts never touch.
         self._parts = [
-            _Part(first, first + share - page)
-            for first in range(start, start + parts * share, share)
+            _Part(first, first + part_size - page)
+            for first in range(start, start + parts * part_size, part_size)
         ]
         self.used_size = 0
 
@@ -101,59 +104,60 @@ class Reservation:
 
     @property
     def resident_size(self) -> int:
-        """Bytes of free pages that have storage."""
+        """Bytes of free pages that are resident."""
         return sum([part.resident.size for part in self._parts])
 
-    def take(self, requests: Sequence[Request], limit: int) -> list[Run] | None:
-        """Serve all requests at addresses below `limit`, or none."""
-        runs: list[Run] = []
+    def allocate(self, requests: Sequence[PageRequest], limit: int) -> list[PageRange] | None:
+        """Allocate page ranges below `limit` for all requests, or None if one does not fit."""
+        ranges: list[PageRange] = []
         for request in requests:
-            run = self._take(request, limit)
-            if run is None:
-                self.put(runs)
+            pages = self._allocate(request, limit)
+            if pages is None:
+                self.free(ranges)
                 return None
-            self.used_size += run.size
-            runs.append(run)
-        return runs
+            self.used_size += pages.size
+            ranges.append(pages)
+        return ranges
 
-    def _take(self, request: Request, limit: int) -> Run | None:
+    def _allocate(self, request: PageRequest, limit: int) -> PageRange | None:
         size, alignment, prot, lifetime = request
         own = _PART_OF_PROT[prot] if lifetime == _STANDARD else _LAST_PART
         own = min(own, len(self._parts) - 1)
-        run = self._parts[own].take(size, alignment, limit)
-        if run is None:
+        pages = self._parts[own].allocate(size, alignment, limit)
+        if pages is None:
             others = self._parts[:own] + self._parts[own + 1 :]
-            served = (part.take(size, alignment, limit) for part in others)
-            run = next((found for found in served if found is not None), None)
-        return run
+            allocated = (part.allocate(size, alignment, limit) for part in others)
+            pages = next((found for found in allocated if found is not None), None)
+        return pages
 
-    def put(self, runs: Iterable[Run]) -> None:
-        """Take back runs that nothing can access any more."""
-        for address, size, resident in runs:
-            part = self._parts[(address - self.start) // self._share]
-            pages = part.resident if resident else part.empty
-            pages.put(address, address + size)
+    def free(self, ranges: Iterable[PageRange]) -> None:
+        """Free page ranges, which must be inaccessible."""
+        for address, size, resident in ranges:
+            part = self._parts[(address - self.start) // self._part_size]
+            free = part.resident if resident else part.empty
+            free.put(address, address + size)
             self.used_size -= size
 
     def reaches(self, other: Reservation) -> bool:
-        """Whether everything in either reaches everything in the other."""
+        """Whether all addresses of the two reach each other."""
         return max(self.end, other.end) - min(self.start, other.start) <= REACH
 
 
 def library_span(mapped: Sequence[MappedRange]) -> tuple[int, int]:
-    """The addresses (start, end) that the C library and the libraries around it take.
+    """The range of addresses (start, end) of the C library and the libraries near it.
 
     Args:
         mapped: all mappings of the process.
     """
     center = mapping.library_address()
     ranges = [
-        each
-        for each in mapped
-        if each.path.startswith("/") and center - REACH // 2 <= each.start <= center + REACH // 2
+        region
+        for region in mapped
+        if region.path.startswith("/")
+        and center - REACH // 2 <= region.start <= center + REACH // 2
     ]
-    libraries = {each.path for each in ranges if "x" in each.permissions}
-    ranges = [each for each in ranges if each.path in libraries]
+    libraries = {region.path for region in ranges if "x" in region.permissions}
+    ranges = [region for region in ranges if region.path in libraries]
     if not ranges:
         return center, center
     return ranges[0].start, ranges[-1].end
@@ -162,7 +166,7 @@ def library_span(mapped: Sequence[MappedRange]) -> tuple[int, int]:
 def reserve_near(start: int, end: int, size: int, mapped: Sequence[MappedRange]) -> int | None:
     """Reserve a range that reaches, and is reached from, all of ``[start, end)``.
 
-    It is placed as far off as that allows: libraries that are loaded later find room in
+    It is placed as far away as that allows, so that libraries that are loaded later fit in
     between.
 
     Args:
@@ -183,7 +187,7 @@ def reserve_near(start: int, end: int, size: int, mapped: Sequence[MappedRange])
 
 
 def reserve_below(limit: int, size: int) -> int | None:
-    """Reserve a range that ends at or below `limit`, as high as there is room.
+    """Reserve a range that ends at or below `limit`, as high as possible.
 
     Returns:
         The address, or None if there is no gap of that size.
@@ -200,10 +204,10 @@ def _length(gap: tuple[int, int]) -> int:
 
 
 def _gaps(start: int, end: int, mapped: Sequence[MappedRange]) -> Iterator[tuple[int, int]]:
-    """Ranges between `start` and `end` where nothing is mapped."""
-    for each in mapped:
-        first = each.start - (_GROWTH if each.path == "[stack]" else 0)
-        last = each.end + (_GROWTH if each.path == "[heap]" else 0)
+    """The unmapped ranges between `start` and `end`."""
+    for region in mapped:
+        first = region.start - (_GROWTH if region.path == "[stack]" else 0)
+        last = region.end + (_GROWTH if region.path == "[heap]" else 0)
         if first > start:
             yield start, min(first, end)
         start = max(start, last)
@@ -218,6 +222,6 @@ def _reserve_in(gap: tuple[int, int], size: int, *, from_top: bool) -> int | Non
     if high < low:
         return None
     step = max((high - low) // _TRIES // _ALIGNMENT, 1) * _ALIGNMENT
-    places = range(high, low - 1, -step) if from_top else range(low, high + 1, step)
-    tried = (mapping.reserve(size, place) for place in places)
-    return next((address for address in tried if address is not None), None)
+    candidates = range(high, low - 1, -step) if from_top else range(low, high + 1, step)
+    results = (mapping.reserve(size, candidate) for candidate in candidates)
+    return next((address for address in results if address is not None), None)

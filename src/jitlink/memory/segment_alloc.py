@@ -1,4 +1,4 @@
-"""SimpleSegmentAlloc: memory for code that builds its bytes without a link graph."""
+"""SimpleSegmentAlloc: memory for code that is generated without a link graph."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from jitlink.memory.manager import (
 
 
 class AllocGroup(NamedTuple):
-    """What memory of one segment has in common."""
+    """The protection and lifetime of a segment."""
 
     prot: MemProt
     lifetime: MemLifetime = MemLifetime.STANDARD
 
 
 class SegmentRequest(NamedTuple):
-    """How much memory a segment is to have, in bytes, and the alignment of its start."""
+    """Size and alignment of a requested segment, in bytes."""
 
     size: int
     alignment: int = 1
 
 
 class SegmentInfo(NamedTuple):
-    """Where a segment is.
+    """Location of a segment.
 
     Attributes:
         address: its address in the executor.
-        working_memory: what to write its bytes to until it is finalized; zero at first.
+        working_memory: where its bytes are written before finalization; initially zero.
     """
 
     address: int
@@ -42,7 +42,7 @@ class SegmentInfo(NamedTuple):
 
 
 class SimpleSegmentAlloc:
-    """Raw segments in flight; `create` makes one.
+    """Raw segments in flight, allocated by `create`.
 
     Exactly one of `finalize` and `abandon` is awaited, once. Allocation actions may be added
     to `graph` before that.
@@ -70,13 +70,13 @@ class SimpleSegmentAlloc:
         """Allocate segments.
 
         Args:
-            manager: where the memory is to come from.
+            manager: the memory manager.
             dylib: the library that the memory is for.
-            segments: what is wanted for each protection and lifetime; not NO_ALLOC.
+            segments: requests by protection and lifetime, which must not be NO_ALLOC.
             triple: the executor's target triple.
 
         Raises:
-            AllocationError: there is no such memory.
+            AllocationError: the memory cannot be allocated.
             GraphError: an alignment is no power of two.
         """
         graph = LinkGraph("segments", triple)
@@ -88,14 +88,14 @@ class SimpleSegmentAlloc:
                     section, size, alignment=alignment
                 )
             except (MemoryError, OverflowError) as error:
-                raise AllocationError(f"no room for {size:#x} bytes", size=size) from error
+                raise AllocationError(f"cannot allocate {size:#x} bytes", size=size) from error
         return cls(graph, blocks, await manager.allocate(dylib, graph))
 
     def segment_info(self, group: AllocGroup) -> SegmentInfo:
-        """Where the segment of a protection and lifetime is.
+        """Location of the segment of a protection and lifetime.
 
         Raises:
-            KeyError: none was asked for.
+            KeyError: none was requested.
         """
         block = self._blocks[group]
         return SegmentInfo(block.address, block.already_mutable_content)

@@ -191,7 +191,7 @@ class TLSBlock:
         """Let those go on who wait; from any thread."""
         waiting, self._waiting = self._waiting, []
         for future in waiting:
-            future.loop.call_soon_threadsafe(partial(future.tell, None))
+            future.loop.call_soon_threadsafe(partial(future.set_result_unless_done, None))
 
 
 class TLSAllocation:

@@ -1,1 +1,1 @@
-"""What the name of a symbol tells people: as source text, where it usually is, what is like it."""
+"""Symbol names in messages: demangling, libraries that usually define a name, similar names."""

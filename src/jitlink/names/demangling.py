@@ -1,13 +1,13 @@
-"""Names of C++ and Rust as their programmers write them.
+"""Demangling of C++ and Rust names.
 
-C++ names are taken apart by the function that the C++ run-time library has for it, libstdc++'s
-or LLVM's. Where there is none, such names stay as they are. Rust's older names are C++ names to
-look at, with a hash as the last part; they are taken apart here.
+C++ names are demangled by ``__cxa_demangle`` of the C++ run-time library, libstdc++'s or LLVM's.
+Without one they stay mangled. Rust's legacy names have the form of C++ names, with a hash as the
+last part; they are demangled here.
 
-Quirks: the names of Rust's newer scheme, which begin with ``_R``, stay as they are.
+Quirks: names of Rust's v0 scheme, which begin with ``_R``, stay mangled.
 
-Names come from files. A short one can stand for a text of any length, because it may repeat what
-it has said before; names that repeat themselves more than names of programs do are left alone.
+Names are untrusted input. A short one can expand to a text of any length, through substitutions
+that repeat earlier parts; names with more of them than programs have are not demangled.
 
 Specification: Itanium C++ ABI, 5.1 "External Names", and its ``__cxa_demangle``; for Rust
 `rustc_symbol_mangling::legacy`.
@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 _LONGEST = 4096
 _MOST_REPETITIONS = 48
-"""Each repetition multiplies a text by 1.45 at most, so this bounds what a name can cost."""
+"""A repetition multiplies the text's length by at most 1.45, so this bounds its size."""
 _REPETITION = re.compile(r"[ST][0-9A-Z]*_|Dp")
 _RUST = re.compile(r"_ZN([A-Za-z0-9_.$]+)E(?:\.[A-Za-z0-9_.]+)?")
 _NUMBER = re.compile(r"[1-9][0-9]{0,3}")
@@ -34,14 +34,14 @@ _RUNTIMES = ("libstdc++.so.6", "libc++abi.so.1", "libc++.so.1")
 
 
 def demangled(name: str) -> str | None:
-    """A mangled name as source text; None if it is not mangled, or nobody here can tell."""
+    """A mangled name as source text; None if it is not mangled or cannot be demangled."""
     if not name.startswith("_Z") or len(name) > _LONGEST or "\0" in name:
         return None
     return _rust(name) or _cplusplus(name)
 
 
 def with_source_name(name: str) -> str:
-    """A name and, in parentheses behind it, what it is in the source if that is another text."""
+    """A name, followed by its demangled form in parentheses if there is one."""
     source = demangled(name)
     return name if source is None else f"{name} ({source})"
 
@@ -55,7 +55,7 @@ def _rust(name: str) -> str | None:
 
 
 def _identifiers(text: str) -> list[str] | None:
-    """Identifiers that stand one behind the other, each after its length."""
+    """The identifiers in a sequence of them, each preceded by its length."""
     parts, position = [], 0
     while position < len(text):
         number = _NUMBER.match(text, position)
@@ -69,7 +69,7 @@ def _identifiers(text: str) -> list[str] | None:
 
 
 def _rust_identifier(text: str) -> str:
-    # What begins with an escape is given an underscore, because it must begin with a letter.
+    # Rust puts an underscore before an identifier that begins with an escape.
     text = text.removeprefix("_") if text.startswith("_$") else text
     return re.sub(r"\$([A-Za-z0-9]+)\$|\.\.", _rust_code, text)
 
@@ -87,7 +87,7 @@ def _cplusplus(name: str) -> str | None:
     demangle = _runtime_function()
     if demangle is None or len(_REPETITION.findall(name)) > _MOST_REPETITIONS:
         return None
-    # Optimisers append to names what is none of their language.
+    # Optimisers append suffixes that are not part of the mangling.
     mangled, _, suffix = name.partition(".")
     status = ctypes.c_int(-1)
     text = demangle(mangled.encode("utf-8", "surrogateescape"), None, None, ctypes.byref(status))
@@ -104,7 +104,7 @@ def _cplusplus(name: str) -> str | None:
 
 @functools.cache
 def _runtime_function() -> Callable[..., int | None] | None:
-    """``__cxa_demangle``, of the process or of a library that can be loaded."""
+    """``__cxa_demangle`` of the process or of a library that can be loaded, or None."""
     for library in (None, *_RUNTIMES):
         try:
             function = ctypes.CDLL(library)["__cxa_demangle"]

@@ -1,8 +1,8 @@
-"""Which library usually has a name: one table, from which errors give advice.
+"""Which library usually defines a name: a table for the advice in error messages.
 
-A `Provider` row is for all names that its pattern matches in full; of several rows that match,
-the first one holds. Rows of `is_support` are for what compilers call without being asked to, and
-what a static library beside the compiler defines.
+A `Provider` row applies to all names that its pattern matches in full; the first matching row
+takes precedence. Rows with `is_support` are for support functions that compilers call
+implicitly, and that a static library beside the compiler defines.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ class Provider(NamedTuple):
 
     Attributes:
         pattern: a regular expression that matches such names in full.
-        where: where they usually are, as the end of a sentence that begins with "is usually in".
-        is_support: whether the compilers' support libraries have them.
+        where: the library that usually defines them, as the end of a sentence that begins with
+            "is usually in".
+        is_support: whether the compilers' support libraries define them.
     """
 
     pattern: str
@@ -102,7 +103,7 @@ def _patterns() -> list[tuple[re.Pattern[str], Provider]]:
 
 
 def usual_provider(name: str) -> Provider | None:
-    """The row for a name, if there is one."""
+    """The first row that matches a name, or None."""
     return next((row for pattern, row in _patterns() if pattern.fullmatch(name)), None)
 
 
@@ -112,5 +113,5 @@ def _support_pattern() -> re.Pattern[str]:
 
 
 def is_compiler_support(name: str) -> bool:
-    """Whether the compilers' support libraries have such a name."""
+    """Whether the compilers' support libraries usually define a name."""
     return name.startswith("__") and _support_pattern().fullmatch(name) is not None

@@ -1,7 +1,7 @@
-"""Did you mean: which of many names are most like one that does not exist.
+"""Spelling suggestions: the candidate that is most similar to a name that does not exist.
 
-`difflib` tells best, but takes some ten microseconds for a pair. So it is asked only about the
-few that share most pairs of letters with the name, of those that are about as long.
+`difflib` compares best, but takes some ten microseconds per pair of names. It is applied only to
+the few candidates of similar length that share most pairs of letters with the name.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ _LONGEST = 1024
 
 
 def closest_spelling(name: str, candidates: Iterable[str], cutoff: float = 0.75) -> str | None:
-    """The candidate that is most like a name, or None if none is.
+    """The candidate that is most similar to a name, or None if none is similar enough.
 
     Args:
         name: the name; it is not a candidate itself.
-        candidates: the names there are.
-        cutoff: how alike two names must be, as `difflib.SequenceMatcher.ratio` tells.
+        candidates: the names to choose from.
+        cutoff: the least `difflib.SequenceMatcher.ratio` of the two names.
     """
     if not 2 <= len(name) <= _LONGEST:
         return None
-    # Imported only for those who mistype.
+    # Imported only for error messages.
     from difflib import get_close_matches  # noqa: PLC0415
 
-    # Of names of other lengths the ratio is below the cutoff, whatever their letters are.
+    # The lengths alone put the ratio of other names below the cutoff.
     shortest = len(name) * cutoff / (2 - cutoff)
     longest = len(name) * (2 - cutoff) / cutoff
-    near = [each for each in candidates if shortest <= len(each) <= longest and each != name]
+    near = [other for other in candidates if shortest <= len(other) <= longest and other != name]
     pairs = _pairs(name)
     if len(near) > _COMPARED:
-        near = nlargest(_COMPARED, near, key=lambda each: len(pairs & _pairs(each)))
+        near = nlargest(_COMPARED, near, key=lambda other: len(pairs & _pairs(other)))
     found = get_close_matches(name, sorted(set(near)), 1, cutoff)
     return found[0] if found else None
 

@@ -15,19 +15,17 @@ from jitlink.graph import (
     BlockFlags,
     LinkGraph,
     MemLifetime,
-    Scope,
     Symbol,
     SymbolFlags,
 )
 from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_where
 from jitlink.graph.edges import FIRST_RELOCATION
-from jitlink.graph.strings import NO_NAME
-from jitlink.graph.tables import DEFINED, EXTERNAL, REMOVED
+from jitlink.graph.tables import DEFINED, EXTERNAL, REMOVED, exported_rows
 
 # Plain numbers: NumPy takes them faster than members of an enumeration.
 _SYMBOL_LIVE, _BLOCK_LIVE, _REMOVED_BLOCK = (
     int(SymbolFlags.LIVE), int(BlockFlags.LIVE), int(BlockFlags.REMOVED))  # fmt: skip
-_LOCAL, _NO_ALLOC = int(Scope.LOCAL), int(MemLifetime.NO_ALLOC)
+_NO_ALLOC = int(MemLifetime.NO_ALLOC)
 _NARROW = 48
 """Waves of fewer blocks, or edges, than this are cheaper one block at a time."""
 _FEW_STEPS = 4
@@ -39,9 +37,7 @@ def mark_exported_live(graph: LinkGraph) -> None:
     A weak definition counts too: nobody has overridden it, or it would not be here.
     """
     table = graph.symbol_table
-    exported = (table.kind != EXTERNAL) & (table.kind != REMOVED)
-    exported &= (table.scope != _LOCAL) & (table.name != NO_NAME)
-    table.flags[exported] |= _SYMBOL_LIVE
+    table.flags[exported_rows(table)] |= _SYMBOL_LIVE
 
 
 def prune(graph: LinkGraph) -> None:

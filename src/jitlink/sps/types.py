@@ -1,9 +1,9 @@
-"""SimplePackedSerialization: how ORC packs arguments and results of calls into bytes.
+"""SimplePackedSerialization: how ORC serializes arguments and results of calls.
 
-Little-endian, no padding, no tags; both sides know the type. A type is an object here: plain
-ones are constants (`UINT64`, `STRING`), others are made of them (``Sequence(Tuple(STRING,
-BOOL))``). Every type serializes Python values and deserializes bytes that may come from
-anywhere: counts and lengths are checked before they are believed.
+The encoding is little-endian, without padding or type tags; both sides use the same type. Types
+are objects: simple ones are constants (`UINT64`, `STRING`), others are composed of them
+(``Sequence(Tuple(STRING, BOOL))``). Every type serializes Python values, and deserializes
+untrusted bytes: counts and lengths are checked against the bytes that are left.
 
 ========================  ===================================  ==============================
 type                      bytes                                Python value
@@ -16,7 +16,7 @@ STRING                    uint64 length, UTF-8                 str (surrogate es
 CHARS                     uint64 length, bytes                 bytes
 Sequence(T)               uint64 count, elements               list
 Tuple(T, U, ...)          T, U, ...                            tuple
-Record(make, T, U, ...)   T, U, ...                            what `make` makes
+Record(make, T, U, ...)   T, U, ...                            result of `make`
 Map(K, V)                 Sequence(Tuple(K, V))                dict
 Optional(T)               BOOL, T if true                      value or None
 EMPTY                     nothing                              None
@@ -39,16 +39,16 @@ K = TypeVar("K")
 V = TypeVar("V")
 R = TypeVar("R", bound=Iterable[Any])
 
-# A sequence of elements that take no bytes could claim any length.
+# A sequence of elements that take no bytes could otherwise claim any length.
 _MOST_EMPTY_ELEMENTS = 1 << 16
 
 
 class SPSError(JITLinkError):
-    """Bytes that are not what their type says, or a value that its type cannot hold."""
+    """Bytes that are no value of their type, or a value that its type cannot hold."""
 
 
 class Failure(NamedTuple):
-    """The unsuccessful value of an ERROR or Expected."""
+    """The failure value of an ERROR or Expected."""
 
     message: str
 
@@ -64,7 +64,7 @@ class Reader:
     """Bytes being deserialized.
 
     Attributes:
-        position: offset of the next byte to be read.
+        position: offset of the next byte to read.
     """
 
     __slots__ = ("_data", "position")
@@ -82,12 +82,12 @@ class Reader:
         """The next `size` bytes.
 
         Raises:
-            SPSError: there are not so many.
+            SPSError: fewer are left.
         """
         if size > self.remaining:
             raise SPSError(
-                f"{size} bytes are to follow at offset {self.position} of serialized data, "
-                f"but only {self.remaining} do"
+                f"{size} bytes expected at offset {self.position} of serialized data, "
+                f"but only {self.remaining} are left"
             )
         start = self.position
         self.position = start + size
@@ -95,7 +95,7 @@ class Reader:
 
 
 class SPSType(ABC, Generic[T]):
-    """How values of one type are packed.
+    """How values of one type are serialized.
 
     Attributes:
         min_size: the fewest bytes that a value takes.
@@ -130,7 +130,7 @@ class SPSType(ABC, Generic[T]):
         return bytes(out)
 
     def deserialize(self, data: bytes | bytearray | memoryview) -> T:
-        """The value at the start of `data`; bytes after it are ignored, as the original does.
+        """The value at the start of `data`; bytes after it are ignored, as by LLVM.
 
         Raises:
             SPSError: the bytes are no value of this type.
@@ -139,7 +139,7 @@ class SPSType(ABC, Generic[T]):
 
 
 class Integer(SPSType[int]):
-    """An integer; `code` is its letter in `struct`."""
+    """An integer; `code` is its format character in `struct`."""
 
     def __init__(self, code: str) -> None:
         self._struct = struct.Struct("<" + code)
@@ -250,7 +250,7 @@ class Record(SPSType[R]):
     """Values of several types, one after the other.
 
     Args:
-        make: makes the Python value of the values that were read; that one yields them again.
+        make: builds the Python value from the values read; iterating over it yields them again.
         elements: the types.
     """
 
@@ -263,9 +263,9 @@ class Record(SPSType[R]):
         """Append the values."""
         values = tuple(value)
         if len(values) != len(self._elements):
-            raise SPSError(f"{len(values)} values given where {len(self._elements)} are needed")
-        for element, each in zip(self._elements, values, strict=True):
-            element.write(each, out)
+            raise SPSError(f"{len(values)} values given, {len(self._elements)} expected")
+        for element, item in zip(self._elements, values, strict=True):
+            element.write(item, out)
 
     def read(self, reader: Reader) -> R:
         """Read a record."""
@@ -283,7 +283,7 @@ EXECUTOR_ADDR_RANGE = Record(ExecutorAddrRange, EXECUTOR_ADDR, EXECUTOR_ADDR)
 
 
 class Map(SPSType[Mapping[K, V]]):
-    """A mapping; of several values for one key the last one read counts."""
+    """A mapping; of several values read for one key the last is kept."""
 
     min_size = 8
 
@@ -334,7 +334,7 @@ ERROR = _Error()
 
 
 class Expected(SPSType[T | Failure]):
-    """A value, or why there is none. Success is 1 here and 0 in ERROR."""
+    """A value or an error message. The flag is 1 for success here, and 0 in ERROR."""
 
     min_size = 1
 

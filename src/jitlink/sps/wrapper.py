@@ -1,8 +1,8 @@
 """Wrapper functions: ``CWrapperFunctionResult f(const char *arguments, size_t size)``.
 
-They are how ORC calls anything in an executor. Arguments and result are packed bytes; a
-result is either bytes or an *out-of-band* error, the text of something that went wrong before
-the function could pack a result of its own type.
+ORC makes calls in an executor through them. Arguments and results are serialized; a result is
+either bytes or an *out-of-band* error: a message about a failure that the function could not
+serialize as a result of its own type.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jitlink.sps.types import (
 
 
 class WrapperFunctionCall(NamedTuple):
-    """A call that is ready to be made; a `callee` of 0 means no call."""
+    """A call with serialized arguments; a `callee` of 0 means no call."""
 
     callee: int
     arguments: bytes
@@ -33,7 +33,7 @@ NO_CALL = WrapperFunctionCall(0, b"")
 
 
 class AllocActionCallPair(NamedTuple):
-    """What to call when memory is finalized, and what when it is deallocated."""
+    """The calls to make when memory is finalized and when it is deallocated."""
 
     finalize: WrapperFunctionCall
     deallocate: WrapperFunctionCall
@@ -47,18 +47,18 @@ _SUCCESS = ERROR.serialize(None)
 
 
 class WrapperFunctionResult(NamedTuple):
-    """What a wrapper function returned.
+    """The result of a wrapper function.
 
     Attributes:
-        data: the packed result; empty for one without a value.
-        out_of_band_error: the text of an out-of-band error, or None.
+        data: the serialized result; empty for one without a value.
+        out_of_band_error: the message of an out-of-band error, or None.
     """
 
     data: bytes = b""
     out_of_band_error: str | None = None
 
     def failure(self) -> Failure | None:
-        """Read the result of a function that returns an ERROR; an empty one is success.
+        """The error in the result of a function that returns an ERROR; empty data is success.
 
         Raises:
             SPSError: the bytes are no ERROR.
@@ -83,26 +83,26 @@ class WrapperSignature(Generic[T]):
         self._arguments = Tuple(*arguments)
 
     def serialize_arguments(self, *values: object) -> bytes:
-        """The bytes to call the function with.
+        """The serialized arguments of a call.
 
         Raises:
-            SPSError: there are too many or too few values, or one does not fit its type.
+            SPSError: there are too many or too few values, or a type cannot hold one.
         """
         return self._arguments.serialize(values)
 
     def deserialize_arguments(self, data: bytes) -> tuple[Any, ...]:
-        """The arguments that a call was made with.
+        """The arguments in serialized form, deserialized.
 
         Raises:
-            SPSError: the bytes are not what the signature says.
+            SPSError: the bytes are no values of the argument types.
         """
         return self._arguments.deserialize(data)
 
     def serialize_result(self, value: T) -> WrapperFunctionResult:
-        """What to return from the function.
+        """The result for a value.
 
         Raises:
-            SPSError: the value does not fit the result's type.
+            SPSError: the result type cannot hold the value.
         """
         return WrapperFunctionResult(self._result.serialize(value))
 
@@ -110,7 +110,7 @@ class WrapperSignature(Generic[T]):
         """The value that the function returned.
 
         Raises:
-            SPSError: the result is an out-of-band error, or not what the signature says.
+            SPSError: the result is an out-of-band error, or no value of the result type.
         """
         if result.out_of_band_error is not None:
             raise SPSError(f"the call failed: {result.out_of_band_error}")
