@@ -20,9 +20,9 @@ import numpy as np
 from jitlink.errors import ArchiveError, InputError, UnknownFormatError
 from jitlink.formats.archive_magic import is_archive
 from jitlink.formats.batch import Batch, ReadObjects
-from jitlink.graph import LinkGraph, Scope, SymbolKind
-from jitlink.graph.columns import Int64Array, rows_where
-from jitlink.graph.strings import NO_NAME
+from jitlink.graph import LinkGraph
+from jitlink.graph.columns import Int64Array
+from jitlink.graph.tables import exported_rows
 from jitlink.resolve import SymbolResolver
 from jitlink.targets.elf import ELFTarget
 from jitlink.targets.registry import Buffer, target_of_object
@@ -374,6 +374,4 @@ def _defined_names(file: InputFile) -> list[str]:
     for batch in _batches([file]):
         target.add_objects(graph, batch)
     table = graph.symbol_table
-    rows = (table.kind == SymbolKind.DEFINED) | (table.kind == SymbolKind.ABSOLUTE)
-    rows &= (table.scope != Scope.LOCAL) & (table.name != NO_NAME)
-    return graph.strings.get_many(table.name[rows_where(rows)])
+    return graph.strings.get_many(table.name[exported_rows(table)])

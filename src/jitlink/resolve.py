@@ -34,6 +34,7 @@ from jitlink.graph import Block, BlockFlags, Linkage, LinkGraph, Scope, SymbolFl
 from jitlink.graph.columns import ADDRESS_MASK, Int64Array, rows_where
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.symbols import externalize
+from jitlink.graph.tables import exported_rows
 from jitlink.passes.got_plt import entry_blocks, pointees
 
 _COMMON, _UNIQUE, _COMDAT = int(SymbolFlags.COMMON), int(SymbolFlags.UNIQUE), int(BlockFlags.COMDAT)
@@ -150,10 +151,8 @@ class SymbolResolver:
             self._discard_groups(read)
             table = self.graph.symbol_table
             first, last = int(read.first_symbol[0]), read.last_symbol
-            kind, scope = table.kind[first:last], table.scope[first:last]
-            defined = (kind == SymbolKind.DEFINED) | (kind == SymbolKind.ABSOLUTE)
-            self._define(rows_where(defined & (scope != Scope.LOCAL)) + first)
-            self._refer(rows_where(kind == SymbolKind.EXTERNAL) + first)
+            self._define(exported_rows(table, first, last))
+            self._refer(rows_where(table.kind[first:last] == SymbolKind.EXTERNAL) + first)
 
     def define(self, name: str, address: int) -> None:
         """Define a name as an absolute address.

@@ -229,7 +229,7 @@ def check_scope(kind: SymbolKind, name: str, scope: Scope) -> None:
         raise GraphError(f"external symbol {name} cannot have local scope")
 
 
-def exported_rows(symbols: SymbolTable, first: int = 0) -> Int64Array:
+def exported_rows(symbols: SymbolTable, first: int = 0, last: int | None = None) -> Int64Array:
     """Rows (int64, ascending) of the symbols that other graphs can refer to by name.
 
     These are the defined and absolute symbols that have a name and are not local.
@@ -237,8 +237,10 @@ def exported_rows(symbols: SymbolTable, first: int = 0) -> Int64Array:
     Args:
         symbols: the table.
         first: earlier rows are left out.
+        last: this row and later ones are left out; by default none.
     """
-    kind, scope, name = symbols.kind[first:], symbols.scope[first:], symbols.name[first:]
+    part = slice(first, last)
+    kind, scope, name = symbols.kind[part], symbols.scope[part], symbols.name[part]
     exported = (kind == DEFINED) | (kind == ABSOLUTE)
     exported &= scope != _LOCAL
     exported &= name != NO_NAME

@@ -21,9 +21,8 @@ import numpy as np
 
 from jitlink.graph import BlockFlags, Linkage, LinkGraph, Scope, SymbolFlags, SymbolKind
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
-from jitlink.graph.strings import NO_NAME
 from jitlink.graph.symbols import externalize
-from jitlink.graph.tables import BlockTable, SymbolTable
+from jitlink.graph.tables import BlockTable, SymbolTable, exported_rows
 from jitlink.inputs import InputFile, InputReader, SymbolRules
 from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import JITSymbolFlags, MaterializationUnit, SymbolState
@@ -106,10 +105,7 @@ class Exported:
 
     def __init__(self, graph: LinkGraph) -> None:
         table = graph.symbol_table
-        kind = table.kind
-        named = (kind == int(SymbolKind.DEFINED)) | (kind == int(SymbolKind.ABSOLUTE))
-        named &= (table.scope != int(Scope.LOCAL)) & (table.name != NO_NAME)
-        self.rows = rows_where(named)
+        self.rows = exported_rows(table)
         self._references = table.name[self.rows]
         self.names = graph.strings.get_many(self._references)
 

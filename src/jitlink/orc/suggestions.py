@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from jitlink.graph import LinkGraph, Scope, SymbolKind
-from jitlink.graph.columns import rows_where
-from jitlink.graph.strings import NO_NAME
+from jitlink.graph import LinkGraph
+from jitlink.graph.tables import exported_rows
 from jitlink.names.spelling import closest_spelling
 
 if TYPE_CHECKING:
@@ -53,5 +52,4 @@ def _candidates(dylib: JITDylib, graph: LinkGraph | None) -> Iterator[str]:
                 yield from generator.known_names()
     if graph is not None:
         table = graph.symbol_table
-        rows = (table.kind == int(SymbolKind.DEFINED)) & (table.scope != int(Scope.LOCAL))
-        yield from graph.strings.get_many(table.name[rows_where(rows & (table.name != NO_NAME))])
+        yield from graph.strings.get_many(table.name[exported_rows(table)])
