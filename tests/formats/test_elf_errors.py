@@ -364,10 +364,10 @@ def test_relocation_at_the_end_of_its_section(elf: ElfFile) -> None:
     assert len(list(read_graph(bytes(elf)).blocks)) > 0
 
 
-def test_relocation_to_a_symbol_without_a_place(elf: ElfFile) -> None:
+def test_relocation_to_a_symbol_in_no_section(elf: ElfFile) -> None:
     local = elf.find_symbol("start")
     elf.set_symbol(local, info=0, shndx=0, value=0)
-    refuse(elf, "relocation R_X86_64_64 refers to a symbol without a place")
+    refuse(elf, "relocation R_X86_64_64 refers to a symbol that is in no section")
 
 
 # Section groups

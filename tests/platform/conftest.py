@@ -13,5 +13,5 @@ from tests.platform.jits import NotingJIT, noting_jit
 @pytest.fixture
 def jit() -> Iterator[NotingJIT]:
     """A JIT with a platform, which must not hang and not leak."""
-    with time_limit(), noting_jit() as made:
-        yield made
+    with time_limit(), noting_jit() as created:
+        yield created

@@ -1,4 +1,4 @@
-"""JITs with a platform whose code can note what it does."""
+"""JITs with a platform, whose linked code notes numbers."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class NotingJIT(LLJIT):
     """An LLJIT with a platform, and memory of its own.
 
     Attributes:
-        notes: the numbers that code has passed to ``note``.
-        space: where the memory is.
+        notes: the numbers that linked code has passed to ``note``.
+        space: the address space that its memory is in.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class NotingJIT(LLJIT):
         super().__init__(executor=executor, platform=True)
         self.notes: list[int] = []
         prototype = ctypes.CFUNCTYPE(None, ctypes.c_int)
-        # For all JITDylibs; what is in it outlives them.
+        # In the link order of all JITDylibs, and removed after them.
         self.host = self.session.create_jitdylib("<host>")
         self.host.define({"note": (self.notes.append, prototype)})
         self.main.add_to_link_order(self.host)
@@ -53,7 +53,7 @@ class NotingJIT(LLJIT):
         return dylib
 
     @property
-    def held_platform(self) -> ELFPlatform:
+    def elf_platform(self) -> ELFPlatform:
         """The platform."""
         assert isinstance(self.platform, ELFPlatform)
         return self.platform
@@ -66,13 +66,13 @@ class NotingJIT(LLJIT):
 
     @property
     def used_size(self) -> int:
-        """Bytes of memory that links hold."""
+        """Size of the memory that links hold, in bytes."""
         return sum(each.used_size for each in self.space.reservations)
 
 
 @contextmanager
 def noting_jit() -> Iterator[NotingJIT]:
-    """A JIT that must have given back all memory once it is closed."""
+    """A JIT, and a check that all its memory is deallocated when it is closed."""
     jit = NotingJIT()
     try:
         yield jit
@@ -96,5 +96,5 @@ LIFE = (
 
 
 def life(number: int) -> Path:
-    """Notes its number at the beginning, and 1, 2 and 3 more in f, at exit, and at the end."""
+    """Notes a number in its initialiser; 1, 2 and 3 more in f, at exit, and in its finaliser."""
     return compiled(LIFE.format(number))

@@ -29,7 +29,7 @@ def parts(name: str, build: Build, count: int) -> list[Path]:
 
 
 def under_llvm(dylibs: Dylibs, arguments: Sequence[str] = ()) -> Outcome:
-    """What a program does that llvm-jitlink links."""
+    """The outcome of a program that llvm-jitlink links."""
     command = [str(require("llvm-jitlink-22")), f"-orc-runtime={runtime()}"]
     for name, paths in dylibs:
         command += [] if name == "main" else ["-jd", name]
@@ -38,7 +38,7 @@ def under_llvm(dylibs: Dylibs, arguments: Sequence[str] = ()) -> Outcome:
 
 
 def under_jitlink(dylibs: Dylibs, arguments: Sequence[str] = ()) -> Outcome:
-    """What the same program does that jitlink links."""
+    """The outcome of the same program, linked by jitlink."""
     runner = Path(__file__).with_name("orc_runner.py")
     description = json.dumps([(name, list(map(str, paths))) for name, paths in dylibs])
     words = [str(runtime()), description, *arguments]

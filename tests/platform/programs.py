@@ -19,7 +19,7 @@ _SECONDS = 120
 
 
 class Outcome(NamedTuple):
-    """What a program did; a negative status is the signal that ended it."""
+    """Status and output of a program; a negative status is the signal that ended it."""
 
     status: int
     output: str
@@ -55,16 +55,16 @@ def objects(name: str, build: Build, parts: int = 1) -> list[Path]:
 
 
 def native(inputs: Sequence[Path], arguments: Sequence[str] = (), *, pie: bool = True) -> Outcome:
-    """What the program does that the system's linker makes of objects."""
+    """The outcome of the program that the system's linker links from objects."""
     return _run([str(_native_program(inputs, pie)), *arguments])
 
 
 def _native_program(inputs: Sequence[Path], pie: bool) -> Path:
-    # Beside the first object, whose folder is named after its contents; the others' are, too.
+    # Beside the first object; the folder of each object is named after its contents.
     names = " ".join([*map(str, inputs), str(pie)])
     place = inputs[0].with_suffix(f".{hashlib.sha256(names.encode()).hexdigest()[:16]}")
     if not place.exists():
-        # Another run may make the same one at the same time.
+        # Another run may link the same one at the same time.
         unfinished = place.with_suffix(f".{os.getpid()}")
         kind = "-pie" if pie else "-no-pie"
         run([require("g++"), kind, *inputs, "-o", unfinished, "-lpthread"])
@@ -73,7 +73,7 @@ def _native_program(inputs: Sequence[Path], pie: bool) -> Path:
 
 
 def native_with_library(inputs: Sequence[Path], library: Sequence[Path], place: Path) -> Outcome:
-    """What a native program does that opens a library of its working directory."""
+    """The outcome of a native program that opens a library of its working directory."""
     run([require("g++"), "-shared", *library, "-o", place])
     return _run([str(_native_program(inputs, pie=True))], place.parent)
 
@@ -81,7 +81,7 @@ def native_with_library(inputs: Sequence[Path], library: Sequence[Path], place: 
 def native_against_library(
     inputs: Sequence[Path], library: Sequence[Path], place: Path, arguments: Sequence[str]
 ) -> Outcome:
-    """What a native program does that is linked against a library; both go to a folder."""
+    """The outcome of a native program that is linked against a library; both go to a folder."""
     shared, program = place / "library.so", place / "program"
     run([require("g++"), "-shared", *library, "-o", shared])
     run([require("g++"), *inputs, shared, "-o", program])
@@ -93,7 +93,7 @@ def linked(
     arguments: Sequence[str] = (),
     libraries: Sequence[tuple[str, Sequence[Path]]] = (),
 ) -> Outcome:
-    """What the same objects do that are linked in memory.
+    """The outcome of the same objects, linked in memory.
 
     Args:
         inputs: objects and archives of the program.
@@ -110,7 +110,7 @@ def linked(
 def _run(command: Sequence[str], cwd: Path | None = None) -> Outcome:
     paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "LC_ALL": "C.UTF-8"}
-    # It would change how C buffers, too.
+    # It would change the buffering of C's streams, too.
     environment.pop("PYTHONUNBUFFERED", None)
     done = subprocess.run(
         command,

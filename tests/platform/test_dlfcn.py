@@ -81,13 +81,26 @@ def test_opening_counts(jit: NotingJIT, caller: Caller) -> None:
     assert caller.error() is None
 
 
-def test_who_has_opened_it_may_close_it(jit: NotingJIT, caller: Caller, plugin: JITDylib) -> None:
+def test_initialize_and_dlopen_each_hold_a_reference(
+    jit: NotingJIT, caller: Caller, plugin: JITDylib
+) -> None:
     jit.initialize(plugin)
     assert caller.open("plugin")
     jit.deinitialize(plugin)
     assert jit.take() == [10]
     assert caller.close() == 0
     assert jit.take() == [13, 12]
+
+
+def test_dlclose_does_not_release_what_initialize_holds(
+    jit: NotingJIT, caller: Caller, plugin: JITDylib
+) -> None:
+    jit.initialize(plugin)
+    assert caller.open("plugin")
+    assert caller.close() == 0
+    assert caller.close() == -1
+    assert caller.error() == "JITDylib plugin has no dlopen left to take back"
+    assert jit.take() == [10]
 
 
 def test_updating_runs_what_was_added(jit: NotingJIT, caller: Caller, plugin: JITDylib) -> None:
@@ -137,7 +150,7 @@ def test_hidden_symbols_are_not_found(jit: NotingJIT, caller: Caller, plugin: JI
     assert caller.call("inside") == -1
 
 
-def test_errors_are_those_of_the_thread(caller: Caller) -> None:
+def test_errors_are_those_of_the_calling_thread(caller: Caller) -> None:
     assert not caller.open("missing")
     others: list[str | None] = []
     thread = threading.Thread(target=lambda: others.append(caller.error()))
@@ -153,7 +166,7 @@ def test_an_initializer_may_open_another(jit: NotingJIT, plugin: JITDylib) -> No
     jit.add_object(compiled('BEGIN(begin) { jit_dlopen("opener", 1); note(3); }'))
     jit.initialize()
     assert jit.take() == [1, 10, 2, 3]
-    assert jit.session.run(lambda: jit.held_platform.state_of(plugin).opens) == 1
+    assert jit.session.run(lambda: jit.elf_platform.state_of(plugin).dl_ref_count) == 1
 
 
 def test_an_initializer_may_open_its_own_jitdylib(jit: NotingJIT) -> None:

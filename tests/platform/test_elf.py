@@ -1,4 +1,4 @@
-"""Initialisers, finalisers and exit handlers of JITDylibs that come and go."""
+"""Initialisers, finalisers and exit handlers of JITDylibs that are opened, closed and removed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 INT_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int)
 
 
-def test_what_nobody_looked_up_is_linked_and_run_once(jit: NotingJIT) -> None:
+def test_initialisers_are_linked_without_a_lookup_and_run_once(jit: NotingJIT) -> None:
     jit.add_object(life(10))
     assert jit.take() == []
     jit.initialize()
@@ -56,7 +56,7 @@ def test_what_is_added_later_runs_with_the_next_call(jit: NotingJIT) -> None:
     jit.initialize()
     jit.add_object(life(20))
     jit.add_object(life(30))
-    # Linked, but by somebody who runs no initialisers.
+    # A lookup links, and runs no initialisers.
     jit.lookup("f30")
     assert jit.take() == [10]
     jit.initialize()
@@ -166,20 +166,20 @@ def test_a_failed_link_leaves_no_initializer_behind(jit: NotingJIT) -> None:
     assert jit.take() == [22, 12, 23, 13]
 
 
-def test_removed_before_it_ran_it_never_runs(jit: NotingJIT) -> None:
-    linked, promised = jit.create_resource_tracker(), jit.create_resource_tracker()
+def test_initialisers_removed_before_they_ran_never_run(jit: NotingJIT) -> None:
+    linked, unlinked = jit.create_resource_tracker(), jit.create_resource_tracker()
     jit.add_object(life(10))
     jit.add_object(life(20), linked)
-    jit.add_object(life(30), promised)
+    jit.add_object(life(30), unlinked)
     jit.lookup("f20")
     jit.remove(linked)
-    jit.remove(promised)
+    jit.remove(unlinked)
     jit.initialize()
     jit.deinitialize()
     assert jit.take() == [10, 12, 13]
 
 
-def test_removed_after_it_ran_it_is_finalized_first(jit: NotingJIT) -> None:
+def test_removed_code_is_finalized_before_its_memory_is_deallocated(jit: NotingJIT) -> None:
     tracker = jit.create_resource_tracker()
     jit.add_object(life(10))
     jit.add_object(life(20), tracker)
@@ -323,13 +323,16 @@ def test_without_a_platform_nothing_is_initialized() -> None:
     with LLJITBuilder().set_platform(True).create() as jit:
         assert isinstance(jit.platform, ELFPlatform)
         foreign = jit.session.create_jitdylib("foreign")
-        with pytest.raises(SessionError, match="does not take care of foreign"):
+        with pytest.raises(SessionError, match="foreign was not set up"):
             jit.initialize(foreign)
 
 
-def test_platforms_that_nobody_wants_are_not_imported() -> None:
+def test_the_orc_runtime_is_imported_when_it_is_used() -> None:
     code = (
-        "import sys, jitlink.platform; sys.exit('jitlink.platform.orc_rt.platform' in sys.modules)"
+        "import sys, jitlink.platform\n"
+        "assert not any('orc_rt' in name for name in sys.modules)\n"
+        "from jitlink.platform import orc_runtime\n"
+        "assert orc_runtime is sys.modules['jitlink.platform.orc_rt'].orc_runtime"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -412,7 +415,7 @@ def test_handlers_run_at_the_end_though_nothing_was_initialized(end: str) -> Non
     assert jit.take() == ([5] if end == "close" else [])
 
 
-def test_a_shared_object_of_two_links_is_made_once(jit: NotingJIT) -> None:
+def test_a_shared_object_of_two_links_is_constructed_once(jit: NotingJIT) -> None:
     source = (
         'extern "C" void note(int);'
         "struct Object {{ Object() {{ note(1); }} ~Object() {{ note(2); }} }};"

@@ -1,4 +1,4 @@
-"""Frames are known to the unwinder exactly as long as their code is there."""
+"""Frames are registered with the unwinder exactly as long as their code is in memory."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def _find_frame() -> ctypes._NamedFuncPointer:
 
 
 def has_frame(address: int) -> bool:
-    """Whether the unwinder knows the function at an address."""
+    """Whether the unwinder has a frame of the function at an address."""
     # It takes return addresses, and looks before them.
     return bool(_find_frame()(address + 1) == address)
 
 
-def test_frames_come_and_go_with_their_code(jit: NotingJIT) -> None:
+def test_frames_are_registered_as_long_as_their_code_exists(jit: NotingJIT) -> None:
     trackers = [jit.create_resource_tracker() for _ in range(3)]
     for number, tracker in enumerate(trackers):
         jit.add_object(compiled(f"int f{number}(void) {{ return {number}; }}"), tracker)
@@ -68,7 +68,7 @@ def test_a_failed_link_leaves_no_frames(jit: NotingJIT) -> None:
     assert jit.used_size == 0
 
 
-def test_frames_are_there_without_other_names_of_the_unwinder() -> None:
+def test_frames_are_registered_without_references_to_the_unwinder() -> None:
     # Nothing refers to the unwinder, and nothing is found in the process.
     with LLJIT(process_symbols=False, platform=True) as jit:
         jit.add_object(compiled("int f(void) { return 3; }"))
@@ -123,7 +123,7 @@ print("all caught")
 
 
 def test_the_unwinder_of_llvm_in_place_of_libgcc() -> None:
-    """It wants frames one by one, where libgcc's takes whole sections."""
+    """It takes frames one by one, where libgcc's takes whole sections."""
     unwinder = require("libunwind.so.1")
     throwing = compile_c(_THROWING, "gcc", ("-O1", "-fPIC"), suffix=".cpp")
     command: list[str | Path] = [

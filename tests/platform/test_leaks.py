@@ -47,7 +47,7 @@ def _mappings() -> int:
 
 
 def _free_key() -> int:
-    """The number of the next key for thread-specific data."""
+    """The key that ``pthread_key_create`` returns next."""
     c = ctypes.CDLL(None)
     key = ctypes.c_uint()
     assert c.pthread_key_create(ctypes.byref(key), None) == 0
@@ -55,7 +55,7 @@ def _free_key() -> int:
     return int(key.value)
 
 
-def test_a_jitdylib_with_everything_5000_times() -> None:
+def test_a_jitdylib_with_all_features_5000_times() -> None:
     require("g++")
     path = compile_c(SOURCE, "gcc", ("-O1", "-fPIC"), suffix=".cpp")
     with LLJIT(platform=True) as jit:

@@ -1,4 +1,4 @@
-"""What `jitlink.load` links a program with: functions of which each JITDylib has its own copy."""
+"""Per-dylib functions, which `jitlink.load` links with the program."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OTHER = "int other(void) { return 5; }"
 
 
 class Notes:
-    """Numbers that linked code has noted."""
+    """The numbers that linked code has noted."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
@@ -33,7 +33,7 @@ class Notes:
         self.definitions = {"note": ctypes.cast(self._function, ctypes.c_void_p).value or 0}
 
     def wait_for(self, numbers: list[int]) -> None:
-        """Wait until those were noted: what runs when a library goes is not waited for."""
+        """Wait until those were noted: a library's end does not wait for its exit handlers."""
         while self.numbers != numbers:
             time.sleep(0.001)
 
@@ -45,7 +45,7 @@ def notes() -> Iterator[Notes]:
 
 
 @pytest.mark.parametrize("others", [0, 1])
-def test_exit_handlers_run_when_the_library_goes(notes: Notes, others: int) -> None:
+def test_exit_handlers_run_when_the_library_is_released(notes: Notes, others: int) -> None:
     paths = [compiled(PROGRAM), compiled(OTHER)][: others + 1]
     library = jitlink.load(*paths, definitions=notes.definitions)
     library.begin()
@@ -83,7 +83,7 @@ def test_a_program_of_several_objects_is_one_link(notes: Notes) -> None:
 
 
 @pytest.mark.parametrize("binding", ["", "__attribute__((weak)) "])
-def test_what_the_program_defines_itself_holds(notes: Notes, binding: str) -> None:
+def test_definitions_of_the_program_override_them(notes: Notes, binding: str) -> None:
     own = compiled(
         f"{binding}int atexit(void (*f)(void)) {{ note(7); return 0; }}"
         "void *copy(void) { return jit_dlsym(jit_dlopen(0, 1), 0); }"
@@ -140,7 +140,7 @@ def test_an_object_that_refers_to_its_handle_is_one_link(notes: Notes) -> None:
 
 @pytest.mark.parametrize("others", [0, 1])
 def test_handlers_of_all_kinds_run_the_last_one_first(others: int) -> None:
-    # Without definitions, so that nobody has asked for the names of a single object.
+    # Without definitions, so that the names of a single object are not indexed.
     source = (
         "int __cxa_atexit(void (*)(long), long, void *); extern char __dso_handle;"
         "static int *digits; static void put(long digit) { *digits = *digits * 10 + digit; }"

@@ -1,4 +1,4 @@
-"""LLVM's ORC runtime, driven by jitlink, does what it does when LLVM drives it."""
+"""LLVM's ORC runtime, driven by jitlink, behaves as under LLVM."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _counted(name: str, build: Build = GCC) -> Path:
 
 @contextmanager
 def _jit() -> Iterator[tuple[LLJIT, ORCRuntimePlatform, list[str]]]:
-    """A JIT with the runtime, and what linked code says."""
+    """A JIT with the runtime, and the texts that linked code passes to ``say``."""
     said: list[str] = []
 
     def say(text: ctypes.c_char_p) -> None:
@@ -165,7 +165,7 @@ def test_what_is_open_is_closed_when_its_jitdylib_is_removed() -> None:
         jit.session.remove_jitdylib(library)
         assert said == ["begin library", "end library"]
         assert library not in platform.states
-        # The runtime has forgotten the name.
+        # The runtime has deregistered the name.
         jit.create_jitdylib("library")
 
 
@@ -177,7 +177,7 @@ def test_a_session_that_ends_without_its_platform_closes_what_is_open() -> None:
     assert said == ["begin program", "end program"]
 
 
-def test_code_comes_and_goes_in_an_open_jitdylib() -> None:
+def test_code_is_added_to_an_open_jitdylib_and_removed() -> None:
     with _jit() as (jit, _, said):
         for _ in range(3):
             tracker = jit.create_resource_tracker()
@@ -189,7 +189,7 @@ def test_code_comes_and_goes_in_an_open_jitdylib() -> None:
     assert said == ["begin program", "end program"] * 3
 
 
-def test_a_jitdylib_that_was_cleared_is_known_again() -> None:
+def test_a_jitdylib_that_was_cleared_is_registered_again() -> None:
     with _jit() as (jit, platform, said):
         library = jit.create_jitdylib("library")
         jit.add_object(_counted("library"), dylib=library)
@@ -204,7 +204,7 @@ def test_a_jitdylib_that_was_cleared_is_known_again() -> None:
     assert said == ["begin library", "end library", "begin again"]
 
 
-def test_a_jitdylib_that_is_not_linked_against_the_platform_goes_before_the_runtime() -> None:
+def test_a_jitdylib_that_is_not_linked_against_the_platform_is_removed_before_the_runtime() -> None:
     with _jit() as (jit, _, said):
         assert jit.process_symbols is not None
         jit.add_object(_counted("program"))
@@ -266,7 +266,7 @@ def test_thread_local_variables_of_two_objects(compiler: CompilerName) -> None:
     assert under_jitlink([("main", inputs)]) == expected
 
 
-def test_thread_local_variables_come_and_go() -> None:
+def test_thread_local_variables_are_added_and_removed() -> None:
     with _jit() as (jit, platform, said):
         keys = set()
         for start in (10, 20, 30):
@@ -279,21 +279,21 @@ def test_thread_local_variables_come_and_go() -> None:
             thread.start()
             thread.join()
             assert results == [start + 1, start + 2, start + 1]
-            keys.add(platform.thread_key)
+            keys.add(platform.tls.key)
             jit.remove(tracker)
         assert said == ["text"] * 6
         assert len(keys) == 1
 
 
 def _next_key() -> int:
-    """The key of pthreads that is given out next."""
+    """The key that ``pthread_key_create`` returns next."""
     key, process = ctypes.c_uint(), ctypes.CDLL(None)
     assert process.pthread_key_create(ctypes.byref(key), None) == 0
     assert process.pthread_key_delete(key) == 0
     return key.value
 
 
-def test_a_thread_that_outlives_the_session_ends_in_peace() -> None:
+def test_a_thread_may_outlive_the_session() -> None:
     before, used, done = _next_key(), threading.Event(), threading.Event()
     with _jit() as (jit, _, _said):
         jit.add_object(compile_c(COUNTER, "gcc", (*GLOBAL_DYNAMIC, "-DSTART=1")))
@@ -316,7 +316,7 @@ def test_a_thread_that_outlives_the_session_ends_in_peace() -> None:
 @pytest.mark.parametrize("model", ["local-dynamic", "initial-exec", "local-exec"])
 def test_other_models_are_refused(model: str) -> None:
     source = "static __thread int counter; int count(void) { return ++counter; }"
-    # clang: gcc takes the strongest model that is allowed, whatever it is told.
+    # clang: gcc takes the strongest model that is allowed, whatever -ftls-model says.
     path = compile_c(source, "clang", ("-fPIC", f"-ftls-model={model}"))
     with _jit() as (jit, _, _said):
         jit.add_object(path)
@@ -344,7 +344,7 @@ UNDEFINED = (
 )
 
 
-def test_initialisers_that_cannot_be_linked_are_told_as_the_link_tells() -> None:
+def test_initialisers_that_cannot_be_linked_raise_the_error_of_the_link() -> None:
     with _jit() as (jit, platform, said):
         jit.add_object(_counted("program"))
         tracker = jit.create_resource_tracker()
@@ -354,7 +354,7 @@ def test_initialisers_that_cannot_be_linked_are_told_as_the_link_tells() -> None
         assert isinstance(caught.value.__cause__, UndefinedSymbolError)
         assert caught.value.__cause__.names == ("nowhere",)
         assert said == []
-        assert not platform.states[jit.main].is_kept
+        assert not platform.states[jit.main].is_held
         jit.remove(tracker)
         jit.initialize()
         assert said == ["begin program"]
@@ -384,7 +384,7 @@ def test_a_jitdylib_that_was_not_set_up() -> None:
     with _jit() as (jit, platform, _):
         other = jit.session.create_jitdylib("other")
         for action in (platform.initialize, platform.deinitialize):
-            with pytest.raises(SessionError, match="does not take care of other"):
+            with pytest.raises(SessionError, match="other was not set up"):
                 action(other)
 
 

@@ -1,4 +1,4 @@
-"""Whole programs do in memory what they do when the system's linker links them."""
+"""Whole programs behave in memory as when the system's linker links them."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def test_a_position_dependent_program(
 
 
 # The pinned compiler has a C++ library of its own, which the process lacks.
-@pytest.mark.parametrize("build", [each for each in PIC if each.compiler != "zig"], ids=str)
+@pytest.mark.parametrize("build", [build for build in PIC if build.compiler != "zig"], ids=str)
 @pytest.mark.parametrize("name", ["library.cpp", "thread_objects.cpp"])
 def test_the_cxx_library(name: str, build: Build) -> None:
     _check(name, 2, (), build, pie=True)
 
 
-def test_thread_local_variables_of_the_cxx_library_in_static_room() -> None:
-    """What gcc makes by default: `std::call_once` with initial-exec access."""
+def test_thread_local_variables_of_the_cxx_library_in_the_static_tls_surplus() -> None:
+    """What gcc emits by default: `std::call_once` with initial-exec accesses."""
     _check("thread_objects.cpp", 2, (), Build("gcc", ("-O2", "-fPIE")), pie=True)
 
 

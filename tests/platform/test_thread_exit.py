@@ -17,18 +17,18 @@ static void slow(void *number) { note((int)(long)number); wait_here(); note(-1);
 void add(int number) { __cxa_thread_atexit(say, (void *)(long)number, &__dso_handle); }
 void add_slow(int number) { __cxa_thread_atexit(slow, (void *)(long)number, &__dso_handle); }
 """
-ROUND = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
+_START = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 C = ctypes.CDLL(None)
 
 
 class Thread:
-    """A thread of the system's: unlike one of Python's, it is over when it has been joined."""
+    """A thread of pthreads: unlike one of Python's, it has ended when it has been joined."""
 
     def __init__(self, run: Callable[[], object]) -> None:
         def call(_argument: int | None) -> None:
             run()
 
-        self._function = ROUND(call)
+        self._function = _START(call)
         self._thread = ctypes.c_ulong()
         assert C.pthread_create(ctypes.byref(self._thread), None, self._function, None) == 0
 
@@ -81,7 +81,7 @@ def test_closing_runs_those_of_the_thread_that_closes(jit: NotingJIT) -> None:
     assert jit.take() == []
 
 
-def test_removal_forgets_them(jit: NotingJIT) -> None:
+def test_removal_drops_them(jit: NotingJIT) -> None:
     _prepare(jit)
     tracker = jit.create_resource_tracker()
     jit.add_object(compiled(SOURCE.replace("void add", "void other_add")), tracker)

@@ -19,20 +19,20 @@ HERE = Path(jitlink.runtime.__file__).parent
 TRIPLE = "x86_64-unknown-linux-gnu"
 
 
-def test_the_committed_objects_are_what_the_sources_make(
+def test_the_committed_objects_are_built_from_the_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = Path(__file__).parents[2] / ".cache" / "zig"
     for kind in ("GLOBAL", "LOCAL"):
         monkeypatch.setenv(f"ZIG_{kind}_CACHE_DIR", str(cache))
     jitlink.runtime.build.build(tmp_path)
-    made = {each.relative_to(tmp_path): each.read_bytes() for each in tmp_path.rglob("*.o")}
-    committed = {each.relative_to(HERE): each.read_bytes() for each in HERE.rglob("*.o")}
-    assert committed == made
-    assert len(made) == len(DIRECTORIES) * (len(SHARED) + len(PER_DYLIB))
+    built = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.o")}
+    committed = {path.relative_to(HERE): path.read_bytes() for path in HERE.rglob("*.o")}
+    assert committed == built
+    assert len(built) == len(DIRECTORIES) * (len(SHARED) + len(PER_DYLIB))
 
 
-def test_nothing_of_the_place_is_in_the_objects() -> None:
+def test_no_paths_are_in_the_objects() -> None:
     for name in (*SHARED, *PER_DYLIB):
         content = bytes(open_object(TRIPLE, name).data)
         assert str(HERE).encode() not in content
@@ -40,12 +40,12 @@ def test_nothing_of_the_place_is_in_the_objects() -> None:
 
 
 @pytest.mark.parametrize("name", PER_DYLIB)
-def test_what_each_jitdylib_has_is_weak_and_hidden(name: str) -> None:
+def test_per_dylib_functions_are_weak_and_hidden(name: str) -> None:
     graph = create_link_graph(bytes(open_object(TRIPLE, name).data))
-    named = {each.name: each for each in graph.defined_symbols if each.has_name}
+    named = {symbol.name: symbol for symbol in graph.defined_symbols if symbol.has_name}
     assert set(named) == set(PER_DYLIB[name])
-    assert {each.scope for each in named.values()} == {Scope.HIDDEN}
-    assert {each.linkage.name for each in named.values()} == {"WEAK"}
+    assert {symbol.scope for symbol in named.values()} == {Scope.HIDDEN}
+    assert {symbol.linkage.name for symbol in named.values()} == {"WEAK"}
 
 
 def test_an_executor_has_one_runtime() -> None:

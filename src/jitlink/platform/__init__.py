@@ -1,19 +1,15 @@
-"""What programs need at run time (layer 4): initialisers, exit handlers, exceptions, dlopen."""
+"""Platforms (layer 4): initialisers, exit handlers, exceptions and dlopen for JITDylibs."""
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from jitlink.lazy_imports import lazy_imports
 from jitlink.platform.base import Platform, PlatformCreator
 from jitlink.platform.elf import ELFPlatform
 
 if TYPE_CHECKING:
-    from jitlink.platform.orc_rt.platform import (
-        IncompleteRuntimeError,
-        ORCRuntimePlatform,
-        orc_runtime,
-    )
+    from jitlink.platform.orc_rt import IncompleteRuntimeError, ORCRuntimePlatform, orc_runtime
 
 __all__ = [
     "ELFPlatform",
@@ -24,13 +20,6 @@ __all__ = [
     "orc_runtime",
 ]
 
-# Imported when they are first used: nearly all JITs have the other platform.
-_OF_LLVM = ("IncompleteRuntimeError", "ORCRuntimePlatform", "orc_runtime")
-
-
-def __getattr__(name: str) -> object:
-    if name not in _OF_LLVM:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module("jitlink.platform.orc_rt.platform"), name)
-    globals()[name] = value
-    return value
+# Most sessions use ELFPlatform only.
+_ORC_RT = ("IncompleteRuntimeError", "ORCRuntimePlatform", "orc_runtime")
+__getattr__ = lazy_imports(__name__, dict.fromkeys(_ORC_RT, "jitlink.platform.orc_rt"))

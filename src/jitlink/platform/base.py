@@ -1,4 +1,9 @@
-"""What platforms have in common: JITDylibs, each of which a runtime knows by a handle."""
+"""Platform: what a dynamic linker does for a process, for the JITDylibs of a session.
+
+A runtime in the executor identifies each JITDylib by its handle, the address of its
+`__dso_handle`. Here is what does not depend on the runtime: handles, per-dylib functions, the
+lookup of initialisers, and the libraries that a compiler driver would name.
+"""
 
 from __future__ import annotations
 
@@ -10,39 +15,49 @@ from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jitlink.executor import SelfExecutorProcessControl
-from jitlink.graph import AllocActionPair, LinkGraph, Symbol
+from jitlink.graph import AllocActionPair, LinkGraph, MemProt, Scope, Symbol
 from jitlink.inputs import InputReader
 from jitlink.link import run_in_process
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
-from jitlink.orc.interface import JITDylibLookupFlags, ResourceManager, ResourceTracker
+from jitlink.orc.interface import (
+    ExecutorSymbolDef,
+    JITDylibLookupFlags,
+    JITSymbolFlags,
+    LookupKind,
+    MaterializationUnit,
+    ResourceManager,
+    ResourceTracker,
+)
+from jitlink.orc.materialization import AbsoluteSymbols, MaterializationResponsibility
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
-from jitlink.platform.definitions import DSO_HANDLE, PerDylibGenerator, ProviderGenerator
 from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
-from jitlink.runtime import open_object
+from jitlink.runtime import PER_DYLIB, find_in_providers, open_object
+from jitlink.targets.registry import target_of_triple
 
 T = TypeVar("T")
+DSO_HANDLE = "__dso_handle"
 _ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
 
 
 class Platform(ResourceManager):
-    """Takes care of JITDylibs of one session.
+    """Initialises and finalises JITDylibs of one session, and links what that takes.
 
-    It is to be closed before the session ends. If it is not, what is to run at the end runs on a
-    thread of its own while the session ends.
+    It is to be closed before the session ends. If it is not, exit handlers and finalisers run on
+    a thread of their own while the session ends.
 
     Args:
         session: the session.
         layer: links what is added to the JITDylibs.
-        process_symbols: the JITDylib of the process's symbols, which the platform's own comes
-            before; None if linked code is not to see them.
+        process_symbols: the JITDylib of the process's symbols, which the platform's own precedes
+            in link orders; None if linked code is not to see them.
 
     Attributes:
         session: the session.
         layer: its object linking layer.
         dylib: the platform's own JITDylib.
-        states: what is known of each JITDylib that was set up; for the session's thread.
+        states: the state of each JITDylib that was set up; accessed on the driver thread.
         per_dylib_functions: functions of which each JITDylib has its own copy, and for each the
             name of the prebuilt object that defines it.
 
@@ -61,7 +76,8 @@ class Platform(ResourceManager):
         self.session = session
         self.layer = layer
         self.states: dict[JITDylib, DylibState] = {}
-        # As a dynamic linker's: held while initialisers run, which may come back on their thread.
+        # Reentrant, as a dynamic linker's lock: it is held while initialisers run, which may call
+        # ``dlopen``.
         self._lock = threading.RLock()
         self._process_symbols = process_symbols
         self._per_dylib_generator = PerDylibGenerator(self)
@@ -72,11 +88,11 @@ class Platform(ResourceManager):
         session.register_resource_manager(self)
         self._at_exit = _close_at_exit(self)
 
-    # What each platform does in its own way
+    # What depends on the runtime
 
     @abstractmethod
     async def handle_actions(self, dylib: JITDylib, symbol: Symbol) -> Sequence[AllocActionPair]:
-        """What makes a JITDylib known to the runtime, and forgotten by it.
+        """Allocation actions that register a JITDylib with the runtime and deregister it.
 
         Args:
             dylib: the JITDylib.
@@ -87,20 +103,20 @@ class Platform(ResourceManager):
     def initialize(self, dylib: JITDylib, argv: Sequence[str] | None = None) -> None:
         """Open a JITDylib, and run the initialisers that have not run, on the calling thread.
 
-        Those of what it is linked against run first. If it is open, only those of what was
+        Those of the JITDylibs in its link order run first. If it is open, only those of what was
         added or linked since run.
 
         Args:
             dylib: the JITDylib.
-            argv: what initialisers get as arguments, by default the process's own.
+            argv: the arguments that initialisers get, by default the process's own.
 
         Raises:
             JITLinkError: something that has initialisers could not be linked; none was run.
-            SessionError: the platform does not take care of the JITDylib.
+            SessionError: the JITDylib was not set up.
         """
 
     def initialize_at_once(self, dylib: JITDylib) -> bool:  # noqa: ARG002 - for subclasses
-        """`initialize` if that takes nothing but to note it; on the session's thread.
+        """`initialize` if there is nothing to link and nothing to run; on the driver thread.
 
         Returns:
             Whether it was done. If not, nothing has changed.
@@ -112,12 +128,12 @@ class Platform(ResourceManager):
         """Close a JITDylib that `initialize` has opened, on the calling thread.
 
         Raises:
-            SessionError: the platform does not take care of the JITDylib.
+            SessionError: the JITDylib was not set up.
         """
 
     @abstractmethod
     def close_all(self) -> None:
-        """Close everything that is open, the last one first; nothing if the session has ended."""
+        """Close all open JITDylibs, the last one first; nothing if the session has ended."""
 
     def close(self) -> None:
         """Close all JITDylibs, the last one first; nothing if the session has ended.
@@ -129,10 +145,10 @@ class Platform(ResourceManager):
         self.close_all()
 
     def run_main(self, dylib: JITDylib, address: int, argv: Sequence[str]) -> int:
-        """Run a program as a process does: initialisers, ``main``, then all that is to run at exit.
+        """Run a program as a process does: initialisers, ``main``, exit handlers, finalisers.
 
-        Everything that is open is closed afterwards. If the program calls ``exit``, this
-        process ends. Threads that the program has left behind run on.
+        All open JITDylibs are closed afterwards. If the program calls ``exit``, this process
+        ends. Threads that the program has left behind run on.
 
         Args:
             dylib: the program.
@@ -161,7 +177,7 @@ class Platform(ResourceManager):
     # JITDylibs and their handles
 
     def setup_jitdylib(self, dylib: JITDylib) -> None:
-        """Take care of a JITDylib, to which nothing was added yet; nothing if that is so already.
+        """Set up a JITDylib that has no definitions yet; nothing if it is set up already.
 
         Raises:
             JITDylibDefunctError: it was removed.
@@ -172,35 +188,35 @@ class Platform(ResourceManager):
         if dylib in self.states:
             return
         order = list(dylib.link_order)
-        names = [each for each, _ in order]
+        names = [linked for linked, _ in order]
         process = self._process_symbols
-        place = names.index(process) if process in names else len(order)
-        order.insert(place, (self.dylib, JITDylibLookupFlags.MATCH_EXPORTED_ONLY))
+        position = names.index(process) if process in names else len(order)
+        order.insert(position, (self.dylib, JITDylibLookupFlags.MATCH_EXPORTED_ONLY))
         dylib.set_link_order(order, link_against_this=False)
-        self._know(dylib)
+        self._create_state(dylib)
 
-    def _know(self, dylib: JITDylib) -> None:
-        """Let a JITDylib have a handle, and what else each has its own copy of."""
+    def _create_state(self, dylib: JITDylib) -> None:
+        """Give a JITDylib its state, and the generator of its handle and per-dylib functions."""
         dylib.add_generator(self._per_dylib_generator, last=True)
         self.states[dylib] = DylibState(dylib, dylib.create_resource_tracker())
 
-    def forget_handle(self, state: DylibState) -> None:
-        """What a JITDylib had of its own is gone, and is defined anew if it is needed."""
+    def reset_handle(self, state: DylibState) -> None:
+        """Have the handle and per-dylib functions defined anew; the former ones were removed."""
         state.handle, state.tracker = 0, state.dylib.create_resource_tracker()
 
     def state_of(self, dylib: JITDylib) -> DylibState:
-        """What is known of a JITDylib; for the session's thread.
+        """The state of a JITDylib; on the driver thread.
 
         Raises:
             SessionError: it was not set up.
         """
         state = self.states.get(dylib)
         if state is None:
-            raise SessionError(f"the platform does not take care of {dylib.name}")
+            raise SessionError(f"JITDylib {dylib.name} was not set up by the platform")
         return state
 
-    def state_with(self, handle: int) -> DylibState:
-        """What is known of the JITDylib of that handle; for other threads than the session's.
+    def state_of_handle(self, handle: int) -> DylibState:
+        """The state of the JITDylib with a handle; on other threads than the driver thread.
 
         Raises:
             SessionError: there is none.
@@ -211,24 +227,31 @@ class Platform(ResourceManager):
                 return state
         raise SessionError(f"{handle:#x} is not the handle of a JITDylib")
 
-    def read_per_dylib_functions(self, builder: InputReader, defined: Container[str]) -> None:
-        """Read what a program refers to of what each JITDylib has its own copy of.
+    async def handle_of(self, state: DylibState) -> int:
+        """The handle of a JITDylib, linked now if it has not been."""
+        if not state.handle:
+            await self.session.lookup_async([(state.dylib, _ALL)], DSO_HANDLE)
+        return state.handle
 
-        So it is linked with the program, and not afterwards, object by object. The names of a
-        single object are not known yet; if it refers to any, they are found when it is linked.
+    def read_per_dylib_functions(self, builder: InputReader, defined: Container[str]) -> None:
+        """Read the per-dylib functions that a program refers to.
+
+        So they are linked with the program, and not afterwards, object by object. Names of a
+        program that is a single object are not indexed yet; the functions that it refers to are
+        looked up when it is linked.
 
         Args:
             builder: has read all of the program.
             defined: names that something else in its JITDylib defines.
         """
-        resolver, own = builder.resolver, self.per_dylib_functions
+        resolver, objects = builder.resolver, self.per_dylib_functions
         if not resolver.is_indexed:
             return
-        names = [n for n in resolver.undefined_among(own.keys()) if n not in defined]
+        names = [n for n in resolver.undefined_among(objects.keys()) if n not in defined]
         if names:
             first = builder.target_graph.symbol_table.rows
             triple = self.session.executor.triple
-            builder.add([open_object(triple, each) for each in sorted({own[n] for n in names})])
+            builder.add([open_object(triple, o) for o in sorted({objects[n] for n in names})])
             resolver.hide_from(first)
 
     async def define_handle(self, dylib: JITDylib, graph: LinkGraph) -> Symbol | None:  # noqa: ARG002
@@ -247,28 +270,22 @@ class Platform(ResourceManager):
         """Make what `define_handle` has returned the handle of the JITDylib."""
         self.states[dylib].handle = symbol.address
 
-    async def handle_of(self, state: DylibState) -> int:
-        """The handle of a JITDylib, linked now if it is not there yet."""
-        if not state.handle:
-            await self.session.lookup_async([(state.dylib, _ALL)], DSO_HANDLE)
-        return state.handle
-
     async def link_initializers(self, dylib: JITDylib) -> None:
-        """Link all that has initialisers in a JITDylib and in what it is linked against."""
+        """Look up the initializer symbols of a JITDylib and of those in its link order."""
         while True:
-            # Links may add to what is to be linked.
+            # A link may add initializer symbols.
             order = dependencies_first([dylib], self.states)
-            wanted: list[tuple[JITDylib, dict[str, bool]]] = []
-            for each in order:
-                names = unlinked_initializers(each.dylib)
+            pending: list[tuple[JITDylib, dict[str, bool]]] = []
+            for state in order:
+                names = unlinked_initializers(state.dylib)
                 if names:
-                    wanted.append((each.dylib, dict.fromkeys(names, False)))
-            if not wanted:
+                    pending.append((state.dylib, dict.fromkeys(names, False)))
+            if not pending:
                 return
-            for where, markers in wanted:
-                await self.session.lookup_async([(where, _ALL)], markers)
-                for name in markers:
-                    where.initializers.pop(name, None)
+            for owner, symbols in pending:
+                await self.session.lookup_async([(owner, _ALL)], symbols)
+                for name in symbols:
+                    owner.initializers.pop(name, None)
 
     # Calls into the executor
 
@@ -278,7 +295,7 @@ class Platform(ResourceManager):
             return run_in_process(coroutine)
         return self.session.wait(coroutine)
 
-    # Removal; on the session's thread
+    # Removal; on the driver thread
 
     def handle_remove_jitdylib(self, dylib: JITDylib) -> None:
         """Forget a JITDylib."""
@@ -287,11 +304,11 @@ class Platform(ResourceManager):
     def handle_transfer_resources(
         self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker
     ) -> None:
-        """Take note of a new owner; the plugin has what matters."""
+        """Nothing: the plugin moves the records of links."""
 
 
 PlatformCreator = Callable[[ExecutionSession, ObjectLinkingLayer, JITDylib | None], Platform]
-"""Makes the platform of a session, from its layer and the JITDylib of the process's symbols."""
+"""Creates the platform of a session, from its layer and the JITDylib of the process's symbols."""
 
 
 def _close_at_exit(platform: Platform) -> Callable[[], None]:
@@ -305,3 +322,95 @@ def _close_at_exit(platform: Platform) -> Callable[[], None]:
 
     atexit.register(close)
     return close
+
+
+class PerDylibGenerator:
+    """Generates the definitions of which each JITDylib has its own copy.
+
+    They are its handle and the functions that use it. Only its own code sees them.
+    """
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+
+    async def try_to_generate(
+        self,
+        kind: LookupKind,
+        dylib: JITDylib,
+        flags: JITDylibLookupFlags,
+        names: Mapping[str, bool],
+    ) -> None:
+        """Add units for the handle and for the objects that define names."""
+        if kind is LookupKind.DLSYM or flags is JITDylibLookupFlags.MATCH_EXPORTED_ONLY:
+            return
+        functions = self._platform.per_dylib_functions
+        objects = {functions[name]: None for name in sorted(functions.keys() & names.keys())}
+        if not objects and DSO_HANDLE not in names:
+            return
+        tracker = self._platform.states[dylib].tracker
+        dylib.put_first(tracker)
+        if DSO_HANDLE in names:
+            dylib.add_unit(DSOHandleUnit(self._platform), tracker)
+        for name in objects:
+            dylib.add_unit(PerDylibFunctionsUnit(self._platform, name), tracker)
+
+
+class DSOHandleUnit(MaterializationUnit):
+    """Defines the `__dso_handle` of a JITDylib, and registers the JITDylib with the runtime."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.name = "<handle>"
+        self.symbols = {DSO_HANDLE: JITSymbolFlags.NONE}
+        self._platform = platform
+
+    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
+        """Link one word, with the actions that register its address."""
+        platform, dylib = self._platform, responsibility.dylib
+        target = target_of_triple(platform.session.executor.triple)
+        graph = target.new_graph(f"<handle of {dylib.name}>")
+        graph.address_limit = platform.states[dylib].address_limit
+        section = graph.create_section("$__DSO_HANDLE", MemProt.READ)
+        word = bytes(graph.pointer_size)
+        block = graph.create_content_block(section, word, 0, graph.pointer_size)
+        symbol = graph.add_defined_symbol(block, 0, DSO_HANDLE, len(word), scope=Scope.HIDDEN)
+        graph.alloc_actions += await platform.handle_actions(dylib, symbol)
+        await platform.layer.emit(responsibility, graph)
+        platform.states[dylib].handle = symbol.address
+
+
+class PerDylibFunctionsUnit(MaterializationUnit):
+    """Defines the functions of one prebuilt object, weakly: a program may define its own."""
+
+    def __init__(self, platform: Platform, name: str) -> None:
+        self.name = name
+        flags = JITSymbolFlags.WEAK | JITSymbolFlags.CALLABLE
+        self.symbols = dict.fromkeys(PER_DYLIB[name], flags)
+        self._platform = platform
+
+    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
+        """Link the object."""
+        builder = InputReader()
+        builder.add([open_object(self._platform.session.executor.triple, self.name)])
+        builder.resolver.finish()
+        await self._platform.layer.emit(responsibility, builder.target_graph)
+
+
+class ProviderGenerator:
+    """Generates symbols of libraries that are loaded when a name needs them."""
+
+    async def try_to_generate(
+        self,
+        kind: LookupKind,  # noqa: ARG002 - part of the interface
+        dylib: JITDylib,
+        flags: JITDylibLookupFlags,  # noqa: ARG002
+        names: Mapping[str, bool],
+    ) -> None:
+        """Define the names that such a library has."""
+        addresses = await find_in_providers(dylib.session.executor, list(names))
+        found = {
+            name: ExecutorSymbolDef(address, JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE)
+            for name, address in addresses.items()
+            if name not in dylib.symbols
+        }
+        if found:
+            dylib.add_unit(AbsoluteSymbols(found))

@@ -1,9 +1,9 @@
-"""Calls from an executor into the session: what ORC calls JIT dispatch.
+"""JIT dispatch: calls from an executor into the session.
 
-A runtime packs a call and hands it to a dispatch function, with a context and a tag. The context
-tells whose call it is; the tag, the address of a variable of the runtime, what is called. In this
-process the dispatch function ends in Python, on the thread that called, so a handler may wait for
-the session.
+A runtime serializes the arguments of a call and hands them to a dispatch function, with a context
+and a tag. The context identifies the dispatcher; the tag, the address of a variable of the
+runtime, identifies the handler. In this process the dispatch function calls Python on the calling
+thread, so a handler may wait for the session.
 """
 
 from __future__ import annotations
@@ -23,46 +23,48 @@ from jitlink.runtime import Runtime
 from jitlink.sps import EXECUTOR_ADDR, Failure, WrapperFunctionResult, WrapperSignature
 
 T = TypeVar("T")
-Handler = Callable[[bytes], WrapperFunctionResult]
-"""Takes packed arguments and returns a packed result."""
+JITDispatchHandler = Callable[[bytes], WrapperFunctionResult]
+"""Takes serialized arguments and returns a serialized result."""
 
-_numbers = itertools.count(1)
+_contexts = itertools.count(1)
 
 
 class Dispatcher:
-    """Answers the calls of one context, as long as somebody holds on to it.
+    """The handlers of one context; calls are dispatched for as long as it is referenced.
 
     Attributes:
-        number: the context: what the dispatch function gets as its first argument.
-        handlers: what answers, by address of the tag.
+        context: the first argument of the dispatch function.
+        handlers: handlers by address of their tag.
     """
 
     def __init__(self) -> None:
-        self.number = next(_numbers)
-        self.handlers: Mapping[int, Handler] = {}
+        self.context = next(_contexts)
+        self.handlers: Mapping[int, JITDispatchHandler] = {}
 
-    def answer(self, tag: int, data: bytes) -> WrapperFunctionResult:
-        """The packed result of a call, or an out-of-band error.
+    def run_handler(self, tag: int, data: bytes) -> WrapperFunctionResult:
+        """The serialized result of a call, or an out-of-band error.
 
         Args:
             tag: address of the tag.
-            data: the packed arguments.
+            data: the serialized arguments.
         """
         handler = self.handlers.get(tag)
         if handler is None:
-            return _failed(f"nothing answers calls with tag {tag:#x}")
+            return _out_of_band(f"no handler is registered for tag {tag:#x}")
         try:
             return handler(data)
-        except Exception as error:  # noqa: BLE001 - C code calls, and is told
-            return _failed(f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - the caller is C code
+            return _out_of_band(f"{type(error).__name__}: {error}")
 
 
-def _failed(message: str) -> WrapperFunctionResult:
+def _out_of_band(message: str) -> WrapperFunctionResult:
     return WrapperFunctionResult(out_of_band_error=message)
 
 
-def answers(signature: WrapperSignature[T | Failure], function: Callable[..., T]) -> Handler:
-    """A handler that calls a function; what it raises becomes a failure in the packed result.
+def wrap_with_sps(
+    signature: WrapperSignature[T | Failure], function: Callable[..., T]
+) -> JITDispatchHandler:
+    """A handler that calls a function; an exception becomes a failure in the serialized result.
 
     Args:
         signature: of the call; the result is an Expected.
@@ -70,14 +72,14 @@ def answers(signature: WrapperSignature[T | Failure], function: Callable[..., T]
     """
 
     def handler(data: bytes) -> WrapperFunctionResult:
-        answer: T | Failure
+        result: T | Failure
         try:
-            answer = function(*signature.deserialize_arguments(data))
+            result = function(*signature.deserialize_arguments(data))
         except JITLinkError as error:
-            answer = Failure(str(error))
-        except Exception as error:  # noqa: BLE001 - C code calls, and is told
-            answer = Failure(f"{type(error).__name__}: {error}")
-        return signature.serialize_result(answer)
+            result = Failure(str(error))
+        except Exception as error:  # noqa: BLE001 - the caller is C code
+            result = Failure(f"{type(error).__name__}: {error}")
+        return signature.serialize_result(result)
 
     return handler
 
@@ -87,14 +89,14 @@ def dispatch_in_process(
 ) -> tuple[int, int]:
     """Address of the dispatch function of an executor, and the context of a dispatcher.
 
-    Executors that are other processes have none yet: for those, both are 0.
+    Both are 0 for executors that are other processes, which have no dispatch function yet.
     """
     if not isinstance(executor, SelfExecutorProcessControl):
         return 0, 0
-    _dispatchers[dispatcher.number] = dispatcher
+    _dispatchers[dispatcher.context] = dispatcher
     with _lock:
-        _callback_of(runtime)
-    return runtime.addresses["__jitlink_dispatch"], dispatcher.number
+        _set_callback(runtime)
+    return runtime.addresses["__jitlink_dispatch"], dispatcher.context
 
 
 _Callback = ctypes.CFUNCTYPE(
@@ -114,16 +116,16 @@ class _Result(ctypes.Structure):
 
 
 @functools.cache
-def _callback_of(runtime: Runtime) -> object:
-    """The one function that the runtime calls; it stays for ever."""
+def _set_callback(runtime: Runtime) -> object:
+    """Give the runtime the function that it calls; returns that function, which is never freed."""
 
     def call(context: int, tag: int, data: int, size: int, result: int) -> None:
         dispatcher = _dispatchers.get(context)
         if dispatcher is None:
-            answer = _failed("the session has ended")
+            returned = _out_of_band("the session has ended")
         else:
-            answer = dispatcher.answer(tag, ctypes.string_at(data, size) if size else b"")
-        _store(_Result.from_address(result), answer)
+            returned = dispatcher.run_handler(tag, ctypes.string_at(data, size) if size else b"")
+        _store(_Result.from_address(result), returned)
 
     callback = _Callback(call)
     address = ctypes.cast(callback, ctypes.c_void_p).value or 0
@@ -132,23 +134,23 @@ def _callback_of(runtime: Runtime) -> object:
     return callback
 
 
-def _store(result: _Result, answer: WrapperFunctionResult) -> None:
-    """Put an answer where C expects it."""
-    place, data = ctypes.addressof(result), answer.data
-    if answer.out_of_band_error is not None:
-        text = answer.out_of_band_error.encode("utf-8", "surrogateescape")
-        ctypes.c_void_p.from_address(place).value = copy_to_c(text.replace(b"\0", b"?") + b"\0")
+def _store(result: _Result, returned: WrapperFunctionResult) -> None:
+    """Store what a handler returned as the C structure."""
+    value, data = ctypes.addressof(result), returned.data
+    if returned.out_of_band_error is not None:
+        text = returned.out_of_band_error.encode("utf-8", "surrogateescape")
+        ctypes.c_void_p.from_address(value).value = copy_to_c(text.replace(b"\0", b"?") + b"\0")
         result.size = 0
         return
     if len(data) > ctypes.sizeof(ctypes.c_void_p):
-        ctypes.c_void_p.from_address(place).value = copy_to_c(data)
+        ctypes.c_void_p.from_address(value).value = copy_to_c(data)
     else:
-        ctypes.memmove(place, data, len(data))
+        ctypes.memmove(value, data, len(data))
     result.size = len(data)
 
 
 def copy_to_c(content: bytes) -> int:
-    """Address of a copy in memory of malloc, which C code frees."""
+    """Address of a copy from malloc, which C code frees."""
     address = _malloc(len(content) or 1)
     if not address:
         raise MemoryError

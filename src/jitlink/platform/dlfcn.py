@@ -1,7 +1,7 @@
 """dlopen and its kin as linked code calls them: the session's side.
 
-The runtime packs each call and hands it to a dispatch function with a tag, the address of a
-variable that stands for the kind of call: that is how ORC's runtime calls its controller.
+The runtime dispatches each call to the session; the tag is the address of a variable that stands
+for the function, as in ORC's runtime.
 
 Specification: POSIX, ``dlfcn.h``; `__jitlink_dlopen` and the others in ``runtime/dlfcn.c``.
 """
@@ -10,68 +10,89 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import JITDylibLookupFlags, LookupKind, SearchOrder
-from jitlink.platform.dispatch import Dispatcher, answers, copy_to_c, dispatch_in_process
+from jitlink.orc.session import ExecutionSession
+from jitlink.platform.dispatch import Dispatcher, copy_to_c, dispatch_in_process, wrap_with_sps
 from jitlink.platform.state import DylibState
 from jitlink.runtime import Runtime
 from jitlink.sps import EXECUTOR_ADDR, STRING, UINT64, WrapperSignature
 from jitlink.sps.types import Expected, Tuple
 
-if TYPE_CHECKING:
-    from jitlink.platform.elf import ELFPlatform
-
 _CALL = WrapperSignature(Expected(EXECUTOR_ADDR), EXECUTOR_ADDR, EXECUTOR_ADDR, STRING, UINT64)
-_PLACE = Tuple(EXECUTOR_ADDR, STRING, EXECUTOR_ADDR, STRING)
+_INFORMATION = Tuple(EXECUTOR_ADDR, STRING, EXECUTOR_ADDR, STRING)
 _ONLY_JITDYLIBS = 1 << 30
 _RTLD_NOLOAD = 4
 _RTLD_DEFAULT, _RTLD_NEXT = 0, (1 << 64) - 1
 _EXPORTED = JITDylibLookupFlags.MATCH_EXPORTED_ONLY
-_ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
 
-Handler = Callable[[DylibState, int, str, int], int]
-"""Takes the caller's JITDylib, a value, a text and a mode; returns the answer."""
+_Function = Callable[[DylibState, int, str, int], int]
+"""Takes the caller's JITDylib, a value, a text and a mode; returns the result."""
+
+
+class DlfcnPlatform(Protocol):
+    """What `DynamicLoading` needs of its platform; the methods run on the calling thread.
+
+    Attributes:
+        session: the session.
+        states: the state of each JITDylib; accessed on the driver thread.
+    """
+
+    session: ExecutionSession
+    states: dict[JITDylib, DylibState]
+
+    def state_of_handle(self, handle: int) -> DylibState:
+        """The state of the JITDylib with a handle, or a SessionError."""
+
+    def dlopen(self, dylib: JITDylib) -> int:
+        """Open a JITDylib once more; returns its handle."""
+
+    def dlupdate(self, dylib: JITDylib) -> None:
+        """Run the initialisers of an open JITDylib that have not run."""
+
+    def dlclose(self, dylib: JITDylib) -> None:
+        """Take back one `dlopen`."""
 
 
 class DynamicLoading:
-    """Answers the calls of a platform's JITDylibs."""
+    """Handles the calls from a platform's JITDylibs."""
 
-    def __init__(self, platform: ELFPlatform) -> None:
+    def __init__(self, platform: DlfcnPlatform) -> None:
         self._platform = platform
         self._dispatcher = Dispatcher()
-        self._handlers: Mapping[str, Handler] = {
-            "__jitlink_dlopen_tag": self._open,
-            "__jitlink_dlsym_tag": self._symbol,
-            "__jitlink_dlclose_tag": self._close,
-            "__jitlink_dlupdate_tag": self._update,
-            "__jitlink_dladdr_tag": self._address,
+        self._functions: Mapping[str, _Function] = {
+            "__jitlink_dlopen_tag": self._dlopen,
+            "__jitlink_dlsym_tag": self._dlsym,
+            "__jitlink_dlclose_tag": self._dlclose,
+            "__jitlink_dlupdate_tag": self._dlupdate,
+            "__jitlink_dladdr_tag": self._dladdr,
         }
 
     def connect(self, runtime: Runtime) -> tuple[int, int]:
-        """Address of the function that the runtime is to call, and its first argument.
+        """Address of the dispatch function for the runtime, and its context.
 
         Executors that are other processes have none yet: there, ``dlopen`` fails, with a message.
         """
         self._dispatcher.handlers = {
-            runtime.addresses[tag]: answers(_CALL, partial(self._call, handler))
-            for tag, handler in self._handlers.items()
+            runtime.addresses[tag]: wrap_with_sps(_CALL, partial(self._call, function))
+            for tag, function in self._functions.items()
         }
         return dispatch_in_process(self._platform.session.executor, runtime, self._dispatcher)
 
-    def _call(self, handler: Handler, caller: int, value: int, text: str, mode: int) -> int:
-        return handler(self._platform.state_with(caller), value, text, mode)
+    def _call(self, function: _Function, caller: int, value: int, text: str, mode: int) -> int:
+        return function(self._platform.state_of_handle(caller), value, text, mode)
 
-    def _open_state(self, handle: int) -> DylibState:
-        state = self._platform.state_with(handle)
+    def _open_dylib(self, handle: int) -> JITDylib:
+        state = self._platform.state_of_handle(handle)
         if not state.is_initialized:
             raise SessionError(f"JITDylib {state.dylib.name} is not open")
-        return state
+        return state.dylib
 
-    def _open(self, caller: DylibState, name_address: int, name: str, mode: int) -> int:
-        """A handle; 0 if there is no such JITDylib and it may be something else."""
+    def _dlopen(self, caller: DylibState, name_address: int, name: str, mode: int) -> int:
+        """A handle; 0 if there is no such JITDylib and the name may be a library's."""
         platform = self._platform
         session = platform.session
         found = session.get_jitdylib_by_name(name) if name_address else caller.dylib
@@ -82,63 +103,58 @@ class DynamicLoading:
             return 0
         if mode & _RTLD_NOLOAD and not state.is_initialized:
             raise SessionError(f"JITDylib {name} is not open")
-        session.wait(platform.handle_of(state))
-        platform.open_again(state.dylib)
-        return state.handle
+        return platform.dlopen(state.dylib)
 
-    def _close(self, caller: DylibState, handle: int, text: str, mode: int) -> int:  # noqa: ARG002
-        self._platform.close_once(self._open_state(handle).dylib)
+    def _dlclose(self, caller: DylibState, handle: int, text: str, mode: int) -> int:  # noqa: ARG002
+        self._platform.dlclose(self._open_dylib(handle))
         return 0
 
-    def _update(self, caller: DylibState, handle: int, text: str, mode: int) -> int:  # noqa: ARG002
-        self._platform.update(self._open_state(handle).dylib)
+    def _dlupdate(self, caller: DylibState, handle: int, text: str, mode: int) -> int:  # noqa: ARG002
+        self._platform.dlupdate(self._open_dylib(handle))
         return 0
 
-    def _symbol(self, caller: DylibState, handle: int, name: str, mode: int) -> int:  # noqa: ARG002
+    def _dlsym(self, caller: DylibState, handle: int, name: str, mode: int) -> int:  # noqa: ARG002
         order: SearchOrder
         if handle == _RTLD_DEFAULT:
             order = caller.dylib.link_order
         elif handle == _RTLD_NEXT:
-            order = [each for each in caller.dylib.link_order if each[0] is not caller.dylib]
+            order = [linked for linked in caller.dylib.link_order if linked[0] is not caller.dylib]
         else:
-            order = _seen_from_outside(self._open_state(handle).dylib)
+            order = _exports_order(self._open_dylib(handle))
         found = self._platform.session.lookup(order, name, kind=LookupKind.DLSYM)
         return found[name].address
 
-    def _address(self, caller: DylibState, address: int, text: str, mode: int) -> int:  # noqa: ARG002
-        """Address of a packed description of the place; 0 if it is nobody's."""
-        place = self._platform.session.run(lambda: self._place_of(address))
-        if place is None:
+    def _dladdr(self, caller: DylibState, address: int, text: str, mode: int) -> int:  # noqa: ARG002
+        """Address of the serialized information; 0 if the address is in no JITDylib."""
+        information = self._platform.session.run(lambda: self._information(address))
+        if information is None:
             return 0
-        return _in_c_memory(_PLACE.serialize(place))
+        content = _INFORMATION.serialize(information)
+        return copy_to_c(UINT64.serialize(len(content)) + content)
 
-    def _place_of(self, address: int) -> tuple[int, str, int, str] | None:
+    def _information(self, address: int) -> tuple[int, str, int, str] | None:
+        """Base and name of the JITDylib, address and name of the nearest symbol."""
         for state in self._platform.states.values():
-            for code in state.code():
-                here = [each for each in code.memory if address in each]
-                if here:
-                    symbol, name = _symbol_before(state.dylib, address, here[0].start)
-                    base = min(each.start for each in code.memory)
+            for link in state.link_records():
+                ranges = [memory for memory in link.memory if address in memory]
+                if ranges:
+                    symbol, name = _symbol_before(state.dylib, address, ranges[0].start)
+                    base = min(memory.start for memory in link.memory)
                     return base, state.dylib.name, symbol, name
         return None
 
 
-def _seen_from_outside(dylib: JITDylib) -> SearchOrder:
-    """What a handle stands for: a JITDylib's exports, then those of what it is linked against."""
-    others = [each for each in dylib.link_order if each[0] is not dylib]
+def _exports_order(dylib: JITDylib) -> SearchOrder:
+    """The search order of a handle: a JITDylib's exports, then the rest of its link order."""
+    others = [linked for linked in dylib.link_order if linked[0] is not dylib]
     return [(dylib, _EXPORTED), *others]
 
 
-def _symbol_before(dylib: JITDylib, address: int, least: int) -> tuple[int, str]:
-    """Address and name of the symbol that an address most likely belongs to; 0 if there is none."""
-    best, best_name = 0, ""
+def _symbol_before(dylib: JITDylib, address: int, start: int) -> tuple[int, str]:
+    """Address and name of the last symbol from `start` up to an address; 0 if there is none."""
+    last, last_name = 0, ""
     for name, definition in dylib.symbols.items():
-        place = definition.addresses.get(name, 0)
-        if least <= place <= address and place > best:
-            best, best_name = place, name
-    return best, best_name
-
-
-def _in_c_memory(content: bytes) -> int:
-    """Address of a copy in memory of malloc, with its size in front."""
-    return copy_to_c(UINT64.serialize(len(content)) + content)
+        symbol = definition.addresses.get(name, 0)
+        if start <= symbol <= address and symbol > last:
+            last, last_name = symbol, name
+    return last, last_name

@@ -1,4 +1,4 @@
-"""ELFPlatform: what a dynamic linker does for a native program, for the JITDylibs of a session.
+"""ELFPlatform: what an ELF dynamic linker does for a process, for the JITDylibs of a session.
 
 ::
 
@@ -11,24 +11,24 @@
     platform.close()
 
 - Objects with initialisers are linked when their JITDylib is initialised, looked up or not. The
-  initialisers run on the thread that asks for it, in the order of a static link, those of
-  JITDylibs that it is linked against first.
+  initialisers run on the calling thread, in the order of a static link, after those of the
+  JITDylibs in its link order.
 - Exit handlers and finalisers run when a JITDylib is closed, when the process exits, or, those of
-  code that is removed, before its memory goes.
+  code that is removed, before its memory is deallocated.
 - Exceptions and other unwinding pass through linked code, from the moment that it can run.
-- ``dlopen`` and its kin, called by linked code, know the session's JITDylibs.
+- ``dlopen`` and its kin, called by linked code, open the session's JITDylibs.
 
 Linked code sees the functions for this through a JITDylib of the platform's own, ``<platform>``,
-which is searched before the process. What is not used is not linked.
+which precedes the process in link orders. What is not used is not linked.
 
 LLVM differs: there, finalisers do not run, priorities count within one object, and closing a
-JITDylib closes nothing that it is linked against.
+JITDylib does not close its dependencies.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from jitlink.errors import ExecutorError, JITLinkError, UnsupportedObjectError
@@ -36,18 +36,31 @@ from jitlink.executor import SelfExecutorProcessControl
 from jitlink.graph import AllocActionPair, LinkGraph, Symbol, WrapperCall
 from jitlink.orc.callables import callback_errors
 from jitlink.orc.dylib import JITDylib
-from jitlink.orc.errors import SessionEndedError, SessionError, raise_first
-from jitlink.orc.interface import ResourceTracker
+from jitlink.orc.errors import SessionEndedError, raise_first
+from jitlink.orc.interface import (
+    ExecutorSymbolDef,
+    JITDylibLookupFlags,
+    JITSymbolFlags,
+    LookupKind,
+    ResourceTracker,
+)
+from jitlink.orc.materialization import AbsoluteSymbols
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
 from jitlink.passes.initializers import ArrayKind, FunctionArray, in_order
 from jitlink.passes.linker_defined import define_dso_handle
-from jitlink.platform.base import Platform
-from jitlink.platform.definitions import DSO_HANDLE, PER_DYLIB_FUNCTIONS, RuntimeGenerator
+from jitlink.platform.base import DSO_HANDLE, Platform
 from jitlink.platform.dlfcn import DynamicLoading
 from jitlink.platform.plugin import PlatformPlugin
 from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
-from jitlink.runtime import Runtime, has_runtime, linked_runtime, runtime_of
+from jitlink.runtime import (
+    EXPORTS,
+    PER_DYLIB_FUNCTIONS,
+    Runtime,
+    has_runtime,
+    linked_runtime,
+    runtime_of,
+)
 from jitlink.sps import (
     BOOL,
     ERROR,
@@ -70,14 +83,15 @@ _INITIALIZE = WrapperSignature(ERROR, EXECUTOR_ADDR, _ARRAYS, _ARRAYS, UINT64, B
 _SET_ARGUMENTS = WrapperSignature(ERROR, SPSSequence(STRING))
 _FINALIZE = WrapperSignature(ERROR, SPSSequence(EXECUTOR_ADDR), BOOL)
 _FINALIZE_MEMORY = WrapperSignature(ERROR, SPSSequence(EXECUTOR_ADDR_RANGE))
+_EXPORT_FLAGS = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE | JITSymbolFlags.CALLABLE
 
 
-class _Run(NamedTuple):
-    """Initialisers that are to be run, and finalisers that go with them.
+class _InitializerRun(NamedTuple):
+    """Initialisers to run, and the finalisers to record with them.
 
     Attributes:
         handle: handle of their JITDylib.
-        is_program: whether this is where a program begins, after the libraries that it needs.
+        is_program: whether they are those of a program, whose dependencies have been initialised.
     """
 
     handle: int
@@ -87,10 +101,7 @@ class _Run(NamedTuple):
 
 
 class ELFPlatform(Platform):
-    """Takes care of JITDylibs of one session, with jitlink's own runtime.
-
-    Attributes:
-        has_handlers: whether linked code may have registered exit handlers.
+    """A platform with jitlink's own runtime.
 
     Raises:
         UnsupportedObjectError: there is no runtime for the executor's target.
@@ -108,8 +119,10 @@ class ELFPlatform(Platform):
         if not has_runtime(session.executor.triple):
             message = f"there is no runtime for {session.executor.triple}"
             raise UnsupportedObjectError(message, file="<runtime>")
-        self.has_handlers = False
-        # In the order in which they were initialised.
+        # Whether linked code may have registered handlers or finalisers with the runtime:
+        # `handle_action` and `exports` give it the means. If not, removal need not ask the runtime.
+        self._has_registrations = False
+        # In order of initialisation.
         self._initialized: dict[JITDylib, None] = {}
         self._loading = DynamicLoading(self)
         super().__init__(session, layer, process_symbols)
@@ -119,7 +132,7 @@ class ELFPlatform(Platform):
     # Set-up
 
     async def runtime(self) -> Runtime:
-        """The executor's runtime, linked now if it is not there yet.
+        """The executor's runtime, linked now if it has not been.
 
         Raises:
             JITLinkError: it cannot be linked.
@@ -127,11 +140,12 @@ class ELFPlatform(Platform):
         return await runtime_of(self.session.executor)
 
     async def handle_actions(self, dylib: JITDylib, symbol: Symbol) -> Sequence[AllocActionPair]:
-        """What makes a JITDylib known to the runtime, and forgotten by it."""
+        """Allocation actions that register a JITDylib with the runtime and deregister it."""
         return [self.handle_action(await self.runtime(), dylib, symbol)]
 
     def handle_action(self, runtime: Runtime, dylib: JITDylib, symbol: Symbol) -> AllocActionPair:
-        """The same, for who has the runtime."""
+        """The same as one pair, with the runtime that is linked already."""
+        self._has_registrations = True
         dispatch, context = self._loading.connect(runtime)
 
         def registration() -> bytes:
@@ -158,64 +172,67 @@ class ELFPlatform(Platform):
         graph.alloc_actions.append(self.handle_action(await self.runtime(), dylib, symbol))
         return symbol
 
-    def adopt_handle(self, dylib: JITDylib, symbol: Symbol) -> None:
-        """Make what `define_handle` has returned the handle of the JITDylib."""
-        super().adopt_handle(dylib, symbol)
-        self.has_handlers = True
-
-    async def handle_of(self, state: DylibState) -> int:
-        """The handle of a JITDylib, linked now if it is not there yet."""
-        self.has_handlers = True
-        return await super().handle_of(state)
+    async def exports(self) -> Mapping[str, int]:
+        """Addresses of the runtime's functions for linked code, by the names that it uses."""
+        runtime = await self.runtime()
+        self._has_registrations = True
+        return runtime.exports
 
     # Opening
 
     def initialize(self, dylib: JITDylib, argv: Sequence[str] | None = None) -> None:
         """Open a JITDylib, and run the initialisers that have not run, on the calling thread.
 
-        Those of what it is linked against run first. If it is open, only those of what was
+        Those of the JITDylibs in its link order run first. If it is open, only those of what was
         added or linked since run.
 
         Args:
             dylib: the JITDylib.
-            argv: what initialisers get as arguments, by default the process's own.
+            argv: the arguments that initialisers get, by default the process's own.
 
         Raises:
             JITLinkError: something that has initialisers could not be linked; none was run.
-            SessionError: the platform does not take care of the JITDylib.
+            SessionError: the JITDylib was not set up.
         """
-        self._open(dylib, argv, lambda state: setattr(state, "is_kept", True))
+        self._open(dylib, argv, DylibState.hold)
 
     def initialize_at_once(self, dylib: JITDylib) -> bool:
-        """`initialize` if nothing is to be run; on the session's thread."""
+        """`initialize` if there is nothing to link and nothing to run; on the driver thread."""
         state = self.state_of(dylib)
         order = dependencies_first([dylib], self.states)
-        if any(unlinked_initializers(each.dylib) or each.has_uninitialized for each in order):
+        if any(unlinked_initializers(other.dylib) or other.has_pending_arrays for other in order):
             return False
-        state.is_kept = True
-        for each in order:
-            self._note_initialized(each)
+        state.hold()
+        for opened in order:
+            self._mark_initialized(opened)
         return True
 
-    def _note_initialized(self, state: DylibState) -> None:
+    def _mark_initialized(self, state: DylibState) -> None:
         if not state.is_initialized:
             state.is_initialized = True
             self._initialized[state.dylib] = None
 
     def _initialize_program(self, dylib: JITDylib, argv: Sequence[str]) -> None:
-        self._open(dylib, argv, lambda state: setattr(state, "is_kept", True), is_program=True)
+        self._open(dylib, argv, DylibState.hold, is_program=True)
 
     def _open(
         self,
         dylib: JITDylib,
         argv: Sequence[str] | None,
-        note: Callable[[DylibState], None],
+        reference: Callable[[DylibState], None],
         *,
         is_program: bool = False,
     ) -> int:
-        """Open a JITDylib; returns its handle, which is 0 if nothing needed one."""
+        """Open a JITDylib; returns its handle, which is 0 if nothing needed one.
+
+        Args:
+            dylib: the JITDylib.
+            argv: the arguments that initialisers get; None for the process's own.
+            reference: counts the reference, once all is linked; on the driver thread.
+            is_program: whether ``main`` is about to run.
+        """
         with self._lock:
-            runs = self.session.wait(self._prepare(dylib, note, is_program))
+            runs = self.session.wait(self._prepare(dylib, reference, is_program))
             if runs:
                 words = self._process_arguments() if argv is None else list(argv)
                 self._call("__jitlink_set_arguments", _SET_ARGUMENTS.serialize_arguments(words))
@@ -224,67 +241,66 @@ class ELFPlatform(Platform):
                         self._run(run)
         return self.states[dylib].handle
 
-    def open_again(self, dylib: JITDylib) -> int:
-        """``dlopen``: open a JITDylib once more; returns its handle."""
-
-        def note(state: DylibState) -> None:
-            state.opens += 1
-
-        return self._open(dylib, None, note)
-
-    def update(self, dylib: JITDylib) -> None:
-        """``dlupdate``: run the initialisers that have not run."""
-        self._open(dylib, None, lambda _state: None)
-
-    def close_once(self, dylib: JITDylib) -> None:
-        """``dlclose``: take back one ``dlopen``.
+    def dlopen(self, dylib: JITDylib) -> int:
+        """Open a JITDylib once more, on the calling thread; returns its handle.
 
         Raises:
-            SessionError: there is none to be taken back.
+            JITLinkError: something that has initialisers could not be linked; none was run.
         """
 
-        def note(state: DylibState) -> None:
-            if not state.opens:
-                raise SessionError(f"JITDylib {dylib.name} has not been opened so often")
-            state.opens -= 1
+        async def link_handle() -> None:
+            await self.handle_of(self.state_of(dylib))
 
-        self._close(dylib, note, is_exit=False)
+        self.session.wait(link_handle())
+        return self._open(dylib, None, DylibState.add_dl_ref)
+
+    def dlupdate(self, dylib: JITDylib) -> None:
+        """Run the initialisers of an open JITDylib that have not run, on the calling thread."""
+        self._open(dylib, None, lambda _state: None)
+
+    def dlclose(self, dylib: JITDylib) -> None:
+        """Take back one `dlopen`, on the calling thread.
+
+        Raises:
+            SessionError: there is none left to take back.
+        """
+        self._close(dylib, DylibState.release_dl_ref, is_exit=False)
 
     def _process_arguments(self) -> list[str]:
-        here = isinstance(self.session.executor, SelfExecutorProcessControl)
-        return list(sys.orig_argv) if here else []
+        is_this_process = isinstance(self.session.executor, SelfExecutorProcessControl)
+        return list(sys.orig_argv) if is_this_process else []
 
-    def _run(self, run: _Run) -> None:
+    def _run(self, run: _InitializerRun) -> None:
         lists = [
-            [(each.start, each.end, each.backwards) for each in arrays]
+            [(array.start, array.end, array.backwards) for array in arrays]
             for arrays in (run.initializers, run.finalizers)
         ]
-        with_priority = sum(each.has_priority for each in run.finalizers)
+        with_priority = sum(array.has_priority for array in run.finalizers)
         arguments = _INITIALIZE.serialize_arguments(
             run.handle, *lists, with_priority, run.is_program
         )
         self._call("__jitlink_initialize", arguments)
 
     async def _prepare(
-        self, dylib: JITDylib, note: Callable[[DylibState], None], is_program: bool
-    ) -> list[_Run]:
-        """Link all that has initialisers, and say what is to be run."""
+        self, dylib: JITDylib, reference: Callable[[DylibState], None], is_program: bool
+    ) -> list[_InitializerRun]:
+        """Link all that has initialisers; returns what is to be run, in order."""
         state = self.state_of(dylib)
         await self.link_initializers(dylib)
-        note(state)
+        reference(state)
         order = dependencies_first([dylib], self.states)
         preinit, rest = [], []
-        for each in order:
-            arrays = each.take_uninitialized()
-            self._note_initialized(each)
-            begins = is_program and each is state
-            if not arrays and not begins:
+        for opened in order:
+            arrays = opened.take_pending_arrays()
+            self._mark_initialized(opened)
+            is_main = is_program and opened is state
+            if not arrays and not is_main:
                 continue
-            early, initializers, finalizers = (in_order(arrays, kind) for kind in ArrayKind)
-            handle = await self.handle_of(each)
-            if early:
-                preinit.append(_Run(handle, early, ()))
-            rest.append(_Run(handle, initializers, finalizers, begins))
+            preinitializers, initializers, finalizers = (in_order(arrays, k) for k in ArrayKind)
+            handle = await self.handle_of(opened)
+            if preinitializers:
+                preinit.append(_InitializerRun(handle, preinitializers, ()))
+            rest.append(_InitializerRun(handle, initializers, finalizers, is_main))
         return preinit + rest
 
     # Closing
@@ -292,35 +308,38 @@ class ELFPlatform(Platform):
     def deinitialize(self, dylib: JITDylib) -> None:
         """Close a JITDylib that `initialize` has opened, on the calling thread.
 
-        Its exit handlers and then its finalisers run, the last one first, unless something
-        that is open is linked against it; so do those of what it is linked against, unless
-        somebody else has opened it. Nothing happens if it is not open.
+        Its exit handlers and then its finalisers run, the last one first, unless it is
+        referenced: by ``dlopen``, or by the link order of another JITDylib that is open. So do
+        those of its dependencies that are not referenced any more. Nothing happens if it is not
+        open.
 
         Raises:
-            SessionError: the platform does not take care of the JITDylib.
+            SessionError: the JITDylib was not set up.
         """
-        self._close(dylib, lambda state: setattr(state, "is_kept", False), is_exit=True)
+        self._close(dylib, DylibState.release_hold, is_exit=True)
 
-    def _close(self, dylib: JITDylib, note: Callable[[DylibState], None], *, is_exit: bool) -> None:
+    def _close(
+        self, dylib: JITDylib, release: Callable[[DylibState], None], *, is_exit: bool
+    ) -> None:
         def choose() -> list[int]:
-            note(self.state_of(dylib))
-            return self._take_unwanted()
+            release(self.state_of(dylib))
+            return self._close_unreferenced()
 
         with self._lock:
             self._finalize(self.session.run(choose), is_exit=is_exit)
 
-    def _take_unwanted(self) -> list[int]:
-        """Handles of the JITDylibs that nobody needs open any more, the last one first."""
-        roots = [dylib for dylib, state in self.states.items() if state.is_wanted]
+    def _close_unreferenced(self) -> list[int]:
+        """`_mark_closed` for the JITDylibs that are not referenced any more, the last one first."""
+        roots = [dylib for dylib, state in self.states.items() if state.is_referenced]
         needed = {state.dylib for state in dependencies_first(roots, self.states)}
-        unwanted = [each for each in reversed(self._initialized) if each not in needed]
-        return self._take(unwanted)
+        return self._mark_closed([d for d in reversed(self._initialized) if d not in needed])
 
-    def _take(self, dylibs: Iterable[JITDylib]) -> list[int]:
+    def _mark_closed(self, dylibs: Iterable[JITDylib]) -> list[int]:
+        """Mark JITDylibs as closed; returns the handles that the runtime is to finalise."""
         handles = []
         for dylib in dylibs:
             state = self.states[dylib]
-            state.rearm()
+            state.reset_initializers()
             self._initialized.pop(dylib, None)
             if state.handle:
                 handles.append(state.handle)
@@ -333,19 +352,19 @@ class ELFPlatform(Platform):
                 self._call("__jitlink_finalize", arguments)
 
     def close_all(self) -> None:
-        """Close everything that is open, as a process does that exits."""
+        """Close all open JITDylibs, as a process does that exits."""
 
         def choose() -> list[int]:
             for state in self.states.values():
-                state.opens, state.is_kept = 0, False
-            # Handlers may be there without anything having been opened.
-            return self._take(dict.fromkeys([*reversed(self._initialized), *self.states]))
+                state.release_all()
+            # Code of a JITDylib that was never opened may have registered handlers.
+            return self._mark_closed(dict.fromkeys([*reversed(self._initialized), *self.states]))
 
         with self._lock:
             try:
                 handles = self.session.run(choose)
             except SessionEndedError:
-                # What was open was closed by then.
+                # The end of the session has closed all JITDylibs.
                 return
             self._finalize(handles)
 
@@ -355,39 +374,41 @@ class ELFPlatform(Platform):
         """Call a function of the runtime that returns an error."""
         runtime = linked_runtime(self.session.executor)
         if runtime is None:
-            raise ExecutorError(f"{name} is called before the runtime is there")
+            raise ExecutorError(f"{name} is called before the runtime is linked")
         executor = self.session.executor
         result = self.drive(executor.call_wrapper(runtime.addresses[name], arguments))
         failure = result.failure()
         if failure is not None:
             raise ExecutorError(f"{name} failed: {failure.message}")
 
-    # Removal; on the session's thread
+    # Removal; on the driver thread
 
     async def handle_remove_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:
-        """Run what refers to code that is about to go; what it has open stays open.
+        """Run the handlers and finalisers that refer to code that is about to be deallocated.
 
-        It runs on a thread of its own, while the session waits for it and serves others.
+        They run on a thread of their own, which the removal awaits and the driver thread does not.
+        JITDylibs that the code has opened stay open.
         """
         state = self.states.get(dylib)
         if state is None:
             return
         if not dylib.is_open and state.handle and not state.is_finalized:
-            state.opens, state.is_kept, state.is_finalized = 0, False, True
-            handles = self._take([dylib])
+            state.release_all()
+            state.is_finalized = True
+            handles = self._mark_closed([dylib])
             if handles:
                 await in_thread(lambda: self._finalize(handles))
-        code = state.linked.pop(key, [])
-        memory = [ExecutorAddrRange(each.start, each.end) for one in code for each in one.memory]
+        links = state.links.pop(key, [])
+        memory = [ExecutorAddrRange(r.start, r.end) for link in links for r in link.memory]
         errors: list[Exception] = []
         try:
-            if self.has_handlers and memory:
+            if self._has_registrations and memory:
                 await self._finalize_memory(_FINALIZE_MEMORY.serialize_arguments(memory))
         except JITLinkError as error:
             errors.append(error)
         if key is state.tracker:
             self._initialized.pop(dylib, None)
-            self.forget_handle(state)
+            self.reset_handle(state)
         raise_first(errors)
 
     def handle_remove_jitdylib(self, dylib: JITDylib) -> None:
@@ -400,3 +421,33 @@ class ELFPlatform(Platform):
         address = runtime.addresses["__jitlink_is_memory_final"]
         if (await executor.call_wrapper(address, arguments)).data != b"\1":
             await in_thread(lambda: self._call("__jitlink_finalize_memory", arguments))
+
+
+class RuntimeGenerator:
+    """Generates the runtime's functions that take the place of the process's.
+
+    The runtime is linked when one is first looked up.
+    """
+
+    def __init__(self, platform: ELFPlatform) -> None:
+        self._platform = platform
+
+    async def try_to_generate(
+        self,
+        kind: LookupKind,  # noqa: ARG002 - part of the interface
+        dylib: JITDylib,
+        flags: JITDylibLookupFlags,  # noqa: ARG002
+        names: Mapping[str, bool],
+    ) -> None:
+        """Define the names that the runtime exports."""
+        if EXPORTS.keys().isdisjoint(names.keys()):
+            return
+        wanted = [name for name in names if name in EXPORTS]
+        exports = await self._platform.exports()
+        found = {
+            name: ExecutorSymbolDef(exports[name], _EXPORT_FLAGS)
+            for name in wanted
+            if name not in dylib.symbols
+        }
+        if found:
+            dylib.add_unit(AbsoluteSymbols(found))

@@ -1,13 +1,14 @@
-"""The plugin of a platform: what each link does for the features that need it at run time.
+"""The plugin of ELFPlatform: registers frames, and records initialisers and finalisers.
 
-Frames are registered, by allocation actions, before anything else can run and forgotten before
-their memory goes. Initialisers are kept and written down; they run later.
+Frames are registered, by allocation actions, before any code of the link can run, and
+deregistered before its memory is deallocated. Initialisers are kept alive and recorded; the
+platform runs them later.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from jitlink.graph import AllocActionPair, LinkGraph, WrapperCall
 from jitlink.link import PassConfiguration
@@ -24,38 +25,37 @@ from jitlink.passes.linker_defined import (
     synthesize_symbols,
 )
 from jitlink.passes.runtime_sections import keep_runtime_sections
-from jitlink.platform.state import LinkRecord
+from jitlink.platform.state import DylibState, LinkRecord
 from jitlink.runtime import Runtime
 from jitlink.sps import EXECUTOR_ADDR
 from jitlink.targets.registry import target_of_graph
-
-if TYPE_CHECKING:
-    from jitlink.platform.elf import ELFPlatform
-
 
 _UNWINDERS = (
     ("__unw_add_dynamic_eh_frame_section", "__unw_remove_dynamic_eh_frame_section"),
     ("__register_frame", "__deregister_frame"),
 )
-"""Functions that take an `.eh_frame` section: LLVM's, which has others of libgcc's names, first."""
+"""Functions that take an `.eh_frame` section. LLVM's libunwind defines all four names and comes
+first: its `__register_frame` takes one record."""
 _UNWINDER_FUNCTIONS = frozenset(name for names in _UNWINDERS for name in names)
 
 
 def keep_initializers(config: PassConfiguration) -> Callable[[LinkGraph], list[FunctionArray]]:
-    """Let a link into a JITDylib with a handle keep what only its platform refers to.
+    """Keep alive what only the platform refers to, in a link into a JITDylib with a handle.
 
     Args:
-        config: the passes of the link. The handle is left to the JITDylib.
+        config: the passes of the link. The handle stays an external symbol, which is defined
+            elsewhere in the JITDylib.
 
     Returns:
-        What tells the initialisers and finalisers of the graph, once it has its memory.
+        A function that gives the initialisers and finalisers of the graph, once it is allocated.
     """
 
     def synthesize(graph: LinkGraph) -> None:
         synthesize_symbols(graph, {}, ELF_PREFIXES)
 
     config.pre_prune = [
-        synthesize if each is synthesize_elf_symbols else each for each in config.pre_prune
+        synthesize if existing is synthesize_elf_symbols else existing
+        for existing in config.pre_prune
     ]
     has_arrays = False
 
@@ -69,12 +69,25 @@ def keep_initializers(config: PassConfiguration) -> Callable[[LinkGraph], list[F
     return lambda graph: function_arrays(graph) if has_arrays else []
 
 
+class RuntimePlatform(Protocol):
+    """What `PlatformPlugin` needs of its platform, on the driver thread.
+
+    Attributes:
+        states: the state of each JITDylib.
+    """
+
+    states: dict[JITDylib, DylibState]
+
+    async def runtime(self) -> Runtime:
+        """The executor's runtime, linked now if it has not been."""
+
+
 class PlatformPlugin(Plugin):
-    """Watches the links of a platform's layer."""
+    """Takes part in the links of a platform's layer."""
 
     defines_symbols = False
 
-    def __init__(self, platform: ELFPlatform) -> None:
+    def __init__(self, platform: RuntimePlatform) -> None:
         self._platform = platform
         self._runtime: Runtime | None = None
         self._in_flight: dict[MaterializationResponsibility, LinkRecord] = {}
@@ -84,7 +97,7 @@ class PlatformPlugin(Plugin):
         responsibility: MaterializationResponsibility,  # noqa: ARG002 - part of the interface
         graph: LinkGraph,
     ) -> None:
-        """Have the runtime ready if the graph has frames."""
+        """Link the runtime if the graph has frames."""
         if self._runtime is None and graph.section_list.ordinals_named(SECTION):
             self._runtime = await self._platform.runtime()
 
@@ -94,7 +107,7 @@ class PlatformPlugin(Plugin):
         graph: LinkGraph,  # noqa: ARG002
         config: PassConfiguration,
     ) -> None:
-        """Add what keeps initialisers, and what registers frames."""
+        """Add the passes that keep initialisers and register frames."""
         config.post_prune.append(self._register_frames)
         unwinder = _unwinder_of(responsibility)
         if unwinder is not None:
@@ -102,16 +115,16 @@ class PlatformPlugin(Plugin):
         state = self._platform.states.get(responsibility.dylib)
         if state is None:
             return
-        code = self._in_flight[responsibility] = LinkRecord()
+        link = self._in_flight[responsibility] = LinkRecord()
         arrays = keep_initializers(config)
 
-        def note(graph: LinkGraph) -> None:
-            code.arrays = arrays(graph)
-            code.memory = graph.memory
-            # For the handle, which comes with the first link that refers to it.
+        def record(graph: LinkGraph) -> None:
+            link.arrays = arrays(graph)
+            link.memory = graph.memory
+            # For the handle, which is linked when a graph first refers to it.
             state.address_limit = min(state.address_limit, graph.address_limit)
 
-        config.post_allocation.append(note)
+        config.post_allocation.append(record)
 
     def _register_frames(self, graph: LinkGraph) -> None:
         if self._runtime is not None:
@@ -119,14 +132,14 @@ class PlatformPlugin(Plugin):
                 graph.alloc_actions.append(self._runtime.frame_actions(section))
 
     def _add_unwinder(self, graph: LinkGraph, add: str, remove: str) -> None:
-        """Let an unwinder that is linked here know all frames."""
+        """Register an unwinder that the graph defines: it gets all frames."""
         runtime = self._runtime
         functions = [graph.find_defined_symbol_by_name(name) for name in (add, remove)]
         if runtime is None or None in functions:
             return
 
         def arguments() -> bytes:
-            return b"".join(EXECUTOR_ADDR.serialize(each.address) for each in functions if each)
+            return b"".join(EXECUTOR_ADDR.serialize(f.address) for f in functions if f)
 
         calls = [
             WrapperCall(runtime.addresses[name], arguments)
@@ -135,33 +148,33 @@ class PlatformPlugin(Plugin):
         graph.alloc_actions.append(AllocActionPair(*calls))
 
     def notify_emitted(self, responsibility: MaterializationResponsibility) -> None:
-        """Keep what was written down, under the owner of the code."""
-        code = self._in_flight.pop(responsibility, None)
+        """Keep the record of the link, under the tracker that owns the code."""
+        link = self._in_flight.pop(responsibility, None)
         state = self._platform.states.get(responsibility.dylib)
-        if code is not None and state is not None:
-            state.linked.setdefault(responsibility.tracker, []).append(code)
+        if link is not None and state is not None:
+            state.links.setdefault(responsibility.tracker, []).append(link)
 
     def notify_failed(self, responsibility: MaterializationResponsibility) -> None:
-        """Forget what was written down."""
+        """Discard the record of the link."""
         self._in_flight.pop(responsibility, None)
 
     def notify_transferring_resources(
         self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker
     ) -> None:
-        """Keep it under another owner."""
+        """Keep the records of links under another tracker."""
         state = self._platform.states.get(dylib)
-        moved = state.linked.pop(source, None) if state else None
+        moved = state.links.pop(source, None) if state else None
         if state and moved:
-            state.linked.setdefault(destination, []).extend(moved)
+            state.links.setdefault(destination, []).extend(moved)
 
 
 def _unwinder_of(responsibility: MaterializationResponsibility) -> tuple[str, str] | None:
-    """Names of the functions of an unwinder that is among what is to be made."""
+    """Names of the functions of an unwinder that the responsibility is to define."""
     symbols = responsibility.dylib.symbols
     if symbols.keys().isdisjoint(_UNWINDER_FUNCTIONS):
         return None
     for names in _UNWINDERS:
         held = [symbols.get(name) for name in names]
-        if all(each is not None and each.responsibility is responsibility for each in held):
+        if all(d is not None and d.responsibility is responsibility for d in held):
             return names
     return None

@@ -1,4 +1,4 @@
-"""What a platform knows of each JITDylib: its handle, what is linked into it, who has opened it."""
+"""The state of a JITDylib in its platform: handle, links, initialisers, reference count."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from jitlink.graph import AddressRange
 from jitlink.orc.dylib import JITDylib
+from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import ResourceTracker
 from jitlink.passes.initializers import FunctionArray
 
 
 class LinkRecord:
-    """What one link has brought.
+    """What a platform records about one link.
 
     Attributes:
-        arrays: its initialisers and finalisers.
-        memory: where it is.
-        is_initialized: whether its initialisers have been run, or are about to.
+        arrays: the initialisers and finalisers of the linked graph.
+        memory: the executor memory of the linked graph.
+        is_initialized: whether the initialisers have run, or are about to.
     """
 
     def __init__(self) -> None:
@@ -26,18 +27,18 @@ class LinkRecord:
 
 
 class DylibState:
-    """A JITDylib that a platform takes care of. For the session's thread, but for `handle`.
+    """The state of one JITDylib. Accessed on the driver thread only, except `handle`.
 
     Attributes:
         dylib: the JITDylib.
-        tracker: owns what the platform has defined in it.
+        tracker: owns what the platform has defined in the JITDylib.
         handle: address of its `__dso_handle`, and what ``dlopen`` returns; 0 until it is linked.
-        address_limit: what the code of the JITDylib reaches lies below this address.
-        linked: what was linked into it, by owner.
-        opens: how often it was opened by ``dlopen`` and not closed.
-        is_kept: whether `initialize` has opened it, and `deinitialize` not closed it.
-        is_initialized: whether its initialisers have been run, and its finalisers not.
-        is_finalized: whether its finalisers have been run because it is being removed.
+        address_limit: the code of the JITDylib reaches only addresses below this one.
+        links: records of the links into the JITDylib, by the tracker that owns their code.
+        is_held: whether `Platform.initialize` holds the JITDylib open until `deinitialize`.
+        dl_ref_count: calls of ``dlopen`` that no ``dlclose`` has taken back.
+        is_initialized: whether its initialisers have run, and its finalisers have not.
+        is_finalized: whether its finalisers have run because it is being removed.
     """
 
     def __init__(self, dylib: JITDylib, tracker: ResourceTracker) -> None:
@@ -45,47 +46,77 @@ class DylibState:
         self.tracker = tracker
         self.handle = 0
         self.address_limit = 1 << 64
-        self.linked: dict[ResourceTracker, list[LinkRecord]] = {}
-        self.opens = 0
-        self.is_kept = False
+        self.links: dict[ResourceTracker, list[LinkRecord]] = {}
+        self.is_held = False
+        self.dl_ref_count = 0
         self.is_initialized = False
         self.is_finalized = False
 
-    @property
-    def is_wanted(self) -> bool:
-        """Whether somebody has opened it."""
-        return self.is_kept or self.opens > 0
-
-    def code(self) -> Iterator[LinkRecord]:
-        """Everything that was linked into it."""
-        for each in self.linked.values():
-            yield from each
+    # References
 
     @property
-    def has_uninitialized(self) -> bool:
-        """Whether there are initialisers or finalisers that `take_uninitialized` would return."""
-        return any(each.arrays and not each.is_initialized for each in self.code())
+    def is_referenced(self) -> bool:
+        """Whether `Platform.initialize` or a ``dlopen`` holds the JITDylib open."""
+        return self.is_held or self.dl_ref_count > 0
 
-    def take_uninitialized(self) -> list[FunctionArray]:
-        """The initialisers and finalisers of what was linked since this was last called."""
+    def hold(self) -> None:
+        """Count `Platform.initialize`, however often it is called, as one reference."""
+        self.is_held = True
+
+    def release_hold(self) -> None:
+        """Release the reference of `Platform.initialize`, if there is one."""
+        self.is_held = False
+
+    def add_dl_ref(self) -> None:
+        """Count a ``dlopen``."""
+        self.dl_ref_count += 1
+
+    def release_dl_ref(self) -> None:
+        """Count a ``dlclose``.
+
+        Raises:
+            SessionError: all calls of ``dlopen`` have been taken back.
+        """
+        if not self.dl_ref_count:
+            raise SessionError(f"JITDylib {self.dylib.name} has no dlopen left to take back")
+        self.dl_ref_count -= 1
+
+    def release_all(self) -> None:
+        """Release all references."""
+        self.is_held, self.dl_ref_count = False, 0
+
+    # Links
+
+    def link_records(self) -> Iterator[LinkRecord]:
+        """The records of all links into the JITDylib."""
+        for records in self.links.values():
+            yield from records
+
+    @property
+    def has_pending_arrays(self) -> bool:
+        """Whether `take_pending_arrays` would return any."""
+        return any(record.arrays and not record.is_initialized for record in self.link_records())
+
+    def take_pending_arrays(self) -> list[FunctionArray]:
+        """The initialisers and finalisers of the links since the last call or reset."""
         arrays: list[FunctionArray] = []
-        for code in self.code():
-            if not code.is_initialized:
-                code.is_initialized = True
-                arrays += code.arrays
+        for record in self.link_records():
+            if not record.is_initialized:
+                record.is_initialized = True
+                arrays += record.arrays
         return arrays
 
-    def rearm(self) -> None:
-        """Let all initialisers be run again when it is opened again."""
+    def reset_initializers(self) -> None:
+        """Have all initialisers run again when the JITDylib is opened again."""
         self.is_initialized = False
-        for code in self.code():
-            code.is_initialized = False
+        for record in self.link_records():
+            record.is_initialized = False
 
 
 def unlinked_initializers(dylib: JITDylib) -> list[str]:
-    """Names of symbols that stand for initialisers and are to be looked up.
+    """Names of the initializer symbols that are still to be looked up.
 
-    What has been removed, or could not be linked, is not among them, nor will it ever be.
+    Symbols that were removed or failed to materialize are left out, now and later.
     """
     symbols = dylib.symbols
     names = [n for n in dylib.initializers if n in symbols and not symbols[n].failed]
@@ -96,9 +127,9 @@ def unlinked_initializers(dylib: JITDylib) -> list[str]:
 def dependencies_first(
     roots: Iterable[JITDylib], states: Mapping[JITDylib, DylibState]
 ) -> list[DylibState]:
-    """JITDylibs and what they are linked against, each after what it is linked against itself.
+    """JITDylibs and those in their link orders, transitively, each after its dependencies.
 
-    Where they are linked against each other, the one that is reached last comes first.
+    In a cycle, the JITDylib that is reached last comes first.
     """
     order: list[DylibState] = []
     seen: set[JITDylib] = set()

@@ -1,7 +1,7 @@
 """Builds the runtime's objects from its C sources; ``script/runtime`` runs it.
 
-The objects are committed, so that nobody who links needs a compiler. A test builds them anew and
-compares: the compiler is pinned, and nothing of the place or the time gets into them.
+The objects are committed, so that linking needs no compiler. A test builds them anew and compares:
+the compiler is pinned, and neither paths nor dates get into the objects.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 _FLAGS = (
     "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-fPIC", "-g0", "-Wall", "-Wextra", "-Werror",
     "-fno-sanitize=all", "-fno-stack-protector", "-fno-ident",
-    # Frames: exceptions and forced unwinding pass through what calls the program's code.
+    # Exceptions and forced unwinding pass through the functions that call the program's code.
     "-fexceptions", "-fasynchronous-unwind-tables",
 )  # fmt: skip
 # The oldest C library whose functions are used by their present names.
@@ -26,16 +26,16 @@ _VERSIONS = {"x86_64-linux-gnu": "x86_64-linux-gnu.2.17"}
 def build(destination: Path) -> None:
     """Compile all sources for all targets, into a directory for each target."""
     for target in dict.fromkeys(DIRECTORIES.values()):
-        place = destination / target
-        place.mkdir(parents=True, exist_ok=True)
+        directory = destination / target
+        directory.mkdir(parents=True, exist_ok=True)
         for name in (*SHARED, *PER_DYLIB):
-            subprocess.run(_command(target, name, place), cwd=HERE, check=True)
+            subprocess.run(_command(target, name, directory), cwd=HERE, check=True)
 
 
-def _command(target: str, name: str, place: Path) -> list[str]:
+def _command(target: str, name: str, directory: Path) -> list[str]:
     compiler = [sys.executable, "-m", "ziglang", "cc", "-target", _VERSIONS[target]]
     mapped = f"-ffile-prefix-map={HERE}=."
-    return [*compiler, *_FLAGS, mapped, "-c", f"{name}.c", "-o", str(place / f"{name}.o")]
+    return [*compiler, *_FLAGS, mapped, "-c", f"{name}.c", "-o", str(directory / f"{name}.o")]
 
 
 if __name__ == "__main__":

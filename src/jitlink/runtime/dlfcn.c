@@ -1,27 +1,27 @@
 /* dlopen and its kin for code that was linked in memory.
  *
- * Every function takes the handle of the caller's dylib first, which tells the session; the
- * per-dylib functions in dylib_dlfcn.c put it there. Names of JITDylibs and their handles go to the
- * session. All else goes to the process's own functions, but only where the plain names were called,
- * not for `jit_dlopen` and its kin, which know JITDylibs only.
+ * The first argument of every function is the handle of the caller's dylib, which identifies the
+ * session; the per-dylib functions in dylib_dlfcn.c pass it. Calls with names and handles of
+ * JITDylibs go to the session. All others go to the process's own functions, except those of
+ * `jit_dlopen` and its kin, which are for JITDylibs only.
  */
 #include <dlfcn.h>
 #include <pthread.h>
 
 #include "dylibs.h"
 
-/* The session tells calls apart by the addresses of these. */
+/* Tags: their addresses identify the functions to the session. */
 char __jitlink_dlopen_tag;
 char __jitlink_dlsym_tag;
 char __jitlink_dlclose_tag;
 char __jitlink_dlupdate_tag;
 char __jitlink_dladdr_tag;
 
-/* Errors: one message a thread, and whether it is the process's own that counts. */
+/* Error messages, one for each thread */
 
 struct message {
-  char *pending; /* to be fetched by dlerror */
-  char *fetched; /* stays until the next call */
+  char *pending; /* to be returned by the next dlerror */
+  char *fetched; /* returned by the last dlerror, valid until the next */
 };
 
 static pthread_key_t key;
@@ -52,7 +52,7 @@ static struct message *this_message(void) {
   return message;
 }
 
-/* Takes over a text in memory of malloc; null is success. */
+/* Takes ownership of a text from malloc; null is success. */
 static void set_message(char *text) {
   struct message *message = this_message();
   if (!message) {
@@ -114,7 +114,7 @@ static bool call_session(const void *handle, const void *tag, const void *value,
     set_message(strdup("the session of the calling code has ended"));
     return false;
   }
-  dlerror(); /* an older message of the process counts no more */
+  dlerror(); /* discards an older message of the process */
   struct buffer arguments = packed(handle, value, text, mode);
   wrapper_result result = dispatch(context, tag, arguments.data, arguments.size);
   free(arguments.data);
@@ -149,9 +149,9 @@ static bool is_dylib(const void *handle) {
   return found;
 }
 
-/* What code calls; `only` is for the names that begin with jit_. */
+/* Called by dylib_dlfcn.c; `only` for the names that begin with jit_. */
 
-/* Added to the mode: a name that is no JITDylib's is an error. */
+/* A flag of the mode: a name that no JITDylib has is an error. */
 enum { ONLY_JITDYLIBS = 1 << 30 };
 
 void *__jitlink_dlopen(const void *caller, const char *name, int mode, bool only) {
@@ -188,9 +188,9 @@ int __jitlink_dlupdate(const void *caller, void *handle) {
   return call_session(caller, &__jitlink_dlupdate_tag, handle, 0, 0, &unused) ? 0 : -1;
 }
 
-/* Where an address is */
+/* dladdr */
 
-/* Texts that callers of dladdr keep; each is there once, for ever. */
+/* Texts that callers of dladdr keep: interned, never freed. */
 struct text {
   struct text *next;
   char characters[];
@@ -215,15 +215,15 @@ static const char *keep_text(const char *characters) {
   return text ? text->characters : "";
 }
 
-/* The session answers with the address of what it has packed in memory of malloc:
+/* The session returns the address of serialized information in memory of malloc,
    Tuple<UInt64 size, Addr base, String dylib, Addr symbol, String name>; zero if the address is
-   not one of its JITDylibs'. */
+   in none of its JITDylibs. */
 int __jitlink_dladdr(const void *caller, const void *address, Dl_info *information) {
   uintptr_t answer = 0;
   if (dladdr(address, information))
     return 1;
   if (!call_session(caller, &__jitlink_dladdr_tag, address, 0, 0, &answer) || !answer) {
-    set_message(0); /* dladdr leaves none */
+    set_message(0); /* dladdr sets no error */
     return 0;
   }
   char *data = (char *)answer;
@@ -244,10 +244,10 @@ int __jitlink_dladdr(const void *caller, const void *address, Dl_info *informati
   return is_found;
 }
 
-/* Calls into a session in this very process */
+/* Calls into sessions of this process */
 
-/* What takes the calls of all sessions; its last argument is where to put the result, because not
-   everything that can be called can return a struct. */
+/* Handles the calls into all sessions. It stores the result through its last argument, because
+   callbacks of ctypes cannot return a struct. */
 static void (*callback)(void *context, const void *tag, const char *data, size_t size,
                         wrapper_result *result);
 

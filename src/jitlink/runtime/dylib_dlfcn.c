@@ -1,5 +1,5 @@
-/* dlopen and its kin, of which each JITDylib has its own copy, because they must know who calls:
- * a name is one of the caller's session, RTLD_NEXT is what comes after the caller's dylib.
+/* dlopen and its kin: per-dylib functions, because they pass the handle of the caller's dylib.
+ * Names are those of the caller's session, RTLD_NEXT is what follows the caller's dylib.
  */
 #include <dlfcn.h>
 

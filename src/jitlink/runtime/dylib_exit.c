@@ -1,5 +1,5 @@
-/* Functions of which each JITDylib has its own copy, because they must know whose they are: those
- * that register exit and fork handlers. In a native program libc_nonshared.a has them.
+/* Functions that register exit and fork handlers: per-dylib functions, because they pass the handle
+ * of their dylib. In a native program libc_nonshared.a defines them.
  */
 #include <errno.h>
 

@@ -1,11 +1,11 @@
-/* The table of JITDylibs: found by the address of their `__dso_handle`. */
+/* The table of JITDylibs, by the address of their `__dso_handle`. */
 #include <pthread.h>
 
 #include "dylibs.h"
 
 enum { BUCKETS = 1024 };
 static struct dylib *buckets[BUCKETS];
-/* Owns what code registers with a handle that is no dylib's, such as null. */
+/* Owns what code registers with a handle of no dylib, such as null. */
 static struct dylib process;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t last_order;
@@ -78,7 +78,7 @@ void free_handlers(struct handler *handler) {
   }
 }
 
-/* Error(Addr handle): what is still to be run is forgotten. */
+/* Error(Addr handle): discards handlers and finalisers that have not run. */
 wrapper_result __jitlink_deregister_dylib(const char *data, size_t size) {
   sps_reader reader = sps_read(data, size);
   const void *handle = sps_address(&reader);

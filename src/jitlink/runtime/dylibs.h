@@ -1,4 +1,4 @@
-/* The JITDylibs of all sessions that have code in this process, and what each still has to run.
+/* The JITDylibs of all sessions in this process, with handlers and finalisers that have not run.
  *
  * Everything here is guarded by one lock, which is never held while other code runs.
  */
@@ -7,11 +7,11 @@
 
 #include "wrapper.h"
 
-/* A call into the session: the shape is that of ORC's dispatch functions. */
+/* Calls into the session; the type is that of ORC's dispatch functions. */
 typedef wrapper_result (*dispatch_function)(void *context, const void *tag, const char *data,
                                             size_t size);
 
-/* Something to be called at exit. The order of registration is one for all dylibs. */
+/* An exit handler. Registrations are numbered across all dylibs. */
 struct handler {
   struct handler *older;
   uint64_t order;
@@ -25,8 +25,8 @@ struct array {
   bool backwards;
 };
 
-/* The finalisers that go with one run of initialisers and have not run: those with a priority, then
-   the others. They are called from the last one to the first. */
+/* The finalisers that were recorded with one run of initialisers and have not run: those with a
+   priority, then the others. They are called from the last one to the first. */
 struct finalizers {
   struct finalizers *older;
   size_t with_priority, count;
@@ -55,44 +55,44 @@ HIDDEN void unlock_dylibs(void);
 /* The dylib with a handle, or null; with the lock held. */
 HIDDEN struct dylib *find_dylib(const void *handle);
 
-/* The same, or what stands for the process itself. */
+/* The same, or the entry of the process itself. */
 HIDDEN struct dylib *dylib_or_process(const void *handle);
 
-/* Some dylibs; all of them, and the process, if there is no list. */
+/* The dylibs with some handles; all dylibs, and the process, if `handles` is null. */
 struct choice {
   const void *const *handles;
   size_t count;
 };
 
-/* The chosen dylib after one, or the first one; null at the end. `place` is 0 at first. With the
+/* The chosen dylib after `last`, or the first one; null at the end. `place` is 0 at first. With the
    lock held. */
 HIDDEN struct dylib *next_dylib(const struct choice *choice, struct dylib *last, size_t *place);
 
 /* The number of the next registration; with the lock held. */
 HIDDEN uint64_t next_order(void);
 
-/* Handlers that were registered before this number belong to libraries that were there before the
-   program that is running: at exit, each of them runs with the finalisers of its library. */
+/* Handlers with a lower number were registered by libraries before the running program was
+   initialised: at exit, each of them runs with the finalisers of its library. */
 HIDDEN void set_program_start(uint64_t order);
 
 HIDDEN void free_handlers(struct handler *handler);
 
-/* Puts the process's exit handler that runs ours behind all that the process has so far: libraries
-   that code was linked against are to be finalised after that code. */
+/* Registers the process's exit handler that runs ours anew, after all that the process has by now:
+   libraries that code was linked against are to be finalised after that code. */
 HIDDEN void move_exit_handler(void);
 
 /* Calls the functions of an array, those that are neither null nor -1, which pad `.ctors`. */
 HIDDEN void call_array(const struct array *array, bool backwards, int argc, char **argv,
                        char **environment);
 
-/* Runs what a thread still has to run for dylibs (all if there is no handle), and makes other
-   threads forget what they have. */
+/* Runs the calling thread's destructors of thread-local objects of dylibs, and drops those of other
+   threads. */
 HIDDEN void end_threads_of(const void *const *handles, size_t count);
 
-/* The same for what threads have to run in memory that is about to go, none of which is run. */
+/* Drops the destructors of all threads that refer to memory that is about to be deallocated. */
 HIDDEN void forget_thread_calls(const struct range *ranges, size_t count);
 
-/* Whether a thread has something to run in some memory. */
+/* Whether a thread has a destructor that refers to some memory. */
 HIDDEN bool has_thread_calls(const struct range *ranges, size_t count);
 
 static inline bool is_within(const struct range *ranges, size_t count, uintptr_t address) {

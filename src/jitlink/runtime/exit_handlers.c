@@ -1,13 +1,13 @@
 /* Exit handlers and finalisers of JITDylibs.
  *
  * The process's own exit handlers may outlive code that was linked in memory, so that code gets
- * the functions of this file in place of __cxa_atexit and its kin. What they note is run when a
- * dylib is closed, when memory goes that it refers to, or when the process exits, whichever comes
- * first, and never twice. For the last of these there is one handler among the process's own.
+ * the functions of this file in place of __cxa_atexit and its kin. What they register runs once:
+ * when its dylib is closed, before memory that it refers to is deallocated, or when the process
+ * exits, whichever comes first. At exit, one of the process's own handlers runs ours.
  *
- * The order is that of a native process. When it exits, handlers come first, the last one first,
+ * The order is that of a native process. When it exits, handlers run first, the last one first,
  * whichever dylib they belong to; then the dylibs are closed, the last one first. Handlers that a
- * library has registered before the program began run when the library is closed.
+ * library has registered before the program was initialised run when the library is closed.
  *
  * Specification: Itanium C++ ABI, 3.3.6.
  */
@@ -24,7 +24,8 @@ static uint64_t program_start;
 
 void set_program_start(uint64_t order) { program_start = order; }
 
-/* The newest handler of the chosen dylibs that is newer than `since`, taken out of its list. */
+/* Removes the newest handler of the chosen dylibs that is newer than `since`; null if there is
+   none. */
 static struct handler *take_newest(const struct choice *choice, uint64_t since, bool quick) {
   struct handler **newest = 0, *handler = 0;
   size_t place = 0;
@@ -55,7 +56,7 @@ static void run_handlers(const struct choice *choice, uint64_t since, bool quick
     call_handler(handler);
 }
 
-/* Takes the last finalisers of a dylib that have not run. */
+/* Removes the last finalisers of a dylib that have not run. */
 static bool take_finalizers(const void *handle, bool with_priority, struct array *array) {
   bool found = false;
   lock_dylibs();
@@ -97,8 +98,8 @@ static void close_dylib(const void *handle) {
   run_handlers(&choice, 0, false);
 }
 
-/* The handle of the dylib among the chosen ones that was opened last, which is then open no more;
-   null if none is open. */
+/* Marks the chosen dylib that was opened last as closed; returns its handle, or null if none is
+   open. */
 static const void *take_last_opened(const struct choice *choice) {
   struct dylib *last = 0;
   size_t place = 0;
@@ -137,7 +138,7 @@ void move_exit_handler(void) {
   static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
   pthread_mutex_lock(&turn);
   __atomic_store_n(&is_moving, true, __ATOMIC_RELEASE);
-  __cxa_finalize(&exit_key); /* runs it, too, and then it must do nothing */
+  __cxa_finalize(&exit_key); /* also runs it, which must do nothing then */
   __atomic_store_n(&is_moving, false, __ATOMIC_RELEASE);
   __cxa_atexit(at_process_exit, 0, &exit_key);
   pthread_mutex_unlock(&turn);
@@ -159,7 +160,7 @@ static void ensure_quick_exit_handler(void) {
     __cxa_at_quick_exit(at_process_quick_exit, 0);
 }
 
-/* What linked code calls */
+/* Called by linked code */
 
 static int add_handler(void (*function)(void *), void *argument, const void *handle, bool quick) {
   struct handler *handler = malloc(sizeof *handler);
@@ -197,7 +198,7 @@ void __jitlink_cxa_finalize(const void *handle) {
   run_handlers(&choice, 0, false);
 }
 
-/* What the session calls */
+/* Called by the session */
 
 /* Handles, in memory of malloc. */
 static const void **read_handles(sps_reader *reader, size_t *count) {
@@ -233,7 +234,7 @@ wrapper_result __jitlink_finalize(const char *data, size_t size) {
   close_all(&choice, is_exit);
   for (size_t each = 0; each < choice.count; ++each) {
     drop_quick_handlers(handles[each]);
-    /* The C library, too, knows the handle: of fork handlers. */
+    /* Fork handlers are registered with the C library under the handle. */
     __cxa_finalize((void *)handles[each]);
   }
   free(handles);
@@ -241,7 +242,7 @@ wrapper_result __jitlink_finalize(const char *data, size_t size) {
   return sps_zero_byte();
 }
 
-/* Memory that is about to go */
+/* Memory that is about to be deallocated */
 
 static struct range *read_ranges(sps_reader *reader, size_t *count) {
   *count = sps_count(reader, 16);
@@ -253,7 +254,7 @@ static struct range *read_ranges(sps_reader *reader, size_t *count) {
   return ranges;
 }
 
-/* The newest handler that refers to some ranges: where it hangs, or null. */
+/* The link to the newest handler that refers to some ranges, or null. */
 static struct handler **newest_within(const struct range *ranges, size_t count, bool quick) {
   static const struct choice everything = {0, 0};
   struct handler **newest = 0;
@@ -303,7 +304,7 @@ wrapper_result __jitlink_is_memory_final(const char *data, size_t size) {
 }
 
 /* Error(Sequence<Range>): runs the handlers and finalisers that refer to memory that is about to
-   go, the last one first, and leaves all others as they are. */
+   be deallocated, the last one first, and leaves all others as they are. */
 wrapper_result __jitlink_finalize_memory(const char *data, size_t size) {
   sps_reader reader = sps_read(data, size);
   size_t count;

@@ -1,9 +1,9 @@
-/* Unwind information: `.eh_frame` sections are made known to the unwinders of the process.
+/* Unwind information: `.eh_frame` sections are registered with the unwinders of the process.
  *
  * libgcc's __register_frame takes a whole section that ends with a zero word. The function of that
  * name in LLVM's libunwind takes one record only; for sections it has
- * __unw_add_dynamic_eh_frame_section. A process may have both libraries, and what throws may use
- * either, so a section is registered with each that there is.
+ * __unw_add_dynamic_eh_frame_section. A process may have both libraries, and code that
+ * throws may use either, so a section is registered with each that is loaded.
  */
 #include <dlfcn.h>
 #include <pthread.h>
@@ -22,7 +22,7 @@ static const void *library_of(const void *address) {
 
 /* Whether __register_frame is the one that takes sections. */
 static bool takes_sections(void) {
-  static int known; /* 0: not yet. Threads that find out at once find out the same. */
+  static int known; /* 0: not determined yet. Concurrent threads determine the same. */
   if (!known) {
     bool is_llvm = __unw_add_dynamic_eh_frame_section &&
                    library_of((const void *)__register_frame) ==
@@ -33,7 +33,7 @@ static bool takes_sections(void) {
 }
 
 /* Unwinders that were themselves linked in memory, such as that of libgcc_eh.a, get every section,
-   whichever of the two comes first. */
+   whichever is registered first. */
 
 struct section {
   struct section *next;
@@ -134,7 +134,7 @@ wrapper_result __jitlink_add_unwinder(const char *data, size_t size) {
   return sps_zero_byte();
 }
 
-/* Error(Addr add, Addr remove): its memory is about to go, and what it knows with it. */
+/* Error(Addr add, Addr remove): its memory is about to be deallocated, with all its tables. */
 wrapper_result __jitlink_remove_unwinder(const char *data, size_t size) {
   sps_reader reader = sps_read(data, size);
   void *add = sps_address(&reader);

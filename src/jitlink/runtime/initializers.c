@@ -1,4 +1,4 @@
-/* Initialisers of JITDylibs: run in the order in which the session gives them. */
+/* Initialisers of JITDylibs, which run in the order that the session passes. */
 #include "dylibs.h"
 
 extern char **environ;
@@ -25,7 +25,7 @@ static bool is_known(char *const *words, size_t count) {
   return true;
 }
 
-/* Error(Sequence<String>): what initialisers get as argv. A program may keep it, so it stays. */
+/* Error(Sequence<String>): the argv of initialisers. Never freed: a program may keep it. */
 wrapper_result __jitlink_set_arguments(const char *data, size_t size) {
   sps_reader reader = sps_read(data, size);
   size_t count = sps_count(&reader, 8), done = 0;
@@ -53,9 +53,9 @@ static void read_arrays(sps_reader *reader, struct array *arrays, size_t count) 
 }
 
 /* Error(Addr handle, Sequence<Tuple<Addr start, Addr end, Bool backwards>> initialisers, the same
-   of finalisers, UInt64 number of finalisers with a priority, Bool is_program): notes the
+   of finalisers, UInt64 number of finalisers with a priority, Bool is_program): records the
    finalisers, which run when the dylib is closed, and runs the initialisers, both in the order in
-   which a static linker would put them. */
+   which a static linker puts them. */
 wrapper_result __jitlink_initialize(const char *data, size_t size) {
   sps_reader reader = sps_read(data, size);
   const void *handle = sps_address(&reader);

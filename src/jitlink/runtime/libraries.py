@@ -1,8 +1,8 @@
-"""Shared libraries that a program may rely on without naming them, loaded when a name needs one.
+"""Shared libraries that a compiler driver links implicitly, loaded when a name needs one.
 
 A native C++ program gets its unwinder and its C++ library from the compiler driver; a process that
-is written in Python may have neither. `load_providers` loads a library only if a name looks like
-one of its own.
+is written in Python may have neither. `find_in_providers` loads a library only if a name begins
+like those that the library defines.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorProcessControl
 
 _UNWINDER = ("_Unwind_", "__register_frame", "__deregister_frame", "__gcc_personality_")
-# What compilers call instead of instructions that the processor lacks: libgcc's manual, 4.
+# Called where the processor lacks an instruction: GCC internals manual, "The GCC low-level runtime
+# library".
 _ARITHMETIC = (
     "__abs", "__add", "__ash", "__bswap", "__clrsb", "__clz", "__cmp", "__ctz", "__div", "__eq",
     "__extend", "__ffs", "__fix", "__float", "__ge", "__gt", "__le", "__lshr", "__lt", "__mod",
@@ -30,16 +31,16 @@ PROVIDERS = {
     "libgcc_s.so.1": (*_UNWINDER, *_ARITHMETIC, *_SUPPORT),
     "libstdc++.so.6": _CXX,
 }
-"""Libraries, in the order in which they are asked, and how the names begin that they may define."""
+"""Libraries, in search order, and how the names begin that they may define."""
 
 
 async def find_in_providers(
     executor: ExecutorProcessControl, names: Sequence[str]
 ) -> dict[str, int]:
-    """Look for names in the libraries that usually define them; these are loaded if need be.
+    """Look up names in the libraries that usually define them, which are loaded if need be.
 
     Returns:
-        The addresses of those that were found.
+        The addresses of the names that were found.
     """
     found: dict[str, int] = {}
     for soname, prefixes in PROVIDERS.items():
@@ -49,7 +50,7 @@ async def find_in_providers(
         try:
             handle = await executor.load_dylib(soname)
         except ExecutorError:
-            # Then the names stay undefined, which is an error of its own.
+            # The names stay undefined, which is reported as such.
             continue
         addresses = await executor.lookup_symbols(wanted, handle)
         found |= {n: a for n, a in zip(wanted, addresses, strict=True) if a is not None}

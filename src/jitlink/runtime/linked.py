@@ -1,7 +1,7 @@
 """The runtime in an executor: linked once, when something first needs it, and never released.
 
-It belongs to the executor and not to a session: the process's own exit handlers and the ends of its
-threads call it, whatever has become of the session for which it was linked.
+It belongs to the executor and not to a session: the process calls it at exit and when threads end,
+be the session for which it was linked still open or not.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Runtime:
 
     Attributes:
         addresses: addresses of its functions and variables.
-        exports: addresses of what linked code sees, by the names that linked code uses.
+        exports: addresses of what linked code sees, by the names that it uses.
     """
 
     def __init__(self, addresses: Mapping[str, int]) -> None:
@@ -40,7 +40,7 @@ class Runtime:
         self.exports = {name: addresses[own] for name, own in EXPORTS.items()}
 
     def frame_actions(self, section: FrameSection) -> AllocActionPair:
-        """What makes an `.eh_frame` section known to the unwinders, and forgotten by them."""
+        """Allocation actions that register an `.eh_frame` section and deregister it."""
 
         def arguments() -> bytes:
             return EXECUTOR_ADDR.serialize(section.address)
@@ -50,7 +50,7 @@ class Runtime:
 
 
 async def runtime_of(executor: ExecutorProcessControl) -> Runtime:
-    """The runtime of an executor, linked now if it is not there yet.
+    """The runtime of an executor, linked now if it has not been.
 
     Raises:
         UnsupportedObjectError: there is none for the executor's target.
@@ -81,7 +81,7 @@ def _of_this_process(executor: SelfExecutorProcessControl) -> Runtime:
     if not _own:
         with _lock:
             if not _own:
-                # Memory of its own: that of a session may go before the process ends.
+                # Memory of its own: that of a session may be released before the process ends.
                 _own.append(run_in_process(_link(executor, InProcessMemoryManager())))
     return _own[0]
 
@@ -95,13 +95,13 @@ async def _link(executor: ExecutorProcessControl, memory: JITLinkMemoryManager) 
     config.post_prune.append(_register_own_frames)
     context = _Context(executor)
     alloc = await link(graph, context, config, memory)
-    # It stays for ever.
+    # Never deallocated.
     alloc.release()
     return Runtime(context.addresses)
 
 
 def _register_own_frames(graph: LinkGraph) -> None:
-    """Let the runtime register its own frames; the function to call is in the graph itself."""
+    """Have the runtime register its own frames, with the function that the graph itself defines."""
     register = graph.find_defined_symbol_by_name(REGISTER_FRAMES)
     for section in terminate_eh_frames(graph):
 

@@ -1,4 +1,4 @@
-"""The prebuilt objects of the runtime, and which name of linked code each of them answers.
+"""The prebuilt objects of the runtime, and the names by which linked code refers to them.
 
 Names that begin with ``__jitlink_`` are the runtime's own. `EXPORTS` says which of them take the
 place of functions of the process, for linked code only.
@@ -13,7 +13,7 @@ from jitlink.errors import UnsupportedObjectError
 from jitlink.inputs import InputFile
 
 DIRECTORIES: Mapping[tuple[str, str], str] = {("x86_64", "linux"): "x86_64-linux-gnu"}
-"""Where the objects of a target are, by architecture and system."""
+"""The directory of a target's objects, by architecture and system."""
 
 SHARED = ("frames", "dylibs", "exit_handlers", "initializers", "thread_exit", "dlfcn")
 """Objects of which an executor has one copy."""
@@ -25,7 +25,12 @@ PER_DYLIB: Mapping[str, tuple[str, ...]] = {
         "jit_dlclose", "jit_dlerror", "jit_dlopen", "jit_dlsym", "jit_dlupdate",
     ),
 }  # fmt: skip
-"""Objects of which each JITDylib has its own copy if it needs one, and what they define."""
+"""Objects of which each JITDylib has its own copy if it refers to one, and what they define."""
+
+PER_DYLIB_FUNCTIONS: Mapping[str, str] = {
+    function: name for name, functions in PER_DYLIB.items() for function in functions
+}
+"""The functions of those objects, and for each the object that defines it."""
 
 EXPORTS: Mapping[str, str] = {
     "__cxa_atexit": "__jitlink_cxa_atexit",
@@ -41,7 +46,7 @@ EXPORTS: Mapping[str, str] = {
         )
     },
 }  # fmt: skip
-"""What linked code sees of the shared copy, by the name that it uses."""
+"""What linked code sees of the shared objects, by the name that it uses."""
 
 
 def has_runtime(triple: str) -> bool:
@@ -63,8 +68,8 @@ def open_object(triple: str, name: str) -> InputFile:
     if directory is None:
         raise UnsupportedObjectError(f"there is no runtime for {triple}", file="<runtime>")
     # Without pathlib, which is slow to import.
-    place = os.path.join(os.path.dirname(__file__), directory, f"{name}.o")  # noqa: PTH118, PTH120
-    with open(place, "rb") as file:  # noqa: PTH123
+    path = os.path.join(os.path.dirname(__file__), directory, f"{name}.o")  # noqa: PTH118, PTH120
+    with open(path, "rb") as file:  # noqa: PTH123
         data = file.read()
     return InputFile(f"<runtime>({name}.o)", memoryview(data))
 
@@ -72,4 +77,4 @@ def open_object(triple: str, name: str) -> InputFile:
 def _key(triple: str) -> tuple[str, str]:
     """Architecture and system: ``x86_64-unknown-linux-gnu`` is ``("x86_64", "linux")``."""
     architecture, *rest = triple.split("-")
-    return architecture, next((each for each in rest if each.startswith("linux")), "")
+    return architecture, next((part for part in rest if part.startswith("linux")), "")

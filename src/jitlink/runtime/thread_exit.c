@@ -1,9 +1,9 @@
-/* What threads run when they end: destructors of thread-local objects of JITDylibs.
+/* Destructors of thread-local objects of JITDylibs, which run when their thread ends.
  *
- * Each thread has a list of its own. The process's own mechanism is asked to call back once for a
- * thread, not once for a destructor: it could not be told that a dylib is closed. So destructors
- * of code that was linked in memory run together, the last one first, where the thread's first one
- * would have run.
+ * Each thread has a list of its own, and registers one function with the process's own mechanism,
+ * not one for each destructor: that mechanism cannot drop destructors when a dylib is closed. So
+ * destructors of code that was linked in memory run together, the last one first, where the
+ * thread's first one would have run.
  *
  * Specification: Itanium C++ ABI, 3.3.6 and the `__cxa_thread_atexit` extension.
  */
@@ -23,7 +23,7 @@ struct call {
 struct thread {
   struct thread *next, **link;
   struct call *calls;
-  /* The call that the thread is in, for those who must wait for its end. */
+  /* The call that is running, whose end other threads may have to wait for. */
   struct call *running;
   bool will_end;
 };
@@ -34,7 +34,7 @@ static struct thread *threads;
 static pthread_cond_t call_ended = PTHREAD_COND_INITIALIZER;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* Runs a call that was taken out of the list. */
+/* Runs a call that was removed from the list. */
 static void run(struct thread *thread, struct call *call) {
   struct call *outer = thread->running;
   thread->running = call;
@@ -58,7 +58,7 @@ static void run_all(void *argument) {
   pthread_mutex_unlock(&lock);
 }
 
-/* The end of a thread, after everything else. */
+/* Runs when a thread ends, after its destructors. */
 static void forget_thread(void *argument) {
   struct thread *thread = argument;
   if (!__cxa_thread_atexit_impl)
@@ -115,11 +115,11 @@ int __jitlink_cxa_thread_atexit(void (*function)(void *), void *argument, void *
   thread->will_end = true;
   pthread_mutex_unlock(&lock);
   if (is_first && __cxa_thread_atexit_impl)
-    __cxa_thread_atexit_impl(run_all, thread, &threads); /* which is in no library */
+    __cxa_thread_atexit_impl(run_all, thread, &threads); /* an address in no library */
   return 0;
 }
 
-/* What is to be run no more: what belongs to dylibs, or refers to ranges of addresses. */
+/* Selects calls of dylibs, or calls that refer to ranges of addresses, which are not to run. */
 struct doomed {
   const void *const *handles;
   size_t handle_count;
@@ -133,7 +133,7 @@ static bool is_doomed(const struct doomed *doomed, const struct call *call) {
          is_within(doomed->ranges, doomed->range_count, (uintptr_t)call->argument);
 }
 
-/* The newest doomed call of a thread: where it hangs, or null. */
+/* The link to the newest doomed call of a thread, or null. */
 static struct call **newest_of(struct thread *thread, const struct doomed *doomed) {
   for (struct call **link = &thread->calls; *link; link = &(*link)->older)
     if (is_doomed(doomed, *link))
@@ -141,7 +141,7 @@ static struct call **newest_of(struct thread *thread, const struct doomed *doome
   return 0;
 }
 
-/* Drops the calls of all threads, and waits for those that other threads are in. */
+/* Drops the doomed calls of all threads, and waits for those that run on other threads. */
 static void forget(const struct thread *mine, const struct doomed *doomed) {
   for (struct thread *each = threads; each; each = each->next)
     for (struct call **link; (link = newest_of(each, doomed));) {
@@ -152,7 +152,7 @@ static void forget(const struct thread *mine, const struct doomed *doomed) {
   for (struct thread *each = threads; each;) {
     if (each != mine && each->running && is_doomed(doomed, each->running)) {
       pthread_cond_wait(&call_ended, &lock);
-      each = threads; /* the list may be another one by now */
+      each = threads; /* the list may have changed */
     } else {
       each = each->next;
     }

@@ -1,7 +1,7 @@
 /* Wrapper functions and SimplePackedSerialization, as jitlink.sps describes them.
  *
- * Integers are little-endian whatever the machine is. A reader that has met the end of its bytes
- * gives zeros from then on and has `failed` set, so that callers check once, after the last value.
+ * Integers are little-endian on all machines. At the end of its bytes, a reader sets `failed` and
+ * returns zeros from then on, so that callers check once, after the last value.
  */
 #ifndef JITLINK_WRAPPER_H
 #define JITLINK_WRAPPER_H
@@ -15,7 +15,7 @@
 #define WEAK __attribute__((weak))
 #define HIDDEN __attribute__((visibility("hidden")))
 
-/* Up to as many bytes as a pointer has are in the result itself, others in memory of malloc.
+/* Results of up to the size of a pointer are stored inline, larger ones in memory of malloc.
    Size 0 and a pointer: an out-of-band error, a text in memory of malloc. */
 typedef struct {
   union {

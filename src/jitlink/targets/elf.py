@@ -1,4 +1,4 @@
-"""What all ELF targets share: from raw relocations to edges, by table.
+"""What all ELF targets share: tables of relocation types, by which relocations become edges.
 
 A target lists its relocation types as `Relocation` rows. A row names the edge kind that a type
 becomes and what is added to its addend, or why it is not linked.
@@ -40,7 +40,7 @@ class Relocation(NamedTuple):
         name: the ABI's name.
         kind: edge kind that it becomes, or None.
         bias: what is added to the addend.
-        reason: why it is not linked; empty for a type that asks for nothing.
+        reason: why it is not linked; empty for a type that needs no edge.
     """
 
     number: int
@@ -58,7 +58,7 @@ class RelocationTable:
         by_number: the same by number.
         kinds: edge kind of each type, 0 for none (int64).
         biases: what is added to its addend (int64).
-        ignored: whether it asks for nothing (bool).
+        ignored: whether it needs no edge (bool).
     """
 
     def __init__(self, relocations: Sequence[Relocation]) -> None:
@@ -74,24 +74,25 @@ class RelocationTable:
             self.ignored[number] = row.kind is None and not row.reason
 
     def index(self, types: Int64Array) -> Int64Array:
-        """Where the columns have each of these types (int64)."""
+        """The index of each of these types in the columns (int64)."""
         return np.minimum(types, len(self.kinds) - 1)
 
 
 class ELFTarget(NamedTuple):
-    """An architecture as ELF objects have it.
+    """The ELF objects of one architecture, and how they are linked.
 
     Attributes:
-        machine, elf_class, byte_order: what the ELF header of such an object says.
-        triple: target triple of the graphs that are made.
+        identity: machine, class and byte order in the ELF header.
+        triple: target triple of the graphs.
         edge_kinds: the architecture's edge kinds.
-        fixups: what they do.
-        relocations: all relocation types that the ABI has.
+        fixups: how they are applied.
+        relocations: all relocation types of the ABI.
         passes: the architecture's passes for a graph.
         branches: edge kinds of direct calls and jumps, those to stubs included.
-        jump: code that goes on elsewhere, to be put at the entry of a function.
+        jump: code that jumps elsewhere, to be written to the entry of a function.
         reentry: machine code for lazy functions, if the architecture has it yet.
-        function_frame: what makes functions of code in ``.init`` and ``.fini``, if known.
+        function_frame: prologue and epilogue that make a function of code in ``.init`` and
+            ``.fini``, if the architecture has them yet.
     """
 
     identity: Identity
@@ -137,7 +138,7 @@ class ELFTarget(NamedTuple):
 
         Raises:
             InputError: an object is malformed, of another target, or has a relocation that
-                is not linked; the graph is then of no further use.
+                is not linked; the graph must not be used any more.
         """
         first_edge = graph.edge_table.rows
         objects, raw = read_objects(graph, batch, self.identity)
@@ -173,7 +174,7 @@ class _EdgeBuilder:
         refused = (kind == 0) & ~target.relocations.ignored[index] & allocated
         if refused.any():
             self._refuse(int(rows_where(refused)[0]))
-        # Debug information may use types that code may not; it keeps what the file has there.
+        # Debug information may use types that code may not; its bytes then stay as in the file.
         keep = kind != 0
         keep &= allocated | (self.graph.symbol_table.kind[raw.symbol] != REMOVED)
         if not keep.all():
@@ -215,13 +216,13 @@ class _EdgeBuilder:
             row = int(rows_where(bad)[0])
             name = self._name(int(raw.type[row]))
             self._fail(raw, row, f"relocation {name} lies in a section without content")
-        placeless = self.graph.symbol_table.kind == REMOVED
-        placeless[self.read.null_symbols] = False
-        bad = placeless[raw.symbol]
+        removed = self.graph.symbol_table.kind == REMOVED
+        removed[self.read.null_symbols] = False
+        bad = removed[raw.symbol]
         if bad.any():
             row = int(rows_where(bad)[0])
             name = self._name(int(raw.type[row]))
-            self._fail(raw, row, f"relocation {name} refers to a symbol without a place")
+            self._fail(raw, row, f"relocation {name} refers to a symbol that is in no section")
 
     def _place_null_symbols(self, symbols: Int64Array) -> None:
         """A relocation without a symbol refers to address zero."""
@@ -246,8 +247,8 @@ class _EdgeBuilder:
 
     def _fail(self, raw: RawRelocations, row: int, message: str) -> NoReturn:
         block = int(raw.block[row])
-        where = f"section {self._section(block)}+{int(raw.offset[row]):#x}"
-        raise ObjectError(f"{where}: {message}", file=self._file(block))
+        location = f"section {self._section(block)}+{int(raw.offset[row]):#x}"
+        raise ObjectError(f"{location}: {message}", file=self._file(block))
 
     def _refuse(self, row: int) -> NoReturn:
         raw = self.raw

@@ -1,8 +1,8 @@
-"""ELF AArch64: relocation types of AAELF64 for LP64, and what is done by default.
+"""ELF AArch64: relocation types of AAELF64 for LP64, and default passes.
 
 Big-endian objects have big-endian data and the same instructions.
 
-Quirks: 256 was the number of R_AARCH64_NONE before it was 0. The types below 256 are those of
+Quirks: the number of R_AARCH64_NONE was 256 before it was 0. The types below 256 are those of
 ILP32, whose objects are of another ELF class.
 
 Specification: ELF for the Arm 64-bit Architecture (AAELF64), sections 5.7.3 to 5.7.12 and the

@@ -1,7 +1,7 @@
 """ELF RISC-V of 32 and 64 bits: relocation types of the psABI, ABI checks, default passes.
 
 Both sizes have the same relocation types. Calls are R_RISCV_CALL_PLT whether there is a PLT or
-not. R_RISCV_RELAX says something about the relocation before it, at the same place.
+not. R_RISCV_RELAX refers to the relocation before it, at the same offset.
 
 Specification: RISC-V ELF psABI, chapters "ELF Object Files" and "Relocations".
 """
@@ -30,9 +30,9 @@ from jitlink.targets.riscv_attributes import check_abi
 
 EM_RISCV = 243
 ABSOLUTE_CODE_LIMIT = (1 << 31) - 0x800
-"""Where the addresses end that ``lui`` and a signed lower half can make on RV64."""
+"""The end of the addresses that ``lui`` and a signed lower half can form on RV64."""
 
-_VENDOR = "what it means is its vendor's secret"
+_VENDOR = "it is vendor-specific"
 
 RELOCATIONS = (
     Relocation(0, "R_RISCV_NONE"),
@@ -94,7 +94,7 @@ RELOCATIONS = (
     Relocation(64, "R_RISCV_TLSDESC_ADD_LO12", reason=NO_TLS),
     Relocation(65, "R_RISCV_TLSDESC_CALL", reason=NO_TLS),
     Relocation(191, "R_RISCV_VENDOR", reason=_VENDOR),
-    *(Relocation(each, f"R_RISCV_CUSTOM{each}", reason=_VENDOR) for each in range(192, 256)),
+    *(Relocation(n, f"R_RISCV_CUSTOM{n}", reason=_VENDOR) for n in range(192, 256)),
 )
 
 _split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
@@ -104,13 +104,13 @@ _IS_ABSOLUTE[[K.R_RISCV_HI20, K.R_RISCV_LO12_I, K.R_RISCV_LO12_S, K.R_RISCV_32]]
 
 
 def _limit_addresses(graph: LinkGraph) -> None:
-    """Ask for memory that the code's addresses reach."""
+    """Limit the graph's addresses to those that its absolute relocations can hold."""
     if graph.pointer_size == 4:
         graph.address_limit = min(graph.address_limit, 1 << 32)
         return
     edges, symbols = graph.edge_table, graph.symbol_table
     rows = rows_where(_IS_ABSOLUTE[edges.kind])
-    # Debug information, which is not loaded, refers to other such in 32 bits.
+    # Debug information, which is not loaded, refers to other debug information in 32 bits.
     section = graph.block_table.section[edges.block[rows]]
     rows = rows[graph.section_lifetimes()[section] != MemLifetime.NO_ALLOC]
     if (symbols.kind[edges.target[rows]] == DEFINED).any():
@@ -118,15 +118,15 @@ def _limit_addresses(graph: LinkGraph) -> None:
 
 
 def _passes(bits: int) -> Callable[[LinkGraph], PassConfiguration]:
-    resolve_indirect_functions = ifunc_pass(ENTRIES[bits], CALL_RESOLVERS[bits])
-    entries = partial(build_entries, kinds=ENTRIES[bits])
+    resolve_ifuncs = ifunc_pass(ENTRIES[bits], CALL_RESOLVERS[bits])
+    build_got_plt = partial(build_entries, kinds=ENTRIES[bits])
 
-    def default_passes(graph: LinkGraph) -> PassConfiguration:  # noqa: ARG001 - one for all
+    def default_passes(graph: LinkGraph) -> PassConfiguration:  # noqa: ARG001 - the same for all graphs
         """The passes that every ELF RISC-V graph needs."""
         return PassConfiguration(
             fixups=FIXUPS[bits],
             pre_prune=[check_abi, _split_eh_frames, synthesize_elf_symbols],
-            post_prune=[resolve_indirect_functions, entries, relax, _limit_addresses],
+            post_prune=[resolve_ifuncs, build_got_plt, relax, _limit_addresses],
             pre_fixup=[pair_halves],
             got_address=got_address,
         )

@@ -1,4 +1,4 @@
-"""ELF x86-64: relocation types of the System V psABI, and what is done by default.
+"""ELF x86-64: relocation types of the System V psABI, and default passes.
 
 The addend of an object's PC-relative relocations counts from the field, that of the edge kinds
 named PCRel and Branch from the end of it, hence the bias of 4.
@@ -39,12 +39,12 @@ from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget, Relocation, RelocationT
 
 EM_X86_64 = 62
 SMALL_CODE_LIMIT = 1 << 31
-"""Where the small code model's absolute addresses end."""
+"""The end of the small code model's absolute addresses."""
 
 
-# Offsets of code that a static linker resolves, and of entries: all relative to the field.
-_DESCRIPTOR = K.REQUEST_TLS_FUNCTION_IN_GOT_AND_TRANSFORM_TO_DELTA32
-_OFFSET_LOAD = K.REQUEST_THREAD_OFFSET_IN_GOT_AND_TRANSFORM_TO_DELTA32
+# Offsets of GOT entries for TLS, relative to the field.
+_TLSDESC = K.REQUEST_TLS_FUNCTION_IN_GOT_AND_TRANSFORM_TO_DELTA32
+_GOTTPOFF = K.REQUEST_THREAD_OFFSET_IN_GOT_AND_TRANSFORM_TO_DELTA32
 
 RELOCATIONS = (
     Relocation(0, "R_X86_64_NONE"),
@@ -69,7 +69,7 @@ RELOCATIONS = (
     Relocation(19, "R_X86_64_TLSGD", K.REQUEST_TLS_DESC_IN_GOT_AND_TRANSFORM_TO_DELTA32),
     Relocation(20, "R_X86_64_TLSLD", K.REQUEST_TLS_MODULE_IN_GOT_AND_TRANSFORM_TO_DELTA32),
     Relocation(21, "R_X86_64_DTPOFF32", K.DTPOFF32),
-    Relocation(22, "R_X86_64_GOTTPOFF", _OFFSET_LOAD),
+    Relocation(22, "R_X86_64_GOTTPOFF", _GOTTPOFF),
     Relocation(23, "R_X86_64_TPOFF32", K.TPOFF32),
     Relocation(24, "R_X86_64_PC64", K.DELTA64),
     Relocation(25, "R_X86_64_GOTOFF64", K.DELTA64_FROM_GOT),
@@ -81,8 +81,8 @@ RELOCATIONS = (
     Relocation(31, "R_X86_64_PLTOFF64", K.REQUEST_STUB_AND_TRANSFORM_TO_DELTA64_FROM_GOT),
     Relocation(32, "R_X86_64_SIZE32", K.SIZE32),
     Relocation(33, "R_X86_64_SIZE64", K.SIZE64),
-    Relocation(34, "R_X86_64_GOTPC32_TLSDESC", _DESCRIPTOR),
-    # Marks the call of a descriptor's function, for linkers that replace it.
+    Relocation(34, "R_X86_64_GOTPC32_TLSDESC", _TLSDESC),
+    # Marks the call of a TLS descriptor's function, for linkers that relax it.
     Relocation(35, "R_X86_64_TLSDESC_CALL"),
     Relocation(36, "R_X86_64_TLSDESC", reason=DYNAMIC_ONLY),
     Relocation(37, "R_X86_64_IRELATIVE", reason=DYNAMIC_ONLY),
@@ -105,31 +105,31 @@ RELOCATIONS = (
         K.REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_REX2_RELAXABLE,
         4,
     ),
-    Relocation(44, "R_X86_64_CODE_4_GOTTPOFF", _OFFSET_LOAD),
-    Relocation(45, "R_X86_64_CODE_4_GOTPC32_TLSDESC", _DESCRIPTOR),
+    Relocation(44, "R_X86_64_CODE_4_GOTTPOFF", _GOTTPOFF),
+    Relocation(45, "R_X86_64_CODE_4_GOTPC32_TLSDESC", _TLSDESC),
     # EVEX-encoded APX instructions have no form without the memory operand to relax to.
     Relocation(46, "R_X86_64_CODE_5_GOTPCRELX", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32),
-    Relocation(47, "R_X86_64_CODE_5_GOTTPOFF", _OFFSET_LOAD),
-    Relocation(48, "R_X86_64_CODE_5_GOTPC32_TLSDESC", _DESCRIPTOR),
+    Relocation(47, "R_X86_64_CODE_5_GOTTPOFF", _GOTTPOFF),
+    Relocation(48, "R_X86_64_CODE_5_GOTPC32_TLSDESC", _TLSDESC),
     Relocation(49, "R_X86_64_CODE_6_GOTPCRELX", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32),
-    Relocation(50, "R_X86_64_CODE_6_GOTTPOFF", _OFFSET_LOAD),
-    Relocation(51, "R_X86_64_CODE_6_GOTPC32_TLSDESC", _DESCRIPTOR),
-    # Hints for a linker that collects unused virtual functions.
+    Relocation(50, "R_X86_64_CODE_6_GOTTPOFF", _GOTTPOFF),
+    Relocation(51, "R_X86_64_CODE_6_GOTPC32_TLSDESC", _TLSDESC),
+    # Hints for linkers that dead-strip unused virtual functions.
     Relocation(250, "R_X86_64_GNU_VTINHERIT"),
     Relocation(251, "R_X86_64_GNU_VTENTRY"),
 )
 
 
 def _limit_addresses(graph: LinkGraph) -> None:
-    """Ask for memory that 32-bit absolute addresses reach, if the code holds any."""
+    """Limit the graph's addresses to 31 bits if its code holds 32-bit absolute addresses."""
     edges, symbols = graph.edge_table, graph.symbol_table
     rows = rows_where(IS_ABSOLUTE[edges.kind])
     if len(rows) == 0:
         return
-    # Debug information, which is not loaded, refers to other such in 32 bits.
+    # Debug information, which is not loaded, refers to other debug information in 32 bits.
     section = graph.block_table.section[edges.block[rows]]
     rows = rows[graph.section_lifetimes()[section] != MemLifetime.NO_ALLOC]
-    # What others define may be linked into the same JITDylib, and so below the limit, too.
+    # External symbols may be linked into the same JITDylib, and so below the limit, too.
     if np.isin(symbols.kind[edges.target[rows]], (DEFINED, EXTERNAL)).any():
         graph.address_limit = min(graph.address_limit, SMALL_CODE_LIMIT)
 
@@ -138,7 +138,7 @@ def _reach_personalities(graph: LinkGraph) -> None:
     reach_personalities(graph, ENTRIES, IS_ABSOLUTE)
 
 
-def _build_entries(graph: LinkGraph) -> None:
+def _build_got_plt(graph: LinkGraph) -> None:
     build_entries(graph, ENTRIES)
 
 
@@ -152,12 +152,12 @@ _TLS_MODULE_RELOCATIONS = {
 
 
 def _write_tls_module(image: TLSModuleSpec) -> bytes:
-    from jitlink.formats.elf_tls_module import TLSModuleFormat  # noqa: PLC0415 - few have variables
+    from jitlink.formats.elf_tls_module import TLSModuleFormat  # noqa: PLC0415 - few graphs have TLS
 
     return TLSModuleFormat(_IDENTITY, 0x1000, _TLS_MODULE_RELOCATIONS).write(image)
 
 
-# LLVM differs: it links the general dynamic model only, with storage of its own runtime's.
+# LLVM differs: it links the general dynamic model only, with the TLS of its own runtime.
 TLS_EDGE_KINDS = TLSEdgeKinds(
     entries=TLS_ENTRIES,
     tp_offsets=frozenset({K.TPOFF64, K.TPOFF32}),
@@ -177,7 +177,7 @@ def default_passes(_graph: LinkGraph) -> PassConfiguration:
         post_prune=[
             _resolve_ifuncs,
             _reach_personalities,
-            _build_entries,
+            _build_got_plt,
             _limit_addresses,
         ],
         pre_fixup=[relax],

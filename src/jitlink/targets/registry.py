@@ -1,7 +1,7 @@
-"""Which target links an object: the registry, and graphs made from single objects.
+"""The registry of targets, and graphs of single objects.
 
 A new architecture is one line in `_ELF_TARGETS`: a module, and the name in it if that is not
-TARGET. Targets are imported when an object of theirs turns up.
+TARGET. A target is imported when an object of it is first read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def target_of_object(data: Buffer, name: str) -> ELFTarget:
         name: display name, for errors.
 
     Raises:
-        UnknownFormatError: the bytes are of no known container.
+        UnknownFormatError: the bytes are of no container format that is supported.
         ObjectError: the header is malformed.
         UnsupportedObjectError: there is no such target.
     """
@@ -74,7 +74,7 @@ def target_of_triple(triple: str) -> ELFTarget:
         UnsupportedObjectError: there is none.
     """
     architecture = triple.partition("-")[0]
-    # One after the other: what is found first is all that is imported.
+    # Lazily: targets after the one that is found are not imported.
     for target in map(_load, dict.fromkeys(_ELF_TARGETS.values())):
         if target.triple.partition("-")[0] == architecture:
             return target
@@ -95,7 +95,7 @@ def create_link_graph(data: Buffer, name: str = "<memory>") -> LinkGraph:
     """A graph of one relocatable object, whatever its format and architecture.
 
     Args:
-        data: the object; it is referred to, not copied.
+        data: the object, which is not copied.
         name: display name.
 
     Raises:

@@ -1,12 +1,13 @@
-"""RISC-V ABI variants: what objects say about themselves, and whether they can call each other.
+"""RISC-V ABI variants: the attributes of objects, and whether objects can call each other.
 
 The ELF header's e_flags say which registers carry floating-point arguments and whether the base
 instruction set is the small one (RVE). The section ``.riscv.attributes`` says how the stack is
 aligned, how atomic accesses are mapped to instructions and what x3 is used for. Extensions of the
-instruction set may differ: an object may test for what another one takes for granted.
+instruction set may differ: an object may test at run time for an extension that another one
+requires.
 
-Quirks: a file may say nothing at all; its attributes then fit everybody's. Even tags have
-numbers, odd ones strings.
+Quirks: attributes that a file lacks are compatible with all values. Even tags have numbers, odd
+ones strings.
 
 Specification: RISC-V ELF psABI, "e_flags" and "Attributes"; the general layout of attribute
 sections is that of the Arm ABI ("Build Attributes").
@@ -54,7 +55,7 @@ def _check_flags(graph: LinkGraph) -> None:
     for name, flags in zip(graph.origins, graph.origin_flags, strict=False):
         differing = (flags ^ graph.origin_flags[0]) & mask
         if differing & EF_RISCV_FLOAT_ABI:
-            abis = [_FLOAT_ABIS[(each >> 1) & 3] for each in (flags, graph.origin_flags[0])]
+            abis = [_FLOAT_ABIS[(bits >> 1) & 3] for bits in (flags, graph.origin_flags[0])]
             what = f"{abis[0]} floating-point arguments, unlike {graph.origins[0]} ({abis[1]})"
             raise UnsupportedObjectError(f"is for {what}", file=name)
         if differing:
@@ -81,7 +82,7 @@ def _check_attributes(
         if not isinstance(value, int) or value == 0:
             continue
         if tag == TAG_ATOMIC_ABI and value == _A6S:
-            continue  # Fits the mappings on either side of it.
+            continue  # Compatible with both A6C and A7.
         other, other_file = first.setdefault(tag, (value, file))
         if other != value:
             message = f"{name} is {value}, but {other} in {other_file}"
@@ -101,7 +102,7 @@ def _attributes(content: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _end(content: bytes, position: int, limit: int, start: int) -> int:
-    """The end of what has its size at a position and begins at `start`."""
+    """The end of a region that begins at `start` and has its size at `position`."""
     if position + 4 > limit:
         raise ValueError
     end = start + int.from_bytes(content[position : position + 4], "little")

@@ -1,4 +1,4 @@
-"""ORCRuntimePlatform: LLVM's ORC runtime takes care of the JITDylibs of a session.
+"""ORCRuntimePlatform: a platform with LLVM's ORC runtime.
 
 ::
 
@@ -8,14 +8,14 @@
         status = jit.platform.run_main(jit.main, jit.lookup("main"), ["program"])
 
 For objects that rely on the entry points of that runtime: ``__orc_rt_jit_dlopen`` and its kin. The
-archive is linked into the process, and is told of handles, frames and initialisers; it calls back
-when JITDylibs are opened and for its ``dlsym``. What it cannot do, this platform cannot:
+archive is linked into the process. Handles, frames and initialisers are registered with it; it
+calls back when JITDylibs are opened and for its ``dlsym``. What it cannot do, this platform cannot:
 
 - Finalisers (``.fini_array``, ``.dtors``) do not run, nor what was registered with ``atexit``; only
   handlers of ``__cxa_atexit`` do, when their JITDylib is closed.
-- To close a JITDylib closes nothing that it is linked against, and that stays open for ever.
+- Closing a JITDylib does not close its dependencies, which are never closed.
 - Initialisers get no arguments, and their priorities count among objects that are linked together.
-- If a program calls ``exit``, nothing of it runs any more.
+- If a program calls ``exit``, none of its handlers run.
 - Thread-local variables: `jitlink.platform.orc_rt.tls`.
 
 Specification: `jitlink.platform.orc_rt.protocol`.
@@ -24,16 +24,14 @@ Specification: `jitlink.platform.orc_rt.protocol`.
 from __future__ import annotations
 
 import atexit
-import itertools
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 from jitlink.errors import ExecutorError, InputError, UndefinedSymbolError, UnsupportedObjectError
 from jitlink.executor import SelfExecutorProcessControl
-from jitlink.graph import AllocActionPair, LinkGraph, MemProt, Scope, Symbol, WrapperCall
+from jitlink.graph import AllocActionPair, LinkGraph, MemProt, Scope, Symbol
 from jitlink.inputs import Input
-from jitlink.link import run_in_process
 from jitlink.orc.aliases import ReExports
 from jitlink.orc.callables import callback_errors
 from jitlink.orc.dylib import JITDylib
@@ -51,17 +49,17 @@ from jitlink.orc.materialization import AbsoluteSymbols
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.objects import GraphUnit
 from jitlink.orc.session import ExecutionSession
-from jitlink.platform.base import Platform, PlatformCreator
-from jitlink.platform.definitions import ProviderGenerator
-from jitlink.platform.dispatch import Dispatcher, answers, dispatch_in_process
+from jitlink.platform.base import Platform, PlatformCreator, ProviderGenerator
+from jitlink.platform.dispatch import Dispatcher, dispatch_in_process, wrap_with_sps
 from jitlink.platform.orc_rt import protocol
 from jitlink.platform.orc_rt import tls as runtime_tls
+from jitlink.platform.orc_rt.actions import RuntimeActions
 from jitlink.platform.orc_rt.plugin import ORCRuntimePlugin
 from jitlink.platform.orc_rt.protocol import RuntimeFunction
-from jitlink.platform.orc_rt.tls import InitializationImage
+from jitlink.platform.orc_rt.tls_images import RuntimeTLS
 from jitlink.platform.state import DylibState, dependencies_first
 from jitlink.runtime import runtime_of
-from jitlink.sps import ExecutorAddrRange, Failure, SPSError
+from jitlink.sps import SPSError
 from jitlink.targets.registry import target_of_triple
 from jitlink.tasks import in_thread
 
@@ -69,11 +67,7 @@ T = TypeVar("T")
 _ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
 _EXPORTED = JITDylibLookupFlags.MATCH_EXPORTED_ONLY
 _ABSOLUTE = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
-_NOTHING = ExecutorAddrRange(0, 0)
 _COMPLETE = "__orc_rt_elfnix_complete_bootstrap"
-
-Call = tuple[RuntimeFunction[Any], Callable[[], tuple[object, ...]]]
-"""A function of the runtime, and what gives its arguments once all addresses are known."""
 
 
 class IncompleteRuntimeError(InputError):
@@ -92,7 +86,7 @@ class IncompleteRuntimeError(InputError):
 
 
 def orc_runtime(archive: Input) -> PlatformCreator:
-    """What makes an `ORCRuntimePlatform` with this archive, for `LLJIT`.
+    """The creator of an `ORCRuntimePlatform` with this archive, for `LLJIT`.
 
     Args:
         archive: path or bytes of ``liborc_rt-x86_64.a``.
@@ -107,19 +101,18 @@ def orc_runtime(archive: Input) -> PlatformCreator:
 
 
 class ORCRuntimePlatform(Platform):
-    """Takes care of JITDylibs of one session, with LLVM's runtime.
+    """A platform with LLVM's runtime.
 
     Args:
         session: the session, whose executor is this process.
         layer: links the runtime, and what is added to the JITDylibs.
-        process_symbols: the JITDylib of the process's symbols, which the platform's own comes
-            before; None if linked code is not to see them. The runtime does.
+        process_symbols: the JITDylib of the process's symbols, which the platform's own precedes
+            in link orders; None if linked code is not to see them. The runtime does.
         runtime_archive: path or bytes of ``liborc_rt-x86_64.a``; the file must not be changed
             while the session lives.
 
     Attributes:
-        thread_key: the key of pthreads under which threads keep their variables; None until
-            something has such. For the session's thread.
+        tls: the initialisation images of thread-local variables.
 
     Raises:
         UnsupportedObjectError: the executor is not x86-64 Linux.
@@ -138,22 +131,21 @@ class ORCRuntimePlatform(Platform):
         runtime_archive: Input,
     ) -> None:
         archive = _open(session, layer, runtime_archive)
-        self._functions: dict[str, int] = {}
+        self._actions = RuntimeActions()
         self._dispatcher = Dispatcher()
         self._failed = threading.local()
-        self._numbers = itertools.count()
-        self.thread_key: int | None = None
         super().__init__(session, layer, process_symbols)
-        own = session.wait(runtime_of(session.executor))
-        self._plugin = ORCRuntimePlugin(self, own)
-        self._renewal = _Renewal(self)
+        self.tls = RuntimeTLS(layer, self.dylib, self._actions)
+        runtime = session.wait(runtime_of(session.executor))
+        self._plugin = ORCRuntimePlugin(self, self._actions, self.tls, runtime)
+        self._renewal = _HandleRenewal(self)
         layer.add_plugin(self._plugin)
-        # Told last, when the memory of a handle that is to be renewed is gone.
+        # Notified last, when the memory of a handle that is to be renewed is deallocated.
         session.run(lambda: session.resource_managers.insert(0, self._renewal))
         try:
             self._link_against_process()
             self.dylib.add_generator(archive)
-            function, context = dispatch_in_process(session.executor, own, self._dispatcher)
+            function, context = dispatch_in_process(session.executor, runtime, self._dispatcher)
             session.wait(self._start(function, context))
         except BaseException:
             self._give_up()
@@ -162,7 +154,7 @@ class ORCRuntimePlatform(Platform):
     # Start
 
     def _give_up(self) -> None:
-        """Leave the session as it was."""
+        """Undo what was added to the session."""
         atexit.unregister(self._at_exit)
         self.session.remove_jitdylib(self.dylib)
         self.layer.remove_plugin(self._plugin)
@@ -178,42 +170,40 @@ class ORCRuntimePlatform(Platform):
         self.dylib.add_to_link_order(process)
 
     async def _start(self, function: int, context: int) -> None:
-        """Link the runtime, and let it make its state and know its own JITDylib."""
+        """Link the runtime, bootstrap it, and register the platform's own JITDylib."""
         dylib = self.dylib
         dispatch = {protocol.DISPATCH: function, protocol.DISPATCH_CONTEXT: context}
-        absolute = {name: ExecutorSymbolDef(each, _ABSOLUTE) for name, each in dispatch.items()}
+        absolute = {name: ExecutorSymbolDef(value, _ABSOLUTE) for name, value in dispatch.items()}
         dylib.add_unit(AbsoluteSymbols(absolute))
         dylib.add_unit(ReExports(protocol.ALIASES))
-        self._know(dylib)
+        self._create_state(dylib)
         state = self.states[dylib]
         handle = await self.handle_of(state)
-        names = [each.name for each in protocol.FUNCTIONS]
+        names = [function.name for function in protocol.FUNCTIONS]
         handlers = {
-            protocol.PUSH_INITIALIZERS_TAG: answers(
+            protocol.PUSH_INITIALIZERS_TAG: wrap_with_sps(
                 protocol.PUSH_INITIALIZERS, self._push_initializers
             ),
-            protocol.SYMBOL_LOOKUP_TAG: answers(protocol.SYMBOL_LOOKUP, self._look_up),
+            protocol.SYMBOL_LOOKUP_TAG: wrap_with_sps(protocol.SYMBOL_LOOKUP, self._look_up),
         }
         order = [(dylib, _ALL)]
         found = await self.session.lookup_async(order, [*names, *handlers])
-        self._functions = {name: found[name].address for name in names}
+        self._actions.addresses = {name: found[name].address for name in names}
         self._dispatcher.handlers = {
             found[tag].address: handler for tag, handler in handlers.items()
         }
-        start = self.actions(
-            (protocol.BOOTSTRAP, lambda: (handle,)), (protocol.SHUTDOWN, lambda: ())
-        )
-        graph = self._start_graph([start, self._registration(dylib, handle)])
-        threads = runtime_tls.aligned_call(self._new_graph("<thread-local variables>"))
-        for each in (graph, threads):
-            dylib.add_unit(GraphUnit(self.layer, each))
+        actions = [self._actions.bootstrap(handle), self._actions.jitdylib(dylib.name, handle)]
+        bootstrap = self._bootstrap_graph(actions)
+        tls_access = runtime_tls.aligned_call(self._new_graph("<thread-local variables>"))
+        for graph in (bootstrap, tls_access):
+            dylib.add_unit(GraphUnit(self.layer, graph))
         await self.session.lookup_async(order, _COMPLETE)
 
     def _new_graph(self, name: str) -> LinkGraph:
         return target_of_triple(self.session.executor.triple).new_graph(name)
 
-    def _start_graph(self, actions: Sequence[AllocActionPair]) -> LinkGraph:
-        """A graph that does nothing but act when it is there, and when it goes."""
+    def _bootstrap_graph(self, actions: Sequence[AllocActionPair]) -> LinkGraph:
+        """A graph that is linked for its allocation actions."""
         graph = self._new_graph("<start of the runtime>")
         section = graph.create_section("__orc_rt_cplt_bs", MemProt.READ)
         block = graph.create_zero_fill_block(section, 1, 0, 1)
@@ -221,117 +211,37 @@ class ORCRuntimePlatform(Platform):
         graph.alloc_actions += actions
         return graph
 
-    # What links tell the runtime
-
-    def actions(self, finalize: Call, deallocate: Call) -> AllocActionPair:
-        """Calls of the runtime that go with memory."""
-        return AllocActionPair(self._wrapper_call(*finalize), self._wrapper_call(*deallocate))
-
-    def _wrapper_call(
-        self, function: RuntimeFunction[Any], arguments: Callable[[], tuple[object, ...]]
-    ) -> WrapperCall:
-        pack = function.signature.serialize_arguments
-        return WrapperCall(self._functions[function.name], lambda: pack(*arguments()))
-
-    def _registration(self, dylib: JITDylib, handle: int | Symbol) -> AllocActionPair:
-        """What makes a JITDylib known to the runtime."""
-
-        def address() -> int:
-            return handle.address if isinstance(handle, Symbol) else handle
-
-        return self.actions(
-            (protocol.REGISTER_JITDYLIB, lambda: (dylib.name, address())),
-            (protocol.DEREGISTER_JITDYLIB, lambda: (address(),)),
-        )
+    # JITDylibs and their handles
 
     async def handle_actions(self, dylib: JITDylib, symbol: Symbol) -> Sequence[AllocActionPair]:
-        """What makes a JITDylib known to the runtime, and forgotten by it."""
-        # The platform's own is linked before the runtime is there.
-        return [] if dylib is self.dylib else [self._registration(dylib, symbol)]
-
-    def section_actions(self, arguments: Callable[[], tuple[object, ...]]) -> AllocActionPair:
-        """What makes the runtime know frames or an image, and forget the frames."""
-        return self.actions(
-            (protocol.REGISTER_OBJECT_SECTIONS, arguments),
-            (protocol.DEREGISTER_OBJECT_SECTIONS, arguments),
-        )
-
-    async def link_thread_image(self, image: InitializationImage) -> None:
-        """Reserve memory for a link's thread-local variables, for as long as the runtime is there.
-
-        Raises:
-            JITLinkError: there is no memory, or the process has no more keys of pthreads.
-        """
-        await self._create_thread_key()
-        if not image.size:
-            return
-        name = f"$__TLSIMAGE.{next(self._numbers)}"
-        graph = self._new_graph(name)
-        symbol = image.reserve(graph, name)
-
-        def arguments() -> tuple[object, ...]:
-            start = symbol.address
-            return ((_NOTHING, ExecutorAddrRange(start, start + image.size)),)
-
-        graph.alloc_actions.append(self.section_actions(arguments))
-        self.dylib.add_unit(GraphUnit(self.layer, graph))
-        await self.session.lookup_async([(self.dylib, _ALL)], name)
-        image.address = symbol.address
-
-    def write_thread_image(self, image: InitializationImage, graph: LinkGraph) -> None:
-        """Fill the image of a graph (a post-fixup pass)."""
-        if image.size:
-            executor = self.session.executor
-            run_in_process(executor.write_memory(image.address, image.content(graph)))
-
-    async def _create_thread_key(self) -> None:
-        """Let there be a `thread_key`.
-
-        Raises:
-            ExecutorError: the process has no more keys.
-        """
-        if self.thread_key is not None:
-            return
-        create = protocol.CREATE_PTHREAD_KEY
-        address = self._functions[create.name]
-        result = await self.session.executor.call_wrapper(address, b"")
-        key = create.signature.deserialize_result(result)
-        if isinstance(key, Failure):
-            raise ExecutorError(f"thread-local variables need a key of pthreads: {key.message}")
-        self.thread_key = key
-
-    async def _delete_thread_key(self) -> None:
-        """Threads that end later must not call into the runtime."""
-        key, self.thread_key = self.thread_key, None
-        if key is None:
-            return
-        executor = self.session.executor
-        (delete,) = await executor.lookup_symbols(["pthread_key_delete"])
-        if delete:
-            await executor.run_as_int_function(delete, key)
+        """Allocation actions that register a JITDylib with the runtime and deregister it."""
+        # The handle of the platform's own is linked before the runtime, and registered with it.
+        if dylib is self.dylib:
+            return []
+        return [self._actions.jitdylib(dylib.name, symbol)]
 
     def setup_jitdylib(self, dylib: JITDylib) -> None:
-        """Take care of a JITDylib, to which nothing was added yet; nothing if that is so already.
+        """Set up a JITDylib that has no definitions yet; nothing if it is set up already.
 
         Raises:
             JITDylibDefunctError: it was removed.
         """
         super().setup_jitdylib(dylib)
-        # The runtime opens only what it knows.
+        # The runtime opens only JITDylibs that are registered.
         self.session.wait(self.handle_of(self.states[dylib]))
 
-    # What the runtime asks for, on the thread that called it
+    # Handlers of the runtime's calls; on the thread that called the runtime
 
     def _push_initializers(self, handle: int) -> list[tuple[int, list[int]]]:
         try:
-            dylib = self.state_with(handle).dylib
+            dylib = self.state_of_handle(handle).dylib
             return self.session.wait(self._dependencies(dylib))
         except Exception as error:
             self._failed.error = error
             raise
 
     async def _dependencies(self, dylib: JITDylib) -> list[tuple[int, list[int]]]:
-        """Link all that has initialisers, and say what each JITDylib is linked against."""
+        """Link all that has initialisers; returns handles, as `protocol.PUSH_INITIALIZERS`."""
         await self.link_initializers(dylib)
         order = dependencies_first([dylib], self.states)
         for state in order:
@@ -349,11 +259,11 @@ class ORCRuntimePlatform(Platform):
         ]
 
     def _look_up(self, handle: int, name: str) -> int:
-        order = [(self.state_with(handle).dylib, _EXPORTED)]
+        order = [(self.state_of_handle(handle).dylib, _EXPORTED)]
         try:
             return self.session.lookup(order, name, kind=LookupKind.DLSYM)[name].address
         except UndefinedSymbolError as error:
-            # As LLVM says it: programs print what ``dlerror`` returns.
+            # The same text as LLVM's: programs print what ``dlerror`` returns.
             raise SessionError(f"Symbols not found: [ {', '.join(error.names)} ]") from error
 
     # Opening and closing
@@ -361,7 +271,7 @@ class ORCRuntimePlatform(Platform):
     def initialize(self, dylib: JITDylib, argv: Sequence[str] | None = None) -> None:  # noqa: ARG002
         """Open a JITDylib, and run the initialisers that have not run, on the calling thread.
 
-        Those of what it is linked against run first. If it is open, only those of what was
+        Those of the JITDylibs in its link order run first. If it is open, only those of what was
         added or linked since run.
 
         Args:
@@ -370,47 +280,47 @@ class ORCRuntimePlatform(Platform):
 
         Raises:
             JITLinkError: something that has initialisers could not be linked; none was run.
-            SessionError: the platform does not take care of the JITDylib.
+            SessionError: the JITDylib was not set up.
         """
         with self._lock, callback_errors():
             state = self.session.run(lambda: self.state_of(dylib))
             handle = self._call(protocol.DLOPEN, dylib.name, protocol.RTLD_LAZY)
             if not handle:
                 raise self._failure(f"JITDylib {dylib.name} cannot be opened")
-            if state.is_kept:
-                # Opened once more, which has run what is new, also in what it is linked
-                # against; ``dlupdate`` would not do that.
-                self._close_once(state)
-            state.is_kept = True
+            if state.is_held:
+                # Opened once more, which has run new initialisers, also those of its
+                # dependencies; ``dlupdate`` would not do that.
+                self._dlclose(state)
+            state.hold()
 
     def deinitialize(self, dylib: JITDylib) -> None:
         """Close a JITDylib that `initialize` has opened, on the calling thread.
 
-        Its handlers of ``__cxa_atexit`` run, the last one first, unless something else has opened
-        it. Nothing happens if it is not open.
+        Its handlers of ``__cxa_atexit`` run, the last one first, unless something else holds it
+        open. Nothing happens if it is not open.
 
         Raises:
-            SessionError: the platform does not take care of the JITDylib.
-            ExecutorError: the runtime refuses.
+            SessionError: the JITDylib was not set up.
+            ExecutorError: the runtime cannot close it.
         """
         with self._lock, callback_errors():
             state = self.session.run(lambda: self.state_of(dylib))
-            if state.is_kept:
-                state.is_kept = False
-                self._close_once(state)
+            if state.is_held:
+                state.release_hold()
+                self._dlclose(state)
 
-    def _close_once(self, state: DylibState) -> None:
+    def _dlclose(self, state: DylibState) -> None:
         if self._call(protocol.DLCLOSE, state.handle):
             raise self._failure(f"JITDylib {state.dylib.name} cannot be closed")
 
     def close_all(self) -> None:
-        """Close everything that is open, the last one first; nothing if the session has ended."""
+        """Close all open JITDylibs, the last one first; nothing if the session has ended."""
         errors: list[Exception] = []
         with self._lock:
             try:
                 states = self.session.run(lambda: list(self.states.values()))
             except SessionEndedError:
-                # What was open was closed by then.
+                # The end of the session has closed all JITDylibs.
                 return
             for state in reversed(states):
                 try:
@@ -420,7 +330,7 @@ class ORCRuntimePlatform(Platform):
         raise_first(errors)
 
     def run_program(self, dylib: JITDylib, entry: str, argv: Sequence[str]) -> int:
-        """Open a JITDylib, call a function of it as ``main``, and close it: all in the runtime.
+        """Have the runtime open a JITDylib, call a function of it as ``main``, and close it.
 
         Args:
             dylib: the program.
@@ -446,7 +356,7 @@ class ORCRuntimePlatform(Platform):
         """Call a function of the runtime that may run linked code, on this thread."""
         self._failed.error = None
         data = function.signature.serialize_arguments(*arguments)
-        address = self._functions[function.name]
+        address = self._actions.addresses[function.name]
         result = self.drive(self.session.executor.call_wrapper(address, data))
         try:
             return function.signature.deserialize_result(result)
@@ -454,44 +364,47 @@ class ORCRuntimePlatform(Platform):
             raise ExecutorError(f"{function.name} failed: {error}") from error
 
     def _take_error(self) -> Exception | None:
-        """What went wrong in the session while the runtime was called on this thread."""
+        """The exception of a handler during the last call of the runtime on this thread."""
         error: Exception | None = self._failed.error
         self._failed.error = None
         return error
 
     def _failure(self, message: str) -> Exception:
-        """Why the last call on this thread failed."""
+        """The error of the last call on this thread."""
         cause = self._take_error()
         return cause or ExecutorError(f"{message}: {self._call(protocol.DLERROR)}")
 
-    # Removal; on the session's thread
+    # Removal; on the driver thread
 
     async def handle_remove_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:  # noqa: ARG002
-        """Close what goes, on a thread of its own; the runtime goes after all that it knows of."""
+        """Close a JITDylib that is removed, on a thread of its own.
+
+        Before the runtime itself is removed, all JITDylibs are.
+        """
         if dylib.is_open:
             return
         if dylib is self.dylib:
-            for other in [each for each in self.states if each is not dylib]:
+            for other in [registered for registered in self.states if registered is not dylib]:
                 await self.session.remove_jitdylib_async(other)
-            await self._delete_thread_key()
+            await self.tls.delete_key()
             return
         state = self.states.get(dylib)
-        if state is not None and state.is_kept:
-            state.is_kept = False
-            await in_thread(lambda: self._close_once(state))
+        if state is not None and state.is_held:
+            state.release_hold()
+            await in_thread(lambda: self._dlclose(state))
 
     async def renew_handle(self, dylib: JITDylib, key: ResourceTracker) -> None:
-        """Give a JITDylib that was cleared another handle."""
+        """Link another handle for a JITDylib that was cleared."""
         state = self.states.get(dylib)
         if state is None or key is not state.tracker or not dylib.is_open:
             return
-        self.forget_handle(state)
+        self.reset_handle(state)
         if not self.session.is_ending:
             await self.handle_of(state)
 
 
-class _Renewal(ResourceManager):
-    """Tells a platform when the memory that was held under a key is gone."""
+class _HandleRenewal(ResourceManager):
+    """Renews handles once the memory that was held under a key is deallocated."""
 
     def __init__(self, platform: ORCRuntimePlatform) -> None:
         self._platform = platform
@@ -502,13 +415,13 @@ class _Renewal(ResourceManager):
     def handle_transfer_resources(
         self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker
     ) -> None:
-        """Nothing is held."""
+        """Nothing: it holds no resources."""
 
 
 def _open(
     session: ExecutionSession, layer: ObjectLinkingLayer, source: Input
 ) -> StaticLibraryGenerator:
-    """The archive, if it is the runtime of that executor."""
+    """The generator of the archive, which must be a runtime for the executor."""
     executor, archive = session.executor, StaticLibraryGenerator(layer, source)
     architecture, _, system = executor.triple.partition("-")
     if architecture != "x86_64" or "linux" not in system:

@@ -1,12 +1,11 @@
-"""What LLVM's ORC runtime and whoever controls it say to each other, for ELF on x86-64.
+"""The protocol between LLVM's ORC runtime and its controller, for ELF on x86-64.
 
 The runtime is ``liborc_rt-x86_64.a`` of LLVM 22 (compiler-rt). Its functions are wrapper functions.
-Some are called when memory is finalized and when it is released, the others, which run linked
-code, by those who want that. Its own calls go through ``__orc_rt_jit_dispatch``; variables of
-the runtime are the tags.
+Most are allocation actions; the controller calls the others, which run linked code, itself. The
+runtime calls the controller through ``__orc_rt_jit_dispatch``; its variables are the tags.
 
 Specification: compiler-rt, ``lib/orc/elfnix_platform.cpp``; LLVM, ``ELFNixPlatform.h``. LLVM 19's
-runtime speaks another protocol, and lacks functions of this one.
+runtime has another protocol, and lacks functions of this one.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ FUNCTIONS: tuple[RuntimeFunction[Any], ...] = (
     DLCLOSE,
     DLERROR,
 )
-"""All of them; the last four may run linked code, or tell why that failed."""
+"""All of them; the last four may run linked code, or return why that failed."""
 
 RTLD_LAZY = 1
 """The mode of ``dlopen``; the runtime makes no difference between modes."""
@@ -107,8 +106,8 @@ SYMBOL_LOOKUP_TAG = _PREFIX + "symbol_lookup_tag"
 PUSH_INITIALIZERS = WrapperSignature(
     Expected(Sequence(Tuple(EXECUTOR_ADDR, Sequence(EXECUTOR_ADDR)))), EXECUTOR_ADDR
 )
-"""Handle of a JITDylib that is being opened, to the handles of all that has to do with it, each
-with those that it is linked against."""
+"""Handle of a JITDylib that is being opened, to the handles of it and its transitive dependencies,
+each with the handles of its link order."""
 
 SYMBOL_LOOKUP = WrapperSignature(Expected(EXECUTOR_ADDR), EXECUTOR_ADDR, STRING)
 """Handle of a JITDylib and a name, to an address."""
@@ -125,29 +124,29 @@ ALIASES: Mapping[str, str] = {
     "__orc_rt_log_error": "__orc_rt_log_error_to_stderr",
     "__orc_rt_reenter": "__orc_rt_sysv_reenter",
 }
-"""Names that linked code and the runtime itself use, and the functions that they stand for."""
+"""Aliases that linked code and the runtime itself refer to, and the functions that they name."""
 
 REQUIRED = (
-    *(each.name for each in FUNCTIONS),
+    *(function.name for function in FUNCTIONS),
     PUSH_INITIALIZERS_TAG,
     SYMBOL_LOOKUP_TAG,
     *ALIASES.values(),
 )
-"""What the archive must define."""
+"""Symbols that the archive must define."""
 
 _POINTER_SIZE = 8
 
 
 def init_ranges(arrays: Iterable[FunctionArray]) -> list[ExecutorAddrRange]:
-    """Initialisers as the runtime takes them: it runs each range from its start to its end."""
+    """Initialisers as ranges of pointers, which the runtime calls from the start to the end."""
     # LLVM differs: it has no .preinit_array, and reads .ctors forwards, after .init_array.
     chosen = list(arrays)
     ranges: list[ExecutorAddrRange] = []
     for kind in (ArrayKind.PREINIT, ArrayKind.INIT):
-        for each in in_order(chosen, kind):
-            if each.backwards:
-                starts = range(each.end - _POINTER_SIZE, each.start - 1, -_POINTER_SIZE)
+        for array in in_order(chosen, kind):
+            if array.backwards:
+                starts = range(array.end - _POINTER_SIZE, array.start - 1, -_POINTER_SIZE)
                 ranges += [ExecutorAddrRange(start, start + _POINTER_SIZE) for start in starts]
             else:
-                ranges.append(ExecutorAddrRange(each.start, each.end))
+                ranges.append(ExecutorAddrRange(array.start, array.end))
     return ranges
