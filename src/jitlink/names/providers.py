@@ -1,8 +1,8 @@
-"""Which library usually has a name: one table, from which errors give advice.
+"""Which library usually defines a name: a table for the advice in error messages.
 
-A `Provider` row is for all names that its pattern matches in full; of several rows that match,
-the first one holds. Rows of `is_support` are for what compilers call without being asked to, and
-what a static library beside the compiler defines.
+A `Provider` row applies to all names that its pattern matches in full; the first matching row
+takes precedence. Rows with `is_support` are for support functions that compilers call
+implicitly, and that a static library beside the compiler defines.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import functools
 import re
 from typing import NamedTuple
 
+from jitlink.names.shared_libraries import CXX_RUN_TIME, UNWINDER
+
 
 class Provider(NamedTuple):
     """Names of one kind.
 
     Attributes:
         pattern: a regular expression that matches such names in full.
-        where: where they usually are, as the end of a sentence that begins with "is usually in".
-        is_support: whether the compilers' support libraries have them.
+        where: the library that usually defines them, as the end of a sentence that begins with
+            "is usually in".
+        is_support: whether the compilers' support libraries define them.
     """
 
     pattern: str
@@ -49,8 +52,9 @@ _SUPPORT_ROWS = tuple(
 
 PROVIDERS: tuple[Provider, ...] = (
     *_SUPPORT_ROWS,
-    Provider(r"_Unwind_.*|__(de)?register_frame(_info.*)?", "libgcc_s or libunwind (-lgcc_s)"),
-    Provider(r"__gxx_personality_.*|__cxa_(?!finalize|atexit|thread_atexit).*|__dynamic_cast",
+    Provider(rf"({'|'.join(UNWINDER)}).*", "libgcc_s or libunwind (-lgcc_s)"),
+    # The C library has these three.
+    Provider(rf"(?!__cxa_(finalize|atexit|thread_atexit))({'|'.join(CXX_RUN_TIME)}).*",
              "the C++ run-time library, libstdc++ or libc++abi (-lstdc++)"),
     Provider(r"_Z(TI|TS|TV)[NK]*(St|10__cxxabiv1).*|_ZN10__cxxabiv1.*|_Zn[wa].*|_Zd[la].*",
              "the C++ run-time library, libstdc++ or libc++abi (-lstdc++)"),
@@ -102,7 +106,7 @@ def _patterns() -> list[tuple[re.Pattern[str], Provider]]:
 
 
 def usual_provider(name: str) -> Provider | None:
-    """The row for a name, if there is one."""
+    """The first row that matches a name, or None."""
     return next((row for pattern, row in _patterns() if pattern.fullmatch(name)), None)
 
 
@@ -112,5 +116,5 @@ def _support_pattern() -> re.Pattern[str]:
 
 
 def is_compiler_support(name: str) -> bool:
-    """Whether the compilers' support libraries have such a name."""
+    """Whether the compilers' support libraries usually define a name."""
     return name.startswith("__") and _support_pattern().fullmatch(name) is not None
