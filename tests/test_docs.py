@@ -1,8 +1,8 @@
 """The code in the documentation does what it says.
 
-Blocks are told apart by what stands behind the fence: ``c NAME.c FLAG...`` is compiled to
-NAME.o, ``python`` is run, ``console`` has commands behind ``$`` and what they print. The blocks of
-one page share a folder and a namespace.
+The first word after a fence is the kind of block: ``c NAME.c FLAG...`` is compiled to NAME.o,
+``python`` is run, ``console`` has commands after ``$`` and their output. The blocks of a page share
+a directory and a namespace.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def check_console(text: str, directory: Path) -> None:
-    """Run the commands of a block, those of ours, and compare what they print."""
+    """Run the jitlink commands of a block, and compare their output."""
     for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
         if command.startswith("jitlink "):
             completed = subprocess.run(
@@ -63,7 +63,7 @@ def check_console(text: str, directory: Path) -> None:
             assert completed.stdout == expected, command
 
 
-def test_relocations_page_is_what_the_tables_say() -> None:
-    from jitlink.tool.options.reference import page  # noqa: PLC0415
+def test_relocations_page_is_up_to_date() -> None:
+    from jitlink.tool.relocation_reference import page  # noqa: PLC0415
 
     assert (ROOT / "docs" / "relocations.md").read_text() == page()

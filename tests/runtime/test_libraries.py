@@ -1,4 +1,4 @@
-"""Every name that a library of `PROVIDERS` defines leads to it."""
+"""Every name that a library of `PREFIXES` defines leads to it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jitlink.runtime.libraries import PROVIDERS
+from jitlink.names.shared_libraries import PREFIXES
 from tests.toolchain import require, run
 
 # With two signs: the default version of the symbol, which linkers bind to.
@@ -22,9 +22,9 @@ def _file(soname: str) -> str:
     return next(line.split()[-1] for line in maps if soname.removesuffix(".1") in line)
 
 
-@pytest.mark.parametrize("soname", PROVIDERS)
+@pytest.mark.parametrize("soname", PREFIXES)
 def test_every_name_leads_to_its_library(soname: str) -> None:
     require("gcc")
     names = _DEFAULT.findall(run(["nm", "-D", "--defined-only", _file(soname)]))
     assert len(names) > 100
-    assert [name for name in names if not name.startswith(PROVIDERS[soname])] == []
+    assert [name for name in names if not name.startswith(PREFIXES[soname])] == []

@@ -1,4 +1,4 @@
-"""Runs the command, in a process of its own or in this one, on objects with names of their own."""
+"""Runs the command, in a process of its own or in this one, and compiles its inputs."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ from tests.toolchain import CompilerName, compile_c, run, zig_command
 
 
 class Done(NamedTuple):
-    """How a command ended."""
+    """The exit status and output of a command."""
 
     status: int
     out: str
@@ -43,20 +43,20 @@ def in_process(capture: pytest.CaptureFixture[str]) -> Command:
 
 
 def error(message: str) -> Done:
-    """How a command ends that fails."""
+    """The outcome of a command that fails with a message."""
     return Done(1, "", f"jitlink: error: {message}\n")
 
 
 def compile_to(
     place: Path, source: str | Path, compiler: CompilerName = "zig", *flags: str
 ) -> Path:
-    """Compile C to an object of this name."""
+    """Compile C to an object with this name."""
     shutil.copyfile(compile_c(source, compiler, ("-O1", *flags)), place)
     return place
 
 
 def archive(place: Path, *members: Path) -> Path:
-    """Make an archive of objects."""
+    """Create an archive of objects."""
     run([*zig_command("ar"), "rcs", place, *members])
     return place
 

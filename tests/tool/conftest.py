@@ -1,4 +1,4 @@
-"""Fixtures of the command's tests: each runs in a folder of its own."""
+"""Fixtures of the command's tests: each test runs in a directory of its own."""
 
 from pathlib import Path
 

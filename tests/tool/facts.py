@@ -1,4 +1,4 @@
-"""What `-show-addrs` and `-show-linked-files` say, read from the output of either command."""
+"""The facts in the output of `-show-addrs` and `-show-linked-files`, of jitlink or llvm-jitlink."""
 
 import re
 from collections.abc import Set as AbstractSet
@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 
 class Facts(NamedTuple):
-    """What both commands say.
+    """The facts that both commands print.
 
     Attributes:
         linked: names of the objects that were linked.
-        symbols: name and size of each symbol, and what it is in memory.
+        symbols: name, size and kind of memory of each symbol.
         sections: object, name, size and kind of memory of each section.
-        entries: object, kind of entry and target.
+        entries: object, kind (``GOT`` or ``Stubs``) and target of each GOT entry and stub.
     """
 
     linked: set[str]
@@ -26,19 +26,19 @@ _LINE = re.compile(
     r'  (?:(\w+) )?"(.*?)":? target addr = (0x[0-9a-f]{16}), '
     r"(?:content: (0x[0-9a-f]+) -- (0x[0-9a-f]+) \((\d+) bytes\)|zero-fill: (\d+) bytes)"
 )
-# What each command adds of its own: the GOT's name, the null symbol of ELF.
+# Symbols that only one of the commands prints: the GOT's, and ELF's null symbol.
 OWN_SYMBOLS = {"_GLOBAL_OFFSET_TABLE_", "__jitlink_ELF_SYM_UND_0"}
 
 
 def facts_of(output: str, own: AbstractSet[str] = frozenset()) -> Facts:
-    """Read the output of either command; `own` are names that the program defines."""
+    """Parse the output of either command; `own` are names that the program defines."""
     facts = Facts(set(), set(), set(), set())
     file = ""
     for line in output.splitlines():
         if line.startswith("Linking "):
             facts.linked.add(_file(line[8:]))
         elif line.startswith("File "):
-            # llvm-jitlink leaves out the directory here.
+            # llvm-jitlink omits the directory here.
             file = Path(_file(line[6:-2])).name
         elif match := _LINE.fullmatch(line):
             what, name = match[1], match[2]

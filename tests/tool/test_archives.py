@@ -1,4 +1,4 @@
-"""Debian's static archives at work: each is linked by the command and does what it is for."""
+"""Debian's static archives: the command links them into programs that use them."""
 
 import re
 import subprocess
@@ -76,7 +76,7 @@ def test_same_members_are_linked_as_by_llvm_jitlink(
 ) -> None:
     compile_to(Path("main.o"), PROGRAMS / program)
     words = ["main.o", str(require(library)), "-noexec", "-show-linked-files"]
-    # One thread, or lines get mixed up.
+    # Several threads would interleave lines.
     command: list[str | Path] = [llvm_jitlink, "-num-threads=0", *words]
     peer = subprocess.run(command, capture_output=True, text=True, check=True)
     ours, theirs = spawn(*words).out.splitlines(), peer.stdout.splitlines()
@@ -89,7 +89,7 @@ def test_whole_archive_is_linked(name: str) -> None:
     library = require(f"lib{name}.a")
     done = spawn(library, "-all_load", "-noexec", "-phony-externals", "-show-linked-files")
     assert (done.status, done.err) == (0, "")
-    # Members that define nothing for others are there, but nobody can ask for them.
+    # Members without global symbols cannot be looked up, so they are not linked.
     words = ["nm", "--print-file-name", "--defined-only", "--extern-only", str(library)]
     names = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     members = dict.fromkeys(re.findall(r":([^:]+\.o):", names))

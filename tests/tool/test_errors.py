@@ -1,4 +1,4 @@
-"""Everything that a user can do wrong at the command line is one line, and exit status 1."""
+"""Every error in a command is one line, and exit status 1."""
 
 import re
 import shutil
@@ -23,7 +23,7 @@ UNKNOWN = "not an object file of a known format"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with usable and unusable files, which is only read."""
+    """A directory with valid and invalid files, which the tests only read."""
     place = tmp_path_factory.mktemp("errors")
     caller = "int helper(int); int main(void) { return helper(4); }"
     content = compile_to(place / "good.o", caller).read_bytes()
@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        # Nothing, or nothing there.
+        # Missing inputs.
         ("", "no input files; -help says how the command is used"),
         ("-noexec", "no input files; -help says how the command is used"),
         ("-", f"-: {MISSING}"),
@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("folder", "folder: Is a directory"),
         ("data/x.o", "data/x.o: Not a directory"),
         ("good.o -- -noexec", f"-noexec: {MISSING}"),
-        # Files that are no inputs.
+        # Files that are not inputs.
         ("text.c", f"text.c: {UNKNOWN}"),
         ("empty.o", f"empty.o: {UNKNOWN}"),
         ("zeros", f"zeros: {UNKNOWN}"),
@@ -84,7 +84,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             NO_MAIN,
         ),
         ("quote.o", None),
-        # Other processors' code.
+        # Code for other processors.
         ("arm.o -entry helper", FOREIGN),
         (
             "good.o arm.o -noexec",
@@ -116,7 +116,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("good.o libodd.so", "libodd.so: linker script has 'SEARCH' where no file is named"),
         ("good.o -preload none.so", None),
         ("good.o -preload text.c", None),
-        # Words that are no options, and values that are none.
+        # Unknown options, and invalid values.
         ("good.o -nonsense", "unknown option -nonsense; -help lists all options"),
         ("good.o --show-adrs", "unknown option -show-adrs; did you mean -show-addrs?"),
         ("good.o -entry", "-entry: needs a value: -entry NAME"),
@@ -233,13 +233,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "good.o -lazy helper.o -speculate simple -record-lazy-execs none/x",
             f"cannot write none/x: {MISSING}",
         ),
-        # Files that are written, and backtraces.
+        # Output files, and backtraces.
         ("good.o helper.o -write-symtab none/x", f"cannot write none/x: {MISSING}"),
         ("good.o helper.o -write-symtab folder", "cannot write folder: Is a directory"),
         ("-symbolicate-with none data", f"none: {MISSING}"),
         ("-symbolicate-with data none", f"none: {MISSING}"),
         ("-symbolicate-with data", "no input files; -help says how the command is used"),
-        # What is not there yet.
+        # Runtimes and executors.
         ("good.o -orc-runtime rt.a", "rt.a: No such file or directory"),
         (
             "good.o -oop-executor",
@@ -255,7 +255,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (
             "good.o -perf-support",
-            "-perf-support: the profiler perf cannot be told yet what is linked",
+            "-perf-support: linked code cannot be registered with the profiler perf yet",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Link graphs as JSON and for Graphviz, against the text and against Graphviz."""
+"""Link graphs as JSON and DOT, compared with the text and drawn by Graphviz."""
 
 import json
 import re
@@ -24,14 +24,14 @@ int main(int argc, char **argv) { puts(argv[0]); return steps[argc & 1](argc) + 
 
 @pytest.fixture
 def words() -> tuple[str, ...]:
-    """A command that shows two graphs."""
+    """A command that prints two graphs."""
     compile_to(Path("main.o"), MAIN, "gcc", "-ffunction-sections")
     compile_to(Path("other.o"), "extern int table[]; int other(int x) { return table[x]; }", "gcc")
     slab = ("-slab-allocate=1Mb", "-slab-address=0x100000", "-slab-page-size=4096")
     return ("main.o", "other.o", "-noexec", "-show-graphs", ".", *slab)
 
 
-def test_json_says_what_the_text_says(command: Command, words: tuple[str, ...]) -> None:
+def test_json_has_the_facts_of_the_text(command: Command, words: tuple[str, ...]) -> None:
     text = command(*words).out
     lines = command(*words, "-show-graphs-format", "json").out.splitlines()
     graphs = [json.loads(line) for line in lines]
@@ -106,7 +106,7 @@ _ATTRIBUTES = rf"(?: \[(?:\w+=(?:\w+|{_STRING}) ?)+\])"
 
 
 def _check_dot(text: str) -> dict[str, set[str]]:
-    """Check that text is in the language of Graphviz, as far as we use it; the arrows of nodes."""
+    """Check that a text is in the subset of DOT that is used here; returns the arrows by node."""
     arrows: dict[str, set[str]] = {}
     depth = 0
     for line in text.splitlines():
@@ -127,14 +127,14 @@ def _check_dot(text: str) -> dict[str, set[str]]:
     return arrows
 
 
-def test_dot_has_all_blocks_and_what_they_lead_to(command: Command, words: tuple[str, ...]) -> None:
+def test_dot_has_all_blocks_and_their_targets(command: Command, words: tuple[str, ...]) -> None:
     out = command(*words, "-show-graphs-format", "dot").out
     graphs = re.split(r"(?m)^(?=digraph)", out)[1:]
     assert len(graphs) == 2
     for graph, name in zip(graphs, ("main.o", "other.o"), strict=True):
         arrows = _check_dot(graph)
         assert graph.startswith(f'digraph "{name}" {{')
-        # Everything that is led to is a node of its own.
+        # Every target is a node.
         assert set().union(*arrows.values()) <= arrows.keys()
     assert re.search(r's\d+ \[shape=oval label="puts\\n0x', graphs[0])
     assert re.search(r'b\d+ \[label="main\\n0x', graphs[0])
@@ -159,11 +159,11 @@ def test_odd_names_are_valid_in_both() -> None:
     symbol = graph.add_external_symbol("el\udc80se")
     block.add_edge(Kind.POINTER64, 0, symbol, 4)
     block.add_edge(Kind.POINTER64, 0, symbol, -4)
-    said = json.loads(GraphJSON(graph).text().encode("ascii"))
-    assert said["sections"][0]["name"] == 'a "quoted"\\section'
-    assert said["sections"][0]["blocks"][0]["file"] is None
-    assert said["external_symbols"][0]["name"] == "el\\x80se"
-    assert [edge["addend"] for edge in said["sections"][0]["blocks"][0]["edges"]] == [4, -4]
+    fields = json.loads(GraphJSON(graph).text().encode("ascii"))
+    assert fields["sections"][0]["name"] == 'a "quoted"\\section'
+    assert fields["sections"][0]["blocks"][0]["file"] is None
+    assert fields["external_symbols"][0]["name"] == "el\\x80se"
+    assert [edge["addend"] for edge in fields["sections"][0]["blocks"][0]["edges"]] == [4, -4]
     text = GraphDot(graph).text()
     _check_dot(text)
     assert 'label="a \\"quoted\\"\\\\section R-X"' in text

@@ -1,4 +1,4 @@
-"""`-harness`: the page's example, the same verdicts as llvm-jitlink, and where ours differ."""
+"""`-harness`: the same outcomes as llvm-jitlink, and the rules that go further."""
 
 import shutil
 import subprocess
@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jitlink.tool.options.command_line import CommandLineError
-from jitlink.tool.options.parsing import parse
+from jitlink.tool.options import CommandLineError, parse
 from tests.tool.command import Command, Done, archive, compile_to, error, spawn
 
 SOURCES = {
@@ -16,7 +15,7 @@ SOURCES = {
     "global": "int f(void) { return 3; } int c(void) { return f(); }",
     "weak": "__attribute__((weak)) int f(void) { return 4; } int d(void) { return f(); }",
     "main": "int main(void) { return 13; }",
-    "needs": "void nobody_has(void); int e(void) { nobody_has(); return 1; } int g(void) "
+    "needs": "void undefined(void); int e(void) { undefined(); return 1; } int g(void) "
     "{ return 21; }",
     # Harnesses.
     "calls": "int f(void); int main(void) { return f(); }",
@@ -84,7 +83,7 @@ def test_same_verdict_as_llvm_jitlink(words: str, status: int, llvm_jitlink: Pat
     assert ours.err.startswith("jitlink: error: ") is failed
 
 
-# Words, our exit status, and that of llvm-jitlink, which has no rules for these.
+# Words, jitlink's exit status, and that of llvm-jitlink, which has no rules for these.
 DIFFERENT = (
     ("global.o weak.o -harness calls.o", 3, 1),
     ("weak.o global.o -harness calls.o", 3, 1),
@@ -104,8 +103,8 @@ def test_where_the_rules_go_further(
     assert (spawn(*words.split()).status, peer.returncode) == (ours, theirs)
 
 
-# With several JITDylibs, or inputs in another shape.
-SHAPED = (
+# With several JITDylibs, or with lazy or hidden inputs.
+LAYERED = (
     ("calls.o -lp -jd p global.o -harness mocks_all.o", 50),
     ("calls.o -lp -jd p local.o -harness needs_f.o", 1),
     ("-lazy global.o -harness mocks.o", 50),
@@ -115,8 +114,8 @@ SHAPED = (
 )
 
 
-@pytest.mark.parametrize(("words", "status"), SHAPED)
-def test_rules_hold_in_all_shapes_and_dylibs(words: str, status: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("words", "status"), LAYERED)
+def test_rules_hold_in_all_layers_and_dylibs(words: str, status: int, tmp_path: Path) -> None:
     overrides = "int f(void) { return 50; } int c(void); int harness(void) { return c(); }"
     compile_to(tmp_path / "mocks_all.o", overrides, "zig", "-O0")
     refers = "int f(void); int harness(void) { return f(); }"
@@ -161,7 +160,7 @@ def test_the_option_takes_files_up_to_args() -> None:
         parse(["a.o", "-harness=h.o"])
 
 
-def test_a_harness_is_of_the_processor_too(command: Command, tmp_path: Path) -> None:
+def test_a_harness_for_another_processor_is_refused(command: Command, tmp_path: Path) -> None:
     foreign = compile_to(
         tmp_path / "foreign.o", "int main(void) { return 0; }", "zig", "-target", "riscv64-linux"
     )
@@ -170,6 +169,6 @@ def test_a_harness_is_of_the_processor_too(command: Command, tmp_path: Path) -> 
     assert "code for riscv64 cannot run in this process" in done.err
 
 
-def test_what_is_linked_of_a_harness(command: Command) -> None:
+def test_linked_objects_of_a_harness(command: Command) -> None:
     done = command("global.o", "local.o", "-show-linked-files", "-harness", "mocks.o")
     assert done == Done(50, "Linking mocks.o\nLinking global.o\n", "")

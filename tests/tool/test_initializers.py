@@ -29,7 +29,7 @@ int main(void) {
     return status;
 }
 """
-# Across JITDylibs: `Object` is made by the initialiser of one and in a function of the other.
+# For two JITDylibs: an initialiser and a function construct an `Object`.
 THROWS = """
 #include <cstdio>
 #include <stdexcept>
@@ -83,7 +83,7 @@ ORDERS = [
 ]
 
 
-# Both orders of the links between them lead to the same order of initialisers.
+# The order of initialisers does not depend on that of the libraries in the command.
 @pytest.mark.parametrize("words", ORDERS)
 def test_libraries_are_initialised_first_and_finalised_last(words: str) -> None:
     done = spawn(*words.split(), "-args", "run")
@@ -95,7 +95,7 @@ def test_libraries_are_initialised_first_and_finalised_last(words: str) -> None:
     ]  # fmt: skip
 
 
-def test_llvms_run_time_does_the_same() -> None:
+def test_llvms_runtime_does_the_same() -> None:
     runtime = ("-orc-runtime", require("liborc_rt-x86_64.a"))
     words = ("main.o", "one.o", "two.o", "-args", "run")
     done = spawn(*runtime, *words)
@@ -115,14 +115,14 @@ def test_llvms_run_time_does_the_same() -> None:
     assert done.err.startswith("jitlink: error: the slab of 0x10000 bytes")
 
 
-def test_nothing_is_initialised_that_is_not_run(command: Command) -> None:
+def test_noexec_runs_no_initialisers(command: Command) -> None:
     words = "main.o -lone -jd one one.o -ltwo -jd two two.o -noexec -show-linked-files"
     assert _lines(command(*words.split())) == [
         f"Linking {name}.o" for name in ("main", "one", "two")
     ]
 
 
-def test_what_main_is_not_linked_against_is_initialised_when_it_is_opened() -> None:
+def test_a_dylib_that_main_is_not_linked_against_is_initialised_by_dlopen() -> None:
     done = spawn("opens.o", "-jd", "other", "other.o")
     assert done.status == 9
     assert _lines(done) == [
@@ -135,7 +135,7 @@ def test_the_entry_points_own_dylib_is_initialised() -> None:
     done = spawn("opens.o", "-jd", "other", "other.o", "-entry", "start")
     assert done.status == 9
     assert _lines(done) == ["begin opens", "begin other", "start other", "end other", "end opens"]
-    # Linked against by main, it is initialised in its turn.
+    # If main is linked against it, it is initialised in the link order.
     words = "main.o -lone -ltwo -jd one one.o -ltwo -jd two two.o -entry two"
     done = spawn(*words.split())
     assert [line for line in _lines(done) if line.startswith("begin")] == [
@@ -163,7 +163,7 @@ def test_lazy_objects_with_initialisers_are_not_lazy() -> None:
         done = spawn(*more, *words)
         assert done.status == 3
         lines = _lines(done)
-        # Python writes what it has kept back when it ends.
+        # Python flushes its buffer at exit.
         assert [each for each in lines if not each.startswith("Linking")] == [
             "begin main", "begin one", "run main", "calls one", "end one", "end main",
         ]  # fmt: skip
@@ -172,7 +172,7 @@ def test_lazy_objects_with_initialisers_are_not_lazy() -> None:
 
 
 @pytest.mark.parametrize("ending", ["return 5;", "exit(5);"])
-def test_finalisers_may_call_what_was_not_linked_yet(ending: str) -> None:
+def test_finalisers_may_call_lazy_functions(ending: str) -> None:
     code = f"""
     #include <stdlib.h>
     int two(int);
@@ -188,10 +188,10 @@ def test_finalisers_may_call_what_was_not_linked_yet(ending: str) -> None:
     assert Path("calls").read_text() == "main, two$orc_fnbody\n"
 
 
-@pytest.mark.parametrize("shape", ["-hidden-lboth", "-lboth", "-lazy -lboth"])
-def test_archive_members_are_initialised_in_whatever_shape(shape: str) -> None:
+@pytest.mark.parametrize("option", ["-hidden-lboth", "-lboth", "-lazy -lboth"])
+def test_archive_members_are_initialised_in_all_layers(option: str) -> None:
     archive(Path("libboth.a"), Path("one.o"), Path("two.o"))
-    done = spawn("main.o", "-L.", *shape.split(), "-args", "run")
+    done = spawn("main.o", "-L.", *option.split(), "-args", "run")
     assert done.status == 3
     assert _lines(done) == [
         "begin main", "begin one", "begin two", "run main", "calls one", "called two",
@@ -199,7 +199,7 @@ def test_archive_members_are_initialised_in_whatever_shape(shape: str) -> None:
     ]  # fmt: skip
 
 
-def test_what_the_process_was_given_runs_at_its_end() -> None:
+def test_on_exit_handlers_run_at_the_end_of_the_process() -> None:
     code = """
     #include <stdlib.h>
     static void last(int status, void *word) { printf("%d: %s\\n", status, (char *)word); }
@@ -211,6 +211,6 @@ def test_what_the_process_was_given_runs_at_its_end() -> None:
     assert sorted(_lines(done)) == ["Linking leaves.o", "kept back, 4: and out"]
 
 
-def test_symbol_tables_have_nothing_that_is_nowhere(command: Command) -> None:
+def test_symbol_tables_have_no_initializer_symbols(command: Command) -> None:
     assert command("two.o", "-entry", "two", "-write-symtab", "table").status == 0
     assert "__inits" not in Path("table").read_text()

@@ -1,4 +1,4 @@
-"""Lazy inputs of the command: what is linked when, what is recorded, and how it fails."""
+"""Lazy inputs of the command: the time of their links, the record of calls, and failures."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ int main(int count, char **words) {
     puts("begin");
     fflush(stdout);
     int status = count > 1 ? second() : first();
-    // Not a tail call, which would be Python's.
+    // Not a tail call, whose return address would be Python's.
     puts("end");
     return status;
 }
@@ -31,18 +31,18 @@ def _files(_here: None) -> None:
 def test_lazy_objects_are_linked_while_the_program_runs() -> None:
     done = spawn("main.o", "-lazy", "first.o", "-lazy", "second.o", "-show-linked-files")
     assert done.status == 11
-    # Python writes what it has kept back when it ends.
+    # Python flushes its buffer at exit.
     assert sorted(done.out.splitlines()) == ["Linking first.o", "Linking main.o", "begin", "end"]
 
 
-def test_what_is_not_called_may_lack_something(command: Command) -> None:
+def test_functions_that_are_not_called_may_have_undefined_symbols(command: Command) -> None:
     words = ("main.o", "-lazy", "first.o", "-lazy", "lacking.o")
     assert command(*words).status == 11
     assert command(*words, "-speculate=simple").status == 11
     assert command(*words[:-2], "lacking.o").status == 1
 
 
-def test_failed_call_of_a_program_is_told_and_aborts() -> None:
+def test_failed_call_of_a_program_is_reported_and_aborts() -> None:
     done = spawn("main.o", "-lazy", "first.o", "-lazy", "lacking.o", "-args", "x", "y")
     assert done.status == -6
     assert done.err == (
@@ -51,7 +51,7 @@ def test_failed_call_of_a_program_is_told_and_aborts() -> None:
     )
 
 
-def test_failed_entry_point_is_told_once(command: Command) -> None:
+def test_failed_entry_point_is_reported_once(command: Command) -> None:
     words = ("-lazy", "lacking.o", "-entry", "second")
     message = (
         "second in main was called and could not be linked: "

@@ -1,4 +1,4 @@
-"""How inputs are found and told apart."""
+"""The search for inputs, their kinds, and linker scripts."""
 
 import os
 import re
@@ -8,7 +8,7 @@ import pytest
 
 from jitlink.errors import InputError, UnknownFormatError
 from jitlink.tool.libraries import InputCollector, script_files, system_directories
-from jitlink.tool.options.command_line import CommandLineError, InputArgument
+from jitlink.tool.options import CommandLineError, InputArgument
 from tests.tool.command import archive, compile_to, shared_library
 
 
@@ -35,7 +35,7 @@ def _empty_archive(place: Path) -> Path:
     return place
 
 
-def test_first_directory_wins(tmp_path: Path) -> None:
+def test_first_directory_is_preferred(tmp_path: Path) -> None:
     first = _empty_archive(tmp_path / "first" / "libx.a")
     second = _empty_archive(tmp_path / "second" / "libx.a")
     assert _names(_collect("-lx", directories=(first.parent, second.parent))) == [str(first)]
@@ -135,7 +135,7 @@ def test_script(text: str, files: list[str]) -> None:
         ('INPUT("a', "x: linker script has an open comment or quote"),
     ],
 )
-def test_script_that_is_not_understood(text: str, message: str) -> None:
+def test_unsupported_script(text: str, message: str) -> None:
     with pytest.raises(UnknownFormatError, match=f"^{message}$"):
         script_files(text, "x")
 
@@ -154,7 +154,7 @@ def test_script_may_not_include_itself(tmp_path: Path) -> None:
         _collect("-lx", directories=(tmp_path,))
 
 
-def test_scripts_of_the_system_are_understood() -> None:
+def test_scripts_of_the_system_are_supported() -> None:
     found = _collect("-lm", "-lc")
     assert found.dylibs
     assert all(file.name.endswith(".a") for file in found.files)

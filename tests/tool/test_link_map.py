@@ -1,4 +1,4 @@
-"""The link map: complete to the byte, and of one mind with other linkers and reports."""
+"""The link map: it covers every byte, and agrees with other linkers and reports."""
 
 import re
 import subprocess
@@ -24,7 +24,7 @@ LIBRARIES = {
 
 
 class Row(NamedTuple):
-    """A line of the part about memory."""
+    """A line of the memory part."""
 
     address: int
     size: int
@@ -33,29 +33,29 @@ class Row(NamedTuple):
 
 
 class Map(NamedTuple):
-    """A map that was read.
+    """A parsed map.
 
     Attributes:
         objects: reason by object.
-        segments: a segment and what is in it.
+        segments: segments with the rows in them.
         totals: bytes of blocks, of padding and of both, by protection.
-        lost: reasons by object and section.
-        elsewhere: address and place by name.
+        discarded: object, section, size and reason.
+        externals: address and place by name.
     """
 
     objects: dict[str, str]
     segments: list[tuple[Row, list[Row]]]
     totals: dict[str, tuple[int, ...]]
-    lost: list[tuple[str, str, int, str]]
-    elsewhere: dict[str, tuple[int, str]]
+    discarded: list[tuple[str, str, int, str]]
+    externals: dict[str, tuple[int, str]]
 
 
 def read_map(text: str) -> Map:
-    """Read a map; anything that does not look like one fails."""
+    """Parse a map; fails on malformed lines."""
     parts = re.split(r"^(Objects|Memory|Totals|Read and not loaded|Symbols from elsewhere)\n\n",
                      text, flags=re.MULTILINE)  # fmt: skip
     assert parts[0] == ""
-    objects, memory, totals, lost, elsewhere = parts[2::2]
+    objects, memory, totals, discarded, externals = parts[2::2]
     found = Map({}, [], {}, [], {})
     for line in objects.strip("\n").splitlines():
         name, _, reason = line.strip().partition("  ")
@@ -73,26 +73,26 @@ def read_map(text: str) -> Map:
         name, *numbers = line.split()
         found.totals[name] = tuple(map(int, numbers))
     file = ""
-    for line in lost.strip("\n").splitlines():
+    for line in discarded.strip("\n").splitlines():
         if match := re.fullmatch(r"    +(0x[0-9a-f]+)  (\S+) +(.*)", line):
-            found.lost.append((file, match[2], int(match[1], 16), match[3]))
+            found.discarded.append((file, match[2], int(match[1], 16), match[3]))
         else:
             file = line.strip()
-    for line in elsewhere.strip("\n").splitlines():
+    for line in externals.strip("\n").splitlines():
         match = re.fullmatch(r"(0x[0-9a-f]{16})  (\S+)( \(.*\))? {2,}(\S.*)", line)
         assert match is not None or line == "  none", line
         if match is not None:
-            found.elsewhere[match[2]] = int(match[1], 16), match[4]
+            found.externals[match[2]] = int(match[1], 16), match[4]
     return found
 
 
 def check_complete(found: Map) -> int:
-    """Check that blocks and padding fill each segment; how many bytes there are."""
+    """Check that blocks and padding fill each segment; returns the number of bytes."""
     for segment, rows in found.segments:
         position = segment.address
         for row in rows:
             if row.indent == 2:
-                # What is empty may be anywhere.
+                # An empty block may be anywhere.
                 assert row.address == position or row.size == 0, row
                 position += row.size
             else:
@@ -106,7 +106,7 @@ def check_complete(found: Map) -> int:
 
 @pytest.fixture
 def memory_used(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Address and size of all segments that are allocated."""
+    """Address and size of all allocated segments."""
     used: list[tuple[int, int]] = []
     allocate = InProcessMemoryManager.allocate
 
@@ -138,7 +138,7 @@ def test_every_loaded_byte_is_in_the_map(
     assert sorted((row.address, row.size) for row, _ in found.segments) == sorted(memory_used)
     linked = re.findall(r"^Linking (.*)$", done.out, re.MULTILINE)
     assert sorted(linked) == sorted(found.objects)
-    # The report of addresses has the same symbols, entries and sizes.
+    # The report of addresses has the same symbols, GOT entries, stubs and sizes.
     rows = {row for _, inside in found.segments for row in inside}
     symbols = re.findall(
         r'^  "(.*)" target addr = (0x\w+), (?:content: .* \((\d+) bytes\)|zero-fill: (\d+) bytes)$',
@@ -157,13 +157,13 @@ def test_every_loaded_byte_is_in_the_map(
         for row in rows
         if (match := re.fullmatch(r"(\$__GOT|\$__STUBS) +\(linker\) for (\S+).*", row.what))
     }
-    # The report of addresses has only what somebody uses.
+    # The report of addresses omits unused GOT entries and stubs.
     assert entries <= shown
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_members_are_read_for_reasons(command: Command, name: str) -> None:
-    """The same members as ld.lld reads, each for a name that it has and somebody wants."""
+    """The members that ld.lld extracts, each for a name that it defines and another refers to."""
     library, lld = require(f"lib{name}.a"), require("ld.lld-22")
     compile_to(Path("main.o"), PROGRAMS / LIBRARIES[name])
     assert command("main.o", library, "-noexec", "-map", "link.map").status == 0
@@ -205,7 +205,7 @@ int %s(int x) { Box<int> box{x}; return box.get(); }
 """
 
 
-def test_comdat_groups_and_unneeded_code_are_told(command: Command) -> None:
+def test_discarded_comdat_groups_and_sections_are_listed(command: Command) -> None:
     flags = ("-ffunction-sections", "-g")
     compile_to(Path("main.o"), "int one(int), two(int); int main(void) { return one(1) + two(2); }")
     for name in ("one", "two"):
@@ -215,11 +215,13 @@ def test_comdat_groups_and_unneeded_code_are_told(command: Command) -> None:
     assert (done.status, done.err) == (0, "")
     found = read_map(done.out)
     check_complete(found)
-    groups = [each for each in found.lost if "COMDAT" in each[3]]
+    groups = [each for each in found.discarded if "COMDAT" in each[3]]
     assert {(file, why) for file, _, _, why in groups} == {
         ("two.o", "of COMDAT group _ZN3BoxIiE3getEv (Box<int>::get()), kept from one.o")
     }
-    assert any(why == "never loaded" and ".debug" in section for _, section, _, why in found.lost)
+    assert any(
+        why == "never loaded" and ".debug" in section for _, section, _, why in found.discarded
+    )
 
 
 def _compile_cplusplus(place: Path, text: str, *flags: str) -> None:
@@ -238,7 +240,7 @@ def _compile_cplusplus(place: Path, text: str, *flags: str) -> None:
     subprocess.run(words, check=True)
 
 
-def test_what_is_not_there_and_what_is_elsewhere(command: Command) -> None:
+def test_unlinked_objects_and_externals_are_listed(command: Command) -> None:
     text = """
     int puts(const char *); int fixed(void); int nick(void); int late(void);
     int maybe(void) __attribute__((weak));
@@ -258,21 +260,21 @@ def test_what_is_not_there_and_what_is_elsewhere(command: Command) -> None:
         "liblate.a(late.o)": "for late, wanted by main.o",
         "weak.o": "named in the command; not linked: nothing leads to it",
     }
-    assert found.elsewhere["fixed"] == (0x10000, "-abs, for main.o")
-    assert found.elsewhere["nick"][1] == "-alias of puts, for main.o"
-    assert found.elsewhere["maybe"] == (0, "nobody: weakly referenced, for main.o")
-    assert re.search(r"/libc\S*\.so\S*, for main\.o$", found.elsewhere["puts"][1])
-    assert found.elsewhere["nick"][0] == found.elsewhere["puts"][0]
+    assert found.externals["fixed"] == (0x10000, "-abs, for main.o")
+    assert found.externals["nick"][1] == "-alias of puts, for main.o"
+    assert found.externals["maybe"] == (0, "undefined: weakly referenced, for main.o")
+    assert re.search(r"/libc\S*\.so\S*, for main\.o$", found.externals["puts"][1])
+    assert found.externals["nick"][0] == found.externals["puts"][0]
 
 
-def test_of_two_definitions_the_map_tells_whose_is_used(command: Command) -> None:
+def test_an_overridden_definition_is_discarded(command: Command) -> None:
     compile_to(Path("main.o"), "int f(void); int main(void) { return f(); }")
     compile_to(Path("weak.o"), "__attribute__((weak)) int f(void) { return 1; } int g;", "gcc",
                "-ffunction-sections")  # fmt: skip
     compile_to(Path("strong.o"), "extern int g; int f(void) { return g; }")
     found = read_map(command("main.o", "weak.o", "strong.o", "-noexec", "-map", "-").out)
     assert ("weak.o", ".text.f", "f is that of strong.o") in [
-        (file, section, why) for file, section, _, why in found.lost
+        (file, section, why) for file, section, _, why in found.discarded
     ]
 
 
@@ -287,7 +289,7 @@ def test_lazy_objects_and_members_are_linked_when_they_are_called(command: Comma
     assert (done.status, done.err) == (0, "")
     found = read_map(done.out)
     check_complete(found)
-    assert found.elsewhere["x"] == (7, "-abs")
+    assert found.externals["x"] == (7, "-abs")
     assert {name: found.objects[name] for name in ("f.o", "unused.o", "./libg.a(g.o)")} == {
         "f.o": "named in the command; not linked: nothing has called it yet",
         "./libg.a(g.o)": "for g, wanted by m.o; not linked: nothing has called it yet",
@@ -324,7 +326,7 @@ def _compile_for(machine: str, place: Path, text: str) -> None:
     place.write_bytes(compile_c(text, "zig", ("-O1",), target=target).read_bytes())
 
 
-def test_names_that_are_no_text_stay_on_their_lines(command: Command) -> None:
+def test_control_characters_in_names_are_escaped(command: Command) -> None:
     compile_to(
         Path("a.o"), "int two_lines(void) { return 1; } int main(void) { return two_lines(); }"
     )

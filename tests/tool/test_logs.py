@@ -1,4 +1,4 @@
-"""Logs: which parts write them, the story that they tell, and that they cost nothing when off."""
+"""Logs: their parts, their order, and that disabled ones cost nothing."""
 
 import logging
 import re
@@ -27,8 +27,8 @@ def words() -> tuple[str | Path, ...]:
     return ("main.o", archive(Path("liblower.a"), Path("lower.o")), "-noexec")
 
 
-def _parts(text: str) -> dict[str, list[str]]:
-    """Lines by logger."""
+def _logs(text: str) -> dict[str, list[str]]:
+    """Messages by logger."""
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
         name, _, message = line.partition(": ")
@@ -37,17 +37,15 @@ def _parts(text: str) -> dict[str, list[str]]:
     return found
 
 
-def test_all_parts_tell_the_story_of_a_link(
-    command: Command, words: tuple[str | Path, ...]
-) -> None:
+def test_all_parts_log_a_link(command: Command, words: tuple[str | Path, ...]) -> None:
     done = command(*words, "-debug-only=jitlink")
     assert done.status == 0
-    story = _parts(done.err)
-    assert story.keys() == {f"jitlink.{name}" for name in ("formats", "link", "memory", "orc")}
+    logs = _logs(done.err)
+    assert logs.keys() == {f"jitlink.{name}" for name in ("formats", "link", "memory", "orc")}
     size = Path("main.o").stat().st_size
-    assert any(line.startswith(f"main.o: read {size} bytes") for line in story["jitlink.formats"])
+    assert any(line.startswith(f"main.o: read {size} bytes") for line in logs["jitlink.formats"])
     _in_order(
-        [line for line in story["jitlink.link"] if line.startswith("main.o")],
+        [line for line in logs["jitlink.link"] if line.startswith("main.o")],
         [
             r"main.o: begins \(objects: 1, sections: \d+, blocks: \d+, bytes: \d+, .*\)",
             r"main.o: pruned \(blocks: \d+, .*, externals: 3\)",
@@ -59,7 +57,7 @@ def test_all_parts_tell_the_story_of_a_link(
         ],
     )
     _in_order(
-        story["jitlink.orc"],
+        logs["jitlink.orc"],
         [
             r"creating JITDylib main",
             r"caller looks up in main: main",
@@ -70,10 +68,10 @@ def test_all_parts_tell_the_story_of_a_link(
             r"materialized main.o.*",
         ],
     )
-    segments = [line for line in story["jitlink.memory"] if "segment" in line]
+    segments = [line for line in logs["jitlink.memory"] if "segment" in line]
     assert any("RW-" in line and "80 of zeros" in line for line in segments)
-    assert any(line.startswith("protected: 0x1000 bytes at 0x") for line in story["jitlink.memory"])
-    assert any(line.startswith("freed: ") for line in story["jitlink.memory"])
+    assert any(line.startswith("protected: 0x1000 bytes at 0x") for line in logs["jitlink.memory"])
+    assert any(line.startswith("freed: ") for line in logs["jitlink.memory"])
 
 
 def _in_order(lines: list[str], patterns: list[str]) -> None:
@@ -84,8 +82,8 @@ def _in_order(lines: list[str], patterns: list[str]) -> None:
 
 @pytest.mark.parametrize("parts", ["link", "orc", "memory", "formats", "link,memory"])
 def test_one_part_alone(command: Command, words: tuple[str | Path, ...], parts: str) -> None:
-    story = _parts(command(*words, "-debug-only", parts).err)
-    assert story.keys() == {f"jitlink.{part}" for part in parts.split(",")}
+    logs = _logs(command(*words, "-debug-only", parts).err)
+    assert logs.keys() == {f"jitlink.{part}" for part in parts.split(",")}
 
 
 def test_logs_are_off_again_afterwards(command: Command, words: tuple[str | Path, ...]) -> None:
@@ -94,7 +92,7 @@ def test_logs_are_off_again_afterwards(command: Command, words: tuple[str | Path
     assert not logging.getLogger("jitlink").handlers
 
 
-def test_a_failed_link_and_a_removal_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_link_and_a_removal_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "jitlink")
     with pytest.raises(jitlink.UndefinedSymbolError):
         jitlink.load(compile_c("int f(void); int g(void) { return f(); }"))
@@ -108,7 +106,7 @@ def test_a_failed_link_and_a_removal_are_told(caplog: pytest.LogCaptureFixture) 
     assert any(message.startswith("freed: ") for message in messages)
 
 
-def test_nothing_is_counted_when_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_counted_for_disabled_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(graph: LinkGraph) -> str:
         raise AssertionError(graph)
 

@@ -1,4 +1,4 @@
-"""The command as a user meets it: what it runs, what it says, how it ends."""
+"""The command from a user's view: the program, the output, the exit status."""
 
 import os
 import signal
@@ -75,7 +75,7 @@ def test_module_and_script_are_the_same_command() -> None:
 
 
 def test_arguments_are_all_that_main_gets(command: Command) -> None:
-    # As with llvm-jitlink, argv[0] is the first argument, not a name of the program.
+    # As with llvm-jitlink, argv[0] is the first argument, not the program's name.
     compile_to(Path("a.o"), ARGUMENTS)
     assert command("a.o") == Done(40, "", "")
     assert command("a.o", "-args") == Done(40, "", "")
@@ -187,9 +187,7 @@ def test_program_dies_of_a_closed_pipe_like_any_other() -> None:
 # Inputs
 
 
-def test_objects_that_nothing_needs_are_left_out(
-    command: Command, caller: Path, helper: Path
-) -> None:
+def test_unneeded_objects_are_not_linked(command: Command, caller: Path, helper: Path) -> None:
     compile_to(Path("needy.o"), NEEDY)
     done = command(caller, "needy.o", helper, "-show-linked-files")
     assert done == Done(8, "Linking caller.o\nLinking helper.o\n", "")
@@ -212,7 +210,7 @@ def test_members_that_members_need_are_linked(command: Command, caller: Path) ->
     assert command(archive(Path("both.a"), lower, upper), caller).status == 5
 
 
-def test_first_archive_that_defines_a_name_serves(
+def test_first_archive_that_defines_a_name_holds(
     command: Command, caller: Path, helper: Path
 ) -> None:
     other = archive(Path("other.a"), compile_to(Path("o.o"), "int helper(int x) { return x; }"))
@@ -221,9 +219,7 @@ def test_first_archive_that_defines_a_name_serves(
     assert command(caller, library, other, library).status == 8
 
 
-def test_all_load_reads_members_that_nobody_needs(
-    command: Command, caller: Path, helper: Path
-) -> None:
+def test_all_load_extracts_unneeded_members(command: Command, caller: Path, helper: Path) -> None:
     library = archive(Path("lib.a"), compile_to(Path("again.o"), "int helper(int x) { return x; }"))
     assert command(caller, helper, library).status == 8
     assert command(caller, helper, library, "-all_load") == error(
@@ -243,14 +239,14 @@ def test_static_libraries(command: Command, caller: Path, helper: Path) -> None:
         assert command(caller, *words).status == 8
 
 
-# What is loaded stays loaded, so those who load libraries get a process of their own.
+# Shared libraries stay loaded, so these commands have a process of their own.
 
 
 def test_shared_libraries(caller: Path, helper: Path) -> None:
     shared_library(Path("libshared.so"), "int helper(int x) { return x + 100; }")
     assert spawn(caller, "-L.", "-lshared").status == 104
     assert spawn(caller, "libshared.so").status == 104
-    # Objects come before shared libraries, wherever they stand.
+    # Objects precede shared libraries, whatever their order in the command.
     archive(Path("libstatic.a"), helper)
     assert spawn(caller, "-L.", "-lshared", "-lstatic").status == 8
 
@@ -285,7 +281,7 @@ def test_abs_defines_an_address(command: Command, caller: Path, helper: Path) ->
     assert command(caller, helper, "-abs", "helper=1") == error(
         "duplicate definition of symbol helper: in helper.o and in an -abs option"
     )
-    # An archive is not searched for what has an address, nor for what is found first.
+    # An archive is not searched for absolute symbols, nor for symbols that are defined earlier.
     library = archive(Path("lib.a"), helper)
     assert command(caller, library, "-abs=helper=1", "-noexec", "-show-linked-files") == Done(
         0, "Linking caller.o\n", ""
@@ -294,7 +290,7 @@ def test_abs_defines_an_address(command: Command, caller: Path, helper: Path) ->
     assert command(main_library, "-abs=helper=1", "-noexec").status == 0
 
 
-def test_aliases_of_one_missing_name_tell_all_who_use_them(command: Command) -> None:
+def test_aliases_of_one_missing_name_are_counted_as_referrers(command: Command) -> None:
     for name in ("p", "q"):
         compile_to(
             Path(f"{name}.o"), f"int {name}(void); int use_{name}(void) {{ return {name}(); }}"
@@ -337,7 +333,9 @@ def test_without_entry_point_everything_is_linked(command: Command, helper: Path
     assert command(*words) == Done(0, "Linking helper.o\nLinking needy.o\n", "")
 
 
-def test_undefined_symbols_name_who_refers_to_them(command: Command, caller: Path) -> None:
+def test_undefined_symbols_are_reported_with_their_referrers(
+    command: Command, caller: Path
+) -> None:
     assert command(caller) == error("undefined symbol: helper (referenced by caller.o)")
     text = """
     extern int far_data; int far(void); int needy(void);
@@ -376,7 +374,7 @@ def test_slab_runs_where_it_is(command: Command, caller: Path, helper: Path) -> 
 
 
 def _free_address() -> int:
-    # Far above what programs are mapped at by chance, and below the stack.
+    # Far from where the system maps programs and libraries, and below the stack.
     return 0x1234_0000_0000
 
 
@@ -407,7 +405,7 @@ def test_slab_may_be_too_small_or_impossible(command: Command, caller: Path, hel
     assert command(caller, "-slab-allocate=8000000000Gb").status == 1
 
 
-# Looking on
+# Times and logs
 
 
 def test_times_go_to_standard_error(command: Command, caller: Path, helper: Path) -> None:
@@ -418,7 +416,7 @@ def test_times_go_to_standard_error(command: Command, caller: Path, helper: Path
     assert "execute" not in command(caller, helper, "-show-times", "-noexec").err
 
 
-def test_logs_can_be_switched_on_and_go_off_again(
+def test_logs_are_disabled_again_after_the_command(
     command: Command, caller: Path, helper: Path
 ) -> None:
     for parts in ("jitlink", "link", "jitlink,link", "nothing,link"):
@@ -440,7 +438,7 @@ def test_help_is_printed_without_importing_numpy() -> None:
     subprocess.run([sys.executable, "-c", check], stdout=subprocess.DEVNULL, check=True)
 
 
-# Mistakes, and other people's
+# Errors
 
 
 def test_unreadable_file(command: Command, caller: Path) -> None:
@@ -458,7 +456,7 @@ def test_unreadable_file(command: Command, caller: Path) -> None:
         (RuntimeError("two\nlines"), "internal error: RuntimeError: two\\x0alines"),
     ],
 )
-def test_whatever_happens_is_one_line(
+def test_every_exception_is_one_line(
     command: Command,
     caller: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -472,7 +470,7 @@ def test_whatever_happens_is_one_line(
     assert command(caller) == error(message)
 
 
-def test_log_shows_where_a_mistake_of_the_linker_is(
+def test_log_has_the_traceback_of_an_internal_error(
     command: Command, caller: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CommandSession, "load", lambda _: 1 // 0)
@@ -484,7 +482,7 @@ def test_log_shows_where_a_mistake_of_the_linker_is(
 
 
 @pytest.mark.parametrize("target", ["pipe", "/dev/full"])
-def test_output_that_nobody_takes_is_an_error(caller: Path, helper: Path, target: str) -> None:
+def test_output_that_cannot_be_written_is_an_error(caller: Path, helper: Path, target: str) -> None:
     if target == "pipe":
         reader, writer = os.pipe()
         os.close(reader)
@@ -500,7 +498,7 @@ def test_output_that_nobody_takes_is_an_error(caller: Path, helper: Path, target
     assert done.stderr == f"jitlink: error: cannot write to standard output: {reason}\n"
 
 
-def test_no_output_at_all_is_fine(caller: Path, helper: Path) -> None:
+def test_closed_output_streams_are_ignored(caller: Path, helper: Path) -> None:
     words = f'"$0" -m jitlink -show-addrs {caller} {helper} >&- 2>&-'
     done = subprocess.run(["/bin/sh", "-c", words, sys.executable], check=False)
     assert done.returncode == 8
@@ -514,7 +512,7 @@ def test_odd_characters_do_not_stop_output() -> None:
     assert (done.returncode, done.stdout) == (0, b"Linking gr\\xfcn.o\nhello\n")
 
 
-def test_nothing_stays_behind_in_this_process(command: Command, caller: Path, helper: Path) -> None:
+def test_no_memory_is_left_in_this_process(command: Command, caller: Path, helper: Path) -> None:
     manager = SelfExecutorProcessControl.shared().memory_manager
     assert isinstance(manager, InProcessMemoryManager)
     before = manager.finalized_count

@@ -1,22 +1,22 @@
-"""The table of options, and what commands mean."""
+"""The table of options, and the parser."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from jitlink.tool.options.command_line import (
+from jitlink.tool.options import (
     AliasArgument,
     CommandLine,
     CommandLineError,
     DylibArguments,
-    Form,
     InputArgument,
     SectionArgument,
+    parse,
 )
+from jitlink.tool.options.command_line import Form
 from jitlink.tool.options.help_page import help_page, options_page
 from jitlink.tool.options.manual import with_tables
-from jitlink.tool.options.parsing import parse
 from jitlink.tool.options.table import OPTIONS
 
 
@@ -28,24 +28,24 @@ def _library(name: str) -> InputArgument:
     return InputArgument("library", name)
 
 
-def _dylib(name: str, *inputs: InputArgument, **said: object) -> dict[str, object]:
-    """The attributes of what a command says of a JITDylib."""
-    return {**vars(DylibArguments(name)), "inputs": list(inputs), **said}
+def _dylib(name: str, *inputs: InputArgument, **given: object) -> dict[str, object]:
+    """The attributes of the arguments of a JITDylib."""
+    return {**vars(DylibArguments(name)), "inputs": list(inputs), **given}
 
 
 def _dylibs(line: CommandLine) -> list[dict[str, object]]:
     return [vars(each) for each in line.dylibs]
 
 
-def _line(*inputs: InputArgument, **said: object) -> dict[str, object]:
-    """The attributes of a command with these inputs for main, and of what it says of main."""
-    own = {name: said.pop(name) for name in vars(DylibArguments("main")).keys() & said.keys()}
-    return {**_attributes(CommandLine()), "dylibs": [_dylib("main", *inputs, **own)], **said}
+def _line(*inputs: InputArgument, **given: object) -> dict[str, object]:
+    """The attributes of a command with these inputs and arguments for main."""
+    own = {name: given.pop(name) for name in vars(DylibArguments("main")).keys() & given.keys()}
+    return {**_attributes(CommandLine()), "dylibs": [_dylib("main", *inputs, **own)], **given}
 
 
 def _attributes(line: CommandLine) -> dict[str, object]:
     attributes = {**vars(line), "dylibs": _dylibs(line)}
-    # The words themselves, in which commands that mean the same may differ.
+    # The words themselves may differ between equivalent commands.
     del attributes["given"]
     return attributes
 
@@ -142,7 +142,7 @@ def test_inputs_keep_their_order() -> None:
     ]
 
 
-def test_libraries_that_others_do_not_see_or_that_may_be_missing() -> None:
+def test_hidden_and_weak_libraries() -> None:
     line = parse(["-hidden-lx", "-weak-l", "y", "-load_hidden", "z.a", "-weak_library=w.tbd"])
     assert line.inputs == [
         InputArgument("library", "x", "hidden"),
@@ -154,7 +154,7 @@ def test_libraries_that_others_do_not_see_or_that_may_be_missing() -> None:
     assert options == ["hidden-l", "weak-l", "load_hidden", "weak_library"]
 
 
-def test_lazy_is_for_the_input_that_follows() -> None:
+def test_lazy_applies_to_the_next_input() -> None:
     words = "a.o -lazy b.o c.o -lazy -lx -ly -lazy -noexec d.o -lazy=false e.o -lazy -- f.o g.o"
     line = parse(words.split())
     lazy = [each.name for each in line.inputs if each.is_lazy]
@@ -201,7 +201,7 @@ def test_what_follows_jd_belongs_to_it() -> None:
         ),
     ],
 )
-def test_options_that_come_to_nothing_are_told(words: str, warnings: list[str]) -> None:
+def test_options_without_effect_are_warned_about(words: str, warnings: list[str]) -> None:
     line = parse(words.split())
     assert line.warnings == warnings
     if any("speculate" in each for each in warnings):
@@ -216,8 +216,8 @@ def test_last_value_of_an_option_holds_and_lists_grow() -> None:
 
 def test_words_after_args_belong_to_the_program() -> None:
     line = parse(["a.o", "-args", "-noexec", "b.o", "--", "-args", "-lm"])
-    said = ["-noexec", "b.o", "--", "-args", "-lm"]
-    assert _attributes(line) == _line(_file("a.o"), arguments=said)
+    arguments = ["-noexec", "b.o", "--", "-args", "-lm"]
+    assert _attributes(line) == _line(_file("a.o"), arguments=arguments)
 
 
 def test_words_after_two_dashes_are_files() -> None:

@@ -1,4 +1,4 @@
-"""Commands that mean to us what they mean to llvm-jitlink: same status, same objects linked."""
+"""Commands with the same effect in llvm-jitlink: same exit status, same linked objects."""
 
 import re
 import subprocess
@@ -22,7 +22,7 @@ int other(void) { return 5; }
 BLOB = "extern const char blob[], tail[]; int main(void) { return blob[0] + (tail - blob); }"
 ONLY_OTHER = "int other(void) { return 9; }"
 FAILURE = 1
-# What llvm-jitlink links for itself when functions are lazy.
+# Graphs that llvm-jitlink links for lazy functions.
 _INTERNAL = re.compile(r"__orc_reentry_graph|<indirect stubs|liborc_rt|^<")
 
 
@@ -58,7 +58,7 @@ def linked(output: str) -> set[str]:
     [
         ("caller.o helper.o", 10),
         ("--noexec=true caller.o helper.o", 0),
-        # JITDylibs see what they are linked against.
+        # JITDylibs see their link order.
         ("caller.o -jd a helper.o", FAILURE),
         ("caller.o -la -jd a helper.o", 10),
         ("-jd a caller.o helper.o", 10),
@@ -73,7 +73,7 @@ def linked(output: str) -> set[str]:
         ("caller.o -lb -la -jd a other.o -jd b helper.o -args x y", 5),
         ("caller.o -la -lb -jd a other.o -jd b helper.o -args x y", 9),
         ("caller.o -jd a helper.o -entry other", 5),
-        # Where libraries are looked for depends on the JITDylib.
+        # -L is for one JITDylib.
         ("caller.o -lhelper -Llib", 10),
         ("-Llib caller.o -jd a -lhelper", FAILURE),
         ("caller.o -la -jd a -Llib -lhelper", 10),
@@ -82,7 +82,7 @@ def linked(output: str) -> set[str]:
         ("main.a", 10),
         ("caller.o -all_load lib/libhelper.a", 10),
         ("caller.o -ObjC lib/libhelper.a", 10),
-        # Hidden libraries are for their own JITDylib.
+        # Symbols of hidden libraries are for their own JITDylib.
         ("caller.o -hidden-lhelper -Llib", 10),
         ("caller.o -hidden-l helper -Llib", 10),
         ("caller.o -load_hidden lib/libhelper.a", 10),
@@ -91,7 +91,7 @@ def linked(output: str) -> set[str]:
         ("caller.o -la -jd a lib/libhelper.a", 10),
         ("caller.o -hidden-lnone -Llib", FAILURE),
         ("caller.o -load_hidden helper.o", FAILURE),
-        # Interfaces are Mach-O's.
+        # Only Mach-O has interfaces.
         ("caller.o -weak_library helper.tbd", FAILURE),
         ("caller.o -weak_library none.tbd", FAILURE),
         ("caller.o -weak-lhelper -Llib", FAILURE),
@@ -117,7 +117,7 @@ def linked(output: str) -> set[str]:
         ("blob.o -sectcreate .blob,data@blob=x,tail=4", FAILURE),
         ("blob.o -la -jd a -sectcreate .blob,data@blob=1,tail=2", 102),
         ("blob.o -jd a -sectcreate .blob,data@blob=1,tail=2", FAILURE),
-        # What is about threads, memory managers and targets.
+        # Threads, memory managers and targets.
         ("caller.o helper.o -num-threads=0", 10),
         ("caller.o helper.o -num-threads 3", 10),
         ("caller.o helper.o -num-threads=many", FAILURE),
@@ -127,12 +127,12 @@ def linked(output: str) -> set[str]:
         ("caller.o helper.o -triple aarch64-linux-gnu", 10),
         ("caller.o helper.o -triple x86_64-pc-windows-msvc", FAILURE),
         ("caller.o helper.o -triple arm64-apple-darwin", FAILURE),
-        # What comes to nothing.
+        # Options without effect.
         ("caller.o helper.o -speculate=simple", 10),
         ("caller.o helper.o -speculate=none -speculate-order none.csv", 10),
         ("caller.o helper.o -record-lazy-execs no/such/folder", 10),
         ("caller.o helper.o -speculate=often", FAILURE),
-        # Files that are written or read.
+        # Files.
         ("caller.o helper.o -write-symtab=no/such/folder", FAILURE),
         ("-symbolicate-with=none data", FAILURE),
         ("-symbolicate-with=data none", FAILURE),
@@ -142,7 +142,7 @@ def linked(output: str) -> set[str]:
 )
 def test_same_verdict(command: Command, words: str, status: int) -> None:
     options = words.split()
-    # What follows -args is the program's.
+    # Words after -args are the program's.
     show = [] if "-symbolicate-with" in words else ["-show-linked-files"]
     ours, theirs = command(*show, *options), llvm_jitlink(*show, *options)
     assert (ours.status, theirs.status) == (status, status), (ours, theirs)
@@ -198,7 +198,7 @@ def test_same_lazy_functions(command: Command, words: str) -> None:
     assert (ours.status, theirs.status) == (10, 10), (ours, theirs)
     assert linked(ours.out) <= linked(theirs.out)
     assert Path("ours").read_text() == Path("theirs").read_text()
-    # Each understands the other's record.
+    # Each reads the other's record.
     options += ["-speculate-order", "ours"]
     assert llvm_jitlink("-orc-runtime", str(require("liborc_rt-x86_64.a")), *options).status == 10
     assert command(*options[:-1], "theirs").status == 10
@@ -260,7 +260,7 @@ def test_same_symbolicated_backtraces(command: Command) -> None:
 
 
 def test_same_section_contents(command: Command) -> None:
-    # Only what symbols cover, once each: the real one never ends otherwise.
+    # Symbols that do not overlap: else llvm-jitlink does not terminate.
     source = """
     .globl main, value, zeros
     .type main, @function
@@ -308,7 +308,7 @@ def test_same_self_relocations(command: Command) -> None:
     .type main, @function
     .text
     main: leaq .Lmain(%rip), %rax
-    // An instruction that ends with the same number, which is no distance.
+    // An instruction that ends with the same number, which is not a displacement.
     .byte 0x05
     .long -12
     xorl %eax, %eax

@@ -1,4 +1,4 @@
-"""What the command shows of a link, against what llvm-jitlink shows of it."""
+"""The reports of a link, compared with llvm-jitlink's."""
 
 import re
 import subprocess
@@ -121,12 +121,12 @@ def _graph_facts(out: str) -> dict[str, set[str]]:
     return {
         "sections": set(sections),
         "symbols": {" ".join(each) for each in symbols if each[1] not in OWN_SYMBOLS},
-        # The peer has a graph for each object, and so a GOT entry for what is in another one.
+        # llvm-jitlink has a graph, and a GOT, for each object.
         "edges": {" ".join(each) for each in targets if each[0].startswith("Branch")},
     }
 
 
-def test_graphs_show_entries_of_those_who_use_them(command: Command) -> None:
+def test_graphs_show_got_entries_with_their_users(command: Command) -> None:
     user = 'int puts(const char *); int %s(void) { return puts(""); }'
     compile_to(
         Path("main.o"), "int other(void); " + user % "one" + "int main(void) { return other(); }"
@@ -153,7 +153,7 @@ def test_linked_files_are_named_even_if_the_link_fails(command: Command) -> None
     assert "undefined symbol: missing" in done.err
 
 
-def test_names_are_printed_so_that_they_cannot_be_taken_for_lines(command: Command) -> None:
+def test_line_feeds_in_names_are_escaped(command: Command) -> None:
     compile_to(
         Path("a.o"), "int two_lines(void) { return 1; } int main(void) { return two_lines(); }"
     )

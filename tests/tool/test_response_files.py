@@ -1,11 +1,11 @@
-"""Words that come out of files."""
+"""Response files: their syntax, and their expansion."""
 
 from pathlib import Path
 
 import pytest
 
-from jitlink.tool.options.command_line import CommandLineError
-from jitlink.tool.options.response_files import expand, split
+from jitlink.tool.options import CommandLineError, expand
+from jitlink.tool.options.response_files import split
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_split(text: str, words: list[str]) -> None:
     assert split(text) == words
 
 
-def test_files_are_expanded_where_they_stand_and_within_each_other(tmp_path: Path) -> None:
+def test_files_are_expanded_in_place_and_within_each_other(tmp_path: Path) -> None:
     (tmp_path / "inner").write_text("c 'd e'")
     (tmp_path / "outer").write_text(f"b @{tmp_path / 'inner'} @{tmp_path / 'inner'}")
     words = ["a", f"@{tmp_path / 'outer'}", "-args", f"@{tmp_path / 'inner'}"]
@@ -46,18 +46,18 @@ def test_names_of_no_file_stand_for_themselves(tmp_path: Path) -> None:
     assert list(expand(words)) == words
 
 
-def test_byte_order_mark_is_no_part_of_a_word(tmp_path: Path) -> None:
+def test_byte_order_mark_is_not_part_of_a_word(tmp_path: Path) -> None:
     (tmp_path / "marked").write_bytes(b"\xef\xbb\xbfa.o")
     assert list(expand([f"@{tmp_path / 'marked'}"])) == ["a.o"]
 
 
-def test_bytes_that_are_no_text_come_through(tmp_path: Path) -> None:
+def test_invalid_utf8_is_preserved(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(b"\xff.o")
     assert list(expand([f"@{tmp_path / 'raw'}"])) == ["\udcff.o"]
 
 
 @pytest.mark.parametrize("others", [0, 1, 2])
-def test_circles_are_an_error(tmp_path: Path, others: int) -> None:
+def test_cycles_are_an_error(tmp_path: Path, others: int) -> None:
     for number in range(others + 1):
         following = (number + 1) % (others + 1)
         (tmp_path / str(number)).write_text(f"a @{tmp_path / str(following)}")

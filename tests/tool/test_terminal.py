@@ -1,4 +1,4 @@
-"""Colour and progress: on a terminal, and nowhere else."""
+"""Colour and progress: only on a terminal."""
 
 import io
 import os
@@ -42,7 +42,7 @@ def _on_terminal(*words: str, **environment: str) -> tuple[int, str]:
     os.close(slave)
     written = b""
     try:
-        # The end of a terminal is an error.
+        # A read from a closed terminal raises an error.
         while piece := os.read(master, 4096):
             written += piece
     except OSError:
@@ -77,17 +77,17 @@ def test_long_links_have_a_bar_that_is_erased() -> None:
 
 def test_short_links_have_none() -> None:
     compile_to(Path("main.o"), "int main(void) { return 7; }")
-    # Short is what takes less time than the delay, however busy the machine is.
+    # A long delay makes the link short, however busy the machine is.
     Path("short.py").write_text(
         f"from jitlink.tool import terminal\nterminal._DELAY = 60\n{SLOW.format(seconds=0.2)}"
     )
     assert _on_terminal("short.py", "main.o") == (7, "")
     Path("slow.py").write_text(SLOW.format(seconds=1.5))
-    # Nor have those that write lines there.
+    # Nor with an option that prints lines.
     assert _on_terminal("slow.py", "main.o", "-show-linked-files") == (7, "")
 
 
-def test_the_bar_goes_before_an_error() -> None:
+def test_the_bar_is_erased_before_an_error() -> None:
     compile_to(Path("main.o"), "int f(void); int main(void) { return f(); }")
     Path("slow.py").write_text(SLOW.format(seconds=1.3))
     status, written = _on_terminal("slow.py", "main.o", NO_COLOR="1")
@@ -98,7 +98,7 @@ def test_the_bar_goes_before_an_error() -> None:
 
 
 class _Terminal(io.StringIO):
-    """A terminal of which somebody may pull the plug."""
+    """A terminal that can be disconnected."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class _Terminal(io.StringIO):
         return super().write(text)
 
 
-def test_a_bar_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_never_decreases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jitlink.tool.terminal._DELAY", 0.01)
     monkeypatch.setattr("jitlink.tool.terminal._PERIOD", 0.01)
     monkeypatch.setenv("TERM", "xterm")
@@ -129,7 +129,7 @@ def test_a_bar_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert terminal.getvalue().endswith("\r\x1b[K")
 
 
-def test_a_terminal_that_goes_away_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disconnected_terminal_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jitlink.tool.terminal._DELAY", 0.01)
     monkeypatch.setenv("TERM", "xterm")
     terminal = _Terminal()
@@ -149,7 +149,7 @@ def _wait_for(condition: object) -> None:
 
 
 @pytest.mark.parametrize("stream", [None, io.StringIO()])
-def test_what_is_no_terminal(stream: TextIO | None) -> None:
+def test_other_streams_have_no_colour_and_no_bar(stream: TextIO | None) -> None:
     assert not is_terminal(stream)
     assert in_red("text", stream) == "text"
     with ProgressBar(stream, lambda: (0.0, "")):

@@ -11,6 +11,8 @@ import functools
 import re
 from typing import NamedTuple
 
+from jitlink.names.shared_libraries import CXX_RUN_TIME, UNWINDER
+
 
 class Provider(NamedTuple):
     """Names of one kind.
@@ -50,8 +52,9 @@ _SUPPORT_ROWS = tuple(
 
 PROVIDERS: tuple[Provider, ...] = (
     *_SUPPORT_ROWS,
-    Provider(r"_Unwind_.*|__(de)?register_frame(_info.*)?", "libgcc_s or libunwind (-lgcc_s)"),
-    Provider(r"__gxx_personality_.*|__cxa_(?!finalize|atexit|thread_atexit).*|__dynamic_cast",
+    Provider(rf"({'|'.join(UNWINDER)}).*", "libgcc_s or libunwind (-lgcc_s)"),
+    # The C library has these three.
+    Provider(rf"(?!__cxa_(finalize|atexit|thread_atexit))({'|'.join(CXX_RUN_TIME)}).*",
              "the C++ run-time library, libstdc++ or libc++abi (-lstdc++)"),
     Provider(r"_Z(TI|TS|TV)[NK]*(St|10__cxxabiv1).*|_ZN10__cxxabiv1.*|_Zn[wa].*|_Zd[la].*",
              "the C++ run-time library, libstdc++ or libc++abi (-lstdc++)"),

@@ -9,7 +9,7 @@ waiting for the part that has its names, and for no other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -551,3 +551,33 @@ class JITDylib(JITLinkDylib):
     def replace_default_tracker(self) -> None:
         """Let another tracker own what is defined without naming one; the old one is defunct."""
         self._default_tracker = ResourceTracker(self)
+
+
+def walk_link_orders(
+    roots: Iterable[JITDylib], among: Container[JITDylib] | None = None
+) -> list[JITDylib]:
+    """All JITDylibs that link orders lead to, in post-order: each after its dependencies.
+
+    In a cycle the JITDylib that is reached last comes first.
+
+    LLVM differs: `getReverseDFSLinkOrder` reverses a pre-order.
+
+    Args:
+        roots: where the walk begins, in this order.
+        among: the JITDylibs to visit; None visits all.
+    """
+    order: list[JITDylib] = []
+    seen: set[JITDylib] = set()
+    for root in roots:
+        work = [(root, iter((root,)))]
+        while work:
+            dylib, others = work[-1]
+            following = next(others, None)
+            if following is None:
+                work.pop()
+                if work:
+                    order.append(dylib)
+            elif following not in seen and (among is None or following in among):
+                seen.add(following)
+                work.append((following, iter([each for each, _ in following.link_order])))
+    return order

@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.orc.driver import SessionDriver
-from jitlink.orc.dylib import Definition, JITDylib
+from jitlink.orc.dylib import Definition, JITDylib, walk_link_orders
 from jitlink.orc.errors import (
     FailedToMaterializeError,
     ResourceTrackerDefunctError,
@@ -490,7 +490,7 @@ class ExecutionSession:
             query.fail(SessionEndedError())
         errors: list[Exception] = []
         stuck = await self._stop_materializing()
-        for dylib in _dependants_first(list(self.dylibs.values())):
+        for dylib in reversed(walk_link_orders(self.dylibs.values())):
             try:
                 await self.remove_jitdylib_async(dylib)
             except Exception as error:  # noqa: BLE001 - the others are still to be removed
@@ -514,22 +514,3 @@ def _wanted(names: Names) -> Mapping[str, bool]:
     if isinstance(names, str):
         return {names: True}
     return names if isinstance(names, Mapping) else dict.fromkeys(names, True)
-
-
-def _dependants_first(dylibs: Sequence[JITDylib]) -> list[JITDylib]:
-    """JITDylibs in such an order that those they are linked against follow, circles aside."""
-    order: list[JITDylib] = []
-    seen: set[JITDylib] = set()
-    for start in dylibs:
-        work = [(start, iter((start,)))]
-        while work:
-            dylib, others = work[-1]
-            following = next(others, None)
-            if following is None:
-                work.pop()
-                if work:
-                    order.append(dylib)
-            elif following not in seen:
-                seen.add(following)
-                work.append((following, iter([each for each, _ in following.link_order])))
-    return order[::-1]

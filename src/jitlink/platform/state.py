@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from jitlink.graph import AddressRange
-from jitlink.orc.dylib import JITDylib
+from jitlink.orc.dylib import JITDylib, walk_link_orders
 from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import ResourceTracker
 from jitlink.passes.initializers import FunctionArray
@@ -131,20 +131,4 @@ def dependencies_first(
 
     In a cycle, the JITDylib that is reached last comes first.
     """
-    order: list[DylibState] = []
-    seen: set[JITDylib] = set()
-    for root in roots:
-        if root in seen or root not in states:
-            continue
-        seen.add(root)
-        work = [(root, iter(root.link_order))]
-        while work:
-            dylib, others = work[-1]
-            following = next(others, None)
-            if following is None:
-                work.pop()
-                order.append(states[dylib])
-            elif following[0] not in seen and following[0] in states:
-                seen.add(following[0])
-                work.append((following[0], iter(following[0].link_order)))
-    return order
+    return [states[dylib] for dylib in walk_link_orders(roots, states)]

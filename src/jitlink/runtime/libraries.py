@@ -11,27 +11,7 @@ from collections.abc import Sequence
 
 from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorProcessControl
-
-_UNWINDER = ("_Unwind_", "__register_frame", "__deregister_frame", "__gcc_personality_")
-# Called where the processor lacks an instruction: GCC internals manual, "The GCC low-level runtime
-# library".
-_ARITHMETIC = (
-    "__abs", "__add", "__ash", "__bswap", "__clrsb", "__clz", "__cmp", "__ctz", "__div", "__eq",
-    "__extend", "__ffs", "__fix", "__float", "__ge", "__gt", "__le", "__lshr", "__lt", "__mod",
-    "__mul", "__ne", "__parity", "__popcount", "__powi", "__sub", "__trunc", "__ucmp", "__udiv",
-    "__umod", "__unord",
-)  # fmt: skip
-_CXX = (
-    "_Z", "__cxa_", "__gxx_personality_", "__dynamic_cast", "__once_proxy", "__atomic_flag_",
-    "atomic_flag_",
-)  # fmt: skip
-_SUPPORT = ("__clear_cache", "__emutls_", "__enable_execute_stack")
-
-PROVIDERS = {
-    "libgcc_s.so.1": (*_UNWINDER, *_ARITHMETIC, *_SUPPORT),
-    "libstdc++.so.6": _CXX,
-}
-"""Libraries, in search order, and how the names begin that they may define."""
+from jitlink.names.shared_libraries import PREFIXES
 
 
 async def find_in_providers(
@@ -43,7 +23,7 @@ async def find_in_providers(
         The addresses of the names that were found.
     """
     found: dict[str, int] = {}
-    for soname, prefixes in PROVIDERS.items():
+    for soname, prefixes in PREFIXES.items():
         wanted = [n for n in names if n not in found and n.startswith(prefixes)]
         if not wanted:
             continue

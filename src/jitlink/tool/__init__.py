@@ -1,1 +1,1 @@
-"""The command line (layer 5): `jitlink`."""
+"""The command `jitlink`."""

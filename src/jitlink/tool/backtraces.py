@@ -1,6 +1,6 @@
-"""Symbol tables of linked code in files, and backtraces with the symbols of such a file.
+"""Symbol tables of linked code in files, and the symbolication of backtraces with them.
 
-A symbol table has a line with the name of each object in quotes, and below it a line with the
+A symbol table has a line with the name of each object in quotes, followed by a line with the
 address and name of each of its symbols::
 
     "filter.o"
@@ -38,7 +38,7 @@ _UNIDENTIFIED = "<unidentified>"
 
 
 class SymbolTableWriter(Plugin):
-    """Writes the symbol table of everything that is linked.
+    """Writes the symbol table of all links.
 
     Args:
         path: the file, which is overwritten.
@@ -63,13 +63,13 @@ class SymbolTableWriter(Plugin):
     def _write(self, graph: LinkGraph) -> None:
         try:
             self._file.write(symbol_table(graph))
-            # The file is for programs that crash, too.
+            # The program may crash.
             self._file.flush()
         except OSError as error:
             raise OutputFileError(self._path, error) from error
 
     def close(self) -> None:
-        """Close the file; what could not be written has failed its link already."""
+        """Close the file; a failed write has failed its link already."""
         with suppress(OSError):
             self._file.close()
 
@@ -78,7 +78,7 @@ def symbol_table(graph: LinkGraph) -> str:
     """The named symbols of a linked graph, object by object."""
     table, blocks = graph.symbol_table, graph.block_table
     named = (table.kind == int(SymbolKind.DEFINED)) & (table.name != NO_NAME)
-    # What stands for initialisers is nowhere.
+    # Initializer symbols have no address.
     rows = rows_where(named & (table.scope != int(Scope.SIDE_EFFECTS_ONLY)))
     absent = [s.ordinal for s in graph.sections if s.mem_lifetime == MemLifetime.NO_ALLOC]
     rows = rows[~np.isin(blocks.section[table.block[rows]], absent)]
@@ -97,7 +97,7 @@ class Symbolicator:
     """Adds symbols to backtraces.
 
     Args:
-        text: a symbol table; lines that are none are left out.
+        text: a symbol table; malformed lines are skipped.
     """
 
     def __init__(self, text: str) -> None:
@@ -124,7 +124,7 @@ class Symbolicator:
         return cls(_text(path))
 
     def file(self, path: str) -> str:
-        """The text of a file with symbols; ``-`` is standard input.
+        """The symbolicated text of a file; ``-`` is standard input.
 
         Raises:
             InputError: the file cannot be read.
@@ -135,13 +135,13 @@ class Symbolicator:
         return self.text(_text(path))
 
     def text(self, backtrace: str) -> str:
-        """A text with symbols, each of its lines ended."""
+        """The symbolicated text, each line terminated."""
         return "".join(f"{self._row(row)}\n" for row in backtrace.split("\n"))
 
     def _row(self, row: str) -> str:
         start, space, column = row.rstrip().rpartition(" ")
         if not space:
-            # An address alone on its line is told by nothing from other words, as in LLVM.
+            # As in LLVM: an address alone on its line cannot be told from other words.
             return row
         address = _address(column)
         if address is None:

@@ -1,8 +1,8 @@
-"""A link graph in the language of Graphviz: blocks are boxes, and arrows lead to what they need.
+"""A link graph in the language of Graphviz: blocks are boxes, and arrows are edges.
 
 ``jitlink -noexec -show-graphs . -show-graphs-format dot main.o | dot -Tsvg`` draws it. A box is
-within the frame of its section and has the block's symbols, address and size; an arrow stands for
-all edges of one kind from one block to another. What is absolute or elsewhere is an oval.
+within the frame of its section and has the block's symbols, address and size; an arrow is the set
+of edges of one kind from one block to another. Absolute and external symbols are ovals.
 
 Specification: "The DOT Language" in Graphviz's documentation.
 """
@@ -20,14 +20,14 @@ from jitlink.graph.edges import INVALID
 from jitlink.graph.text import GraphText, printable
 
 _MOST_NAMES = 6
-"""Of more symbols than this a box tells the first ones, and how many there are."""
+"""A box with more symbols than this shows the first ones, and how many more there are."""
 
 
 class GraphDot:
     """A graph, or parts of it, for Graphviz.
 
     Args:
-        graph: the graph, which must not change in between.
+        graph: the graph, which must not be changed.
     """
 
     def __init__(self, graph: LinkGraph) -> None:
@@ -35,12 +35,12 @@ class GraphDot:
         self._text = GraphText(graph)
 
     def text(self, blocks: BoolArray | None = None, name: str | None = None) -> str:
-        """The graph as lines of text, each ended.
+        """The graph as lines of text, each terminated.
 
         Args:
-            blocks: mask (bool, one per block row) of the blocks to show, and what they lead to;
+            blocks: mask (bool, one per block row) of the blocks to show with their targets;
                 None shows all.
-            name: what to call the graph, if not by its name.
+            name: the name to show instead of the graph's.
         """
         title = _quoted(printable(self._graph.name if name is None else name))
         lines = [
@@ -63,7 +63,7 @@ class GraphDot:
                 yield from (f"    {self._box(row)}" for row in rows)
                 yield "  }"
         arrows = self._arrows(np.array(sorted(shown), np.int64))
-        # Blocks of other objects, and what is in no block.
+        # Blocks of other objects, and symbols in no block.
         for target in sorted({target for _, target, _ in arrows}):
             if target.startswith("s"):
                 yield f"  {self._oval(int(target[1:]))}"
@@ -74,7 +74,7 @@ class GraphDot:
             yield f"  {source} -> {target} [label={_quoted(kind + times)}]"
 
     def _arrows(self, rows: Int64Array) -> Counter[tuple[str, str, str]]:
-        """How many edges there are from each block to each node, by kind."""
+        """The number of edges of each kind from each block to each node."""
         edges, symbols = self._graph.edge_table, self._graph.symbol_table
         chosen = np.isin(edges.block, rows) & (edges.kind != INVALID)
         target = edges.target[chosen]
@@ -103,6 +103,6 @@ class GraphDot:
 
 
 def _quoted(*lines: str) -> str:
-    """Lines as one string; a backslash would be the beginning of an escape."""
+    """Lines as one quoted string; backslashes and quotes are escaped."""
     escaped = (line.replace("\\", "\\\\").replace('"', '\\"') for line in lines)
     return '"' + "\\n".join(escaped) + '"'

@@ -1,7 +1,7 @@
 """A link graph as JSON, for programs: one line for each graph.
 
 A graph is an object with these members; addresses are strings such as ``"0x1000"``, because many
-readers of JSON know no integers of 64 bits, and all other numbers are integers::
+JSON readers do not support integers of 64 bits, and all other numbers are integers::
 
     name, triple, pointer_size, endianness      of the graph; sizes are in bytes
     sections: [
@@ -15,9 +15,9 @@ readers of JSON know no integers of 64 bits, and all other numbers are integers:
     absolute_symbols: [ id, name, address, size, linkage, scope, live, callable ]
     external_symbols: [ the same, and weakly_referenced ]
 
-The target of an edge is the id of a symbol; objects that are linked together share their ids. The
-name of an anonymous symbol is null, and so is the file of what the linker makes itself.
-Sections come by name, blocks by address, symbols and edges by offset, as in the text.
+The target of an edge is the id of a symbol; ids are unique among objects that are linked together.
+The name of an anonymous symbol is null, and so is the file of a block that the linker created.
+Sections are sorted by name, blocks by address, symbols and edges by offset, as in the text.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class GraphJSON:
     """A graph, or parts of it, as JSON.
 
     Args:
-        graph: the graph, which must not change in between.
+        graph: the graph, which must not be changed.
     """
 
     def __init__(self, graph: LinkGraph) -> None:
@@ -48,13 +48,12 @@ class GraphJSON:
         self._names = graph.strings.get_many(graph.symbol_table.name)
 
     def text(self, blocks: BoolArray | None = None, name: str | None = None) -> str:
-        """The graph as one line, ended.
+        """The graph as one line, terminated.
 
         Args:
-            blocks: mask (bool, one per block row) of the blocks to show, with the sections
-                that have any and the absolute and external symbols that they refer to; None
-                shows all.
-            name: what to call the graph, if not by its name.
+            blocks: mask (bool, one per block row) of the blocks to show, with their sections and
+                the absolute and external symbols that they refer to; None shows all.
+            name: the name to show instead of the graph's.
         """
         graph = self._graph
         fields: Fields = {
@@ -135,5 +134,5 @@ class GraphJSON:
 
 
 def _valid(name: str) -> str:
-    """A name that every reader of JSON takes: bytes that are not UTF-8 as backslash escapes."""
+    """A name as valid JSON text: bytes that are not UTF-8 become backslash escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,8 +1,8 @@
-"""Puts what a command names into the JITDylibs of a session.
+"""Adds the inputs and definitions of a command to the JITDylibs of a session.
 
-Each JITDylib sees its own symbols, then what its libraries export in the order in which they are
-named, then the process. A library is a static one, whose members become part of the JITDylib; a
-shared one, which is a JITDylib of its own; or another JITDylib of the command.
+The link order of each JITDylib is itself, its libraries in the order of the command, and the
+process. A library is static, and its members are added to the JITDylib; shared, and a JITDylib of
+its own; or another JITDylib of the command.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jitlink.orc import (
 from jitlink.orc.objects import ObjectBatch
 from jitlink.targets.registry import target_of_object
 from jitlink.tool.libraries import InputCollector, run_time_directories
-from jitlink.tool.options.command_line import (
+from jitlink.tool.options import (
     MAIN_DYLIB,
     AliasArgument,
     CommandLine,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _ABSOLUTE = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
 
-# How parts of target triples begin whose objects are not ELF.
+# Prefixes of the parts of target triples whose objects are not ELF.
 _FOREIGN_SYSTEMS = (
     *("windows", "win32", "cygwin", "mingw", "uefi", "darwin", "macos", "ios", "tvos", "watchos"),
     *("xros", "driverkit", "wasi", "emscripten", "aix", "zos"),
@@ -58,11 +58,11 @@ _LayerKey = tuple[bool, bool]
 
 
 class _Found:
-    """What the inputs of a JITDylib are.
+    """The opened inputs of a JITDylib.
 
     Attributes:
-        objects: opened objects by transform, in order.
-        archives: opened static archives with their shapes, in order.
+        objects: objects by the layer that adds them, in order.
+        archives: static archives with the layer that adds their members, in order.
         libraries: the JITDylibs that it is linked against, in order.
     """
 
@@ -78,9 +78,9 @@ class SessionInputs:
     Args:
         jit: the session, with the JITDylib ``main``.
         line: the command.
-        stubs: makes the stubs of lazy inputs; None if there are none.
-        inspection: is told of the inputs, if there are to be reports about them.
-        progress: is told how far reading has come, if somebody watches.
+        stubs: creates the stubs of lazy inputs; None if there are none.
+        inspection: records the inputs for reports; None without reports.
+        progress: counts what is read; None without a progress bar.
 
     Attributes:
         dylibs: the JITDylibs of the command, by name.
@@ -106,7 +106,7 @@ class SessionInputs:
         self.dylibs: dict[str, JITDylib] = {MAIN_DYLIB: jit.main}
 
     def add(self) -> None:
-        """Add everything.
+        """Add all inputs and definitions.
 
         Raises:
             JITLinkError: an input is missing or unusable, or a symbol is defined twice.
@@ -122,10 +122,10 @@ class SessionInputs:
             self._define(arguments)
 
     def _add_harness(self) -> None:
-        """Add the objects of the harness to ``main``, and let their rules hold for all others."""
+        """Add the objects of the harness to ``main``, and apply their rules to all other inputs."""
         if not self._line.harness:
             return
-        from jitlink.orc.harness import HarnessRules  # noqa: PLC0415 - only for those with one
+        from jitlink.orc.harness import HarnessRules  # noqa: PLC0415 - only with -harness
 
         files = [open_input(path) for path in self._line.harness]
         for file in files:
@@ -144,14 +144,14 @@ class SessionInputs:
             self._check_runs(file)
         if self._progress is not None:
             self._progress.begin_reading(objects)
-        for transform, files in found.objects.items():
-            self._layer(transform).add_objects(dylib, files)
+        for key, files in found.objects.items():
+            self._layer(key).add_objects(dylib, files)
         if self._progress is not None:
             self._progress.finish_reading()
-        for transform, file in found.archives:
-            self._add_archive(dylib, transform, file)
+        for key, file in found.archives:
+            self._add_archive(dylib, key, file)
         if self._line.harness:
-            # What the harness overrides anywhere is to be found in main.
+            # The definitions that override others are in main.
             found.libraries.append(self._jit.main)
         self._link_against(dylib, found.libraries)
 
@@ -167,39 +167,39 @@ class SessionInputs:
                 continue
             files, paths = len(collector.files), len(collector.dylibs)
             collector.add(argument)
-            transform = argument.linkage == "hidden", argument.is_lazy
+            key = argument.linkage == "hidden", argument.is_lazy
             for file in collector.files[files:]:
                 if self._inspection is not None:
                     self._inspection.add_file(arguments.name, file, is_lazy=argument.is_lazy)
                 self._check_format(file)
                 if is_archive(file.data):
-                    found.archives.append((transform, file))
+                    found.archives.append((key, file))
                 else:
-                    found.objects.setdefault(transform, []).append(file)
+                    found.objects.setdefault(key, []).append(file)
             found.libraries += map(self._library, collector.dylibs[paths:])
         return found
 
-    def _layer(self, transform: _LayerKey) -> ObjectLinkingLayer | LazyHiddenObjectLayer:
-        """What adds inputs that are hidden, lazy, both or neither."""
-        if transform not in self._layers:
+    def _layer(self, key: _LayerKey) -> ObjectLinkingLayer | LazyHiddenObjectLayer:
+        """The layer for inputs that are hidden, lazy, both or neither."""
+        if key not in self._layers:
             from jitlink.orc.lazy import LazyHiddenObjectLayer, SymbolTransform  # noqa: PLC0415 - seldom
 
-            self._layers[transform] = LazyHiddenObjectLayer(
-                self._jit.layer, SymbolTransform(*transform), self._stubs
+            self._layers[key] = LazyHiddenObjectLayer(
+                self._jit.layer, SymbolTransform(*key), self._stubs
             )
-        return self._layers[transform]
+        return self._layers[key]
 
-    def _add_archive(self, dylib: JITDylib, transform: _LayerKey, file: InputFile) -> None:
-        archive = StaticLibraryGenerator(self._layer(transform), file, self._check_runs)
+    def _add_archive(self, dylib: JITDylib, key: _LayerKey, file: InputFile) -> None:
+        archive = StaticLibraryGenerator(self._layer(key), file, self._check_runs)
         if self._inspection is not None:
-            self._inspection.add_archive(dylib.name, archive, is_lazy=transform[1])
+            self._inspection.add_archive(dylib.name, archive, is_lazy=key[1])
         if self._line.all_load:
             archive.force_load(dylib)
         else:
             dylib.add_generator(archive)
 
     def _library(self, path: str) -> JITDylib:
-        """The JITDylib of a shared library, which is loaded at once."""
+        """The JITDylib of a shared library, which is loaded immediately."""
         if path not in self._libraries:
             generator = DynamicLibraryGenerator.load(self._jit.session, path)
             dylib = self._jit.session.create_jitdylib(f"<{path}>")
@@ -208,7 +208,7 @@ class SessionInputs:
         return self._libraries[path]
 
     def _link_against(self, dylib: JITDylib, linked: list[JITDylib]) -> None:
-        """Search these before the process."""
+        """Put these into the link order before the process."""
         exported = JITDylibLookupFlags.MATCH_EXPORTED_ONLY
         before = [(each, exported) for each in dict.fromkeys(linked) if each is not dylib]
         after = [each for each in dylib.link_order if each[0] is not dylib]
@@ -224,7 +224,7 @@ class SessionInputs:
             )
 
     def _check_runs(self, file: InputFile) -> None:
-        """Refuse to run what another processor's code is; to link it is fine."""
+        """Refuse to run code for another processor; with `-noexec` it is linked."""
         if self._line.noexec:
             return
         triple = target_of_object(file.data, file.name).triple
@@ -269,7 +269,7 @@ class SessionInputs:
             _define_unit(place, ReExports(names, source), "alias")
 
     def _places(self, alias: AliasArgument, here: JITDylib) -> tuple[JITDylib, JITDylib | None]:
-        """Where an alias is defined, and the JITDylib that has its target if that is another."""
+        """The JITDylib of an alias, and that of its target if it is another one."""
         place, source = (
             None if name is None else self._named(name)
             for name in (alias.dylib, alias.target_dylib)

@@ -1,7 +1,6 @@
-"""Reports about a whole link: the map and the traces of symbols.
+"""Reports about all links of a command: the link map and the traces of symbols.
 
-They are of use only to who asks for them, so only then is this imported, and everything that
-they need taken down.
+This module is imported, and the links are recorded, only if the command asks for a report.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from jitlink.orc.generators import Extraction, StaticLibraryGenerator
 from jitlink.tool.link_facts import LinkFacts
 from jitlink.tool.link_map import LinkMap
 from jitlink.tool.object_facts import ObjectFacts, ReadBlock
-from jitlink.tool.options.command_line import MAIN_DYLIB, CommandLine
+from jitlink.tool.options import MAIN_DYLIB, CommandLine
 from jitlink.tool.output_file import OutputFileError, open_output
 from jitlink.tool.trace import SymbolTrace, TracedInput
 
@@ -29,15 +28,15 @@ STANDARD_OUTPUT = "-"
 
 @dataclass
 class _Contents:
-    """What a command puts into one JITDylib.
+    """The inputs and definitions of one JITDylib.
 
     Attributes:
         objects: its objects, in order.
         archives: its archives, in order.
-        generators: what adds the members of the archives.
-        lazy: objects, and what adds members of archives, that are linked when they are called.
-        definitions: names that are addresses.
-        aliases: new names, and what they stand for.
+        generators: the generators of the archives.
+        lazy: the objects, and the generators of archives, that are linked lazily.
+        definitions: names and addresses of `-abs`.
+        aliases: new names of `-alias`, and their targets.
     """
 
     objects: list[InputFile] = field(default_factory=list)
@@ -49,27 +48,27 @@ class _Contents:
 
     @property
     def extractions(self) -> list[Extraction]:
-        """Why members of the archives were added."""
+        """The extracted members of the archives, and why they were extracted."""
         return [each for archive in self.generators for each in archive.extractions]
 
     @property
     def lazy_names(self) -> set[str]:
-        """Display names of the objects and members that are linked when they are called."""
+        """Display names of the objects and members that are linked lazily."""
         archives = [each for each in self.lazy if isinstance(each, StaticLibraryGenerator)]
         members = {each.member for archive in archives for each in archive.extractions}
         return members | {each.name for each in self.lazy if isinstance(each, InputFile)}
 
 
 class Inspection:
-    """Looks at the links of a command, and reports about them.
+    """Records the links of a command, and reports about them.
 
     Args:
         line: the command.
         write: takes text for standard output.
-        executor: where is linked to.
+        executor: the executor that is linked for.
 
     Attributes:
-        plugin: takes the links down.
+        plugin: records the links.
     """
 
     def __init__(
@@ -83,21 +82,21 @@ class Inspection:
         self._known: dict[str, InputFile] = {}
 
     def add_file(self, dylib: str, file: InputFile, *, is_lazy: bool) -> None:
-        """Take note of the next object or archive of a JITDylib of the command."""
+        """Record the next object or archive of a JITDylib of the command."""
         contents = self._contents[dylib]
         (contents.archives if is_archive(file.data) else contents.objects).append(file)
         if is_lazy:
             contents.lazy.append(file)
 
     def add_archive(self, dylib: str, generator: StaticLibraryGenerator, *, is_lazy: bool) -> None:
-        """Take note of what adds the members of the next archive of a JITDylib."""
+        """Record the generator of the next archive of a JITDylib."""
         contents = self._contents[dylib]
         contents.generators.append(generator)
         if is_lazy:
             contents.lazy.append(generator)
 
     def report(self) -> None:
-        """Write what the command asks for, after the link.
+        """Write the reports that the command asks for, after the link.
 
         Raises:
             OutputFileError: the map cannot be written.
@@ -107,7 +106,7 @@ class Inspection:
         self.trace()
 
     def trace(self) -> None:
-        """Write the traces, also of a link that has failed."""
+        """Write the traces, also after a failed link."""
         if self._line.traced_symbols:
             for name in dict.fromkeys(self._line.traced_symbols):
                 self._write("".join(trace.text() for trace in self._traces(name)))
@@ -146,7 +145,7 @@ class Inspection:
         return library_at(address) if self._is_here else None
 
     def _files(self) -> dict[str, InputFile]:
-        """All objects that were read, by display name; the first of a name."""
+        """The objects that were read, by display name; of several with one name the first."""
         if not self._known:
             read = {each.member for each in self._extractions()}
             for contents in self._contents.values():
@@ -159,7 +158,7 @@ class Inspection:
     # Traces
 
     def _traces(self, name: str) -> list[SymbolTrace]:
-        """The story of a symbol in each JITDylib that has to do with it, or in ``main``."""
+        """The traces of a symbol in the JITDylibs that it concerns, or else in ``main``."""
         if len(self._contents) == 1:
             return [self._trace(name, MAIN_DYLIB, None)]
         traces = [self._trace(name, dylib, dylib) for dylib in self._contents]
@@ -180,7 +179,7 @@ class Inspection:
 
     def _inputs(self, name: str, contents: _Contents) -> Iterator[TracedInput]:
         for file in contents.objects:
-            # One that cannot be read is the error that the command ends with.
+            # The command reports an object that cannot be read as its error.
             with suppress(InputError):
                 yield TracedInput(ObjectFacts(file), is_read=True)
         reasons = {each.member: each for each in contents.extractions}
@@ -194,7 +193,7 @@ class Inspection:
 
     @staticmethod
     def _defining(archive: InputFile, name: str) -> set[str]:
-        """Display names of the members that define a name, as the archive's index says."""
+        """Display names of the members that define a name, by the archive's symbol index."""
         with suppress(InputError):
             members = ArchiveInput(archive)
             return {file.name for file in members.open(list(members.find([name])))}
@@ -202,12 +201,12 @@ class Inspection:
 
 
 def _contents_of(line: CommandLine) -> dict[str, _Contents]:
-    """What the command defines in each of its JITDylibs; files are added as they are found."""
+    """The definitions in each JITDylib of the command; files are added when they are opened."""
     found = {each.name: _Contents(definitions=dict(each.definitions)) for each in line.dylibs}
     for arguments in line.dylibs:
         for alias in arguments.aliases:
             place = found.get(alias.dylib or arguments.name)
-            # One of a JITDylib that there is not is the error that the command ends with.
+            # The command reports an alias in an unknown JITDylib as its error.
             if place is not None:
                 place.aliases[alias.name] = alias.target
     return found
@@ -225,6 +224,6 @@ def _members(archive: InputFile) -> Iterator[InputFile]:
     with suppress(InputError):
         members = ArchiveInput(archive)
         for offset in members.member_offsets():
-            # A thin archive may name files that nobody needed, and that are gone.
+            # A thin archive may refer to files that do not exist and are not needed.
             with suppress(InputError):
                 yield from members.open([offset])

@@ -1,8 +1,8 @@
-"""Lazy inputs of a command: their stubs, what is linked ahead of calls, and a record of calls.
+"""Lazy inputs of a command: their stubs, speculation, and the record of first calls.
 
-A record of calls, and an order in which to link ahead, are the same kind of text file. Each line
-is the name of a JITDylib and that of a function's body, with a comma between them, in the order of
-the first calls::
+A record of first calls, and an order of speculation, are text files of one format. Each line is the
+name of a JITDylib and that of a function's body, separated by a comma, in the order of the first
+calls::
 
     main, helper$orc_fnbody
 """
@@ -17,24 +17,24 @@ from jitlink.inputs import open_input
 from jitlink.orc.lazy import Speculator
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.stubs import FunctionBody, IndirectStubsManager, LazyCallError, StubsListener
-from jitlink.tool.options.command_line import CommandLine
+from jitlink.tool.options import CommandLine
 from jitlink.tool.output_file import OutputFileError, open_output
 
 
 class LazyLinking:
-    """What a command with lazy inputs has beside its session.
+    """The stubs, the speculator and the record of a command with lazy inputs.
 
     Args:
         layer: links the inputs.
         line: the command.
 
     Attributes:
-        stubs: makes the stubs.
+        stubs: creates the stubs.
 
     Raises:
         InputError: the order of speculation cannot be read.
         OutputFileError: the record cannot be written.
-        SessionError: this process's processor has no stubs.
+        SessionError: lazy stubs are not supported on this processor.
     """
 
     def __init__(self, layer: ObjectLinkingLayer, line: CommandLine) -> None:
@@ -52,9 +52,9 @@ class LazyLinking:
         self.stubs = IndirectStubsManager(layer, listeners=listeners)
 
     def call(self, program: Callable[[], int]) -> int:
-        """Call a program; 1 if it is a lazy function that cannot be linked.
+        """Call a program; returns 1 if it is a lazy function that cannot be linked.
 
-        The session's error handler has been told then.
+        In that case the session's error handler has reported the error.
         """
         try:
             return program()
@@ -62,7 +62,7 @@ class LazyLinking:
             return 1
 
     def close(self) -> None:
-        """Link nothing ahead any more, and close the record.
+        """Stop speculation, and close the record.
 
         Raises:
             OutputFileError: the record could not be written.
@@ -74,9 +74,10 @@ class LazyLinking:
 
 
 class ExecutionRecord:
-    """Writes down first calls of lazy functions; a listener of stubs.
+    """Records first calls of lazy functions; a listener of stubs.
 
-    Every line is in the file when the function begins, however the program ends.
+    Each line is written before the function begins, so the record is complete however the program
+    ends.
 
     LLVM differs: it writes the file when the program has returned.
 
@@ -94,11 +95,11 @@ class ExecutionRecord:
         self._error: OSError | None = None
 
     def stubs_made(self, bodies: object) -> None:
-        """Stubs that nobody calls are of no interest."""
+        """Only calls are recorded."""
 
     def stub_called(self, body: FunctionBody) -> None:
-        """Write down a call; an error is kept for `close`, because the call must go on."""
-        # Threads that the program has left behind may call on.
+        """Record a call; an error is kept for `close`, because the call must go on."""
+        # Threads that outlive the program's main may still call.
         if body in self._seen or self._file.closed:
             return
         self._seen.add(body)
@@ -123,7 +124,7 @@ class ExecutionRecord:
 
 
 def read_order(path: str) -> list[tuple[str, str]]:
-    """Read the order in which bodies are to be linked ahead.
+    """Read the order of speculation.
 
     Returns:
         Names of JITDylibs and of bodies.

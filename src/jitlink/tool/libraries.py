@@ -1,16 +1,15 @@
-"""Input files and libraries as a command names them: searched for, told apart, expanded.
+"""Input files and libraries of a command: the search for them, their kinds, linker scripts.
 
-A library NAME is ``libNAME.a`` or ``libNAME.so``, found in the directories of `-L` in order,
-then where the system's compiler looks. Within a directory the static one is preferred: its
-code is then linked, not loaded. Libraries of which a process can only have one, such as those
-of the C library, are the exception: this process has them already.
+A library NAME is ``libNAME.a`` or ``libNAME.so``, in the directories of `-L` in order, then in
+those of the system's compiler. Within a directory the static library is preferred: its code is
+linked, not loaded. Libraries of which a process can only have one copy, such as those of the C
+library, are the exception: this process has loaded them already.
 
-LLVM differs: it prefers shared libraries, and looks in the system's directories only when told
-to.
+LLVM differs: it prefers shared libraries, and searches the system's directories only on request.
 
-Both kinds of name may stand for a text file, a linker script that names what to link instead;
-Debian's ``libc.so`` and ``libm.a`` are such files. Understood is what those contain, see the
-manual of GNU ld, "Commands Dealing with Files".
+Either file may be a linker script, a text file that names the files to link instead; Debian's
+``libc.so`` and ``libm.a`` are such scripts. The commands in those are supported: see the manual of
+GNU ld, "Commands Dealing with Files".
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from jitlink.formats.archive_magic import is_archive
 from jitlink.formats.elf_layout import is_elf, is_shared_object
 from jitlink.inputs import InputFile, open_input
 from jitlink.memory.mapping import mapped_ranges
-from jitlink.tool.options.command_line import CommandLineError, InputArgument
+from jitlink.tool.options import CommandLineError, InputArgument
 
 _ONE_PER_PROCESS = frozenset(
     {
@@ -35,7 +34,7 @@ _ONE_PER_PROCESS = frozenset(
 )
 """Libraries with state that the whole process must share."""
 
-# Longer texts are not looked into: linker scripts are a few lines.
+# Bytes. Longer texts are not parsed: linker scripts are a few lines.
 _LONGEST_SCRIPT = 1 << 16
 _SCRIPT_WORD = r'\s+ | /\*.*?\*/ | ([(),;]) | "([^"\n]*)" | ([^\s(),;"]+)'
 
@@ -44,14 +43,14 @@ class InputCollector:
     """Finds and opens inputs.
 
     Args:
-        directories: where to look for libraries first.
+        directories: directories that are searched for libraries first.
 
     Attributes:
         files: opened objects and archives, in order.
         dylibs: paths of shared libraries, in order.
 
     Raises:
-        CommandLineError: one of the directories is none.
+        CommandLineError: one of the directories does not exist.
     """
 
     def __init__(self, directories: Sequence[str] = ()) -> None:
@@ -64,11 +63,11 @@ class InputCollector:
         self._scripts: list[str] = []
 
     def add(self, argument: InputArgument) -> None:
-        """Take an input as the command names it.
+        """Add an input of the command.
 
         Raises:
-            InputError: a file cannot be read, or is a linker script that is not understood.
-            CommandLineError: there is no such library, or it is none that can be linked so.
+            InputError: a file cannot be read, or is an unsupported linker script.
+            CommandLineError: there is no such library, or it cannot be linked in this way.
         """
         if argument.linkage == "weak":
             self._refuse_weak(argument)
@@ -89,7 +88,7 @@ class InputCollector:
         self.files.append(file)
 
     def _refuse_weak(self, argument: InputArgument) -> None:
-        """Refuse an interface of a library, as LLVM does whose objects are ELF."""
+        """Refuse an interface of a library, as LLVM does for ELF objects."""
         path = argument.name
         if argument.kind == "library":
             path = self._find(argument, [f"lib{path}.dylib", f"lib{path}.tbd"])
@@ -100,7 +99,7 @@ class InputCollector:
         )
 
     def _find(self, argument: InputArgument, names: Sequence[str]) -> str:
-        """The first file that has one of these names."""
+        """The first file on the search path with one of these names."""
         for directory in self._search_path():
             for name in names:
                 path = os.path.join(directory, name)  # noqa: PTH118
@@ -111,7 +110,7 @@ class InputCollector:
         raise CommandLineError(f"no {what} in {searched}", option=argument.option)
 
     def add_library(self, name: str) -> None:
-        """Find and take a library; see `add` for the errors."""
+        """Find and add a library; see `add` for the errors."""
         for directory in self._search_path():
             for file in _file_names(name):
                 path = os.path.join(directory, file)  # noqa: PTH118
@@ -125,10 +124,10 @@ class InputCollector:
         self.dylibs.append(loaded)
 
     def add_file(self, path: str) -> None:
-        """Take a file, whatever is in it; see `add` for the errors."""
+        """Add a file of any kind; see `add` for the errors."""
         file = open_input(path)
         if is_shared_object(file.data):
-            # A name without a slash would be searched for elsewhere.
+            # dlopen searches the system's directories for a name without a slash.
             self.dylibs.append(os.path.join(os.path.dirname(path) or ".", os.path.basename(path)))  # noqa: PTH118,PTH119,PTH120
         elif script := _script_text(file):
             self._add_script(path, script)
@@ -151,7 +150,7 @@ class InputCollector:
         self._scripts.pop()
 
     def _find_beside(self, script: str, name: str) -> str:
-        """The file that a linker script means: beside it, here, or where libraries are."""
+        """A file of a linker script: beside it, in this directory, or on the search path."""
         for directory in (os.path.dirname(script), "", *self._search_path()):  # noqa: PTH120
             path = os.path.join(directory, name)  # noqa: PTH118
             if os.path.isfile(path):  # noqa: PTH113
@@ -160,13 +159,13 @@ class InputCollector:
 
 
 def run_time_directories() -> list[str]:
-    """Where the system's dynamic linker is told to look: those that exist, in order."""
+    """The directories of LD_LIBRARY_PATH that exist, in order."""
     candidates = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
     return [each for each in candidates if each and os.path.isdir(each)]  # noqa: PTH112
 
 
 def system_directories() -> list[str]:
-    """Where the system's compiler looks for libraries: those that exist, in order."""
+    """The directories that the system's compiler searches and that exist, in order."""
     machine = os.uname().machine
     multiarch = f"{machine}-linux-gnu"
     candidates = [
@@ -182,7 +181,7 @@ def system_directories() -> list[str]:
 
 
 def _distinct(directories: Sequence[str]) -> list[str]:
-    """The directories, each once, whatever names it has."""
+    """The directories without duplicates, which may have different names."""
     return list({os.path.realpath(each): each for each in reversed(directories)}.values())[::-1]
 
 
@@ -192,7 +191,7 @@ def _file_names(name: str) -> tuple[str, str]:
 
 
 def _loaded_library(name: str) -> str | None:
-    """The path of a shared library of that name that is part of this process."""
+    """The path of a shared library of that name that this process has loaded."""
     beginning = f"lib{name}.so"
     for each in mapped_ranges():
         base = os.path.basename(each.path)  # noqa: PTH119
@@ -205,7 +204,7 @@ def _loaded_library(name: str) -> str | None:
 
 
 def _script_text(file: InputFile) -> str | None:
-    """The text of a file that can only be a linker script, else None."""
+    """The text of a file if it is a linker script, else None."""
     data = file.data
     if not 0 < len(data) <= _LONGEST_SCRIPT or is_elf(data) or is_archive(data):
         return None
@@ -225,7 +224,7 @@ def script_files(text: str, file: str) -> list[str]:
         file: its name, for errors.
 
     Raises:
-        UnknownFormatError: it has other commands than those that name files.
+        UnknownFormatError: it has commands that do not name files.
     """
     words = list(_script_words(text, file))
     names: list[str] = []
@@ -252,7 +251,7 @@ def script_files(text: str, file: str) -> list[str]:
 
 
 def _script_words(text: str, file: str) -> Iterator[str]:
-    # Compiled here, because few commands have linker scripts.
+    # Compiled on use, because few commands have linker scripts.
     piece_at = re.compile(_SCRIPT_WORD, re.DOTALL | re.VERBOSE).match
     position = 0
     while position < len(text):

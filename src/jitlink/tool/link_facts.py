@@ -1,8 +1,8 @@
-"""What becomes of everything that is linked: taken down link by link, for reports.
+"""Facts about each link, recorded for reports: its memory, its discarded blocks, its externals.
 
-A link is looked at in four places: as it begins, after dead-stripping, when it has addresses,
-and when its fixups are done. Every byte that it loads is in one of its segments, and there in a
-block or padding.
+They are recorded at four points of a link: at its start, after dead-stripping, after addresses are
+assigned, and after fixups. Every byte that a link loads is in one of its segments, in a block or in
+padding.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from jitlink.orc.interface import JITDylibLookupFlags
 from jitlink.passes.got_plt import entry_blocks, pointees
 
 _OWN_PREFIX = "$__"
-"""What names of sections begin with that the linker makes itself."""
+"""Prefix of the names of sections that the linker creates."""
 
 
 class PlacedSymbol(NamedTuple):
     """A named symbol.
 
     Attributes:
-        address: where it is.
+        address: its address.
         size: its size in bytes.
         name: its name.
-        is_local: whether only its own object can see it.
+        is_local: whether its scope is its own object.
     """
 
     address: int
@@ -45,12 +45,12 @@ class PlacedBlock(NamedTuple):
     """A block in memory.
 
     Attributes:
-        address: where it is.
+        address: its address.
         size: its size in bytes.
-        alignment: what its address is a multiple of, but for its alignment offset.
+        alignment: its alignment in bytes, apart from its alignment offset.
         section: name of its section.
-        file: display name of the object that it is from; empty for what the linker makes.
-        leads_to: for a GOT entry or a stub the name that it is for.
+        file: display name of its object; empty for a block that the linker created.
+        leads_to: the target's name, for a GOT entry or a stub.
         symbols: the named symbols in it.
     """
 
@@ -67,12 +67,12 @@ class PlacedSegment(NamedTuple):
     """Memory of one protection, with the blocks in it.
 
     Attributes:
-        address: where it begins.
+        address: its start address.
         size: its size in bytes, padding included.
-        alignment: what its address is a multiple of.
+        alignment: its alignment in bytes.
         prot: its protection.
-        lifetime: how long it is needed.
-        blocks: what is in it, in order of address.
+        lifetime: its lifetime.
+        blocks: its blocks, in order of address.
     """
 
     address: int
@@ -84,20 +84,20 @@ class PlacedSegment(NamedTuple):
 
     @property
     def padding(self) -> int:
-        """Bytes that no block has."""
+        """Bytes outside of its blocks."""
         return self.size - sum(block.size for block in self.blocks)
 
 
-class LostBlock(NamedTuple):
+class DiscardedBlock(NamedTuple):
     """A block that was read and not loaded.
 
     Attributes:
-        file: display name of the object that it is from.
+        file: display name of its object.
         number: its number among the object's blocks; None for a part of one.
         section: name of its section.
         size: its size in bytes.
-        is_loadable: whether it is of a section that is loaded at all.
-        is_of_lost_group: whether another group of its COMDAT signature was kept.
+        is_loadable: whether its section is loaded at all.
+        is_of_discarded_group: whether another group of its COMDAT signature was kept.
     """
 
     file: str
@@ -105,16 +105,16 @@ class LostBlock(NamedTuple):
     section: str
     size: int
     is_loadable: bool
-    is_of_lost_group: bool
+    is_of_discarded_group: bool
 
 
-class Foreign(NamedTuple):
-    """A name that a link found elsewhere.
+class External(NamedTuple):
+    """An external symbol of a link.
 
     Attributes:
-        name: the name.
-        address: what it was found to be; 0 for a weak one that nobody defines.
-        dylib: name of the JITDylib that has it; empty if none has.
+        name: its name.
+        address: its address; 0 for an undefined weak reference.
+        dylib: name of the JITDylib that defines it; empty if none does.
         source: what defines it there.
         users: display names of the objects that refer to it.
     """
@@ -132,9 +132,9 @@ class GraphFacts:
     Attributes:
         files: display names of its objects.
         dylib: name of the JITDylib that it was linked into.
-        segments: the memory that it takes.
-        lost: what it does not load.
-        foreign: what it found elsewhere.
+        segments: its memory.
+        discarded: the blocks that it does not load.
+        externals: the external symbols.
         absolutes: the absolute symbols.
     """
 
@@ -142,39 +142,39 @@ class GraphFacts:
         self.files = list(graph.origins)
         self.dylib = dylib.name
         self.segments: list[PlacedSegment] = []
-        self.lost: list[LostBlock] = []
-        self.foreign: list[Foreign] = []
+        self.discarded: list[DiscardedBlock] = []
+        self.externals: list[External] = []
         self.absolutes: list[PlacedSymbol] = []
         self._dylib = dylib
-        self._lost_groups: BoolArray = _is_removed(graph)
+        self._discarded_groups: BoolArray = _is_removed(graph)
         self._number_of = _numbers(graph.block_table.origin)
         self._users: dict[int, list[int]] = {}
 
     def _file(self, origin: int) -> str:
         return self.files[origin] if 0 <= origin < len(self.files) else ""
 
-    def find_lost(self, graph: LinkGraph) -> None:
-        """Take down what dead-stripping has left out."""
+    def find_discarded(self, graph: LinkGraph) -> None:
+        """Record the blocks that dead-stripping has removed."""
         table, names = graph.block_table, graph.section_list.names
-        read, lifetimes = len(self._lost_groups), graph.section_lifetimes()
+        read, lifetimes = len(self._discarded_groups), graph.section_lifetimes()
         for row in rows_where(_is_removed(graph)).tolist():
             section = int(table.section[row])
-            self.lost.append(
-                LostBlock(
+            self.discarded.append(
+                DiscardedBlock(
                     self._file(int(table.origin[row])),
                     int(self._number_of[row]) if row < read else None,
                     names[section],
                     int(table.size[row]),
                     bool(lifetimes[section] != int(MemLifetime.NO_ALLOC)),
-                    row < read and bool(self._lost_groups[row]),
+                    row < read and bool(self._discarded_groups[row]),
                 )
             )
 
     def find_segments(self, graph: LinkGraph) -> None:
-        """Take down which memory there is."""
+        """Record the segments."""
         layout = BasicLayout(graph)
         _, offsets = layout.block_offsets()
-        # Before relaxation: afterwards less refers to the entries.
+        # Before relaxation, which removes references to GOT entries and stubs.
         self._users = _users(graph, rows_where(graph.symbol_table.kind == SymbolKind.EXTERNAL))
         for segment in layout.segments:
             first = int(segment.block_rows[0])
@@ -185,7 +185,7 @@ class GraphFacts:
             )
 
     def find_contents(self, graph: LinkGraph) -> None:
-        """Take down what is in memory, once it is as it will be."""
+        """Record the final contents of the segments."""
         sections = graph.section_list
         of_attributes = {(each.prot, each.lifetime): each for each in self.segments}
         table, rows = graph.block_table, graph.block_rows()
@@ -217,14 +217,14 @@ class GraphFacts:
                 file for origin in self._users.get(row, ()) if (file := self._file(origin))
             )
             definer = _definer(self._dylib, name)
-            self.foreign.append(Foreign(name, int(table.value[row]), *definer, files))
+            self.externals.append(External(name, int(table.value[row]), *definer, files))
 
 
 class LinkFacts(Plugin):
-    """Takes down all links that succeed.
+    """Records the facts about all links that succeed.
 
     Attributes:
-        graphs: the links, in the order in which they were done; to be read when none goes on.
+        graphs: the links, in the order of their completion; to be read while none is running.
     """
 
     def __init__(self) -> None:
@@ -237,11 +237,11 @@ class LinkFacts(Plugin):
         graph: LinkGraph,
         config: PassConfiguration,
     ) -> None:
-        """Add the passes that look at a link."""
+        """Add the passes that record a link."""
         facts = GraphFacts(graph, responsibility.dylib)
         self._of_link[id(responsibility)] = facts
         # Before any other pass adds blocks, and before and after others move them.
-        config.post_prune.insert(0, facts.find_lost)
+        config.post_prune.insert(0, facts.find_discarded)
         config.post_allocation.insert(0, facts.find_segments)
         config.post_fixup.append(partial(self._finish, facts))
 
@@ -254,7 +254,7 @@ class LinkFacts(Plugin):
         self._of_link.pop(id(responsibility), None)
 
     def notify_failed(self, responsibility: MaterializationResponsibility) -> None:
-        """Forget the facts of a link; its objects may be linked once more."""
+        """Drop the facts of a link; its objects may be linked again."""
         facts = self._of_link.pop(id(responsibility), None)
         if facts in self.graphs:
             self.graphs.remove(facts)
@@ -266,7 +266,7 @@ def _is_removed(graph: LinkGraph) -> BoolArray:
 
 
 def _numbers(origins: Int32Array) -> Int64Array:
-    """Number of each block among those of its origin (int64)."""
+    """Index of each block among the blocks of its origin (int64)."""
     order = np.argsort(origins, kind="stable")
     ordered = origins[order]
     numbers = np.empty(len(origins), np.int64)
@@ -295,7 +295,7 @@ def _placed(graph: LinkGraph, rows: Int64Array) -> list[PlacedSymbol]:
 
 
 def _entry_targets(graph: LinkGraph) -> dict[int, str]:
-    """What GOT entries and stubs are for, by block row; some have no name."""
+    """Names of the targets of GOT entries and stubs, by block row; some have no name."""
     table, target = graph.symbol_table, pointees(graph)
     rows = rows_where((table.kind == SymbolKind.DEFINED) & (target != np.arange(table.rows)))
     rows = rows[entry_blocks(graph)[table.block[rows]] & (table.name[target[rows]] != NO_NAME)]
@@ -304,7 +304,7 @@ def _entry_targets(graph: LinkGraph) -> dict[int, str]:
 
 
 def _users(graph: LinkGraph, rows: Int64Array) -> dict[int, list[int]]:
-    """Origins that refer to symbols, directly or through entries, by symbol row."""
+    """Origins that refer to symbols, directly or through GOT entries and stubs, by symbol row."""
     edges, table = graph.edge_table, graph.block_table
     wanted = np.zeros(graph.symbol_table.rows, np.bool_)
     wanted[rows] = True
@@ -318,7 +318,7 @@ def _users(graph: LinkGraph, rows: Int64Array) -> dict[int, list[int]]:
 
 
 def _definer(dylib: JITDylib, name: str) -> tuple[str, str]:
-    """The JITDylib of a link order that has a name, and what defines it there."""
+    """The JITDylib of a link order that defines a name, and what defines it there."""
     for each, flags in dylib.link_order:
         held = each.symbols.get(name)
         shown = flags is not JITDylibLookupFlags.MATCH_EXPORTED_ONLY

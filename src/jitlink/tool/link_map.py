@@ -1,8 +1,8 @@
-"""The link map: what is in memory and why, what is not and why not, and what is elsewhere.
+"""The link map: what was linked, where it is in memory, what was discarded, and externals.
 
 It is text in five parts, each in a fixed order, so that two maps of the same command differ only
-in addresses, and not even there if the memory is a slab at a given address. Names are as in the
-object files, with what they are in the source behind those of C++ and Rust.
+in addresses, and not even there in a slab at a given address. Names are as in the object files;
+those of C++ and Rust are followed by their demangled form.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from jitlink.graph.text import printable
 from jitlink.names.demangling import with_source_name
 from jitlink.orc.generators import Extraction
-from jitlink.tool.link_facts import Foreign, GraphFacts, LostBlock, PlacedBlock, PlacedSegment
+from jitlink.tool.link_facts import (
+    DiscardedBlock,
+    External,
+    GraphFacts,
+    PlacedBlock,
+    PlacedSegment,
+)
 from jitlink.tool.object_facts import ReadBlock
 
 _NO_FILE = "(linker)"
@@ -22,17 +28,17 @@ _HEAD = f"{'address':>18}  {'size':>10}  {'align':>6}  contents"
 
 
 class LinkMap:
-    """A map of everything that a command has linked.
+    """A map of all links of a command.
 
     Args:
         graphs: the links.
         named: display names of the objects that the command names, in order.
         extractions: which archive members were read, and why.
         lazy: display names of objects that are linked when one of their functions is called.
-        definitions: names that the command defines, with their addresses.
-        aliases: new names that the command defines, and what they stand for.
+        definitions: names and addresses of `-abs`.
+        aliases: new names of `-alias`, and their targets.
         read_again: reads an object by display name; None if there is no such object.
-        library_at: the library of the process that has an address, if one has.
+        library_at: finds the library of the process that contains an address, or None.
     """
 
     def __init__(
@@ -59,12 +65,12 @@ class LinkMap:
         self._users = _users(graphs)
 
     def text(self) -> str:
-        """The whole map as lines of text, each ended."""
+        """The whole map as lines of text, each terminated."""
         parts = (
             ("Objects", self._objects()),
             ("Memory", self._memory()),
             ("Totals", self._totals()),
-            ("Read and not loaded", self._lost()),
+            ("Read and not loaded", self._discarded()),
             ("Symbols from elsewhere", self._elsewhere()),
         )
         return "\n".join("".join([f"{head}\n\n", *self._lines(lines)]) for head, lines in parts)
@@ -78,7 +84,7 @@ class LinkMap:
         if empty:
             yield "  none\n"
 
-    # Why each object is there
+    # Why each object was linked
 
     def _objects(self) -> Iterator[str]:
         reasons = dict.fromkeys(self._named, "named in the command")
@@ -101,10 +107,10 @@ class LinkMap:
         if wanted_by is not None:
             return f"for {shown}, wanted by {printable(wanted_by)}"
         if alias is not None:
-            return f"for {shown}, for which the alias {printable(alias)} stands"
+            return f"for {shown}, the target of alias {printable(alias)}"
         return f"for {shown}, which was looked up"
 
-    # What is where
+    # The layout of memory
 
     def _segments(self) -> list[tuple[GraphFacts, PlacedSegment]]:
         pairs = [(graph, segment) for graph in self._graphs for segment in graph.segments]
@@ -136,66 +142,68 @@ class LinkMap:
             yield _total(name, blocks[name], padding[name])
         yield _total("all", blocks.total(), padding.total())
 
-    # What is not there
+    # What was discarded
 
-    def _lost(self) -> Iterator[str]:
-        keepers = self._keepers()
+    def _discarded(self) -> Iterator[str]:
+        kept = self._kept_groups()
         for graph in self._graphs:
-            lost: dict[str, list[LostBlock]] = {}
-            for each in graph.lost:
-                lost.setdefault(each.file, []).append(each)
-            for file, blocks in lost.items():
+            discarded: dict[str, list[DiscardedBlock]] = {}
+            for each in graph.discarded:
+                discarded.setdefault(each.file, []).append(each)
+            for file, blocks in discarded.items():
                 yield f"  {printable(file) or _NO_FILE}"
                 read = self._read_again(file) or []
                 for block in blocks:
-                    if not block.size and not block.is_of_lost_group:
+                    if not block.size and not block.is_of_discarded_group:
                         continue
-                    why = self._why_lost(block, read, keepers)
+                    why = self._why_discarded(block, read, kept)
                     yield f"    {block.size:>#10x}  {printable(block.section):24}  {why}"
 
-    def _keepers(self) -> dict[str, str]:
+    def _kept_groups(self) -> dict[str, str]:
         """The object whose COMDAT group was kept, by signature."""
-        keepers: dict[str, str] = {}
+        kept: dict[str, str] = {}
         for graph in self._graphs:
-            gone = {(each.file, each.number) for each in graph.lost if each.is_of_lost_group}
+            discarded = {
+                (each.file, each.number) for each in graph.discarded if each.is_of_discarded_group
+            }
             for file in graph.files:
                 for number, block in enumerate(self._read_again(file) or []):
-                    if block.group is not None and (file, number) not in gone:
-                        keepers.setdefault(block.group, file)
-        return keepers
+                    if block.group is not None and (file, number) not in discarded:
+                        kept.setdefault(block.group, file)
+        return kept
 
-    def _why_lost(
-        self, lost: LostBlock, read: Sequence[ReadBlock], keepers: Mapping[str, str]
+    def _why_discarded(
+        self, discarded: DiscardedBlock, read: Sequence[ReadBlock], kept: Mapping[str, str]
     ) -> str:
-        if not lost.is_loadable:
+        if not discarded.is_loadable:
             return "never loaded"
-        number = lost.number
+        number = discarded.number
         known = None if number is None or number >= len(read) else read[number]
-        if lost.is_of_lost_group:
+        if discarded.is_of_discarded_group:
             group = None if known is None else known.group
             if group is None:
                 return "of a COMDAT group that another object has too"
-            keeper = printable(keepers.get(group, "another object"))
-            return f"of COMDAT group {_shown(group)}, kept from {keeper}"
+            file = printable(kept.get(group, "another object"))
+            return f"of COMDAT group {_shown(group)}, kept from {file}"
         for name in () if known is None else known.exports:
             if place := self._places.get(name):
                 return f"{_shown(name)} is that of {printable(place[1])}"
         return "nothing refers to it"
 
-    # What is elsewhere
+    # Externals
 
     def _elsewhere(self) -> Iterator[str]:
-        seen: dict[str, Foreign] = {}
+        seen: dict[str, External] = {}
         for graph in self._graphs:
-            for each in graph.foreign:
-                # What one link has from another is in the memory above.
+            for each in graph.externals:
+                # Symbols of other links are listed in the memory above.
                 if self._places.get(each.name, (None, ""))[0] != each.address:
                     seen.setdefault(each.name, each)
         for name, address in self._definitions.items():
-            seen.setdefault(name, Foreign(name, address, "", "", ()))
+            seen.setdefault(name, External(name, address, "", "", ()))
         for new, old in self._aliases.items():
             address = self._places[old][0] if old in self._places else 0
-            seen.setdefault(new, Foreign(new, address, "", "", ()))
+            seen.setdefault(new, External(new, address, "", "", ()))
         for name, each in sorted(seen.items()):
             users = self._users.get(name, ())
             more = f" and {len(users) - 1} more" if len(users) > 1 else ""
@@ -205,19 +213,19 @@ class LinkMap:
             for symbol in graph.absolutes:
                 yield f"{symbol.address:#018x}  {_shown(symbol.name):{_WIDTH}}  absolute"
 
-    def _where(self, foreign: Foreign) -> str:
-        if foreign.name in self._definitions:
+    def _where(self, external: External) -> str:
+        if external.name in self._definitions:
             return "-abs"
-        if foreign.name in self._aliases:
-            return f"-alias of {_shown(self._aliases[foreign.name])}"
-        if not foreign.dylib:
-            return "nobody: made up" if foreign.address else "nobody: weakly referenced"
-        library = self._library_at(foreign.address)
-        return printable(library) if library else f"defined in {printable(foreign.dylib)}"
+        if external.name in self._aliases:
+            return f"-alias of {_shown(self._aliases[external.name])}"
+        if not external.dylib:
+            return f"undefined: {'unused address' if external.address else 'weakly referenced'}"
+        library = self._library_at(external.address)
+        return printable(library) if library else f"defined in {printable(external.dylib)}"
 
 
 def _places(graphs: Iterable[GraphFacts]) -> dict[str, tuple[int, str]]:
-    """Address and file of each symbol in memory that others can refer to."""
+    """Address and file of each symbol in memory that is not local."""
     return {
         symbol.name: (symbol.address, block.file or _NO_FILE)
         for graph in graphs
@@ -229,10 +237,10 @@ def _places(graphs: Iterable[GraphFacts]) -> dict[str, tuple[int, str]]:
 
 
 def _users(graphs: Iterable[GraphFacts]) -> dict[str, tuple[str, ...]]:
-    """The files that refer to each name that is not in their own link, in order."""
+    """The files that refer to each external of their link, in order."""
     found: dict[str, dict[str, None]] = {}
     for graph in graphs:
-        for each in graph.foreign:
+        for each in graph.externals:
             found.setdefault(each.name, {}).update(dict.fromkeys(each.users))
     return {name: tuple(users) for name, users in found.items()}
 

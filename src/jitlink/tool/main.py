@@ -1,6 +1,6 @@
-"""`jitlink`: links the objects and archives that it is given in memory, and calls their main.
+"""`jitlink`: links objects and archives in memory, and calls their main.
 
-Whatever goes wrong is one line on standard error and exit status 1.
+Every error is one line on standard error and exit status 1.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from jitlink.errors import JITLinkError
-from jitlink.tool.options.command_line import CommandLine
-from jitlink.tool.options.parsing import parse
-from jitlink.tool.options.response_files import expand
+from jitlink.tool.options import CommandLine, expand, parse
 from jitlink.tool.terminal import in_red, is_terminal
 
 if TYPE_CHECKING:
@@ -25,17 +23,17 @@ _STATUS_MASK = 0xFF
 
 
 class OutputError(JITLinkError):
-    """Standard output does not take what is written."""
+    """Standard output cannot be written."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"cannot write to standard output: {error.strerror}")
 
 
 def run() -> NoReturn:
-    """Be the process's command: run it, and end the process with its exit status."""
+    """Run the process's command, and end the process with its exit status."""
     status = main()
     if "ctypes" in sys.modules:
-        # Whatever links has imported it; help, say, does not take so long.
+        # Every link has imported it; without one, `sys.exit` is as fast.
         from jitlink.tool.process_end import end_process  # noqa: PLC0415
 
         end_process(status)
@@ -46,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: its words; by default those that this process was started with. The process is
-            then the command's: linked code stays in memory until it ends, because exit
-            handlers may call it, and signals end it as they would end any program.
+        argv: its words; by default those of this process. The command then owns the process:
+            linked code stays in memory until the process ends, because exit handlers may call
+            it, and signals end the process as they would end any program.
 
     Returns:
         The exit status: that of the program, modulo 256, or 1 after an error.
@@ -56,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     owns_process = argv is None
     try:
         line = parse(list(expand(sys.argv[1:] if argv is None else argv)))
-        status = _obey(line, owns_process=owns_process)
+        status = _execute(line, owns_process=owns_process)
         _flush()
     except JITLinkError as error:
         return _fail(str(error), owns_process=owns_process)
@@ -64,20 +62,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted", owns_process=owns_process)
     except MemoryError:
         return _fail("out of memory", owns_process=owns_process)
-    except Exception as error:  # noqa: BLE001 - users get a sentence, also for a mistake of ours
+    except Exception as error:  # noqa: BLE001 - internal errors are one line, too
         kind = type(error).__name__
         return _fail(f"internal error: {kind}: {error}", owns_process=owns_process)
     return status & _STATUS_MASK
 
 
-def _obey(line: CommandLine, *, owns_process: bool) -> int:
+def _execute(line: CommandLine, *, owns_process: bool) -> int:
     if line.help:
         from jitlink.tool.options.help_page import help_page  # noqa: PLC0415 - seldom needed
 
         _write(help_page())
         return 0
     if line.version:
-        from jitlink import __version__  # noqa: PLC0415 - it is the top of all imports
+        from jitlink import __version__  # noqa: PLC0415 - the package is above this module
 
         _write(f"jitlink {__version__}\n")
         return 0
@@ -105,38 +103,38 @@ def _symbolicate(line: CommandLine, path: str) -> int:
 
 def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
     if owns_process:
-        # Nothing that is imported is garbage; to look for some takes 7 ms.
+        # Imports leave no garbage; the collections that they trigger take 7 ms.
         gc.disable()
-    # What needs NumPy is imported only by those who link.
+    # Only a link needs NumPy.
     from jitlink.tool.session import CommandSession  # noqa: PLC0415
 
-    program = CommandSession(line, _write, _report_error)
+    session = CommandSession(line, _write, _report_error)
     if owns_process:
         gc.freeze()
         gc.enable()
     try:
-        with _progress(line, program):
-            program.load()
-            program.link()
-        program.check(_write_error)
+        with _progress(line, session):
+            session.load()
+            session.link()
+        session.check(_write_error)
         status = 0
         if not line.noexec:
             _flush()
             with _signals_of_a_program(owns_process):
-                status = program.run()
+                status = session.run()
     finally:
         if owns_process:
-            program.keep()
+            session.keep()
         else:
-            program.close()
-    if program.times is not None:
-        _write_error(program.times.table())
+            session.close()
+    if session.times is not None:
+        _write_error(session.times.table())
     return status
 
 
 @contextmanager
-def _progress(line: CommandLine, program: CommandSession) -> Iterator[None]:
-    """Show a bar while a long link goes on, if standard error is a terminal and has no text."""
+def _progress(line: CommandLine, session: CommandSession) -> Iterator[None]:
+    """Show a bar during a long link, if standard error is a terminal and no option prints text."""
     writers = (
         line.debug_only, line.show_linked_files, line.show_graphs, line.show_contents,
         line.show_initial_session, line.show_failures,
@@ -144,22 +142,22 @@ def _progress(line: CommandLine, program: CommandSession) -> Iterator[None]:
     if any(writers) or not is_terminal(sys.stderr):
         yield
         return
-    from jitlink.tool.progress import Progress  # noqa: PLC0415 - only for those who look
+    from jitlink.tool.progress import Progress  # noqa: PLC0415 - only on a terminal
     from jitlink.tool.terminal import ProgressBar  # noqa: PLC0415
 
     progress = Progress()
-    program.watch(progress)
+    session.watch(progress)
     with ProgressBar(sys.stderr, progress.state):
         yield
 
 
 @contextmanager
 def _signals_of_a_program(owns_process: bool) -> Iterator[None]:
-    """Let signals do what they do to any program: Python catches one and ignores others."""
+    """Restore the default actions of signals: Python handles one and ignores others."""
     if not owns_process:
         yield
         return
-    import signal  # noqa: PLC0415 - only for those who run something
+    import signal  # noqa: PLC0415 - only to run a program
 
     numbers = [signal.SIGPIPE, signal.SIGXFSZ]
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -174,16 +172,16 @@ def _signals_of_a_program(owns_process: bool) -> Iterator[None]:
 
 @contextmanager
 def _logs(parts: Sequence[str]) -> Iterator[None]:
-    """Write the logs of parts of the linker to standard error, of all for ``jitlink``."""
+    """Write the logs of parts of the linker to standard error; ``jitlink`` selects all parts."""
     if not parts:
         yield
         return
-    import logging  # noqa: PLC0415 - only for those who want logs
+    import logging  # noqa: PLC0415 - only with -debug-only
 
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
     names = {part if part == "jitlink" else f"jitlink.{part}" for part in parts}
-    # Records reach a logger's parents too: each is to be written once.
+    # Records propagate to a logger's parents: without this they would be written twice.
     loggers = [logging.getLogger(name) for name in names if not names & _parents(name)]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -210,10 +208,10 @@ def _parents(name: str) -> set[str]:
 
 
 def _write(text: str) -> None:
-    """Write to standard output, what its encoding lacks as escapes.
+    """Write to standard output; characters that its encoding lacks are escaped.
 
     Raises:
-        OutputError: that is not possible.
+        OutputError: it cannot be written.
     """
     stream = sys.stdout
     if stream is None or not text:
@@ -226,7 +224,7 @@ def _write(text: str) -> None:
 
 
 def _write_error(text: str) -> None:
-    """Write to standard error; if that is not possible there is nobody to tell."""
+    """Write to standard error; a failure cannot be reported anywhere, and is ignored."""
     with suppress(AttributeError, OSError, ValueError):
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -241,7 +239,7 @@ def _flush() -> None:
 
 
 def _report_error(message: str) -> None:
-    """Say, in one line of standard error, what is wrong, behind what was written before."""
+    """Report an error in one line of standard error, after flushing standard output."""
     if not message.isprintable():
         from jitlink.graph.text import printable  # noqa: PLC0415 - only for odd names
 
@@ -252,7 +250,7 @@ def _report_error(message: str) -> None:
 
 
 def _fail(message: str, *, owns_process: bool) -> int:
-    """Say what is wrong; the exit status of failure."""
+    """Report an error, and return the exit status of failure."""
     _report_error(message)
     if owns_process:
         _drop_output()
@@ -260,7 +258,7 @@ def _fail(message: str, *, owns_process: bool) -> int:
 
 
 def _drop_output() -> None:
-    """Have Python not complain at exit about output that nobody takes."""
+    """Redirect standard output if it cannot be flushed: else Python reports that at exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

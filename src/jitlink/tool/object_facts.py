@@ -1,7 +1,7 @@
-"""What is in an object as its file has it, before any other object has a say.
+"""The contents of a single object, before symbol resolution and dead-stripping.
 
-A link graph only has what is left of an object. Reports that tell what became of the rest read
-the object once more, by itself.
+A link graph has only what these leave of an object. Reports about the rest read the object again,
+by itself.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from jitlink.inputs import InputFile, InputReader
 
 
 class ReadBlock(NamedTuple):
-    """A section of an object, or a common symbol, as it became a block.
+    """The block of a section or of a common symbol.
 
     Attributes:
         section: its name.
         size: its size in bytes.
-        group: signature of the COMDAT group that it is in, or None.
-        exports: names that it defines for others.
+        group: signature of its COMDAT group, or None.
+        exports: names of the symbols in it that are not local.
     """
 
     section: str
@@ -32,14 +32,14 @@ class ReadBlock(NamedTuple):
 
 
 class ReadDefinition(NamedTuple):
-    """A definition that others can refer to.
+    """A definition that is not local.
 
     Attributes:
         binding: ``strong``, ``weak`` or ``common``.
-        section: name of the section that it is in; empty for an absolute address.
+        section: name of its section; empty for an absolute symbol.
         size: its size in bytes.
-        group: signature of the COMDAT group that it is in, or None.
-        is_hidden: whether only its own JITDylib can see it.
+        group: signature of its COMDAT group, or None.
+        is_hidden: whether its scope is hidden.
     """
 
     binding: str
@@ -70,7 +70,7 @@ class ObjectFacts:
         self._groups = builder.comdat_signatures()
 
     def blocks(self) -> list[ReadBlock]:
-        """The blocks, in the order in which a reader makes them."""
+        """The blocks, in the order in which the reader creates them."""
         table, symbols = self._graph.block_table, self._graph.symbol_table
         exports: dict[int, list[str]] = {}
         rows = (symbols.kind == SymbolKind.DEFINED) & (symbols.scope != Scope.LOCAL)
@@ -86,7 +86,7 @@ class ObjectFacts:
         ]
 
     def definitions(self, name: str) -> Iterator[ReadDefinition]:
-        """The definitions of a name that others can refer to."""
+        """The definitions of a name that are not local."""
         table, blocks = self._graph.symbol_table, self._graph.block_table
         for row in self._rows(name):
             if table.kind[row] not in {SymbolKind.DEFINED, SymbolKind.ABSOLUTE}:
@@ -102,7 +102,7 @@ class ObjectFacts:
             yield ReadDefinition(binding, section, int(table.size[row]), group, hidden)
 
     def reference(self, name: str) -> str | None:
-        """How the object refers to a name it does not define: ``strong``, ``weak``, or not."""
+        """How the object refers to a name that it does not define: ``strong``, ``weak`` or None."""
         table = self._graph.symbol_table
         found = [row for row in self._rows(name) if table.kind[row] == SymbolKind.EXTERNAL]
         if not found:
@@ -111,7 +111,7 @@ class ObjectFacts:
         return "weak" if weak else "strong"
 
     def _rows(self, name: str) -> list[int]:
-        """Rows of the symbols of a name that are not local."""
+        """Rows of the symbols with a name that are not local."""
         table = self._graph.symbol_table
         rows = rows_where((table.scope != Scope.LOCAL) & (table.name != NO_NAME))
         names = self._graph.strings.get_many(table.name[rows])

@@ -1,4 +1,4 @@
-"""Files that a command writes."""
+"""Output files of a command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def open_output(path: str) -> TextIO:
     """Open a text file for writing; names in it may be any bytes.
 
     Raises:
-        OutputFileError: that is not possible.
+        OutputFileError: it cannot be opened.
     """
     try:
         return open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n")  # noqa: PTH123

@@ -1,7 +1,7 @@
-"""How far a command has come: what the bar on the terminal shows.
+"""The progress of a command, for the bar on the terminal.
 
-Work is counted in bytes. What is read counts once; what is linked counts once more for each of
-the stages of its link.
+Work is counted in bytes: those of an object count once when it is read, and once more for each
+stage of its link.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from jitlink.link import Pass, PassConfiguration
 from jitlink.orc import MaterializationResponsibility, Plugin
 
 _DOING = ("placing", "looking up externals of", "writing", "finishing")
-"""What goes on after each list of passes that is counted."""
+"""The stage after each list of passes that is counted."""
 _STAGES = len(_DOING)
 
 
 class Progress(Plugin):
-    """Counts the work of reading and linking; another thread may ask for the state."""
+    """Counts the work of reading and linking; another thread may read the state."""
 
     def __init__(self) -> None:
         self._to_read = 0
@@ -31,18 +31,18 @@ class Progress(Plugin):
         self._doing = "reading"
 
     def state(self) -> tuple[float, str]:
-        """The part of the work that has been done, between 0 and 1, and what goes on."""
-        # Until something is linked nobody knows how much will be: perhaps all that was read.
+        """The fraction of the work that is done, between 0 and 1, and the current stage."""
+        # Before the links the estimate is that all objects are linked.
         total = self._to_read + max(self._to_link, _STAGES * self._to_read)
         return (self._read + self._linked) / total if total else 0.0, self._doing
 
     def begin_reading(self, files: Iterable[InputFile]) -> None:
-        """More objects are about to be read."""
+        """Count objects that are about to be read."""
         self._to_read += sum(len(file.data) for file in files)
         self._doing = "reading"
 
     def finish_reading(self) -> None:
-        """They have been."""
+        """Count them as read."""
         self._read, self._doing = self._to_read, "linking"
 
     def modify_pass_config(

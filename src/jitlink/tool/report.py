@@ -1,11 +1,11 @@
-"""What the command shows of a link: linked files, graphs, addresses.
+"""The reports of a link that the command prints: linked files, graphs, addresses, contents.
 
-The lines of `-show-addrs` are those of llvm-jitlink, sorted; names that are local to an object
-occur once for each object that has them. A section's line covers what one object has of it.
+The lines of `-show-addrs` are those of llvm-jitlink, sorted; a local name occurs once for each
+object that defines it. A section's line covers the blocks of one object in it.
 
 LLVM differs: it links each object as a graph with its own GOT and stubs. Here objects share
-them, and calls between objects need neither, so an entry is listed with each object that uses
-it, and only what somebody uses is there.
+them, and calls between objects need neither, so a GOT entry or stub is listed with each object that
+uses it, and unused ones are not listed.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from jitlink.graph.text import GraphText, printable
 from jitlink.link import PassConfiguration
 from jitlink.orc import MaterializationResponsibility, Plugin
 from jitlink.passes.got_plt import GOT_SECTION, STUBS_SECTION, entry_blocks, pointees
-from jitlink.tool.options.command_line import GraphFormat
+from jitlink.tool.options import GraphFormat
 
 Write = Callable[[str], None]
 
 
 class LinkReport(Plugin):
-    """Looks at every graph while it is linked, and keeps what is to be shown of it.
+    """Prints graphs and contents while they are linked, and records addresses.
 
     Args:
-        write: takes text to show.
-        linked_files: show the name of each object that is linked, when its link begins.
-        graphs: show the graphs of the objects whose names match, after fixups.
-        graph_format: how graphs are shown.
-        addresses: take down all addresses, for `address_lines`.
-        contents: show the bytes of all sections, after fixups.
-        definitions: names and addresses that the command defines.
+        write: takes text for standard output.
+        linked_files: print the name of each object when its link begins.
+        graphs: print the graphs of the objects whose names match, after fixups.
+        graph_format: the format of graphs.
+        addresses: record all addresses, for `address_lines`.
+        contents: print the bytes of all sections, after fixups.
+        definitions: names and addresses of `-abs`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class LinkReport(Plugin):
         self._file_lines: list[str] = []
 
     @property
-    def _looks(self) -> bool:
+    def _needs_passes(self) -> bool:
         return self._addresses or self._contents or self._graphs is not None
 
     def modify_pass_config(
@@ -76,23 +76,23 @@ class LinkReport(Plugin):
         graph: LinkGraph,
         config: PassConfiguration,
     ) -> None:
-        """Add the passes that are needed to those of a link."""
+        """Add the passes of the reports to those of a link."""
         if self._linked_files:
             self._name_files(graph)
-        if self._looks:
+        if self._needs_passes:
             entries: dict[str, Int64Array] = {}
-            # Before relaxation: afterwards less refers to the entries.
+            # Before relaxation, which removes references to GOT entries and stubs.
             config.post_allocation.append(partial(_find_entries, entries))
-            config.post_fixup.append(partial(self._look, entries))
+            config.post_fixup.append(partial(self._report, entries))
 
     def _name_files(self, graph: LinkGraph) -> None:
-        # Objects whose common link has failed are linked once more, each by itself.
+        # Objects of a batch that has failed are linked again, one by one.
         for name in graph.origins:
             if name not in self._written:
                 self._written.add(name)
                 self._write(f"Linking {printable(name)}\n")
 
-    def _look(self, entries: dict[str, Int64Array], graph: LinkGraph) -> None:
+    def _report(self, entries: dict[str, Int64Array], graph: LinkGraph) -> None:
         if self._graphs:
             self._show_graphs(self._graphs, graph, entries)
         if self._contents:
@@ -115,7 +115,7 @@ class LinkReport(Plugin):
                 self._write(view.text(blocks, name))
 
     def address_lines(self) -> list[str]:
-        """What `-show-addrs` shows of all that was linked."""
+        """The lines of `-show-addrs` for all links."""
         symbols = [
             f'  "{name}" target addr = {address:#018x}, {where}'
             for address, name, where in sorted(self._symbol_lines)
@@ -127,12 +127,12 @@ class _GraphView(Protocol):
     """A graph in one of the formats."""
 
     def text(self, blocks: BoolArray | None = None, name: str | None = None) -> str:
-        """Some blocks of the graph, under a name."""
+        """The text of some blocks of the graph, under a name."""
 
 
 def _view(graph: LinkGraph, graph_format: GraphFormat) -> _GraphView:
     if graph_format == "json":
-        from jitlink.tool.graph_json import GraphJSON  # noqa: PLC0415 - for those who want it
+        from jitlink.tool.graph_json import GraphJSON  # noqa: PLC0415 - only for this format
 
         return GraphJSON(graph)
     if graph_format == "dot":
@@ -148,9 +148,9 @@ def _find_entries(entries: dict[str, Int64Array], graph: LinkGraph) -> None:
 
 
 def entry_users(graph: LinkGraph, section_name: str) -> Int64Array:
-    """Pairs (int64, two columns) of an object's origin and the row of an entry that it uses.
+    """The users of GOT entries or stubs: pairs (int64, two columns) of origin and block row.
 
-    A stub uses a GOT entry for everybody who uses the stub.
+    The users of a stub also use the stub's GOT entry.
     """
     edges, table, blocks = graph.edge_table, graph.symbol_table, graph.block_table
     section = graph.find_section_by_name(section_name)
@@ -164,16 +164,16 @@ def entry_users(graph: LinkGraph, section_name: str) -> Int64Array:
     if section_name == GOT_SECTION:
         stub_users = entry_users(graph, STUBS_SECTION)
         of_stub = np.full(blocks.rows, -1, np.int64)
-        indirect = rows_where(leads_in & by_entry)
-        of_stub[edges.block[indirect]] = target[indirect]
+        through_stubs = rows_where(leads_in & by_entry)
+        of_stub[edges.block[through_stubs]] = target[through_stubs]
         entries = of_stub[stub_users[:, 1]]
-        through = np.stack((stub_users[:, 0], entries), axis=1)[entries >= 0]
-        pairs = np.concatenate((pairs, through))
+        indirect = np.stack((stub_users[:, 0], entries), axis=1)[entries >= 0]
+        pairs = np.concatenate((pairs, indirect))
     return np.unique(pairs.astype(np.int64), axis=0)
 
 
 def entry_names(graph: LinkGraph) -> dict[int, str]:
-    """The names of what GOT entries and stubs lead to, by block row; some have none."""
+    """Names of the targets of GOT entries and stubs, by block row; some have none."""
     table, target = graph.symbol_table, pointees(graph)
     rows = rows_where((target != np.arange(table.rows)) & (table.name[target] != NO_NAME))
     names = graph.strings.get_many(table.name[target[rows]])
@@ -184,7 +184,7 @@ def entry_names(graph: LinkGraph) -> dict[int, str]:
 
 
 def _symbol_lines(graph: LinkGraph) -> list[tuple[int, str, str]]:
-    """Address, name and content of all symbols that have a name."""
+    """Address, name and content of all named symbols."""
     table = graph.symbol_table
     shown = (table.kind == SymbolKind.DEFINED) | (table.kind == SymbolKind.ABSOLUTE)
     rows = rows_where(shown & (table.name != NO_NAME))
@@ -225,7 +225,7 @@ def _file_lines(graph: LinkGraph, entries: dict[str, Int64Array]) -> Iterator[st
 
 
 def _by_section(graph: LinkGraph, rows: Int64Array) -> Iterator[tuple[Section, list[Block]]]:
-    """The loaded sections that have some of these blocks, with them by ascending address."""
+    """The loaded sections of some blocks, each with its blocks by ascending address."""
     table = graph.block_table
     rows = rows[np.lexsort((table.address[rows], table.section[rows]))]
     blocks = [Block(graph, row) for row in rows.tolist()]
@@ -235,7 +235,7 @@ def _by_section(graph: LinkGraph, rows: Int64Array) -> Iterator[tuple[Section, l
 
 
 def _section_lines(graph: LinkGraph, rows: Int64Array) -> Iterator[str]:
-    """A line for each section that has some of these blocks."""
+    """A line for each section of some blocks."""
     for section, members in _by_section(graph, rows):
         start = members[0].address
         size = max(block.address + block.size for block in members) - start
@@ -258,7 +258,7 @@ def _content_lines(graph: LinkGraph, entries: dict[str, Int64Array]) -> Iterator
 
 
 def _content(blocks: list[Block], offset: int, size: int) -> str:
-    """Where in this process the working memory is of a range that begins in the first block."""
+    """The working memory, in this process, of a range that begins in the first block."""
     for block in blocks:
         if not block.is_zero_fill and block.size:
             memory = np.frombuffer(block.content, np.uint8).__array_interface__["data"][0]

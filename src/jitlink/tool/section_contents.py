@@ -6,10 +6,10 @@
     .text content:
     0x7f20f0001000: 48 8d 05 f9 ff ff ff b8 07 00 00 00 c3
 
-Lines are of sixteen bytes, at addresses that are multiples of sixteen; places without a byte of the
-object are blank.
+A line has sixteen bytes, from an address that is a multiple of sixteen; bytes that are not the
+object's are blank.
 
-LLVM differs: it shows what symbols cover, and never ends if two of them overlap.
+LLVM differs: it prints the bytes that symbols cover, and does not terminate if two of them overlap.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def section_lines(name: str, blocks: Iterable[Block]) -> Iterator[str]:
 
     Args:
         name: the section.
-        blocks: what an object has of it, by ascending address.
+        blocks: one object's blocks in it, by ascending address.
     """
     yield f"{printable(name)} content:"
     line, cells = -1, [""]

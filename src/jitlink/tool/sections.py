@@ -5,7 +5,7 @@ from __future__ import annotations
 from jitlink.graph import LinkGraph, MemProt
 from jitlink.inputs import open_input
 from jitlink.targets.registry import target_of_triple
-from jitlink.tool.options.command_line import CommandLineError, SectionArgument
+from jitlink.tool.options import CommandLineError, SectionArgument
 
 _ALIGNMENT = 16
 
@@ -14,12 +14,12 @@ def section_graph(argument: SectionArgument, triple: str) -> LinkGraph:
     """A graph of one read-only section with a file's content, and symbols in it.
 
     Args:
-        argument: what the command says.
+        argument: the argument of the option.
         triple: the target of the graph.
 
     Raises:
         InputError: the file cannot be read.
-        CommandLineError: an offset is outside of the file, or a name comes twice.
+        CommandLineError: an offset is outside of the file, or a name is given twice.
     """
     name = f"orc_sectcreate_{argument.name}"
     content = open_input(argument.file).data
@@ -28,17 +28,17 @@ def section_graph(argument: SectionArgument, triple: str) -> LinkGraph:
     section = graph.create_section(argument.name, MemProt.READ)
     block = graph.create_content_block(section, content, 0, _ALIGNMENT)
     graph.block_table.origin[block.row] = 0
-    taken: set[str] = set()
+    names: set[str] = set()
     for symbol, offset in argument.symbols:
-        if symbol in taken:
+        if symbol in names:
             raise CommandLineError(f"{symbol} is given twice", option="sectcreate")
-        # LLVM differs: it lets symbols be anywhere.
+        # LLVM differs: it allows any offset.
         if offset > len(content):
             raise CommandLineError(
                 f"offset {offset} of {symbol} is outside of {argument.file}, which has "
                 f"{len(content)} bytes",
                 option="sectcreate",
             )
-        taken.add(symbol)
+        names.add(symbol)
         graph.add_defined_symbol(block, offset, symbol, is_live=True)
     return graph

@@ -1,11 +1,10 @@
 """Relocations where functions compute their own address: `-add-self-relocations`.
 
-A compiler that knows the distance between an instruction and the function it is in needs no
-relocation to compute the function's address, for which a linker could give that of a stub instead.
-The relocation is added where an instruction's address of memory is relative to the next one, is the
-function's own, and is in the last four bytes of the instruction.
+A compiler needs no relocation to compute a function's address within the function, because it knows
+the distance; a linker then cannot replace the address by that of a stub. The relocation is added
+where the last four bytes of an instruction are a PC-relative displacement to the function's start.
 
-As in LLVM, that is for x86-64; for other architectures there is nothing to find.
+As in LLVM, only x86-64 is supported; graphs of other architectures are left alone.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from jitlink.graph import Block, LinkGraph, Symbol, SymbolFlags, SymbolKind
 from jitlink.graph.columns import rows_where
 from jitlink.link import PassConfiguration
 from jitlink.orc import MaterializationResponsibility, Plugin
-from jitlink.tool.options.command_line import CommandLineError
+from jitlink.tool.options import CommandLineError
 
 _FIELD = 4
-# A ModRM byte with mod 0 and r/m 5: memory at a distance from the next instruction.
+# A ModRM byte with mod 0 and r/m 5: RIP-relative memory.
 _MODRM_MASK, _MODRM_RELATIVE = 0xC7, 0x05
 
 
 class SelfRelocations(Plugin):
-    """Adds the relocations to all that is linked.
+    """Adds the relocations to all links.
 
     Raises:
-        CommandLineError: the package that reads instructions is not installed.
+        CommandLineError: the package that decodes instructions is not installed.
     """
 
     def __init__(self) -> None:
@@ -68,17 +67,17 @@ class SelfRelocations(Plugin):
     def _add_to(self, symbol: Symbol) -> None:
         block, start = symbol.block, symbol.offset
         content = memoryview(block.content)[start : start + symbol.size]
-        # Instructions are read only where there is something to find.
+        # Instructions are decoded only in functions with candidates.
         candidates = _distances_to_start(content)
         if not candidates:
             return
-        taken = {edge.offset for edge in block.edges}
+        relocated = {edge.offset for edge in block.edges}
         for offset in self._fields(content, candidates):
-            if start + offset not in taken:
+            if start + offset not in relocated:
                 _relocate(block, start + offset, symbol)
 
     def _fields(self, content: memoryview, candidates: set[int]) -> list[int]:
-        """Those of the offsets at which an instruction's relative address of memory ends it."""
+        """The candidates that are the RIP-relative displacement at the end of an instruction."""
         found = []
         for instruction in self._decoder.disasm(bytes(content), 0):
             field = instruction.address + instruction.size - _FIELD
@@ -92,7 +91,7 @@ class SelfRelocations(Plugin):
 
 
 def _distances_to_start(content: memoryview) -> set[int]:
-    """Offsets of four bytes that hold the distance from behind them to the start."""
+    """Offsets of four bytes that hold the distance from their end to the start of the content."""
     if len(content) < _FIELD:
         return set()
     windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(content, np.uint8), _FIELD)

@@ -1,4 +1,4 @@
-"""Links what a command names, and runs it."""
+"""Links the inputs of a command, and runs the program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jitlink.link import run_in_process
 from jitlink.lljit import LLJIT
 from jitlink.orc import FailedToMaterializeError, JITDylib, JITDylibLookupFlags
 from jitlink.tool.inputs import SessionInputs
-from jitlink.tool.options.command_line import CommandLine, CommandLineError
+from jitlink.tool.options import CommandLine, CommandLineError
 
 if TYPE_CHECKING:
     from jitlink.memory.slab import SlabMemoryManager
@@ -34,19 +34,19 @@ _ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
 
 
 class CommandSession:
-    """A command at work: a session with what it has read, linked and is about to run.
+    """The session of a command, from loading its inputs to running the program.
 
     Args:
         line: the command.
         write: takes text for standard output.
-        report_error: takes messages of errors that do not end the command at once.
+        report_error: takes messages of errors that do not end the command.
         executor: where to link and run, by default this process.
 
     Attributes:
-        times: how long each phase took; None if the command does not want to know.
+        times: how long each phase took; None without `-show-times`.
 
     Raises:
-        JITLinkError: the session cannot be had as the command wants it.
+        JITLinkError: the session cannot be set up as the options ask.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class CommandSession:
             raise
 
     def _set_up(self) -> None:
-        """Give the session what the command wants beside the inputs."""
+        """Set up the session, apart from its inputs, as the options ask."""
         line, layer = self._line, self._jit.layer
         layer.phony_externals = line.phony_externals
-        self._jit.session.error_handler = self._tell
+        self._jit.session.error_handler = self._report_lazy_failure
         if line.add_self_relocations:
             from jitlink.tool.self_relocations import SelfRelocations  # noqa: PLC0415 - seldom
 
@@ -99,12 +99,12 @@ class CommandSession:
             self._symbol_table = SymbolTableWriter(line.write_symtab)
             layer.add_plugin(self._symbol_table)
         if line.check_files:
-            from jitlink.tool.check import Checks  # noqa: PLC0415 - only for who checks something
+            from jitlink.tool.check import Checks  # noqa: PLC0415 - only with -check
 
             self._checks = Checks(line.check_files, line.check_name, line.definitions)
             layer.add_plugin(self._checks)
         if line.map_file is not None or line.traced_symbols:
-            from jitlink.tool.inspection import Inspection  # noqa: PLC0415 - for who wants reports
+            from jitlink.tool.inspection import Inspection  # noqa: PLC0415 - only for reports
 
             self._inspection = Inspection(line, self._write, self._executor)
             layer.add_plugin(self._inspection.plugin)
@@ -114,12 +114,12 @@ class CommandSession:
             self._lazy = LazyLinking(layer, line)
 
     def watch(self, progress: Progress) -> None:
-        """Let somebody know how far reading and linking have come."""
+        """Let an object count the progress of reading and linking."""
         self._progress = progress
         self._jit.layer.add_plugin(progress)
 
     def load(self) -> None:
-        """Add the inputs to the session, and define what the command defines.
+        """Add the inputs and definitions of the command to the session.
 
         Raises:
             JITLinkError: an input is missing or unusable, or a symbol is defined twice.
@@ -131,7 +131,7 @@ class CommandSession:
             self._dylibs += inputs.dylibs.values()
 
     def link(self) -> None:
-        """Link what the entry point needs, and show what the command wants to see.
+        """Link what the entry point needs, and print the reports that the options ask for.
 
         Raises:
             JITLinkError: the link failed.
@@ -159,7 +159,7 @@ class CommandSession:
 
     @contextmanager
     def _tracing_failures(self) -> Iterator[None]:
-        """Whoever traces a symbol wants to know about it above all when the link fails."""
+        """Print the traces of symbols also if the link fails, when they are needed most."""
         try:
             yield
         except JITLinkError:
@@ -175,7 +175,7 @@ class CommandSession:
         except UndefinedSymbolError as error:
             if not (self._line.phony_externals and self._line.noexec):
                 raise self._no_entry() from error
-            # LLVM differs: it links nothing then.
+            # LLVM differs: it links nothing in this case.
             for dylib in self._dylibs:
                 names: list[str] = session.run(partial(list, dylib.symbols))
                 session.lookup(dylib, dict.fromkeys(names, False))
@@ -198,31 +198,31 @@ class CommandSession:
             f"no input defines {with_source_name(entry)}, the function to call; {advice}"
         )
 
-    def _tell(self, error: BaseException) -> None:
-        """Report an error that nobody waits for: a lazy function could not be linked."""
+    def _report_lazy_failure(self, error: BaseException) -> None:
+        """Report that a lazy function could not be linked, an error that no lookup raises."""
         cause = error.__cause__
         if isinstance(cause, FailedToMaterializeError):
             cause = cause.reason
         self._report_error(f"{error}: {cause}" if cause else str(error))
 
     def check(self, write_error: Callable[[str], None]) -> None:
-        """Evaluate the rules that the command names about what was linked.
+        """Evaluate the rules of `-check`.
 
         Args:
             write_error: takes text for standard error.
 
         Raises:
-            JITLinkError: one of them does not hold, or a file cannot be read.
+            JITLinkError: a rule does not hold, or a file cannot be read.
         """
         if self._checks is not None:
             self._checks.run(write_error)
 
     def run(self) -> int:
-        """Run the program: initialisers, the entry point, and what is to run at exit.
+        """Run the program: initialisers, the entry point, and exit handlers.
 
         Returns:
             What the entry point returned; 1 if it is lazy and could not be linked, which has
-            been told then.
+            then been reported.
 
         Raises:
             OutputFileError: the record of lazy calls could not be written.
@@ -245,7 +245,7 @@ class CommandSession:
         return platform.run_main(home, address, arguments)
 
     def _home_of_entry(self) -> JITDylib:
-        """The JITDylib that the entry point was found in."""
+        """The JITDylib that defines the entry point."""
 
         def find() -> JITDylib:
             return next(each for each in self._dylibs if self._line.entry in each.symbols)
@@ -253,13 +253,13 @@ class CommandSession:
         return self._jit.session.run(find)
 
     def keep(self) -> None:
-        """Leave all that was linked in memory, for what goes on until the process ends."""
+        """Keep all linked code in memory until the process ends: threads and handlers use it."""
         layer = self._jit.layer
         for dylib in self._jit.session.run(lambda: list(self._jit.session.dylibs.values())):
             layer.keep_memory(dylib)
 
     def close(self) -> None:
-        """End the session, and give up the slab with whatever was linked into it."""
+        """End the session, and release the slab with everything that was linked into it."""
         try:
             if self._lazy is not None:
                 self._lazy.close()
@@ -277,7 +277,7 @@ def _jit(
     """The session of a command.
 
     Raises:
-        JITLinkError: its run time cannot be read or linked.
+        JITLinkError: its runtime cannot be read or linked.
     """
     try:
         return LLJIT(
@@ -292,11 +292,11 @@ def _jit(
 
 
 def _report(line: CommandLine, write: Callable[[str], None]) -> LinkReport | None:
-    """What shows the links of a command, if it wants to see any of them."""
+    """The plugin that prints the links of a command, if an option asks for that."""
     graphs, contents = line.show_graphs, line.show_contents
     if not (line.show_linked_files or graphs is not None or line.show_addrs or contents):
         return None
-    from jitlink.tool.report import LinkReport  # noqa: PLC0415 - only for those who look
+    from jitlink.tool.report import LinkReport  # noqa: PLC0415 - only for reports
 
     return LinkReport(
         write,
@@ -319,11 +319,11 @@ def _times(line: CommandLine) -> PhaseTimes | None:
 
 def _platform(line: CommandLine) -> bool | PlatformCreator | None:
     if line.noexec:
-        # What is not run needs no run time; it may be for another processor, too.
+        # Without a run no runtime is needed; the code may be for another processor.
         return False
     if line.orc_runtime is None:
         return None
-    from jitlink.platform import orc_runtime  # noqa: PLC0415 - only for who wants LLVM's
+    from jitlink.platform import orc_runtime  # noqa: PLC0415 - only with -orc-runtime
 
     return orc_runtime(line.orc_runtime)
 
@@ -332,8 +332,8 @@ def _slab(line: CommandLine) -> SlabMemoryManager | None:
     """The slab that a command asks for.
 
     Raises:
-        AllocationError: it cannot be had.
-        CommandLineError: it is impossible, or could not be run in.
+        AllocationError: it cannot be allocated.
+        CommandLineError: its parameters are invalid, or its code could not run.
     """
     if line.slab_size is None:
         return None

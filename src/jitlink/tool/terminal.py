@@ -1,8 +1,8 @@
-"""What is shown on a terminal only: colour, and a bar for what takes long.
+"""Output for terminals only: colour, and a bar for long links.
 
-Colour is left out where the environment has ``NO_COLOR`` (https://no-color.org) or a terminal that
-cannot show it. The bar appears once a second has passed and is gone when something else is to be
-written. A thread draws it, because the one that links has other things to do.
+There is no colour if the environment sets ``NO_COLOR`` (https://no-color.org) or the terminal does
+not support it. The bar appears after a second and is erased before other output. It has a thread of
+its own, because the main thread is busy linking.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BAR_WIDTH = 24
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether somebody looks at a stream on a terminal that can do more than print."""
+    """Whether a stream is a terminal that understands escape sequences."""
     try:
         return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
     except ValueError:  # It is closed.
@@ -31,19 +31,19 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def in_red(text: str, stream: TextIO | None, environment: Mapping[str, str] = os.environ) -> str:
-    """A text as it is to be written to a stream to stand out."""
+    """A text, in red if the stream is a terminal that shows colour."""
     if not is_terminal(stream) or environment.get("NO_COLOR"):
         return text
     return f"{_RED}{text}{_PLAIN}"
 
 
 class ProgressBar:
-    """A bar on a terminal, for as long as a ``with`` statement lasts; elsewhere it is nothing.
+    """A progress bar that a ``with`` statement shows, if the stream is a terminal.
 
     Args:
-        stream: where to draw.
-        state: what has been done so far, between 0 and 1, and what goes on; called from
-            another thread.
+        stream: the stream to draw on.
+        state: returns the fraction of the work that is done, between 0 and 1, and the current
+            step; called from another thread.
     """
 
     def __init__(self, stream: TextIO | None, state: Callable[[], tuple[float, str]]) -> None:
@@ -81,7 +81,7 @@ class ProgressBar:
 
     def _line(self, seconds: float) -> str:
         done, what = self._state()
-        # What turns up on the way makes the whole larger; a bar that goes back is no help.
+        # New work makes the fraction smaller; the bar does not follow.
         self._shown = max(self._shown, min(max(done, 0.0), 1.0))
         filled = int(self._shown * _BAR_WIDTH)
         bar = "#" * filled + "-" * (_BAR_WIDTH - filled)
@@ -89,7 +89,7 @@ class ProgressBar:
         return _ERASE_LINE + text[: max(_columns(self._stream) - 1, 0)]
 
     def _write(self, text: str) -> bool:
-        """Write to the terminal; whether it is still there."""
+        """Write to the terminal, and return whether that worked."""
         try:
             if self._stream is not None:
                 self._stream.write(text)
@@ -104,5 +104,5 @@ def _columns(stream: TextIO | None) -> int:
         columns = os.get_terminal_size(stream.fileno()).columns if stream is not None else 0
     except OSError:
         columns = 0
-    # A terminal that nobody has told its size says 0.
+    # A terminal whose size is not set reports 0.
     return columns or 80

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 
 class Span(NamedTuple):
-    """How long something took, in seconds.
+    """A duration, in seconds.
 
     Attributes:
-        user: processor time in user code.
-        system: processor time in the system.
-        wall: time by the clock.
+        user: processor time in user mode.
+        system: processor time in the kernel.
+        wall: wall-clock time.
     """
 
     user: float
@@ -31,7 +31,7 @@ class PhaseTimes:
 
     @contextmanager
     def measure(self, phase: str) -> Iterator[None]:
-        """Take the time of a phase, also if it fails."""
+        """Measure a phase, also if it fails."""
         before = _now()
         try:
             yield
@@ -42,7 +42,7 @@ class PhaseTimes:
             )
 
     def table(self) -> str:
-        """The times as lines of text, each ended: seconds and shares of the total."""
+        """The times as lines of text, each terminated: seconds and shares of the total."""
         total = Span(
             sum(span.user for span in self.spans.values()),
             sum(span.system for span in self.spans.values()),

@@ -1,8 +1,8 @@
-"""One symbol's story: who defines it, who refers to it, whose definition holds and why.
+"""Traces of symbols: which objects define one, which refer to it, whose definition holds and why.
 
-The rules are those of static linking, see `jitlink.resolve`, and across objects that are linked
-at different times those of JITDylibs: archives are searched for what no object defines, and the
-process for what no input defines.
+The rules are those of static linking, see `jitlink.resolve`; across objects that are linked
+at different times they are those of JITDylibs: archives are searched for symbols that no object
+defines, and the process for symbols that no input defines.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from jitlink.tool.object_facts import ObjectFacts, ReadDefinition
 
 
 class TracedInput(NamedTuple):
-    """An object that may have to do with a symbol.
+    """An object that may define a symbol or refer to it.
 
     Attributes:
-        facts: what is in it.
-        is_read: whether it was read at all, which members of archives are only if needed.
-        reason: why a member was read, or was not.
+        facts: its contents.
+        is_read: whether it was read; members of archives are read only if needed.
+        reason: why a member was read or not.
     """
 
     facts: ObjectFacts
@@ -32,16 +32,16 @@ class TracedInput(NamedTuple):
 
 
 class SymbolTrace:
-    """The story of one symbol.
+    """The trace of one symbol.
 
     Args:
         name: the symbol.
         inputs: the objects, in the order in which they were read.
         graphs: the links.
-        definitions: names that the command defines, with their addresses.
-        aliases: new names that the command defines, and what they stand for.
-        library_at: the library of the process that has an address, if one has.
-        dylib: name of the JITDylib that all of this is about; None if there is no other.
+        definitions: names and addresses of `-abs`.
+        aliases: new names of `-alias`, and their targets.
+        library_at: finds the library of the process that contains an address, or None.
+        dylib: name of the JITDylib of all of these; None if there is no other.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class SymbolTrace:
 
     @property
     def is_concerned(self) -> bool:
-        """Whether the JITDylib has to do with the symbol: defines it, or refers to it."""
+        """Whether the JITDylib defines the symbol or refers to it."""
         read = (each.facts for each in self._inputs if each.is_read)
         return (
             bool(self._definers)
@@ -77,7 +77,7 @@ class SymbolTrace:
         )
 
     def text(self) -> str:
-        """The story as lines of text, each ended."""
+        """The trace as lines of text, each terminated."""
         lines = [
             f"Symbol {printable(with_source_name(self._name))}{self._where}",
             *(f"  {line}" for line in self._lines()),
@@ -107,15 +107,15 @@ class SymbolTrace:
         yield self._outcome()
 
     def _outcome(self) -> str:
-        """Whose definition holds, and why."""
+        """Which definition holds, and why."""
         place = self._place()
         if place is not None:
             file, address = place
             if not file and self._definers:
                 return f"holds: a stub, at {address:#x}: a call of it links the definition"
             return f"holds: {printable(file)}, at {address:#x}: {self._why(file)}"
-        foreign = [e for graph in self._graphs for e in graph.foreign if e.name == self._name]
-        found = [each for each in foreign if each.dylib]
+        external = [e for graph in self._graphs for e in graph.externals if e.name == self._name]
+        found = [each for each in external if each.dylib]
         if found and self._name in self._definitions:
             return f"holds: -abs, at {found[0].address:#x}: the command comes before the process"
         if found and self._name in self._aliases:
@@ -124,16 +124,16 @@ class SymbolTrace:
             library = self._library_at(found[0].address) or f"JITDylib {found[0].dylib}"
             where = f"{printable(library)}, at {found[0].address:#x}"
             return f"holds: {where}: no input that is linked{self._where} defines it"
-        if foreign and foreign[0].address:
-            return f"holds: a made-up address, {foreign[0].address:#x}: nobody defines it"
-        if foreign:
-            return "holds: null: nobody defines it, and all references are weak"
+        if external and external[0].address:
+            return f"holds: an unused address, {external[0].address:#x}: it is undefined"
+        if external:
+            return "holds: null: it is undefined, and all references are weak"
         if self._definers or self._name in {**self._definitions, **self._aliases}:
             return "holds: none: nothing that was linked needs it"
         return f"holds: none: {UndefinedSymbolError([self._name])}"
 
     def _place(self) -> tuple[str, int] | None:
-        """The object whose definition is in memory, and where."""
+        """The object whose definition is in memory, and its address."""
         for graph in self._graphs:
             for segment in graph.segments:
                 for block in segment.blocks:
@@ -150,7 +150,7 @@ class SymbolTrace:
         others = [definition for name, definition in read if name != file]
         mine = next((definition for name, definition in read if name == file), None)
         if mine is None:
-            return "the linker makes it"
+            return "the linker defines it"
         if not others:
             unread = len(self._definers) > len(read)
             return "the only one that was read" if unread else "the only definition"
@@ -159,7 +159,7 @@ class SymbolTrace:
         if mine.binding == "strong":
             return f"strong, before {_listed(others)}"
         if any(each.binding == "strong" for each in others):
-            # Only where the two are not linked together.
+            # Possible only if the two are not linked together.
             return f"{mine.binding}, and in use before the strong one was read"
         if mine.binding == "common":
             larger = any(each.binding == "common" and each.size > mine.size for each in others)

@@ -1,4 +1,4 @@
-"""The operands of instructions as LLVM's own disassembler numbers them."""
+"""The operands of instructions as LLVM's disassembler numbers them."""
 
 import re
 import subprocess
@@ -22,7 +22,7 @@ class MCInst(NamedTuple):
 
     Attributes:
         name: LLVM's name of its form.
-        operands: its operands, None for one that is no immediate.
+        operands: its operands, None for one that is not an immediate.
     """
 
     name: str
@@ -30,9 +30,9 @@ class MCInst(NamedTuple):
 
 
 def disassemble(architecture: str, codes: Sequence[bytes]) -> list[tuple[bytes, MCInst]]:
-    """The instructions of some pieces of code, each with its bytes; what is none is left out.
+    """The valid instructions of some pieces of code, each with its bytes.
 
-    The bytes of what LLVM takes for fields to be relocated are zero.
+    The bytes of fields that LLVM would relocate are zero.
     """
     command: list[str | Path] = [
         require("llvm-mc-22"), "--disassemble", f"--triple={architecture}", "--show-inst",

@@ -1,7 +1,7 @@
-"""Random rules, valid and broken, that the real llvm-jitlink survives.
+"""Random rules, valid and broken, that do not crash llvm-jitlink.
 
-It crashes on loads from where nothing is and on instructions beyond memory, so addresses of loads
-and offsets of instructions are chosen with care, and what has either is not broken at random.
+It crashes on loads from unmapped memory and on instructions beyond memory, so addresses of loads
+and offsets of instructions are chosen with care, and rules with either are not broken at random.
 """
 
 import random
@@ -16,10 +16,10 @@ _BROKEN = (
     "{4}data", "*{4}[3:0]", "decode_operand", "decode_operand()", "decode_operand(main)",
     "decode_operand(main,)", "decode_operand(main, 0", "decode_operand(main 0)",
     "decode_operand(main-1, 0)", "decode_operand(main+, 0)", "decode_operand(main+x, 0)",
-    "decode_operand(main+0x , 0)", "decode_operand(main, 0 )", "decode_operand(nobody, 0)",
+    "decode_operand(main+0x , 0)", "decode_operand(main, 0 )", "decode_operand(absent, 0)",
     "decode_operand(zeros, x)", "decode_operand(main, 77)", "decode_operand(main+17, 0)", "next_pc",
-    "next_pc()", "next_pc(main+1)", "next_pc(nobody)", "next_pc(main", "got_addr", "got_addr()",
-    "got_addr(a.o)", "got_addr(a.o, nobody)", "got_addr(b.o, far)", "got_addr(a.o, far",
+    "next_pc()", "next_pc(main+1)", "next_pc(absent)", "next_pc(main", "got_addr", "got_addr()",
+    "got_addr(a.o)", "got_addr(a.o, absent)", "got_addr(b.o, far)", "got_addr(a.o, far",
     "stub_addr(a.o, main)", "stub_addr(a.o, far, kind)", "stub_addr(a.o, far, kind",
     "section_addr()", "section_addr(a.o)", "section_addr(a.o,)", "section_addr(a.o, .none)",
     "section_addr(b.o, .text)", "section_addr(a.o, .text", "Local", "-1", "~main", "!0", "'a'",
@@ -28,10 +28,10 @@ _BROKEN = (
 
 
 class RuleMaker:
-    """Makes rules for an object ``a.o`` with the symbols `KNOWN`, and ``far`` in its GOT.
+    """Generates rules for an object ``a.o`` with the symbols `KNOWN`, and ``far`` in its GOT.
 
     Args:
-        seed: the same one gives the same rules.
+        seed: the seed; equal seeds give equal rules.
     """
 
     def __init__(self, seed: int) -> None:
@@ -65,7 +65,7 @@ class RuleMaker:
     def _side(self, depth: int) -> str:
         side, loose = self._primary(depth)
         for _ in range(self._random.choice([0, 0, 1, 1, 2, 3])):
-            # Behind a number there is no room for a blank.
+            # A number may not be followed by a blank.
             blank = self._blank() if loose else ""
             more, loose = self._primary(depth)
             side += blank + self._random.choice(_OPERATORS) + self._blank() + more
@@ -111,7 +111,7 @@ class RuleMaker:
             ]
         )  # fmt: skip
         if self._random.randrange(8) == 0:
-            # The stub ends the memory, with its sixth byte.
+            # The memory ends with the stub's sixth byte.
             size, address = self._random.randrange(1, 5), "stub_addr(a.o, far)"
         blanks = [self._blank() for _ in range(3)]
         return f"*{blanks[0]}{{{blanks[1]}{size}}}{blanks[2]}{address}"

@@ -1,4 +1,4 @@
-"""The options -check and -check-name: what they ask of a link, what they say, how they end."""
+"""The options -check and -check-name: lookups, reports, exit status."""
 
 import subprocess
 import sys
@@ -63,17 +63,17 @@ def test_a_false_rule_is_shown_with_its_values_and_place(command: Command) -> No
 
 def test_an_error_points_into_its_line(command: Command) -> None:
     text = (
-        "# jitlink-check: (main +\t1)\\\n\t  # jitlink-check: + nobody - (1 = 2 # and more\\\n\n\n"
+        "# jitlink-check: (main +\t1)\\\n\t  # jitlink-check: + absent - (1 = 2 # and more\\\n\n\n"
     )
     Path("rules").write_text(text + "# jitlink-check: = 2")
     assert command("main.o", "-check", "rules") == (
         1,
         "",
         (
-            "Error evaluating expression '(main +\\x091) + nobody - (1 = 2 # and more = 2': No "
-            "known address for symbol 'nobody'\n"
+            "Error evaluating expression '(main +\\x091) + absent - (1 = 2 # and more = 2': No "
+            "known address for symbol 'absent'\n"
             "  at rules:2:23\n"
-            "    # jitlink-check: + nobody - (1 = 2 # and more\\\n"
+            "    # jitlink-check: + absent - (1 = 2 # and more\\\n"
             "                       ^\n"
             "jitlink: error: Some checks in rules failed\n"
         ),
@@ -89,7 +89,7 @@ def test_an_error_at_the_end_of_a_line(command: Command) -> None:
     ]
 
 
-def test_an_operand_that_is_none_is_shown_with_its_instruction(command: Command) -> None:
+def test_an_invalid_operand_is_shown_with_its_instruction(command: Command) -> None:
     done = command("main.o", "-check", _rules("decode_operand(main, 0) = 1"))
     assert done.err.startswith(
         "Error evaluating expression 'decode_operand(main, 0) = 1': Operand '0' of instruction "
@@ -148,7 +148,7 @@ def test_odd_names_are_escaped(command: Command) -> None:
     ]
 
 
-def test_files_must_have_names_of_their_own(command: Command) -> None:
+def test_files_must_have_distinct_names(command: Command) -> None:
     _assemble("main.o", MAIN + "\t.quad\tother\n")
     _assemble("folder/main.o", "\t.globl other\nother: ret\n")
     words = ("main.o", "folder/main.o", "-noexec")
@@ -177,7 +177,7 @@ def test_members_of_archives_with_and_without_number(command: Command) -> None:
 
 
 def test_loads_end_where_memory_does(command: Command) -> None:
-    """What is loaded is what was linked; never anything else of this process."""
+    """Loads read only linked memory, never other memory of this process."""
     for rule, address in (
         ("*{8}(data + 16) = 0", 0x10000010),
         ("*{8}(data + 12) = 0", 0x10000010),
@@ -190,7 +190,7 @@ def test_loads_end_where_memory_does(command: Command) -> None:
         if address:
             assert f"': Nothing was linked at {address:#x}\n" in done.err
         else:
-            # The address is 0, and there everything is 0.
+            # The address is 0, and a load from 0 gives 0.
             assert done == (0, "", "")
 
 
@@ -225,7 +225,7 @@ def test_addresses_without_content_hold_no_instruction(command: Command) -> None
     assert "Couldn't decode instruction at 'absolute'" in done.err
 
 
-def test_checks_are_imported_only_where_there_are_some() -> None:
+def test_checks_are_imported_only_with_the_option() -> None:
     code = (
         "import sys; from jitlink.tool.main import main; main(['main.o', '-noexec']); "
         "print([n for n in sys.modules if 'tool.check' in n or n == 'capstone'])"

@@ -1,4 +1,4 @@
-"""Instructions as the rules see them, against LLVM's disassembler."""
+"""Decoded instructions, compared with LLVM's disassembler."""
 
 import random
 import sys
@@ -48,8 +48,8 @@ def test_operands_are_those_of_llvm(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", TABLES)
-def test_tables_are_right_whatever_stands_in_the_fields(architecture: str) -> None:
-    """Every row, with random bits wherever it does not say which."""
+def test_tables_are_right_with_random_fields(architecture: str) -> None:
+    """Every row, with random bits in its fields."""
     table = TABLES[architecture]
     bits = random.Random(4)
     words = [
@@ -60,9 +60,9 @@ def test_tables_are_right_whatever_stands_in_the_fields(architecture: str) -> No
     expected = dict(disassemble(architecture, words))
     wrong = [_difference(table, word, expected[word]) for word in words if word in expected]
     assert not list(filter(None, wrong))
-    taken = [word for word in words if table.find(word)]
-    # Of what LLVM does not know the rows take little: some immediates of logical instructions.
-    assert len([word for word in taken if word not in expected]) < len(taken) // 100
+    decoded = [word for word in words if table.find(word)]
+    # The rows decode few words that LLVM rejects: some immediates of logical instructions.
+    assert len([word for word in decoded if word not in expected]) < len(decoded) // 100
 
 
 def _difference(table: EncodingTable, word: bytes, expected: MCInst) -> str:
@@ -73,7 +73,7 @@ def _difference(table: EncodingTable, word: bytes, expected: MCInst) -> str:
 
 
 def test_every_row_is_reached() -> None:
-    """No row is hidden by those before it."""
+    """No row is shadowed by those before it."""
     for table in TABLES.values():
         bits = random.Random(5)
         for row in table.rows:
@@ -87,7 +87,7 @@ def test_every_row_is_reached() -> None:
             ), row
 
 
-def test_what_is_in_no_table_has_a_length_but_no_operands() -> None:
+def test_instructions_in_no_table_have_a_length_but_no_operands() -> None:
     # fmadd d0, d1, d2, d3
     instruction = Decoder("aarch64-linux").decode(bytes.fromhex("200c421f"), 0)
     assert instruction is not None
@@ -96,7 +96,7 @@ def test_what_is_in_no_table_has_a_length_but_no_operands() -> None:
         instruction.known_operands()
 
 
-def test_what_is_no_instruction() -> None:
+def test_invalid_instructions() -> None:
     assert Decoder("x86_64-linux").decode(b"\x06", 0) is None
     assert Decoder("aarch64-linux").decode(b"\xff\xff\xff\xff", 0) is None
     assert Decoder("riscv64-linux").decode(b"\x00\x00", 0) is not None

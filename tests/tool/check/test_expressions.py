@@ -1,6 +1,6 @@
-"""The values of expressions, and what is said of those that have none.
+"""The values of expressions, and the errors of those that cannot be evaluated.
 
-What is here was seen with llvm-jitlink 22; `test_random_rules` compares with it.
+The expected values are those of llvm-jitlink 22; `test_random_rules` compares with it.
 """
 
 import pytest
@@ -183,8 +183,8 @@ def _junk(token: str, part: str, expected: str = "") -> str:
         ("val[15:8 ]", _junk(" ", " ]", "']'"), 8),
         ("val[x:8]", _junk("x:8", "x:8]", "number"), 4),
         ("val[3:0][1:0]", _junk("[", "val[3:0][1:0]"), 8),
-        ("nobody", "No known address for symbol 'nobody'", 0),
-        ("nobody + ", "No known address for symbol 'nobody'", 0),
+        ("absent", "No known address for symbol 'absent'", 0),
+        ("absent + ", "No known address for symbol 'absent'", 0),
         (
             "1 = Local",
             ("No known address for symbol 'Local' (this appears to be an assembler local label -  "
@@ -203,14 +203,14 @@ def _junk(token: str, part: str, expected: str = "") -> str:
         ("1 = *{8}(*{8}val)", "nothing at 0x706050403020100", 4),
         ("next_pc", _junk("", "", "'('"), 7),
         ("next_pc(val + 1)", _junk("+", "+ 1)", "')'"), 12),
-        ("next_pc(nobody)", "Cannot decode unknown symbol 'nobody'", 8),
+        ("next_pc(absent)", "Cannot decode unknown symbol 'absent'", 8),
         ("next_pc(far)", "Couldn't decode instruction at 'far'", 8),
         ("decode_operand(val-1, 0)", _junk("1", "1, 0)", "'+' for offset or ',' if no offset"), 19),
         ("decode_operand(val+x, 0)", _junk("", "", "','"), 24),
         ("decode_operand(val+1 , 0)", _junk(" ", " , 0)", "','"), 20),
         ("decode_operand(val, x)", _junk("x", "x)", "number"), 20),
         ("decode_operand(val, 0 )", _junk(" ", " )", "')'"), 21),
-        ("decode_operand(nobody, 0)", "Cannot decode unknown symbol 'nobody'", 15),
+        ("decode_operand(absent, 0)", "Cannot decode unknown symbol 'absent'", 15),
         ("decode_operand(val + 9, 0)", "Couldn't decode instruction at 'val'", 15),
         ("decode_operand(_u, 0)", "The operands of 'odd' are not known", 15),
         (
@@ -229,7 +229,7 @@ def _junk(token: str, part: str, expected: str = "") -> str:
         ("section_addr(b.o, .text)", "no .text in b.o", 0),
         ("got_addr(a.o, 1+1)", _junk("+", "(a.o, 1+1)", "')'"), 15),
         ("1+stub_addr(a.o, val, kind", _junk("", "(a.o, val, kind", "')'"), 26),
-        # Not so in LLVM: these have arbitrary values there.
+        # In LLVM these have arbitrary values.
         ("0x", "'0x' is not a number", 0),
         ("08", "'08' is not a number", 0),
         ("1 = 18446744073709551616", "Number '18446744073709551616' does not fit 64 bits", 4),

@@ -1,4 +1,4 @@
-"""Random rules, evaluated by the command and by the real llvm-jitlink: one value, or one error.
+"""Random rules, evaluated by the command and by llvm-jitlink: equal values, or equal errors.
 
 With JITLINK_LONG=1 there are 5,000.
 """
@@ -40,12 +40,12 @@ OPTIONS = (
 )  # fmt: skip
 _FALSE = re.compile(r"^Expression '(.*)' is false: (0x\w+ != 0x\w+)$", re.MULTILINE)
 _ERROR = re.compile(r"^Error evaluating expression '(.*?)': (.*)$", re.MULTILINE)
-# What has an arbitrary value there is an error here.
+# Errors here, arbitrary values there.
 _NO_NUMBER = re.compile(r"'.*' is not a number|Number '.*' does not fit 64 bits")
 
 
 def _outcomes(output: str) -> dict[str, str]:
-    """What is printed of each rule that does not hold; of errors it is the first line."""
+    """The output for each rule that fails; for errors the first line."""
     return dict([*_FALSE.findall(output), *_ERROR.findall(output)])
 
 
@@ -70,7 +70,7 @@ def test_same_values_and_errors_as_llvm_jitlink(command: Command, llvm_jitlink: 
         if ours.get(rule) != theirs.get(rule)
     ]
     assert not differences, "\n".join(differences)
-    # All kinds of rules are there.
+    # The rules are of all kinds.
     assert len(arbitrary) < COUNT // 20
     values = [rule for rule in compared if re.match("0x", ours.get(rule, ""))]
     errors = [rule for rule in compared if re.match("[A-Z]", ours.get(rule, ""))]

@@ -41,7 +41,7 @@ def _texts(text: str, name: str = "jitlink-check") -> list[str]:
         ("# jitlink-check: a\\ \n# jitlink-check: b", ["a\\", "b"]),
         ("# jitlink-check: a\\\\\nother\nanother", ["a"]),
         ("# jitlink-check:\\\nother\n# jitlink-check: b", ["b"]),
-        # One that goes on at the end of the file is dropped.
+        # A rule that continues at the end of the file is dropped.
         ("# jitlink-check: a\\", []),
         ("# jitlink-check: a\\\n", []),
         # A null byte at the start of a line is the end.
@@ -72,7 +72,7 @@ def test_positions() -> None:
         assert line[column - 1] == rule.text[offset]
 
 
-def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_invalid_utf8(tmp_path: Path) -> None:
     file = tmp_path / "rules"
     file.write_bytes(b"\xff\xfe\n# jitlink-check: \xc3\xa9 = \xe9\n")
     (rule,) = read_rules(str(file), "jitlink-check")

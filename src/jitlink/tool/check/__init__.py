@@ -1,7 +1,7 @@
-"""The jitlink-check language: rules about what was linked, and their evaluation.
+"""The jitlink-check language: rules about linked memory, and their evaluation.
 
-`Checks` is what the command uses. `rules` finds the rules of a file, `expressions` evaluates them,
-`linked` answers what they ask of the link, `decode` reads instructions, with a module for each
+The command uses `Checks`. `rules` finds the rules of a file, `expressions` evaluates them, `linked`
+looks up files, symbols and memory for them, `decode` decodes instructions, with a module for each
 architecture.
 """
 

@@ -1,9 +1,9 @@
-"""AArch64: the operands of the instructions that relocated code is made of.
+"""AArch64: the operands of the instructions that commonly have relocations.
 
 Quirks: offsets of branches and of literals are in instructions, those of ``adr`` in bytes and of
-``adrp`` in pages; unsigned offsets of loads and stores are in units of what is loaded. A register
-that an instruction writes back to, or modifies, is there twice. Aliases (``mov``, ``cmp``) are the
-instructions that they stand for.
+``adrp`` in pages; unsigned offsets of loads and stores are in units of the access size. A register
+that is written back or modified is two operands. Aliases (``mov``, ``cmp``) are decoded as the
+instructions that they abbreviate.
 
 Specification: Arm Architecture Reference Manual for A-profile, chapter C4 "A64 Instruction Set
 Encoding"; the order of operands is that of LLVM's AArch64InstrFormats.td.
@@ -58,7 +58,7 @@ def _addresses() -> Iterator[_Row]:
     for name, op in _ARITHMETIC.items():
         yield name, "r r imm sh*12", f"sf:1 {op} 100010 sh:1 imm:12 rn:5 rd:5"
     for name, opc in (("movn", "00"), ("movz", "10")):
-        # A half beyond 32 bits is only in registers of 64.
+        # Only 64-bit registers have halfwords beyond bit 32.
         yield name, "r imm hw*16", f"0 {opc} 100101 0 hw:1 imm:16 rd:5"
         yield name, "r imm hw*16", f"1 {opc} 100101 hw:2 imm:16 rd:5"
     yield "movk", "r r imm hw*16", "0 11 100101 0 hw:1 imm:16 rd:5"
@@ -115,7 +115,7 @@ def _calculations() -> Iterator[_Row]:
 
 def _system() -> Iterator[_Row]:
     for number in (0, 7, 8, 10, 12, 14, *range(24, 32), 39, 40):
-        # Hints that LLVM has an instruction for, such as nop and paciasp.
+        # Hints that are instructions of their own in LLVM, such as nop and paciasp.
         yield f"hint {number}", "", f"11010101000000110010 {number:07b} 11111"
     yield "hint", "imm", "11010101000000110010 imm:7 11111"
     yield "mrs", "r imm+32768", "110101010011 imm:15 rt:5"

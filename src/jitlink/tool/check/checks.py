@@ -1,7 +1,7 @@
 """The checks of a command: the rules in its files, evaluated and reported.
 
-For each rule that fails there is a line as llvm-jitlink has it, then where the rule stands; for
-one that has no value also the line of the file, with a mark below what is to blame.
+For each rule that fails there is a line as llvm-jitlink prints it, then the rule's position; for a
+rule that cannot be evaluated also the line of the file, with a mark below the error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ERROR = "Error evaluating expression"
 
 
 class CheckFailedError(JITLinkError):
-    """Rules of a file that do not hold, or a file without rules.
+    """A file whose rules do not all hold, or a file without rules.
 
     Attributes:
         file: the file.
@@ -33,15 +33,15 @@ class CheckFailedError(JITLinkError):
 
 
 class Checks(Plugin):
-    """Files with rules about what is linked.
+    """Files with rules about linked memory.
 
     Args:
         files: their paths.
-        name: what the lines with rules begin with.
-        definitions: names and addresses that the command defines.
+        name: the name of the rules, before the colon.
+        definitions: names and addresses of `-abs`.
 
     Attributes:
-        linked: what the rules are about.
+        linked: the links that the rules are about.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class Checks(Plugin):
         graph: LinkGraph,
         config: PassConfiguration,
     ) -> None:
-        """Add what is needed to the passes of a link."""
+        """Add the passes that record a link."""
         self.linked.configure(graph, config)
 
     def run(self, write: Callable[[str], None]) -> None:
-        """Evaluate all rules, file by file up to the first that fails.
+        """Evaluate the rules, file by file, up to the first file that fails.
 
         Args:
             write: takes the reports.
@@ -78,7 +78,7 @@ class Checks(Plugin):
                 raise CheckFailedError(file)
 
     def report(self, rule: Rule) -> str:
-        """What is wrong with a rule, as lines of text; nothing if it holds."""
+        """The report about a rule that fails, as lines of text; empty if it holds."""
         text = printable(rule.text)
         try:
             values = evaluate(rule.text, self.linked)
@@ -94,12 +94,12 @@ class Checks(Plugin):
 
 
 def _lines(message: str) -> str:
-    """A message whose lines can be printed."""
+    """A message with printable lines."""
     return "\n".join(map(printable, message.split("\n")))
 
 
 def _mark(rule: Rule, offset: int) -> str:
-    """Where a character of a rule stands, its line, and a mark below it."""
+    """The position of a character of a rule, its line, and a mark below it."""
     line, column, text = rule.position(offset)
     before = printable(text[: column - 1].replace("\t", " "))
     cut = len(before) - len(before.lstrip())

@@ -1,10 +1,10 @@
-"""Instructions as LLVM's MC layer sees them: how long they are, and their numbered operands.
+"""Instructions as LLVM's MC layer decodes them: their lengths, and their numbered operands.
 
-Of each architecture a module says what its instructions' operands are. Those of AArch64 and
-RISC-V are tables of encodings, which need nothing else; everything else, and x86-64, is decoded
-with Capstone, which is imported when it is needed.
+Each architecture has a module for the operands of its instructions. Those of AArch64 and RISC-V are
+tables of encodings, which need no package. Instructions in no table, and those of x86-64, are
+decoded with Capstone, which is imported on use.
 
-LLVM differs: operands are known of the instructions that relocated code is made of, not of all.
+LLVM differs: only the operands of instructions that commonly have relocations are known.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jitlink.tool.check.encodings import EncodingTable
 
 Operands = tuple[int | None, ...]
-"""The operands of an instruction: a number, or None for one that is no immediate."""
+"""The operands of an instruction: a number, or None for one that is not an immediate."""
 
 
 class Instruction(NamedTuple):
@@ -28,8 +28,8 @@ class Instruction(NamedTuple):
 
     Attributes:
         size: its length in bytes.
-        text: what it is, for people.
-        operands: its operands as LLVM's MCInst numbers them; None if they are not known.
+        text: its description.
+        operands: its operands as LLVM's MCInst numbers them; None if they are unknown.
     """
 
     size: int
@@ -40,7 +40,7 @@ class Instruction(NamedTuple):
         """Its operands.
 
         Raises:
-            UnknownPlaceError: they are not known.
+            UnknownPlaceError: they are unknown.
         """
         if self.operands is None:
             raise UnknownPlaceError(f"The operands of '{self.text}' are not known")
@@ -48,13 +48,13 @@ class Instruction(NamedTuple):
 
 
 class Architecture(NamedTuple):
-    """How the instructions of an architecture are decoded.
+    """The decoders of an architecture.
 
     Attributes:
         capstone: names of Capstone's architecture and of its modes.
-        module: the module that knows its operands.
-        encodings: name of the table of its instructions there, or None.
-        reader: name of the function there that makes sense of what Capstone says, or None.
+        module: the module for its operands.
+        encodings: name of the table of encodings there, or None.
+        reader: name of the function there that converts Capstone's instructions, or None.
     """
 
     capstone: tuple[str, tuple[str, ...]]
@@ -78,7 +78,7 @@ _ARCHITECTURES = {
         ("CS_ARCH_X86", ("CS_MODE_64",)), f"{_PACKAGE}.x86_64", reader="mc_instruction"
     ),
     "aarch64": _ARM64,
-    # Instructions are little-endian there, too.
+    # Its instructions are little-endian.
     "aarch64_be": _ARM64,
     "riscv64": _RISCV64,
     "riscv32": _RISCV32,
@@ -86,7 +86,7 @@ _ARCHITECTURES = {
 """By the first part of the target triple."""
 
 LONGEST_INSTRUCTION = 16
-"""No architecture has longer ones, in bytes."""
+"""The maximum length of an instruction on any architecture, in bytes."""
 
 
 class Decoder:
@@ -114,11 +114,11 @@ class Decoder:
             self._read = getattr(module, architecture.reader)
 
     def decode(self, code: bytes, address: int) -> Instruction | None:
-        """The first instruction of some code, or None if it is none.
+        """The first instruction of some code, or None if the code is invalid.
 
         Args:
             code: the bytes.
-            address: where they are.
+            address: their address.
 
         Raises:
             UnknownPlaceError: Capstone is needed, and is not installed.
@@ -132,7 +132,7 @@ class Decoder:
 
 
 def _plain(instruction: Any) -> Instruction:  # noqa: ANN401 - untyped
-    """An instruction of Capstone's that is in no table."""
+    """An instruction of Capstone's, without operands."""
     text = f"{instruction.mnemonic} {instruction.op_str}".strip()
     return Instruction(int(instruction.size), text, None)
 

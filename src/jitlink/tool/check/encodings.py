@@ -1,16 +1,16 @@
 """Instruction encodings as tables, in the notation of the architectures' manuals.
 
-A row is an instruction's name, its operands in LLVM's order, and its bits, highest first. In the
-bits stand
+A row is an instruction's name, its operands in LLVM's order, and its bits, highest first. The bits
+are
 
 - zeros and ones;
 - ``rs1:5``, a field of five bits;
-- ``imm[12|10:5]``, the bits of a value that stand here.
+- ``imm[12|10:5]``, these bits of a value.
 
-An operand is ``r``, something that is no immediate, or an immediate: the value of a field,
-``imm``, signed, ``imm.s``, signed and cut to 20 bits, ``imm.s20``, times a number, ``hw*16``, plus
-a number, ``shift+128``, or a constant, ``#2``. Rows are tried in order: what one does not take is
-left to those behind it. A row with ``!`` for operands takes what is no instruction.
+An operand is ``r``, anything but an immediate, or an immediate: the value of a field,
+``imm``, signed, ``imm.s``, signed and truncated to 20 bits, ``imm.s20``, times a number, ``hw*16``,
+plus a number, ``shift+128``, or a constant, ``#2``. The first row that matches decodes an
+instruction. A row with ``!`` for operands matches reserved encodings.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OPERAND = re.compile(
 
 
 class _Slice(NamedTuple):
-    """Bits of a value, and where in the instruction they stand."""
+    """Bits of a value, and their place in the instruction."""
 
     value_low: int
     bits: int
@@ -38,11 +38,11 @@ class _Immediate:
     """An immediate operand.
 
     Attributes:
-        slices: where its bits are.
-        signed: whether the highest of them is a sign.
-        cut: how many bits are left of it, 0 for all.
-        factor: what it is multiplied by.
-        constant: what is added.
+        slices: its bits.
+        signed: whether the highest bit is a sign.
+        cut: the number of bits that it is truncated to; 0 for all.
+        factor: the factor that it is multiplied by.
+        constant: the constant that is added.
     """
 
     slices: tuple[_Slice, ...] = ()
@@ -52,7 +52,7 @@ class _Immediate:
     constant: int = 0
 
     def value(self, word: int) -> int:
-        """The operand of an instruction."""
+        """The value of the operand in an instruction."""
         value = 0
         for low, bits, place in self.slices:
             value |= (word >> place & (1 << bits) - 1) << low
@@ -70,9 +70,9 @@ class Encoding(NamedTuple):
     Attributes:
         name: the instruction.
         size: its length in bytes.
-        mask: the bits that tell it from others.
-        bits: what they are.
-        operands: its operands, None for one that is no immediate; None if it is no instruction.
+        mask: the bits that are fixed.
+        bits: their values.
+        operands: its operands, None for one that is not an immediate; None if it is reserved.
     """
 
     name: str
@@ -86,14 +86,14 @@ class EncodingTable:
     """The instructions of an architecture.
 
     Args:
-        rows: name, operands and bits of each form, as the module describes it.
+        rows: name, operands and bits of each form, in the notation of this module.
     """
 
     def __init__(self, rows: Sequence[tuple[str, str, str]]) -> None:
         self.rows = tuple(_encoding(*row) for row in rows)
 
     def find(self, code: bytes) -> tuple[int, str, tuple[int | None, ...]] | None:
-        """Length, description and operands of the first instruction, or None if it is in no row.
+        """Length, description and operands of the first instruction, or None if no row matches.
 
         Args:
             code: little-endian instructions.
@@ -135,18 +135,18 @@ def _encoding(name: str, operands: str, bits: str) -> Encoding:
 
 
 def _width(word: str) -> int:
-    """How many bits a word of an encoding stands for."""
+    """The number of bits of a word of an encoding."""
     if not word.strip("01"):
         return len(word)
     return sum(part.bits for _, part in _slices(word, 0))
 
 
 def _slices(word: str, place: int) -> Iterator[tuple[str, _Slice]]:
-    """The names of fields, and their slices, that a word stands for.
+    """The names of fields, and their slices, in a word of an encoding.
 
     Args:
         word: ``name:width`` or ``name[high:low|...]``.
-        place: the lowest bit that it takes.
+        place: the lowest bit of the word in the instruction.
     """
     name, bracket, parts = word.partition("[")
     if not bracket:
@@ -167,7 +167,7 @@ def _operand(text: str, fields: dict[str, list[_Slice]]) -> _Immediate | None:
         return _Immediate(constant=int(text[1:]))
     match = _OPERAND.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no operand")
+        raise ValueError(f"{text!r} is not an operand")
     return _Immediate(
         tuple(fields[match["name"]]),
         match["signed"] is not None,

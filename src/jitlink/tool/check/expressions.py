@@ -1,18 +1,18 @@
 """The values of jitlink-check expressions, exactly as llvm-jitlink computes them.
 
 A rule has two sides that must have one value. Operators have no precedence: a side is evaluated
-from left to right, while it is read, so that of several errors the first one counts.
+from left to right while it is parsed, so the first of several errors is reported.
 
-Values are unsigned numbers of 64 bits. Within a load, ``*{SIZE}ADDRESS``, what has no content
-(an absolute symbol) is 0, and what is loaded from address 0 is 0.
+Values are unsigned numbers of 64 bits. Within a load, ``*{SIZE}ADDRESS``, an absolute symbol, which
+has no content, is 0, and a load from address 0 gives 0.
 
-Quirks, all of them LLVM's: the address of a load goes on as far as there are operators. White
+Quirks, all of them LLVM's: the address of a load extends over all operators that follow. White
 space may follow everything but a number. A slice of all 64 bits, ``[63:0]``, is 0, because shift
 counts are taken modulo 64. Loads of 3, 5 and 7 bytes read one, loads of 6 read two.
 
-LLVM differs: it crashes on a load from where nothing is; it gives an arbitrary value to numbers
+LLVM differs: it crashes on a load from unmapped memory; it gives an arbitrary value to numbers
 that do not fit 64 bits or lack a digit, and takes the low 32 bits of an operand's index. Here
-those are errors.
+these are errors.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _NUMBER = re.compile(r"0x[0-9a-fA-F]*|[0-9]*")
 _OPERATOR = re.compile(r"<<|>>|[-+&|]")
 _SPACES = frozenset(SPACE)
 _DEEPEST = 100
-"""Parentheses and loads may be in each other this many times."""
+"""The maximum nesting of parentheses and loads."""
 
 _LOADED_SIZES = {1: 1, 2: 2, 3: 1, 4: 4, 5: 1, 6: 2, 7: 1, 8: 8}
-"""How many bytes are read, by how many the rule asks for."""
+"""The number of bytes that are read, by the size in the rule."""
 
 _OPERATORS: dict[str, Callable[[int, int], int]] = {
     "+": lambda a, b: (a + b) & ADDRESS_MASK,
@@ -53,10 +53,10 @@ _OPERATORS: dict[str, Callable[[int, int], int]] = {
 
 
 class ExpressionError(JITLinkError):
-    """An expression that has no value.
+    """An expression that cannot be evaluated.
 
     Attributes:
-        offset: the character of the expression that is to blame.
+        offset: the offset of the error in the expression, in characters.
     """
 
     def __init__(self, message: str, offset: int) -> None:
@@ -65,15 +65,15 @@ class ExpressionError(JITLinkError):
 
 
 class UnknownPlaceError(JITLinkError):
-    """Something that an expression asks for, and that is not among what was linked."""
+    """A file, section, symbol or address in an expression that was not linked."""
 
 
 class Place(NamedTuple):
-    """Where something that was linked is.
+    """A place in linked memory.
 
     Attributes:
-        address: where code and data think it is.
-        content: the address to load it from; 0 if it has no content.
+        address: its address.
+        content: the address to load its content from; 0 if it has none.
     """
 
     address: int
@@ -81,16 +81,16 @@ class Place(NamedTuple):
 
 
 class Linked(Protocol):
-    """What expressions can ask of what was linked.
+    """The lookups that expressions need.
 
-    All methods but `symbol` raise `UnknownPlaceError` if there is no such thing.
+    All methods but `symbol` raise `UnknownPlaceError` if the lookup fails.
     """
 
     def symbol(self, name: str) -> Place | None:
         """The place of a symbol, or None."""
 
     def section(self, file: str, name: str) -> Place:
-        """The place of what a file has of a section."""
+        """The place of a file's part of a section."""
 
     def got_entry(self, file: str, symbol: str) -> Place:
         """The place of the GOT entry that a file uses for a symbol."""
@@ -99,10 +99,10 @@ class Linked(Protocol):
         """The place of the stub that a file uses for a symbol, its kind containing `kind`."""
 
     def load(self, address: int, size: int) -> int:
-        """The number of `size` bytes at an address, in the byte order of the target."""
+        """The number in `size` bytes at an address, in the byte order of the target."""
 
     def instruction(self, symbol: str, offset: int) -> Instruction | None:
-        """The instruction that many bytes behind a symbol, or None if there is none."""
+        """The instruction at an offset from a symbol, in bytes, or None if there is none."""
 
 
 class Values(NamedTuple):
@@ -113,14 +113,14 @@ class Values(NamedTuple):
 
 
 def evaluate(text: str, linked: Linked) -> Values:
-    """The values of both sides of a rule; of one without ``=`` both are the whole.
+    """The values of both sides of a rule; without ``=`` both are the value of the whole rule.
 
     Args:
         text: the rule, without white space around it.
-        linked: what it is about.
+        linked: the links that it is about.
 
     Raises:
-        ExpressionError: it has no value.
+        ExpressionError: it cannot be evaluated.
     """
     cut = text.find("=")
     if cut < 0:
@@ -132,12 +132,12 @@ def evaluate(text: str, linked: Linked) -> Values:
 
 
 class _Side:
-    """One side of a rule, and how far it has been read.
+    """The parser of one side of a rule.
 
     Args:
         text: the side, without white space around it.
-        start: where in the rule it begins.
-        linked: what it is about.
+        start: its offset in the rule.
+        linked: the links that it is about.
     """
 
     def __init__(self, text: str, start: int, linked: Linked) -> None:
@@ -155,10 +155,10 @@ class _Side:
             raise self._unexpected("", 0)
         return value
 
-    # Operators and what they connect
+    # Operators and operands
 
     def _chain(self) -> int:
-        """Primaries with operators between them."""
+        """Primaries connected by operators."""
         value = self._sliced()
         while match := _OPERATOR.match(self._text, self._position):
             self._position = match.end()
@@ -226,7 +226,7 @@ class _Side:
         self._in_load = was_in_load
         if address == 0:
             return 0
-        return self._ask(start, lambda: self._linked.load(address, _LOADED_SIZES[size]))
+        return self._look_up(start, lambda: self._linked.load(address, _LOADED_SIZES[size]))
 
     def _number(self) -> int:
         start = self._position
@@ -288,7 +288,7 @@ class _Side:
         index = self._number()
         self._expect(")")
         instruction = self._instruction(place, name, offset)
-        operands = self._ask(place, instruction.known_operands)
+        operands = self._look_up(place, instruction.known_operands)
         shown = f"\nInstruction is:\n  {instruction.text}"
         if index >= len(operands):
             raise self._error(
@@ -305,7 +305,7 @@ class _Side:
         return value & ADDRESS_MASK
 
     def _offset(self) -> int:
-        """How far behind the symbol an instruction is."""
+        """The offset of an instruction from the symbol."""
         match = _OPERATOR.match(self._text, self._position)
         if match is None:
             return 0
@@ -314,7 +314,7 @@ class _Side:
         if match[0] != "+":
             raise self._unexpected("'+' for offset or ',' if no offset", self._position)
         if not re.match("[0-9]", self._text[self._position :]):
-            # LLVM goes on as if the rule ended here.
+            # LLVM reports this as the end of the rule.
             raise self._unexpected_end("','", len(self._text))
         return self._number()
 
@@ -325,21 +325,21 @@ class _Side:
         return where
 
     def _instruction(self, place: int, name: str, offset: int) -> Instruction:
-        instruction = self._ask(place, lambda: self._linked.instruction(name, offset))
+        instruction = self._look_up(place, lambda: self._linked.instruction(name, offset))
         if instruction is None:
             raise self._error(f"Couldn't decode instruction at '{name}'", place)
         return instruction
 
     def _got_addr(self, start: int) -> int:
         file, symbol, _kind = self._entry()
-        return self._of(self._ask(start, lambda: self._linked.got_entry(file, symbol)))
+        return self._of(self._look_up(start, lambda: self._linked.got_entry(file, symbol)))
 
     def _stub_addr(self, start: int) -> int:
         file, symbol, kind = self._entry()
-        return self._of(self._ask(start, lambda: self._linked.stub(file, symbol, kind)))
+        return self._of(self._look_up(start, lambda: self._linked.stub(file, symbol, kind)))
 
     def _entry(self) -> tuple[str, str, str]:
-        """The arguments of a function about entries: file, symbol, kind."""
+        """The arguments of a function about GOT entries or stubs: file, symbol, kind."""
         start, file = self._file()
         symbol, kind = self._symbol(), ""
         if self._takes(","):
@@ -351,7 +351,7 @@ class _Side:
         opened, file = self._file()
         section = self._up_to(")", "')'", opened).rstrip(SPACE)
         self._expect(")", opened)
-        return self._of(self._ask(start, lambda: self._linked.section(file, section)))
+        return self._of(self._look_up(start, lambda: self._linked.section(file, section)))
 
     _FUNCTIONS: ClassVar[dict[str, Callable[[_Side, int], int]]] = {
         "decode_operand": _decode_operand,
@@ -362,7 +362,7 @@ class _Side:
     }
 
     def _file(self) -> tuple[int, str]:
-        """Where the arguments of a function begin, and the first of them."""
+        """The offset of the arguments of a function, and the first argument."""
         start = self._position
         self._expect("(")
         file = self._up_to(",", "','", start).rstrip(SPACE)
@@ -376,7 +376,7 @@ class _Side:
             self._position += 1
 
     def _takes(self, character: str) -> bool:
-        """Go past a character and the white space behind it, if it is there."""
+        """Skip a character and the white space after it, if it is next."""
         if not self._text.startswith(character, self._position):
             return False
         self._position += 1
@@ -384,17 +384,18 @@ class _Side:
         return True
 
     def _expect(self, character: str, start: int | None = None) -> None:
-        """Go past a character that must be there.
+        """Skip a character that must be next.
 
         Args:
             character: the character.
-            start: where what the character belongs to begins, for the error; here if None.
+            start: offset of the construct that the character belongs to, for the error; the
+                current position if None.
         """
         if not self._takes(character):
             raise self._unexpected(f"'{character}'", self._position if start is None else start)
 
     def _up_to(self, character: str, expected: str, start: int) -> str:
-        """What stands before the next such character."""
+        """The text before the next such character."""
         end = self._text.find(character, self._position)
         if end < 0:
             raise self._unexpected_end(expected, start)
@@ -404,10 +405,10 @@ class _Side:
 
     # Errors
 
-    def _ask(self, place: int, question: Callable[[], T]) -> T:
-        """The answer to a question about what was linked."""
+    def _look_up(self, place: int, lookup: Callable[[], T]) -> T:
+        """The result of a lookup, whose error is reported at a place."""
         try:
-            return question()
+            return lookup()
         except UnknownPlaceError as error:
             raise self._error(str(error), place) from error
 
@@ -419,11 +420,11 @@ class _Side:
         return self._unexpected(expected, start)
 
     def _unexpected(self, expected: str, start: int) -> ExpressionError:
-        """What to say of the text here, which does not go on as it should.
+        """The error for an unexpected token.
 
         Args:
-            expected: what should be here; empty if it is the end.
-            start: where the part begins that is read.
+            expected: the expected token; empty for the end.
+            start: offset of the subexpression.
         """
         part = self._text[start:]
         message = f"Encountered unexpected token '{self._token()}'"

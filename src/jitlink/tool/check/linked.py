@@ -1,15 +1,15 @@
-"""What the expressions of a command may ask of the objects that it has linked.
+"""The linked files, symbols, sections and memory that expressions refer to.
 
-Everything is taken down by passes of the links, the contents after fixups too: they are copied,
-so that loads neither depend on what becomes of the memory nor reach beyond it.
+Passes of the links record all of it. Contents are copied after fixups, so that loads neither depend
+on what happens to the memory later nor reach beyond it.
 
 Quirks, all of them LLVM's: a section's address is that of its lowest symbol, not of its first
-byte; a section without symbols is not known. The content of a section begins where the block of
+byte; a section without symbols is unknown. The content of a section begins where the block of
 that symbol does.
 
-LLVM differs: objects share one GOT and one set of stubs, and calls between them need neither. An
-entry belongs to each file that uses it, and there are no more than what somebody uses. The name of
-an archive member may be written with or without its number.
+LLVM differs: objects share one GOT and one set of stubs, and calls between them need neither. A GOT
+entry or stub belongs to each file that uses it, and unused ones are unknown. The name of an archive
+member may be written with or without its number.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ from jitlink.tool.check.expressions import Place, UnknownPlaceError
 from jitlink.tool.report import entry_names, entry_users
 
 _STUB_KIND = "<unknown>"
-"""What stands for the kind of a stub where no kind has a name, as everywhere here."""
+"""The kind of all stubs: LLVM's name for an unnamed kind."""
 
 _MEMBER = re.compile(r"(.+)\[(\d+)\](\(.*\))", re.DOTALL)
 
 
 class DuplicateFileError(JITLinkError):
-    """Two linked files that expressions could not tell apart.
+    """Two linked files with one name in expressions.
 
     Attributes:
-        name: what both are called.
+        name: their name.
     """
 
     def __init__(self, name: str) -> None:
@@ -66,7 +66,7 @@ class DuplicateFileError(JITLinkError):
 
 
 class _Region:
-    """Contiguous memory: its bytes, or how many zeros."""
+    """Contiguous memory: its bytes, or the number of zeros."""
 
     __slots__ = ("content", "end", "start")
 
@@ -76,7 +76,7 @@ class _Region:
         self.content = content
 
     def read(self, address: int, size: int) -> bytes:
-        """The bytes from an address in the region, `size` of them if there are so many."""
+        """The bytes from an address in the region, at most `size`."""
         size = min(size, self.end - address)
         if self.content is None:
             return bytes(size)
@@ -84,7 +84,7 @@ class _Region:
 
 
 class _Memory:
-    """All regions of what was linked."""
+    """All regions of linked memory."""
 
     def __init__(self) -> None:
         self._regions: list[_Region] = []
@@ -95,14 +95,14 @@ class _Memory:
         self._starts = [region.start for region in self._regions]
 
     def find(self, address: int) -> _Region | None:
-        """The region that holds an address."""
+        """The region that contains an address."""
         index = bisect_right(self._starts, address) - 1
         if index < 0 or address >= self._regions[index].end:
             return None
         return self._regions[index]
 
     def read(self, address: int, size: int) -> bytes:
-        """The bytes from an address: fewer than `size` if there are no more."""
+        """The bytes from an address, at most `size`: fewer if the memory ends."""
         found = b""
         while len(found) < size and (region := self.find(address + len(found))):
             found += region.read(address + len(found), size - len(found))
@@ -117,10 +117,12 @@ class _Symbol:
 
 @dataclass(slots=True)
 class _File:
-    """What one file has: places by section, and by symbol for entries.
+    """The places of one file.
 
     Attributes:
         path: the file as the command names it.
+        sections: places by section.
+        entries: places of GOT entries and stubs, by section and by target.
     """
 
     path: str
@@ -131,10 +133,10 @@ class _File:
 
 
 class LinkedFiles:
-    """Passes that take down what is linked, and the answers to questions about it.
+    """Passes that record the links, and lookups in the records.
 
     Args:
-        definitions: names and addresses that the command defines.
+        definitions: names and addresses of `-abs`.
     """
 
     def __init__(self, definitions: Iterable[tuple[str, int]] = ()) -> None:
@@ -145,12 +147,12 @@ class LinkedFiles:
         self._byte_order: Literal["little", "big"] = "little"
 
     def configure(self, graph: LinkGraph, passes: PassConfiguration) -> None:
-        """Add what is needed to the passes of a link."""
+        """Add the passes that record a link."""
         del graph
         entries: dict[str, Int64Array] = {}
 
         def find_entries(graph: LinkGraph) -> None:
-            # Before relaxation: afterwards less refers to the entries.
+            # Before relaxation, which removes references to GOT entries and stubs.
             entries.update(
                 {name: entry_users(graph, name) for name in (GOT_SECTION, STUBS_SECTION)}
             )
@@ -158,7 +160,7 @@ class LinkedFiles:
         passes.post_allocation.append(find_entries)
         passes.post_fixup.append(lambda graph: self._add(graph, entries))
 
-    # Taking down
+    # Recording
 
     def _add(self, graph: LinkGraph, entries: dict[str, Int64Array]) -> None:
         self._triple = self._triple or graph.triple
@@ -214,14 +216,14 @@ class LinkedFiles:
     def _add_entry(
         self, graph: LinkGraph, file: _File, section: str, row: int, name: str | None
     ) -> None:
-        """Take down that a file uses an entry, which leads to what has this name."""
+        """Record that a file uses a GOT entry or stub, whose target has this name."""
         address = int(graph.block_table.address[row])
         place = Place(address, address)
         self._add_section(file, section, place)
         if name is not None:
             file.entries[section][name] = place
         if section == GOT_SECTION:
-            # The table begins where code finds it, not with the first entry that a file uses.
+            # The section begins at the GOT's symbol, not at the first entry that the file uses.
             self._add_section(file, section, self._symbols[GOT_SYMBOL].place)
 
     @staticmethod
@@ -230,7 +232,7 @@ class LinkedFiles:
         if known is None or place.address < known.address:
             file.sections[name] = place
 
-    # Questions
+    # Lookups
 
     def symbol(self, name: str) -> Place | None:
         """The place of a symbol, or None."""
@@ -238,10 +240,10 @@ class LinkedFiles:
         return None if symbol is None else symbol.place
 
     def section(self, file: str, name: str) -> Place:
-        """The place of what a file has of a section.
+        """The place of a file's part of a section.
 
         Raises:
-            UnknownPlaceError: there is no such file, or section.
+            UnknownPlaceError: there is no such file or section.
         """
         place = self._file(file).sections.get(name)
         if place is None:
@@ -254,7 +256,7 @@ class LinkedFiles:
         """The place of the GOT entry that a file uses for a symbol.
 
         Raises:
-            UnknownPlaceError: there is no such file, or entry.
+            UnknownPlaceError: there is no such file or entry.
         """
         return self._entry(file, symbol, GOT_SECTION, "GOT entry")
 
@@ -267,7 +269,7 @@ class LinkedFiles:
             kind: a part of the name of the stub's kind; empty for any.
 
         Raises:
-            UnknownPlaceError: there is no such file, or stub.
+            UnknownPlaceError: there is no such file or stub.
         """
         place = self._entry(file, symbol, STUBS_SECTION, "stub")
         if kind:
@@ -279,10 +281,10 @@ class LinkedFiles:
         return place
 
     def load(self, address: int, size: int) -> int:
-        """The number of `size` bytes at an address.
+        """The number in `size` bytes at an address.
 
         Raises:
-            UnknownPlaceError: nothing that was linked is there.
+            UnknownPlaceError: these bytes are not linked memory.
         """
         content = self._memory.read(address, size)
         if len(content) < size:
@@ -290,9 +292,9 @@ class LinkedFiles:
         return int.from_bytes(content, self._byte_order)
 
     def instruction(self, symbol: str, offset: int) -> Instruction | None:
-        """The instruction that many bytes behind a symbol, or None if there is none.
+        """The instruction at an offset from a symbol, in bytes, or None if there is none.
 
-        An instruction that begins within the symbol must end there. Behind it there is no limit.
+        An instruction that begins within the symbol must end within it; there is no limit beyond.
 
         Raises:
             UnknownPlaceError: the architecture's instructions cannot be decoded.
@@ -300,9 +302,9 @@ class LinkedFiles:
         known = self._symbols[symbol]
         if not known.size or not known.place.content:
             return None
-        room = known.size - offset if offset <= known.size else LONGEST_INSTRUCTION
+        limit = known.size - offset if offset <= known.size else LONGEST_INSTRUCTION
         address = known.place.content + offset
-        code = self._memory.read(address, min(room, LONGEST_INSTRUCTION))
+        code = self._memory.read(address, min(limit, LONGEST_INSTRUCTION))
         return self._decoder.decode(code, address) if code else None
 
     @cached_property
@@ -330,13 +332,13 @@ class LinkedFiles:
 
 
 def _base_name(path: str) -> str:
-    """The last component of a file's path; members keep the archive's and all of their own."""
+    """The last component of a file's path; for a member, that of the archive and the member."""
     archive, bracket, member = path.partition("(")
     return os.path.basename(archive) + bracket + member  # noqa: PTH119 - as it is spelled
 
 
 def _numbers(path: str) -> list[int]:
-    """The positions in its archive of the member with this display name; several may have it."""
+    """The positions, in their archive, of the members with this display name."""
     archive = path.partition("(")[0]
     data = open_input(archive).data
     if not is_archive(data):
@@ -349,7 +351,7 @@ def _numbers(path: str) -> list[int]:
 
 
 def _loaded(graph: LinkGraph) -> BoolArray:
-    """Mask (bool, one per block row) of the blocks that have memory."""
+    """Mask (bool, one per block row) of the blocks that are loaded."""
     mask = np.zeros(graph.block_table.rows, np.bool_)
     mask[graph.block_rows()] = True
     lifetimes = graph.section_lifetimes()
@@ -358,12 +360,12 @@ def _loaded(graph: LinkGraph) -> BoolArray:
 
 
 def _sections(graph: LinkGraph) -> Iterator[tuple[int, int, Place]]:
-    """Origin and section ordinal of what each object has of each section, and its place."""
+    """Origin, section ordinal and place of each object's part of each section."""
     table, blocks = graph.symbol_table, graph.block_table
     rows = rows_where(table.kind == DEFINED)
-    mine = _loaded(graph) & ~entry_blocks(graph)
-    mine &= (blocks.origin >= 0) & (blocks.origin < len(graph.origins))
-    rows = rows[mine[table.block[rows]]]
+    of_objects = _loaded(graph) & ~entry_blocks(graph)
+    of_objects &= (blocks.origin >= 0) & (blocks.origin < len(graph.origins))
+    rows = rows[of_objects[table.block[rows]]]
     block = table.block[rows]
     address = graph.symbol_addresses()[rows]
     keys = np.stack((blocks.origin[block], blocks.section[block]))
@@ -378,7 +380,7 @@ def _sections(graph: LinkGraph) -> Iterator[tuple[int, int, Place]]:
 
 
 def _regions(graph: LinkGraph) -> Iterator[_Region]:
-    """Copies of all memory, as few as there are contiguous parts."""
+    """Copies of all memory, one per contiguous part."""
     table = graph.block_table
     rows = rows_where(_loaded(graph))
     references = table.content[rows]
@@ -394,7 +396,7 @@ def _copies(graph: LinkGraph, rows: Int64Array, buffer: UInt8Array, base: int) -
     rows = rows[np.argsort(table.content[rows], kind="stable")]
     start = table.content[rows] - base
     end = np.maximum.accumulate(start + table.size[rows])
-    # Between blocks of one segment there is nothing but padding.
+    # Between blocks of one segment there is only padding.
     section = table.section[rows]
     distance = table.address[rows].view(np.int64) - start
     segment = np.stack((distance, sections.prots()[section], sections.lifetimes()[section]))

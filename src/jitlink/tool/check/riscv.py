@@ -1,8 +1,8 @@
 """RISC-V: the operands of RV32 and RV64 instructions of the I, M, A, F, D and C extensions.
 
-Quirks: offsets of branches and jumps are in bytes. ``lui`` and ``auipc`` have the 20 bits that are
-stored, ``c.lui`` those 20 that its six stand for. Compressed instructions are not expanded; a
-register that is read and written is there twice.
+Quirks: offsets of branches and jumps are in bytes. The operand of ``lui`` and ``auipc`` is the 20
+encoded bits, that of ``c.lui`` its six bits extended to 20. Compressed instructions are not
+expanded; a register that is read and written is two operands.
 
 Specification: RISC-V Instruction Set Manual, volume I, chapters "RV32/64G Instruction Set
 Listings" and "C Extension"; the order of operands is that of LLVM's RISCVInstrInfo*.td.
@@ -49,7 +49,7 @@ _ONLY64 = frozenset({"ld", "sd", "lwu", "addiw"})
 
 
 def _general(bits: int) -> Iterator[_Row]:
-    """Instructions of 32 bits."""
+    """32-bit instructions."""
     yield "lui", "r imm", "imm:20 rd:5 0110111"
     yield "auipc", "r imm", "imm:20 rd:5 0010111"
     yield "jal", "r imm.s", "imm[20|10:1|11|19:12] rd:5 1101111"
@@ -70,7 +70,7 @@ def _general(bits: int) -> Iterator[_Row]:
 
 
 def _shifts(bits: int) -> Iterator[_Row]:
-    """Shifts by an immediate, whose width is that of registers."""
+    """Shifts by an immediate, whose width depends on that of registers."""
     width = 6 if bits == 64 else 5
     for name, kind, funct3 in (("slli", "0", "001"), ("srli", "0", "101"), ("srai", "1", "101")):
         start = f"0{kind}{'0' * (10 - width)}"
@@ -122,7 +122,7 @@ _COMPRESSED64: tuple[_Row, ...] = (
     ("c.sd", "r r imm", "111 imm[5:3] rs1:3 imm[7:6] rs2:3 00"),
 )
 _COMPRESSED32: tuple[_Row, ...] = (
-    # Registers have no 33rd bit to shift by.
+    # On RV32 shift amounts with bit 5 are reserved.
     ("reserved", "!", "100 1 0 kind:1 rd:3 imm:5 01"),
     ("reserved", "!", "000 1 rd:5 imm:5 10"),
     ("c.jal", "imm.s", "001 imm[11|4|9:8|10|6|7|3:1|5] 01"),
@@ -132,7 +132,7 @@ _COMPRESSED32: tuple[_Row, ...] = (
     ("c.fsw", "r r imm", "111 imm[5:3] rs1:3 imm[2|6] rs2:3 00"),
 )
 
-# The all-zero halfword is no instruction; with it c.addi4spn would begin.
+# Before c.addi4spn, whose encoding includes the all-zero halfword, an illegal instruction.
 _STACK_ADDRESS: tuple[_Row, ...] = (
     ("unimp", "", "0000000000000000"),
     ("c.addi4spn", "r r imm", "000 imm[5:4|9:6|2|3] rd:3 00"),

@@ -1,10 +1,10 @@
-"""The rules that a file holds, as llvm-jitlink finds them.
+"""The rules in a file, as llvm-jitlink finds them.
 
-A rule is what follows ``# NAME:`` at the start of a line, blanks before it aside. A backslash at
-the end of the line lets the rule go on with the next such line.
+A rule is the text after ``# NAME:`` at the start of a line, which may be indented. If the line ends
+in a backslash, the rule continues on the next such line.
 
-Quirks: lines end at a line feed, a carriage return or both. Of a rule that goes on, empty lines
-are skipped, any other line ends it, and it is dropped if the file ends before that does. A line
+Quirks: lines end at a line feed, a carriage return or both. Within a continued rule empty lines
+are skipped, and any other line ends the rule; the rule is dropped if the file ends first. A line
 that begins with a null byte ends the file.
 """
 
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from jitlink.inputs import open_input
 
 SPACE = " \t\n\v\f\r"
-"""White space, wherever files and expressions may have it."""
+"""White space in files and expressions."""
 
 _LINE = re.compile(r"[^\r\n]+")
 
@@ -38,11 +38,11 @@ class Position(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """A part of a rule that stands in one line.
+    """The part of a rule on one line.
 
     Attributes:
-        start: where in the rule it begins.
-        position: where in the file it begins.
+        start: its offset in the rule.
+        position: its position in the file.
     """
 
     start: int
@@ -55,8 +55,8 @@ class Rule:
 
     Attributes:
         text: the expression, without white space around it.
-        file: the file that it is in.
-        pieces: the lines that it is made of.
+        file: its file.
+        pieces: its parts, one per line.
     """
 
     text: str
@@ -64,7 +64,7 @@ class Rule:
     pieces: tuple[_Piece, ...]
 
     def position(self, offset: int = 0) -> Position:
-        """Where in the file a character of the expression stands, or its end."""
+        """The position in the file of a character of the expression, or of its end."""
         # The end of a piece is not the start of the next one.
         piece = next(
             (each for each in reversed(self.pieces) if each.start <= offset), self.pieces[0]
@@ -78,7 +78,7 @@ def read_rules(file: str, name: str) -> Iterator[Rule]:
 
     Args:
         file: its path.
-        name: what stands before the colon.
+        name: the name of the rules, before the colon.
 
     Raises:
         InputError: the file cannot be read.
@@ -106,7 +106,7 @@ def find_rules(text: str, file: str, name: str) -> Iterator[Rule]:
 
 
 def _lines(text: str) -> Iterator[tuple[int, int, str]]:
-    """Number, column of the first character that is no blank, and the rest from there."""
+    """The lines that are not blank: number, column of the first character, and text from there."""
     position, number = 0, 1
     for match in _LINE.finditer(text):
         number += _line_ends(text[position : match.start()])
@@ -119,12 +119,12 @@ def _lines(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _line_ends(text: str) -> int:
-    """How many lines end in some line feeds and carriage returns."""
+    """The number of line ends in some line feeds and carriage returns."""
     return len(re.findall(r"\r\n|\r|\n", text))
 
 
 def _rule(text: str, file: str, pieces: list[_Piece]) -> Rule:
-    """A rule of some lines, the white space around it cut off."""
+    """A rule of some lines, without the white space around it."""
     cut = len(text) - len(text.lstrip(SPACE))
     moved = tuple(_Piece(each.start - cut, each.position) for each in pieces)
     return Rule(text.strip(SPACE), file, moved)

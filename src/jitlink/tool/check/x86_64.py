@@ -1,11 +1,11 @@
 """x86-64: from Capstone's operands to those of LLVM's MCInst.
 
-A memory operand is five: base, scale, index, displacement, segment. A register that is modified
-is there twice. The operand of a branch is its displacement. Conditional jumps, moves and ``set``
-end with the number of their condition.
+A memory operand is five operands: base, scale, index, displacement, segment. A register that is
+modified is two. The operand of a branch is its displacement. The last operand of conditional jumps,
+moves and ``set`` is the number of their condition.
 
-Quirks: the short forms that work on the accumulator have an immediate operand only; a shift by one
-has none. An immediate operand is signed if it is a byte, or shorter than what it works on. A lock
+Quirks: the short forms with the accumulator have only an immediate operand; a shift by one has
+none. An immediate operand is signed if it is a byte, or shorter than the other operand. A lock
 prefix is an instruction of its own.
 
 Specification: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2; the order
@@ -51,17 +51,17 @@ _PLAIN = _words(
     "movapd movupd movdqa movdqu movd movq cvttss2si cvttsd2si ucomiss ucomisd comiss comisd "
     "pshufd mul div idiv bt nop"
 )
-"""Instructions whose operands are those that are written."""
+"""Instructions whose operands in LLVM are those of the assembly text."""
 
 _WITHOUT_OPERANDS = _words("ret leave cdq cqo cdqe cwde ud2 int3 syscall endbr64 hlt")
 
 _MODIFYING_MOVES = frozenset({"movss", "movsd"})
-"""Those that keep a part of the register that they move another register to."""
+"""Moves that keep a part of the destination register if the source is a register."""
 
 _UNSIGNED_BYTES = _words(
     "rol ror rcl rcr shl sal shr sar bt bts btr btc shld shrd pshufd shufps shufpd"
 )
-"""Instructions whose immediate byte has no sign."""
+"""Instructions whose immediate byte is unsigned."""
 
 _ON_ACCUMULATOR = frozenset(
     [opcode | low for opcode in range(0, 0x40, 8) for low in (4, 5)] + [0xA8, 0xA9]
@@ -73,7 +73,7 @@ _PREFIXES = ("notrack ", "bnd ")
 
 
 def mc_instruction(instruction: Any) -> Instruction:  # noqa: ANN401 - untyped
-    """What LLVM makes of an instruction of Capstone's."""
+    """Convert an instruction of Capstone's to LLVM's operands."""
     name, size = str(instruction.mnemonic), int(instruction.size)
     if name.startswith(_LOCK):
         return Instruction(1, _LOCK.strip(), ())
@@ -84,7 +84,7 @@ def mc_instruction(instruction: Any) -> Instruction:  # noqa: ANN401 - untyped
 
 
 def _operands(instruction: Any, name: str) -> Operands | None:  # noqa: ANN401
-    """The operands of an instruction, or None if they are not known."""
+    """The operands of an instruction, or None if they are unknown."""
     stem, condition = _condition(name)
     if stem in {"j", "set"}:
         return (*_explicit(instruction, name), condition)
@@ -98,7 +98,7 @@ def _operands(instruction: Any, name: str) -> Operands | None:  # noqa: ANN401
 
 
 def _condition(name: str) -> tuple[str, int | None]:
-    """The beginning of a conditional instruction's name, and the number of the condition."""
+    """The stem of a conditional instruction's name, and the number of the condition."""
     for stem in ("j", "set", "cmov"):
         if name.startswith(stem) and name[len(stem) :] in _CONDITIONS:
             return stem, _CONDITIONS[name[len(stem) :]]
@@ -106,13 +106,13 @@ def _condition(name: str) -> tuple[str, int | None]:
 
 
 def _implied(instruction: Any, name: str) -> Iterator[None]:  # noqa: ANN401
-    """The second time that a modified register is an operand."""
+    """The tied operand of a modified register."""
     operands = instruction.operands
     if _opcode(instruction) in _ON_ACCUMULATOR or not operands:
         return
     to_register = operands[0].type == _REGISTER
     if name == "imul":
-        # One operand: the product goes elsewhere. Three: the first is only written.
+        # With one operand the product is in other registers; with three the first is only written.
         modifies = len(operands) == 2
     elif name in _MODIFYING_MOVES:
         modifies = len(operands) == 2 and operands[1].type == _REGISTER
@@ -123,7 +123,7 @@ def _implied(instruction: Any, name: str) -> Iterator[None]:  # noqa: ANN401
 
 
 def _opcode(instruction: Any) -> int | None:  # noqa: ANN401
-    """The opcode of an instruction that has one byte of it."""
+    """The opcode of an instruction with a one-byte opcode, or None."""
     opcode = instruction.opcode
     return None if any(opcode[1:]) or opcode[0] in {0x0F, 0} else int(opcode[0])
 
@@ -143,7 +143,7 @@ def _explicit(instruction: Any, name: str) -> Iterator[int | None]:  # noqa: ANN
 
 
 def _is_implicit(opcode: int | None, number: int) -> bool:
-    """Whether a register that is written is not encoded."""
+    """Whether a register of the assembly text is not encoded."""
     if opcode in _SHIFTS_WITHOUT_COUNT:
         return number == 1
     return opcode in _ON_ACCUMULATOR or opcode in _MOVES_AT_OFFSET

@@ -1,13 +1,11 @@
-"""What a command may say: the options' form, and what their words come to.
+"""The types of option parsing: the options' forms, and the `CommandLine` that they fill in.
 
-An option is one `Option` row of `jitlink.tool.options.table`. Nothing else needs to know it but
-the attribute of `CommandLine`, or of one of its `DylibArguments`, that it fills in, and whoever
-reads that.
+An option is one `Option` row of `jitlink.tool.options.table`, which sets an attribute of
+`CommandLine` or of one of its `DylibArguments`.
 
-All options take one dash or two, and their value as the next word or behind ``=``. A flag may
-be given a value too: ``-noexec=false``. What `-args` is followed by belongs to the program,
-whatever it looks like; what `-harness` is followed by, up to `-args`, are its files. After ``--``
-everything is a file.
+All options take one dash or two, and their value as the next word or after ``=``. A flag may
+be given a value too: ``-noexec=false``. All words after `-args` belong to the program; the words
+after `-harness`, up to `-args`, are its files. After ``--`` every word is a file.
 """
 
 from __future__ import annotations
@@ -24,17 +22,17 @@ if TYPE_CHECKING:
 DEFAULT_ENTRY = "main"
 DEFAULT_CHECK_NAME = "jitlink-check"
 MAIN_DYLIB = "main"
-"""Name of the JITDylib of what stands before the first `-jd`."""
+"""Name of the JITDylib of the options before the first `-jd`."""
 
 GraphFormat = Literal["text", "json", "dot"]
 """How link graphs are printed."""
 
 
 class CommandLineError(JITLinkError):
-    """A command that cannot be understood or obeyed.
+    """A command that is malformed or cannot be carried out.
 
     Attributes:
-        option: name of the option at fault, without dashes; None if it is none.
+        option: name of the option at fault, without dashes; None if no option is.
     """
 
     def __init__(self, message: str, *, option: str | None = None) -> None:
@@ -46,11 +44,11 @@ class InputArgument(NamedTuple):
     """One input as the command names it.
 
     Attributes:
-        kind: ``file`` for a path, ``library`` for the name that `-l` was given.
+        kind: ``file`` for a path, ``library`` for the name given to `-l`.
         name: the path or the name.
-        linkage: ``hidden`` for a static library whose symbols are for its own JITDylib,
+        linkage: ``hidden`` for a static library whose symbols only its own JITDylib sees,
             ``weak`` for one whose symbols may all be missing.
-        is_lazy: whether its functions are linked when they are called.
+        is_lazy: whether its functions are linked on their first call.
     """
 
     kind: Literal["file", "library"]
@@ -60,7 +58,7 @@ class InputArgument(NamedTuple):
 
     @property
     def option(self) -> str | None:
-        """The option that names it, None for a plain word."""
+        """The option that names it; None for a plain word."""
         prefix = {"plain": "", "hidden": "hidden-", "weak": "weak-"}[self.linkage]
         if self.kind == "library":
             return f"{prefix}l"
@@ -68,14 +66,15 @@ class InputArgument(NamedTuple):
 
 
 class AliasArgument(NamedTuple):
-    """A symbol that stands for another.
+    """An alias of a symbol.
 
     Attributes:
         name: the new name.
-        target: the name that it stands for.
-        dylib: name of the JITDylib where it is defined, None for the one where `-alias` stands.
-        target_dylib: name of the JITDylib that has the target, None for where code in the
-            first one would search.
+        target: the name of the symbol.
+        dylib: name of the JITDylib where the alias is defined; None for the one where `-alias`
+            stands.
+        target_dylib: name of the JITDylib that defines the target; None for a search in the
+            link order of the first one.
     """
 
     name: str
@@ -90,7 +89,7 @@ class SectionArgument(NamedTuple):
     Attributes:
         name: the section.
         file: path of the file with its content.
-        symbols: names and offsets, in bytes, of the symbols in it.
+        symbols: names of the symbols in it, and their offsets in bytes.
     """
 
     name: str
@@ -99,7 +98,7 @@ class SectionArgument(NamedTuple):
 
 
 class DylibArguments:
-    """What a command says of one JITDylib; each attribute is described with its option."""
+    """The arguments for one JITDylib; each attribute is described with its option."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -111,13 +110,13 @@ class DylibArguments:
 
 
 class CommandLine:
-    """What the words of a command say; each attribute is described with its option.
+    """A parsed command; each attribute is described with its option.
 
     Attributes:
-        dylibs: the JITDylibs in order, ``main`` first; what is read now belongs to the last.
-        next_is_lazy: whether `-lazy` waits for an input to follow.
-        warnings: what the command says that comes to nothing.
-        given: names and values of the options, as they come.
+        dylibs: the JITDylibs in order, ``main`` first; arguments are added to the last one.
+        next_is_lazy: whether `-lazy` applies to the next input.
+        warnings: messages about options that have no effect.
+        given: names and values of the options, in order.
     """
 
     def __init__(self) -> None:
@@ -173,17 +172,17 @@ class CommandLine:
 
     @property
     def definitions(self) -> list[tuple[str, int]]:
-        """The names and addresses that are defined in all JITDylibs."""
+        """The names and addresses of `-abs`, for all JITDylibs."""
         return [each for dylib in self.dylibs for each in dylib.definitions]
 
     def add_input(self, argument: InputArgument) -> None:
-        """Take an input for the JITDylib that was named last."""
+        """Add an input to the JITDylib that was named last."""
         self.dylibs[-1].inputs.append(argument)
         self.next_is_lazy = False
 
 
 class Form(Enum):
-    """How an option stands in a command."""
+    """How an option is written in a command."""
 
     FLAG = auto()
     """``-name``, or ``-name=true``."""
@@ -194,13 +193,13 @@ class Form(Enum):
     OPTIONAL = auto()
     """``-name`` or ``-name=value``."""
     REST = auto()
-    """Takes all words that follow, to the end."""
+    """Takes all words that follow."""
     FILES = auto()
-    """Takes all words that follow, to one of form REST or the end."""
+    """Takes all words that follow, up to an option of form REST."""
 
 
 class Group(Enum):
-    """What a user wants to do; the help page has a part for each."""
+    """Options for one purpose; the help page has a part for each group."""
 
     INPUTS = "Inputs"
     DYLIBS = "Several JITDylibs"
@@ -210,7 +209,7 @@ class Group(Enum):
     MEMORY = "Memory"
     LOOKING = "Looking inside"
     BACKTRACES = "Backtraces"
-    ELSEWHERE = "Other places to run"
+    ELSEWHERE = "Other runtimes and executors"
     HELP = "Help"
 
 
@@ -222,13 +221,13 @@ class Option(NamedTuple):
 
     Attributes:
         name: without dashes.
-        form: how it stands in a command.
+        form: how it is written in a command.
         group: its part of the help page.
-        summary: what it does, in one sentence without a final stop.
-        store: puts its value into the command line; raises ValueError with a reason if there
-            is no such value. A flag has the value ``true`` or ``false``, an optional value that
+        summary: its effect, in one sentence without a final stop.
+        store: stores its value in the command line; raises ValueError with a reason if the
+            value is invalid. A flag has the value ``true`` or ``false``, an optional value that
             is not given is empty.
-        value: what its value is, as the help page writes it; empty for a flag.
+        value: the placeholder of its value on the help page; empty for a flag.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The help page, made from the table of options."""
+"""The help page, generated from the table of options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Usage: jitlink [OPTION...] FILE... [-harness FILE...] [-args ARGUMENT...]
 
 Links relocatable objects and static archives in memory and calls their main.
 The exit status is main's. Options take one dash or two, and their value as the
-next word or behind an equals sign; @FILE stands for the words in a file.
+next word or after an equals sign; @FILE stands for the words in a file.
 """
 
 _EXAMPLES = {
@@ -31,7 +31,7 @@ _EXAMPLES = {
 
 
 def help_page() -> str:
-    """All options by what they are for, with an example each."""
+    """All options by group, with an example for each group."""
     parts = [_HEAD]
     for group in Group:
         example = _EXAMPLES.get(group)
@@ -42,7 +42,7 @@ def help_page() -> str:
 
 
 def options_page(line: CommandLine) -> str:
-    """The options of a command with their values, a line for each, sorted by name."""
+    """The options of a command with their values, one per line, sorted by name."""
     rows = [f"  -{name} = {value!r}" for name, value in line.given]
     if line.print_options == "all":
         names = {name for name, _ in line.given}

@@ -1,7 +1,7 @@
-"""The tables of options in the manual, drawn from the table that the command obeys.
+"""The tables of options in the manual, generated from the table of options.
 
-``python -m jitlink.tool.options.manual docs/command.md`` draws them anew. A table stands below a
-line ``<!-- options: GROUP -->``; everything else of the page is written by hand.
+``python -m jitlink.tool.options.manual docs/command.md`` regenerates them. A table stands below a
+line ``<!-- options: GROUP -->``; the rest of the page is written by hand.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _TABLE = re.compile(r"^<!-- options: (.*) -->\n(?:\|.*\n)*", re.MULTILINE)
 
 
 def with_tables(page: str) -> str:
-    """The page with the tables as they are to be.
+    """The page with up-to-date tables.
 
     Raises:
-        ValueError: a group has no table, or several, or a table no group.
+        ValueError: a group has no table or several, or a table has no group.
     """
     groups = _TABLE.findall(page)
     if sorted(groups) != sorted(group.value for group in Group):

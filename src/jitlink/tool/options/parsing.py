@@ -1,4 +1,4 @@
-"""Understands the words of a command, with the table of options."""
+"""Parses the words of a command by the table of options."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ _JOINED = [option for option in OPTIONS if option.form is Form.JOINED]
 
 
 def parse(words: Sequence[str]) -> CommandLine:
-    """Understand the words of a command, the program's name not among them.
+    """Parse a command.
+
+    Args:
+        words: its words, without the program's name.
 
     Raises:
-        CommandLineError: an option is unknown, lacks its value or has an impossible one, or
-            options do not go together.
+        CommandLineError: an option is unknown, lacks its value or has an invalid one, or
+            options exclude each other.
     """
     line = CommandLine()
     rest = iter(words)
@@ -44,7 +47,7 @@ def _add_file(line: CommandLine, name: str) -> None:
 
 
 def _take_option(line: CommandLine, word: str, rest: Iterator[str]) -> None:
-    """Take one option, and the words after it that belong to it."""
+    """Store one option with the words after it that belong to it."""
     option, value = _find(word)
     if option.form is Form.REST:
         _take_all(line, option, rest)
@@ -62,7 +65,7 @@ def _take_option(line: CommandLine, word: str, rest: Iterator[str]) -> None:
 
 
 def _take_files(line: CommandLine, option: Option, rest: Iterator[str]) -> None:
-    """Take the words after an option that are its files, and the option that ends them."""
+    """Store the files of an option, and the option that ends their list."""
     for word in rest:
         named = _BY_NAME.get(word.removeprefix("-").removeprefix("-"))
         if word == "--":
@@ -77,14 +80,14 @@ def _take_files(line: CommandLine, option: Option, rest: Iterator[str]) -> None:
 
 
 def _take_all(line: CommandLine, option: Option, words: Iterable[str]) -> None:
-    """Take words as values of an option."""
+    """Store words as values of an option."""
     for word in words:
         option.store(line, word)
         line.given.append((option.name, word))
 
 
 def _value_after(option: Option, rest: Iterator[str]) -> str:
-    """The value of an option that has none in its own word."""
+    """The value of an option whose own word has none."""
     if option.form is Form.FLAG:
         return "true"
     if option.form is Form.OPTIONAL:
@@ -96,7 +99,7 @@ def _value_after(option: Option, rest: Iterator[str]) -> str:
 
 
 def _find(word: str) -> tuple[Option, str | None]:
-    """The option that a word names, and the value in the same word, if there is one."""
+    """The option that a word names, and the value in the same word, or None."""
     body = word.removeprefix("-").removeprefix("-")
     name, equals, value = body.partition("=")
     option = _BY_NAME.get(name)
@@ -111,7 +114,7 @@ def _find(word: str) -> tuple[Option, str | None]:
 
 
 def _unknown(name: str) -> CommandLineError:
-    # Imported only for those who mistype.
+    # Imported only for a misspelt option.
     from jitlink.names.spelling import closest_spelling  # noqa: PLC0415
 
     close = closest_spelling(name, _BY_NAME, 0.6)
@@ -119,7 +122,7 @@ def _unknown(name: str) -> CommandLineError:
     return CommandLineError(f"unknown option -{name}; {advice}")
 
 
-# What no option can check alone
+# Checks of options in combination
 
 
 def _check(line: CommandLine) -> None:
@@ -150,7 +153,7 @@ def _check_speculation(line: CommandLine) -> None:
         line.warnings.append("-speculate has no effect: no input is -lazy")
         line.speculate = "none"
     if line.speculate == "none":
-        # As in LLVM, it is speculation that records.
+        # As in LLVM, the speculator records the calls.
         for option, file in (
             ("speculate-order", line.speculate_order),
             ("record-lazy-execs", line.record_lazy_execs),

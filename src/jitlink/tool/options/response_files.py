@@ -1,8 +1,8 @@
 """Response files: a word ``@FILE`` of a command stands for the words in that file.
 
-Words are separated by white space. Single or double quotes keep white space in a word, and a
-backslash, within quotes or without, the character behind it. The words may be response files
-again. A word that names no existing file stands for itself.
+White space separates words. Single or double quotes keep white space in a word; a backslash,
+within quotes or without, escapes the next character. The words may name response files again.
+``@FILE`` is an ordinary word if no such file exists.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _ESCAPE = r"(?s)\\(.)"
 
 
 def expand(words: Sequence[str], within: tuple[str, ...] = ()) -> Iterator[str]:
-    """The words of a command with response files replaced by their words.
+    """The words of a command, with response files replaced by the words in them.
 
     Args:
         words: the words.
-        within: the response files that they came from, outermost first.
+        within: the response files that contain the words, outermost first.
 
     Raises:
-        CommandLineError: a response file cannot be read, is no text, or includes itself.
+        CommandLineError: a response file cannot be read, is not text, or includes itself.
     """
     for word in words:
         name = word[1:]
@@ -43,8 +43,8 @@ def expand(words: Sequence[str], within: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def split(text: str) -> list[str]:
-    """Cut the text of a response file into words."""
-    # Compiled here, because few commands have response files.
+    """Split the text of a response file into words."""
+    # Compiled on use, because few commands have response files.
     piece_at = re.compile(_PIECE, re.DOTALL | re.VERBOSE).match
     words = []
     position = _skip_space(text, 0)

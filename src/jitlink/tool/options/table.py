@@ -1,6 +1,6 @@
 """The options of the command, one row each.
 
-Parsing, the help page and the tables of ``docs/command.md`` are made from these rows.
+The parser, the help page and the tables of ``docs/command.md`` use these rows.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _NO_EXECUTOR = "code can only be linked into this process yet, not into another 
 OPTIONS: tuple[Option, ...] = (
     Option(
         "l", Form.JOINED, Group.INPUTS,
-        "link the library libNAME, static if there is libNAME.a, else shared: found in the "
-        "directories of -L, then where the system's compiler looks; or the JITDylib NAME",
+        "link libNAME.a, or else libNAME.so, from the directories of -L, then from those of the "
+        "system's compiler; or link against the JITDylib NAME",
         add_input("library"), "NAME",
     ),
     Option(
         "L", Form.JOINED, Group.INPUTS,
-        "look for libraries of this JITDylib in this directory; several are searched in order",
+        "search this directory for libraries of this JITDylib; several are searched in order",
         append_here("library_directories"), "DIR",
     ),
     Option(
@@ -56,29 +56,29 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "weak-l", Form.JOINED, Group.INPUTS,
-        "let what the interface libNAME.tbd names be missing; only Mach-O has such interfaces, so "
-        "it is refused for the objects that can be linked",
+        "allow the symbols of the interface libNAME.tbd to be missing; refused, because only "
+        "Mach-O has such interfaces",
         add_input("library", "weak"), "NAME",
     ),
     Option(
         "weak_library", Form.VALUE, Group.INPUTS,
-        "let what an interface file names be missing; refused as -weak-l is",
+        "allow the symbols of an interface file to be missing; refused as -weak-l is",
         add_input("file", "weak"), "FILE",
     ),
     Option(
         "all_load", Form.FLAG, Group.INPUTS,
-        "read all members of static archives, not only those that define what is missing",
+        "extract all members of static archives, not only those that define undefined symbols",
         put("all_load", boolean),
     ),
     Option(
         "ObjC", Form.FLAG, Group.INPUTS,
-        "read all Mach-O members of static archives that have Objective-C or Swift classes; "
-        "accepted for compatibility: no other member is concerned, and ELF archives have none",
+        "extract all Mach-O members of static archives that have Objective-C or Swift classes; "
+        "accepted for compatibility, without effect on ELF archives",
         put("objc", boolean),
     ),
     Option(
         "search-sys-lib", Form.FLAG, Group.INPUTS,
-        "look for libraries in the directories of LD_LIBRARY_PATH too, after those of -L",
+        "search the directories of LD_LIBRARY_PATH for libraries too, after those of -L",
         put("search_system_libraries", boolean),
     ),
     Option(
@@ -93,55 +93,54 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "triple", Form.VALUE, Group.INPUTS,
-        "expect inputs for this target: those of another object format are refused",
+        "refuse inputs whose object format is not that of this target",
         put("triple"), "TRIPLE",
     ),
     Option(
         "jd", Form.VALUE, Group.DYLIBS,
-        "put all that follows into a new JITDylib of this name: inputs, -L, -l, -abs, -alias and "
-        "-sectcreate; what stands before the first -jd is in main",
+        "create a JITDylib of this name for the arguments that follow: inputs, -L, -l, -abs, "
+        "-alias and -sectcreate; those before the first -jd belong to main",
         begin_dylib, "NAME",
     ),
     Option(
         "abs", Form.VALUE, Group.SYMBOLS,
-        "define a symbol as an address: decimal, 0x, 0b, or octal with a leading 0",
+        "define an absolute symbol; the address is decimal, 0x, 0b, or octal with a leading 0",
         append_here("definitions", definition), "NAME=ADDRESS",
     ),
     Option(
         "alias", Form.VALUE, Group.SYMBOLS,
-        "define a symbol as another name of an existing one; either may be given with its "
-        "JITDylib, as JD:NAME",
+        "define an alias of a symbol; either name may be qualified with its JITDylib, as JD:NAME",
         append_here("aliases", alias), "NEW=OLD",
     ),
     Option(
         "phony-externals", Form.FLAG, Group.SYMBOLS,
-        "give symbols that nobody defines an address without a use, instead of failing",
+        "give undefined symbols unused addresses, instead of failing",
         put("phony_externals", boolean),
     ),
     Option(
         "harness", Form.FILES, Group.SYMBOLS,
-        "test the inputs with these objects, all that follow up to -args: their definitions come "
-        "first, and they see what is local to the inputs",
+        "test the inputs with these objects, up to -args: their definitions take precedence, and "
+        "they see the inputs' local symbols",
         append("harness"), "FILE...",
     ),
     Option(
         "no-process-syms", Form.FLAG, Group.SYMBOLS,
-        "do not look for symbols in this process: in the C library and whatever it has loaded",
+        "do not search this process (the C library and all other loaded libraries) for symbols",
         put("process_symbols", negated),
     ),
     Option(
         "add-self-relocations", Form.FLAG, Group.SYMBOLS,
-        "add relocations where x86-64 functions compute their own address without one; reads "
-        "instructions with the package capstone",
+        "add relocations where x86-64 functions compute their own address without one; needs the "
+        "package capstone",
         put("add_self_relocations", boolean),
     ),
     Option(
         "entry", Form.VALUE, Group.RUNNING,
-        f"call this function, not {DEFAULT_ENTRY}", put_entry, "NAME",
+        f"call this function instead of {DEFAULT_ENTRY}", put_entry, "NAME",
     ),
     Option(
         "args", Form.REST, Group.RUNNING,
-        "pass all that follows to the program; its argv[0] is the first of it",
+        "pass all words that follow to the program; the first of them is argv[0]",
         append("arguments"), "ARGUMENT...",
     ),
     Option(
@@ -150,40 +149,40 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "num-threads", Form.VALUE, Group.RUNNING,
-        "link on so many threads; one is used whatever is said, but with 0 nothing is linked in "
-        "the background, so that -speculate has no effect",
+        "accepted for compatibility: one thread links; 0 turns off links in the background, and "
+        "with them -speculate",
         put("threads", number), "COUNT",
     ),
     Option(
         "lazy", Form.FLAG, Group.LAZY,
-        "link the input that follows when one of its functions is called",
+        "link the next input when one of its functions is called",
         begin_lazy,
     ),
     Option(
         "speculate", Form.VALUE, Group.LAZY,
-        "whether lazy functions are linked in the background once something can call them: simple "
+        "whether to link lazy functions in the background once something can call them: simple "
         "or none",
         put("speculate", one_of(("none", "simple"))), "SCHEME",
     ),
     Option(
         "speculate-order", Form.VALUE, Group.LAZY,
-        "what -speculate links first: a file with a line 'JITDylib, function' for each",
+        "the functions that -speculate links first: a file of lines 'JITDylib, function'",
         put("speculate_order"), "FILE",
     ),
     Option(
         "record-lazy-execs", Form.VALUE, Group.LAZY,
-        "write such a file, of the lazy functions in the order of their first calls",
+        "write such a file of the lazy functions, in the order of their first calls",
         put("record_lazy_execs"), "FILE",
     ),
     Option(
         "slab-allocate", Form.VALUE, Group.MEMORY,
-        "take all memory from one slab of this size: a number of kilobytes, or with a unit "
+        "allocate all memory from one slab of this size: a number of kilobytes, or with a unit "
         "Kb, Mb or Gb",
         put("slab_size", size), "SIZE",
     ),
     Option(
         "slab-address", Form.VALUE, Group.MEMORY,
-        "link as if the slab were at this address; if it cannot be there, only with -noexec",
+        "link for a slab at this address; needs -noexec if it cannot be mapped there",
         put("slab_address", number), "ADDRESS",
     ),
     Option(
@@ -193,13 +192,13 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "use-memmgr", Form.VALUE, Group.MEMORY,
-        "how another executor's memory is written: default, generic, simple-remote or shared; "
-        "accepted for compatibility: there is one way for this process",
+        "how to write another executor's memory: default, generic, simple-remote or shared; "
+        "accepted for compatibility, without effect in this process",
         put("memory_manager", one_of(("default", "generic", "simple-remote", "shared"))), "KIND",
     ),
     Option(
         "check", Form.VALUE, Group.LOOKING,
-        "check, before anything runs, what was linked against the rules in this file; several "
+        "check linked memory against the rules in this file before anything runs; several files "
         "are checked in order",
         append("check_files"), "FILE",
     ),
@@ -210,7 +209,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "show-linked-files", Form.FLAG, Group.LOOKING,
-        "name each object that is linked", put("show_linked_files", boolean),
+        "print the name of each object that is linked", put("show_linked_files", boolean),
     ),
     Option(
         "show-addrs", Form.FLAG, Group.LOOKING,
@@ -219,24 +218,24 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "show-graphs", Form.VALUE, Group.LOOKING,
-        "print the link graphs of the objects whose names match a regular expression, after "
-        "fixups",
+        "print the link graphs, after fixups, of the objects whose names match a regular "
+        "expression",
         put("show_graphs", pattern), "REGEX",
     ),
     Option(
         "show-graphs-format", Form.VALUE, Group.LOOKING,
-        "how -show-graphs prints: text, json (a line for each object) or dot, for Graphviz",
+        "the output of -show-graphs: text, json (one line per object) or dot, for Graphviz",
         put("show_graphs_format", one_of(get_args(GraphFormat))), "FORMAT",
     ),
     Option(
         "map", Form.VALUE, Group.LOOKING,
-        "write a link map: every object and why it is there, what is where, what is not loaded, "
-        "what is from elsewhere; - is standard output",
+        "write a link map: the objects and why they were linked, the layout of memory, what was "
+        "not loaded, and external symbols; - is standard output",
         put("map_file", output_file), "FILE",
     ),
     Option(
         "trace-symbol", Form.VALUE, Group.LOOKING,
-        "tell who defines a symbol, who refers to it, and whose definition holds and why",
+        "print which objects define and reference a symbol, and which definition holds and why",
         append("traced_symbols"), "NAME",
     ),
     Option(
@@ -250,11 +249,11 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "show-entry-es", Form.FLAG, Group.LOOKING,
-        "print them after it was looked up, or could not be", put("show_entry_session", boolean),
+        "print them after that lookup, also if it failed", put("show_entry_session", boolean),
     ),
     Option(
         "show-err-failed-to-materialize", Form.FLAG, Group.LOOKING,
-        "after an error, also say which symbols could not be made because of it",
+        "after an error, also print which symbols failed to materialize because of it",
         put("show_failures", boolean),
     ),
     Option(
@@ -264,7 +263,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "debug-only", Form.VALUE, Group.LOOKING,
-        "write a log of these parts of the linker, separated by commas; jitlink is all of them",
+        "log these parts of the linker, separated by commas; jitlink selects all",
         add_loggers, "PART,...",
     ),
     Option(
@@ -273,14 +272,14 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "symbolicate-with", Form.VALUE, Group.BACKTRACES,
-        "link nothing: print the inputs, which are backtraces (- for standard input), with the "
-        "symbols from a file of -write-symtab behind addresses at the ends of lines",
+        "link nothing: print the inputs, which are backtraces (- is standard input), with symbols "
+        "from a file of -write-symtab after the addresses that end lines",
         put("symbolicate_with"), "FILE",
     ),
     Option(
         "orc-runtime", Form.VALUE, Group.ELSEWHERE,
-        "run the program with LLVM's ORC run-time library, liborc_rt-x86_64.a of LLVM 22, in place "
-        "of jitlink's own", put("orc_runtime"), "FILE",
+        "run the program with LLVM's ORC runtime, liborc_rt-x86_64.a of LLVM 22, instead of "
+        "jitlink's own", put("orc_runtime"), "FILE",
     ),
     Option(
         "oop-executor", Form.OPTIONAL, Group.ELSEWHERE,
@@ -295,10 +294,10 @@ OPTIONS: tuple[Option, ...] = (
     *(
         Option(
             f"{name}-support", Form.FLAG, Group.ELSEWHERE,
-            f"tell {who} what is linked; refused for now, but =false is what is done",
-            refuse(f"{name}-support", f"{who} cannot be told yet what is linked"),
+            f"register linked code with {tool}; refused for now, except with =false",
+            refuse(f"{name}-support", f"linked code cannot be registered with {tool} yet"),
         )
-        for name, who in (
+        for name, tool in (
             ("debugger", "a debugger"),
             ("perf", "the profiler perf"),
             ("vtune", "the profiler VTune"),
@@ -310,12 +309,12 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "print-options", Form.FLAG, Group.HELP,
-        "print the options of this command with their values, then obey it",
+        "print the options of this command with their values, then carry it out",
         put("print_options", lambda text: "given" if boolean(text) else None),
     ),
     Option(
         "print-all-options", Form.FLAG, Group.HELP,
-        "print those that are not given too, without a value",
+        "also print the options that are not given, without a value",
         put("print_options", lambda text: "all" if boolean(text) else None),
     ),
     Option("version", Form.FLAG, Group.HELP, "print the version", put("version", boolean)),

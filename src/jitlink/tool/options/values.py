@@ -1,7 +1,7 @@
-"""Values of options: from the text that a command has to what its `CommandLine` holds.
+"""Values of options: their conversion from text, and their storage in a `CommandLine`.
 
-Each *value* is a function of the text; it raises ValueError with a reason if the text is none.
-Each *store* puts a value where it belongs; functions that make stores come last.
+The functions that convert a text raise ValueError with a reason if the text is invalid. The
+functions below them are stores, or return one, for the column `store` of the table.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SIZE_UNITS = {"": 10, "kb": 10, "mb": 20, "gb": 30}
 
 
 def number(text: str) -> int:
-    """A number as C writes it, of at most 64 bits."""
+    """A number in C's notation, of at most 64 bits."""
     if not re.fullmatch(r"0x[0-9a-fA-F]+|0b[01]+|0o[0-7]+|0[0-7]*|[1-9][0-9]*", text):
         raise ValueError(f"{text!r} is not a number")
     octal = re.fullmatch(r"0[0-7]+", text)
@@ -37,7 +37,7 @@ def number(text: str) -> int:
 
 
 def size(text: str) -> int:
-    """A number of bytes; without a unit it counts kilobytes."""
+    """A number of bytes, from a text that without a unit counts kilobytes."""
     parts = re.fullmatch(r"([0-9]{1,20})([A-Za-z]*)", text)
     if parts is None or parts[2].lower() not in _SIZE_UNITS:
         raise ValueError(f"{text!r} is not a size, such as 64Kb, 10Mb or 1Gb")
@@ -61,7 +61,7 @@ def definition(text: str) -> tuple[str, int]:
 
 
 def alias(text: str) -> AliasArgument:
-    """``[JD:]NEW=[JD:]OLD``; a JITDylib that is named only for the new name has the old one too."""
+    """``[JD:]NEW=[JD:]OLD``; a JITDylib named only for the new name defines the old one too."""
     new, old = _pair(text, "NEW=OLD")
     dylib, name = _qualified(new)
     target_dylib, target = _qualified(old)
@@ -93,7 +93,7 @@ def pattern(text: str) -> re.Pattern[str]:
 
 
 def output_file(text: str) -> str:
-    """The name of a file that is written after the link, or ``-``."""
+    """The name of an output file, or ``-``."""
     if not text or "\0" in text:
         raise ValueError(f"{text!r} is not the name of a file")
     return text
@@ -107,12 +107,12 @@ def boolean(text: str) -> bool:
 
 
 def negated(text: str) -> bool:
-    """The opposite of `boolean`, for an option that takes something away."""
+    """The opposite of `boolean`, for an option that turns something off."""
     return not boolean(text)
 
 
 def one_of(choices: Collection[str]) -> Callable[[str], str]:
-    """A value that is one of these."""
+    """A converter that accepts one of these words."""
 
     def choose(text: str) -> str:
         if text not in choices:
@@ -126,7 +126,7 @@ def one_of(choices: Collection[str]) -> Callable[[str], str]:
 
 
 def put(destination: str, convert: Callable[[str], object] = str) -> Store:
-    """Set a field; given again, the last value holds."""
+    """A store that sets an attribute; the last value of a repeated option holds."""
 
     def store(line: CommandLine, text: str) -> None:
         setattr(line, destination, convert(text))
@@ -135,7 +135,7 @@ def put(destination: str, convert: Callable[[str], object] = str) -> Store:
 
 
 def append(destination: str, convert: Callable[[str], object] = str) -> Store:
-    """Add to a list."""
+    """A store that appends to a list."""
 
     def store(line: CommandLine, text: str) -> None:
         getattr(line, destination).append(convert(text))
@@ -144,17 +144,17 @@ def append(destination: str, convert: Callable[[str], object] = str) -> Store:
 
 
 def put_entry(line: CommandLine, text: str) -> None:
-    """Name the entry point; an empty name is the usual one."""
+    """Set the entry point; an empty name selects the default."""
     line.entry = text or DEFAULT_ENTRY
 
 
 def add_loggers(line: CommandLine, text: str) -> None:
-    """Add names of parts of the linker."""
+    """Add the names of loggers."""
     line.debug_only += [name for name in text.split(",") if name]
 
 
 def refuse(name: str, reason: str) -> Store:
-    """Refuse an option, unless it says ``false``."""
+    """A store that refuses an option unless its value is ``false``."""
 
     def store(line: CommandLine, text: str) -> None:  # noqa: ARG001 - part of the interface
         if text.lower() not in {"false", "0"}:
@@ -163,11 +163,11 @@ def refuse(name: str, reason: str) -> Store:
     return store
 
 
-# Stores for what follows, and for the JITDylib that was named last
+# Stores for the next input, and for the JITDylib that was named last
 
 
 def append_here(destination: str, convert: Callable[[str], object] = str) -> Store:
-    """Add to a list of the JITDylib that was named last."""
+    """A store that appends to a list of the JITDylib that was named last."""
 
     def store(line: CommandLine, text: str) -> None:
         getattr(line.dylibs[-1], destination).append(convert(text))
@@ -178,7 +178,7 @@ def append_here(destination: str, convert: Callable[[str], object] = str) -> Sto
 def add_input(
     kind: Literal["file", "library"], linkage: Literal["plain", "hidden", "weak"] = "plain"
 ) -> Store:
-    """Add an input of a kind."""
+    """A store that adds an input of this kind."""
 
     def store(line: CommandLine, text: str) -> None:
         line.add_input(InputArgument(kind, text, linkage, line.next_is_lazy))
@@ -187,7 +187,7 @@ def add_input(
 
 
 def begin_dylib(line: CommandLine, text: str) -> None:
-    """Begin the JITDylib that all that follows belongs to."""
+    """Begin the JITDylib that all following arguments belong to."""
     if not text:
         raise ValueError("a JITDylib needs a name")
     if any(each.name == text for each in line.dylibs):
@@ -196,5 +196,5 @@ def begin_dylib(line: CommandLine, text: str) -> None:
 
 
 def begin_lazy(line: CommandLine, text: str) -> None:
-    """Say whether the input that follows is lazy."""
+    """Set whether the next input is lazy."""
     line.next_is_lazy = boolean(text)

@@ -1,4 +1,4 @@
-# Forms of the instructions that relocated code is made of.
+# Forms of the instructions that commonly have relocations.
 	b .+8
 	bl .-8
 	b.eq .+16

@@ -1,4 +1,4 @@
-# Forms of the instructions that relocated code is made of.
+# Forms of the instructions that commonly have relocations.
 	c.jal .+1000
 	c.flw fa0, 4(a1)
 	c.fsw fa0, 64(a1)

@@ -1,4 +1,4 @@
-# Forms of the instructions that relocated code is made of.
+# Forms of the instructions that commonly have relocations.
 	.option norvc
 	lui a0, 0xfffff
 	lui a0, 0x12345

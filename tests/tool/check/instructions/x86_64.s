@@ -1,4 +1,4 @@
-# Forms of the instructions that relocated code is made of.
+# Forms of the instructions that commonly have relocations.
 	callq f
 	jmp f
 	jmp *%rax
