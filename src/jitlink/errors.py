@@ -17,8 +17,8 @@
     │   ├── TargetOutOfRangeError           the value does not fit the field
     │   └── MisalignedTargetError           the value has bits that the field cannot hold
     ├── AllocationError                 memory that could not be had, laid out or protected
-    ├── TLSError              thread-local storage that could not be had
-    │   └── StaticTLSError              more static room than the process has left
+    ├── TLSError                        TLS that could not be allocated or accessed
+    │   └── StaticTLSError              more static TLS than the surplus has left
     ├── ActionError                     a finalize or deallocate action that reported failure
     └── ExecutorError                   the executor could not do what was asked
 
@@ -265,18 +265,18 @@ class AllocationError(JITLinkError):
 
 
 class TLSError(JITLinkError):
-    """Thread-local storage, or access to a thread-local variable, that could not be had.
+    """TLS could not be allocated, or a thread-local variable could not be accessed.
 
     Attributes:
-        graph: name of the graph that wants it; empty where none is known.
-        objects: display names of the objects whose code or variables want it.
+        graph: name of the graph that needs it; empty where none is known.
+        objects: display names of the objects whose code or variables need it.
     """
 
     graph = ""
     objects: tuple[str, ...] = ()
 
     def locate(self, graph: str, objects: Sequence[str]) -> None:
-        """Make the error say where the storage is wanted."""
+        """Add the graph and its objects to the error and its text."""
         self.graph, self.objects = graph, tuple(objects)
         named = ", ".join(self.objects[:3]) + (", ..." if len(self.objects) > 3 else "")
         where = f"in graph {graph} ({named})" if self.objects else f"in graph {graph}"
@@ -284,27 +284,27 @@ class TLSError(JITLinkError):
 
 
 class StaticTLSError(TLSError):
-    """Static thread-local storage that the process has no room for.
+    """The process's static TLS surplus is exhausted.
 
     Attributes:
-        size: bytes asked for.
-        alignment: alignment asked for, in bytes.
-        room: bytes that are left, of alignment 1.
-        surplus_alignment: the largest alignment that there can be, in bytes.
+        size: size of the TLS block that needs static TLS, in bytes.
+        alignment: alignment of that block, in bytes.
+        surplus: bytes that are left, of alignment 1.
+        surplus_alignment: the largest alignment that a block in static TLS can have, in bytes.
     """
 
     def __init__(
-        self, size: int, alignment: int, room: int, surplus_alignment: int, why: str = ""
+        self, size: int, alignment: int, surplus: int, surplus_alignment: int, why: str = ""
     ) -> None:
-        limits = f"{room} bytes are left, aligned to at most {surplus_alignment}"
+        left = f"{surplus} bytes are left, aligned to at most {surplus_alignment}"
         super().__init__(
-            f"code of the initial-exec or local-exec model needs static thread-local storage of "
-            f"{size} bytes aligned to {alignment}: {limits}{why}; compile with -fPIC, or start "
-            f"the process with more room (GLIBC_TUNABLES=glibc.rtld.optional_static_tls=...)"
+            f"code of the initial exec or local exec model needs {size} bytes of static TLS "
+            f"aligned to {alignment}: {left}{why}; compile with -fPIC, or start the process with "
+            f"a larger static TLS surplus (GLIBC_TUNABLES=glibc.rtld.optional_static_tls=...)"
         )
         self.size = size
         self.alignment = alignment
-        self.room = room
+        self.surplus = surplus
         self.surplus_alignment = surplus_alignment
 
 

@@ -8,6 +8,8 @@ Specification: System V psABI, AMD64 supplement, table 4.9 and appendix B.2.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from jitlink.arch.x86_64 import (
@@ -19,7 +21,7 @@ from jitlink.arch.x86_64 import (
     IS_ABSOLUTE,
     JUMP,
     REENTRY,
-    TLS_ENTRIES,
+    TLS_GOT_REQUESTS,
     relax,
 )
 from jitlink.arch.x86_64 import X86_64EdgeKind as K
@@ -34,17 +36,18 @@ from jitlink.passes.got_plt import build_entries, got_address
 from jitlink.passes.ifunc import ifunc_pass
 from jitlink.passes.linker_defined import synthesize_elf_symbols
 from jitlink.passes.personality import reach_personalities
-from jitlink.passes.tls import TLSEdgeKinds
+from jitlink.passes.tls import TLSEdgeKinds, plan_tls
 from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget, Relocation, RelocationTable
 
 EM_X86_64 = 62
 SMALL_CODE_LIMIT = 1 << 31
 """Where the small code model's absolute addresses end."""
 
-
-# Offsets of code that a static linker resolves, and of entries: all relative to the field.
-_DESCRIPTOR = K.REQUEST_TLS_FUNCTION_IN_GOT_AND_TRANSFORM_TO_DELTA32
-_OFFSET_LOAD = K.REQUEST_THREAD_OFFSET_IN_GOT_AND_TRANSFORM_TO_DELTA32
+# GOT entries of the TLS models. Addends count from the field here, so these have no bias.
+_TLSGD = K.REQUEST_TLS_DESC_IN_GOT_AND_TRANSFORM_TO_DELTA32
+_TLSLD = K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_DELTA32
+_GOTTPOFF = K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_DELTA32
+_TLSDESC = K.REQUEST_TLS_DESCRIPTOR_IN_GOT_AND_TRANSFORM_TO_DELTA32
 
 RELOCATIONS = (
     Relocation(0, "R_X86_64_NONE"),
@@ -66,10 +69,10 @@ RELOCATIONS = (
     Relocation(16, "R_X86_64_DTPMOD64", K.DTPMOD64),
     Relocation(17, "R_X86_64_DTPOFF64", K.DTPOFF64),
     Relocation(18, "R_X86_64_TPOFF64", K.TPOFF64),
-    Relocation(19, "R_X86_64_TLSGD", K.REQUEST_TLS_DESC_IN_GOT_AND_TRANSFORM_TO_DELTA32),
-    Relocation(20, "R_X86_64_TLSLD", K.REQUEST_TLS_MODULE_IN_GOT_AND_TRANSFORM_TO_DELTA32),
+    Relocation(19, "R_X86_64_TLSGD", _TLSGD),
+    Relocation(20, "R_X86_64_TLSLD", _TLSLD),
     Relocation(21, "R_X86_64_DTPOFF32", K.DTPOFF32),
-    Relocation(22, "R_X86_64_GOTTPOFF", _OFFSET_LOAD),
+    Relocation(22, "R_X86_64_GOTTPOFF", _GOTTPOFF),
     Relocation(23, "R_X86_64_TPOFF32", K.TPOFF32),
     Relocation(24, "R_X86_64_PC64", K.DELTA64),
     Relocation(25, "R_X86_64_GOTOFF64", K.DELTA64_FROM_GOT),
@@ -81,8 +84,8 @@ RELOCATIONS = (
     Relocation(31, "R_X86_64_PLTOFF64", K.REQUEST_STUB_AND_TRANSFORM_TO_DELTA64_FROM_GOT),
     Relocation(32, "R_X86_64_SIZE32", K.SIZE32),
     Relocation(33, "R_X86_64_SIZE64", K.SIZE64),
-    Relocation(34, "R_X86_64_GOTPC32_TLSDESC", _DESCRIPTOR),
-    # Marks the call of a descriptor's function, for linkers that replace it.
+    Relocation(34, "R_X86_64_GOTPC32_TLSDESC", _TLSDESC),
+    # Marks the call through a TLS descriptor, for linkers that relax it.
     Relocation(35, "R_X86_64_TLSDESC_CALL"),
     Relocation(36, "R_X86_64_TLSDESC", reason=DYNAMIC_ONLY),
     Relocation(37, "R_X86_64_IRELATIVE", reason=DYNAMIC_ONLY),
@@ -105,15 +108,15 @@ RELOCATIONS = (
         K.REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_REX2_RELAXABLE,
         4,
     ),
-    Relocation(44, "R_X86_64_CODE_4_GOTTPOFF", _OFFSET_LOAD),
-    Relocation(45, "R_X86_64_CODE_4_GOTPC32_TLSDESC", _DESCRIPTOR),
+    Relocation(44, "R_X86_64_CODE_4_GOTTPOFF", _GOTTPOFF),
+    Relocation(45, "R_X86_64_CODE_4_GOTPC32_TLSDESC", _TLSDESC),
     # EVEX-encoded APX instructions have no form without the memory operand to relax to.
     Relocation(46, "R_X86_64_CODE_5_GOTPCRELX", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32),
-    Relocation(47, "R_X86_64_CODE_5_GOTTPOFF", _OFFSET_LOAD),
-    Relocation(48, "R_X86_64_CODE_5_GOTPC32_TLSDESC", _DESCRIPTOR),
+    Relocation(47, "R_X86_64_CODE_5_GOTTPOFF", _GOTTPOFF),
+    Relocation(48, "R_X86_64_CODE_5_GOTPC32_TLSDESC", _TLSDESC),
     Relocation(49, "R_X86_64_CODE_6_GOTPCRELX", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32),
-    Relocation(50, "R_X86_64_CODE_6_GOTTPOFF", _OFFSET_LOAD),
-    Relocation(51, "R_X86_64_CODE_6_GOTPC32_TLSDESC", _DESCRIPTOR),
+    Relocation(50, "R_X86_64_CODE_6_GOTTPOFF", _GOTTPOFF),
+    Relocation(51, "R_X86_64_CODE_6_GOTPC32_TLSDESC", _TLSDESC),
     # Hints for a linker that collects unused virtual functions.
     Relocation(250, "R_X86_64_GNU_VTINHERIT"),
     Relocation(251, "R_X86_64_GNU_VTENTRY"),
@@ -143,28 +146,29 @@ def _build_entries(graph: LinkGraph) -> None:
 
 
 _IDENTITY = Identity(EM_X86_64, ELFCLASS64, "little")
-_TLS_MODULE_RELOCATIONS = {
-    TLSValue.MODULE: 16,  # R_X86_64_DTPMOD64
-    TLSValue.OFFSET: 17,  # R_X86_64_DTPOFF64
+_TLS_RELOCATION_TYPES = {
+    TLSValue.DTPMOD: 16,  # R_X86_64_DTPMOD64
+    TLSValue.DTPOFF: 17,  # R_X86_64_DTPOFF64
     TLSValue.TPOFF: 18,  # R_X86_64_TPOFF64
-    TLSValue.DESCRIPTOR: 36,  # R_X86_64_TLSDESC
+    TLSValue.TLSDESC: 36,  # R_X86_64_TLSDESC
 }
 
 
-def _write_tls_module(image: TLSModuleSpec) -> bytes:
-    from jitlink.formats.elf_tls_module import TLSModuleFormat  # noqa: PLC0415 - few have variables
+def _write_tls_module(spec: TLSModuleSpec) -> bytes:
+    from jitlink.formats.elf_tls_module import TLSModuleFormat  # noqa: PLC0415 - few links have TLS
 
-    return TLSModuleFormat(_IDENTITY, 0x1000, _TLS_MODULE_RELOCATIONS).write(image)
+    return TLSModuleFormat(_IDENTITY, 0x1000, _TLS_RELOCATION_TYPES).write(spec)
 
 
-# LLVM differs: it links the general dynamic model only, with storage of its own runtime's.
+# LLVM differs: it links the general dynamic model only, with TLS of its own runtime.
 TLS_EDGE_KINDS = TLSEdgeKinds(
-    entries=TLS_ENTRIES,
-    tp_offsets=frozenset({K.TPOFF64, K.TPOFF32}),
-    dtp_offsets=frozenset({K.DTPOFF64, K.DTPOFF32}),
-    modules=frozenset({K.DTPMOD64}),
-    write=_write_tls_module,
+    got_requests=TLS_GOT_REQUESTS,
+    tpoff=frozenset({K.TPOFF64, K.TPOFF32}),
+    dtpoff=frozenset({K.DTPOFF64, K.DTPOFF32}),
+    dtpmod=frozenset({K.DTPMOD64}),
+    write_module=_write_tls_module,
 )
+_plan_fixups = partial(plan_tls, TLS_EDGE_KINDS)
 _split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
 _resolve_ifuncs = ifunc_pass(ENTRIES, CALL_RESOLVERS)
 
@@ -182,7 +186,7 @@ def default_passes(_graph: LinkGraph) -> PassConfiguration:
         ],
         pre_fixup=[relax],
         got_address=got_address,
-        threads=TLS_EDGE_KINDS,
+        plan_fixups=_plan_fixups,
     )
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from jitlink.graph import LinkGraph
-from jitlink.link import PassConfiguration
+from jitlink.link import PassConfiguration, TableFixups
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_layer import Plugin
 from jitlink.passes.eh_frame import FrameSection, terminate_eh_frames
@@ -24,7 +24,6 @@ from jitlink.platform.plugin import keep_initializers
 from jitlink.platform.state import DylibState
 from jitlink.runtime import Runtime
 from jitlink.sps import ExecutorAddrRange
-from jitlink.targets.registry import default_passes
 
 if TYPE_CHECKING:
     from jitlink.platform.orc_rt.platform import ORCRuntimePlatform
@@ -56,8 +55,7 @@ class ORCRuntimePlugin(Plugin):
             return
         if objects_with_arrays(graph):
             await self._platform.handle_of(state)
-        kinds = default_passes(graph).threads
-        if kinds is not None and runtime_tls.uses_tls(graph, kinds):
+        if runtime_tls.uses_tls(graph):
             self._images[responsibility] = image = InitializationImage(graph)
             await self._platform.link_thread_image(image)
 
@@ -80,7 +78,7 @@ class ORCRuntimePlugin(Plugin):
                 keep_initializers(config)
             return
         arrays = keep_initializers(config)
-        self._use_runtime_storage(config, self._images.pop(responsibility, None))
+        self._use_runtime_tls(config, self._images.pop(responsibility, None))
 
         def note(graph: LinkGraph) -> None:
             # For the handle, which comes with the first link that refers to it.
@@ -90,14 +88,15 @@ class ORCRuntimePlugin(Plugin):
         config.post_prune.append(self._register_frames)
         config.post_allocation.append(note)
 
-    def _use_runtime_storage(
+    def _use_runtime_tls(
         self, config: PassConfiguration, image: InitializationImage | None
     ) -> None:
-        threads, key = config.threads, self._platform.thread_key
-        config.threads = None
-        if threads is None or image is None or key is None:
+        # In place of the C library's TLS.
+        config.plan_fixups = TableFixups
+        key = self._platform.thread_key
+        if image is None or key is None:
             return
-        access = partial(runtime_tls.use_runtime_tls, kinds=threads, key=key)
+        access = partial(runtime_tls.use_runtime_tls, key=key)
         config.post_prune[:0] = [access, image.take_out]
         config.post_allocation.insert(0, image.locate)
         config.post_fixup.append(partial(self._platform.write_thread_image, image))
