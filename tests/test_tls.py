@@ -1,7 +1,7 @@
-"""Thread-local variables of linked code: every model, on threads of every age, between links.
+"""Thread-local variables of linked code: every model, in old and new threads, between links.
 
-Most programs with thread-local variables are among those of tests/platform, which are compared with
-what they do natively. Here they are used from this process.
+Most programs with thread-local variables are in tests/platform, which compares them with
+native ones. Here they are used from this process.
 """
 
 import ctypes
@@ -39,7 +39,7 @@ MODELS = [
 
 
 class Worker:
-    """A thread that does what it is told, until it is told to end."""
+    """A thread that runs functions until `end`."""
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -49,7 +49,7 @@ class Worker:
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
             work()
-            del work  # It holds what it has called.
+            del work  # It refers to the function that it has called.
 
     def __call__(self, function: Callable[[], T]) -> T:
         future: Future[T] = Future()
@@ -57,7 +57,7 @@ class Worker:
         def work() -> None:
             try:
                 future.set_result(function())
-            except BaseException as error:  # noqa: BLE001 - told to who asked
+            except BaseException as error:  # noqa: BLE001 - raised in the caller
                 future.set_exception(error)
 
         self._work.put(work)
@@ -73,7 +73,7 @@ Run = Callable[[Callable[[], int]], int]
 
 @pytest.fixture
 def old() -> Iterator[Worker]:
-    """A thread that is there before anything is linked."""
+    """A thread that is older than the link."""
     worker = Worker()
     yield worker
     worker.end()
@@ -103,7 +103,7 @@ def variables(alignment: int = 64) -> list[Path]:
 
 
 def check_fresh(library: jitlink.Library, run: Run) -> None:
-    """What a thread sees that has changed nothing yet."""
+    """Check what a thread finds that has changed no variable yet."""
     assert run(library.sum) == 14
     assert run(library.through_pointer) == 77
     assert run(library.nonzero) == 0
@@ -118,7 +118,7 @@ def here(function: Callable[[], int]) -> int:
 def builds() -> Iterator[tuple[CompilerName, tuple[str, ...]]]:
     for compiler in COMPILERS:
         for flags in MODELS:
-            # gcc has no emulated storage for this target, zig no fixed addresses.
+            # gcc has no emulated TLS for this target, zig no fixed addresses.
             if (compiler, flags[-1]) in {("gcc", "-femulated-tls"), ("zig", "-fno-pic")}:
                 continue
             for level in ("-O0", "-O2"):
@@ -127,7 +127,7 @@ def builds() -> Iterator[tuple[CompilerName, tuple[str, ...]]]:
 
 @pytest.mark.parametrize(("compiler", "flags"), list(builds()), ids=str)
 def test_a_model(compiler: CompilerName, flags: tuple[str, ...], old: Worker) -> None:
-    # Static room aligned to a page is more than there is.
+    # The static TLS surplus cannot be aligned to a page.
     dynamic = flags[1:] in {PIC, (*PIC, "-mcmodel=large"), (*PIC, "-mtls-dialect=gnu2")}
     alignment = 4096 if dynamic else 64
     with jitlink.load(*parts(compiler, *flags, f"-DALIGNMENT={alignment}")) as library:
@@ -137,19 +137,19 @@ def test_a_model(compiler: CompilerName, flags: tuple[str, ...], old: Worker) ->
         assert [here(library.sum), old(library.sum), in_new_thread(library.sum)] == [205, 205, 14]
 
 
-def check_address(library: jitlink.Library, place: int, run: Run) -> None:
+def check_address(library: jitlink.Library, address: int, run: Run) -> None:
     own = library.function("address_of_own")
     own.restype = ctypes.c_void_p
-    assert run(lambda: PROCESS_TLS.tls_address(place) - own()) == 0
+    assert run(lambda: PROCESS_TLS.tls_address(address) - own()) == 0
 
 
 def test_addresses_stand_for_the_calling_threads_variables(old: Worker) -> None:
     with jitlink.load(*variables()) as library:
-        place = library.exports["own"]
+        address = library.exports["own"]
         for run in (here, old, in_new_thread):
-            check_address(library, place, run)
+            check_address(library, address, run)
     with pytest.raises(TLSError, match="no thread-local variable is linked"):
-        PROCESS_TLS.tls_address(place)
+        PROCESS_TLS.tls_address(address)
 
 
 # Between links
@@ -194,7 +194,7 @@ def test_two_jitdylibs_that_need_each_other(model: str, old: Worker) -> None:
             assert [here(function), old(function), in_new_thread(function)] == [value] * 3
 
 
-def test_variables_outlive_their_link_for_those_who_use_them(old: Worker) -> None:
+def test_variables_outlive_their_link_while_they_have_users(old: Worker) -> None:
     provider, user = parts("gcc", "-O1", *PIC)[::-1]
     with jitlink.load(provider) as library:
         shared = library.exports["shared"]
@@ -204,7 +204,7 @@ def test_variables_outlive_their_link_for_those_who_use_them(old: Worker) -> Non
     using.close()
 
 
-def test_variables_of_links_that_are_gone() -> None:
+def test_variables_of_released_links() -> None:
     provider, user = parts("gcc", "-O1", *PIC)[::-1]
     with jitlink.load(provider) as library:
         shared = library.exports["shared"]
@@ -256,17 +256,17 @@ def test_variables_of_a_shared_library(model: str, old: Worker, tmp_path: Path) 
         assert [here(library.agree), old(library.agree), in_new_thread(library.agree)] == [1] * 3
 
 
-def test_a_shared_librarys_variables_without_static_room(tmp_path: Path) -> None:
-    """A library gets it only as long as no thread has used its variables."""
+def test_a_shared_librarys_variables_that_are_not_in_static_tls(tmp_path: Path) -> None:
+    """A library gets static TLS only if no thread has used its variables."""
     user = library_and_user("used_in_library", "initial-exec", tmp_path)
     library = ctypes.CDLL(str(tmp_path / "library.so"))
     library.of_used_in_library()
-    with pytest.raises(TLSError, match="library that has no static room") as caught:
+    with pytest.raises(TLSError, match="library that is not in static TLS") as caught:
         jitlink.load(user)
     assert caught.value.objects == (str(user),)
 
 
-def test_weak_variables_that_nobody_defines() -> None:
+def test_weak_undefined_variables() -> None:
     source = """
     extern __thread int absent __attribute__((weak));
     int f(void) { return 1; }
@@ -276,16 +276,16 @@ def test_weak_variables_that_nobody_defines() -> None:
         assert library.f() == 1
 
 
-# Room
+# Static TLS
 
-ROOM = """
+BLOCK = """
 __thread char block[{size}] __attribute__((aligned({alignment})));
 char *f(void) {{ return block; }}
 """
 
 
 def static_bytes(size: int, alignment: int = 1) -> Path:
-    """An object with so much storage, and code that wants it in static room."""
+    """An object with a TLS block of that size, and code that requires it in static TLS."""
     source = f"""
     .section .tbss, "awT", @nobits
     .balign {alignment}
@@ -298,8 +298,8 @@ def static_bytes(size: int, alignment: int = 1) -> Path:
     return compile_c(source, suffix=".s")
 
 
-def test_more_static_room_than_there_is() -> None:
-    path = compile_c(ROOM.format(size=100_000, alignment=16), "gcc", ("-O1", *FIXED))
+def test_a_block_larger_than_the_static_tls_surplus() -> None:
+    path = compile_c(BLOCK.format(size=100_000, alignment=16), "gcc", ("-O1", *FIXED))
     before = PROCESS_TLS.count
     with pytest.raises(StaticTLSError) as caught:
         jitlink.load(path)
@@ -311,7 +311,7 @@ def test_more_static_room_than_there_is() -> None:
     for part in (str(path), "100000 bytes", str(error.surplus), "-fPIC"):
         assert part in str(error)
     assert PROCESS_TLS.count == before
-    # What is said to be left is: no byte more.
+    # So many bytes are left, and not one more.
     with jitlink.load(static_bytes(error.surplus)):
         pass
     with pytest.raises(StaticTLSError) as caught:
@@ -319,11 +319,11 @@ def test_more_static_room_than_there_is() -> None:
     assert caught.value.surplus == error.surplus
 
 
-def test_static_room_is_given_back() -> None:
+def test_static_tls_is_reclaimed() -> None:
     """Also where sizes and alignments change, and what was linked first is closed first."""
     with pytest.raises(StaticTLSError) as caught:
         jitlink.load(static_bytes(100_000))
-    room = caught.value.surplus
+    surplus_before = caught.value.surplus
     for size, alignment in [(1, 1), (8, 64), (1, 64), (24, 16), (3, 1), (65, 32)] * 20:
         first = jitlink.load(static_bytes(size, alignment))
         second = jitlink.load(static_bytes(alignment, size & -size))
@@ -331,25 +331,25 @@ def test_static_room_is_given_back() -> None:
         second.close()
     with pytest.raises(StaticTLSError) as caught:
         jitlink.load(static_bytes(100_000))
-    assert caught.value.surplus == room
+    assert caught.value.surplus == surplus_before
 
 
-def test_more_alignment_than_static_room_can_have() -> None:
-    path = compile_c(ROOM.format(size=8, alignment=1 << 16), "gcc", ("-O1", *FIXED))
+def test_an_alignment_larger_than_that_of_static_tls() -> None:
+    path = compile_c(BLOCK.format(size=8, alignment=1 << 16), "gcc", ("-O1", *FIXED))
     with pytest.raises(StaticTLSError) as caught:
         jitlink.load(path)
     assert caught.value.alignment == 1 << 16 > caught.value.surplus_alignment
 
 
-def test_dynamic_models_need_no_static_room(old: Worker) -> None:
-    path = compile_c(ROOM.format(size=1_000_000, alignment=1 << 16), "gcc", ("-O1", *PIC))
+def test_dynamic_models_need_no_static_tls(old: Worker) -> None:
+    path = compile_c(BLOCK.format(size=1_000_000, alignment=1 << 16), "gcc", ("-O1", *PIC))
     with jitlink.load(path) as library:
         library.f.restype = ctypes.c_uint64
         assert {run(library.f) % (1 << 16) for run in (here, old, in_new_thread)} == {0}
 
 
 @pytest.mark.parametrize(("size", "alignment"), [(BLOCK_LIMIT, 1), (8, BLOCK_LIMIT), (1 << 62, 1)])
-def test_storage_beyond_any_memory(size: int, alignment: int) -> None:
+def test_a_block_larger_than_any_memory(size: int, alignment: int) -> None:
     source = '.section .tbss,"awT",@nobits\n.globl x\nx: .zero 8\n.text\n.globl f\nf: ret\n'
     elf = ElfFile(compile_c(source, suffix=".s"))
     elf.set_section(elf.find(".tbss"), size=size, addralign=alignment)
@@ -358,8 +358,8 @@ def test_storage_beyond_any_memory(size: int, alignment: int) -> None:
     assert "<memory 0>" in str(caught.value)
 
 
-def test_storage_whose_memory_does_not_link() -> None:
-    """The initial image may not depend on where threads have their storage."""
+def test_an_initialisation_image_that_depends_on_the_thread_pointer() -> None:
+    """The image must be complete before the C library puts the TLS block somewhere."""
     source = """
     .section .tdata,"awT",@progbits
     .globl x
@@ -406,11 +406,11 @@ def test_nothing_leaks(flags: tuple[str, ...]) -> None:
     command = [sys.executable, "-c", LEAK.format(rounds=rounds), *map(str, objects)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    # Bytes a round: what is left over is less than one template's page.
+    # Bytes a round: what is left over is less than one TLS module's page.
     assert int(done.stdout) < 2048
 
 
-def test_a_link_that_fails_when_its_storage_is_loaded() -> None:
+def test_a_link_that_fails_after_its_tls_module_is_loaded() -> None:
     def fail(_graph: jitlink.LinkGraph) -> None:
         assert "memfd:jitlink" in Path("/proc/self/maps").read_text()
         raise jitlink.GraphError("the last pass fails")

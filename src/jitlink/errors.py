@@ -295,10 +295,10 @@ class AllocationError(JITLinkError):
 
 
 class TLSError(JITLinkError):
-    """Thread-local storage, or access to a thread-local variable, that cannot be provided.
+    """TLS could not be allocated, or a thread-local variable could not be accessed.
 
     Attributes:
-        graph: name of the graph that needs it; empty if unknown.
+        graph: name of the graph that needs it; empty where none is known.
         objects: display names of the objects whose code or variables need it.
     """
 
@@ -306,7 +306,7 @@ class TLSError(JITLinkError):
     objects: tuple[str, ...] = ()
 
     def locate(self, graph: str, objects: Sequence[str]) -> None:
-        """Add to the error which graph and objects need the storage."""
+        """Add the graph and its objects to the error and its text."""
         self.graph, self.objects = graph, tuple(objects)
         named = ", ".join(self.objects[:3]) + (", ..." if len(self.objects) > 3 else "")
         where = f"in graph {graph} ({named})" if self.objects else f"in graph {graph}"
@@ -314,23 +314,23 @@ class TLSError(JITLinkError):
 
 
 class StaticTLSError(TLSError):
-    """Static TLS that exceeds the surplus of the process.
+    """The process's static TLS surplus is exhausted.
 
     Attributes:
-        size: bytes requested.
-        alignment: alignment requested, in bytes.
-        surplus: bytes that are left, at alignment 1.
-        surplus_alignment: the largest possible alignment, in bytes.
+        size: size of the TLS block that needs static TLS, in bytes.
+        alignment: alignment of that block, in bytes.
+        surplus: bytes that are left, of alignment 1.
+        surplus_alignment: the largest alignment that a block in static TLS can have, in bytes.
     """
 
     def __init__(
         self, size: int, alignment: int, surplus: int, surplus_alignment: int, why: str = ""
     ) -> None:
-        limits = f"{surplus} bytes are left, aligned to at most {surplus_alignment}"
+        left = f"{surplus} bytes are left, aligned to at most {surplus_alignment}"
         super().__init__(
-            f"code of the initial-exec or local-exec model needs static TLS of {size} bytes "
-            f"aligned to {alignment}: {limits}{why}; compile with -fPIC, or start the process with "
-            f"a larger surplus (GLIBC_TUNABLES=glibc.rtld.optional_static_tls=...)"
+            f"code of the initial exec or local exec model needs {size} bytes of static TLS "
+            f"aligned to {alignment}: {left}{why}; compile with -fPIC, or start the process with "
+            f"a larger static TLS surplus (GLIBC_TUNABLES=glibc.rtld.optional_static_tls=...)"
         )
         self.size = size
         self.alignment = alignment

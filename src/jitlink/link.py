@@ -1,9 +1,9 @@
 """The generic link algorithm: one coroutine that reads top to bottom.
 
-`link` takes a graph through five lists of passes, with the three places between them where
-something outside must act: memory is allocated, external symbols are looked up, memory is
-finalized. It knows no format and no architecture; what is specific comes in through the
-passes and the fixup table of a `PassConfiguration`.
+`link` takes a graph through five lists of passes. Between them it allocates memory, looks up
+external symbols, applies fixups and finalizes. It knows no format and no architecture: what is
+specific to one comes in through a `PassConfiguration`, as passes, as a fixup table, and as a
+`FixupPlan` where fixups take more than a table.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -19,17 +19,65 @@ from jitlink import link_log
 from jitlink.fixups import FixupTable
 from jitlink.graph import LinkGraph, SymbolFlags
 from jitlink.memory.layout import copy_unallocated_contents
-from jitlink.memory.manager import FinalizedAlloc, JITLinkDylib, JITLinkMemoryManager
+from jitlink.memory.manager import (
+    FinalizedAlloc,
+    InFlightAlloc,
+    JITLinkDylib,
+    JITLinkMemoryManager,
+)
 from jitlink.passes.prune import mark_exported_live, prune
-from jitlink.passes.tls import TLSEdgeKinds, check_tls_addresses, plan_tls
 
 Pass = Callable[[LinkGraph], None]
 T = TypeVar("T")
 
 
+class FixupPlan(Protocol):
+    """How one link applies its fixups, and what they need from the steps before.
+
+    A target has its own where fixups use values of the executor that are neither addresses of
+    the graph nor of external symbols, such as offsets from the thread pointer.
+    """
+
+    def allocate(self, memory: JITLinkMemoryManager, alloc: InFlightAlloc) -> None:
+        """Give addresses to the blocks that the memory manager has not allocated.
+
+        Args:
+            memory: the memory manager of the link.
+            alloc: the allocation that owns what is allocated here.
+        """
+
+    def check_targets(self) -> None:
+        """Refuse edges to external symbols that edges of their kinds cannot refer to."""
+
+    async def apply(self, got_address: int | None) -> None:
+        """Apply the fixups of all edges.
+
+        Args:
+            got_address: as for `FixupTable.apply`.
+        """
+
+
+class TableFixups:
+    """The plan of a target whose fixups take no more than a table."""
+
+    def __init__(self, graph: LinkGraph, fixups: FixupTable) -> None:
+        self._graph = graph
+        self._fixups = fixups
+
+    def allocate(self, memory: JITLinkMemoryManager, alloc: InFlightAlloc) -> None:
+        """Do nothing: all blocks are in the memory manager's memory."""
+
+    def check_targets(self) -> None:
+        """Do nothing: edges of every kind may refer to any external symbol."""
+
+    async def apply(self, got_address: int | None) -> None:
+        """Apply all fixups at once."""
+        self._fixups.apply(self._graph, got_address=got_address)
+
+
 @dataclass
 class PassConfiguration:
-    """The passes of one link, in five lists, and the table that applies its fixups.
+    """The passes of one link, in five lists, and how its fixups are applied.
 
     Attributes:
         fixups: how the edge kinds of the graph modify content.
@@ -39,7 +87,7 @@ class PassConfiguration:
         pre_fixup: all addresses are known, content is in working memory but not fixed up.
         post_fixup: content is as it will be in the executor.
         got_address: finds the address of the global offset table, after allocation.
-        threads: how code accesses thread-local variables; None if the target does not link such.
+        plan_fixups: makes the fixup plan after the post-prune passes; may still add content.
     """
 
     fixups: FixupTable
@@ -49,11 +97,11 @@ class PassConfiguration:
     pre_fixup: list[Pass] = field(default_factory=list)
     post_fixup: list[Pass] = field(default_factory=list)
     got_address: Callable[[LinkGraph], int | None] = lambda _graph: None
-    threads: TLSEdgeKinds | None = None
+    plan_fixups: Callable[[LinkGraph, FixupTable], FixupPlan] = TableFixups
 
 
 class JITLinkContext(ABC):
-    """What a link asks of and tells to whoever started it."""
+    """What a link asks of its client, and notifies it of."""
 
     dylib: JITLinkDylib | None = None
 
@@ -73,13 +121,13 @@ class JITLinkContext(ABC):
         mark_exported_live(graph)
 
     def notify_resolved(self, graph: LinkGraph) -> None:  # noqa: B027 - optional, as the next two
-        """The addresses of the graph's symbols are known, though nothing is there yet."""
+        """The graph's symbols have their final addresses; their content is not in place yet."""
 
     def notify_finalized(self, alloc: FinalizedAlloc) -> None:  # noqa: B027
-        """The graph is in executor memory; whoever is told must deallocate it in the end."""
+        """The graph is in executor memory; the receiver must deallocate it in the end."""
 
     def notify_failed(self, error: BaseException) -> None:  # noqa: B027
-        """The link failed; all its memory has been given back."""
+        """The link failed; all its memory has been deallocated."""
 
 
 async def link(
@@ -115,32 +163,25 @@ async def _link(
     prune(graph)
     link_log.pruned(graph)
 
-    # Only what is needed is left; entries that it needs may be added.
+    # Only live blocks are left; GOT entries and stubs that they need are added.
     _run(passes.post_prune, graph)
-    threads = plan_tls(graph, passes.threads, passes.fixups)
+    plan = passes.plan_fixups(graph, passes.fixups)
     link_log.got_and_stubs_added(graph)
     alloc = await memory.allocate(context.dylib, graph)
     try:
-        if threads is not None:
-            threads.place(memory.tls, alloc)
-        # Defined symbols have their final addresses. They are announced before anything is
-        # looked up: two graphs that need each other would wait for each other forever.
+        plan.allocate(memory, alloc)
+        # Defined symbols have their final addresses. The context is notified before the lookup:
+        # two graphs that need each other would wait for each other forever.
         _run(passes.post_allocation, graph)
         context.notify_resolved(graph)
         await _resolve_externals(graph, context)
-        check_tls_addresses(graph, passes.threads, passes.fixups)
+        plan.check_targets()
 
         # Everything has its final address, and content is in working memory.
         copy_unallocated_contents(graph)
         _run(passes.pre_fixup, graph)
         link_log.fixing(graph)
-        got_address = passes.got_address(graph)
-        if threads is None:
-            passes.fixups.apply(graph, got_address=got_address)
-        else:
-            # Threads that exist get their copies of the initial image when it is loaded.
-            bases = await threads.load(got_address)
-            passes.fixups.apply(graph, got_address=got_address, tls_bases=bases, rows=threads.later)
+        await plan.apply(passes.got_address(graph))
         _run(passes.post_fixup, graph)
     except BaseException:
         await alloc.abandon()
@@ -170,10 +211,10 @@ async def _resolve_externals(graph: LinkGraph, context: JITLinkContext) -> None:
 def run_in_process(coroutine: Coroutine[object, object, T]) -> T:
     """Run a coroutine that has no reason to suspend, as with an in-process executor.
 
-    No loop is needed, and none is paid for.
+    No event loop is needed, so none is created.
 
     Raises:
-        RuntimeError: the coroutine suspended all the same.
+        RuntimeError: the coroutine suspended.
     """
     try:
         coroutine.send(None)

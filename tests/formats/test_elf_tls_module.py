@@ -1,4 +1,4 @@
-"""Storage templates, read back by LLVM's readelf."""
+"""TLS modules, read back by LLVM's readelf."""
 
 import re
 from pathlib import Path
@@ -10,31 +10,31 @@ from jitlink.formats.elf_tls_module import TLSModuleFormat
 from jitlink.memory.tls import (
     UNDEFINED_SYMBOL,
     TLSModuleSpec,
-    TLSRequest,
+    TLSRelocation,
     TLSValue,
 )
 from jitlink.targets.elf_x86_64 import TLS_EDGE_KINDS
 from tests.toolchain import require, run
 
 V = TLSValue
-REQUESTS = (
-    TLSRequest(V.MODULE),
-    TLSRequest(V.OFFSET, "", 8),
-    TLSRequest(V.TPOFF, "variable", -16),
-    TLSRequest(V.DESCRIPTOR, "other", 4),
-    TLSRequest(V.MODULE, UNDEFINED_SYMBOL),
+RELOCATIONS = (
+    TLSRelocation(V.DTPMOD),
+    TLSRelocation(V.DTPOFF, "", 8),
+    TLSRelocation(V.TPOFF, "variable", -16),
+    TLSRelocation(V.TLSDESC, "other", 4),
+    TLSRelocation(V.DTPMOD, UNDEFINED_SYMBOL),
 )
 
 
 def readelf(place: Path, content: bytes, *options: str) -> str:
-    path = place / "template.so"
+    path = place / "module.so"
     path.write_bytes(content)
     return run([require("llvm-readelf-22"), "-W", *options, path])
 
 
-def test_relocations_are_the_requests(tmp_path: Path) -> None:
-    image = TLSModuleSpec("name", b"content", 100, 8, REQUESTS, ("needed",))
-    content = TLS_EDGE_KINDS.write(image)
+def test_relocations_and_their_symbols(tmp_path: Path) -> None:
+    spec = TLSModuleSpec("name", b"content", 100, 8, RELOCATIONS, ("needed",))
+    content = TLS_EDGE_KINDS.write_module(spec)
     printed = readelf(tmp_path, content, "--dyn-relocations")
     rows = re.findall(r"^([0-9a-f]+) +[0-9a-f]+ (R_\S+) +(.*)$", printed, re.MULTILINE)
     first = int(rows[0][0], 16)
@@ -55,7 +55,7 @@ def test_relocations_are_the_requests(tmp_path: Path) -> None:
     symbols = readelf(tmp_path, content, "--dyn-syms")
     for line in ("100 TLS     GLOBAL DEFAULT     1 name", "0 TLS     GLOBAL DEFAULT   UND variable",
                  f"0 TLS     WEAK   DEFAULT   UND {UNDEFINED_SYMBOL}",
-                 "48 OBJECT  GLOBAL DEFAULT     1 jitlink_results"):  # fmt: skip
+                 "48 OBJECT  GLOBAL DEFAULT     1 jitlink_tls_values"):  # fmt: skip
         assert line in symbols
     dynamic = readelf(tmp_path, content, "-d")
     assert "Shared library: [needed]" in dynamic
@@ -66,10 +66,12 @@ def test_relocations_are_the_requests(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"x" * 9, b"y" * 10_000])
 def test_segments_of_any_alignment(alignment: int, content: bytes, tmp_path: Path) -> None:
     size = len(content) + 50
-    image = TLS_EDGE_KINDS.write(TLSModuleSpec("name", content, size, alignment, REQUESTS[:1]))
-    # What is zero takes no room, nor does what lies before an aligned address.
-    assert len(image) < len(content) + 0x2000
-    printed = readelf(tmp_path, image, "-l")
+    data = TLS_EDGE_KINDS.write_module(
+        TLSModuleSpec("name", content, size, alignment, RELOCATIONS[:1])
+    )
+    # Neither zeros nor the gap before an aligned address take space.
+    assert len(data) < len(content) + 0x2000
+    printed = readelf(tmp_path, data, "-l")
     rows = {
         line.split()[0]: [int(each, 16) for each in line.split() if each.startswith("0x")]
         for line in printed.splitlines()
@@ -78,26 +80,28 @@ def test_segments_of_any_alignment(alignment: int, content: bytes, tmp_path: Pat
     offset, address, _, file_size, memory_size, wanted = rows["TLS"]
     assert (file_size, memory_size, wanted) == (len(content), size, alignment)
     assert address % alignment == 0
-    assert image[offset : offset + file_size] == content
+    assert data[offset : offset + file_size] == content
     load_offset, load_address, _, load_size, _, page = rows["LOAD"]
-    assert (load_offset, load_size) == (0, len(image))
+    assert (load_offset, load_size) == (0, len(data))
     assert load_address % page == 0
     assert address - offset == load_address
 
 
-def test_images_without_storage(tmp_path: Path) -> None:
+def test_modules_without_a_tls_block(tmp_path: Path) -> None:
     printed = readelf(
-        tmp_path, TLS_EDGE_KINDS.write(TLSModuleSpec("name", requests=REQUESTS[2:])), "-l"
+        tmp_path,
+        TLS_EDGE_KINDS.write_module(TLSModuleSpec("name", relocations=RELOCATIONS[2:])),
+        "-l",
     )
     assert "TLS" not in printed
     assert "GNU_STACK" in printed
     assert "RWE" not in printed
 
 
-def test_templates_of_other_byte_orders_and_classes(tmp_path: Path) -> None:
-    relocations = {V.MODULE: 1}
-    big = TLSModuleFormat(Identity(22, ELFCLASS64, "big"), 0x1000, relocations)
-    printed = readelf(tmp_path, big.write(TLSModuleSpec("name", b"1", 8, 8, REQUESTS[:1])), "-h")
+def test_modules_of_other_byte_orders_and_classes(tmp_path: Path) -> None:
+    types = {V.DTPMOD: 1}
+    big = TLSModuleFormat(Identity(22, ELFCLASS64, "big"), 0x1000, types)
+    printed = readelf(tmp_path, big.write(TLSModuleSpec("name", b"1", 8, 8, RELOCATIONS[:1])), "-h")
     assert "2's complement, big endian" in printed
     with pytest.raises(ValueError, match="64-bit ELF"):
-        TLSModuleFormat(Identity(243, 1, "little"), 0x1000, relocations)
+        TLSModuleFormat(Identity(243, 1, "little"), 0x1000, types)

@@ -1,4 +1,4 @@
-"""Leases of thread-local storage: what threads get, and when templates come and go."""
+"""TLS allocations: what threads get, and when TLS modules are loaded and unloaded."""
 
 import ctypes
 import threading
@@ -8,13 +8,13 @@ import pytest
 from jitlink.errors import ExecutorError, StaticTLSError, TLSError
 from jitlink.memory.tls import (
     BLOCK_LIMIT,
+    END_ADDRESS,
     FIRST_ADDRESS,
-    LAST_ADDRESS,
     TLSAllocation,
     TLSBlock,
     TLSModuleSpec,
     TLSRegistry,
-    TLSRequest,
+    TLSRelocation,
     TLSValue,
 )
 from jitlink.memory.tls_glibc import PROCESS_TLS, load_module, unload_module
@@ -22,14 +22,14 @@ from jitlink.targets.elf_x86_64 import TLS_EDGE_KINDS
 from jitlink.tasks import Task, current_task, run, sleep
 from tests.memory.graphs import drive
 
-OFFSET, ROOM = TLSRequest(TLSValue.OFFSET), TLSRequest(TLSValue.TPOFF)
+DTPOFF, TPOFF = TLSRelocation(TLSValue.DTPOFF), TLSRelocation(TLSValue.TPOFF)
 
 
 class Recorder:
-    """A loader that notes what is asked of it, and gives out consecutive numbers.
+    """A loader that records what is loaded; handles are consecutive numbers.
 
     Attributes:
-        loaded: handles of what is loaded, oldest first.
+        loaded: handles of the loaded modules, oldest first.
         fails: whether loading fails.
     """
 
@@ -38,37 +38,37 @@ class Recorder:
         self.fails = False
         self._handle = 0
 
-    async def load_tls_module(self, image: bytes) -> int:  # noqa: ARG002 - they are all alike
+    async def load_tls_module(self, data: bytes) -> int:  # noqa: ARG002 - all are equal
         if self.fails:
-            raise ExecutorError("no room")
+            raise ExecutorError("refused")
         self._handle += 1
         self.loaded.append(self._handle)
         return self._handle
 
-    async def unload_dylib(self, handle: int) -> None:
+    async def unload_tls_module(self, handle: int) -> None:
         self.loaded.remove(handle)
 
-    async def module_words(self, handle: int, _symbol: str, count: int) -> list[int]:
+    async def read_words(self, handle: int, _symbol: str, count: int) -> list[int]:
         return [handle * 100 + n for n in range(count)]
 
-    def tls_address(self, module: int, offset: int) -> int:
+    def instance_address(self, module: int, offset: int) -> int:
         return module * 0x1000 + offset
 
 
-def write(_image: TLSModuleSpec) -> bytes:
+def write(_spec: TLSModuleSpec) -> bytes:
     return b""
 
 
-def static_lease(storage: TLSRegistry) -> TLSAllocation:
-    lease = storage.new_lease()
-    lease.reserve(8, 8)
-    drive(lease.load(bytearray(), [ROOM], write))
-    return lease
+def static_allocation(registry: TLSRegistry) -> TLSAllocation:
+    allocation = registry.new_allocation()
+    allocation.reserve(8, 8)
+    drive(allocation.load(bytearray(), [TPOFF], write))
+    return allocation
 
 
-def block_of(lease: TLSAllocation) -> TLSBlock:
-    assert lease.block is not None
-    return lease.block
+def block_of(allocation: TLSAllocation) -> TLSBlock:
+    assert allocation.block is not None
+    return allocation.block
 
 
 # In this process
@@ -78,9 +78,9 @@ def block_of(lease: TLSAllocation) -> TLSBlock:
 @pytest.mark.parametrize("size", [1, 100, 5000])
 def test_every_thread_gets_the_image_and_zeros(size: int, alignment: int) -> None:
     content = bytearray(n % 251 + 1 for n in range(size // 2))
-    lease = PROCESS_TLS.new_lease()
-    block = lease.reserve(size, alignment)
-    drive(lease.load(content, [], TLS_EDGE_KINDS.write))
+    allocation = PROCESS_TLS.new_allocation()
+    block = allocation.reserve(size, alignment)
+    drive(allocation.load(content, [], TLS_EDGE_KINDS.write_module))
     found: list[tuple[int, bytes]] = []
 
     def look() -> None:
@@ -96,25 +96,25 @@ def test_every_thread_gets_the_image_and_zeros(size: int, alignment: int) -> Non
     assert [image for _, image in found] == [bytes(content).ljust(size, b"\0")] * 3
     assert {address % alignment for address, _ in found} == {0}
     assert block.address % alignment == 0
-    assert drive(lease.release()) == []
+    assert drive(allocation.release()) == []
 
 
-def test_images_that_are_none() -> None:
+def test_data_that_is_no_module() -> None:
     with pytest.raises(ExecutorError, match="cannot load a library from memory"):
         load_module(b"\x7fELF")
-    lease = PROCESS_TLS.new_lease()
-    lease.reserve(8, 8)
-    with pytest.raises(TLSError, match="cannot be had"):
-        drive(lease.load(bytearray(), [], lambda _image: b"nothing"))
-    assert drive(lease.release()) == []
+    allocation = PROCESS_TLS.new_allocation()
+    allocation.reserve(8, 8)
+    with pytest.raises(TLSError, match="the TLS module cannot be loaded"):
+        drive(allocation.load(bytearray(), [], lambda _spec: b"nothing"))
+    assert drive(allocation.release()) == []
 
 
 def test_equal_descriptors_are_not_taken_for_equal_libraries() -> None:
-    images = [
-        TLS_EDGE_KINDS.write(TLSModuleSpec(f"jitlink-test-{n}", bytes([n]), 8, 8, (OFFSET,)))
+    modules = [
+        TLS_EDGE_KINDS.write_module(TLSModuleSpec(f"jitlink-test-{n}", bytes([n]), 8, 8, (DTPOFF,)))
         for n in range(3)
     ]
-    handles = [load_module(image) for image in images]
+    handles = [load_module(data) for data in modules]
     assert len(set(handles)) == 3
     for handle in handles:
         unload_module(handle)
@@ -124,82 +124,82 @@ def test_equal_descriptors_are_not_taken_for_equal_libraries() -> None:
 
 
 def test_addresses_tell_blocks_apart() -> None:
-    storage = TLSRegistry(Recorder())
-    leases = [storage.new_lease() for _ in range(3)]
-    blocks = [lease.reserve(24, 8) for lease in leases]
+    registry = TLSRegistry(Recorder())
+    allocations = [registry.new_allocation() for _ in range(3)]
+    blocks = [allocation.reserve(24, 8) for allocation in allocations]
     for block in blocks:
-        assert FIRST_ADDRESS <= block.address < LAST_ADDRESS
-        assert storage.find(block.address) == (block, 0)
-        assert storage.find(block.address + 24) == (block, 24)
-        assert storage.find(block.address + 25) is None
-    assert storage.find(blocks[0].address - 1) is None
-    drive(leases[1].release())
-    assert storage.find(blocks[1].address) is None
-    assert storage.find(blocks[2].address) == (blocks[2], 0)
-    assert storage.count == 2
+        assert FIRST_ADDRESS <= block.address < END_ADDRESS
+        assert registry.find(block.address) == (block, 0)
+        assert registry.find(block.address + 24) == (block, 24)
+        assert registry.find(block.address + 25) is None
+    assert registry.find(blocks[0].address - 1) is None
+    drive(allocations[1].release())
+    assert registry.find(blocks[1].address) is None
+    assert registry.find(blocks[2].address) == (blocks[2], 0)
+    assert registry.count == 2
 
 
 @pytest.mark.parametrize(
     ("size", "alignment"), [(BLOCK_LIMIT, 1), (1, BLOCK_LIMIT), (1 << 63, 1), (0, 1 << 63)]
 )
 def test_blocks_that_are_too_large(size: int, alignment: int) -> None:
-    storage = TLSRegistry(Recorder())
+    registry = TLSRegistry(Recorder())
     with pytest.raises(TLSError, match=f"{size:#x} bytes aligned to {alignment:#x}"):
-        storage.new_lease().reserve(size, alignment)
-    assert storage.count == 0
+        registry.new_allocation().reserve(size, alignment)
+    assert registry.count == 0
 
 
 def test_addresses_run_out() -> None:
-    storage = TLSRegistry(Recorder())
-    storage._next_address = LAST_ADDRESS - 0x2000
-    storage.new_lease().reserve(8, 8)
+    registry = TLSRegistry(Recorder())
+    registry._next_address = END_ADDRESS - 0x2000
+    registry.new_allocation().reserve(8, 8)
     with pytest.raises(TLSError, match="used up"):
-        storage.new_lease().reserve(0x1000, 8)
+        registry.new_allocation().reserve(0x1000, 8)
 
 
-def test_an_address_before_its_template_is_loaded() -> None:
-    storage = TLSRegistry(Recorder())
-    lease = storage.new_lease()
-    block = lease.reserve(8, 8)
+def test_an_address_before_its_module_is_loaded() -> None:
+    registry = TLSRegistry(Recorder())
+    allocation = registry.new_allocation()
+    block = allocation.reserve(8, 8)
     with pytest.raises(TLSError, match="no thread-local variable is linked"):
-        storage.tls_address(block.address)
-    drive(lease.load(bytearray(), [], write))
-    assert storage.tls_address(block.address + 4) == block.module * 0x1000 + 4
+        registry.tls_address(block.address)
+    drive(allocation.load(bytearray(), [], write))
+    assert registry.tls_address(block.address + 4) == block.module * 0x1000 + 4
 
 
-# What stays loaded
+# Unloading
 
 
-def test_templates_go_with_their_lease() -> None:
+def test_modules_are_unloaded_with_their_allocation() -> None:
     loader = Recorder()
-    storage = TLSRegistry(loader)
-    lease = storage.new_lease()
-    lease.reserve(8, 8)
-    drive(lease.load(bytearray(), [], write))
+    registry = TLSRegistry(loader)
+    allocation = registry.new_allocation()
+    allocation.reserve(8, 8)
+    drive(allocation.load(bytearray(), [], write))
     assert loader.loaded == [1]
-    assert drive(lease.release()) == []
-    assert drive(lease.release()) == []
+    assert drive(allocation.release()) == []
+    assert drive(allocation.release()) == []
     assert loader.loaded == []
 
 
-def test_templates_wait_for_those_who_use_them() -> None:
+def test_modules_stay_loaded_while_they_have_users() -> None:
     loader = Recorder()
-    storage = TLSRegistry(loader)
-    provider, user = storage.new_lease(), storage.new_lease()
+    registry = TLSRegistry(loader)
+    provider, user = registry.new_allocation(), registry.new_allocation()
     block = provider.reserve(8, 8)
     drive(provider.load(bytearray(), [], write))
-    request = TLSRequest(TLSValue.MODULE, block.name)
-    assert drive(user.refer([request], [block], write)) == [[200]]
+    relocation = TLSRelocation(TLSValue.DTPMOD, block.name)
+    assert drive(user.resolve([relocation], [block], write)) == [[200]]
     drive(provider.release())
     assert loader.loaded == [1, 2]
     drive(user.release())
     assert loader.loaded == []
 
 
-def test_static_room_is_given_back_last_first() -> None:
+def test_static_tls_is_released_last_first() -> None:
     loader = Recorder()
-    storage = TLSRegistry(loader)
-    first, second, third = (static_lease(storage) for _ in range(3))
+    registry = TLSRegistry(loader)
+    first, second, third = (static_allocation(registry) for _ in range(3))
     drive(first.release())
     drive(second.release())
     assert loader.loaded == [1, 2, 3]
@@ -207,33 +207,33 @@ def test_static_room_is_given_back_last_first() -> None:
     assert loader.loaded == []
 
 
-def test_static_room_that_a_user_needs() -> None:
-    """It is taken after the fact, and waits for what was given room before."""
+def test_static_tls_that_a_user_requires() -> None:
+    """The module gets it after it was loaded; its order counts from then."""
     loader = Recorder()
-    storage = TLSRegistry(loader)
-    provider, user = storage.new_lease(), storage.new_lease()
+    registry = TLSRegistry(loader)
+    provider, user = registry.new_allocation(), registry.new_allocation()
     block = provider.reserve(16, 8)
     drive(provider.load(bytearray(), [], write))
     before = block.tp_offset
-    request = TLSRequest(TLSValue.TPOFF, block.name, 8)
-    drive(user.refer([request], [block], write))
+    relocation = TLSRelocation(TLSValue.TPOFF, block.name, 8)
+    drive(user.resolve([relocation], [block], write))
     assert (before, block.tp_offset) == (None, 200 - 8)
-    last = static_lease(storage)
-    for lease in (user, provider):
-        drive(lease.release())
+    last = static_allocation(registry)
+    for allocation in (user, provider):
+        drive(allocation.release())
     assert loader.loaded == [1, 3]
     drive(last.release())
     assert loader.loaded == []
 
 
-def test_those_who_need_each_other_wait_until_both_are_loaded() -> None:
-    storage = TLSRegistry(Recorder())
+def test_links_that_need_each_other_wait_until_both_are_loaded() -> None:
+    registry = TLSRegistry(Recorder())
 
     async def both() -> list[list[int]]:
-        one, other = storage.new_lease(), storage.new_lease()
+        one, other = registry.new_allocation(), registry.new_allocation()
         block = one.reserve(8, 8)
-        request = TLSRequest(TLSValue.MODULE, block.name)
-        waiting = Task(current_task().loop, other.refer([request], [block], write))
+        relocation = TLSRelocation(TLSValue.DTPMOD, block.name)
+        waiting = Task(current_task().loop, other.resolve([relocation], [block], write))
         await sleep(0.01)
         assert not waiting.is_done
         await one.load(bytearray(), [], write)
@@ -243,12 +243,12 @@ def test_those_who_need_each_other_wait_until_both_are_loaded() -> None:
 
 
 def test_waiting_for_a_link_that_fails() -> None:
-    storage = TLSRegistry(Recorder())
+    registry = TLSRegistry(Recorder())
 
     async def both() -> None:
-        one, other = storage.new_lease(), storage.new_lease()
+        one, other = registry.new_allocation(), registry.new_allocation()
         block = one.reserve(8, 8)
-        waiting = Task(current_task().loop, other.refer([], [block], write))
+        waiting = Task(current_task().loop, other.resolve([], [block], write))
         await sleep(0.01)
         await one.release()
         await waiting
@@ -260,13 +260,13 @@ def test_waiting_for_a_link_that_fails() -> None:
 def test_errors_of_loading() -> None:
     loader = Recorder()
     loader.fails = True
-    storage = TLSRegistry(loader)
-    lease = storage.new_lease()
-    lease.reserve(8, 8)
-    with pytest.raises(TLSError, match="no room") as caught:
-        drive(lease.load(bytearray(), [ROOM], write))
-    # Without the request it is not loaded either: it is no matter of static room.
+    registry = TLSRegistry(loader)
+    allocation = registry.new_allocation()
+    allocation.reserve(8, 8)
+    with pytest.raises(TLSError, match="refused") as caught:
+        drive(allocation.load(bytearray(), [TPOFF], write))
+    # Without the relocation it is not loaded either: static TLS is not the reason.
     assert not isinstance(caught.value, StaticTLSError)
     assert isinstance(caught.value.__cause__, ExecutorError)
-    assert drive(lease.release()) == []
-    assert (loader.loaded, storage.count) == ([], 0)
+    assert drive(allocation.release()) == []
+    assert (loader.loaded, registry.count) == ([], 0)

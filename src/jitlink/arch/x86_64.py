@@ -26,7 +26,7 @@ from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
 from jitlink.memory.tls import TLSValue
 from jitlink.passes.got_plt import EntryKinds, Pointees, bypass_stubs
 from jitlink.passes.init_fini import FunctionFrame
-from jitlink.passes.tls import TLSEntryKind
+from jitlink.passes.tls import TLSGOTEntry
 
 
 class X86_64EdgeKind(EdgeKind):  # noqa: N801 - the architecture's name
@@ -74,20 +74,20 @@ class X86_64EdgeKind(EdgeKind):  # noqa: N801 - the architecture's name
     PCREL32_GOT_LOAD_REX2_RELAXABLE = 33, "PCRel32GOTLoadREX2Relaxable"
     REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_REX2_RELAXABLE = (
         34, "RequestGOTAndTransformToPCRel32GOTLoadREX2Relaxable")  # fmt: skip
-    # Thread-local variables; of these LLVM has the first.
+    # TLS. LLVM has only the first, which is for TLSGD and not for TLS descriptors.
     REQUEST_TLS_DESC_IN_GOT_AND_TRANSFORM_TO_DELTA32 = (
         35, "RequestTLSDescInGOTAndTransformToDelta32")  # fmt: skip
-    REQUEST_TLS_MODULE_IN_GOT_AND_TRANSFORM_TO_DELTA32 = (
-        36, "RequestTLSModuleInGOTAndTransformToDelta32")  # fmt: skip
-    REQUEST_THREAD_OFFSET_IN_GOT_AND_TRANSFORM_TO_DELTA32 = (
-        37, "RequestThreadOffsetInGOTAndTransformToDelta32")  # fmt: skip
-    REQUEST_TLS_FUNCTION_IN_GOT_AND_TRANSFORM_TO_DELTA32 = (
-        38, "RequestTLSFunctionInGOTAndTransformToDelta32")  # fmt: skip
-    TPOFF64 = 39, "ThreadOffset64"
-    TPOFF32 = 40, "ThreadOffset32"
-    DTPOFF64 = 41, "StorageOffset64"
-    DTPOFF32 = 42, "StorageOffset32"
-    DTPMOD64 = 43, "StorageModule64"
+    REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_DELTA32 = (
+        36, "RequestDTPMODInGOTAndTransformToDelta32")  # fmt: skip
+    REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_DELTA32 = (
+        37, "RequestTPOFFInGOTAndTransformToDelta32")  # fmt: skip
+    REQUEST_TLS_DESCRIPTOR_IN_GOT_AND_TRANSFORM_TO_DELTA32 = (
+        38, "RequestTLSDescriptorInGOTAndTransformToDelta32")  # fmt: skip
+    TPOFF64 = 39, "TPOFF64"
+    TPOFF32 = 40, "TPOFF32"
+    DTPOFF64 = 41, "DTPOFF64"
+    DTPOFF32 = 42, "DTPOFF32"
+    DTPMOD64 = 43, "DTPMOD64"
 
 
 K = X86_64EdgeKind
@@ -136,20 +136,10 @@ FIXUPS = FixupTable(
             summary="GOT load with REX2 prefix that may be relaxed",
         ),
         Fixup(K.TPOFF64, "S + A - TP", 8, summary="offset from the thread pointer"),
-        Fixup(
-            K.TPOFF32, "S + A - TP", 4, Check.SIGNED,
-            summary="offset from the thread pointer",
-        ),
-        Fixup(
-            K.DTPOFF64, "S + A - DTP", 8, summary="offset in the thread-local storage"
-        ),
-        Fixup(
-            K.DTPOFF32, "S + A - DTP", 4, Check.SIGNED,
-            summary="offset in the thread-local storage",
-        ),
-        Fixup(
-            K.DTPMOD64, "MODULE + A", 8, summary="number of the thread-local storage"
-        ),
+        Fixup(K.TPOFF32, "S + A - TP", 4, Check.SIGNED, summary="offset from the thread pointer"),
+        Fixup(K.DTPOFF64, "S + A - DTP", 8, summary="offset in the TLS block"),
+        Fixup(K.DTPOFF32, "S + A - DTP", 4, Check.SIGNED, summary="offset in the TLS block"),
+        Fixup(K.DTPMOD64, "MODULE + A", 8, summary="module ID of the graph's TLS module"),
         *(
             Fixup(kind, "", width, summary="turned into the kind it names once the entry exists")
             for kind, width in (
@@ -162,9 +152,9 @@ FIXUPS = FixupTable(
                 (K.REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_REX2_RELAXABLE, 4),
                 (K.REQUEST_STUB_AND_TRANSFORM_TO_DELTA64_FROM_GOT, 8),
                 (K.REQUEST_TLS_DESC_IN_GOT_AND_TRANSFORM_TO_DELTA32, 4),
-                (K.REQUEST_TLS_MODULE_IN_GOT_AND_TRANSFORM_TO_DELTA32, 4),
-                (K.REQUEST_THREAD_OFFSET_IN_GOT_AND_TRANSFORM_TO_DELTA32, 4),
-                (K.REQUEST_TLS_FUNCTION_IN_GOT_AND_TRANSFORM_TO_DELTA32, 4),
+                (K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_DELTA32, 4),
+                (K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_DELTA32, 4),
+                (K.REQUEST_TLS_DESCRIPTOR_IN_GOT_AND_TRANSFORM_TO_DELTA32, 4),
             )
         ),
     ],
@@ -202,20 +192,18 @@ ENTRIES = EntryKinds(
 )
 
 _V = TLSValue
-TLS_ENTRIES: dict[EdgeKind, TLSEntryKind] = {
-    K.REQUEST_TLS_DESC_IN_GOT_AND_TRANSFORM_TO_DELTA32: TLSEntryKind(
-        (_V.MODULE, _V.OFFSET), K.DELTA32
+TLS_GOT_REQUESTS: dict[EdgeKind, TLSGOTEntry] = {
+    K.REQUEST_TLS_DESC_IN_GOT_AND_TRANSFORM_TO_DELTA32: TLSGOTEntry(
+        (_V.DTPMOD, _V.DTPOFF), K.DELTA32
     ),
-    K.REQUEST_TLS_MODULE_IN_GOT_AND_TRANSFORM_TO_DELTA32: TLSEntryKind(
-        (_V.MODULE, _V.OFFSET), K.DELTA32, of_block=True
+    K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_DELTA32: TLSGOTEntry(
+        (_V.DTPMOD, _V.DTPOFF), K.DELTA32, per_module=True
     ),
-    K.REQUEST_THREAD_OFFSET_IN_GOT_AND_TRANSFORM_TO_DELTA32: TLSEntryKind((_V.TPOFF,), K.DELTA32),
-    K.REQUEST_TLS_FUNCTION_IN_GOT_AND_TRANSFORM_TO_DELTA32: TLSEntryKind(
-        (_V.DESCRIPTOR,), K.DELTA32
-    ),
+    K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_DELTA32: TLSGOTEntry((_V.TPOFF,), K.DELTA32),
+    K.REQUEST_TLS_DESCRIPTOR_IN_GOT_AND_TRANSFORM_TO_DELTA32: TLSGOTEntry((_V.TLSDESC,), K.DELTA32),
 }
-"""What code looks up about thread-local variables: the arguments of `__tls_get_addr` in the general
-and local dynamic models, the offset in the initial exec one, a function in TLS descriptors'."""
+"""GOT entries of the TLS models: the argument of `__tls_get_addr` in general and local dynamic, an
+offset from the thread pointer in initial exec, and TLS descriptors."""
 
 CALL_RESOLVERS = bytes.fromhex(
     "53 41 54 41 55"  # push %rbx; push %r12; push %r13

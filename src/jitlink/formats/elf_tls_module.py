@@ -1,22 +1,21 @@
-"""ELF shared objects from which a C library makes thread-local storage, written from nothing.
+"""TLS modules as ELF shared objects.
 
-A template has no code: one writable segment, in it the initial image of the storage, and
-relocations that make the dynamic linker store what it has decided. Its parts, in this order::
+A TLS module has no code: one writable segment with the initialisation image and what the dynamic
+linker needs for its relocations. Its parts, in this order::
 
     ELF header, program headers
-    symbols     1 the storage, under the template's name; 2 `RESULTS_SYMBOL`; then what is
-                referred to in other libraries
+    symbols     1 the TLS block, under the module's name; 2 `VALUES_SYMBOL`; then those of
+                other modules that relocations refer to
     hash table  of one bucket: there are few symbols
     strings
-    relocations one for each request
+    relocations
     dynamic section
-    results     where the relocations store their values, in order of the requests
+    values      which the relocations store, in the order of the relocations
     image       at an offset and an address that both fit its alignment
 
 The first address of the segment is chosen so that the image's fits any alignment, without a hole.
 
-A header that says that the stack need not be executable is there because the dynamic linker
-would otherwise make all stacks executable.
+PT_GNU_STACK is there because without it the dynamic linker would make all stacks executable.
 
 Specification: System V gABI, chapter 5 (program loading and dynamic linking); "ELF Handling For
 Thread-Local Storage", chapter 3.
@@ -42,8 +41,8 @@ from jitlink.formats.elf_layout import (
     Identity,
 )
 from jitlink.memory.tls import (
-    RESULTS_SYMBOL,
     UNDEFINED_SYMBOL,
+    VALUES_SYMBOL,
     TLSModuleSpec,
     TLSValue,
 )
@@ -52,42 +51,40 @@ PT_LOAD, PT_DYNAMIC, PT_TLS, PT_GNU_STACK = 1, 2, 7, 0x6474E551
 PF_W, PF_R = 2, 4
 DT_NULL, DT_NEEDED, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA = 0, 1, 4, 5, 6, 7
 DT_RELASZ, DT_RELAENT, DT_STRSZ, DT_SYMENT, DT_SONAME = 8, 9, 10, 11, 14
-_STORAGE, _RESULTS, _FIRST_REFERENCE = 1, 2, 3
-_PLACED = 1  # The section index of a symbol that is defined; there are no sections.
+_BLOCK, _VALUES, _FIRST_EXTERNAL = 1, 2, 3
+_DEFINED = 1  # The section index of a symbol that is defined; there are no sections.
 
 
 class TLSModuleFormat:
-    """What the templates of an architecture are.
+    """The format of an architecture's TLS modules.
 
     Args:
         identity: what the ELF header says.
         page_size: the largest page size that the ABI allows, in bytes.
-        relocations: type of the relocation that stores each value.
+        relocation_types: type of the relocation that stores each value.
 
     Raises:
-        ValueError: the identity is that of 32-bit ELF, in which there are none.
+        ValueError: the identity is that of 32-bit ELF, which is not written.
     """
 
     def __init__(
-        self, identity: Identity, page_size: int, relocations: Mapping[TLSValue, int]
+        self, identity: Identity, page_size: int, relocation_types: Mapping[TLSValue, int]
     ) -> None:
         if identity.elf_class != ELFCLASS64:
-            raise ValueError("a storage template is 64-bit ELF")
-        self.identity, self.page_size, self.relocations = identity, page_size, relocations
+            raise ValueError("a TLS module is 64-bit ELF")
+        self.identity, self.page_size = identity, page_size
+        self.relocation_types = relocation_types
 
-    def write(self, image: TLSModuleSpec) -> bytes:
-        """The bytes of a template.
-
-        Zeros behind the initial image's content take no room in it.
-        """
-        return _Writer(self, image).write()
+    def write(self, spec: TLSModuleSpec) -> bytes:
+        """The bytes of a TLS module, without the zeros after the initialisation image."""
+        return _Writer(self, spec).write()
 
 
 class _Writer:
-    def __init__(self, template: TLSModuleFormat, image: TLSModuleSpec) -> None:
-        self.template = template
-        self.image = image
-        identity = template.identity
+    def __init__(self, module_format: TLSModuleFormat, spec: TLSModuleSpec) -> None:
+        self.format = module_format
+        self.spec = spec
+        identity = module_format.identity
         order, wide = ("<" if identity.byte_order == "little" else ">"), ELFCLASS64
         self.layout = RECORD_LAYOUTS[wide, 1 if order == "<" else 2]
         self.word = np.dtype(f"{order}u4")
@@ -103,48 +100,48 @@ class _Writer:
              ("filesz", quad), ("memsz", quad), ("align", quad)]
         )  # fmt: skip
         self.tag = np.dtype([("tag", quad), ("value", quad)])
-        self.has_storage = image.size > 0
+        self.has_block = spec.size > 0
         self.strings = bytearray(b"\0")
-        references = dict.fromkeys(each.symbol for each in image.requests if each.symbol)
-        self.numbers = {name: n for n, name in enumerate(references, _FIRST_REFERENCE)}
+        externals = dict.fromkeys(each.symbol for each in spec.relocations if each.symbol)
+        self.numbers = {name: n for n, name in enumerate(externals, _FIRST_EXTERNAL)}
 
     def write(self) -> bytes:
-        """Lay the parts out one behind the other, each on a multiple of 8, and write them."""
-        image, parts = self.image, {}
-        name = self._string(image.name)
-        needed = [self._string(each) for each in image.needed]
-        names = [self._string(each) for each in (RESULTS_SYMBOL, *self.numbers)]
-        segments = 4 if self.has_storage else 3
-        results = sum(each.value.size for each in image.requests)
+        """Lay out the parts one after the other, each at a multiple of 8, and write them."""
+        spec, parts = self.spec, {}
+        name = self._string(spec.name)
+        needed = [self._string(each) for each in spec.needed]
+        names = [self._string(each) for each in (VALUES_SYMBOL, *self.numbers)]
+        segments = 4 if self.has_block else 3
+        values = sum(each.value.size for each in spec.relocations)
         sizes = {
             "headers": self.header.itemsize + segments * self.segment.itemsize,
-            "symbols": self.layout.symbol.itemsize * (_FIRST_REFERENCE + len(self.numbers)),
-            "hash": 4 * (2 + 1 + _FIRST_REFERENCE + len(self.numbers)),
+            "symbols": self.layout.symbol.itemsize * (_FIRST_EXTERNAL + len(self.numbers)),
+            "hash": 4 * (2 + 1 + _FIRST_EXTERNAL + len(self.numbers)),
             "strings": len(self.strings),
-            "relocations": self.layout.rela.itemsize * len(image.requests),
+            "relocations": self.layout.rela.itemsize * len(spec.relocations),
             "dynamic": self.tag.itemsize * (len(needed) + 10),
-            "results": results,
+            "values": values,
         }
         offset, offsets = 0, {}
         for part, size in sizes.items():
             offsets[part] = offset
             offset = -(-(offset + size) // 8) * 8
-        page = self.template.page_size
-        start = -(-offset // min(image.alignment, page)) * min(image.alignment, page)
+        page = self.format.page_size
+        start = -(-offset // min(spec.alignment, page)) * min(spec.alignment, page)
         # So that the image's address, which is `base + start`, is a multiple of its alignment.
-        base = -(-start // image.alignment) * image.alignment - start
-        total = start + len(image.content)
+        base = -(-start // spec.alignment) * spec.alignment - start
+        total = start + len(spec.image)
 
         parts["headers"] = self._headers(offsets, sizes, base, start, total)
-        parts["symbols"] = self._symbols([name, *names], base + offsets["results"], results)
+        parts["symbols"] = self._symbols([name, *names], base + offsets["values"], values)
         parts["hash"] = self._hash()
         parts["strings"] = bytes(self.strings)
-        parts["relocations"] = self._relocations(base + offsets["results"])
+        parts["relocations"] = self._relocations(base + offsets["values"])
         parts["dynamic"] = self._dynamic(offsets, sizes, base, name, needed)
         data = bytearray(total)
         for part, content in parts.items():
             data[offsets[part] : offsets[part] + len(content)] = content
-        data[start:] = image.content
+        data[start:] = spec.image
         return bytes(data)
 
     def _string(self, text: str) -> int:
@@ -160,18 +157,18 @@ class _Writer:
         start: int,
         total: int,
     ) -> bytes:
-        image, identity, access = self.image, self.template.identity, PF_R | PF_W
-        dynamic, page = offsets["dynamic"], self.template.page_size
+        spec, identity, access = self.spec, self.format.identity, PF_R | PF_W
+        dynamic, page = offsets["dynamic"], self.format.page_size
         rows = [
             (PT_LOAD, access, 0, base, base, total, total, page),
             (PT_DYNAMIC, access, dynamic, base + dynamic, base + dynamic,
              sizes["dynamic"], sizes["dynamic"], 8),
             (PT_GNU_STACK, access, 0, 0, 0, 0, 0, 16),
         ]  # fmt: skip
-        if self.has_storage:
+        if self.has_block:
             place = base + start
-            rows.append((PT_TLS, PF_R, start, place, place, len(image.content), image.size,
-                         image.alignment))  # fmt: skip
+            rows.append((PT_TLS, PF_R, start, place, place, len(spec.image), spec.size,
+                         spec.alignment))  # fmt: skip
         little = identity.byte_order == "little"
         header = np.zeros(1, self.header)
         header["start"] = MAGIC + bytes([identity.elf_class, 1 if little else 2])
@@ -182,38 +179,38 @@ class _Writer:
         header["phentsize"], header["phnum"] = self.segment.itemsize, len(rows)
         return header.tobytes() + np.array(rows, self.segment).tobytes()
 
-    def _symbols(self, names: Sequence[int], results: int, size: int) -> bytes:
-        symbols = np.zeros(_FIRST_REFERENCE + len(self.numbers), self.layout.symbol)
+    def _symbols(self, names: Sequence[int], values: int, size: int) -> bytes:
+        symbols = np.zeros(_FIRST_EXTERNAL + len(self.numbers), self.layout.symbol)
         symbols["name"][1:] = names
         symbols["info"][1:] = STB_GLOBAL << 4 | STT_NOTYPE
-        # Without storage its name is only a name: it must not hide another template's.
-        if self.has_storage:
-            symbols["info"][_STORAGE] = STB_GLOBAL << 4 | STT_TLS
-            symbols["shndx"][_STORAGE], symbols["size"][_STORAGE] = _PLACED, self.image.size
+        # Without a TLS block there is no such symbol: it must not hide another module's.
+        if self.has_block:
+            symbols["info"][_BLOCK] = STB_GLOBAL << 4 | STT_TLS
+            symbols["shndx"][_BLOCK], symbols["size"][_BLOCK] = _DEFINED, self.spec.size
         else:
-            symbols[_STORAGE] = 0
-        symbols["info"][_RESULTS] = STB_GLOBAL << 4 | STT_OBJECT
-        symbols["shndx"][_RESULTS], symbols["size"][_RESULTS] = _PLACED, size
-        symbols["value"][_RESULTS] = results
-        symbols["info"][_FIRST_REFERENCE:] = [
-            (STB_WEAK if self.image.is_weak or name == UNDEFINED_SYMBOL else STB_GLOBAL) << 4
+            symbols[_BLOCK] = 0
+        symbols["info"][_VALUES] = STB_GLOBAL << 4 | STT_OBJECT
+        symbols["shndx"][_VALUES], symbols["size"][_VALUES] = _DEFINED, size
+        symbols["value"][_VALUES] = values
+        symbols["info"][_FIRST_EXTERNAL:] = [
+            (STB_WEAK if self.spec.is_weak or name == UNDEFINED_SYMBOL else STB_GLOBAL) << 4
             | STT_TLS
             for name in self.numbers
         ]
         return symbols.tobytes()
 
     def _hash(self) -> bytes:
-        """One bucket, whose chain goes through all symbols from the last to the first."""
-        count = _FIRST_REFERENCE + len(self.numbers)
+        """One bucket, whose chain has all symbols from the last to the first."""
+        count = _FIRST_EXTERNAL + len(self.numbers)
         chain = [0, *range(count - 1)]
         return np.array([1, count, count - 1, *chain], self.word).tobytes()
 
     def _relocations(self, place: int) -> bytes:
         rows = []
         shift = self.layout.symbol_shift
-        for value, symbol, addend in self.image.requests:
+        for value, symbol, addend in self.spec.relocations:
             number = self.numbers[symbol] if symbol else 0
-            rows.append((place, number << shift | self.template.relocations[value], addend))
+            rows.append((place, number << shift | self.format.relocation_types[value], addend))
             place += value.size
         return np.array(rows, self.layout.rela).tobytes()
 

@@ -1,26 +1,28 @@
-"""Thread-local storage in an executor: its C library allocates it, and is told what by templates.
+"""The TLS of all links into an executor, which its C library allocates.
 
-A *storage template* is a shared library without code, written for one link: it has the initial
-image of the link's thread-local variables. The C library loads it like any other, and then gives
-every thread, also those that exist already, a copy of its own: aligned, initialised, and freed
-when the thread ends or the template is unloaded. What linked code must know about it, a link
-requests with relocations in the template, and reads back once it is loaded.
+A *TLS module* is a shared library without code that jitlink writes for one link. Its PT_TLS
+segment is the initialisation image of the link's thread-local variables. The C library loads it
+like any other module and gives every thread, also those that exist already, a TLS block of its
+own: aligned, initialised, and freed when the thread ends or the module is unloaded. The values that
+linked code needs, such as the module ID, are stored by dynamic relocations of the TLS module, and
+read back once it is loaded.
 
-Two links may need each other. So a link's own template refers to no other and is loaded as soon
-as the link's addresses are known; what it must know about variables of others it requests with a
-second image, which has no storage and is loaded when the others' templates are.
+Two links may need each other. So a link's own TLS module refers to no other and is loaded as soon
+as the link's addresses are known. Values of other links' variables come from a second module,
+which has relocations but no TLS block, and is loaded after the other links' TLS modules.
 
-Thread-local variables have no address while they are linked. In a graph a variable's address is
-its place in a range of addresses that no processor can reach, from `FIRST_ADDRESS`; every
-template has a piece of it that is never used again, so the address tells which variable of which
-link is meant. LLVM differs: there it is an address in the initial image, which looks like that of
+Thread-local variables have no address while they are linked. In a graph, a variable has a *TLS
+address*, from a range that begins at `FIRST_ADDRESS` and that no processor can reach. Every TLS
+block has a part of the range that is never used again, so a TLS address identifies a variable of
+a link. LLVM differs: there it is an address in the initialisation image, which looks like one of
 the variable and is not.
 
-Offsets from the thread pointer, which the initial-exec and local-exec models are made of, are
-constant only in *static room*, which the C library sets aside when a process starts: some 1,600
-bytes for all that is loaded later. It is taken only by templates whose code or whose users are
-compiled for it. The C library gets it back if what was loaded last is unloaded first, so
-templates that have static room wait with that for those that were loaded after them.
+Offsets from the thread pointer, which the initial exec and local exec models use, are constant
+only in *static TLS*. For modules that are loaded later, the C library reserves a surplus of some
+1,600 bytes when the process starts. A TLS module takes static TLS only if the link's code, or code
+of other links that uses its variables, requires it. The C library reclaims static TLS only if the
+module that got it last is unloaded first, so a TLS module in static TLS stays loaded until those
+that got static TLS after it are unloaded.
 
 Specification: "ELF Handling For Thread-Local Storage" (Ulrich Drepper).
 """
@@ -42,56 +44,57 @@ from jitlink.errors import (
 )
 from jitlink.tasks import Future
 
-FIRST_ADDRESS, LAST_ADDRESS = 1 << 63, (1 << 63) + (1 << 62)
-"""Addresses that stand for thread-local variables: no processor's, and no kernel's."""
+FIRST_ADDRESS, END_ADDRESS = 1 << 63, (1 << 63) + (1 << 62)
+"""The range of TLS addresses: no processor has them, and no kernel."""
 BLOCK_LIMIT = 1 << 30
-"""Size and alignment together that a template may have, in bytes: every thread gets as much."""
-RESULTS_SYMBOL = "jitlink_results"
-"""The symbol of a template where the C library stores what was requested."""
+"""Limit of a TLS block's size and alignment together, in bytes: every thread gets as much."""
+VALUES_SYMBOL = "jitlink_tls_values"
+"""The symbol of a TLS module where the C library stores the values of its relocations."""
 UNDEFINED_SYMBOL = "jitlink_undefined"
-"""A symbol to request values of that nobody defines: those of a weak undefined one."""
+"""A weak symbol that is not defined, for relocations against other such symbols."""
 _WORD = 8
 _PAGE = 4096
 _SURPLUS_LIMIT = 1 << 24
-"""No C library has more static room than that."""
+"""More than the surplus of any C library, in bytes."""
 
 
 def is_tls_address(address: int) -> bool:
-    """Whether an address stands for a thread-local variable."""
-    return FIRST_ADDRESS <= address < LAST_ADDRESS
+    """Whether an address is a TLS address."""
+    return FIRST_ADDRESS <= address < END_ADDRESS
 
 
 class TLSValue(Enum):
-    """What the C library can tell about a thread-local variable; words of eight bytes.
+    """What a dynamic relocation for TLS stores, in words of eight bytes.
 
-    MODULE: number of the library that has it. OFFSET: its offset in that library's storage.
-    TPOFF: its offset from the thread pointer, which gives the library static room.
-    DESCRIPTOR: a function that returns that offset, and the function's argument.
+    DTPMOD: the ID of the module that defines the symbol.
+    DTPOFF: the symbol's offset in that module's TLS block.
+    TPOFF: the symbol's offset from the thread pointer, which puts the module into static TLS.
+    TLSDESC: a function that returns that offset, and the function's argument.
     """
 
-    MODULE = 1
-    OFFSET = 2
+    DTPMOD = 1
+    DTPOFF = 2
     TPOFF = 3
-    DESCRIPTOR = 4
+    TLSDESC = 4
 
     @property
     def words(self) -> int:
-        """How many words it is."""
-        return 2 if self is TLSValue.DESCRIPTOR else 1
+        """Size of the value in words."""
+        return 2 if self is TLSValue.TLSDESC else 1
 
     @property
     def size(self) -> int:
-        """Its size in bytes."""
+        """Size of the value in bytes."""
         return self.words * _WORD
 
 
-class TLSRequest(NamedTuple):
-    """A value that is wanted: of a variable, or of a place in a template's own storage.
+class TLSRelocation(NamedTuple):
+    """A dynamic relocation of a TLS module.
 
     Attributes:
-        value: what is wanted.
-        symbol: a thread-local symbol of another library; empty for the template itself.
-        addend: offset from that symbol, or from the start of the template's storage.
+        value: the value to store.
+        symbol: a thread-local symbol of another module; empty for the TLS module itself.
+        addend: offset from that symbol, or from the start of the TLS module's block.
     """
 
     value: TLSValue
@@ -100,61 +103,64 @@ class TLSRequest(NamedTuple):
 
 
 class TLSModuleSpec(NamedTuple):
-    """What an image is to be written from.
+    """The contents of a TLS module.
 
     Attributes:
-        name: unlike that of all others; the symbol of its storage too.
-        content: the beginning of the initial image; the rest is zero.
-        size: size of the storage in bytes; 0 for an image without storage.
-        alignment: of the storage in bytes, a power of two.
-        requests: the values to be stored.
-        needed: names of the templates whose symbols are requested.
-        is_weak: whether symbols need not be defined; values of such have no meaning.
+        name: unique; also the symbol at the start of its TLS block.
+        image: the initialisation image; the rest of the block is zero.
+        size: size of the TLS block in bytes; 0 for a module without one.
+        alignment: of the TLS block in bytes, a power of two.
+        relocations: its dynamic relocations.
+        needed: names of the TLS modules that define the relocations' symbols.
+        is_weak: whether symbols may be undefined; their values are then unspecified.
     """
 
     name: str
-    content: bytes | bytearray = b""
+    image: bytes | bytearray = b""
     size: int = 0
     alignment: int = 1
-    requests: Sequence[TLSRequest] = ()
+    relocations: Sequence[TLSRelocation] = ()
     needed: Sequence[str] = ()
     is_weak: bool = False
 
     @property
     def needs_static_tls(self) -> bool:
-        """Whether something is requested that needs static room."""
-        return any(each.value is TLSValue.TPOFF for each in self.requests)
+        """Whether a relocation requires static TLS."""
+        return any(each.value is TLSValue.TPOFF for each in self.relocations)
 
 
 WriteTLSModule = Callable[[TLSModuleSpec], bytes]
-"""Writes an image in a format that the executor's C library loads."""
+"""Writes a TLS module in a format that the executor's C library loads."""
 
 
 class TLSModuleLoader(Protocol):
-    """What loads images in an executor; errors are `ExecutorError`."""
+    """Loads TLS modules in an executor; errors are `ExecutorError`."""
 
-    async def load_tls_module(self, image: bytes) -> int:
-        """Load an image and return a handle."""
+    async def load_tls_module(self, data: bytes) -> int:
+        """Load a TLS module and return a handle."""
 
-    async def unload_dylib(self, handle: int) -> None:
+    async def unload_tls_module(self, handle: int) -> None:
         """Unload it."""
 
-    async def module_words(self, handle: int, symbol: str, count: int) -> list[int]:
-        """The unsigned words of eight bytes from a symbol of a loaded image on."""
+    async def read_words(self, handle: int, symbol: str, count: int) -> list[int]:
+        """Read unsigned words of eight bytes at a symbol of a loaded TLS module."""
 
-    def tls_address(self, module: int, offset: int) -> int:
+    def instance_address(self, module: int, offset: int) -> int:
         """Address of the calling thread's instance of a variable."""
 
 
 class TLSBlock:
-    """The storage of one template: thread-local variables that were linked together.
+    """The TLS block of one link, and the TLS module that it belongs to.
 
     Attributes:
-        name: the template's.
-        address: what stands for the start of the storage in the graph.
-        size, alignment: of the storage, in bytes.
-        module: the C library's number of the template, once it is loaded.
-        tp_offset: offset of the storage from the thread pointer, once it is known.
+        name: the TLS module's.
+        address: TLS address of the start of the block.
+        size, alignment: of the block, in bytes.
+        module: the module ID, once the TLS module is loaded.
+        tp_offset: offset of the block from the thread pointer, if it is in static TLS.
+        handle: the loader's handle of the TLS module; 0 while it is not loaded.
+        users: how many other links use its variables.
+        is_released: whether its own link has released it.
     """
 
     def __init__(self, name: str, address: int, size: int, alignment: int) -> None:
@@ -170,152 +176,156 @@ class TLSBlock:
         self._waiting: list[Future[None]] = []
 
     async def wait_until_loaded(self) -> None:
-        """Wait until the template is loaded.
+        """Wait until the TLS module is loaded.
 
         Raises:
-            TLSError: it never will be.
+            TLSError: its link failed.
         """
         if self._is_pending():
             future: Future[None] = Future()
             self._waiting.append(future)
+            # Another thread may have loaded it before the future was in the list.
             if self._is_pending():
-                # Otherwise another thread has loaded it meanwhile, and seen nobody wait.
                 await future
         if not self.handle:
-            raise TLSError(f"thread-local storage {self.name} failed to link")
+            raise TLSError(f"TLS module {self.name} failed to link")
 
     def _is_pending(self) -> bool:
         return not self.handle and not self.is_released
 
     def wake(self) -> None:
-        """Let those go on who wait; from any thread."""
+        """Resume what waits; from any thread."""
         waiting, self._waiting = self._waiting, []
         for future in waiting:
             future.loop.call_soon_threadsafe(partial(future.set_result_unless_done, None))
 
 
 class TLSAllocation:
-    """What one link holds of an executor's thread-local storage, until `release`.
+    """The TLS that one link holds, until `release`.
 
     Attributes:
-        block: its own storage, if it has any.
+        block: its own TLS block, if it has one.
     """
 
-    def __init__(self, storage: TLSRegistry) -> None:
-        self._storage = storage
+    def __init__(self, registry: TLSRegistry) -> None:
+        self._registry = registry
         self.block: TLSBlock | None = None
-        self._references: list[int] = []
+        self._handles: list[int] = []
         self._used: list[TLSBlock] = []
 
     def reserve(self, size: int, alignment: int) -> TLSBlock:
-        """Give the link storage of its own, and that an address.
+        """Give the link a TLS block, with a TLS address.
 
         Raises:
-            TLSError: no C library can be expected to have so much for every thread.
+            TLSError: the block is larger than `BLOCK_LIMIT`, or all TLS addresses are used up.
         """
-        self.block = self._storage.reserve(size, alignment)
+        self.block = self._registry.reserve(size, alignment)
         return self.block
 
     async def load(
-        self, content: bytearray, requests: Sequence[TLSRequest], write: WriteTLSModule
+        self, image: bytearray, relocations: Sequence[TLSRelocation], write: WriteTLSModule
     ) -> list[list[int]]:
-        """Load the link's own template.
+        """Load the link's own TLS module.
 
         Args:
-            content: the initial image, as far as it is not zero.
-            requests: values of the storage itself.
-            write: writes the image.
+            image: the initialisation image; the rest of the block is zero.
+            relocations: relocations against the block itself.
+            write: writes the TLS module.
 
         Returns:
-            The words of each value that was requested.
+            The words of each relocation's value.
 
         Raises:
-            StaticTLSError: there is not so much static room.
-            TLSError: the template cannot be loaded for another reason.
+            StaticTLSError: the static TLS surplus is exhausted.
+            TLSError: the TLS module cannot be loaded for another reason.
         """
         block = self.block
         assert block is not None
-        asked = (TLSRequest(TLSValue.MODULE), *requests)
-        image = TLSModuleSpec(block.name, content, block.size, block.alignment, asked)
-        block.handle, values = await self._storage.load(image, write)
+        all_relocations = (TLSRelocation(TLSValue.DTPMOD), *relocations)
+        spec = TLSModuleSpec(block.name, image, block.size, block.alignment, all_relocations)
+        block.handle, values = await self._registry.load(spec, write)
         block.module = values[0][0]
-        for request, words in zip(requests, values[1:], strict=True):
-            if request.value is TLSValue.TPOFF:
-                block.tp_offset = words[0] - request.addend
+        for relocation, words in zip(relocations, values[1:], strict=True):
+            if relocation.value is TLSValue.TPOFF:
+                block.tp_offset = words[0] - relocation.addend
         if block.tp_offset is not None:
-            self._storage.note_static(block)
+            self._registry.add_static(block)
         block.wake()
         return values[1:]
 
-    async def refer(
+    async def resolve(
         self,
-        requests: Sequence[TLSRequest],
+        relocations: Sequence[TLSRelocation],
         blocks: Iterable[TLSBlock],
         write: WriteTLSModule,
     ) -> list[list[int]]:
-        """Request values of variables of other libraries.
+        """Find out values of variables of other links and of libraries.
 
         Args:
-            requests: what is wanted; symbols are names of `blocks`, or exported by libraries
-                that the executor has loaded.
-            blocks: those of other links; they stay until the lease is released.
-            write: writes the image.
+            relocations: relocations against names of `blocks`, or against symbols of
+                libraries that the executor has loaded.
+            blocks: other links' blocks, which stay loaded until the allocation is released.
+            write: writes the module that has the relocations.
 
-        Raises: as `load`.
+        Returns:
+            The words of each relocation's value.
+
+        Raises:
+            StaticTLSError: the static TLS surplus is exhausted.
+            TLSError: the module cannot be loaded for another reason, or another link failed.
         """
         others = list(blocks)
         for block in others:
             await block.wait_until_loaded()
-        image = TLSModuleSpec(
-            self._storage.new_name(), requests=requests, needed=[each.name for each in others]
-        )
-        self._storage.use(others)
+        name, needed = self._registry.new_module_name(), [each.name for each in others]
+        spec = TLSModuleSpec(name, relocations=relocations, needed=needed)
+        self._registry.use(others)
         self._used += others
-        handle, values = await self._storage.load(image, write, others)
-        self._references.append(handle)
-        for request, words in zip(requests, values, strict=True):
-            if request.value is TLSValue.TPOFF:
+        handle, values = await self._registry.load(spec, write, others)
+        self._handles.append(handle)
+        for relocation, words in zip(relocations, values, strict=True):
+            if relocation.value is TLSValue.TPOFF:
                 for block in others:
-                    if block.name == request.symbol and block.tp_offset is None:
-                        block.tp_offset = words[0] - request.addend
-                        self._storage.note_static(block)
+                    if block.name == relocation.symbol and block.tp_offset is None:
+                        block.tp_offset = words[0] - relocation.addend
+                        self._registry.add_static(block)
         return values
 
-    def want_static_tls(self, names: Iterable[str], write: WriteTLSModule) -> None:
-        """Ask for static room for variables, should they turn out to be loaded libraries'.
+    def request_static_tls(self, names: Iterable[str], write: WriteTLSModule) -> None:
+        """Request static TLS for external variables, in case they are of loaded libraries.
 
         Args:
-            names: of the variables; none once all have been looked up.
-            write: writes images.
+            names: names of the variables; replaces those of the last call.
+            write: writes TLS modules.
         """
-        self._storage.want_static_tls(self, names, write)
+        self._registry.request_static_tls(self, names, write)
 
     async def release(self) -> list[JITLinkError]:
-        """Give everything back.
+        """Release everything.
 
         Returns:
             What failed; everything else was done.
         """
         errors: list[JITLinkError] = []
-        self._storage.want_static_tls(self, (), None)
-        references, self._references = self._references, []
-        for handle in references[::-1]:
-            errors += await self._storage.unload(handle)
+        self._registry.request_static_tls(self, (), None)
+        handles, self._handles = self._handles, []
+        for handle in handles[::-1]:
+            errors += await self._registry.unload(handle)
         used, self._used = self._used, []
         for block in used:
             block.users -= 1
-            errors += await self._storage.collect(block)
+            errors += await self._registry.unload_unused(block)
         if self.block is not None:
             block, self.block = self.block, None
-            errors += await self._storage.release(block)
+            errors += await self._registry.release(block)
         return errors
 
 
 class TLSRegistry:
-    """The thread-local storage of all links into one executor.
+    """The TLS of all links into one executor.
 
     Args:
-        loader: what loads templates there.
+        loader: loads TLS modules there.
     """
 
     def __init__(self, loader: TLSModuleLoader) -> None:
@@ -325,40 +335,40 @@ class TLSRegistry:
         self._next_name = 0
         self._starts: list[int] = []
         self._blocks: list[TLSBlock] = []
-        self._wishes: dict[TLSAllocation, tuple[frozenset[str], WriteTLSModule]] = {}
-        # Those with static room, in the order in which they were given it.
+        self._requests: dict[TLSAllocation, tuple[frozenset[str], WriteTLSModule]] = {}
+        # The blocks in static TLS, in the order in which they got it.
         self._static: list[TLSBlock] = []
 
     @property
     def count(self) -> int:
-        """How many links hold storage."""
+        """Number of TLS blocks that links hold."""
         return len(self._blocks)
 
-    # What links ask for
+    # Allocation
 
-    def new_lease(self) -> TLSAllocation:
-        """What a link is to hold."""
+    def new_allocation(self) -> TLSAllocation:
+        """An empty allocation for a link."""
         return TLSAllocation(self)
 
-    def new_name(self) -> str:
-        """A name that no other image has."""
+    def new_module_name(self) -> str:
+        """A name that no other module has."""
         with self._lock:
             self._next_name += 1
-            # The object's identity: a process may have several of these.
-            return f"jitlink-thread-storage-{id(self):x}-{self._next_name}"
+            # The object's identity: a process may have several registries.
+            return f"jitlink-tls-{id(self):x}-{self._next_name}"
 
     def reserve(self, size: int, alignment: int) -> TLSBlock:
-        """Make a block that has an address but is not loaded."""
+        """A block that has a TLS address but is not loaded; see `TLSAllocation.reserve`."""
         if size + alignment > BLOCK_LIMIT:
             raise TLSError(
-                f"thread-local storage of {size:#x} bytes aligned to {alignment:#x} is more than "
-                f"every thread can have: the limit is {BLOCK_LIMIT:#x} bytes"
+                f"a TLS block of {size:#x} bytes aligned to {alignment:#x} is too large for "
+                f"every thread to have one: the limit is {BLOCK_LIMIT:#x} bytes"
             )
-        size, name = _padded(size, alignment), self.new_name()
+        size, name = _padded(size, alignment), self.new_module_name()
         with self._lock:
             address = _padded(self._next_address, alignment)
-            if address + size + _PAGE > LAST_ADDRESS:
-                raise TLSError("all addresses of thread-local variables are used up")
+            if address + size + _PAGE > END_ADDRESS:
+                raise TLSError("all TLS addresses are used up")
             # A gap, so that the end of one block is not the start of the next.
             self._next_address = address + size + _PAGE
             block = TLSBlock(name, address, size, alignment)
@@ -367,74 +377,74 @@ class TLSRegistry:
         return block
 
     async def load(
-        self, image: TLSModuleSpec, write: WriteTLSModule, others: Sequence[TLSBlock] = ()
+        self, spec: TLSModuleSpec, write: WriteTLSModule, others: Sequence[TLSBlock] = ()
     ) -> tuple[int, list[list[int]]]:
-        """Load an image and read what it requests: its handle, and the words of each value."""
+        """Load a TLS module: its handle, and the words of each relocation's value."""
         try:
-            handle = await self._loader.load_tls_module(write(image))
+            handle = await self._loader.load_tls_module(write(spec))
         except ExecutorError as error:
-            raise await self._explain(image, write, others, error) from error
+            raise await self._explain(spec, write, others, error) from error
         try:
-            count = sum(each.value.words for each in image.requests)
-            words = await self._loader.module_words(handle, RESULTS_SYMBOL, count)
+            count = sum(each.value.words for each in spec.relocations)
+            words = await self._loader.read_words(handle, VALUES_SYMBOL, count)
         except BaseException:
             await self.unload(handle)
             raise
         values = []
-        for request in image.requests:
-            values.append(words[: request.value.words])
-            words = words[request.value.words :]
+        for relocation in spec.relocations:
+            values.append(words[: relocation.value.words])
+            words = words[relocation.value.words :]
         return handle, values
 
-    def want_static_tls(
-        self, lease: TLSAllocation, names: Iterable[str], write: WriteTLSModule | None
+    def request_static_tls(
+        self, allocation: TLSAllocation, names: Iterable[str], write: WriteTLSModule | None
     ) -> None:
-        """See `TLSAllocation.want_static_tls`."""
-        wanted = frozenset(names)
+        """See `TLSAllocation.request_static_tls`."""
+        requested = frozenset(names)
         with self._lock:
-            self._wishes.pop(lease, None)
-            if wanted and write is not None:
-                self._wishes[lease] = wanted, write
+            self._requests.pop(allocation, None)
+            if requested and write is not None:
+                self._requests[allocation] = requested, write
 
     async def reserve_static_tls(self, names: Iterable[str]) -> None:
-        """Give loaded libraries the static room that links want of them, as far as there is any.
+        """Put libraries whose variables links have requested into static TLS, if there is space.
 
-        An executor does this before it looks names up: to look a variable up is to use it, and a
-        library whose variables have been used gets no static room any more.
+        An executor calls this before it looks names up: to look up a variable is to use it, and
+        the C library moves no TLS block that is in use.
         """
         with self._lock:
-            wishes = list(self._wishes.values())
-        for wanted, write in wishes:
-            # One by one: what there is no room for must not be in the way of others.
-            for name in wanted.intersection(names):
-                requests = [TLSRequest(TLSValue.TPOFF, name)]
-                image = TLSModuleSpec(self.new_name(), requests=requests, is_weak=True)
-                await self._is_loaded(image, write)
+            requests = list(self._requests.values())
+        for requested, write in requests:
+            # One by one: a variable that does not fit must not keep others out.
+            for name in requested.intersection(names):
+                relocations = [TLSRelocation(TLSValue.TPOFF, name)]
+                spec = TLSModuleSpec(self.new_module_name(), relocations=relocations, is_weak=True)
+                await self._can_load(spec, write)
 
     def use(self, blocks: Sequence[TLSBlock]) -> None:
-        """Keep blocks loaded until as many calls of `collect`."""
+        """Count a user of each block, which stays loaded until its users have gone."""
         with self._lock:
             for block in blocks:
                 block.users += 1
 
-    def note_static(self, block: TLSBlock) -> None:
-        """Take down that a block has been given static room."""
+    def add_static(self, block: TLSBlock) -> None:
+        """Record that a block is in static TLS."""
         with self._lock:
             self._static.append(block)
 
-    # What links give back
+    # Release
 
     async def release(self, block: TLSBlock) -> list[JITLinkError]:
-        """Forget a block, and unload its template once nobody uses it."""
+        """Remove a block, and unload its TLS module once it has no users; what failed."""
         with self._lock:
             index = bisect_left(self._starts, block.address)
             del self._blocks[index], self._starts[index]
             block.is_released = True
         block.wake()
-        return await self.collect(block)
+        return await self.unload_unused(block)
 
-    async def collect(self, block: TLSBlock) -> list[JITLinkError]:
-        """Unload what nobody uses any more, and what has waited for that."""
+    async def unload_unused(self, block: TLSBlock) -> list[JITLinkError]:
+        """Unload a block's TLS module if it is unused, then those it held up; what failed."""
         errors = []
         for each in self._unused(block):
             handle, each.handle = each.handle, 0
@@ -451,9 +461,9 @@ class TLSRegistry:
             return unused
 
     async def unload(self, handle: int) -> list[JITLinkError]:
-        """Unload an image; what failed."""
+        """Unload a TLS module; what failed."""
         try:
-            await self._loader.unload_dylib(handle)
+            await self._loader.unload_tls_module(handle)
         except ExecutorError as error:
             return [error]
         return []
@@ -461,72 +471,78 @@ class TLSRegistry:
     # Variables
 
     def find(self, address: int) -> tuple[TLSBlock, int] | None:
-        """The block that an address of a thread-local variable is in, and the offset there."""
+        """The block that a TLS address is in, and the offset there."""
         with self._lock:
             index = bisect_right(self._starts, address) - 1
             if index < 0:
                 return None
             block = self._blocks[index]
         offset = address - block.address
-        # The end counts: a symbol may be there, as one without size may.
+        # A symbol may be at the end, such as one without size.
         return (block, offset) if offset <= block.size else None
 
     def tls_address(self, address: int) -> int:
         """Address of the calling thread's instance of a linked thread-local variable.
 
         Args:
-            address: what stands for the variable: what its symbol has in the graph.
+            address: the variable's TLS address, which its symbol has in the graph.
 
         Raises:
-            TLSError: the address is of no such variable, or it is not linked yet.
+            TLSError: no variable has that TLS address, or it is not linked yet.
         """
         found = self.find(address)
         if found is None or not found[0].handle:
             raise TLSError(f"no thread-local variable is linked at {address:#x}")
         block, offset = found
-        return self._loader.tls_address(block.module, offset)
+        return self._loader.instance_address(block.module, offset)
 
-    def host_address(self, module: int, offset: int) -> int:
-        """Address of the calling thread's instance of a variable of any library."""
-        return self._loader.tls_address(module, offset)
+    def instance_address(self, module: int, offset: int) -> int:
+        """Address of the calling thread's instance of a variable of any module.
+
+        Args:
+            module: the module's ID.
+            offset: the variable's offset in the module's TLS block.
+        """
+        return self._loader.instance_address(module, offset)
 
     # Errors
 
     async def _explain(
         self,
-        image: TLSModuleSpec,
+        spec: TLSModuleSpec,
         write: WriteTLSModule,
         others: Sequence[TLSBlock],
         error: ExecutorError,
     ) -> TLSError:
-        """Why an image was not loaded; finding out takes some dozens of trials."""
-        general = TLSError(f"thread-local storage cannot be had: {error}")
-        if not image.needs_static_tls:
+        """Why a TLS module was not loaded, which takes some dozens of trials to find out."""
+        general = TLSError(f"the TLS module cannot be loaded: {error}")
+        if not spec.needs_static_tls:
             return general
-        without = [each for each in image.requests if each.value is not TLSValue.TPOFF]
-        if not await self._is_loaded(image._replace(requests=without), write):
+        dynamic = [each for each in spec.relocations if each.value is not TLSValue.TPOFF]
+        if not await self._can_load(spec._replace(relocations=dynamic), write):
             return general
-        size, alignment, why = image.size, image.alignment, ""
+        size, alignment, why = spec.size, spec.alignment, ""
         if not size:
             lacking = [each for each in others if each.tp_offset is None]
             if not lacking:
-                why = "initial-exec access to a variable of a library that has no static room"
+                why = "initial exec access to a variable of a library that is not in static TLS"
                 return TLSError(f"{why}: {error}")
             size = max(each.size for each in lacking)
             alignment = max(each.alignment for each in lacking)
-            why = " or a thread has used the variable already"
-        room, surplus_alignment = await self._measure_surplus(write)
-        return StaticTLSError(size, alignment, room, surplus_alignment, why)
+            why = ", or a thread has used the variable already"
+        surplus, surplus_alignment = await self._measure_surplus(write)
+        return StaticTLSError(size, alignment, surplus, surplus_alignment, why)
 
     async def _measure_surplus(self, write: WriteTLSModule) -> tuple[int, int]:
-        """The largest size that there is static room for, and the largest alignment."""
+        """The largest size and the largest alignment of a block that the surplus has left."""
 
         async def fits(size: int, alignment: int) -> bool:
-            request = TLSRequest(TLSValue.TPOFF)
-            image = TLSModuleSpec(self.new_name(), b"", size, alignment, (request,))
-            return await self._is_loaded(image, write)
+            relocation = TLSRelocation(TLSValue.TPOFF)
+            name = self.new_module_name()
+            spec = TLSModuleSpec(name, b"", size, alignment, (relocation,))
+            return await self._can_load(spec, write)
 
-        # The alignment first: a trial may make the C library lose room, as `_padded` says.
+        # The alignment first: a trial may make the C library lose some of it; see `_padded`.
         alignment = 1
         while alignment < _SURPLUS_LIMIT and await fits(2 * alignment, 2 * alignment):
             alignment *= 2
@@ -537,10 +553,10 @@ class TLSRegistry:
             step >>= 1
         return size, alignment
 
-    async def _is_loaded(self, image: TLSModuleSpec, write: WriteTLSModule) -> bool:
-        """Whether an image can be loaded."""
+    async def _can_load(self, spec: TLSModuleSpec, write: WriteTLSModule) -> bool:
+        """Load a TLS module and unload it; whether it could be loaded."""
         try:
-            handle = await self._loader.load_tls_module(write(image))
+            handle = await self._loader.load_tls_module(write(spec))
         except ExecutorError:
             return False
         await self.unload(handle)
@@ -550,8 +566,8 @@ class TLSRegistry:
 def _padded(size: int, alignment: int) -> int:
     """A size or an address, rounded up to a multiple of an alignment.
 
-    The C library gets back what a template takes of static room, but not what it has left free
-    before that for its alignment; there is nothing to be lost between sizes that are multiples.
+    The C library reclaims the static TLS of a module, but not the gap before it that aligned
+    it. Between sizes that are multiples of their alignment there is no such gap to lose.
     """
     return -(-size // alignment) * alignment
 

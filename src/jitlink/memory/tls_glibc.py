@@ -1,8 +1,7 @@
-"""Storage templates loaded into this process: what the C library is asked to do.
+"""TLS modules loaded into this process by glibc, and the process's TLS registry.
 
-An image is loaded from memory. The C library takes a library that is loaded under an equal path
-for the same one, and descriptor numbers are used again, so every load spells its path
-differently.
+A TLS module is loaded from a memory file. glibc takes libraries that are loaded under equal paths
+for the same library, and file descriptors are reused, so every load spells its path differently.
 
 Specification: dlopen(3), memfd_create(2); `__tls_get_addr` in "ELF Handling For Thread-Local
 Storage", 3.4.
@@ -20,7 +19,7 @@ from jitlink.errors import ExecutorError
 from jitlink.memory.tls import TLSRegistry
 
 _C = ctypes.CDLL(None)
-# Keeps the interpreter lock: nothing here waits, and the message belongs to the thread.
+# Keeps the interpreter lock: these calls do not block, and dlerror's message is the thread's.
 _C_LOCKED = ctypes.PyDLL(None)
 
 _dlopen = _C["dlopen"]
@@ -44,8 +43,8 @@ class _TLSIndex(ctypes.Structure):
     _fields_ = (("module", ctypes.c_size_t), ("offset", ctypes.c_size_t))
 
 
-def load_module(image: bytes) -> int:
-    """Load the image of a shared library, whose symbols no other library sees.
+def load_module(data: bytes) -> int:
+    """Load a shared library from memory; its symbols are visible to no other library.
 
     Returns:
         A handle for `unload_module` and for `dlsym`.
@@ -56,11 +55,11 @@ def load_module(image: bytes) -> int:
     descriptor = _memory_file()
     try:
         with open(descriptor, "wb", closefd=False) as file:
-            file.write(image)
+            file.write(data)
         handle = _dlopen(_path(descriptor, next(_loads)), os.RTLD_NOW | os.RTLD_LOCAL)
         reason = None if handle else _reason()
     except OSError as error:
-        raise ExecutorError(f"cannot write a library of {len(image):#x} bytes: {error}") from error
+        raise ExecutorError(f"cannot write a library of {len(data):#x} bytes: {error}") from error
     finally:
         os.close(descriptor)
     if reason is not None:
@@ -72,14 +71,14 @@ def unload_module(handle: int) -> None:
     """Unload what `load_module` has loaded.
 
     Raises:
-        ExecutorError: the C library refused to.
+        ExecutorError: glibc failed to.
     """
     if _dlclose(handle):
         raise ExecutorError(f"cannot unload a library: {_reason()}")
 
 
-def module_words(handle: int, symbol: str, count: int) -> list[int]:
-    """The unsigned words of eight bytes from a symbol of a loaded image on.
+def read_words(handle: int, symbol: str, count: int) -> list[int]:
+    """Read unsigned words of eight bytes at a symbol of a loaded library.
 
     Raises:
         ExecutorError: there is no such symbol.
@@ -90,22 +89,20 @@ def module_words(handle: int, symbol: str, count: int) -> list[int]:
     return list((ctypes.c_uint64 * count).from_address(address))
 
 
-def tls_address(module: int, offset: int) -> int:
+def instance_address(module: int, offset: int) -> int:
     """Address of the calling thread's instance of a thread-local variable.
 
     Args:
-        module: the C library's number of the library that has the variable.
-        offset: where the variable is in that library's storage.
+        module: ID of the module that has the variable.
+        offset: the variable's offset in the module's TLS block.
 
     Raises:
-        ExecutorError: the C library has no such function.
+        ExecutorError: the C library has no `__tls_get_addr`.
     """
     try:
         function = _C["__tls_get_addr"]
     except AttributeError:
-        raise ExecutorError(
-            "the C library does not tell where thread-local variables are"
-        ) from None
+        raise ExecutorError("the C library has no __tls_get_addr") from None
     function.argtypes = (ctypes.POINTER(_TLSIndex),)
     function.restype = ctypes.c_void_p
     return int(function(_TLSIndex(module, offset)) or 0)
@@ -115,13 +112,13 @@ def _memory_file() -> int:
     create = getattr(os, "memfd_create", None)
     if create is None or not _is_gnu():
         raise ExecutorError("libraries are loaded from memory on Linux with the GNU C library only")
-    # A system may insist that files without code say so; an old one does not know the flag.
+    # Linux may demand the flag for files without code; before 6.3 it does not know it.
     for flags in (_MFD_NOEXEC_SEAL, 0):
         try:
             descriptor: int = create("jitlink", os.MFD_CLOEXEC | flags)
         except OSError as error:
             if error.errno != errno.EINVAL or not flags:
-                raise ExecutorError(f"cannot make a file in memory: {error}") from error
+                raise ExecutorError(f"cannot create a file in memory: {error}") from error
         else:
             return descriptor
     raise AssertionError
@@ -146,21 +143,21 @@ def _reason() -> str:
 class GlibcLoader:
     """Loads TLS modules into this process; its coroutines never suspend."""
 
-    async def load_tls_module(self, image: bytes) -> int:
+    async def load_tls_module(self, data: bytes) -> int:
         """See `load_module`."""
-        return load_module(image)
+        return load_module(data)
 
-    async def unload_dylib(self, handle: int) -> None:
+    async def unload_tls_module(self, handle: int) -> None:
         """See `unload_module`."""
         unload_module(handle)
 
-    async def module_words(self, handle: int, symbol: str, count: int) -> list[int]:
-        """See `module_words`."""
-        return module_words(handle, symbol, count)
+    async def read_words(self, handle: int, symbol: str, count: int) -> list[int]:
+        """See `read_words`."""
+        return read_words(handle, symbol, count)
 
-    def tls_address(self, module: int, offset: int) -> int:
-        """See `tls_address`."""
-        return tls_address(module, offset)
+    def instance_address(self, module: int, offset: int) -> int:
+        """See `instance_address`."""
+        return instance_address(module, offset)
 
 
 PROCESS_TLS = TLSRegistry(GlibcLoader())

@@ -1,9 +1,9 @@
-"""What linked code must know about thread-local variables, whoever has them.
+"""Where the variables of a link's TLS accesses are, and their TLS values.
 
-A variable is the link's own, another link's, or one of a library that the executor has loaded.
-Its address in the graph tells which: addresses of the first two stand for places in the storage
-of a template. Variables of libraries are asked for by name, as a linked program would; the
-address that the name was found at must then be that of the calling thread's instance.
+A variable belongs to the link itself, to another link, or to a library that the executor has
+loaded. Its address in the graph says which: the first two have a TLS address. Variables of
+libraries are referred to by name, as by an ordinary shared library; the address that the lookup of
+the name found must then be that of the calling thread's instance.
 """
 
 from __future__ import annotations
@@ -15,111 +15,115 @@ from jitlink.fixups import describe
 from jitlink.graph import LinkGraph, Symbol
 from jitlink.graph.columns import ADDRESS_MASK
 from jitlink.memory.tls import (
-    FIRST_ADDRESS,
-    LAST_ADDRESS,
     UNDEFINED_SYMBOL,
     TLSAllocation,
     TLSBlock,
     TLSRegistry,
-    TLSRequest,
+    TLSRelocation,
     TLSValue,
     WriteTLSModule,
+    is_tls_address,
 )
 
 OWN_TLS_BLOCK = -1
-"""In place of a symbol's row: the start of the link's own storage."""
+"""In place of a symbol's row: the start of the link's own TLS block."""
 _V = TLSValue
 
 
 class TLSVariables:
-    """The values that a link wants to know.
+    """The TLS values of symbols of a graph.
 
     Args:
-        graph: with all addresses, where targets are symbol rows.
-        storage: the executor's thread-local storage.
-        lease: what the link holds of it.
-        write: writes images.
+        graph: with all addresses; targets are rows of its symbols.
+        registry: the executor's TLS.
+        allocation: the link's TLS.
+        write: writes TLS modules.
     """
 
     def __init__(
-        self, graph: LinkGraph, storage: TLSRegistry, lease: TLSAllocation, write: WriteTLSModule
+        self,
+        graph: LinkGraph,
+        registry: TLSRegistry,
+        allocation: TLSAllocation,
+        write: WriteTLSModule,
     ) -> None:
         self._graph = graph
-        self._storage = storage
-        self._lease = lease
+        self._registry = registry
+        self._allocation = allocation
         self._write = write
         self._addresses = graph.symbol_addresses()
-        self._words: dict[TLSRequest, list[int]] = {}
+        self._words: dict[TLSRelocation, list[int]] = {}
         self._blocks: dict[str, TLSBlock] = {}
-        self._hosts: dict[str, int] = {}
+        self._libraries: dict[str, int] = {}
 
-    async def request(
-        self, wanted: Iterable[tuple[TLSValue, int]], content: bytearray, *, room: bool
+    async def load(
+        self, wanted: Iterable[tuple[TLSValue, int]], image: bytearray, *, static: bool
     ) -> None:
-        """Load the link's storage, and ask for values.
+        """Load the link's TLS module, and find out values.
 
         Args:
-            wanted: values, and the rows of the symbols that they are about, or `OWN_TLS_BLOCK`.
-            content: the initial image of the link's own storage, if it has any.
-            room: whether that is to be in static room.
+            wanted: values, and the rows of the symbols that have them, or `OWN_TLS_BLOCK`.
+            image: the initialisation image of the link's own TLS block, if it has one.
+            static: whether that must be in static TLS.
 
         Raises:
-            TLSError: the storage cannot be had, or a variable is none.
+            TLSError: the TLS module cannot be loaded, or a symbol is no thread-local variable.
         """
-        requests = dict.fromkeys(self._request(value, target) for value, target in wanted)
-        own = [each for each in requests if not each.symbol and each.value is _V.DESCRIPTOR]
-        if room:
-            own.append(TLSRequest(_V.TPOFF))
-        if self._lease.block is not None:
-            found = await self._lease.load(content, own, self._write)
-            self._words.update(zip(own, found, strict=True))
-        others = [each for each in requests if each.symbol]
-        for name in self._hosts:
-            others += [TLSRequest(_V.MODULE, name), TLSRequest(_V.OFFSET, name)]
+        relocations = dict.fromkeys(self._relocation(value, target) for value, target in wanted)
+        own = [each for each in relocations if not each.symbol and each.value is _V.TLSDESC]
+        if static:
+            own.append(TLSRelocation(_V.TPOFF))
+        if self._allocation.block is not None:
+            words = await self._allocation.load(image, own, self._write)
+            self._words.update(zip(own, words, strict=True))
+        others = [each for each in relocations if each.symbol]
+        for name in self._libraries:
+            others += [TLSRelocation(_V.DTPMOD, name), TLSRelocation(_V.DTPOFF, name)]
         others = list(dict.fromkeys(others))
         if others:
-            found = await self._lease.refer(others, self._blocks.values(), self._write)
-            self._words.update(zip(others, found, strict=True))
-            self._check_hosts()
+            words = await self._allocation.resolve(others, self._blocks.values(), self._write)
+            self._words.update(zip(others, words, strict=True))
+            self._check_libraries()
 
     def words(self, value: TLSValue, target: int) -> list[int]:
-        """The words of a value that was asked for."""
-        request, block = self._request(value, target), self._lease.block
-        if not request.symbol and block is not None:
-            offset = request.addend
-            if value is _V.MODULE:
+        """The words of a value that `load` was asked for."""
+        relocation, block = self._relocation(value, target), self._allocation.block
+        if not relocation.symbol and block is not None:
+            offset = relocation.addend
+            if value is _V.DTPMOD:
                 return [block.module]
-            if value is _V.OFFSET:
+            if value is _V.DTPOFF:
                 return [offset]
             if value is _V.TPOFF and block.tp_offset is not None:
                 return [(block.tp_offset + offset) & ADDRESS_MASK]
-        return self._words[request]
+        return self._words[relocation]
 
-    def _request(self, value: TLSValue, target: int) -> TLSRequest:
-        """What to ask for to know a value of a symbol."""
+    def _relocation(self, value: TLSValue, target: int) -> TLSRelocation:
+        """The relocation that stores a value of a symbol."""
         if target == OWN_TLS_BLOCK:
-            return TLSRequest(value)
-        address, own = int(self._addresses[target]), self._lease.block
+            return TLSRelocation(value)
+        address, own = int(self._addresses[target]), self._allocation.block
         if own is not None and own.address <= address <= own.address + own.size:
-            return TLSRequest(value, "", address - own.address)
+            return TLSRelocation(value, "", address - own.address)
         symbol = Symbol(self._graph, target)
         if not address:
-            return TLSRequest(value, UNDEFINED_SYMBOL)
-        found = self._storage.find(address)
+            return TLSRelocation(value, UNDEFINED_SYMBOL)
+        found = self._registry.find(address)
         if found is not None:
             block, offset = found
             self._blocks[block.name] = block
-            return TLSRequest(value, block.name, offset)
-        if FIRST_ADDRESS <= address < LAST_ADDRESS or not symbol.has_name:
+            return TLSRelocation(value, block.name, offset)
+        if is_tls_address(address) or not symbol.has_name:
             raise TLSError(f"thread-local variable {describe(symbol)} does not exist")
-        self._hosts[symbol.name] = address
-        return TLSRequest(value, symbol.name)
+        self._libraries[symbol.name] = address
+        return TLSRelocation(value, symbol.name)
 
-    def _check_hosts(self) -> None:
-        for name, address in self._hosts.items():
-            module = self._words[TLSRequest(_V.MODULE, name)][0]
-            offset = self._words[TLSRequest(_V.OFFSET, name)][0]
-            if not module or self._storage.host_address(module, offset) != address:
+    def _check_libraries(self) -> None:
+        """Check that symbols of libraries have the address of the calling thread's instance."""
+        for name, address in self._libraries.items():
+            module = self._words[TLSRelocation(_V.DTPMOD, name)][0]
+            offset = self._words[TLSRelocation(_V.DTPOFF, name)][0]
+            if not module or self._registry.instance_address(module, offset) != address:
                 raise TLSError(
                     f"{name} at {address:#x} is no thread-local variable of the calling thread"
                 )

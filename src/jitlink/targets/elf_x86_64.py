@@ -8,6 +8,8 @@ Specification: System V psABI, AMD64 supplement, table 4.9 and appendix B.2.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from jitlink.arch.x86_64 import (
@@ -19,7 +21,7 @@ from jitlink.arch.x86_64 import (
     IS_ABSOLUTE,
     JUMP,
     REENTRY,
-    TLS_ENTRIES,
+    TLS_GOT_REQUESTS,
     relax,
 )
 from jitlink.arch.x86_64 import X86_64EdgeKind as K
@@ -34,17 +36,18 @@ from jitlink.passes.got_plt import build_entries, got_address
 from jitlink.passes.ifunc import ifunc_pass
 from jitlink.passes.linker_defined import synthesize_elf_symbols
 from jitlink.passes.personality import reach_personalities
-from jitlink.passes.tls import TLSEdgeKinds
+from jitlink.passes.tls import TLSEdgeKinds, plan_tls
 from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget, Relocation, RelocationTable
 
 EM_X86_64 = 62
 SMALL_CODE_LIMIT = 1 << 31
 """The end of the small code model's absolute addresses."""
 
-
-# Offsets of GOT entries for TLS, relative to the field.
-_TLSDESC = K.REQUEST_TLS_FUNCTION_IN_GOT_AND_TRANSFORM_TO_DELTA32
-_GOTTPOFF = K.REQUEST_THREAD_OFFSET_IN_GOT_AND_TRANSFORM_TO_DELTA32
+# GOT entries of the TLS models. Addends count from the field here, so these have no bias.
+_TLSGD = K.REQUEST_TLS_DESC_IN_GOT_AND_TRANSFORM_TO_DELTA32
+_TLSLD = K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_DELTA32
+_GOTTPOFF = K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_DELTA32
+_TLSDESC = K.REQUEST_TLS_DESCRIPTOR_IN_GOT_AND_TRANSFORM_TO_DELTA32
 
 RELOCATIONS = (
     Relocation(0, "R_X86_64_NONE"),
@@ -66,8 +69,8 @@ RELOCATIONS = (
     Relocation(16, "R_X86_64_DTPMOD64", K.DTPMOD64),
     Relocation(17, "R_X86_64_DTPOFF64", K.DTPOFF64),
     Relocation(18, "R_X86_64_TPOFF64", K.TPOFF64),
-    Relocation(19, "R_X86_64_TLSGD", K.REQUEST_TLS_DESC_IN_GOT_AND_TRANSFORM_TO_DELTA32),
-    Relocation(20, "R_X86_64_TLSLD", K.REQUEST_TLS_MODULE_IN_GOT_AND_TRANSFORM_TO_DELTA32),
+    Relocation(19, "R_X86_64_TLSGD", _TLSGD),
+    Relocation(20, "R_X86_64_TLSLD", _TLSLD),
     Relocation(21, "R_X86_64_DTPOFF32", K.DTPOFF32),
     Relocation(22, "R_X86_64_GOTTPOFF", _GOTTPOFF),
     Relocation(23, "R_X86_64_TPOFF32", K.TPOFF32),
@@ -82,7 +85,7 @@ RELOCATIONS = (
     Relocation(32, "R_X86_64_SIZE32", K.SIZE32),
     Relocation(33, "R_X86_64_SIZE64", K.SIZE64),
     Relocation(34, "R_X86_64_GOTPC32_TLSDESC", _TLSDESC),
-    # Marks the call of a TLS descriptor's function, for linkers that relax it.
+    # Marks the call through a TLS descriptor, for linkers that relax it.
     Relocation(35, "R_X86_64_TLSDESC_CALL"),
     Relocation(36, "R_X86_64_TLSDESC", reason=DYNAMIC_ONLY),
     Relocation(37, "R_X86_64_IRELATIVE", reason=DYNAMIC_ONLY),
@@ -114,7 +117,7 @@ RELOCATIONS = (
     Relocation(49, "R_X86_64_CODE_6_GOTPCRELX", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32),
     Relocation(50, "R_X86_64_CODE_6_GOTTPOFF", _GOTTPOFF),
     Relocation(51, "R_X86_64_CODE_6_GOTPC32_TLSDESC", _TLSDESC),
-    # Hints for linkers that dead-strip unused virtual functions.
+    # Hints for a linker that collects unused virtual functions.
     Relocation(250, "R_X86_64_GNU_VTINHERIT"),
     Relocation(251, "R_X86_64_GNU_VTENTRY"),
 )
@@ -143,28 +146,29 @@ def _build_got_plt(graph: LinkGraph) -> None:
 
 
 _IDENTITY = Identity(EM_X86_64, ELFCLASS64, "little")
-_TLS_MODULE_RELOCATIONS = {
-    TLSValue.MODULE: 16,  # R_X86_64_DTPMOD64
-    TLSValue.OFFSET: 17,  # R_X86_64_DTPOFF64
+_TLS_RELOCATION_TYPES = {
+    TLSValue.DTPMOD: 16,  # R_X86_64_DTPMOD64
+    TLSValue.DTPOFF: 17,  # R_X86_64_DTPOFF64
     TLSValue.TPOFF: 18,  # R_X86_64_TPOFF64
-    TLSValue.DESCRIPTOR: 36,  # R_X86_64_TLSDESC
+    TLSValue.TLSDESC: 36,  # R_X86_64_TLSDESC
 }
 
 
-def _write_tls_module(image: TLSModuleSpec) -> bytes:
-    from jitlink.formats.elf_tls_module import TLSModuleFormat  # noqa: PLC0415 - few graphs have TLS
+def _write_tls_module(spec: TLSModuleSpec) -> bytes:
+    from jitlink.formats.elf_tls_module import TLSModuleFormat  # noqa: PLC0415 - few links have TLS
 
-    return TLSModuleFormat(_IDENTITY, 0x1000, _TLS_MODULE_RELOCATIONS).write(image)
+    return TLSModuleFormat(_IDENTITY, 0x1000, _TLS_RELOCATION_TYPES).write(spec)
 
 
-# LLVM differs: it links the general dynamic model only, with the TLS of its own runtime.
+# LLVM differs: it links the general dynamic model only, with TLS of its own runtime.
 TLS_EDGE_KINDS = TLSEdgeKinds(
-    entries=TLS_ENTRIES,
-    tp_offsets=frozenset({K.TPOFF64, K.TPOFF32}),
-    dtp_offsets=frozenset({K.DTPOFF64, K.DTPOFF32}),
-    modules=frozenset({K.DTPMOD64}),
-    write=_write_tls_module,
+    got_requests=TLS_GOT_REQUESTS,
+    tpoff=frozenset({K.TPOFF64, K.TPOFF32}),
+    dtpoff=frozenset({K.DTPOFF64, K.DTPOFF32}),
+    dtpmod=frozenset({K.DTPMOD64}),
+    write_module=_write_tls_module,
 )
+_plan_fixups = partial(plan_tls, TLS_EDGE_KINDS)
 _split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
 _resolve_ifuncs = ifunc_pass(ENTRIES, CALL_RESOLVERS)
 
@@ -182,7 +186,7 @@ def default_passes(_graph: LinkGraph) -> PassConfiguration:
         ],
         pre_fixup=[relax],
         got_address=got_address,
-        threads=TLS_EDGE_KINDS,
+        plan_fixups=_plan_fixups,
     )
 
 

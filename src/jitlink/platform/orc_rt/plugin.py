@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from jitlink.graph import LinkGraph
-from jitlink.link import PassConfiguration
+from jitlink.link import PassConfiguration, TableFixups
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_layer import Plugin
 from jitlink.passes.eh_frame import FrameSection, terminate_eh_frames
@@ -26,7 +26,6 @@ from jitlink.platform.plugin import keep_initializers
 from jitlink.platform.state import DylibState
 from jitlink.runtime import Runtime
 from jitlink.sps import ExecutorAddrRange
-from jitlink.targets.registry import default_passes
 
 _NO_TLS_IMAGE = ExecutorAddrRange(0, 0)
 
@@ -61,8 +60,7 @@ class ORCRuntimePlugin(Plugin):
             return
         if objects_with_arrays(graph):
             await self._platform.handle_of(state)
-        kinds = default_passes(graph).threads
-        if kinds is not None and runtime_tls.uses_tls(graph, kinds):
+        if runtime_tls.uses_tls(graph):
             self._images[responsibility] = image = InitializationImage(graph)
             await self._tls.link_image(image)
 
@@ -98,11 +96,12 @@ class ORCRuntimePlugin(Plugin):
     def _use_runtime_tls(
         self, config: PassConfiguration, image: InitializationImage | None
     ) -> None:
-        threads, key = config.threads, self._tls.key
-        config.threads = None
-        if threads is None or image is None or key is None:
+        # In place of the C library's TLS.
+        config.plan_fixups = TableFixups
+        key = self._tls.key
+        if image is None or key is None:
             return
-        access = partial(runtime_tls.use_runtime_tls, kinds=threads, key=key)
+        access = partial(runtime_tls.use_runtime_tls, key=key)
         config.post_prune[:0] = [access, image.take_out]
         config.post_allocation.insert(0, image.locate)
         config.post_fixup.append(partial(self._tls.write_image, image))

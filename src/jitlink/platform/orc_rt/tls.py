@@ -1,17 +1,17 @@
-"""Thread-local variables as LLVM's ORC runtime keeps them, on x86-64.
+"""TLS of LLVM's ORC runtime, on x86-64.
 
-Code of the general dynamic model calls ``__tls_get_addr`` with the address of an entry. The
-runtime's function takes its place and expects, in an entry in `$__TLSINFO`, a key of pthreads and
-the address of the variable's initial image. The first time that a thread asks for a variable of an
-image, it gets a copy of all of it.
+Code of the general dynamic model calls ``__tls_get_addr`` with the address of a GOT entry. The
+runtime's function replaces it and expects, in a GOT entry in `$__TLSINFO`, a pthread key and the
+address of the variable in its initialisation image. When a thread first accesses a variable of an
+image, it gets a copy of the whole image.
 
-Quirks: the runtime forgets no image, and no other one may ever come to the same addresses. So
-images are not part of the link's own memory, but stay for as long as the runtime does. It relies
-on an aligned stack, which gcc's code does not give it, so a function is between. Its copies are
-aligned as memory of malloc is.
+Quirks: the runtime never forgets an image, and no other image may ever get the same addresses. So
+images are not part of the link's own memory, but stay for as long as the runtime does. Its function
+relies on an aligned stack, which gcc's code does not provide, so a function that aligns the stack
+calls it. Its copies have the alignment of malloc.
 
-LLVM differs: there each object has a key of its own, so that objects do not see each other's
-variables, and the runtime's function is called as it is.
+LLVM differs: there each object has its own key, so that objects do not see each other's
+variables, and the runtime's function is called directly.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import INVALID
 from jitlink.memory.layout import copy_contents, place
 from jitlink.passes.got_plt import TLS_INFO_SECTION, add_entries
-from jitlink.passes.tls import TLSEdgeKinds
+from jitlink.targets.elf_x86_64 import TLS_EDGE_KINDS
 
 GET_ADDRESS = "__tls_get_addr"
 RUNTIME_GET_ADDRESS = "___orc_rt_elfnix_tls_get_addr"
@@ -43,53 +43,52 @@ _ENTRY = K.REQUEST_TLS_DESC_IN_GOT_AND_TRANSFORM_TO_DELTA32
 _IMAGE_SECTION = "$__TLSIMAGE"
 _WORD = 8
 _COPY_ALIGNMENT = 16
-"""What the runtime aligns the copies of threads to, in bytes."""
+"""Alignment of the threads' copies, in bytes."""
 MOST_ALIGNMENT = 32
-"""What gcc gives to large arrays, though only AVX code relies on it."""
+"""Alignment in bytes that gcc gives to large arrays, though only AVX code relies on it."""
 _ONLY_GENERAL_DYNAMIC = (
-    "accesses a thread-local variable in a way that LLVM's ORC runtime has nothing for; compile "
-    "with -fPIC -ftls-model=global-dynamic"
+    "is of a TLS model that LLVM's ORC runtime does not support; compile with -fPIC "
+    "-ftls-model=global-dynamic"
 )
 
 
-def _images(graph: LinkGraph) -> Int64Array:
-    """Rows (int64) of the blocks of initial images."""
+def _image_blocks(graph: LinkGraph) -> Int64Array:
+    """Rows (int64) of the blocks of the initialisation image."""
     kept = int(BlockFlags.THREAD_LOCAL)
     return rows_where(graph.block_table.flags & (kept | int(BlockFlags.REMOVED)) == kept)
 
 
-def _accesses(graph: LinkGraph, kinds: TLSEdgeKinds) -> Int64Array:
-    """Rows (int64) of the edges that are about thread-local variables."""
-    return rows_where(kinds.mask[graph.edge_table.kind])
+def _accesses(graph: LinkGraph) -> Int64Array:
+    """Rows (int64) of the edges that access thread-local variables."""
+    return rows_where(TLS_EDGE_KINDS.mask[graph.edge_table.kind])
 
 
-def uses_tls(graph: LinkGraph, kinds: TLSEdgeKinds) -> bool:
-    """Whether a graph has to do with thread-local variables."""
-    return len(_images(graph)) > 0 or len(_accesses(graph, kinds)) > 0
+def uses_tls(graph: LinkGraph) -> bool:
+    """Whether a graph is of this architecture, and has or accesses thread-local variables."""
+    return graph.edge_kinds is K and (len(_image_blocks(graph)) > 0 or len(_accesses(graph)) > 0)
 
 
-def use_runtime_tls(graph: LinkGraph, kinds: TLSEdgeKinds, key: int) -> None:
-    """Turn accesses into such as the runtime serves (for the first post-prune pass).
+def use_runtime_tls(graph: LinkGraph, key: int) -> None:
+    """Make accesses use the runtime (the first post-prune pass).
 
     Args:
         graph: the graph.
-        kinds: how the architecture's code accesses thread-local variables.
-        key: the session's key of pthreads.
+        key: the session's pthread key.
 
     Raises:
-        FixupError: there is access of another model than general dynamic.
+        FixupError: an access is of another model than general dynamic.
     """
     edges = graph.edge_table
-    rows = _accesses(graph, kinds)
+    rows = _accesses(graph)
     loaded = _is_loaded(graph, rows)
-    # Debug information can say nothing about where a thread has its copy.
+    # Debug information cannot describe where a thread has its copy.
     edges.kind[rows[~loaded]] = INVALID
     rows = rows[loaded]
     others = rows[edges.kind[rows] != int(_ENTRY)]
     if len(others):
         fail(graph, others, _ONLY_GENERAL_DYNAMIC)
     if len(rows):
-        _create_entries(graph, rows, key)
+        _create_got_entries(graph, rows, key)
     _redirect(graph)
 
 
@@ -99,7 +98,7 @@ def _is_loaded(graph: LinkGraph, rows: Int64Array) -> BoolArray:
     return result
 
 
-def _create_entries(graph: LinkGraph, rows: Int64Array, key: int) -> None:
+def _create_got_entries(graph: LinkGraph, rows: Int64Array, key: int) -> None:
     edges = graph.edge_table
     targets, number = np.unique(edges.target[rows], return_inverse=True)
     section = graph.obtain_section(TLS_INFO_SECTION, MemProt.READ)
@@ -111,7 +110,7 @@ def _create_entries(graph: LinkGraph, rows: Int64Array, key: int) -> None:
 
 
 def _redirect(graph: LinkGraph) -> None:
-    """Call the runtime's function in place of the C library's."""
+    """Call the runtime's function instead of the C library's."""
     symbol = graph.find_external_symbol_by_name(GET_ADDRESS)
     if symbol is not None:
         graph.rename_symbol(symbol, ALIGNED_GET_ADDRESS)
@@ -129,7 +128,7 @@ def aligned_call(graph: LinkGraph) -> LinkGraph:
 
 
 class InitializationImage:
-    """The initial image of a graph's thread-local variables.
+    """The initialisation image of a graph's thread-local variables.
 
     Args:
         graph: the graph, before its passes.
@@ -137,14 +136,14 @@ class InitializationImage:
     Attributes:
         size: in bytes; 0 if the graph has no such variables.
         alignment: in bytes.
-        address: where it is, once that is known.
+        address: its address, once it is allocated.
 
     Raises:
-        TLSError: a variable is to be aligned more than the runtime's copies are.
+        TLSError: a variable's alignment is larger than that of the runtime's copies.
     """
 
     def __init__(self, graph: LinkGraph) -> None:
-        table, rows = graph.block_table, _images(graph)
+        table, rows = graph.block_table, _image_blocks(graph)
         sizes, alignments = table.size[rows], table.alignment[rows]
         group = np.zeros(len(rows), np.int64)
         self._rows = rows
@@ -154,7 +153,7 @@ class InitializationImage:
         self.address = 0
         if self.alignment > MOST_ALIGNMENT:
             raise TLSError(
-                f"in graph {graph.name}, a thread-local variable is to be aligned to "
+                f"in graph {graph.name}, a thread-local variable is aligned to "
                 f"{self.alignment} bytes; LLVM's ORC runtime aligns to {_COPY_ALIGNMENT}"
             )
 
@@ -165,18 +164,18 @@ class InitializationImage:
         return result
 
     def reserve(self, graph: LinkGraph, name: str) -> Symbol:
-        """Fill another graph with the memory that the image is to be in.
+        """Add a zero-fill block for the image to another graph.
 
         Args:
             graph: an empty graph.
-            name: of the symbol there.
+            name: name of the block's symbol.
         """
         section = graph.create_section(".tdata", MemProt.READ | MemProt.WRITE)
         block = graph.create_zero_fill_block(section, self.size, 0, self.alignment)
         return graph.add_defined_symbol(block, 0, name, self.size, scope=Scope.HIDDEN)
 
     def take_out(self, graph: LinkGraph) -> None:
-        """Let the graph have no memory for its variables (a post-prune pass)."""
+        """Make the graph's own blocks of the image NO_ALLOC (a post-prune pass)."""
         rows = self._rows[self._present(graph)]
         if len(rows):
             prot, lifetime = MemProt.READ | MemProt.WRITE, MemLifetime.NO_ALLOC
@@ -184,12 +183,12 @@ class InitializationImage:
             graph.block_table.section[rows] = section.ordinal
 
     def locate(self, graph: LinkGraph) -> None:
-        """Give the variables the addresses of their images (a post-allocation pass)."""
-        places = self._offsets.view(np.uint64) + np.uint64(self.address)
-        graph.block_table.address[self._rows] = places
+        """Give the variables their addresses in the image (a post-allocation pass)."""
+        addresses = self._offsets.view(np.uint64) + np.uint64(self.address)
+        graph.block_table.address[self._rows] = addresses
 
     def content(self, graph: LinkGraph) -> bytes:
-        """The image, once fixups have been applied."""
+        """The bytes of the image, after fixups."""
         table, image = graph.block_table, bytearray(self.size)
         present = self._present(graph) & (table.content[self._rows] != ZERO_FILL)
         rows = self._rows[present]
