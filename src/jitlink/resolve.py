@@ -23,7 +23,7 @@ from jitlink.formats.elf import ReadObjects
 from jitlink.graph import Block, BlockFlags, Linkage, LinkGraph, Scope, SymbolFlags, SymbolKind
 from jitlink.graph.columns import ADDRESS_MASK, Int64Array, rows_where
 from jitlink.graph.link_graph import NO_BLOCK
-from jitlink.passes.got_plt import entry_blocks, pointees
+from jitlink.passes.got_plt import got_plt_blocks, got_plt_targets
 
 
 class SymbolResolver:
@@ -274,8 +274,8 @@ def referrers(graph: LinkGraph, names: Mapping[str, int]) -> dict[str, list[str]
     edges, blocks = graph.edge_table, graph.block_table
     wanted = np.zeros(graph.symbol_table.rows, np.bool_)
     wanted[list(names.values())] = True
-    target = pointees(graph)[edges.target]
-    rows = rows_where(wanted[target] & ~entry_blocks(graph)[edges.block])
+    target = got_plt_targets(graph)[edges.target]
+    rows = rows_where(wanted[target] & ~got_plt_blocks(graph)[edges.block])
     users: dict[int, set[int]] = {}
     origins = blocks.origin[edges.block[rows]]
     for symbol, origin in zip(target[rows].tolist(), origins.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Storage templates, read back by LLVM's readelf."""
+"""TLS modules, as printed by llvm-readelf."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ REQUESTS = (
 
 
 def readelf(place: Path, content: bytes, *options: str) -> str:
-    path = place / "template.so"
+    path = place / "module.so"
     path.write_bytes(content)
     return run([require("llvm-readelf-22"), "-W", *options, path])
 
@@ -67,7 +67,7 @@ def test_relocations_are_the_requests(tmp_path: Path) -> None:
 def test_segments_of_any_alignment(alignment: int, content: bytes, tmp_path: Path) -> None:
     size = len(content) + 50
     image = TLS_EDGE_KINDS.write(TLSModuleSpec("name", content, size, alignment, REQUESTS[:1]))
-    # What is zero takes no room, nor does what lies before an aligned address.
+    # Neither zeros nor padding take space in the file.
     assert len(image) < len(content) + 0x2000
     printed = readelf(tmp_path, image, "-l")
     rows = {
@@ -85,7 +85,7 @@ def test_segments_of_any_alignment(alignment: int, content: bytes, tmp_path: Pat
     assert address - offset == load_address
 
 
-def test_images_without_storage(tmp_path: Path) -> None:
+def test_modules_without_a_tls_block(tmp_path: Path) -> None:
     printed = readelf(
         tmp_path, TLS_EDGE_KINDS.write(TLSModuleSpec("name", requests=REQUESTS[2:])), "-l"
     )
@@ -94,7 +94,7 @@ def test_images_without_storage(tmp_path: Path) -> None:
     assert "RWE" not in printed
 
 
-def test_templates_of_other_byte_orders_and_classes(tmp_path: Path) -> None:
+def test_modules_of_other_byte_orders_and_classes(tmp_path: Path) -> None:
     relocations = {V.MODULE: 1}
     big = TLSModuleFormat(Identity(22, ELFCLASS64, "big"), 0x1000, relocations)
     printed = readelf(tmp_path, big.write(TLSModuleSpec("name", b"1", 8, 8, REQUESTS[:1])), "-h")

@@ -30,16 +30,14 @@ import numpy as np
 
 from jitlink.formats.elf_layout import (
     ELFCLASS64,
-    ET_DYN,
-    EV_CURRENT,
-    MAGIC,
-    RECORD_LAYOUTS,
     STB_GLOBAL,
     STB_WEAK,
     STT_NOTYPE,
     STT_OBJECT,
     STT_TLS,
     Identity,
+    ProgramHeader,
+    write_headers,
 )
 from jitlink.memory.tls import (
     RESULTS_SYMBOL,
@@ -87,22 +85,7 @@ class _Writer:
     def __init__(self, template: TLSModuleFormat, image: TLSModuleSpec) -> None:
         self.template = template
         self.image = image
-        identity = template.identity
-        order, wide = ("<" if identity.byte_order == "little" else ">"), ELFCLASS64
-        self.layout = RECORD_LAYOUTS[wide, 1 if order == "<" else 2]
-        self.word = np.dtype(f"{order}u4")
-        half, word, quad = f"{order}u2", f"{order}u4", f"{order}u8"
-        self.header = np.dtype(
-            [("start", "S6"), ("version_and_padding", "u1", 10), ("type", half), ("machine", half),
-             ("version", word), ("entry", quad), ("phoff", quad), ("shoff", quad),
-             ("flags", word), ("ehsize", half), ("phentsize", half), ("phnum", half),
-             ("shentsize", half), ("shnum", half), ("shstrndx", half)]
-        )  # fmt: skip
-        self.segment = np.dtype(
-            [("type", word), ("flags", word), ("offset", quad), ("vaddr", quad), ("paddr", quad),
-             ("filesz", quad), ("memsz", quad), ("align", quad)]
-        )  # fmt: skip
-        self.tag = np.dtype([("tag", quad), ("value", quad)])
+        self.layout = template.identity.layout
         self.has_storage = image.size > 0
         self.strings = bytearray(b"\0")
         references = dict.fromkeys(each.symbol for each in image.requests if each.symbol)
@@ -117,12 +100,12 @@ class _Writer:
         segments = 4 if self.has_storage else 3
         results = sum(each.value.size for each in image.requests)
         sizes = {
-            "headers": self.header.itemsize + segments * self.segment.itemsize,
+            "headers": self.layout.header.itemsize + segments * self.layout.program_header.itemsize,
             "symbols": self.layout.symbol.itemsize * (_FIRST_REFERENCE + len(self.numbers)),
             "hash": 4 * (2 + 1 + _FIRST_REFERENCE + len(self.numbers)),
             "strings": len(self.strings),
             "relocations": self.layout.rela.itemsize * len(image.requests),
-            "dynamic": self.tag.itemsize * (len(needed) + 10),
+            "dynamic": self.layout.dynamic.itemsize * (len(needed) + 10),
             "results": results,
         }
         offset, offsets = 0, {}
@@ -160,27 +143,21 @@ class _Writer:
         start: int,
         total: int,
     ) -> bytes:
-        image, identity, access = self.image, self.template.identity, PF_R | PF_W
-        dynamic, page = offsets["dynamic"], self.template.page_size
+        image, access = self.image, PF_R | PF_W
+        dynamic, size, page = offsets["dynamic"], sizes["dynamic"], self.template.page_size
         rows = [
-            (PT_LOAD, access, 0, base, base, total, total, page),
-            (PT_DYNAMIC, access, dynamic, base + dynamic, base + dynamic,
-             sizes["dynamic"], sizes["dynamic"], 8),
-            (PT_GNU_STACK, access, 0, 0, 0, 0, 0, 16),
-        ]  # fmt: skip
+            ProgramHeader(PT_LOAD, access, 0, base, total, total, page),
+            ProgramHeader(PT_DYNAMIC, access, dynamic, base + dynamic, size, size, 8),
+            ProgramHeader(PT_GNU_STACK, access, 0, 0, 0, 0, 16),
+        ]
         if self.has_storage:
-            place = base + start
-            rows.append((PT_TLS, PF_R, start, place, place, len(image.content), image.size,
-                         image.alignment))  # fmt: skip
-        little = identity.byte_order == "little"
-        header = np.zeros(1, self.header)
-        header["start"] = MAGIC + bytes([identity.elf_class, 1 if little else 2])
-        header["version_and_padding"][0][0] = header["version"] = EV_CURRENT
-        header["type"], header["machine"], header["flags"] = (
-            ET_DYN, identity.machine, identity.flags)  # fmt: skip
-        header["phoff"] = header["ehsize"] = self.header.itemsize
-        header["phentsize"], header["phnum"] = self.segment.itemsize, len(rows)
-        return header.tobytes() + np.array(rows, self.segment).tobytes()
+            content_size = len(image.content)
+            rows.append(
+                ProgramHeader(
+                    PT_TLS, PF_R, start, base + start, content_size, image.size, image.alignment
+                )
+            )
+        return write_headers(self.template.identity, rows)
 
     def _symbols(self, names: Sequence[int], results: int, size: int) -> bytes:
         symbols = np.zeros(_FIRST_REFERENCE + len(self.numbers), self.layout.symbol)
@@ -206,7 +183,7 @@ class _Writer:
         """One bucket, whose chain goes through all symbols from the last to the first."""
         count = _FIRST_REFERENCE + len(self.numbers)
         chain = [0, *range(count - 1)]
-        return np.array([1, count, count - 1, *chain], self.word).tobytes()
+        return np.array([1, count, count - 1, *chain], self.layout.word).tobytes()
 
     def _relocations(self, place: int) -> bytes:
         rows = []
@@ -238,4 +215,4 @@ class _Writer:
             (DT_RELAENT, self.layout.rela.itemsize),
             (DT_NULL, 0),
         ]
-        return np.array(tags, self.tag).tobytes()
+        return np.array(tags, self.layout.dynamic).tobytes()

@@ -17,20 +17,19 @@ from jitlink.orc.interface import ResourceTracker
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_layer import Plugin
 from jitlink.passes.eh_frame import SECTION, terminate_eh_frames
-from jitlink.passes.init_fini import complete_init_fini, init_fini_sections
+from jitlink.passes.init_fini import init_fini_sections, lower_init_fini
 from jitlink.passes.initializers import FunctionArray, function_arrays, mark_arrays_live
-from jitlink.passes.linker_defined import (
-    ELF_PREFIXES,
-    Definer,
-    define_dso_handle,
-    synthesize_elf_symbols,
-    synthesize_symbols,
-)
+from jitlink.passes.linker_defined import Definer, synthesize_symbols
 from jitlink.passes.runtime_sections import keep_runtime_sections
 from jitlink.platform.definitions import DSO_HANDLE
 from jitlink.platform.state import LinkRecord
 from jitlink.runtime import Runtime
 from jitlink.sps import EXECUTOR_ADDR
+from jitlink.targets.elf_linker_defined import (
+    ELF_PREFIXES,
+    define_dso_handle,
+    synthesize_elf_symbols,
+)
 from jitlink.targets.registry import target_of_graph
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def keep_initializers(
     def keep(graph: LinkGraph) -> None:
         nonlocal has_arrays
         if any(init_fini_sections(graph)):
-            complete_init_fini(graph, target_of_graph(graph).function_frame)
+            lower_init_fini(graph, target_of_graph(graph).crti_crtn)
         has_arrays = mark_arrays_live(graph)
 
     config.pre_prune += [keep, keep_runtime_sections]

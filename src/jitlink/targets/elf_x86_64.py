@@ -11,15 +11,15 @@ from __future__ import annotations
 import numpy as np
 
 from jitlink.arch.x86_64 import (
+    APPLY_IRELATIVE,
     BRANCHES,
-    CALL_RESOLVERS,
-    ENTRIES,
+    CRTI_CRTN,
     FIXUPS,
-    FUNCTION_FRAME,
+    GOT_PLT,
     IS_ABSOLUTE,
     JUMP,
     REENTRY,
-    TLS_ENTRIES,
+    TLS_GOT_ENTRIES,
     relax,
 )
 from jitlink.arch.x86_64 import X86_64EdgeKind as K
@@ -30,12 +30,12 @@ from jitlink.graph.tables import DEFINED, EXTERNAL
 from jitlink.link import PassConfiguration
 from jitlink.memory.tls import TLSModuleSpec, TLSValue
 from jitlink.passes.eh_frame import eh_frame_pass
-from jitlink.passes.got_plt import build_entries, got_address
+from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.ifunc import ifunc_pass
-from jitlink.passes.linker_defined import synthesize_elf_symbols
-from jitlink.passes.personality import reach_personalities
+from jitlink.passes.personality import build_personality_stubs
 from jitlink.passes.tls import TLSEdgeKinds
 from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget, Relocation, RelocationTable
+from jitlink.targets.elf_linker_defined import synthesize_elf_symbols
 
 EM_X86_64 = 62
 SMALL_CODE_LIMIT = 1 << 31
@@ -44,7 +44,7 @@ SMALL_CODE_LIMIT = 1 << 31
 
 # Offsets of code that a static linker resolves, and of entries: all relative to the field.
 _DESCRIPTOR = K.REQUEST_TLS_FUNCTION_IN_GOT_AND_TRANSFORM_TO_DELTA32
-_OFFSET_LOAD = K.REQUEST_THREAD_OFFSET_IN_GOT_AND_TRANSFORM_TO_DELTA32
+_OFFSET_LOAD = K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_DELTA32
 
 RELOCATIONS = (
     Relocation(0, "R_X86_64_NONE"),
@@ -134,12 +134,12 @@ def _limit_addresses(graph: LinkGraph) -> None:
         graph.address_limit = min(graph.address_limit, SMALL_CODE_LIMIT)
 
 
-def _reach_personalities(graph: LinkGraph) -> None:
-    reach_personalities(graph, ENTRIES, IS_ABSOLUTE)
+def _build_personality_stubs(graph: LinkGraph) -> None:
+    build_personality_stubs(graph, GOT_PLT, IS_ABSOLUTE)
 
 
-def _build_entries(graph: LinkGraph) -> None:
-    build_entries(graph, ENTRIES)
+def _build_got_and_stubs(graph: LinkGraph) -> None:
+    build_got_and_stubs(graph, GOT_PLT)
 
 
 _IDENTITY = Identity(EM_X86_64, ELFCLASS64, "little")
@@ -159,14 +159,14 @@ def _write_tls_module(image: TLSModuleSpec) -> bytes:
 
 # LLVM differs: it links the general dynamic model only, with storage of its own runtime's.
 TLS_EDGE_KINDS = TLSEdgeKinds(
-    entries=TLS_ENTRIES,
+    entries=TLS_GOT_ENTRIES,
     tp_offsets=frozenset({K.TPOFF64, K.TPOFF32}),
     dtp_offsets=frozenset({K.DTPOFF64, K.DTPOFF32}),
     modules=frozenset({K.DTPMOD64}),
     write=_write_tls_module,
 )
 _split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
-_resolve_ifuncs = ifunc_pass(ENTRIES, CALL_RESOLVERS)
+_build_ifunc_stubs = ifunc_pass(GOT_PLT, APPLY_IRELATIVE)
 
 
 def default_passes(_graph: LinkGraph) -> PassConfiguration:
@@ -175,9 +175,9 @@ def default_passes(_graph: LinkGraph) -> PassConfiguration:
         fixups=FIXUPS,
         pre_prune=[_split_eh_frames, synthesize_elf_symbols],
         post_prune=[
-            _resolve_ifuncs,
-            _reach_personalities,
-            _build_entries,
+            _build_ifunc_stubs,
+            _build_personality_stubs,
+            _build_got_and_stubs,
             _limit_addresses,
         ],
         pre_fixup=[relax],
@@ -196,5 +196,5 @@ TARGET = ELFTarget(
     branches=BRANCHES,
     jump=JUMP,
     reentry=REENTRY,
-    function_frame=FUNCTION_FRAME,
+    crti_crtn=CRTI_CRTN,
 )
