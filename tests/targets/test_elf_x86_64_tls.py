@@ -1,7 +1,7 @@
-"""Every relocation type of thread-local variables, linked and compared with the psABI's formula.
+"""Every TLS relocation type, linked and compared with the psABI's formula.
 
-The types are written by number into the slot of an object, as in `test_elf_x86_64`; where a
-thread has its storage is asked of the C library, in another way than links do.
+The types are written by number into the slot of an object, as in `test_elf_x86_64`. The address of
+a thread's TLS block comes from the C library's `dlinfo`, which links do not use.
 """
 
 import ctypes
@@ -55,27 +55,27 @@ ordinary:
 
 
 class Result(NamedTuple):
-    """A slot after a link, and what formulas refer to.
+    """A slot after a link, and the variables of the formulas.
 
     Attributes:
         linked: the link.
-        value: what the slot has, as a signed number.
-        module: number of the library that has the target.
-        storage: address of the calling thread's storage of that library.
-        offset: the target's offset there.
-        thread_pointer: the calling thread's.
+        value: content of the slot, as a signed integer.
+        module: ID of the TLS module that has the target.
+        block: address of the calling thread's TLS block of that module.
+        offset: offset of the target in the TLS block.
+        thread_pointer: the calling thread's thread pointer.
     """
 
     linked: Linked
     value: int
     module: int
-    storage: int
+    block: int
     offset: int
     thread_pointer: int
 
     @property
     def entry(self) -> int:
-        """Address of the entry that the slot leads to."""
+        """Address of the TLS GOT entry that the slot refers to."""
         return self.linked.address("slot") + self.value - ADDEND
 
     def words(self, count: int) -> list[int]:
@@ -83,12 +83,12 @@ class Result(NamedTuple):
 
     @property
     def distance(self) -> int:
-        """Of the calling thread's instance from the thread pointer."""
-        return self.storage + self.offset - self.thread_pointer
+        """Offset of the calling thread's instance of the target from the thread pointer."""
+        return self.block + self.offset - self.thread_pointer
 
     @property
     def described(self) -> int:
-        """What the function of the descriptor in the entry returns."""
+        """Result of the function of the TLS descriptor in the entry."""
         function = self.linked.function("call_descriptor", ctypes.c_int64, ctypes.c_uint64)
         return function(self.entry)
 
@@ -110,14 +110,14 @@ FORMULAS: dict[str, tuple[int, Callable[[Result], bool]]] = {
         for code in ("", "CODE_4_", "CODE_5_", "CODE_6_")
     },
 }
-ROOM_WANTED = {name for name in FORMULAS if "TPOFF" in name and "DTPOFF" not in name}
+NEEDS_STATIC_TLS = {name for name in FORMULAS if "TPOFF" in name and "DTPOFF" not in name}
 
 
 @pytest.fixture
 def linker() -> Iterator[Linker]:
     before = PROCESS_TLS.count
-    with Linker() as made:
-        yield made
+    with Linker() as linker:
+        yield linker
     assert PROCESS_TLS.count == before
 
 
@@ -137,28 +137,30 @@ def referring(target: str, number: int) -> bytes:
 
 
 def result(linked: Linked, width: int, address: int) -> Result:
-    # Nothing beside the field is written.
+    # No byte beside the field is written.
     assert linked.read("first", SLOT) == bytes(SLOT)
     assert linked.read("slot", SLOT)[width:] == bytes(SLOT - width)
     found = PROCESS_TLS.find(address)
     assert found is not None
-    block, offset = found
-    module, storage = (ask(block.handle, each) for each in (RTLD_DI_TLS_MODID, RTLD_DI_TLS_DATA))
+    tls_module, offset = found
+    module, block = (
+        dlinfo(tls_module.handle, each) for each in (RTLD_DI_TLS_MODID, RTLD_DI_TLS_DATA)
+    )
     value = linked.integer("slot", width, signed=True)
-    return Result(linked, value, module, storage, offset, linked.function("thread_pointer")())
+    return Result(linked, value, module, block, offset, linked.function("thread_pointer")())
 
 
-def ask(handle: int, what: int) -> int:
-    # Only what has been used is in memory: a use, with the number that is asked for first.
+def dlinfo(handle: int, request: int) -> int:
     function = ctypes.CDLL(None).dlinfo
     answer = ctypes.c_size_t()
-    if what == RTLD_DI_TLS_DATA:
-        PROCESS_TLS.host_address(ask(handle, RTLD_DI_TLS_MODID), 0)
-    assert function(ctypes.c_void_p(handle), what, ctypes.byref(answer)) == 0
+    if request == RTLD_DI_TLS_DATA:
+        # The TLS block is allocated at the first access.
+        PROCESS_TLS.host_address(dlinfo(handle, RTLD_DI_TLS_MODID), 0)
+    assert function(ctypes.c_void_p(handle), request, ctypes.byref(answer)) == 0
     return answer.value
 
 
-def test_every_type_is_linked_or_only_a_dynamic_linkers() -> None:
+def test_every_type_is_linked_or_a_dynamic_relocation() -> None:
     threads = {n for n in NUMBERS if "TLS" in n or "TPOFF" in n or "DTPMOD" in n}
     assert threads == {*FORMULAS, "R_X86_64_TLSDESC_CALL", "R_X86_64_TLSDESC"}
 
@@ -169,8 +171,8 @@ def test_formula_with_a_variable_of_the_graph(linker: Linker, name: str) -> None
     linked = linker.link(slot_object(NUMBERS[name]))
     found = result(linked, width, linked.address("target"))
     assert formula(found)
-    assert found.storage % 32 == 0
-    assert list((ctypes.c_int64 * 3).from_address(found.storage)) == [1, 2, 3]
+    assert found.block % 32 == 0
+    assert list((ctypes.c_int64 * 3).from_address(found.block)) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("name", [name for name in FORMULAS if "DTP" not in name])
@@ -180,7 +182,7 @@ def test_formula_with_a_variable_of_another_link(linker: Linker, name: str) -> N
     address = other.address("target")
     linked = linker.link(referring("target", NUMBERS[name]), externals={"target": address})
     if name == "R_X86_64_TLSLD":
-        # This one is about the storage of the code, whatever the variable.
+        # It refers to the TLS module of the code, not to that of the variable.
         found = result(linked, width, address)
         assert found.words(2)[0] not in {0, found.module}
     else:
@@ -189,27 +191,27 @@ def test_formula_with_a_variable_of_another_link(linker: Linker, name: str) -> N
 
 @pytest.mark.parametrize("name", ["R_X86_64_DTPOFF32", "R_X86_64_DTPOFF64"])
 def test_offsets_of_variables_of_another_link(linker: Linker, name: str) -> None:
-    """They are from the storage of the link that the code is of, to which they are added."""
+    """The offsets are relative to the TLS block of the code's own module, which adds them."""
     other = linker.link(compile_c(SOURCE, suffix=".s"))
     address = other.address("target")
     source = SOURCE.replace("target@", "variable@")
     linked = linker.link(slot_object(NUMBERS[name], source), externals={"variable": address})
     there = result(linked, FORMULAS[name][0], address)
     here = result(linked, FORMULAS[name][0], linked.address("target"))
-    assert here.storage + there.value == there.storage + there.offset + ADDEND
+    assert here.block + there.value == there.block + there.offset + ADDEND
 
 
-def test_calls_of_descriptors_ask_for_nothing(linker: Linker) -> None:
+def test_markers_of_descriptor_calls_are_ignored(linker: Linker) -> None:
     linked = linker.link(slot_object(NUMBERS["R_X86_64_TLSDESC_CALL"]))
     assert linked.read("slot", SLOT) == bytes(SLOT)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_static_room_is_taken_only_where_code_needs_it(linker: Linker, name: str) -> None:
+def test_static_tls_is_used_only_for_tp_offsets(linker: Linker, name: str) -> None:
     linked = linker.link(slot_object(NUMBERS[name]))
     found = PROCESS_TLS.find(linked.address("target"))
     assert found is not None
-    assert (found[0].tp_offset is not None) == (name in ROOM_WANTED)
+    assert (found[0].tp_offset is not None) == (name in NEEDS_STATIC_TLS)
 
 
 # Wrong inputs
@@ -274,7 +276,7 @@ def test_variables_that_are_no_longer_linked(linker: Linker) -> None:
     ("name", "kinds"),
     [("R_X86_64_DTPOFF64", [K.DTPOFF64]), ("R_X86_64_TPOFF32", [K.TPOFF32])],
 )
-def test_debug_information_tells_offsets_in_the_storage(
+def test_debug_information_has_offsets_in_the_tls_block(
     linker: Linker, name: str, kinds: list[K]
 ) -> None:
     elf = ElfFile(slot_object(NUMBERS[name]))
