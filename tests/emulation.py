@@ -1,16 +1,15 @@
-"""Linked code of other processors, run in Unicorn: objects in, calls with arguments, results out.
+"""Links code of other processors into a Unicorn emulator and calls it.
 
-An `Emulator` is a processor with memory of its own and a memory manager for it, so it goes through
-`jitlink.link` as any executor does: layout, working memory, fixups, protections, allocation
-actions. Code is at addresses that the test chooses, and pages have the protection that their
-segment asks for::
+An `Emulator` is a processor with memory of its own and a memory manager for it, so that links go
+through `jitlink.link` as for any executor: layout, working memory, fixups, protections, allocation
+actions. Tests choose the addresses of code, and pages have the protection of their segment::
 
     with Emulator("aarch64", base=0x7000_0000) as emulator:
         program = emulator.link(compiled, externals={"host": lambda x: x + 1})
         assert program.call("f", 3, 4) == 7
 
-`MACHINES` describes the processors; to run another one is to add a row. Arguments and results are
-integers in registers, and doubles in floating-point registers.
+`MACHINES` describes the processors. Arguments and results are integers in integer registers, and
+doubles in floating-point registers.
 """
 
 import struct
@@ -44,17 +43,17 @@ Place = Callable[[Segment], int | None]
 
 @dataclass(frozen=True)
 class Machine:
-    """A processor and its C calling convention, as far as calls from here need it.
+    """A processor and its C calling convention.
 
     Attributes:
-        target: the target as zig and clang spell it.
-        architecture, mode: as Unicorn numbers them.
-        byte_order, pointer_size: of its data.
-        arguments, result: registers of integers; results of two registers have the next one too.
-        float_arguments: registers of floating-point numbers; the first also holds a result.
-        stack, link, pc: the stack pointer, the return address, the program counter.
-        ret: the instruction that returns.
-        setup: control registers and the values that switch on floating point.
+        target: target triple for zig and clang.
+        architecture, mode: Unicorn's constants.
+        byte_order, pointer_size: byte order and pointer size in bytes of data.
+        arguments: registers of integer arguments; the first two also hold results.
+        float_arguments: registers of floating-point arguments; the first also holds a result.
+        stack, link, pc: registers of the stack pointer, return address and program counter.
+        ret: the return instruction.
+        setup: values of control registers, which enable floating point.
     """
 
     target: str
@@ -125,7 +124,7 @@ MACHINES = {
 
 
 class EmulationError(Exception):
-    """Emulated code did something that it must not do.
+    """A fault or timeout of emulated code.
 
     Attributes:
         pc: address of the instruction.
@@ -137,11 +136,11 @@ class EmulationError(Exception):
 
 
 class Emulator:
-    """One processor with its memory, and what is linked into it.
+    """One processor with its memory, and the code that is linked into it.
 
     Args:
         name: the machine, a key of `MACHINES`.
-        base: where the first segment goes; a multiple of the page size. Others follow it.
+        base: address of the first segment, a multiple of the page size. Others follow it.
         place: called with each segment; returns its address, or None for the next free one.
     """
 
@@ -156,8 +155,8 @@ class Emulator:
         self._hosts: dict[int, Host] = {}
         for register, value in self.machine.setup.items():
             self._uc.reg_write(register, value)
-        # In the lowest addresses, which no test uses: a stack, data of the host, the arguments
-        # of actions, a page of returns that stand for functions of the host.
+        # The lowest addresses, which no test uses, hold a stack, data of the host, the arguments of
+        # actions, and a page of return instructions, the entry points of functions of the host.
         self._uc.mem_map(0x10000, 0x20000, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
         self._scratch, self._data, self._stack = 0x10000, 0x12000, 0x30000
         self._host_page = self._exit = 0x40000
@@ -176,8 +175,8 @@ class Emulator:
 
         Args:
             inputs: paths or bytes of objects and archives.
-            externals: what is not defined in them: addresses, or functions of the host, which are
-                called with as many (unsigned) arguments as registers hold.
+            externals: external symbols: addresses, or functions of the host, which are called with
+                the (unsigned) values of argument registers.
             configure: called with the graph and its passes before the link.
         """
         builder = InputReader()
@@ -197,7 +196,7 @@ class Emulator:
         passes: PassConfiguration,
         externals: Mapping[str, int | Host] | None = None,
     ) -> None:
-        """Link a graph that a test has made."""
+        """Link a graph."""
         addresses = {
             name: value if isinstance(value, int) else self.add_host(value)
             for name, value in (externals or {}).items()
@@ -206,13 +205,13 @@ class Emulator:
         self._allocs.append(run_in_process(link(graph, context, passes, self.memory)))
 
     def add_host(self, function: Host) -> int:
-        """The address at which emulated code can call a function of the host."""
+        """Add a function of the host; returns the address at which emulated code can call it."""
         address = self._host_page + 4 * (len(self._hosts) + 1)
         self._hosts[address] = function
         return address
 
     def add_data(self, content: bytes) -> int:
-        """The address of a few bytes that emulated code may read and write."""
+        """Add a few bytes that emulated code may read and write; returns their address."""
         address = self._data
         self._data += -(-len(content) // 16) * 16
         self.write(address, content)
@@ -230,7 +229,7 @@ class Emulator:
     # Memory
 
     def map(self, address: int, size: int, prot: MemProt) -> None:
-        """Make memory; the address is a multiple of the page size."""
+        """Map memory; the address is a multiple of the page size."""
         protections = (
             (MemProt.READ, unicorn.UC_PROT_READ),
             (MemProt.WRITE, unicorn.UC_PROT_WRITE),
@@ -240,11 +239,11 @@ class Emulator:
         self._uc.mem_map(address, size, bits)
 
     def unmap(self, address: int, size: int) -> None:
-        """Take memory away."""
+        """Unmap memory."""
         self._uc.mem_unmap(address, size)
 
     def write(self, address: int, content: bytes | memoryview) -> None:
-        """Write memory, whatever its protection."""
+        """Write memory of any protection."""
         self._uc.mem_write(address, bytes(content))
 
     def read(self, address: int, size: int) -> bytes:
@@ -254,10 +253,10 @@ class Emulator:
     # Calls
 
     def call(self, address: int, *arguments: float) -> int:
-        """Call a function; its integer result, unsigned.
+        """Call a function; returns its integer result, unsigned.
 
         Raises:
-            EmulationError: it did something that it must not do.
+            EmulationError: the code faulted or did not return in time.
         """
         machine, uc = self.machine, self._uc
         mask = (1 << 8 * machine.pointer_size) - 1
@@ -285,7 +284,7 @@ class Emulator:
         return float(value)
 
     def run_wrapper(self, call: WrapperFunctionCall) -> None:
-        """Make a call of an allocation action.
+        """Run a call of an allocation action.
 
         Raises:
             ActionError: the result is not the one zero byte of success.
@@ -320,7 +319,7 @@ class Program:
 
     Attributes:
         graph: the graph, with all addresses.
-        definitions: row of the symbol that each name is defined by.
+        definitions: row of the symbol that defines each name.
     """
 
     def __init__(
@@ -336,7 +335,7 @@ class Program:
         return int(self._addresses[self.definitions[name]])
 
     def call(self, name: str, *arguments: float, size: int = 4, signed: bool = True) -> int:
-        """Call a function; its result as an integer of `size` bytes."""
+        """Call a function; returns its result as an integer of `size` bytes."""
         result = self.emulator.call(self.address(name), *arguments)
         mask = (1 << 8 * size) - 1
         return int.from_bytes((result & mask).to_bytes(size, "little"), "little", signed=signed)
@@ -347,7 +346,7 @@ class Program:
         return self.emulator.float_result()
 
     def read(self, name: str, size: int) -> bytes:
-        """Read memory from a symbol on."""
+        """Read memory at a symbol."""
         return self.emulator.read(self.address(name), size)
 
     def integer(self, name: str, size: int = 8, *, signed: bool = False) -> int:
@@ -369,14 +368,14 @@ class _Context(JITLinkContext):
 
 @dataclass
 class _Mapped:
-    """What one allocation has: address and size of its pages, and actions for its end."""
+    """One allocation: address and size of its pages, and its deallocation actions."""
 
     ranges: list[tuple[int, int]]
     deallocate: list[WrapperFunctionCall]
 
 
 class _MemoryManager(JITLinkMemoryManager):
-    """Lays segments out in the emulator's memory, each on pages of its own."""
+    """Allocates segments in the emulator's memory, each on pages of its own."""
 
     def __init__(self, emulator: Emulator) -> None:
         self.emulator = emulator
@@ -431,7 +430,7 @@ class _InFlight(InFlightAlloc):
         return FinalizedAlloc(self.manager.count)
 
     def _write(self, segment: Segment) -> None:
-        """Write the blocks, not the gaps between them, which may be large."""
+        """Write the blocks, without the gaps between them, which may be large."""
         table, memory = self.layout.graph.block_table, segment.working_memory
         rows = segment.content_rows
         columns = (table.address[rows].tolist(), table.size[rows].tolist())

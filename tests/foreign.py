@@ -1,7 +1,7 @@
-"""The program of `programs/foreign_*.c`, compiled for other processors, called here and there.
+"""The program of `programs/foreign_*.c`, compiled for other processors and called in an emulator.
 
-Results of the same source, compiled for this machine and linked into this process, are what the
-calls are compared with.
+The expected results are those of the same source, compiled for this machine and linked into this
+process.
 """
 
 import ctypes
@@ -30,13 +30,13 @@ CALLS: tuple[tuple[str, tuple[int, ...]], ...] = (
     *(("ask_host", (x,)) for x in (0, -3)),
     ("same_address", ()),
 )
-"""Functions and arguments, in the order in which they are called; some change data."""
+"""Functions and arguments, in order of the calls, some of which modify data."""
 
 Results = tuple[list[int], list[float]]
 
 
 class Build(NamedTuple):
-    """How the program is compiled for a test."""
+    """A machine, a compiler and its flags."""
 
     machine: str
     compiler: CompilerName
@@ -47,7 +47,7 @@ class Build(NamedTuple):
 
     @property
     def target(self) -> str:
-        """The target; the pinned compiler makes position-dependent code for musl only."""
+        """The target; the pinned compiler generates position-dependent code for musl only."""
         return f"{self.machine}-linux-{'musl' if self.compiler == 'zig' else 'gnu'}"
 
 
@@ -66,7 +66,7 @@ def _host_in_emulator(a: int, b: int) -> int:
 
 @cache
 def native_results() -> Results:
-    """What the calls return in this process."""
+    """Results of the calls in this process."""
     host = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int32, ctypes.c_int32)(_host)
     data = ctypes.c_int32(_HOST_DATA)
     definitions = {
@@ -87,7 +87,7 @@ def native_results() -> Results:
 def link_into(
     emulator: Emulator, paths: list[Path], more: Mapping[str, int | Host] | None = None
 ) -> Program:
-    """Link the program into an emulator, with what it needs of the host, and more."""
+    """Link the program into an emulator, with the symbols of the host, and more."""
     data = _HOST_DATA.to_bytes(4, emulator.machine.byte_order)
     externals: dict[str, int | Host] = {
         "host": _host_in_emulator,
@@ -98,6 +98,6 @@ def link_into(
 
 
 def call_all(program: Program) -> Results:
-    """What the calls return in an emulator."""
+    """Results of the calls in an emulator."""
     integers = [program.call(name, *arguments) for name, arguments in CALLS]
     return integers, [program.call_float("total_area", 1.5)]

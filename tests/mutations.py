@@ -1,9 +1,9 @@
 """Seeded mutations of ELF objects and archives, biased towards the bytes that a linker reads.
 
-A mutant differs from its original in one to four places. Most places lie in the structures that
-lead to other places: headers, section headers, symbols, relocations, groups, frames, indexes. What
-is written there is a flipped bit, another byte, or a number at one of the limits that careless
-arithmetic goes wrong at. The number of a mutant determines it, in every run.
+A mutant differs from its original at one to four offsets. Most of these are in structures with
+offsets, sizes and indices: headers, section headers, symbols, relocations, groups, frames, archive
+indexes. A mutation flips a bit, replaces a byte, or writes an integer near a limit, where
+arithmetic without overflow checks fails. The number of a mutant is its seed.
 """
 
 import random
@@ -33,7 +33,7 @@ _LIMITS = sorted(
 
 
 class Region(NamedTuple):
-    """A range of bytes and how often it is mutated, compared with others."""
+    """A range of bytes, and its weight in the random choice."""
 
     start: int
     size: int
@@ -68,16 +68,16 @@ def _mutate(data: bytearray, region: Region, chance: random.Random) -> None:
             data[place] = chance.choice((0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)))
         case _:
             width = chance.choice((2, 4, 4, 8, 8))
-            # Fields lie at multiples of their size in every structure of ELF.
+            # In every structure of ELF, fields are at multiples of their size.
             place = region.start + (place - region.start) // width * width
-            room = min(width, region.start + region.size - place)
+            width = min(width, region.start + region.size - place)
             near_size = len(data) + chance.randrange(-2, 3)
             number = chance.choice((*chance.choices(_LIMITS, k=2), near_size))
-            data[place : place + room] = (number & ((1 << 64) - 1)).to_bytes(8, "little")[:room]
+            data[place : place + width] = (number & ((1 << 64) - 1)).to_bytes(8, "little")[:width]
 
 
 def elf_regions(data: bytes) -> list[Region]:
-    """What to mutate of a 64-bit little-endian ELF object."""
+    """The regions of a 64-bit little-endian ELF object."""
     shoff, shnum = struct.unpack_from("<Q", data, 40)[0], struct.unpack_from("<H", data, 60)[0]
     regions = [Region(0, 64, 8), Region(shoff, 64 * shnum, 24), Region(0, len(data), 4)]
     for number in range(shnum):
@@ -100,7 +100,7 @@ def _weight(kind: int, flags: int, size: int) -> int:
 
 
 def archive_regions(data: bytes) -> list[Region]:
-    """What to mutate of an archive with a SysV index: its headers, index and names."""
+    """The regions of an archive with a SysV index: headers, index, long names, whole file."""
     regions = [Region(0, 8, 1), Region(0, len(data), 4)]
     position = 8
     while position < len(data):

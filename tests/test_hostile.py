@@ -1,9 +1,9 @@
-"""Hostile input: whatever an object or an archive holds, a link ends well or with a `JITLinkError`.
+"""Hostile input: a link of any object or archive succeeds or raises a `JITLinkError`.
 
-Truncations and seeded mutations of real objects are linked in this process; nothing of them is
-ever called. Each must end within a second of processor time and leave no memory behind, and the
-process must then link and run a good object as ever. `JITLINK_MUTATIONS` sets the number of mutants
-of each object; the full run has 10,000.
+Truncations and seeded mutations of real objects are linked in this process, but not run. Each link
+must end within a second of processor time and release all memory, and the process must then be able
+to link and run a valid object. `JITLINK_MUTATIONS` sets the number of mutants of each object; the
+full run has 10,000.
 """
 
 import ctypes
@@ -39,7 +39,7 @@ SOURCES = Path(__file__).parent / "sources"
 
 
 class Case(NamedTuple):
-    """What is mutated, and what it is linked with."""
+    """An object or archive to mutate, and other objects to link it with."""
 
     data: bytes
     regions: list[Region]
@@ -66,7 +66,7 @@ def _clang_compressed() -> Case:
 
 
 def _zig_c() -> Case:
-    """The pinned compiler's, so that there is one where no other compiler is."""
+    """From the pinned compiler, which is always installed."""
     data = compile_c(SOURCES / "everything.c", "zig", ["-O2", "-g"]).read_bytes()
     return Case(data, elf_regions(data))
 
@@ -78,7 +78,7 @@ def _debian_member() -> Case:
 
 
 def make_archive(directory: Path) -> bytes:
-    """Two members, one with a long name, with an index."""
+    """An archive of two members, one with a long name, with an index."""
     one = compile_c("int one(void) { return 1; }").read_bytes()
     two = compile_c("int two(void) { return 2; }").read_bytes()
     (directory / "one.o").write_bytes(one)
@@ -115,7 +115,7 @@ def check_usable(linker: Linker) -> None:
 
 
 class TooSlowError(BaseException):
-    """A link took more processor time than it may; no `except Exception` swallows this."""
+    """A link exceeded its processor time; a `BaseException`, so that no handler swallows it."""
 
 
 @contextmanager
@@ -133,13 +133,13 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def drop_actions(graph: LinkGraph, passes: PassConfiguration) -> None:
-    """See to it that nothing is called: resolvers of indirect functions would be."""
+    """Remove the allocation actions, which would call the resolvers of ifuncs."""
     assert graph.alloc_actions == []
     passes.post_fixup.append(lambda graph: graph.alloc_actions.clear())
 
 
 def try_link(linker: Linker, data: bytes, others: tuple[bytes, ...] = ()) -> bool:
-    """Whether the link succeeds; any exception but a `JITLinkError` passes through."""
+    """Whether the link succeeds; exceptions other than `JITLinkError` propagate."""
     linked = True
     try:
         with time_limit(TIME_LIMIT):
@@ -154,15 +154,15 @@ def try_link(linker: Linker, data: bytes, others: tuple[bytes, ...] = ()) -> boo
 
 @contextmanager
 def unchanged_process(original: bytes, others: tuple[bytes, ...] = ()) -> Iterator[Linker]:
-    """A linker that leaves neither mappings nor much resident memory behind."""
+    """A linker; checks afterwards that mappings and resident memory have not grown."""
 
     def mappings() -> list[MappedRange]:
-        # Python's own memory may grow; it is neither executable nor inaccessible.
+        # Memory of Python itself, which may grow, is neither executable nor inaccessible.
         return [r for r in mapped_ranges() if "x" in r.permissions or "r" not in r.permissions]
 
-    # What other tests have left goes first.
+    # Collect garbage of other tests first.
     gc.collect()
-    # The first link may load libraries: a decoder for compressed sections.
+    # The first link may load libraries, such as a decoder for compressed sections.
     with Linker() as linker:
         try_link(linker, original, others)
     before, resident = mappings(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -179,7 +179,7 @@ def check_mutants(case: Case, count: int) -> None:
         with unchanged_process(case.data, case.others) as linker:
             for data in mutants(case.data, case.regions, min(PIECE, count - first), first):
                 results[try_link(linker, data, case.others)] += 1
-    # Both happen often, or the mutations do not reach what they are meant to.
+    # If one outcome is rare, the mutations miss the structures that they should modify.
     assert min(results.values()) > count // 20
 
 
@@ -202,9 +202,9 @@ def test_mutated_archives(tmp_path: Path) -> None:
 
 def test_mutants_are_the_same_in_every_run() -> None:
     regions = [Region(0, 64, 8), Region(64, 960, 1)]
-    made = list(mutants(bytes(range(256)) * 4, regions, 4))
-    assert [zlib.crc32(each) for each in made] == [1886476273, 2395411408, 735808667, 883276080]
-    assert list(mutants(bytes(range(256)) * 4, regions, 1, 3)) == made[3:]
+    first = list(mutants(bytes(range(256)) * 4, regions, 4))
+    assert [zlib.crc32(each) for each in first] == [1886476273, 2395411408, 735808667, 883276080]
+    assert list(mutants(bytes(range(256)) * 4, regions, 1, 3)) == first[3:]
 
 
 def test_every_truncation_of_an_object() -> None:
@@ -231,6 +231,6 @@ def test_every_truncation_of_an_archive(tmp_path: Path) -> None:
             except InputError:
                 pass
             linker.release()
-    # Without the padding behind the last member nothing is missing.
+    # The padding behind the last member is optional.
     assert linked[-1] == (len(data), True)
     assert all(has_both == (size >= len(data) - 1) for size, has_both in linked)

@@ -1,4 +1,4 @@
-"""A program of two objects, as three compilers make it in all ways that change its relocations.
+"""A program of two objects, from three compilers with all options that change its relocations.
 
 Each combination is linked in process and checks itself; some are run by the command too.
 """
@@ -19,7 +19,7 @@ _SOURCES = (_PROGRAMS / "matrix_main.c", _PROGRAMS / "matrix_parts.c")
 
 _OPTIMISATIONS = ("-O0", "-O1", "-O2", "-O3")
 _POSITIONS = {"pic": ("-fPIC",), "pie": ("-fPIE",), "nonpic": ("-fno-pic", "-fno-pie")}
-# Data of more than the threshold is large: some of the program's is, initialised and not.
+# Some data of the program, initialised and not, is above the threshold of the medium code model.
 _MODELS = {
     "small": ("-mcmodel=small",),
     "medium": ("-mcmodel=medium", "-mlarge-data-threshold=512"),
@@ -38,13 +38,13 @@ def _combinations() -> Iterator[tuple[str, CompilerName, tuple[str, ...]]]:
 
 
 _MATRIX = {name: (compiler, flags) for name, compiler, flags in _combinations()}
-# The command starts an interpreter for each: a few that differ in many ways.
+# The command starts an interpreter for each, so only a few combinations are run by it.
 _BY_COMMAND = [name for number, name in enumerate(_MATRIX) if number % 13 == 0]
 
 
 def _objects(name: str) -> list[str]:
     compiler, flags = _MATRIX[name]
-    # The pinned compiler makes only position-independent code for glibc.
+    # The pinned compiler generates only position-independent code for glibc.
     is_zig_nonpic = compiler == "zig" and "-fno-pic" in flags
     target = "x86_64-linux-musl" if is_zig_nonpic else HOST_TARGET
     return [str(compile_c(source, compiler, flags, target=target)) for source in _SOURCES]
@@ -58,11 +58,11 @@ def test_program_checks_itself(name: str) -> None:
 
 @pytest.mark.parametrize("name", _BY_COMMAND)
 def test_command_runs_program(name: str) -> None:
-    words = [sys.executable, "-m", "jitlink", *_objects(name), "-args", "there", "and there"]
+    words = [sys.executable, "-m", "jitlink", *_objects(name), "-args", "one", "two words"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (
         102,
-        "hello there\nhello and there\n",
+        "hello one\nhello two words\n",
         "",
     )
 
@@ -98,7 +98,7 @@ int main(void) { return environ != 0; }
 """
 
 
-def test_data_of_the_process_is_out_of_reach_of_nonpic_code() -> None:
+def test_data_of_the_process_is_out_of_range_of_nonpic_code() -> None:
     path = compile_c(_FAR_DATA, "gcc", ("-O1", "-fno-pic", "-fno-pie"))
     with pytest.raises(jitlink.TargetOutOfRangeError) as caught:
         jitlink.load(path)

@@ -1,11 +1,11 @@
-"""What the tests take from the system: compilers, linkers to compare with, real static archives.
+"""Tools and files of the system that tests use: compilers, other linkers, real static archives.
 
 Inputs are compiled from sources at test time, by the pinned cross-compiler (the `ziglang` package)
-or by Debian's gcc and clang. Each is compiled once: `.cache/objects` keeps it under a hash of all
-that it was made from, and runs at the same time may share it, because a finished folder is renamed
-into place.
+or by Debian's gcc and clang. Each is compiled once: `.cache/objects` keeps it under a hash of its
+source and command. Concurrent test runs may share the cache, because a complete directory is
+renamed into place.
 
-A peer is a program or archive that only some tests need. Where it is missing they are skipped, with
+A peer is a program or archive that only some tests need. If it is missing, they are skipped, with
 the name of its Debian package; with JITLINK_REQUIRE_PEERS=1 in the environment they fail.
 """
 
@@ -28,7 +28,7 @@ CompilerName = Literal["zig", "gcc", "clang"]
 COMPILERS: tuple[CompilerName, ...] = ("zig", "gcc", "clang")
 HOST_TARGET = "x86_64-linux-gnu"
 
-# The archives whose every object is linked and compared, smallest first.
+# The archives of which every object is linked and compared, smallest first.
 DEBIAN_ARCHIVES = (
     "libz.a",
     "libzstd.a",
@@ -38,7 +38,7 @@ DEBIAN_ARCHIVES = (
     "libLLVMX86CodeGen.a",
 )
 
-# The same for other processors, by target: packages for those who have no such machine.
+# The same for other processors, by target, from cross-development packages.
 CROSS_ARCHIVES = {
     "aarch64-linux-gnu": ("libgcc.a", "libm.a", "libstdc++.a", "libc.a"),
     "riscv64-linux-gnu": ("libgcc.a", "libm.a", "libstdc++.a", "libc.a"),
@@ -146,9 +146,9 @@ def run(command: Sequence[str | Path], cwd: Path | None = None) -> str:
 
 
 def find(peer: str) -> Path | None:
-    """Return where the system has a program, or a library (a name with `.a` or `.so`).
+    """Return the path of a program, or of a library (a name with `.a` or `.so`).
 
-    An archive of another target has the target in front: `aarch64-linux-gnu/libc.a`.
+    The name of an archive for another target starts with the target: `aarch64-linux-gnu/libc.a`.
     """
     if ".so" in peer:
         library = _LIBRARY_ROOT / peer
@@ -157,7 +157,7 @@ def find(peer: str) -> Path | None:
 
 
 def require(peer: str) -> Path:
-    """Return where a peer is; where it is missing, skip the test.
+    """Return the path of a peer; if it is missing, skip the test.
 
     With JITLINK_REQUIRE_PEERS=1 in the environment the test fails instead.
     """
@@ -188,16 +188,16 @@ def _find_archive(name: str) -> Path | None:
 
 def _llvm_archive(name: str) -> list[Path]:
     config = _find_program("llvm-config-22")
-    asked = [Path(run([config, "--libdir"]).strip())] if config else []
-    return [directory / name for directory in (*asked, _LLVM_ROOT / "lib")]
+    found = [Path(run([config, "--libdir"]).strip())] if config else []
+    return [directory / name for directory in (*found, _LLVM_ROOT / "lib")]
 
 
 def _compiler_archive(name: str, target: str) -> list[Path]:
-    # A compiler that does not know the file prints the bare name, relative to nothing.
+    # A compiler that does not find the file prints its bare name.
     names = [cross_compiler(target)] if target else ["gcc", "clang-22"]
     compilers = map(_find_program, names)
-    asked = (Path(run([path, f"-print-file-name={name}"]).strip()) for path in compilers if path)
-    found = [path for path in asked if path.is_absolute()]
+    printed = (Path(run([path, f"-print-file-name={name}"]).strip()) for path in compilers if path)
+    found = [path for path in printed if path.is_absolute()]
     return found if target else [*found, _LIBRARY_ROOT / name]
 
 
@@ -219,25 +219,25 @@ def compile_c(
     suffix: str = ".c",
     target: str = HOST_TARGET,
 ) -> Path:
-    """Compile one C, C++ or assembly source to a relocatable object, or find it compiled before.
+    """Compile one C, C++ or assembly source to a relocatable object, or find it in the cache.
 
-    The object is shared by all tests, so it must not be changed. Headers are looked up beside the
-    source; their contents count as the source's. Other files that `flags` name must not change.
+    All tests share the object, so they must not modify it. Headers are looked up beside the source;
+    their contents are part of the cache key. Other files in `flags` must not change.
 
     Args:
-        source: a file, whose suffix tells the language, or a source text.
-        compiler: "zig" is the pinned one; the others are required as peers.
-        flags: put after the defaults, which for zig are `-g0` (unless a `-g` option is given) and
+        source: a file, whose suffix determines the language, or a source text.
+        compiler: "zig" is the pinned one; the others are peers.
+        flags: appended to the defaults, which for zig are `-g0` (unless a `-g` option is given) and
             `-fno-sanitize=undefined`.
-        suffix: the language of a source text: `.c`, `.cpp`, `.s`, `.S`, ...
-        target: a target as the compiler spells it; gcc compiles C for others than the host.
+        suffix: suffix for a source text, which determines its language: `.c`, `.cpp`, `.s`, ...
+        target: target triple of the compiler; for others than the host's, gcc compiles C only.
 
     Returns:
-        The object; the source lies beside it, where its debug information points.
+        The object; its source, which debug information refers to, is beside it.
 
     Raises:
-        ToolError: the compiler refused the source.
-        ValueError: gcc was given C++ for another target.
+        ToolError: the compiler refuses the source.
+        ValueError: gcc is to compile C++ for another target.
     """
     if isinstance(source, Path):
         name, text, headers = source.name, source.read_bytes(), source.resolve().parent
@@ -246,7 +246,7 @@ def compile_c(
         name, text, headers = f"source{suffix}", source.encode(), None
     command = _compile_command(compiler, suffix, target) + _default_flags(compiler, flags)
     command += flags
-    # The place counts, because debug information names it.
+    # The directory is part of the key, because debug information contains it.
     parts = [str(_OBJECTS), _identity(compiler), *command, name]
     key = _hash([*(part.encode() for part in parts), text, *_header_contents(headers)])
     place = _OBJECTS / key
@@ -268,7 +268,7 @@ def _compile_into(place: Path, name: str, text: bytes, command: Sequence[str]) -
         try:
             staging.rename(place)
         except OSError:
-            # Another run was first: its folder is not empty, and holds the same.
+            # Another run was first: its directory is not empty, and has the same content.
             if not (place / output).exists():
                 raise
     finally:
@@ -291,7 +291,7 @@ def _compile_command(compiler: CompilerName, suffix: str, target: str) -> list[s
 def _default_flags(compiler: CompilerName, flags: Sequence[str]) -> list[str]:
     if compiler != "zig":
         return []
-    # zig lets -g0 win over a later -g.
+    # With zig, -g0 overrides a later -g.
     debug = [] if any(flag.startswith("-g") for flag in flags) else ["-g0"]
     return [*debug, "-fno-sanitize=undefined"]
 
@@ -313,6 +313,6 @@ def _header_contents(directory: Path | None) -> list[bytes]:
 def _hash(parts: Sequence[bytes]) -> str:
     digest = hashlib.sha256()
     for part in parts:
-        # The length keeps neighbours apart.
+        # The length makes the boundaries between parts unambiguous.
         digest.update(len(part).to_bytes(8, "little") + part)
     return digest.hexdigest()[:32]

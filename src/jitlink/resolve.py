@@ -35,7 +35,7 @@ from jitlink.graph.columns import ADDRESS_MASK, Int64Array, rows_where
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.symbols import externalize
 from jitlink.graph.tables import exported_rows
-from jitlink.passes.got_plt import entry_blocks, pointees
+from jitlink.passes.got_plt import got_plt_blocks, got_plt_targets
 
 _COMMON, _UNIQUE, _COMDAT = int(SymbolFlags.COMMON), int(SymbolFlags.UNIQUE), int(BlockFlags.COMDAT)
 
@@ -331,8 +331,8 @@ def referrers(graph: LinkGraph, names: Mapping[str, int]) -> dict[str, list[str]
     edges, blocks = graph.edge_table, graph.block_table
     wanted = np.zeros(graph.symbol_table.rows, np.bool_)
     wanted[list(names.values())] = True
-    target = pointees(graph)[edges.target]
-    rows = rows_where(wanted[target] & ~entry_blocks(graph)[edges.block])
+    target = got_plt_targets(graph)[edges.target]
+    rows = rows_where(wanted[target] & ~got_plt_blocks(graph)[edges.block])
     users: dict[int, set[int]] = {}
     origins = blocks.origin[edges.block[rows]]
     for symbol, origin in zip(target[rows].tolist(), origins.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Machine code as assembly, by LLVM's disassembler."""
+"""Disassembly of x86-64 code by llvm-mc."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from tests.toolchain import require, run
 
 
 def disassemble(code: bytes, directory: Path) -> list[str]:
-    """The instructions of x86-64 code in AT&T syntax, single spaces between their parts."""
+    """The instructions of x86-64 code in AT&T syntax, with single spaces."""
     source = directory / "code.txt"
     source.write_text(" ".join(f"{byte:#04x}" for byte in code))
     command: list[str | Path] = [require("llvm-mc-22"), "--disassemble", "--triple=x86_64", source]

@@ -1,4 +1,4 @@
-"""AArch64 code that is changed or added: relaxed pairs, stubs, islands, indirect functions."""
+"""AArch64 code that the linker rewrites or adds: relaxed pairs, stubs, islands, ifunc resolvers."""
 
 import struct
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jitlink.arch.aarch64 import LANDING_PAD_ENTRIES
+from jitlink.arch.aarch64 import GOT_PLT_BTI
 from jitlink.arch.aarch64 import AArch64EdgeKind as K
 from jitlink.errors import FixupError, TargetOutOfRangeError
 from jitlink.graph import LinkGraph, MemLifetime, MemProt
@@ -29,7 +29,7 @@ def assemble(source: str, machine: str = "aarch64") -> Path:
 
 
 def mnemonic(word: int) -> str:
-    """Which of the instructions that relaxation is about a word is."""
+    """The mnemonic of an instruction, if relaxation reads or writes it; else its encoding."""
     known = {
         (0x9F000000, 0x90000000): ADRP,
         (0x9F000000, 0x10000000): ADR,
@@ -53,98 +53,98 @@ PAIRS = """
     .text
     .globl pair, apart, shared, other_register, added, addend, unequal
 pair:
-    adrp x3, :got:thing
-    ldr x3, [x3, :got_lo12:thing]
+    adrp x3, :got:outside
+    ldr x3, [x3, :got_lo12:outside]
     mov x0, x3
     ret
     .section .text.apart, "ax"
 apart:
-    adrp x0, :got:thing
+    adrp x0, :got:outside
     nop
-    ldr x0, [x0, :got_lo12:thing]
+    ldr x0, [x0, :got_lo12:outside]
     ret
     .section .text.shared, "ax"
 shared:
-    adrp x1, :got:thing
-    ldr x0, [x1, :got_lo12:thing]
-    ldr x1, [x1, :got_lo12:thing]
+    adrp x1, :got:outside
+    ldr x0, [x1, :got_lo12:outside]
+    ldr x1, [x1, :got_lo12:outside]
     ret
     .section .text.other, "ax"
 other_register:
-    adrp x1, :got:thing
-    ldr x0, [x1, :got_lo12:thing]
+    adrp x1, :got:outside
+    ldr x0, [x1, :got_lo12:outside]
     ret
     .section .text.jumped, "ax"
     .globl jumped_into, jumping
 jumped_into:
-    adrp x0, :got:thing
-1:  ldr x0, [x0, :got_lo12:thing]
+    adrp x0, :got:outside
+1:  ldr x0, [x0, :got_lo12:outside]
     ret
 jumping:
-    adrp x0, :got:thing
+    adrp x0, :got:outside
     b 1b
     .section .text.added, "ax"
 added:
-    adrp x0, thing
-    add x0, x0, :lo12:thing
+    adrp x0, outside
+    add x0, x0, :lo12:outside
     ret
 addend:
-    adrp x0, thing + 8
-    add x0, x0, :lo12:thing + 8
+    adrp x0, outside + 8
+    add x0, x0, :lo12:outside + 8
     ret
 unequal:
-    adrp x0, thing
-    add x0, x0, :lo12:thing + 8
+    adrp x0, outside
+    add x0, x0, :lo12:outside + 8
     ret
 """
 
 
-def link_pairs(emulator: Emulator, thing: int, source: str = PAIRS) -> Program:
+def link_pairs(emulator: Emulator, outside: int, source: str = PAIRS) -> Program:
     machine = "aarch64_be" if emulator.machine.byte_order == "big" else "aarch64"
-    return emulator.link(assemble(source, machine), externals={"thing": thing})
+    return emulator.link(assemble(source, machine), externals={"outside": outside})
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_pairs_of_near_things_are_relaxed(machine: str) -> None:
-    thing = BASE + 0xF_0120
+def test_pairs_with_near_targets_are_relaxed(machine: str) -> None:
+    outside = BASE + 0xF_0120
     with Emulator(machine, BASE) as emulator:
-        program = link_pairs(emulator, thing)
+        program = link_pairs(emulator, outside)
         for name in ("pair", "added"):
             assert instructions(program, name, 2) == [NOP, ADR]
-            assert program.call(name, size=8) == thing
+            assert program.call(name, size=8) == outside
         assert instructions(program, "addend", 2) == [NOP, ADR]
-        assert program.call("addend", size=8) == thing + 8
+        assert program.call("addend", size=8) == outside + 8
         for name in ("apart", "shared", "other_register", "jumped_into", "jumping"):
             assert instructions(program, name, 1)[0] == ADRP
-            assert program.call(name, size=8) == thing
+            assert program.call(name, size=8) == outside
         assert instructions(program, "unequal", 2) == [ADRP, ADD]
-        assert program.call("unequal", size=8) == thing + 8
+        assert program.call("unequal", size=8) == outside + 8
 
 
-def test_loads_of_things_within_four_gigabytes_become_additions() -> None:
-    thing = BASE + 0xF000_0120
+def test_loads_of_targets_within_four_gigabytes_become_additions() -> None:
+    outside = BASE + 0xF000_0120
     with Emulator("aarch64", BASE) as emulator:
-        program = link_pairs(emulator, thing)
+        program = link_pairs(emulator, outside)
         for name in ("pair", "added"):
             assert instructions(program, name, 2) == [ADRP, ADD]
-            assert program.call(name, size=8) == thing
+            assert program.call(name, size=8) == outside
         assert instructions(program, "apart", 3) == [ADRP, NOP, LDR]
         assert instructions(program, "other_register", 2) == [ADRP, LDR]
         assert instructions(program, "shared", 3) == [ADRP, LDR, LDR]
         assert instructions(program, "jumped_into", 2) == [ADRP, LDR]
-        assert program.call("jumping", size=8) == thing
+        assert program.call("jumping", size=8) == outside
 
 
-def test_loads_of_far_or_missing_things_stay() -> None:
-    source = PAIRS[: PAIRS.index("    .section .text.added")] + "\n    .weak thing\n"
-    for thing in (FAR, 0):
+def test_loads_of_far_or_undefined_targets_are_not_relaxed() -> None:
+    source = PAIRS[: PAIRS.index("    .section .text.added")] + "\n    .weak outside\n"
+    for outside in (FAR, 0):
         with Emulator("aarch64", BASE) as emulator:
-            program = link_pairs(emulator, thing, source)
+            program = link_pairs(emulator, outside, source)
             assert instructions(program, "pair", 2) == [ADRP, LDR]
-            assert program.call("pair", size=8) == program.call("shared", size=8) == thing
+            assert program.call("pair", size=8) == program.call("shared", size=8) == outside
 
 
-def test_entries_that_few_bits_reach_come_first() -> None:
+def test_got_entries_with_short_offsets_come_first() -> None:
     others = "".join(f"    .quad {n}\n    adrp x0, :got:t{n}\n" for n in range(6000))
     source = """
         .globl f
@@ -208,22 +208,22 @@ def stubs_of(program: Program) -> list[list[str]]:
     return found
 
 
-def test_stubs_are_shared_and_bypassed_in_reach() -> None:
-    source = ".globl f\nf: bl thing\n bl thing\n cbz x0, thing\n ret\n"
+def test_stubs_are_shared_and_bypassed_in_range() -> None:
+    source = ".globl f\nf: bl outside\n bl outside\n cbz x0, outside\n ret\n"
     with Emulator("aarch64", BASE) as emulator:
-        program = emulator.link(assemble(source), externals={"thing": NEAR})
+        program = emulator.link(assemble(source), externals={"outside": NEAR})
         assert len(stubs_of(program)) == 1
         calls = struct.unpack("<2I", program.read("f", 8))
         address = program.address("f")
         assert [(word & 0x3FFFFFF) * 4 for word in calls] == [NEAR - address, NEAR - address - 4]
-        # The conditional branch reaches 1 MiB only.
+        # The conditional branch has a range of 1 MiB only.
         kinds = {str(edge.kind) for block in program.graph.blocks for edge in block.edges}
         assert "CondBranch19PCRelToPtrJumpStubBypassable" in kinds
         assert "Branch26PCRelToPtrJumpStubBypassable" not in kinds
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_branches_to_missing_weak_functions_do_nothing(machine: str) -> None:
+def test_branches_to_undefined_weak_functions_become_nops(machine: str) -> None:
     source = """
         .weak host
         .globl call, conditional
@@ -254,29 +254,29 @@ NOTE = """
 
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize(("bits", "has_pad"), [(1, True), (3, True), (2, False), (0, False)])
-def test_stubs_have_landing_pads_where_objects_ask(machine: str, bits: int, has_pad: bool) -> None:
+def test_stubs_have_landing_pads_for_bti(machine: str, bits: int, has_pad: bool) -> None:
     source = CALLS + NOTE.format(bits=bits)
     with Emulator(machine, BASE) as emulator:
         program = emulator.link(assemble(source, machine), externals={"host": triple})
         (stub,) = stubs_of(program)
         assert (stub[0] == "bti c") is has_pad
-        assert len(stub) == len(LANDING_PAD_ENTRIES.stub) // 4 - (not has_pad)
+        assert len(stub) == len(GOT_PLT_BTI.stub) // 4 - (not has_pad)
         assert program.call("call", 7) == 21
 
 
-# Edges of passes
+# Edges that passes add
 
 
 @pytest.mark.parametrize("size", [2, 8])
 @pytest.mark.parametrize("has_content", [True, False])
 def test_instructions_outside_their_blocks_are_refused(size: int, has_content: bool) -> None:
-    graph = BIG_ENDIAN_TARGET.new_graph("made")
+    graph = BIG_ENDIAN_TARGET.new_graph("graph")
     section = graph.create_section(".text", MemProt.READ | MemProt.EXEC)
     block = graph.create_content_block(section, bytes(8))
     here = graph.add_defined_symbol(block, 0, "here", is_live=True)
     for kind in (K.PAGE21, K.PAGE_OFFSET12, K.MOVE_WIDE16_PCREL_G1):
         block.add_edge(kind, size - 2 if has_content else 4, here)
-    # A pass makes the block another one.
+    # A pass replaces the content of the block.
     if has_content:
         block.set_content(bytes(size))
     else:
@@ -322,7 +322,7 @@ out_again: b host
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_branches_beyond_their_reach_go_through_islands(machine: str) -> None:
+def test_branches_out_of_range_go_through_islands(machine: str) -> None:
     with Emulator(machine, 0x1_0000_0000) as emulator:
         program = emulator.link(assemble(SPREAD, machine), externals={"host": triple})
         assert program.address("distant") - program.address("near") > 0xFFFFF00
@@ -331,11 +331,11 @@ def test_branches_beyond_their_reach_go_through_islands(machine: str) -> None:
         ]  # fmt: skip
         assert [program.call("conditional", x) for x in (0, 1)] == [22, 11]
         assert [program.call("tests", x) for x in (4, 2)] == [12, 11]
-        # What is near is called directly.
+        # The near function is called directly.
         (call,) = struct.unpack("<I", program.read("far", 12)[8:])
         place = program.address("far") + 8
         assert place + ((call & 0x3FFFFFF) * 4 - 0x10000000) == program.address("near")
-        # Every island is beside the block whose branches it is for, and they share it.
+        # Every island is beside the block whose branches go through it, and they share it.
         graph = program.graph
         assert graph.find_section_by_name(STUBS_SECTION) is None
         sizes = [
@@ -369,7 +369,7 @@ def test_branches_too_far_from_either_end_are_refused() -> None:
 
 
 def make_temporary(graph: LinkGraph) -> None:
-    """Let a section be of memory that goes when the link is finalized."""
+    """Move the blocks of a section to one of finalize lifetime."""
     prot = MemProt.READ | MemProt.EXEC
     section = graph.create_section("temporary", prot, MemLifetime.FINALIZE)
     found = graph.find_section_by_name(".text.temporary")
@@ -379,7 +379,7 @@ def make_temporary(graph: LinkGraph) -> None:
 
 
 @pytest.mark.parametrize("distance", [0x10_0000, 0x4000_0000])
-def test_branches_to_memory_of_another_lifetime_reach_it_anywhere(distance: int) -> None:
+def test_branches_to_memory_of_another_lifetime_reach_any_address(distance: int) -> None:
     source = """
         .globl f, other
         f: b other
@@ -401,7 +401,7 @@ def test_branches_to_memory_of_another_lifetime_reach_it_anywhere(distance: int)
         assert is_direct is (distance < 1 << 27)
 
 
-# Indirect functions
+# Ifuncs
 
 IFUNC = """
 typedef unsigned long u64;
@@ -425,7 +425,7 @@ int call_pointer(int x) { return pointer(x); }
 AT_HWCAP, AT_HWCAP2 = 16, 26
 
 
-def indirect(machine: str, externals: dict[str, int | Host]) -> Sequence[int]:
+def link_ifunc(machine: str, externals: dict[str, int | Host]) -> Sequence[int]:
     compiled = compile_c(IFUNC, "clang", ("-O1",), target=f"{machine}-linux-gnu")
     with Emulator(machine, BASE) as emulator:
         program = emulator.link(compiled, externals=externals)
@@ -438,19 +438,19 @@ def indirect(machine: str, externals: dict[str, int | Host]) -> Sequence[int]:
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_resolvers_are_told_what_the_processor_can_do(machine: str) -> None:
+def test_resolvers_get_the_hardware_capabilities(machine: str) -> None:
     def getauxval(kind: int) -> int:
         return {AT_HWCAP: 0x1101, AT_HWCAP2: 0x22}[kind]
 
-    results = indirect(machine, {"getauxval": getauxval})
+    results = link_ifunc(machine, {"getauxval": getauxval})
     assert results == (7, 1 << 62 | 0x1101, 24, 0x1101, 0x22)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_resolvers_work_without_getauxval(machine: str) -> None:
-    assert indirect(machine, {}) == (6, 1 << 62, 24, 0, 0)
+    assert link_ifunc(machine, {}) == (6, 1 << 62, 24, 0, 0)
 
 
-def test_kinds_that_llvm_has_keep_its_names() -> None:
+def test_kinds_of_llvm_have_its_names() -> None:
     names = {str(kind) for kind in K}
     assert {"Branch26PCRel", "CondBranch19PCRel", "TestAndBranch14PCRel", "GotPageOffset15"} < names

@@ -1,4 +1,4 @@
-"""RISC-V: fixups that count on what stands in place, relaxed code, paddings, stubs, loads."""
+"""RISC-V: fixups that add to the value in place, relaxation, paddings, stubs, loads."""
 
 import re
 import struct
@@ -35,7 +35,7 @@ def disassemble(code: bytes, bits: int, directory: Path) -> list[str]:
     return [re.sub(r"\s+", " ", line.strip()) for line in lines if line[:1] == "\t"][1:]
 
 
-# What stands in place
+# Values in place
 
 
 def place(*edges: tuple[K, int, int], content: bytes = bytes(16), bits: int = 64) -> bytes:
@@ -55,7 +55,7 @@ WIDTHS = {8: 1, 16: 2, 32: 4, 64: 8}
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_sums_and_differences_count_what_stands_in_place(bits: int) -> None:
+def test_additions_and_subtractions_modify_the_value_in_place(bits: int) -> None:
     width, mask = WIDTHS[bits], (1 << bits) - 1
     before = bytes.fromhex("a1a2") + (0x1122334455667788 & mask).to_bytes(width, "little") + b"\xa3"
     add, subtract = K[f"R_RISCV_ADD{bits}"], K[f"R_RISCV_SUB{bits}"]
@@ -64,7 +64,7 @@ def test_sums_and_differences_count_what_stands_in_place(bits: int) -> None:
     assert after == before[:2] + value.to_bytes(width, "little") + before[2 + width :]
 
 
-def test_edges_of_one_kind_at_one_place_all_count() -> None:
+def test_all_edges_of_one_kind_at_one_place_are_applied() -> None:
     edges = [(K.R_RISCV_ADD32, 1 << n, 0) for n in range(9)]
     edges += [(K.R_RISCV_SUB32, 1 << n, 0) for n in range(0, 9, 2)]
     after = place(*edges[::-1])
@@ -73,7 +73,7 @@ def test_edges_of_one_kind_at_one_place_all_count() -> None:
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("bits", [8, 16, 32])
-def test_what_sets_comes_before_what_subtracts(bits: int, reverse: bool) -> None:
+def test_sets_are_applied_before_subtractions(bits: int, reverse: bool) -> None:
     width, mask = WIDTHS[bits], (1 << bits) - 1
     edges = [
         (K[f"R_RISCV_SET{bits}"], 0x12345678, 4),
@@ -83,7 +83,7 @@ def test_what_sets_comes_before_what_subtracts(bits: int, reverse: bool) -> None
     assert after == b"\xff" * 2 + (0x7B & mask).to_bytes(width, "little") + b"\xff" * (10 - width)
 
 
-def test_six_bits_leave_the_other_two() -> None:
+def test_fixups_of_six_bits_keep_the_other_two() -> None:
     after = place((K.R_RISCV_SET6, 0x1234, 0), (K.R_RISCV_SUB6, 0x1204, 0), content=b"\x40" * 4)
     assert after == b"\x40\x40\x70\x40"
     after = place((K.R_RISCV_SUB6, 0x11, 0), content=b"\xc5" * 4)
@@ -111,7 +111,7 @@ def test_uleb128_that_does_not_end(content: bytes) -> None:
     assert (caught.value.kind, caught.value.offset) == ("R_RISCV_SET_ULEB128", 2)
 
 
-def test_upper_half_out_of_range() -> None:
+def test_hi20_out_of_range() -> None:
     low, high = FIXUPS[64].by_kind[K.R_RISCV_HI20].limits
     assert (low, high) == (-(1 << 31) - 0x800, (1 << 31) - 0x801)
     for value in (low, high):
@@ -216,7 +216,7 @@ def test_without_compressed_instructions_calls_become_jal(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_symbols_and_sizes_follow(bits: int) -> None:
+def test_symbols_and_sizes_are_adjusted(bits: int) -> None:
     with Emulator(f"riscv{bits}", BASE) as emulator:
         program = linked(emulator, assemble(calls_source(bits), bits))
         table = program.graph.symbol_table
@@ -314,7 +314,7 @@ relative:
     ret
     .size relative, . - relative
 """
-# The assembler would compute what it knows itself.
+# In an object of their own, so that the assembler does not compute the addresses.
 NUMBERS = """
     .globl tiny, little, big
     .set tiny, {tiny}
@@ -325,7 +325,7 @@ NUMBERS = """
 
 @pytest.mark.parametrize("tiny", [0, 5, 2047, -2048])
 @pytest.mark.parametrize("bits", BITS)
-def test_absolute_addresses_take_as_little_as_they_can(bits: int, tiny: int) -> None:
+def test_absolute_addresses_become_as_short_as_they_can(bits: int, tiny: int) -> None:
     with Emulator(f"riscv{bits}", BASE) as emulator:
         numbers = assemble(NUMBERS.format(tiny=tiny), bits)
         program = emulator.link(assemble(ABSOLUTE, bits), numbers)
@@ -337,7 +337,7 @@ def test_absolute_addresses_take_as_little_as_they_can(bits: int, tiny: int) -> 
         assert code(program, "large")[0] & 0x7F == 0x37
 
 
-def test_lower_half_that_keeps_its_register_keeps_the_upper_half() -> None:
+def test_hi20_of_a_lo12_that_may_not_be_relaxed_is_kept() -> None:
     source = """
     .globl f
 f:  .option relax
@@ -352,7 +352,7 @@ f:  .option relax
         assert program.read("f", 4) == struct.pack("<I", 0x537)
 
 
-# Graphs made by hand
+# Hand-built graphs
 
 
 def make_graph(content: bytes, alignment: int = 4) -> tuple[LinkGraph, bytearray]:
@@ -366,9 +366,9 @@ def make_graph(content: bytes, alignment: int = 4) -> tuple[LinkGraph, bytearray
 @pytest.mark.parametrize(
     ("offset", "size", "message"),
     [
-        (4, -2, "a size that cannot be"),
-        (4, 14, "a size that cannot be"),
-        (4, 3, "a size that cannot be"),
+        (4, -2, "an invalid size"),
+        (4, 14, "an invalid size"),
+        (4, 3, "an invalid size"),
         (2, 4, "too short"),
     ],
 )
@@ -402,7 +402,7 @@ def test_short_edges_at_the_end_of_a_block_are_not_read_as_instructions() -> Non
     assert block.size == 4
 
 
-# Stubs, loads, halves
+# Stubs, loads, HI20 and LO12
 
 REFERENCES = """
     .globl call, load, jump, weak_load, weak_address, twice
@@ -414,11 +414,11 @@ call:
     addi sp, sp, 16
     ret
 load:
-1:  auipc a0, %got_pcrel_hi(thing)
+1:  auipc a0, %got_pcrel_hi(outside)
     l{x} a0, %pcrel_lo(1b)(a0)
     ret
 twice:
-1:  auipc a1, %got_pcrel_hi(thing)
+1:  auipc a1, %got_pcrel_hi(outside)
     l{x} a0, %pcrel_lo(1b)(a1)
     l{x} a2, %pcrel_lo(1b)(a1)
     sub a0, a0, a2
@@ -426,37 +426,37 @@ twice:
 jump:
     j function
 weak_load:
-1:  auipc a0, %got_pcrel_hi(nothing)
+1:  auipc a0, %got_pcrel_hi(undefined)
     l{x} a0, %pcrel_lo(1b)(a0)
     ret
 weak_address:
-1:  auipc a0, %pcrel_hi(nothing)
+1:  auipc a0, %pcrel_hi(undefined)
     addi a0, a0, %pcrel_lo(1b)
     ret
-    .weak nothing
+    .weak undefined
 """
 
 
 @pytest.mark.parametrize("where", ["near", "low", "far"])
 @pytest.mark.parametrize("bits", BITS)
-def test_what_lies_elsewhere_is_reached(bits: int, where: str) -> None:
-    thing = {"near": NEAR, "low": 0x1234_5678, "far": FAR if bits == 64 else 0xFEDC_BA98}[where]
+def test_external_targets_are_reached(bits: int, where: str) -> None:
+    outside = {"near": NEAR, "low": 0x1234_5678, "far": FAR if bits == 64 else 0xFEDC_BA98}[where]
     base = BASE if where != "low" or bits == 32 else 0x3F_0000_0000
     path = assemble(REFERENCES.format(x="wd"[bits == 64]), bits)
     with Emulator(f"riscv{bits}", base) as emulator:
-        externals: dict[str, int | Host] = {"function": lambda x: x * 3, "thing": thing}
+        externals: dict[str, int | Host] = {"function": lambda x: x * 3, "outside": outside}
         program = linked(emulator, path, externals)
         names = ("load", "twice", "weak_load", "weak_address")
         results = [program.call(each, size=8, signed=False) for each in names]
-        assert results == [thing, 0, 0, 0]
+        assert results == [outside, 0, 0, 0]
         assert program.call("call", 14) == program.call("jump", 14) == 42
         loads = program.read("load", 8)[4:]
         assert loads[0] & 0x7F == (0x03 if where == "far" and bits == 64 else 0x13)
 
 
-def test_lower_halves_before_their_upper_half_and_in_other_sections() -> None:
+def test_lo12_before_its_hi20_and_in_another_section() -> None:
     source = """
-    .globl f, thing
+    .globl f, words
     .section .text.b, "ax"
 second:
     addi a0, a0, %pcrel_lo(upper)
@@ -469,38 +469,38 @@ third:
 f:  j upper
     nop
 upper:
-    auipc a0, %pcrel_hi(thing + 4)
+    auipc a0, %pcrel_hi(words + 4)
     bnez a1, 1f
     j second
 1:  j third
     .data
     .balign 8
     .space 0x7fc
-thing: .word 1, 2, 3
+words: .word 1, 2, 3
 """
     with Emulator("riscv64", BASE) as emulator:
         program = linked(emulator, assemble(source))
-        assert program.call("f", 0, 0, size=8) == program.address("thing") + 4
+        assert program.call("f", 0, 0, size=8) == program.address("words") + 4
         assert program.call("f", 0, 99) == 99
-        assert program.integer("thing", 12) == 1 | 99 << 32 | 3 << 64
+        assert program.integer("words", 12) == 1 | 99 << 32 | 3 << 64
 
 
-BAD_HALVES = {
-    "outside": "names no label of an upper half",
-    "f": "names a label where no upper half is",
-    "upper + 4": "has an addend, which only its upper half may have",
+BAD_LO12 = {
+    "outside": "refers to no label of a HI20 relocation",
+    "f": "refers to a label without a HI20 relocation",
+    "upper + 4": "has an addend, which only its HI20 relocation may have",
 }
 
 
-@pytest.mark.parametrize("label", BAD_HALVES)
-def test_lower_halves_without_an_upper_half(label: str) -> None:
+@pytest.mark.parametrize("label", BAD_LO12)
+def test_lo12_without_a_hi20(label: str) -> None:
     source = (
         ".globl f\nf: nop\nupper: auipc a0, %pcrel_hi(outside)\n"
         f".reloc ., R_RISCV_PCREL_LO12_S, {label}\nsw a0, 0(a0)\nret\n"
     )
     with (
         Emulator("riscv64", BASE) as emulator,
-        pytest.raises(FixupError, match=re.escape(BAD_HALVES[label])) as caught,
+        pytest.raises(FixupError, match=re.escape(BAD_LO12[label])) as caught,
     ):
         linked(emulator, assemble(source), {"outside": NEAR})
     assert (caught.value.kind, caught.value.offset) == ("R_RISCV_PCREL_LO12_S", 6)
@@ -522,9 +522,9 @@ def test_uleb128_that_is_too_short(one: int, other: int, value: int) -> None:
     assert (error.low, error.high, error.target_address) == (0, 127, BASE)
 
 
-# Indirect functions
+# Ifuncs
 
-INDIRECT = """
+IFUNC = """
     .globl f, chosen
     .type chosen, @gnu_indirect_function
 chosen:
@@ -539,7 +539,7 @@ f:  tail chosen
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_indirect_functions_are_resolved(bits: int) -> None:
+def test_ifuncs_are_resolved(bits: int) -> None:
     with Emulator(f"riscv{bits}", BASE) as emulator:
-        program = linked(emulator, assemble(INDIRECT, bits))
+        program = linked(emulator, assemble(IFUNC, bits))
         assert program.call("f", 5) == program.call("chosen", 5) == 1005

@@ -1,4 +1,4 @@
-"""Relaxed RISC-V code of any layout: what was shortened reaches its target in the end."""
+"""Relaxed RISC-V code of random layouts: shortened calls have their target in range."""
 
 import struct
 from typing import NamedTuple
@@ -25,13 +25,13 @@ class Call(NamedTuple):
 
 
 class Filler(NamedTuple):
-    """Bytes that stay."""
+    """Bytes that are not removed."""
 
     size: int
 
 
 class Padding(NamedTuple):
-    """As many nops as alignment may take."""
+    """The nops of an alignment directive."""
 
     alignment: int
 
@@ -49,7 +49,7 @@ def layouts(draw: st.DrawFn) -> list[Code]:
     part = st.one_of(
         st.builds(Call, st.integers(0, count - 1), st.booleans()),
         st.integers(0, 40).map(lambda n: Filler(2 * n)),
-        # Near the reach of a short jump.
+        # Near the range of a short jump.
         st.integers(950, 1040).map(lambda n: Filler(2 * n)),
         st.integers(1, 5).map(lambda n: Padding(1 << n)),
     )
@@ -59,12 +59,12 @@ def layouts(draw: st.DrawFn) -> list[Code]:
 
 
 class _Builder:
-    """A graph of a layout, with symbols that tell where everything went."""
+    """A graph of a layout, with symbols at all calls and aligned places."""
 
     def __init__(self, layout: list[Code], bits: int) -> None:
         self.graph = LinkGraph("g", "riscv", pointer_size=bits // 8, edge_kinds=K)
         self.graph.origins, self.graph.origin_flags = ["o"], [1]
-        self.nowhere = self.graph.add_absolute_symbol("nowhere", 0)
+        self.null = self.graph.add_absolute_symbol("null", 0)
         self.calls: list[tuple[Symbol, Symbol]] = []
         self.aligned: list[tuple[Symbol, int]] = []
         section = self.graph.create_section(".text", MemProt.READ | MemProt.EXEC)
@@ -85,11 +85,11 @@ class _Builder:
             end = offset + len(content_of(part))
             if isinstance(part, Call):
                 block.add_edge(K.R_RISCV_CALL_PLT, offset, self.targets[part.target])
-                block.add_edge(K.RELAX, offset, self.nowhere)
+                block.add_edge(K.RELAX, offset, self.null)
                 place = self.graph.add_anonymous_symbol(block, offset)
                 self.calls.append((place, self.targets[part.target]))
             elif isinstance(part, Padding):
-                block.add_edge(K.ALIGN_RELAXABLE, offset, self.nowhere, end - offset)
+                block.add_edge(K.ALIGN_RELAXABLE, offset, self.null, end - offset)
                 self.aligned.append((self.graph.add_anonymous_symbol(block, end), part.alignment))
             offset = end
 
@@ -104,7 +104,7 @@ def content_of(part: Call | Filler | Padding) -> bytes:
             return NOPS[: alignment - 2]
 
 
-# Shortening the first call would put the target of the second one farther away.
+# Shortening the first call would move the target of the second one farther away.
 GROWING = [
     Code(2, [Call(0, is_jump=False), Call(2, is_jump=False)]),
     Code(2, [Filler(1900)]),
@@ -116,8 +116,8 @@ GROWING = [
 @settings(max_examples=200, deadline=None)
 @given(layout=layouts(), bits=st.sampled_from((32, 64)))
 def test_calls_reach_and_paddings_align(layout: list[Code], bits: int) -> None:
-    built = _Builder(layout, bits)
-    graph = built.graph
+    builder = _Builder(layout, bits)
+    graph = builder.graph
     relax(graph)
     placed = BasicLayout(graph)
     for segment in placed.segments:
@@ -125,14 +125,14 @@ def test_calls_reach_and_paddings_align(layout: list[Code], bits: int) -> None:
         placed.apply(memoryview(bytearray(segment.size)), BASE)
 
     edges = {e.block.address + e.offset: e for block in graph.blocks for e in block.edges}
-    assert len(edges) == len(built.calls)
-    for place, target in built.calls:
+    assert len(edges) == len(builder.calls)
+    for place, target in builder.calls:
         edge = edges[place.address]
         assert edge.target == target
-        # No two places are farther apart than a long jump reaches.
+        # No two places are farther apart than the range of a long jump.
         assert edge.kind in {K.R_RISCV_JAL, K.R_RISCV_RVC_JUMP}
         low, high = FIXUPS[bits].by_kind[edge.kind].limits
         assert low <= target.address - place.address <= high
-    for end, alignment in built.aligned:
+    for end, alignment in builder.aligned:
         assert end.address % alignment == 0
     FIXUPS[bits].apply(graph)

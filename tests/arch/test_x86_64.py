@@ -1,7 +1,7 @@
-"""Relaxation of GOT loads, calls and jumps: what the instructions become, and that they do it.
+"""Relaxation of GOT loads, calls and jumps: the relaxed instructions and their results.
 
-Each instruction form is assembled, linked with a target near, at a low address or far away,
-disassembled, and, where the processor has the registers, run.
+Each instruction form is assembled, linked with a target that is near, at a low address or far away,
+disassembled, and run if the processor has the registers.
 """
 
 import ctypes
@@ -40,11 +40,11 @@ OPERATIONS: dict[str, Callable[[int, int, int], int]] = {
     "sub": lambda a, b, _: a - b,
     "xor": lambda a, b, _: a ^ b,
 }
-"""What an instruction leaves in its register, of register, operand and carry flag."""
+"""The result of an instruction in its register, from register, operand and carry flag."""
 
 
 class Form(NamedTuple):
-    """One instruction, and the name of the function that holds it."""
+    """One instruction, and the function that contains it."""
 
     operation: str
     register: str
@@ -59,7 +59,7 @@ class Form(NamedTuple):
 
     @property
     def body(self) -> str:
-        """A function of one argument that returns the register (``mov``, ``add``, ...) or flags."""
+        """A function of one argument; returns the result (``mov``, ``add``, ...) or the flags."""
         full = FULL_NAMES.get(self.register, self.register)
         operand = f"target@GOTPCREL(%rip), %{self.register}"
         result = f"mov %{full}, %rax"
@@ -83,7 +83,7 @@ class Form(NamedTuple):
         """
 
     def expect(self, argument: int, address: int) -> int:
-        """What the function returns."""
+        """The result of the function."""
         if self.operation in OPERATIONS:
             value = OPERATIONS[self.operation](argument & self.mask, address & self.mask, 1)
             return value & self.mask
@@ -102,15 +102,15 @@ def assemble(source: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def forms() -> bytes:
-    # Local labels for where the instructions are; the object keeps them as its symbols.
+    # Global labels around the instructions, so that the object has them as symbols.
     labels = [f".globl {form.name}.at\n.globl {form.name}.end" for form in FORMS]
     return assemble("\n".join([*labels, *(form.body for form in FORMS)]))
 
 
 @pytest.fixture
 def linker() -> Iterator[Linker]:
-    with Linker() as made:
-        yield made
+    with Linker() as linker:
+        yield linker
 
 
 def code_between(linked: Linked, name: str) -> bytes:
@@ -129,7 +129,9 @@ def check_results(linked: Linked, address: int) -> None:
             assert result == form.expect(argument, address), (form, hex(argument))
 
 
-def test_far_targets_keep_their_instructions(linker: Linker, forms: bytes, tmp_path: Path) -> None:
+def test_instructions_with_far_targets_are_not_relaxed(
+    linker: Linker, forms: bytes, tmp_path: Path
+) -> None:
     linked = linker.link(forms, externals={"target": FAR})
     check_results(linked, FAR)
     for form in FORMS:
@@ -146,7 +148,7 @@ def test_far_targets_keep_their_instructions(linker: Linker, forms: bytes, tmp_p
 def test_low_targets_become_immediate_operands(
     linker: Linker, forms: bytes, tmp_path: Path, address: int
 ) -> None:
-    """Low addresses, and the highest ones, fit a field that is sign-extended."""
+    """Low addresses, and the highest ones, fit a sign-extended field."""
     linked = linker.link(forms, externals={"target": address})
     check_results(linked, address)
     codes = [code_between(linked, form.name) for form in FORMS]
@@ -180,8 +182,8 @@ def test_near_targets_are_computed(linker: Linker, forms: bytes, tmp_path: Path)
 
 @pytest.mark.parametrize("past", [0, 1])
 @pytest.mark.parametrize("end", [(1 << 31) - 1, -(1 << 31)])
-def test_what_is_near(linker: Linker, end: int, past: int) -> None:
-    """A displacement of 32 bits either way and not one more."""
+def test_the_range_of_displacements(linker: Linker, end: int, past: int) -> None:
+    """A displacement of 32 bits in either direction, and not one byte more."""
     source = ".globl get\nget: mov target@GOTPCREL(%rip), %rax\nend: ret\n.globl end"
     distance = end + past if end > 0 else end - past
     linked = linker.link(assemble(source), configure=place_target(distance))
@@ -191,7 +193,7 @@ def test_what_is_near(linker: Linker, end: int, past: int) -> None:
 
 
 def place_target(distance: int) -> Callable[[LinkGraph, PassConfiguration], None]:
-    """See to it that the external ``target`` is so far from the label ``end``."""
+    """Place the external ``target`` at a distance from the label ``end``."""
 
     def place(graph: LinkGraph) -> None:
         target = graph.find_external_symbol_by_name("target")
@@ -261,7 +263,7 @@ def test_calls_and_jumps_to_near_targets(linker: Linker, tmp_path: Path) -> None
     assert start + int.from_bytes(jump[1:5], "little", signed=True) == linked.address("target")
     texts = disassemble(code_between(linked, "calls") + jump, tmp_path)
     assert [text.split(" ")[0] for text in texts] == ["addr32", "jmp", "nop"]
-    # The push is not a form that may be relaxed: it reads the entry.
+    # The push cannot be relaxed: it reads the GOT entry.
     assert linked.read("pushes", 2) == b"\xff\x35"
     for end in ("stub_call.end", "stub_jump.end"):
         assert branch_target(linked, end) == linked.address("target")
@@ -269,7 +271,7 @@ def test_calls_and_jumps_to_near_targets(linker: Linker, tmp_path: Path) -> None
 
 
 def test_calls_and_jumps_to_far_targets(linker: Linker, tmp_path: Path) -> None:
-    """Through the entry, or through a stub that jumps through the same entry."""
+    """Through the GOT entry, or through a stub that jumps through the same GOT entry."""
     with Linker() as elsewhere:
         target = elsewhere.link(assemble(TARGET)).address("target")
         linked = linker.link(
@@ -290,7 +292,7 @@ def test_calls_and_jumps_to_far_targets(linker: Linker, tmp_path: Path) -> None:
 
 
 def pretend_far(target: int) -> Callable[[LinkGraph, PassConfiguration], None]:
-    """Let relaxation see another address than the one that is then written."""
+    """Give the target a far address for the relaxation only."""
 
     def move(graph: LinkGraph, address: int) -> None:
         symbol = graph.find_external_symbol_by_name("target")
@@ -312,7 +314,7 @@ def test_calls_to_local_definitions_have_no_stub(linker: Linker) -> None:
 
 
 def test_undefined_weak_targets_are_not_relaxed(linker: Linker) -> None:
-    """Address 0 is no place to compute; tests of it read the entry as they did."""
+    """The GOT entry of address 0 is loaded, not computed."""
     source = ".weak target\n.globl get\nget: mov target@GOTPCREL(%rip), %rax\nret"
     linked = linker.link(assemble(source))
     assert linked.read("get", 3) == b"\x48\x8b\x05"
@@ -327,7 +329,7 @@ def test_an_undefined_weak_function_is_called_through_its_stub(linker: Linker) -
 
 
 def test_prefixes_of_apx(linker: Linker, tmp_path: Path) -> None:
-    """Registers above r15 are named with a REX2 prefix; ``mov`` is relaxed, others are not."""
+    """Registers above r15 need a REX2 prefix; ``mov`` is relaxed, other instructions are not."""
     source = """
         .globl start, end, target
     start:
@@ -356,8 +358,8 @@ def test_prefixes_of_apx(linker: Linker, tmp_path: Path) -> None:
     assert ctypes.c_uint64.from_address(entry).value == end
 
 
-def test_relaxed_edges_tell_what_they_became(linker: Linker) -> None:
-    """All choices are visible in the graph."""
+def test_relaxed_edges_have_new_kinds(linker: Linker) -> None:
+    """The graph shows all relaxations."""
     source = """
         .globl f, target
     f:
@@ -378,7 +380,7 @@ def test_relaxed_edges_tell_what_they_became(linker: Linker) -> None:
 
 
 def test_loads_with_an_addend_are_not_relaxed(linker: Linker) -> None:
-    """They read beside the entry, not what it leads to."""
+    """They read another address than that of the GOT entry."""
     source = """
         .globl f
     f:

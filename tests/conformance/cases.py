@@ -1,13 +1,13 @@
-"""The files of the conformance suite: what their headers say, and the objects made of them.
+"""The files of the conformance suite: their headers, and the objects assembled from them.
 
-A file is an assembly source, or several below lines ``#--- NAME.s``. Its first line says what it
-shows; then there may be lines
+A file is an assembly source, or several below lines ``#--- NAME.s``. Its first line describes what
+it tests; then there may be lines
 
-- ``# OPTIONS:`` words of the command besides the usual ones and the objects;
+- ``# OPTIONS:`` options of the command besides the default ones and the objects;
 - ``# SLAB:`` the address of the slab, or ``none`` for no slab;
-- ``# FLAGS:`` for the assembler;
-- ``# INPUTS:`` objects and archives of the command, where it is not every object; an archive is
-  written ``libNAME.a(MEMBER.o MEMBER.o)``;
+- ``# FLAGS:`` flags of the assembler;
+- ``# INPUTS:`` objects and archives of the command, by default all objects; an archive is written
+  ``libNAME.a(MEMBER.o MEMBER.o)``;
 - ``# STATUS:`` the exit status, if it is not 0.
 """
 
@@ -37,8 +37,8 @@ class Case(NamedTuple):
 
     Attributes:
         path: the file.
-        options: the command, without its inputs.
-        inputs: inputs as the header names them.
+        options: options of the command.
+        inputs: the inputs, in the syntax of the header.
         sources: text of each source, by name.
         flags: flags of the assembler.
         status: the exit status.
@@ -53,7 +53,7 @@ class Case(NamedTuple):
 
 
 def read_case(path: Path) -> Case:
-    """What a file says."""
+    """Parse a file."""
     text = path.read_text(encoding="utf-8")
     head, *parts = _PART.split(text)
     sources = dict(zip(parts[::2], parts[1::2], strict=True)) or {path.name: text}
@@ -77,12 +77,12 @@ def read_case(path: Path) -> Case:
 
 
 def build(case: Case) -> list[str]:
-    """Make the objects and archives of a case in the current folder; the inputs of the command."""
+    """Build objects and archives of a case in the current directory; the inputs of the command."""
     target = TARGETS[case.path.parent.name]
     shutil.copyfile(case.path, case.path.name)
     for name, source in case.sources.items():
-        made = compile_c(source, "zig", case.flags, suffix=".s", target=target)
-        shutil.copyfile(made, Path(name).with_suffix(".o"))
+        compiled = compile_c(source, "zig", case.flags, suffix=".s", target=target)
+        shutil.copyfile(compiled, Path(name).with_suffix(".o"))
     inputs = []
     for library, members, file in _ARCHIVE.findall(case.inputs):
         if library:

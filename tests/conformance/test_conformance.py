@@ -1,4 +1,4 @@
-"""Each file of the suite, through the command and through the real llvm-jitlink: one verdict."""
+"""Each file of the suite has the same verdict from the command and from llvm-jitlink."""
 
 import re
 import subprocess
@@ -17,11 +17,11 @@ _REPORT = re.compile(
 
 
 class Verdict(NamedTuple):
-    """How a command judged.
+    """The result of a command.
 
     Attributes:
         status: its exit status.
-        rules: the rules that do not hold, and whether they have no value.
+        rules: the rules that fail, and whether they could not be evaluated.
     """
 
     status: int
@@ -33,9 +33,9 @@ def _verdict(status: int, output: str) -> Verdict:
     return Verdict(status, rules)
 
 
-# What llvm-jitlink shows of these is something else: with a graph for each object it has entries
-# for what is in another one; it takes a section to begin at its first symbol, and RISC-V code to be
-# as long as before relaxation. What begins and ends a section is content there, and nothing here.
+# The facts that llvm-jitlink shows differently: it has a graph for each object, and so GOT entries
+# and stubs for symbols of another object; it takes the first symbol of a section for its start, and
+# the size of RISC-V code before relaxation; its encapsulation symbols have content.
 _OTHER_FACTS = {
     "comdat": ["entries"],
     "two_files_call": ["entries"],
@@ -60,7 +60,7 @@ def test_same_verdict_as_llvm_jitlink(
     case = read_case(path)
     words = [*case.options, "-check", path.name, "-show-addrs", "-show-linked-files", *build(case)]
     done = in_process(capfd)(*words)
-    # Its threads might not have linked everything yet when it checks.
+    # With threads, llvm-jitlink may check before everything is linked.
     command: list[str | Path] = [llvm_jitlink, "-num-threads=0", *words]
     peer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert peer.returncode == case.status, peer.stderr
@@ -72,6 +72,6 @@ def test_same_verdict_as_llvm_jitlink(
         assert different == _OTHER_FACTS.get(path.stem, [])
 
 
-def test_every_folder_is_of_a_target() -> None:
+def test_every_directory_is_a_target() -> None:
     assert {path.parent.name for path in FILES} == set(TARGETS)
     assert all(path.suffix == ".s" for path in ROOT.glob("*/*") if path.parent.name in TARGETS)

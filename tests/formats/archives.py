@@ -1,4 +1,4 @@
-"""Static archives for tests: written by hand, in every dialect, and read whole."""
+"""Writers of static archives in every dialect, and readers of whole archives, for tests."""
 
 import struct
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ def contents(archive: Archive) -> dict[str, bytes]:
 
 
 def defined_in(archive: Archive) -> dict[str, str]:
-    """The index, with the names of members; each must be found alone as in the iteration."""
+    """The index, with names of members; `member_at` must return the same as the iteration."""
     assert archive.index is not None
     members = {found.header_offset: found for found in archive.members()}
     for offset in archive.index.values():
@@ -33,9 +33,9 @@ def defined_in(archive: Archive) -> dict[str, str]:
 
 def header(name: bytes, size: int | bytes) -> bytes:
     digits = size if isinstance(size, bytes) else b"%d" % size
-    made = b"%-16s%-12d%-6d%-6d%-8o%-10s`\n" % (name, 1, 2, 3, 0o644, digits)
-    assert len(made) == 60
-    return made
+    encoded = b"%-16s%-12d%-6d%-6d%-8o%-10s`\n" % (name, 1, 2, 3, 0o644, digits)
+    assert len(encoded) == 60
+    return encoded
 
 
 def member(name: bytes, data: bytes, padding: bytes = b"\n") -> bytes:
@@ -69,7 +69,7 @@ def indexed(
     make_index: Callable[[Symbols], bytes] = sysv_index,
     wrap: Callable[[bytes], bytes] = lambda index: member(b"/", index),
 ) -> bytes:
-    """An archive whose index says in which of the `rest` each symbol is."""
+    """An archive of `rest` with an index: each symbol with its member's index in `rest`."""
     first = len(MAGIC) + len(wrap(make_index([(name, 0) for name, _ in symbols])))
     starts = [first + sum(map(len, rest[:number])) for number in range(len(rest))]
     index = make_index([(name, starts[number]) for name, number in symbols])
@@ -79,7 +79,7 @@ def indexed(
 def ranlib_archive(
     symbols: Symbols, name: bytes, fill: int | None, width: int, order: ByteOrder
 ) -> bytes:
-    """A BSD archive of two members; without a fill, the index has its name in the header."""
+    """A BSD archive of two members; if `fill` is None, the index has its name in the header."""
     return indexed(
         symbols,
         bsd_member(b"x", b"1"),
@@ -90,7 +90,7 @@ def ranlib_archive(
 
 
 def ranlib(pairs: Sequence[int], table: bytes, wrong: int = 0, wrong_names: int = 0) -> bytes:
-    """A ranlib index, with sizes of its tables that are wrong by so much."""
+    """A ranlib index, whose table sizes are off by `wrong` and `wrong_names`."""
     packed = struct.pack(f"<{len(pairs)}I", *pairs)
     sizes = [struct.pack("<I", len(packed) + wrong), struct.pack("<I", len(table) + wrong_names)]
     return sizes[0] + packed + sizes[1] + table

@@ -1,4 +1,4 @@
-"""What LLVM's reader says of an ELF object: sections, symbols and relocations as plain values."""
+"""Sections, symbols and relocations of an ELF object, from the output of llvm-readobj."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ class Relocation(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """All of an object."""
+    """The sections, symbols and relocations of an object."""
 
     sections: list[Section]
     symbols: list[Symbol]
@@ -91,7 +91,7 @@ def _symbol(entry: dict[str, Any]) -> Symbol:
 
 
 def _relocation(section: int, entry: dict[str, Any]) -> Relocation:
-    # Addends are printed as unsigned numbers.
+    # llvm-readobj prints addends as unsigned integers.
     addend = entry.get("Addend", 0)
     addend -= (addend >> 63) << 64
     return Relocation(

@@ -1,4 +1,4 @@
-"""Static archives: what real archivers write, and what only old or rare ones do."""
+"""Static archives: written by real archivers, and hand-written ones of rare dialects."""
 
 import mmap
 import shutil
@@ -35,19 +35,19 @@ EXPECTED_INDEX = {"one": "first.o", "shared": "first.o", "two": LONG_NAME, "last
 
 @pytest.fixture(params=["zig ar", "llvm-ar-22"])
 def llvm_ar(request: pytest.FixtureRequest) -> list[str]:
-    """LLVM's archiver: the pinned compiler's and Debian's."""
+    """LLVM's archivers: that of the pinned compiler and that of Debian."""
     return zig_command("ar") if request.param == "zig ar" else [str(require(request.param))]
 
 
 @pytest.fixture
 def gnu_ar() -> list[str]:
-    """Archiver of GNU binutils."""
+    """The archiver of GNU binutils."""
     return [str(require("ar"))]
 
 
 @pytest.fixture
 def objects(tmp_path: Path) -> list[Path]:
-    """Two objects that both define `shared`: one with a short name, one with a long one."""
+    """Two objects that define `shared`: one with a short name, one with a long name."""
     first = compile_c("int one(void) { return 1; } int shared = 1;")
     second = compile_c("int two(void) { return 2; } int shared = 2; int last = 3;")
     (tmp_path / "sub").mkdir()
@@ -57,7 +57,7 @@ def objects(tmp_path: Path) -> list[Path]:
 
 
 def make(archiver: list[str], path: Path, inputs: Sequence[Path], *options: str) -> Archive:
-    """Write an archive, with inputs named relative to it, and open it."""
+    """Write an archive, with relative names of its inputs, and open it."""
     names = [str(each.relative_to(path.parent)) for each in inputs]
     run([*archiver, *options, path.name, *names], cwd=path.parent)
     return Archive(path.read_bytes(), str(path))
@@ -97,7 +97,7 @@ def test_odd_sizes_of_llvm(llvm_ar: list[str], tmp_path: Path, style: str) -> No
         path.write_bytes(files[path.name])
     found = contents(make(llvm_ar, tmp_path / "lib.a", paths, "rc", f"--format={style}"))
     if style == "darwin":
-        # There the padding is a part of the member.
+        # Darwin counts padding as part of the member.
         assert [len(data) % 8 for data in found.values()] == [0] * len(files)
         found = {name: data[: len(files[name])] for name, data in found.items()}
     assert found == files
@@ -176,7 +176,7 @@ def test_members_of_debian_archives(debian_archive: Path) -> None:
     llvm_ar, gnu_ar = require("llvm-ar-22"), require("ar")
     members = list(Archive(mapped(debian_archive), debian_archive.name).members())
     assert [found.name for found in members] == run([llvm_ar, "t", debian_archive]).splitlines()
-    # Mode, owner, size, date in four words, name, offset of the data.
+    # Fields: mode, owner, size, date (four words), name, offset of the data.
     lines = [line.split() for line in run([gnu_ar, "tvO", debian_archive]).splitlines()]
     assert [(found.size, found.offset) for found in members] == [
         (int(words[2]), int(words[-1], 16)) for words in lines
@@ -194,7 +194,7 @@ def test_index_of_debian_archives(debian_archive: Path) -> None:
     assert defined_in(Archive(mapped(debian_archive), debian_archive.name)) == expected
 
 
-# Archives made by hand
+# Hand-written archives
 
 
 def names(data: bytes) -> list[str]:
@@ -340,11 +340,11 @@ def test_ranlib_names_in_any_order() -> None:
     assert archive.index == {"first": start, "second": start}
 
 
-def test_special_members_are_not_members() -> None:
+def test_special_members_are_skipped() -> None:
     archive = Archive(
         indexed(
             [(b"f", 4)],
-            member(b"/", b"not looked at"),
+            member(b"/", b"ignored"),
             member(b"//", b"a_long_name.obj\0"),
             member(b"/<ECSYMBOLS>/", b"1"),
             member(b"/<XFGHASHMAP>/", b"22"),
@@ -370,11 +370,11 @@ def test_special_members_of_thin_archives_have_data() -> None:
         ("/abs/lib.a", 7, 500),
     ]
     assert defined_in(archive) == {"f": "dir/a.o"}
-    # Only GNU has thin archives, so this is an ordinary name there.
+    # Only GNU has thin archives, so BSD's special names are ordinary in them.
     assert names(THIN_MAGIC + header(b"__.SYMDEF", 4)) == ["__.SYMDEF"]
 
 
-def test_members_are_read_when_asked_for() -> None:
+def test_members_are_read_on_request() -> None:
     archive = Archive(indexed([(b"f", 0), (b"g", 1)], member(b"a/", b"1"), b"\xff" * 64), "x.a")
     assert archive.index is not None
     bad = archive.index["g"]

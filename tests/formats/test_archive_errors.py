@@ -1,4 +1,4 @@
-"""Broken static archives: each is read rightly or refused with an ArchiveError that says where."""
+"""Malformed static archives are read correctly or refused, with the offset of the error."""
 
 import random
 import struct
@@ -26,7 +26,7 @@ MUTATIONS = 2000
 
 
 def read(data: bytes) -> list[Member]:
-    """Read all that there is, and check that it is consistent."""
+    """Read all members and the index, and check that they are consistent."""
     archive = Archive(data, "x.a")
     members = list(archive.members())
     for first, second in pairwise(members):
@@ -64,9 +64,13 @@ BROKEN = {
     "empty": (b"", 0, "not an archive"),
     "other magic": (b"\x7fELF\2\1\1\0", 0, "not an archive"),
     "AIX": (b"<bigaf>\n" + b"0" * 120, 0, "not an archive"),
-    "half a header": (MAGIC + header(b"a/", 0)[:59], 8, "no room"),
-    "rest": (MAGIC + header(b"a/", 0) + b"\n\n", 68, "no room"),
-    "header's end": (MAGIC + header(b"a/", 0)[:-1] + b" ", 8, "would end with"),
+    "half a header": (MAGIC + header(b"a/", 0)[:59], 8, "lies outside the archive"),
+    "rest": (MAGIC + header(b"a/", 0) + b"\n\n", 68, "lies outside the archive"),
+    "header's end": (
+        MAGIC + header(b"a/", 0)[:-1] + b" ",
+        8,
+        "not a member's header: it ends with",
+    ),
     "no size": (MAGIC + header(b"a/", b""), 8, "size is not a decimal number"),
     "negative size": (MAGIC + header(b"a/", b"-1"), 8, "size is not a decimal number"),
     "sign": (MAGIC + header(b"a/", b"+0"), 8, "size is not a decimal number"),
@@ -103,7 +107,7 @@ BROKEN = {
     "BSD NULs": (MAGIC + bsd_member(b"\0\0", b"1"), 8, "cannot be a member's name"),
     "BSD inner NUL": (MAGIC + bsd_member(b"a\0b", b"1"), 8, "cannot be a member's name"),
     "BSD, thin": (THIN_MAGIC + bsd_member(b"a", b""), 8, "in a thin archive"),
-    "thin, data": (THIN_MAGIC + member(b"a/", b"data"), 68, "no room"),
+    "thin, data": (THIN_MAGIC + member(b"a/", b"data"), 68, "lies outside the archive"),
     "thin, table": (THIN_MAGIC + header(b"//", 2), 8, "2 bytes where the archive has 0 left"),
 }
 
@@ -149,7 +153,7 @@ BROKEN_INDEXES = {
 def test_broken_indexes(name: bytes, index: bytes, message: str) -> None:
     archive = Archive(one_member(name, index), "x.a")
     assert [each.name for each in archive.members()] == ["a"]
-    for _ in range(2):  # the failure is not remembered as an archive without an index
+    for _ in range(2):  # after an error the index is not None
         with pytest.raises(ArchiveError) as caught:
             _ = archive.index
         assert (caught.value.file, caught.value.offset) == ("x.a", 8)
@@ -159,7 +163,8 @@ def test_broken_indexes(name: bytes, index: bytes, message: str) -> None:
 @pytest.mark.parametrize("offset", [-120, -60, -1, 0, 7, 9, 67, 69, 72, 128, 129, 10**30])
 def test_no_member_at_an_offset(offset: int) -> None:
     archive = Archive(MAGIC + member(b"a/", b"1234") + header(b"b/", 0)[:-4], "x.a")
-    message = "no member's header" if 8 <= offset <= 68 else "no room for a member's header"
+    inside, outside = "not a member's header", "a member's header lies outside the archive"
+    message = inside if 8 <= offset <= 68 else outside
     with pytest.raises(ArchiveError, match=message) as caught:
         archive.member_at(offset)
     assert caught.value.offset == offset
@@ -170,7 +175,7 @@ def test_special_members_cannot_be_asked_for() -> None:
     data = MAGIC + member(b"/", bytes(4)) + member(b"//", inner) + header(b"/<x>/", 0)
     data += header(b"a/", 0) + header(b"/<x>/", 0)
     archive = Archive(data, "x.a")
-    for offset in (8, 72, 132, 192, 312):  # 132 is a good header inside the table of long names
+    for offset in (8, 72, 132, 192, 312):  # 132 is a valid header inside the table of long names
         with pytest.raises(ArchiveError, match="not an ordinary member") as caught:
             archive.member_at(offset)
         assert caught.value.offset == offset
@@ -184,21 +189,21 @@ def test_members_that_the_index_names_do_not_overlap() -> None:
     index = sysv_index([(b"f", start + 60), (b"g", start)])
     archive = Archive(MAGIC + member(b"/", index) + outer, "x.a")
     assert archive.member_at(start + 60).name == "inner"
-    with pytest.raises(ArchiveError, match="runs over the one at offset") as caught:
+    with pytest.raises(ArchiveError, match="overlaps the one at offset") as caught:
         archive.member_at(start)
     assert caught.value.offset == start
 
 
-def test_memory_is_bounded_by_what_the_file_holds() -> None:
+def test_memory_is_bounded_by_the_size_of_the_file() -> None:
     claims = (
         one_member(b"/", b"\x7f" + b"\xff" * 3 + bytes(4096)),
         one_member(b"/SYM64/", b"\x7f" + b"\xff" * 7 + bytes(4096)),
         one_member(SYMDEF, b"\xf8\xff\xff\x7f" + bytes(4096)),
         one_member(b"__.SYMDEF_64", b"\xf0" + b"\xff" * 6 + b"\x7f" + bytes(4096)),
         MAGIC + header(b"#1/9999999999", 9999999999),
-        # Many names within one string would be of quadratic size.
+        # Many names within one string would take quadratic memory.
         one_member(SYMDEF, ranlib([n // 2 for n in range(60_000)], b"x" * 60_000 + b"\0")),
-        # So would the whole table of long names be for each of many members.
+        # So would the whole table of long names as the name of each of many members.
         MAGIC + member(b"//", b"x" * 60_000) + header(b"/0", 0) * 1000,
     )
     tracemalloc.start()
@@ -219,7 +224,7 @@ FILES = (member(b"a.o/", b"1"), member(b"/0", b"22"), member(b"b.o/", b"333"))
 PATHS = (header(b"/21", 11), header(b"b.o/", 22), header(b"/0:68", 33))
 SYMBOLS = [(b"one", 1), (b"two", 2), (b"one", 2), (b"three", 3)]
 BSD_SYMBOLS = [(b"one", 0), (b"two", 1), (b"one", 1)]
-# One archive of each dialect, with something of all that it knows.
+# One archive of each dialect, with all of its features.
 SMALL = {
     "gnu": indexed(SYMBOLS, member(b"//", LONG_NAMES), *FILES),
     "wide": indexed(
@@ -248,7 +253,7 @@ def attempt(data: bytes) -> list[Member] | ArchiveError:
 
 
 def ends_of_members(data: bytes) -> set[int]:
-    """Where an archive can be cut so that whole members remain, with or without padding."""
+    """Offsets of the ends of members, with and without padding."""
     position = len(MAGIC)
     ends = {position}
     while position < len(data):
@@ -273,12 +278,12 @@ def test_every_truncation(dialect: str) -> None:
             assert outcome.file == "x.a"
             assert outcome.offset is not None
             assert 0 <= outcome.offset <= size
-            # A cut between members is only told by an index that names one that is gone.
+            # A cut between members is detected only by an index that names a missing member.
             assert size not in ends_of_members(data) or (index and size > len(MAGIC))
         else:
             assert outcome == whole[: len(outcome)]
             assert size in ends_of_members(data)
-            # The last members of these archives are odd: only their padding is gone.
+            # The last members of these archives have an odd size: only their padding is missing.
             assert not index or size in (len(MAGIC), len(data) - 1)
 
 
@@ -294,7 +299,7 @@ def test_mutations(dialect: str) -> None:
             assert outcome.file == "x.a"
             assert outcome.offset is not None
             assert 0 <= outcome.offset <= len(data)
-    # Both happen: dates and contents may be anything, magic and sizes may not.
+    # Both outcomes occur: any bytes are valid as dates and contents, but not as magic and sizes.
     assert MUTATIONS // 20 < refused < MUTATIONS - MUTATIONS // 20
 
 

@@ -1,4 +1,4 @@
-"""Compact relocations against an encoder written from the specification, and malformed ones."""
+"""CREL: round trips through an encoder written from the specification, and malformed sections."""
 
 from typing import NamedTuple
 
@@ -21,19 +21,19 @@ class Record(NamedTuple):
 
 
 def uleb(value: int) -> bytes:
-    made = bytearray()
+    encoded = bytearray()
     while value >= 0x80:
-        made.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    return bytes([*made, value])
+    return bytes([*encoded, value])
 
 
 def sleb(value: int) -> bytes:
-    made = bytearray()
+    encoded = bytearray()
     while not -0x40 <= value < 0x40:
-        made.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    return bytes([*made, value & 0x7F])
+    return bytes([*encoded, value & 0x7F])
 
 
 def wrap(value: int, bits: int = 64) -> int:
@@ -42,21 +42,21 @@ def wrap(value: int, bits: int = 64) -> int:
 
 
 def encode(records: list[Record], *, explicit: bool = True, shift: int = 0) -> bytes:
-    made = uleb(len(records) << 3 | explicit << 2 | shift)
+    encoded = uleb(len(records) << 3 | explicit << 2 | shift)
     last = Record(0, 0, 0, 0)
     for record in records:
         flags = (record.symbol != last.symbol) | (record.type != last.type) << 1
         flags |= (record.addend != last.addend) << 2 if explicit else 0
         delta = (record.offset - last.offset) % (1 << 64) >> shift
-        made += uleb(delta << (3 if explicit else 2) | flags)
+        encoded += uleb(delta << (3 if explicit else 2) | flags)
         if flags & 1:
-            made += sleb(wrap(record.symbol - last.symbol, 32))
+            encoded += sleb(wrap(record.symbol - last.symbol, 32))
         if flags & 2:
-            made += sleb(wrap(record.type - last.type, 32))
+            encoded += sleb(wrap(record.type - last.type, 32))
         if flags & 4:
-            made += sleb(wrap(record.addend - last.addend))
+            encoded += sleb(wrap(record.addend - last.addend))
         last = record
-    return made
+    return encoded
 
 
 def decode(data: bytes, *, wide: bool = True) -> tuple[list[Record], bool]:
@@ -126,7 +126,7 @@ def test_every_truncation(size: int) -> None:
 
 
 @pytest.mark.parametrize("count", [9, 1 << 20, 1 << 32, (1 << 61) - 1])
-def test_counts_beyond_what_is_there(count: int) -> None:
+def test_counts_beyond_the_end(count: int) -> None:
     with pytest.raises(ObjectError, match="CREL section is truncated"):
         decode(uleb(count << 3 | 4) + SAMPLE[1:])
 

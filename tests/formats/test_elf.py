@@ -1,4 +1,4 @@
-"""What sections and symbols of ELF objects become: flags, bindings, commons, many sections."""
+"""Sections and symbols of ELF objects in the graph: flags, bindings, commons, many sections."""
 
 import ctypes
 from collections.abc import Iterator
@@ -29,12 +29,12 @@ READ, WRITE, EXEC = MemProt.READ, MemProt.WRITE, MemProt.EXEC
 
 @pytest.fixture
 def linker() -> Iterator[Linker]:
-    with Linker() as made:
-        yield made
+    with Linker() as linker:
+        yield linker
 
 
 def graph_of(source: str, compiler: CompilerName = "clang") -> LinkGraph:
-    """What an assembler wrote; the pinned one lets a linker have its way with the object."""
+    """The graph of an assembled source."""
     return read_graph(compile_c(source, compiler, suffix=".s"))
 
 
@@ -84,21 +84,21 @@ def test_flags_and_types(directive: str, prot: MemProt, lifetime: MemLifetime) -
 
 
 def test_zero_fill() -> None:
-    graph = graph_of(".bss\n.balign 64\n.globl room\nroom: .zero 100\n.size room, 100")
+    graph = graph_of(".bss\n.balign 64\n.globl zeros\nzeros: .zero 100\n.size zeros, 100")
     block = block_of(graph, ".bss")
     assert (block.size, block.alignment, block.is_zero_fill) == (100, 64, True)
     assert block.section.mem_prot == READ | WRITE
-    assert defined(graph, "room").size == 100
+    assert defined(graph, "zeros").size == 100
 
 
-def test_excluded_sections_are_left_out() -> None:
-    graph = graph_of('.section gone, "e", @progbits\n.quad gone_symbol\n.text\nnop')
-    assert graph.find_section_by_name("gone") is None
+def test_excluded_sections_are_skipped() -> None:
+    graph = graph_of('.section excluded, "e", @progbits\n.quad undefined\n.text\nnop')
+    assert graph.find_section_by_name("excluded") is None
     assert graph.find_section_by_name(".text") is not None
 
 
 def test_sections_of_one_name_share_a_graph_section() -> None:
-    """As far as protection and lifetime agree; the blocks stay apart."""
+    """If protection and lifetime are the same too; each section has its own block."""
     source = """
         .section s, "a", @progbits, unique, 1
         .byte 1
@@ -135,7 +135,7 @@ def test_retained_sections_are_live(linker: Linker) -> None:
 
 
 def test_mergeable_sections_are_linked_unmerged(linker: Linker) -> None:
-    """What the flag allows is not a duty."""
+    """Merging is optional for a linker."""
     source = """
         .section .rodata.str1.1, "aMS", @progbits, 1
     one: .asciz "same"
@@ -162,7 +162,7 @@ def test_contents_are_not_copied() -> None:
 
 
 def test_inputs_are_never_written_to(linker: Linker) -> None:
-    """Not even what is linked without being loaded, and not even a buffer that could be."""
+    """Neither a section that is not loaded nor a writable buffer is an exception."""
     source = """
         .section kept, "R", @progbits
         .quad 1, target
@@ -294,15 +294,15 @@ def test_absolute_symbols(linker: Linker) -> None:
     assert linked.function("get")() == linked.address("a") == 0x7766_5544_3322_1100
 
 
-def test_file_symbols_and_the_null_symbol_are_none() -> None:
+def test_file_symbols_and_the_null_symbol_are_skipped() -> None:
     graph = graph_of('.file "source.c"\n.text\n.globl f\nf: ret')
     assert [symbol.name for symbol in graph.defined_symbols if symbol.has_name] == ["f"]
     assert list(graph.absolute_symbols) == []
     assert list(graph.external_symbols) == []
 
 
-def test_names_that_are_not_text() -> None:
-    """Bytes that are not UTF-8 are escapes, and are found under them."""
+def test_names_that_are_not_utf_8() -> None:
+    """Other bytes are surrogate escapes in names."""
     elf = ElfFile(compile_c(".globl name\nname: ret", suffix=".s"))
     table = elf.section(elf.symbol_table, "link")
     elf.set_content(table, elf.content(table).replace(b"name\0", b"\xffa\xc3\xa9\0"))
@@ -311,7 +311,7 @@ def test_names_that_are_not_text() -> None:
     assert graph.find_defined_symbol_by_name("\udcffaé") is not None
 
 
-# Tentative definitions
+# Common symbols
 
 
 def test_common_symbols(linker: Linker) -> None:
@@ -331,7 +331,7 @@ def test_common_symbols(linker: Linker) -> None:
 
 
 def test_large_common_symbols() -> None:
-    """x86-64 has a section number of its own for those of the large code model."""
+    """x86-64 has a reserved section index for those of the large code model."""
     elf = ElfFile(compile_c("int small;", flags=["-fcommon"]))
     index = elf.find_symbol("small")
     assert elf.symbol(index, "shndx") == 0xFFF2
@@ -340,14 +340,14 @@ def test_large_common_symbols() -> None:
     assert (symbol.block.size, symbol.block.alignment) == (4, 4)
 
 
-# More sections than a 16-bit number counts
+# More sections than a 16-bit count
 
 MANY = 66_000
 
 
 @cache
 def many_sections() -> Path:
-    """A function and a word in a section of its own, many times; each calls the one before."""
+    """Many functions and words, each in its own section; a function calls the one before."""
     first = '.section .text.f0, "ax"\n.globl f0\nf0: xor %eax, %eax\nret\n'
     others = (
         f'.section .text.f{number}, "ax"\n.globl f{number}\nf{number}: call f{number - 1}@PLT\n'

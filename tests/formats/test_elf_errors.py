@@ -1,4 +1,4 @@
-"""Objects that contradict themselves: what is wrong is said, with the file and the place."""
+"""Malformed objects are refused, with the file and the position of the error."""
 
 import resource
 import struct
@@ -33,8 +33,8 @@ pointer:
     .quad start
     .quad pointer + 8
     .bss
-    .globl room
-room:
+    .globl zeros
+zeros:
     .zero 64
     .comm shared, 16, 8
     .section .text.inline, "axG", @progbits, inline, comdat
@@ -63,7 +63,7 @@ def refuse_section(elf: ElfFile, index: int, message: str) -> None:
     assert error.offset == elf.section_at(index)
 
 
-def test_the_original_is_read(elf: ElfFile) -> None:
+def test_the_unmodified_object_is_read(elf: ElfFile) -> None:
     assert read_graph(bytes(elf)).find_defined_symbol_by_name("pointer") is not None
 
 
@@ -256,7 +256,7 @@ def test_symbol_at_the_end_of_its_section(elf: ElfFile) -> None:
 
 
 def test_the_null_symbol_stays_one(elf: ElfFile) -> None:
-    """Whatever the file says of symbol 0, a relocation without a symbol refers to address 0."""
+    """Whatever symbol 0 is in the file, a relocation without a symbol refers to address 0."""
     relocations = elf.find(".rela.data")
     elf.set_relocation(relocations, 0, symbol=0, addend=5)
     name = elf.symbol(elf.find_symbol("inline"), "name") + 2
@@ -268,7 +268,7 @@ def test_the_null_symbol_stays_one(elf: ElfFile) -> None:
         assert "line" not in linked.definitions
 
 
-def test_name_that_the_file_does_not_end(elf: ElfFile) -> None:
+def test_name_that_is_not_terminated_in_the_file(elf: ElfFile) -> None:
     table = elf.section(elf.symbol_table, "link")
     elf.set_content(table, elf.content(table) + b"unended")
     elf.set_section(table, size=elf.section(table, "size"))
@@ -277,8 +277,8 @@ def test_name_that_the_file_does_not_end(elf: ElfFile) -> None:
     assert read_graph(bytes(elf)).find_defined_symbol_by_name("unended") is not None
 
 
-def test_names_that_overlap_without_measure() -> None:
-    """Many names within one long one would take memory in proportion to the square of its size."""
+def test_names_that_overlap_too_much() -> None:
+    """Many names within one long name would take memory quadratic in its size."""
     source = "".join(f"    .globl s{n:04}\ns{n:04}:\n" for n in range(2000))
     elf = ElfFile(compile_c(source, suffix=".s"))
     length = 1 << 18
@@ -317,7 +317,7 @@ def test_relocated_section_without_content(elf: ElfFile, kind: int) -> None:
     refuse_section(elf, index, "relocates a section that has no content of its own")
 
 
-def test_relocations_of_no_section(elf: ElfFile) -> None:
+def test_relocations_of_the_null_section(elf: ElfFile) -> None:
     index = elf.find(".rela.data")
     elf.set_section(index, info=0)
     refuse_section(elf, index, "relocates a section that has no content of its own")
@@ -329,7 +329,7 @@ def test_relocations_of_zero_fill(elf: ElfFile) -> None:
 
 
 def test_relocations_without_a_symbol_table(elf: ElfFile) -> None:
-    """Also those that need no symbol: number 0 would be the row of some other object's."""
+    """Also if they have no symbol: index 0 would be the row of another object's symbol."""
     relocations = elf.find(".rela.data")
     for number in range(2):
         elf.set_relocation(relocations, number, symbol=0)
@@ -418,7 +418,7 @@ def test_group_signature_without_a_name(elf: ElfFile) -> None:
 
 
 def test_an_alignment_takes_no_memory() -> None:
-    """Padding before an aligned section is address space, not memory."""
+    """Padding before an aligned section takes address space, not memory."""
     source = """
         .data
         .globl first
@@ -483,7 +483,7 @@ def test_unknown_compression() -> None:
 
 @pytest.mark.parametrize("method", [1, 2])
 def test_a_claimed_size_takes_no_memory(method: int) -> None:
-    """What a header claims is not allocated before there is that much."""
+    """The size in the header is not allocated before so many bytes are decompressed."""
     tracemalloc.start()
     with pytest.raises(ObjectError):
         decompress(compressed(method, 1 << 30, 1, bytes(1 << 16)))
@@ -492,8 +492,8 @@ def test_a_claimed_size_takes_no_memory(method: int) -> None:
     assert peak < 8 << 20
 
 
-def test_positions_of_a_batch_are_of_the_file(elf: ElfFile) -> None:
-    """Small objects are read side by side in one buffer; errors tell the place in their own."""
+def test_offsets_of_errors_in_a_batch_are_in_the_file(elf: ElfFile) -> None:
+    """Small objects are read in one buffer; errors have the offset in the object's own file."""
     bad = ElfFile(bytes(elf))
     index = bad.find(".text")
     bad.set_section(index, addralign=3)
@@ -503,8 +503,7 @@ def test_positions_of_a_batch_are_of_the_file(elf: ElfFile) -> None:
     assert caught.value.offset == bad.section_at(index)
 
 
-def test_relocations_behind_the_columns_are_not_read(elf: ElfFile) -> None:
-    """A graph of several objects has rows behind each one's own; none is taken for another's."""
+def test_targets_of_edges_are_rows_of_the_graph(elf: ElfFile) -> None:
     graph = read_graph(bytes(elf), name="one")
     assert isinstance(graph, LinkGraph)
     assert int(np.max(graph.edge_table.target)) < graph.symbol_table.rows

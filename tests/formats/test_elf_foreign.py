@@ -1,7 +1,6 @@
-"""Objects of every class and byte order are read as LLVM's reader reads them.
+"""Objects of every class and byte order are read as llvm-readobj reads them.
 
-The reader knows no machine: sections, symbols and raw relocations of objects for machines that are
-not linked yet must come out right too.
+The reader is independent of machines, so that includes machines without a target.
 """
 
 from pathlib import Path
@@ -53,12 +52,12 @@ TARGETS = {
 
 
 class Object(NamedTuple):
-    """An object read twice.
+    """An object, read by llvm-readobj and by jitlink.
 
     Attributes:
-        listing: what LLVM says.
-        graph: what the reader made of it.
-        read: what it added to the graph, which held another object before.
+        listing: the output of llvm-readobj.
+        graph: the graph.
+        read: what the reader added to the graph.
         relocations: its relocations.
         blocks: block rows by section index.
     """
@@ -71,7 +70,7 @@ class Object(NamedTuple):
 
 
 def read(path: Path) -> Object:
-    """Read an object as the second of three in one buffer, so that no position is its own."""
+    """Read an object as the second of three in one buffer, so that its position is not 0."""
     listing = readobj.read_object(path)
     data = path.read_bytes()
     identity = identify(memoryview(data), "x.o")
@@ -157,9 +156,9 @@ def check_name_and_binding(symbol: Symbol, expected: readobj.Symbol) -> None:
 def test_relocations(foreign: Object) -> None:
     raw, listing = foreign.relocations, foreign.listing
     first = int(foreign.read.first_symbol[1])
-    mine = foreign.graph.block_table.origin[raw.block] == 1
+    is_second = foreign.graph.block_table.origin[raw.block] == 1
     columns = (raw.block, raw.offset, raw.type, raw.symbol - first, raw.addend)
-    found = sorted(zip(*(column[mine].tolist() for column in columns), strict=True))
+    found = sorted(zip(*(column[is_second].tolist() for column in columns), strict=True))
     expected = [
         (foreign.blocks[listing.sections[each.section].info], *each[1:])
         for each in listing.relocations
@@ -168,12 +167,12 @@ def test_relocations(foreign: Object) -> None:
     assert found == sorted(expected)
     assert len(found) > 20
     implicit = {listing.sections[each.section].type == 9 for each in listing.relocations}
-    assert set(raw.implicit[mine].tolist()) == implicit
+    assert set(raw.implicit[is_second].tolist()) == implicit
 
 
 @pytest.mark.parametrize("target", ["i386-linux-gnu", "powerpc64-linux-gnu", "s390x-linux-gnu"])
 def test_compact_relocations(target: str) -> None:
-    """The same as the others, with explicit addends also where those have none."""
+    """CREL has the same relocations, with explicit addends also for targets that use REL."""
     flags = ["-O1", "-g", "-ffreestanding", "-Wa,--allow-experimental-crel,--crel"]
     compact = read(compile_c(SOURCES / "everything.c", "clang", flags, target=target))
     plain = read(compile_c(SOURCES / "everything.c", "clang", flags[:-1], target=target))
@@ -211,7 +210,7 @@ def test_compressed_sections(target: str, method: str) -> None:
         ]  # fmt: skip
         found = Block(packed.graph, packed.blocks[section.number])
         expected = Block(plain.graph, plain.blocks[other.number])
-        # The line table and the producer name the folder of the source.
+        # These contain the directory of the source.
         if section.name not in (".debug_str", ".debug_line_str", ".debug_line"):
             assert bytes(found.content) == bytes(expected.content)
         assert found.size > section.size

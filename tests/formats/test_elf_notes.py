@@ -1,4 +1,4 @@
-"""Program properties of objects, well-formed and not."""
+"""Program properties of objects, and malformed notes."""
 
 import struct
 from typing import Literal
@@ -45,7 +45,7 @@ def test_any_object_and_any_property_counts() -> None:
     assert has_property_bit(graph_of(note(b"abcdefgh", 1) + two), FEATURES, 1)
 
 
-def test_other_notes_say_nothing() -> None:
+def test_other_notes_are_ignored() -> None:
     assert not has_property_bit(graph_of(), FEATURES, 1)
     assert not has_property_bit(graph_of(b""), FEATURES, 1)
     for other in (note(word(FEATURES, 1), 1), note(word(FEATURES, 1), name=b"Go\0\0")):

@@ -1,8 +1,8 @@
-"""What relocated fields of AArch64 objects refer to, read back from the linked bytes.
+"""Targets of relocated fields of AArch64 objects, decoded from the linked bytes.
 
-It does for AArch64 what `references` does for x86-64. Most addresses are made by two instructions,
-each with a relocation: one for the page, one for the rest. What one of them refers to is told by
-both, found by their common symbol. Only what compilers emit for static data and code is understood.
+The counterpart of `references`. Most addresses are computed by two instructions, each with a
+relocation: one for the page, one for the low 12 bits. The target of either is decoded from both,
+which are paired by their symbol. Only relocations of non-TLS compiler output are supported.
 
 Specification: ELF for the Arm 64-bit Architecture, section 5.7; Arm Architecture Reference Manual.
 """
@@ -49,7 +49,7 @@ _NOP, _BTI_C = 0xD503201F, 0xD503245F
 
 
 class Page(NamedTuple):
-    """A page that no instruction with a relocation adds anything to, or that of the GOT (zero)."""
+    """A page without a relocation for the low bits, or the page of the GOT (zero)."""
 
     address: int
 
@@ -58,7 +58,7 @@ Meaning = Target | Page
 
 
 def reaches_any_address(kind: int) -> bool:
-    """Whether a relocation of this type can refer to any address at all."""
+    """Whether a relocation of this type is in range of every address."""
     return kind in _ANYWHERE
 
 
@@ -70,19 +70,19 @@ def touched(relocation: ElfRelocation) -> range:
 
 
 def follow(memory: Memory, address: int) -> Target:
-    """Where a jump to an address ends, if there is a stub."""
+    """The target of a jump through the stub at an address."""
     start = address + 4 if _word(memory, address) == _BTI_C else address
-    # The program counter of the pair is all that matters: what jumps is behind it.
+    # The stub is the same pair of instructions, followed by a jump.
     return _pair(memory, start, start + 4)
 
 
 def meaning(
     memory: Memory, place: int, relocation: ElfRelocation, elf: ElfFile, section: ElfSection
 ) -> Meaning:
-    """What the field at an address refers to.
+    """The target of the field at an address.
 
     Raises:
-        LookupError: it refers to something that is not there, or is no known instruction.
+        LookupError: nothing is at the target, or the instruction is unknown.
     """
     kind, addend = relocation.type, relocation.addend
     if kind in _ABSOLUTE:
@@ -110,7 +110,7 @@ def meaning(
 def _branch(memory: Memory, place: int, kind: int, addend: int) -> Target:
     bits, low = _BRANCHES[kind]
     code = _word(memory, place)
-    # To go on is what a branch to an undefined weak symbol does.
+    # A branch to an undefined weak symbol is a nop.
     if code == _NOP:
         return 0
     target = place + 4 * _signed(code >> low, bits)
@@ -121,7 +121,7 @@ def _branch(memory: Memory, place: int, kind: int, addend: int) -> Target:
 def _partners(
     relocation: ElfRelocation, relocations: list[ElfRelocation]
 ) -> tuple[ElfRelocation | None, ElfRelocation | None]:
-    """The relocations of the page and of the rest of one address."""
+    """The relocations of the page and of the low bits of one address."""
     through_got = relocation.type in {R_GOT_PAGE, R_GOT_LO12}
     same = [
         each
@@ -133,14 +133,14 @@ def _partners(
     index = same.index(relocation)
     if relocation.type in _PAGES:
         rest = next((each for each in same[index:] if each.type in _LOW), None)
-        # Code may be arranged so that what uses a page stands before what computes it.
+        # Basic blocks may be placed so that the use of a page is before its computation.
         return relocation, rest or next((each for each in same if each.type in _LOW), None)
     page = next((each for each in same[index::-1] if each.type in _PAGES), None)
     return page or next((each for each in same if each.type in _PAGES), None), relocation
 
 
 def _pair(memory: Memory, first: int, second: int) -> Target:
-    """The address that two instructions make, in any of the forms that linkers give them."""
+    """The address that two instructions compute, in any relaxed form."""
     code = _word(memory, second)
     if _word(memory, first) == _NOP:
         if code & 0x9F000000 != 0x10000000:
@@ -156,7 +156,7 @@ def _pair(memory: Memory, first: int, second: int) -> Target:
 
 def _got_page(memory: Memory) -> int:
     if memory.got is None:
-        raise LookupError("no global offset table")
+        raise LookupError("no GOT")
     return memory.got & ~0xFFF
 
 

@@ -1,4 +1,4 @@
-"""What the comparison with ld.lld must know of each architecture."""
+"""Properties of each architecture for the comparison with ld.lld."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ EM_X86_64, EM_AARCH64, EM_RISCV = 62, 183, 243
 
 
 class Dynamic(NamedTuple):
-    """Numbers of the relocation types that a dynamic linker is given."""
+    """Numbers of the dynamic relocation types."""
 
     absolute: int
     glob_dat: int
@@ -25,15 +25,15 @@ class Architecture(NamedTuple):
     """One architecture.
 
     Attributes:
-        dynamic: what ld.lld leaves to the dynamic linker.
-        tls_relocations: names of the types of thread-local storage: nothing else may be refused.
-        links_threads: whether they are linked, for storage that another laid out than ld.lld.
-        reaches_any_address: whether a relocation of a type can refer to any address at all.
+        dynamic: dynamic relocation types.
+        tls_relocations: names of the TLS relocation types, the only ones that may be refused.
+        reaches_any_address: whether a relocation of a type is in range of every address.
         touched: offsets in the section of the bytes that a linker may change.
-        follow: where a jump to a stub ends.
-        meaning: what the field at an address refers to.
-        flags: what ld.lld is told, so that it does not rewrite what jitlink does not.
-        configure: does the same to jitlink's passes, if there is anything to do.
+        follow: target of a jump through a stub.
+        meaning: target of the field at an address.
+        flags: flags that make ld.lld relax no more than jitlink.
+        configure: reduces jitlink's passes likewise, or None.
+        links_tls: whether jitlink links TLS for the architecture.
     """
 
     dynamic: Dynamic
@@ -44,7 +44,7 @@ class Architecture(NamedTuple):
     meaning: Callable[[Memory, int, ElfRelocation, ElfFile, ElfSection], object]
     flags: Sequence[str] = ()
     configure: Callable[[PassConfiguration], None] | None = None
-    links_threads: bool = False
+    links_tls: bool = False
 
 
 def _meaning_x86_64(
@@ -61,7 +61,7 @@ ARCHITECTURES = {
         references.touched,
         follow_x86_64,
         _meaning_x86_64,
-        links_threads=True,
+        links_tls=True,
     ),
     EM_AARCH64: Architecture(
         Dynamic(257, 1025, 1026, 1027, 1032),
@@ -72,7 +72,7 @@ ARCHITECTURES = {
         aarch64.meaning,
     ),
     EM_RISCV: Architecture(
-        # Pointers are filled by the same type wherever they are.
+        # One type serves both pointers in data and GOT entries.
         Dynamic(2, 2, 5, 3, 58),
         riscv.TLS_RELOCATIONS,
         riscv.reaches_any_address,
@@ -83,4 +83,4 @@ ARCHITECTURES = {
         riscv.keep_code,
     ),
 }
-"""By the machine of ELF headers."""
+"""By e_machine."""

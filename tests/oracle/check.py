@@ -1,4 +1,4 @@
-"""Puts objects through both linkers, in each of the ways in which they may lie in memory."""
+"""Links objects with both linkers, with each of several layouts of memory, and compares."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,33 +13,33 @@ from tests.oracle.architectures import ARCHITECTURES
 from tests.oracle.compare import Comparison, compare
 from tests.oracle.elf_file import SHF_ALLOC, SHF_TLS, STB_LOCAL, ElfFile
 from tests.oracle.lld import link_at
-from tests.oracle.placement import ROOM, Addressing, ObjectFile, Placement, Refused, place
+from tests.oracle.placement import SLAB_SIZE, Addressing, ObjectFile, Placement, Refused, place
 from tests.toolchain import require
 
 
-class Way(NamedTuple):
-    """A way to link.
+class Layout(NamedTuple):
+    """A layout of memory, and the flags of ld.lld for it.
 
     Attributes:
-        addressing: where things go.
-        flags: the kind of output that ld.lld makes there.
+        addressing: addresses of sections and external symbols.
+        flags: flags that select the kind of ld.lld's output.
     """
 
     addressing: Addressing
     flags: Sequence[str]
 
 
-# Near is within the 128 MiB that the shortest calls reach.
-WAYS = {
-    # Everything in the low 2 GiB: GOT loads may become immediate operands.
-    "low": Way(Addressing(0x10000000, near=0x16000000, null_weak=True), ("-static",)),
-    # Everything near everything else, but at addresses of 47 bits.
-    "high": Way(
+# "Near" addresses are within 128 MiB, the range of the shortest calls.
+LAYOUTS = {
+    # All addresses are in the low 2 GiB: GOT loads may become immediate operands.
+    "low": Layout(Addressing(0x10000000, near=0x16000000, null_weak=True), ("-static",)),
+    # All addresses are near each other, and have 47 bits.
+    "high": Layout(
         Addressing(0x7F1210000000, near=0x7F1216000000),
         ("-pie", "--no-dynamic-linker", "--apply-dynamic-relocs"),
     ),
-    # What others define is out of reach: GOT entries and stubs are needed.
-    "far": Way(
+    # External symbols are out of range: GOT entries and stubs are needed.
+    "far": Layout(
         Addressing(0x7F1210000000, near=0x7F1216000000, far=0x55D510000000, null_weak=True),
         ("-shared", "-Bsymbolic", "--apply-dynamic-relocs"),
     ),
@@ -48,16 +48,16 @@ WAYS = {
 
 @dataclass
 class Tally:
-    """How a number of objects fared.
+    """Results of a number of objects.
 
     Attributes:
-        objects: how many there were.
-        equal: how many are the same from both linkers.
-        refused: how many jitlink does not link, by reason.
-        sections: how many sections were compared.
-        frames: how many frame descriptions were compared.
-        resolved: fields with different bytes that refer to the same, by relocation type.
-        differences: everything that differs, a sentence each.
+        objects: number of objects.
+        equal: number of objects that both linkers link equally.
+        refused: number of objects that jitlink does not link, by reason.
+        sections: number of compared sections.
+        frames: number of compared FDEs.
+        resolved: number of fields with different bytes and the same target, by relocation type.
+        differences: descriptions of all differences.
     """
 
     objects: int = 0
@@ -69,7 +69,7 @@ class Tally:
     differences: list[str] = field(default_factory=list)
 
     def add(self, name: str, objects: int, result: Comparison) -> None:
-        """Take in what became of some objects that were linked together."""
+        """Add the result of objects that were linked together."""
         self.equal += 0 if result.differences else objects
         self.sections += result.sections
         self.frames += result.frames
@@ -86,41 +86,43 @@ class Tally:
 
 
 class Linkers:
-    """Both linkers, one way.
+    """Both linkers, with one layout.
 
     Args:
-        way: the way.
-        directory: where files may be written.
+        layout: the layout.
+        directory: directory for files.
     """
 
-    def __init__(self, way: Way, directory: Path) -> None:
-        self.way = way
+    def __init__(self, layout: Layout, directory: Path) -> None:
+        self.layout = layout
         self.directory = directory
         self.program = require("ld.lld-22")
-        self.memory = SlabMemoryManager(ROOM, way.addressing.base)
+        self.memory = SlabMemoryManager(SLAB_SIZE, layout.addressing.base)
 
     def place(self, objects: Sequence[ObjectFile]) -> Placement:
         """Link objects with jitlink.
 
         Raises:
-            Refused: it does not link them.
+            Refused: jitlink refuses them.
         """
-        return place(objects, self.way.addressing, self.memory)
+        return place(objects, self.layout.addressing, self.memory)
 
     def compare(self, objects: Sequence[ObjectFile], placement: Placement) -> Comparison:
         """Link the same objects with ld.lld, and compare."""
         name = f"{objects[0].name}+{len(objects) - 1}"
         directory = self.directory / name
         directory.mkdir()
-        flags = self.way.flags
-        reference = link_at(self.program, directory, objects, placement, self.way.addressing, flags)
+        flags = self.layout.flags
+        reference = link_at(
+            self.program, directory, objects, placement, self.layout.addressing, flags
+        )
         return compare(placement, reference)
 
 
 @contextmanager
-def linkers(way: str, directory: Path) -> Iterator[Linkers]:
-    """Both linkers; the memory goes at the end."""
-    both = Linkers(WAYS[way], directory)
+def linkers(layout: str, directory: Path) -> Iterator[Linkers]:
+    """Both linkers; the memory is released at the end."""
+    both = Linkers(LAYOUTS[layout], directory)
     try:
         yield both
     finally:
@@ -134,7 +136,7 @@ def members(archive: Path) -> list[ObjectFile]:
 
 
 def tls_relocations(data: bytes) -> set[str]:
-    """Names of the relocation types of thread-local storage that an object's sections have."""
+    """Names of the TLS relocation types in an object's loaded sections."""
     elf = ElfFile(data)
     kinds = ARCHITECTURES[elf.machine].tls_relocations
     return {
@@ -146,14 +148,14 @@ def tls_relocations(data: bytes) -> set[str]:
     }
 
 
-def linked_for_threads(data: bytes) -> bool:
-    """Whether an object has to do with thread-local storage that is linked.
+def uses_linked_tls(data: bytes) -> bool:
+    """Whether an object uses TLS, and jitlink links TLS for its architecture.
 
-    Where variables are, and so what refers to them, is then up to the C library: ld.lld's layout is
-    no oracle. That the code does what it should is shown by what it does when it runs.
+    The C library then allocates the TLS block and resolves TLS relocations, so the output of ld.lld
+    is no oracle. Other tests run such code.
     """
     elf = ElfFile(data)
-    if not ARCHITECTURES[elf.machine].links_threads:
+    if not ARCHITECTURES[elf.machine].links_tls:
         return False
     return bool(tls_relocations(data)) or any(each.flags & SHF_TLS for each in elf.sections)
 
@@ -167,12 +169,12 @@ def global_name(data: bytes) -> str | None:
 
 
 def linkable(both: Linkers, objects: Sequence[ObjectFile], tally: Tally) -> list[ObjectFile]:
-    """The objects that jitlink links by themselves; the others are counted."""
+    """The objects that jitlink links one by one; the others are counted as refused."""
     found = []
     for each in objects:
         tally.objects += 1
-        if linked_for_threads(each.data):
-            tally.refused["not compared: thread-local storage"] += 1
+        if uses_linked_tls(each.data):
+            tally.refused["not compared: TLS"] += 1
             continue
         try:
             both.place([each])
@@ -182,7 +184,7 @@ def linkable(both: Linkers, objects: Sequence[ObjectFile], tally: Tally) -> list
                 tally.differences.append(f"{each.name}: not linked: {refusal}")
         else:
             found.append(each)
-            # What is refused is refused by name: nothing is linked as if it were something else.
+            # Unsupported relocations must be refused by name.
             tally.differences += [
                 f"{each.name}: linked in spite of {kind}" for kind in tls_relocations(each.data)
             ]

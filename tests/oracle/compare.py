@@ -1,8 +1,8 @@
-"""Compares what jitlink and ld.lld made of one object, byte by byte.
+"""Compares the outputs of jitlink and ld.lld for the same objects, byte by byte.
 
-Bytes that are equal are equal references too: both outputs agree on where everything is, except
-the tables that either linker makes itself, and those are in different places. Bytes that differ
-must belong to a relocation, and what they refer to must be the same.
+Equal bytes are equal references too: both outputs have all sections and symbols at the same
+addresses, except the GOT and the stubs, which are at different addresses. Bytes that differ must
+belong to a relocation, and both must have the same target.
 """
 
 from collections import Counter
@@ -12,23 +12,23 @@ from dataclasses import dataclass, field
 from tests.oracle.architectures import ARCHITECTURES
 from tests.oracle.frames import read_frames
 from tests.oracle.lld import Reference
-from tests.oracle.memory import Indirect
+from tests.oracle.memory import Ifunc
 from tests.oracle.placement import EH_FRAME, PlacedSection, Placement
 
-# Sections that ld.lld reads and does not put out. They have no relocations, so what they must be
-# in any linked image is what they are in the object.
+# Sections that are not in the output of ld.lld. They have no relocations, so they are compared with
+# the object.
 _CONSUMED = (".note.GNU-stack", ".note.gnu.property", ".gnu.warning.", ".riscv.attributes")
 
 
 @dataclass
 class Comparison:
-    """How an object fared.
+    """The result of a comparison.
 
     Attributes:
-        differences: what differs, a sentence each.
-        sections: how many sections were compared byte by byte.
-        resolved: how many fields with different bytes refer to the same, by relocation type.
-        frames: how many frame descriptions were compared.
+        differences: descriptions of all differences.
+        sections: number of sections that were compared byte by byte.
+        resolved: number of fields with different bytes and the same target, by relocation type.
+        frames: number of compared FDEs.
     """
 
     differences: list[str] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Comparison:
 
 
 def compare(placement: Placement, reference: Reference) -> Comparison:
-    """Compare all sections, the global symbols and the frame descriptions."""
+    """Compare all sections, the global symbols and the FDEs."""
     result = Comparison()
     outside = dict.fromkeys(reference.sections, 0)
     for placed in placement.sections:
@@ -62,7 +62,7 @@ def compare(placement: Placement, reference: Reference) -> Comparison:
 
 
 def _allocated(placed: PlacedSection, reference: Reference) -> bytes | None:
-    # Padding may have gone, so the size is not always that of the object's section.
+    # Relaxation may have removed padding, so the size may differ from that in the object.
     size = 0 if placed.content is None else len(placed.content)
     return reference.memory.read(placed.address, size)
 
@@ -70,7 +70,7 @@ def _allocated(placed: PlacedSection, reference: Reference) -> bytes | None:
 def _unallocated(
     placed: PlacedSection, outside: dict[str, int], reference: Reference
 ) -> tuple[bytes | None, int]:
-    """The next part of an output section of that name, and where it ends."""
+    """The next part of the output section of that name, and its end."""
     section, size = placed.section, len(placed.content or b"")
     content = reference.sections.get(section.name)
     if content is None:
@@ -119,7 +119,7 @@ def _compare_bytes(
     for offset, (one, other) in enumerate(zip(mine, theirs, strict=True)):
         if one != other:
             where = f"{section.name}+{offset:#x}"
-            yield f"{where}: {one:02x} where nothing is relocated, ld.lld has {other:02x}"
+            yield f"{where}: {one:02x} without a relocation, ld.lld has {other:02x}"
             return
 
 
@@ -133,8 +133,8 @@ def _compare_symbols(placement: Placement, reference: Reference) -> Iterator[str
         if mine is None:
             continue
         one, other = placement.memory.follow(mine), reference.memory.follow(theirs)
-        # In the symbol table of a file an indirect function may stand for its resolver.
-        if isinstance(one, Indirect) and not isinstance(other, Indirect):
+        # In a symbol table the value of an ifunc may be its resolver.
+        if isinstance(one, Ifunc) and not isinstance(other, Ifunc):
             one = one.resolver
         if one != other:
             yield f"symbol {name} is at {_shown(one)}, with ld.lld at {_shown(other)}"

@@ -1,7 +1,7 @@
-"""A reader of little-endian ELF files, objects and linked outputs alike, for comparisons.
+"""A reader of little-endian ELF files, objects and linked outputs, for comparisons.
 
-It shares nothing with jitlink's own reader, so that an error in that one cannot hide itself.
-Files come from compilers and linkers that are trusted: nothing is checked.
+It shares no code with jitlink's reader, so that it does not repeat errors of that one. It checks
+nothing: the files come from compilers and linkers.
 """
 
 import struct
@@ -53,7 +53,7 @@ _LAYOUTS = {
     ),
 }
 
-# What describes other sections, and is not itself linked.
+# Sections that describe others, and are not linked.
 _METADATA = frozenset(
     {
         SHT_NULL,
@@ -85,12 +85,12 @@ class ElfSection:
 
     @property
     def is_linked(self) -> bool:
-        """Whether a linker takes the section's content over, if anything needs it."""
+        """Whether a linker links the section's content."""
         return self.type not in _METADATA and not self.flags & SHF_EXCLUDE
 
     @property
     def is_allocated(self) -> bool:
-        """Whether the section is in memory when the program runs."""
+        """Whether the section is loaded."""
         return bool(self.flags & SHF_ALLOC)
 
     @property
@@ -113,7 +113,7 @@ class ElfSymbol:
 
 
 class ElfRelocation(NamedTuple):
-    """A relocation with its addend; `symbol` is the number of an entry of the symbol table."""
+    """A relocation with its addend; `symbol` is an index of the symbol table."""
 
     offset: int
     type: int
@@ -125,11 +125,11 @@ class ElfFile:
     """One ELF file.
 
     Args:
-        data: all of it.
+        data: its bytes.
 
     Attributes:
-        machine: what it is for.
-        flags: what its header says for that machine.
+        machine: e_machine.
+        flags: e_flags.
         pointer_size: size of its addresses in bytes.
         sections: its sections, in order.
     """
@@ -156,7 +156,7 @@ class ElfFile:
         return self.data[offset : self.data.index(b"\0", offset)].decode()
 
     def content(self, section: ElfSection) -> bytes:
-        """The section's bytes; none if the file holds none."""
+        """The section's bytes; empty for SHT_NOBITS."""
         if section.type == SHT_NOBITS:
             return b""
         return self.data[section.offset : section.offset + section.size]
@@ -201,7 +201,7 @@ class ElfFile:
         return sorted(each for table in tables for each in self.records(table))
 
     def records(self, table: ElfSection) -> list[ElfRelocation]:
-        """The relocations that a section of type SHT_RELA holds."""
+        """The relocations in a section of type SHT_RELA."""
         shift = self._layout.symbol_shift
         return [
             ElfRelocation(offset, info & ((1 << shift) - 1), info >> shift, addend)
@@ -210,10 +210,10 @@ class ElfFile:
 
 
 def externals_object(offsets: Mapping[str, int], size: int, like: ElfFile) -> bytes:
-    """A relocatable object whose section `.externals`, without content, defines symbols.
+    """A relocatable object that defines symbols in a section `.externals` of type SHT_NOBITS.
 
     Args:
-        offsets: where in the section each name is, in bytes.
+        offsets: offset in the section of each symbol, by name, in bytes.
         size: size of the section in bytes.
         like: an object of the same machine.
     """

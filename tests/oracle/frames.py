@@ -1,7 +1,7 @@
-"""The frame descriptions of a linked `.eh_frame`, with addresses instead of encoded pointers.
+"""The FDEs of a linked `.eh_frame`, with addresses instead of encoded pointers.
 
-Linkers may merge, drop and reorder records, so sections are compared by what they say of which
-function. Only what compilers emit is understood.
+Linkers may merge, drop and reorder records, so sections are compared function by function. Only
+the forms that compilers emit are supported.
 
 Specification: Linux Standard Base, "Exception Frames".
 """
@@ -17,8 +17,8 @@ _SIGNED = 0x8
 _DW_CFA_NOP = b"\0"
 
 
-class Conventions(NamedTuple):
-    """What a CIE says.
+class Cie(NamedTuple):
+    """The content of a CIE.
 
     Attributes:
         augmentation: its augmentation string.
@@ -38,21 +38,21 @@ class Conventions(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What an FDE says, with its CIE.
+    """The content of an FDE, with its CIE.
 
     Attributes:
         start: address of the function.
         size: its size in bytes.
         language_data: address of the language-specific data; 0 if there is none.
         instructions: instructions, without padding.
-        conventions: its CIE.
+        cie: its CIE.
     """
 
     start: int
     size: int
     language_data: int
     instructions: bytes
-    conventions: Conventions
+    cie: Cie
 
 
 def size_of(memory: Memory, encoding: int) -> int:
@@ -77,7 +77,7 @@ class _Cursor:
         return int.from_bytes(self.take(size), "little", signed=signed)
 
     def leb(self) -> bytes:
-        """A LEB128 number, as it is encoded."""
+        """A LEB128 number, still encoded."""
         encoded = self.take(1)
         while encoded[-1] & 0x80:
             encoded += self.take(1)
@@ -102,13 +102,13 @@ class _Cursor:
 
 
 def read_frames(memory: Memory, section: range | None) -> list[Frame]:
-    """All frames of a section, in order of function.
+    """All FDEs of a section, in order of function.
 
     Raises:
-        LookupError: the section is not understood.
+        LookupError: the section is malformed or of an unsupported form.
     """
     frames: list[Frame] = []
-    known: dict[int, Conventions] = {}
+    known: dict[int, Cie] = {}
     cursor = _Cursor(memory, section.start if section else 0)
     while section and cursor.position < section.stop:
         start = cursor.position
@@ -118,23 +118,23 @@ def read_frames(memory: Memory, section: range | None) -> list[Frame]:
         end = cursor.position + length
         cie = cursor.position - cursor.integer(4)
         if cie == start + 4:
-            known[start] = _read_conventions(memory, cursor.position, end)
+            known[start] = _read_cie(memory, cursor.position, end)
         else:
             if cie not in known:
-                known[cie] = _read_conventions_at(memory, cie)
+                known[cie] = _read_cie_at(memory, cie)
             frames.append(_read_frame(cursor, end, known[cie]))
         cursor.position = end
     return sorted(frames)
 
 
-def _read_conventions_at(memory: Memory, start: int) -> Conventions:
+def _read_cie_at(memory: Memory, start: int) -> Cie:
     length = memory.integer(start, 4)
     if memory.integer(start + 4, 4) != 0:
         raise LookupError(f"no CIE at {start:#x}")
-    return _read_conventions(memory, start + 8, start + 4 + length)
+    return _read_cie(memory, start + 8, start + 4 + length)
 
 
-def _read_conventions(memory: Memory, position: int, end: int) -> Conventions:
+def _read_cie(memory: Memory, position: int, end: int) -> Cie:
     cursor = _Cursor(memory, position)
     version = cursor.integer(1)
     augmentation = cursor.string()
@@ -157,10 +157,10 @@ def _read_conventions(memory: Memory, position: int, end: int) -> Conventions:
             case _:
                 raise LookupError(f"augmentation {augmentation!r}")
     instructions = cursor.take(end - cursor.position).rstrip(_DW_CFA_NOP)
-    return Conventions(augmentation, factors, personality, instructions, pointers, data)
+    return Cie(augmentation, factors, personality, instructions, pointers, data)
 
 
-def _read_frame(cursor: _Cursor, end: int, cie: Conventions) -> Frame:
+def _read_frame(cursor: _Cursor, end: int, cie: Cie) -> Frame:
     start = cursor.pointer(cie.pointers)
     size = cursor.integer(size_of(cursor.memory, cie.pointers))
     language_data = 0

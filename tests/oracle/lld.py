@@ -1,11 +1,11 @@
-"""Has ld.lld link one object with every section where jitlink placed it.
+"""Links objects with ld.lld, with every section at the address that jitlink gave it.
 
-The object is linked as it is. A linker script gives each section its address. What ld.lld makes
-by itself goes to a place of its own behind them, so that nothing of it can be taken for the same
-thing of jitlink's, and so does `.eh_frame`, which ld.lld writes anew.
+A linker script sets the address of each section. The sections that ld.lld generates are at other
+addresses, behind those of the objects, so that no reference to them can equal one to a section that
+jitlink generates. So is `.eh_frame`, which ld.lld rewrites.
 
-Symbols that the object lacks come from a second object, or, if they are too far away for the
-object's relocations, from a dynamic linker: its part is done here, on the linked file.
+Undefined symbols are defined in a second object. Those that are out of range of the relocations are
+left to dynamic relocations, which `link_at` applies to the linked file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from tests.oracle.memory import Memory
 from tests.oracle.placement import (
     EH_FRAME,
     EXTERNAL_SPACING,
-    ROOM,
+    SLAB_SIZE,
     Addressing,
     ObjectFile,
     PlacedSection,
@@ -34,7 +34,7 @@ from tests.oracle.placement import (
 )
 from tests.toolchain import ToolError, run
 
-# No string merging; no layout that hides or moves pages; one thread, for hundreds of short runs.
+# No string merging, no padding of segments to pages, one thread for each of many short runs.
 _FLAGS = (
     "-O0",
     "--threads=1",
@@ -46,7 +46,7 @@ _FLAGS = (
     "-e0",
 )
 _STUBS = (".plt", ".iplt", ".plt.got", ".plt.sec")
-_MADE = (
+_GENERATED = (
     (".dynsym", ".hash", ".dynstr", ".rela.dyn", ".rela.plt", EH_FRAME),
     _STUBS,
     (".dynamic", ".got", ".got.plt"),
@@ -55,15 +55,15 @@ _GOT_SYMBOL = "_GLOBAL_OFFSET_TABLE_"
 
 
 class Unplaceable(Exception):  # noqa: N818 - no error: an outcome that is reported
-    """ld.lld does not link the object at these addresses; the text is what it says."""
+    """ld.lld refuses the object at these addresses; the text is its error message."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What ld.lld made of an object.
+    """The output of ld.lld.
 
     Attributes:
-        memory: what is at which address when the program starts.
+        memory: the contents of memory when the program starts.
         symbols: addresses of the global symbols that the object defines.
         frames: address range of `.eh_frame`, or None.
         sections: the sections of the linked file that are not in memory, by name.
@@ -87,11 +87,11 @@ def link_at(
 
     Args:
         program: ld.lld.
-        directory: where files may be written; those of earlier calls are overwritten.
-        objects: what is linked.
-        placement: what jitlink did with it.
-        addressing: the same that jitlink was given.
-        flags: the kind of output.
+        directory: directory for files; those of earlier calls are overwritten.
+        objects: the objects.
+        placement: the output of jitlink.
+        addressing: the same that jitlink got.
+        flags: flags that select the kind of output.
 
     Raises:
         Unplaceable: ld.lld refuses.
@@ -113,15 +113,15 @@ def link_at(
 
 
 def _externals(placement: Placement, addressing: Addressing) -> bytes:
-    """An object that defines what the objects lack and no dynamic linker is to supply."""
-    # The gaps are where weak symbols were left undefined.
+    """An object that defines the external symbols, except those of dynamic relocations."""
+    # There are gaps where weak symbols are undefined.
     offsets = {
         name: address - addressing.near
         for name, address in placement.externals.items()
         if address and name not in placement.far
     }
-    for name, address in placement.made.items():
-        # Where these are is the linker's business, so ld.lld is told; modulo 2**64.
+    for name, address in placement.linker_defined.items():
+        # ld.lld gets the addresses that jitlink chose for linker-defined symbols, modulo 2**64.
         offsets[name] = (address - addressing.near) & ((1 << 64) - 1)
     size = (len(placement.externals) + 1) * EXTERNAL_SPACING
     elf = placement.sections[0].elf
@@ -134,7 +134,7 @@ def _script(placement: Placement, addressing: Addressing) -> str:
     allocated = [each for each in placement.sections if each.section.is_allocated]
     others = [each for each in placement.sections if not each.section.is_allocated]
     for _, section, address, _ in (*sorted(allocated, key=_address), *others):
-        # Sections of one name lie one behind the other, in either linker.
+        # Both linkers put sections of one name one behind the other.
         if section.name not in seen:
             seen.add(section.name)
             places.append((address, section.name, f'"{section.name}"'))
@@ -142,10 +142,10 @@ def _script(placement: Placement, addressing: Addressing) -> str:
         places.append((placement.commons, ".common", "COMMON"))
         places.sort()
     lines = [f'"{name}" {address:#x} : {{ *({pattern}) }}' for address, name, pattern in places]
-    made = addressing.base + ROOM
-    for group in _MADE:
-        made += 1 << 20
-        lines.append(f". = {made:#x};")
+    generated = addressing.base + SLAB_SIZE
+    for group in _GENERATED:
+        generated += 1 << 20
+        lines.append(f". = {generated:#x};")
         lines += [f"{name} : {{ *({name}) }}" for name in group]
     lines.append(f".externals {addressing.near:#x} : {{ *(.externals) }}")
     return "SECTIONS {\n" + "\n".join(lines) + "\n}\n"
@@ -160,9 +160,9 @@ def _read(elf: ElfFile, externals: Mapping[str, int]) -> Reference:
     memory = Memory.of(
         (each.address, elf.content(each)) for each in allocated if each.type != SHT_NOBITS
     )
-    memory.through = ARCHITECTURES[elf.machine].follow
+    memory.follow_stub = ARCHITECTURES[elf.machine].follow
     memory.pointer_size = elf.pointer_size
-    memory.made = [_range(each) for each in allocated if each.name in _STUBS and each.size]
+    memory.stubs = [_range(each) for each in allocated if each.name in _STUBS and each.size]
     for each in allocated:
         if each.type == SHT_RELA:
             _load(elf, each, memory, externals)
@@ -185,11 +185,11 @@ def _range(section: ElfSection) -> range:
 
 
 def _load(elf: ElfFile, table: ElfSection, memory: Memory, externals: Mapping[str, int]) -> None:
-    """Do to the memory what the dynamic linker does, of load address zero."""
+    """Apply the dynamic relocations to the memory, for load address zero."""
     dynamic = ARCHITECTURES[elf.machine].dynamic
     for place, kind, number, addend in elf.records(table):
         if kind == dynamic.irelative:
-            memory.indirect[place] = addend
+            memory.resolvers[place] = addend
             continue
         value = addend
         if kind != dynamic.relative:

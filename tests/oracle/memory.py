@@ -1,4 +1,4 @@
-"""What a linker put at which address, and where references lead that go through its tables."""
+"""Contents of memory after a link, and targets of references through GOT entries and stubs."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
@@ -8,38 +8,38 @@ _JUMP = b"\xff\x25"
 _ENDBR64 = b"\xf3\x0f\x1e\xfa"
 
 
-class Indirect(NamedTuple):
-    """An address that is known at run time only: what a resolver function (IFUNC) returns."""
+class Ifunc(NamedTuple):
+    """An address that the resolver of an ifunc returns at run time."""
 
     resolver: int
 
 
-Target = int | Indirect
+Target = int | Ifunc
 
 
 class Memory:
     """Bytes by address, as they are when the program starts.
 
     Attributes:
-        made: the address ranges of tables that the linker made itself (GOT entries, stubs).
-        indirect: the resolver whose result is in a pointer, by the pointer's address.
-        got: address of the global offset table, or None if there is none.
-        through: where a jump to a stub ends, by the architecture's code for it.
+        stubs: the address ranges of the stubs.
+        resolvers: the resolver whose result is in a pointer, by the pointer's address.
+        got: address of the GOT, or None if there is none.
+        follow_stub: the architecture's function that returns the target of a stub.
         pointer_size: size of an address in bytes.
     """
 
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._chunks: list[bytearray] = []
-        self.made: list[range] = []
-        self.indirect: dict[int, int] = {}
+        self.stubs: list[range] = []
+        self.resolvers: dict[int, int] = {}
         self.got: int | None = None
         self.pointer_size = 8
-        self.through: Callable[[Memory, int], Target] = follow_x86_64
+        self.follow_stub: Callable[[Memory, int], Target] = follow_x86_64
 
     @classmethod
     def of(cls, pieces: Iterable[tuple[int, bytes]]) -> "Memory":
-        """Memory with these contents at these addresses; adjacent ones are joined."""
+        """Memory with these contents at these addresses; adjacent pieces are joined."""
         memory = cls()
         for address, content in sorted(pieces):
             chunks, starts = memory._chunks, memory._starts
@@ -58,12 +58,12 @@ class Memory:
         return (chunk, offset) if offset + size <= len(chunk) else None
 
     def read(self, address: int, size: int) -> bytes | None:
-        """The bytes at an address; None if nothing was put there."""
+        """The bytes at an address; None if there are none."""
         found = self._find(address, size) if size else (bytearray(), 0)
         return None if found is None else bytes(found[0][found[1] : found[1] + size])
 
     def write(self, address: int, content: bytes) -> bool:
-        """Replace bytes; false if nothing was put there."""
+        """Replace bytes; returns false if there are none."""
         found = self._find(address, len(content))
         if found is not None:
             found[0][found[1] : found[1] + len(content)] = content
@@ -73,7 +73,7 @@ class Memory:
         """The little-endian integer at an address.
 
         Raises:
-            LookupError: nothing was put there.
+            LookupError: there are no bytes at the address.
         """
         content = self.read(address, size)
         if content is None:
@@ -81,20 +81,20 @@ class Memory:
         return int.from_bytes(content, "little", signed=signed)
 
     def load(self, pointer: int) -> Target:
-        """What a pointer of the linker's own tables holds when the program runs."""
-        if pointer in self.indirect:
-            return Indirect(self.indirect[pointer])
+        """The target of a GOT entry, or of another pointer that the linker generates."""
+        if pointer in self.resolvers:
+            return Ifunc(self.resolvers[pointer])
         return self.follow(self.integer(pointer, self.pointer_size, signed=False))
 
     def follow(self, address: int) -> Target:
-        """Where a jump to an address ends, if it goes through a stub that the linker made."""
-        if not any(address in each for each in self.made):
+        """The target of a jump to an address, which may be a stub."""
+        if not any(address in each for each in self.stubs):
             return address
-        return self.through(self, address)
+        return self.follow_stub(self, address)
 
 
 def follow_x86_64(memory: Memory, address: int) -> Target:
-    """Where a jump to a stub ends."""
+    """The target of the stub at an address."""
     start = address
     if memory.read(start, 4) == _ENDBR64:
         start += 4

@@ -1,4 +1,4 @@
-"""Links objects with jitlink, without running anything of them, and records what came out."""
+"""Links objects with jitlink up to finalization, without running code, and records the output."""
 
 import struct
 import zlib
@@ -21,21 +21,21 @@ from tests.oracle.memory import Memory
 
 EH_FRAME = ".eh_frame"
 COMMONS = ".common"
-MADE = frozenset({"__dso_handle", *NAMES})
-"""Symbols that the linker defines if nobody else does."""
+LINKER_DEFINED = frozenset({"__dso_handle", *NAMES})
+"""Symbols that the linker defines if no object does."""
 EXTERNAL_SPACING = 16
-ROOM = 64 << 20
+SLAB_SIZE = 64 << 20
 
 
 @dataclass(frozen=True)
 class Addressing:
-    """Where things go.
+    """Addresses of sections and external symbols.
 
     Attributes:
-        base: where the objects' sections begin; they have `ROOM` bytes.
+        base: address of the objects' sections, which have `SLAB_SIZE` bytes.
         near: address of the first external symbol; the others follow.
-        far: the same for those that every reference reaches wherever they are; None to have
-            all of them near.
+        far: the same for the symbols of which every reference is in range of any address; None to
+            have all of them near.
         null_weak: whether half of the weakly referenced symbols are undefined.
     """
 
@@ -53,7 +53,7 @@ class ObjectFile(NamedTuple):
 
 
 class PlacedSection(NamedTuple):
-    """A section of an object and what became of it; `content` is None for zero-fill."""
+    """A section of an object, its address and linked content; None for zero-fill."""
 
     elf: ElfFile
     section: ElfSection
@@ -68,11 +68,11 @@ class Placement:
     Attributes:
         sections: all their sections that are linked, in order of input.
         externals: addresses of the symbols that were looked up; one that is 0 is undefined.
-        far: which of them are out of reach of 32-bit displacements.
+        far: those that are out of range of 32-bit displacements.
         symbols: addresses of the global symbols that the graph defines.
-        commons: where common symbols begin, or None if there are none.
-        made: addresses of the symbols that the linker has defined, such as `__dso_handle`.
-        memory: what would be at which address.
+        commons: address of the common symbols, or None if there are none.
+        linker_defined: addresses of linker-defined symbols, such as `__dso_handle`.
+        memory: contents of memory.
         frames: address range of `.eh_frame`, or None.
     """
 
@@ -81,16 +81,16 @@ class Placement:
     far: frozenset[str]
     symbols: Mapping[str, int]
     commons: int | None
-    made: Mapping[str, int]
+    linker_defined: Mapping[str, int]
     memory: Memory
     frames: range | None
 
 
 class Refused(Exception):  # noqa: N818 - no error: an outcome that is counted
-    """jitlink does not link the objects.
+    """jitlink refuses the objects.
 
     Attributes:
-        reason: name of the relocation type that it does not link, or else of the error.
+        reason: name of the unsupported relocation type, or else of the error's class.
         detail: the error.
     """
 
@@ -107,7 +107,7 @@ class _Recorded(Exception):  # noqa: N818 - no error: it ends a link before anyt
 
 
 class _Context(JITLinkContext):
-    """Gives externals addresses one after the other."""
+    """Gives external symbols consecutive addresses."""
 
     def __init__(self, addressing: Addressing, far: frozenset[str]) -> None:
         self.addressing = addressing
@@ -126,15 +126,15 @@ class _Context(JITLinkContext):
     def _is_absent(self, name: str, required: bool) -> bool:
         if required or not self.addressing.null_weak:
             return False
-        # ld.lld makes no stubs that could reach address zero from far away.
+        # The stubs of ld.lld cannot reach address zero from far away.
         if self.addressing.far is not None and name not in self.far:
             return False
-        # It defines the bounds of a table itself, and fails if it is to define but one.
+        # ld.lld defines both bounds of this table, and fails if only one is undefined.
         return not name.startswith("__rela_iplt_") and bool(zlib.crc32(name.encode()) & 1)
 
 
 class _Recorder:
-    """Passes that keep everything alive, and record what the link made of it."""
+    """Passes that keep all sections alive, and record the linked output."""
 
     def __init__(self, elves: Sequence[ElfFile], passes: PassConfiguration) -> None:
         self.elves = elves
@@ -145,10 +145,10 @@ class _Recorder:
         passes.post_fixup.append(self.record)
 
     def keep_all(self, graph: LinkGraph) -> None:
-        """Mark all blocks live, and note which section each is.
+        """Mark all blocks live, and record the section of each.
 
-        The reader has just made them: for each object one for each section, in order, and then
-        those of common symbols.
+        The blocks are as the reader added them: for each object one for each section, in order,
+        and then those of common symbols.
         """
         table = graph.block_table
         rows: list[list[int]] = [[] for _ in self.elves]
@@ -162,27 +162,30 @@ class _Recorder:
                 assert block.size == section.size or section.is_compressed
                 if not table.flags[row] & BlockFlags.REMOVED:
                     self.inputs.append((elf, section, block))
-        # Frames live with their functions, of which some are in COMDAT groups that are not kept.
+        # FDEs are kept with their functions, some of which are in discarded COMDAT groups.
         others = [block.row for _, section, block in self.inputs if section.name != EH_FRAME]
         table.flags[others] |= np.uint8(BlockFlags.LIVE)
 
     def record(self, graph: LinkGraph) -> None:
-        """Record addresses and contents, and stop the link."""
+        """Record addresses and contents, and abort the link."""
         memory = Memory.of(
             (block.address, bytes(block.content))
             for block in graph.blocks
             if block.section.mem_lifetime != MemLifetime.NO_ALLOC and not block.is_zero_fill
         )
         memory.got = self.passes.got_address(graph)
-        memory.through = ARCHITECTURES[self.elves[0].machine].follow
+        memory.follow_stub = ARCHITECTURES[self.elves[0].machine].follow
         memory.pointer_size = self.elves[0].pointer_size
-        memory.indirect = dict(_indirect_pointers(graph))
+        memory.resolvers = dict(_ifunc_pointers(graph))
         stubs = _span(graph, STUBS_SECTION)
-        memory.made = [stubs] if stubs else []
+        memory.stubs = [stubs] if stubs else []
         exported = [each for each in graph.defined_symbols if _is_global(each)]
         names = {section.name for _, section, _ in self.inputs}
-        made = [s for s in graph.defined_symbols if s.name in MADE and s.section.name not in names]
-        made += [s for s in graph.absolute_symbols if s.name in MADE and s.scope is Scope.LOCAL]
+        defined = [s for s in graph.defined_symbols if s.name in LINKER_DEFINED]
+        defined = [s for s in defined if s.section.name not in names]
+        defined += [
+            s for s in graph.absolute_symbols if s.name in LINKER_DEFINED and s.scope is Scope.LOCAL
+        ]
         self.placement = Placement(
             sections=[
                 PlacedSection(elf, section, block.address, _content(block))
@@ -192,7 +195,7 @@ class _Recorder:
             far=frozenset(),
             symbols={each.name: each.address for each in exported},
             commons=commons.start if (commons := _span(graph, COMMONS)) else None,
-            made={str(each.name): each.address for each in made},
+            linker_defined={str(each.name): each.address for each in defined},
             memory=memory,
             frames=_span(graph, EH_FRAME),
         )
@@ -215,8 +218,8 @@ def _is_global(symbol: Symbol) -> bool:
     return symbol.has_name and symbol.scope != Scope.LOCAL
 
 
-def _indirect_pointers(graph: LinkGraph) -> Iterator[tuple[int, int]]:
-    """Pointers and resolvers, as the allocation action that would call these is told them."""
+def _ifunc_pointers(graph: LinkGraph) -> Iterator[tuple[int, int]]:
+    """Pointers and resolvers, from the arguments of the allocation action for ifuncs."""
     for action in graph.alloc_actions:
         if action.finalize is not None and callable(action.finalize.arguments):
             pair = "<QQ" if graph.pointer_size == 8 else "<II"
@@ -227,15 +230,15 @@ def _indirect_pointers(graph: LinkGraph) -> Iterator[tuple[int, int]]:
 def place(
     objects: Sequence[ObjectFile], addressing: Addressing, memory: SlabMemoryManager
 ) -> Placement:
-    """Link objects up to the point where their memory would be finalized.
+    """Link objects as one graph, up to finalization of its memory.
 
     Args:
-        objects: what is linked, as one graph.
-        addressing: where it goes.
-        memory: memory there; it is given back.
+        objects: the objects.
+        addressing: addresses of sections and external symbols.
+        memory: memory manager for these addresses; the memory is released at the end.
 
     Raises:
-        Refused: jitlink does not link them.
+        Refused: jitlink refuses them.
     """
     elves = [ElfFile(each.data) for each in objects]
     far = frozenset[str]()
@@ -265,7 +268,7 @@ def place(
 
 
 def _reachable_from_anywhere(elves: Sequence[ElfFile]) -> frozenset[str]:
-    """Symbols to which no reference is such that it needs them near."""
+    """External symbols of which every reference is in range of any address."""
     candidates: set[str] = set()
     bound: set[str] = set()
     for elf in elves:
@@ -275,7 +278,7 @@ def _reachable_from_anywhere(elves: Sequence[ElfFile]) -> frozenset[str]:
         bound |= {symbol.name for symbol in undefined.values() if symbol.visibility}
         for section in elf.sections:
             for each in elf.relocations(section):
-                # No dynamic linker fills what is not loaded.
+                # ld.lld emits no dynamic relocations for sections that are not loaded.
                 anywhere = section.is_allocated and reaches_any_address(each.type)
                 if each.symbol in undefined and not anywhere:
                     bound.add(undefined[each.symbol].name)

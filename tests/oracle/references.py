@@ -1,8 +1,8 @@
-"""What a relocated field refers to, read back from the linked bytes.
+"""Targets of relocated fields of x86-64 objects, decoded from the linked bytes.
 
-Two linkers may reach one target in different ways: directly, through a stub, or through an entry of
-the global offset table, and where the ABI allows it they rewrite the instruction. `meaning`
-decodes a field, by the kind of its relocation, into the same value for all ways that do the same.
+Two linkers may refer to one target in different ways: directly, through a stub, or through a GOT
+entry, and where the ABI allows it they rewrite the instruction. `meaning` decodes a field, by its
+relocation type, into a value that is the same for all equivalent references.
 
 Specification: System V psABI, AMD64 supplement, table 4.9 and appendix B.2; Intel 64 and IA-32
 Architectures Software Developer's Manual, volume 2.
@@ -16,12 +16,12 @@ from tests.oracle.memory import Memory, Target
 
 
 class Operation(NamedTuple):
-    """An instruction whose operand was read through the global offset table.
+    """An instruction whose operand was read through the GOT before relaxation.
 
     Attributes:
         name: `mov`, `test`, `call`, `jmp`, or number of the arithmetic operation (0 to 7).
         register: number of the register operand; -1 if there is none.
-        is_wide: whether the operands have 64 bits.
+        is_wide: whether the operands are 64-bit.
         operand: value of the operand.
     """
 
@@ -32,7 +32,7 @@ class Operation(NamedTuple):
 
 
 class GotDistance(NamedTuple):
-    """A distance from the linker's own global offset table, where the base itself is meant."""
+    """The distance of a target from the GOT."""
 
     offset: int
 
@@ -50,9 +50,9 @@ TLS_RELOCATIONS = {
 }
 
 _NONE, _GOTPCRELX, _REX_GOTPCRELX, _CODE_4_GOTPCRELX = 0, 41, 42, 43
-# Bytes of the prefix that such an instruction has.
+# Size in bytes of the instruction's prefix.
 _PREFIXES = {_GOTPCRELX: 0, _REX_GOTPCRELX: 1, _CODE_4_GOTPCRELX: 2}
-# Width in bytes and whether it is signed, by relocation type.
+# Width in bytes and signedness, by relocation type.
 _ABSOLUTE = {1: (8, False), 10: (4, False), 11: (4, True), 12: (2, False), 14: (1, False)}
 _RELATIVE = {2: 4, 4: 4, 13: 2, 15: 1, 24: 8, 39: 4, 40: 4}
 _GOT_ENTRY_RELATIVE = {9: 4, 28: 8, 46: 4, 49: 4}
@@ -60,12 +60,12 @@ _GOT_ENTRY_FROM_GOT = {3: 4, 27: 8, 30: 8}
 _FROM_GOT = {25: 8, 31: 8}
 _TO_GOT = {26: 4, 29: 8}
 _SIZE = {32: 4, 33: 8}
-# Calls may go through stubs.
+# Relocations that may go through stubs or GOT entries are in range of any address.
 _ANYWHERE = frozenset({1, 4, 31, 40, *_PREFIXES, *_GOT_ENTRY_RELATIVE, *_GOT_ENTRY_FROM_GOT})
 
 
 def reaches_any_address(kind: int) -> bool:
-    """Whether a relocation of this type can refer to any address at all."""
+    """Whether a relocation of this type is in range of every address."""
     return kind in _ANYWHERE
 
 
@@ -92,10 +92,10 @@ def touched(relocation: ElfRelocation) -> range:
 
 
 def meaning(memory: Memory, place: int, relocation: ElfRelocation) -> Meaning:
-    """What the field at an address refers to.
+    """The target of the field at an address.
 
     Raises:
-        LookupError: it refers to something that is not there, or is no known instruction.
+        LookupError: nothing is at the target, or the instruction is unknown.
     """
     kind, addend = relocation.type, relocation.addend
     if kind in _PREFIXES:
@@ -119,7 +119,7 @@ def _rules(
 
     def at_got() -> int:
         if memory.got is None:
-            raise LookupError("no global offset table")
+            raise LookupError("no GOT")
         return memory.got
 
     def from_got(address: int) -> Meaning:
@@ -135,7 +135,7 @@ def _rules(
 
 
 class _Instruction:
-    """An instruction around a 32-bit field, as it was compiled or as a linker rewrote it."""
+    """An instruction around a 32-bit field, as compiled or relaxed."""
 
     def __init__(self, memory: Memory, place: int, prefix: int) -> None:
         self.memory = memory
@@ -154,13 +154,13 @@ class _Instruction:
             self.is_wide = bool(payload & 8)
 
     def decode(self) -> Operation:
-        """The operation, whichever form it has."""
+        """The operation of the instruction, in any form."""
         field = self.memory.integer(self.place, 4)
         after = self.place + 4 + field
         if (self.opcode, self.modrm) == (0x67, 0xE8):
             return self._branch("call", self.memory.follow(after))
         if self.opcode == 0xE9:
-            # One byte shorter than what it replaces, so a one-byte no-operation follows.
+            # The jump is one byte shorter than the original, so a one-byte nop follows.
             if self.memory.integer(self.place + 3, 1, signed=False) != 0x90:
                 raise LookupError(f"jmp without nop at {self.place - 2:#x}")
             distance = self.memory.integer(self.place - 1, 4)

@@ -1,8 +1,8 @@
-"""What relocated fields of RISC-V objects refer to, read back from the linked bytes.
+"""Targets of relocated fields of RISC-V objects, decoded from the linked bytes.
 
-It does for RISC-V what `references` does for x86-64. An address is made by two instructions, of
-which the second has a relocation that names the label of the first; so a field is decoded with
-the object at hand. Code must not have been relaxed.
+The counterpart of `references`. An address is computed by two instructions; the relocation of the
+second refers to the label of the first, so the symbols of the object are needed. The code must not
+be relaxed.
 
 Specification: RISC-V ELF psABI, chapter "Relocations"; RISC-V Instruction Set Manual, volume I.
 """
@@ -27,28 +27,28 @@ TLS_RELOCATIONS = {
     62: "R_RISCV_TLSDESC_HI20",
 }
 
-# What a linker may change for a relocation, in bytes, by type; 4 for the others.
+# Bytes that a linker may change for a relocation, by type; 4 for the others.
 _WIDTHS = {
     0: 0, 2: 8, 18: 8, 19: 8, 33: 1, 34: 2, 36: 8, 37: 1, 38: 2, 40: 8, 43: 0, 44: 2, 45: 2,
     51: 0, 52: 1, 53: 1, 54: 1, 55: 2, 60: 10, 61: 10,
 }  # fmt: skip
-# Calls may go through stubs, and pointers may be anywhere.
+# Calls may go through stubs, and pointers hold any address.
 _ANYWHERE = frozenset({R_64, R_CALL, R_CALL_PLT, R_GOT_HI20, R_PLT32, R_GOT32_PCREL})
 _AUIPC, _LUI, _ADDI, _JALR = 0x17, 0x37, 0x13, 0x67
 _LOADS = {0x2003: 4, 0x3003: 8}
 
 
-class Upper(NamedTuple):
-    """The upper half of an address, which means something with a lower half only."""
+class Hi20(NamedTuple):
+    """The HI20 of an address; the target is decoded with its LO12."""
 
     register: int
 
 
-Meaning = Target | Upper
+Meaning = Target | Hi20
 
 
 def reaches_any_address(kind: int) -> bool:
-    """Whether a relocation of this type can refer to any address at all."""
+    """Whether a relocation of this type is in range of every address."""
     return kind in _ANYWHERE
 
 
@@ -59,25 +59,25 @@ def touched(relocation: ElfRelocation) -> range:
 
 
 def follow(memory: Memory, address: int) -> Target:
-    """Where a jump to an address ends, if it goes through a stub that the linker made."""
-    if not any(address in each for each in memory.made):
+    """The target of a jump to an address, which may be a stub."""
+    if not any(address in each for each in memory.stubs):
         return address
     load = memory.integer(address + 4, 4, signed=False)
-    return memory.load(_upper(memory, address) + _signed(load >> 20, 12))
+    return memory.load(_hi20(memory, address) + _signed(load >> 20, 12))
 
 
 def keep_code(passes: PassConfiguration) -> None:
-    """Switch relaxation off, but for alignment."""
+    """Switch off relaxation, except alignment."""
     passes.post_prune[passes.post_prune.index(relax)] = align
 
 
 def meaning(
     memory: Memory, place: int, relocation: ElfRelocation, elf: ElfFile, section: ElfSection
 ) -> Meaning:
-    """What the field at an address refers to.
+    """The target of the field at an address.
 
     Raises:
-        LookupError: it refers to something that is not there, or is no known instruction.
+        LookupError: nothing is at the target, or the instruction is unknown.
     """
     match relocation.type:
         case 1 | 2:
@@ -87,9 +87,9 @@ def meaning(
             jump = memory.integer(place + 4, 4, signed=False)
             if jump & 0x7F != _JALR:
                 raise LookupError(f"no jalr at {place + 4:#x}")
-            target = _upper(memory, place) + _signed(jump >> 20, 12)
+            target = _hi20(memory, place) + _signed(jump >> 20, 12)
             if target == place and elf.symbols[relocation.symbol].shndx == 0:
-                # With ld.lld a call of a weak symbol that nobody defines calls itself.
+                # With ld.lld a call of an undefined weak symbol calls itself.
                 return 0
             return follow(memory, target - relocation.addend)
         case 17:
@@ -99,31 +99,31 @@ def meaning(
         case 41:
             return memory.load(place + memory.integer(place, 4) - relocation.addend)
         case 20:
-            # Its lower halves tell.
-            return Upper(memory.integer(place, 4, signed=False) >> 7 & 31)
+            # The target is decoded with its LO12.
+            return Hi20(memory.integer(place, 4, signed=False) >> 7 & 31)
         case 24:
-            return _lower(memory, place, relocation, elf, section)
+            return _lo12(memory, place, relocation, elf, section)
     raise LookupError(f"relocation type {relocation.type}")
 
 
-def _lower(
+def _lo12(
     memory: Memory, place: int, relocation: ElfRelocation, elf: ElfFile, section: ElfSection
 ) -> Meaning:
-    """What an instruction does with the address that it completes."""
+    """The target of an address whose LO12 is at `place`."""
     label = elf.symbols[relocation.symbol]
     code = memory.integer(place, 4, signed=False)
-    address = _upper(memory, place - relocation.offset + label.value) + _signed(code >> 20, 12)
+    address = _hi20(memory, place - relocation.offset + label.value) + _signed(code >> 20, 12)
     size = _LOADS.get(code & 0x707F)
     if elf.sections[label.shndx] is not section:
-        raise LookupError("an upper half in another section")
-    uppers = {each.offset: each.type for each in elf.relocations(section)
+        raise LookupError("HI20 in another section")
+    hi20_types = {each.offset: each.type for each in elf.relocations(section)
               if each.type in {R_GOT_HI20, R_PCREL_HI20}}  # fmt: skip
-    if uppers[label.value] == R_GOT_HI20 and size:
+    if hi20_types[label.value] == R_GOT_HI20 and size:
         return memory.load(address)
     return follow(memory, address)
 
 
-def _upper(memory: Memory, place: int) -> int:
+def _hi20(memory: Memory, place: int) -> int:
     code = memory.integer(place, 4, signed=False)
     value = _signed(code & 0xFFFFF000, 32)
     if code & 0x7F == _AUIPC:

@@ -1,4 +1,4 @@
-"""The comparison with ld.lld sees what is wrong: each fault put into jitlink's output is found."""
+"""The comparison with ld.lld detects each fault that is injected into jitlink's output."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ f:
     nop
     movq outside@GOTPCREL(%rip), %rax
     pushq outside@GOTPCREL(%rip)
-    call elsewhere@PLT
+    call external@PLT
     leaq f(%rip), %rcx
     ret
     .cfi_endproc
@@ -51,11 +51,13 @@ def placement(both: Linkers, source: ObjectFile) -> Placement:
 
 @pytest.fixture
 def reference(both: Linkers, source: ObjectFile, placement: Placement, tmp_path: Path) -> Reference:
-    return link_at(both.program, tmp_path, [source], placement, both.way.addressing, both.way.flags)
+    return link_at(
+        both.program, tmp_path, [source], placement, both.layout.addressing, both.layout.flags
+    )
 
 
 def spoil(placement: Placement, address: int, *, bit: int = 1) -> None:
-    """Change one bit of what jitlink wrote."""
+    """Flip a bit of jitlink's output."""
     byte = placement.memory.integer(address, 1, signed=False) ^ bit
     assert placement.memory.write(address, bytes([byte]))
     for number, each in enumerate(placement.sections):
@@ -81,18 +83,18 @@ def check_one(result: Comparison, *words: str) -> None:
     assert all(word in difference for word in words), difference
 
 
-def test_nothing_is_wrong(placement: Placement, reference: Reference) -> None:
+def test_no_fault(placement: Placement, reference: Reference) -> None:
     assert compare(placement, reference).differences == []
 
 
 def test_code(placement: Placement, reference: Reference) -> None:
     spoil(placement, placement.symbols["f"])
-    check_one(compare(placement, reference), ".text+0x0", "where nothing is relocated")
+    check_one(compare(placement, reference), ".text+0x0", "without a relocation")
 
 
 def test_data(placement: Placement, reference: Reference) -> None:
     spoil(placement, placement.symbols["data"] + 8)
-    check_one(compare(placement, reference), ".data+0x8", "where nothing is relocated")
+    check_one(compare(placement, reference), ".data+0x8", "without a relocation")
 
 
 @pytest.mark.parametrize("kind", [PLT32, GOTPCREL, REX_GOTPCRELX, PC32])
@@ -107,7 +109,7 @@ def test_register(placement: Placement, reference: Reference) -> None:
 
 
 def test_operation(placement: Placement, reference: Reference) -> None:
-    # lea becomes mov, or the other way round.
+    # lea becomes mov, or mov becomes lea.
     spoil(placement, place_of(placement, REX_GOTPCRELX) - 2, bit=0x06)
     check_one(compare(placement, reference), f"relocation type {REX_GOTPCRELX} to")
 
@@ -125,7 +127,7 @@ def test_stub(placement: Placement, reference: Reference) -> None:
     place = place_of(placement, PLT32)
     stub = place + 4 + placement.memory.integer(place, 4)
     spoil(placement, stub + 2, bit=8)
-    check_one(compare(placement, reference), f"relocation type {PLT32} to elsewhere")
+    check_one(compare(placement, reference), f"relocation type {PLT32} to external")
 
 
 def _set_symbol(placement: Placement) -> None:

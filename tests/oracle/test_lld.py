@@ -1,8 +1,7 @@
-"""What jitlink writes equals what ld.lld writes, for every object of Debian's static archives.
+"""The output of jitlink equals that of ld.lld, for every object of Debian's static archives.
 
 By default, all objects of an archive are linked together, and some of them one by one; with
-JITLINK_LONG=1 every object is also linked by itself, each way, and llvm-jitlink is given the
-same objects.
+JITLINK_LONG=1 every object is also linked alone, with each layout, and by llvm-jitlink.
 """
 
 import logging
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.oracle.check import (
-    WAYS,
+    LAYOUTS,
     Linkers,
     Tally,
     global_name,
@@ -28,13 +27,13 @@ from tests.oracle.placement import ObjectFile
 from tests.toolchain import ToolError, run
 
 LONG = os.environ.get("JITLINK_LONG") == "1"
-# Objects of each archive that are linked one by one, unless all are.
+# Number of objects of each archive that are linked one by one, without JITLINK_LONG.
 SAMPLE = 40
 SEED = 22
-# ld.lld spends most of a small link on starting.
+# Concurrent runs of ld.lld, whose startup takes longer than a small link.
 PROCESSES = 2
 
-# Where it links most: addresses that 32-bit fields reach.
+# Low addresses, at which llvm-jitlink links the most objects.
 LLVM_FLAGS = (
     "-noexec",
     "-phony-externals",
@@ -60,31 +59,31 @@ def compare_each(both: Linkers, objects: Sequence[ObjectFile]) -> Tally:
 
 
 def compare_together(both: Linkers, objects: Sequence[ObjectFile]) -> Tally:
-    """Link objects as one graph, without those that jitlink does not link."""
+    """Link objects as one graph, except those that jitlink refuses."""
     tally = Tally()
     chosen = linkable(both, objects, tally)
     tally.add("together", len(chosen), both.compare(chosen, both.place(chosen)))
     return tally
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_objects_linked_one_by_one(way: str, debian_archive: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_objects_linked_one_by_one(layout: str, debian_archive: Path, tmp_path: Path) -> None:
     objects = members(debian_archive)
     if not LONG:
         objects = random.Random(SEED).sample(objects, min(SAMPLE, len(objects)))
-    with linkers(way, tmp_path) as both:
+    with linkers(layout, tmp_path) as both:
         tally = compare_each(both, objects)
-    log.info("%s, %s, one by one: %s", debian_archive.name, way, tally)
+    log.info("%s, %s, one by one: %s", debian_archive.name, layout, tally)
     assert tally.differences == []
     assert tally.equal + tally.refused.total() == len(objects)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_objects_linked_together(way: str, debian_archive: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_objects_linked_together(layout: str, debian_archive: Path, tmp_path: Path) -> None:
     objects = members(debian_archive)
-    with linkers(way, tmp_path) as both:
+    with linkers(layout, tmp_path) as both:
         tally = compare_together(both, objects)
-    log.info("%s, %s, together: %s", debian_archive.name, way, tally)
+    log.info("%s, %s, together: %s", debian_archive.name, layout, tally)
     assert tally.differences == []
     assert tally.equal + tally.refused.total() == len(objects)
 
@@ -95,7 +94,7 @@ def test_what_llvm_jitlink_links(llvm_jitlink: Path, debian_archive: Path, tmp_p
     entries = {each.name: entry for each in objects if (entry := global_name(each.data))}
 
     def links(each: ObjectFile) -> bool:
-        # What is not needed is not linked, so it must be told a name.
+        # Unreferenced objects are not linked, so one of the object's symbols is the entry point.
         path = tmp_path / each.name
         path.write_bytes(each.data)
         try:

@@ -1,15 +1,15 @@
-"""What jitlink writes equals what ld.lld writes, for all that compilers can be asked for.
+"""The output of jitlink equals that of ld.lld, for more compiler options.
 
-Debian's archives are position-independent code of the small code model, made by two compilers.
-This is the rest: other code models, absolute addresses, debug information, and, in assembly,
-every relocation type and every instruction that a linker may rewrite.
+Debian's archives are position-independent code of the small code model. These tests add other code
+models, absolute addresses, debug information, and, in assembly, every relocation type and every
+instruction that a linker may rewrite.
 """
 
 from pathlib import Path
 
 import pytest
 
-from tests.oracle.check import WAYS, linkers
+from tests.oracle.check import LAYOUTS, linkers
 from tests.oracle.compare import Comparison
 from tests.oracle.placement import ObjectFile
 from tests.toolchain import CompilerName, compile_c
@@ -25,8 +25,8 @@ FLAGS = {
     "medium code model": ("-O2", "-fPIC", "-mcmodel=medium"),
     "large code model": ("-O2", "-fPIC", "-mcmodel=large"),
 }
-# Code with 32-bit absolute addresses can be at low addresses only; what the large code model makes
-# of it goes anywhere, but ld.lld refuses its frame descriptions where they need a dynamic linker.
+# Code with 32-bit absolute addresses can be at low addresses only. That of the large code model can
+# be at any address, but ld.lld refuses its frames where they need dynamic relocations.
 ABSOLUTE = {
     "absolute": ("-O2", "-fno-pic"),
     "absolute, common symbols": ("-O0", "-fno-pic", "-fcommon"),
@@ -34,7 +34,7 @@ ABSOLUTE = {
     "absolute, large code model": ("-O2", "-fno-pic", "-mcmodel=large"),
 }
 
-# ld.lld does not know R_X86_64_GOTPCREL64 and R_X86_64_GOTPLT64, nor is there a PC64 from afar.
+# ld.lld supports neither R_X86_64_GOTPCREL64, R_X86_64_GOTPLT64, nor PC64 to far symbols.
 EVERYTHING = """
     .text
     .globl f, hidden_function, local_data
@@ -72,10 +72,10 @@ f:
     jmp near_function+8
     call weak_function@PLT
     cmpq $0, weak_function@GOTPCREL(%rip)
-    call indirect
-    call *indirect@GOTPCREL(%rip)
-    movq indirect@GOTPCREL(%rip), %rax
-    leaq indirect(%rip), %rax
+    call ifunc
+    call *ifunc@GOTPCREL(%rip)
+    movq ifunc@GOTPCREL(%rip), %rax
+    leaq ifunc(%rip), %rax
     leaq _GLOBAL_OFFSET_TABLE_(%rip), %rbx
     movabsq $_GLOBAL_OFFSET_TABLE_-., %r11
     movabsq $local_data@GOTOFF, %rax
@@ -104,9 +104,9 @@ resolver:
     leaq hidden_function(%rip), %rax
     ret
     .cfi_endproc
-    .globl indirect
-    .type indirect, @gnu_indirect_function
-    .set indirect, resolver
+    .globl ifunc
+    .type ifunc, @gnu_indirect_function
+    .set ifunc, resolver
 
     .section .text.other,"ax",@progbits
     .cfi_startproc
@@ -122,7 +122,7 @@ local_data:
     .quad extern_data+8
     .quad extern_near-.
     .quad f-.
-    .quad indirect
+    .quad ifunc
     .quad weak_function
     .quad .bss+4
     .quad f@SIZE
@@ -165,25 +165,25 @@ data:
 """
 
 
-def compare(way: str, directory: Path, path: Path) -> Comparison:
+def compare(layout: str, directory: Path, path: Path) -> Comparison:
     source = ObjectFile(path.name, path.read_bytes())
-    with linkers(way, directory) as both:
+    with linkers(layout, directory) as both:
         return both.compare([source], both.place([source]))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("flags", FLAGS)
 @pytest.mark.parametrize("source", ["everything.c", "shapes.cpp"])
 def test_compiled(
-    source: str, flags: str, way: str, compiler: CompilerName, tmp_path: Path
+    source: str, flags: str, layout: str, compiler: CompilerName, tmp_path: Path
 ) -> None:
-    result = compare(way, tmp_path, compile_c(SOURCES / source, compiler, FLAGS[flags]))
+    result = compare(layout, tmp_path, compile_c(SOURCES / source, compiler, FLAGS[flags]))
     assert result.differences == []
     assert result.sections > 5
     assert result.frames > 2
 
 
-# The pinned compiler makes position-independent code only.
+# The pinned compiler generates position-independent code only.
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 @pytest.mark.parametrize("flags", ABSOLUTE)
 @pytest.mark.parametrize("source", ["everything.c", "shapes.cpp"])
@@ -195,12 +195,12 @@ def test_compiled_for_low_addresses(
     assert result.sections > 5
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_every_relocation_type(way: str, tmp_path: Path) -> None:
-    result = compare(way, tmp_path, compile_c(EVERYTHING, "clang", suffix=".s"))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_relocation_type(layout: str, tmp_path: Path) -> None:
+    result = compare(layout, tmp_path, compile_c(EVERYTHING, "clang", suffix=".s"))
     assert result.differences == []
     assert result.frames == 4
-    # What differs in bytes, and was found to refer to the same, in each way to link.
+    # Fields of these types have different bytes and the same target, with each layout.
     assert {3, 9, 25, 26, 27, 29, 31} <= result.resolved.keys()
 
 

@@ -1,7 +1,7 @@
-"""What jitlink writes for RISC-V equals what ld.lld writes, for Debian's cross archives.
+"""The output of jitlink for RISC-V equals that of ld.lld, for Debian's cross archives.
 
 By default, all objects of an archive are linked together, and some of them one by one; with
-JITLINK_LONG=1 every object is also linked by itself, each way. Code is not relaxed, but for
+JITLINK_LONG=1 every object is also linked alone, with each layout. Code is not relaxed, except for
 alignment.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.oracle.check import WAYS, linkers, members
+from tests.oracle.check import LAYOUTS, linkers, members
 from tests.oracle.elf_file import ElfFile
 from tests.oracle.placement import ObjectFile
 from tests.oracle.riscv import R_JAL
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def jumps_outside(each: ObjectFile) -> bool:
-    """Whether an object jumps to an undefined symbol with a reach of 1 MiB, as ld.lld cannot."""
+    """Whether an object has a `jal` (range 1 MiB) to an undefined symbol, which ld.lld refuses."""
     elf = ElfFile(each.data)
     return any(
         relocation.type == R_JAL and elf.symbols[relocation.symbol].shndx == 0
@@ -34,26 +34,26 @@ def jumps_outside(each: ObjectFile) -> bool:
     )
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("archive", ARCHIVES)
-def test_objects_linked_one_by_one(archive: str, way: str, tmp_path: Path) -> None:
+def test_objects_linked_one_by_one(archive: str, layout: str, tmp_path: Path) -> None:
     objects = members(require(f"{TARGET}/{archive}"))
     objects = [each for each in objects if not jumps_outside(each)]
     if not LONG:
         objects = random.Random(SEED).sample(objects, min(SAMPLE, len(objects)))
-    with linkers(way, tmp_path) as both:
+    with linkers(layout, tmp_path) as both:
         tally = compare_each(both, objects)
-    log.info("%s, %s, one by one: %s", archive, way, tally)
+    log.info("%s, %s, one by one: %s", archive, layout, tally)
     assert tally.differences == []
     assert tally.equal + tally.refused.total() == len(objects)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("archive", ARCHIVES)
-def test_objects_linked_together(archive: str, way: str, tmp_path: Path) -> None:
+def test_objects_linked_together(archive: str, layout: str, tmp_path: Path) -> None:
     objects = [each for each in members(require(f"{TARGET}/{archive}")) if not jumps_outside(each)]
-    with linkers(way, tmp_path) as both:
+    with linkers(layout, tmp_path) as both:
         tally = compare_together(both, objects)
-    log.info("%s, %s, together: %s", archive, way, tally)
+    log.info("%s, %s, together: %s", archive, layout, tally)
     assert tally.differences == []
     assert tally.equal + tally.refused.total() == len(objects)

@@ -1,7 +1,7 @@
-"""What jitlink writes for RISC-V equals what ld.lld writes, whatever compilers are asked for.
+"""The output of jitlink for RISC-V equals that of ld.lld, for more compiler options.
 
-Debian's archives are position-independent code of 64 bits by one compiler. This is the rest: 32
-bits, absolute addresses, debug information, other instruction sets.
+Debian's archives are 64-bit position-independent code of one compiler. These tests add 32 bits,
+absolute addresses, debug information and other instruction sets.
 """
 
 from itertools import product
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.oracle.check import WAYS, linkers
+from tests.oracle.check import LAYOUTS, linkers
 from tests.oracle.placement import ObjectFile
 from tests.toolchain import CompilerName, compile_c
 
@@ -30,9 +30,9 @@ LOW = {
 COMPILERS: tuple[CompilerName, ...] = ("zig", "clang")
 
 
-def compare(way: str, directory: Path, path: Path) -> None:
+def compare(layout: str, directory: Path, path: Path) -> None:
     objects = [ObjectFile("object.o", path.read_bytes())]
-    with linkers(way, directory) as both:
+    with linkers(layout, directory) as both:
         result = both.compare(objects, both.place(objects))
     assert result.differences == []
     assert result.sections > 5
@@ -47,16 +47,16 @@ def compiled(source: str, compiler: CompilerName, flags: tuple[str, ...], bits: 
 
 
 CASES = [
-    *((64, way, flags) for way, flags in product(WAYS, ANYWHERE)),
+    *((64, layout, flags) for layout, flags in product(LAYOUTS, ANYWHERE)),
     *((bits, "low", flags) for bits, flags in product((32, 64), LOW)),
     *((32, "low", flags) for flags in ANYWHERE),
 ]
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize(("bits", "way", "flags"), CASES)
-def test_compiled(source: str, bits: int, way: str, flags: str, tmp_path: Path) -> None:
-    compare(way, tmp_path, compiled(source, "zig", {**ANYWHERE, **LOW}[flags], bits))
+@pytest.mark.parametrize(("bits", "layout", "flags"), CASES)
+def test_compiled(source: str, bits: int, layout: str, flags: str, tmp_path: Path) -> None:
+    compare(layout, tmp_path, compiled(source, "zig", {**ANYWHERE, **LOW}[flags], bits))
 
 
 @pytest.mark.parametrize("bits", [32, 64])

@@ -1,9 +1,9 @@
-"""Relaxed RISC-V code is, instruction by instruction, what ld.lld makes of it.
+"""Relaxed RISC-V code equals that of ld.lld, instruction by instruction.
 
-All objects of an archive are linked together, so that most calls have their target near. What
-others define is out of reach of a short call, because only ld.lld would call it that way: it
-knows the addresses beforehand. What differs may only be loads from the global offset table:
-each linker has its own, and jitlink computes what is near instead.
+All objects of an archive are linked together, so that most calls have a near target. External
+symbols are out of range of a short call, because only ld.lld, which has their addresses before
+layout, would relax such calls. Only loads of GOT entries may differ: each linker has a GOT of its
+own, and jitlink relaxes loads of near addresses.
 """
 
 import logging
@@ -15,19 +15,19 @@ import pytest
 
 from jitlink.link import PassConfiguration
 from tests.oracle.architectures import ARCHITECTURES, EM_RISCV
-from tests.oracle.check import Linkers, Tally, Way, linkable, members
+from tests.oracle.check import Layout, Linkers, Tally, linkable, members
 from tests.oracle.elf_file import SHF_ALLOC
 from tests.oracle.frames import read_frames
 from tests.oracle.lld import Reference, link_at
-from tests.oracle.placement import EH_FRAME, ROOM, Addressing, Placement
+from tests.oracle.placement import EH_FRAME, SLAB_SIZE, Addressing, Placement
 from tests.oracle.test_lld_riscv import ARCHIVES, TARGET, jumps_outside
 from tests.toolchain import require
 
 SHF_EXECINSTR = 4
-WAYS = {
-    "low": Way(Addressing(0x10000000, near=0x10000000 + 2 * ROOM), ("-static",)),
-    "high": Way(
-        Addressing(0x7F1210000000, near=0x7F1210000000 + 2 * ROOM),
+LAYOUTS = {
+    "low": Layout(Addressing(0x10000000, near=0x10000000 + 2 * SLAB_SIZE), ("-static",)),
+    "high": Layout(
+        Addressing(0x7F1210000000, near=0x7F1210000000 + 2 * SLAB_SIZE),
         ("-pie", "--no-dynamic-linker", "--apply-dynamic-relocs"),
     ),
 }
@@ -38,14 +38,14 @@ log = logging.getLogger(__name__)
 
 
 class Instruction(NamedTuple):
-    """Where in a section an instruction is, and its bits."""
+    """The offset of an instruction in its section, and its encoding."""
 
     offset: int
     code: int
 
 
 def instructions(content: bytes) -> Iterator[Instruction]:
-    """The instructions of code; data between them is taken for some, but for the same twice."""
+    """The instructions of code; data between them is decoded too, equally in both outputs."""
     position = 0
     while position < len(content):
         size = 4 if content[position] & 3 == 3 else 2
@@ -54,7 +54,7 @@ def instructions(content: bytes) -> Iterator[Instruction]:
 
 
 def is_load_of_address(mine: int, theirs: int) -> bool:
-    """Whether an instruction is part of one way, and another of another, to get an address."""
+    """Whether two instructions belong to equivalent sequences that get an address."""
     if mine & OPCODE == AUIPC:
         return (mine ^ theirs) & (OPCODE | RD) == 0
     if mine & (OPCODE | FUNCT3) in {ADDI, LOAD_DOUBLE}:
@@ -63,7 +63,7 @@ def is_load_of_address(mine: int, theirs: int) -> bool:
 
 
 def differences(placement: Placement, reference: Reference) -> Iterator[str]:
-    """What differs, a sentence each."""
+    """Descriptions of all differences."""
     for placed in placement.sections:
         section, content = placed.section, placed.content
         if content is None or not section.flags & SHF_ALLOC or section.name == EH_FRAME:
@@ -84,7 +84,7 @@ def differences(placement: Placement, reference: Reference) -> Iterator[str]:
 
 @pytest.fixture
 def relaxing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let both linkers relax."""
+    """Enable relaxation in both linkers."""
 
     def configure(_passes: PassConfiguration) -> None:
         pass
@@ -94,24 +94,24 @@ def relaxing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("relaxing")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("archive", ARCHIVES)
-def test_relaxed_code_is_that_of_lld(archive: str, way: str, tmp_path: Path) -> None:
+def test_relaxed_code_is_that_of_lld(archive: str, layout: str, tmp_path: Path) -> None:
     objects = [each for each in members(require(f"{TARGET}/{archive}")) if not jumps_outside(each)]
     tally = Tally()
-    both = Linkers(WAYS[way], tmp_path)
+    both = Linkers(LAYOUTS[layout], tmp_path)
     try:
         chosen = linkable(both, objects, tally)
         placement = both.place(chosen)
     finally:
         both.memory.close()
-    flags = both.way.flags
-    reference = link_at(both.program, tmp_path, chosen, placement, both.way.addressing, flags)
+    flags = both.layout.flags
+    reference = link_at(both.program, tmp_path, chosen, placement, both.layout.addressing, flags)
     code = [each for each in placement.sections if each.section.flags & SHF_EXECINSTR]
     before = sum(each.section.size for each in code)
     after = sum(len(each.content or b"") for each in code)
     what = (len(chosen), after, before)
-    log.info("%s, %s: %d objects, %d bytes of code, were %d", archive, way, *what)
+    log.info("%s, %s: %d objects, %d bytes of code, were %d", archive, layout, *what)
     assert tally.differences == []
     assert list(differences(placement, reference)) == []
     mine = read_frames(placement.memory, placement.frames)

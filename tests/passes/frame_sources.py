@@ -1,4 +1,4 @@
-"""Frame sections for tests: written record by record in assembly, and read back from memory."""
+"""`.eh_frame` sections for tests: writers of records in assembly, and readers of linked ones."""
 
 import ctypes
 import re
@@ -16,7 +16,7 @@ ENCODINGS = {0x00: 8, 0x02: 2, 0x03: 4, 0x04: 8, 0x0A: 2, 0x0B: 4, 0x0C: 8}
 
 @dataclass(frozen=True)
 class Cie:
-    """What to write of a CIE; `data` are its augmentation data as directives."""
+    """A CIE to be written; `data` is its augmentation data as directives."""
 
     label: str = "cie"
     version: int = 1
@@ -48,7 +48,7 @@ class Cie:
 
 @dataclass(frozen=True)
 class Fde:
-    """What to write of an FDE of a function, whose pointers have an encoding."""
+    """An FDE to be written, for a function, with the encoding of its pointers."""
 
     function: str
     cie: Cie = field(default_factory=Cie)
@@ -85,7 +85,7 @@ def record(label: str, body: str, *, extended: bool = False) -> str:
 
 
 def functions(*names: str) -> str:
-    """A function of one byte for each name, in a section of its own."""
+    """A function of one byte for each name, each in its own section."""
     return "\n".join(
         f'.section .text.{name}, "ax", @progbits\n.globl {name}\n{name}: ret' for name in names
     )
@@ -97,7 +97,7 @@ def frame_section(*records: Cie | Fde | str, name: str = ".eh_frame") -> str:
 
 
 class Entry(NamedTuple):
-    """A record as dwarfdump prints it; `cie` and `start` are of FDEs only."""
+    """A record as dwarfdump prints it; `cie` and `start` are None for a CIE."""
 
     offset: int
     cie: int | None
@@ -105,7 +105,7 @@ class Entry(NamedTuple):
 
 
 def dump_frames(path: Path) -> list[Entry]:
-    """The frame records of an object."""
+    """The records of an object's `.eh_frame`."""
     printed = run([require("llvm-dwarfdump-22"), "--eh-frame", path])
     number = "([0-9a-f]+)"
     pattern = rf"^{number} {number} {number} (?:CIE|FDE cie={number} pc={number}\.\.\.{number})$"
@@ -133,7 +133,7 @@ class Frame(NamedTuple):
 
 
 def linked_frames(graph: LinkGraph, encoding: int = 0x1B) -> list[Frame]:
-    """The frame records of a linked graph, read from one end of the section to the other."""
+    """The records of a linked graph's `.eh_frame`, in order of address."""
     section = graph.find_section_by_name(".eh_frame")
     if section is None or section.empty:
         return []

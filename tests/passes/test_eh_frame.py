@@ -1,4 +1,4 @@
-"""`.eh_frame` taken apart: frames live with their functions, and what is malformed is refused."""
+"""`.eh_frame` splitting: FDEs are kept with their functions, malformed records are refused."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,8 +39,8 @@ COMPILED = [
 
 @pytest.fixture
 def linker() -> Iterator[Linker]:
-    with Linker() as made:
-        yield made
+    with Linker() as linker:
+        yield linker
 
 
 def assemble(*parts: str) -> Path:
@@ -53,8 +53,8 @@ def split(path: Path | bytes, *, leaves_whole: bool = False) -> LinkGraph:
     return graph
 
 
-def pieces(graph: LinkGraph) -> dict[int, Block]:
-    """The records by offset in the object's section, without the one that ends it."""
+def records_of(graph: LinkGraph) -> dict[int, Block]:
+    """The records by offset in the object's section, without the terminator."""
     section = graph.find_section_by_name(".eh_frame")
     assert section is not None
     return {
@@ -63,7 +63,7 @@ def pieces(graph: LinkGraph) -> dict[int, Block]:
 
 
 def exporting(*names: str) -> Configure:
-    """Let nothing be exported but these symbols."""
+    """Make all other symbols local."""
 
     def configure(graph: LinkGraph, _passes: PassConfiguration) -> None:
         for symbol in graph.defined_symbols:
@@ -74,7 +74,7 @@ def exporting(*names: str) -> Configure:
 
 
 def described(linked: Linked) -> set[int]:
-    """Addresses of the functions that frames describe; every frame's CIE must be there."""
+    """Addresses of the functions that FDEs describe; checks that the CIEs are those of the FDEs."""
     frames = linked_frames(linked.graph)
     cies = {frame.address for frame in frames if frame.cie is None}
     assert {frame.cie for frame in frames if frame.cie is not None} == cies
@@ -97,7 +97,7 @@ def test_records_are_those_of_dwarfdump(
     path = compile_c(SOURCES / name, compiler, flags)
     expected = dump_frames(path)
     graph = split(path)
-    found = pieces(graph)
+    found = records_of(graph)
     assert sorted(found) == [entry.offset for entry in expected]
     for entry in expected:
         links = [e for e in found[entry.offset].edges if e.kind == K.NEG_DELTA32]
@@ -110,12 +110,12 @@ def test_records_are_those_of_dwarfdump(
 
 
 @pytest.mark.parametrize(("name", "flags"), COMPILED)
-def test_every_function_keeps_its_frame_and_each_frame_its_function(
+def test_every_function_keeps_its_fde(
     compiler: CompilerName, name: str, flags: tuple[str, ...]
 ) -> None:
     path = compile_c(SOURCES / name, compiler, flags)
     graph = split(path)
-    found = pieces(graph)
+    found = records_of(graph)
     for entry in dump_frames(path):
         if entry.cie is None:
             continue
@@ -136,13 +136,13 @@ def test_frames_of_a_linked_object(
     found = described(linked)
     assert 0 < len(found) <= functions_in_object
     if "-ffunction-sections" in flags:
-        # A block is a function, but for the stubs that the linker made and cold parts.
+        # Every block is a function or a cold part of one, except stubs.
         stubs = {b.address for b in linked.graph.blocks if b.section.name == "$__STUBS"}
         assert code - stubs <= found
         assert found <= code - stubs
 
 
-def test_frames_of_dead_functions_go(linker: Linker, compiler: CompilerName) -> None:
+def test_frames_of_dead_functions_are_removed(linker: Linker, compiler: CompilerName) -> None:
     source = """
         static int used_inside(int n) { return n + 1; }
         int live(int n) { return used_inside(n) * 2; }
@@ -163,7 +163,7 @@ def test_frames_of_dead_functions_go(linker: Linker, compiler: CompilerName) -> 
 
 
 def test_frames_keep_what_they_refer_to(linker: Linker, compiler: CompilerName) -> None:
-    """Personality and call-site tables live with the function, and die with it."""
+    """A function keeps its personality and LSDA; those of a dead function are removed."""
     path = compile_c(SOURCES / "shapes.cpp", compiler, ["-O2", "-ffunction-sections", "-fPIC"])
 
     def tables(linked: Linked) -> list[str]:
@@ -176,8 +176,8 @@ def test_frames_keep_what_they_refer_to(linker: Linker, compiler: CompilerName) 
     assert tables(dead) == []
 
 
-def test_frames_of_discarded_functions_go(linker: Linker, compiler: CompilerName) -> None:
-    """Of two inline functions of one name one is kept, with its frame."""
+def test_frames_of_discarded_functions_are_removed(linker: Linker, compiler: CompilerName) -> None:
+    """One of two inline functions of the same name is kept, with its FDE."""
     source = """
         inline __attribute__((noinline)) int shared(int n) {{ if (n > 5) throw n; return n + 1; }}
         int {0}(int n) {{ return shared(n); }}
@@ -191,11 +191,11 @@ def test_frames_of_discarded_functions_go(linker: Linker, compiler: CompilerName
     assert described(linked) == addresses(linked, *names)
 
 
-# Records written by hand
+# Hand-written records
 
 
 def test_two_cies(linker: Linker) -> None:
-    """Only the ones that a live frame names stay."""
+    """Only the CIEs of live FDEs are kept."""
     first, second = Cie("first"), Cie("second", augmentation="zRS")
     data = assemble(
         functions("f", "g"), frame_section(first, second, Fde("f", second), Fde("g", first))
@@ -209,9 +209,9 @@ def test_two_cies(linker: Linker) -> None:
 
 
 def test_a_cie_behind_its_fde(linker: Linker) -> None:
-    """The pointer counts backwards, so it is then a negative number."""
+    """The pointer counts backwards, so it would be negative."""
     data = assemble(functions("f"), frame_section(Fde("f"), Cie()))
-    with pytest.raises(ObjectError, match=r"\.eh_frame\+0x0: FDE names no CIE"):
+    with pytest.raises(ObjectError, match=r"\.eh_frame\+0x0: FDE points to no CIE"):
         linker.link(data)
 
 
@@ -224,9 +224,9 @@ def test_encodings_of_function_pointers(linker: Linker, encoding: int, applicati
         functions("f", "g"), frame_section(cie, Fde("f", cie, code), Fde("g", cie, code))
     )
     graph = split(data)
-    assert len(pieces(graph)) == 3
+    assert len(records_of(graph)) == 3
     if ENCODINGS[encoding] == 2:
-        # Code and frames are further apart than that, so such objects cannot be linked here.
+        # Code and frames are farther apart than 16 bits can hold.
         with pytest.raises(FixupError):
             linker.link(data)
         return
@@ -278,7 +278,7 @@ def test_versions(linker: Linker, version: int, before: tuple[str, ...]) -> None
 
 
 def test_extra_data_of_an_old_compiler(linker: Linker) -> None:
-    """The augmentation of GCC 2: a pointer stands behind its name."""
+    """The augmentation of GCC 2 is followed by a pointer."""
     cie = Cie(augmentation="eh", before_factors=(".quad 0x8080808080808080",))
     linked = linker.link(assemble(functions("f"), frame_section(cie, Fde("f", cie, 0))))
     assert len(linked_frames(linked.graph, 0)) == 2
@@ -292,15 +292,15 @@ def test_64_bit_lengths(linker: Linker, which: tuple[bool, bool]) -> None:
     data = assemble(functions("f", "g"), frame_section(cie, *fdes))
     entries = dump_frames(data)
     assert [entry.cie for entry in entries] == [None, 0, 0]
-    assert sorted(pieces(split(data))) == [entry.offset for entry in entries]
+    assert sorted(records_of(split(data))) == [entry.offset for entry in entries]
     linked = linker.link(data)
     assert described(linked) == addresses(linked, "f", "g")
     linked = linker.link(data, configure=exporting("g"))
     assert described(linked) == addresses(linked, "g")
 
 
-def test_the_end_mark(linker: Linker) -> None:
-    """What ends the list of one object must not end that of all."""
+def test_the_terminator(linker: Linker) -> None:
+    """The terminator of one object must not terminate the section of all objects."""
     data = assemble(functions("f"), frame_section(Cie(), Fde("f"), ".long 0"))
     other = assemble(functions("g"), frame_section(Cie(), Fde("g"), ".long 0"))
     linked = linker.link(data, other)
@@ -318,13 +318,13 @@ def test_several_sections_of_one_object(linker: Linker) -> None:
     assert described(linked) == addresses(linked, "f", "g")
     wrong = frame_section(Fde("g", Cie("one")).text.replace(". - one", ". - fde_g + 0x40"))
     wrong = wrong.replace("@progbits", "@progbits, unique, 7")
-    with pytest.raises(ObjectError, match="FDE names no CIE"):
+    with pytest.raises(ObjectError, match="FDE points to no CIE"):
         linker.link(assemble(functions("f", "g"), first, wrong))
 
 
-def test_frames_of_functions_elsewhere(linker: Linker) -> None:
-    """Nothing in the graph keeps a frame of what is not in the graph."""
-    data = assemble(functions("f"), frame_section(Cie(), Fde("elsewhere"), Fde("f")))
+def test_frames_of_external_functions(linker: Linker) -> None:
+    """The FDE of an external function is removed."""
+    data = assemble(functions("f"), frame_section(Cie(), Fde("external"), Fde("f")))
     linked = linker.link(data)
     assert described(linked) == addresses(linked, "f")
 
@@ -334,8 +334,8 @@ def test_objects_without_frames() -> None:
     assert graph.find_section_by_name(".eh_frame") is None
 
 
-def test_records_of_odd_size_are_not_moved_apart(linker: Linker) -> None:
-    """Alignment between records would read as the end of the list."""
+def test_records_of_odd_size_have_no_padding_between_them(linker: Linker) -> None:
+    """Zeros between records would be a terminator."""
     odd = record("odd", '.long 0\n.byte 1\n.asciz ""\n.byte 1, 0x78, 16, 0, 0').replace(
         ".balign 4, 0", ""
     )
@@ -357,7 +357,7 @@ def frame_blocks(graph: LinkGraph) -> list[Block]:
     return list(section.blocks)
 
 
-def test_the_section_of_one_block_of_code_is_kept_by_it(compiler: CompilerName) -> None:
+def test_a_section_about_one_block_of_code_is_kept_by_that_block(compiler: CompilerName) -> None:
     graph = split(compile_c(TWO, compiler, ("-O1", "-fPIC")), leaves_whole=True)
     (frames,) = frame_blocks(graph)
     code = graph.find_defined_symbol_by_name("f")
@@ -366,7 +366,7 @@ def test_the_section_of_one_block_of_code_is_kept_by_it(compiler: CompilerName) 
     assert kept == [frames]
 
 
-def test_it_lives_and_dies_with_that_block(linker: Linker, compiler: CompilerName) -> None:
+def test_whole_sections_are_kept_with_their_code(linker: Linker, compiler: CompilerName) -> None:
     paths = [
         compile_c(TWO.replace("f(", f"f{n}(").replace("g(", f"g{n}("), compiler, ("-O1", "-fPIC"))
         for n in range(3)
@@ -378,8 +378,8 @@ def test_it_lives_and_dies_with_that_block(linker: Linker, compiler: CompilerNam
 
 
 @pytest.mark.parametrize("odd", [False, True])
-def test_what_is_whole_lies_beside_what_is_not(linker: Linker, odd: bool) -> None:
-    """One size that is no multiple of four moves nothing apart, wherever it is."""
+def test_whole_sections_beside_split_ones(linker: Linker, odd: bool) -> None:
+    """A record whose size is no multiple of four causes no padding, in any order."""
     paths = [
         compile_c(TWO, "gcc", ("-O1", "-fPIC")),
         compile_c("int h(void) { return 1; } int i(void) { return 2; }", "clang",
@@ -401,19 +401,19 @@ def test_what_is_whole_lies_beside_what_is_not(linker: Linker, odd: bool) -> Non
         (Cie(), Fde("f"), ".long 0"),
         (".long 0", Cie(), Fde("f")),
         (Cie(), Fde("f"), Fde("g")),
-        (Cie(), Fde("f"), Fde("elsewhere")),
+        (Cie(), Fde("f"), Fde("external")),
         (Cie(extended=True), Fde("f")),
         (Cie(), Fde("f", extended=True)),
         (Cie(),),
     ],
 )
-def test_what_does_not_stay_whole(records: tuple[Cie | Fde | str, ...]) -> None:
+def test_sections_that_are_split(records: tuple[Cie | Fde | str, ...]) -> None:
     path = assemble(functions("f", "g"), frame_section(*records))
     assert len(frame_blocks(split(path, leaves_whole=True))) == len(records)
 
 
-def test_frames_of_the_frames_are_taken_apart() -> None:
-    """Nothing but itself would keep it."""
+def test_frames_of_the_frame_section_itself_are_split() -> None:
+    """As a whole, only the section itself would keep it alive."""
     path = assemble(functions("f"), frame_section(Cie(), Fde("cie")))
     assert len(frame_blocks(split(path, leaves_whole=True))) == 2
 
@@ -450,17 +450,17 @@ CIE_SIZE = 24
         (".long 1\n.byte 1", "record is too short", 0),
         (".long 0xffffffff\n.quad 0", "record is too short", 0),
         (".long 0xffffffff\n.quad 3\n.byte 0, 0, 0", "record is too short", 0),
-        (".long 4, 1", "FDE names no CIE", 0),
-        (".long 4, 0xffffffff", "FDE names no CIE", 0),
-        (".long 4, 0x80000000", "FDE names no CIE", 0),
-        (".long 4, 4", "FDE names no CIE", 0),
-        (f".long 4, {CIE_SIZE + 8}", "FDE names no CIE", 0),
+        (".long 4, 1", "FDE points to no CIE", 0),
+        (".long 4, 0xffffffff", "FDE points to no CIE", 0),
+        (".long 4, 0x80000000", "FDE points to no CIE", 0),
+        (".long 4, 4", "FDE points to no CIE", 0),
+        (f".long 4, {CIE_SIZE + 8}", "FDE points to no CIE", 0),
     ],
 )
 def test_malformed_records(text: str, message: str, inside: int) -> None:
     cie = Cie()
     graph = split(assemble(functions("f"), frame_section(cie, Fde("f"))))
-    start = sorted(pieces(graph))[1]
+    start = sorted(records_of(graph))[1]
     assert start == CIE_SIZE
     refuse(cie, text, message=message, place=start + inside)
     refuse(cie, Fde("f"), text, message=message, place=start + 20 + inside)
@@ -488,9 +488,9 @@ def malformed(**changes: object) -> Cie:
         malformed(augmentation="zPR", data=(f".byte {OMIT:#x}", ".byte 0x1b")),
     ],
 )
-def test_cies_that_are_not_understood(cie: Cie) -> None:
-    refuse(cie, Fde("f"), message="CIE is not understood", place=0)
-    refuse(".long 0", cie, Fde("f"), message="CIE is not understood", place=4)
+def test_malformed_cies(cie: Cie) -> None:
+    refuse(cie, Fde("f"), message="CIE is malformed or not supported", place=0)
+    refuse(".long 0", cie, Fde("f"), message="CIE is malformed or not supported", place=4)
 
 
 @pytest.mark.parametrize(
@@ -509,10 +509,10 @@ def test_cies_that_are_not_understood(cie: Cie) -> None:
 )
 def test_truncated_cies(body: str) -> None:
     text = record("short", body).replace(".balign 4, 0", "")
-    refuse(text, message="CIE is not understood", place=0)
+    refuse(text, message="CIE is malformed or not supported", place=0)
 
 
-def test_a_frame_of_a_section_without_content() -> None:
+def test_a_frame_section_without_content() -> None:
     elf = ElfFile(assemble(functions("f"), '.section .eh_frame, "a", @progbits\n.long 0'))
     elf.set_section(elf.find(".eh_frame"), type=8, size=100)
     graph = split(bytes(elf))

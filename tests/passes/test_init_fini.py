@@ -1,4 +1,4 @@
-"""Code in ``.init`` and ``.fini`` becomes functions, which run where a native program runs them."""
+"""Code in ``.init`` and ``.fini`` becomes functions, called in the order of a native program."""
 
 import ctypes
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from jitlink.errors import UnsupportedObjectError
 from jitlink.graph import MemProt
 from jitlink.lljit import LLJIT
-from jitlink.passes.init_fini import complete_init_fini, init_fini_sections
+from jitlink.passes.init_fini import init_fini_sections, lower_init_fini
 from jitlink.targets.registry import target_of_triple
 from tests.tool.command import spawn
 from tests.toolchain import compile_c, require, run
@@ -37,7 +37,7 @@ def objects(*flags: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("flags", [("-fPIC", "-O2"), ("-fno-pic", "-O0")], ids=str)
-def test_they_run_as_natively(flags: tuple[str, ...], tmp_path: Path) -> None:
+def test_order_is_that_of_a_native_program(flags: tuple[str, ...], tmp_path: Path) -> None:
     files, program = objects(*flags), tmp_path / "native"
     run([require("gcc"), "-no-pie" if "-fno-pic" in flags else "-pie", *files, "-o", program])
     native = subprocess.run([program], capture_output=True, text=True, check=False)
@@ -47,7 +47,7 @@ def test_they_run_as_natively(flags: tuple[str, ...], tmp_path: Path) -> None:
     assert len(done.out.splitlines()) == 11
 
 
-def test_objects_that_nobody_refers_to_are_linked_for_them() -> None:
+def test_unreferenced_objects_with_init_code_are_linked() -> None:
     source = """
     int called;
     void call(void) { called += 1; }
@@ -61,7 +61,7 @@ def test_objects_that_nobody_refers_to_are_linked_for_them() -> None:
         assert ctypes.c_int.from_address(jit.lookup("called")).value == 1
 
 
-def test_other_architectures_refuse_them() -> None:
+def test_other_architectures_refuse_init_code() -> None:
     target = target_of_triple("aarch64-linux")
     graph = target.new_graph("g")
     graph.origins.append("0.o")
@@ -70,5 +70,5 @@ def test_other_architectures_refuse_them() -> None:
     graph.block_table.origin[block.row] = 0
     assert list(init_fini_sections(graph)) == [section]
     with pytest.raises(UnsupportedObjectError, match=r"^0\.o: section \.init holds") as raised:
-        complete_init_fini(graph, target.function_frame)
+        lower_init_fini(graph, target.crti_crtn)
     assert raised.value.file == "0.o"

@@ -1,4 +1,4 @@
-"""Which sections are initialisers, and in which order they are."""
+"""Sections of initialisers, and their order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATA = MemProt.READ | MemProt.WRITE
 
 
 def graph_of(*objects: list[str]) -> LinkGraph:
-    """A graph of objects, each a list of names of sections with one pointer."""
+    """A graph of objects, each given by the names of its sections, with one pointer each."""
     graph = target_of_triple("x86_64-linux").new_graph("g")
     for origin, names in enumerate(objects):
         graph.origins.append(f"{origin}.o")
@@ -63,7 +63,7 @@ def test_priorities_come_first_then_the_order_of_input() -> None:
     ]
 
 
-def test_finalizers_are_in_the_order_of_their_array() -> None:
+def test_finalizers_are_in_the_order_of_their_arrays() -> None:
     graph = graph_of([".fini_array", ".dtors.65335"], [".fini_array.100", ".dtors"])
     assert order_of(graph, ArrayKind.FINI) == [
         (1, ".fini_array.100"),
@@ -90,14 +90,14 @@ def test_odd_names() -> None:
     assert order_of(graph_of([".preinit_array"]), ArrayKind.PREINIT) == [(0, ".preinit_array")]
 
 
-def test_old_sections_are_read_backwards() -> None:
+def test_ctors_and_dtors_are_called_backwards() -> None:
     graph = graph_of([".init_array", ".ctors", ".dtors.5", ".fini_array"])
     backwards = {each.backwards for each in function_arrays(graph) if each.kind is ArrayKind.INIT}
     assert backwards == {False, True}
     assert [each.backwards for each in function_arrays(graph)] == [False, True, True, False]
 
 
-def test_what_is_not_loaded_or_empty_does_not_count() -> None:
+def test_empty_sections_and_those_that_are_not_loaded_are_ignored() -> None:
     graph = graph_of([])
     section = graph.create_section(".init_array", MemProt.READ, MemLifetime.NO_ALLOC)
     graph.create_content_block(section, bytes(8), 0, 8)
@@ -108,14 +108,14 @@ def test_what_is_not_loaded_or_empty_does_not_count() -> None:
     assert function_arrays(graph) == []
 
 
-def test_arrays_are_kept_alive_and_markers_lead_to_them() -> None:
+def test_arrays_are_kept_alive_and_initializer_symbols_keep_them() -> None:
     graph = graph_of([".init_array", ".data"], [".fini_array"])
     assert objects_with_arrays(graph) == {0, 1}
-    add_initializer_symbols(graph, {0: "marker"})
-    marker = graph.find_defined_symbol_by_name("marker")
-    assert marker is not None
-    assert marker.scope is Scope.SIDE_EFFECTS_ONLY
-    assert [edge.target.block.section.name for edge in marker.block.edges] == [".init_array"]
+    add_initializer_symbols(graph, {0: "init"})
+    init = graph.find_defined_symbol_by_name("init")
+    assert init is not None
+    assert init.scope is Scope.SIDE_EFFECTS_ONLY
+    assert [edge.target.block.section.name for edge in init.block.edges] == [".init_array"]
     assert mark_arrays_live(graph)
     prune(graph)
     kept = {block.section.name for block in graph.blocks}

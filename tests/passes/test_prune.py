@@ -1,6 +1,6 @@
-"""Dead-stripping: what is reached stays, the rest goes, at a cost in proportion to the graph.
+"""Dead-stripping: what live symbols reach is kept, at a cost linear in the size of the graph.
 
-Cost is counted, not timed: lines of Python that run, and elements that array operations look at.
+Cost is counted, not timed: executed lines of Python, and elements that array operations process.
 """
 
 import ctypes
@@ -29,13 +29,13 @@ from jitlink.graph import (
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.edges import INVALID, KEEP_ALIVE
 from jitlink.passes import prune as module
-from jitlink.passes.prune import mark_exported_live, prune, spread
+from jitlink.passes.prune import mark_exported_live, mark_reachable, prune
 from tests.linking import Linker
 from tests.toolchain import compile_c
 
 
 class Kind(EdgeKind):
-    """One kind of edge that modifies its block."""
+    """Edge kinds, one of which modifies its block."""
 
     INVALID = 0, "INVALID RELOCATION"
     KEEP_ALIVE = 1, "Keep-Alive"
@@ -61,7 +61,7 @@ class Nodes:
             self.blocks[source].add_edge(kind, 0, self.symbols[target])
 
     def live_after(self, *roots: int) -> set[int]:
-        """Prune from these roots; the numbers of the blocks that are left."""
+        """Prune from these roots; returns the indices of the blocks that are kept."""
         for root in roots:
             self.symbols[root].is_live = True
         prune(self.graph)
@@ -69,7 +69,7 @@ class Nodes:
         return {number for number, block in enumerate(self.blocks) if block.row in rows}
 
 
-def test_only_what_roots_reach_stays() -> None:
+def test_only_what_roots_reach_is_kept() -> None:
     nodes = Nodes(6)
     nodes.connect((0, 1), (1, 2), (3, 4), (4, 0))
     assert nodes.live_after(0) == {0, 1, 2}
@@ -111,7 +111,7 @@ def test_keep_alive_edges() -> None:
     assert nodes.live_after(0) == {0, 1, 2}
 
 
-def test_removed_edges_lead_nowhere() -> None:
+def test_removed_edges_keep_nothing() -> None:
     nodes = Nodes(3)
     nodes.connect((0, 1), (1, 2))
     next(iter(nodes.blocks[0].edges)).remove()
@@ -131,11 +131,11 @@ def test_a_live_symbol_keeps_its_whole_block() -> None:
     inner = nodes.graph.add_anonymous_symbol(nodes.blocks[1], 4)
     nodes.blocks[0].add_edge(Kind.POINTER, 0, inner)
     assert nodes.live_after(0) == {0, 1}
-    # The block stays, but a name for it that nobody used does not.
+    # The block is kept, but not its unreferenced name.
     assert {symbol.name for symbol in nodes.graph.defined_symbols} == {"s0", ""}
 
 
-def test_externals_and_absolute_symbols_stay_if_they_are_referred_to() -> None:
+def test_referenced_external_and_absolute_symbols_are_kept() -> None:
     nodes = Nodes(2)
     graph = nodes.graph
     used, unused = graph.add_external_symbol("used"), graph.add_external_symbol("unused")
@@ -176,7 +176,7 @@ def test_exported_symbols_are_roots_by_default() -> None:
 
 @given(data=st.data(), count=st.integers(1, 60))
 def test_any_graph(data: st.DataObject, count: int) -> None:
-    """The result is what a plain walk finds, also where waves change between wide and narrow."""
+    """The result is that of a plain traversal, also where the frontier becomes small or large."""
     node = st.integers(0, count - 1)
     pairs = data.draw(st.lists(st.tuples(node, node), max_size=4 * count))
     hub = data.draw(st.integers(0, 3 * count))
@@ -193,11 +193,11 @@ def test_any_graph(data: st.DataObject, count: int) -> None:
     starts = np.searchsorted([source for source, _ in pairs], np.arange(count + 1))
     live = np.zeros(count, np.bool_)
     live[list(roots)] = True
-    spread(targets, starts, live)
+    mark_reachable(targets, starts, live)
     assert set(np.flatnonzero(live).tolist()) == found
 
 
-# References to what is not there at run time
+# References to symbols without an address
 
 
 def test_references_to_sections_that_are_not_loaded() -> None:
@@ -213,7 +213,7 @@ def test_references_to_sections_that_are_not_loaded() -> None:
     assert caught.value.file == "nodes.o"
 
 
-def test_keeping_what_is_not_loaded_alive() -> None:
+def test_keep_alive_edges_to_sections_that_are_not_loaded() -> None:
     nodes = Nodes(1)
     debug = nodes.graph.create_section(".debug", MemProt.READ, MemLifetime.NO_ALLOC)
     block = nodes.graph.create_content_block(debug, bytes(8))
@@ -225,7 +225,7 @@ def test_keeping_what_is_not_loaded_alive() -> None:
 
 
 def test_references_into_a_discarded_group() -> None:
-    """A local symbol of a group is nobody else's: such a reference would end up at address 0."""
+    """A reference to a local symbol of the group would otherwise have the value 0."""
     source = """
         .section .text.shared, "axG", @progbits, shared, comdat
         .weak shared
@@ -251,7 +251,7 @@ Trace = Callable[[FrameType, str, Any], Any]
 
 
 class Work:
-    """Counts lines of the module that run, and elements that its array operations look at."""
+    """Counts executed lines of the module, and elements that its array operations process."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.amount = 0
@@ -277,14 +277,14 @@ class Work:
         return self._trace
 
     def of(self, targets: Int64Array, starts: Int64Array, roots: int) -> int:
-        """The work for one graph, all of which the first so many nodes reach."""
+        """The work for one graph, all nodes of which the first `roots` nodes reach."""
         live = np.zeros(len(starts) - 1, np.bool_)
         live[:roots] = True
         self.amount = 0
         before = sys.gettrace()
         sys.settrace(self._trace)
         try:
-            spread(targets, starts, live)
+            mark_reachable(targets, starts, live)
         finally:
             sys.settrace(before)
         assert live.all()
@@ -292,20 +292,20 @@ class Work:
 
 
 def fanned(count: int, step: int, fan: int) -> tuple[Int64Array, Int64Array]:
-    """Each node leads to the one `step` further on, and with `fan` more edges to the last."""
+    """Each node has an edge to the node `step` after it, and `fan` more edges to the last node."""
     targets = np.full((count, fan + 1), count - 1, np.int64)
     targets[:, 0] = np.minimum(np.arange(count) + step, count - 1)
     return targets.reshape(-1), np.arange(count + 1) * (fan + 1)
 
 
 def tree(count: int) -> tuple[Int64Array, Int64Array]:
-    """Each node leads to two others."""
+    """A binary tree."""
     children = np.minimum(2 * np.arange(count)[:, None] + (1, 2), count - 1)
     return children.reshape(-1), np.arange(count + 1) * 2
 
 
 def star(count: int) -> tuple[Int64Array, Int64Array]:
-    """The first node leads to all others."""
+    """The first node has edges to all others."""
     return np.arange(count), np.append(0, np.full(count, count))
 
 
@@ -325,7 +325,7 @@ GRAPHS: dict[str, tuple[Callable[[int], tuple[Int64Array, Int64Array]], int]] = 
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_work_is_in_proportion(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_is_linear(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make, roots = GRAPHS[name]
     work = Work(monkeypatch)
     small, large = (work.of(*make(count), roots) for count in (1000, 10_000))
@@ -340,7 +340,7 @@ def test_a_cycle_is_no_more_work_than_a_tree(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(scope="module")
 def long_chain() -> LinkGraph:
-    """100,000 blocks, each leading to the next, and as many that lead back to themselves."""
+    """100,000 blocks, each with an edge to the next, and as many in a cycle."""
     count = 100_000
     graph = LinkGraph("chain.o", "none", edge_kinds=Kind)
     section = graph.create_section(".text", MemProt.READ | MemProt.EXEC)
@@ -363,7 +363,7 @@ def test_a_chain_of_100000(long_chain: LinkGraph) -> None:
     assert len(long_chain.edge_table.block) == 99_999
 
 
-def test_dead_functions_of_a_program_go() -> None:
+def test_dead_functions_of_a_program_are_removed() -> None:
     source = """
         static int dead_leaf(int n) { return n * 3; }
         int dead(int n) { return n ? dead(n - 1) : dead_leaf(n); }
@@ -385,7 +385,7 @@ def test_dead_functions_of_a_program_go() -> None:
 
 
 def only(graph: LinkGraph, name: str) -> None:
-    """Let nothing be exported but one symbol."""
+    """Make all symbols but one local."""
     for symbol in graph.defined_symbols:
         if symbol.has_name and symbol.name != name:
             symbol.scope = Scope.LOCAL

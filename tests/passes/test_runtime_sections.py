@@ -1,4 +1,4 @@
-"""Sections of language run times survive, and a plugin finds them."""
+"""Sections of language runtimes are not dead-stripped, and a plugin gets their addresses."""
 
 from jitlink.graph import AddressRange, LinkGraph
 from jitlink.link import PassConfiguration
@@ -15,7 +15,7 @@ int f(void) { return 1; }
 
 
 class Finder(Plugin):
-    """Notes where the sections are."""
+    """Records the address ranges of the sections."""
 
     def __init__(self) -> None:
         self.found: dict[str, AddressRange] = {}

@@ -1,4 +1,4 @@
-"""What all ELF targets share: relocation sections of every kind make the same edges."""
+"""What all ELF targets share: relocation sections of every kind become the same edges."""
 
 import ctypes
 from collections import Counter
@@ -60,7 +60,7 @@ def place_of(symbol: Symbol) -> tuple[str, int]:
 
 
 def edges(graph: LinkGraph) -> Counter[tuple[object, ...]]:
-    """All edges, by what they mean; nothing about the order in which they were read."""
+    """All edges, without their order."""
     return Counter(
         (
             block.section.name,
@@ -84,7 +84,7 @@ def with_implicit_addends(source: bytes) -> ElfFile:
     return elf
 
 
-def test_implicit_addends_make_the_same_edges() -> None:
+def test_implicit_addends_become_the_same_edges() -> None:
     explicit = compile_c(SOURCE, suffix=".s").read_bytes()
     implicit = bytes(with_implicit_addends(explicit))
     found = edges(read_graph(implicit))
@@ -108,7 +108,7 @@ def test_implicit_addends_are_linked() -> None:
 
 
 def test_both_kinds_in_one_object() -> None:
-    """Each section says by its type how its addends are stored."""
+    """The type of each section determines where its addends are."""
     elf = ElfFile(compile_c(SOURCE, suffix=".s"))
     before = edges(read_graph(bytes(elf)))
     index = elf.find(".rela.data")
@@ -127,7 +127,7 @@ def test_implicit_addends_of_wrong_size() -> None:
 
 @pytest.mark.parametrize("name", ["everything.c", "shapes.cpp"])
 @pytest.mark.parametrize("options", [["-O0", "-g"], ["-O2", "-ffunction-sections"]])
-def test_compact_relocations_make_the_same_edges(name: str, options: list[str]) -> None:
+def test_compact_relocations_become_the_same_edges(name: str, options: list[str]) -> None:
     plain = compile_c(SOURCES / name, "clang", options)
     compact = compile_c(SOURCES / name, "clang", [*options, CREL])
     assert ElfFile(compact).of_type(SHT_RELA) == []
@@ -174,7 +174,7 @@ def test_unknown_kinds_of_elf(place: int, value: int, what: str) -> None:
     assert (caught.value.file, caught.value.offset) == ("x.o", 4)
 
 
-def test_machines_that_are_not_linked() -> None:
+def test_machines_without_a_target() -> None:
     data = bytes(ElfFile(compile_c(SOURCE, suffix=".s")).set_header(machine=0x1234))
     with pytest.raises(UnsupportedObjectError, match="no 64-bit little-endian target") as caught:
         create_link_graph(data, "x.o")
@@ -194,11 +194,11 @@ def test_graph_of_an_object() -> None:
 
 def test_graph_of_no_target() -> None:
     with pytest.raises(UnsupportedObjectError, match="no target for triple none") as caught:
-        target_of_graph(LinkGraph("made.o", "none"))
-    assert caught.value.file == "made.o"
+        target_of_graph(LinkGraph("graph.o", "none"))
+    assert caught.value.file == "graph.o"
 
 
-def test_null_symbols_are_made_only_where_they_are_used() -> None:
+def test_null_symbols_are_added_only_if_referenced() -> None:
     elf = ElfFile(compile_c(SOURCE, suffix=".s"))
     assert SymbolKind.ABSOLUTE not in read_graph(bytes(elf)).symbol_table.kind
     elf.set_relocation(elf.find(".rela.data"), 0, symbol=0)

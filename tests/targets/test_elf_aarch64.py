@@ -1,4 +1,4 @@
-"""ELF AArch64 of both byte orders: linked, run in Unicorn, and compared with what C says."""
+"""ELF AArch64 of both byte orders: linked, run in Unicorn, and compared with native results."""
 
 import re
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def builds() -> Iterator[Build]:
 @pytest.mark.parametrize("build", list(builds()), ids=str)
 def test_program_computes_what_it_computes_natively(build: Build) -> None:
     paths = objects(build.target, build.compiler, build.flags)
-    # The tiny code model reaches 1 MiB.
+    # The tiny code model has a range of 1 MiB.
     base = 0x80000 if "-mcmodel=tiny" in build.flags else 0x7000_0000
     with Emulator(build.machine, base) as emulator:
         assert call_all(link_into(emulator, paths)) == native_results()
@@ -229,7 +229,7 @@ REFUSED = [row for row in RELOCATIONS if row.reason]
 
 
 def with_type(assembled: Path, number: int) -> bytes:
-    """An object of one relocation, of another type."""
+    """An object with one relocation, whose type is replaced."""
     data = bytearray(assembled.read_bytes())
     place = data.index((257).to_bytes(4, "little") + (2).to_bytes(4, "little"))
     data[place : place + 4] = number.to_bytes(4, "little")
@@ -237,12 +237,12 @@ def with_type(assembled: Path, number: int) -> bytes:
 
 
 def one_relocation() -> Path:
-    source = ".data\n.globl thing\n.reloc ., R_AARCH64_ABS64, thing\n.quad 0\n"
+    source = ".data\n.globl outside\n.reloc ., R_AARCH64_ABS64, outside\n.quad 0\n"
     return compile_c(source, "clang", suffix=".s", target="aarch64-linux-gnu")
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=lambda row: row.name)
-def test_what_is_not_linked_is_refused_by_name(row: Relocation) -> None:
+def test_unsupported_types_are_refused_by_name(row: Relocation) -> None:
     with pytest.raises(UnsupportedRelocationError) as caught:
         create_link_graph(with_type(one_relocation(), row.number), "one.o")
     error = caught.value
@@ -257,7 +257,7 @@ def test_types_that_the_abi_does_not_define(number: int) -> None:
     assert (caught.value.relocation, caught.value.number) == (None, number)
 
 
-def test_none_asks_for_nothing() -> None:
+def test_none_is_ignored() -> None:
     for number in (0, 256):
         graph = create_link_graph(with_type(one_relocation(), number), "one.o")
         assert len(graph.edge_table.kind) == 0
@@ -276,18 +276,18 @@ def test_types_are_those_of_llvm() -> None:
 # Ranges
 
 LIMITS = {
-    "bl thing": (K.BRANCH26_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE, None),
-    "adr x0, thing": (K.ADR_LITERAL21, (-(1 << 20), (1 << 20) - 1)),
-    "ldr x0, thing": (K.LDR_LITERAL19, (-(1 << 20), (1 << 20) - 1)),
-    "adrp x0, thing": (K.PAGE21, (-(1 << 32), (1 << 32) - 1)),
-    "movz x0, #:abs_g0:thing": (K.MOVE_WIDE16_G0, (0, (1 << 16) - 1)),
-    "movz x0, #:abs_g1:thing": (K.MOVE_WIDE16_G1, (0, (1 << 32) - 1)),
-    "movz x0, #:abs_g0_s:thing": (K.MOVE_WIDE16_SIGNED_G0, (-(1 << 16), (1 << 16) - 1)),
-    "movz x0, #:prel_g1:thing": (K.MOVE_WIDE16_PCREL_G1, (-(1 << 32), (1 << 32) - 1)),
-    "movk x0, #:prel_g1:thing": (K.MOVE_KEEP16_PCREL_G1, (-(1 << 32), (1 << 32) - 1)),
-    ".word thing": (K.POINTER32, (-(1 << 31), (1 << 32) - 1)),
-    ".word thing - .": (K.DELTA32, (-(1 << 31), (1 << 32) - 1)),
-    ".hword thing": (K.POINTER16, (-(1 << 15), (1 << 16) - 1)),
+    "bl outside": (K.BRANCH26_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE, None),
+    "adr x0, outside": (K.ADR_LITERAL21, (-(1 << 20), (1 << 20) - 1)),
+    "ldr x0, outside": (K.LDR_LITERAL19, (-(1 << 20), (1 << 20) - 1)),
+    "adrp x0, outside": (K.PAGE21, (-(1 << 32), (1 << 32) - 1)),
+    "movz x0, #:abs_g0:outside": (K.MOVE_WIDE16_G0, (0, (1 << 16) - 1)),
+    "movz x0, #:abs_g1:outside": (K.MOVE_WIDE16_G1, (0, (1 << 32) - 1)),
+    "movz x0, #:abs_g0_s:outside": (K.MOVE_WIDE16_SIGNED_G0, (-(1 << 16), (1 << 16) - 1)),
+    "movz x0, #:prel_g1:outside": (K.MOVE_WIDE16_PCREL_G1, (-(1 << 32), (1 << 32) - 1)),
+    "movk x0, #:prel_g1:outside": (K.MOVE_KEEP16_PCREL_G1, (-(1 << 32), (1 << 32) - 1)),
+    ".word outside": (K.POINTER32, (-(1 << 31), (1 << 32) - 1)),
+    ".word outside - .": (K.DELTA32, (-(1 << 31), (1 << 32) - 1)),
+    ".hword outside": (K.POINTER16, (-(1 << 15), (1 << 16) - 1)),
 }
 
 
@@ -297,26 +297,26 @@ def test_targets_out_of_range_are_refused_with_the_limits(line: str) -> None:
     assembled = compile_c(
         f".globl f\nf: {line}\n", "clang", suffix=".s", target="aarch64-linux-gnu"
     )
-    thing = 0x5555_0000_0000
+    outside = 0x5555_0000_0000
     with Emulator("aarch64") as emulator:
         if limits is None:
-            emulator.link(assembled, externals={"thing": thing})
+            emulator.link(assembled, externals={"outside": outside})
             return
         with pytest.raises(TargetOutOfRangeError) as caught:
-            emulator.link(assembled, externals={"thing": thing})
+            emulator.link(assembled, externals={"outside": outside})
     error = caught.value
-    assert (error.kind, error.target, error.target_address) == (str(kind), "thing", thing)
+    assert (error.kind, error.target, error.target_address) == (str(kind), "outside", outside)
     assert (error.low, error.high) == limits
 
 
 @pytest.mark.parametrize(
     ("line", "alignment"),
     [
-        ("ldr q0, [x0, :lo12:thing]", 16),
-        ("ldr x0, [x0, :lo12:thing]", 8),
-        ("ldr w0, [x0, :lo12:thing]", 4),
-        ("ldrh w0, [x0, :lo12:thing]", 2),
-        ("ldr x0, thing", 4),
+        ("ldr q0, [x0, :lo12:outside]", 16),
+        ("ldr x0, [x0, :lo12:outside]", 8),
+        ("ldr w0, [x0, :lo12:outside]", 4),
+        ("ldrh w0, [x0, :lo12:outside]", 2),
+        ("ldr x0, outside", 4),
     ],
 )
 def test_misaligned_targets_are_refused(line: str, alignment: int) -> None:
@@ -324,7 +324,7 @@ def test_misaligned_targets_are_refused(line: str, alignment: int) -> None:
         f".globl f\nf: {line}\n", "clang", suffix=".s", target="aarch64-linux-gnu"
     )
     with Emulator("aarch64") as emulator, pytest.raises(MisalignedTargetError) as caught:
-        emulator.link(assembled, externals={"thing": 0x1000_0001})
+        emulator.link(assembled, externals={"outside": 0x1000_0001})
     assert (caught.value.alignment, caught.value.value & 1) == (alignment, 1)
 
 

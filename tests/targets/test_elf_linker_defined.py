@@ -1,4 +1,4 @@
-"""Symbols of linker scripts: the ends of a program's parts, and its ELF header."""
+"""Linker-script symbols: the bounds of a program's segments, and its ELF header."""
 
 import ctypes
 
@@ -57,13 +57,13 @@ def test_a_program_without_data() -> None:
         assert end >= linked.address("h")
 
 
-def test_names_of_programs_are_not_taken() -> None:
+def test_names_without_an_underscore_are_not_defined() -> None:
     source = compile_c("extern char end[]; char *f(void) { return end; }", "gcc", ("-fno-pic",))
     with Linker() as linker, pytest.raises(TargetOutOfRangeError, match="to end at"):
         linker.link(source, externals={"end": 1 << 62})
 
 
-def test_a_definition_of_the_program_s_own_holds() -> None:
+def test_a_definition_in_the_program_has_precedence() -> None:
     source = compile_c("char _end[4] = {7}; char f(void) { return _end[0]; }", flags=("-fPIC",))
     user = compile_c("extern char _end[]; char g(void) { return _end[0]; }", flags=("-fPIC",))
     with Linker() as linker:

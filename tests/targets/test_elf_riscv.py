@@ -1,4 +1,4 @@
-"""ELF RISC-V of 32 and 64 bits: linked, run in Unicorn, and compared with what C says."""
+"""ELF RISC-V of 32 and 64 bits: linked, run in Unicorn, and compared with native results."""
 
 import re
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def test_program_of_processor_without_floating_point(architecture: str, level: s
     bits = architecture[2:4]
     abi = "ilp32" if bits == "32" else "lp64"
     flags = (level, f"-march={architecture}", f"-mabi={abi}", "-mrelax")
-    # Functions of the compiler's library that nothing below calls.
+    # Functions of the compiler's library, which the calls below do not use.
     unused = dict.fromkeys(("__muldf3", "__adddf3"), lambda: 0)
     with Emulator(f"riscv{bits}", BASE) as emulator:
         paths = objects(f"riscv{bits}-linux-gnu", "clang", flags)
@@ -76,7 +76,7 @@ def test_program_far_from_what_it_calls() -> None:
 BITS = (32, 64)
 FAR = {32: 0x9876_5430, 64: 0x5555_4444_3330}
 EXTERNALS = {"low": 0x7654_3210}
-# Instructions that the assembler would write in another way are given as numbers.
+# Instructions that the assembler would encode differently are given as numbers.
 BODIES = {
     "word32": "lw a0, 1f; ret; {data} 1: .word low + 5",
     "word64": "{load} a0, 1f; ret; {data} .balign 8; 1: .quad target + 5",
@@ -138,7 +138,7 @@ WORDS = (0x11223344, 0x55667788, 0x99AABBCC, 0x1DEEFF00)
 
 def relocation_source(bits: int) -> str:
     load = "ld" if bits == 64 else "lw"
-    # Between instructions, data would have to have their alignment.
+    # Data between instructions would need their alignment.
     data = ".section .rodata;"
     near = ("branch", "jal", "call", "old_call", "rvc_branch", "rvc_jump")
     order = [*(name for name in BODIES if name not in near), *near]
@@ -192,8 +192,8 @@ def assemble(source: str, bits: int = 64, *flags: str) -> Path:
 
 
 def with_type(number: int) -> bytes:
-    """An object of one relocation, of another type."""
-    data = bytearray(assemble(".data\n.globl thing\n.quad thing\n").read_bytes())
+    """An object with one relocation, whose type is replaced."""
+    data = bytearray(assemble(".data\n.globl outside\n.quad outside\n").read_bytes())
     table = next(each for each in ElfFile(bytes(data)).sections if each.type == SHT_RELA)
     place = table.offset + 8
     data[place : place + 4] = number.to_bytes(4, "little")
@@ -201,7 +201,7 @@ def with_type(number: int) -> bytes:
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=lambda row: row.name)
-def test_what_is_not_linked_is_refused_by_name(row: Relocation) -> None:
+def test_unsupported_types_are_refused_by_name(row: Relocation) -> None:
     with pytest.raises(UnsupportedRelocationError) as caught:
         create_link_graph(with_type(row.number), "one.o")
     error = caught.value
@@ -216,7 +216,7 @@ def test_types_that_the_abi_does_not_define(number: int) -> None:
     assert (caught.value.relocation, caught.value.number) == (None, number)
 
 
-def test_none_asks_for_nothing() -> None:
+def test_none_is_ignored() -> None:
     assert len(create_link_graph(with_type(0), "one.o").edge_table.kind) == 0
 
 
@@ -245,12 +245,12 @@ LIMITS = {
 @pytest.mark.parametrize("kind", LIMITS)
 def test_targets_out_of_range_are_refused_with_the_limits(kind: K) -> None:
     low, high = LIMITS[kind]
-    thing = 0x5555_0000_0000
-    path = assemble(f".globl f\nf: .reloc ., {kind}, thing\n.word 0\n")
+    outside = 0x5555_0000_0000
+    path = assemble(f".globl f\nf: .reloc ., {kind}, outside\n.word 0\n")
     with Emulator("riscv64") as emulator, pytest.raises(TargetOutOfRangeError) as caught:
-        emulator.link(path, externals={"thing": thing})
+        emulator.link(path, externals={"outside": outside})
     error = caught.value
-    assert (error.kind, error.target, error.target_address) == (str(kind), "thing", thing)
+    assert (error.kind, error.target, error.target_address) == (str(kind), "outside", outside)
     assert (error.low, error.high) == (low, high)
 
 
@@ -265,7 +265,7 @@ def test_jumps_to_odd_addresses_are_refused() -> None:
 EMPTY = ".globl {name}\n{name}: ret\n"
 
 
-def test_targets_are_told_apart() -> None:
+def test_targets_by_class() -> None:
     for bits, target in ((32, TARGET32), (64, TARGET64)):
         data = assemble(EMPTY.format(name="f"), bits).read_bytes()
         assert target_of_object(data, "f.o") is target
@@ -310,7 +310,7 @@ def test_objects_of_fitting_abis_link() -> None:
 
 
 @pytest.mark.parametrize("cut", range(1, 30))
-def test_damaged_attributes_are_refused_or_understood(cut: int) -> None:
+def test_malformed_attributes_are_refused_or_ignored(cut: int) -> None:
     data = bytearray(assemble(EMPTY.format(name="f"), 64, "-march=rv64imac").read_bytes())
     start = data.index(b"\x00riscv\x00") - 4
     data[start + cut] ^= 0xFF

@@ -1,7 +1,7 @@
 """Every relocation type of the x86-64 psABI, linked and compared with the psABI's formula.
 
-An object of equal slots, one relocation in each, is assembled once; the types are then written into
-it by number, so that no assembler's idea of when to use which type matters.
+An object with a relocation in a slot is assembled once; the types are then written into it by
+number, so that they do not depend on the choices of an assembler.
 """
 
 import ctypes
@@ -49,12 +49,12 @@ table:
 
 
 class Result(NamedTuple):
-    """A slot after a link, and what the psABI's formula may refer to.
+    """A slot after a link, and the variables of the psABI's formulas.
 
     Attributes:
-        value: what the slot has, as a signed number.
+        value: content of the slot, as a signed integer.
         S, A, P, Z: as in the psABI.
-        GOT: address of the global offset table.
+        GOT: address of the GOT.
     """
 
     value: int
@@ -111,8 +111,8 @@ FORMULAS: dict[str, tuple[int, Formula]] = {
 }
 NARROW = {"R_X86_64_16": 2, "R_X86_64_8": 1, "R_X86_64_PC16": 2, "R_X86_64_PC8": 1}
 IGNORED = {"R_X86_64_NONE", "R_X86_64_GNU_VTINHERIT", "R_X86_64_GNU_VTENTRY"}
-# Those have a test of their own.
-OF_THREADS = {
+# `test_elf_x86_64_tls` tests these.
+TLS = {
     row.name
     for row in RELOCATIONS
     if any(part in row.name for part in ("TLS", "TPOFF", "DTPMOD")) and not row.reason
@@ -122,8 +122,8 @@ REFUSED = [row for row in RELOCATIONS if row.kind is None and row.reason]
 
 @pytest.fixture
 def linker() -> Iterator[Linker]:
-    with Linker() as made:
-        yield made
+    with Linker() as linker:
+        yield linker
 
 
 def slot_object(number: int, *, external: bool = False) -> ElfFile:
@@ -142,7 +142,7 @@ def slot_object(number: int, *, external: bool = False) -> ElfFile:
 
 def result(linked: Linked, width: int, target: int, size: int) -> Result:
     address = linked.address("slot")
-    # Nothing beside the field is written.
+    # No byte beside the field is written.
     assert linked.read("first", SLOT) == bytes(SLOT)
     assert linked.read("slot", SLOT)[width:] == bytes(SLOT - width)
     value = linked.integer("slot", width, signed=True)
@@ -151,7 +151,7 @@ def result(linked: Linked, width: int, target: int, size: int) -> Result:
 
 def test_every_type_of_the_psabi_is_in_some_table() -> None:
     names = {row.name for row in RELOCATIONS}
-    assert names == {*FORMULAS, *NARROW, *IGNORED, *OF_THREADS, *(row.name for row in REFUSED)}
+    assert names == {*FORMULAS, *NARROW, *IGNORED, *TLS, *(row.name for row in REFUSED)}
     assert sorted(NUMBERS.values()) == [*range(52), 250, 251]
 
 
@@ -164,17 +164,17 @@ def test_formula_with_a_target_in_the_graph(linker: Linker, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in FORMULAS if "SIZE" not in name])
 @pytest.mark.parametrize("address", ["near", LOW])
-def test_formula_with_a_target_elsewhere(linker: Linker, name: str, address: str | int) -> None:
+def test_formula_with_an_external_target(linker: Linker, name: str, address: str | int) -> None:
     width, formula = FORMULAS[name]
-    helper = ".text\n.globl target\ntarget: mov $77, %eax\nret"
-    target = linker.link(compile_c(helper, suffix=".s").read_bytes()).address("target")
+    source = ".text\n.globl target\ntarget: mov $77, %eax\nret"
+    target = linker.link(compile_c(source, suffix=".s").read_bytes()).address("target")
     if address == LOW and ("GOT" not in name or name == "R_X86_64_GOTOFF64"):
         target = LOW
     is_absolute = name in ("R_X86_64_32", "R_X86_64_32S")
     is_relative = name.startswith(("R_X86_64_PC", "R_X86_64_PLT"))
     data = bytes(slot_object(NUMBERS[name], external=True))
     far = (is_absolute and target != LOW) or (is_relative and width == 4 and target == LOW)
-    # A branch that cannot reach its target goes through a stub, which is somewhere else.
+    # A branch whose target is out of range goes through a stub, at another address.
     if far or name == "R_X86_64_PLTOFF64":
         return
     linked = linker.link(data, externals={"target": target})
@@ -182,7 +182,7 @@ def test_formula_with_a_target_elsewhere(linker: Linker, name: str, address: str
 
 
 @pytest.mark.parametrize("name", ["R_X86_64_PLT32", "R_X86_64_PLT32_BND"])
-def test_branches_to_far_targets_lead_to_a_stub(linker: Linker, name: str) -> None:
+def test_branches_to_far_targets_go_through_a_stub(linker: Linker, name: str) -> None:
     linked = linker.link(
         bytes(slot_object(NUMBERS[name], external=True)), externals={"target": FAR}
     )
@@ -192,8 +192,7 @@ def test_branches_to_far_targets_lead_to_a_stub(linker: Linker, name: str) -> No
     assert pointer(entry) == FAR
 
 
-def test_an_offset_of_a_stub_is_that_of_a_stub_everywhere(linker: Linker) -> None:
-    """Also where the target is far away."""
+def test_plt_offsets_of_far_targets(linker: Linker) -> None:
     name = "R_X86_64_PLTOFF64"
     data = bytes(slot_object(NUMBERS[name], external=True))
     linked = linker.link(data, externals={"target": FAR})
@@ -277,7 +276,7 @@ def test_absolute_code_is_placed_below_2_gib(linker: Linker) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(IGNORED))
-def test_types_that_ask_for_nothing(linker: Linker, name: str) -> None:
+def test_types_that_are_ignored(linker: Linker, name: str) -> None:
     linked = linker.link(bytes(slot_object(NUMBERS[name])))
     assert linked.read("slot", SLOT) == bytes(SLOT)
 
@@ -310,7 +309,7 @@ def test_types_that_the_abi_does_not_have(number: int) -> None:
     assert f"type {number} is not supported: the ABI does not define it" in str(error)
 
 
-def test_refused_types_do_not_matter_in_debug_sections() -> None:
+def test_refused_types_are_ignored_in_debug_sections() -> None:
     elf = slot_object(NUMBERS["R_X86_64_COPY"])
     data = elf.find(".data")
     elf.set_section(data, flags=0)
@@ -320,7 +319,7 @@ def test_refused_types_do_not_matter_in_debug_sections() -> None:
 
 
 def test_numbers_and_names_are_those_of_readelf(tmp_path: Path) -> None:
-    """Each type is written into one relocation of an object, which readelf then prints."""
+    """Each type is in one relocation of an object, which readelf prints."""
     elf = ElfFile(compile_c(".data\n" + ".quad target\n" * len(RELOCATIONS), suffix=".s"))
     section = elf.find(".rela.data")
     for number, row in enumerate(RELOCATIONS):
@@ -330,13 +329,13 @@ def test_numbers_and_names_are_those_of_readelf(tmp_path: Path) -> None:
     printed = run([require("llvm-readelf-22"), "-r", "-W", path])
     names = [line.split()[2] for line in printed.splitlines() if line.endswith(" target + 0")]
     assert len(names) == len(RELOCATIONS)
-    # LLVM has no names for some: withdrawn, of new instructions only, or GNU ld's own.
+    # Types without a name in LLVM: withdrawn, for new instructions only, or GNU ld's own.
     unnamed = {39, 40, 38, 46, 47, 48, 49, 51, 250, 251}
     for row, name in zip(RELOCATIONS, names, strict=True):
         assert name == ("Unknown" if row.number in unnamed else row.name)
 
 
-def test_the_target_describes_itself() -> None:
+def test_graphs_of_the_target() -> None:
     graph = TARGET.new_graph("x.o")
     assert (graph.triple, graph.pointer_size) == ("x86_64-unknown-linux-gnu", 8)
     assert graph.endianness == "little"

@@ -1,1 +1,1 @@
-"""Architectures: edge kinds as tables, GOT entries, stubs and relaxations (layer 2)."""
+"""Architectures: tables of edge kinds and fixups, GOT entries, stubs, relaxation (layer 2)."""

@@ -1,15 +1,15 @@
 """AArch64: edge kinds, their fixups, GOT entries, stubs and relaxations.
 
-Instructions are 32-bit words, little-endian whatever the byte order of data is. Code reaches
-data by pages: ``adrp`` gives the address of a 4 KiB page within 4 GiB, and the low 12 bits go
-into the instruction that follows, divided by the size of what it loads or stores. Calls and
-jumps reach 128 MiB, conditional branches 1 MiB, test-and-branch instructions 32 KiB; beyond
-that they go through a stub. Large code builds addresses 16 bits at a time; in the signed
-groups of relocations the linker chooses between ``movz`` and, for negative values, ``movn``.
+Instructions are 32-bit words, little-endian in either byte order of data. Code addresses data by
+page: ``adrp`` computes the address of a 4 KiB page within 4 GiB, and an instruction after it holds
+the low 12 bits, divided by its access size if it is a load or store. Calls and jumps reach 128 MiB,
+conditional branches 1 MiB, test-and-branch instructions 32 KiB; beyond that range they go through
+a stub. The large code model builds addresses from parts of 16 bits; for the signed groups of
+relocations the linker chooses between ``movz`` and, for negative values, ``movn``.
 
-A pointer jump stub is ``adrp x16, pointer; ldr x16, [x16, pointer]; br x16``; procedures may
-change x16 and x17 between a call and the entry of what is called. In code that is compiled for
-branch target identification it begins with a landing pad, since its address may be taken.
+A pointer jump stub is ``adrp x16, pointer; ldr x16, [x16, pointer]; br x16``; the ABI lets linkers
+change x16 and x17 between a call and the entry of the callee. In code that is compiled for branch
+target identification the stub begins with a landing pad, since its address may be taken.
 
 Edge kinds keep LLVM's names (JITLink/aarch64.h). Specification: ELF for the Arm 64-bit
 Architecture (AAELF64), section 5.7; Arm Architecture Reference Manual, C6 (encodings).
@@ -29,13 +29,13 @@ from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
 from jitlink.graph.tables import EXTERNAL
-from jitlink.passes.got_plt import EntryKinds, Pointees, bypass_stubs
+from jitlink.passes.got_plt import BypassTargets, GotPltSpec, bypass_stubs
 
 UInt32Array = npt.NDArray[np.uint32]
 
 
 class AArch64EdgeKind(EdgeKind):
-    """What an edge of AArch64 code does; see `ROWS` for the values."""
+    """Edge kinds of AArch64; `ROWS` has their fixups."""
 
     INVALID = INVALID, "INVALID RELOCATION"
     KEEP_ALIVE = KEEP_ALIVE, "Keep-Alive"
@@ -57,8 +57,8 @@ class AArch64EdgeKind(EdgeKind):
     REQUEST_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12 = 19, "RequestGOTAndTransformToPageOffset12"
     REQUEST_GOT_AND_TRANSFORM_TO_PAGE_OFFSET15 = 20, "RequestGOTAndTransformToPageOffset15"
     REQUEST_GOT_AND_TRANSFORM_TO_DELTA32 = 21, "RequestGOTAndTransformToDelta32"
-    # LLVM differs: a kind says which bits go where. LLVM's PageOffset12 and MoveWide16 look
-    # into the instruction for it; here PageOffset12 is that of a byte or an addition.
+    # LLVM differs: a kind determines which bits are written where. For PageOffset12 and MoveWide16
+    # LLVM decodes the instruction; here PageOffset12 is that of a byte access or an addition.
     PAGE_OFFSET12_SHIFT1 = 32, "PageOffset12Shift1"
     PAGE_OFFSET12_SHIFT2 = 33, "PageOffset12Shift2"
     PAGE_OFFSET12_SHIFT3 = 34, "PageOffset12Shift3"
@@ -70,7 +70,7 @@ class AArch64EdgeKind(EdgeKind):
     MOVE_WIDE16_G2 = 40, "MoveWide16G2"
     MOVE_WIDE16_G2_NC = 41, "MoveWide16G2NC"
     MOVE_WIDE16_G3 = 42, "MoveWide16G3"
-    # LLVM differs: the kinds below are ours, for relocations that LLVM refuses.
+    # LLVM differs: it has none of the kinds below, whose relocations it refuses.
     POINTER16 = 48, "Pointer16"
     DELTA16 = 49, "Delta16"
     PAGE21_NC = 50, "Page21NC"
@@ -103,7 +103,7 @@ class AArch64EdgeKind(EdgeKind):
     MOVE_WIDE16_FROM_GOT_G2 = 78, "MoveWide16FromGOTG2"
     MOVE_WIDE16_FROM_GOT_G2_NC = 79, "MoveWide16FromGOTG2NC"
     MOVE_WIDE16_FROM_GOT_G3 = 80, "MoveWide16FromGOTG3"
-    # The same for `movk`, which keeps what stands in the other bits and has no other form.
+    # The same for `movk`, which keeps the other bits of the register and has no signed form.
     MOVE_KEEP16_PCREL_G0 = 81, "MoveKeep16PCRelG0"
     MOVE_KEEP16_PCREL_G1 = 82, "MoveKeep16PCRelG1"
     MOVE_KEEP16_PCREL_G2 = 83, "MoveKeep16PCRelG2"
@@ -143,28 +143,28 @@ def _code(
     bits: int = 0,
     alignment: int = 1,
 ) -> Fixup:
-    """A row whose container is an instruction."""
+    """A fixup of an instruction."""
     return Fixup(
         kind, expression, 4, check, bits, alignment, slices, endianness="little", summary=summary
     )
 
 
 def _low12(kind: EdgeKind, shift: int, what: str) -> Fixup:
-    """A row for the low 12 bits of an address in units of 2**shift bytes."""
+    """A fixup for the low 12 bits of an address in units of 2**shift bytes."""
     # The whole field is written: its upper bits are zero.
     slices = (BitSlice(shift, 12 - shift, 10),)
     return _code(kind, "S + A", slices, f"offset in the page, of {what}", alignment=1 << shift)
 
 
 def _move(kind: EdgeKind, expression: str, group: int, check: Check = Check.NONE) -> Fixup:
-    """A row for ``movz`` or ``movk``: 16 bits of a value as they are."""
+    """A fixup for ``movz`` or ``movk``: 16 bits of the value, unmodified."""
     bits = 16 * (group + 1) + (check is Check.SIGNED)
     summary = f"bits {16 * group} to {16 * group + 15} of the value"
     return _code(kind, expression, (BitSlice(16 * group, 16, 5),), summary, check, bits)
 
 
 def _signed_move(kind: EdgeKind, expression: str, group: int) -> Fixup:
-    """A row for ``movz``, or of negative values ``movn``, which complements its operand."""
+    """A fixup for ``movz``, or for ``movn``, with complemented bits, if the value is negative."""
     bits = 16 * (group + 1) + 1
     slices = (BitSlice(16 * group, 16, 5, Flip.IF_NEGATIVE), BitSlice(63, 1, 30, Flip.ALWAYS))
     summary = f"bits {16 * group} to {16 * group + 15} of the value; movn if it is negative"
@@ -192,7 +192,7 @@ _S, _U, _E = Check.SIGNED, Check.UNSIGNED, Check.EITHER
 
 ROWS = (
     Fixup(K.POINTER64, "S + A", 8, summary="pointer"),
-    # LLVM differs: the ABI lets 32 and 16 bits hold a signed or an unsigned number.
+    # LLVM differs: the ABI allows signed and unsigned values in 32 and 16 bits.
     Fixup(K.POINTER32, "S + A", 4, _E, summary="pointer"),
     Fixup(K.POINTER16, "S + A", 2, _E, summary="pointer"),
     Fixup(K.DELTA64, _PCREL, 8, summary="distance from the place"),
@@ -291,7 +291,7 @@ ROWS = (
     *(
         Fixup(
             kind, "", 4, endianness="" if kind in _DATA_REQUESTS else "little",
-            summary="turned into the kind it names once the entry exists",
+            summary="request for a GOT entry; transformed to the kind it names",
         )
         for kind in _GOT_REQUESTS
     ),
@@ -308,7 +308,7 @@ _BTI_C, _ADRP_X16, _LDR_X16, _BR_X16 = (
     bytes.fromhex("5f2403d5"), bytes.fromhex("10000090"), bytes.fromhex("100240f9"),
     bytes.fromhex("00021fd6"))  # fmt: skip
 
-ENTRIES = EntryKinds(
+GOT_PLT = GotPltSpec(
     got_requests=_GOT_REQUESTS,
     stub_requests={
         K.BRANCH26_PCREL: K.BRANCH26_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE,
@@ -343,13 +343,13 @@ ENTRIES = EntryKinds(
     ),
 )
 
-LANDING_PAD_ENTRIES = ENTRIES._replace(
-    stub=_BTI_C + ENTRIES.stub,
+GOT_PLT_BTI = GOT_PLT._replace(
+    stub=_BTI_C + GOT_PLT.stub,
     stub_edges=((K.PAGE21, 4, 0), (K.PAGE_OFFSET12_SHIFT3, 8, 0)),
 )
-"""The same with a landing pad in stubs, for code with branch target identification."""
+"""`GOT_PLT` with a landing pad in stubs, for code with branch target identification."""
 
-CALL_RESOLVERS = bytes.fromhex(
+APPLY_IRELATIVE = bytes.fromhex(
     "5f2403d5 fd7bbba9"  # bti c; stp x29, x30, [sp, #-80]!
     "fd030091 f35301a9"  # mov x29, sp; stp x19, x20, [sp, #16]
     "f51300f9 f30300aa"  # str x21, [sp, #32]; mov x19, x0
@@ -369,16 +369,16 @@ CALL_RESOLVERS = bytes.fromhex(
     "c0035fd6 1f2003d5"  # ret; nop
     "00000000 00000000"  # getauxval
 )
-"""Calls the function in each 16-byte pair of its arguments and stores the result through the
-second pointer; returns the one zero byte that is SPS success, in x0 and x1.
+"""Calls the resolver in each 16-byte pair of its arguments and stores the result through the
+second pointer of the pair; returns the one zero byte of SPS success, in x0 and x1.
 
-Resolvers are told what the processor can do: AT_HWCAP with the bit _IFUNC_ARG_HWCAP, and a
-structure of size, AT_HWCAP and AT_HWCAP2. Without `getauxval` it is said to do nothing special.
+The arguments of a resolver are AT_HWCAP with the bit _IFUNC_ARG_HWCAP, and a structure of its size,
+AT_HWCAP and AT_HWCAP2. Without `getauxval` both values are zero.
 """
-RESOLVER_IMPORTS = {"getauxval": len(CALL_RESOLVERS) - 8}
+APPLY_IRELATIVE_IMPORTS = {"getauxval": len(APPLY_IRELATIVE) - 8}
 
 
-# Relaxation. Everything below works on the instructions of many edges at once.
+# Relaxation. All functions below process the instructions of many edges at once.
 
 _NOP = 0xD503201F
 _ADRP_MASK, _ADRP_CODE = 0x9F000000, 0x90000000
@@ -387,26 +387,25 @@ _ADR_CODE = 0x10000000
 
 
 def relax(graph: LinkGraph) -> None:
-    """Make edges bypass GOT entries and stubs whose targets are in reach (pre-fixup pass).
+    """Bypass GOT entries and stubs whose targets are in range (pre-fixup pass).
 
     =============================================== ============= ==========================
     instructions                                    target within become
     =============================================== ============= ==========================
-    bl stub, b stub, b.cond stub, tbz stub          their reach   the same of the target
+    bl stub, b stub, b.cond stub, tbz stub          their range   the same to the target
     adrp r, f@GOT; ldr r, [r, f@GOT]                4 GiB         adrp r, f; add r, r, f
     adrp r, f; add r, r, f                          1 MiB         nop; adr r, f
     =============================================== ============= ==========================
 
-    The pairs must follow one another, and each must have the pages it needs for itself: an
-    ``adrp`` of the GOT that several loads share is left alone. A branch to a weak symbol that
-    nobody defines goes nowhere: it becomes a ``nop``, as the ABI has it.
+    The two instructions of a pair must be adjacent. An ``adrp`` of a GOT entry that several loads
+    share is not relaxed. As the ABI requires, a branch to an undefined weak symbol becomes ``nop``.
     """
     select_moves(graph)
-    pointees = Pointees(graph, ENTRIES)
-    if pointees.any:
-        bypass_stubs(graph, pointees, ENTRIES, FIXUPS)
-        _skip_missing(graph, pointees)
-        _relax_loads(graph, pointees)
+    targets = BypassTargets(graph, GOT_PLT)
+    if targets.any:
+        bypass_stubs(graph, targets, GOT_PLT, FIXUPS)
+        _remove_undefined_branches(graph, targets)
+        _relax_loads(graph, targets)
     _relax_additions(graph)
 
 
@@ -424,7 +423,7 @@ _MOVK_BIT = 1 << 29
 
 
 def select_moves(graph: LinkGraph) -> None:
-    """Give edges on ``movk`` the kinds that leave its opcode alone (pre-fixup pass)."""
+    """Give edges on ``movk`` the kinds that do not modify its opcode (pre-fixup pass)."""
     edges = graph.edge_table
     present = np.bincount(edges.kind, minlength=max(K) + 1)
     for kind, kept in _KEPT_MOVES.items():
@@ -437,16 +436,16 @@ def select_moves(graph: LinkGraph) -> None:
 def _instructions(
     graph: LinkGraph, rows: Int64Array
 ) -> Iterator[tuple[UInt32Array, Int64Array, BoolArray]]:
-    """The instructions that edges modify, buffer by buffer of working memory.
+    """The instructions that edges modify, by buffer of working memory.
 
-    Yields the words that begin at each byte of a buffer, the index in them of each edge's
-    instruction, and the mask of the edges whose instructions these are.
+    Yields an overlapping view of the words at all bytes of a buffer, the index in it of each edge's
+    instruction, and the mask of the edges whose instructions are in the buffer.
     """
     edges = graph.edge_table
     block, offset = edges.block[rows], edges.offset[rows]
     content = graph.block_table.content[block]
     places = content + offset
-    # What lies outside its block's content is refused when fixups are applied.
+    # Edges outside the content of their block are refused when fixups are applied.
     inside = (offset >= 0) & (offset <= graph.block_table.size[block] - 4)
     inside &= content != ZERO_FILL
     for code, base, here in graph.contents.partition(places):
@@ -457,25 +456,25 @@ def _instructions(
             yield words, places[chosen] - base, chosen
 
 
-def _skip_missing(graph: LinkGraph, pointees: Pointees) -> None:
-    """Let branches to external symbols that were not found do nothing."""
+def _remove_undefined_branches(graph: LinkGraph, targets: BypassTargets) -> None:
+    """Replace branches to undefined weak symbols by ``nop``."""
     edges, symbols = graph.edge_table, graph.symbol_table
-    for kind in ENTRIES.reach:
-        rows = rows_where(edges.kind == ENTRIES.stub_requests[kind])
-        pointee = pointees.of(rows)
-        missing = (pointee >= 0) & (symbols.kind[pointee] == EXTERNAL)
-        rows = rows[missing & (symbols.value[pointee] == 0)]
+    for kind in GOT_PLT.reach:
+        rows = rows_where(edges.kind == GOT_PLT.stub_requests[kind])
+        target = targets.of(rows)
+        undefined = (target >= 0) & (symbols.kind[target] == EXTERNAL)
+        rows = rows[undefined & (symbols.value[target] == 0)]
         for words, at, mask in _instructions(graph, rows):
             words[at] = _NOP
             edges.kind[rows[mask]] = K.KEEP_ALIVE
 
 
-def _relax_loads(graph: LinkGraph, pointees: Pointees) -> None:
-    """Let pairs that load an address from the GOT compute it instead."""
+def _relax_loads(graph: LinkGraph, targets: BypassTargets) -> None:
+    """Rewrite pairs that load an address from the GOT to compute it."""
     edges, blocks = graph.edge_table, graph.block_table
     rows = rows_where((edges.kind == K.PAGE21) | (edges.kind == K.PAGE_OFFSET12_SHIFT3))
-    pointee = pointees.of(rows)
-    rows, pointee = rows[pointee >= 0], pointee[pointee >= 0]
+    target = targets.of(rows)
+    rows, target = rows[target >= 0], target[target >= 0]
     if not len(rows):
         return
     is_first, block = edges.kind[rows] == K.PAGE21, edges.block[rows]
@@ -487,14 +486,14 @@ def _relax_loads(graph: LinkGraph, pointees: Pointees) -> None:
     shares[block[single]] = True
     chosen = rows_where(alternates & ~shares[block[:-1]])
     follows = _follow(graph, rows[chosen], rows[chosen + 1])
-    follows &= (edges.addend[rows[chosen]] == 0) & resolved(graph, pointee[chosen])
+    follows &= (edges.addend[rows[chosen]] == 0) & resolved(graph, target[chosen])
     chosen = chosen[follows]
-    chosen = chosen[_accepts(graph, K.PAGE21, rows[chosen], pointees.addresses[pointee[chosen]])]
-    _relax_pairs(graph, rows[chosen], rows[chosen + 1], _compute, pointee[chosen])
+    chosen = chosen[_accepts(graph, K.PAGE21, rows[chosen], targets.addresses[target[chosen]])]
+    _relax_pairs(graph, rows[chosen], rows[chosen + 1], _load_to_add, target[chosen])
 
 
 def _relax_additions(graph: LinkGraph) -> None:
-    """Let pairs that compute a page and add to it compute a near address at once."""
+    """Rewrite pairs of ``adrp`` and ``add`` to ``adr``, where the address is in its range."""
     edges = graph.edge_table
     rows = rows_where((edges.kind == K.PAGE21) | (edges.kind == K.PAGE_OFFSET12))
     first, second = rows[:-1], rows[1:]
@@ -503,11 +502,11 @@ def _relax_additions(graph: LinkGraph) -> None:
     first, second = first[pairs], second[pairs]
     address = graph.symbol_addresses().view(np.int64)[edges.target[second]]
     near = _accepts(graph, K.ADR_LITERAL21, second, address)
-    _relax_pairs(graph, first[near], second[near], _point, edges.target[first[near]])
+    _relax_pairs(graph, first[near], second[near], _add_to_adr, edges.target[first[near]])
 
 
 def _follow(graph: LinkGraph, first: Int64Array, second: Int64Array) -> BoolArray:
-    """Whether edges are about one address, on instructions that follow one another."""
+    """Whether pairs of edges refer to one address and are on adjacent instructions (bool)."""
     edges = graph.edge_table
     result: BoolArray = edges.block[second] == edges.block[first]
     result &= edges.offset[second] == edges.offset[first] + 4
@@ -517,7 +516,7 @@ def _follow(graph: LinkGraph, first: Int64Array, second: Int64Array) -> BoolArra
 
 
 def _accepts(graph: LinkGraph, kind: EdgeKind, rows: Int64Array, address: Int64Array) -> BoolArray:
-    """Whether edges could be of a kind, and their targets at these addresses (int64)."""
+    """Whether a kind is in range for edges if their targets are at these addresses (bool)."""
     edges = graph.edge_table
     place = graph.block_table.address[edges.block[rows]].view(np.int64) + edges.offset[rows]
     fixup = FIXUPS.by_kind[int(kind)]
@@ -525,14 +524,15 @@ def _accepts(graph: LinkGraph, kind: EdgeKind, rows: Int64Array, address: Int64A
 
 
 Rewrite = Callable[[UInt32Array, Int64Array], tuple[BoolArray, EdgeKind, EdgeKind]]
-"""Rewrites the pairs that begin at indices of words where the instructions are the right ones;
-tells which those are, and the new kinds of their edges."""
+"""Rewrites the pairs of instructions at indices of words, where they match.
+
+Returns the mask of the pairs that match, and the new kinds of their two edges."""
 
 
 def _relax_pairs(
     graph: LinkGraph, first: Int64Array, second: Int64Array, rewrite: Rewrite, target: Int64Array
 ) -> None:
-    """Rewrite pairs of instructions, and lead their edges to other targets (symbol rows)."""
+    """Rewrite pairs of instructions, and retarget their edges (`target` has symbol rows)."""
     edges = graph.edge_table
     for words, at, mask in _instructions(graph, second):
         done, *kinds = rewrite(words, at - 4)
@@ -542,15 +542,15 @@ def _relax_pairs(
             edges.target[chosen] = target[mask][done]
 
 
-def _compute(words: UInt32Array, at: Int64Array) -> tuple[BoolArray, EdgeKind, EdgeKind]:
-    """Let ``adrp`` and ``ldr`` of one register become ``adrp`` and ``add``."""
+def _load_to_add(words: UInt32Array, at: Int64Array) -> tuple[BoolArray, EdgeKind, EdgeKind]:
+    """Rewrite ``adrp`` and ``ldr`` of one register to ``adrp`` and ``add``."""
     done, register = _matches(words, at, _LDR_CODE)
     words[at[done] + 4] = _ADD_CODE | register[done] << 5 | register[done]
     return done, K.PAGE21, K.PAGE_OFFSET12
 
 
-def _point(words: UInt32Array, at: Int64Array) -> tuple[BoolArray, EdgeKind, EdgeKind]:
-    """Let ``adrp`` and ``add`` of one register become ``nop`` and ``adr``."""
+def _add_to_adr(words: UInt32Array, at: Int64Array) -> tuple[BoolArray, EdgeKind, EdgeKind]:
+    """Rewrite ``adrp`` and ``add`` of one register to ``nop`` and ``adr``."""
     done, register = _matches(words, at, _ADD_CODE)
     words[at[done]] = _NOP
     words[at[done] + 4] = _ADR_CODE | register[done]
@@ -558,7 +558,7 @@ def _point(words: UInt32Array, at: Int64Array) -> tuple[BoolArray, EdgeKind, Edg
 
 
 def _matches(words: UInt32Array, at: Int64Array, code: int) -> tuple[BoolArray, UInt32Array]:
-    """Whether pairs are an ``adrp`` and an instruction from and to the same register."""
+    """Whether pairs are an ``adrp`` and an instruction whose operands are its register."""
     first, second = words[at], words[at + 4]
     register = first & np.uint32(31)
     done: BoolArray = (first & _ADRP_MASK) == _ADRP_CODE

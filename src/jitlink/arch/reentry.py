@@ -1,13 +1,14 @@
-"""What an architecture's code for calls through stubs is made of.
+"""Machine code of an architecture for lazy calls: trampoline, reentry and landing.
 
-A stub jumps through a pointer (`EntryKinds` says how). The pointer of a function that is not
-linked yet leads to a *trampoline*, which notes which function it is and jumps to the process's
-*reentry*. That saves whatever may hold arguments, asks a callback for the address of the
-function, restores, and jumps there as if nothing had been. If there is no address, it may jump
-to the *landing*, which raises a Python exception on the calling thread and returns zero.
+A stub jumps through a pointer (see `GotPltSpec`). The pointer of a function that is not linked yet
+points to a *trampoline*, which stores the identity of the function and jumps to the process's
+*reentry*. The reentry saves all registers that may hold arguments, calls a callback for the address
+of the function, restores the registers and jumps to that address. If the function cannot be linked,
+the callback may return the address of the *landing*, which raises a Python exception on the calling
+thread and returns zero.
 
-All of it is position independent. An architecture adds one `ReentryCode`, a table of bytes and
-offsets; nothing else about lazy functions knows an architecture.
+All of the code is position independent. One `ReentryCode`, a table of bytes and offsets, is
+everything that an architecture provides for lazy calls.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from jitlink.graph.edges import EdgeKind
-from jitlink.passes.got_plt import EntryKinds
+from jitlink.passes.got_plt import GotPltSpec
 
 CodeEdges = tuple[tuple[EdgeKind, int, int], ...]
 
 
 class Jump(NamedTuple):
-    """A jump to a symbol, wherever that is.
+    """A jump to a symbol at any distance.
 
     Attributes:
-        content: the instructions; they change no register that holds an argument.
+        content: the instructions; they modify no register that holds an argument.
         edges: edges to the symbol: kind, offset, addend.
     """
 
@@ -34,29 +35,30 @@ class Jump(NamedTuple):
 
 
 class ReentryCode(NamedTuple):
-    """Machine code and where the addresses go in it.
+    """Machine code, and the offsets of the addresses in it.
 
     Attributes:
-        entries: what a stub and its pointer look like.
+        got_plt: the stub and its pointer.
         trampoline: content of a trampoline.
-        identity_edges: its edges to a pointer-sized word that tells it from others: kind,
-            offset, addend.
+        identity_edges: its edges to the pointer-sized word that holds its identity: kind, offset,
+            addend.
         reentry_edges: its edges to the reentry.
         alignment: alignment of trampolines, reentry and landing in bytes.
-        reentry: content of the reentry. The registers are as in the call of the stub, apart
-            from those that linkage code may use, and the identity is where the trampoline
-            has put it.
-        callback_offset: where the address of the callback stands in the reentry. The callback
-            takes the identity and the return address of the call, and returns where to go on.
-        fallback_offset: where the address stands at which it goes on if that is null.
-        landing: content of the landing: sets the exception, with the functions of Python's
-            C interface in `landing_imports`, and returns zero in all registers that results
-            are in.
-        landing_imports: offsets in the landing of the addresses of those functions, by name,
-            and of the exception's type, under the name ``exception``.
+        reentry: content of the reentry. On entry the registers are as in the call of the stub,
+            except those that the ABI lets linkage code change; the identity is where the
+            trampoline has stored it.
+        callback_offset: offset in the reentry of the address of the callback. The arguments of the
+            callback are the identity and the return address of the call; it returns the address
+            to jump to.
+        fallback_offset: offset in the reentry of the address to jump to if the callback returns
+            null.
+        landing: content of the landing. It sets the exception, with the functions of Python's C
+            interface in `landing_imports`, and returns zero in all result registers.
+        landing_imports: offsets in the landing of the addresses of those functions, by name, and
+            of the exception's type, under the name ``exception``.
     """
 
-    entries: EntryKinds
+    got_plt: GotPltSpec
     trampoline: bytes
     identity_edges: CodeEdges
     reentry_edges: CodeEdges

@@ -1,21 +1,22 @@
-"""RISC-V, 32 and 64 bits: edge kinds, their fixups, GOT entries, stubs and what is bypassed.
+"""RISC-V, 32 and 64 bits: edge kinds, their fixups, GOT entries and stubs.
 
-Instructions are 32 bits, or 16 with the C extension, and little-endian. An address takes two of
-them: an upper half that sets bits 12 to 31 (``lui`` absolute, ``auipc`` relative to itself) and a
-lower half whose 12 bits are added *as a signed number*, so the upper half is rounded
-(`BitSlice.rounding`). With relative pairs the lower half names not the target but the label of
-its ``auipc``, which may be anywhere and may serve several lower halves; `pair_halves` gives each
-lower half the target of its upper half, once addresses are known.
+Instructions are 32 bits, or 16 with the C extension, and little-endian. An address takes two
+instructions: the first holds bits 12 to 31 (HI20; ``lui`` absolute, ``auipc`` relative to itself),
+the second adds the low 12 bits (LO12) *as a signed number*, so HI20 is rounded
+(`BitSlice.rounding`). The symbol of a PC-relative LO12 is not that of the address but the label of
+its ``auipc``, which may be at any place and may have several LO12;
+`jitlink.arch.riscv_pairs.pair_hi_lo` gives each LO12 the target of its HI20 when addresses are
+known.
 
-Differences of labels are pairs of edges at one place that add and subtract, or set and subtract,
-because labels may come closer to each other when code is shortened (`riscv_relax`). The table
-has them in that order: what sets, what adds, what subtracts.
+A difference of labels is a pair of edges at one place that add and subtract, or set and subtract,
+because relaxation (`riscv_relax`) may reduce the difference. The fixup table has sets first, then
+additions, then subtractions, and applies them in that order.
 
-A pointer jump stub is ``auipc t3; l[wd] t3; jr t3``, which changes t3 only. Calls to stubs and
-loads from GOT entries are rewritten to reach their target directly when it is in reach.
+A pointer jump stub is ``auipc t3; l[wd] t3; jr t3``, which modifies t3 only. Calls to stubs and
+loads from GOT entries are relaxed to refer to their target directly if it is in range.
 
-On RV64 ``lui`` and ``auipc`` sign-extend: absolute code must lie below 2 GiB, relative code within
-2 GiB of its data. On RV32 everything reaches everything, modulo 2**32.
+On RV64 ``lui`` and ``auipc`` sign-extend: absolute code must be below 2 GiB, relative code within
+2 GiB of its data. On RV32 every address is in range, modulo 2**32.
 
 Edge kinds keep LLVM's names (JITLink/riscv.h) or, where it has none, the psABI's. Specification:
 RISC-V ELF psABI, chapter "Relocations"; RISC-V Instruction Set Manual, volume I, for encodings.
@@ -34,13 +35,13 @@ from jitlink.graph.columns import BoolArray, Int64Array
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
 from jitlink.graph.link_graph import LinkGraph
 from jitlink.leb128 import ULEB128
-from jitlink.passes.got_plt import EntryKinds
+from jitlink.passes.got_plt import GotPltSpec
 
 CodeArray = npt.NDArray[np.uint32]
 
 
 class RISCVEdgeKind(EdgeKind):
-    """What an edge of RISC-V code does; see `FIXUPS` for the values."""
+    """Edge kinds of RISC-V; `FIXUPS` has their fixups."""
 
     INVALID = INVALID, "INVALID RELOCATION"
     KEEP_ALIVE = KEEP_ALIVE, "Keep-Alive"
@@ -77,8 +78,8 @@ class RISCVEdgeKind(EdgeKind):
     NEG_DELTA32 = 32, "NegDelta32"
     R_RISCV_SET_ULEB128 = 33, "R_RISCV_SET_ULEB128"
     R_RISCV_SUB_ULEB128 = 34, "R_RISCV_SUB_ULEB128"
-    # LLVM differs: the kinds below are ours. Its CallRelaxable is an edge of kind Relax beside the
-    # call's, because other instructions can be relaxed too.
+    # LLVM differs: it has none of the kinds below. Its CallRelaxable is here an edge of kind Relax
+    # beside the call's, because other instructions can be relaxed too.
     RELAX = 35, "Relax"
     R_RISCV_PLT32 = 36, "R_RISCV_PLT32"
     R_RISCV_GOT32_PCREL = 37, "R_RISCV_GOT32_PCREL"
@@ -93,7 +94,7 @@ class RISCVEdgeKind(EdgeKind):
 K = RISCVEdgeKind
 S = BitSlice
 
-# Where instruction formats hold their immediate operands.
+# Immediate operands by instruction format.
 _U_TYPE = (S(12, 20, 12, rounding=True),)
 _I_TYPE = (S(0, 12, 20),)
 _S_TYPE = (S(5, 7, 25), S(0, 5, 7))
@@ -110,12 +111,12 @@ _LOW6 = (S(0, 6, 0),)
 
 _PCREL = "S + A - P"
 _ADD, _SUB = "V + S + A", "V - S - A"
-_WANTS_ENTRY = "turned into the kind it names once the entry exists"
-_WANTS_PAIR = "lower half of the address whose upper half the target labels"
+_GOT_REQUEST = "request for a GOT entry; transformed to the kind it names"
+_NEEDS_HI20 = "low 12 bits of the address whose HI20 is at the target"
 
 
 def _fixups(bits: int) -> FixupTable:
-    # Addresses of 32 bits wrap around, so no distance is too far.
+    # Addresses of 32 bits wrap around, so every distance is in range.
     wide = bits == 64
     word, page = (Check.EITHER, Check.SIGNED) if wide else (Check.NONE, Check.NONE)
     delta = Check.SIGNED if wide else Check.NONE
@@ -123,7 +124,7 @@ def _fixups(bits: int) -> FixupTable:
     def call(kind: EdgeKind, summary: str) -> Fixup:
         return Fixup(kind, _PCREL, 8, page, 32, 2, slices=_AUIPC_JALR, summary=summary)
 
-    def high(kind: EdgeKind, expression: str, summary: str) -> Fixup:
+    def hi20(kind: EdgeKind, expression: str, summary: str) -> Fixup:
         return Fixup(kind, expression, 4, page, 32, slices=_U_TYPE, summary=summary)
 
     rows = [
@@ -137,24 +138,30 @@ def _fixups(bits: int) -> FixupTable:
         Fixup(K.R_RISCV_RVC_BRANCH, _PCREL, 2, Check.SIGNED, 9, 2, _CB_TYPE, summary="c.beqz"),
         Fixup(K.R_RISCV_RVC_JUMP, _PCREL, 2, Check.SIGNED, 12, 2, _CJ_TYPE, summary="c.j, c.jal"),
         call(K.R_RISCV_CALL, "call or tail call"),
-        call(K.R_RISCV_CALL_PLT, "call or tail call, perhaps by way of a stub"),
+        call(K.R_RISCV_CALL_PLT, "call or tail call, which may go through a stub"),
         call(K.CALL_TO_PTR_JUMP_STUB_BYPASSABLE, "call to a stub that may be bypassed"),
-        high(K.R_RISCV_HI20, "S + A", "upper half of an address (lui)"),
-        high(K.R_RISCV_PCREL_HI20, _PCREL, "upper half of a distance (auipc)"),
-        high(K.GOT_LOAD_HI20, _PCREL, "upper half of the distance to a GOT entry"),
+        hi20(K.R_RISCV_HI20, "S + A", "bits 12 to 31 of an address (lui)"),
+        hi20(K.R_RISCV_PCREL_HI20, _PCREL, "bits 12 to 31 of a distance (auipc)"),
+        hi20(K.GOT_LOAD_HI20, _PCREL, "bits 12 to 31 of the distance to a GOT entry"),
         Fixup(
             K.RVC_LUI, "S + A + 2048", 2, Check.SIGNED, 18, slices=_C_LUI,
-            summary="upper half of a small address (c.lui)",
+            summary="bits 12 to 17 of an address (c.lui)",
         ),
-        Fixup(K.R_RISCV_LO12_I, "S + A", 4, slices=_I_TYPE, summary="lower half, operand"),
-        Fixup(K.R_RISCV_LO12_S, "S + A", 4, slices=_S_TYPE, summary="lower half, store"),
+        Fixup(
+            K.R_RISCV_LO12_I, "S + A", 4, slices=_I_TYPE,
+            summary="low 12 bits of an address, I-type",
+        ),
+        Fixup(
+            K.R_RISCV_LO12_S, "S + A", 4, slices=_S_TYPE,
+            summary="low 12 bits of an address, S-type",
+        ),
         Fixup(
             K.DELTA_LO12_I, _PCREL, 4, slices=_I_TYPE,
-            summary="lower half of a distance, operand; A makes up for where the upper half is",
+            summary="low 12 bits of a distance, I-type; A includes the distance to the HI20",
         ),
         Fixup(
             K.DELTA_LO12_S, _PCREL, 4, slices=_S_TYPE,
-            summary="lower half of a distance, store; A makes up for where the upper half is",
+            summary="low 12 bits of a distance, S-type; A includes the distance to the HI20",
         ),
         Fixup(K.R_RISCV_SET6, "S + A", 1, slices=_LOW6, summary="low 6 bits of a label"),
         Fixup(K.R_RISCV_SET8, "S + A", 1, summary="low 8 bits of a label"),
@@ -171,13 +178,13 @@ def _fixups(bits: int) -> FixupTable:
         Fixup(K.R_RISCV_SUB32, _SUB, 4, summary="label to be subtracted"),
         Fixup(K.R_RISCV_SUB64, _SUB, 8, summary="label to be subtracted"),
         Fixup(K.R_RISCV_SUB_ULEB128, _SUB, 1, field=ULEB128(), summary="label to be subtracted"),
-        Fixup(K.R_RISCV_GOT_HI20, "", 4, summary=_WANTS_ENTRY),
-        Fixup(K.R_RISCV_GOT32_PCREL, "", 4, summary=_WANTS_ENTRY),
-        Fixup(K.R_RISCV_PCREL_LO12_I, "", 4, summary=_WANTS_PAIR),
-        Fixup(K.PCREL_LO12_I_RELAXABLE, "", 4, summary=_WANTS_PAIR + "; may be rewritten"),
-        Fixup(K.R_RISCV_PCREL_LO12_S, "", 4, summary=_WANTS_PAIR),
-        Fixup(K.RELAX, "", 0, summary="what the edge before says may be said with less code"),
-        Fixup(K.ALIGN_RELAXABLE, "", 0, summary="what follows A bytes of nops is to be aligned"),
+        Fixup(K.R_RISCV_GOT_HI20, "", 4, summary=_GOT_REQUEST),
+        Fixup(K.R_RISCV_GOT32_PCREL, "", 4, summary=_GOT_REQUEST),
+        Fixup(K.R_RISCV_PCREL_LO12_I, "", 4, summary=_NEEDS_HI20),
+        Fixup(K.PCREL_LO12_I_RELAXABLE, "", 4, summary=_NEEDS_HI20 + "; may be relaxed"),
+        Fixup(K.R_RISCV_PCREL_LO12_S, "", 4, summary=_NEEDS_HI20),
+        Fixup(K.RELAX, "", 0, summary="the instructions of the edge before may be relaxed"),
+        Fixup(K.ALIGN_RELAXABLE, "", 0, summary="alignment of the code after A bytes of nops"),
     ]  # fmt: skip
     return FixupTable(
         rows, advice="compile with -fPIC" if wide else "keep jumps and their targets close"
@@ -185,18 +192,18 @@ def _fixups(bits: int) -> FixupTable:
 
 
 FIXUPS = {bits: _fixups(bits) for bits in (32, 64)}
-"""The tables of RV32 and RV64, which differ in their range checks."""
+"""Fixups of RV32 and RV64, which differ in their range checks."""
 
 _LOAD = {32: 0x2003, 64: 0x3003}
-"""The instruction that loads a pointer, without its registers."""
+"""The instruction that loads a pointer, without its registers, by pointer size in bits."""
 
 
 def _code(*words: int) -> bytes:
     return np.array(words, "<u4").tobytes()
 
 
-def _entries(bits: int) -> EntryKinds:
-    return EntryKinds(
+def _got_plt(bits: int) -> GotPltSpec:
+    return GotPltSpec(
         got_requests={
             K.R_RISCV_GOT_HI20: K.GOT_LOAD_HI20,
             K.R_RISCV_GOT32_PCREL: K.R_RISCV_32_PCREL,
@@ -218,10 +225,10 @@ def _entries(bits: int) -> EntryKinds:
     )
 
 
-ENTRIES = {bits: _entries(bits) for bits in (32, 64)}
+GOT_PLT = {bits: _got_plt(bits) for bits in (32, 64)}
 """GOT entries and stubs of RV32 and RV64."""
 
-CALL_RESOLVERS = {
+APPLY_IRELATIVE = {
     64: _code(
         0xFE010113, 0x00113C23, 0x00813823, 0x00913423,  # save ra, s0, s1
         0x00050413, 0x00B504B3,  # mv s0, a0; add s1, a0, a1
@@ -247,10 +254,10 @@ CALL_RESOLVERS = {
         0x00008067,
     ),
 }  # fmt: skip
-"""Calls the function in each pair of pointers in its arguments and stores the result through the
-second pointer; returns the one zero byte that is SPS success, in a0 and a1."""
+"""Calls the resolver in each pair of pointers in its arguments and stores the result through the
+second pointer of the pair; returns the one zero byte of SPS success, in a0 and a1."""
 
-# auipc t1, 0; jr t1. Tail calls use t1 too.
+# auipc t1, 0; jr t1. Compilers use t1 for tail calls too.
 JUMP = Jump(bytes.fromhex("17030000 67000300"), ((K.R_RISCV_CALL_PLT, 0, 0),))
 
 BRANCHES = frozenset(
@@ -262,16 +269,16 @@ BRANCHES = frozenset(
         K.R_RISCV_RVC_JUMP,
     }
 )
-"""The kinds of direct calls and jumps."""
+"""The edge kinds of direct calls and jumps."""
 
-# Opcodes and other parts of instructions.
+# Instruction fields and opcodes.
 OPCODE, FUNCT3, RD, RS1 = 0x7F, 0x7000, 0x1F << 7, 0x1F << 15
 LUI, AUIPC, JAL, JALR, ADDI, LOAD, NOP = 0x37, 0x17, 0x6F, 0x67, 0x13, 0x03, 0x13
 C_NOP, C_J, C_JAL, C_LUI = 0x0001, 0xA001, 0x2001, 0x6001
 
 
 def read_code(graph: LinkGraph, blocks: Int64Array, offsets: Int64Array) -> CodeArray:
-    """The 32-bit instructions at places of blocks, which the caller has checked (uint32)."""
+    """The 32-bit instructions at offsets of blocks (uint32); the caller has checked the offsets."""
     code = np.zeros(len(blocks), np.uint32)
     places = graph.block_table.content[blocks] + offsets
     for data, base, here in graph.contents.partition(places):
@@ -283,7 +290,7 @@ def read_code(graph: LinkGraph, blocks: Int64Array, offsets: Int64Array) -> Code
 def write_code(
     graph: LinkGraph, blocks: Int64Array, offsets: Int64Array, code: npt.NDArray[Any]
 ) -> None:
-    """Replace instructions at places of blocks; `code` is uint32, or uint16 for short ones."""
+    """Write instructions at offsets of blocks; `code` is uint32, or uint16 for compressed ones."""
     places = graph.block_table.content[blocks] + offsets
     for data, base, here in graph.contents.partition(places):
         words = _words(data, code.dtype.newbyteorder("<"))
@@ -291,20 +298,20 @@ def write_code(
 
 
 def _words(data: npt.NDArray[np.uint8], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A view on every (unaligned, overlapping) word in `data`."""
+    """An overlapping view of the words at all bytes of `data`."""
     count = max(len(data) - dtype.itemsize + 1, 0)
     return np.ndarray((count,), dtype, data.data if count else bytes(8), strides=(1,))
 
 
 def is_load_of_pointer(code: CodeArray, base: CodeArray, bits: int) -> BoolArray:
-    """Whether instructions load a pointer through the register that `base` instructions set."""
+    """Whether instructions load a pointer with the destination of `base` instructions as base."""
     loads: BoolArray = (code & np.uint32(OPCODE | FUNCT3)) == _LOAD[bits]
     loads &= (code & np.uint32(RS1)) >> 15 == (base & np.uint32(RD)) >> 7
     return loads
 
 
 def fits_signed32(value: Int64Array) -> BoolArray:
-    """Whether values can be made of an upper and a lower half."""
+    """Whether a HI20 and a LO12 can hold the values (bool)."""
     low, high = FIXUPS[64].by_kind[K.R_RISCV_HI20].limits
     fits: BoolArray = (value >= low) & (value <= high)
     return fits

@@ -1,14 +1,13 @@
-"""RISC-V at known addresses: halves are paired, GOT entries and stubs bypassed.
+"""RISC-V at known addresses: HI20 and LO12 are paired, GOT entries and stubs bypassed.
 
-The lower half of a PC-relative address names the label of its upper half. Labels and halves may be
-in different sections and in any order, and several lower halves may share an upper one. Here
-every lower half gets the target of its upper half, and an addend that makes up for the distance
-between the two instructions. In the same step
+The target of a PC-relative LO12 is the label of its HI20. The two may be in different sections and
+in any order, and several LO12 may share a HI20. Every LO12 gets the target of its HI20, and an
+addend that includes the distance between the two instructions. In the same pass
 
 - ``auipc; ld`` from a GOT entry becomes ``auipc; addi``, or ``lui; addi`` for an address below
-  2 GiB: the load's target is known and in reach;
-- ``auipc; op`` to an absolute address that is out of reach becomes ``lui; op``: a weak symbol that
-  nobody defines, at address null, is the case that matters.
+  2 GiB, if the GOT entry's target is in range;
+- ``auipc; op`` to an absolute address out of range becomes ``lui; op``, which matters for undefined
+  weak symbols, whose address is null.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ import numpy as np
 from jitlink.arch.riscv import (
     ADDI,
     AUIPC,
-    ENTRIES,
     FUNCT3,
+    GOT_PLT,
     LUI,
     OPCODE,
     CodeArray,
@@ -37,95 +36,97 @@ from jitlink.graph import LinkGraph
 from jitlink.graph.columns import ADDRESS_MASK, BoolArray, Int64Array, rows_where
 from jitlink.graph.tables import DEFINED
 from jitlink.leb128 import ULEB128
-from jitlink.passes.got_plt import Pointees
+from jitlink.passes.got_plt import BypassTargets
 
-_HIGH = (K.R_RISCV_PCREL_HI20, K.GOT_LOAD_HI20)
-_LOW = (K.R_RISCV_PCREL_LO12_I, K.PCREL_LO12_I_RELAXABLE, K.R_RISCV_PCREL_LO12_S)
+_HI = (K.R_RISCV_PCREL_HI20, K.GOT_LOAD_HI20)
+_LO = (K.R_RISCV_PCREL_LO12_I, K.PCREL_LO12_I_RELAXABLE, K.R_RISCV_PCREL_LO12_S)
 
 
 @dataclass
-class Halves:
-    """Upper and lower halves of PC-relative addresses.
+class HiLoPairs:
+    """The HI20 and LO12 edges of PC-relative addresses.
 
     Attributes:
-        high: edge rows of all upper halves (int64).
-        low: edge rows of all lower halves (int64).
-        owner: for each lower half the index of its upper half in `high` (int64).
+        hi: edge rows of all HI20 (int64).
+        lo: edge rows of all LO12 (int64).
+        hi_of_lo: for each LO12, the index of its HI20 in `hi` (int64).
     """
 
-    high: Int64Array
-    low: Int64Array
-    owner: Int64Array
+    hi: Int64Array
+    lo: Int64Array
+    hi_of_lo: Int64Array
 
 
-def find_halves(graph: LinkGraph) -> Halves:
-    """Find the upper half of each lower half.
+def find_hi_lo_pairs(graph: LinkGraph) -> HiLoPairs:
+    """Find the HI20 of each LO12.
 
     Raises:
-        FixupError: a lower half's target is no label of an upper half, or it has an addend.
+        FixupError: the target of a LO12 is not the label of a HI20, or the LO12 has an addend.
     """
     edges, symbols = graph.edge_table, graph.symbol_table
-    high, low = rows_where(_is(graph, _HIGH)), rows_where(_is(graph, _LOW))
-    if len(low) == 0:
-        return Halves(high, low, low)
-    target = edges.target[low]
+    hi, lo = rows_where(_is_one_of(graph, _HI)), rows_where(_is_one_of(graph, _LO))
+    if len(lo) == 0:
+        return HiLoPairs(hi, lo, lo)
+    target = edges.target[lo]
     defined = symbols.kind[target] == DEFINED
     if not defined.all():
-        fail(graph, low[~defined], "names no label of an upper half")
-    odd = edges.addend[low] != 0
+        fail(graph, lo[~defined], "refers to no label of a HI20 relocation")
+    odd = edges.addend[lo] != 0
     if odd.any():
-        fail(graph, low[odd], "has an addend, which only its upper half may have")
-    owner = _find_places(graph, high, symbols.block[target], symbols.value[target].view(np.int64))
-    if (owner < 0).any():
-        fail(graph, low[owner < 0], "names a label where no upper half is")
-    return Halves(high, low, owner)
+        fail(graph, lo[odd], "has an addend, which only its HI20 relocation may have")
+    hi_of_lo = _find_edges_at(
+        graph, hi, symbols.block[target], symbols.value[target].view(np.int64)
+    )
+    if (hi_of_lo < 0).any():
+        fail(graph, lo[hi_of_lo < 0], "refers to a label without a HI20 relocation")
+    return HiLoPairs(hi, lo, hi_of_lo)
 
 
-def _find_places(
+def _find_edges_at(
     graph: LinkGraph, rows: Int64Array, blocks: Int64Array, offsets: Int64Array
 ) -> Int64Array:
-    """For each place the index of the edge there among edges `rows` (int64), or -1."""
+    """For each block and offset, the index in `rows` of the edge there (int64), or -1."""
     if len(rows) == 0:
         return np.full(len(blocks), -1, np.int64)
     edges, sizes = graph.edge_table, graph.block_table.size
-    # A line on which every place has a number of its own.
-    line = np.cumsum(sizes + 1) - (sizes + 1)
-    keys = line[edges.block[rows]] + edges.offset[rows]
+    # One key for block and offset.
+    first = np.cumsum(sizes + 1) - (sizes + 1)
+    keys = first[edges.block[rows]] + edges.offset[rows]
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
-    sought = line[blocks] + offsets
+    sought = first[blocks] + offsets
     index = np.minimum(keys.searchsorted(sought), len(keys) - 1)
     return np.where(keys[index] == sought, order[index], -1)
 
 
-def _is(graph: LinkGraph, kinds: tuple[K, ...]) -> BoolArray:
+def _is_one_of(graph: LinkGraph, kinds: tuple[K, ...]) -> BoolArray:
     wanted = np.zeros(len(K), np.bool_)
     wanted[list(kinds)] = True
     return wanted[graph.edge_table.kind]
 
 
-def pair_halves(graph: LinkGraph) -> None:
-    """Give lower halves the target of their upper half, and bypass what can be (pre-fixup pass).
+def pair_hi_lo(graph: LinkGraph) -> None:
+    """Give LO12 edges the target of their HI20, and bypass GOT entries and stubs (pre-fixup pass).
 
     Raises:
-        FixupError: there is a lower half without an upper one.
+        FixupError: a LO12 has no HI20, or a ULEB128 field is too short for its difference.
     """
-    halves = find_halves(graph)
-    pointees = Pointees(graph, ENTRIES[8 * graph.pointer_size])
-    if pointees.any:
-        _bypass_stubs(graph, pointees)
-        _bypass_loads(graph, pointees, halves)
+    pairs = find_hi_lo_pairs(graph)
+    targets = BypassTargets(graph, GOT_PLT[8 * graph.pointer_size])
+    if targets.any:
+        _bypass_stubs(graph, targets)
+        _relax_got_loads(graph, targets, pairs)
     if graph.pointer_size == 8:
-        _make_far_absolute(graph, halves)
-    _check_lengths(graph)
-    edges, low = graph.edge_table, halves.low
-    high = halves.high[halves.owner]
-    absolute = edges.kind[high] == K.R_RISCV_HI20
-    is_store = edges.kind[low] == K.R_RISCV_PCREL_LO12_S
-    apart = np.where(absolute, 0, _places(graph, low) - _places(graph, high))
-    edges.target[low] = edges.target[high]
-    edges.addend[low] = edges.addend[high] + apart
-    edges.kind[low] = np.where(
+        _relax_far_to_absolute(graph, pairs)
+    _check_uleb128(graph)
+    edges, lo = graph.edge_table, pairs.lo
+    hi = pairs.hi[pairs.hi_of_lo]
+    absolute = edges.kind[hi] == K.R_RISCV_HI20
+    is_store = edges.kind[lo] == K.R_RISCV_PCREL_LO12_S
+    distance = np.where(absolute, 0, _places(graph, lo) - _places(graph, hi))
+    edges.target[lo] = edges.target[hi]
+    edges.addend[lo] = edges.addend[hi] + distance
+    edges.kind[lo] = np.where(
         absolute,
         np.where(is_store, K.R_RISCV_LO12_S, K.R_RISCV_LO12_I),
         np.where(is_store, K.DELTA_LO12_S, K.DELTA_LO12_I),
@@ -139,48 +140,48 @@ def _places(graph: LinkGraph, rows: Int64Array) -> Int64Array:
     return address + edges.offset[rows]
 
 
-def _bypass_stubs(graph: LinkGraph, pointees: Pointees) -> None:
+def _bypass_stubs(graph: LinkGraph, targets: BypassTargets) -> None:
     edges = graph.edge_table
     rows = rows_where(edges.kind == K.CALL_TO_PTR_JUMP_STUB_BYPASSABLE)
-    pointee = pointees.of(rows)
-    rows, pointee = rows[pointee >= 0], pointee[pointee >= 0]
-    distance = pointees.addresses[pointee] + edges.addend[rows] - _places(graph, rows)
-    near = _reaches(graph, distance) & resolved(graph, pointee)
-    edges.target[rows[near]] = pointee[near]
+    target = targets.of(rows)
+    rows, target = rows[target >= 0], target[target >= 0]
+    distance = targets.addresses[target] + edges.addend[rows] - _places(graph, rows)
+    near = _is_in_range(graph, distance) & resolved(graph, target)
+    edges.target[rows[near]] = target[near]
     edges.kind[rows[near]] = K.R_RISCV_CALL
 
 
-def _reaches(graph: LinkGraph, distance: Int64Array) -> BoolArray:
+def _is_in_range(graph: LinkGraph, distance: Int64Array) -> BoolArray:
     if graph.pointer_size == 4:
         return np.ones(len(distance), np.bool_)
     return fits_signed32(distance)
 
 
-def _bypass_loads(graph: LinkGraph, pointees: Pointees, halves: Halves) -> None:
-    """Compute what would be loaded, where all that an ``auipc`` is for is to load it."""
-    edges, owner = graph.edge_table, halves.owner
-    is_load = edges.kind[halves.high] == K.GOT_LOAD_HI20
-    pointee = np.full(len(halves.high), -1, np.int64)
-    pointee[is_load] = pointees.of(halves.high[is_load])
-    chosen = is_load & (pointee >= 0) & (edges.addend[halves.high] == 0)
-    chosen &= resolved(graph, pointee)
+def _relax_got_loads(graph: LinkGraph, targets: BypassTargets, pairs: HiLoPairs) -> None:
+    """Compute addresses instead of loading them, where every LO12 of a HI20 is such a load."""
+    edges, hi_of_lo = graph.edge_table, pairs.hi_of_lo
+    is_load = edges.kind[pairs.hi] == K.GOT_LOAD_HI20
+    target = np.full(len(pairs.hi), -1, np.int64)
+    target[is_load] = targets.of(pairs.hi[is_load])
+    chosen = is_load & (target >= 0) & (edges.addend[pairs.hi] == 0)
+    chosen &= resolved(graph, target)
     if not chosen.any():
         return
-    low = rows_where(chosen[owner] & (edges.kind[halves.low] == K.PCREL_LO12_I_RELAXABLE))
-    low_code = _read(graph, halves.low[low])
-    high_code = _read(graph, halves.high)
-    good = low[is_load_of_pointer(low_code, high_code[owner[low]], 8 * graph.pointer_size)]
-    uses = np.bincount(owner, minlength=len(chosen))
-    chosen &= (uses > 0) & (uses == np.bincount(owner[good], minlength=len(chosen)))
-    address = pointees.addresses[pointee]
-    near = _reaches(graph, address - _places(graph, halves.high))
-    low_address = fits_signed32(address) & ~near & ((high_code & OPCODE) == AUIPC)
+    lo = rows_where(chosen[hi_of_lo] & (edges.kind[pairs.lo] == K.PCREL_LO12_I_RELAXABLE))
+    lo_code = _read(graph, pairs.lo[lo])
+    hi_code = _read(graph, pairs.hi)
+    good = lo[is_load_of_pointer(lo_code, hi_code[hi_of_lo[lo]], 8 * graph.pointer_size)]
+    uses = np.bincount(hi_of_lo, minlength=len(chosen))
+    chosen &= (uses > 0) & (uses == np.bincount(hi_of_lo[good], minlength=len(chosen)))
+    address = targets.addresses[target]
+    near = _is_in_range(graph, address - _places(graph, pairs.hi))
+    low_address = fits_signed32(address) & ~near & ((hi_code & OPCODE) == AUIPC)
     chosen &= near | low_address
-    _make_absolute(graph, halves.high[chosen & low_address])
-    rows = halves.high[chosen]
-    edges.target[rows] = pointee[chosen]
-    edges.kind[halves.high[chosen & near]] = K.R_RISCV_PCREL_HI20
-    rows = halves.low[chosen[owner]]
+    _auipc_to_lui(graph, pairs.hi[chosen & low_address])
+    rows = pairs.hi[chosen]
+    edges.target[rows] = target[chosen]
+    edges.kind[pairs.hi[chosen & near]] = K.R_RISCV_PCREL_HI20
+    rows = pairs.lo[chosen[hi_of_lo]]
     code = (_read(graph, rows) & ~np.uint32(OPCODE | FUNCT3)) | np.uint32(ADDI)
     write_code(graph, edges.block[rows], edges.offset[rows], code)
 
@@ -189,30 +190,31 @@ def _read(graph: LinkGraph, rows: Int64Array) -> CodeArray:
     return read_code(graph, graph.edge_table.block[rows], graph.edge_table.offset[rows])
 
 
-def _check_lengths(graph: LinkGraph) -> None:
-    """Refuse differences that their ULEB128 field cannot hold; it would store them modulo that.
+def _check_uleb128(graph: LinkGraph) -> None:
+    """Refuse differences that do not fit their ULEB128 field, which would truncate them.
 
-    Neither of the two edges of a difference knows the other, so no check of theirs can tell.
+    The difference is the sum of two edges, so the range check of neither edge can detect that.
     """
     edges = graph.edge_table
-    lows = rows_where(edges.kind == K.R_RISCV_SUB_ULEB128)
-    if len(lows) == 0:
+    subtractions = rows_where(edges.kind == K.R_RISCV_SUB_ULEB128)
+    if len(subtractions) == 0:
         return
     sets = rows_where(edges.kind == K.R_RISCV_SET_ULEB128)
-    owner = _find_places(graph, sets, edges.block[lows], edges.offset[lows])
-    lows, highs = lows[owner >= 0], sets[owner[owner >= 0]]
+    index = _find_edges_at(graph, sets, edges.block[subtractions], edges.offset[subtractions])
+    subtractions, sets = subtractions[index >= 0], sets[index[index >= 0]]
     address = graph.symbol_addresses().view(np.int64)
-    value = address[edges.target[highs]] + edges.addend[highs]
-    value -= address[edges.target[lows]] + edges.addend[lows]
-    place = graph.block_table.content[edges.block[lows]] + edges.offset[lows]
-    end = place + graph.block_table.size[edges.block[lows]] - edges.offset[lows]
+    value = address[edges.target[sets]] + edges.addend[sets]
+    value -= address[edges.target[subtractions]] + edges.addend[subtractions]
+    block, offset = edges.block[subtractions], edges.offset[subtractions]
+    place = graph.block_table.content[block] + offset
+    end = place + graph.block_table.size[block] - offset
     for data, base, here in graph.contents.partition(place):
         sizes = ULEB128().measure(data, place[here] - base, end[here] - base)
-        # A field that does not end is found by the engine.
+        # The fixup table refuses fields that do not end.
         bits = np.where(sizes == 0, 63, np.minimum(7 * sizes, 63))
         bad = (value[here] < 0) | (value[here] >> bits != 0)
         if bad.any():
-            rows, first = lows[here][bad], int(value[here][bad][0])
+            rows, first = subtractions[here][bad], int(value[here][bad][0])
             fail(
                 graph, rows, f"makes {first:#x}, which its field cannot hold",
                 TargetOutOfRangeError, first, low=0, high=(1 << int(bits[bad][0])) - 1,
@@ -220,22 +222,22 @@ def _check_lengths(graph: LinkGraph) -> None:
             )  # fmt: skip
 
 
-def _make_absolute(graph: LinkGraph, rows: Int64Array) -> None:
-    """Turn ``auipc`` into ``lui``."""
+def _auipc_to_lui(graph: LinkGraph, rows: Int64Array) -> None:
+    """Rewrite ``auipc`` to ``lui``."""
     edges = graph.edge_table
     code = (_read(graph, rows) & ~np.uint32(OPCODE)) | np.uint32(LUI)
     write_code(graph, edges.block[rows], edges.offset[rows], code)
     edges.kind[rows] = K.R_RISCV_HI20
 
 
-def _make_far_absolute(graph: LinkGraph, halves: Halves) -> None:
-    """Let ``auipc`` for a target that it does not reach be ``lui``, if that reaches it."""
+def _relax_far_to_absolute(graph: LinkGraph, pairs: HiLoPairs) -> None:
+    """Rewrite ``auipc`` to ``lui`` where the target is in range of ``lui`` only."""
     edges, symbols = graph.edge_table, graph.symbol_table
-    rows = halves.high[edges.kind[halves.high] == K.R_RISCV_PCREL_HI20]
+    rows = pairs.hi[edges.kind[pairs.hi] == K.R_RISCV_PCREL_HI20]
     rows = rows[symbols.kind[edges.target[rows]] != DEFINED]
     if len(rows) == 0:
         return
     address = symbols.value[edges.target[rows]].view(np.int64) + edges.addend[rows]
     far = ~fits_signed32(address - _places(graph, rows)) & fits_signed32(address)
     rows = rows[far]
-    _make_absolute(graph, rows[(_read(graph, rows) & OPCODE) == AUIPC])
+    _auipc_to_lui(graph, rows[(_read(graph, rows) & OPCODE) == AUIPC])

@@ -1,8 +1,8 @@
-"""RISC-V linker relaxation: code that says with less what it says, before memory is allocated.
+"""RISC-V linker relaxation: shorter instructions, before memory is allocated.
 
-Compilers write the longest form of calls and addresses and mark them (R_RISCV_RELAX); whoever
-links shortens what turns out to be near, and takes surplus nops out of paddings
-(R_RISCV_ALIGN), which is never optional.
+Compilers emit the longest form of calls and addresses and mark them (R_RISCV_RELAX); the linker
+shortens those whose target is near, and removes surplus nops from paddings (R_RISCV_ALIGN), which
+is mandatory.
 
 ====================== ========================== =================================
 instructions           become                     if
@@ -15,15 +15,15 @@ lui rd; op lo(rd)      op lo(x0)                  address -2048 .. 2047
 auipc rd; op lo(rd)    op lo(x0)                  address -2048 .. 2047
 ====================== ========================== =================================
 
-Nobody reserves gp in a JIT, so there is no gp-relative form, and addresses are known beforehand
-only of absolute symbols.
+The gp register belongs to the executable of the process, so there is no gp-relative form; before
+allocation only absolute symbols have addresses.
 
-Distances are taken from a provisional layout in which blocks stand as `BasicLayout` will put
-them. Taking bytes out brings code closer together, but padding may grow by what it is aligned
-to, so that much is kept in reserve: an instruction that was shortened stays in reach whatever is
-shortened later, nothing is ever taken back, and repeating until nothing changes ends. Padding
-in a block depends only on what is before it in the block, because a block is at least as
-aligned as its paddings.
+Distances are computed in a provisional layout, with the blocks in the order of `BasicLayout`.
+Removing bytes moves code closer together, but a padding may grow by up to its alignment, so that
+much is added to each distance: a shortened instruction stays in range whatever is shortened later,
+no instruction is lengthened again, and the iteration reaches a fixed point. Padding in a block
+depends only on the code before it in the block, because the alignment of a block is at least that
+of its paddings.
 
 LLVM differs: it relaxes calls only, and after allocation, so that no memory is saved.
 
@@ -56,7 +56,7 @@ from jitlink.arch.riscv import (
     read_code,
     write_code,
 )
-from jitlink.arch.riscv_pairs import find_halves
+from jitlink.arch.riscv_pairs import find_hi_lo_pairs
 from jitlink.fixups import fail
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_where
@@ -66,13 +66,14 @@ from jitlink.memory.layout import BasicLayout, place
 
 EF_RISCV_RVC = 1
 
+# Whether the addend of an edge kind is a distance from the target (bool, one per kind).
 _COUNTS_FROM_TARGET = np.ones(len(K), np.bool_)
 _COUNTS_FROM_TARGET[[K.INVALID, K.KEEP_ALIVE, K.NEG_DELTA32, K.ALIGN_RELAXABLE]] = False
 _RA = 1
 
 
 def relax(graph: LinkGraph) -> None:
-    """Shorten code and honour alignment (post-prune pass; nothing may add code behind it).
+    """Shorten code and align paddings (post-prune pass; no later pass may add code).
 
     Raises:
         FixupError: a padding is malformed or too short.
@@ -81,7 +82,7 @@ def relax(graph: LinkGraph) -> None:
 
 
 def align(graph: LinkGraph) -> None:
-    """Honour alignment only (post-prune pass, in place of `relax`).
+    """Align paddings only (post-prune pass, in place of `relax`).
 
     Raises:
         FixupError: a padding is malformed or too short.
@@ -90,14 +91,14 @@ def align(graph: LinkGraph) -> None:
 
 
 @dataclass
-class _Sites:
-    """Edges whose instructions or padding may shrink, or are rewritten.
+class _RelaxableEdges:
+    """Edges whose instructions or padding may be shortened or rewritten.
 
     Attributes:
         rows: their rows (int64).
-        spans: bytes, from the place of each edge, that are its instructions or padding (int64).
-        limits: how many of them may go (int64).
-        index: number of each in the shrinkage that was planned for them (int64).
+        spans: size in bytes of the instructions or padding at each edge (int64).
+        limits: how many of these bytes may be removed (int64).
+        index: index of each edge in the `Shrinkage` (int64).
     """
 
     rows: Int64Array
@@ -126,12 +127,12 @@ class _Relaxation:
         calls = _Calls(self.graph, self._calls(marked) if shorten else none)
         addresses = _Addresses(self.graph, marked if shorten else np.zeros(len(marked), np.bool_))
         parts = (paddings, calls, addresses)
-        shrinkage = self._plan([part.sites for part in parts])
+        shrinkage = self._plan([part.relaxable for part in parts])
         if shrinkage is not None:
             addresses.shorten(shrinkage)
             paddings.shorten(shrinkage)
-            if len(calls.sites.rows):
-                self._settle(shrinkage, paddings, calls)
+            if len(calls.relaxable.rows):
+                self._shorten_calls(shrinkage, paddings, calls)
             shrinkage.apply(_COUNTS_FROM_TARGET)
             for part in parts:
                 part.rewrite(shrinkage)
@@ -139,7 +140,7 @@ class _Relaxation:
         edges.keep(~dropped & (edges.kind != K.INVALID))
 
     def _marked(self) -> BoolArray:
-        """Mask of the edges that may be relaxed: each is followed by one that says so."""
+        """Mask of the edges that may be relaxed: each is followed by a RELAX edge."""
         edges = self.edges
         rows = rows_where(edges.kind[1:] == K.RELAX)
         rows = rows[edges.block[rows] == edges.block[rows + 1]]
@@ -154,28 +155,28 @@ class _Relaxation:
         is_call &= marked & (symbols.kind[self.edges.target] == DEFINED)
         return rows_where(is_call)
 
-    def _plan(self, sites: list[_Sites]) -> Shrinkage | None:
-        rows = np.concatenate([each.rows for each in sites])
+    def _plan(self, relaxable: list[_RelaxableEdges]) -> Shrinkage | None:
+        rows = np.concatenate([each.rows for each in relaxable])
         if len(rows) == 0:
             return None
-        spans = np.concatenate([each.spans for each in sites])
-        limits = np.concatenate([each.limits for each in sites])
+        spans = np.concatenate([each.spans for each in relaxable])
+        limits = np.concatenate([each.limits for each in relaxable])
         blocks, ends = self.edges.block[rows], self.edges.offset[rows] + spans
         order = np.lexsort((ends, blocks))
         index = np.empty(len(rows), np.int64)
         index[order] = np.arange(len(rows))
         first = 0
-        for each in sites:
+        for each in relaxable:
             each.index = index[first : first + len(each.rows)]
             first += len(each.rows)
-        sorted_sites = (blocks[order], ends[order], limits[order])
-        bad = impossible_sites(self.graph, *sorted_sites)
+        sites = (blocks[order], ends[order], limits[order])
+        bad = impossible_sites(self.graph, *sites)
         if bad.any():
             fail(self.graph, rows[order][bad], "overlaps another edge that may be relaxed")
-        return Shrinkage(self.graph, *sorted_sites)
+        return Shrinkage(self.graph, *sites)
 
-    def _settle(self, shrinkage: Shrinkage, paddings: _Paddings, calls: _Calls) -> None:
-        """Shorten calls until nothing changes any more."""
+    def _shorten_calls(self, shrinkage: Shrinkage, paddings: _Paddings, calls: _Calls) -> None:
+        """Shorten calls, and align again, up to a fixed point."""
         table = self.graph.block_table
         calls.locate(shrinkage)
         while True:
@@ -186,11 +187,11 @@ class _Relaxation:
 
 
 class _Paddings:
-    """Nops whose number depends on where they are.
+    """Paddings of nops that align the code behind them.
 
     Attributes:
-        sites: the paddings.
-        reserve: by block row, by how much padding in it may grow (int64).
+        relaxable: their edges.
+        reserve: by block row, by how many bytes a padding in the block may grow (int64).
     """
 
     def __init__(self, graph: LinkGraph, rows: Int64Array) -> None:
@@ -201,28 +202,28 @@ class _Paddings:
         rows = rows[order]
         self.blocks, self.starts, self.sizes = (
             edges.block[rows], edges.offset[rows], edges.addend[rows])  # fmt: skip
-        room = table.size[self.blocks] - self.starts
-        bad = (self.sizes < 0) | (self.sizes > room) | (self.sizes & 1 != 0)
+        rest = table.size[self.blocks] - self.starts
+        bad = (self.sizes < 0) | (self.sizes > rest) | (self.sizes & 1 != 0)
         if bad.any():
-            fail(graph, rows[bad], "is a padding of a size that cannot be")
-        # The smallest power of two above the number of nops is what they can align to.
+            fail(graph, rows[bad], "is a padding of an invalid size")
+        # The alignment is the smallest power of two above the size of the nops.
         self.alignments = np.int64(1) << np.frexp(self.sizes + 1)[1].astype(np.int64)
         self.reserve = np.zeros(table.rows, np.int64)
         np.maximum.at(self.reserve, self.blocks, self.alignments)
         np.maximum.at(table.alignment, self.blocks, self.alignments)
-        self.sites = _Sites(rows, self.sizes, self.sizes)
+        self.relaxable = _RelaxableEdges(rows, self.sizes, self.sizes)
         self.places: Places | None = None
 
     def shorten(self, shrinkage: Shrinkage) -> None:
-        """Count the nops that are too many."""
+        """Count the surplus bytes of nops."""
         if len(self.blocks) == 0:
             return
-        index, table = self.sites.index, self.graph.block_table
+        index, table = self.relaxable.index, self.graph.block_table
         shrinkage.counts[index] = 0
         if self.places is None:
             self.places = shrinkage.locate(self.blocks, self.starts)
         starts = shrinkage.moved(self.places)
-        # Each block is a head and, behind every padding, a part that has to be aligned.
+        # Each block is a head and, behind every padding, a part that must be aligned.
         first = np.append(True, self.blocks[1:] != self.blocks[:-1])
         gaps = starts.copy()
         gaps[1:] -= np.where(first[1:], 0, starts[:-1] + self.sizes[:-1])
@@ -239,15 +240,15 @@ class _Paddings:
         needed = offsets[part] - (offsets[part - 1] + gaps)
         short = needed > self.sizes
         if short.any():
-            fail(self.graph, self.sites.rows[short], "is a padding that is too short")
+            fail(self.graph, self.relaxable.rows[short], "is a padding that is too short")
         shrinkage.counts[index] = self.sizes - needed
 
     def rewrite(self, shrinkage: Shrinkage) -> None:
-        """Write the nops that are left: as few as possible, a short one last."""
-        edges, rows = self.graph.edge_table, self.sites.rows
+        """Write the remaining nops: 32-bit ones, and a compressed one last if needed."""
+        edges, rows = self.graph.edge_table, self.relaxable.rows
         if len(rows) == 0:
             return
-        units = (self.sizes - shrinkage.counts[self.sites.index]) // 2
+        units = (self.sizes - shrinkage.counts[self.relaxable.index]) // 2
         unit = ragged_arange(np.zeros(len(units), np.int64), units)
         long = unit < (units & ~1).repeat(units)
         code = np.where(long, np.where(unit & 1, 0, NOP), C_NOP).astype(np.uint16)
@@ -256,7 +257,7 @@ class _Paddings:
 
 
 class _Calls:
-    """Pairs of ``auipc`` and ``jalr`` that call or jump to a place in the graph."""
+    """Pairs of ``auipc`` and ``jalr`` that call, or jump to, a target in the graph."""
 
     def __init__(self, graph: LinkGraph, rows: Int64Array) -> None:
         self.graph = graph
@@ -277,15 +278,15 @@ class _Calls:
             self.has_short |= self.link == _RA << 7
         self.has_short &= has_compressed(graph)[self.blocks]
         size = np.full(len(rows), 8)
-        self.sites = _Sites(rows, size, size - 2)
+        self.relaxable = _RelaxableEdges(rows, size, size - 2)
 
     def locate(self, shrinkage: Shrinkage) -> None:
-        """Take down what does not change while bytes are taken out."""
+        """Locate the calls and their targets in the shrinkage."""
         self.places = shrinkage.locate(self.blocks, self.offsets)
         self.target_places = shrinkage.locate(self.target_blocks, self.target_offsets)
 
     def shorten(self, shrinkage: Shrinkage, layout: BasicLayout, block_reserve: Int64Array) -> bool:
-        """Shorten what is in reach in a layout; whether anything changed."""
+        """Shorten the calls whose target is in range in a layout; whether any call changed."""
         segment, offset = layout.block_offsets()
         there, here = self.target_blocks, self.blocks
         distance = offset[there] + shrinkage.moved(self.target_places)
@@ -293,20 +294,20 @@ class _Calls:
         alignments = np.array([each.alignment for each in layout.segments] or [1], np.int64)
         reserve = np.where(there == here, block_reserve[here], alignments[segment[here]])
         together = (segment[there] == segment[here]) & (segment[here] >= 0)
-        index = self.sites.index
-        counts = np.where(together & _reaches(K.R_RISCV_JAL, distance, reserve), 4, 0)
-        short = together & self.has_short & _reaches(K.R_RISCV_RVC_JUMP, distance, reserve)
+        index = self.relaxable.index
+        counts = np.where(together & _is_in_range(K.R_RISCV_JAL, distance, reserve), 4, 0)
+        short = together & self.has_short & _is_in_range(K.R_RISCV_RVC_JUMP, distance, reserve)
         counts[short] = 6
-        # What was shortened stays so.
+        # A shortened call is never lengthened again.
         np.maximum(counts, shrinkage.counts[index], out=counts)
         changed = bool((counts != shrinkage.counts[index]).any())
         shrinkage.counts[index] = counts
         return changed
 
     def rewrite(self, shrinkage: Shrinkage) -> None:
-        """Write the instructions that are left."""
-        edges, rows = self.graph.edge_table, self.sites.rows
-        counts = shrinkage.counts[self.sites.index]
+        """Write the shortened instructions."""
+        edges, rows = self.graph.edge_table, self.relaxable.rows
+        counts = shrinkage.counts[self.relaxable.index]
         jal, short = rows[counts == 4], rows[counts == 6]
         code = JAL | self.link[counts == 4]
         write_code(self.graph, edges.block[jal], edges.offset[jal], code.astype(np.uint32))
@@ -316,14 +317,14 @@ class _Calls:
         edges.kind[short] = K.R_RISCV_RVC_JUMP
 
 
-def _reaches(kind: K, distance: Int64Array, reserve: Int64Array) -> BoolArray:
+def _is_in_range(kind: K, distance: Int64Array, reserve: Int64Array) -> BoolArray:
     low, high = FIXUPS[64].by_kind[kind].limits
     near: BoolArray = (distance - reserve >= low) & (distance + reserve <= high)
     return near
 
 
 def has_compressed(graph: LinkGraph) -> BoolArray:
-    """By block row, whether the object that it came from has compressed instructions."""
+    """By block row, whether the block's object has compressed instructions (bool)."""
     flags = np.array([*graph.origin_flags, 0], np.int64)
     origin = graph.block_table.origin
     known = (origin >= 0) & (origin < len(graph.origin_flags))
@@ -332,12 +333,12 @@ def has_compressed(graph: LinkGraph) -> BoolArray:
 
 
 class _Addresses:
-    """Upper and lower halves of absolute symbols' addresses, which are known."""
+    """HI20 and LO12 of the addresses of absolute symbols, which are known before allocation."""
 
     def __init__(self, graph: LinkGraph, marked: BoolArray) -> None:
         self.graph = graph
         none = np.empty(0, np.int64)
-        self.highs, self.lows = none, none
+        self.hi, self.lo = none, none
         self.is_short = np.empty(0, np.bool_)
         self.registers = none
         absolute = graph.symbol_table.kind == ABSOLUTE
@@ -345,31 +346,31 @@ class _Addresses:
         rows = rows[absolute[graph.edge_table.target[rows]]]
         if len(rows):
             self._find(marked, rows)
-        rows = np.concatenate((self.highs, self.lows))
-        limits = np.repeat((4, 0), (len(self.highs), len(self.lows)))
-        self.sites = _Sites(rows, np.full(len(rows), 4), limits)
+        rows = np.concatenate((self.hi, self.lo))
+        limits = np.repeat((4, 0), (len(self.hi), len(self.lo)))
+        self.relaxable = _RelaxableEdges(rows, np.full(len(rows), 4), limits)
 
     def _find(self, marked: BoolArray, rows: Int64Array) -> None:
         edges, graph = self.graph.edge_table, self.graph
         value = self._values(rows)
-        is_low = _is_one_of(edges.kind[rows], K.R_RISCV_LO12_I, K.R_RISCV_LO12_S)
-        is_high = edges.kind[rows] == K.R_RISCV_HI20
-        # Where one lower half needs its register, the upper half has to stay.
+        is_lo = _is_one_of(edges.kind[rows], K.R_RISCV_LO12_I, K.R_RISCV_LO12_S)
+        is_hi = edges.kind[rows] == K.R_RISCV_HI20
+        # If one LO12 is not marked, it needs the register that the HI20 sets.
         kept = np.zeros(graph.symbol_table.rows, np.bool_)
-        all_low = _is_one_of(edges.kind, K.R_RISCV_LO12_I, K.R_RISCV_LO12_S)
-        kept[edges.target[all_low & ~marked]] = True
+        all_lo = _is_one_of(edges.kind, K.R_RISCV_LO12_I, K.R_RISCV_LO12_S)
+        kept[edges.target[all_lo & ~marked]] = True
         free = ~kept[edges.target[rows]]
         null = (value >= -0x800) & (value < 0x800) & free
-        # Other kinds may stand at the very end of a block, where no instruction can be read.
+        # Edges of other kinds may be at the end of a block, with no four bytes to read.
         code = np.zeros(len(rows), np.uint32)
-        code[is_high] = read_code(graph, edges.block[rows[is_high]], edges.offset[rows[is_high]])
-        is_high &= (code & OPCODE) == LUI
-        short = is_high & ~null & self._fits_short(rows, value, code)
-        relative, relative_lows = self._relative(marked, rows, value)
-        self.lows = np.concatenate((rows[is_low & null], relative_lows))
-        self.highs = np.concatenate((rows[(is_high & null) | short], relative))
-        self.is_short = np.isin(self.highs, rows[short])
-        block, offset = edges.block[self.highs], edges.offset[self.highs]
+        code[is_hi] = read_code(graph, edges.block[rows[is_hi]], edges.offset[rows[is_hi]])
+        is_hi &= (code & OPCODE) == LUI
+        short = is_hi & ~null & self._fits_short(rows, value, code)
+        relative_hi, relative_lo = self._relative(marked, rows, value)
+        self.lo = np.concatenate((rows[is_lo & null], relative_lo))
+        self.hi = np.concatenate((rows[(is_hi & null) | short], relative_hi))
+        self.is_short = np.isin(self.hi, rows[short])
+        block, offset = edges.block[self.hi], edges.offset[self.hi]
         self.registers = read_code(graph, block, offset).astype(np.int64) & RD
         self.registers = self.registers[self.is_short]
 
@@ -380,7 +381,7 @@ class _Addresses:
         return value << 32 >> 32 if self.graph.pointer_size == 4 else value
 
     def _fits_short(self, rows: Int64Array, value: Int64Array, code: CodeArray) -> BoolArray:
-        """Whether ``c.lui`` can take the place of ``lui``: not for x0, sp, or zero bits."""
+        """Whether ``c.lui`` can replace ``lui``: not for x0, sp, or an operand of zero (bool)."""
         value = value + 0x800
         fits = FIXUPS[64].by_kind[K.RVC_LUI].accepts(value)
         fits &= value >> 12 != 0
@@ -392,36 +393,36 @@ class _Addresses:
     def _relative(
         self, marked: BoolArray, rows: Int64Array, value: Int64Array
     ) -> tuple[Int64Array, Int64Array]:
-        """Rows of ``auipc`` that can go, and of their lower halves, which get their target."""
+        """Rows of HI20 edges whose ``auipc`` can be removed, and of their LO12, retargeted."""
         edges = self.graph.edge_table
         near = (edges.kind[rows] == K.R_RISCV_PCREL_HI20) & (value >= -0x800) & (value < 0x800)
         if not near.any():
             return rows[near], rows[near]
-        halves = find_halves(self.graph)
+        pairs = find_hi_lo_pairs(self.graph)
         chosen = np.zeros(edges.rows, np.bool_)
         chosen[rows[near]] = True
-        chosen[halves.high[halves.owner[~marked[halves.low]]]] = False
-        lows = chosen[halves.high[halves.owner]]
-        low, high = halves.low[lows], halves.high[halves.owner[lows]]
-        edges.target[low], edges.addend[low] = edges.target[high], edges.addend[high]
-        is_store = edges.kind[low] == K.R_RISCV_PCREL_LO12_S
-        edges.kind[low] = np.where(is_store, K.R_RISCV_LO12_S, K.R_RISCV_LO12_I)
-        return rows_where(chosen), low
+        chosen[pairs.hi[pairs.hi_of_lo[~marked[pairs.lo]]]] = False
+        paired = chosen[pairs.hi[pairs.hi_of_lo]]
+        lo, hi = pairs.lo[paired], pairs.hi[pairs.hi_of_lo[paired]]
+        edges.target[lo], edges.addend[lo] = edges.target[hi], edges.addend[hi]
+        is_store = edges.kind[lo] == K.R_RISCV_PCREL_LO12_S
+        edges.kind[lo] = np.where(is_store, K.R_RISCV_LO12_S, K.R_RISCV_LO12_I)
+        return rows_where(chosen), lo
 
     def shorten(self, shrinkage: Shrinkage) -> None:
-        """Count what goes, which depends on nothing else."""
+        """Count the removed bytes, which do not depend on the layout."""
         counts = np.where(self.is_short, 2, 4)
-        shrinkage.counts[self.sites.index[: len(self.highs)]] = counts
+        shrinkage.counts[self.relaxable.index[: len(self.hi)]] = counts
 
-    def rewrite(self, shrinkage: Shrinkage) -> None:  # noqa: ARG002 - as of the other parts
-        """Write the instructions that are left."""
+    def rewrite(self, shrinkage: Shrinkage) -> None:  # noqa: ARG002 - same signature as the others
+        """Write the shortened instructions."""
         graph, edges = self.graph, self.graph.edge_table
-        short = self.highs[self.is_short]
+        short = self.hi[self.is_short]
         block, offset = edges.block[short], edges.offset[short]
         write_code(graph, block, offset, (C_LUI | self.registers).astype(np.uint16))
         edges.kind[short] = K.RVC_LUI
-        edges.kind[self.highs[~self.is_short]] = K.INVALID
-        block, offset = edges.block[self.lows], edges.offset[self.lows]
+        edges.kind[self.hi[~self.is_short]] = K.INVALID
+        block, offset = edges.block[self.lo], edges.offset[self.lo]
         code = read_code(graph, block, offset) & ~np.uint32(RS1)
         write_code(graph, block, offset, code)
 

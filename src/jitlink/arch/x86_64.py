@@ -1,14 +1,13 @@
-"""x86-64: edge kinds, their fixups, GOT entries, stubs and relaxations.
+"""x86-64: edge kinds, their fixups, GOT entries, stubs and relaxation.
 
-Instructions reach data through a signed 32-bit displacement from the *end* of the
-displacement field, so the kinds named PCRel and Branch subtract 4 where the psABI's objects
-carry an addend of -4. The code models differ in what they may assume: small code holds
-addresses in 32 bits or reaches them within 2 GiB of the program counter; large code holds 64
-bits. Code compiled without -fPIC or -fPIE holds absolute addresses in 32-bit fields, which
-`graph.address_limit` turns into a requirement on memory.
+Instructions address data by a signed 32-bit displacement from the *end* of the displacement field,
+so the kinds named PCRel and Branch subtract 4 where relocations in objects have an addend of -4.
+The small code model holds addresses in 32 bits or reaches them within 2 GiB of the program counter,
+the large one holds them in 64 bits. Code compiled without -fPIC or -fPIE holds absolute addresses
+in 32-bit fields; `graph.address_limit` makes the memory manager allocate within their range.
 
 A pointer jump stub is ``jmp *pointer(%rip)``, six bytes. Loads of a GOT entry, calls and jumps
-through one, and calls to stubs are rewritten to reach their target directly when it is near.
+through one, and calls to stubs are relaxed to refer to their target directly if it is in range.
 
 Edge kinds keep LLVM's names (JITLink/x86_64.h). Specification: System V psABI, AMD64
 supplement, chapter 4.4 and appendix B.2 (linker optimisation).
@@ -24,13 +23,13 @@ from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
 from jitlink.memory.tls import TLSValue
-from jitlink.passes.got_plt import EntryKinds, Pointees, bypass_stubs
-from jitlink.passes.init_fini import FunctionFrame
+from jitlink.passes.got_plt import BypassTargets, GotPltSpec, bypass_stubs
+from jitlink.passes.init_fini import CrtiCrtn
 from jitlink.passes.tls import TLSGOTEntry
 
 
 class X86_64EdgeKind(EdgeKind):  # noqa: N801 - the architecture's name
-    """What an edge of x86-64 code does; see `FIXUPS` for the values."""
+    """Edge kinds of x86-64; `FIXUPS` has their fixups."""
 
     INVALID = INVALID, "INVALID RELOCATION"
     KEEP_ALIVE = KEEP_ALIVE, "Keep-Alive"
@@ -62,7 +61,7 @@ class X86_64EdgeKind(EdgeKind):  # noqa: N801 - the architecture's name
         25, "RequestGOTAndTransformToPCRel32GOTLoadREXRelaxable")  # fmt: skip
     REQUEST_GOT_AND_TRANSFORM_TO_PCREL32_GOT_LOAD_RELAXABLE = (
         26, "RequestGOTAndTransformToPCRel32GOTLoadRelaxable")  # fmt: skip
-    # LLVM differs: the kinds below are ours, for relocations that LLVM refuses.
+    # LLVM differs: it has none of the kinds below, whose relocations it refuses.
     POINTER32_EITHER = 27, "Pointer32Either"
     DELTA32_FROM_GOT = 28, "Delta32FromGOT"
     DELTA64_TO_GOT = 29, "Delta64ToGOT"
@@ -141,7 +140,10 @@ FIXUPS = FixupTable(
         Fixup(K.DTPOFF32, "S + A - DTP", 4, Check.SIGNED, summary="offset in the TLS block"),
         Fixup(K.DTPMOD64, "MODULE + A", 8, summary="module ID of the graph's TLS module"),
         *(
-            Fixup(kind, "", width, summary="turned into the kind it names once the entry exists")
+            Fixup(
+                kind, "", width,
+                summary="request for a GOT entry or stub; transformed to the kind it names",
+            )
             for kind, width in (
                 (K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32, 4),
                 (K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA64, 8),
@@ -161,7 +163,7 @@ FIXUPS = FixupTable(
     advice="compile with -fPIC, or with -mcmodel=large for code that must be position-dependent",
 )  # fmt: skip
 
-ENTRIES = EntryKinds(
+GOT_PLT = GotPltSpec(
     got_requests={
         K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32: K.DELTA32,
         K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA64: K.DELTA64,
@@ -179,7 +181,7 @@ ENTRIES = EntryKinds(
         K.REQUEST_STUB_AND_TRANSFORM_TO_DELTA64_FROM_GOT: K.DELTA64_FROM_GOT,
         K.BRANCH_PCREL32: K.BRANCH_PCREL32_TO_PTR_JUMP_STUB_BYPASSABLE,
     },
-    # A call needs a stub only where the target lies outside; an address of a stub always does.
+    # A call needs a stub only if its target is outside the graph; a PLT offset always needs one.
     external_only=frozenset({K.BRANCH_PCREL32}),
     got_users=frozenset(
         {K.DELTA64_FROM_GOT, K.DELTA32_FROM_GOT, K.DELTA64_TO_GOT, K.DELTA32_TO_GOT}
@@ -205,7 +207,7 @@ TLS_GOT_REQUESTS: dict[EdgeKind, TLSGOTEntry] = {
 """GOT entries of the TLS models: the argument of `__tls_get_addr` in general and local dynamic, an
 offset from the thread pointer in initial exec, and TLS descriptors."""
 
-CALL_RESOLVERS = bytes.fromhex(
+APPLY_IRELATIVE = bytes.fromhex(
     "53 41 54 41 55"  # push %rbx; push %r12; push %r13
     "48 89 fb 4c 8d 24 37"  # mov %rdi, %rbx; lea (%rdi,%rsi), %r12
     "4c 39 e3 73 0f"  # 1: cmp %r12, %rbx; jae 2f
@@ -215,15 +217,13 @@ CALL_RESOLVERS = bytes.fromhex(
     "31 c0 ba 01 00 00 00"  # 2: xor %eax, %eax; mov $1, %edx
     "41 5d 41 5c 5b c3"  # pop %r13; pop %r12; pop %rbx; ret
 )
-"""Calls the function in each 16-byte pair of its arguments and stores the result through the
-second pointer; returns the one zero byte that is SPS success, in %rax and %rdx."""
+"""Calls the resolver in each 16-byte pair of its arguments and stores the result through the
+second pointer of the pair; returns the one zero byte of SPS success, in %rax and %rdx."""
+
+# nop (12 times); sub rsp, 8 | add rsp, 8; ret
+CRTI_CRTN = CrtiCrtn(b"\x90" * 12 + b"\x48\x83\xec\x08", b"\x48\x83\xc4\x08\xc3", K.POINTER64)
 
 # jmp rel32
-# nop (12 times); sub rsp, 8 | add rsp, 8; ret: as crti.o and crtn.o have it.
-FUNCTION_FRAME = FunctionFrame(
-    b"\x90" * 12 + b"\x48\x83\xec\x08", b"\x48\x83\xc4\x08\xc3", K.POINTER64
-)
-
 JUMP = Jump(b"\xe9\0\0\0\0", ((K.BRANCH_PCREL32, 1, 0),))
 
 BRANCHES = frozenset(
@@ -233,13 +233,14 @@ BRANCHES = frozenset(
         K.BRANCH_PCREL32_TO_PTR_JUMP_STUB_BYPASSABLE,
     }
 )
-"""The kinds of direct calls and jumps."""
+"""The edge kinds of direct calls and jumps."""
 
-# Nothing is clobbered, not even what linkage code may use: the identity is pushed above the
-# return address, its place takes the address to go on at, and the last jump reads it from
-# below the stack pointer, where the red zone protects it. Vector registers are saved with
-# XSAVE, whose area CPUID sizes (its header must be zero), or FXSAVE where there is none:
-# x87, SSE, AVX, AVX-512 and APX state, the components 0xe7 and 0x80000.
+# No register is clobbered, not even those that the ABI lets linkage code change: the trampoline
+# pushes the identity below the return address, the reentry replaces it by the address to jump to,
+# and the last jump reads that from below the stack pointer, where the red zone protects it. Vector
+# registers are saved with XSAVE, whose area size is from CPUID (its header must be zero), or with
+# FXSAVE on processors without it: x87, SSE, AVX, AVX-512 and APX state, the components 0xe7 and
+# 0x80000.
 _REENTRY = bytes.fromhex(
     "55 4889e5"  # push %rbp; mov %rsp, %rbp
     "53 50 51 52 56 57"  # push %rbx, %rax, %rcx, %rdx, %rsi, %rdi
@@ -280,7 +281,7 @@ _LANDING = bytes.fromhex(
 ) + bytes(5 * 8)
 
 REENTRY = ReentryCode(
-    entries=ENTRIES,
+    got_plt=GOT_PLT,
     trampoline=b"\xff\x35\0\0\0\0\xe9\0\0\0\0",  # push identity(%rip); jmp reentry
     identity_edges=((K.PCREL32, 2, 0),),
     reentry_edges=((K.BRANCH_PCREL32, 7, 0),),
@@ -297,24 +298,24 @@ REENTRY = ReentryCode(
         "PyGILState_Release": 0x58,
     },
 )
-"""Calls of functions that are not linked yet."""
+"""Machine code for calls of functions that are not linked yet."""
 
 IS_ABSOLUTE = np.zeros(len(X86_64EdgeKind), np.bool_)
-"""Whether edges of a kind hold an address in 32 bits (bool, one per kind)."""
+"""Whether an edge kind holds an absolute address in 32 bits (bool, one per kind)."""
 IS_ABSOLUTE[[K.POINTER32, K.POINTER32_SIGNED, K.POINTER32_EITHER]] = True
 
 
-# Relaxation. Everything below works on the content of many edges at once: `code` is the
-# working memory that holds them, `at` the index in it of each edge's 32-bit field.
+# Relaxation. All functions below process many edges at once: `code` is the working memory of their
+# blocks, `at` the index in it of each edge's 32-bit field.
 
 _MOV, _TEST, _LEA, _MOV_IMM, _GROUP1_IMM, _TEST_IMM = 0x8B, 0x85, 0x8D, 0xC7, 0x81, 0xF7
-_INDIRECT, _CALL_MODRM, _JMP_MODRM, _CALL, _JMP, _ADDR32, _NOP = (
+_GROUP5, _CALL_MODRM, _JMP_MODRM, _CALL, _JMP, _ADDR32, _NOP = (
     0xFF, 0x15, 0x25, 0xE8, 0xE9, 0x67, 0x90)  # fmt: skip
 _REX_R, _REX_B = 4, 1
 
 
 def relax(graph: LinkGraph) -> None:
-    r"""Make edges bypass GOT entries and stubs whose targets are in reach (pre-fixup pass).
+    r"""Bypass GOT entries and stubs whose targets are in range (pre-fixup pass).
 
     ========================= ============================ =========================
     instruction               target within 2 GiB          target below 2 GiB
@@ -327,61 +328,61 @@ def relax(graph: LinkGraph) -> None:
     call stub, jmp stub       call f, jmp f
     ========================= ============================ =========================
     """
-    pointees = Pointees(graph, ENTRIES)
-    if pointees.any:
-        bypass_stubs(graph, pointees, ENTRIES, FIXUPS)
+    targets = BypassTargets(graph, GOT_PLT)
+    if targets.any:
+        bypass_stubs(graph, targets, GOT_PLT, FIXUPS)
         for kind, prefix in (
             (K.PCREL32_GOT_LOAD_RELAXABLE, 0),
             (K.PCREL32_GOT_LOAD_REX_RELAXABLE, 1),
             (K.PCREL32_GOT_LOAD_REX2_RELAXABLE, 2),
         ):
-            _relax_loads(graph, pointees, kind, prefix)
+            _relax_loads(graph, targets, kind, prefix)
 
 
-def _relax_loads(graph: LinkGraph, pointees: Pointees, kind: EdgeKind, prefix: int) -> None:
-    """Rewrite the instructions of all edges of a kind that allow it."""
+def _relax_loads(graph: LinkGraph, targets: BypassTargets, kind: EdgeKind, prefix: int) -> None:
+    """Rewrite the instructions of edges that can be relaxed; they have `prefix` prefix bytes."""
     edges, blocks = graph.edge_table, graph.block_table
     rows = rows_where(edges.kind == kind)
     rows = rows[(edges.addend[rows] == 0) & (edges.offset[rows] >= 2 + prefix)]
-    pointee = pointees.of(rows)
-    rows, pointee = rows[pointee >= 0], pointee[pointee >= 0]
+    target = targets.of(rows)
+    rows, target = rows[target >= 0], target[target >= 0]
     rows_place = blocks.content[edges.block[rows]] + edges.offset[rows]
     for code, base, here in graph.contents.partition(rows_place):
         if code.flags.writeable:
             chosen, at = rows[here], rows_place[here] - base
-            _relax_code(graph, pointees, code, at, chosen, pointee[here], prefix)
+            _relax_code(graph, targets, code, at, chosen, target[here], prefix)
 
 
 def _relax_code(
     graph: LinkGraph,
-    pointees: Pointees,
+    targets: BypassTargets,
     code: UInt8Array,
     at: Int64Array,
     rows: Int64Array,
-    pointee: Int64Array,
+    target: Int64Array,
     prefix: int,
 ) -> None:
     edges = graph.edge_table
     place = graph.block_table.address[edges.block[rows]].view(np.int64) + edges.offset[rows]
-    address = pointees.addresses[pointee]
-    near = in_range(address - place - 4, 32) & resolved(graph, pointee)
+    address = targets.addresses[target]
+    near = in_range(address - place - 4, 32) & resolved(graph, target)
     opcode, modrm = code[at - 2], code[at - 1]
 
     load = (opcode == _MOV) & near
     code[at[load] - 2] = _LEA
-    _retarget(graph, rows[load], pointee[load], K.PCREL32)
+    _retarget(graph, rows[load], target[load], K.PCREL32)
     if prefix == 0:
-        _relax_branches(graph, code, at, rows, pointee, near & (opcode == _INDIRECT), modrm)
+        _relax_branches(graph, code, at, rows, target, near & (opcode == _GROUP5), modrm)
     # Only an address that sign-extends from 32 bits can be an immediate operand.
-    low = in_range(address, 32) & resolved(graph, pointee)
+    low = in_range(address, 32) & resolved(graph, target)
     immediate = low & ~load & ((opcode == _MOV) | (opcode == _TEST) | _is_group1(opcode))
     if immediate.any() and prefix < 2:
         _relax_to_immediate(code, at[immediate], opcode[immediate], modrm[immediate], prefix)
-        _retarget(graph, rows[immediate], pointee[immediate], K.POINTER32_SIGNED)
+        _retarget(graph, rows[immediate], target[immediate], K.POINTER32_SIGNED)
 
 
 def _is_group1(opcode: UInt8Array) -> BoolArray:
-    """Whether opcodes combine a register with a memory operand: ``add``, ``or``, ... ``cmp``."""
+    """Whether opcodes are ``add``, ``or``, ... ``cmp`` of a register and a memory operand."""
     of_group: BoolArray = (opcode & 0xC7) == 0x03
     return of_group
 
@@ -391,17 +392,17 @@ def _relax_branches(
     code: UInt8Array,
     at: Int64Array,
     rows: Int64Array,
-    pointee: Int64Array,
-    indirect: BoolArray,
+    target: Int64Array,
+    is_branch: BoolArray,
     modrm: UInt8Array,
 ) -> None:
-    call, jump = indirect & (modrm == _CALL_MODRM), indirect & (modrm == _JMP_MODRM)
+    call, jump = is_branch & (modrm == _CALL_MODRM), is_branch & (modrm == _JMP_MODRM)
     code[at[call] - 2], code[at[call] - 1] = _ADDR32, _CALL
-    _retarget(graph, rows[call], pointee[call], K.BRANCH_PCREL32)
+    _retarget(graph, rows[call], target[call], K.BRANCH_PCREL32)
     # The direct jump is one byte shorter: its displacement begins one byte earlier.
     code[at[jump] - 2], code[at[jump] + 3] = _JMP, _NOP
     graph.edge_table.offset[rows[jump]] -= 1
-    _retarget(graph, rows[jump], pointee[jump], K.BRANCH_PCREL32)
+    _retarget(graph, rows[jump], target[jump], K.BRANCH_PCREL32)
 
 
 def _relax_to_immediate(
@@ -414,7 +415,7 @@ def _relax_to_immediate(
         opcode == _MOV, _MOV_IMM, np.where(opcode == _TEST, _TEST_IMM, _GROUP1_IMM)
     )
     if prefix:
-        # The register moves from the reg field to the r/m field, and its high bit with it.
+        # The register moves from the reg field to the r/m field, its high bit from REX.R to REX.B.
         rex = code[at - 3]
         code[at - 3] = (rex & ~np.uint8(_REX_R | _REX_B)) | ((rex & _REX_R) >> 2)
 

@@ -1,1 +1,1 @@
-"""Container formats: bytes to sections, blocks, symbols and raw relocations (layer 2)."""
+"""File formats: bytes to sections, blocks, symbols and raw relocations (layer 2)."""

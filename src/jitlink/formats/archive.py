@@ -1,28 +1,27 @@
 """Static archives (``.a``, ``.lib``): members by offset, the symbol index, thin archives.
 
 An archive is an eight-byte magic and a chain of members, each a header of 60 ASCII bytes followed
-by the member's bytes and, if those end at an odd position, one byte of padding. Only that much is
-common; everything else is a dialect:
+by the member's bytes and, if those end at an odd position, one byte of padding. That is common to
+all archives; the rest depends on the dialect:
 
 - *SysV and GNU*: short names end with ``/``; a name ``/123`` is at that position in the member
   ``//``, up to a line feed. The symbol index is the member ``/`` (32-bit offsets) or ``/SYM64/``
   (64-bit), big endian, its names in the order of its offsets.
 - *COFF*: as above, but long names end with a NUL and a second ``/`` repeats the index in sorted
   order. More members with names such as ``/<ECSYMBOLS>/`` may follow.
-- *BSD and Darwin*: a name ``#1/20`` is the first 20 of the member's bytes, filled up with NULs.
-  The index is ``__.SYMDEF``, ``__.SYMDEF SORTED`` (32-bit) or ``__.SYMDEF_64`` (64-bit): pairs of
-  name position and offset, in the byte order of the target, which nothing states. Darwin counts
-  padding as part of a member.
-- *Thin* (GNU, with a magic of its own): ordinary members have a header only; their names are
-  paths, and their bytes are in those files. A name ``/62:214`` is the member whose header is at
-  214 in the archive whose path is at 62 among the long names.
+- *BSD and Darwin*: a name ``#1/20`` is in the first 20 bytes of the member, padded with NULs. The
+  index is ``__.SYMDEF``, ``__.SYMDEF SORTED`` (32-bit) or ``__.SYMDEF_64`` (64-bit): pairs of name
+  position and offset, in the byte order of the target, which the archive does not record. Darwin
+  counts padding as part of a member.
+- *Thin* (GNU, with a magic of its own): ordinary members have a header only; their names are the
+  paths of the files that hold their bytes. A name ``/62:214`` is the member whose header is at 214
+  in the archive whose path is at 62 among the long names.
 
 Opening an archive reads its leading special members only, so that its cost does not depend on the
-number of members; a member's header is read when the member is asked for. The bytes are never
-copied: indexes and members are views of the buffer that was given. They are only known to be
-aligned to two bytes.
+number of members; the header of a member is read when the member is requested. The bytes are never
+copied: indexes and members are views of the caller's buffer. Their alignment is two bytes at least.
 
-Names are text: bytes that are not UTF-8 come out as surrogate escapes.
+Names are text: bytes that are not UTF-8 are decoded to surrogate escapes.
 
 There is no standard. The dialects are described by the manual pages ar(5) of the BSDs and of
 System V, by "Archive (Library) File Format" in Microsoft's PE format specification, and by
@@ -55,13 +54,13 @@ _MAGIC_SIZE: Final = len(MAGIC)
 _HEADER_SIZE: Final = 60
 _HEADER_END: Final = b"`\n"
 
-# Linux's PATH_MAX. Without a limit, every member of a hostile archive could have the whole table
-# of long names as its name.
+# Linux's PATH_MAX. Without a limit, the name of every member of a hostile archive could be the
+# whole table of long names.
 # LLVM differs: it has no limit.
 _LONGEST_NAME: Final = 4096
 _NAME_END: Final = re.compile(rb"[\n\0]")
 
-# Names of symbol indexes, and the width in bytes of the numbers in them.
+# Names of symbol indexes, and the width in bytes of the integers in them.
 _SYSV_INDEXES: Final = {b"/": 4, b"/SYM64/": 8}
 _RANLIB_INDEXES: Final = {
     b"__.SYMDEF": 4,
@@ -73,20 +72,20 @@ _RANLIB_INDEXES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file in an archive or, for a thin archive, one that it names.
+    """A member of an archive.
 
-    As text it is its display name, ``libx.a(member.o)``.
+    `str` returns its display name, ``libx.a(member.o)``.
 
     Attributes:
-        archive: name of the archive, as it was given.
+        archive: name of the archive, as the caller gave it.
         name: name of the member; for a thin archive its path, as stored.
         header_offset: position of the member's header in the archive, in bytes.
         offset: position of the member's data in the archive, in bytes; 0 for a thin archive.
-        size: size of the data in bytes. For a thin archive it is what the archive remembers of
-            the file, and the file may have changed since.
+        size: size of the data in bytes. For a thin archive it is the size that the file had when
+            the archive was written.
         data: the member's bytes, read only; None for a thin archive.
-        path: where the member's bytes are, for a thin archive: the path of a file, relative to the
-            archive's directory unless absolute. None if the bytes are in the archive.
+        path: for a thin archive, the path of the file that holds the member's bytes, relative to
+            the archive's directory unless absolute. None if the bytes are in the archive.
         nested_offset: for a thin archive, if the file at `path` is an archive and the bytes are
             one of its members, the position of that member's header there; otherwise None.
     """
@@ -111,7 +110,7 @@ class Member:
 
 
 class _Role(enum.Enum):
-    """What a member is for."""
+    """The purpose of a member."""
 
     ORDINARY = enum.auto()
     SYSV_INDEX = enum.auto()
@@ -121,12 +120,12 @@ class _Role(enum.Enum):
 
 
 class _Header(NamedTuple):
-    """A member's header, checked, with the name still as stored.
+    """A member's header, checked, with the name as stored.
 
     Attributes:
-        name: name without padding, before its dialect is interpreted.
-        literal: whether `name` was stored with the data, as it is, and is not a code for a name.
-        role: what the member is for.
+        name: name without padding, not yet interpreted by dialect.
+        literal: whether `name` is the name itself, stored with the data, and not a code for it.
+        role: purpose of the member.
         header_offset: position of the header.
         offset: position of the data, behind a name that precedes it.
         size: size of the data in bytes, or of the file that a thin archive names.
@@ -143,7 +142,7 @@ class _Header(NamedTuple):
 
     @property
     def following(self) -> int:
-        """Position of the header that follows, if one does: behind the padding."""
+        """Position of the next header, if there is one: behind the padding."""
         # LLVM differs: it refuses an archive that lacks the padding of its last member.
         return self.end + (self.end & 1)
 
@@ -157,8 +156,8 @@ class Archive:
         name: the archive's name for display names and errors, usually its path.
 
     Raises:
-        ArchiveError: the buffer does not begin as an archive does, or the headers of its leading
-            special members or of its first ordinary member are malformed.
+        ArchiveError: the buffer does not begin with the magic of an archive, or the header of a
+            leading special member or of the first ordinary member is malformed.
     """
 
     __slots__ = (
@@ -182,7 +181,7 @@ class Archive:
         self._index: dict[str, int] | None = None
         self._index_header: _Header | None = None
         self._long_names: memoryview | None = None
-        # Sorted, distinct offsets of the members that the index names, once it was read.
+        # Sorted, distinct offsets of the members that the index names; empty before it is read.
         self._targets: list[int] = []
         self._first = self._read_special_members()
 
@@ -191,21 +190,21 @@ class Archive:
 
     @property
     def name(self) -> str:
-        """The archive's name, as it was given."""
+        """The archive's name, as the caller gave it."""
         return self._name
 
     @property
     def is_thin(self) -> bool:
-        """Whether the archive names its members' files instead of holding their bytes."""
+        """Whether the archive holds the paths of its members instead of their bytes."""
         return self._is_thin
 
     @property
     def index(self) -> dict[str, int] | None:
-        """The symbol index: each symbol's name to the header offset of its member.
+        """The symbol index: the header offset of the member that defines each symbol, by name.
 
-        None if the archive has no index; then only the members themselves tell what they define.
-        If several members define a symbol, it maps to the one that the index names first. The
-        index is decoded at first use; the dictionary is the archive's own, not to be modified.
+        None if the archive has no index; then only the members' symbol tables show what they
+        define. A symbol of several members maps to the first of them in the index. The index is
+        decoded at first use; the dictionary belongs to the archive and must not be modified.
 
         Raises:
             ArchiveError: the index is malformed, or an offset in it is outside the archive.
@@ -215,26 +214,26 @@ class Archive:
         return self._index
 
     def member_at(self, header_offset: int) -> Member:
-        """Read the member whose header is at an offset, which `index` or another archive gave.
+        """Read the member whose header is at an offset from `index` or from a thin archive.
 
         Args:
             header_offset: position in the archive, in bytes.
 
         Raises:
-            ArchiveError: there is no member's header there, it is that of a special member, it is
-                malformed, the member runs over another one that the index names, or the index is
-                malformed.
+            ArchiveError: there is no member's header at the offset, it is that of a special member,
+                it is malformed, the member overlaps another one that the index names, or the index
+                is malformed.
         """
         header = self._read_header(header_offset)
         if header_offset < self._first or header.role is not _Role.ORDINARY:
             raise self._error("not an ordinary member, but a special one", header_offset)
-        # The members of an archive do not overlap. A hostile index could name as many as it has
-        # bytes, each holding all that follow, and make the work of a linker quadratic.
+        # The members of an archive do not overlap. A hostile index could name a member at every
+        # byte, each of which holds all that follow, and make the work of a linker quadratic.
         targets = self._targets if self.index else []
         position = bisect_right(targets, header_offset)
         if position < len(targets) and header.end > targets[position]:
             raise self._error(
-                f"member of {header.size} bytes runs over the one at offset "
+                f"member of {header.size} bytes overlaps the one at offset "
                 f"{targets[position]:#x} that the symbol index names",
                 header_offset,
             )
@@ -243,11 +242,11 @@ class Archive:
     def members(self) -> Iterator[Member]:
         """Read all ordinary members, in the order of the archive.
 
-        Special members are left out. Every header and name is checked on the way, and that the
-        members fill the archive to its end; the index is not read.
+        Special members are skipped. The iteration checks every header and name, and that the
+        members fill the archive to its end; it does not read the index.
 
         Raises:
-            ArchiveError: when the iteration comes to a malformed member.
+            ArchiveError: when the iteration reaches a malformed member.
         """
         position = self._first
         while position < len(self._data):
@@ -266,7 +265,7 @@ class Archive:
     # Headers and names
 
     def _read_special_members(self) -> int:
-        """Find index and long names; return the position of what follows them."""
+        """Find index and long names; returns the position of the first ordinary member."""
         position = _MAGIC_SIZE
         second_linker_member = False
         while position < len(self._data):
@@ -289,16 +288,17 @@ class Archive:
         return position
 
     def _read_header(self, position: int) -> _Header:
-        """Check and take apart the header at a position of which nothing is known."""
+        """Check and parse the header at a position, which may be any integer."""
         left = len(self._data) - position
         if position < _MAGIC_SIZE or left < _HEADER_SIZE:
             raise self._error(
-                f"no room for a member's header in an archive of {len(self._data)} bytes", position
+                f"a member's header lies outside the archive of {len(self._data)} bytes", position
             )
         raw = bytes(self._data[position : position + _HEADER_SIZE])
         if raw[58:] != _HEADER_END:
             raise self._error(
-                f"no member's header: it would end with {_HEADER_END!r}, not {raw[58:]!r}", position
+                f"not a member's header: it ends with {raw[58:]!r} instead of {_HEADER_END!r}",
+                position,
             )
         size = self._parse_number(raw[48:58], "size", position)
         name = raw[:16].rstrip(b" ")
@@ -319,14 +319,14 @@ class Archive:
         return _Header(name, literal, role, position, offset, size, end)
 
     def _parse_number(self, text: bytes, what: str, position: int) -> int:
-        """Parse a decimal number, padded with blanks, of the header at a position."""
+        """Parse a decimal number, padded with spaces, of the header at a position."""
         digits = text.strip(b" ")
         if not digits.isdigit():  # int() also takes signs and underscores
             raise self._error(f"member's {what} is not a decimal number: {_shown(text)}", position)
         return int(digits)
 
     def _find_role(self, name: bytes) -> _Role:
-        """Tell what a member is for by its name in the header."""
+        """The role of a member with that name in its header."""
         if name in _SYSV_INDEXES:
             return _Role.SYSV_INDEX
         if name == b"//":
@@ -340,7 +340,7 @@ class Archive:
     def _read_embedded_name(
         self, code: bytes, offset: int, size: int, position: int
     ) -> tuple[bytes, int]:
-        """Read a BSD name, ``#1/length``, and return it with its length in the archive."""
+        """Read a BSD name, ``#1/length``; returns it with its length in the archive."""
         if self._is_thin:
             raise self._error(f"name {_shown(code)} in a thin archive", position)
         length = self._parse_number(code[3:], "name's length", position)
@@ -372,7 +372,7 @@ class Archive:
         )
 
     def _find_long_name(self, code: bytes, position: int) -> tuple[bytes, int | None]:
-        """Read the name that ``/123`` or ``/123:456`` stands for, and the 456 if it is there."""
+        """Read the long name of code ``/123`` or ``/123:456``; returns it with the 456 or None."""
         start, colon, origin = code[1:].partition(b":")
         # LLVM differs: it does not read members of nested archives, which GNU ar writes.
         if not start.isdigit() or (colon and not (origin.isdigit() and self._is_thin)):
@@ -416,7 +416,7 @@ class Archive:
         numbers = offsets.tolist()
         index = dict(zip(names, numbers, strict=True))
         if len(index) < len(names):
-            # Now each name has its last definition. Backwards, the first one wins.
+            # So far each name has its last definition; this reversed update sets the first.
             index.update(zip(reversed(names), reversed(numbers), strict=True))
         return index
 
@@ -438,7 +438,7 @@ class Archive:
                 f"symbol index: names of {len(names) - 1} symbols instead of {count}",
                 header.header_offset,
             )
-        names.pop()  # what follows the last name: padding
+        names.pop()  # the padding behind the last name
         return names, offsets
 
     def _read_ranlib_index(self, header: _Header) -> tuple[list[str], _Offsets]:
@@ -460,12 +460,12 @@ class Archive:
         return names, pairs[1::2]
 
     def _split_names(self, table: bytes, positions: _Offsets, header: _Header) -> list[str]:
-        """Look up the names at positions in a table of NUL-terminated names."""
+        """The names at positions in a table of NUL-terminated names."""
         ends = np.flatnonzero(np.frombuffer(table, np.uint8) == 0)
         starts = np.concatenate(([0], ends + 1)).astype(np.uint64)[:-1]
         rows = np.searchsorted(starts, positions)
-        # A name that begins inside another one is refused: no archiver writes that, and many such
-        # names in one long string would need memory in proportion to the square of its length.
+        # Names that begin inside another one are refused: no archiver writes them, and many such
+        # names in one long string would take memory in proportion to the square of its length.
         wrong = rows == len(starts)
         wrong[~wrong] = starts[rows[~wrong]] != positions[~wrong]
         if wrong.any():
@@ -479,12 +479,12 @@ class Archive:
 
 
 def _numbers(data: memoryview, dtype: str) -> _Offsets:
-    """Unsigned numbers of any width and byte order as ``uint64``."""
+    """Unsigned integers of any width and byte order as uint64."""
     return np.frombuffer(data, dtype).astype(np.uint64)
 
 
 def _ranlib_byte_order(body: memoryview, width: int) -> Literal["little", "big"] | None:
-    """Find the byte order in which the sizes of a ranlib index's two tables fit the index."""
+    """The byte order in which the sizes of the two tables of a ranlib index fit the index."""
     orders: tuple[Literal["little", "big"], ...] = ("little", "big")
     for order in orders:
         pairs = int.from_bytes(body[:width], order)
@@ -497,5 +497,5 @@ def _ranlib_byte_order(body: memoryview, width: int) -> Literal["little", "big"]
 
 
 def _shown(name: str | bytes) -> str:
-    """Quote a name from the file for an error: short and printable."""
+    """A name from the file, quoted and shortened for an error."""
     return repr(name) if len(name) <= 80 else f"{name[:80]!r}..."

@@ -1,4 +1,4 @@
-"""How static archives begin, for those who only want to tell them from other files."""
+"""The magic of static archives, without the reader."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ THIN_MAGIC: Final = b"!<thin>\n"
 
 
 def is_archive(data: Buffer) -> bool:
-    """Whether bytes begin as a static archive does, thin or not.
+    """Whether the bytes begin with the magic of a static archive, thin or not.
 
     Args:
-        data: a contiguous buffer, of which the first eight bytes are looked at.
+        data: a contiguous buffer; only its first eight bytes are read.
     """
     return bytes(memoryview(data).cast("B")[: len(MAGIC)]) in (MAGIC, THIN_MAGIC)

@@ -1,7 +1,7 @@
-"""Compressed ELF sections (SHF_COMPRESSED): zlib always, zstd where Python can.
+"""Compressed ELF sections (SHF_COMPRESSED): zlib, and zstd where Python has a decoder.
 
-Zstandard comes with Python 3.14 (`compression.zstd`); before that, the optional package
-``zstandard`` provides it.
+Python 3.14 has one (`compression.zstd`); before that, the optional package ``zstandard`` provides
+it.
 
 Specification: gABI chapter 4, "Section compression".
 """
@@ -19,7 +19,7 @@ from jitlink.errors import ObjectError, UnsupportedObjectError
 
 ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD = 1, 2
 _MAX_EXPANSION = 1 << 15
-"""No encoder in use shrinks debug data so far; a larger claim is a decompression bomb."""
+"""No encoder compresses debug data by such a factor; a larger size is a decompression bomb."""
 _MAX_ALIGNMENT = 1 << 47
 _PIECE = 1 << 20
 
@@ -27,12 +27,12 @@ _PIECE = 1 << 20
 def decompress_section(
     data: memoryview, *, wide: bool, byte_order: Literal["little", "big"], file: str, offset: int
 ) -> tuple[bytes, int]:
-    """Undo the compression of one section.
+    """Decompress one section.
 
     Args:
         data: the section as stored, with its compression header.
         wide: whether the object is 64-bit.
-        byte_order: that of the object.
+        byte_order: byte order of the object.
         file: display name of the object, for errors.
         offset: position of the section in the file, in bytes.
 
@@ -66,11 +66,11 @@ def decompress_section(
 def _inflate(payload: memoryview, size: int) -> bytes | None:
     decoder = zlib.decompressobj()
     try:
-        # One byte more than promised tells a stream that is too long from a right one.
+        # With a limit of one byte more, a stream that is too long is detected.
         content = decoder.decompress(payload, size + 1)
     except zlib.error:
         return None
-    # Before the end of the stream, its checksum has not been compared.
+    # The checksum is compared at the end of the stream only.
     return content if decoder.eof else None
 
 
@@ -106,9 +106,9 @@ def _zstd_decoder() -> tuple[Callable[[bytes, int], bytes], type[Exception]] | N
 
 
 def _read(reader: BinaryIO, size: int) -> bytes:
-    """At most `size` bytes of a stream, as many as it has.
+    """The first `size` bytes of a stream, or all if it has fewer.
 
-    They are read in pieces: a reader allocates what is asked for, before it decodes anything.
+    They are read in pieces, because a reader allocates the requested size before it decodes.
     """
     pieces = []
     while size > 0 and (piece := reader.read(min(size, _PIECE))):

@@ -1,9 +1,9 @@
 """CREL, the compact relocation section: a stream of LEB128 deltas, decoded without a loop.
 
-A header gives the count, whether addends are present and a shift for offsets. Each record
-begins with a ULEB128 whose low 2 or 3 bits say which of symbol, type and addend follow as
-SLEB128 deltas; the rest is the delta of the offset. Which number of the stream begins a
-record depends on all records before it, so the chain is followed by pointer doubling.
+A header holds the count, whether addends are explicit, and a shift for offsets. Each record begins
+with a ULEB128 whose low 2 or 3 bits are flags: which of symbol, type and addend follow as SLEB128
+deltas; the other bits are the delta of the offset. The start of a record depends on all records
+before it, so the starts are found by pointer doubling.
 
 Specification: "Compact relocations" (SHT_CREL) in LLVM's ELF extensions, after the proposal
 to the generic ABI.
@@ -30,11 +30,11 @@ def decode_crel(data: UInt8Array, *, wide: bool, file: str, position: int) -> _D
         position: position of the section in the file, in bytes.
 
     Returns:
-        offset, symbol index, type and addend of each relocation (int64), and whether
-        addends are explicit.
+        Offset, symbol index, type and addend of each relocation (int64), and whether addends are
+        explicit.
 
     Raises:
-        ObjectError: the stream is truncated or a number in it is too long.
+        ObjectError: the stream is truncated, or a LEB128 number in it is too long.
     """
     values, first_bytes, lengths = _split_lebs(data)
     if len(values) == 0 or (lengths > _LONGEST_LEB).any():
@@ -65,7 +65,7 @@ def decode_crel(data: UInt8Array, *, wide: bool, file: str, position: int) -> _D
 
 
 def _split_lebs(data: UInt8Array) -> tuple[np.ndarray, Int64Array, Int64Array]:
-    """Value (uint64), first byte and length of every LEB128 number of a stream."""
+    """Value (uint64), first byte and length (int64) of every LEB128 number of a stream."""
     ends = np.flatnonzero(data < 0x80)
     starts = np.append(0, ends[:-1] + 1) if len(ends) else ends
     lengths = ends - starts + 1
@@ -88,10 +88,9 @@ def _pick(values: Int64Array, index: Int64Array, present: BoolArray) -> Int64Arr
 
 
 def _chain(following: Int64Array, start: int, count: int) -> Int64Array:
-    """The first `count` nodes of the chain from `start`, where node i leads to following[i].
+    """The first `count` nodes of the list from `start`, where `following[i]` is the node after i.
 
-    Doubling: with the chain's first n nodes and the map that jumps n nodes ahead, the next n
-    nodes are one fancy index away.
+    Pointer doubling: the map that skips n nodes, applied to the first n nodes, yields the next n.
     """
     size = len(following)
     jump = np.append(np.minimum(following, size), size)

@@ -1,14 +1,14 @@
 """ELF relocatable objects, many at a time: bytes to sections, blocks, symbols and raw relocations.
 
 The reader works on a *batch*: a buffer (a mapped archive, a mapped object, small files read
-side by side) with the positions of the objects in it. Headers, section headers, symbols and
-relocations of all objects are read as columns, so a thousand small objects cost little more
-than one large one. Nothing here knows a relocation type: `read_objects` returns them raw and
-a target turns them into edges.
+into one buffer) with the positions of the objects in it. Headers, section headers, symbols and
+relocations of all objects are read as columns, so a thousand small objects cost little more than
+one large one. The reader is independent of machines: `read_objects` returns raw relocations, and a
+target turns them into edges.
 
-Quirks: the section count and the index of the name table move into section header 0 when
-they do not fit (SHN_XINDEX); MIPS64 stores r_info in an order of its own (not handled here);
-sections of type SHT_NOBITS have sizes that no file backs.
+Quirks: a section count and an index of the name table that do not fit their fields are in section
+header 0 (SHN_XINDEX); MIPS64 stores r_info in an order of its own (not handled here); the size of a
+section of type SHT_NOBITS is not one in the file.
 
 Specification: see `jitlink.formats.elf_layout`.
 """
@@ -45,7 +45,7 @@ class ELFObjects(NamedTuple):
 
     @property
     def null_symbols(self) -> Int64Array:
-        """Rows of the null symbols, which every symbol table begins with."""
+        """Rows of the null symbols, the first of each symbol table."""
         return self.first_symbol[self.symbol_counts > 0]
 
     @property
@@ -63,8 +63,8 @@ def read_objects(
         What was added, and all relocations of the batch.
 
     Raises:
-        ObjectError: an object is malformed; the graph is then of no further use.
-        UnsupportedObjectError: an object is not relocatable or not for `identity`.
+        ObjectError: an object is malformed; the graph must then be discarded.
+        UnsupportedObjectError: an object is not relocatable, or of another identity.
     """
     tables = ObjectTables(graph, batch, identity)
     relocations, groups = read_relocations(tables), read_groups(tables)

@@ -1,4 +1,4 @@
-"""ELF as it lies in a file: constants, record layouts of both classes and byte orders, identity.
+"""ELF file layout: constants, record layouts of both classes and byte orders, identity, headers.
 
 Specification: System V gABI (chapters 4 and 5 of the ELF specification), the x86-64 psABI for
 SHN_X86_64_LCOMMON, LLVM's extensions page for SHT_CREL and SHT_LLVM_ADDRSIG.
@@ -6,6 +6,7 @@ SHN_X86_64_LCOMMON, LLVM's extensions page for SHT_CREL and SHT_LLVM_ADDRSIG.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -46,8 +47,9 @@ class RecordLayout:
     """Record layouts of one ELF class and byte order.
 
     Attributes:
-        header, section, symbol, rel, rela: types of the records.
-        symbol_shift: where a relocation's symbol begins in r_info, in bits.
+        header, program_header, section, symbol, rel, rela, dynamic: dtypes of the records.
+        word: dtype of an Elf32_Word.
+        symbol_shift: position in bits of the symbol index in r_info.
     """
 
     def __init__(self, elf_class: int, byte_order: Literal["little", "big"]) -> None:
@@ -55,12 +57,21 @@ class RecordLayout:
         wide = elf_class == ELFCLASS64
         addr, info = (e + "u8", e + "u8") if wide else (e + "u4", e + "u4")
         half, word = e + "u2", e + "u4"
+        self.word = np.dtype(word)
         self.header = np.dtype([
             ("start", "S6"), ("ident", "u1", 10), ("type", half), ("machine", half),
             ("version", word), ("entry", addr), ("phoff", addr), ("shoff", addr), ("flags", word),
             ("ehsize", half), ("phentsize", half), ("phnum", half), ("shentsize", half),
             ("shnum", half), ("shstrndx", half),
         ])  # fmt: skip
+        sizes = [("offset", addr), ("vaddr", addr), ("paddr", addr), ("filesz", addr),
+                 ("memsz", addr)]  # fmt: skip
+        if wide:
+            program_header = [("type", word), ("flags", word), *sizes, ("align", addr)]
+        else:
+            program_header = [("type", word), *sizes, ("flags", word), ("align", addr)]
+        self.program_header = np.dtype(program_header)
+        self.dynamic = np.dtype([("tag", addr), ("value", addr)])
         self.section = np.dtype([
             ("name", word), ("type", word), ("flags", addr), ("addr", addr), ("offset", addr),
             ("size", addr), ("link", word), ("info", word), ("addralign", addr),
@@ -87,7 +98,7 @@ RECORD_LAYOUTS = {
 
 
 class Identity(NamedTuple):
-    """What an ELF header says the file is for.
+    """The fields of an ELF header that tell targets apart.
 
     Attributes:
         machine: e_machine.
@@ -101,14 +112,25 @@ class Identity(NamedTuple):
     byte_order: Literal["little", "big"]
     flags: int = 0
 
+    @property
+    def start(self) -> bytes:
+        """The first six bytes of e_ident: magic, class and data encoding."""
+        data = ELFDATA2LSB if self.byte_order == "little" else ELFDATA2MSB
+        return MAGIC + bytes([self.elf_class, data])
+
+    @property
+    def layout(self) -> RecordLayout:
+        """The layout of the records of such a file."""
+        return RECORD_LAYOUTS[self.start[4], self.start[5]]
+
 
 def is_elf(data: memoryview) -> bool:
-    """Whether the bytes begin like an ELF file."""
+    """Whether the bytes begin with the magic of ELF."""
     return bytes(data[:4]) == MAGIC
 
 
 def is_shared_object(data: memoryview) -> bool:
-    """Whether the bytes begin like an ELF file that a dynamic loader loads."""
+    """Whether the bytes begin with the header of an ELF shared object."""
     byte_order: Literal["little", "big"] = "big" if bytes(data[5:6]) == b"\2" else "little"
     return is_elf(data) and int.from_bytes(data[16:18], byte_order) == ET_DYN
 
@@ -136,14 +158,31 @@ def identify(data: memoryview, file: str) -> Identity:
     )
 
 
-def empty_header(identity: Identity) -> bytes:
-    """The header of a shared object that has neither program headers nor sections."""
-    little = identity.byte_order == "little"
-    data = ELFDATA2LSB if little else ELFDATA2MSB
-    layout = RECORD_LAYOUTS[identity.elf_class, data].header
-    header = np.zeros(1, layout)
-    header["start"] = MAGIC + bytes([identity.elf_class, data])
-    header["ident"][0, 0] = EV_CURRENT
+class ProgramHeader(NamedTuple):
+    """A program header; the physical address is the virtual one."""
+
+    type: int
+    flags: int
+    offset: int
+    vaddr: int
+    filesz: int
+    memsz: int
+    align: int
+
+
+def write_headers(identity: Identity, program_headers: Sequence[ProgramHeader] = ()) -> bytes:
+    """The ELF header of a shared object without sections, and its program headers behind it."""
+    layout = identity.layout
+    header, rows = np.zeros(1, layout.header), np.zeros(len(program_headers), layout.program_header)
+    header["start"], header["ident"][0, 0] = identity.start, EV_CURRENT
     header["type"], header["machine"], header["version"] = ET_DYN, identity.machine, EV_CURRENT
-    header["flags"], header["ehsize"] = identity.flags, layout.itemsize
-    return header.tobytes()
+    header["flags"], header["ehsize"] = identity.flags, layout.header.itemsize
+    if program_headers:
+        header["phoff"] = layout.header.itemsize
+        header["phentsize"], header["phnum"] = layout.program_header.itemsize, len(rows)
+        for name, column in zip(
+            ProgramHeader._fields, zip(*program_headers, strict=True), strict=True
+        ):
+            rows[name] = column
+        rows["paddr"] = rows["vaddr"]
+    return header.tobytes() + rows.tobytes()

@@ -1,4 +1,4 @@
-"""Program properties: what the notes of `.note.gnu.property` sections say about objects.
+"""Program properties, in the notes of `.note.gnu.property` sections.
 
 Specification: "Linux Extensions to gABI" (NT_GNU_PROPERTY_TYPE_0). A note is three words (sizes
 of name and descriptor, type), the name and the descriptor; the descriptor is a sequence of
@@ -20,12 +20,12 @@ _GNU = b"GNU\0"
 
 
 def has_property_bit(graph: LinkGraph, kind: int, bit: int) -> bool:
-    """Whether any object of a graph has a bit set in the properties of a type.
+    """Whether any object of a graph has a bit set in a property of a type.
 
     Args:
-        graph: as its reader made it.
+        graph: the graph, before any pass.
         kind: type of the property, whose data is one word.
-        bit: the bit, as a mask.
+        bit: mask of the bit.
 
     Raises:
         ObjectError: a note is malformed.

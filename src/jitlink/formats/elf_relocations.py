@@ -1,8 +1,8 @@
 """Relocations and section groups of ELF objects, many at a time.
 
-Relocations stay raw here: types are numbers, and addends that stand in the content stay there.
+Relocations are raw: types are the ABI's numbers, and implicit addends are not read.
 
-Specification: see `jitlink.formats.elf_layout`; for compact ones `jitlink.formats.crel`.
+Specification: see `jitlink.formats.elf_layout`; for CREL see `jitlink.formats.crel`.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _LINKONCE_SECTIONS = NameBeginnings([_LINKONCE])
 
 
 class RawRelocations(NamedTuple):
-    """Relocations as the file has them; arrays of equal length, one element each.
+    """Relocations as in the file; arrays of equal length, one element each.
 
     Attributes:
         block: row of the block to be modified (int64).
         offset: offset in that block (int64).
         type: relocation type (int64).
         symbol: row of the symbol referred to (int64).
-        addend: explicit addend (int64); where `implicit`, what is to be added to the other one.
-        implicit: whether the addend stands in the block's content (bool).
+        addend: explicit addend (int64); where `implicit`, to be added to the implicit one.
+        implicit: whether the addend is in the block's content (bool).
     """
 
     block: Int64Array
@@ -61,7 +61,8 @@ def read_relocations(tables: ObjectTables) -> RawRelocations:
     _check_symtab_links(tables, rows)
     placed = tables.section_block[target] != NO_BLOCK
     if not placed.all():
-        # What is excluded from the link needs no relocations; nothing else is without a block.
+        # Relocations of sections that are excluded from the link are dropped. Any other section
+        # without a block may not have relocations.
         bad = np.zeros(len(tables.sh_type), np.bool_)
         bad[rows] = ~placed & (tables.sh_flags[target] & SHF_EXCLUDE == 0)
         tables.check_sections(bad, "relocates a section that has no content of its own")
@@ -81,7 +82,7 @@ def _joined(parts: list[RawRelocations]) -> RawRelocations:
 def _check_symtab_links(tables: ObjectTables, rows: Int64Array) -> None:
     linked = tables.linked(rows, tables.sh_link)
     bad = np.zeros(len(tables.sh_type), np.bool_)
-    # A relocation section without entries may name no symbol table.
+    # A relocation section without a symbol table may have no symbols, which `_place` checks.
     owner = tables.section_object[rows]
     bad[rows] = (linked != tables.symtab[owner]) & (tables.sh_link[rows] != 0)
     tables.check_sections(bad, "is a relocation section that names no symbol table")
@@ -139,7 +140,7 @@ def _place(
     addend: Int64Array,
     implicit: BoolArray,
 ) -> RawRelocations:
-    """Relocations of sections `rows`, `counts` of each, with section and symbol looked up."""
+    """Relocations of sections `rows`, `counts` of each, with block rows and symbol rows."""
     owner = tables.section_object[rows]
     limit = tables.symbol_counts[owner].repeat(counts)
     missing = (symbol < 0) | (symbol >= limit)
@@ -178,13 +179,13 @@ def _read_section_groups(tables: ObjectTables) -> ComdatGroups:
     number, signature = tables.section_object[rows], tables.sh_info[rows]
     bad[rows] = (signature < 0) | (signature >= tables.symbol_counts[number])
     tables.check_sections(bad, "is a section group whose signature does not exist")
-    first = int64(gather(tables.data, tables.word, tables.sh_position[rows]))
+    first = int64(gather(tables.data, tables.layout.word, tables.sh_position[rows]))
     rows = rows[first & GRP_COMDAT != 0]
     counts = tables.sh_size[rows] // 4 - 1
     group = np.arange(len(rows)).repeat(counts)
     owner = rows[group]
     place = tables.sh_position[owner] + 4 * ragged_arange(np.ones(len(rows), np.int64), counts)
-    member = int64(gather(tables.data, tables.word, place))
+    member = int64(gather(tables.data, tables.layout.word, place))
     bad[owner[member >= tables.shnum[tables.section_object[owner]]]] = True
     tables.check_sections(bad, "is a section group of sections that do not exist")
     block = tables.section_block[tables.section_base[tables.section_object[owner]] + member]
@@ -213,10 +214,10 @@ def _with_linkonce(tables: ObjectTables, groups: ComdatGroups) -> ComdatGroups:
 
 
 def _signatures(tables: ObjectTables, rows: Int64Array) -> Int64Array:
-    """References of the names that sign groups."""
+    """References of the names of the symbols that identify groups."""
     number, signature = tables.section_object[rows], tables.sh_info[rows]
     names: Int64Array = tables.graph.symbol_table.name[tables.symbol_base[number] + signature]
-    # Old assemblers sign a group with the section symbol of its first member.
+    # Old assemblers use the section symbol of the first member, which has no name.
     for each in rows_where(names == NO_NAME).tolist():
         owner = int(number[each])
         entry = int(tables.entry_base[owner] + signature[each])

@@ -1,6 +1,6 @@
 """The headers of ELF objects, many at a time: section headers as columns, string tables.
 
-Every check is made on whole columns at once; the first row that fails says what and where.
+Every check applies to whole columns at once; the error is about the first row that fails.
 
 Specification: see `jitlink.formats.elf_layout`.
 """
@@ -15,11 +15,7 @@ import numpy as np
 from jitlink.errors import GraphError, ObjectError, UnsupportedObjectError
 from jitlink.formats.batch import Batch
 from jitlink.formats.elf_layout import (
-    ELFDATA2LSB,
-    ELFDATA2MSB,
     ET_REL,
-    MAGIC,
-    RECORD_LAYOUTS,
     SHN_XINDEX,
     SHT_NOBITS,
     SHT_NULL,
@@ -45,12 +41,12 @@ MAX_SIZE = 1 << 47
 
 
 def int64(column: Array[Any]) -> Int64Array:
-    """A column of records as native signed 64-bit integers; unsigned ones keep their bits."""
+    """A column of records as native int64; unsigned 64-bit integers keep their bits."""
     return column.astype(np.int64)
 
 
 def is_odd_alignment(alignment: Int64Array) -> BoolArray:
-    """Whether alignments are neither 0 nor a power of two; those from 2**63 on look negative."""
+    """Whether alignments are neither 0 nor a power of two; those from 2**63 on are negative."""
     odd: BoolArray = (alignment & (alignment - 1) != 0) | (alignment < 0) | (alignment > MAX_SIZE)
     return odd
 
@@ -67,16 +63,17 @@ class SectionTables:
     """Section headers and string tables of all objects of a batch.
 
     Columns named ``sh_`` have an element for each section header of each object, in order:
-    the fields of the header as int64, and `sh_position`, where the content begins in the
+    the fields of the header as int64, and `sh_position`, the position of the content in the
     batch's buffer. Other columns have one for each object.
 
     Attributes:
-        shoff, shnum, shstrndx: where the section headers are, and how many (int64).
+        shoff, shnum, shstrndx: position and number of the section headers, and index of the
+            section name table (int64).
         section_base: row of each object's first section header (int64).
-        section_object: number of the object of each section header (int64).
+        section_object: index of the object of each section header (int64).
         symtab: row of each object's symbol table, or -1 (int64).
-        name_base, name_limit: name reference and size of each object's section names.
-        string_base, string_limit: the same for its symbols' names.
+        name_base, name_limit: string reference and size of each object's section name table.
+        string_base, string_limit: the same of its symbol name table.
         flags: e_flags of each object, which the architecture interprets.
         has_linkonce: whether names of sections may begin with `LINKONCE`, those of any object.
     """
@@ -85,15 +82,13 @@ class SectionTables:
         self.graph = graph
         self.batch = batch
         self.identity = identity
-        data = ELFDATA2LSB if identity.byte_order == "little" else ELFDATA2MSB
-        self.layout = RECORD_LAYOUTS[identity.elf_class, data]
-        self.word = np.dtype("<u4" if identity.byte_order == "little" else ">u4")
+        self.layout = identity.layout
         self.data: UInt8Array = np.frombuffer(batch.buffer, np.uint8)
         self._read_headers()
         self._read_sections()
         self._read_strings()
 
-    # Errors. Checks are made on whole columns; the first failing row tells what and where.
+    # Errors
 
     def fail(self, object_number: int, offset: int | None, message: str) -> NoReturn:
         """Raise an `ObjectError` about one object."""
@@ -116,9 +111,8 @@ class SectionTables:
         if len(short):
             self.fail(int(short[0]), 0, "ELF header is truncated")
         headers = gather(self.data, self.layout.header, starts)
-        data = ELFDATA2LSB if self.identity.byte_order == "little" else ELFDATA2MSB
-        start = MAGIC + bytes([self.identity.elf_class, data])
-        wrong = (headers["start"] != start) | (headers["machine"] != self.identity.machine)
+        wrong = headers["start"] != self.identity.start
+        wrong |= headers["machine"] != self.identity.machine
         for number in rows_where(wrong)[:1].tolist():
             message = "not an ELF object of the same machine, class and byte order as the others"
             raise UnsupportedObjectError(message, file=names[number], offset=0)
@@ -171,7 +165,7 @@ class SectionTables:
         self.sh_align = int64(sections["addralign"])
         self.sh_entsize = int64(sections["entsize"])
         self._check_section_bounds()
-        # From here on positions are in the buffer, not in the file.
+        # Positions in the buffer, while offsets are in the file.
         self.sh_position = self.sh_offset + starts[self.section_object]
 
     def _check_section_bounds(self) -> None:
@@ -189,7 +183,7 @@ class SectionTables:
         self.sh_align = np.maximum(self.sh_align, 1)
 
     def _reject_overlaps(self, backed: BoolArray) -> NoReturn:
-        """Sections that share bytes could make a small file as large as they like."""
+        """Refuse sections that share bytes: their total size is not bounded by that of the file."""
         total = np.zeros(len(self.shnum), np.int64)
         np.add.at(total, self.section_object[backed], self.sh_size[backed])
         number = int(rows_where(total > self.batch.sizes)[0])
@@ -197,7 +191,7 @@ class SectionTables:
         self.fail(number, int(self.shoff[number]), message)
 
     def linked(self, rows: Int64Array, link: Int64Array) -> Int64Array:
-        """Section rows that `link` (a column of section indices) names, range-checked."""
+        """Rows of the sections whose indices are in `link`, a column, at `rows`; range-checked."""
         number = self.section_object[rows]
         bad = np.zeros(len(self.sh_type), np.bool_)
         bad[rows] = (link[rows] < 0) | (link[rows] >= self.shnum[number])
@@ -205,7 +199,7 @@ class SectionTables:
         return self.section_base[number] + link[rows]
 
     def _read_strings(self) -> None:
-        """Take over the string tables of all objects, and find the symbol tables."""
+        """Add the string tables of all objects to the graph, and find the symbol tables."""
         objects = len(self.shnum)
         self.symtab = np.full(objects, -1, np.int64)
         tables = rows_where(self.sh_type == SHT_SYMTAB)
@@ -218,9 +212,9 @@ class SectionTables:
         name_tables = np.where((self.shnum > 0) & (self.shstrndx > 0), name_tables, -1)
         string_tables = np.full(objects, -1, np.int64)
         string_tables[owners] = self.linked(tables, self.sh_link)
-        self._adopt_string_tables(name_tables, string_tables)
+        self._add_string_tables(name_tables, string_tables)
 
-    def _adopt_string_tables(self, name_tables: Int64Array, string_tables: Int64Array) -> None:
+    def _add_string_tables(self, name_tables: Int64Array, string_tables: Int64Array) -> None:
         used = np.zeros(len(self.sh_type) + 1, np.bool_)
         used[name_tables] = used[string_tables] = True
         # Not np.unique, whose first use imports numpy.ma: as long as a small link takes.
@@ -234,7 +228,7 @@ class SectionTables:
             view[start : start + length]
             for start, length in zip(position.tolist(), size.tolist(), strict=True)
         ]
-        # The separator ends a last name that the file does not terminate.
+        # The separator terminates a last name that is not terminated in the file.
         text = b"\0".join(pieces) + b"\0"
         self.has_linkonce = LINKONCE in text
         base = self.graph.strings.add_table(text)
@@ -256,7 +250,7 @@ class SectionTables:
         try:
             return self.graph.strings.get_many(references)
         except GraphError as error:
-            # All string tables are one by now: only of a single file can the culprit be told.
+            # All string tables are one by now, so the file is known only if there is a single one.
             names = self.batch.names
             file = names[0] if len(names) == 1 else self.graph.name
             raise ObjectError(f"section names: {error}", file=file) from error

@@ -1,8 +1,8 @@
 """Blocks and symbols of ELF objects, many at a time.
 
-Every ELF section with content becomes one block; the blocks of sections of one name,
-protection and lifetime share a graph section. Every symbol-table entry becomes a symbol row
-at a fixed distance from its index, so relocations need no look-up.
+Every ELF section that is linked becomes one block; the blocks of sections with the same name,
+protection and lifetime are in one graph section. Every symbol-table entry becomes a symbol row at a
+fixed distance from its index, so that relocations need no lookup.
 
 Specification: see `jitlink.formats.elf_layout`.
 """
@@ -119,21 +119,22 @@ _LIFETIMES = np.array(
 
 
 class ObjectTables(SectionTables):
-    """All sections and symbols of a batch, with the blocks and symbol rows made for them.
+    """All sections and symbols of a batch, with their blocks and symbol rows.
 
     Columns named ``st_`` and `entry_object` have an element for each symbol-table entry of
     each object, in order.
 
     Attributes:
-        first_origin: number of the first object in ``graph.origins``.
+        first_origin: index of the first object in ``graph.origins``.
         first_block: row of the first block.
         section_block: block row of each section header, or `NO_BLOCK` (int64).
         symbol_counts: number of each object's symbol-table entries (int64).
         symbol_base: symbol row of the first of them (int64).
-        entry_base: its number among all entries of the batch (int64).
-        entry_object: number of the object of each entry (int64).
+        entry_base: its index among all entries of the batch (int64).
+        entry_object: index of the object of each entry (int64).
         st_shndx: section index of each entry; negative for the reserved ones (int64).
-        st_beyond: how far behind its symbol each entry's value is (int64), or None if none is.
+        st_beyond: distance in bytes of each entry's value behind its symbol (int64), or None if all
+            are 0.
     """
 
     def __init__(self, graph: LinkGraph, batch: Batch, identity: Identity) -> None:
@@ -259,7 +260,8 @@ class ObjectTables(SectionTables):
         bad = np.zeros(len(raw), np.bool_)
         bad[extended] = (table < 0) | ((index + 1) * 4 > self.sh_size[table])
         self._check_symbols(bad, "has no entry in the table of extended section indices")
-        result[extended] = int64(gather(self.data, self.word, self.sh_position[table] + index * 4))
+        positions = self.sh_position[table] + index * 4
+        result[extended] = int64(gather(self.data, self.layout.word, positions))
         return result
 
     def _add_symbols(self) -> None:
@@ -289,7 +291,7 @@ class ObjectTables(SectionTables):
         kind[is_absolute] = ABSOLUTE
         kind[block >= 0] = DEFINED
         kind[kind_of_symbol == STT_FILE] = REMOVED
-        # The null symbol stands for none, whatever the file has there.
+        # Entry 0 is the null symbol, whatever its fields in the file are.
         null = self.entry_base[self.symbol_counts > 0]
         kind[null], block[null], value[null] = REMOVED, NO_BLOCK, 0
         is_common[null] = False
@@ -332,11 +334,11 @@ class ObjectTables(SectionTables):
         return np.where(st_name == 0, NO_NAME, self.string_base[number] + st_name)
 
     def _check_offsets(self, block: Int64Array, value: Int64Array, anchor: BoolArray) -> None:
-        """Check that symbols lie in their sections.
+        """Check that symbols are in their sections.
 
-        Compilers put anchors at regular distances, of which the last may lie beyond the end of
-        what they address with negative addends: such a label moves to the end, and `st_beyond`
-        says how far it was moved.
+        Compilers put section anchors at regular distances and address data relative to them. The
+        last anchor may be beyond the end of its section: it moves to the end, and `st_beyond` has
+        the distance.
         """
         self.st_beyond: Int64Array | None = None
         rows = rows_where(block >= 0)
@@ -362,7 +364,7 @@ class ObjectTables(SectionTables):
         section_name: str,
         flag: int,
     ) -> None:
-        """Give each tentative definition a zero-fill block of its own, with a flag."""
+        """Create a zero-fill block, with a flag, for each common symbol."""
         rows = rows_where(common)
         if len(rows) == 0:
             return

@@ -29,16 +29,14 @@ import numpy as np
 
 from jitlink.formats.elf_layout import (
     ELFCLASS64,
-    ET_DYN,
-    EV_CURRENT,
-    MAGIC,
-    RECORD_LAYOUTS,
     STB_GLOBAL,
     STB_WEAK,
     STT_NOTYPE,
     STT_OBJECT,
     STT_TLS,
     Identity,
+    ProgramHeader,
+    write_headers,
 )
 from jitlink.memory.tls import (
     UNDEFINED_SYMBOL,
@@ -84,22 +82,7 @@ class _Writer:
     def __init__(self, module_format: TLSModuleFormat, spec: TLSModuleSpec) -> None:
         self.format = module_format
         self.spec = spec
-        identity = module_format.identity
-        order, wide = ("<" if identity.byte_order == "little" else ">"), ELFCLASS64
-        self.layout = RECORD_LAYOUTS[wide, 1 if order == "<" else 2]
-        self.word = np.dtype(f"{order}u4")
-        half, word, quad = f"{order}u2", f"{order}u4", f"{order}u8"
-        self.header = np.dtype(
-            [("start", "S6"), ("version_and_padding", "u1", 10), ("type", half), ("machine", half),
-             ("version", word), ("entry", quad), ("phoff", quad), ("shoff", quad),
-             ("flags", word), ("ehsize", half), ("phentsize", half), ("phnum", half),
-             ("shentsize", half), ("shnum", half), ("shstrndx", half)]
-        )  # fmt: skip
-        self.segment = np.dtype(
-            [("type", word), ("flags", word), ("offset", quad), ("vaddr", quad), ("paddr", quad),
-             ("filesz", quad), ("memsz", quad), ("align", quad)]
-        )  # fmt: skip
-        self.tag = np.dtype([("tag", quad), ("value", quad)])
+        self.layout = module_format.identity.layout
         self.has_block = spec.size > 0
         self.strings = bytearray(b"\0")
         externals = dict.fromkeys(each.symbol for each in spec.relocations if each.symbol)
@@ -114,12 +97,12 @@ class _Writer:
         segments = 4 if self.has_block else 3
         values = sum(each.value.size for each in spec.relocations)
         sizes = {
-            "headers": self.header.itemsize + segments * self.segment.itemsize,
+            "headers": self.layout.header.itemsize + segments * self.layout.program_header.itemsize,
             "symbols": self.layout.symbol.itemsize * (_FIRST_EXTERNAL + len(self.numbers)),
             "hash": 4 * (2 + 1 + _FIRST_EXTERNAL + len(self.numbers)),
             "strings": len(self.strings),
             "relocations": self.layout.rela.itemsize * len(spec.relocations),
-            "dynamic": self.tag.itemsize * (len(needed) + 10),
+            "dynamic": self.layout.dynamic.itemsize * (len(needed) + 10),
             "values": values,
         }
         offset, offsets = 0, {}
@@ -157,27 +140,21 @@ class _Writer:
         start: int,
         total: int,
     ) -> bytes:
-        spec, identity, access = self.spec, self.format.identity, PF_R | PF_W
-        dynamic, page = offsets["dynamic"], self.format.page_size
+        spec, access = self.spec, PF_R | PF_W
+        dynamic, size, page = offsets["dynamic"], sizes["dynamic"], self.format.page_size
         rows = [
-            (PT_LOAD, access, 0, base, base, total, total, page),
-            (PT_DYNAMIC, access, dynamic, base + dynamic, base + dynamic,
-             sizes["dynamic"], sizes["dynamic"], 8),
-            (PT_GNU_STACK, access, 0, 0, 0, 0, 0, 16),
-        ]  # fmt: skip
+            ProgramHeader(PT_LOAD, access, 0, base, total, total, page),
+            ProgramHeader(PT_DYNAMIC, access, dynamic, base + dynamic, size, size, 8),
+            ProgramHeader(PT_GNU_STACK, access, 0, 0, 0, 0, 16),
+        ]
         if self.has_block:
-            place = base + start
-            rows.append((PT_TLS, PF_R, start, place, place, len(spec.image), spec.size,
-                         spec.alignment))  # fmt: skip
-        little = identity.byte_order == "little"
-        header = np.zeros(1, self.header)
-        header["start"] = MAGIC + bytes([identity.elf_class, 1 if little else 2])
-        header["version_and_padding"][0][0] = header["version"] = EV_CURRENT
-        header["type"], header["machine"], header["flags"] = (
-            ET_DYN, identity.machine, identity.flags)  # fmt: skip
-        header["phoff"] = header["ehsize"] = self.header.itemsize
-        header["phentsize"], header["phnum"] = self.segment.itemsize, len(rows)
-        return header.tobytes() + np.array(rows, self.segment).tobytes()
+            image_size = len(spec.image)
+            rows.append(
+                ProgramHeader(
+                    PT_TLS, PF_R, start, base + start, image_size, spec.size, spec.alignment
+                )
+            )
+        return write_headers(self.format.identity, rows)
 
     def _symbols(self, names: Sequence[int], values: int, size: int) -> bytes:
         symbols = np.zeros(_FIRST_EXTERNAL + len(self.numbers), self.layout.symbol)
@@ -203,7 +180,7 @@ class _Writer:
         """One bucket, whose chain has all symbols from the last to the first."""
         count = _FIRST_EXTERNAL + len(self.numbers)
         chain = [0, *range(count - 1)]
-        return np.array([1, count, count - 1, *chain], self.word).tobytes()
+        return np.array([1, count, count - 1, *chain], self.layout.word).tobytes()
 
     def _relocations(self, place: int) -> bytes:
         rows = []
@@ -235,4 +212,4 @@ class _Writer:
             (DT_RELAENT, self.layout.rela.itemsize),
             (DT_NULL, 0),
         ]
-        return np.array(tags, self.tag).tobytes()
+        return np.array(tags, self.layout.dynamic).tobytes()

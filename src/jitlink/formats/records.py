@@ -24,6 +24,6 @@ def gather(data: UInt8Array, dtype: np.dtype[Any], positions: Int64Array) -> Rec
         count < 3 or bool((positions[1:] - positions[:-1] == dtype.itemsize).all())
     ):
         return np.frombuffer(data, dtype, count, first)
-    # A record begins at every byte of this overlapping view, so one fancy index fetches all.
+    # This overlapping view has an element at every byte, so one fancy index gets all records.
     every = np.ndarray((len(data) - dtype.itemsize + 1,), dtype, data.data, strides=(1,))
     return every[positions]

@@ -54,7 +54,7 @@ from jitlink.orc.interface import ResourceTracker
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_layer import Plugin
 from jitlink.orc.session import ExecutionSession
-from jitlink.passes.got_plt import pointees
+from jitlink.passes.got_plt import got_plt_targets
 from jitlink.targets.registry import target_of_graph
 
 
@@ -221,7 +221,7 @@ def _find(
     rows = rows_where(is_branch[edges.kind] & (edges.addend == 0))
     if len(rows) == 0:
         return []
-    called = table.name[pointees(graph)[edges.target[rows]]]
+    called = table.name[got_plt_targets(graph)[edges.target[rows]]]
     found = []
     for name in names:
         references = graph.strings.find(name)

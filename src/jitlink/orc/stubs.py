@@ -404,19 +404,19 @@ class _Pool:
         self.graph = graph = target.new_graph("<stubs>")
         self._count = count = len(stubs)
         code = reentry.code
-        entries, alignment = code.entries, code.alignment
+        got_plt, alignment = code.got_plt, code.alignment
         text = graph.create_section(STUBS_SECTION, MemProt.READ | MemProt.EXEC)
         data = graph.create_section(POINTERS_SECTION, MemProt.READ | MemProt.WRITE)
         words = [stub.identity.to_bytes(graph.pointer_size, graph.endianness) for stub in stubs]
-        zeros = entries.pointer_content * count
-        self._pointers, pointers = self._add(data, zeros, entries.pointer_size)
+        zeros = got_plt.pointer_content * count
+        self._pointers, pointers = self._add(data, zeros, got_plt.pointer_size)
         self._trampolines, trampolines = self._add(text, code.trampoline * count, alignment)
         _, identities = self._add(data, b"".join(words), graph.pointer_size)
-        stub_blocks, functions = self._add(text, entries.stub * count, entries.stub_alignment)
+        stub_blocks, functions = self._add(text, got_plt.stub * count, got_plt.stub_alignment)
         self._name(functions, symbols)
         back = absolute(graph, "reentry", reentry.address).row
-        self._connect(self._pointers, ((entries.pointer, 0, 0),), trampolines)
-        self._connect(stub_blocks, entries.stub_edges, pointers)
+        self._connect(self._pointers, ((got_plt.pointer, 0, 0),), trampolines)
+        self._connect(stub_blocks, got_plt.stub_edges, pointers)
         self._connect(self._trampolines, code.identity_edges, identities)
         self._connect(self._trampolines, code.reentry_edges, back)
 

@@ -1,1 +1,1 @@
-"""Link-graph passes that no format or architecture owns (layer 2)."""
+"""Link-graph passes that are independent of format and architecture (layer 2)."""

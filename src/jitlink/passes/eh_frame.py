@@ -1,17 +1,17 @@
-"""`.eh_frame` sections, taken apart so that frames live and die with their functions.
+"""`.eh_frame` sections, split into records so that dead-stripping removes frames of dead functions.
 
-The section is a sequence of records: a CIE describes conventions, an FDE the frame of one
-function. Each becomes a block. An FDE's pointer to its CIE becomes an edge (records between
-them may go), its pointer to the function is a relocation that the object has anyway, and the
-function gets a keep-alive edge to the FDE. So a live function keeps its frame, with
-personality and language-specific data, and the frame of a dead function vanishes.
-The section of an object whose frames are all of one block of code stays a block of its own: nothing
-of it could go alone. Its records are checked all the same.
+The section is a sequence of records: a CIE holds what several functions have in common, an FDE
+describes the frame of one function. Each record becomes a block. The pointer of an FDE to its CIE
+becomes an edge, since records between them may be removed; its pointer to the function already has
+a relocation in the object; and the function gets a keep-alive edge to the FDE. So a live function
+keeps its FDE, with CIE, personality and LSDA, and the FDE of a dead function is removed.
+If all FDEs of an object's section describe one block of code, the section stays one block, because
+none of its records could be removed alone. Its records are checked all the same.
 
-Quirks: the CIE pointer counts backwards from its own position; a record whose length field is
-all ones has a 64-bit length, but a CIE pointer of 32 bits all the same; a record of length
-zero ends the section; the record does not say how wide its pointers are, only its CIE's
-augmentation string does. GNU as writes CIEs of version 3 for RISC-V, which LLVM refuses.
+Quirks: the CIE pointer counts backwards from its own position; a record whose length field is all
+ones has a 64-bit length, but still a 32-bit CIE pointer; a record of length zero ends the section;
+the size of the pointers in an FDE is encoded only in the augmentation of its CIE. GNU as writes
+CIEs of version 3 for RISC-V, which LLVM refuses.
 
 Specification: Linux Standard Base, "Exception Frames"; DWARF 5, section 6.4.1.
 """
@@ -39,20 +39,20 @@ _CIE_VERSIONS = (1, 3, 4)
 _TERMINATOR = bytes(4)
 _HEAD_SIZE = 64
 _FEW_BYTES = 1024
-"""Sections of so few bytes are read record by record: guessing takes as long as 30 of them."""
+"""Smaller sections are read record by record: finding candidates takes as long as 30 records."""
 _LAST_ORIGIN = np.iinfo(np.int32).max
 
 
 def eh_frame_pass(
     *, neg_delta32: EdgeKind, section_name: str = SECTION, leaves_whole: bool = True
 ) -> Callable[[LinkGraph], None]:
-    """A pre-prune pass that takes apart all sections of that name.
+    """A pre-prune pass that splits all sections of that name.
 
     Args:
         neg_delta32: edge kind for a 32-bit distance back to the target.
         section_name: name of the sections.
-        leaves_whole: whether the section of an object stays one block if all its frames are of
-            one block of code: they live and die together all the same.
+        leaves_whole: whether the section of an object stays one block if all its FDEs describe one
+            block of code.
     """
 
     def split_eh_frames(graph: LinkGraph) -> None:
@@ -62,11 +62,11 @@ def eh_frame_pass(
 
 
 class FrameSection:
-    """An `.eh_frame` section as an unwinder wants it: without gaps, and with an end.
+    """An `.eh_frame` section that an unwinder can register: without gaps, and terminated.
 
     Args:
         graph: its graph.
-        rows: rows (int64) of its records.
+        rows: block rows (int64) of its records.
     """
 
     def __init__(self, graph: LinkGraph, rows: Int64Array) -> None:
@@ -79,15 +79,15 @@ class FrameSection:
 
     @property
     def end(self) -> int:
-        """Address behind the record that ends it, once memory is allocated."""
+        """Address behind the terminator, once memory is allocated."""
         return Block(self._graph, int(self._rows[0])).section.range().end
 
 
 def terminate_eh_frames(graph: LinkGraph, section_name: str = SECTION) -> list[FrameSection]:
-    """End each section of that name with a record of length zero (for a post-prune pass).
+    """Terminate each section of that name with a record of length zero (for a post-prune pass).
 
     Returns:
-        The sections that have any records left.
+        The sections that still have records.
     """
     found, blocks = [], graph.block_table
     for ordinal in graph.section_list.ordinals_named(section_name):
@@ -95,7 +95,7 @@ def terminate_eh_frames(graph: LinkGraph, section_name: str = SECTION) -> list[F
         rows = section.block_rows()
         if len(rows) == 0 or section.mem_lifetime == MemLifetime.NO_ALLOC:
             continue
-        # As little aligned as can be, and behind the records of all objects.
+        # Without padding before it, and behind the records of all objects.
         blocks.extend(
             1,
             section=ordinal,
@@ -109,21 +109,21 @@ def terminate_eh_frames(graph: LinkGraph, section_name: str = SECTION) -> list[F
 
 
 def _zeros(graph: LinkGraph, record: int) -> int:
-    """Content of a terminator: zeros of a record, for contents of one buffer are copied at once."""
+    """Content of a terminator: zeros of a record, as contents of one buffer are copied at once."""
     content = int(graph.block_table.content[record])
     view = graph.contents.view(content, min(int(graph.block_table.size[record]), _HEAD_SIZE))
-    # The identifier of a CIE is zero.
+    # The id field of a CIE is zero.
     found = bytes(view).find(_TERMINATOR) if view.readonly else -1
     return content + found if found >= 0 else graph.contents.add(memoryview(_TERMINATOR))
 
 
-class _Places(NamedTuple):
-    """Relocations of several blocks, block by block in rising order.
+class _Relocations(NamedTuple):
+    """Relocations of several blocks, sorted by block.
 
     Attributes:
         edge: rows of their edges (int64).
-        number: number of the block that each is in (int64).
-        offset: where in it (int64).
+        number: index of the block that each is in (int64).
+        offset: offset in that block (int64).
     """
 
     edge: Int64Array
@@ -131,15 +131,15 @@ class _Places(NamedTuple):
     offset: Int64Array
 
 
-class _Guesses(NamedTuple):
-    """Where records of several blocks may begin, block by block in rising order.
+class _Candidates(NamedTuple):
+    """Offsets at which records of several blocks may start, sorted by block and offset.
 
     Attributes:
         offsets: the offsets (int64).
-        bounds: number of the first guess of each block, and the end of the last.
-        plain: whether a record can begin there that is neither a terminator nor extended.
+        bounds: index of the first candidate of each block, and the number of candidates.
+        plain: whether a record can start there that is neither a terminator nor extended (bool).
         follow: where that record ends (int64).
-        ends: numbers of the guesses that are not followed by the next one (int64).
+        ends: indices of the candidates whose record the next candidate does not follow (int64).
     """
 
     offsets: Int64Array
@@ -150,17 +150,17 @@ class _Guesses(NamedTuple):
 
 
 class _Records(NamedTuple):
-    """The records of several blocks, block by block in rising order.
+    """The records of several blocks, sorted by block and offset.
 
     Attributes:
         owners: row of the block that each is in (int64).
-        numbers: number of that block among all (int64).
-        starts: where each begins in its block (int64).
-        alignment: of all of them, so that they follow one another without gaps.
-        id_offset: where the identifier of each is, from its start (int64).
-        fdes: numbers of the FDEs (int64).
-        cies: number of the CIE of each FDE (int64).
-        is_plain: whether each is a CIE or an FDE whose length has 32 bits (bool).
+        numbers: index of that block (int64).
+        starts: offset of each in its block (int64).
+        alignment: the alignment of all records that leaves no gaps between them, in bytes.
+        id_offset: offset of the id field of each from its start (int64).
+        fdes: indices of the FDEs (int64).
+        cies: index of the CIE of each FDE (int64).
+        is_plain: whether each is a CIE or an FDE with a 32-bit length (bool).
     """
 
     owners: Int64Array
@@ -206,30 +206,32 @@ class _Splitter:
     # Finding the records
 
     def _split(self, parents: Int64Array) -> None:
-        places = self._relocations(parents)
-        records = self._read(parents, *self._records(parents, places))
-        code = self._code(parents, places, records)
+        relocations = self._relocations(parents)
+        records = self._read(parents, *self._find_records(parents, relocations))
+        code = self._described_code(parents, relocations, records)
         whole = code >= 0
         if np.count_nonzero(whole):
             self._keep_whole(parents[whole], code[whole], records.alignment)
         if not whole.all():
-            self._cut(records, ~whole[records.numbers])
+            self._split_records(records, ~whole[records.numbers])
 
-    def _records(self, parents: Int64Array, places: _Places) -> tuple[Int64Array, Int64Array]:
+    def _find_records(
+        self, parents: Int64Array, relocations: _Relocations
+    ) -> tuple[Int64Array, Int64Array]:
         """Block and offset (int64) of all records of these blocks, in order."""
         if int(self.graph.block_table.size[parents].sum()) <= _FEW_BYTES:
-            return self._few_records(parents)
-        guesses = self._guess(parents, places)
+            return self._find_few_records(parents)
+        candidates = self._find_candidates(parents, relocations)
         owners: list[Int64Array] = []
         starts: list[Int64Array] = []
         for number, parent in enumerate(parents.tolist()):
-            found = self._chain(parent, guesses, number)
+            found = self._follow_lengths(parent, candidates, number)
             starts += found
             owners.append(np.full(sum(map(len, found)), parent, np.int64))
         return np.concatenate(owners), np.concatenate(starts)
 
-    def _few_records(self, parents: Int64Array) -> tuple[Int64Array, Int64Array]:
-        """`_records`, one by one."""
+    def _find_few_records(self, parents: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """`_find_records`, record by record."""
         owners: list[int] = []
         starts: list[int] = []
         for parent in parents.tolist():
@@ -240,21 +242,21 @@ class _Splitter:
                 position = self._skip(parent, position, size)
         return np.array(owners, np.int64), np.array(starts, np.int64)
 
-    def _guess(self, parents: Int64Array, places: _Places) -> _Guesses:
-        """Where records may begin.
+    def _find_candidates(self, parents: Int64Array, relocations: _Relocations) -> _Candidates:
+        """Offsets at which records may start.
 
-        An FDE has a relocation eight bytes into the record, so most records can be guessed from
-        those, and all guesses are checked together.
+        An FDE has a relocation at offset 8, so the offsets of relocations are candidates for most
+        records, and all of them are checked together.
         """
         table = self.graph.block_table
-        number, offset = places.number, places.offset - 8
+        number, offset = relocations.number, relocations.offset - 8
         size = table.size[parents][number]
         inside = (offset >= 0) & (offset <= size - 12)
         number, offset, size = number[inside], offset[inside], size[inside]
-        # As compilers write them, relocations are in order.
+        # Compilers write relocations in ascending order.
         same = number[1:] == number[:-1]
         if np.count_nonzero((offset[1:] < offset[:-1]) & same):
-            # A stable sort keeps the numbers, and the sizes with them.
+            # The order of the numbers, and so of the sizes, does not change.
             offset = offset[np.lexsort((offset, number))]
         length = self._words(table.content[parents][number] + offset)
         follow = offset + 4 + length
@@ -263,42 +265,43 @@ class _Splitter:
         last[:-1] = ~(plain[:-1] & plain[1:] & (follow[:-1] == offset[1:]) & same)
         ends = rows_where(last)
         bounds = number.searchsorted(np.arange(len(parents) + 1)).tolist()
-        return _Guesses(offset, bounds, plain, follow, ends)
+        return _Candidates(offset, bounds, plain, follow, ends)
 
-    def _relocations(self, parents: Int64Array) -> _Places:
-        """The relocations in some blocks."""
+    def _relocations(self, parents: Int64Array) -> _Relocations:
+        """The relocations of these blocks."""
         edges = self.graph.edge_table
         if len(parents) == 1:
             rows = rows_where(edges.block == parents[0])
-            return _Places(rows, np.zeros(len(rows), np.int64), edges.offset[rows])
+            return _Relocations(rows, np.zeros(len(rows), np.int64), edges.offset[rows])
         order, sorted_blocks = edges.by_block()
         first = sorted_blocks.searchsorted(parents)
         count = sorted_blocks.searchsorted(parents + 1) - first
         rows = order[ragged_arange(first, count)]
-        return _Places(rows, np.arange(len(parents)).repeat(count), edges.offset[rows])
+        return _Relocations(rows, np.arange(len(parents)).repeat(count), edges.offset[rows])
 
-    def _chain(self, block: int, guesses: _Guesses, number: int) -> list[Int64Array]:
+    def _follow_lengths(self, block: int, candidates: _Candidates, number: int) -> list[Int64Array]:
         """Offsets (int64) of the records of one block, in runs.
 
-        Only where the chain of lengths leaves the guesses is a record taken by itself.
+        A record that is no candidate, or no plain one, is read by itself.
         """
         size = int(self.graph.block_table.size[block])
-        low, high = guesses.bounds[number], guesses.bounds[number + 1]
+        offsets, ends = candidates.offsets, candidates.ends
+        low, high = candidates.bounds[number], candidates.bounds[number + 1]
         found: list[Int64Array] = []
         position = 0
         while position < size:
-            index = low + int(guesses.offsets[low:high].searchsorted(position))
-            if index < high and guesses.offsets[index] == position and guesses.plain[index]:
-                end = int(guesses.ends[guesses.ends.searchsorted(index)])
-                found.append(guesses.offsets[index : end + 1])
-                position = int(guesses.follow[end])
+            index = low + int(offsets[low:high].searchsorted(position))
+            if index < high and offsets[index] == position and candidates.plain[index]:
+                end = int(ends[ends.searchsorted(index)])
+                found.append(offsets[index : end + 1])
+                position = int(candidates.follow[end])
             else:
                 found.append(np.array([position], np.int64))
                 position = self._skip(block, position, size)
         return found
 
     def _skip(self, block: int, position: int, size: int) -> int:
-        """The end of the record at a position of a block."""
+        """End of the record at a position of a block."""
         view = self.graph.contents.view(int(self.graph.block_table.content[block]), size)
         length, position = self._number(block, view, position, 4)
         if length == _EXTENDED:
@@ -308,16 +311,16 @@ class _Splitter:
         return position + length
 
     def _number(self, block: int, view: memoryview, position: int, size: int) -> tuple[int, int]:
-        """A number of so many bytes, and the position behind it."""
+        """The integer of `size` bytes at a position, and the position behind it."""
         end = position + size
         if end > len(view):
             raise self._fail(block, position, "record is truncated")
         return int.from_bytes(view[position:end], self.graph.endianness), end
 
-    # Connecting them
+    # Reading the records
 
     def _read(self, parents: Int64Array, owners: Int64Array, starts: Int64Array) -> _Records:
-        """Look at all records, and find the CIE of each FDE."""
+        """Read the heads of all records, and find the CIE of each FDE."""
         table = self.graph.block_table
         numbers = np.zeros(len(owners), np.int64)
         numbers[1:] = (owners[1:] != owners[:-1]).cumsum()
@@ -327,13 +330,13 @@ class _Splitter:
         size[inner] = starts[inner + 1] - starts[inner]
         length = self._words(content)
         id_offset = np.where(length == _EXTENDED, 12, 4)
-        is_mark = length == 0
+        is_terminator = length == 0
         is_record = size >= id_offset + 4
-        is_record &= ~is_mark
+        is_record &= ~is_terminator
         if np.count_nonzero(is_record) == len(size):
             identifier = self._words(content + id_offset)
         else:
-            short = rows_where(~is_mark & ~is_record)
+            short = rows_where(~is_terminator & ~is_record)
             if len(short):
                 place = int(owners[short[0]]), int(starts[short[0]])
                 raise self._fail(*place, "record is too short")
@@ -346,30 +349,33 @@ class _Splitter:
             pointer_sizes[number] = self._pointer_size(
                 view, int(owners[number]), int(starts[number])
             )
-        cies = self._cie_of(fdes, owners, numbers, starts, id_offset, identifier, pointer_sizes)
-        # Records must follow one another without gaps: zeros between them would end the list.
+        cies = self._find_cies(fdes, owners, numbers, starts, id_offset, identifier, pointer_sizes)
+        # There may be no gaps between records: padding of zeros would be a terminator.
         alignment = 4 if (size & 3 == 0).all() else 1
         is_plain = is_record & (id_offset == 4)
         return _Records(owners, numbers, starts, alignment, id_offset, fdes, cies, is_plain)
 
-    # What can stay as it is
+    # Sections that stay whole
 
-    def _code(self, parents: Int64Array, places: _Places, records: _Records) -> Int64Array:
-        """For each block the one (int64) whose frames are all that it has; -1 if there is none."""
-        # LLVM differs: it takes all sections apart. These live and die with that one block, and
-        # most code is compiled without a section for each function.
+    def _described_code(
+        self, parents: Int64Array, relocations: _Relocations, records: _Records
+    ) -> Int64Array:
+        """For each block, the one block row (int64) that all its FDEs describe, or -1."""
+        # LLVM differs: it splits all sections. Most code is compiled without a section for each
+        # function, and then dead-stripping keeps or removes all records of an object.
         found = np.full(len(parents), -1, np.int64)
         fdes = records.fdes
         span = int(self.graph.block_table.size[parents].max()) + 1
-        keys = places.number * span + places.offset
+        keys = relocations.number * span + relocations.offset
         if not (self.leaves_whole and len(fdes) and len(keys)) or (keys[1:] < keys[:-1]).any():
             return found
         of_fde = records.numbers[fdes]
         wanted = of_fde * span + records.starts[fdes] + records.id_offset[fdes] + 4
         index = np.minimum(keys.searchsorted(wanted), len(keys) - 1)
-        symbols, target = self.graph.symbol_table, self.graph.edge_table.target[places.edge[index]]
-        is_there = (keys[index] == wanted) & (symbols.kind[target] == DEFINED)
-        code = np.where(is_there, symbols.block[target], -1)
+        symbols = self.graph.symbol_table
+        target = self.graph.edge_table.target[relocations.edge[index]]
+        is_defined = (keys[index] == wanted) & (symbols.kind[target] == DEFINED)
+        code = np.where(is_defined, symbols.block[target], -1)
         first = rows_where(np.concatenate((np.ones(1, np.bool_), of_fde[1:] != of_fde[:-1])))
         lowest, highest = np.minimum.reduceat(code, first), np.maximum.reduceat(code, first)
         found[of_fde[first]] = np.where(lowest == highest, lowest, -1)
@@ -380,26 +386,26 @@ class _Splitter:
         return found
 
     def _keep_whole(self, parents: Int64Array, code: Int64Array, alignment: int) -> None:
-        """Let code keep its frames."""
+        """Add keep-alive edges from code to the sections that describe it."""
         table = self.graph.block_table
         table.alignment[parents], table.alignment_offset[parents] = alignment, 0
         symbols = self._add_symbols(parents)
         self.graph.edge_table.extend(len(code), block=code, kind=KEEP_ALIVE, target=symbols)
 
-    # Taking the others apart
+    # Splitting the others
 
-    def _cut(self, records: _Records, chosen: BoolArray) -> None:
-        """Make blocks of some records, all those of their blocks, and connect them."""
-        made = self.graph.split_blocks(records.owners[chosen], records.starts[chosen])
+    def _split_records(self, records: _Records, chosen: BoolArray) -> None:
+        """Split the blocks of the chosen records, which are all records of these, and add edges."""
+        split = self.graph.split_blocks(records.owners[chosen], records.starts[chosen])
         table = self.graph.block_table
-        table.alignment[made], table.alignment_offset[made] = records.alignment, 0
-        pieces = np.zeros(len(chosen), np.int64)
-        pieces[chosen] = made
+        table.alignment[split], table.alignment_offset[split] = records.alignment, 0
+        blocks = np.zeros(len(chosen), np.int64)
+        blocks[chosen] = split
         symbols = np.zeros(len(chosen), np.int64)
-        symbols[chosen] = self._add_symbols(made)
+        symbols[chosen] = self._add_symbols(split)
         here = chosen[records.fdes]
         fdes, cies = records.fdes[here], records.cies[here]
-        self._add_edges(pieces[fdes], records.id_offset[fdes], symbols[fdes], symbols[cies])
+        self._add_edges(blocks[fdes], records.id_offset[fdes], symbols[fdes], symbols[cies])
 
     def _words(self, places: Int64Array) -> Int64Array:
         result = np.zeros(len(places), np.int64)
@@ -408,13 +414,13 @@ class _Splitter:
             result[here] = words[places[here] - base]
         return result
 
-    def _add_symbols(self, pieces: Int64Array) -> Int64Array:
+    def _add_symbols(self, blocks: Int64Array) -> Int64Array:
         first = self.graph.symbol_table.extend(
-            len(pieces), name=NO_NAME, kind=DEFINED, block=pieces, scope=Scope.LOCAL
+            len(blocks), name=NO_NAME, kind=DEFINED, block=blocks, scope=Scope.LOCAL
         )
-        return np.arange(first, first + len(pieces))
+        return np.arange(first, first + len(blocks))
 
-    def _cie_of(
+    def _find_cies(
         self,
         fdes: Int64Array,
         owners: Int64Array,
@@ -424,21 +430,21 @@ class _Splitter:
         identifier: Int64Array,
         pointer_sizes: Int64Array,
     ) -> Int64Array:
-        """Numbers (int64) of the CIEs that FDEs name."""
+        """Indices (int64) of the CIEs that FDEs point to."""
         wanted = starts[fdes] + id_offset[fdes] - identifier[fdes]
         known = rows_where(pointer_sizes != 0)
         if len(known) == 1 and owners[0] == owners[-1] and (wanted == starts[known]).all():
-            # The usual section of one object.
+            # The usual section of one object has one CIE.
             return known.repeat(len(fdes))
-        # Pieces ascend by owner, then by start, so one key orders them all.
+        # Records are sorted by block and start, so one key orders all of them.
         span = int(starts.max()) + 1
         keys = numbers * span + starts
         sought = numbers[fdes] * span + wanted
         index = np.minimum(keys.searchsorted(sought), len(keys) - 1)
         bad = (wanted < 0) | (keys[index] != sought) | (pointer_sizes[index] == 0)
         if bad.any():
-            piece = fdes[rows_where(bad)[0]]
-            raise self._fail(int(owners[piece]), int(starts[piece]), "FDE names no CIE")
+            fde = fdes[rows_where(bad)[0]]
+            raise self._fail(int(owners[fde]), int(starts[fde]), "FDE points to no CIE")
         return index
 
     def _add_edges(
@@ -448,7 +454,7 @@ class _Splitter:
         symbols: Int64Array,
         cie_symbols: Int64Array,
     ) -> None:
-        """Connect each FDE with its CIE, and the function's block with its FDE."""
+        """Add edges from each FDE to its CIE, and keep-alive edges from functions to their FDEs."""
         functions, frames = self._functions(fdes, offset, symbols)
         at_start = np.zeros(len(functions), np.int64)
         self.graph.edge_table.extend(
@@ -462,7 +468,7 @@ class _Splitter:
     def _functions(
         self, fdes: Int64Array, id_offset: Int64Array, symbols: Int64Array
     ) -> tuple[Int64Array, Int64Array]:
-        """Block rows of functions, and for each the symbol row of its FDE."""
+        """Block rows of functions, and the symbol row of the FDE of each."""
         edges, table = self.graph.edge_table, self.graph.symbol_table
         place = np.full(self.graph.block_table.rows, -1, np.int64)
         place[fdes] = id_offset + 4
@@ -470,7 +476,7 @@ class _Splitter:
         frame[fdes] = symbols
         rows = rows_where(edges.offset == place[edges.block])
         target = edges.target[rows]
-        # The function of a discarded COMDAT group is not there any more.
+        # The function of an external reference or of a discarded COMDAT group has no block.
         defined = table.kind[target] == DEFINED
         rows, target = rows[defined], target[defined]
         return table.block[target], frame[edges.block[rows]]
@@ -487,12 +493,12 @@ class _Splitter:
             except IndexError:
                 known = 0
             if known == 0:
-                raise self._fail(block, start, "CIE is not understood")
+                raise self._fail(block, start, "CIE is malformed or not supported")
             self.pointer_sizes[content] = known
         return known
 
     def _parse_cie(self, content: bytes) -> int:
-        """The size that a CIE says; 0 if it is malformed, IndexError if it is truncated."""
+        """`_pointer_size`, or 0 if the CIE is malformed; raises IndexError if it is truncated."""
         position = 16 if content[:4] == b"\xff\xff\xff\xff" else 8
         version = content[position]
         end = content.find(b"\0", position + 1)
@@ -521,7 +527,7 @@ class _Splitter:
         return pointer_size
 
     def _encoded_size(self, encoding: int) -> int:
-        """Size in bytes of a pointer of a DW_EH_PE encoding; IndexError if it has none."""
+        """Size in bytes of a pointer of a DW_EH_PE encoding; raises IndexError if it has none."""
         if encoding == DW_EH_PE_OMIT or encoding & 0xF not in _ENCODED_SIZES:
             raise IndexError(encoding)
         return _ENCODED_SIZES[encoding & 0xF] or self.graph.pointer_size

@@ -1,13 +1,13 @@
-"""Global offset table entries and call stubs, made for all edges that ask for them at once.
+"""GOT entries and PLT stubs, built for all edges of a graph that request them at once.
 
-An architecture names, in one `EntryKinds`, which edge kinds ask for a GOT entry or for a stub
-and what they become once it exists; what a pointer and a stub look like is data too. Entries
-are shared: there is one per target symbol and graph, however many edges ask.
+An architecture's `GotPltSpec` maps the edge kinds that request a GOT entry or a stub to the kinds
+that they are transformed to, and holds the content of a GOT entry and of a stub. A graph has at
+most one GOT entry and one stub for each target symbol.
 
-Where a graph's code is larger than a branch reaches, a shared stub may be too far away, and so
-may a target in the graph. Such branches get a stub beside the block that they stand in, an
-island, which they share with the others of that block; a pass that knows all addresses may let
-them bypass it.
+Where the code of a graph is larger than the range of a branch, a shared stub, or a target in the
+graph, may be out of range. Such a branch gets a stub beside its own block, an island, which it
+shares with the other branches of that block to the same target. A later pass, when all addresses
+are known, may bypass it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jitlink.fixups import FixupTable, resolved
-from jitlink.graph import LinkGraph, MemProt, Scope, Section, Symbol, SymbolFlags
+from jitlink.graph import Block, LinkGraph, MemProt, Scope, Section, Symbol, SymbolFlags
 from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
 from jitlink.graph.edges import EdgeKind
 from jitlink.graph.strings import NO_NAME
@@ -31,23 +31,23 @@ TLS_INFO_SECTION = "$__TLSINFO"
 GOT_SYMBOL = "_GLOBAL_OFFSET_TABLE_"
 
 
-class EntryKinds(NamedTuple):
-    """What an architecture's GOT entries and stubs are made of.
+class GotPltSpec(NamedTuple):
+    """The GOT entries and PLT stubs of an architecture.
 
     Attributes:
-        got_requests: edge kinds that ask for a GOT entry, and what they become.
-        stub_requests: edge kinds that ask for a stub, and what they become.
-        external_only: those of `stub_requests` that ask only if the target is not defined in
-            the graph.
-        got_users: edge kinds whose value needs the address of the GOT.
+        got_requests: edge kinds that request a GOT entry, and the kinds they are transformed to.
+        stub_requests: edge kinds that request a stub, and the kinds they are transformed to.
+        external_only: those of `stub_requests` that request a stub only if the target is not
+            defined in the graph.
+        got_users: edge kinds whose value depends on the address of the GOT.
         pointer: edge kind that fills a GOT entry.
         pointer_size: size and alignment of a GOT entry in bytes.
         stub: content of a stub.
         stub_edges: edges of a stub to the GOT entry of its target: kind, offset, addend.
         stub_alignment: alignment of a stub in bytes.
-        reach: how many bytes, either way, the edge kinds of `external_only` reach; those not
-            named reach all of a graph.
-        got_first: those of `got_requests` that reach only the beginning of the table.
+        reach: range in bytes, in either direction, of edge kinds in `external_only`; those that
+            are not listed reach all of a graph.
+        got_first: those of `got_requests` that reach only the beginning of the GOT.
     """
 
     got_requests: Mapping[EdgeKind, EdgeKind]
@@ -64,59 +64,74 @@ class EntryKinds(NamedTuple):
 
     @property
     def pointer_content(self) -> bytes:
-        """Content of a GOT entry that is not filled yet."""
+        """Content of a GOT entry before fixups."""
         return bytes(self.pointer_size)
 
 
-def build_entries(graph: LinkGraph, kinds: EntryKinds) -> None:
-    """Create the GOT entries and stubs that edges ask for and point the edges at them."""
+def build_got_and_stubs(graph: LinkGraph, spec: GotPltSpec) -> None:
+    """Create the GOT entries and stubs that edges request, and retarget the edges to them."""
     edges = graph.edge_table
     counts = np.bincount(edges.kind, minlength=1)
     present = set(rows_where(counts != 0).tolist())
-    far = _far_kinds(graph, kinds, counts) if kinds.reach else frozenset()
-    stub_rows = _requests(graph, kinds.stub_requests, kinds.external_only, present, far)
-    got_rows = _requests(graph, kinds.got_requests, frozenset(), present)
-    base = graph.find_external_symbol_by_name(GOT_SYMBOL) if present else None
-    needs_base = base is not None or not present.isdisjoint(kinds.got_users)
+    far = _far_kinds(graph, spec, counts) if spec.reach else frozenset()
+    stub_rows = _requests(graph, spec.stub_requests, spec.external_only, present, far)
+    got_rows = _requests(graph, spec.got_requests, frozenset(), present)
+    got_symbol = graph.find_external_symbol_by_name(GOT_SYMBOL) if present else None
+    needs_base = got_symbol is not None or not present.isdisjoint(spec.got_users)
     if not len(stub_rows) and not len(got_rows) and not needs_base:
         return
     section = graph.obtain_section(GOT_SECTION, MemProt.READ)
     if needs_base:
-        _place_base(graph, section, base, kinds)
+        _create_base(graph, section, got_symbol, spec)
     edge_target = edges.target
     stub_targets = edge_target[stub_rows]
-    first_rows = _requests(graph, kinds.got_first, frozenset(), present)
+    first_rows = _requests(graph, spec.got_first, frozenset(), present)
     targets = np.concatenate((edge_target[got_rows], stub_targets))
-    entry_of = _create_pointers(graph, section, targets, edge_target[first_rows], kinds)
-    _transform(graph, got_rows, kinds.got_requests, entry_of[edge_target[got_rows]])
+    entry_of = _create_got_entries(graph, section, targets, edge_target[first_rows], spec)
+    _transform(graph, got_rows, spec.got_requests, entry_of[edge_target[got_rows]])
     if far:
         is_far = np.isin(edges.kind[stub_rows], list(far))
-        _create_islands(graph, stub_rows[is_far], entry_of, kinds)
+        _create_islands(graph, stub_rows[is_far], entry_of, spec)
         stub_rows, stub_targets = stub_rows[~is_far], stub_targets[~is_far]
     if len(stub_rows):
-        stub_of = _create_stubs(graph, stub_targets, entry_of, kinds)
-        _transform(graph, stub_rows, kinds.stub_requests, stub_of[stub_targets])
+        stub_of = _create_stubs(graph, stub_targets, entry_of, spec)
+        _transform(graph, stub_rows, spec.stub_requests, stub_of[stub_targets])
+
+
+def add_stub(graph: LinkGraph, section: Section, spec: GotPltSpec) -> tuple[Block, Symbol]:
+    """Add one stub, and the pointer in `section` that it jumps through.
+
+    Returns:
+        The stub's block, and an anonymous symbol of the pointer, whose content is zero.
+    """
+    slot = graph.create_content_block(section, spec.pointer_content, 0, spec.pointer_size)
+    pointer = graph.add_anonymous_symbol(slot, 0, spec.pointer_size)
+    code = graph.obtain_section(STUBS_SECTION, MemProt.READ | MemProt.EXEC)
+    stub = graph.create_content_block(code, spec.stub, 0, spec.stub_alignment)
+    for kind, offset, addend in spec.stub_edges:
+        stub.add_edge(kind, offset, pointer, addend)
+    return stub, pointer
 
 
 def got_address(graph: LinkGraph) -> int | None:
-    """Address of the graph's global offset table, or None if it has none."""
+    """Address of a graph's GOT, or None if the graph has none."""
     section = graph.find_section_by_name(GOT_SECTION)
     return None if section is None or section.empty else section.range().start
 
 
-class Pointees:
-    """What the GOT entries and stubs of a graph lead to.
+class BypassTargets:
+    """The targets of GOT entries and stubs, for passes that bypass these.
 
     Args:
-        graph: after `build_entries`.
-        kinds: what its entries are made of.
+        graph: the graph, after `build_got_and_stubs`.
+        spec: the same that `build_got_and_stubs` was given.
 
     Attributes:
-        any: whether there are entries at all; if not, nothing else is there.
+        any: whether the graph has GOT entries; if not, nothing else may be used.
         addresses: addresses of all symbols (int64).
     """
 
-    def __init__(self, graph: LinkGraph, kinds: EntryKinds) -> None:
+    def __init__(self, graph: LinkGraph, spec: GotPltSpec) -> None:
         edges, blocks, symbols = graph.edge_table, graph.block_table, graph.symbol_table
         self.graph = graph
         got = graph.find_section_by_name(GOT_SECTION)
@@ -126,60 +141,60 @@ class Pointees:
             return
         section = blocks.section[edges.block]
         self._of_block = np.full(blocks.rows, -1, np.int64)
-        pointers = rows_where((section == got.ordinal) & (edges.kind == kinds.pointer))
+        pointers = rows_where((section == got.ordinal) & (edges.kind == spec.pointer))
         pointers = pointers[edges.addend[pointers] == 0]
         self._of_block[edges.block[pointers]] = edges.target[pointers]
         is_stub = np.zeros(blocks.rows, np.bool_)
         if stubs is not None:
             is_stub = blocks.section == stubs.ordinal
-        for kind in kinds.reach:
-            # Islands are where edges lead that were given one.
-            given = edges.target[edges.kind == kinds.stub_requests[kind]]
-            is_stub[symbols.block[given[symbols.kind[given] == DEFINED]]] = True
-        jumps = rows_where(is_stub[edges.block] & (edges.kind == kinds.stub_edges[0][0]))
+        for kind in spec.reach:
+            # Islands are not in the stubs section; the edges that got one target it.
+            stubbed = edges.target[edges.kind == spec.stub_requests[kind]]
+            is_stub[symbols.block[stubbed[symbols.kind[stubbed] == DEFINED]]] = True
+        jumps = rows_where(is_stub[edges.block] & (edges.kind == spec.stub_edges[0][0]))
         entry = symbols.block[edges.target[jumps]]
         self._of_block[edges.block[jumps]] = self._of_block[entry]
         self.addresses = graph.symbol_addresses().view(np.int64)
 
     def of(self, rows: Int64Array) -> Int64Array:
-        """Symbol rows (int64) that the entries which edges target lead to, or -1."""
+        """Symbol rows (int64) that edges reach through a GOT entry or stub; -1 for other edges."""
         symbols = self.graph.symbol_table
         target = self.graph.edge_table.target[rows]
-        # An edge into the middle of an entry, or past it, is none of ours.
+        # An edge into the middle of a GOT entry or past its end is not to be bypassed.
         plain = (symbols.kind[target] == DEFINED) & (symbols.value[target] == 0)
         return np.where(plain, self._of_block[symbols.block[target]], -1)
 
 
 def bypass_stubs(
-    graph: LinkGraph, pointees: Pointees, kinds: EntryKinds, fixups: FixupTable
+    graph: LinkGraph, targets: BypassTargets, spec: GotPltSpec, fixups: FixupTable
 ) -> None:
-    """Let edges that were given a stub reach their targets directly where they can.
+    """Retarget edges from stubs to the stubs' targets, where these are in range.
 
-    Those are the edges of the kinds that `EntryKinds.external_only` become.
+    These are the edges of the kinds that `GotPltSpec.external_only` is transformed to.
     """
     edges, addresses = graph.edge_table, graph.block_table.address
-    for kind in kinds.external_only:
+    for kind in spec.external_only:
         fixup = fixups.by_kind[int(kind)]
-        rows = rows_where(edges.kind == kinds.stub_requests[kind])
+        rows = rows_where(edges.kind == spec.stub_requests[kind])
         if not fixup.expression or not len(rows):
             continue
-        pointee = pointees.of(rows)
-        rows, pointee = rows[pointee >= 0], pointee[pointee >= 0]
+        target = targets.of(rows)
+        rows, target = rows[target >= 0], target[target >= 0]
         letters = {
-            "S": pointees.addresses[pointee],
+            "S": targets.addresses[target],
             "A": edges.addend[rows],
             "P": addresses[edges.block[rows]].view(np.int64) + edges.offset[rows],
         }
-        near = fixup.accepts(fixup.evaluate(letters)) & resolved(graph, pointee)
-        edges.target[rows[near]] = pointee[near]
+        near = fixup.accepts(fixup.evaluate(letters)) & resolved(graph, target)
+        edges.target[rows[near]] = target[near]
         edges.kind[rows[near]] = kind
 
 
-def pointees(graph: LinkGraph) -> Int64Array:
-    """What symbols stand for (int64, symbol row by symbol row).
+def got_plt_targets(graph: LinkGraph) -> Int64Array:
+    """By symbol row, the symbol row that a reference reaches in the end (int64).
 
-    The symbol of a GOT entry, a stub or a thread-local variable's entry stands for what the
-    entry leads to, others for themselves.
+    For the symbol of a GOT entry, of a stub or of a TLS GOT entry that is the entry's target, for
+    any other symbol the symbol itself.
     """
     table, edges = graph.symbol_table, graph.edge_table
     result = np.arange(table.rows)
@@ -187,19 +202,19 @@ def pointees(graph: LinkGraph) -> Int64Array:
         section = graph.find_section_by_name(name)
         if section is None:
             continue
-        leads = rows_where(graph.block_table.section[edges.block] == section.ordinal)
+        rows = rows_where(graph.block_table.section[edges.block] == section.ordinal)
         of_block = np.full(graph.block_table.rows, -1, np.int64)
-        of_block[edges.block[leads]] = result[edges.target[leads]]
+        of_block[edges.block[rows]] = result[edges.target[rows]]
         symbols = rows_where(table.kind == DEFINED)
         symbols = symbols[of_block[table.block[symbols]] >= 0]
         result[symbols] = of_block[table.block[symbols]]
     return result
 
 
-def entry_blocks(graph: LinkGraph) -> BoolArray:
-    """Mask (bool, one per block row) of the entries and stubs that the linker has made."""
-    made = {GOT_SECTION, STUBS_SECTION, TLS_INFO_SECTION}
-    sections = [name in made for name in graph.section_list.names]
+def got_plt_blocks(graph: LinkGraph) -> BoolArray:
+    """Mask (bool, one per block row) of the GOT entries and stubs that the linker has built."""
+    built = {GOT_SECTION, STUBS_SECTION, TLS_INFO_SECTION}
+    sections = [name in built for name in graph.section_list.names]
     mask: BoolArray = np.array(sections, np.bool_)[graph.block_table.section]
     return mask
 
@@ -211,7 +226,7 @@ def _requests(
     present: set[int],
     far: frozenset[EdgeKind] = frozenset(),
 ) -> Int64Array:
-    """Rows (int64) of the edges of these kinds."""
+    """Rows (int64) of the edges of these kinds that request a GOT entry or stub."""
     edges, symbols = graph.edge_table, graph.symbol_table
     found = []
     for kind in requests:
@@ -227,28 +242,28 @@ def _requests(
     return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
-def _far_kinds(graph: LinkGraph, kinds: EntryKinds, counts: Int64Array) -> frozenset[EdgeKind]:
-    """The edge kinds present that may not reach all code of the graph with its stubs."""
-    present = [kind for kind in kinds.reach if int(kind) < len(counts) and counts[int(kind)]]
+def _far_kinds(graph: LinkGraph, spec: GotPltSpec, counts: Int64Array) -> frozenset[EdgeKind]:
+    """The edge kinds present whose range may be smaller than the graph's code and stubs."""
+    present = [kind for kind in spec.reach if int(kind) < len(counts) and counts[int(kind)]]
     if not present:
         return frozenset()
     sections, blocks = graph.section_list, graph.block_table
     prots, lifetimes = sections.prots(), sections.lifetimes()
     rows = graph.block_rows()
     rows = rows[prots[blocks.section[rows]] & np.uint8(MemProt.EXEC) != 0]
-    # A bound: no more padding than that, and no more stubs than edges that ask for them.
+    # An upper bound: padding is below the alignment, and each request adds at most one stub.
     size = int(blocks.size[rows].sum()) + int(blocks.alignment[rows].sum())
-    stubs = sum(int(counts[int(k)]) for k in kinds.stub_requests if int(k) < len(counts))
-    size += stubs * (len(kinds.stub) + kinds.stub_alignment)
+    stubs = sum(int(counts[int(k)]) for k in spec.stub_requests if int(k) < len(counts))
+    size += stubs * (len(spec.stub) + spec.stub_alignment)
     lifetime = lifetimes[blocks.section[rows]]
     if (lifetime != lifetime[:1]).any() and _leaves_lifetime(graph, present, lifetimes):
-        # Segments may be anywhere.
+        # Segments of different lifetimes may be any distance apart.
         return frozenset(present)
-    return frozenset(kind for kind in present if kinds.reach[kind] < size)
+    return frozenset(kind for kind in present if spec.reach[kind] < size)
 
 
 def _leaves_lifetime(graph: LinkGraph, present: Sequence[EdgeKind], lifetime: UInt8Array) -> bool:
-    """Whether an edge of these kinds leads to a block of another lifetime."""
+    """Whether an edge of these kinds targets a block of another lifetime."""
     edges, symbols, section = graph.edge_table, graph.symbol_table, graph.block_table.section
     rows = rows_where(np.isin(edges.kind, present))
     rows = rows[symbols.kind[edges.target[rows]] == DEFINED]
@@ -256,12 +271,12 @@ def _leaves_lifetime(graph: LinkGraph, present: Sequence[EdgeKind], lifetime: UI
     return bool((lifetime[section[edges.block[rows]]] != target).any())
 
 
-def _place_base(
-    graph: LinkGraph, section: Section, symbol: Symbol | None, kinds: EntryKinds
+def _create_base(
+    graph: LinkGraph, section: Section, symbol: Symbol | None, spec: GotPltSpec
 ) -> None:
-    """Make sure that the table exists, and let the symbol that names it point at its start."""
-    block = graph.create_content_block(section, kinds.pointer_content, alignment=kinds.pointer_size)
-    # Entries of any object sort behind this block, so that its address is the table's.
+    """Create the first block of the GOT, and define the symbol of the GOT there."""
+    block = graph.create_content_block(section, spec.pointer_content, alignment=spec.pointer_size)
+    # The blocks of all objects sort behind this one, so its address is the GOT's.
     graph.block_table.origin[block.row] = -1
     if symbol is not None:
         graph.make_defined(symbol, block, 0, 0, scope=Scope.LOCAL, is_live=True)
@@ -273,10 +288,10 @@ def _distinct(graph: LinkGraph, targets: Int64Array) -> Int64Array:
     return rows_where(wanted)
 
 
-def add_entries(
+def add_equal_blocks(
     graph: LinkGraph, section: Section, count: int, content: bytes, alignment: int, flags: int
 ) -> tuple[Int64Array, Int64Array]:
-    """Add equal blocks, each with an anonymous symbol; rows of the blocks and the symbols."""
+    """Add blocks of equal content, each with an anonymous symbol; rows (int64) of both."""
     first_block = graph.block_table.extend(
         count,
         section=section.ordinal,
@@ -297,85 +312,85 @@ def add_entries(
     return blocks, np.arange(first_symbol, first_symbol + count)
 
 
-def _create_pointers(
-    graph: LinkGraph, section: Section, targets: Int64Array, first: Int64Array, kinds: EntryKinds
+def _create_got_entries(
+    graph: LinkGraph, section: Section, targets: Int64Array, first: Int64Array, spec: GotPltSpec
 ) -> Int64Array:
-    """A GOT entry for each distinct target, first those of `first`.
+    """Create a GOT entry for each distinct target, those of `first` before the others.
 
     Returns:
-        The entry's symbol row by target row.
+        By target row, the symbol row of its GOT entry (int64).
     """
     wanted = _distinct(graph, targets)
     if len(first):
         is_later = np.ones(graph.symbol_table.rows, np.bool_)
         is_later[first] = False
         wanted = wanted[np.argsort(is_later[wanted], kind="stable")]
-    blocks, entries = add_entries(
-        graph, section, len(wanted), kinds.pointer_content, kinds.pointer_size, 0
+    blocks, entries = add_equal_blocks(
+        graph, section, len(wanted), spec.pointer_content, spec.pointer_size, 0
     )
-    graph.edge_table.extend(len(wanted), block=blocks, kind=kinds.pointer, target=wanted)
+    graph.edge_table.extend(len(wanted), block=blocks, kind=spec.pointer, target=wanted)
     entry_of = np.full(graph.symbol_table.rows, -1, np.int64)
     entry_of[wanted] = entries
     return entry_of
 
 
 def _create_stubs(
-    graph: LinkGraph, targets: Int64Array, entry_of: Int64Array, kinds: EntryKinds
+    graph: LinkGraph, targets: Int64Array, entry_of: Int64Array, spec: GotPltSpec
 ) -> Int64Array:
-    """A stub for each distinct target; the stub's symbol row by target row."""
+    """Create a stub for each distinct target; by target row, the symbol row of its stub (int64)."""
     section = graph.obtain_section(STUBS_SECTION, MemProt.READ | MemProt.EXEC)
     wanted = _distinct(graph, targets)
-    blocks, stubs = add_entries(
-        graph, section, len(wanted), kinds.stub, kinds.stub_alignment, int(SymbolFlags.CALLABLE)
+    blocks, stubs = add_equal_blocks(
+        graph, section, len(wanted), spec.stub, spec.stub_alignment, int(SymbolFlags.CALLABLE)
     )
-    _connect_stubs(graph, blocks, entry_of[wanted], kinds)
+    _connect_stubs(graph, blocks, entry_of[wanted], spec)
     stub_of = np.full(graph.symbol_table.rows, -1, np.int64)
     stub_of[wanted] = stubs
     return stub_of
 
 
 def _connect_stubs(
-    graph: LinkGraph, blocks: Int64Array, entries: Int64Array, kinds: EntryKinds
+    graph: LinkGraph, blocks: Int64Array, entries: Int64Array, spec: GotPltSpec
 ) -> None:
-    """Let stubs load the GOT entries of their targets."""
-    for kind, offset, addend in kinds.stub_edges:
+    """Add the edges of stubs to the GOT entries of their targets."""
+    for kind, offset, addend in spec.stub_edges:
         graph.edge_table.extend(
             len(blocks), block=blocks, offset=offset, kind=kind, target=entries, addend=addend
         )
 
 
 def _create_islands(
-    graph: LinkGraph, rows: Int64Array, entry_of: Int64Array, kinds: EntryKinds
+    graph: LinkGraph, rows: Int64Array, entry_of: Int64Array, spec: GotPltSpec
 ) -> None:
-    """A stub beside the block of each edge, at the nearer end, one for each distinct target."""
+    """Create a stub at the nearer end of each edge's block, one for each distinct target."""
     if len(rows) == 0:
         return
     edges, table = graph.edge_table, graph.block_table
-    _number_places(graph)
+    _number_blocks(graph)
     home, target = edges.block[rows], edges.target[rows]
     behind = edges.offset[rows] >= table.size[home] // 2
     places = np.stack((home * 2 + behind, target))
     places, number = np.unique(places, axis=1, return_inverse=True)
     home, behind = places[0] // 2, places[0] % 2
-    blocks, stubs = add_entries(
+    blocks, stubs = add_equal_blocks(
         graph,
         graph.section_list[0],
         places.shape[1],
-        kinds.stub,
-        kinds.stub_alignment,
+        spec.stub,
+        spec.stub_alignment,
         int(SymbolFlags.CALLABLE),
     )
     table.section[blocks] = table.section[home]
     table.origin[blocks] = table.origin[home]
     table.address[blocks] = (table.address[home].view(np.int64) + 2 * behind - 1).view(np.uint64)
-    _connect_stubs(graph, blocks, entry_of[places[1]], kinds)
-    _transform(graph, rows, kinds.stub_requests, stubs[number.reshape(-1)])
+    _connect_stubs(graph, blocks, entry_of[places[1]], spec)
+    _transform(graph, rows, spec.stub_requests, stubs[number.reshape(-1)])
 
 
-def _number_places(graph: LinkGraph) -> None:
-    """Number the blocks in the order of the layout, with room for others between them.
+def _number_blocks(graph: LinkGraph) -> None:
+    """Number the blocks in the order of the layout, with unused numbers between them for islands.
 
-    The numbers replace the addresses of the object files, which only order blocks from here on.
+    The numbers replace the addresses in the object files, which from here on only order blocks.
     """
     table, rows = graph.block_table, graph.block_rows()
     order = np.lexsort((table.address[rows], table.origin[rows], table.section[rows]))
@@ -385,10 +400,10 @@ def _number_places(graph: LinkGraph) -> None:
 def _transform(
     graph: LinkGraph, rows: Int64Array, requests: Mapping[EdgeKind, EdgeKind], target: Int64Array
 ) -> None:
-    """Turn requests into what they become, with new targets (int64, one per row)."""
+    """Transform the kinds of requesting edges, and set new targets (int64, one per row)."""
     edges = graph.edge_table
-    becomes = np.arange(max(map(int, requests)) + 1)
+    kinds = np.arange(max(map(int, requests)) + 1)
     for kind, result in requests.items():
-        becomes[int(kind)] = int(result)
-    edges.kind[rows] = becomes[edges.kind[rows]]
+        kinds[int(kind)] = int(result)
+    edges.kind[rows] = kinds[edges.kind[rows]]
     edges.target[rows] = target

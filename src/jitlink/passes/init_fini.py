@@ -1,8 +1,9 @@
-"""Fragments of functions: code in ``.init`` and ``.fini``.
+"""Code in ``.init`` and ``.fini``, lowered to functions.
 
-A static linker strings what objects have there together to the functions ``_init`` and ``_fini``,
-which ``crti.o`` begins and ``crtn.o`` ends. Here each fragment becomes a function of its own, and
-an array of one pointer stands for it among the initialisers and finalisers.
+A static linker concatenates the ``.init`` and ``.fini`` sections of all objects to the functions
+``_init`` and ``_fini``, whose prologues are in ``crti.o`` and whose epilogues are in ``crtn.o``.
+Here the code of each object becomes a function of its own, and an array of one pointer lists it
+among the initialisers or finalisers.
 
 Specification: System V gABI, chapter 5, "Initialization and Termination Functions".
 """
@@ -21,18 +22,18 @@ from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.tables import DEFINED
 
 INIT_CALLS, FINI_CALLS = "$__INIT_CALLS", "$__FINI_CALLS"
-"""Sections of the pointers to what were fragments."""
+"""Sections of the pointers to the lowered functions."""
 
 _CALLS = {".init": INIT_CALLS, ".fini": FINI_CALLS}
 
 
-class FunctionFrame(NamedTuple):
-    """What makes a fragment a function.
+class CrtiCrtn(NamedTuple):
+    """The instructions that ``crti.o`` and ``crtn.o`` put around ``.init`` and ``.fini`` code.
 
     Attributes:
-        prologue: code before it, a multiple of 16 bytes so that the fragment stays aligned.
-        epilogue: code behind it.
-        pointer: kind of an edge that stores an address.
+        prologue: those of ``crti.o``; a multiple of 16 bytes, so that the code stays aligned.
+        epilogue: those of ``crtn.o``.
+        pointer: edge kind that stores an address.
     """
 
     prologue: bytes
@@ -41,14 +42,14 @@ class FunctionFrame(NamedTuple):
 
 
 def rows_with_content(graph: LinkGraph, section: Section) -> Int64Array:
-    """Rows of those blocks of a section that have bytes, and not only zeros."""
+    """Rows (int64) of the blocks of a section that are neither empty nor zero-fill."""
     table, rows = graph.block_table, section.block_rows()
     chosen: Int64Array = rows[(table.size[rows] > 0) & (table.content[rows] != ZERO_FILL)]
     return chosen
 
 
 def init_fini_sections(graph: LinkGraph) -> Iterator[Section]:
-    """The sections of fragments that are loaded and have code, complete or not."""
+    """The ``.init`` and ``.fini`` sections that are loaded and have content."""
     for name in _CALLS:
         for ordinal in graph.section_list.ordinals_named(name):
             section = graph.section_list[ordinal]
@@ -58,42 +59,42 @@ def init_fini_sections(graph: LinkGraph) -> Iterator[Section]:
                 yield section
 
 
-def complete_init_fini(graph: LinkGraph, frame: FunctionFrame | None) -> None:
-    """Make functions of all fragments, and arrays of pointers to them (before pruning).
+def lower_init_fini(graph: LinkGraph, crti_crtn: CrtiCrtn | None) -> None:
+    """Turn ``.init`` and ``.fini`` code into functions, and add arrays of pointers to them.
 
-    To be called once for a graph.
+    To be called once for a graph, before pruning.
 
     Args:
         graph: the graph.
-        frame: what its architecture has around them; None if that is not known.
+        crti_crtn: prologue and epilogue of the graph's architecture; None if they are not known.
 
     Raises:
-        UnsupportedObjectError: there are fragments, and no frame.
+        UnsupportedObjectError: the graph has such code, and `crti_crtn` is None.
     """
     for section in list(init_fini_sections(graph)):
         calls = graph.obtain_section(_CALLS[section.name], MemProt.READ | MemProt.WRITE)
         for row in rows_with_content(graph, section).tolist():
             origin = int(graph.block_table.origin[row])
-            if frame is None:
+            if crti_crtn is None:
                 file = graph.origins[origin] if 0 <= origin < len(graph.origins) else graph.name
                 raise UnsupportedObjectError(
-                    f"section {section.name} holds a fragment of a function, which cannot be "
-                    "completed for this architecture; use .init_array and .fini_array",
+                    f"section {section.name} holds part of a function whose prologue and epilogue "
+                    "are not known for this architecture; use .init_array and .fini_array",
                     file=file,
                 )
-            fragment = Block(graph, row)
-            _complete(graph, fragment, frame)
+            block = Block(graph, row)
+            _wrap(graph, block, crti_crtn)
             size = graph.pointer_size
             call = graph.create_content_block(calls, bytes(size), 0, size)
             graph.block_table.origin[call.row] = origin
-            graph.add_edge(call, frame.pointer, 0, graph.add_anonymous_symbol(fragment, 0))
+            graph.add_edge(call, crti_crtn.pointer, 0, graph.add_anonymous_symbol(block, 0))
 
 
-def _complete(graph: LinkGraph, fragment: Block, frame: FunctionFrame) -> None:
-    """Put the frame around a fragment; what is in it and refers into it moves along."""
-    shift, symbols, edges = len(frame.prologue), graph.symbol_table, graph.edge_table
-    content = b"".join((frame.prologue, fragment.content, frame.epilogue))
-    fragment.set_content(content)
-    edges.offset[edges.rows_of_block(fragment.row)] += shift
-    inside = (symbols.kind == DEFINED) & (symbols.block == fragment.row)
+def _wrap(graph: LinkGraph, block: Block, crti_crtn: CrtiCrtn) -> None:
+    """Put prologue and epilogue around a block, and shift its edges and symbols."""
+    shift, symbols, edges = len(crti_crtn.prologue), graph.symbol_table, graph.edge_table
+    content = b"".join((crti_crtn.prologue, block.content, crti_crtn.epilogue))
+    block.set_content(content)
+    edges.offset[edges.rows_of_block(block.row)] += shift
+    inside = (symbols.kind == DEFINED) & (symbols.block == block.row)
     symbols.value[inside] += np.uint64(shift)

@@ -1,17 +1,17 @@
 """Initialisers and finalisers: sections that are arrays of pointers to functions.
 
-``.preinit_array``, ``.init_array`` and ``.ctors`` hold functions to be called before a program's
-own code runs, ``.fini_array`` and ``.dtors`` those to be called after it. Their order is that of a
-static link with the default script of GNU ld: sections with a priority in their name come first,
-the lowest priority before the others (``.ctors.N`` has priority 65535 - N), then those without;
-equal ones are in order of input. ``.ctors`` and ``.dtors`` are read from their end. Finalisers
-run backwards.
+``.preinit_array``, ``.init_array`` and ``.ctors`` list the functions to be called before a
+program's own code, ``.fini_array`` and ``.dtors`` those to be called after it. Their order is that
+of a static link with the default script of GNU ld: sections with a priority in their name come
+first, in ascending order (``.ctors.N`` has priority 65535 - N), then those without; equal ones are
+in order of input. ``.ctors`` and ``.dtors`` are called from the last function to the first.
+Finalisers are called in reverse order.
 
-Nobody refers to these sections, so they are marked live, and each object that has one gets a
-symbol for side effects only: to look it up is to link the object.
+No symbol or edge refers to these sections, so they are marked live, and each object that has one
+gets an initializer symbol, with scope side-effects-only: a lookup of the symbol links the object.
 
-Code in ``.init`` runs before the arrays and code in ``.fini`` after them, in order of input both:
-`jitlink.passes.init_fini` makes functions of it.
+Code in ``.init`` is called before the arrays and code in ``.fini`` after them, both in order of
+input; `jitlink.passes.init_fini` turns it into functions.
 
 Quirk: a suffix that is no number sorts before all numbers, by name.
 
@@ -39,43 +39,45 @@ from jitlink.passes.init_fini import (
     rows_with_content,
 )
 
-MARKER_SECTION = "$__INITS"
+INIT_SYMBOL_SECTION = "$__INITS"
 _MIDDLE = ".__inits."
 
 
 class ArrayKind(Enum):
-    """When the functions of an array run."""
+    """When the functions of an array are called."""
 
-    PREINIT = "before all initialisers, those of dependencies too"
-    INIT = "before the code that they belong to"
-    FINI = "after it"
+    PREINIT = "before all initialisers, those of dependencies included"
+    INIT = "before the code of the graph"
+    FINI = "after the code of the graph"
 
 
 class FunctionArray:
-    """A block of pointers to functions, and its place among others.
+    """A block of pointers to functions.
 
     Attributes:
-        kind: when they run.
-        order: sorts arrays of one kind as a static linker does.
+        kind: when the functions are called.
+        order: sort key of arrays of one kind, in the order of a static link.
         start, end: the addresses that it spans.
-        backwards: whether its last function comes first.
-        has_priority: whether the name of its section says one; such arrays come first.
+        backwards: whether its last function is called first.
+        has_priority: whether the name of its section has a priority; such arrays come first.
     """
 
     __slots__ = ("backwards", "end", "has_priority", "kind", "order", "start")
 
-    def __init__(self, form: _Form, order: tuple[object, ...], start: int, end: int) -> None:
-        self.kind, self.order, self.start, self.end = form.kind, order, start, end
-        self.backwards, self.has_priority = form.backwards, form.rank[0] < _NO_PRIORITY
+    def __init__(
+        self, section: _ArraySection, order: tuple[object, ...], start: int, end: int
+    ) -> None:
+        self.kind, self.order, self.start, self.end = section.kind, order, start, end
+        self.backwards, self.has_priority = section.backwards, section.rank[0] < _NO_PRIORITY
 
 
-class _Form(NamedTuple):
-    """What the name of a section says.
+class _ArraySection(NamedTuple):
+    """The properties of an array section, from its name.
 
     Attributes:
-        kind: when its functions run.
-        rank: sorts sections by priority.
-        backwards: whether its last function comes first.
+        kind: when its functions are called.
+        rank: sort key of sections, by priority.
+        backwards: whether its last function is called first.
     """
 
     kind: ArrayKind
@@ -95,39 +97,39 @@ _ARRAYS: Mapping[str, tuple[ArrayKind, bool]] = {
 _BEGINNINGS = NameBeginnings(_ARRAYS)
 _CALLS_RANK = (-2, "")
 _LAST_PRIORITY = 65535
-# Beyond all that a name can say.
+# Above every priority that a name can have.
 _NO_PRIORITY = 1 << 31
 _serials = itertools.count()
 
 
 def next_serials(count: int) -> list[int]:
-    """Numbers for as many objects as are added now: they sort objects in order of input."""
+    """Serial numbers for `count` objects that are added now: they sort objects by input order."""
     return list(itertools.islice(_serials, count))
 
 
-def _form(name: str) -> _Form | None:
+def _parse_name(name: str) -> _ArraySection | None:
     base = next((each for each in _ARRAYS if name == each or name.startswith(each + ".")), None)
     if base is None:
         return None
     kind, backwards = _ARRAYS[base]
     if base in (INIT_CALLS, FINI_CALLS):
-        return _Form(kind, _CALLS_RANK, backwards)
+        return _ArraySection(kind, _CALLS_RANK, backwards)
     if name == base:
-        return _Form(kind, (_NO_PRIORITY, ""), backwards)
+        return _ArraySection(kind, (_NO_PRIORITY, ""), backwards)
     suffix = name.rpartition(".")[2]
     if not (suffix.isascii() and suffix.isdigit()):
-        return _Form(kind, (-1, name), backwards)
+        return _ArraySection(kind, (-1, name), backwards)
     priority = _LAST_PRIORITY - int(suffix) if backwards else int(suffix)
-    return _Form(kind, (min(priority, _NO_PRIORITY - 1), ""), backwards)
+    return _ArraySection(kind, (min(priority, _NO_PRIORITY - 1), ""), backwards)
 
 
-def _array_sections(graph: LinkGraph) -> Iterator[tuple[Section, _Form]]:
+def _array_sections(graph: LinkGraph) -> Iterator[tuple[Section, _ArraySection]]:
     sections = graph.section_list
     for ordinal in _BEGINNINGS.ordinals(sections):
         section = sections[ordinal]
-        form = _form(section.name)
-        if form and section.mem_lifetime != MemLifetime.NO_ALLOC:
-            yield section, form
+        properties = _parse_name(section.name)
+        if properties and section.mem_lifetime != MemLifetime.NO_ALLOC:
+            yield section, properties
 
 
 def _sections(graph: LinkGraph) -> Iterator[Section]:
@@ -137,47 +139,47 @@ def _sections(graph: LinkGraph) -> Iterator[Section]:
 
 
 def objects_with_arrays(graph: LinkGraph) -> set[int]:
-    """Numbers in ``graph.origins`` of the objects that have initialisers or finalisers."""
+    """Indices in ``graph.origins`` of the objects that have initialisers or finalisers."""
     origins = graph.block_table.origin
     found = [origins[rows_with_content(graph, section)] for section in _sections(graph)]
     return set(np.concatenate(found).tolist()) if found else set()
 
 
 def initializer_symbol_name(name: str, serial: int) -> str:
-    """Name of the symbol that stands for the initialisers of an object of that number."""
+    """Name of the initializer symbol of an object with that serial number."""
     return f"$.{name}{_MIDDLE}{serial}"
 
 
 def add_initializer_symbols(graph: LinkGraph, names: Mapping[int, str]) -> None:
-    """Give objects the symbols that stand for their initialisers.
+    """Define initializer symbols of objects, each at an empty block that keeps the arrays alive.
 
     Args:
-        graph: the graph, before anything is removed from it.
-        names: names of the symbols, by number of the object in ``graph.origins``.
+        graph: the graph, before pruning.
+        names: names of the symbols, by index of the object in ``graph.origins``.
     """
     if not names:
         return
-    marker_section = graph.obtain_section(MARKER_SECTION, MemProt.READ)
-    markers: dict[int, Block] = {}
+    init_section = graph.obtain_section(INIT_SYMBOL_SECTION, MemProt.READ)
+    init_blocks: dict[int, Block] = {}
     for origin, name in names.items():
-        markers[origin] = block = graph.create_content_block(marker_section, b"", 0, 1)
+        init_blocks[origin] = block = graph.create_content_block(init_section, b"", 0, 1)
         graph.block_table.origin[block.row] = origin
         graph.add_defined_symbol(block, 0, name, scope=Scope.SIDE_EFFECTS_ONLY)
     for section in list(_sections(graph)):
         for row in rows_with_content(graph, section).tolist():
-            marker = markers.get(int(graph.block_table.origin[row]))
-            if marker is not None:
+            init_block = init_blocks.get(int(graph.block_table.origin[row]))
+            if init_block is not None:
                 target = graph.add_anonymous_symbol(Block(graph, row), 0)
-                graph.add_edge(marker, KEEP_ALIVE, 0, target)
+                graph.add_edge(init_block, KEEP_ALIVE, 0, target)
 
 
 def mark_arrays_live(graph: LinkGraph) -> bool:
-    """Keep initialisers and finalisers, though nobody refers to them (before pruning).
+    """Mark the blocks of initialisers and finalisers live.
 
-    Fragments must be complete.
+    To be called before pruning, after `jitlink.passes.init_fini.lower_init_fini`.
 
     Returns:
-        Whether there are any.
+        Whether the graph has any.
     """
     sections = list(_array_sections(graph))
     for section, _ in sections:
@@ -186,27 +188,27 @@ def mark_arrays_live(graph: LinkGraph) -> bool:
 
 
 def function_arrays(graph: LinkGraph) -> list[FunctionArray]:
-    """All initialisers and finalisers of a graph, once it has its memory."""
+    """All initialisers and finalisers of a graph whose memory is allocated."""
     sections = list(_array_sections(graph))
     if not sections:
         return []
     serials, table = _serials_of(graph), graph.block_table
     found = []
-    for section, form in sections:
+    for section, properties in sections:
         for row in rows_with_content(graph, section).tolist():
             origin, start = int(table.origin[row]), int(table.address[row])
             if origin not in serials:
                 serials[origin] = next(_serials)
-            # Finalisers run backwards, but what was in .fini in order of input.
+            # Finalisers are called in reverse order, but .fini code in order of input.
             sign = -1 if section.name == FINI_CALLS else 1
-            order = (form.rank, sign * serials[origin], sign * row)
+            order = (properties.rank, sign * serials[origin], sign * row)
             end = start + int(table.size[row])
-            found.append(FunctionArray(form, order, start, end))
+            found.append(FunctionArray(properties, order, start, end))
     return found
 
 
 def _serials_of(graph: LinkGraph) -> dict[int, int]:
-    """Numbers of the objects of a graph that have markers."""
+    """Serial numbers of the objects that have an initializer symbol, by index of the object."""
     table = graph.symbol_table
     rows = rows_where((table.kind == DEFINED) & (table.scope == int(Scope.SIDE_EFFECTS_ONLY)))
     origins = graph.block_table.origin[table.block[rows]].tolist()
@@ -219,5 +221,5 @@ def _serials_of(graph: LinkGraph) -> dict[int, int]:
 
 
 def in_order(arrays: Iterable[FunctionArray], kind: ArrayKind) -> Sequence[FunctionArray]:
-    """The arrays of one kind, as a static linker would put them."""
+    """The arrays of one kind, in the order of a static link."""
     return sorted((each for each in arrays if each.kind is kind), key=lambda each: each.order)

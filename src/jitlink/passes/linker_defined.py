@@ -1,11 +1,12 @@
-"""Symbols that a linker defines: bounds of sections, the handle of a shared object.
+"""Linker-defined symbols: external symbols that the linker itself defines.
 
-Objects refer to such symbols without anybody defining them. `synthesize_symbols` offers each
-external symbol to a table of definers, by exact name or by prefix; a definer turns the symbol
-into a defined one or leaves it alone. Whoever needs one more such symbol adds one row.
+`synthesize_symbols` passes each external symbol to the definer of its exact name or of a prefix of
+it; a definer turns the symbol into a defined one or leaves it external. Which symbols a format has
+is a table of that format's. `define_section_start` and `define_section_stop` are the definers of
+encapsulation symbols.
 
 Specification: GNU ld manual, "Encapsulation symbols" (`__start_` and `__stop_` of sections
-whose name is a C identifier); Itanium C++ ABI, 3.3.6 (`__dso_handle`).
+whose name is a C identifier).
 """
 
 from __future__ import annotations
@@ -14,16 +15,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from jitlink.graph import (
-    Block,
-    BlockFlags,
-    LinkGraph,
-    MemLifetime,
-    MemProt,
-    Scope,
-    Section,
-    Symbol,
-)
+from jitlink.graph import Block, BlockFlags, LinkGraph, MemLifetime, Scope, Section, Symbol
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import KEEP_ALIVE
 from jitlink.graph.strings import NO_NAME
@@ -32,18 +24,19 @@ from jitlink.graph.tables import DEFINED
 Definer = Callable[[LinkGraph, Symbol, str], None]
 """Called with the graph, an external symbol, and its name without the prefix."""
 
+# Origins that sort before and behind those of all objects.
 _FIRST, _LAST = -1, np.iinfo(np.int32).max
 
 
 def synthesize_symbols(
     graph: LinkGraph, exact: Mapping[str, Definer], prefixes: Mapping[str, Definer]
 ) -> None:
-    """Let definers define external symbols (for a pre-prune pass).
+    """Call the definers of external symbols (for a pre-prune pass).
 
     Args:
         graph: the graph.
         exact: definers by name.
-        prefixes: definers by the beginning of a name.
+        prefixes: definers by prefix of a name.
     """
     rows, names = graph.external_names()
     beginnings = tuple(prefixes)
@@ -56,34 +49,13 @@ def synthesize_symbols(
 
 
 def define_section_start(graph: LinkGraph, symbol: Symbol, section_name: str) -> None:
-    """Point a symbol at the first byte of a section, and keep the section alive with it."""
+    """Define a symbol at the start of a section, which the symbol then keeps alive."""
     _define_bound(graph, symbol, section_name, 0)
 
 
 def define_section_stop(graph: LinkGraph, symbol: Symbol, section_name: str) -> None:
-    """Point a symbol behind the last byte of a section, and keep the section alive with it."""
+    """Define a symbol at the end of a section, which the symbol then keeps alive."""
     _define_bound(graph, symbol, section_name, 1)
-
-
-def define_dso_handle(graph: LinkGraph, symbol: Symbol, _name: str) -> None:
-    """Give the graph an address of its own, by which run-time registrations are told apart."""
-    section = graph.obtain_section("$__DSO_HANDLE", MemProt.READ)
-    block = graph.create_content_block(section, bytes(graph.pointer_size), 0, graph.pointer_size)
-    # It is part of no object.
-    graph.block_table.origin[block.row] = _FIRST
-    graph.make_defined(symbol, block, 0, graph.pointer_size, scope=Scope.LOCAL)
-
-
-ELF_EXACT: Mapping[str, Definer] = {"__dso_handle": define_dso_handle}
-ELF_PREFIXES: Mapping[str, Definer] = {
-    "__start_": define_section_start,
-    "__stop_": define_section_stop,
-}
-
-
-def synthesize_elf_symbols(graph: LinkGraph) -> None:
-    """The pre-prune pass for ELF graphs."""
-    synthesize_symbols(graph, ELF_EXACT, ELF_PREFIXES)
 
 
 def _define_bound(graph: LinkGraph, symbol: Symbol, section_name: str, side: int) -> None:
@@ -92,12 +64,12 @@ def _define_bound(graph: LinkGraph, symbol: Symbol, section_name: str, side: int
         return
     if section.mem_lifetime == MemLifetime.NO_ALLOC:
         return
-    anchors = _find_anchors(section) or _add_anchors(section)
-    graph.make_defined(symbol, anchors[side], 0, 0, scope=Scope.LOCAL)
+    bounds = _find_bound_blocks(section) or _add_bound_blocks(section)
+    graph.make_defined(symbol, bounds[side], 0, 0, scope=Scope.LOCAL)
 
 
-def _find_anchors(section: Section) -> tuple[Block, Block] | None:
-    """The empty blocks that begin and end a section, if it has them."""
+def _find_bound_blocks(section: Section) -> tuple[Block, Block] | None:
+    """The empty blocks at the start and at the end of a section, if it has them."""
     graph, table = section.graph, section.graph.block_table
     rows = section.block_rows()
     first = rows[(table.origin[rows] == _FIRST) & (table.size[rows] == 0)]
@@ -107,15 +79,15 @@ def _find_anchors(section: Section) -> tuple[Block, Block] | None:
     return Block(graph, int(first[0])), Block(graph, int(last[0]))
 
 
-def _add_anchors(section: Section) -> tuple[Block, Block]:
+def _add_bound_blocks(section: Section) -> tuple[Block, Block]:
     """Add an empty block at each end of a section; the first keeps all others alive."""
     graph, table = section.graph, section.graph.block_table
     rows = section.block_rows()
     zero_fill = table.content[rows] == ZERO_FILL
-    # The anchor is as aligned as what follows it, so that no padding comes between.
+    # The first block has the alignment of the section, so that no padding follows it.
     alignment = int(table.alignment[rows].max())
-    first = _add_anchor(section, _FIRST, alignment, zero_fill=bool(zero_fill.all()))
-    last = _add_anchor(section, _LAST, 1, zero_fill=bool(zero_fill.any()))
+    first = _add_empty_block(section, _FIRST, alignment, zero_fill=bool(zero_fill.all()))
+    last = _add_empty_block(section, _LAST, 1, zero_fill=bool(zero_fill.any()))
     targets = np.append(rows, last.row)
     symbol = graph.symbol_table.extend(
         len(targets), name=NO_NAME, kind=DEFINED, block=targets, scope=Scope.LOCAL
@@ -126,7 +98,7 @@ def _add_anchors(section: Section) -> tuple[Block, Block]:
     return first, last
 
 
-def _add_anchor(section: Section, origin: int, alignment: int, *, zero_fill: bool) -> Block:
+def _add_empty_block(section: Section, origin: int, alignment: int, *, zero_fill: bool) -> Block:
     graph = section.graph
     if zero_fill:
         block = graph.create_zero_fill_block(section, 0, 0, alignment)

@@ -1,7 +1,7 @@
-"""Personality routines that frames of position-dependent code name in 32 bits.
+"""Stubs for personality routines that frames of position-dependent code name in 32 bits.
 
-The routine is a function of a library, which may be anywhere. A static linker gives it a place
-in the program that 32 bits reach; here it gets a stub, as a call of it would.
+A personality routine may be in a shared library, out of reach of a 32-bit address. A static linker
+gives such a routine a canonical PLT entry in the program; here the CIE refers to a stub of it.
 
 Specification: Linux Standard Base, "Exception Frames", augmentation ``P``.
 """
@@ -12,16 +12,16 @@ from jitlink.graph import LinkGraph, MemProt, Symbol
 from jitlink.graph.columns import BoolArray, rows_where
 from jitlink.graph.tables import EXTERNAL
 from jitlink.passes.eh_frame import SECTION
-from jitlink.passes.got_plt import GOT_SECTION, STUBS_SECTION, EntryKinds
+from jitlink.passes.got_plt import GOT_SECTION, GotPltSpec, add_stub
 
 
-def reach_personalities(graph: LinkGraph, kinds: EntryKinds, narrow: BoolArray) -> None:
-    """Let frames refer to stubs of external functions (for a post-prune pass).
+def build_personality_stubs(graph: LinkGraph, spec: GotPltSpec, narrow: BoolArray) -> None:
+    """Retarget 32-bit edges of frames from external functions to stubs (for a post-prune pass).
 
     Args:
         graph: the graph.
-        kinds: the architecture's stub and pointer.
-        narrow: whether edges of a kind hold an address in 32 bits (bool, one per kind).
+        spec: the architecture's GOT entries and stubs.
+        narrow: whether an edge kind holds an address in 32 bits (bool, one per kind).
     """
     edges, symbols = graph.edge_table, graph.symbol_table
     rows = rows_where(narrow[edges.kind])
@@ -35,17 +35,12 @@ def reach_personalities(graph: LinkGraph, kinds: EntryKinds, narrow: BoolArray) 
         if section in frames:
             target = int(edges.target[row])
             if target not in stubs:
-                stubs[target] = _add_stub(graph, kinds, Symbol(graph, target)).row
+                stubs[target] = _build_stub(graph, spec, Symbol(graph, target)).row
             graph.edge_table.target[row] = stubs[target]
 
 
-def _add_stub(graph: LinkGraph, kinds: EntryKinds, function: Symbol) -> Symbol:
-    data = graph.obtain_section(GOT_SECTION, MemProt.READ)
-    slot = graph.create_content_block(data, kinds.pointer_content, 0, kinds.pointer_size)
-    graph.add_edge(slot, kinds.pointer, 0, function)
-    pointer = graph.add_anonymous_symbol(slot, 0, kinds.pointer_size)
-    code = graph.obtain_section(STUBS_SECTION, MemProt.READ | MemProt.EXEC)
-    stub = graph.create_content_block(code, kinds.stub, 0, kinds.stub_alignment)
-    for kind, offset, addend in kinds.stub_edges:
-        stub.add_edge(kind, offset, pointer, addend)
-    return graph.add_anonymous_symbol(stub, 0, len(kinds.stub), is_callable=True)
+def _build_stub(graph: LinkGraph, spec: GotPltSpec, function: Symbol) -> Symbol:
+    got = graph.obtain_section(GOT_SECTION, MemProt.READ)
+    stub, pointer = add_stub(graph, got, spec)
+    graph.add_edge(pointer.block, spec.pointer, 0, function)
+    return graph.add_anonymous_symbol(stub, 0, len(spec.stub), is_callable=True)

@@ -1,9 +1,9 @@
 """Dead-stripping: mark what is reachable from live symbols, remove the rest.
 
-Liveness spreads from a live symbol to its block and along the block's edges to their targets.
-Wide waves are computed over whole columns. A long thin chain of calls would need one wave per
-call, so narrow waves go block by block instead, with set operations on each block's
-neighbours; both are linear in blocks and edges.
+A live symbol makes its block live, and a live block the targets of its edges. The traversal is
+breadth-first, over whole columns, while the frontier is large. A long chain of calls would take
+one step for each call, so a small frontier is traversed block by block, with set operations on the
+blocks' neighbours. Both are linear in blocks and edges.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_whe
 from jitlink.graph.edges import FIRST_RELOCATION
 from jitlink.graph.tables import DEFINED, EXTERNAL, REMOVED, exported_rows
 
-# Plain numbers: NumPy takes them faster than members of an enumeration.
+# Plain integers: NumPy converts them faster than members of an enumeration.
 _SYMBOL_LIVE, _BLOCK_LIVE, _REMOVED_BLOCK = (
     int(SymbolFlags.LIVE), int(BlockFlags.LIVE), int(BlockFlags.REMOVED))  # fmt: skip
 _NO_ALLOC = int(MemLifetime.NO_ALLOC)
-_NARROW = 48
-"""Waves of fewer blocks, or edges, than this are cheaper one block at a time."""
+_SMALL = 48
+"""Frontiers of fewer blocks, or edges of a block, than this are cheaper block by block."""
 _FEW_STEPS = 4
 
 
 def mark_exported_live(graph: LinkGraph) -> None:
-    """Mark every definition that others can refer to by name as live.
+    """Mark every definition that other graphs can refer to by name as live.
 
-    A weak definition counts too: nobody has overridden it, or it would not be here.
+    That includes weak definitions: overridden ones have been removed from the graph before.
     """
     table = graph.symbol_table
     table.flags[exported_rows(table)] |= _SYMBOL_LIVE
@@ -43,12 +43,12 @@ def mark_exported_live(graph: LinkGraph) -> None:
 def prune(graph: LinkGraph) -> None:
     """Remove symbols, blocks and edges that no live symbol reaches.
 
-    Blocks that carry the LIVE flag are roots like live symbols. Rows of blocks and symbols
-    stay where they are; edges are compacted, so `Edge` views made before are void.
+    Blocks with the LIVE flag are roots, as live symbols are. Rows of blocks and symbols do not
+    change; edges are compacted, which invalidates existing `Edge` views.
 
     Raises:
-        ObjectError: what is loaded refers to a place that is not: in a NO_ALLOC section, or in
-            a block that was discarded with its COMDAT group.
+        ObjectError: a loaded block refers to a symbol that has no address: in a NO_ALLOC section,
+            or in a block that was discarded with its COMDAT group.
     """
     blocks, symbols, edges = graph.block_table, graph.symbol_table, graph.edge_table
     live = _live_blocks(graph)
@@ -64,7 +64,7 @@ def prune(graph: LinkGraph) -> None:
 
 
 def _check_references(graph: LinkGraph, referenced: BoolArray) -> None:
-    """Refuse edges of loaded blocks to symbols that have no place in memory."""
+    """Refuse edges of loaded blocks to symbols that have no address."""
     blocks, symbols, edges = graph.block_table, graph.symbol_table, graph.edge_table
     absent = symbols.kind == REMOVED
     unloaded = graph.section_lifetimes() == _NO_ALLOC
@@ -99,28 +99,29 @@ def _live_blocks(graph: LinkGraph) -> BoolArray:
     neighbours = target_block[edges.target[order]]
     neighbours[edges.kind[order] == 0] = -1
     starts = sorted_blocks.searchsorted(np.arange(blocks.rows + 1))
-    spread(neighbours, starts, live)
+    mark_reachable(neighbours, starts, live)
     live &= present
     return live
 
 
-def spread(neighbours: Int64Array, starts: Int64Array, live: BoolArray) -> None:
-    """Let liveness spread along edges until nothing new is reached.
+def mark_reachable(neighbours: Int64Array, starts: Int64Array, live: BoolArray) -> None:
+    """Mark all nodes of a directed graph that live nodes reach.
 
     Args:
-        neighbours: where the edges of all nodes lead to, grouped by node; -1 for nowhere.
-        starts: where the group of each node begins, and the end of the last (int64).
-        live: mask (bool, one per node) of what is live; completed in place.
+        neighbours: target nodes of the edges, grouped by source node; -1 for an edge without one
+            (int64).
+        starts: index of the first edge of each node, and the number of edges (int64).
+        live: mask (bool, one per node) of the live nodes; completed in place.
     """
-    _Wave(neighbours, starts, live).run()
+    _Traversal(neighbours, starts, live).run()
 
 
-class _Wave:
-    """Liveness on its way from block to block.
+class _Traversal:
+    """Traversal of the block graph from the live blocks.
 
     Attributes:
-        neighbours: block rows that edges lead to, grouped by the edges' blocks; -1 for none.
-        starts: where the group of each block begins.
+        neighbours: target block rows of edges, grouped by the edges' blocks; -1 for none.
+        starts: index of the first edge of each block, and the number of edges.
         live: mask (bool) of the blocks reached so far; the result.
     """
 
@@ -132,27 +133,28 @@ class _Wave:
         self._number = np.empty(len(live), np.int64)
 
     def run(self) -> None:
-        """Spread until nothing new is reached."""
-        front = rows_where(self.live)
+        """Traverse until no further block is reached."""
+        frontier = rows_where(self.live)
         steps = 0
-        while len(front):
+        while len(frontier):
             steps += 1
             # The first few steps are cheap either way, and most graphs need no more.
-            narrow = steps > _FEW_STEPS and len(front) < _NARROW and not self._is_wide(front)
-            front = self._creep(front) if narrow else self._spread(front)
+            is_small = steps > _FEW_STEPS and len(frontier) < _SMALL
+            is_small = is_small and not self._has_many_edges(frontier)
+            frontier = self._walk(frontier) if is_small else self._expand(frontier)
 
-    def _is_wide(self, front: Int64Array) -> bool:
-        """Whether a block of the front has many edges."""
-        return int((self.starts[front + 1] - self.starts[front]).max()) >= _NARROW
+    def _has_many_edges(self, frontier: Int64Array) -> bool:
+        """Whether a block of the frontier has many edges."""
+        return int((self.starts[frontier + 1] - self.starts[frontier]).max()) >= _SMALL
 
-    def _spread(self, front: Int64Array) -> Int64Array:
-        """One step of a wide front; returns the blocks that it reached first."""
-        first = self.starts[front]
-        reached = self.neighbours[ragged_arange(first, self.starts[front + 1] - first)]
+    def _expand(self, frontier: Int64Array) -> Int64Array:
+        """One breadth-first step; returns the next frontier."""
+        first = self.starts[frontier]
+        reached = self.neighbours[ragged_arange(first, self.starts[frontier + 1] - first)]
         reached = reached[reached >= 0]
         reached = reached[~self.live[reached]]
-        # Of several edges to a block one counts, whichever was written last. No step of a wave
-        # looks at all blocks: there may be as many waves as blocks.
+        # Of several edges to a block the last one counts. No step may look at all blocks: there
+        # may be as many steps as blocks.
         numbers = np.arange(len(reached))
         self._number[reached] = numbers
         fresh: Int64Array = reached[self._number[reached] == numbers]
@@ -161,17 +163,17 @@ class _Wave:
             self._seen.update(fresh.tolist())
         return fresh
 
-    def _creep(self, front: Int64Array) -> Int64Array:
-        """Many steps of a narrow front, until it ends, widens or meets a block of many edges."""
+    def _walk(self, frontier: Int64Array) -> Int64Array:
+        """Go on block by block while the frontier is small and its blocks have few edges."""
         if self._seen is None:
             self._seen = {-1, *rows_where(self.live).tolist()}
         seen, neighbours, starts = self._seen, self.neighbours, self.starts
-        pending: list[int] = front.tolist()
+        pending: list[int] = frontier.tolist()
         reached: list[int] = []
-        while pending and len(pending) < _NARROW:
+        while pending and len(pending) < _SMALL:
             block = pending.pop()
             first, last = starts[block], starts[block + 1]
-            if last - first >= _NARROW:
+            if last - first >= _SMALL:
                 pending.append(block)
                 break
             fresh = set(neighbours[first:last].tolist()) - seen

@@ -1,8 +1,8 @@
-"""Sections that a language's run time looks for, though no code refers to them.
+"""Sections that language runtimes look up by name, without a reference from code.
 
-Type metadata, selectors, profile counters and the like are found by the section that they are in.
-`keep_runtime_sections` keeps them from being stripped as dead, and `runtime_sections` tells a
-plugin where they are, so that it can hand them to the run time that they are for.
+They hold type metadata, selectors, profile counters and the like. `keep_runtime_sections` protects
+them from dead-stripping, and `runtime_sections` returns their addresses, for plugins that register
+them with a runtime.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _PREFIXES: Mapping[str, str] = {
     ".jcr": "GCJ: classes to be registered",
     "__libc_": "glibc: functions that run at exit",
 }
-"""What the names of such sections begin with, and whose they are."""
+"""Prefixes of the names of such sections: the runtime, and what the sections hold."""
 _BEGINNINGS = NameBeginnings(_PREFIXES)
 
 
 def runtime_sections(graph: LinkGraph) -> dict[str, AddressRange]:
-    """Where the sections of language run times are, by name; for a pass after allocation."""
+    """Address ranges of sections of language runtimes, by name (for a pass after allocation)."""
     found: dict[str, AddressRange] = {}
     for ordinal in _ordinals(graph):
         section = graph.section_list[ordinal]
@@ -47,7 +47,7 @@ def runtime_sections(graph: LinkGraph) -> dict[str, AddressRange]:
 
 
 def keep_runtime_sections(graph: LinkGraph) -> None:
-    """Keep sections of language run times alive (a pre-prune pass)."""
+    """Mark sections of language runtimes live (a pre-prune pass)."""
     for ordinal in _ordinals(graph):
         rows = graph.section_list[ordinal].block_rows()
         graph.block_table.flags[rows] |= np.uint8(BlockFlags.LIVE)

@@ -35,7 +35,7 @@ from jitlink.memory.tls import (
     TLSValue,
     WriteTLSModule,
 )
-from jitlink.passes.got_plt import TLS_INFO_SECTION, add_entries
+from jitlink.passes.got_plt import TLS_INFO_SECTION, add_equal_blocks
 from jitlink.passes.tls_variables import OWN_TLS_BLOCK, TLSVariables
 
 BASE_SYMBOL = "_TLS_MODULE_BASE_"
@@ -290,7 +290,7 @@ class TLSPlan(CheckedPlan):
         """Add a GOT entry for each target; pairs of the target's and the entry's symbol row."""
         graph = self._graph
         section = graph.obtain_section(TLS_INFO_SECTION, MemProt.READ)
-        blocks, symbols = add_entries(graph, section, len(targets), bytes(entry.size), 8, 0)
+        blocks, symbols = add_equal_blocks(graph, section, len(targets), bytes(entry.size), 8, 0)
         for block, target in zip(blocks.tolist(), targets, strict=True):
             self._got_blocks.append(_GOTBlock(block, target, entry))
             if target != OWN_TLS_BLOCK:

@@ -48,7 +48,6 @@ from jitlink.orc.materialization import AbsoluteSymbols
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
 from jitlink.passes.initializers import ArrayKind, FunctionArray, in_order
-from jitlink.passes.linker_defined import define_dso_handle
 from jitlink.platform.base import DSO_HANDLE, Platform
 from jitlink.platform.dlfcn import DynamicLoading
 from jitlink.platform.plugin import PlatformPlugin
@@ -73,6 +72,7 @@ from jitlink.sps import (
 )
 from jitlink.sps import Sequence as SPSSequence
 from jitlink.sps.types import Tuple
+from jitlink.targets.elf_linker_defined import define_dso_handle
 from jitlink.tasks import in_thread
 
 _REGISTER = WrapperSignature(ERROR, EXECUTOR_ADDR, STRING, EXECUTOR_ADDR, EXECUTOR_ADDR)

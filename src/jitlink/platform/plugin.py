@@ -17,17 +17,17 @@ from jitlink.orc.interface import ResourceTracker
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_layer import Plugin
 from jitlink.passes.eh_frame import SECTION, terminate_eh_frames
-from jitlink.passes.init_fini import complete_init_fini, init_fini_sections
+from jitlink.passes.init_fini import init_fini_sections, lower_init_fini
 from jitlink.passes.initializers import FunctionArray, function_arrays, mark_arrays_live
-from jitlink.passes.linker_defined import (
-    ELF_PREFIXES,
-    synthesize_elf_symbols,
-    synthesize_symbols,
-)
+from jitlink.passes.linker_defined import synthesize_symbols
 from jitlink.passes.runtime_sections import keep_runtime_sections
 from jitlink.platform.state import DylibState, LinkRecord
 from jitlink.runtime import Runtime
 from jitlink.sps import EXECUTOR_ADDR
+from jitlink.targets.elf_linker_defined import (
+    ELF_PREFIXES,
+    synthesize_elf_symbols,
+)
 from jitlink.targets.registry import target_of_graph
 
 _UNWINDERS = (
@@ -62,7 +62,7 @@ def keep_initializers(config: PassConfiguration) -> Callable[[LinkGraph], list[F
     def keep(graph: LinkGraph) -> None:
         nonlocal has_arrays
         if any(init_fini_sections(graph)):
-            complete_init_fini(graph, target_of_graph(graph).function_frame)
+            lower_init_fini(graph, target_of_graph(graph).crti_crtn)
         has_arrays = mark_arrays_live(graph)
 
     config.pre_prune += [keep, keep_runtime_sections]

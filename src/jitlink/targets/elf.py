@@ -24,7 +24,7 @@ from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import EdgeKind
 from jitlink.graph.tables import ABSOLUTE, REMOVED
 from jitlink.link import PassConfiguration
-from jitlink.passes.init_fini import FunctionFrame
+from jitlink.passes.init_fini import CrtiCrtn
 from jitlink.targets.elf_linker_defined import ELFLinkerDefinedSymbols
 
 # Why relocation types of every architecture are not linked.
@@ -91,8 +91,7 @@ class ELFTarget(NamedTuple):
         branches: edge kinds of direct calls and jumps, those to stubs included.
         jump: code that jumps elsewhere, to be written to the entry of a function.
         reentry: machine code for lazy functions, if the architecture has it yet.
-        function_frame: prologue and epilogue that make a function of code in ``.init`` and
-            ``.fini``, if the architecture has them yet.
+        crti_crtn: prologue and epilogue of ``.init`` and ``.fini`` code, if known.
     """
 
     identity: Identity
@@ -104,7 +103,7 @@ class ELFTarget(NamedTuple):
     branches: frozenset[EdgeKind] = frozenset()
     jump: Jump | None = None
     reentry: ReentryCode | None = None
-    function_frame: FunctionFrame | None = None
+    crti_crtn: CrtiCrtn | None = None
 
     @property
     def pointer_size(self) -> int:

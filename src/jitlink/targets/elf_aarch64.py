@@ -14,13 +14,13 @@ from __future__ import annotations
 from typing import Literal
 
 from jitlink.arch.aarch64 import (
+    APPLY_IRELATIVE,
+    APPLY_IRELATIVE_IMPORTS,
     BIG_ENDIAN_FIXUPS,
-    CALL_RESOLVERS,
-    ENTRIES,
     FIXUPS,
+    GOT_PLT,
+    GOT_PLT_BTI,
     JUMP,
-    LANDING_PAD_ENTRIES,
-    RESOLVER_IMPORTS,
     relax,
 )
 from jitlink.arch.aarch64 import AArch64EdgeKind as K
@@ -29,10 +29,10 @@ from jitlink.formats.elf_notes import has_property_bit
 from jitlink.graph import LinkGraph
 from jitlink.link import PassConfiguration
 from jitlink.passes.eh_frame import eh_frame_pass
-from jitlink.passes.got_plt import build_entries, got_address
+from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.ifunc import ifunc_pass
-from jitlink.passes.linker_defined import synthesize_elf_symbols
 from jitlink.targets.elf import DYNAMIC_ONLY, NO_TLS, ELFTarget, Relocation, RelocationTable
+from jitlink.targets.elf_linker_defined import synthesize_elf_symbols
 
 EM_AARCH64 = 183
 GNU_PROPERTY_AARCH64_FEATURE_1_AND = 0xC0000000
@@ -162,15 +162,15 @@ def default_passes(graph: LinkGraph) -> PassConfiguration:
     guarded = has_property_bit(
         graph, GNU_PROPERTY_AARCH64_FEATURE_1_AND, GNU_PROPERTY_AARCH64_FEATURE_1_BTI
     )
-    entries = LANDING_PAD_ENTRIES if guarded else ENTRIES
+    spec = GOT_PLT_BTI if guarded else GOT_PLT
 
     def build(graph: LinkGraph) -> None:
-        build_entries(graph, entries)
+        build_got_and_stubs(graph, spec)
 
     return PassConfiguration(
         fixups=FIXUPS if graph.endianness == "little" else BIG_ENDIAN_FIXUPS,
         pre_prune=[_split_eh_frames, synthesize_elf_symbols],
-        post_prune=[ifunc_pass(entries, CALL_RESOLVERS, RESOLVER_IMPORTS), build],
+        post_prune=[ifunc_pass(spec, APPLY_IRELATIVE, APPLY_IRELATIVE_IMPORTS), build],
         pre_fixup=[relax],
         got_address=got_address,
     )

@@ -1,15 +1,18 @@
-"""Symbols that a linker script defines: where a program begins and where its parts end.
+"""Linker-defined symbols of ELF: encapsulation symbols, the DSO handle, the bounds of a program.
 
-Code refers to ``_end`` and its like, which no object defines. A graph is the program here:
-`ELFLinkerDefinedSymbols.define` defines those that it refers to, and
-`ELFLinkerDefinedSymbols.place` gives them their addresses once those of the graph are known.
-``__ehdr_start`` and ``__executable_start`` are at an ELF header of the graph's own, which says
-that there are no program headers: memory of a JIT is no image of a file.
+`synthesize_elf_symbols` defines `__start_X` and `__stop_X` of section X and `__dso_handle`.
 
-The names without an underscore, such as ``end``, belong to programs, and are not taken.
+`ELFLinkerDefinedSymbols` defines those that a linker script defines for a program, ``_end`` and the
+like: a graph counts as a program here. `ELFLinkerDefinedSymbols.define` defines the symbols that
+the graph refers to, `ELFLinkerDefinedSymbols.place` sets their addresses once the graph's memory is
+allocated. ``__ehdr_start`` and ``__executable_start`` are at an ELF header that is added to the
+graph. It has no program headers, because memory of a JIT is not the image of a file.
 
-Specification: GNU ld manual, "PROVIDE" and the default linker script (``ld --verbose``); System V
-gABI, chapter 4, "ELF Header".
+Names without a leading underscore, such as ``end``, are in the namespace of programs; the linker
+does not define them.
+
+Specification: GNU ld manual, "Encapsulation symbols", "PROVIDE" and the default linker script
+(``ld --verbose``); Itanium C++ ABI, 3.3.6 (`__dso_handle`); System V gABI, chapter 4, "ELF Header".
 """
 
 from __future__ import annotations
@@ -18,15 +21,43 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from jitlink.formats.elf_layout import Identity, empty_header
+from jitlink.formats.elf_layout import Identity, write_headers
 from jitlink.graph import LinkGraph, MemLifetime, MemProt, Scope, Symbol
 from jitlink.graph.columns import BoolArray, UInt64Array
 from jitlink.graph.contents import ZERO_FILL
-from jitlink.passes.linker_defined import synthesize_symbols
+from jitlink.passes.linker_defined import (
+    Definer,
+    define_section_start,
+    define_section_stop,
+    synthesize_symbols,
+)
+
+_NO_OBJECT = -1
+"""Origin of blocks that come from no object."""
+
+
+def define_dso_handle(graph: LinkGraph, symbol: Symbol, _name: str) -> None:
+    """Define the handle at a word of its own, whose address identifies the graph at run time."""
+    section = graph.obtain_section("$__DSO_HANDLE", MemProt.READ)
+    block = graph.create_content_block(section, bytes(graph.pointer_size), 0, graph.pointer_size)
+    graph.block_table.origin[block.row] = _NO_OBJECT
+    graph.make_defined(symbol, block, 0, graph.pointer_size, scope=Scope.LOCAL)
+
+
+ELF_EXACT: Mapping[str, Definer] = {"__dso_handle": define_dso_handle}
+ELF_PREFIXES: Mapping[str, Definer] = {
+    "__start_": define_section_start,
+    "__stop_": define_section_stop,
+}
+
+
+def synthesize_elf_symbols(graph: LinkGraph) -> None:
+    """The pre-prune pass that defines encapsulation symbols and the DSO handle."""
+    synthesize_symbols(graph, ELF_EXACT, ELF_PREFIXES)
 
 
 class _Extents:
-    """Where the loaded blocks of an allocated graph are, and what they are."""
+    """Addresses of the loaded blocks of an allocated graph, as columns."""
 
     def __init__(self, graph: LinkGraph) -> None:
         blocks, rows = graph.block_table, graph.block_rows()
@@ -42,18 +73,18 @@ class _Extents:
         self.is_zero: BoolArray = self.is_data & (blocks.content[rows] == ZERO_FILL)
 
     def end_of(self, chosen: BoolArray) -> int:
-        """The end of the last of some blocks; of all if there are none, and 0 without any."""
+        """The highest end of the chosen blocks; of all blocks if none is chosen; 0 without any."""
         ends = self.end[chosen] if chosen.any() else self.end
         return int(ends.max()) if len(ends) else 0
 
     def start_of_zeros(self) -> int:
-        """The first zero-filled block; the end of data if there is none."""
+        """Address of the first zero-fill block; the end of data if there is none."""
         if self.is_zero.any():
             return int(self.start[self.is_zero].min())
         return self.end_of(self.is_data)
 
 
-_PLACES: Mapping[str, Callable[[_Extents], int]] = {
+_BOUNDS: Mapping[str, Callable[[_Extents], int]] = {
     "_etext": lambda extents: extents.end_of(extents.is_code),
     "__etext": lambda extents: extents.end_of(extents.is_code),
     "_edata": lambda extents: extents.end_of(extents.is_data & ~extents.is_zero),
@@ -61,43 +92,42 @@ _PLACES: Mapping[str, Callable[[_Extents], int]] = {
     "_end": lambda extents: extents.end_of(extents.is_data),
 }
 _HEADERS = ("__ehdr_start", "__executable_start")
-NAMES = frozenset((*_PLACES, *_HEADERS))
-"""The symbols that are taken on."""
+NAMES = frozenset((*_BOUNDS, *_HEADERS))
+"""The names that `ELFLinkerDefinedSymbols` defines."""
 
 
 class ELFLinkerDefinedSymbols:
-    """The bounds of one graph.
+    """The linker-script symbols of one graph.
 
     Args:
-        identity: what its header says.
+        identity: the identity that the graph's ELF header gets.
     """
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
-        self._placed: dict[str, Symbol] = {}
+        self._bounds: dict[str, Symbol] = {}
 
     def define(self, graph: LinkGraph) -> None:
-        """Take on the symbols that the graph refers to (pre-prune pass)."""
-        definers = dict.fromkeys(_PLACES, self._take) | dict.fromkeys(_HEADERS, self._add_header)
+        """Define the symbols that the graph refers to (pre-prune pass)."""
+        definers = dict.fromkeys(_BOUNDS, self._define) | dict.fromkeys(_HEADERS, self._add_header)
         synthesize_symbols(graph, definers, {})
 
     def place(self, graph: LinkGraph) -> None:
-        """Give them their addresses (post-allocation pass)."""
-        if self._placed:
+        """Set the addresses of the symbols (post-allocation pass)."""
+        if self._bounds:
             extents = _Extents(graph)
-            for name, symbol in self._placed.items():
-                graph.symbol_table.value[symbol.row] = _PLACES[name](extents)
+            for name, symbol in self._bounds.items():
+                graph.symbol_table.value[symbol.row] = _BOUNDS[name](extents)
 
-    def _take(self, graph: LinkGraph, symbol: Symbol, name: str) -> None:
-        # Until it is known it is far from everything, so that nothing is relaxed for it.
+    def _define(self, graph: LinkGraph, symbol: Symbol, name: str) -> None:
+        # The provisional address is out of range of everything, so that no reference is relaxed.
         graph.make_absolute(symbol, 1 << (8 * graph.pointer_size - 2))
-        self._placed[name] = symbol
+        self._bounds[name] = symbol
 
     def _add_header(self, graph: LinkGraph, symbol: Symbol, _name: str) -> None:
         section = graph.obtain_section("$__EHDR", MemProt.READ)
         block = next(iter(section.blocks), None)
         if block is None:
-            block = graph.create_content_block(section, empty_header(self._identity), 0, 8)
-            # It is part of no object.
-            graph.block_table.origin[block.row] = -1
+            block = graph.create_content_block(section, write_headers(self._identity), 0, 8)
+            graph.block_table.origin[block.row] = _NO_OBJECT
         graph.make_defined(symbol, block, 0, block.size, scope=Scope.LOCAL)

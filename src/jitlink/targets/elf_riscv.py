@@ -13,8 +13,8 @@ from functools import partial
 
 import numpy as np
 
-from jitlink.arch.riscv import BRANCHES, CALL_RESOLVERS, ENTRIES, FIXUPS, JUMP, K
-from jitlink.arch.riscv_pairs import pair_halves
+from jitlink.arch.riscv import APPLY_IRELATIVE, BRANCHES, FIXUPS, GOT_PLT, JUMP, K
+from jitlink.arch.riscv_pairs import pair_hi_lo
 from jitlink.arch.riscv_relax import relax
 from jitlink.formats.elf_layout import ELFCLASS32, ELFCLASS64, Identity
 from jitlink.graph import LinkGraph, MemLifetime
@@ -22,10 +22,10 @@ from jitlink.graph.columns import rows_where
 from jitlink.graph.tables import DEFINED
 from jitlink.link import PassConfiguration
 from jitlink.passes.eh_frame import eh_frame_pass
-from jitlink.passes.got_plt import build_entries, got_address
+from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.ifunc import ifunc_pass
-from jitlink.passes.linker_defined import synthesize_elf_symbols
 from jitlink.targets.elf import DYNAMIC_ONLY, NO_TLS, ELFTarget, Relocation, RelocationTable
+from jitlink.targets.elf_linker_defined import synthesize_elf_symbols
 from jitlink.targets.riscv_attributes import check_abi
 
 EM_RISCV = 243
@@ -118,16 +118,16 @@ def _limit_addresses(graph: LinkGraph) -> None:
 
 
 def _passes(bits: int) -> Callable[[LinkGraph], PassConfiguration]:
-    resolve_ifuncs = ifunc_pass(ENTRIES[bits], CALL_RESOLVERS[bits])
-    build_got_plt = partial(build_entries, kinds=ENTRIES[bits])
+    build_ifunc_stubs = ifunc_pass(GOT_PLT[bits], APPLY_IRELATIVE[bits])
+    build_got = partial(build_got_and_stubs, spec=GOT_PLT[bits])
 
     def default_passes(graph: LinkGraph) -> PassConfiguration:  # noqa: ARG001 - the same for all graphs
         """The passes that every ELF RISC-V graph needs."""
         return PassConfiguration(
             fixups=FIXUPS[bits],
             pre_prune=[check_abi, _split_eh_frames, synthesize_elf_symbols],
-            post_prune=[resolve_ifuncs, build_got_plt, relax, _limit_addresses],
-            pre_fixup=[pair_halves],
+            post_prune=[build_ifunc_stubs, build_got, relax, _limit_addresses],
+            pre_fixup=[pair_hi_lo],
             got_address=got_address,
         )
 

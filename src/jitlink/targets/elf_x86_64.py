@@ -13,11 +13,11 @@ from functools import partial
 import numpy as np
 
 from jitlink.arch.x86_64 import (
+    APPLY_IRELATIVE,
     BRANCHES,
-    CALL_RESOLVERS,
-    ENTRIES,
+    CRTI_CRTN,
     FIXUPS,
-    FUNCTION_FRAME,
+    GOT_PLT,
     IS_ABSOLUTE,
     JUMP,
     REENTRY,
@@ -32,12 +32,12 @@ from jitlink.graph.tables import DEFINED, EXTERNAL
 from jitlink.link import PassConfiguration
 from jitlink.memory.tls import TLSModuleSpec, TLSValue
 from jitlink.passes.eh_frame import eh_frame_pass
-from jitlink.passes.got_plt import build_entries, got_address
+from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.ifunc import ifunc_pass
-from jitlink.passes.linker_defined import synthesize_elf_symbols
-from jitlink.passes.personality import reach_personalities
+from jitlink.passes.personality import build_personality_stubs
 from jitlink.passes.tls import TLSEdgeKinds, plan_tls
 from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget, Relocation, RelocationTable
+from jitlink.targets.elf_linker_defined import synthesize_elf_symbols
 
 EM_X86_64 = 62
 SMALL_CODE_LIMIT = 1 << 31
@@ -137,12 +137,12 @@ def _limit_addresses(graph: LinkGraph) -> None:
         graph.address_limit = min(graph.address_limit, SMALL_CODE_LIMIT)
 
 
-def _reach_personalities(graph: LinkGraph) -> None:
-    reach_personalities(graph, ENTRIES, IS_ABSOLUTE)
+def _build_personality_stubs(graph: LinkGraph) -> None:
+    build_personality_stubs(graph, GOT_PLT, IS_ABSOLUTE)
 
 
-def _build_got_plt(graph: LinkGraph) -> None:
-    build_entries(graph, ENTRIES)
+def _build_got_and_stubs(graph: LinkGraph) -> None:
+    build_got_and_stubs(graph, GOT_PLT)
 
 
 _IDENTITY = Identity(EM_X86_64, ELFCLASS64, "little")
@@ -170,7 +170,7 @@ TLS_EDGE_KINDS = TLSEdgeKinds(
 )
 _plan_fixups = partial(plan_tls, TLS_EDGE_KINDS)
 _split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
-_resolve_ifuncs = ifunc_pass(ENTRIES, CALL_RESOLVERS)
+_build_ifunc_stubs = ifunc_pass(GOT_PLT, APPLY_IRELATIVE)
 
 
 def default_passes(_graph: LinkGraph) -> PassConfiguration:
@@ -179,9 +179,9 @@ def default_passes(_graph: LinkGraph) -> PassConfiguration:
         fixups=FIXUPS,
         pre_prune=[_split_eh_frames, synthesize_elf_symbols],
         post_prune=[
-            _resolve_ifuncs,
-            _reach_personalities,
-            _build_got_plt,
+            _build_ifunc_stubs,
+            _build_personality_stubs,
+            _build_got_and_stubs,
             _limit_addresses,
         ],
         pre_fixup=[relax],
@@ -200,5 +200,5 @@ TARGET = ELFTarget(
     branches=BRANCHES,
     jump=JUMP,
     reentry=REENTRY,
-    function_frame=FUNCTION_FRAME,
+    crti_crtn=CRTI_CRTN,
 )

@@ -19,7 +19,7 @@ from jitlink.link import PassConfiguration
 from jitlink.memory.layout import BasicLayout
 from jitlink.orc import JITDylib, MaterializationResponsibility, Plugin
 from jitlink.orc.interface import JITDylibLookupFlags
-from jitlink.passes.got_plt import entry_blocks, pointees
+from jitlink.passes.got_plt import got_plt_blocks, got_plt_targets
 
 _OWN_PREFIX = "$__"
 """Prefix of the names of sections that the linker creates."""
@@ -296,9 +296,9 @@ def _placed(graph: LinkGraph, rows: Int64Array) -> list[PlacedSymbol]:
 
 def _entry_targets(graph: LinkGraph) -> dict[int, str]:
     """Names of the targets of GOT entries and stubs, by block row; some have no name."""
-    table, target = graph.symbol_table, pointees(graph)
+    table, target = graph.symbol_table, got_plt_targets(graph)
     rows = rows_where((table.kind == SymbolKind.DEFINED) & (target != np.arange(table.rows)))
-    rows = rows[entry_blocks(graph)[table.block[rows]] & (table.name[target[rows]] != NO_NAME)]
+    rows = rows[got_plt_blocks(graph)[table.block[rows]] & (table.name[target[rows]] != NO_NAME)]
     names = graph.strings.get_many(table.name[target[rows]])
     return dict(zip(table.block[rows].tolist(), names, strict=True))
 
@@ -308,8 +308,8 @@ def _users(graph: LinkGraph, rows: Int64Array) -> dict[int, list[int]]:
     edges, table = graph.edge_table, graph.block_table
     wanted = np.zeros(graph.symbol_table.rows, np.bool_)
     wanted[rows] = True
-    target = pointees(graph)[edges.target]
-    used = rows_where(wanted[target] & ~entry_blocks(graph)[edges.block])
+    target = got_plt_targets(graph)[edges.target]
+    used = rows_where(wanted[target] & ~got_plt_blocks(graph)[edges.block])
     pairs = np.stack((target[used], table.origin[edges.block[used]].astype(np.int64)), axis=1)
     found: dict[int, list[int]] = {}
     for symbol, origin in np.unique(pairs, axis=0).tolist():

@@ -24,7 +24,7 @@ from jitlink.graph.strings import NO_NAME
 from jitlink.graph.text import GraphText, printable
 from jitlink.link import PassConfiguration
 from jitlink.orc import MaterializationResponsibility, Plugin
-from jitlink.passes.got_plt import GOT_SECTION, STUBS_SECTION, entry_blocks, pointees
+from jitlink.passes.got_plt import GOT_SECTION, STUBS_SECTION, got_plt_blocks, got_plt_targets
 from jitlink.tool.options import GraphFormat
 
 Write = Callable[[str], None]
@@ -104,7 +104,7 @@ class LinkReport(Plugin):
     def _show_graphs(
         self, pattern: re.Pattern[str], graph: LinkGraph, entries: dict[str, Int64Array]
     ) -> None:
-        view, own = _view(graph, self._graph_format), ~entry_blocks(graph)
+        view, own = _view(graph, self._graph_format), ~got_plt_blocks(graph)
         for origin, name in enumerate(graph.origins):
             if pattern.search(name):
                 blocks: BoolArray = (graph.block_table.origin == origin) & own
@@ -158,7 +158,7 @@ def entry_users(graph: LinkGraph, section_name: str) -> Int64Array:
         return np.empty((0, 2), np.int64)
     target = np.where(table.kind == SymbolKind.DEFINED, table.block, -1)[edges.target]
     leads_in = (target >= 0) & (blocks.section[target] == section.ordinal)
-    by_entry = entry_blocks(graph)[edges.block]
+    by_entry = got_plt_blocks(graph)[edges.block]
     direct = rows_where(leads_in & ~by_entry)
     pairs = np.stack((blocks.origin[edges.block[direct]], target[direct]), axis=1)
     if section_name == GOT_SECTION:
@@ -174,7 +174,7 @@ def entry_users(graph: LinkGraph, section_name: str) -> Int64Array:
 
 def entry_names(graph: LinkGraph) -> dict[int, str]:
     """Names of the targets of GOT entries and stubs, by block row; some have none."""
-    table, target = graph.symbol_table, pointees(graph)
+    table, target = graph.symbol_table, got_plt_targets(graph)
     rows = rows_where((target != np.arange(table.rows)) & (table.name[target] != NO_NAME))
     names = graph.strings.get_many(table.name[target[rows]])
     return dict(zip(table.block[rows].tolist(), names, strict=True))
@@ -205,7 +205,7 @@ def _symbol_lines(graph: LinkGraph) -> list[tuple[int, str, str]]:
 
 
 def _file_lines(graph: LinkGraph, entries: dict[str, Int64Array]) -> Iterator[str]:
-    own = ~entry_blocks(graph)
+    own = ~got_plt_blocks(graph)
     names = entry_names(graph)
     for origin, file in enumerate(graph.origins):
         yield f'File "{printable(file)}":'
@@ -246,7 +246,7 @@ def _section_lines(graph: LinkGraph, rows: Int64Array) -> Iterator[str]:
 def _content_lines(graph: LinkGraph, entries: dict[str, Int64Array]) -> Iterator[str]:
     from jitlink.tool.section_contents import section_lines  # noqa: PLC0415 - seldom needed
 
-    own = ~entry_blocks(graph)
+    own = ~got_plt_blocks(graph)
     for origin, file in enumerate(graph.origins):
         yield f"Relocated section contents for {printable(file)}:"
         rows = graph.block_rows()

@@ -1,4 +1,4 @@
-# The page of what lies before the code.
+# The page of an address before the code.
 	.globl	main
 	.type	main,@function
 main:

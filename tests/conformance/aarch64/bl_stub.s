@@ -1,4 +1,4 @@
-# A call out of reach goes through a stub.
+# A call out of range goes through a stub.
 # OPTIONS: -abs ext=0x7fff00001000
 	.globl	main
 	.type	main,@function

@@ -1,4 +1,4 @@
-# What is no instruction has no operands.
+# Bytes that are no instruction have no operands.
 # STATUS: 1
 	.globl	main
 	.type	main,@function

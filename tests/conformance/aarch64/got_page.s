@@ -1,4 +1,4 @@
-# A GOT entry out of reach is loaded by page and offset.
+# A GOT entry of a far target is loaded by page and offset.
 # OPTIONS: -abs ext=0x7fff00001000
 	.globl	main
 	.type	main,@function

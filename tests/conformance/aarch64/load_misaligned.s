@@ -1,4 +1,4 @@
-# A load from where the offset has no unit is an error.
+# A load from a misaligned offset is an error.
 # STATUS: 1
 	.globl	main
 	.type	main,@function

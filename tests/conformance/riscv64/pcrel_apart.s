@@ -1,4 +1,4 @@
-# The lower half of an address may stand elsewhere.
+# The LO12 of an address may be apart from its HI20.
 	.option	norelax
 	.globl	main
 	.type	main,@function

@@ -1,4 +1,4 @@
-# An address out of the reach of auipc is an error.
+# An address out of range of auipc is an error.
 # OPTIONS: -abs ext=0x7fff00001000
 # STATUS: 1
 	.option	norelax

@@ -1,4 +1,4 @@
-# Padding is taken out where code gets shorter.
+# Padding is removed where code gets shorter.
 	.option	relax
 	.globl	main
 	.type	main,@function

@@ -1,4 +1,4 @@
-# A call in reach becomes one instruction.
+# A call in range becomes one instruction.
 	.option	relax
 	.globl	main
 	.type	main,@function

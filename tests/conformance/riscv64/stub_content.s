@@ -1,4 +1,4 @@
-# A stub loads its GOT entry and jumps there.
+# A stub loads its GOT entry and jumps to that address.
 # OPTIONS: -abs ext=0x7fff00001000
 	.option	norelax
 	.globl	main

@@ -1,15 +1,15 @@
-# A weak reference that nobody defines is null.
+# An undefined weak symbol is null.
 	.option	norelax
 	.globl	main
 	.type	main,@function
 main:
 	ret
 	.size	main, .-main
-	.weak	nobody
+	.weak	undefined
 	.data
 	.globl	pointer
 pointer:
-	.quad	nobody
+	.quad	undefined
 	.size	pointer, .-pointer
 
 # jitlink-check: *{8}pointer = 0

@@ -1,4 +1,4 @@
-# What is only an address reads as zero.
+# The content of an address without memory is zero.
 # OPTIONS: -abs unused=0x99
 	.globl	main
 	.type	main,@function

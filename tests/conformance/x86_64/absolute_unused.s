@@ -1,4 +1,4 @@
-# A symbol of the command that nobody uses is known.
+# An unreferenced symbol of the command is known.
 # OPTIONS: -abs unused=0x99
 	.globl	main
 	.type	main,@function

@@ -1,4 +1,4 @@
-# Another name of a symbol satisfies references.
+# An alias of a symbol satisfies references.
 # OPTIONS: -alias other=callee
 	.globl	main
 	.type	main,@function

@@ -1,4 +1,4 @@
-# All rules are evaluated, also behind one that fails.
+# All rules are evaluated, also after one that fails.
 # STATUS: 1
 	.globl	main
 	.type	main,@function
@@ -8,5 +8,5 @@ main:
 
 # jitlink-check: 1 = 2
 # jitlink-check: main = main
-# jitlink-check: nobody = 1
+# jitlink-check: undefined = 1
 # jitlink-check: 3 = 4

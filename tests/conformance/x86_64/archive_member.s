@@ -1,4 +1,4 @@
-# A member that is needed comes from its archive.
+# A member that is referenced is extracted from its archive.
 # INPUTS: first.o libx.a(second.o)
 # jitlink-check: decode_operand(main, 0) = callee - next_pc(main)
 

@@ -1,4 +1,4 @@
-# A member that is not needed stays in its archive.
+# A member that is not referenced is not extracted.
 # INPUTS: first.o libx.a(second.o)
 # STATUS: 1
 # jitlink-check: callee = callee

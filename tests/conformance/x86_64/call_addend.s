@@ -1,4 +1,4 @@
-# The addend of a call counts.
+# The addend of a call.
 	.globl	main
 	.type	main,@function
 main:

@@ -1,4 +1,4 @@
-# A call that names the PLT goes through a stub.
+# A call with @PLT goes through a stub.
 # OPTIONS: -abs ext=0x7fff00001000
 	.globl	main
 	.type	main,@function

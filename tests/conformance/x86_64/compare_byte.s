@@ -1,4 +1,4 @@
-# Behind the field stands an immediate operand of one byte.
+# An immediate operand of one byte follows the field.
 	.globl	main
 	.type	main,@function
 main:

@@ -1,4 +1,4 @@
-# Instructions further on are decoded by their offset.
+# Later instructions are decoded by their offset.
 	.globl	main
 	.type	main,@function
 main:

@@ -1,4 +1,4 @@
-# Without its entry point nothing is checked.
+# Without the entry point nothing is checked.
 # STATUS: 1
 	.globl	start
 	.type	start,@function

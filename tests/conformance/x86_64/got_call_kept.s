@@ -1,4 +1,4 @@
-# A call through the GOT to a far target stays.
+# A call through the GOT to a far target is not relaxed.
 # OPTIONS: -abs ext=0x7fff00001000
 	.globl	main
 	.type	main,@function

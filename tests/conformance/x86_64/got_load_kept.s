@@ -1,4 +1,4 @@
-# A load of a GOT entry whose target is out of reach stays.
+# A load of a GOT entry whose target is out of range is not relaxed.
 # OPTIONS: -abs ext=0x7fff00001000
 	.globl	main
 	.type	main,@function

@@ -1,4 +1,4 @@
-# A load of a GOT entry whose target is in reach becomes lea.
+# A load of a GOT entry whose target is in range becomes lea.
 # SLAB: 0x7f0000000000
 	.globl	main
 	.type	main,@function

@@ -1,4 +1,4 @@
-# Without a REX prefix the load of a far target stays.
+# Without a REX prefix the load of a far target is not relaxed.
 # OPTIONS: -abs ext=0x7fff00001000
 	.globl	main
 	.type	main,@function

@@ -1,4 +1,4 @@
-# A GOT load that may not be changed keeps its entry.
+# A GOT load that may not be relaxed uses its GOT entry.
 # FLAGS: -Wa,-mrelax-relocations=no
 # SLAB: 0x7f0000000000
 	.globl	main

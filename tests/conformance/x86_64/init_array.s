@@ -1,4 +1,4 @@
-# A pointer in a list of initialisers.
+# A pointer in an array of initialisers.
 	.globl	main
 	.type	main,@function
 main:

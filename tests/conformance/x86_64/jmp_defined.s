@@ -1,4 +1,4 @@
-# A jump to a function of the object goes straight to it.
+# A jump to a function of the object is direct.
 	.globl	main
 	.type	main,@function
 main:

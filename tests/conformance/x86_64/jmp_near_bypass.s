@@ -1,4 +1,4 @@
-# A jump to an address in reach needs no stub.
+# A jump to an address in range needs no stub.
 # OPTIONS: -abs ext=0x11000000
 	.globl	main
 	.type	main,@function

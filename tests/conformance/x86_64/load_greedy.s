@@ -1,4 +1,4 @@
-# The address of a load goes on with the operators behind it.
+# The address of a load includes the operators after it.
 	.globl	main
 	.type	main,@function
 main:

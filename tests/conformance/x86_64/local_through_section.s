@@ -1,4 +1,4 @@
-# What is local is reached through its section.
+# A local symbol is addressed through its section.
 	.globl	main
 	.type	main,@function
 main:

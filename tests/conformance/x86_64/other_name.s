@@ -1,4 +1,4 @@
-# Rules of another name are not looked at.
+# Rules of another name are ignored.
 # OPTIONS: -check-name other
 	.globl	main
 	.type	main,@function

@@ -1,9 +1,9 @@
-# What nobody defines has an address without a use.
+# With -phony-externals an undefined symbol has an address.
 # OPTIONS: -phony-externals
 	.globl	main
 	.type	main,@function
 main:
-	callq	nobody
+	callq	undefined
 	callq	callee
 	.size	main, .-main
 	.globl	callee

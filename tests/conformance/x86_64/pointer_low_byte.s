@@ -1,4 +1,4 @@
-# Nothing but the field is changed.
+# Only the field is changed.
 # OPTIONS: -abs ext=0x56
 	.globl	main
 	.type	main,@function

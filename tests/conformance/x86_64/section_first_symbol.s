@@ -1,4 +1,4 @@
-# A section is where its first symbol is, but its content begins before that.
+# The content of a section starts before its first symbol.
 	.globl	main
 	.type	main,@function
 main:

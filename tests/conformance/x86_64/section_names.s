@@ -2,11 +2,11 @@
 	.globl	main
 	.type	main,@function
 main:
-	leaq	thing(%rip), %rax
+	leaq	number(%rip), %rax
 	.size	main, .-main
 	.section	my.data,"aw"
-	.globl	thing
-thing:
+	.globl	number
+number:
 	.quad	5
 
-# jitlink-check: section_addr(section_names.o, my.data) = thing
+# jitlink-check: section_addr(section_names.o, my.data) = number

@@ -2,13 +2,13 @@
 	.globl	main
 	.type	main,@function
 main:
-	leaq	__start_things(%rip), %rax
-	leaq	__stop_things(%rip), %rcx
+	leaq	__start_numbers(%rip), %rax
+	leaq	__stop_numbers(%rip), %rcx
 	.size	main, .-main
-	.section	things,"aw"
-	.globl	thing
-thing:
+	.section	numbers,"aw"
+	.globl	number
+number:
 	.quad	5,6
 
-# jitlink-check: decode_operand(main, 4) = thing - next_pc(main)
-# jitlink-check: decode_operand(main + 7, 4) = (thing + 16) - (main + 14)
+# jitlink-check: decode_operand(main, 4) = number - next_pc(main)
+# jitlink-check: decode_operand(main + 7, 4) = (number + 16) - (main + 14)

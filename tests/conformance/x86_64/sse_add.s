@@ -1,4 +1,4 @@
-# An operand of a vector instruction that changes its register.
+# An operand of a vector instruction that modifies its register.
 	.globl	main
 	.type	main,@function
 main:

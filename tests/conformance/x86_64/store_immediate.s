@@ -1,4 +1,4 @@
-# Behind the field stands an immediate operand of four bytes.
+# An immediate operand of four bytes follows the field.
 	.globl	main
 	.type	main,@function
 main:

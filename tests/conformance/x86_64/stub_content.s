@@ -1,4 +1,4 @@
-# A stub jumps to where its GOT entry points.
+# A stub jumps to the address in its GOT entry.
 # OPTIONS: -abs ext=0x7fff00001000
 	.globl	main
 	.type	main,@function

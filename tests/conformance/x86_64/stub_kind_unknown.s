@@ -1,4 +1,4 @@
-# Stubs have no kind to ask for.
+# Stubs have no kinds.
 # OPTIONS: -abs ext=0x7fff00001000
 # STATUS: 1
 	.globl	main

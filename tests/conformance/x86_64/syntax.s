@@ -1,4 +1,4 @@
-# Expressions that are none.
+# Malformed expressions.
 # STATUS: 1
 	.globl	main
 	.type	main,@function

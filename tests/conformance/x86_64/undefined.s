@@ -3,7 +3,7 @@
 	.globl	main
 	.type	main,@function
 main:
-	callq	nobody_has_this
+	callq	undefined
 	.size	main, .-main
 
 # jitlink-check: main = main

@@ -1,4 +1,4 @@
-# A file that nothing leads to is not linked.
+# A file without references to it is not linked.
 # STATUS: 1
 # jitlink-check: callee = callee
 

@@ -1,4 +1,4 @@
-# A strong definition in another file beats a weak one.
+# A strong definition in another file overrides a weak one.
 # jitlink-check: *{8}chosen = 2
 # jitlink-check: *{8}pointer = chosen
 

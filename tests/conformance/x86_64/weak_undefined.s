@@ -1,14 +1,14 @@
-# A weak reference that nobody defines is null.
+# An undefined weak symbol is null.
 	.globl	main
 	.type	main,@function
 main:
 	retq
 	.size	main, .-main
-	.weak	nobody
+	.weak	undefined
 	.data
 	.globl	pointer
 pointer:
-	.quad	nobody
+	.quad	undefined
 	.quad	main
 	.size	pointer, .-pointer
 

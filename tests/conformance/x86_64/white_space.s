@@ -1,4 +1,4 @@
-# Blanks may stand behind all but numbers.
+# Spaces may follow every token but a number.
 	.globl	main
 	.type	main,@function
 main:

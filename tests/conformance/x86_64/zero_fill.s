@@ -1,4 +1,4 @@
-# Memory without content is zero.
+# Zero-fill memory is zero.
 	.globl	main
 	.type	main,@function
 main:

@@ -26,7 +26,7 @@ from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import INVALID
 from jitlink.memory.layout import copy_contents, place
-from jitlink.passes.got_plt import TLS_INFO_SECTION, add_entries
+from jitlink.passes.got_plt import TLS_INFO_SECTION, add_equal_blocks
 from jitlink.targets.elf_x86_64 import TLS_EDGE_KINDS
 
 GET_ADDRESS = "__tls_get_addr"
@@ -103,7 +103,7 @@ def _create_got_entries(graph: LinkGraph, rows: Int64Array, key: int) -> None:
     targets, number = np.unique(edges.target[rows], return_inverse=True)
     section = graph.obtain_section(TLS_INFO_SECTION, MemProt.READ)
     content = key.to_bytes(_WORD, "little") + bytes(_WORD)
-    blocks, entries = add_entries(graph, section, len(targets), content, _WORD, 0)
+    blocks, entries = add_equal_blocks(graph, section, len(targets), content, _WORD, 0)
     edges.target[rows] = entries[number]
     edges.kind[rows] = int(K.DELTA32)
     edges.extend(len(targets), block=blocks, offset=_WORD, kind=int(K.POINTER64), target=targets)

@@ -38,8 +38,8 @@ from jitlink.passes.got_plt import (
     GOT_SECTION,
     GOT_SYMBOL,
     STUBS_SECTION,
-    entry_blocks,
     got_address,
+    got_plt_blocks,
 )
 from jitlink.tool.check.decode import LONGEST_INSTRUCTION, Decoder, Instruction
 from jitlink.tool.check.expressions import Place, UnknownPlaceError
@@ -201,7 +201,7 @@ class LinkedFiles:
             DuplicateFileError: two files have one name.
         """
         blocks = graph.block_table
-        rows = rows_where(_loaded(graph) & ~entry_blocks(graph))
+        rows = rows_where(_loaded(graph) & ~got_plt_blocks(graph))
         files = {}
         for origin in np.unique(blocks.origin[rows]).tolist():
             if not 0 <= origin < len(graph.origins):
@@ -363,7 +363,7 @@ def _sections(graph: LinkGraph) -> Iterator[tuple[int, int, Place]]:
     """Origin, section ordinal and place of each object's part of each section."""
     table, blocks = graph.symbol_table, graph.block_table
     rows = rows_where(table.kind == DEFINED)
-    of_objects = _loaded(graph) & ~entry_blocks(graph)
+    of_objects = _loaded(graph) & ~got_plt_blocks(graph)
     of_objects &= (blocks.origin >= 0) & (blocks.origin < len(graph.origins))
     rows = rows[of_objects[table.block[rows]]]
     block = table.block[rows]
