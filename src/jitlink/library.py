@@ -74,8 +74,8 @@ class LinkedCode:
         Raises:
             TLSError: it stands for none.
         """
-        storage = self._layer.memory.tls
-        return address if storage is None else storage.tls_address(address)
+        tls = self._layer.memory.tls
+        return address if tls is None else tls.tls_address(address)
 
     def keep(self) -> None:
         """Leave the memory as it is for ever, and run no deallocate actions."""

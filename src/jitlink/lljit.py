@@ -320,9 +320,9 @@ class LLJIT:
         """
         wanted = self._name(name, raw)
         address = self.session.lookup(dylib or self.main, wanted)[wanted].address
-        storage = self.layer.memory.tls
-        if is_tls_address(address) and storage is not None:
-            address = storage.tls_address(address)
+        tls = self.layer.memory.tls
+        if is_tls_address(address) and tls is not None:
+            address = tls.tls_address(address)
         return ExecutorAddr(address)
 
     def remove(self, tracker: ResourceTracker) -> None:

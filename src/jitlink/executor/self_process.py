@@ -84,9 +84,9 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         self, names: Sequence[str], dylib: int | None = None
     ) -> list[int | None]:
         """Addresses of symbols that loaded libraries export."""
-        threads = self.memory_manager.tls
-        if threads is not None:
-            await threads.reserve_static_tls(names)
+        tls = self.memory_manager.tls
+        if tls is not None:
+            await tls.reserve_static_tls(names)
         handle = self._process if dylib is None else dylib
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
         found: list[int | None] = list(map(_dlsym, repeat(handle), encoded))

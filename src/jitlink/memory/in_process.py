@@ -48,7 +48,7 @@ _numbers = itertools.count(1)
 class _Finalized(NamedTuple):
     runs: list[Run]
     deallocate_actions: list[WrapperFunctionCall]
-    leases: list[TLSAllocation]
+    tls: list[TLSAllocation]
 
 
 class InProcessMemoryManager(JITLinkMemoryManager):
@@ -110,14 +110,14 @@ class InProcessMemoryManager(JITLinkMemoryManager):
             runs = itertools.chain.from_iterable(each.runs for each in finalized)
             errors += self._pages.give_back(runs)
             for each in reversed(finalized):
-                errors += await _release_leases(each.leases)
+                errors += await _release_tls(each.tls)
         if errors:
             raise DeallocationError(errors)
 
 
-async def _release_leases(leases: Sequence[TLSAllocation]) -> list[JITLinkError]:
-    """Release thread-local storage; what failed."""
-    return list(itertools.chain.from_iterable([await lease.release() for lease in leases]))
+async def _release_tls(allocations: Sequence[TLSAllocation]) -> list[JITLinkError]:
+    """Release TLS allocations; what failed."""
+    return list(itertools.chain.from_iterable([await each.release() for each in allocations]))
 
 
 def _request(graph: LinkGraph, segment: Segment, page_size: int) -> Request:
@@ -204,7 +204,7 @@ class _InProcessAlloc(InFlightAlloc):
         self._layout = layout
         self._runs = runs
         self._register = register
-        self._leases: list[TLSAllocation] = []
+        self._tls: list[TLSAllocation] = []
         self._done = False
 
     def _claim(self) -> None:
@@ -212,9 +212,9 @@ class _InProcessAlloc(InFlightAlloc):
             raise RuntimeError("the allocation was finalized or abandoned before")
         self._done = True
 
-    def hold(self, lease: TLSAllocation) -> None:
-        """Keep thread-local storage for as long as the memory."""
-        self._leases.append(lease)
+    def hold(self, allocation: TLSAllocation) -> None:
+        """Keep a TLS allocation for as long as the memory."""
+        self._tls.append(allocation)
 
     async def finalize(self) -> FinalizedAlloc:
         """Apply protections, run the finalize actions, free finalize-lifetime memory."""
@@ -233,7 +233,7 @@ class _InProcessAlloc(InFlightAlloc):
         _log_runs("protected", standard)
         # What the system does not take back is lost, but the code is as good as ever.
         self._pages.give_back(temporary)
-        return self._register(_Finalized(standard, undo, self._leases))
+        return self._register(_Finalized(standard, undo, self._tls))
 
     def _finalize(self) -> list[WrapperFunctionCall]:
         graph = self._layout.graph
@@ -255,4 +255,4 @@ class _InProcessAlloc(InFlightAlloc):
         _log_runs("abandoned", self._runs)
         # The graph must not be left with contents in memory that is gone.
         self._layout.undo()
-        return [*self._pages.give_back(self._runs), *await _release_leases(self._leases)]
+        return [*self._pages.give_back(self._runs), *await _release_tls(self._tls)]

@@ -97,13 +97,13 @@ class InFlightAlloc(ABC):
     Exactly one of the two methods is awaited, once.
     """
 
-    def hold(self, lease: TLSAllocation) -> None:  # noqa: ARG002 - of those that can
-        """Keep thread-local storage for as long as the memory, and release it after that.
+    def hold(self, allocation: TLSAllocation) -> None:  # noqa: ARG002 - for those that can
+        """Keep a TLS allocation for as long as the memory, and release it after that.
 
         Raises:
-            TLSError: the memory manager has no thread-local storage.
+            TLSError: the memory manager has no TLS.
         """
-        raise TLSError("this memory cannot hold thread-local storage")
+        raise TLSError("this memory manager cannot hold TLS allocations")
 
     @abstractmethod
     async def finalize(self) -> FinalizedAlloc:
@@ -131,8 +131,8 @@ class JITLinkMemoryManager(ABC):
     """Hands out memory in one executor.
 
     Attributes:
-        tls: the thread-local storage there, None if the manager has none; one that
-            has also implements `InFlightAlloc.hold`.
+        tls: the executor's TLS; None if the manager has none. A manager that has TLS also
+            implements `InFlightAlloc.hold`.
     """
 
     tls: TLSRegistry | None = None
