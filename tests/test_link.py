@@ -13,11 +13,11 @@ from tests.toolchain import compile_c
 UNLOADED = """
     .globl f
 f:  ret
-    .section .debug_names_of_things,"",@progbits
+    .section .debug_names_of_entries,"",@progbits
     .zero 100
 .Lname:
     .asciz "f"
-    .section .debug_things,"",@progbits
+    .section .debug_entries,"",@progbits
     .long 1
     .quad f
     .long .Lname
@@ -34,7 +34,7 @@ def test_sections_that_are_not_loaded_are_fixed_up_in_the_graph() -> None:
     data = path.read_bytes()
     with Linker() as linker:
         linked = linker.link(data, configure=keep_all)
-        section = linked.graph.find_section_by_name(".debug_things")
+        section = linked.graph.find_section_by_name(".debug_entries")
         assert section is not None
         assert section.mem_lifetime == MemLifetime.NO_ALLOC
         (block,) = section.blocks
