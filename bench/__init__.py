@@ -1,8 +1,8 @@
-"""Benchmarks: how long it takes from object files on disk to a callable address.
+"""Benchmarks: the time from object files on disk to a callable address.
 
 `python -m bench` (from the repository's root) measures jitlink and its peers in one run, on the
-same files, interleaved, and prints medians, ratios, peak memory and how each of them grows. It is
-no part of the package or of its tests; what it needs beyond Python is Debian's `clang-22`,
-`llvm-22`, `libllvm22`, `lld-22`, `mold`, `libsqlite3-dev` and `llvm-22-dev`, and `llvmlite` from
-PyPI. A missing peer is shown as missing.
+same files, interleaved, and prints medians, ratios, peak memory and growth. It is not part of the
+package or of its tests; beyond Python it needs Debian's `clang-22`, `llvm-22`, `libllvm22`,
+`lld-22`, `mold`, `libsqlite3-dev` and `llvm-22-dev`, and `llvmlite` from PyPI. A missing peer is
+shown as missing.
 """

@@ -22,7 +22,7 @@ _PROFILE_LINES = 40
 
 
 def main() -> int:
-    """Runs what the command line asks for; gives the exit status."""
+    """Run the command; returns the exit status."""
     options = _parser().parse_args()
     try:
         if options.once:
@@ -44,14 +44,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=9, help="samples per cell (%(default)s)")
     parser.add_argument(
         "--budget", type=float, default=10.0, metavar="SECONDS",
-        help="a peer leaves a row's rounds when it has used so much time (%(default)s)",
+        help="a peer drops out of a row after this time (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--slow", action="store_true",
-        help="also measure, once, peers on rows that take them up to minutes",
+        help="also measure, once, peers on rows that take minutes",
     )  # fmt: skip
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
-    parser.add_argument("--profile", metavar="ROW", help="where jitlink spends its time on a row")
+    parser.add_argument("--profile", metavar="ROW", help="profile jitlink on a row instead")
     parser.add_argument("--once", nargs=3, help=argparse.SUPPRESS)
     return parser
 
@@ -101,7 +101,7 @@ def _chosen(what: str, wanted: list[str] | tuple[str, ...], known: tuple[str, ..
 
 
 def _present(names: list[str]) -> tuple[dict[str, Peer], dict[str, Cell]]:
-    """The peers that can run, and for those that cannot the cell that says why."""
+    """The available peers, and for the others the cell with the reason."""
     peers: dict[str, Peer] = {}
     absent: dict[str, Cell] = {}
     for name in names:

@@ -1,8 +1,8 @@
-"""Link times of other processors' objects: ``python -m bench.architectures``.
+"""Link times of objects for other processors: ``python -m bench.architectures``.
 
-The same C source, functions that call one another, is compiled for each processor and linked
-in this process, without being run. Printed are the time per relocation beside that of x86-64,
-and how the time of RISC-V, whose code is relaxed, grows with the number of functions.
+One C source, functions that call one another, is compiled for each processor and linked in this
+process, without being run. Prints the time per relocation compared with x86-64, and the growth of
+the time on RISC-V, whose code is relaxed, with the number of functions.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def source(functions: int) -> str:
 
 
 def compiled(processor: str, functions: int) -> Path:
-    """The object for a processor, made once."""
+    """The object for a processor, compiled once."""
     CACHE.mkdir(parents=True, exist_ok=True)
     code, target = CACHE / f"f{functions}.c", CACHE / f"{processor}-{functions}.o"
     if not target.exists():
@@ -49,17 +49,17 @@ def compiled(processor: str, functions: int) -> Path:
 
 
 class Alone(JITLinkContext):
-    """Links what refers to nothing outside."""
+    """Links graphs without externals."""
 
     dylib = JITLinkDylib("bench")
 
     async def lookup(self, names: Mapping[str, bool]) -> Mapping[str, int]:
-        """Null for whatever is missing all the same."""
+        """Resolve all names to null."""
         return dict.fromkeys(names, 0)
 
 
 def measure(path: Path) -> tuple[float, int]:
-    """Median seconds of a link, and how many relocations the object has."""
+    """Median seconds of a link, and the number of relocations of the object."""
     samples = []
     relocations = 0
     for _ in range(REPEATS):
@@ -89,7 +89,7 @@ def compare(functions: int) -> None:
 
 
 def curve(sizes: Sequence[int]) -> None:
-    """Print how relaxing grows."""
+    """Print the growth of the time with relaxation."""
     print("riscv64 with relaxation:")
     for functions in sizes:
         seconds, _ = measure(compiled("riscv64", functions))
@@ -98,7 +98,7 @@ def curve(sizes: Sequence[int]) -> None:
 
 
 def main() -> int:
-    """Print everything."""
+    """Print both tables."""
     compare(3000)
     curve([1000, 3000, 10000, 30000])
     return 0

@@ -1,10 +1,10 @@
 """Peers that are commands: `ld.lld` and `mold`, whose result is then loaded, and llvm-jitlink.
 
-The linkers make a shared library, which `dlopen` loads (binding everything at once, as ctypes
-does): the way to a callable address without a JIT linker. `-Bsymbolic` and `--whole-archive` make
-them do what the others do: references stay within the library, and all of the archive is in it.
-What a phony row refers to comes from a stub library of functions that do nothing, made and loaded
-beforehand. Starting the process is part of their time.
+The linkers produce a shared library, which `dlopen` loads with immediate binding, as ctypes does:
+the way to a callable address without a JIT linker. With `-Bsymbolic` and `--whole-archive` they do
+the same work as the others: references stay within the library, and all of the archive is in it.
+The undefined symbols of a phony row are defined by a stub library of empty functions, built and
+loaded beforehand. Starting the process is part of their time.
 
 llvm-jitlink times itself, from reading its files to the entry's address, without its start-up.
 """
@@ -23,7 +23,7 @@ from bench.peers import Linked, Peer, PeerError, run
 from bench.workloads import CACHE, Workload
 
 _ASSEMBLER = "clang-22"
-# Hidden, and in every library: a compiler driver's start file defines it.
+# Hidden, in every library: a compiler driver's start file defines it.
 _HANDLE = ".hidden __dso_handle\n.globl __dso_handle\n.data\n__dso_handle: .quad 0\n"
 _WALL_TIME = re.compile(r"([\d.]+) \(\s*[\d.]+%\)\s+Total$", re.MULTILINE)
 
@@ -44,7 +44,7 @@ class _Command(Peer):
 class _Linker(_Command):
     """An ELF linker and `dlopen`."""
 
-    # A process that leaves its work to a child cannot be watched.
+    # The memory of a linker that forks cannot be watched.
     options_to_watch: tuple[str, ...] = ()
 
     def __init__(self) -> None:
@@ -66,13 +66,13 @@ class _Linker(_Command):
         inputs = (*workload.paths, *self._stub(workload))
 
         def link() -> Linked:
-            output = folder / f"{next(numbers)}.so"  # dlopen knows a file again that it has seen
+            output = folder / f"{next(numbers)}.so"  # dlopen loads a file once
             _, peak = run((*command, "-o", output, *inputs), watch)
             library = ctypes.CDLL(str(output))
             address = ctypes.cast(library[entry], ctypes.c_void_p).value
 
             def release() -> None:
-                dlclose(library._handle)  # noqa: SLF001  # ctypes has no other way to close
+                dlclose(library._handle)  # noqa: SLF001  # ctypes has no public way to close
                 output.unlink()
 
             return Linked(address, release, peak_bytes=peak)
@@ -80,7 +80,7 @@ class _Linker(_Command):
         return link
 
     def _stub(self, workload: Workload) -> tuple[Path, ...]:
-        """What a phony row lacks: a library, and what a compiler's start file would define."""
+        """For a phony row: the stub library, and an object with the start file's symbol."""
         if not workload.phony:
             return ()
         functions = [

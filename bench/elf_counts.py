@@ -1,9 +1,8 @@
-"""What an ELF64 object or archive holds, counted with nothing but `struct`.
+"""The contents of an ELF64 object or archive, counted with nothing but `struct`.
 
-Deliberately not jitlink's own reader: the numbers beside a measurement should not come from what is
-being measured. Only little-endian ELF64 with RELA, as clang and gcc write it for x86-64, in plain
-files or in SysV archives; the inputs are the benchmark's own, so there is no check of hostile bytes
-here.
+Deliberately not jitlink's own reader: the counts beside a measurement are independent of the
+program under test. Only little-endian ELF64 with RELA, as clang and gcc write it for x86-64, in
+plain files or in SysV archives; the inputs are the benchmark's own and are not validated.
 
 Specification: System V gABI, chapters 4 and 5; psABI x86-64.
 """
@@ -34,9 +33,9 @@ class Counts:
 
     `sections` counts every section header, also those of relocation and string tables;
     `relocations` every RELA entry; `symbols` every symbol table entry but the null ones. `loaded`
-    is in bytes, by protection ("r", "rx", "rw"), without the zero-filled ones, which `zero_filled`
-    counts. `stored` is the size of the files in bytes. `functions` are the defined ones of default
-    visibility, which every peer can be asked for.
+    is in bytes, by protection ("r", "rx", "rw"), without zero-fill, which `zero_filled` counts.
+    `stored` is the size of the files in bytes. `functions` are the defined ones of default
+    visibility, which every peer can look up.
     """
 
     files: int = 0
@@ -53,7 +52,7 @@ class Counts:
 
     @property
     def undefined(self) -> list[str]:
-        """Names that some object refers to and none defines, sorted."""
+        """Undefined names, sorted."""
         return sorted(self.referenced - self.defined)
 
 
@@ -73,10 +72,10 @@ def count(*paths: Path) -> Counts:
 def members(data: bytes) -> Iterator[tuple[str, bytes]]:
     """The (name, bytes) of each object of a SysV archive; for an object, the object itself.
 
-    Raises ValueError for a thin archive, whose members are not in it.
+    Raises ValueError for a thin archive, which does not contain its members.
     """
     if data.startswith(_THIN_ARCHIVE_MAGIC):
-        raise ValueError("a thin archive does not hold its members")
+        raise ValueError("a thin archive does not contain its members")
     if not data.startswith(_ARCHIVE_MAGIC):
         yield "", data
         return
@@ -98,7 +97,7 @@ def members(data: bytes) -> Iterator[tuple[str, bytes]]:
 def _count_object(data: bytes, counts: Counts) -> None:
     (shoff,) = struct.unpack_from("<Q", data, 40)
     (shnum,) = struct.unpack_from("<H", data, 60)
-    if shnum == 0:  # more sections than the header's field can say: section 0 says it
+    if shnum == 0:  # more sections than fit the header's field: section 0 has their number
         shnum = _SECTION.unpack_from(data, shoff)[5]
     headers = list(_SECTION.iter_unpack(data[shoff : shoff + shnum * _SECTION.size]))
     counts.sections += shnum

@@ -1,7 +1,7 @@
-"""The floor: what any loader must do and nothing else.
+"""The floor: the work that no loader can avoid, and nothing else.
 
-Reads the files, maps fresh pages for what would be loaded of them, copies as many bytes into those
-pages and protects them. Nothing is parsed: how many bytes there are of each protection is known
+Reads the files, maps new pages for the bytes that would be loaded, copies as many bytes into those
+pages and protects them. Nothing is parsed: the number of bytes of each protection is known
 beforehand.
 """
 

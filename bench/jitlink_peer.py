@@ -1,4 +1,4 @@
-"""jitlink itself: the only module of the benchmark that knows its interface."""
+"""jitlink itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class JITLink(Peer):
         """See Peer."""
         try:
             self._module = importlib.import_module("jitlink")
-            # Absent where the import found a bare folder instead of the package.
+            # Absent if the import found a directory instead of the package.
             self._module.load  # noqa: B018
         except (ImportError, AttributeError) as error:
             return f"{error} (is it installed, or `src` on the path?)"

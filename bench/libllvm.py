@@ -1,9 +1,9 @@
 """libLLVM 22's LLJIT with JITLink in this process, through its C API.
 
-A fresh LLJIT per link, as it comes by default. On x86-64 ELF the default object layer is JITLink's
-ObjectLinkingLayer with its frame registration (the header still says RTDyld), materialization runs
-on the looking-up thread, and what the inputs do not define is looked up in the process. Externals
-of a phony row are defined as absolute symbols at null, as `llvm-jitlink -phony-externals` does.
+A new default LLJIT per link. On x86-64 ELF the default object layer is JITLink's ObjectLinkingLayer
+with its frame registration (the header still says RTDyld), materialization runs on the thread of
+the lookup, and symbols that the inputs do not define are looked up in the process. Externals of a
+phony row are defined as absolute symbols at null, as `llvm-jitlink -phony-externals` does.
 
 LLVM links an object when one of its symbols is first needed, so every row's entry must reach all of
 its objects.
@@ -63,7 +63,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
 
 
 class LibLLVM(Peer):
-    """LLJIT as `LLVMOrcCreateLLJIT` makes it without a builder."""
+    """LLJIT as `LLVMOrcCreateLLJIT` creates it without a builder."""
 
     name = "libllvm"
     title = "libLLVM 22"

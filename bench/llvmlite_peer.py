@@ -1,8 +1,8 @@
 """llvmlite's LLJIT with JITLink in this process.
 
-llvmlite brings its own LLVM, built with assertions, and takes no archives: their members are given
-one by one, cut out of the archive in the timed region. Like libLLVM's, it links what the entry
-reaches.
+llvmlite has its own LLVM, built with assertions, and does not accept archives: their members are
+added one by one, extracted within the timed region. Like libLLVM's, it links the objects that the
+entry reaches.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from bench.workloads import Workload
 
 
 class LLVMLite(Peer):
-    """`create_lljit_compiler(use_jit_link=True)`, a fresh one per link."""
+    """`create_lljit_compiler(use_jit_link=True)`, a new one per link."""
 
     name = "llvmlite"
     title = "llvmlite"
-    # From many seconds to minutes, by the machine.
+    # Many seconds to minutes.
     slow = frozenset({"100k", "100k-fs", "cycle"})
 
     def __init__(self) -> None:

@@ -1,14 +1,13 @@
-"""Taking the times: peers interleaved, row by row, and one-off measurements in child processes.
+"""The measurements: peers interleaved, row by row, and single measurements in child processes.
 
 All peers of a row are warmed first (and the entry's result checked), then measured in rounds, so
-that a disturbance hits all of them. Each round is in another order (the same in every run), because
-who comes after a peer that starts a process finds cold caches. A peer that has used up its time
-budget for the row drops out of the rounds that are left. Garbage is collected before each sample,
-outside the timed region, and the collector stays on within it, as it would be in a program that
-links.
+that a disturbance affects all of them. Each round is in another order (the same in every run),
+because a peer that starts a process leaves cold caches to the next one. A peer that has used up its
+time budget for the row drops out of the remaining rounds. The garbage collector runs before each
+sample, outside the timed region, and stays enabled within it, as in a program that links.
 
-Memory, and what takes minutes, is measured in a fresh process per measurement, after linking the
-smallest row there to get one-time costs out of the way.
+Memory, and rows that take minutes, are measured in a new process per measurement, after a link of
+the smallest row there to exclude one-time costs.
 """
 
 from __future__ import annotations
@@ -35,20 +34,20 @@ _RESET_PEAK = "5"  # to /proc/self/clear_refs: the peak starts again from what i
 
 @dataclass
 class Cell:
-    """One peer on one row: samples in seconds, and whatever must be said about them."""
+    """One peer on one row: samples in seconds, and a note about them."""
 
     samples: list[float] = field(default_factory=list)
     note: str = ""
 
     @property
     def seconds(self) -> float | None:
-        """The median, None without samples."""
+        """The median; None without samples."""
         return statistics.median(self.samples) if self.samples else None
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: the peak of the process that linked, and how far that is above where it started.
+    """In bytes: the peak of the process that linked, and its growth during the link.
 
     `growth` is None for linkers that are processes of their own.
     """
@@ -59,7 +58,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Settings:
-    """How much to measure: samples and seconds per cell, and whether to wait for slow ones."""
+    """Samples and seconds per cell, and whether to measure slow peers."""
 
     repeats: int
     budget: float
@@ -76,7 +75,7 @@ def measure_row(row: Workload, peers: Mapping[str, Peer], settings: Settings) ->
             continue
         try:
             links[name] = warmed(peer, row)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the other peers go on
+        except Exception as error:  # noqa: BLE001  # the other peers continue
             cells[name].note = f"failed: {_one_line(error)}"
     spent = dict.fromkeys(links, 0.0)
     order = random.Random(row.name)
@@ -98,9 +97,9 @@ def measure_row(row: Workload, peers: Mapping[str, Peer], settings: Settings) ->
 
 
 def warmed(peer: Peer, row: Workload) -> Callable[[], Linked]:
-    """The row's link function after one link, whose result has been called and compared.
+    """The row's link function, after one link whose result has been called and compared.
 
-    Raises PeerError for a wrong result and whatever the peer raises.
+    Raises PeerError for a wrong result, and the peer's exceptions.
     """
     link = peer.prepare(row)
     linked = link()
@@ -108,7 +107,7 @@ def warmed(peer: Peer, row: Workload) -> Callable[[], Linked]:
         if linked.address is not None and row.expected is not None:
             result = ctypes.CFUNCTYPE(ctypes.c_int)(linked.address)()
             if result != row.expected:
-                raise PeerError(f"{row.entry}() gave {result}, not {row.expected}")
+                raise PeerError(f"{row.entry}() returned {result}, not {row.expected}")
     finally:
         linked.release()
     return link
@@ -132,7 +131,7 @@ def _slow_cell(peer: str, row: Workload) -> Cell:
 
 
 def peak_memory(peer: str, row: str) -> Memory | str:
-    """The memory of one link in a fresh process, or why there is no figure."""
+    """The memory of one link in a new process, or the reason for a missing figure."""
     try:
         figures = _in_child("memory", peer, row)
     except PeerError as error:
@@ -161,7 +160,7 @@ def _in_child(what: str, peer: str, row: str) -> dict[str, float]:
 def once(what: str, name: str, row_name: str) -> dict[str, float]:
     """One link in this process, warmed on the smallest row: its "seconds", or "peak" and "growth".
 
-    Raises PeerError if the peer is missing and whatever the peer raises.
+    Raises PeerError if the peer is missing, and the peer's exceptions.
     """
     peer = PEERS[name]()
     if reason := peer.missing():
@@ -171,7 +170,7 @@ def once(what: str, name: str, row_name: str) -> dict[str, float]:
     link = peer.prepare(workload(row_name))
     if what == "time":
         return {"seconds": _sample(link)}
-    _give_back_free_memory()
+    _trim_heap()
     Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
     before = memory("self", "VmRSS")
     linked = link()
@@ -182,8 +181,8 @@ def once(what: str, name: str, row_name: str) -> dict[str, float]:
     return {"peak": peak, "growth": peak - before}
 
 
-def _give_back_free_memory() -> None:
-    # Or the link would use, unseen, what preparing it has freed.
+def _trim_heap() -> None:
+    # Else the link would reuse memory that its preparation has freed.
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -1,8 +1,8 @@
-"""What every peer is: something that turns a row's files into a callable address.
+"""The interface of peers, which link a row's files to a callable address.
 
-A peer prepares a row once (names encoded, stub libraries made) and hands back a function that does
-one link, which is what gets timed; releasing what was linked comes after, outside the timed region.
-Peers live in their own modules, listed in `registry.py`.
+A peer prepares a row once (encodes names, builds stub libraries) and returns a function that does
+one link, which is timed; the release of the result is not. Each peer has a module, listed in
+`registry.py`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ def _nothing() -> None:
 class Linked:
     """The result of one link.
 
-    `address` is the entry's, in this process, None where the peer gives none. `seconds` is set
-    where the peer times itself; `peak_bytes` where it ran in a process of its own whose memory was
-    watched.
+    `address` is the entry's in this process, None if the peer has none. `seconds` is set if the
+    peer times itself; `peak_bytes` if it ran in a process of its own whose memory was watched.
     """
 
     address: int | None
@@ -41,33 +40,32 @@ class Linked:
 
 
 class Peer(ABC):
-    """One linker: `name` is what the command line calls it, `title` heads its column."""
+    """One linker: `name` is its name on the command line, `title` heads its column."""
 
     name: str
     title: str
-    # Rows that take this peer so long that they are measured only on request, once, in a process of
-    # their own.
+    # Rows that are slow with this peer: measured only on request, once, in a process of their own.
     slow: frozenset[str] = frozenset()
-    # Set to have `Linked.peak_bytes` measured, at the expense of the time.
+    # Whether to measure `Linked.peak_bytes`, at the expense of the time.
     watch_memory = False
 
     @abstractmethod
     def missing(self) -> str | None:
-        """Why the peer cannot run here, or None if it can."""
+        """The reason why the peer cannot run here, or None."""
 
     @abstractmethod
     def prepare(self, workload: Workload) -> Callable[[], Linked]:
-        """Whatever need not be timed; the result does one link. Both may raise."""
+        """Do the untimed work; the returned function does one link. Both may raise."""
 
 
 def run(command: Sequence[str | Path], watch_memory: bool = False) -> tuple[str, int | None]:
-    """Runs a command; gives its standard error and, if watched, its peak memory in bytes.
+    """Run a command; returns its standard error and, if watched, its peak memory in bytes.
 
-    Raises PeerError, with the end of that text, if the command fails.
+    Raises PeerError, with the last line of that text, if the command fails.
     """
-    nowhere = subprocess.DEVNULL
+    null = subprocess.DEVNULL
     with subprocess.Popen(
-        command, stdin=nowhere, stdout=nowhere, stderr=subprocess.PIPE, text=True
+        command, stdin=null, stdout=null, stderr=subprocess.PIPE, text=True
     ) as process:
         peak = _watch(process) if watch_memory else None
         _, errors = process.communicate()
@@ -78,8 +76,7 @@ def run(command: Sequence[str | Path], watch_memory: bool = False) -> tuple[str,
 
 
 def _watch(process: subprocess.Popen[str]) -> int:
-    # The kernel's own figure (ru_maxrss) is of no use: it starts from the peak of the process that
-    # forked.
+    # Not ru_maxrss, which includes the peak of the process that forked.
     peak = 0
     while process.poll() is None:
         peak = max(peak, memory(process.pid, "VmHWM"))
@@ -88,7 +85,7 @@ def _watch(process: subprocess.Popen[str]) -> int:
 
 
 def memory(pid: int | str, figure: str) -> int:
-    """A figure of /proc/PID/status in bytes; 0 for a process that has none any more."""
+    """A figure of /proc/PID/status in bytes; 0 for a process that has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,7 +1,6 @@
-"""The tables, in Markdown: medians, ratios, what the rows hold, memory, growth, and the targets.
+"""The tables, in Markdown: medians, ratios, contents of the rows, memory, growth, and the targets.
 
-`-` stands for no figure; the number in brackets beside it, or beside a figure, is of a note below
-the table.
+`-` is a missing figure; a number in brackets refers to a note below the table.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _GROWTH = (
     ("10-objects", "100-objects"),
     ("100-objects", "1000-objects"),
 )
-_SHAPE = ("tree", "cycle")
+_TOPOLOGY = ("tree", "cycle")
 _MAXIMUM_GROWTH = 12.0
 _TWICE_AS_FAST = ("isel", "10k", "10k-fs")
 _MAXIMUM_MEMORY = 3.0
@@ -34,7 +33,7 @@ _MANY_RELOCATIONS = 1000
 
 @dataclass
 class _Notes:
-    """Texts with their numbers; the same text has the same number."""
+    """Numbered texts; equal texts have one number."""
 
     numbers: dict[str, int] = field(default_factory=dict)
 
@@ -62,7 +61,7 @@ def medians(cells: Cells, titles: Mapping[str, str]) -> str:
 
 
 def ratios(cells: Cells, titles: Mapping[str, str], base: str) -> str:
-    """The table of each peer's median over the base's: above 1, the base is the faster."""
+    """The table of each peer's median over the base's: above 1, the base is faster."""
     others = [peer for peer in titles if peer != base]
     rows = [
         [row, *(_ratio(_seconds(cells, row, peer), _seconds(cells, row, base)) for peer in others)]
@@ -73,7 +72,7 @@ def ratios(cells: Cells, titles: Mapping[str, str], base: str) -> str:
 
 
 def holdings(workloads: Iterable[Workload]) -> str:
-    """The table of what each row's files hold."""
+    """The table of the contents of each row's files."""
     heads = ["row", "files", "objects", "sections", "relocations", "symbols", "KiB", "loaded KiB"]
     rows = []
     for workload in workloads:
@@ -82,11 +81,11 @@ def holdings(workloads: Iterable[Workload]) -> str:
         loaded = sum(held.loaded.values()) + held.zero_filled
         sizes = (_short(held.stored / 1024), _short(loaded / 1024))
         rows.append([workload.name, *(f"{number:,}" for number in numbers), *sizes])
-    return _section("What the rows hold", heads, rows)
+    return _section("Contents of the rows", heads, rows)
 
 
 def growth(cells: Cells, titles: Mapping[str, str]) -> str:
-    """The table of time ratios between rows that differ by a factor of ten, or in shape only."""
+    """The table of time ratios between rows that differ by a factor of ten, or in topology only."""
     rows = [
         [
             f"{large} / {small}",
@@ -95,7 +94,7 @@ def growth(cells: Cells, titles: Mapping[str, str]) -> str:
                 for peer in titles
             ),
         ]
-        for small, large in (*_GROWTH, _SHAPE)
+        for small, large in (*_GROWTH, _TOPOLOGY)
         if small in cells and large in cells
     ]
     return _section("Growth, time ratios", ["rows", *titles.values()], rows) if rows else ""
@@ -126,7 +125,7 @@ def memories(
 
 
 def targets(cells: Cells, measured: Memories, workloads: Mapping[str, Workload]) -> str:
-    """What jitlink is to reach, and whether it did in this run."""
+    """The targets for jitlink, and whether this run met them."""
     lines = [
         *_speed_targets(cells, workloads),
         *_growth_targets(cells),
@@ -146,10 +145,10 @@ def _speed_targets(cells: Cells, workloads: Mapping[str, Workload]) -> Iterable[
 
 
 def _growth_targets(cells: Cells) -> Iterable[str]:
-    for small, large in (*_GROWTH, _SHAPE):
+    for small, large in (*_GROWTH, _TOPOLOGY):
         least, most = _seconds(cells, small, "jitlink"), _seconds(cells, large, "jitlink")
         if least and most:
-            limit = 1.0 if (small, large) == _SHAPE else _MAXIMUM_GROWTH
+            limit = 1.0 if (small, large) == _TOPOLOGY else _MAXIMUM_GROWTH
             text = f"{large} / {small}: {_short(most / least)}, at most {limit:g}"
             yield _verdict(text, met=most / least <= limit)
 

@@ -1,10 +1,10 @@
-"""What a session costs with real objects: ``python -m bench.session_objects``.
+"""The cost of a session with real objects: ``python -m bench.session_objects``.
 
-Objects of one function each call one another in a chain, in one circle and at random. All are
-added, and the first is called, which links what it reaches. Printed are the times for each object,
-once linked as one batch and once each by itself, beside what linking one such object alone costs,
-and the memory of all of them, of the half that is left after every other one was removed, and of
-none.
+Objects of one function each call one another in a chain, in one cycle and at random. All are
+added, and the first is looked up, which links the objects that it reaches. Prints the times per
+object, linked in two batches and one by one, the time of a link of one such object without a
+session, and the memory of all objects, of the half that remains after the removal of every other
+one, and after the session.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ int f00000(int x) { return x <= 0 ? 0 : x & 1 ? g00000(x - 1) : h00000(x - 1); }
 
 
 @cache
-def _template() -> bytes:
+def _first_object() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "f.c"), Path(folder, "f.o")
         source.write_text(_SOURCE)
@@ -40,20 +40,20 @@ def _template() -> bytes:
 
 def _object(number: int, first: int, second: int) -> bytes:
     """The object that defines function `number`, which calls two others."""
-    data = _template()
+    data = _first_object()
     for old, new in (("f00000", number), ("g00000", first), ("h00000", second)):
-        # The names are as long, so everything stays where it is.
+        # The names have the same length, so offsets do not change.
         data = data.replace(old.encode(), b"F%05d" % new)
     return data
 
 
-def _calls(shape: str, count: int) -> list[tuple[int, int]]:
-    if shape == "chain":
+def _calls(topology: str, count: int) -> list[tuple[int, int]]:
+    if topology == "chain":
         return [(min(number + 1, count - 1),) * 2 for number in range(count)]
-    if shape == "circle":
+    if topology == "cycle":
         return [((number + 1) % count,) * 2 for number in range(count)]
     generator = random.Random(count)
-    # The first of the two keeps everything in reach of function 0.
+    # The first of the two makes all functions reachable from function 0.
     return [((number + 1) % count, generator.randrange(count)) for number in range(count)]
 
 
@@ -62,9 +62,9 @@ def _size(space: AddressSpace) -> float:
     return sum(window.used_size for window in space.windows) / 1024
 
 
-def measure(shape: str, count: int, *, batched: bool) -> None:
+def measure(topology: str, count: int, *, batched: bool) -> None:
     """Print one line of the table."""
-    objects = [_object(n, *calls) for n, calls in enumerate(_calls(shape, count))]
+    objects = [_object(n, *calls) for n, calls in enumerate(_calls(topology, count))]
     space = AddressSpace((256 << 20,), resident_size=0)
     manager = InProcessMemoryManager(space)
     with LLJIT(executor=SelfExecutorProcessControl(manager)) as jit:
@@ -88,7 +88,7 @@ def measure(shape: str, count: int, *, batched: bool) -> None:
         1e6 * each / count for each in (added - start, linked - added, 2 * (removed - linked))
     ]
     print(
-        f"{shape:7} {'two batches' if batched else 'one by one':11} {count:6} "
+        f"{topology:8} {'two batches' if batched else 'one by one':11} {count:6} "
         + "".join(f"{each:9.1f}" for each in microseconds)
         + "   "
         + "".join(f"{each:9.0f}" for each in sizes)
@@ -96,7 +96,7 @@ def measure(shape: str, count: int, *, batched: bool) -> None:
 
 
 def alone() -> float:
-    """Microseconds of reading and linking one object, without a session's bookkeeping."""
+    """Microseconds to read and link one object without a session."""
     from bench.architectures import measure as measure_link  # noqa: PLC0415 - the same as there
 
     with tempfile.TemporaryDirectory() as folder:
@@ -108,12 +108,12 @@ def alone() -> float:
 def main() -> None:
     """Print the table."""
     print(f"one object alone: {alone():.0f} µs")
-    print("                                  µs per object            KiB in use of")
-    print("shape   linked     objects      add   look up   remove        all     half     none")
+    print("                                    µs per object            KiB in use of")
+    print("topology linked      objects      add   look up   remove        all     half     none")
     for batched in (True, False):
-        for shape in ("chain", "circle", "random"):
+        for topology in ("chain", "cycle", "random"):
             for count in COUNTS:
-                measure(shape, count, batched=batched)
+                measure(topology, count, batched=batched)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What a session costs: chains, circles and random graphs of units that do nothing.
+"""The cost of a session: chains, cycles and random graphs of units that do nothing.
 
-Prints, for each shape and size, the time for each unit of adding and of looking up all of it,
-made one by one and made as one, and how many groups were searched for circles.
+Prints, for each topology and size, the time per unit to add all units and to look them up,
+materialized one by one and merged, and the number of groups searched for cycles.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COUNTS = (1000, 2000, 4000)
 
 
 class Node(MaterializationUnit):
-    """A symbol that needs others."""
+    """A symbol that depends on others."""
 
     def __init__(self, number: int, needs: Sequence[int]) -> None:
         self.name = f"f{number}"
@@ -32,7 +32,7 @@ class Node(MaterializationUnit):
         self.address = number
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
-        """Do what a link does, without a link."""
+        """Make the state transitions of a link, without linking."""
         dylib, names = responsibility.dylib, set(self.symbols)
         responsibility.notify_resolved(dict.fromkeys(names, self.address))
         state = SymbolState.RESOLVED
@@ -41,27 +41,27 @@ class Node(MaterializationUnit):
 
 
 class MergedNode(Node):
-    """A symbol that is made together with others."""
+    """A symbol that is materialized together with others."""
 
     def merge_key(self) -> str:
-        """All of them are made as one."""
+        """All units are merged."""
         return "one"
 
     def merge(self, others: Sequence[MaterializationUnit]) -> MaterializationUnit:
-        """One node for all of them."""
+        """One unit for all of them."""
         merged = MergedNode(0, ())
         merged.symbols = {n: f for unit in (self, *others) for n, f in unit.symbols.items()}
         return merged
 
     def anticipated(self) -> set[str]:
-        """What it needs."""
+        """Its dependencies."""
         return self.needs
 
 
-def _needs(shape: str, count: int) -> list[list[int]]:
-    if shape == "chain":
+def _dependencies(topology: str, count: int) -> list[list[int]]:
+    if topology == "chain":
         return [[number + 1] if number + 1 < count else [] for number in range(count)]
-    if shape == "circle":
+    if topology == "cycle":
         return [[(number + 1) % count] for number in range(count)]
     generator = random.Random(count)
     return [[generator.randrange(count) for _ in range(3)] for _ in range(count)]
@@ -70,14 +70,17 @@ def _needs(shape: str, count: int) -> list[list[int]]:
 def main() -> None:
     """Print the table."""
     print(
-        f"{'shape':8} {'made':10} {'units':>6} {'add':>9} {'look up':>9} {'searched':>9}  µs/unit"
+        f"{'topology':8} {'units are':10} {'units':>6} {'add':>9} {'look up':>9} {'searched':>9}"
+        "  µs/unit"
     )
-    for shape in ("chain", "circle", "random"):
-        for kind, how in ((Node, "one by one"), (MergedNode, "as one")):
+    for topology in ("chain", "cycle", "random"):
+        for kind, how in ((Node, "one by one"), (MergedNode, "merged")):
             for count in COUNTS:
                 with ExecutionSession() as session:
                     dylib = session.create_jitdylib("main")
-                    units = [kind(n, needs) for n, needs in enumerate(_needs(shape, count))]
+                    units = [
+                        kind(n, needs) for n, needs in enumerate(_dependencies(topology, count))
+                    ]
                     start = time.perf_counter()
                     for unit in units:
                         dylib.define(unit)
@@ -86,7 +89,7 @@ def main() -> None:
                     done = time.perf_counter()
                     add, look_up = (added - start) / count, (done - added) / count
                     searched = session.waiting_on_graph.searched / count
-                print(f"{shape:8} {how:10} {count:6} {add * 1e6:9.1f} {look_up * 1e6:9.1f} "
+                print(f"{topology:8} {how:10} {count:6} {add * 1e6:9.1f} {look_up * 1e6:9.1f} "
                       f"{searched:9.1f}")  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""What an access to a thread-local variable costs: in linked code, and in a shared library.
+"""The cost of an access to a thread-local variable: in linked code, and in a shared library.
 
 Prints nanoseconds for each access model, of the same object linked natively and in memory, and
-their ratio; the samples alternate, and the best of each counts.
+their ratio; the samples alternate, and the minimum of each counts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _Run = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long)
 
 
 def _compiled(flags: tuple[str, ...], place: Path) -> tuple[Path, Path]:
-    """The object, and the shared library that the system's linker makes of it."""
+    """The object, and the shared library that the system's linker links from it."""
     compiler = shutil.which("gcc")
     if compiler is None:
         raise SystemExit("bench: gcc is missing")

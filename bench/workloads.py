@@ -1,26 +1,26 @@
-"""The rows of the benchmark: their input files, made once into the repository's `.cache/bench`.
+"""The rows of the benchmark: their input files, generated once in the repository's `.cache/bench`.
 
-Every row is a list of object files (and perhaps an archive) with a function whose address is asked
-for. Where the function can be called, `expected` says what it returns, so that a wrong link is not
-taken for a fast one.
+A row is a list of object files (and perhaps an archive) with a function whose address is looked up.
+If the function can be called, `expected` is its result, so that a wrong link does not count as a
+fast one.
 
 - `tiny`: one function.
 - `sqlite3`: the whole of Debian's libsqlite3.a and a small root object. The root refers to the two
-  ends of the archive (the library proper and the session extension), so that linkers that take
-  members lazily take all that hold anything, too. Its function runs a query.
-- `isel`: LLVM's X86ISelLowering.cpp.o, out of Debian's libLLVMX86CodeGen.a, without its
-  `.init_array`; nothing it refers to is there, so it is linked and never run.
+  ends of the archive (the library proper and the session extension), so that linkers that extract
+  members on demand extract all that are not empty, too. Its function runs a query.
+- `isel`: LLVM's X86ISelLowering.cpp.o, from Debian's libLLVMX86CodeGen.a, without its
+  `.init_array`; all its references are undefined, so it is linked and never run.
 - `1k` ... `100k`, `1k-fs` ...: one C file of that many relocations, half of them calls, half of
-  them `.eh_frame`'s, without and with `-ffunction-sections`. The calls make a tree of two levels
+  them `.eh_frame`'s, without and with `-ffunction-sections`. The calls form a tree of two levels
   and as many branches as leaves on each, so that few functions have relocations of their own.
   Functions are global and position-independent.
-- `10-objects` ...: that many objects in a binary tree of calls. Each holds one variable and one
-  function, which adds its variable to what its at most two children return.
+- `10-objects` ...: that many objects in a binary tree of calls. Each defines one variable and one
+  function, which adds its variable to the results of its at most two children.
 - `tree`, `cycle`: 2,500 functions with `-ffunction-sections`, each of which calls one other: its
-  parent in a binary tree (the root calls none), or the next one around a ring. Nothing else differs
+  parent in a binary tree (the root calls none), or the next one in a ring. Nothing else differs
   between the two.
 
-Files are compiled by clang-22 with `-O1 -fPIC`; a row's folder is made anew when its recipe
+Files are compiled by clang-22 with `-O1 -fPIC`; a row's directory is regenerated when its recipe
 (sources, compiler version and options) changes.
 """
 
@@ -48,21 +48,21 @@ _ISEL_ARCHIVE = Path("/usr/lib/llvm-22/lib/libLLVMX86CodeGen.a")
 _ISEL_MEMBER = "X86ISelLowering.cpp.o"
 _PROVIDED = frozenset({"__dso_handle", "_GLOBAL_OFFSET_TABLE_"})
 _RING = 2500
-# Calls stay as they are written.
+# Against inlining.
 _OPAQUE = "__attribute__((noinline, optnone))"
 
 
 class WorkloadError(Exception):
-    """A row's input files cannot be made; the message says what is missing or what failed."""
+    """A row's input files cannot be generated; the message has the reason."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One row: files to link and the function whose address is asked for.
+    """One row: files to link, and the function whose address is looked up.
 
-    `phony` says that symbols defined nowhere resolve to nothing in particular; otherwise they
-    resolve against the process. `expected` is what the function, of type `int (void)`, returns;
-    None where it cannot be called.
+    With `phony`, undefined symbols resolve to arbitrary addresses; otherwise they resolve against
+    the process. `expected` is the result of the function, of type `int (void)`; None if it cannot
+    be called.
     """
 
     name: str
@@ -73,12 +73,12 @@ class Workload:
 
     @property
     def counts(self) -> Counts:
-        """What the files hold, read from them at the first use."""
+        """The contents of the files, counted on first use."""
         return _counts_of(self.paths)
 
     @property
     def phony_names(self) -> list[str]:
-        """What a phony row refers to and nothing defines, but for what every linker provides."""
+        """The undefined symbols of a phony row, except those that every linker defines."""
         return [name for name in self.counts.undefined if self.phony and name not in _PROVIDED]
 
 
@@ -88,9 +88,9 @@ def _counts_of(paths: tuple[Path, ...]) -> Counts:
 
 
 def workload(name: str) -> Workload:
-    """The row of that name, its files made if they are not there yet.
+    """The row of that name; generates its files if they do not exist.
 
-    Raises WorkloadError where they cannot be made, KeyError for an unknown name.
+    Raises WorkloadError if that fails, KeyError for an unknown name.
     """
     return _RECIPES[name](name)
 
@@ -132,14 +132,14 @@ int bench_entry(void) {
 
 def _sqlite3(name: str) -> Workload:
     if not _SQLITE_ARCHIVE.exists():
-        raise WorkloadError(f"{_SQLITE_ARCHIVE} is not there (Debian package libsqlite3-dev)")
+        raise WorkloadError(f"{_SQLITE_ARCHIVE} is missing (Debian package libsqlite3-dev)")
     paths = (*_compiled(name, {"root": _SQLITE_ROOT}), _SQLITE_ARCHIVE)
     return Workload(name, paths, "bench_entry", 5050)
 
 
 def _isel(name: str) -> Workload:
     if not _ISEL_ARCHIVE.exists():
-        raise WorkloadError(f"{_ISEL_ARCHIVE} is not there (Debian package llvm-22-dev)")
+        raise WorkloadError(f"{_ISEL_ARCHIVE} is missing (Debian package llvm-22-dev)")
     stat = _ISEL_ARCHIVE.stat()
     recipe = f"{_ISEL_ARCHIVE} {stat.st_size} {stat.st_mtime_ns}"
 
@@ -176,7 +176,7 @@ def _generated(relocations: int, *options: str) -> Callable[[str], Workload]:
 
 
 def _functions(calls: Iterable[list[int]]) -> list[str]:
-    """C functions that return how many functions ran; `calls[i]` is what function i calls."""
+    """C functions that return the number of functions called; `calls[i]` are function i's calls."""
     lists = list(calls)
     lines = [f"int f{index}(void);\n" for index in range(1, len(lists))]
     for index, callees in enumerate(lists):
@@ -238,7 +238,7 @@ _RECIPES: Mapping[str, Callable[[str], Workload]] = {
     "100-objects": _objects(100),
     "1000-objects": _objects(1_000),
     "tree": _graph(lambda i: (i - 1) // 2 if i else None, start=_RING - 1, steps=11),
-    # Twice around, so that the call that closes the ring is taken, too.
+    # Twice around, to include the call that closes the ring.
     "cycle": _graph(lambda i: (i + 1) % _RING, start=0, steps=2 * _RING),
 }
 ROWS = tuple(_RECIPES)
@@ -264,7 +264,7 @@ def _compiled(
 
 
 def _made(name: str, recipe: str, make: Callable[[Path], None]) -> Path:
-    """The folder that `make` fills; filled anew only when the recipe has changed."""
+    """The directory that `make` fills, again only if the recipe has changed."""
     folder = CACHE / name
     stamp = folder / "recipe"
     digest = hashlib.sha256(recipe.encode()).hexdigest()

@@ -1,7 +1,7 @@
 /* Driver of a barometer on an I2C bus: registers, a checksum, retries. */
 #include <stdint.h>
 
-/* What the board's library has. */
+/* Functions of the board's library. */
 int i2c_read(uint8_t device, uint8_t reg, uint8_t *data, int size);
 void delay_ms(int ms);
 

@@ -1,4 +1,4 @@
-"""Tests the driver in barometer.o, compiled with -O0, without the board that it is for."""
+"""Tests the driver in barometer.o, compiled with -O0, without its board."""
 
 import ctypes
 from collections.abc import MutableSequence

@@ -1,6 +1,6 @@
-/* Works out its arguments in postfix order: `3 4 + 2 x` is 14. Exit status 2 if they make no sense.
- * As with llvm-jitlink, argv[0] is the first argument. The table of operators is data that the
- * linker fills with addresses of functions and strings. */
+/* Evaluates its arguments in postfix notation: `3 4 + 2 x` is 14. Exit status 2 if they are invalid.
+ * As with llvm-jitlink, argv[0] is the first argument. The linker fills the table of operators with
+ * addresses of functions and strings. */
 #include "stack.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* Calls a function that lazy.py links when it is called. */
+/* Calls a function that lazy.py links on its first call. */
 
 int area(int width, int height);
 

@@ -30,7 +30,7 @@ class Announcer(Plugin):
 
 @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int)
 def circumference(width: int, height: int) -> int:
-    """What the function is replaced by."""
+    """The replacement of the function."""
     return 2 * (width + height)
 
 
@@ -43,22 +43,22 @@ with ExecutionSession() as session:
     layer.add_plugin(recorder)
     stubs = IndirectStubsManager(layer)
 
-    # The body is where the caller does not find it; what the caller finds is a stub.
+    # The body is not in the caller's link order; the caller is linked against a stub.
     main, bodies = session.create_jitdylib("main"), session.create_jitdylib("bodies")
     layer.add_object(main, caller_object)
     layer.add_object(bodies, body_object)
     main.define(lazy_reexports(stubs, bodies, {"area": "area"}))
 
     room = ctypes.CFUNCTYPE(ctypes.c_int)(session.lookup(main, "room")["room"].address)
-    print("nobody has called it yet")
+    print("not called yet")
     print("room:", room())
 
-    # From now on the call goes straight to the function, not through the stub.
+    # Let the call go directly to the function, not through the stub.
     calls = recorder.repoint("area", session.lookup(bodies, "area")["area"].address)
     print("calls repointed:", calls)
     print("room:", room())
 
-    # What is called through a stub can be replaced at any time, by what may be anywhere.
+    # A function that is called through a stub can be replaced at any time, by one at any address.
     recorder.repoint("area", session.lookup(main, "area")["area"].address)
     RedirectableSymbolManager(stubs).redirect(main, {"area": replacement})
     print("room:", room())

@@ -1,6 +1,6 @@
 """Prints the symbols of an object that are left after dead-stripping, when it is linked."""
 
-# ruff: noqa: ARG001, ARG002 - a plugin need not look at all that it is told
+# ruff: noqa: ARG001, ARG002 - plugins and layer creators ignore some arguments
 
 import sys
 
@@ -33,17 +33,17 @@ class MyPlugin(Plugin):
 
 
 def create_layer(session: ExecutionSession, triple: str) -> ObjectLinkingLayer:
-    """Set up the object linking layer by hand, which gives us a chance to install our plugin."""
+    """Create the object linking layer with our plugin."""
     layer = ObjectLinkingLayer(session)
     layer.add_plugin(MyPlugin())
     return layer
 
 
 with LLJITBuilder().set_object_linking_layer_creator(create_layer).create() as jit:
-    # Nothing is linked here: that begins when some symbol of the object is looked up.
+    # The object is linked when one of its symbols is looked up.
     jit.add_object(sys.argv[1])
     print("added; nothing is linked yet")
 
-    # Here the plugin sees the link of the object.
+    # The plugin's pass runs here.
     main = jit.lookup("main")
     print(f"main is at {main:#x}")

@@ -1,4 +1,4 @@
-/* Called from print-args-main.c: the linker joins the two objects. */
+/* Called from print-args-main.c: the linker resolves the call. */
 #include <stdio.h>
 
 void print_args(int count, char *const *arguments) {

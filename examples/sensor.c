@@ -1,4 +1,4 @@
-/* Asks a function that the caller implements. */
+/* Calls a function that the caller implements. */
 int read_sensor(int channel);
 
 int highest(int channels) {

@@ -1,4 +1,4 @@
-"""Gives the C code of sensor.o a function that is implemented in Python."""
+"""Links the C code of sensor.o against a function that is implemented in Python."""
 
 import ctypes
 

@@ -1,4 +1,4 @@
-"""Compilers that are installed: where they keep what they need."""
+"""Installed compilers: their directories and support libraries."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`jitlink.harness`: functions and variables of all kinds, mocks, errors, and what is left."""
+"""`jitlink.harness`: functions and variables, mocks, errors, and the memory that is left."""
 
 import ctypes
 import operator
@@ -78,7 +78,7 @@ def test_static_functions_and_variables(executor: Counted) -> None:
     read.assert_called_with(1)
 
 
-def test_functions_that_nobody_uses(executor: Counted) -> None:
+def test_unreferenced_functions_are_kept(executor: Counted) -> None:
     source = "static __attribute__((used)) int lonely(void) { return 8; } int other;"
     path = plain(source, "-ffunction-sections", "-fdata-sections")
     with jitlink.harness(path, executor=executor) as h:
@@ -99,7 +99,7 @@ def test_a_function_outlives_its_harness(executor: Counted) -> None:
         closed.address("x")
 
 
-def test_a_mock_that_refers_to_the_harness_keeps_nothing_alive(executor: Counted) -> None:
+def test_a_mock_that_refers_to_the_harness_does_not_keep_it_alive(executor: Counted) -> None:
     def make() -> None:
         def read(port: int) -> int:
             return int(h.add(port, 1))
@@ -131,7 +131,7 @@ def test_overriding_what_the_object_defines(executor: Counted) -> None:
         with pytest.raises(MissingSymbolError) as caught:
             h.function("add")
         assert caught.value.is_mocked
-        assert "a mock or the harness defines" in str(caught.value)
+        assert "is defined by a mock or the harness" in str(caught.value)
         assert h.variable("calls", INT).value == 5
 
 
@@ -154,10 +154,10 @@ def test_mocks_are_replaced(executor: Counted, monkeypatch: pytest.MonkeyPatch) 
     ("name", "value", "kind", "message"),
     [
         ("absent", abs, KeyError, "absent"),
-        ("registers", abs, TypeError, "it stays what it is"),
-        ("read_port", 5, TypeError, "is 5, which is no Python function"),
+        ("registers", abs, TypeError, "it stays as it is"),
+        ("read_port", 5, TypeError, "is 5, which is not a Python function"),
         ("read_port", (abs, GET), TypeError, "another prototype"),
-        ("read_port", STEP(0x1000), TypeError, "no Python function"),
+        ("read_port", STEP(0x1000), TypeError, "not a Python function"),
     ],
 )
 def test_impossible_replacements(
@@ -194,7 +194,7 @@ def test_mocks_that_are_addresses_or_c_functions(executor: Counted) -> None:
 
 
 @pytest.mark.parametrize("flags", [("-fPIC",), ("-fPIE",), ("-fno-pic",)])
-def test_variables_that_are_made(executor: Counted, flags: tuple[str, ...]) -> None:
+def test_allocated_variables(executor: Counted, flags: tuple[str, ...]) -> None:
     source = """
         struct { char c; long l; } extern state;
         extern int registers[8];
@@ -222,7 +222,7 @@ def test_variables_that_are_made(executor: Counted, flags: tuple[str, ...]) -> N
 
 
 class FailedError(Exception):
-    """What a mock raises."""
+    """Raised by a mock."""
 
 
 def test_an_exception_reaches_the_test_and_ends_the_mocks(executor: Counted) -> None:
@@ -232,7 +232,7 @@ def test_an_exception_reaches_the_test_and_ends_the_mocks(executor: Counted) -> 
         with pytest.raises(FailedError, match="port 3"):
             h.sum(3)
         assert read.call_count == 1
-        # C went on, with zeros.
+        # The C code continued, with zeros.
         assert h.variable("calls", INT).value == 6
         h.mocks["read_port"] = lambda port: port
         assert h.sum(3) == 6
@@ -255,7 +255,7 @@ def test_an_exception_through_several_calls(executor: Counted) -> None:
 @pytest.mark.parametrize(
     "restype", [None, ctypes.c_double, ctypes.c_void_p, ctypes.c_char, ctypes.c_wchar]
 )
-def test_the_zero_that_c_sees(executor: Counted, restype: type | None) -> None:
+def test_the_result_after_an_exception_is_zero(executor: Counted, restype: type | None) -> None:
     source = "void f(void); void twice(void) { f(); f(); }"
     fail = Mock(side_effect=FailedError)
     mocks = {"f": (fail, ctypes.CFUNCTYPE(restype))}
@@ -339,7 +339,7 @@ def test_a_harness_of_objects_and_functions(executor: Counted) -> None:
 # Errors
 
 
-def test_what_the_compiler_left_out(executor: Counted) -> None:
+def test_functions_that_the_compiler_removed(executor: Counted) -> None:
     text = ".text\n.type crc.constprop.0, @function\ncrc.constprop.0:\nret\n.globl f\nf:\nret\n"
     path = compiled(text, suffix=".s")
     with jitlink.harness(path, executor=executor) as h:
@@ -364,7 +364,7 @@ def test_mocks_without_effect(executor: Counted, name: str) -> None:
         assert h.read_twice(-4) == 8
 
 
-def test_what_nobody_defines(executor: Counted) -> None:
+def test_undefined_symbols(executor: Counted) -> None:
     with pytest.raises(UndefinedSymbolError) as caught:
         jitlink.harness(plain(DRIVER), executor=executor)
     assert set(caught.value.names) == {"read_port", "registers"}
@@ -402,7 +402,7 @@ def test_unusable_inputs(executor: Counted) -> None:
 
 
 class Elsewhere(Counted):
-    """A process that is not this one, as far as it can be told."""
+    """An executor that is not this process, as far as its type shows."""
 
 
 def test_code_elsewhere_cannot_call_python(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,7 +418,7 @@ def test_code_elsewhere_cannot_call_python(monkeypatch: pytest.MonkeyPatch) -> N
     executor.space.close()
 
 
-def test_the_example_is_that_of_the_page() -> None:
+def test_the_example_is_that_of_the_documentation() -> None:
     root = Path(__file__).parents[1]
     source = (root / "examples" / "barometer.c").read_text()
     assert f"```c barometer.c -O0\n{source}```" in (root / "docs" / "harness.md").read_text()

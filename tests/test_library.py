@@ -1,4 +1,4 @@
-"""`load` and what it returns: functions, variables, and memory that lives while they do."""
+"""`load` and its libraries: functions, variables, and the lifetime of their memory."""
 
 import ctypes
 import os
@@ -24,7 +24,7 @@ USER = "int add(int, int); int twice(int x) { return add(x, x); }"
 
 
 class Counted(SelfExecutorProcessControl):
-    """The process of the tests, with memory of its own."""
+    """The executor of this process, with an address space of its own."""
 
     def __init__(self) -> None:
         self.space = AddressSpace((64 << 20,), resident_size=0)
@@ -79,9 +79,9 @@ def test_a_closed_library(executor: Counted) -> None:
 
 
 @pytest.mark.parametrize("kind", ["function", "attribute", "variable"])
-def test_memory_lives_while_what_was_taken_from_it_does(executor: Counted, kind: str) -> None:
+def test_functions_and_variables_keep_the_memory_alive(executor: Counted, kind: str) -> None:
     library = jitlink.load(compiled(ADD), executor=executor)
-    taken: list[object] = [
+    objects: list[object] = [
         library.variable("counter", ctypes.c_int)
         if kind == "variable"
         else library.function("add") if kind == "function" else library.add
@@ -90,12 +90,12 @@ def test_memory_lives_while_what_was_taken_from_it_does(executor: Counted, kind:
     del library
     collect_garbage()
     assert executor.used_size > 0
-    taken.clear()
+    objects.clear()
     collect_garbage()
     assert executor.used_size == 0
 
 
-def test_a_library_that_nobody_holds_goes(executor: Counted) -> None:
+def test_an_unreferenced_library_is_collected(executor: Counted) -> None:
     for _ in range(5):
         assert jitlink.load(compiled(ADD), executor=executor).add(1, 2) == 3
     collect_garbage()
@@ -119,7 +119,7 @@ else:
     library = jitlink.load(sys.argv[1])
 library.itself = library
 del library
-# As if the collection came while memory is allocated.
+# A collection while memory is allocated.
 assert used_size() > before
 with PROCESS._lock:
     gc.collect()
@@ -136,7 +136,7 @@ def test_a_library_is_collected_while_a_lock_is_held(session: str) -> None:
     subprocess.run(words, check=True, timeout=60)
 
 
-def test_code_that_is_kept() -> None:
+def test_kept_code_stays_in_memory() -> None:
     executor = Counted()
     library = jitlink.load(compiled(ADD), executor=executor)
     address = library.address("add")
@@ -186,7 +186,7 @@ def test_process_symbols(executor: Counted) -> None:
 
 
 def test_phony_externals(executor: Counted) -> None:
-    source = compiled("int nobody(void); void *f(void) { return nobody; }")
+    source = compiled("int absent(void); void *f(void) { return absent; }")
     with jitlink.load(
         source, phony_externals=True, process_symbols=False, executor=executor
     ) as library:
@@ -221,12 +221,12 @@ def test_a_pass_that_fails(executor: Counted) -> None:
     assert executor.used_size == 0
 
 
-def test_a_name_that_no_file_can_have() -> None:
+def test_a_file_name_with_a_null_byte() -> None:
     with pytest.raises(InputError, match="null byte"):
         jitlink.load("a\0b.o")
 
 
-def test_errors_come_as_they_are(executor: Counted, tmp_path: Path) -> None:
+def test_errors_are_raised_unwrapped(executor: Counted, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         jitlink.load(tmp_path / "missing.o", executor=executor)
     with pytest.raises(InputError):

@@ -1,6 +1,6 @@
-"""The LLJIT facade: a JIT that is ready to use."""
+"""The LLJIT facade: a ready-made session."""
 
-# ruff: noqa: ARG001, ARG002 - a plugin need not look at all that it is told
+# ruff: noqa: ARG001, ARG002 - plugins and layer creators ignore some arguments
 
 import ctypes
 import gc
@@ -154,7 +154,7 @@ def test_a_closed_jit() -> None:
         jit.add_object(compiled(FORTY_TWO))
 
 
-def test_an_object_that_is_none(jit: CountedJIT, tmp_path: Path) -> None:
+def test_invalid_objects(jit: CountedJIT, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         jit.add_object(b"not an object")
     with pytest.raises(InputError):
@@ -215,7 +215,7 @@ def test_the_example_of_a_python_function(tmp_path: Path) -> None:
     assert done.stdout == "highest of 3 channels: 42\nno channel 3\n"
 
 
-# The long run
+# Endurance
 
 
 def resident_size() -> int:
@@ -261,5 +261,5 @@ def test_adding_calling_and_removing_leaves_nothing_behind(jit: CountedJIT) -> N
     assert after[0] <= counts[0] + 10
     assert after[1] == counts[1]
     assert after[2] <= counts[2] + 1
-    # Heaps grow a little, whatever is given back to them: by how much does not depend on rounds.
+    # Heaps grow a little, by an amount that does not depend on the number of rounds.
     assert after[3] <= counts[3] + (2 << 20)

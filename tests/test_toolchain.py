@@ -1,4 +1,4 @@
-"""The toolchain of the tests: what it compiles, keeps, finds, and how it says what is missing."""
+"""The toolchain of the tests: compilation, the cache, peers, and missing peers."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -56,7 +56,7 @@ def test_gcc_has_no_other_target() -> None:
         compile_c("int f;", "gcc", suffix=".cpp", target="aarch64-linux-gnu")
 
 
-def test_debug_information_is_made_only_when_asked_for() -> None:
+def test_debug_information_is_generated_only_on_request() -> None:
     source = "int f(void) { return 0; }"
     plain, debug = compile_c(source), compile_c(source, flags=["-g"])
     assert b".debug_info" not in plain.read_bytes()
@@ -78,7 +78,7 @@ def test_nothing_is_compiled_twice(empty_cache: Path, monkeypatch: pytest.Monkey
         compile_c("int f;", flags=["-O2"])
 
 
-def test_what_an_object_is_made_of_tells_objects_apart(empty_cache: Path, tmp_path: Path) -> None:
+def test_the_cache_distinguishes_headers_and_flags(empty_cache: Path, tmp_path: Path) -> None:
     source, header = tmp_path / "f.c", tmp_path / "f.h"
     source.write_text('#include "f.h"\nint f(void) { return VALUE; }\n')
     header.write_text("#define VALUE 1\n")

@@ -1,4 +1,4 @@
-"""`harness`: objects under test in, callables for all their functions out, with mocks.
+"""`harness`: links objects under test with mocks, and makes all their functions callable.
 
 ::
 
@@ -9,13 +9,12 @@
             assert sensor.read_with_retry(0x40) == 7  # A static function.
         assert read.call_count == 2
 
-What the objects refer to is found in the mocks, then among the objects, then in this process; a
-mock also takes the place of a function that the objects define. `jitlink.orc.harness` has the
-rules.
+Symbols are looked up in the mocks, then in the objects, then in this process; a mock also overrides
+a function that the objects define. `jitlink.orc.harness` has the rules.
 
-An exception in a mock cannot pass through C code: that goes on, and sees a result of zero from this
-and all further mocks, which are not called any more. The exception is raised when the call from the
-test returns.
+An exception in a mock cannot pass through C code: that code continues, with a result of zero from
+this call and from all further calls of mocks, which are skipped. The exception is raised when the
+call from the test returns.
 """
 
 from __future__ import annotations
@@ -44,11 +43,11 @@ from jitlink.orc.objects import ObjectBatch
 _DATA = (ctypes._SimpleCData, ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._Pointer)  # noqa: SLF001 - their base has no name
 
 _VARIABLE_ALIGNMENT = 16
-"""Bytes; compilers align arrays to as many, and may use instructions that need it."""
+"""In bytes: compilers align arrays so, and may use instructions that depend on it."""
 
 
 class AmbiguousSymbolError(SymbolError):
-    """A name that is local to several objects.
+    """A name that is a local symbol of several objects.
 
     Attributes:
         name: the symbol.
@@ -67,8 +66,8 @@ class MissingSymbolError(UndefinedSymbolError):
 
     Attributes (besides those of `UndefinedSymbolError`):
         files: display names of the objects.
-        similar: names in them that the compiler may have made of that name.
-        is_mocked: whether they did, and a mock has taken its place.
+        similar: names in them that the compiler may have derived from that name.
+        is_mocked: whether a mock or the harness overrides their definition.
     """
 
     def __init__(
@@ -80,16 +79,16 @@ class MissingSymbolError(UndefinedSymbolError):
     def __str__(self) -> str:
         (name,) = self.names
         if self.is_mocked:
-            return f"{name} is what a mock or the harness defines, not the objects under test"
+            return f"{name} is defined by a mock or the harness, not by the objects under test"
         where = f"{self.files[0]} has" if len(self.files) == 1 else "the objects have"
         text = f"{where} no symbol {name}: the compiler may have inlined it or left it out"
         if self.similar:
-            text += f", and has made {', '.join(self.similar)} of it, perhaps with other parameters"
+            text += f", or replaced it by {', '.join(self.similar)}, perhaps with other parameters"
         return text
 
 
 class UnusedMocksError(SymbolError):
-    """Mocks of names that the objects neither refer to nor define as what can be overridden.
+    """Mocks of names that the objects neither refer to nor define as functions.
 
     Attributes:
         names: the names.
@@ -104,9 +103,9 @@ class UnusedMocksError(SymbolError):
 
 
 class _TestedFunction(Function):
-    """A function under test: raises what the mocks raise that it calls."""
+    """A function under test; raises the exceptions of the mocks that it calls."""
 
-    # Not inherited, for ctypes.
+    # ctypes does not inherit these.
     _flags_ = FUNCFLAG_CDECL
     _restype_ = ctypes.c_int
 
@@ -116,7 +115,7 @@ class _TestedFunction(Function):
 
 
 class _Slot:
-    """What a mocked function does at the moment."""
+    """The current implementation of a mocked function."""
 
     __slots__ = ("__weakref__", "function", "given", "prototype")
 
@@ -125,31 +124,31 @@ class _Slot:
 
 
 def _entry(slot: _Slot) -> Callable[..., Any]:
-    """What C code calls; not holding on to the mock, which may hold on to the code."""
+    """The function that C code calls, with a weak reference: the mock may refer to the code."""
     reference = weakref.ref(slot)
     result_type = slot.prototype._restype_
     zero = None if result_type is None else getattr(result_type(), "value", None)
 
     def call(*arguments: object) -> object:
-        held = reference()
-        return zero if held is None or has_raised() else held.function(*arguments)
+        current = reference()
+        return zero if current is None or has_raised() else current.function(*arguments)
 
     return call
 
 
 class Mocks(Mapping[str, Any]):
-    """The mocks of a harness: what was given for each name.
+    """The mocks of a harness, by name.
 
     Python functions may be replaced, for as long as the harness lives: the new one is called
     with the types of the first. ``monkeypatch.setitem(h.mocks, "name", function)`` does it
     for one test.
 
     Args:
-        mocks: what to define, by name.
+        mocks: the mocks, by name.
 
     Attributes:
         symbols: the definitions to link with, other than variables.
-        variables: types of the variables to make.
+        variables: types of the variables to allocate.
 
     Raises:
         TypeError: C code could not use one of them.
@@ -187,16 +186,16 @@ class Mocks(Mapping[str, Any]):
         return self._fixed[name] if slot is None else slot.given
 
     def __setitem__(self, name: str, value: Any) -> None:  # noqa: ANN401
-        """Let a mocked function do something else.
+        """Replace the implementation of a mocked function.
 
         Raises:
-            KeyError: there is no mock of that name; it cannot be added after linking.
-            TypeError: it is not a Python function, was not before, or has another prototype.
+            KeyError: there is no mock of that name; none can be added after linking.
+            TypeError: the new or the old mock is not a Python function, or the prototypes differ.
         """
         slot = self._slots.get(name)
         if slot is None:
             if name in self._fixed:
-                raise TypeError(f"the mock of {name} is no Python function: it stays what it is")
+                raise TypeError(f"the mock of {name} is not a Python function: it stays as it is")
             raise KeyError(name)
         function, prototype = value, slot.prototype
         if isinstance(value, tuple | CFuncPtr):
@@ -205,7 +204,7 @@ class Mocks(Mapping[str, Any]):
         if prototype is not slot.prototype:
             raise TypeError(f"the new mock of {name} has another prototype than the first")
         if not callable(function):
-            raise TypeError(f"the new mock of {name} is {value!r}, which is no Python function")
+            raise TypeError(f"the new mock of {name} is {value!r}, which is not a Python function")
         slot.given = value[0] if isinstance(value, tuple) else value
         slot.function = function
 
@@ -218,7 +217,7 @@ class Mocks(Mapping[str, Any]):
 
 
 class _Definitions(Exports):
-    """All named definitions of a linked graph, local ones too, and whose they are.
+    """All named definitions of a linked graph, local ones too, with their objects.
 
     Attributes:
         origins: display names of the objects.
@@ -229,7 +228,7 @@ class _Definitions(Exports):
         self.origins = graph.origins
 
     def find(self, name: str, files: Sequence[int] | None = None) -> list[int]:
-        """Rows of the definitions of a name, in all objects or some; a global one comes alone."""
+        """Rows of a name's definitions in all or some objects; of the global one alone, if any."""
         table = self._symbols
         rows = [
             row
@@ -255,14 +254,14 @@ class _Definitions(Exports):
         return int(self._blocks.origin[table.block[row]]) if table.kind[row] == DEFINED else -1
 
     def files(self, name: str) -> list[int]:
-        """Numbers of the objects of a display name, or, if there is none, of a file name."""
+        """Numbers of the objects with a display name or, failing that, a file name."""
         numbers = range(len(self.origins))
         return [n for n in numbers if self.origins[n] == name] or [
             n for n in numbers if self.origins[n].rpartition("/")[2] == name
         ]
 
-    def made_of(self, name: str) -> list[str]:
-        """Names of definitions that a compiler has made of a name: ``crc.constprop.0``, ``f.n``."""
+    def derived_from(self, name: str) -> list[str]:
+        """Names that a compiler has derived from a name: ``crc.constprop.0``, ``f.n``."""
         rows: Int64Array = rows_where(
             (self._symbols.kind == DEFINED) & (self._symbols.name != NO_NAME)
         )
@@ -273,9 +272,9 @@ class _Definitions(Exports):
 class Harness(Library):
     """Objects under test, linked with mocks.
 
-    A `Library` that knows ``static`` functions and variables too, each by its name. Where
-    several objects have one of a name, `file` chooses the object. Functions raise what the
-    mocks that they call raise.
+    A `Library` with ``static`` functions and variables too, each by its name. If several objects
+    have one of a name, `file` chooses the object. Functions raise the exceptions of the mocks
+    that they call.
 
     Attributes:
         mocks: the mocks, by name.
@@ -305,8 +304,8 @@ class Harness(Library):
         """Address of a symbol of the objects under test.
 
         Raises:
-            MissingSymbolError: they define none of that name.
-            AmbiguousSymbolError: it is local to several of them.
+            MissingSymbolError: they do not define the name.
+            AmbiguousSymbolError: it is a local symbol of several of them.
             UndefinedSymbolError: the harness is closed.
         """
         self._open_code()
@@ -317,7 +316,7 @@ class Harness(Library):
             raise MissingSymbolError(
                 name,
                 files=self.linked_files,
-                similar=self._definitions.made_of(name),
+                similar=self._definitions.derived_from(name),
                 is_mocked=name in self._overridden or name in self.mocks,
             )
         return self._definitions.address_of(rows[0])
@@ -331,7 +330,7 @@ class Harness(Library):
         return super().variable(name, ctype)
 
     def file(self, name: str) -> Harness:
-        """The same with the symbols of one object only.
+        """The harness restricted to the symbols of one object.
 
         Args:
             name: the display name of the object, or the last part of its path.
@@ -365,53 +364,54 @@ def harness(
     process_symbols: bool = True,
     executor: ExecutorProcessControl | None = None,
 ) -> Harness:
-    """Link objects under test with what stands in for the rest of the program.
+    """Link objects under test with mocks for the rest of the program.
 
     Args:
-        tests: paths or bytes of relocatable objects and static archives; of archives the
-            members that are needed.
+        tests: paths or bytes of relocatable objects and static archives; needed members of
+            archives are extracted.
         mocks: Python functions with their C types, ctypes types or objects for variables, or
-            addresses, by name. They take the place of what the objects define. A variable that
-            is given as a type is made, of zeros, within reach of all code.
-        harness: objects that do the same, and see what is local to those under test.
+            addresses, by name. They override the definitions of the objects. A variable that is
+            given as a type is allocated, zero-filled, within reach of all code.
+        harness: objects with overriding definitions, which see the local symbols of those under
+            test.
         unused_mocks: allow mocks that nothing would use, instead of failing.
-        phony_externals: give symbols that nobody defines an address without a use, instead of
-            failing; calling one faults.
-        process_symbols: whether undefined symbols may be found in this process.
-        executor: where to link; by default this process.
+        phony_externals: give undefined symbols unused addresses, instead of failing; calling one
+            faults.
+        process_symbols: whether to search undefined symbols in this process.
+        executor: the executor to link for; by default this process.
 
     Raises:
         InputError: an input cannot be read.
-        SymbolError: a symbol has no definition, or two; `jitlink.orc.harness` says when.
-        UnusedMocksError: a mock could not have an effect.
+        SymbolError: a symbol has no definition or two; see `jitlink.orc.harness`.
+        UnusedMocksError: a mock would have no effect.
         TypeError: C code could not use one of the mocks.
         JITLinkError: the link failed otherwise; nothing is left allocated.
     """
-    stand_ins = Mocks(mocks or {})
-    own = [open_input(each, number) for number, each in enumerate(harness)]
-    tested = [open_input(each, number) for number, each in enumerate(tests, len(own))]
-    rules = _rules(own, stand_ins)
+    mocked = Mocks(mocks or {})
+    overriding = [open_input(each, number) for number, each in enumerate(harness)]
+    tested = [open_input(each, number) for number, each in enumerate(tests, len(overriding))]
+    rules = _rules(overriding, mocked)
     builder = InputReader(rules=rules)
-    builder.add([*own, *tested])
+    builder.add([*overriding, *tested])
     builder.search_archives()
     if not unused_mocks:
-        _check_use(builder.target_graph, stand_ins, rules)
-    _add_variables(builder, stand_ins.variables)
+        _check_use(builder.target_graph, mocked, rules)
+    _add_variables(builder, mocked.variables)
     definitions, files = _Definitions(builder.target_graph), list(builder.linked)
     code, _ = link_inputs(
         builder,
-        stand_ins.symbols,
+        mocked.symbols,
         phony_externals=phony_externals,
         process_symbols=process_symbols,
         configure=None,
         executor=executor,
     )
-    code.held = stand_ins
-    return Harness(builder.target_graph.name, code, definitions, files, stand_ins, rules.overridden)
+    code.held = mocked
+    return Harness(builder.target_graph.name, code, definitions, files, mocked, rules.overridden)
 
 
 def _check_use(graph: LinkGraph, mocks: Mocks, rules: HarnessRules) -> None:
-    """Refuse mocks that could not have an effect: the test would not test what it says."""
+    """Refuse mocks without effect: the test would not test what it seems to test."""
     table = graph.symbol_table
     rows: Int64Array = rows_where(table.kind == EXTERNAL)
     used = rules.overridden.union(graph.strings.get_many(table.name[rows]))
@@ -421,7 +421,7 @@ def _check_use(graph: LinkGraph, mocks: Mocks, rules: HarnessRules) -> None:
 
 
 def _add_variables(builder: InputReader, types: Mapping[str, type[Any]]) -> None:
-    """Make variables of zeros, within reach of the code."""
+    """Allocate zero-filled variables within reach of the code."""
     graph = builder.target_graph
     for name, kind in types.items():
         section = graph.obtain_section("$__MOCKS", MemProt.READ | MemProt.WRITE)
@@ -431,7 +431,7 @@ def _add_variables(builder: InputReader, types: Mapping[str, type[Any]]) -> None
 
 
 def _rules(files: Sequence[InputFile], mocks: Mocks) -> HarnessRules:
-    """The rules for a harness of objects and mocks."""
+    """The rules of a harness with these objects and mocks."""
     if not files:
         return HarnessRules(mocks, keep_locals=True)
     batch = ObjectBatch(files)

@@ -1,4 +1,4 @@
-"""`load`: objects and archives in, callables out.
+"""`load`: links objects and archives, and makes their functions callable.
 
 ::
 
@@ -48,17 +48,17 @@ def _shared_jit() -> LLJIT:
 
 
 class LinkedCode:
-    """A JITDylib that is removed, with its memory, once nobody holds this object any more.
+    """A JITDylib that is removed, with its memory, when this object is collected.
 
     Attributes:
-        held: what must live as long as the code may run.
+        held: an object that must live as long as the code.
     """
 
     def __init__(self, jit: LLJIT, dylib: JITDylib) -> None:
         self._layer, self._dylib = jit.layer, dylib
         self.held: object = None
         self._finalizer = weakref.finalize(self, _release, jit, dylib)
-        # At the end of the process the platform runs what is to run, and memory goes with it.
+        # At the end of the process the platform runs finalisers, and memory is freed with it.
         self._finalizer.atexit = False
 
     def release(self) -> None:
@@ -69,21 +69,21 @@ class LinkedCode:
         """Address of the calling thread's instance of a thread-local variable.
 
         Args:
-            address: what stands for the variable.
+            address: the address that represents the variable.
 
         Raises:
-            TLSError: it stands for none.
+            TLSError: it represents no variable.
         """
-        storage = self._layer.memory.tls
-        return address if storage is None else storage.tls_address(address)
+        tls = self._layer.memory.tls
+        return address if tls is None else tls.tls_address(address)
 
     def keep(self) -> None:
-        """Leave the memory as it is for ever, and run no deallocate actions."""
+        """Never free the memory, and never run its deallocate actions."""
         self._layer.keep_memory(self._dylib)
 
 
 def _release(jit: LLJIT, dylib: JITDylib) -> None:
-    """Remove a JITDylib, or end its session if it is the only one."""
+    """Remove a JITDylib, or end its session if that is not shared."""
     if jit is _shared_jit():
         jit.session.discard_jitdylib(dylib)
     elif is_collecting():
@@ -93,7 +93,7 @@ def _release(jit: LLJIT, dylib: JITDylib) -> None:
 
 
 class Function(CFuncPtr):
-    """A C function of a library; holds on to the code that it calls."""
+    """A C function of a library; keeps the code that it calls alive."""
 
     _flags_ = FUNCFLAG_CDECL
     _restype_ = ctypes.c_int
@@ -105,15 +105,15 @@ class Library(Mapping[str, int]):
 
     ``lib.add`` is a ctypes function, to be given ``argtypes`` and ``restype`` like one of a
     `ctypes.CDLL`; without those it takes and returns C ints. Every access gives the same
-    object. The memory lives until the library is closed or collected *and* no function or
-    variable that was taken from it is alive.
+    object. The memory is freed when the library is closed or collected *and* no function or
+    variable of it is alive.
 
     Attributes:
         name: display name.
         linked_files: display names of the objects that were linked, in order.
-        exports: what another link may be given as `definitions`. The mapping itself has the
-            calling thread's instance of a thread-local variable; this has what stands for the
-            variable on all threads.
+        exports: the `definitions` for another link. The mapping itself gives the address of the
+            calling thread's instance of a thread-local variable; this gives the address that
+            represents the variable on all threads.
     """
 
     _function_type: ClassVar[type[Function]] = Function
@@ -144,10 +144,10 @@ class Library(Mapping[str, int]):
     def address(self, name: str) -> int:
         """Address of a symbol that the library defines.
 
-        Of a thread-local variable it is that of the calling thread's instance.
+        For a thread-local variable it is that of the calling thread's instance.
 
         Raises:
-            UndefinedSymbolError: it defines none of that name, or the library is closed.
+            UndefinedSymbolError: it does not define the symbol, or the library is closed.
         """
         try:
             self._open_code()
@@ -178,7 +178,7 @@ class Library(Mapping[str, int]):
 
     def _variable_at(self, address: int, ctype: type[CData]) -> CData:
         variable: CData = ctype.from_address(address)  # type: ignore[assignment]
-        # Not every ctypes object takes attributes, so the code is held from outside.
+        # Not every ctypes object has attributes, so a finalizer refers to the code.
         weakref.finalize(variable, _hold, self._open_code())
         return variable
 
@@ -198,16 +198,16 @@ class Library(Mapping[str, int]):
         return self._code
 
     def close(self) -> None:
-        """Let go of the code; it goes when the last function taken from the library does."""
+        """Release the code; it is freed with the last function of the library."""
         self._code = None
         self.exports = {}
         for name in [n for n, value in self.__dict__.items() if isinstance(value, Function)]:
             del self.__dict__[name]
 
     def keep(self) -> None:
-        """Leave the code in memory for as long as the process lives.
+        """Keep the code in memory until the process ends.
 
-        Code that has registered exit handlers must outlive everything that Python releases.
+        Code that has registered exit handlers must outlive all Python objects.
         """
         self._open_code().keep()
 
@@ -224,11 +224,11 @@ class Library(Mapping[str, int]):
 
 
 def _hold(code: LinkedCode) -> None:
-    """Nothing: the finalizer's reference to the code is what matters."""
+    """Do nothing: the finalizer exists for its reference to the code."""
 
 
 class _Configurator(Plugin):
-    """Lets a function see every link."""
+    """Calls a function for every link."""
 
     def __init__(self, configure: Configure) -> None:
         self._configure = configure
@@ -259,18 +259,18 @@ def load(
         inputs: paths or bytes of relocatable objects and static archives. All objects are
             linked, and the archive members that they need.
         all_load: link all members of the archives.
-        phony_externals: give symbols that nobody defines an address without a use, instead of
-            failing; calling one faults.
-        process_symbols: whether undefined symbols may be found in this process.
-        definitions: names with fixed addresses, which come before archives and the process.
+        phony_externals: give undefined symbols unused addresses, instead of failing; calling one
+            faults.
+        process_symbols: whether to search undefined symbols in this process.
+        definitions: absolute symbols, which take precedence over archives and the process.
         aliases: new names for symbols of the inputs.
         configure: called with the graph and its `PassConfiguration` before the link; may add
             passes.
-        executor: where to link; by default this process.
+        executor: the executor to link for; by default this process.
 
     Raises:
         InputError: an input cannot be read.
-        SymbolError: a symbol has no definition, or two.
+        SymbolError: a symbol has no definition or two.
         JITLinkError: the link failed otherwise; nothing is left allocated.
     """
     builder = InputReader()
@@ -301,19 +301,19 @@ def link_inputs(
     configure: Configure | None,
     executor: ExecutorProcessControl | None,
 ) -> tuple[LinkedCode, Exports]:
-    """Link what has been read.
+    """Link the inputs of a reader.
 
     Args:
-        builder: has read it.
-        symbols: what else is defined; none of it by the inputs.
+        builder: the reader.
+        symbols: more definitions, of names that the inputs do not define.
         phony_externals: see `load`, as for the others.
-        process_symbols: whether undefined symbols may be found in this process.
+        process_symbols: whether to search undefined symbols in this process.
         configure: called before the link.
-        executor: where to link.
+        executor: the executor to link for.
 
     Raises:
         JITLinkError: the link failed; nothing is left allocated.
-        TypeError: one of the symbols is nothing that C could use.
+        TypeError: C code could not use one of the symbols.
     """
     process = executor or SelfExecutorProcessControl.shared()
     if not process.runs(builder.target.triple):
@@ -348,10 +348,10 @@ def _link(
     *,
     process_symbols: bool,
 ) -> tuple[JITDylib, bool]:
-    """Link a program; what is wrong is said without what failed for it.
+    """Link a program; raises the cause of a failure, not the failures that follow from it.
 
     Returns:
-        The JITDylib that it was linked into, and whether there is nothing to initialise in it.
+        The JITDylib that it was linked into, and whether that is initialised.
     """
     name = f"{program.name}#{next(_numbers)}"
     unit = PythonSymbols(jit.session, symbols)
@@ -372,7 +372,7 @@ async def _link_async(
     *,
     process_symbols: bool,
 ) -> tuple[JITDylib, bool]:
-    """`_link`; on the session's thread."""
+    """`_link`, on the driver thread."""
     dylib = jit.create_jitdylib(name, process_symbols=process_symbols)
     try:
         if unit.symbols:
@@ -385,7 +385,7 @@ async def _link_async(
 
 
 def _jit(executor: ExecutorProcessControl | None, configure: Configure | None) -> LLJIT:
-    """The session of all libraries, or one of its own for a library with wishes."""
+    """The shared session, or a new one for a library with its own executor or passes."""
     if executor is None and configure is None:
         return _shared_jit()
     jit = LLJIT(executor=executor)

@@ -1,4 +1,4 @@
-"""LLJIT: a session that is ready to use, with one JITDylib for a program and one for the process.
+"""LLJIT: a ready-made session, with a JITDylib for a program and one for the process's symbols.
 
 ::
 
@@ -9,8 +9,8 @@
         step.restype = ctypes.c_double
         step(3)
 
-Names are spelled as in C and mangled as the executor's platform wants it; with ``raw=True``
-they are the linker's own.
+Names are C names, which are mangled for the executor's platform; with ``raw=True`` they are
+linker-level names.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from jitlink.platform import Platform, PlatformCreator
 
 LayerCreator = Callable[[ExecutionSession, str], ObjectLinkingLayer]
-"""Makes the object linking layer of a session, whose executor has this target triple."""
+"""Creates the object linking layer for a session and the target triple of its executor."""
 
 _UNDERSCORE_SYSTEMS = ("darwin", "macos", "ios", "tvos", "watchos", "xros")
 
 
 def global_prefix(triple: str) -> str:
-    """What a platform puts in front of the names of C symbols."""
+    """The prefix of C symbols on a platform."""
     architecture, _, system = triple.partition("-")
     # The last two parts may be a system and an environment; the vendor comes first.
     if any(part.startswith(_UNDERSCORE_SYSTEMS) for part in system.split("-")):
@@ -54,30 +54,29 @@ def global_prefix(triple: str) -> str:
 
 
 class LLJIT:
-    """A session with a program's JITDylib, and everything that is usually wanted around it.
+    """A session with a program's JITDylib, an object linking layer and a platform.
 
     Args:
-        executor: where code is linked to; by default this process.
-        memory_manager: where memory comes from, by default the executor's; for the layer that
-            is made if there is no `layer_creator`.
-        layer_creator: makes the object linking layer.
-        process_symbols: whether names that nobody defines are looked for in the process.
-        platform: whether to run initialisers and exit handlers, and to let exceptions through;
-            by default wherever that is possible. Or what makes another platform for that, such
-            as `jitlink.platform.orc_runtime`.
-        compiler_support: whether functions of the compilers' support libraries, which the process
-            lacks, are looked for beside the compilers that are installed here.
+        executor: the executor to link for; by default this process.
+        memory_manager: the memory manager of the default layer; by default the executor's.
+        layer_creator: creates the object linking layer.
+        process_symbols: whether undefined symbols are searched in the process.
+        platform: whether to run initialisers and exit handlers, and to register frames for
+            exceptions; by default wherever that is supported. Or a function that creates another
+            platform, such as `jitlink.platform.orc_runtime`.
+        compiler_support: whether functions of the compilers' support libraries that the process
+            lacks are linked from the installed compilers.
 
     Attributes:
         session: the session.
-        layer: links what is added.
-        main: the program's JITDylib, where everything goes that is added without naming one.
+        layer: the object linking layer.
+        main: the program's JITDylib, the default of all methods.
         process_symbols: the JITDylib of the process's symbols, which the others are linked
-            against; None if there is none.
-        platform: what runs initialisers and exit handlers; None without.
+            against; None without.
+        platform: runs initialisers and exit handlers; None without.
 
     Raises:
-        UnsupportedObjectError: a platform is wanted, and there is none for the executor.
+        UnsupportedObjectError: a platform is requested that does not support the executor.
     """
 
     def __init__(
@@ -107,8 +106,7 @@ class LLJIT:
                 if compiler_support:
                     self.process_symbols.add_generator(CompilerSupportGenerator(self.layer))
             if platform or (platform is None and has_runtime(triple)):
-                # Not imported above: platforms are made of what this module is made of, and
-                # most JITs need none.
+                # Imported on use: many sessions have no platform.
                 from jitlink.platform import ELFPlatform  # noqa: PLC0415
 
                 create = platform if callable(platform) else ELFPlatform
@@ -130,13 +128,13 @@ class LLJIT:
         self.close()
 
     def close(self) -> None:
-        """End the session and release everything; a second call does nothing.
+        """End the session and free its memory; a second call does nothing.
 
         With a platform, exit handlers and finalisers run first, on this thread.
 
         Raises:
-            JITLinkError: resources could not be released; everything else was.
-            BaseException: what a Python function raised that an exit handler has called.
+            JITLinkError: some resources could not be released; all others were.
+            BaseException: raised by a Python function that an exit handler called.
         """
         platform, self.platform = self.platform, None
         try:
@@ -146,14 +144,14 @@ class LLJIT:
             self.session.end()
 
     def mangle(self, name: str) -> str:
-        """The linker's name of a C symbol."""
+        """The linker-level name of a C symbol."""
         return self._prefix + name
 
     def _name(self, name: str, raw: bool) -> str:
         return name if raw else self.mangle(name)
 
     def create_jitdylib(self, name: str, *, process_symbols: bool = True) -> JITDylib:
-        """Make a JITDylib.
+        """Create a JITDylib.
 
         Args:
             name: its name.
@@ -172,38 +170,38 @@ class LLJIT:
     def initialize(self, dylib: JITDylib | None = None) -> None:
         """Run the initialisers of a JITDylib that have not run, on this thread.
 
-        Those of what it is linked against run first. What has initialisers is linked for that,
-        looked up or not.
+        Those of the JITDylibs that it is linked against run first. All definitions with
+        initialisers are materialized, looked up or not.
 
         Args:
-            dylib: the JITDylib; by default the program.
+            dylib: the JITDylib; by default the program's.
 
         Raises:
-            SessionError: the JIT has no platform.
-            JITLinkError: something could not be linked; no initialiser was run.
+            SessionError: the session has no platform.
+            JITLinkError: a link failed; no initialiser was run.
         """
         self._platform().initialize(dylib or self.main)
 
     def deinitialize(self, dylib: JITDylib | None = None) -> None:
         """Run the exit handlers and finalisers of a JITDylib, the last one first, on this thread.
 
-        Those of what it is linked against run, too, unless that is still needed.
+        Those of the JITDylibs that it is linked against run, too, unless these are still needed.
 
         Args:
-            dylib: the JITDylib; by default the program.
+            dylib: the JITDylib; by default the program's.
 
         Raises:
-            SessionError: the JIT has no platform.
+            SessionError: the session has no platform.
         """
         self._platform().deinitialize(dylib or self.main)
 
     def _platform(self) -> Platform:
         if self.platform is None:
-            raise SessionError("the JIT was made without a platform, or is closed")
+            raise SessionError("the session was created without a platform, or is closed")
         return self.platform
 
     def create_resource_tracker(self, dylib: JITDylib | None = None) -> ResourceTracker:
-        """A new owner for what is added, to be given to `remove`."""
+        """Create a tracker for definitions that `remove` is to remove."""
         return (dylib or self.main).create_resource_tracker()
 
     def add_object(
@@ -217,8 +215,8 @@ class LLJIT:
 
         Args:
             source: path or bytes; the file must not be changed before it is linked.
-            tracker: what owns it, and says where it goes.
-            dylib: where it goes without a tracker.
+            tracker: owns it; its JITDylib is the object's.
+            dylib: the JITDylib, without a tracker.
 
         Raises:
             InputError: the object cannot be read.
@@ -235,18 +233,18 @@ class LLJIT:
         force_load: bool = False,
         dylib: JITDylib | None = None,
     ) -> None:
-        """Let a static archive define what nothing else does.
+        """Add a static archive, whose members define otherwise undefined symbols.
 
         Args:
-            source: path or bytes; the file must not be changed while the JIT lives.
-            tracker: what owns the members that are loaded by force, and says where they go.
-                Others belong to the JITDylib.
+            source: path or bytes; the file must not be changed before the session ends.
+            tracker: owns the members that are loaded by force; other members are owned by the
+                JITDylib's default tracker.
             force_load: add all members now, needed or not.
-            dylib: where they go without a tracker.
+            dylib: the JITDylib, without a tracker.
 
         Raises:
             InputError: the archive cannot be read.
-            DuplicateDefinitionError: a member that is loaded by force defines what exists.
+            DuplicateDefinitionError: a member that is loaded by force defines an existing symbol.
         """
         place = self._place(tracker, dylib)
         generator = StaticLibraryGenerator(self.layer, source)
@@ -262,7 +260,7 @@ class LLJIT:
         *,
         dylib: JITDylib | None = None,
     ) -> None:
-        """Add a graph that was built by hand; the JIT owns it from now on.
+        """Add a graph; the session owns it from then on.
 
         Raises:
             DuplicateDefinitionError: a strong definition exists already.
@@ -281,15 +279,15 @@ class LLJIT:
         """Define addresses, and functions that are implemented in Python.
 
         Args:
-            symbols: addresses or functions by name; see `HostSymbol` for how C types are told.
-            tracker: what owns them, and says where they go.
-            raw: whether the names are the linker's.
-            dylib: where they go without a tracker.
+            symbols: addresses or functions by name; see `HostSymbol` for the C types of functions.
+            tracker: owns them; its JITDylib is theirs.
+            raw: whether the names are linker-level names.
+            dylib: the JITDylib, without a tracker.
 
         Raises:
-            TypeError: a value is no address and no function whose C types are known.
+            TypeError: a value is neither an address nor a function with C types.
             DuplicateDefinitionError: a strong definition exists already; nothing was defined.
-            SessionError: there are functions, and the code runs in another process.
+            SessionError: there are functions, and the executor is another process.
         """
         named = {self._name(name, raw): value for name, value in symbols.items()}
         self._place(tracker, dylib).define(PythonSymbols(self.session, named), tracker)
@@ -303,39 +301,40 @@ class LLJIT:
     def lookup(
         self, name: str, *, raw: bool = False, dylib: JITDylib | None = None
     ) -> ExecutorAddr:
-        """Link what a symbol needs, and return its address.
+        """Materialize a symbol, and return its address.
 
         The address is an int and can be called like a ctypes function. It keeps nothing alive:
-        it is good until the symbol is removed or the JIT closed. Of a thread-local variable it is
-        that of the calling thread's instance.
+        it is valid until the symbol is removed or the session closed. For a thread-local variable
+        it is that of the calling thread's instance.
 
         Args:
             name: the symbol.
-            raw: whether the name is the linker's.
-            dylib: where it is searched, with what is not exported; the program by default.
+            raw: whether the name is a linker-level name.
+            dylib: the JITDylib that is searched, hidden symbols included; by default the
+                program's.
 
         Raises:
-            UndefinedSymbolError: nothing defines it.
+            UndefinedSymbolError: it is undefined.
             FailedToMaterializeError: it could not be linked; the cause is chained.
         """
         wanted = self._name(name, raw)
         address = self.session.lookup(dylib or self.main, wanted)[wanted].address
-        storage = self.layer.memory.tls
-        if is_tls_address(address) and storage is not None:
-            address = storage.tls_address(address)
+        tls = self.layer.memory.tls
+        if is_tls_address(address) and tls is not None:
+            address = tls.tls_address(address)
         return ExecutorAddr(address)
 
     def remove(self, tracker: ResourceTracker) -> None:
-        """Remove everything that a tracker owns, and release its memory.
+        """Remove the definitions that a tracker owns, and free their memory.
 
         Raises:
-            JITLinkError: resources could not be released; the definitions are gone all the same.
+            JITLinkError: some resources could not be released; the definitions are removed.
         """
         tracker.remove()
 
 
 class LLJITBuilder:
-    """Puts an `LLJIT` together, as its constructor does; every method returns the builder."""
+    """Builds an `LLJIT`, as its constructor does; every setter returns the builder."""
 
     def __init__(self) -> None:
         self._executor: ExecutorProcessControl | None = None
@@ -346,37 +345,37 @@ class LLJITBuilder:
         self._compiler_support = True
 
     def set_executor(self, executor: ExecutorProcessControl) -> Self:
-        """Link to another executor than this process."""
+        """Link for another executor than this process."""
         self._executor = executor
         return self
 
     def set_memory_manager(self, manager: JITLinkMemoryManager) -> Self:
-        """Take memory from somewhere else than the executor's memory manager."""
+        """Replace the executor's memory manager."""
         self._memory_manager = manager
         return self
 
     def set_object_linking_layer_creator(self, creator: LayerCreator) -> Self:
-        """Let a function make the object linking layer, from the session and the triple."""
+        """Create the object linking layer by a function of the session and the triple."""
         self._layer_creator = creator
         return self
 
     def set_link_process_symbols(self, wanted: bool) -> Self:
-        """Say whether names that nobody defines are looked for in the process."""
+        """Set whether undefined symbols are searched in the process."""
         self._process_symbols = wanted
         return self
 
     def set_platform(self, wanted: bool | PlatformCreator) -> Self:
-        """Say whether, or with what, to run initialisers and exit handlers; see `LLJIT`."""
+        """Set whether, or by which platform, initialisers and exit handlers run; see `LLJIT`."""
         self._platform = wanted
         return self
 
     def set_compiler_support(self, wanted: bool) -> Self:
-        """Say whether functions of the compilers' support libraries are looked for."""
+        """Set whether functions of the compilers' support libraries are linked."""
         self._compiler_support = wanted
         return self
 
     def create(self) -> LLJIT:
-        """Make the JIT."""
+        """Create the `LLJIT`."""
         return LLJIT(
             executor=self._executor or SelfExecutorProcessControl.shared(),
             memory_manager=self._memory_manager,

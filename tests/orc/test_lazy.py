@@ -241,7 +241,7 @@ def test_the_example() -> None:
     assert done.stdout.splitlines() == [
         "linked: <stubs> area",
         "linked: lazy-caller.o room",
-        "nobody has called it yet",
+        "not called yet",
         "linked: lazy-body.o area",
         "room: 20",
         "calls repointed: 1",

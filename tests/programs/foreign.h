@@ -13,7 +13,7 @@ struct shape {
 
 int32_t host(int32_t a, int32_t b);
 extern int32_t host_data;
-extern int32_t nobody(void) __attribute__((weak));
+extern int32_t absent(void) __attribute__((weak));
 
 extern int32_t shared_counter;
 extern int32_t common_values[16];

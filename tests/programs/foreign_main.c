@@ -1,4 +1,4 @@
-/* The functions that a test calls, with the same arguments here and there. */
+/* The functions that a test calls natively and in an emulator, with the same arguments. */
 #include "foreign.h"
 
 static int32_t table[] = {3, 1, 4, 1, 5, 9, 2, 6};
@@ -43,7 +43,7 @@ double total_area(double scale) {
     return area;
 }
 
-int32_t ask_host(int32_t x) { return host(x, host_data) + (nobody ? nobody() : 7); }
+int32_t ask_host(int32_t x) { return host(x, host_data) + (absent ? absent() : 7); }
 
 int32_t same_address(void) {
     int32_t (*mine)(int32_t, int32_t) = host;

@@ -1,4 +1,4 @@
-/* The other object: what the functions that a test calls need. */
+/* The other object: functions and data that those of foreign_main.c use. */
 #include "foreign.h"
 
 int32_t shared_counter = 5;
@@ -56,7 +56,7 @@ struct shape heavier(struct shape shape, int32_t by) {
     return shape;
 }
 
-/* Compilers call these by themselves. */
+/* Compilers call these implicitly. */
 void *memcpy(void *to, const void *from, size_t size) {
     for (size_t i = 0; i < size; i++)
         ((volatile char *)to)[i] = ((const volatile char *)from)[i];

@@ -1,4 +1,4 @@
-/* What the two objects of the matrix program share. */
+/* Declarations that the two objects of the matrix program share. */
 #include <stddef.h>
 
 struct shape {

@@ -1,4 +1,4 @@
-// Thread-local variables of two objects, to be looked at from threads of every age.
+// Thread-local variables of two objects, for threads that start before and after the link.
 #include <stdint.h>
 
 #ifndef ALIGNMENT

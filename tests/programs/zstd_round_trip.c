@@ -1,4 +1,4 @@
-/* Compresses a megabyte of text and decompresses it; prints how well that went if it is the same again. */
+/* Compresses and decompresses a megabyte of text, compares it, and prints whether it packed well. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-"""Real programs out of Debian's static archives: in memory they do what they do natively."""
+"""Real programs from Debian's static archives: linked in memory they behave as they do natively."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_sqlite_works_on_a_file_from_8_threads(tmp_path: Path) -> None:
     linked = run_linked(inputs, [str(tmp_path / "linked.db"), str(script)])
     assert "40|140|80\nok" in native.output
     assert linked == native
-    # What one has written the other reads.
+    # Each reads the database of the other.
     assert run_native(program, [str(tmp_path / "linked.db"), str(script)]) == run_linked(
         inputs, [str(tmp_path / "native.db"), str(script)]
     )
@@ -63,14 +63,14 @@ def _python() -> tuple[list[Path], Path]:
         require("libpython3.11.a")
     libraries = [archive, *(require(f"lib{each}.a") for each in ("expat", "z"))]
     compiled = compile_c(SOURCES / "python.c", "gcc", ("-O2", "-fPIC"))
-    # Modules that are shared libraries look for the interpreter's functions in the program.
+    # Extension modules that are shared libraries refer to functions of the program.
     words = ("-rdynamic", "-lm", "-ldl", "-lutil", "-lpthread")
     return [compiled, *libraries], link_native("python.c", [compiled, *libraries], *words)
 
 
 def test_python_imports_starts_threads_and_raises() -> None:
     inputs, program = _python()
-    # Without the environment of the tests, and with Debian's own modules.
+    # Without the environment of the tests, and with Debian's modules.
     words: list[str | Path] = ["-I", "-S", SOURCES / "python_script", "x"]
     native, linked = _outcomes(inputs, program, words)
     assert "thread raised ValueError in a thread" in native.output

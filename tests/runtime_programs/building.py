@@ -1,6 +1,6 @@
 """Compiles a program's objects, and links them as a native program: the oracle.
 
-Objects and programs are kept in `.cache`, as those of `tests.toolchain`.
+Objects and programs are cached in `.cache`, as those of `tests.toolchain` are.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from tests.toolchain import HOST_TARGET, CompilerName, compile_c, find, require,
 _CACHE = Path(__file__).parents[2] / ".cache" / "programs"
 _GFORTRAN = "gfortran-12"
 _RUST_INPUT = re.compile(r'"([^"]*\.(?:rlib|rcgu\.o))"')
-# libm is in the process, and so are its functions' versions for this processor.
+# The process has loaded libm, with the versions of its functions for this processor.
 _IN_PROCESS = frozenset({"m"})
 
 
 @dataclass(frozen=True)
 class Built:
-    """A program that is ready to be run in both ways.
+    """A program that can be run both ways.
 
     Attributes:
         inputs: objects and archives, for linking in memory.
-        native: the program that the compiler has linked of the same.
+        native: the program that the compiler has linked from the same objects.
     """
 
     inputs: tuple[Path, ...]
@@ -43,10 +43,10 @@ class Built:
 
 
 def build(case: Case) -> Built:
-    """Compile and link a case; what is missing skips the test.
+    """Compile and link a case; a missing tool skips the test.
 
     Raises:
-        ToolError: a tool refused it.
+        ToolError: a tool failed.
     """
     if case.compiler == "rustc":
         return _build_rust(case)
@@ -55,8 +55,8 @@ def build(case: Case) -> Built:
     return _build_c(case)
 
 
-def _kept(name: str, parts: Sequence[str | bytes], make: Callable[[Path], None]) -> Path:
-    """A folder under a hash of what it is made from, filled now if it is not there yet."""
+def _cached(name: str, parts: Sequence[str | bytes], make: Callable[[Path], None]) -> Path:
+    """A directory that is named by the hash of its inputs, and filled if it does not exist."""
     digest = hashlib.sha256()
     for part in (str(_CACHE), *parts):
         data = part.encode() if isinstance(part, str) else part
@@ -70,7 +70,7 @@ def _kept(name: str, parts: Sequence[str | bytes], make: Callable[[Path], None])
             try:
                 staging.rename(place)
             except OSError:
-                # Another run was first.
+                # Another process was faster.
                 if not place.exists():
                     raise
         finally:
@@ -80,20 +80,20 @@ def _kept(name: str, parts: Sequence[str | bytes], make: Callable[[Path], None])
 
 def _archive(members: Sequence[Path]) -> Path:
     def make(place: Path) -> None:
-        # The members' names are equal, for they have the source's.
+        # All members have the source's name.
         copies = [shutil.copy(each, place / f"{n}.o") for n, each in enumerate(members)]
         run(["ar", "rcs", place / "lib.a", *copies])
 
-    return _kept("archive", [str(each) for each in members], make) / "lib.a"
+    return _cached("archive", [str(each) for each in members], make) / "lib.a"
 
 
 def link_native(name: str, inputs: Sequence[Path], *words: str) -> Path:
-    """The program that the system's compiler links of objects and archives.
+    """The program that the system's compiler links from objects and archives.
 
     Args:
-        name: of a source; says what language's libraries are wanted.
+        name: name of the source, whose suffix selects the language's libraries.
         inputs: objects and archives.
-        words: options that are put behind them.
+        words: options after the inputs.
     """
     driver = require("g++" if name.endswith(".cpp") else "gcc")
     command = [str(driver), *map(str, inputs), *words, "-o"]
@@ -101,7 +101,7 @@ def link_native(name: str, inputs: Sequence[Path], *words: str) -> Path:
     def make(place: Path) -> None:
         run([*command, place / "program"])
 
-    return _kept(Path(name).stem, command, make) / "program"
+    return _cached(Path(name).stem, command, make) / "program"
 
 
 # C and C++
@@ -117,7 +117,7 @@ def _build_c(case: Case) -> Built:
     ]
     inputs = [objects[0], _archive(objects[1:])] if program.in_archive else objects
     driver = _driver(program, case.compiler)
-    # A program at a fixed position could not refer to data of a C++ library that is shared.
+    # Code for a fixed position cannot refer to data of a shared C++ library.
     is_static = program.is_cxx and not case.is_pic
     words = ["-pie" if case.is_pic else "-no-pie"]
     words += ["-static-libstdc++"] if is_static else []
@@ -127,7 +127,7 @@ def _build_c(case: Case) -> Built:
     def make(place: Path) -> None:
         run([*command, place / "program"])
 
-    native = _kept(program.source.stem, command, make) / "program"
+    native = _cached(program.source.stem, command, make) / "program"
     archives = [require(f"lib{each}.a") for each in program.links if each not in _IN_PROCESS]
     if is_static:
         archives.append(require("libstdc++.a"))
@@ -146,13 +146,13 @@ def _driver(program: Program, compiler: str) -> list[str]:
         return [*zig_command(tool), "-target", HOST_TARGET]
     if compiler == "clang":
         return [str(require("clang-22")), *(["--driver-mode=g++"] if program.is_cxx else [])]
-    # The run time of C++ is the process's, also for the pinned compiler's objects.
+    # The pinned compiler's objects use the process's C++ runtime, too.
     return [str(require("g++" if program.is_cxx else "gcc"))]
 
 
 @cache
 def _zig_library() -> tuple[Path, ...]:
-    """The pinned compiler's own C++ library, without the unwinder: the process has one."""
+    """The pinned compiler's C++ library, without the unwinder, which the process has."""
     compiled = compile_c('extern "C" int main() {}', "zig", ("-O0",), suffix=".cpp")
     command = [*zig_command("c++"), "-target", HOST_TARGET, "-v", str(compiled)]
     folder = str(_CACHE.parent / "zig")
@@ -165,7 +165,7 @@ def _zig_library() -> tuple[Path, ...]:
             text=True,
             check=True,
         )
-    # With -v it says how it links.
+    # With -v it prints the command that links.
     return tuple(Path(each) for each in re.findall(r"\S+/libc\+\+(?:abi)?\.a", done.stderr))
 
 
@@ -189,7 +189,7 @@ def _build_fortran(case: Case) -> Built:
         *position,
         source.read_bytes(),
     ]
-    place = _kept(source.stem, parts, make)
+    place = _cached(source.stem, parts, make)
     libraries = [require(f"lib{each}.a") for each in ("gfortran", "quadmath", "gcc")]
     return Built((place / "program.o", *libraries), place / "program")
 
@@ -218,6 +218,6 @@ def _build_rust(case: Case) -> Built:
             (place / f"{number:02}.a").symlink_to(name)
 
     parts: list[str | bytes] = [run([compiler, "--version"]), *words, source.read_bytes()]
-    place = _kept(source.stem, parts, make)
+    place = _cached(source.stem, parts, make)
     inputs = [*sorted(place.glob("*.o")), *sorted(place.glob("*.a"))]
     return Built(tuple(inputs), place / "program")

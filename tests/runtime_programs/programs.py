@@ -1,18 +1,18 @@
-"""The programs of `sources`: what each one's first comment says of it, and the cases to be run.
+"""The programs of `sources`: the keys in their first comments, and the cases to run.
 
-A line ``key: value`` of the first comment says how the program is made and run. All are optional:
+A line ``key: value`` of the first comment tells how to build and run the program. All are optional:
 
 - ``parts: 2``: the source is compiled once for each part, with PART defined as 1, 2, ...
 - ``archive: yes``: all parts but the first are members of an archive.
 - ``flags: -fcommon``: options of the compiler; several such lines are alternatives.
-- ``compilers: clang zig``: the only ones that have what it needs.
+- ``compilers: clang zig``: the only compilers that support it.
 - ``position: independent``: it must be compiled with -fPIC. Other code refers to data of shared
-  libraries as if it were near, for which a static linker copies it, and to thread-local data as if
-  it were the program's, for which a running process has little room.
-- ``library: c++``: it needs a C++ library, not only its run time.
+  libraries as if it were near, for which a static linker uses copy relocations, and to thread-local
+  data in the local-exec model, for which a running process has little static TLS surplus.
+- ``library: c++``: it needs a C++ library, not only the C++ runtime.
 - ``links: atomic``: libraries that it is linked with.
 - ``run: one two``: arguments; several such lines are several runs.
-- ``threads: 8``: how many it starts; a note for readers, and what picks programs for valgrind.
+- ``threads: 8``: the number of threads that it starts, for readers.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ LEVELS = ("-O0", "-O2")
 
 
 class Case(NamedTuple):
-    """One way to make and run a program.
+    """One way to build and run a program.
 
     Attributes:
         program: the program.
         compiler: "gcc", "clang", "zig", "rustc" or "gfortran".
-        level: how much is optimised.
-        is_pic: whether the code is independent of its position.
+        level: the optimisation level.
+        is_pic: whether the code is position-independent.
         flags: more options of the compiler.
         arguments: the program's arguments.
     """
@@ -68,12 +68,12 @@ class Program:
         parts: number of its objects.
         in_archive: whether all but the first are in an archive.
         flags: alternative options.
-        compilers: what it can be compiled with.
-        needs_pic: whether it cannot be linked at a fixed position.
+        compilers: the compilers that support it.
+        needs_pic: whether it must be position-independent.
         needs_library: whether it needs a C++ library.
         links: names of libraries.
         runs: arguments of each run.
-        threads: how many it starts.
+        threads: number of threads that it starts.
     """
 
     source: Path
@@ -93,14 +93,14 @@ class Program:
         return self.source.suffix == ".cpp"
 
     def builds(self, compiler: str) -> list[tuple[str, bool]]:
-        """How a compiler can make it: levels, and whether independent of its position."""
-        # The pinned compiler makes no other code for this system.
+        """The builds with a compiler: level, and whether position-independent."""
+        # The pinned compiler generates only position-independent code for this system.
         only_pic = self.needs_pic or compiler == "zig"
         positions = (True,) if only_pic else (True, False)
         return list(itertools.product(LEVELS, positions))
 
     def all_cases(self) -> Iterator[Case]:
-        """Everything: compilers, levels, positions, options and runs."""
+        """All combinations of compilers, levels, positions, options and runs."""
         for compiler in self.compilers:
             for (level, is_pic), flags, run in itertools.product(
                 self.builds(compiler), self.flags, self.runs
@@ -108,12 +108,12 @@ class Program:
                 yield Case(self, compiler, level, is_pic, flags, run)
 
     def few_cases(self, first: int) -> Iterator[Case]:
-        """Each compiler, each option and each run once; levels and positions take turns.
+        """Each compiler, each option and each run once, with alternating levels and positions.
 
         Args:
-            first: where the turns begin.
+            first: the index at which the alternation begins.
         """
-        # What the pinned compiler has of C++ beyond the run time takes minutes to be built.
+        # The pinned compiler takes minutes to build its C++ library.
         slow = {"zig"} if self.needs_library else set()
         compilers = [each for each in self.compilers if each not in slow]
         for number in range(max(len(compilers), len(self.flags), len(self.runs))):
@@ -136,7 +136,7 @@ def read_program(source: Path) -> Program:
     """Read a program's first comment.
 
     Raises:
-        ValueError: it has a key that nobody knows.
+        ValueError: it has an unknown key.
     """
     found: dict[str, list[str]] = {}
     lines = source.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Runs programs, natively and linked in memory, each as a process of its own."""
+"""Runs programs, natively and linked in memory, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SECONDS = 120
 
 
 class Outcome(NamedTuple):
-    """What a program did; a negative status is the signal that ended it."""
+    """The outcome of a program; a negative status is the signal that ended it."""
 
     status: int
     output: str
@@ -24,36 +24,36 @@ class Outcome(NamedTuple):
 def run_native(
     program: Path, arguments: Sequence[str] = (), *, seconds: float = _SECONDS
 ) -> Outcome:
-    """What a program does."""
+    """Run a native program."""
     return execute([str(program), *arguments], seconds=seconds)
 
 
 def run_linked(
     inputs: Sequence[Path], arguments: Sequence[str] = (), *, seconds: float = _SECONDS
 ) -> Outcome:
-    """What a program does that is linked in memory from objects and archives."""
+    """Run a program that is linked in memory from objects and archives."""
     return execute([*linked_command(inputs), *arguments], seconds=seconds)
 
 
 def linked_command(inputs: Sequence[Path]) -> list[str]:
-    """The command that links and runs; the program's arguments are put behind it."""
-    # As for llvm-jitlink, the first word behind -args is argv[0].
+    """The command that links and runs, to which the program's arguments are appended."""
+    # As for llvm-jitlink, the first word after -args is argv[0].
     return [
         sys.executable, "-W", "error", "-m", "jitlink", *map(str, inputs), "-args", "program",
     ]  # fmt: skip
 
 
 def execute(command: Sequence[str], *, seconds: float = _SECONDS) -> Outcome:
-    """Run a command with no input, and with the same environment for all."""
+    """Run a command with empty input, and with the same environment for all."""
     paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
         "LC_ALL": "C.UTF-8",
-        # It would name addresses.
+        # Backtraces have addresses, which differ.
         "GFORTRAN_ERROR_BACKTRACE": "0",
     }
-    # It would change how C buffers, too.
+    # Python would make C's standard output unbuffered, too.
     environment.pop("PYTHONUNBUFFERED", None)
     done = subprocess.run(
         command,

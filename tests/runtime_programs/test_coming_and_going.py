@@ -1,4 +1,4 @@
-"""A JITDylib with every feature is opened and closed again and again, and leaves nothing behind.
+"""A JITDylib with every feature is created and removed repeatedly, and leaves nothing behind.
 
 500 times by default, 5,000 times with JITLINK_LONG=1 in the environment.
 """
@@ -16,7 +16,7 @@ from jitlink.lljit import LLJIT
 from tests.toolchain import compile_c, require
 
 ROUNDS = 5000 if os.environ.get("JITLINK_LONG") == "1" else 500
-# Until allocators and caches have what they keep.
+# Until allocators and caches have reached their size.
 _FIRST_ROUNDS = 100
 _RESIDENT_LIMIT = 2 << 20
 
@@ -78,12 +78,12 @@ extern "C" long work() {
   return reinterpret_cast<long>(result) + reinterpret_cast<long>(run(nullptr)) + chosen() + found;
 }
 """
-# Twice: 2 texts of 100, 3 digits, a zero that was counted, 5 and one more; then the two others.
+# Two runs of 2 texts of 100, 3 digits, zeroes[2999] and `plain`; then `chosen` and `found`.
 RESULT = 2 * (200 + 3 + 1 + 6) + 2
 
 
-class Held(NamedTuple):
-    """What this process holds."""
+class Resources(NamedTuple):
+    """The resources of this process."""
 
     resident: int
     mappings: int
@@ -91,7 +91,7 @@ class Held(NamedTuple):
     threads: int
 
 
-def _held() -> Held:
+def _resources() -> Resources:
     gc.collect()
     c = ctypes.CDLL(None)
     key = ctypes.c_uint()
@@ -100,11 +100,11 @@ def _held() -> Held:
     status = Path("/proc/self/statm").read_text().split()
     mappings = Path("/proc/self/maps").read_text().count("\n")
     threads = len(list(Path("/proc/self/task").iterdir()))
-    return Held(int(status[1]) * os.sysconf("SC_PAGESIZE"), mappings, key.value, threads)
+    return Resources(int(status[1]) * os.sysconf("SC_PAGESIZE"), mappings, key.value, threads)
 
 
 def _has_frame(address: int) -> bool:
-    """Whether an unwinder knows a function's frame."""
+    """Whether the unwinder finds a function's frame."""
     find = ctypes.CDLL("libgcc_s.so.1")["_Unwind_Find_FDE"]
     find.restype = ctypes.c_void_p
     find.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
@@ -116,7 +116,7 @@ def test_a_jitdylib_with_every_feature_leaves_nothing_behind() -> None:
     require("g++")
     path = compile_c(SOURCE, "gcc", ("-O1", "-fPIC", "-std=c++17"), suffix=".cpp")
     address = 0
-    # One thread that is older than what it calls, and stays.
+    # One thread exists before the code that it calls, and outlives it.
     with LLJIT(platform=True) as jit, ThreadPoolExecutor(1) as older:
 
         def once(number: int) -> None:
@@ -137,10 +137,10 @@ def test_a_jitdylib_with_every_feature_leaves_nothing_behind() -> None:
 
         for number in range(_FIRST_ROUNDS):
             once(number)
-        before = _held()
+        before = _resources()
         for number in range(ROUNDS):
             once(number)
-        after = _held()
+        after = _resources()
     assert after.resident - before.resident < _RESIDENT_LIMIT
     assert after.mappings - before.mappings < 16
     assert (after.free_key, after.threads) == (before.free_key, before.threads)

@@ -1,7 +1,7 @@
-"""Each feature that needs a run time: a program does in memory what it does natively.
+"""Features that need a runtime: a program linked in memory behaves as it does natively.
 
-By default each program is compiled by each compiler, and levels and positions take turns; with
-JITLINK_LONG=1 in the environment by all of them in every way.
+By default each program is compiled by each compiler, with alternating levels and positions; with
+JITLINK_LONG=1 in the environment in all combinations.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ CASES = [
     for case in (program.all_cases() if LONG else program.few_cases(first))
 ]
 
-# What is known to differ, and why: patterns of cases.
+# Known differences, by patterns of cases, with their reasons.
 DIFFERENCES = {
     "terminate.cpp-gcc-*-nopic-pure": (
-        "the native program calls null: a static linker takes no member for a weak reference"
+        "the native program calls null: a static linker extracts no member for a weak reference"
     ),
 }
 
@@ -44,7 +44,7 @@ def _run(case: Case) -> tuple[Outcome, Outcome]:
 
 @pytest.fixture(scope="module")
 def runs(request: pytest.FixtureRequest) -> Iterator[Runs]:
-    """The cases that are to be tested, run side by side: most of the time they start up."""
+    """The selected cases, run in parallel: most of their time is start-up."""
     chosen = [
         cast("Case", item.callspec.params["case"])
         for item in request.session.items
@@ -67,7 +67,7 @@ def _parameter(case: Case) -> ParameterSet:
 @pytest.mark.parametrize("case", [_parameter(case) for case in CASES])
 def test_a_feature(case: Case, runs: Runs) -> None:
     native, linked = runs[case].result()
-    # A program that says nothing shows nothing.
+    # Without output there is nothing to compare.
     assert native.output, native
     assert linked == native
 
@@ -83,7 +83,7 @@ def test_every_feature_is_run_by_every_compiler_in_every_way() -> None:
         assert {case.arguments for case in mine} == set(program.runs)
 
 
-def test_a_key_that_nobody_knows(tmp_path: Path) -> None:
+def test_an_unknown_key(tmp_path: Path) -> None:
     source = tmp_path / "wrong.c"
     source.write_text("/* Text.\n *\n * pards: 2\n */\nint main(void) { return 0; }\n")
     with pytest.raises(ValueError, match="pards"):

@@ -1,7 +1,7 @@
-"""Linked code under valgrind's memcheck: it reads and writes only what is its own.
+"""Linked code under valgrind's memcheck: it reads and writes only its own memory.
 
-The interpreter has errors of its own there. Those count in which linked code, which is in no
-file, comes before the interpreter. Takes minutes; only with JITLINK_LONG=1 in the environment.
+The interpreter has errors of its own. An error counts if its stack has linked code, which is in no
+file, above the interpreter. Takes minutes; only with JITLINK_LONG=1 in the environment.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _SECONDS = 1200
 
 
 def _check(inputs: Sequence[Path], arguments: Sequence[str], report: Path) -> tuple[Outcome, int]:
-    """Run a program under memcheck; returns what it did, and how many errors are its own."""
+    """Run a program under memcheck; returns the outcome, and the number of its errors."""
     words = [str(require("valgrind")), "--quiet", "--xml=yes", f"--xml-file={report}"]
     command = [*words, *linked_command(inputs), *arguments]
     outcome = execute(command, seconds=_SECONDS)
@@ -55,7 +55,7 @@ def _check(inputs: Sequence[Path], arguments: Sequence[str], report: Path) -> tu
 
 def _is_of_linked_code(error: ET.Element) -> bool:
     if (error.findtext("kind") or "").startswith("Leak_"):
-        # What a program does not free it does not free natively either.
+        # A program leaks natively, too.
         return False
     for frame in error.findall("stack[1]/frame"):
         file = frame.findtext("obj")
@@ -76,7 +76,7 @@ def test_linked_code_has_no_errors(name: str, tmp_path: Path) -> None:
     assert outcome == run_native(built.native, case.arguments)
 
 
-def test_an_error_is_seen(tmp_path: Path) -> None:
+def test_an_error_is_detected(tmp_path: Path) -> None:
     path = compile_c(WRONG, "gcc", ("-O0", "-fPIC"))
     outcome, errors = _check([path], (), tmp_path / "report.xml")
     assert outcome.status == 0

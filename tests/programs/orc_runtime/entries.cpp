@@ -1,4 +1,4 @@
-// The entry points of LLVM's ORC runtime: a library that is opened, asked for names and closed.
+// The entry points of LLVM's ORC runtime: a library is opened, searched and closed.
 #include <pthread.h>
 #include <stdio.h>
 

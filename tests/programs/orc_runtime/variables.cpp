@@ -1,4 +1,4 @@
-// Thread-local variables in two objects, one of which knows the other's; in several threads.
+// Thread-local variables in two objects, one of which refers to the other's; in several threads.
 #include <pthread.h>
 #include <stdio.h>
 

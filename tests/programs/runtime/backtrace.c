@@ -1,4 +1,4 @@
-/* What _Unwind_Backtrace sees, through two objects and a function of the C library. */
+/* _Unwind_Backtrace through two objects and a function of the C library. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unwind.h>

@@ -1,4 +1,4 @@
-// Programs that end because nobody catches; the argument says how.
+// Programs that end by uncaught exceptions, of the kind in the argument.
 extern "C" int printf(const char *, ...);
 extern "C" int fflush(void *);
 

@@ -1,4 +1,4 @@
-// Forced unwinding runs destructors, and cannot be caught for good.
+// Forced unwinding runs destructors, and a handler must rethrow it.
 #include <cstdio>
 #include <pthread.h>
 

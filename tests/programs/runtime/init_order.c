@@ -31,7 +31,7 @@ __attribute__((destructor(150 + PART))) static void very_last(void) {
 }
 
 typedef void (*function)(void);
-/* Aligned as pointers are: compilers align arrays more, and then there are null pointers between. */
+/* Aligned like pointers: the greater alignment of arrays would put null pointers between them. */
 #define IN(name) __attribute__((section(name), used, aligned(sizeof(function)))) static function
 IN(".init_array.00160") HERE(in_numbered) = HERE(init_);
 IN(".fini_array.200") HERE(in_fini) = HERE(fini_);

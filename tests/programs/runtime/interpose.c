@@ -1,4 +1,4 @@
-/* A function that takes the place of the C library's, and calls it. */
+/* A function that interposes the C library's, and calls it. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-// The C++ library: streams, strings, containers, threads that throw, objects that are shared.
+// The C++ library: streams, strings, containers, threads that throw, inline variables.
 #include <algorithm>
 #include <cstdio>
 #include <exception>

@@ -1,4 +1,4 @@
-/* quick_exit runs its own handlers and no others. */
+/* quick_exit runs the handlers of at_quick_exit and no others. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-// Thread-local objects: made when a thread first uses one, destroyed in reverse when it ends.
+// Thread-local objects: constructed on first use in a thread, destroyed in reverse at its end.
 #include <cstdio>
 #include <mutex>
 #include <string>

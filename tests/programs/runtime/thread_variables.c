@@ -1,4 +1,4 @@
-// Thread-local variables: initial images, zeros, alignment, pointers, other objects' and libc's.
+// Thread-local variables: initialisation images, zeros, alignment, pointers, in other objects and libc.
 #include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -28,7 +28,7 @@ __thread double weight = 0.5;
 
 static int value(void) { return 40 + first; }
 
-// Everything that a thread sees, in one number.
+// A checksum of all variables of a thread.
 static long sum(void) {
     long result = first + second + absent + counter + hidden + *pair.pointer + pair.function();
     for (int i = 0; i < 100; ++i)

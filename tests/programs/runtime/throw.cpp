@@ -1,4 +1,4 @@
-// Exceptions in, through and across two objects; nothing of the C++ library but its run time.
+// Exceptions in, through and across two objects; of the C++ library only its runtime.
 extern "C" int printf(const char *, ...);
 extern "C" void qsort(void *, unsigned long, unsigned long, int (*)(const void *, const void *));
 

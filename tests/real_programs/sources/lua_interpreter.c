@@ -1,4 +1,4 @@
-/* A Lua interpreter: runs a script with `arg` set, tells of errors with a traceback, as lua does. */
+/* A Lua interpreter: runs a script with `arg` set, reports errors with a traceback, as lua does. */
 #include <stddef.h>
 #include <stdio.h>
 

@@ -39,6 +39,6 @@ int main() {
   } catch (const std::bad_alloc &) {
     puts("bad_alloc");
   }
-  alignas(int) char room[sizeof(int)];
-  printf("%d\n", *new (room) int(12));
+  alignas(int) char buffer[sizeof(int)];
+  printf("%d\n", *new (buffer) int(12));
 }

@@ -1,4 +1,4 @@
-// Exceptions that pass through functions of the C library, and cleanup in the frames around.
+// Exceptions through functions of the C library, and cleanups in the frames around them.
 #include <search.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-// Threads that are cancelled: destructors run, catch (...) sees it, 8 at once.
+// Cancelled threads: destructors and catch (...) run, 8 at once.
 //
 // threads: 8
 #include <pthread.h>
@@ -41,7 +41,7 @@ int main() {
     pthread_join(thread, &result);
     cancelled += result == PTHREAD_CANCELED;
   }
-  // A thread that had not reached read was cancelled there, or in pthread_create's start.
+  // Also threads that were cancelled before they reached read.
   printf("%d %d\n", cancelled, destroyed >= seen * 6);
   return 0;
 }

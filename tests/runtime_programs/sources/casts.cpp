@@ -1,4 +1,4 @@
-// dynamic_cast and typeid on classes of another object, and what they throw.
+// dynamic_cast and typeid on classes of another object, and their exceptions.
 //
 // parts: 2
 #include <stdio.h>

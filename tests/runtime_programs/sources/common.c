@@ -1,4 +1,4 @@
-/* Common symbols: of several sizes and alignments in two objects, one of them defined in the end.
+/* Common symbols: several sizes and alignments in two objects, one of them overridden.
  *
  * parts: 2
  * flags: -fcommon

@@ -1,4 +1,4 @@
-/* Constructors of two objects, which use stdio and see the arguments of main.
+/* Constructors of two objects, which use stdio and get the arguments of main.
  *
  * parts: 2
  * run: one two

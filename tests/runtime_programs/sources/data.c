@@ -1,4 +1,4 @@
-/* Data of every kind: large and small, aligned, constant, in a circle of pointers; jump tables. */
+/* Data of every kind: large and small, aligned, constant, with cyclic pointers; jump tables. */
 #include <stdint.h>
 #include <stdio.h>
 

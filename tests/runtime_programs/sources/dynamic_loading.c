@@ -1,4 +1,4 @@
-/* dlopen, dlsym and dladdr on libraries of the process; the errors, too. */
+/* dlopen, dlsym and dladdr on libraries of the process, and their errors. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>

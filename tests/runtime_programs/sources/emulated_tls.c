@@ -1,4 +1,4 @@
-/* Emulated thread-local storage: the compiler's library gives each thread its copies.
+/* Emulated TLS: the compiler's library allocates the variables of each thread.
  *
  * parts: 2
  * threads: 8

@@ -1,4 +1,4 @@
-/* Every way to end a process; each says what status it leaves and which handlers run.
+/* Every way to end a process, with its exit status and the handlers that run.
  *
  * run: return
  * run: exit

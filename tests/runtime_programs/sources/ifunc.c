@@ -1,4 +1,4 @@
-/* Indirect functions: our own, called, through pointers and from another object; the C library's.
+/* Symbols with ifunc resolvers, called directly, through pointers and across objects; the C library's.
  *
  * parts: 2
  * links: m
@@ -18,7 +18,7 @@ static int twice(int x) { return 2 * x; }
 static int thrice(int x) { return 3 * x; }
 static function *resolve(void) {
   int wanted;
-  __asm__("movl $3, %0" : "=r"(wanted)); /* or compilers that see the answer do without */
+  __asm__("movl $3, %0" : "=r"(wanted)); /* opaque, or compilers fold the result */
   return wanted == 3 ? thrice : twice;
 }
 int chosen(int) __attribute__((ifunc("resolve")));

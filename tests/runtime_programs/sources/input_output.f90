@@ -1,4 +1,4 @@
-! Formatted and list-directed output, internal and scratch files, errors that are told.
+! Formatted and list-directed output, internal and scratch files, reported errors.
 !
 ! position: independent
 program input_output

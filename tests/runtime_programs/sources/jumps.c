@@ -1,4 +1,4 @@
-/* setjmp and longjmp: over frames of two objects, in loops, out of a signal handler.
+/* setjmp and longjmp: across frames of two objects, in loops, out of a signal handler.
  *
  * parts: 2
  */
@@ -36,10 +36,10 @@ int main(void) {
 }
 #else
 void leave(int depth, int value) {
-  char room[64];
-  sprintf(room, "%d", depth);
+  char buffer[64];
+  sprintf(buffer, "%d", depth);
   if (depth)
     leave(depth - 1, value);
-  longjmp(place, value * 10 + (room[0] == '0'));
+  longjmp(place, value * 10 + (buffer[0] == '0'));
 }
 #endif

@@ -1,4 +1,4 @@
-// Panics: caught, in threads, through destructors; the process ends with 101 if nobody catches.
+// Panics: caught, in threads, through destructors; the exit status is 101 if uncaught.
 //
 // run: caught
 // run: uncaught

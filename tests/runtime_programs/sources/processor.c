@@ -1,4 +1,4 @@
-/* What the processor can, as the compiler's library knows it; functions in several versions.
+/* The processor's features, from the compiler's library; functions in several versions.
  *
  * compilers: gcc clang
  * links: gcc

@@ -1,4 +1,4 @@
-/* Tables that an object builds: the bounds of a section, as the linker names them. */
+/* Tables in sections: their bounds are encapsulation symbols. */
 #include <stdio.h>
 
 struct entry { const char *name; int (*function)(int); };

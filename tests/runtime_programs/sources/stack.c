@@ -19,9 +19,9 @@ static __attribute__((noinline)) int sum_of(int size) {
   return numbers[size - 1] + local + (int)((uintptr_t)&local % 128);
 }
 static __attribute__((noinline)) long deep(long depth) {
-  volatile char room[200];
-  room[0] = (char)depth;
-  return depth ? deep(depth - 1) + (room[0] & 1) : 0;
+  volatile char buffer[200];
+  buffer[0] = (char)depth;
+  return depth ? deep(depth - 1) + (buffer[0] & 1) : 0;
 }
 static void *thread(void *unused) {
   (void)unused;

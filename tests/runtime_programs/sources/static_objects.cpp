@@ -1,4 +1,4 @@
-// Static objects of three objects files: the order by priority and place, and the way back.
+// Static objects of three object files: construction by priority and order, and destruction.
 //
 // parts: 3
 #include <stdio.h>

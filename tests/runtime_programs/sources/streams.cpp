@@ -1,4 +1,4 @@
-// Streams in initialisers and finalisers, before and after main; what is buffered is not lost.
+// Streams in initialisers and finalisers, before and after main; buffers are flushed.
 //
 // parts: 2
 // library: c++

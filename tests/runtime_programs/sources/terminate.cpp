@@ -1,4 +1,4 @@
-// How programs end that do not catch: with a handler of their own, and without.
+// Uncaught exceptions: with a terminate handler, and without.
 //
 // run: uncaught
 // run: noexcept

@@ -16,7 +16,7 @@
 
 static std::once_flag once;
 static std::atomic<int> calls{0};
-thread_local std::string name = "nobody";
+thread_local std::string name = "unnamed";
 
 static void describe(const std::exception &error, int depth = 0) {
   std::cout << std::string(depth, ' ') << error.what() << "\n";

@@ -1,4 +1,4 @@
-/* Alignment, size and initial images of thread-local variables, in 8 threads.
+/* Alignment, size and initialisation images of thread-local variables, in 8 threads.
  *
  * threads: 8
  * position: independent

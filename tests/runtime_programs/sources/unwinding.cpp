@@ -1,4 +1,4 @@
-// What unwinding destroys: parts of objects, arrays, arguments; function try blocks; rethrowing.
+// Destruction by unwinding: parts of objects, arrays, arguments; function try blocks; rethrowing.
 //
 // parts: 2
 #include <stdio.h>
