@@ -197,7 +197,7 @@ class LLJIT:
 
     def _platform(self) -> Platform:
         if self.platform is None:
-            raise SessionError("the session has no platform, or is closed")
+            raise SessionError("the session was created without a platform, or is closed")
         return self.platform
 
     def create_resource_tracker(self, dylib: JITDylib | None = None) -> ResourceTracker:

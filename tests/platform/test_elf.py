@@ -318,7 +318,7 @@ def test_without_a_platform_nothing_is_initialized() -> None:
     with LLJITBuilder().set_platform(False).create() as jit:
         assert jit.platform is None
         for call in (jit.initialize, jit.deinitialize):
-            with pytest.raises(SessionError, match="no platform"):
+            with pytest.raises(SessionError, match="without a platform"):
                 call()
     with LLJITBuilder().set_platform(True).create() as jit:
         assert isinstance(jit.platform, ELFPlatform)
