@@ -19,12 +19,11 @@ import numpy as np
 
 from jitlink.errors import ArchiveError, InputError, UnknownFormatError
 from jitlink.formats.archive_magic import is_archive
-from jitlink.formats.batch import Batch, ReadObjects
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.tables import exported_rows
 from jitlink.resolve import SymbolResolver
-from jitlink.targets.elf import ELFTarget
+from jitlink.targets.base import Batch, ReadObjects, Target
 from jitlink.targets.registry import Buffer, target_of_object
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ class InputReader:
         self.linked: list[str] = []
         self._name = name
         self._rules = rules
-        self._target: ELFTarget | None = None
+        self._target: Target | None = None
         self._resolver: SymbolResolver | None = None
         self._archives: list[ArchiveInput] = []
         self._definitions: list[tuple[str, int]] = []
@@ -164,7 +163,7 @@ class InputReader:
         return found
 
     @property
-    def target(self) -> ELFTarget:
+    def target(self) -> Target:
         """The target of all objects read.
 
         Raises:

@@ -247,7 +247,7 @@ def test_jumps_of_other_processors(machine: str) -> None:
     builder.resolver.finish()
     graph = builder.target_graph
     with Emulator(machine) as emulator:
-        emulator.link_graph(graph, builder.target.passes(graph), {"step": lambda x: x * 10})
+        emulator.link_graph(graph, builder.target.configure(graph), {"step": lambda x: x * 10})
         assert Program(emulator, graph, builder.resolver.definitions).call("twice", 3) == 300
 
 

@@ -10,7 +10,7 @@ import pytest
 from jitlink.arch.aarch64 import AArch64EdgeKind as K
 from jitlink.errors import MisalignedTargetError, TargetOutOfRangeError, UnsupportedRelocationError
 from jitlink.passes.got_plt import got_address
-from jitlink.targets.elf import Relocation
+from jitlink.targets.base import Relocation
 from jitlink.targets.elf_aarch64 import BIG_ENDIAN_TARGET, RELOCATIONS, TARGET
 from jitlink.targets.registry import create_link_graph, target_of_graph, target_of_object
 from tests.emulation import Emulator, Program

@@ -17,7 +17,7 @@ from jitlink.errors import (
     UnsupportedRelocationError,
 )
 from jitlink.graph import MemLifetime, MemProt
-from jitlink.targets.elf import Relocation
+from jitlink.targets.base import Relocation
 from jitlink.targets.elf_riscv import RELOCATIONS, TARGET32, TARGET64
 from jitlink.targets.registry import create_link_graph, target_of_graph, target_of_object
 from jitlink.targets.riscv_attributes import check_abi

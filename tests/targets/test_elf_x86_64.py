@@ -13,7 +13,7 @@ import pytest
 
 from jitlink.arch.x86_64 import X86_64EdgeKind as K
 from jitlink.errors import TargetOutOfRangeError, UnsupportedRelocationError
-from jitlink.targets.elf import Relocation
+from jitlink.targets.base import Relocation
 from jitlink.targets.elf_x86_64 import RELOCATIONS, TARGET
 from tests.elf_files import ElfFile
 from tests.linking import Linked, Linker, read_graph

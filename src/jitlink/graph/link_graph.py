@@ -72,6 +72,8 @@ class LinkGraph:
         alloc_actions: calls to make when the graph's memory is finalized and deallocated; the
             memory manager empties the list on finalization.
         memory: address ranges of the segments that outlive finalization, once allocated.
+        target: the target that made the graph, which means nothing to the graph; None for a graph
+            that was made without one.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class LinkGraph:
         self.endianness: Literal["little", "big"] = endianness
         self.edge_kinds = edge_kinds
         self.features = tuple(features)
+        self.target: object | None = None
         self.address_limit = 1 << 64
         self.memory: list[AddressRange] = []
         self.origins: list[str] = []

@@ -31,7 +31,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jitlink.arch.reentry import Jump
 from jitlink.errors import SymbolError
 from jitlink.graph import Block, LinkGraph, MemLifetime, Scope, SymbolFlags
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
@@ -42,6 +41,7 @@ from jitlink.graph.symbols import externalize
 from jitlink.graph.tables import ABSOLUTE, DEFINED
 from jitlink.inputs import InputFile
 from jitlink.orc.objects import ObjectBatch
+from jitlink.targets.base import Jump
 from jitlink.targets.registry import target_of_graph
 
 _LOCAL, _LIVE = int(Scope.LOCAL), int(SymbolFlags.LIVE)

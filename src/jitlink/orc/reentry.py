@@ -34,13 +34,12 @@ from collections.abc import Mapping
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from jitlink.arch.reentry import ReentryCode
 from jitlink.errors import JITLinkError
 from jitlink.graph import LinkGraph, MemProt, Scope, Symbol
 from jitlink.link import JITLinkContext, link, run_in_process
 from jitlink.memory import InProcessMemoryManager
 from jitlink.memory.manager import JITLinkDylib
-from jitlink.targets.elf import ELFTarget
+from jitlink.targets.base import ReentryCode, Target
 from jitlink.targets.registry import default_passes
 
 log = logging.getLogger("jitlink.orc")
@@ -87,7 +86,7 @@ class Reentry:
         address: address of the reentry's machine code.
     """
 
-    def __init__(self, target: ELFTarget, code: ReentryCode) -> None:
+    def __init__(self, target: Target, code: ReentryCode) -> None:
         self.code = code
         self._identities = itertools.count(_MEASURE + 1)
         self._continuations: WeakValueDictionary[int, Continuation] = WeakValueDictionary()
@@ -97,9 +96,9 @@ class Reentry:
         self.address, self._landing, trampoline = (symbol.address for symbol in symbols)
         self._python_caller = self._measure(trampoline)
 
-    def _words(self, target: ELFTarget) -> Mapping[str, bytes]:
+    def _words(self, target: Target) -> Mapping[str, bytes]:
         """The two pieces of code, with the addresses in them."""
-        form = "<" if target.identity.byte_order == "little" else ">"
+        form = "<" if target.byte_order == "little" else ">"
         form += "Q" if target.pointer_size == 8 else "I"
         reentry, landing = bytearray(self.code.reentry), bytearray(self.code.landing)
         callback = ctypes.cast(self._callback, ctypes.c_void_p).value
@@ -184,7 +183,7 @@ class _Measurement:
         return _python_function("PyThread_get_thread_ident")
 
 
-def reentry_of(target: ELFTarget) -> Reentry | None:
+def reentry_of(target: Target) -> Reentry | None:
     """The reentry of this process, or None if its architecture has no code for it yet."""
     return None if target.reentry is None else _shared(target.triple, target, target.reentry)
 
@@ -193,7 +192,7 @@ _lock = threading.Lock()
 _made: dict[str, Reentry] = {}
 
 
-def _shared(triple: str, target: ELFTarget, code: ReentryCode) -> Reentry:
+def _shared(triple: str, target: Target, code: ReentryCode) -> Reentry:
     with _lock:
         if triple not in _made:
             _made[triple] = Reentry(target, code)
@@ -210,7 +209,7 @@ class _Context(JITLinkContext):
 
 
 def _link(
-    target: ELFTarget, code: ReentryCode, contents: Mapping[str, bytes]
+    target: Target, code: ReentryCode, contents: Mapping[str, bytes]
 ) -> tuple[Symbol, Symbol, Symbol]:
     """Link the reentry, the landing, and a trampoline for one call that is a measurement."""
     graph = target.new_graph("<reentry>")

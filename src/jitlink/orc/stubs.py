@@ -44,7 +44,6 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from jitlink.arch.reentry import CodeEdges
 from jitlink.errors import UndefinedSymbolError, UnsupportedObjectError
 from jitlink.executor import SelfExecutorProcessControl
 from jitlink.graph import Linkage, MemProt, Scope, Section, SymbolFlags, SymbolKind
@@ -66,7 +65,7 @@ from jitlink.orc.lookup import look_up
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.reentry import Reentry, absolute, reentry_of
-from jitlink.targets.elf import ELFTarget
+from jitlink.targets.base import CodeEdges, Target
 from jitlink.targets.registry import target_of_triple
 
 STUBS_SECTION = "$__INDIRECT_STUBS"
@@ -107,7 +106,7 @@ class FunctionBody(NamedTuple):
     name: str
 
 
-Target = int | FunctionBody
+StubTarget = int | FunctionBody
 
 
 class StubsListener(Protocol):
@@ -140,7 +139,7 @@ class Stub:
     )  # fmt: skip
 
     def __init__(
-        self, manager: IndirectStubsManager, dylib: JITDylib, name: str, target: Target
+        self, manager: IndirectStubsManager, dylib: JITDylib, name: str, target: StubTarget
     ) -> None:
         self.manager = manager
         self.dylib = dylib
@@ -158,7 +157,10 @@ class StubsUnit(MaterializationUnit):
     """The promise of stubs."""
 
     def __init__(
-        self, manager: IndirectStubsManager, targets: Mapping[str, Target], flags: JITSymbolFlags
+        self,
+        manager: IndirectStubsManager,
+        targets: Mapping[str, StubTarget],
+        flags: JITSymbolFlags,
     ) -> None:
         self.name = "<stubs>"
         self.symbols = dict.fromkeys(targets, flags)
@@ -205,7 +207,9 @@ class IndirectStubsManager(ResourceManager):
         self._word: type[ctypes.c_uint64 | ctypes.c_uint32] = word
         session.run(lambda: session.resource_managers.append(self))
 
-    def unit(self, targets: Mapping[str, Target], flags: JITSymbolFlags = FUNCTION) -> StubsUnit:
+    def unit(
+        self, targets: Mapping[str, StubTarget], flags: JITSymbolFlags = FUNCTION
+    ) -> StubsUnit:
         """A promise of stubs that lead somewhere, to be defined in a JITDylib."""
         return StubsUnit(self, targets, flags)
 
@@ -235,7 +239,7 @@ class IndirectStubsManager(ResourceManager):
     # On the session's thread
 
     async def link_stubs(
-        self, targets: Mapping[str, Target], responsibility: MaterializationResponsibility
+        self, targets: Mapping[str, StubTarget], responsibility: MaterializationResponsibility
     ) -> None:
         """Link the stubs that a responsibility is for."""
         dylib, symbols = responsibility.dylib, responsibility.symbols
@@ -261,7 +265,7 @@ class IndirectStubsManager(ResourceManager):
             for listener in self._listeners:
                 listener.stubs_made(bodies)
 
-    async def redirect(self, dylib: JITDylib, targets: Mapping[str, Target]) -> None:
+    async def redirect(self, dylib: JITDylib, targets: Mapping[str, StubTarget]) -> None:
         """Let stubs lead elsewhere; bodies are linked first.
 
         Raises:
@@ -380,7 +384,7 @@ class IndirectStubsManager(ResourceManager):
                     del self._stubs[stub.dylib]
 
 
-def _way_back(triple: str) -> tuple[ELFTarget, Reentry]:
+def _way_back(triple: str) -> tuple[Target, Reentry]:
     try:
         target = target_of_triple(triple)
     except UnsupportedObjectError as error:
@@ -396,7 +400,7 @@ class _Pool:
 
     def __init__(
         self,
-        target: ELFTarget,
+        target: Target,
         reentry: Reentry,
         stubs: Sequence[Stub],
         symbols: Mapping[str, JITSymbolFlags],
@@ -528,11 +532,11 @@ class RedirectableSymbolManager:
         await self._stubs.redirect(dylib, _targets(functions))
 
 
-def _targets(functions: Mapping[str, Destination]) -> dict[str, Target]:
+def _targets(functions: Mapping[str, Destination]) -> dict[str, StubTarget]:
     return {name: _target(destination) for name, destination in functions.items()}
 
 
-def _target(destination: Destination) -> Target:
+def _target(destination: Destination) -> StubTarget:
     if isinstance(destination, int):
         return destination
     if isinstance(destination, ExecutorSymbolDef):

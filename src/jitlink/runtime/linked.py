@@ -91,7 +91,7 @@ async def _link(executor: ExecutorProcessControl, memory: JITLinkMemoryManager) 
     builder.add([open_object(executor.triple, name) for name in SHARED])
     builder.resolver.finish()
     graph = builder.target_graph
-    config = builder.target.passes(graph)
+    config = builder.target.configure(graph)
     config.post_prune.append(_register_own_frames)
     context = _Context(executor)
     alloc = await link(graph, context, config, memory)

@@ -1,22 +1,26 @@
-"""What all ELF targets share: tables of relocation types, by which relocations become edges.
+"""ELF: what its targets share, and which target an object is for.
 
-A target lists its relocation types as `Relocation` rows. A row names the edge kind that a type
-becomes and what is added to its addend, or why it is not linked.
+A new architecture is one line in `_TARGETS`: a module, and the name in it if that is not TARGET.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, NoReturn
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple, NoReturn
 
 import numpy as np
 
 from jitlink.arch.reentry import Jump, ReentryCode
-from jitlink.errors import InputError, ObjectError, UnsupportedRelocationError
+from jitlink.errors import (
+    InputError,
+    ObjectError,
+    UnsupportedObjectError,
+    UnsupportedRelocationError,
+)
 from jitlink.fixups import FixupTable
 from jitlink.formats.batch import Batch, ReadObjects
 from jitlink.formats.elf import ELFObjects, read_objects
-from jitlink.formats.elf_layout import ELFCLASS64, Identity
+from jitlink.formats.elf_layout import ELFCLASS32, ELFCLASS64, Identity, identify
 from jitlink.formats.elf_relocations import RawRelocations
 from jitlink.graph import LinkGraph, MemLifetime, Scope
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
@@ -25,57 +29,12 @@ from jitlink.graph.edges import EdgeKind
 from jitlink.graph.tables import ABSOLUTE, REMOVED
 from jitlink.link import PassConfiguration
 from jitlink.passes.init_fini import CrtiCrtn
+from jitlink.targets.base import RelocationTable, Target, load_target
 from jitlink.targets.elf_linker_defined import ELFLinkerDefinedSymbols
 
 # Why relocation types of every architecture are not linked.
 DYNAMIC_ONLY = "only a dynamic linker's input has it"
 NO_TLS = "thread-local storage is not linked yet"
-
-
-class Relocation(NamedTuple):
-    """One relocation type.
-
-    Attributes:
-        number: as stored in the file.
-        name: the ABI's name.
-        kind: edge kind that it becomes, or None.
-        bias: what is added to the addend.
-        reason: why it is not linked; empty for a type that needs no edge.
-    """
-
-    number: int
-    name: str
-    kind: EdgeKind | None = None
-    bias: int = 0
-    reason: str = ""
-
-
-class RelocationTable:
-    """Relocation types as columns, indexed by number.
-
-    Attributes:
-        rows: the rows.
-        by_number: the same by number.
-        kinds: edge kind of each type, 0 for none (int64).
-        biases: what is added to its addend (int64).
-        ignored: whether it needs no edge (bool).
-    """
-
-    def __init__(self, relocations: Sequence[Relocation]) -> None:
-        self.rows = tuple(relocations)
-        self.by_number = {row.number: row for row in relocations}
-        # The last element stands for every number that the ABI does not define.
-        size = max(self.by_number) + 2
-        self.kinds, self.biases = np.zeros(size, np.int64), np.zeros(size, np.int64)
-        self.ignored = np.zeros(size, np.bool_)
-        for number, row in self.by_number.items():
-            self.kinds[number] = 0 if row.kind is None else int(row.kind)
-            self.biases[number] = row.bias
-            self.ignored[number] = row.kind is None and not row.reason
-
-    def index(self, types: Int64Array) -> Int64Array:
-        """The index of each of these types in the columns (int64)."""
-        return np.minimum(types, len(self.kinds) - 1)
 
 
 class ELFTarget(NamedTuple):
@@ -110,15 +69,22 @@ class ELFTarget(NamedTuple):
         """Size of a pointer in bytes."""
         return 8 if self.identity.elf_class == ELFCLASS64 else 4
 
+    @property
+    def byte_order(self) -> Literal["little", "big"]:
+        """Byte order of data."""
+        return self.identity.byte_order
+
     def new_graph(self, name: str) -> LinkGraph:
         """An empty graph for objects of this target."""
-        return LinkGraph(
+        graph = LinkGraph(
             name,
             self.triple,
             pointer_size=self.pointer_size,
-            endianness=self.identity.byte_order,
+            endianness=self.byte_order,
             edge_kinds=self.edge_kinds,
         )
+        graph.target = self
+        return graph
 
     def configure(self, graph: LinkGraph) -> PassConfiguration:
         """The passes for a graph: the architecture's, and those of all ELF targets."""
@@ -128,7 +94,7 @@ class ELFTarget(NamedTuple):
         return config
 
     def links(self, graph: LinkGraph) -> bool:
-        """Whether a graph is one of this target's."""
+        """Whether a graph that no target made is one of this target's."""
         mine = (self.edge_kinds, self.pointer_size, self.identity.byte_order)
         return (graph.edge_kinds, graph.pointer_size, graph.endianness) == mine
 
@@ -150,6 +116,38 @@ class ELFTarget(NamedTuple):
             graph.edge_table.rows,
             objects.comdats,
         )
+
+
+_TARGETS = {
+    (62, ELFCLASS64, "little"): "jitlink.targets.elf_x86_64",
+    (183, ELFCLASS64, "little"): "jitlink.targets.elf_aarch64",
+    (183, ELFCLASS64, "big"): "jitlink.targets.elf_aarch64:BIG_ENDIAN_TARGET",
+    (243, ELFCLASS64, "little"): "jitlink.targets.elf_riscv:TARGET64",
+    (243, ELFCLASS32, "little"): "jitlink.targets.elf_riscv:TARGET32",
+}
+"""Targets by machine, class and byte order."""
+
+
+class _ELF:
+    """The object format."""
+
+    def target_of(self, data: memoryview, file: str) -> Target:
+        """See `ObjectFormat.target_of`."""
+        identity = identify(data, file)
+        path = _TARGETS.get((identity.machine, identity.elf_class, identity.byte_order))
+        if path is None:
+            bits = 64 if identity.elf_class == ELFCLASS64 else 32
+            kind = f"{bits}-bit {identity.byte_order}-endian"
+            message = f"no {kind} target for machine {identity.machine}"
+            raise UnsupportedObjectError(message, file=file)
+        return load_target(path)
+
+    def targets(self) -> Iterable[Target]:
+        """See `ObjectFormat.targets`."""
+        return map(load_target, _TARGETS.values())
+
+
+ELF = _ELF()
 
 
 class _EdgeBuilder:

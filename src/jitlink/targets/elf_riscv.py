@@ -24,7 +24,8 @@ from jitlink.link import PassConfiguration
 from jitlink.passes.eh_frame import eh_frame_pass
 from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.ifunc import ifunc_pass
-from jitlink.targets.elf import DYNAMIC_ONLY, NO_TLS, ELFTarget, Relocation, RelocationTable
+from jitlink.targets.base import Relocation, RelocationTable
+from jitlink.targets.elf import DYNAMIC_ONLY, NO_TLS, ELFTarget
 from jitlink.targets.elf_linker_defined import synthesize_elf_symbols
 from jitlink.targets.riscv_attributes import check_abi
 

@@ -36,7 +36,8 @@ from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.ifunc import ifunc_pass
 from jitlink.passes.personality import build_personality_stubs
 from jitlink.passes.tls import TLSEdgeKinds, plan_tls
-from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget, Relocation, RelocationTable
+from jitlink.targets.base import Relocation, RelocationTable
+from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget
 from jitlink.targets.elf_linker_defined import synthesize_elf_symbols
 
 EM_X86_64 = 62

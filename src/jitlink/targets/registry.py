@@ -1,36 +1,41 @@
-"""The registry of targets, and graphs of single objects.
+"""The registry of object formats, and graphs of single objects.
 
-A new architecture is one line in `_ELF_TARGETS`: a module, and the name in it if that is not
-TARGET. A target is imported when an object of it is first read.
+A new object format is one line in `OBJECT_FORMATS`; a new architecture is one line in the table of
+its format. Both are imported when an object of theirs is first read.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from functools import cache
+from typing import cast
 
 import numpy as np
 
 from jitlink.errors import UnknownFormatError, UnsupportedObjectError
 from jitlink.formats.batch import Batch
-from jitlink.formats.elf_layout import ELFCLASS32, ELFCLASS64, identify, is_elf
 from jitlink.graph import LinkGraph
 from jitlink.link import PassConfiguration
 from jitlink.resolve import SymbolResolver
-from jitlink.targets.elf import ELFTarget
+from jitlink.targets.base import ObjectFormat, Target
 
-_ELF_TARGETS = {
-    (62, ELFCLASS64, "little"): "jitlink.targets.elf_x86_64",
-    (183, ELFCLASS64, "little"): "jitlink.targets.elf_aarch64",
-    (183, ELFCLASS64, "big"): "jitlink.targets.elf_aarch64:BIG_ENDIAN_TARGET",
-    (243, ELFCLASS64, "little"): "jitlink.targets.elf_riscv:TARGET64",
-    (243, ELFCLASS32, "little"): "jitlink.targets.elf_riscv:TARGET32",
+OBJECT_FORMATS: dict[bytes, str] = {
+    b"\x7fELF": "jitlink.targets.elf:ELF",
 }
+"""Module and name of each object format, by what its files begin with."""
 
 Buffer = bytes | bytearray | memoryview
 
 
-def target_of_object(data: Buffer, name: str) -> ELFTarget:
+@cache
+def _load(path: str) -> ObjectFormat:
+    module, _, name = path.partition(":")
+    object_format: ObjectFormat = getattr(importlib.import_module(module), name)
+    return object_format
+
+
+def target_of_object(data: Buffer, name: str) -> Target:
     """The target that links an object.
 
     Args:
@@ -43,47 +48,42 @@ def target_of_object(data: Buffer, name: str) -> ELFTarget:
         UnsupportedObjectError: there is no such target.
     """
     view = memoryview(data).cast("B")
-    if not is_elf(view):
-        raise UnknownFormatError("not an object file of a known format", file=name)
-    identity = identify(view, name)
-    module = _ELF_TARGETS.get((identity.machine, identity.elf_class, identity.byte_order))
-    if module is None:
-        bits = 64 if identity.elf_class == ELFCLASS64 else 32
-        kind = f"{bits}-bit {identity.byte_order}-endian"
-        raise UnsupportedObjectError(f"no {kind} target for machine {identity.machine}", file=name)
-    return _load(module)
+    for magic, path in OBJECT_FORMATS.items():
+        if view[: len(magic)] == magic:
+            return _load(path).target_of(view, name)
+    raise UnknownFormatError("not an object file of a known format", file=name)
 
 
-def target_of_graph(graph: LinkGraph) -> ELFTarget:
-    """The target whose edge kinds a graph uses.
+def all_targets() -> Iterator[Target]:
+    """Every target; each is imported when the iteration comes to it."""
+    for path in OBJECT_FORMATS.values():
+        yield from _load(path).targets()
+
+
+def target_of_graph(graph: LinkGraph) -> Target:
+    """The target that made a graph, or that links it if none did.
 
     Raises:
         UnsupportedObjectError: there is none.
     """
-    for module in _ELF_TARGETS.values():
-        target = _load(module)
-        if target.links(graph):
-            return target
-    raise UnsupportedObjectError(f"no target for triple {graph.triple}", file=graph.name)
+    if graph.target is None:
+        graph.target = next((each for each in all_targets() if each.links(graph)), None)
+        if graph.target is None:
+            raise UnsupportedObjectError(f"no target for triple {graph.triple}", file=graph.name)
+    return cast("Target", graph.target)
 
 
-def target_of_triple(triple: str) -> ELFTarget:
+def target_of_triple(triple: str) -> Target:
     """The target that links code for an executor's architecture.
 
     Raises:
         UnsupportedObjectError: there is none.
     """
     architecture = triple.partition("-")[0]
-    # Lazily: targets after the one that is found are not imported.
-    for target in map(_load, dict.fromkeys(_ELF_TARGETS.values())):
+    for target in all_targets():
         if target.triple.partition("-")[0] == architecture:
             return target
     raise UnsupportedObjectError(f"no target for triple {triple}", file="<executor>")
-
-
-def all_targets() -> list[ELFTarget]:
-    """Every target that the registry knows."""
-    return [_load(module) for module in dict.fromkeys(_ELF_TARGETS.values())]
 
 
 def default_passes(graph: LinkGraph) -> PassConfiguration:
@@ -95,7 +95,7 @@ def create_link_graph(data: Buffer, name: str = "<memory>") -> LinkGraph:
     """A graph of one relocatable object, whatever its format and architecture.
 
     Args:
-        data: the object, which is not copied.
+        data: the object; it is referred to, not copied.
         name: display name.
 
     Raises:
@@ -109,10 +109,3 @@ def create_link_graph(data: Buffer, name: str = "<memory>") -> LinkGraph:
     resolver.add(target.add_objects(graph, batch))
     resolver.finish()
     return graph
-
-
-@cache
-def _load(path: str) -> ELFTarget:
-    module, _, name = path.partition(":")
-    target: ELFTarget = getattr(importlib.import_module(module), name or "TARGET")
-    return target

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from jitlink.fixups import Check, Fixup, FixupTable
-from jitlink.targets.elf import ELFTarget, Relocation
+from jitlink.targets.base import Relocation, Target
 from jitlink.targets.registry import all_targets
 
 _HEAD = """\
@@ -31,7 +31,7 @@ def page() -> str:
     return "\n".join([_HEAD, *(_section(target) for target in all_targets())])
 
 
-def _section(target: ELFTarget) -> str:
+def _section(target: Target) -> str:
     kinds = sorted({type(row.kind).__name__ for row in target.relocations.rows if row.kind})
     rows = [
         f"## {target.triple}",
