@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
-from jitlink.platform.base import Platform, PlatformCreator
-from jitlink.platform.elf import ELFPlatform
+from jitlink.lazy_imports import attach
 
 if TYPE_CHECKING:
-    from jitlink.platform.orc_rt.platform import (
-        IncompleteRuntimeError,
-        ORCRuntimePlatform,
-        orc_runtime,
+    from jitlink.platform.base import Platform as Platform
+    from jitlink.platform.base import PlatformCreator as PlatformCreator
+    from jitlink.platform.elf import ELFPlatform as ELFPlatform
+    from jitlink.platform.orc_rt.platform import IncompleteRuntimeError as IncompleteRuntimeError
+    from jitlink.platform.orc_rt.platform import ORCRuntimePlatform as ORCRuntimePlatform
+    from jitlink.platform.orc_rt.platform import orc_runtime as orc_runtime
+else:
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        {
+            "jitlink.platform.base": ("Platform", "PlatformCreator"),
+            "jitlink.platform.elf": ("ELFPlatform",),
+            "jitlink.platform.orc_rt.platform": (
+                "IncompleteRuntimeError",
+                "ORCRuntimePlatform",
+                "orc_runtime",
+            ),
+        },
     )
-
-__all__ = [
-    "ELFPlatform",
-    "IncompleteRuntimeError",
-    "ORCRuntimePlatform",
-    "Platform",
-    "PlatformCreator",
-    "orc_runtime",
-]
-
-# Imported when they are first used: nearly all JITs have the other platform.
-_OF_LLVM = ("IncompleteRuntimeError", "ORCRuntimePlatform", "orc_runtime")
-
-
-def __getattr__(name: str) -> object:
-    if name not in _OF_LLVM:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module("jitlink.platform.orc_rt.platform"), name)
-    globals()[name] = value
-    return value
