@@ -1,4 +1,4 @@
-"""What is public: each package's table of names, and what else the packages hold."""
+"""What is public: each package's table of names, the reference, and what else the packages have."""
 
 from __future__ import annotations
 
@@ -110,6 +110,14 @@ def test_every_other_name_is_internal(package: ModuleType) -> None:
         assert name.startswith("_") or is_module, name
 
 
+def test_the_reference_describes_every_name_and_no_other(package: ModuleType) -> None:
+    page = ROOT / "docs" / "reference" / f"{package.__name__.rpartition('.')[2]}.md"
+    text = page.read_text()
+    here = re.findall(rf"^::: {package.__name__}\.(\w+)$", text, re.MULTILINE)
+    elsewhere = re.findall(r"^- \[`(\w+)`\]\[jitlink\.\w+\.\1\]$", text, re.MULTILINE)
+    assert sorted(here + elsewhere) == public_names(package)
+
+
 def test_unknown_names_are_errors(package: ModuleType) -> None:
     with pytest.raises(AttributeError, match=f"'{package.__name__}' has no attribute 'nothing'"):
         _ = package.nothing
@@ -142,7 +150,7 @@ def test_every_module_is_public_provisional_or_internal() -> None:
 
 @pytest.mark.parametrize(
     "file",
-    [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.py")],
+    [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.py")],
     ids=lambda file: file.name,
 )
 def test_what_users_are_shown_is_not_internal(file: Path) -> None:

@@ -1,6 +1,6 @@
 """jitlink: the JIT linker for Python.
 
-Links relocatable object files and static archives in memory, into the running process::
+Links relocatable object files and static archives in memory, into the running process:
 
     with jitlink.load("add.o") as lib:
         print(lib.add(2, 3))
