@@ -129,6 +129,7 @@ def test_a_bar_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert terminal.getvalue().endswith("\r\x1b[K")
 
 
+@pytest.mark.serial("counts threads")
 def test_a_terminal_that_goes_away_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jitlink.tool.terminal._DELAY", 0.01)
     monkeypatch.setenv("TERM", "xterm")
