@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.metadata
 import pkgutil
 import re
 import subprocess
@@ -130,6 +131,10 @@ def test_a_package_imports_nothing_before_a_name_is_used(package: ModuleType) ->
     code = f"import sys, {name}; print(*(m for m in sys.modules if m.startswith('jitlink')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == {"jitlink", "jitlink.lazy_imports", name}
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert jitlink.__version__ == importlib.metadata.version("jitlink")
 
 
 def listed_modules() -> list[list[str]]:
