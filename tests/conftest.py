@@ -17,9 +17,9 @@ hypothesis.settings.load_profile("jitlink")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name what script/test found wrong before the tests, where it is seen: at the end."""
+    """Name what script/test found wrong before these tests, where it is seen: at the end."""
     if failed := os.environ.get("JITLINK_FAILED_CHECKS"):
-        terminalreporter.section("failed before the tests", red=True)
+        terminalreporter.section("failed before these tests", red=True)
         terminalreporter.write_line(failed, red=True)
 
 

@@ -227,6 +227,7 @@ def mappings() -> int:
     return len(Path("/proc/self/maps").read_text().splitlines())
 
 
+@pytest.mark.serial("counts objects, mappings and resident memory")
 def test_adding_calling_and_removing_leaves_nothing_behind(jit: CountedJIT) -> None:
     objects = [
         compiled(

@@ -1,147 +1,111 @@
 """jitlink: the JIT linker for Python.
 
-Links relocatable object files and static archives in memory, into the running process::
+Links relocatable object files and static archives in memory, into the running process:
 
     with jitlink.load("add.o") as lib:
         print(lib.add(2, 3))
 
-Everything underneath is public too: graphs (`jitlink.graph`), the link algorithm
-(`jitlink.link`), passes, memory managers and executors.
+What is underneath has packages of its own: sessions (`jitlink.orc`), the link graph
+(`jitlink.graph`), memory managers (`jitlink.memory`), executors (`jitlink.executor`) and platforms
+(`jitlink.platform`). docs/reference/index.md says what else is public.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitlink.lazy_imports import lazy_imports
-
-if TYPE_CHECKING:
-    from jitlink.errors import (
-        ActionError,
-        AllocationError,
-        ArchiveError,
-        DuplicateDefinitionError,
-        ExecutorError,
-        FixupError,
-        GraphError,
-        InputError,
-        JITLinkError,
-        MisalignedTargetError,
-        ObjectError,
-        StaticTLSError,
-        SymbolError,
-        TargetOutOfRangeError,
-        TLSError,
-        UndefinedSymbolError,
-        UnknownFormatError,
-        UnsupportedObjectError,
-        UnsupportedRelocationError,
-    )
-    from jitlink.graph import (
-        Block,
-        Edge,
-        Linkage,
-        LinkGraph,
-        MemLifetime,
-        MemProt,
-        Scope,
-        Section,
-        Symbol,
-    )
-    from jitlink.harnesses import Harness, harness
-    from jitlink.library import Library, load
-    from jitlink.link import JITLinkContext, PassConfiguration
-    from jitlink.lljit import LLJIT, LLJITBuilder
-    from jitlink.targets.registry import create_link_graph, default_passes
+from jitlink.lazy_imports import attach
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "LLJIT",
-    "ActionError",
-    "AllocationError",
-    "ArchiveError",
-    "Block",
-    "DuplicateDefinitionError",
-    "Edge",
-    "ExecutorError",
-    "FixupError",
-    "GraphError",
-    "Harness",
-    "InputError",
-    "JITLinkContext",
-    "JITLinkError",
-    "LLJITBuilder",
-    "Library",
-    "LinkGraph",
-    "Linkage",
-    "MemLifetime",
-    "MemProt",
-    "MisalignedTargetError",
-    "ObjectError",
-    "PassConfiguration",
-    "Scope",
-    "Section",
-    "StaticTLSError",
-    "Symbol",
-    "SymbolError",
-    "TLSError",
-    "TargetOutOfRangeError",
-    "UndefinedSymbolError",
-    "UnknownFormatError",
-    "UnsupportedObjectError",
-    "UnsupportedRelocationError",
-    "create_link_graph",
-    "default_passes",
-    "harness",
-    "load",
-]
-
-# A public name is imported when it is first used, so that a command or a program pays at
-# start-up only for what it needs.
-_HOMES = {
-    "ActionError": "jitlink.errors",
-    "AllocationError": "jitlink.errors",
-    "ArchiveError": "jitlink.errors",
-    "DuplicateDefinitionError": "jitlink.errors",
-    "ExecutorError": "jitlink.errors",
-    "FixupError": "jitlink.errors",
-    "GraphError": "jitlink.errors",
-    "InputError": "jitlink.errors",
-    "JITLinkError": "jitlink.errors",
-    "MisalignedTargetError": "jitlink.errors",
-    "ObjectError": "jitlink.errors",
-    "StaticTLSError": "jitlink.errors",
-    "SymbolError": "jitlink.errors",
-    "TargetOutOfRangeError": "jitlink.errors",
-    "TLSError": "jitlink.errors",
-    "UndefinedSymbolError": "jitlink.errors",
-    "UnknownFormatError": "jitlink.errors",
-    "UnsupportedObjectError": "jitlink.errors",
-    "UnsupportedRelocationError": "jitlink.errors",
-    "Block": "jitlink.graph",
-    "Edge": "jitlink.graph",
-    "Linkage": "jitlink.graph",
-    "LinkGraph": "jitlink.graph",
-    "MemLifetime": "jitlink.graph",
-    "MemProt": "jitlink.graph",
-    "Scope": "jitlink.graph",
-    "Section": "jitlink.graph",
-    "Symbol": "jitlink.graph",
-    "Harness": "jitlink.harnesses",
-    "harness": "jitlink.harnesses",
-    "Library": "jitlink.library",
-    "load": "jitlink.library",
-    "JITLinkContext": "jitlink.link",
-    "LLJIT": "jitlink.lljit",
-    "LLJITBuilder": "jitlink.lljit",
-    "PassConfiguration": "jitlink.link",
-    "create_link_graph": "jitlink.targets.registry",
-    "default_passes": "jitlink.targets.registry",
-}
-
-__getattr__ = lazy_imports(__name__, _HOMES)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if TYPE_CHECKING:
+    from jitlink.errors import ActionError as ActionError
+    from jitlink.errors import AllocationError as AllocationError
+    from jitlink.errors import ArchiveError as ArchiveError
+    from jitlink.errors import DuplicateDefinitionError as DuplicateDefinitionError
+    from jitlink.errors import ExecutorError as ExecutorError
+    from jitlink.errors import FixupError as FixupError
+    from jitlink.errors import GraphError as GraphError
+    from jitlink.errors import InputError as InputError
+    from jitlink.errors import JITLinkError as JITLinkError
+    from jitlink.errors import MisalignedTargetError as MisalignedTargetError
+    from jitlink.errors import ObjectError as ObjectError
+    from jitlink.errors import StaticTLSError as StaticTLSError
+    from jitlink.errors import SymbolError as SymbolError
+    from jitlink.errors import TargetOutOfRangeError as TargetOutOfRangeError
+    from jitlink.errors import TLSError as TLSError
+    from jitlink.errors import UndefinedSymbolError as UndefinedSymbolError
+    from jitlink.errors import UnknownFormatError as UnknownFormatError
+    from jitlink.errors import UnsupportedObjectError as UnsupportedObjectError
+    from jitlink.errors import UnsupportedRelocationError as UnsupportedRelocationError
+    from jitlink.graph import Block as Block
+    from jitlink.graph import Edge as Edge
+    from jitlink.graph import Linkage as Linkage
+    from jitlink.graph import LinkGraph as LinkGraph
+    from jitlink.graph import MemLifetime as MemLifetime
+    from jitlink.graph import MemProt as MemProt
+    from jitlink.graph import Scope as Scope
+    from jitlink.graph import Section as Section
+    from jitlink.graph import Symbol as Symbol
+    from jitlink.harnesses import AmbiguousSymbolError as AmbiguousSymbolError
+    from jitlink.harnesses import Harness as Harness
+    from jitlink.harnesses import MissingSymbolError as MissingSymbolError
+    from jitlink.harnesses import UnusedMocksError as UnusedMocksError
+    from jitlink.harnesses import harness as harness
+    from jitlink.library import Library as Library
+    from jitlink.library import load as load
+    from jitlink.link import JITLinkContext as JITLinkContext
+    from jitlink.link import PassConfiguration as PassConfiguration
+    from jitlink.lljit import LLJIT as LLJIT
+    from jitlink.lljit import LLJITBuilder as LLJITBuilder
+    from jitlink.targets.registry import create_link_graph as create_link_graph
+    from jitlink.targets.registry import default_passes as default_passes
+else:
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        {
+            "jitlink.errors": (
+                "ActionError",
+                "AllocationError",
+                "ArchiveError",
+                "DuplicateDefinitionError",
+                "ExecutorError",
+                "FixupError",
+                "GraphError",
+                "InputError",
+                "JITLinkError",
+                "MisalignedTargetError",
+                "ObjectError",
+                "StaticTLSError",
+                "SymbolError",
+                "TargetOutOfRangeError",
+                "TLSError",
+                "UndefinedSymbolError",
+                "UnknownFormatError",
+                "UnsupportedObjectError",
+                "UnsupportedRelocationError",
+            ),
+            "jitlink.graph": (
+                "Block",
+                "Edge",
+                "Linkage",
+                "LinkGraph",
+                "MemLifetime",
+                "MemProt",
+                "Scope",
+                "Section",
+                "Symbol",
+            ),
+            "jitlink.harnesses": (
+                "AmbiguousSymbolError",
+                "Harness",
+                "MissingSymbolError",
+                "UnusedMocksError",
+                "harness",
+            ),
+            "jitlink.library": ("Library", "load"),
+            "jitlink.link": ("JITLinkContext", "PassConfiguration"),
+            "jitlink.lljit": ("LLJIT", "LLJITBuilder"),
+            "jitlink.targets.registry": ("create_link_graph", "default_passes"),
+        },
+    )

@@ -79,6 +79,7 @@ def test_other_names_stay_as_they_are(name: str) -> None:
     assert with_source_name(name) == name
 
 
+@pytest.mark.serial("measures time")
 def test_a_short_name_cannot_expand_to_an_endless_text() -> None:
     # Each argument list repeats the one before it twice.
     name, before = "_Z1f1tIiiE", ("S0_", "S0_")

@@ -34,6 +34,7 @@ def test_order_of_candidates_does_not_matter() -> None:
     )
 
 
+@pytest.mark.serial("measures time")
 def test_fast_among_many_and_as_good_as_difflib() -> None:
     chance = random.Random(5)
     stems = ["open", "close", "read", "write", "alloc", "free", "table", "index", "node", "value"]

@@ -18,6 +18,8 @@ from jitlink.tasks import CancelledError, Future, Task, sleep
 from tests.orc.sessions import run_threads
 from tests.orc.units import Unit, time_limit
 
+pytestmark = pytest.mark.serial("counts threads")
+
 
 class Owner:
     """Stands for a session."""

@@ -406,6 +406,7 @@ def test_making_units_as_one_changes_nothing_else(
 # Nothing is left behind
 
 
+@pytest.mark.serial("counts objects")
 @pytest.mark.parametrize("kind", ["made", "failed", "undefined"])
 def test_no_garbage_is_made(session: ExecutionSession, main: JITDylib, kind: str) -> None:
     def once() -> None:

@@ -596,6 +596,7 @@ class SessionMachine(RuleBasedStateMachine):
         assert not any(dylib.real.symbols or dylib.real.trackers for dylib in self.dylibs)
 
 
+@pytest.mark.serial("counts threads")
 def test_a_session_does_what_the_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
     # Units that wait at their gates do not go on by themselves.
     monkeypatch.setattr("jitlink.orc.session._GRACE", 0.001)

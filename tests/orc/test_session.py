@@ -27,6 +27,8 @@ from jitlink.tasks import CancelledError, Event, sleep, wait_for_all
 from tests.orc.test_tracker import Manager, held
 from tests.orc.units import HIDDEN, WEAK, Generator, Pending, Unit, open_gates, settle, time_limit
 
+pytestmark = pytest.mark.serial("counts threads")
+
 
 def session_threads() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name == "jitlink session"]

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
+import pytest
+
 from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
 from jitlink.orc import (
     ExecutionSession,
@@ -20,6 +22,8 @@ from jitlink.orc import (
 from jitlink.orc.errors import ResourceTrackerDefunctError
 from jitlink.tasks import sleep
 from tests.orc.units import IS_LONG, Generator, Together, Unit, settle, time_limit
+
+pytestmark = pytest.mark.serial("many threads, with a time limit")
 
 THREADS = 16
 ROUNDS = 2000 if IS_LONG else 60

@@ -300,6 +300,7 @@ def test_removal_of_symbols(session: ExecutionSession, main: JITDylib, manager: 
     assert main.symbols == {}
 
 
+@pytest.mark.serial("counts allocated blocks")
 def test_many_rounds_leave_nothing_behind(session: ExecutionSession, main: JITDylib) -> None:
     def once(number: int) -> None:
         tracker = main.create_resource_tracker()

@@ -8,6 +8,8 @@ import time
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from jitlink.lljit import LLJIT
 from jitlink.orc import FailedToMaterializeError
 from tests.platform.jits import NotingJIT, compiled
@@ -77,6 +79,7 @@ def test_frames_are_registered_without_references_to_the_unwinder() -> None:
         assert has_frame(int(function))
 
 
+@pytest.mark.serial("measures time")
 def test_forgetting_many_frames_is_not_quadratic() -> None:
     sources = [compiled(f"int f{number}(void) {{ return {number}; }}") for number in range(20)]
 

@@ -6,9 +6,13 @@ import ctypes
 import gc
 from pathlib import Path
 
+import pytest
+
 from jitlink.lljit import LLJIT
 from tests.platform.jits import NotingJIT, compiled, noting_jit
 from tests.toolchain import compile_c, require
+
+pytestmark = pytest.mark.serial("counts mappings and resident memory")
 
 ROUNDS = 5000
 

@@ -12,8 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from jitlink.lljit import LLJIT
 from tests.toolchain import compile_c, require
+
+pytestmark = pytest.mark.serial("counts threads, mappings and resident memory")
 
 ROUNDS = 5000 if os.environ.get("JITLINK_LONG") == "1" else 500
 # Until allocators and caches have reached their size.

@@ -129,6 +129,7 @@ def test_the_bar_never_decreases(monkeypatch: pytest.MonkeyPatch) -> None:
     assert terminal.getvalue().endswith("\r\x1b[K")
 
 
+@pytest.mark.serial("counts threads")
 def test_a_disconnected_terminal_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jitlink.tool.terminal._DELAY", 0.01)
     monkeypatch.setenv("TERM", "xterm")

@@ -1,6 +1,21 @@
 """Executors: the processes in which linked code is placed and run (layer 2)."""
 
-from jitlink.executor.control import ExecutorProcessControl
-from jitlink.executor.self_process import SelfExecutorProcessControl
+from __future__ import annotations
 
-__all__ = ["ExecutorProcessControl", "SelfExecutorProcessControl"]
+from typing import TYPE_CHECKING
+
+from jitlink.lazy_imports import attach
+
+if TYPE_CHECKING:
+    from jitlink.executor.control import ExecutorProcessControl as ExecutorProcessControl
+    from jitlink.executor.self_process import (
+        SelfExecutorProcessControl as SelfExecutorProcessControl,
+    )
+else:
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        {
+            "jitlink.executor.control": ("ExecutorProcessControl",),
+            "jitlink.executor.self_process": ("SelfExecutorProcessControl",),
+        },
+    )
