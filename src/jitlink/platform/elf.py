@@ -161,12 +161,11 @@ class ELFPlatform(Platform):
 
     async def define_handle(self, dylib: JITDylib, graph: LinkGraph) -> Symbol | None:
         """Define the handle of a JITDylib in a graph that refers to it, if that is possible."""
-        symbol = graph.find_external_symbol_by_name(DSO_HANDLE)
-        if symbol is None:
-            return None
+        rows, names = graph.external_names()
         # What is linked after the graph refers to the handle too, and cannot see this one.
-        if not self.per_dylib_functions.keys().isdisjoint(graph.external_names()[1]):
+        if DSO_HANDLE not in names or not self.per_dylib_functions.keys().isdisjoint(names):
             return None
+        symbol = Symbol(graph, int(rows[names.index(DSO_HANDLE)]))
         define_dso_handle(graph, symbol, DSO_HANDLE)
         symbol.is_live = True
         graph.alloc_actions.append(self.handle_action(await self.runtime(), dylib, symbol))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from functools import cache
-from typing import cast
 
 import numpy as np
 
@@ -70,7 +69,8 @@ def target_of_graph(graph: LinkGraph) -> Target:
         graph.target = next((each for each in all_targets() if each.links(graph)), None)
         if graph.target is None:
             raise UnsupportedObjectError(f"no target for triple {graph.triple}", file=graph.name)
-    return cast("Target", graph.target)
+    target: Target = graph.target  # type: ignore[assignment]  # opaque to the graph
+    return target
 
 
 def target_of_triple(triple: str) -> Target:
