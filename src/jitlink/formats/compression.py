@@ -1,9 +1,12 @@
-"""Compressed ELF sections (SHF_COMPRESSED): zlib, and zstd where Python has a decoder.
+"""Compressed ELF sections: zlib, and zstd where Python has a decoder.
 
 Python 3.14 has one (`compression.zstd`); before that, the optional package ``zstandard`` provides
 it.
 
-Specification: gABI chapter 4, "Section compression".
+Before there was SHF_COMPRESSED, GNU tools compressed debug sections and renamed them to
+``.zdebug_*``: the letters ``ZLIB``, the size in eight bytes, big-endian, and the stream.
+
+Specification: gABI chapter 4, "Section compression"; the older form is that of binutils 2.25.
 """
 
 from __future__ import annotations
@@ -61,6 +64,25 @@ def decompress_section(
     if content is None or len(content) != size:
         raise ObjectError("compressed section is corrupt", file=file, offset=offset)
     return content, alignment
+
+
+def decompress_gnu_section(data: memoryview, *, file: str, offset: int) -> bytes:
+    """Decompress one section ``.zdebug_*``.
+
+    Args:
+        data: the section as stored.
+        file: display name of the object, for errors.
+        offset: position of the section in the file, in bytes.
+
+    Raises:
+        ObjectError: the data is corrupt.
+    """
+    size, payload = int.from_bytes(data[4:12], "big"), data[12:]
+    fits = bytes(data[:4]) == b"ZLIB" and size <= max(len(payload), 1) * _MAX_EXPANSION
+    content = _inflate(payload, size) if fits else None
+    if content is None or len(content) != size:
+        raise ObjectError("compressed section is corrupt", file=file, offset=offset)
+    return content
 
 
 def _inflate(payload: memoryview, size: int) -> bytes | None:

@@ -7,14 +7,17 @@ Specification: see `jitlink.formats.elf_layout`; for CREL see `jitlink.formats.c
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
 
+from jitlink.errors import ObjectError
 from jitlink.formats.batch import NO_COMDAT_GROUPS, ComdatGroups
 from jitlink.formats.elf_layout import (
     ELFCLASS64,
     GRP_COMDAT,
+    SHF_ALLOC,
     SHF_EXCLUDE,
     SHT_CREL,
     SHT_GROUP,
@@ -29,6 +32,8 @@ from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_whe
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.sections import NameBeginnings
 from jitlink.graph.strings import NO_NAME
+
+log = logging.getLogger("jitlink.formats")
 
 _LINKONCE = LINKONCE.decode()
 _LINKONCE_SECTIONS = NameBeginnings([_LINKONCE])
@@ -55,10 +60,13 @@ class RawRelocations(NamedTuple):
 
 
 def read_relocations(tables: ObjectTables) -> RawRelocations:
-    """All relocations of a batch that modify blocks."""
+    """All relocations of a batch that modify blocks.
+
+    Those of a section that is not loaded, such as debug information, are left out if they cannot be
+    read: they must not stop a link.
+    """
     rows = rows_where(is_one_of(tables.sh_type, (SHT_RELA, SHT_REL, SHT_CREL)))
     target = tables.linked(rows, tables.sh_info)
-    _check_symtab_links(tables, rows)
     placed = tables.section_block[target] != NO_BLOCK
     if not placed.all():
         # Relocations of sections that are excluded from the link are dropped. Any other section
@@ -67,6 +75,15 @@ def read_relocations(tables: ObjectTables) -> RawRelocations:
         bad[rows] = ~placed & (tables.sh_flags[target] & SHF_EXCLUDE == 0)
         tables.check_sections(bad, "relocates a section that has no content of its own")
         rows = rows[placed]
+    rows = _without_bad(
+        tables,
+        rows,
+        _lacks_symtab(tables, rows),
+        "is a relocation section that names no symbol table",
+    )
+    rows = _without_bad(
+        tables, rows, _has_odd_size(tables, rows), "is a relocation section of odd size"
+    )
     kinds = tables.sh_type[rows]
     parts = [_read_fixed(tables, rows[kinds == SHT_RELA], explicit=True)]
     if np.count_nonzero(kinds != SHT_RELA):
@@ -75,26 +92,54 @@ def read_relocations(tables: ObjectTables) -> RawRelocations:
     return parts[0] if len(parts) == 1 else _joined(parts)
 
 
+def _without_bad(
+    tables: ObjectTables, rows: Int64Array, bad: BoolArray, message: str
+) -> Int64Array:
+    """Relocation sections without the bad ones, which are an error if they relocate loaded content.
+
+    Args:
+        tables: the batch.
+        rows: rows (int64) of relocation sections.
+        bad: whether each of them is bad (bool).
+        message: what is wrong with the bad ones.
+    """
+    if not np.count_nonzero(bad):
+        return rows
+    errors = np.zeros(len(tables.sh_type), np.bool_)
+    errors[rows[bad]] = _relocates_loaded(tables, rows[bad])
+    tables.check_sections(errors, message)
+    log.debug("left out, because it is not loaded: a section that %s", message)
+    return rows[~bad]
+
+
+def _relocates_loaded(tables: ObjectTables, rows: Int64Array) -> BoolArray:
+    loaded: BoolArray = tables.sh_flags[tables.linked(rows, tables.sh_info)] & SHF_ALLOC != 0
+    return loaded
+
+
 def _joined(parts: list[RawRelocations]) -> RawRelocations:
     return RawRelocations(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _check_symtab_links(tables: ObjectTables, rows: Int64Array) -> None:
-    linked = tables.linked(rows, tables.sh_link)
-    bad = np.zeros(len(tables.sh_type), np.bool_)
+def _lacks_symtab(tables: ObjectTables, rows: Int64Array) -> BoolArray:
+    linked, owner = tables.linked(rows, tables.sh_link), tables.section_object[rows]
     # A relocation section without a symbol table may have no symbols, which `_place` checks.
-    owner = tables.section_object[rows]
-    bad[rows] = (linked != tables.symtab[owner]) & (tables.sh_link[rows] != 0)
-    tables.check_sections(bad, "is a relocation section that names no symbol table")
+    lacks: BoolArray = (linked != tables.symtab[owner]) & (tables.sh_link[rows] != 0)
+    return lacks
+
+
+def _has_odd_size(tables: ObjectTables, rows: Int64Array) -> BoolArray:
+    explicit, compact = tables.sh_type[rows] == SHT_RELA, tables.sh_type[rows] == SHT_CREL
+    record = np.where(explicit, tables.layout.rela.itemsize, tables.layout.rel.itemsize)
+    odd: BoolArray = (tables.sh_entsize[rows] != record) | (tables.sh_size[rows] % record != 0)
+    odd &= ~compact
+    return odd
 
 
 def _read_fixed(tables: ObjectTables, rows: Int64Array, *, explicit: bool) -> RawRelocations:
     """The relocations of REL or RELA sections."""
     dtype = tables.layout.rela if explicit else tables.layout.rel
     record = dtype.itemsize
-    bad = np.zeros(len(tables.sh_type), np.bool_)
-    bad[rows] = (tables.sh_entsize[rows] != record) | (tables.sh_size[rows] % record != 0)
-    tables.check_sections(bad, "is a relocation section of odd size")
     counts = tables.sh_size[rows] // record
     positions = ragged_arange(np.zeros(len(rows), np.int64), counts) * record
     positions += tables.sh_position[rows].repeat(counts)
@@ -119,12 +164,18 @@ def _read_compact(tables: ObjectTables, row: int) -> RawRelocations:
     from jitlink.formats.crel import decode_crel  # noqa: PLC0415 - seldom needed
 
     start = int(tables.sh_position[row])
-    offset, symbol, kind, addend, explicit = decode_crel(
-        tables.data[start : start + int(tables.sh_size[row])],
-        wide=tables.identity.elf_class == ELFCLASS64,
-        file=tables.batch.names[int(tables.section_object[row])],
-        position=int(tables.sh_offset[row]),
-    )
+    try:
+        offset, symbol, kind, addend, explicit = decode_crel(
+            tables.data[start : start + int(tables.sh_size[row])],
+            wide=tables.identity.elf_class == ELFCLASS64,
+            file=tables.batch.names[int(tables.section_object[row])],
+            position=int(tables.sh_offset[row]),
+        )
+    except ObjectError as error:
+        if _relocates_loaded(tables, np.array([row])).all():
+            raise
+        log.debug("left out, because it is not loaded: %s", error)
+        return _read_fixed(tables, np.zeros(0, np.int64), explicit=True)
     implicit = np.full(len(offset), not explicit)
     counts = np.array([len(offset)])
     return _place(tables, np.array([row]), counts, offset, symbol, kind, addend, implicit)
@@ -145,9 +196,12 @@ def _place(
     limit = tables.symbol_counts[owner].repeat(counts)
     missing = (symbol < 0) | (symbol >= limit)
     if np.count_nonzero(missing):
-        bad = np.zeros(len(tables.sh_type), np.bool_)
-        bad[rows.repeat(counts)[missing]] = True
-        tables.check_sections(bad, "has a relocation whose symbol does not exist")
+        bad = np.bincount(np.arange(len(rows)).repeat(counts)[missing], minlength=len(rows)) > 0
+        _without_bad(tables, rows, bad, "has a relocation whose symbol does not exist")
+        kept = (~bad).repeat(counts)
+        offset, symbol, kind, addend = offset[kept], symbol[kept], kind[kept], addend[kept]
+        implicit = implicit[kept]
+        rows, counts, owner = rows[~bad], counts[~bad], owner[~bad]
     block = tables.section_block[tables.section_base[owner] + tables.sh_info[rows]]
     if tables.st_beyond is not None:
         addend = addend + tables.st_beyond[tables.entry_base[owner].repeat(counts) + symbol]
@@ -175,7 +229,8 @@ def _read_section_groups(tables: ObjectTables) -> ComdatGroups:
     bad = np.zeros(len(tables.sh_type), np.bool_)
     bad[rows] = (tables.sh_size[rows] < 4) | (tables.sh_size[rows] % 4 != 0)
     tables.check_sections(bad, "is a section group of odd size")
-    _check_symtab_links(tables, rows)
+    bad[rows] = _lacks_symtab(tables, rows)
+    tables.check_sections(bad, "is a section group without a symbol table")
     number, signature = tables.section_object[rows], tables.sh_info[rows]
     bad[rows] = (signature < 0) | (signature >= tables.symbol_counts[number])
     tables.check_sections(bad, "is a section group whose signature does not exist")

@@ -35,7 +35,7 @@ from jitlink.graph.columns import (
 )
 from jitlink.graph.strings import NO_NAME
 
-LINKONCE = b".gnu.linkonce."
+LINKONCE, ZDEBUG = b".gnu.linkonce.", b".zdebug_"
 MAX_SIZE = 1 << 47
 """No user address space is larger, so larger zero-fill or alignment is corrupt."""
 
@@ -75,7 +75,8 @@ class SectionTables:
         name_base, name_limit: string reference and size of each object's section name table.
         string_base, string_limit: the same of its symbol name table.
         flags: e_flags of each object, which the architecture interprets.
-        has_linkonce: whether names of sections may begin with `LINKONCE`, those of any object.
+        has_linkonce, has_zdebug: whether names of sections may begin with `LINKONCE`, or with
+            `ZDEBUG`; those of any object.
     """
 
     def __init__(self, graph: LinkGraph, batch: Batch, identity: Identity) -> None:
@@ -230,7 +231,7 @@ class SectionTables:
         ]
         # The separator terminates a last name that is not terminated in the file.
         text = b"\0".join(pieces) + b"\0"
-        self.has_linkonce = LINKONCE in text
+        self.has_linkonce, self.has_zdebug = LINKONCE in text, ZDEBUG in text
         base = self.graph.strings.add_table(text)
         references = np.full(len(self.sh_type) + 1, NO_NAME, np.int64)
         references[rows] = base + (size + 1).cumsum() - (size + 1)

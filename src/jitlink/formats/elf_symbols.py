@@ -9,8 +9,11 @@ Specification: see `jitlink.formats.elf_layout`.
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
+from jitlink.errors import InputError
 from jitlink.formats.batch import Batch
 from jitlink.formats.elf_layout import (
     ELFCLASS64,
@@ -49,6 +52,7 @@ from jitlink.formats.elf_layout import (
 )
 from jitlink.formats.elf_sections import (
     MAX_SIZE,
+    ZDEBUG,
     SectionTables,
     int64,
     is_odd_alignment,
@@ -83,6 +87,9 @@ from jitlink.graph.tables import (
     REMOVED,
 )
 
+log = logging.getLogger("jitlink.formats")
+
+_ZDEBUG = ZDEBUG.decode()
 _METADATA_TYPES = (
     SHT_NULL, SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_REL, SHT_CREL, SHT_GROUP,
     SHT_SYMTAB_SHNDX, SHT_LLVM_ADDRSIG,
@@ -160,15 +167,26 @@ class ObjectTables(SectionTables):
         kept = ~is_one_of(self.sh_type, _METADATA_TYPES)
         kept &= (self.sh_flags & SHF_EXCLUDE) == 0
         rows = rows_where(kept)
-        flags, size = self.sh_flags[rows], self.sh_size[rows].copy()
+        flags, size, names = (
+            self.sh_flags[rows],
+            self.sh_size[rows].copy(),
+            self.section_names(rows),
+        )
         nobits = self.sh_type[rows] == SHT_NOBITS
         content = np.where(nobits, ZERO_FILL, self._content_base + self.sh_position[rows])
         alignment = self.sh_align[rows].copy()
-        self._decompress(rows, flags, content, size, alignment)
-        ordinals = self._graph_sections(self.section_names(rows), flags)
+        unreadable = self._decompress(rows, names, content, size, alignment)
+        if unreadable:
+            # From here on they are like sections that the object excludes from the link.
+            self.sh_flags[rows[unreadable]] |= SHF_EXCLUDE
+            kept = np.ones(len(rows), np.bool_)
+            kept[unreadable] = False
+            names = [name for name, is_kept in zip(names, kept.tolist(), strict=True) if is_kept]
+            rows, flags, size = rows[kept], flags[kept], size[kept]
+            content, alignment = content[kept], alignment[kept]
         first = self.graph.block_table.extend(
             len(rows),
-            section=ordinals,
+            section=self._graph_sections(names, flags),
             origin=self.first_origin + self.section_object[rows],
             size=size,
             alignment=alignment,
@@ -202,28 +220,56 @@ class ObjectTables(SectionTables):
     def _decompress(
         self,
         rows: Int64Array,
-        flags: Int64Array,
+        names: list[str],
         content: Int64Array,
         size: Int64Array,
         alignment: Int64Array,
-    ) -> None:
-        compressed = rows_where((flags & SHF_COMPRESSED != 0) & (content != ZERO_FILL))
-        if not len(compressed):
-            return
-        from jitlink.formats.compression import decompress_section  # noqa: PLC0415 - seldom needed
+    ) -> list[int]:
+        """Decompress sections in place; those in the older form get their usual names.
 
-        for each in compressed.tolist():
-            row = int(rows[each])
-            start = int(self.sh_position[row])
-            data, alignment[each] = decompress_section(
-                self.batch.buffer[start : start + int(self.sh_size[row])],
-                wide=self.identity.elf_class == ELFCLASS64,
-                byte_order=self.identity.byte_order,
-                file=self.batch.names[int(self.section_object[row])],
-                offset=int(self.sh_offset[row]),
-            )
+        Returns:
+            Indices of sections that are not loaded and cannot be decompressed. They must not stop
+            a link.
+        """
+        flags = self.sh_flags[rows]
+        chosen = rows_where((flags & SHF_COMPRESSED != 0) & (content != ZERO_FILL)).tolist()
+        if self.has_zdebug:
+            chosen += [n for n, name in enumerate(names) if name.startswith(_ZDEBUG)]
+        unreadable = []
+        for each in chosen:
+            try:
+                data, alignment[each] = self._decompressed(int(rows[each]))
+            except InputError as error:
+                if flags[each] & SHF_ALLOC:
+                    raise
+                log.debug("section %s is left out: %s", names[each], error)
+                unreadable.append(each)
+                continue
+            names[each] = names[each].replace(_ZDEBUG, ".debug_", 1)
             content[each] = self.graph.contents.add(data)
             size[each] = len(data)
+        return unreadable
+
+    def _decompressed(self, row: int) -> tuple[bytes, int]:
+        """Content of a compressed section, and its alignment in bytes."""
+        from jitlink.formats.compression import (  # noqa: PLC0415 - seldom needed
+            decompress_gnu_section,
+            decompress_section,
+        )
+
+        start = int(self.sh_position[row])
+        data = self.batch.buffer[start : start + int(self.sh_size[row])]
+        file, offset = self.batch.names[int(self.section_object[row])], int(self.sh_offset[row])
+        if not self.sh_flags[row] & SHF_COMPRESSED:
+            content = decompress_gnu_section(data, file=file, offset=offset)
+            return content, int(self.sh_align[row])
+        return decompress_section(
+            data,
+            wide=self.identity.elf_class == ELFCLASS64,
+            byte_order=self.identity.byte_order,
+            file=file,
+            offset=offset,
+        )
 
     # Symbols
 

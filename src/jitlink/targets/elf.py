@@ -177,7 +177,8 @@ class _EdgeBuilder:
         if not keep.all():
             raw = RawRelocations(*(column[keep] for column in raw))
             index, kind = index[keep], kind[keep]
-        self._check_places(raw, kind)
+        raw, kind = self._check_places(raw, kind)
+        index = target.relocations.index(raw.type)
         addend = raw.addend
         if raw.implicit.any():
             addend = addend.copy()
@@ -200,26 +201,33 @@ class _EdgeBuilder:
         allocated: BoolArray = loaded[self.graph.block_table.section][blocks]
         return allocated
 
-    def _check_places(self, raw: RawRelocations, kind: Int64Array) -> None:
-        width = self.target.fixups.widths[kind]
-        size = self.graph.block_table.size[raw.block]
-        bad = (raw.offset < 0) | (raw.offset > size - width)
-        if bad.any():
-            row = int(rows_where(bad)[0])
-            name = self._name(int(raw.type[row]))
-            self._fail(raw, row, f"relocation {name} lies outside its section")
-        bad = self.graph.block_table.content[raw.block] == ZERO_FILL
-        if bad.any():
-            row = int(rows_where(bad)[0])
-            name = self._name(int(raw.type[row]))
-            self._fail(raw, row, f"relocation {name} lies in a section without content")
-        removed = self.graph.symbol_table.kind == REMOVED
+    def _check_places(
+        self, raw: RawRelocations, kind: Int64Array
+    ) -> tuple[RawRelocations, Int64Array]:
+        """Refuse relocations that have no place; those of debug information are left out."""
+        table, blocks = self.graph.symbol_table, self.graph.block_table
+        outside = (raw.offset < 0) | (raw.offset > blocks.size[raw.block] - self._widths(kind))
+        removed = table.kind == REMOVED
         removed[self.read.null_symbols] = False
-        bad = removed[raw.symbol]
-        if bad.any():
-            row = int(rows_where(bad)[0])
-            name = self._name(int(raw.type[row]))
-            self._fail(raw, row, f"relocation {name} refers to a symbol that is in no section")
+        for bad, message in (
+            (outside, "lies outside its section"),
+            (blocks.content[raw.block] == ZERO_FILL, "lies in a section without content"),
+            (removed[raw.symbol], "refers to a symbol that is in no section"),
+        ):
+            if not np.count_nonzero(bad):
+                continue
+            errors = rows_where(bad & self._allocated(raw.block))
+            if len(errors):
+                row = int(errors[0])
+                self._fail(raw, row, f"relocation {self._name(int(raw.type[row]))} {message}")
+        bad = outside | (blocks.content[raw.block] == ZERO_FILL)
+        if np.count_nonzero(bad):
+            raw, kind = RawRelocations(*(column[~bad] for column in raw)), kind[~bad]
+        return raw, kind
+
+    def _widths(self, kind: Int64Array) -> Int64Array:
+        widths: Int64Array = self.target.fixups.widths[kind]
+        return widths
 
     def _place_null_symbols(self, symbols: Int64Array) -> None:
         """A relocation without a symbol refers to address zero."""
