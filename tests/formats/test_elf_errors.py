@@ -114,9 +114,9 @@ def test_extended_name_table_is_checked(elf: ElfFile) -> None:
 
 @pytest.mark.parametrize("kind", [0, 2, 3, 4, 0xFFFF])
 def test_not_relocatable(elf: ElfFile, kind: int) -> None:
-    with pytest.raises(UnsupportedObjectError, match=f"type {kind} ") as caught:
+    with pytest.raises(UnsupportedObjectError, match="not a relocatable object") as caught:
         read_graph(bytes(elf.set_header(type=kind)))
-    assert (caught.value.file, caught.value.offset) == ("<memory 0>", 16)
+    assert (caught.value.file, caught.value.offset) == ("<memory 0>", None)
 
 
 def test_objects_for_different_machines(elf: ElfFile) -> None:

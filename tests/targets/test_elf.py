@@ -158,9 +158,18 @@ def test_relocations_of_debug_sections_become_edges() -> None:
 # The registry
 
 
-@pytest.mark.parametrize("data", [b"", b"MZ", b"\x7fEL", b"!<arch>\n", b"BC\xc0\xde"])
-def test_unknown_formats(data: bytes) -> None:
-    with pytest.raises(UnknownFormatError, match="not an object file of a known format") as caught:
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"", "an empty file"),
+        (b"MZ", "a Windows program"),
+        (b"\x7fEL", "not an object file of a known format"),
+        (b"!<arch>\n", "a static archive, not an object"),
+        (b"BC\xc0\xde", "LLVM bitcode"),
+    ],
+)
+def test_unknown_formats(data: bytes, what: str) -> None:
+    with pytest.raises(UnknownFormatError, match=what) as caught:
         target_of_object(data, "x.o")
     assert (caught.value.file, caught.value.offset) == ("x.o", None)
 

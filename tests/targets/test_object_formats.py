@@ -124,7 +124,7 @@ def test_errors() -> None:
     with pytest.raises(ObjectError, match="<memory 0>: "):
         jitlink.load(MAGIC + b"{")
     with pytest.raises(UnknownFormatError, match="not an object file of a known format"):
-        jitlink.load(b"CUBE")
+        jitlink.load(b"CUBE\0")
     elf = compile_c("int scaled(int a) { return a; }").read_bytes()
     with pytest.raises(UnsupportedObjectError, match="<memory 1>"):
         jitlink.load(elf, MAIN)

@@ -19,6 +19,7 @@ FOREIGN = (
 NO_EXECUTOR = "code can only be linked into this process yet, not into another executor"
 NO_MAIN = "no input defines main, the function to call; -entry names another one"
 UNKNOWN = "not an object file of a known format"
+TEXT = "a text file, not a relocatable object: source code must be compiled first"
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +71,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("data/x.o", "data/x.o: Not a directory"),
         ("good.o -- -noexec", f"-noexec: {MISSING}"),
         # Files that are not inputs.
-        ("text.c", f"text.c: {UNKNOWN}"),
-        ("empty.o", f"empty.o: {UNKNOWN}"),
+        ("text.c", f"text.c: {TEXT}"),
+        ("empty.o", "empty.o: an empty file"),
         ("zeros", f"zeros: {UNKNOWN}"),
         ("header.o", "header.o, offset 0x0: not a complete ELF header"),
         ("cut.o", None),

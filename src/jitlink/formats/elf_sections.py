@@ -23,6 +23,7 @@ from jitlink.formats.elf_layout import (
     SHT_SYMTAB,
     Identity,
 )
+from jitlink.formats.identification import describe_elf_type
 from jitlink.formats.records import Records, gather
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import (
@@ -35,6 +36,7 @@ from jitlink.graph.columns import (
 )
 from jitlink.graph.strings import NO_NAME
 
+SLIM_LTO = b"\0__gnu_lto_slim\0"
 LINKONCE, ZDEBUG = b".gnu.linkonce.", b".zdebug_"
 MAX_SIZE = 1 << 47
 """No user address space is larger, so larger zero-fill or alignment is corrupt."""
@@ -118,8 +120,8 @@ class SectionTables:
             message = "not an ELF object of the same machine, class and byte order as the others"
             raise UnsupportedObjectError(message, file=names[number], offset=0)
         for number in rows_where(headers["type"] != ET_REL)[:1].tolist():
-            message = f"ELF file type {headers['type'][number]} is not relocatable"
-            raise UnsupportedObjectError(message, file=names[number], offset=16)
+            message = describe_elf_type(int(headers["type"][number]))
+            raise UnsupportedObjectError(message, file=names[number])
         self.flags: list[int] = headers["flags"].tolist()
         self._count_sections(headers)
 
@@ -231,6 +233,8 @@ class SectionTables:
         ]
         # The separator terminates a last name that is not terminated in the file.
         text = b"\0".join(pieces) + b"\0"
+        if SLIM_LTO in text:
+            self._refuse_slim_lto(pieces, self.section_object[rows].tolist())
         self.has_linkonce, self.has_zdebug = LINKONCE in text, ZDEBUG in text
         base = self.graph.strings.add_table(text)
         references = np.full(len(self.sh_type) + 1, NO_NAME, np.int64)
@@ -239,6 +243,16 @@ class SectionTables:
         sizes[rows] = size
         self.name_base, self.name_limit = references[name_tables], sizes[name_tables]
         self.string_base, self.string_limit = references[string_tables], sizes[string_tables]
+
+    def _refuse_slim_lto(self, tables: Sequence[memoryview], objects: Sequence[int]) -> None:
+        """Refuse an object with the symbol of GCC's slim LTO objects in a string table."""
+        for table, number in zip(tables, objects, strict=True):
+            if SLIM_LTO in bytes(table) + b"\0":
+                message = (
+                    "has GCC's intermediate code for link-time optimization and no machine code: "
+                    "compile it without -flto, or with -ffat-lto-objects"
+                )
+                raise UnsupportedObjectError(message, file=self.batch.names[number])
 
     def section_names(self, rows: Int64Array) -> list[str]:
         """Names of sections, range-checked."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from jitlink.errors import UnknownFormatError, UnsupportedObjectError
 from jitlink.formats.batch import Batch
+from jitlink.formats.identification import describe
 from jitlink.graph import LinkGraph
 from jitlink.link import PassConfiguration
 from jitlink.resolve import SymbolResolver
@@ -50,7 +51,7 @@ def target_of_object(data: Buffer, name: str) -> Target:
     for magic, path in OBJECT_FORMATS.items():
         if view[: len(magic)] == magic:
             return _load(path).target_of(view, name)
-    raise UnknownFormatError("not an object file of a known format", file=name)
+    raise UnknownFormatError(describe(view), file=name)
 
 
 def all_targets() -> Iterator[Target]:
