@@ -222,7 +222,7 @@ def test_a_pass_that_fails(executor: Counted) -> None:
 
 
 def test_a_file_name_with_a_null_byte() -> None:
-    with pytest.raises(InputError, match="null byte"):
+    with pytest.raises(InputError, match=r"null (byte|character)"):
         jitlink.load("a\0b.o")
 
 

@@ -261,7 +261,7 @@ class FixupError(JITLinkError):
 class TargetOutOfRangeError(FixupError):
     """The value of a fixup does not fit its field.
 
-    Attributes (besides those of `FixupError`):
+    Attributes:
         low: smallest value that fits.
         high: largest value that fits.
         target_address: address of the target.
@@ -275,7 +275,7 @@ class TargetOutOfRangeError(FixupError):
 class MisalignedTargetError(FixupError):
     """The value of a fixup is not aligned as its field requires.
 
-    Attributes (besides those of `FixupError`):
+    Attributes:
         alignment: the value must be a multiple of this.
     """
 

@@ -64,7 +64,7 @@ class LinkGraph:
         edge_kinds: the architecture's enumeration of edge kinds.
         features: CPU features that the code was compiled for.
 
-    Attributes (besides the arguments):
+    Attributes:
         address_limit: every block must lie below this address; an architecture lowers it
             for code that holds addresses in fewer bits than a pointer has.
         origins: display names of the objects that blocks came from; empty if built by hand.

@@ -78,7 +78,7 @@ class Reservation:
         size: its size in bytes, a multiple of the page size.
         dedicated: whether it is for one large allocation only.
 
-    Attributes (besides the arguments):
+    Attributes:
         end: the address after its last.
         used_size: bytes that are allocated.
     """
