@@ -28,7 +28,7 @@ from jitlink.resolve import Strength, precedence
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "jitlink"
 DESIGN = ROOT / "docs" / "design.md"
-PAGES = [DESIGN]
+PAGES = [DESIGN, ROOT / "CONTRIBUTING.md"]
 _BLOCK = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`]+)`")
 # A file of the project by its suffix, or anything with a slash.
@@ -146,7 +146,7 @@ def test_every_name_exists(page: Path) -> None:
 
 def test_what_is_checked() -> None:
     assert is_path("graph/split.py")
-    assert is_path("README.md")
+    assert is_path("CONTRIBUTING.md")
     assert not is_path("https://semver.org/spec")
     assert resolves("targets.base.Target")
     assert resolves("split.split_blocks")
