@@ -15,7 +15,16 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from jitlink.graph import Block, BlockFlags, LinkGraph, MemLifetime, Scope, Section, Symbol
+from jitlink.graph import (
+    Block,
+    BlockFlags,
+    LinkGraph,
+    MemLifetime,
+    MemProt,
+    Scope,
+    Section,
+    Symbol,
+)
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import KEEP_ALIVE
 from jitlink.graph.strings import NO_NAME
@@ -59,13 +68,33 @@ def define_section_stop(graph: LinkGraph, symbol: Symbol, section_name: str) -> 
 
 
 def _define_bound(graph: LinkGraph, symbol: Symbol, section_name: str, side: int) -> None:
-    section = graph.find_section_by_name(section_name)
-    if not section_name.isidentifier() or section is None or section.empty:
+    if not section_name.isidentifier():
         return
-    if section.mem_lifetime == MemLifetime.NO_ALLOC:
-        return
-    bounds = _find_bound_blocks(section) or _add_bound_blocks(section)
-    graph.make_defined(symbol, bounds[side], 0, 0, scope=Scope.LOCAL)
+    section = _output_section(graph, section_name)
+    if section is not None:
+        bounds = _find_bound_blocks(section) or _add_bound_blocks(section)
+        graph.make_defined(symbol, bounds[side], 0, 0, scope=Scope.LOCAL)
+
+
+def _output_section(graph: LinkGraph, name: str) -> Section | None:
+    """One section of all loaded sections of a name, whose blocks are then contiguous.
+
+    Constant and writable elements of a set are in sections of different protection. As in an output
+    section of a static linker, the access that any of them needs holds for all. What would be
+    writable and executable at once stays apart.
+    """
+    sections = [graph.section_list[each] for each in graph.section_list.ordinals_named(name)]
+    loaded = [s for s in sections if s.mem_lifetime != MemLifetime.NO_ALLOC and not s.empty]
+    if not loaded:
+        return None
+    output, *others = loaded
+    for other in others:
+        mem_prot = output.mem_prot | other.mem_prot
+        if mem_prot & MemProt.WRITE and mem_prot & MemProt.EXEC:
+            continue
+        graph.block_table.section[other.block_rows()] = output.ordinal
+        output.mem_prot = mem_prot
+    return output
 
 
 def _find_bound_blocks(section: Section) -> tuple[Block, Block] | None:
