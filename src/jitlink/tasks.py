@@ -190,7 +190,8 @@ class Task(Future[T]):
             self._wait_for(awaited)
         finally:
             _current.task = None
-            del thrown
+            # Frames of an error lead back to this one, and the task has the error.
+            del thrown, self
 
     def _wait_for(self, awaited: object) -> None:
         """Resume when a future is done."""
