@@ -36,8 +36,7 @@ from jitlink.graph.columns import (
 )
 from jitlink.graph.strings import NO_NAME
 
-SLIM_LTO = b"\0__gnu_lto_slim\0"
-LINKONCE, ZDEBUG = b".gnu.linkonce.", b".zdebug_"
+LINKONCE = b".gnu.linkonce."
 MAX_SIZE = 1 << 47
 """No user address space is larger, so larger zero-fill or alignment is corrupt."""
 
@@ -77,8 +76,7 @@ class SectionTables:
         name_base, name_limit: string reference and size of each object's section name table.
         string_base, string_limit: the same of its symbol name table.
         flags: e_flags of each object, which the architecture interprets.
-        has_linkonce, has_zdebug: whether names of sections may begin with `LINKONCE`, or with
-            `ZDEBUG`; those of any object.
+        has_linkonce: whether names of sections may begin with `LINKONCE`, those of any object.
     """
 
     def __init__(self, graph: LinkGraph, batch: Batch, identity: Identity) -> None:
@@ -233,9 +231,7 @@ class SectionTables:
         ]
         # The separator terminates a last name that is not terminated in the file.
         text = b"\0".join(pieces) + b"\0"
-        if SLIM_LTO in text:
-            self._refuse_slim_lto(pieces, self.section_object[rows].tolist())
-        self.has_linkonce, self.has_zdebug = LINKONCE in text, ZDEBUG in text
+        self.has_linkonce = LINKONCE in text
         base = self.graph.strings.add_table(text)
         references = np.full(len(self.sh_type) + 1, NO_NAME, np.int64)
         references[rows] = base + (size + 1).cumsum() - (size + 1)
@@ -243,16 +239,6 @@ class SectionTables:
         sizes[rows] = size
         self.name_base, self.name_limit = references[name_tables], sizes[name_tables]
         self.string_base, self.string_limit = references[string_tables], sizes[string_tables]
-
-    def _refuse_slim_lto(self, tables: Sequence[memoryview], objects: Sequence[int]) -> None:
-        """Refuse an object with the symbol of GCC's slim LTO objects in a string table."""
-        for table, number in zip(tables, objects, strict=True):
-            if SLIM_LTO in bytes(table) + b"\0":
-                message = (
-                    "has GCC's intermediate code for link-time optimization and no machine code: "
-                    "compile it without -flto, or with -ffat-lto-objects"
-                )
-                raise UnsupportedObjectError(message, file=self.batch.names[number])
 
     def section_names(self, rows: Int64Array) -> list[str]:
         """Names of sections, range-checked."""

@@ -13,7 +13,7 @@ import logging
 
 import numpy as np
 
-from jitlink.errors import InputError
+from jitlink.errors import InputError, UnsupportedObjectError
 from jitlink.formats.batch import Batch
 from jitlink.formats.elf_layout import (
     ELFCLASS64,
@@ -52,7 +52,6 @@ from jitlink.formats.elf_layout import (
 )
 from jitlink.formats.elf_sections import (
     MAX_SIZE,
-    ZDEBUG,
     SectionTables,
     int64,
     is_odd_alignment,
@@ -89,7 +88,7 @@ from jitlink.graph.tables import (
 
 log = logging.getLogger("jitlink.formats")
 
-_ZDEBUG = ZDEBUG.decode()
+_ZDEBUG, _SLIM_LTO = ".zdebug_", "__gnu_lto_slim"
 _METADATA_TYPES = (
     SHT_NULL, SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_REL, SHT_CREL, SHT_GROUP,
     SHT_SYMTAB_SHNDX, SHT_LLVM_ADDRSIG,
@@ -233,8 +232,8 @@ class ObjectTables(SectionTables):
         """
         flags = self.sh_flags[rows]
         chosen = rows_where((flags & SHF_COMPRESSED != 0) & (content != ZERO_FILL)).tolist()
-        if self.has_zdebug:
-            chosen += [n for n, name in enumerate(names) if name.startswith(_ZDEBUG)]
+        unloaded = rows_where(flags & SHF_ALLOC == 0).tolist()
+        chosen += [each for each in unloaded if names[each].startswith(_ZDEBUG)]
         unreadable = []
         for each in chosen:
             try:
@@ -349,6 +348,7 @@ class ObjectTables(SectionTables):
             (is_common & is_thread_local, ".tcommon", _THREAD_LOCAL),
         ):
             self._place_commons(common, value, size, block, kind, section, flag)
+        self._refuse_slim_lto(name, is_common & (size == 1))
 
         external = kind == _EXTERNAL
         weak = ((binding == STB_WEAK) | (binding == STB_GNU_UNIQUE) | is_common) & ~external
@@ -371,6 +371,17 @@ class ObjectTables(SectionTables):
             flags=flags,
         )
         self.symbol_base = first + self.entry_base
+
+    def _refuse_slim_lto(self, name: Int64Array, candidates: BoolArray) -> None:
+        """Refuse objects with the common symbol of one byte that marks GCC's slim LTO objects."""
+        rows = rows_where(candidates)
+        for row, each in zip(rows.tolist(), self.graph.strings.get_many(name[rows]), strict=True):
+            if each == _SLIM_LTO:
+                raise UnsupportedObjectError(
+                    "has GCC's intermediate code for link-time optimization and no machine code: "
+                    "compile it without -flto, or with -ffat-lto-objects",
+                    file=self.batch.names[int(self.entry_object[row])],
+                )
 
     def _symbol_names(self) -> Int64Array:
         st_name = int64(self._entries["name"])
