@@ -11,7 +11,7 @@ instructions of a small link: a query, a task and a node of the graph of depende
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -41,6 +41,24 @@ if TYPE_CHECKING:
     from jitlink.orc.object_layer import ObjectLinkingLayer
 
 
+class _Context(LayerContext):
+    """Calls a function when the graph has its addresses."""
+
+    def __init__(
+        self,
+        layer: ObjectLinkingLayer,
+        responsibility: MaterializationResponsibility,
+        graph: LinkGraph,
+        resolved: Callable[[], None],
+    ) -> None:
+        super().__init__(layer, responsibility, graph)
+        self._resolved = resolved
+
+    def notify_resolved(self, graph: LinkGraph) -> None:
+        super().notify_resolved(graph)
+        self._resolved()
+
+
 class WholeGraph:
     """The link of a graph, and a generator of its symbols.
 
@@ -68,8 +86,8 @@ class WholeGraph:
         self._graph: LinkGraph | None = graph
         self._flags = partial(symbol_flags, graph.symbol_table, graph.block_table)
         self._responsibility: MaterializationResponsibility | None = None
-        self._is_over = Event()
-        self._is_linked = False
+        self._is_resolved = Event()
+        self._has_addresses = False
 
     async def link_into(self, dylib: JITDylib) -> None:
         """Link the graph, and wait until all of it can be used; on the driver thread.
@@ -89,7 +107,7 @@ class WholeGraph:
         self._responsibility = responsibility
         reset_requester = REQUESTER.set(responsibility)
         try:
-            context = LayerContext(self._layer, responsibility, graph)
+            context = _Context(self._layer, responsibility, graph, self._notify_resolved)
             context.phony_externals |= self._phony_externals
             await self._layer.link(responsibility, graph, context)
             # The tracker may own nothing else.
@@ -97,15 +115,20 @@ class WholeGraph:
             unready = context.unready()
             if unready:
                 await wait_until_ready(dylib.session, unready)
-            self._is_linked = True
         except BaseException as error:
+            self._has_addresses = False
             # The error may be kept for long; what its frames refer to is not to be.
             forget_frames(error)
             raise
         finally:
             reset_requester()
             self._responsibility = None
-            self._is_over.set()
+            self._is_resolved.set()
+
+    def _notify_resolved(self) -> None:
+        # Before the graph's own lookup: what it needs may need it in turn.
+        self._has_addresses = True
+        self._is_resolved.set()
 
     async def try_to_generate(
         self,
@@ -121,8 +144,8 @@ class WholeGraph:
         rows = self._rows(names)
         if not rows:
             return
-        await self._is_over.wait()
-        if not self._is_linked:
+        await self._is_resolved.wait()
+        if not self._has_addresses:
             return
         found = {
             name: ExecutorSymbolDef(self.exports[name], flags)

@@ -38,6 +38,7 @@ from jitlink.targets.registry import target_of_triple
 
 T = TypeVar("T")
 DSO_HANDLE = "__dso_handle"
+HANDLE_SECTION = "$__DSO_HANDLE"
 _ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
 
 
@@ -257,6 +258,8 @@ class Platform(ResourceManager):
     async def define_handle(self, dylib: JITDylib, graph: LinkGraph) -> Symbol | None:  # noqa: ARG002
         """Define the handle of a JITDylib in a graph that refers to it, if that is possible.
 
+        A graph that defines the name itself has the handle, too.
+
         The graph must be all that is ever linked into the JITDylib, except for what the platform
         adds. To be followed by `adopt_handle` once it is linked; on the driver thread.
 
@@ -369,7 +372,7 @@ class DSOHandleUnit(MaterializationUnit):
         target = target_of_triple(platform.session.executor.triple)
         graph = target.new_graph(f"<handle of {dylib.name}>")
         graph.address_limit = platform.states[dylib].address_limit
-        section = graph.create_section("$__DSO_HANDLE", MemProt.READ)
+        section = graph.create_section(HANDLE_SECTION, MemProt.READ)
         word = bytes(graph.pointer_size)
         block = graph.create_content_block(section, word, 0, graph.pointer_size)
         symbol = graph.add_defined_symbol(block, 0, DSO_HANDLE, len(word), scope=Scope.HIDDEN)

@@ -48,7 +48,7 @@ from jitlink.orc.materialization import AbsoluteSymbols
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
 from jitlink.passes.initializers import ArrayKind, FunctionArray, in_order
-from jitlink.platform.base import DSO_HANDLE, Platform
+from jitlink.platform.base import DSO_HANDLE, HANDLE_SECTION, Platform
 from jitlink.platform.dlfcn import DynamicLoading
 from jitlink.platform.plugin import PlatformPlugin
 from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
@@ -163,12 +163,29 @@ class ELFPlatform(Platform):
         """Define the handle of a JITDylib in a graph that refers to it, if that is possible."""
         rows, names = graph.external_names()
         # What is linked after the graph refers to the handle too, and cannot see this one.
-        if DSO_HANDLE not in names or not self.per_dylib_functions.keys().isdisjoint(names):
+        if DSO_HANDLE not in names:
+            return await self.register_handle_of(dylib, graph)
+        if not self.per_dylib_functions.keys().isdisjoint(names):
             return None
         symbol = Symbol(graph, int(rows[names.index(DSO_HANDLE)]))
         define_dso_handle(graph, symbol, DSO_HANDLE)
         symbol.is_live = True
         graph.alloc_actions.append(self.handle_action(await self.runtime(), dylib, symbol))
+        return symbol
+
+    async def register_handle_of(self, dylib: JITDylib, graph: LinkGraph) -> Symbol | None:
+        """Register a JITDylib under the handle that a graph of the program defines, if it does.
+
+        Objects of compilers that are made for programs, such as crtbeginS.o, define it.
+
+        Returns:
+            The handle's symbol.
+        """
+        symbol = graph.find_defined_symbol_by_name(DSO_HANDLE)
+        if symbol is None or symbol.block.section.name == HANDLE_SECTION:
+            return None
+        symbol.is_live = True
+        graph.alloc_actions += await self.handle_actions(dylib, symbol)
         return symbol
 
     async def exports(self) -> Mapping[str, int]:
@@ -405,6 +422,8 @@ class ELFPlatform(Platform):
                 await self._finalize_memory(_FINALIZE_MEMORY.serialize_arguments(memory))
         except JITLinkError as error:
             errors.append(error)
+        if key is state.handle_tracker:
+            state.handle, state.handle_tracker = 0, None
         if key is state.tracker:
             self._initialized.pop(dylib, None)
             self.reset_handle(state)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from jitlink.graph import AllocActionPair, LinkGraph, WrapperCall
+from jitlink.graph import AllocActionPair, LinkGraph, Symbol, WrapperCall
 from jitlink.link import PassConfiguration
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.interface import ResourceTracker
@@ -21,6 +21,7 @@ from jitlink.passes.init_fini import init_fini_sections, lower_init_fini
 from jitlink.passes.initializers import FunctionArray, function_arrays, mark_arrays_live
 from jitlink.passes.linker_defined import synthesize_symbols
 from jitlink.passes.runtime_sections import keep_runtime_sections
+from jitlink.platform.base import DSO_HANDLE
 from jitlink.platform.state import DylibState, LinkRecord
 from jitlink.runtime import Runtime
 from jitlink.sps import EXECUTOR_ADDR
@@ -81,6 +82,9 @@ class RuntimePlatform(Protocol):
     async def runtime(self) -> Runtime:
         """The executor's runtime, linked now if it has not been."""
 
+    async def register_handle_of(self, dylib: JITDylib, graph: LinkGraph) -> Symbol | None:
+        """See `ELFPlatform.register_handle_of`."""
+
 
 class PlatformPlugin(Plugin):
     """Takes part in the links of a platform's layer."""
@@ -91,15 +95,21 @@ class PlatformPlugin(Plugin):
         self._platform = platform
         self._runtime: Runtime | None = None
         self._in_flight: dict[MaterializationResponsibility, LinkRecord] = {}
+        self._handles: dict[MaterializationResponsibility, Symbol] = {}
 
     async def prepare(
         self,
-        responsibility: MaterializationResponsibility,  # noqa: ARG002 - part of the interface
+        responsibility: MaterializationResponsibility,
         graph: LinkGraph,
     ) -> None:
-        """Link the runtime if the graph has frames."""
+        """Link the runtime if the graph has frames; register a handle that a program defines."""
         if self._runtime is None and graph.section_list.ordinals_named(SECTION):
             self._runtime = await self._platform.runtime()
+        dylib = responsibility.dylib
+        if DSO_HANDLE in dylib.symbols and responsibility.defines(DSO_HANDLE):
+            symbol = await self._platform.register_handle_of(dylib, graph)
+            if symbol is not None:
+                self._handles[responsibility] = symbol
 
     def modify_pass_config(
         self,
@@ -151,12 +161,16 @@ class PlatformPlugin(Plugin):
         """Keep the record of the link, under the tracker that owns the code."""
         link = self._in_flight.pop(responsibility, None)
         state = self._platform.states.get(responsibility.dylib)
+        handle = self._handles.pop(responsibility, None)
         if link is not None and state is not None:
             state.links.setdefault(responsibility.tracker, []).append(link)
+            if handle is not None:
+                state.handle, state.handle_tracker = handle.address, responsibility.tracker
 
     def notify_failed(self, responsibility: MaterializationResponsibility) -> None:
         """Discard the record of the link."""
         self._in_flight.pop(responsibility, None)
+        self._handles.pop(responsibility, None)
 
     def notify_transferring_resources(
         self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker

@@ -33,6 +33,7 @@ class DylibState:
         dylib: the JITDylib.
         tracker: owns what the platform has defined in the JITDylib.
         handle: address of its `__dso_handle`, and what ``dlopen`` returns; 0 until it is linked.
+        handle_tracker: what owns the handle if the program defines it, else None.
         address_limit: the code of the JITDylib reaches only addresses below this one.
         links: records of the links into the JITDylib, by the tracker that owns their code.
         is_held: whether `Platform.initialize` holds the JITDylib open until `deinitialize`.
@@ -45,6 +46,7 @@ class DylibState:
         self.dylib = dylib
         self.tracker = tracker
         self.handle = 0
+        self.handle_tracker: ResourceTracker | None = None
         self.address_limit = 1 << 64
         self.links: dict[ResourceTracker, list[LinkRecord]] = {}
         self.is_held = False
