@@ -99,6 +99,14 @@ def test_undefined_symbols_can_be_pickled() -> None:
     assert again.referrers == {"f": ("a.o",), "g": ()}
 
 
+def test_the_list_of_names_is_bounded() -> None:
+    names = [f"f{number}" for number in range(1000)]
+    error = UndefinedSymbolError(names)
+    assert str(error) == f"undefined symbols: {', '.join(names[:20])} and 980 more"
+    assert error.names == tuple(names)
+    assert str(UndefinedSymbolError(names[:20])).endswith("f18, f19")
+
+
 def test_advice_is_bounded() -> None:
     names = ["__atomic_x", "cosf", "_Unwind_Resume", "_gfortran_stop", "__gcov_init"]
     assert str(UndefinedSymbolError(names)).count("usually") == 3

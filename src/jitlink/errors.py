@@ -59,6 +59,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+_MOST_LISTED = 20
+"""How many missing names a message lists; it counts the others."""
 _MOST_ADVICE = 3
 """For how many missing names a message gives advice of each kind."""
 _MOST_SEARCHED = 1000
@@ -182,7 +184,9 @@ class UndefinedSymbolError(SymbolError):
 
     def __str__(self) -> str:
         noun = "symbol" if len(self.names) == 1 else "symbols"
-        listed = ", ".join(self._described(name) for name in self.names)
+        listed = ", ".join(self._described(name) for name in self.names[:_MOST_LISTED])
+        if len(self.names) > _MOST_LISTED:
+            listed += f" and {len(self.names) - _MOST_LISTED} more"
         advice = [*self._similar_names(), *self._usual_providers()]
         return "; ".join([f"undefined {noun}: {listed}", *advice])
 
