@@ -429,7 +429,7 @@ def _open(
         raise UnsupportedObjectError(message, file=archive.name)
     if not isinstance(executor, SelfExecutorProcessControl):
         raise ExecutorError(f"{archive.name}: LLVM's ORC runtime can be used in this process only")
-    missing = archive.lacking(protocol.REQUIRED)
+    missing = archive.undefined_among(protocol.REQUIRED)
     if missing:
         raise IncompleteRuntimeError(missing, file=archive.name)
     return archive
