@@ -333,7 +333,7 @@ class ArchiveInput:
 
     def extract(self, offsets: Iterable[int]) -> list[InputFile]:
         """The members at header offsets that were not extracted before."""
-        return self.open([each for each in offsets if each not in self._extracted])
+        return self.open([offset for offset in offsets if offset not in self._extracted])
 
     def find(self, names: Iterable[str]) -> dict[int, str]:
         """Header offsets of the members that define any of these names; the first name of each.

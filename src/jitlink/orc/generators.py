@@ -208,7 +208,7 @@ class StaticLibraryGenerator:
                 break
             archives.append(generator)
         is_first = bool(order) and order[0][0] is dylib
-        is_one_layer = all(each.layer is self.layer for each in archives)
+        is_one_layer = all(archive.layer is self.layer for archive in archives)
         return archives if is_first and self in archives and is_one_layer else []
 
     def find(self, names: Iterable[str]) -> dict[int, str]:
