@@ -180,7 +180,7 @@ class Library(Mapping[str, int]):
     def _variable_at(self, address: int, ctype: type[CData]) -> CData:
         variable: CData = ctype.from_address(address)  # type: ignore[assignment]
         # Not every ctypes object has attributes, so a finalizer refers to the code.
-        weakref.finalize(variable, _hold, self._open_code())
+        weakref.finalize(variable, _keep_alive, self._open_code())
         return variable
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
@@ -224,7 +224,7 @@ class Library(Mapping[str, int]):
         self.close()
 
 
-def _hold(code: LinkedCode) -> None:
+def _keep_alive(code: LinkedCode) -> None:
     """Do nothing: the finalizer exists for its reference to the code."""
 
 

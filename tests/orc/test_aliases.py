@@ -82,8 +82,8 @@ def test_a_chain_that_is_materialized_at_once(jit: CountedJIT) -> None:
 @pytest.mark.parametrize("names", ["aa", "ab", "abc"])
 @pytest.mark.parametrize("is_one_unit", [False, True])
 def test_cycles_of_aliases(jit: CountedJIT, names: str, *, is_one_unit: bool) -> None:
-    circle = dict(zip(names, names[1:] + names[0], strict=True))
-    units = [circle] if is_one_unit else [{alias: name} for alias, name in circle.items()]
+    cycle = dict(zip(names, names[1:] + names[0], strict=True))
+    units = [cycle] if is_one_unit else [{alias: name} for alias, name in cycle.items()]
     for unit in units:
         jit.main.define(ReExports(dict(unit)))
     error = cause_of(jit, names[0])

@@ -1,4 +1,4 @@
-"""The package hands out its names when they are asked for."""
+"""The package imports its names on first use."""
 
 import importlib
 

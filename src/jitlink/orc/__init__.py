@@ -1,8 +1,7 @@
-"""ORC: sessions into which definitions are added, linked when looked up, tracked and removed.
+"""ORC: sessions whose definitions are linked when they are looked up, tracked and removed.
 
-A session (`ExecutionSession`) has JITDylibs; definitions are promised to them by
-`MaterializationUnit`s and made when somebody looks them up. `ObjectLinkingLayer` makes them
-from objects and graphs.
+A session (`ExecutionSession`) has JITDylibs. `MaterializationUnit`s add definitions to them, which
+are materialized when they are looked up. `ObjectLinkingLayer` adds and links objects and graphs.
 """
 
 from __future__ import annotations
@@ -96,7 +95,7 @@ __all__ = [
     "lazy_reexports",
 ]
 
-# A name is imported when it is first used, so that who needs no stubs or aliases pays for none.
+# A name is imported when it is first used: many programs need no stubs or aliases.
 _HOMES = {
     "AliasCycleError": "jitlink.orc.aliases",
     "ReExports": "jitlink.orc.aliases",
