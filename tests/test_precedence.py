@@ -1,6 +1,6 @@
-"""Which of two definitions of a name prevails: the same answer everywhere, and that of linkers.
+"""Which of two definitions of a name prevails: the same everywhere, and as in other linkers.
 
-Two objects define ``value`` in all ways that there are, in both orders. The program is linked by
+Two objects define ``value`` in all possible ways, in both orders. The program is linked by
 GNU ld, by ld.lld, by `jitlink.load`, in sessions that link objects together or one by one, and by
 the command. Where the two linkers agree, jitlink agrees with them; where they do not, with GNU ld.
 """
@@ -82,7 +82,7 @@ def main_object() -> Path:
 
 
 Outcome = int | str
-"""What ``main`` returns, or why there is no program."""
+"""The result of ``main``, or why the link failed."""
 
 _REASONS = {
     "multiple definition": DUPLICATE,
@@ -151,7 +151,7 @@ def by_command(objects: list[Path], capture: pytest.CaptureFixture[str]) -> Outc
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=[" ".join(pair) for pair in PAIRS])
-def test_one_answer(
+def test_the_same_definition_prevails_everywhere(
     first: str, second: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     objects = objects_of(first, second)

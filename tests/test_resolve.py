@@ -1,4 +1,4 @@
-"""Static linking rules among the objects of one graph: which definition holds, and who is told."""
+"""Static linking rules among the objects of one graph: which definition prevails, and errors."""
 
 import ctypes
 import itertools
@@ -22,8 +22,8 @@ USER = "extern int value; int get(void) { return value; }"
 
 @pytest.fixture
 def linker() -> Iterator[Linker]:
-    with Linker() as made:
-        yield made
+    with Linker() as created:
+        yield created
 
 
 def compile_all(*sources: str, suffix: str = ".c") -> list[Path]:
@@ -37,17 +37,17 @@ def build(*paths: Path) -> InputReader:
 
 
 def value_of(linked: Linked) -> int:
-    """What everybody sees who refers to ``value``."""
+    """The value of ``value`` for every object that refers to it."""
     got = linked.function("get", ctypes.c_int)()
     assert linked.integer("value", 4) == got
     return got
 
 
-# Which definition holds
+# Which definition prevails
 
 
 @pytest.mark.parametrize(
-    ("definitions", "held"),
+    ("definitions", "prevailing"),
     [
         ((STRONG, WEAK), 1),
         ((WEAK, STRONG), 2),
@@ -63,12 +63,14 @@ def value_of(linked: Linked) -> int:
         ((WEAK, WEAK, WEAK, STRONG), 4),
     ],
 )
-def test_which_definition_holds(linker: Linker, definitions: tuple[str, ...], held: int) -> None:
+def test_which_definition_prevails(
+    linker: Linker, definitions: tuple[str, ...], prevailing: int
+) -> None:
     texts = [text.format(number + 1) for number, text in enumerate(definitions)]
     objects = compile_all(*texts)
     (user,) = compile_all(USER)
     for place in range(len(objects) + 1):
-        assert value_of(linker.link(*objects[:place], user, *objects[place:])) == held
+        assert value_of(linker.link(*objects[:place], user, *objects[place:])) == prevailing
 
 
 def test_the_largest_of_common_definitions(linker: Linker) -> None:
@@ -82,7 +84,9 @@ def test_the_largest_of_common_definitions(linker: Linker) -> None:
         assert linked.read("room", 300) == bytes(300)
 
 
-def test_references_of_the_beaten_object_go_to_the_winner(linker: Linker) -> None:
+def test_references_of_the_overridden_object_bind_to_the_prevailing_definition(
+    linker: Linker,
+) -> None:
     weak = "__attribute__((weak)) int value(void) { return 1; } int get(void) { return value(); }"
     strong = "int value(void) { return 2; }"
     objects = compile_all(weak, strong)
@@ -90,7 +94,7 @@ def test_references_of_the_beaten_object_go_to_the_winner(linker: Linker) -> Non
         assert linker.link(*order).function("get", ctypes.c_int)() == 2
 
 
-def test_a_beaten_definition_is_dropped(linker: Linker) -> None:
+def test_an_overridden_definition_is_pruned(linker: Linker) -> None:
     weak = "__attribute__((weak)) int value(void) { return 1; }"
     objects = [
         compile_c(source, flags=["-ffunction-sections"])
@@ -101,7 +105,7 @@ def test_a_beaten_definition_is_dropped(linker: Linker) -> None:
 
 
 def test_unique_definitions(linker: Linker) -> None:
-    """The first of one COMDAT group prevails; the flag tells of a definition of the process."""
+    """The first of one COMDAT group prevails; the flag is that of a definition of the process."""
     source = """
         .section .data.value,"awG",@progbits,value,comdat
         .globl value
@@ -118,12 +122,12 @@ def test_unique_definitions(linker: Linker) -> None:
     assert symbol.flags & SymbolFlags.UNIQUE
 
 
-def test_hidden_definitions_hold_for_the_whole_graph(linker: Linker) -> None:
+def test_hidden_definitions_are_visible_in_the_whole_graph(linker: Linker) -> None:
     hidden = STRONG.format(9).replace("int", '__attribute__((visibility("hidden"))) int', 1)
     assert value_of(linker.link(*compile_all(hidden, USER))) == 9
 
 
-def test_local_symbols_are_nobody_elses(linker: Linker) -> None:
+def test_local_symbols_are_separate(linker: Linker) -> None:
     sources = [f"static int value = {n}; int {name}(void) {{ return value += 0; }}"
                for n, name in ((1, "a"), (2, "b"))]  # fmt: skip
     linked = linker.link(*compile_all(*sources))
@@ -175,7 +179,7 @@ def test_definitions_by_address_of_absolute_symbols() -> None:
     assert table.value[row] == 0x2000
 
 
-def test_a_definition_by_address_beats_a_weak_one(linker: Linker) -> None:
+def test_a_definition_by_address_overrides_a_weak_one(linker: Linker) -> None:
     builder = build(*compile_all(WEAK.format(1), USER))
     builder.resolver.define("value", 0x1000)
     builder.resolver.finish()
@@ -203,7 +207,7 @@ def test_aliases(linker: Linker) -> None:
     assert linker.used_size == 0
 
 
-def test_aliases_of_nothing() -> None:
+def test_aliases_of_undefined_symbols() -> None:
     builder = build(*compile_all(STRONG.format(1)))
     with pytest.raises(UndefinedSymbolError) as caught:
         builder.resolver.alias("other", "missing")
@@ -250,8 +254,8 @@ def test_the_first_group_of_a_signature_is_kept(linker: Linker) -> None:
     assert [linked.function(name, ctypes.c_int)() for name in "abc"] == [33] * 3
 
 
-def test_members_that_only_a_later_group_has(linker: Linker) -> None:
-    """Whoever needs them has no definition any more, and says so."""
+def test_members_that_only_a_later_group_contains(linker: Linker) -> None:
+    """References to them are undefined then, which is an error."""
     first = group(1, "a")
     source = GROUP % (20, 2, "b", "b")
     source = source.replace(".weak shared_data\nshared_data:", ".weak more_data\nmore_data:")
@@ -295,7 +299,7 @@ def test_groups_of_compiled_templates(linker: Linker) -> None:
 # References
 
 
-def test_what_is_wanted() -> None:
+def test_undefined_names() -> None:
     user = "extern int a, b, c; extern int w __attribute__((weak)); int *f[] = {&a, &b, &c, &w};"
     builder = build(*compile_all(user, "int b = 2;"))
     assert set(builder.resolver.undefined) == {"a", "c"}
@@ -307,7 +311,7 @@ def test_what_is_wanted() -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
-def test_who_refers_strongly_once_refers_strongly(order: tuple[int, ...]) -> None:
+def test_one_strong_reference_makes_a_name_required(order: tuple[int, ...]) -> None:
     weak = "extern int value __attribute__((weak)); int *{0}(void) {{ return &value; }}"
     objects = compile_all(weak.format("a"), USER, weak.format("b"))
     graph = resolved(*(objects[number] for number in order))

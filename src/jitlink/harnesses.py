@@ -34,10 +34,10 @@ from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL
 from jitlink.inputs import Input, InputFile, InputReader, open_input
 from jitlink.library import FUNCFLAG_CDECL, CData, Function, Library, LinkedCode, link_inputs
-from jitlink.orc.callables import HostSymbol, call_code, has_raised, python_function
+from jitlink.orc.callables import call_code, has_raised, python_function
 from jitlink.orc.errors import listed
 from jitlink.orc.harness import HarnessRules
-from jitlink.orc.interface import ExecutorSymbolDef
+from jitlink.orc.interface import ExecutorSymbolDef, HostSymbol
 from jitlink.orc.objects import ObjectBatch
 
 _DATA = (ctypes._SimpleCData, ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._Pointer)  # noqa: SLF001 - their base has no name
@@ -266,7 +266,7 @@ class _Definitions(Exports):
             (self._symbols.kind == DEFINED) & (self._symbols.name != NO_NAME)
         )
         names = set(self._strings.get_many(self._symbols.name[rows])) - {name}
-        return sorted(each for each in names if name in each.split("."))[:4]
+        return sorted(other for other in names if name in other.split("."))[:4]
 
 
 class Harness(Library):
@@ -388,8 +388,8 @@ def harness(
         JITLinkError: the link failed otherwise; nothing is left allocated.
     """
     mocked = Mocks(mocks or {})
-    overriding = [open_input(each, number) for number, each in enumerate(harness)]
-    tested = [open_input(each, number) for number, each in enumerate(tests, len(overriding))]
+    overriding = [open_input(source, number) for number, source in enumerate(harness)]
+    tested = [open_input(source, number) for number, source in enumerate(tests, len(overriding))]
     rules = _rules(overriding, mocked)
     builder = InputReader(rules=rules)
     builder.add([*overriding, *tested])
@@ -406,7 +406,7 @@ def harness(
         configure=None,
         executor=executor,
     )
-    code.held = mocked
+    code.kept_alive = mocked
     return Harness(builder.target_graph.name, code, definitions, files, mocked, rules.overridden)
 
 

@@ -1,9 +1,8 @@
-"""Input files: opened, told apart, and read into one graph until nothing more is needed.
+"""Input files: opened, and read into one graph with the archive members that they need.
 
-Objects that are named are all read. Archives are searched for what is still undefined, in the
-order in which they are named, until nothing more turns up; a member is read at most once.
-Small files are read side by side into one buffer, so that a thousand of them are one batch for
-the reader; large ones are mapped.
+All objects are read; `defining_members` has the rule by which members of archives are extracted.
+Small files are concatenated in one buffer, so that a thousand of them are one batch for the object
+reader; large ones are mapped.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ from __future__ import annotations
 import logging
 import mmap
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -32,9 +31,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("jitlink.formats")
 
 _MAPPED_FROM = 1 << 16
-"""Files of at least this size are mapped; below, reading costs less than mapping."""
+"""Size in bytes from which files are mapped; reading smaller ones costs less than mapping."""
 _SMALL = 0
-"""The group of all small files; others are grouped by the identity of their buffer."""
+"""Key of the group of all small files; others are grouped by the identity of their buffer."""
 
 Input = str | os.PathLike[str] | Buffer
 
@@ -45,9 +44,9 @@ class InputFile(NamedTuple):
     Attributes:
         name: display name.
         data: its bytes.
-        container: the buffer that the bytes are part of, such as a whole archive; None for a
-            file of its own.
-        start: position of the bytes in the container.
+        container: the buffer that contains the bytes, such as a whole archive; None for a separate
+            file.
+        start: offset of the bytes in the container.
     """
 
     name: str
@@ -80,12 +79,12 @@ def _read_file(name: str) -> memoryview:
             os.close(descriptor)
     except OSError as error:
         raise InputError(error.strerror or "cannot be read", file=name) from error
-    except ValueError as error:  # A null byte in the name, which archives can have, too.
+    except ValueError as error:  # A null byte in the name, perhaps of a thin archive's member.
         raise InputError(str(error), file=name) from error
 
 
 def _read_all(descriptor: int, size: int) -> bytes:
-    # One byte more than expected tells at once that the file is complete.
+    # One byte more than expected: a short read then means that the file is complete.
     data = os.read(descriptor, size + 1)
     if len(data) == size:
         return data
@@ -96,32 +95,73 @@ def _read_all(descriptor: int, size: int) -> bytes:
 
 
 class SymbolRules(Protocol):
-    """Changes the symbols of objects before they resolve against each other.
+    """Changes the symbols of objects before they are resolved against each other.
 
-    What an object promises and what is linked of it are both read with the rules of the layer,
-    so they must do the same each time that they see an object.
+    A layer may read an object twice, when it is added and when it is linked, so the rules must have
+    the same effect every time.
     """
 
     def apply(self, graph: LinkGraph, files: Sequence[InputFile], bounds: Int64Array) -> None:
         """Change symbols of objects that were just read into a graph.
 
         Args:
-            graph: the graph, which may have other objects too.
+            graph: the graph, which may contain other objects too.
             files: the objects.
-            bounds: row of the first symbol of each of them, and the end (int64).
+            bounds: row of the first symbol of each object, and the end (int64).
         """
+
+
+class _Archive(Protocol):
+    """What defines names in members."""
+
+    def find(self, names: Iterable[str]) -> Mapping[int, str]:
+        """Header offsets of the members that define any of these names; the first name of each."""
+
+    def undefined_among(self, names: Iterable[str]) -> list[str]:
+        """Those of the names that no member defines."""
+
+
+A = TypeVar("A", bound=_Archive)
+
+
+def defining_members(
+    archives: Iterable[A], names: Iterable[str]
+) -> Iterator[tuple[A, Mapping[int, str]]]:
+    """The members of archives that define undefined names: one step of archive extraction.
+
+    As in every static linker, a member is extracted if it defines a name to which there is a strong
+    reference and which nothing defines yet; of several archives that define the name, the first is
+    searched. Weak references extract nothing, and no member is extracted twice. Members that are
+    read may refer to more names, so the step is repeated until it finds no new member: the order of
+    archives affects only which definition is taken, as within GNU ld's ``--start-group``.
+
+    Specification: System V gABI, chapter 4, "Symbol table", for weak references.
+
+    Args:
+        archives: the archives, in order of search.
+        names: the undefined names with a strong reference.
+
+    Yields:
+        Each archive, with header offsets of its members that define names which no archive before
+        it defines, and the first such name of each. Members that were extracted already are among
+        them.
+    """
+    wanted = list(names)
+    for archive in archives:
+        yield archive, archive.find(wanted)
+        wanted = archive.undefined_among(wanted)
 
 
 class InputReader:
     """Reads inputs into one graph.
 
     Args:
-        name: of the graph, by default that of the first object.
+        name: name of the graph, by default that of the first object.
         rules: applied to all objects that are read.
 
     Attributes:
         graph: the graph; None until the first object is read.
-        linked: display names of everything that was read, in order.
+        linked: display names of all objects that were read, in order.
     """
 
     def __init__(self, name: str | None = None, rules: SymbolRules | None = None) -> None:
@@ -140,7 +180,7 @@ class InputReader:
         """The graph.
 
         Raises:
-            UnknownFormatError: nothing was read.
+            UnknownFormatError: no object was read.
         """
         return self.resolver.graph
 
@@ -154,7 +194,7 @@ class InputReader:
         return np.concatenate((*[read.first_symbol for read in reads], end))
 
     def comdat_signatures(self) -> dict[int, str]:
-        """Signature of the COMDAT group that a block is in, by the block's row."""
+        """Signatures of the COMDAT groups of blocks, by the block's row."""
         found: dict[int, str] = {}
         for comdats in [read.comdats for read in self._reads]:
             names = self.target_graph.strings.get_many(comdats.signature)
@@ -167,7 +207,7 @@ class InputReader:
         """The target of all objects read.
 
         Raises:
-            UnknownFormatError: nothing was read.
+            UnknownFormatError: no object was read.
         """
         if self._target is None:
             raise UnknownFormatError("no object to link", file=self._name or "<nothing>")
@@ -181,7 +221,7 @@ class InputReader:
         return self._resolver
 
     def add(self, files: Iterable[InputFile], *, all_load: bool = False) -> None:
-        """Read objects, and take note of archives.
+        """Read objects, and record archives.
 
         Args:
             files: opened inputs.
@@ -197,7 +237,7 @@ class InputReader:
                 archive = ArchiveInput(file)
                 self._archives.append(archive)
                 if all_load:
-                    objects += archive.take_all()
+                    objects += archive.extract_all()
             else:
                 objects.append(file)
         self._read(objects)
@@ -214,21 +254,20 @@ class InputReader:
             self._resolver.define(name, address)
 
     def search_archives(self, also: Sequence[str] = ()) -> None:
-        """Read archive members until no archive defines anything that is wanted.
+        """Extract members of the archives; see `defining_members`.
 
         Args:
             also: names to be defined besides those that objects refer to.
         """
-        wanted = list(also)
+        undefined = list(also)
         while self._archives:
             if self._resolver is not None:
                 defined = self._resolver.definitions
-                wanted = [n for n in also if n not in defined]
-                wanted += self._resolver.undefined
+                undefined = [n for n in also if n not in defined]
+                undefined += self._resolver.undefined
             members: list[InputFile] = []
-            for archive in self._archives:
-                members += archive.take(wanted)
-                wanted = archive.lacking(wanted)
+            for archive, offsets in defining_members(self._archives, undefined):
+                members += archive.extract(offsets)
             if not members:
                 return
             self._read(members)
@@ -253,9 +292,9 @@ class InputReader:
 
 
 def _batches(files: Sequence[InputFile]) -> list[Batch]:
-    """Group files by the buffer that they lie in, and small ones into a new buffer.
+    """Group files by the buffer that contains them, and small ones into a new buffer.
 
-    Order is kept: of two definitions of equal rank the first input's holds.
+    Order is kept: of two definitions of equal strength the first input's prevails.
     """
     batches = []
     for container, group in groupby(files, key=_group):
@@ -277,33 +316,36 @@ def _group(file: InputFile) -> int:
 
 
 def _open_archive(data: memoryview, name: str) -> Archive:
-    from jitlink.formats.archive import Archive  # noqa: PLC0415 - only for those who have one
+    from jitlink.formats.archive import Archive  # noqa: PLC0415 - many links have none
 
     return Archive(data, name)
 
 
 class ArchiveInput:
-    """An archive and which of its members were read."""
+    """An archive and which of its members were extracted."""
 
     def __init__(self, file: InputFile) -> None:
         self.data = file.data
         log.debug("%s: archive of %d bytes", file.name, len(file.data))
         self.archive = _open_archive(file.data, file.name)
         self._index = self.archive.index
-        self._taken: set[int] = set()
+        self._extracted: set[int] = set()
 
-    def take(self, names: Iterable[str]) -> list[InputFile]:
-        """The members, not read before, that define any of these names."""
-        return self.open(sorted(self.find(names).keys() - self._taken))
+    def extract(self, offsets: Iterable[int]) -> list[InputFile]:
+        """The members at header offsets that were not extracted before."""
+        return self.open([offset for offset in offsets if offset not in self._extracted])
 
     def find(self, names: Iterable[str]) -> dict[int, str]:
-        """Header offsets of the members that define any of these names; the first name of each."""
+        """Header offsets of the members that define any of these names; the first name of each.
+
+        In order of offset.
+        """
         index = self._symbol_index()
         found: dict[int, str] = {}
         for name in names:
             if name in index:
                 found.setdefault(index[name], name)
-        return found
+        return dict(sorted(found.items()))
 
     def names(self) -> list[str]:
         """All names that members define."""
@@ -313,20 +355,20 @@ class ArchiveInput:
         """Header offsets of all object members, in order."""
         return [member.header_offset for member in self.archive.members()]
 
-    def lacking(self, names: Iterable[str]) -> list[str]:
+    def undefined_among(self, names: Iterable[str]) -> list[str]:
         """Those of the names that no member defines."""
         index = self._symbol_index()
         return [name for name in names if name not in index]
 
-    def take_all(self) -> list[InputFile]:
-        """All object members that were not read before."""
-        return self.open([each for each in self.member_offsets() if each not in self._taken])
+    def extract_all(self) -> list[InputFile]:
+        """All object members that were not extracted before."""
+        return self.extract(self.member_offsets())
 
     def open(self, offsets: Sequence[int]) -> list[InputFile]:
-        """The members at header offsets, which count as read from now on; empty ones are none."""
+        """The members at header offsets, without empty ones; they count as extracted."""
         files = []
         for offset in offsets:
-            self._taken.add(offset)
+            self._extracted.add(offset)
             member = self.archive.member_at(offset)
             name = member.display_name
             if member.data is not None:
@@ -337,7 +379,7 @@ class ArchiveInput:
         return files
 
     def _open_thin(self, member: Member, name: str) -> InputFile:
-        """A member of a thin archive: a file, or a member of an archive, beside it."""
+        """A member of a thin archive: another file, or a member of another archive."""
         path = os.path.join(os.path.dirname(self.archive.name), member.path or "")  # noqa: PTH118,PTH120 - pathlib takes 3 ms to import
         data = _read_file(path)
         if member.nested_offset is None:
@@ -349,15 +391,15 @@ class ArchiveInput:
 
     def _symbol_index(self) -> dict[str, int]:
         if self._index is None:
-            self._index = self._make_index()
+            self._index = self._create_index()
         return self._index
 
-    def _make_index(self) -> dict[str, int]:
-        """The index of an archive that has none: the global definitions of each member."""
+    def _create_index(self) -> dict[str, int]:
+        """The index of an archive without one: the global definitions of each member."""
         index: dict[str, int] = {}
         for member in list(self.archive.members()):
             files = self.open([member.header_offset])
-            self._taken.discard(member.header_offset)
+            self._extracted.discard(member.header_offset)
             try:
                 names = [name for file in files for name in _defined_names(file)]
             except UnknownFormatError:

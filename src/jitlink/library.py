@@ -29,8 +29,9 @@ from jitlink.link import PassConfiguration
 from jitlink.lljit import LLJIT
 from jitlink.memory.tls import is_tls_address
 from jitlink.orc import FailedToMaterializeError, JITDylib, MaterializationResponsibility, Plugin
-from jitlink.orc.callables import HostSymbol, PythonSymbols
+from jitlink.orc.callables import PythonSymbols
 from jitlink.orc.driver import is_collecting
+from jitlink.orc.interface import HostSymbol
 from jitlink.orc.whole_graph import WholeGraph
 
 Configure = Callable[[LinkGraph, PassConfiguration], None]
@@ -51,12 +52,12 @@ class LinkedCode:
     """A JITDylib that is removed, with its memory, when this object is collected.
 
     Attributes:
-        held: an object that must live as long as the code.
+        kept_alive: an object that must live as long as the code.
     """
 
     def __init__(self, jit: LLJIT, dylib: JITDylib) -> None:
         self._layer, self._dylib = jit.layer, dylib
-        self.held: object = None
+        self.kept_alive: object = None
         self._finalizer = weakref.finalize(self, _release, jit, dylib)
         # At the end of the process the platform runs finalisers, and memory is freed with it.
         self._finalizer.atexit = False
@@ -179,7 +180,7 @@ class Library(Mapping[str, int]):
     def _variable_at(self, address: int, ctype: type[CData]) -> CData:
         variable: CData = ctype.from_address(address)  # type: ignore[assignment]
         # Not every ctypes object has attributes, so a finalizer refers to the code.
-        weakref.finalize(variable, _hold, self._open_code())
+        weakref.finalize(variable, _keep_alive, self._open_code())
         return variable
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
@@ -223,7 +224,7 @@ class Library(Mapping[str, int]):
         self.close()
 
 
-def _hold(code: LinkedCode) -> None:
+def _keep_alive(code: LinkedCode) -> None:
     """Do nothing: the finalizer exists for its reference to the code."""
 
 
@@ -274,7 +275,7 @@ def load(
         JITLinkError: the link failed otherwise; nothing is left allocated.
     """
     builder = InputReader()
-    builder.add([open_input(each, n) for n, each in enumerate(inputs)], all_load=all_load)
+    builder.add([open_input(source, n) for n, source in enumerate(inputs)], all_load=all_load)
     for name, address in (definitions or {}).items():
         builder.define(name, address)
     builder.search_archives(also=list((aliases or {}).values()))

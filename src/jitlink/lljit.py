@@ -24,12 +24,12 @@ from jitlink.graph import LinkGraph
 from jitlink.inputs import Input
 from jitlink.memory.manager import JITLinkMemoryManager
 from jitlink.memory.tls import is_tls_address
-from jitlink.orc.callables import ExecutorAddr, HostSymbol, PythonSymbols
+from jitlink.orc.callables import ExecutorAddr, PythonSymbols
 from jitlink.orc.compiler_support import CompilerSupportGenerator
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
 from jitlink.orc.generators import DynamicLibraryGenerator, StaticLibraryGenerator
-from jitlink.orc.interface import ResourceTracker
+from jitlink.orc.interface import HostSymbol, ResourceTracker
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
 from jitlink.runtime import has_runtime

@@ -1,20 +1,19 @@
 """Static linking rules: which of several definitions of a name prevails, and what refers to it.
 
-`precedence` is the one answer, for objects that share a graph (`SymbolResolver`), for the
-definitions of a JITDylib (`jitlink.orc.dylib`), and so for everything that is built on them:
+`precedence` decides this for objects that share a graph (`SymbolResolver`) and for the definitions
+of a JITDylib (`jitlink.orc.dylib`), and so for everything that is built on them:
 
-- a strong definition takes the place of a common or a weak one, a common one that of a weak one;
-- of two definitions of equal rank the first in order of input prevails; of two common ones it
+- a strong definition overrides a common or a weak one, and a common one overrides a weak one;
+- of two definitions of equal strength the first in order of input prevails; of two common ones it
   gets the larger size and the larger alignment of the two;
 - two strong definitions are an error, unless both are members of COMDAT groups;
 - an absolute symbol is a strong definition, or a weak one, like any other; visibility and symbol
   type have no influence.
 
-Objects that share a graph are resolved before anything is looked up outside. There, of COMDAT
-groups with one signature the first is kept: the blocks of the others are removed, and their
-global symbols become references. A reference binds to the definition in the graph, wherever it
-stands in the order of inputs. What no object defines is left external; only strong references
-extract members of archives.
+Objects that share a graph are resolved before anything is looked up outside of it. There, the
+first of the COMDAT groups with one signature is kept: the blocks of the others are removed, and
+their global symbols become references. A reference binds to the definition in the graph, wherever
+that is in the order of inputs. A name that no object defines stays external.
 
 Specification: System V gABI, chapter 4, "Symbol table" (binding) and "Section groups"; for common
 symbols the GNU ld manual, `--warn-common`.
@@ -41,7 +40,7 @@ _COMMON, _UNIQUE, _COMDAT = int(SymbolFlags.COMMON), int(SymbolFlags.UNIQUE), in
 
 
 class Strength(IntEnum):
-    """What competes with other definitions of a name.
+    """The strength of a definition, which decides its precedence.
 
     COMDAT is a strong definition in a COMDAT group; a weak one in a group is WEAK. A unique
     definition (``STB_GNU_UNIQUE``) is a strong one.
@@ -54,35 +53,36 @@ class Strength(IntEnum):
 
 
 class Precedence(Enum):
-    """What becomes of a definition when another one of its name is added.
+    """Which of two definitions of a name prevails: the existing one, or one that is added.
 
-    HELD: the one that was there prevails. ADDED: the one that is added prevails. MERGED: the one
-    that was there prevails, with the larger size and alignment of both. DUPLICATE: an error.
+    EXISTING: the existing one. ADDED: the added one. MERGED: the existing one, with the larger size
+    and alignment of both. DUPLICATE: an error.
     """
 
-    HELD = "held"
+    EXISTING = "existing"
     ADDED = "added"
     MERGED = "merged"
     DUPLICATE = "duplicate"
 
 
-_HELD, _ADDED = Precedence.HELD, Precedence.ADDED
+_EXISTING, _ADDED = Precedence.EXISTING, Precedence.ADDED
+_MERGED, _DUPLICATE = Precedence.MERGED, Precedence.DUPLICATE
 _PRECEDENCE = (
-    # Added:  WEAK, COMMON, COMDAT, STRONG. Held:
-    (_HELD, _ADDED, _ADDED, _ADDED),  # WEAK
-    (_HELD, Precedence.MERGED, _ADDED, _ADDED),  # COMMON
-    (_HELD, _HELD, _HELD, Precedence.DUPLICATE),  # COMDAT
-    (_HELD, _HELD, Precedence.DUPLICATE, Precedence.DUPLICATE),  # STRONG
+    # Added: WEAK, COMMON, COMDAT, STRONG. Existing:
+    (_EXISTING, _ADDED, _ADDED, _ADDED),  # WEAK
+    (_EXISTING, _MERGED, _ADDED, _ADDED),  # COMMON
+    (_EXISTING, _EXISTING, _EXISTING, _DUPLICATE),  # COMDAT
+    (_EXISTING, _EXISTING, _DUPLICATE, _DUPLICATE),  # STRONG
 )
 
 
-def precedence(held: Strength, added: Strength) -> Precedence:
-    """Which of two definitions of one name prevails, by what they are in order of input."""
-    return _PRECEDENCE[held][added]
+def precedence(existing: Strength, added: Strength) -> Precedence:
+    """Which of two definitions of one name prevails, by their strengths in order of input."""
+    return _PRECEDENCE[existing][added]
 
 
 def strength_of(graph: LinkGraph, row: int) -> Strength:
-    """What a definition of a graph, given by its symbol row, competes as."""
+    """The strength of a definition of a graph, given by its symbol row."""
     table = graph.symbol_table
     if table.flags[row] & _COMMON:
         return Strength.COMMON
@@ -95,9 +95,9 @@ def strength_of(graph: LinkGraph, row: int) -> Strength:
 
 
 class SymbolResolver:
-    """Resolution among the objects of one graph, fed batch by batch.
+    """Resolves names among the objects of one graph, batch by batch.
 
-    The names of a single object need no resolving: they are indexed when they are first asked for.
+    The names of a single object need no resolution: they are indexed on first use.
     """
 
     def __init__(self, graph: LinkGraph) -> None:
@@ -125,17 +125,17 @@ class SymbolResolver:
 
     @property
     def is_indexed(self) -> bool:
-        """Whether the names of all objects have been resolved or asked for."""
+        """Whether the names of all objects have been indexed."""
         return not self._unindexed
 
     def undefined_among(self, names: AbstractSet[str]) -> set[str]:
-        """Those of some names that objects refer to, if only weakly, and none defines."""
+        """Those of some names that objects refer to, weakly or not, and none defines."""
         self._index()
         referenced = self._undefined.keys() | self._weakly_undefined
         return (names & referenced) - self._definitions.keys()
 
     def add(self, read: ReadObjects) -> None:
-        """Resolve what a reader has added to the graph.
+        """Resolve objects that were read into the graph.
 
         Raises:
             DuplicateDefinitionError: a name has two strong definitions.
@@ -160,13 +160,13 @@ class SymbolResolver:
         Raises:
             DuplicateDefinitionError: the name has a strong definition.
         """
-        # Not by the graph's own operation: an object may define the name too, with less strength.
+        # Not with the graph's own method: an object may have a weaker definition of the name.
         self._add_definition(
             name, kind=SymbolKind.ABSOLUTE, block=NO_BLOCK, value=address & ADDRESS_MASK
         )
 
     def define_block(self, name: str, block: Block) -> None:
-        """Define a name as the beginning of a block of the graph.
+        """Define a name as the start of a block of the graph.
 
         Raises:
             DuplicateDefinitionError: the name has a strong definition.
@@ -174,7 +174,7 @@ class SymbolResolver:
         self._add_definition(name, kind=SymbolKind.DEFINED, block=block.row, size=block.size)
 
     def alias(self, alias: str, name: str) -> None:
-        """Let a name stand for a symbol that is defined in the graph.
+        """Define a name as an alias of a symbol that is defined in the graph.
 
         Raises:
             UndefinedSymbolError: the graph defines no symbol `name`.
@@ -195,24 +195,24 @@ class SymbolResolver:
         self._undefined.pop(defined, None)
 
     def hide_from(self, first: int) -> None:
-        """Make what rows from `first` on define local: only references that are bound see it."""
+        """Make definitions in rows from `first` on local, after resolving references to them."""
         self._index()
         table = self.graph.symbol_table
         table.scope[first + rows_where(table.kind[first:] == SymbolKind.DEFINED)] = Scope.LOCAL
 
     def finish(self) -> None:
-        """Bind all references: edges then point at the definitions that prevail."""
+        """Bind all references: the targets of edges become the definitions that prevail."""
         if not self._references:
             return
         table, edges = self.graph.symbol_table, self.graph.edge_table
         canonical = np.arange(table.rows)
         for overridden, prevailing in self._overridden:
             canonical[overridden] = prevailing
-        held = dict(self._definitions)
+        row_of = dict(self._definitions)
         for names, rows in self._references:
             for name, row in zip(names, rows.tolist(), strict=True):
-                canonical[row] = held.setdefault(name, row)
-        # What overrode a definition may itself have been overridden later.
+                canonical[row] = row_of.setdefault(name, row)
+        # An overriding definition may itself have been overridden later.
         while not np.array_equal(canonical, further := canonical[canonical]):
             canonical = further
         self._strengthen(canonical)
@@ -220,7 +220,7 @@ class SymbolResolver:
         table.kind[canonical != np.arange(table.rows)] = SymbolKind.REMOVED
 
     def _strengthen(self, canonical: Int64Array) -> None:
-        """Make an external required if any of the references to it is strong."""
+        """Make an external symbol strongly referenced if any of the references to it is strong."""
         table = self.graph.symbol_table
         external = rows_where(table.kind == SymbolKind.EXTERNAL)
         weak = np.uint8(SymbolFlags.WEAKLY_REFERENCED)
@@ -242,28 +242,28 @@ class SymbolResolver:
             del self._undefined[name]
 
     def _merge(self, name: str, row: int) -> None:
-        """Enter a definition, which another one of that name may override."""
-        held = self._definitions.setdefault(name, row)
-        if held == row:
+        """Add a definition, and resolve it with an existing one of that name."""
+        existing = self._definitions.setdefault(name, row)
+        if existing == row:
             return
-        outcome = precedence(strength_of(self.graph, held), strength_of(self.graph, row))
+        outcome = precedence(strength_of(self.graph, existing), strength_of(self.graph, row))
         if outcome is Precedence.DUPLICATE:
-            raise DuplicateDefinitionError(name, first=self._file(held), second=self._file(row))
+            raise DuplicateDefinitionError(name, first=self._file(existing), second=self._file(row))
         if outcome is Precedence.ADDED:
             self._definitions[name] = row
-            self._overridden.append((held, row))
+            self._overridden.append((existing, row))
             return
         if outcome is Precedence.MERGED:
-            self._enlarge(held, row)
-        self._overridden.append((row, held))
+            self._enlarge(existing, row)
+        self._overridden.append((row, existing))
 
-    def _enlarge(self, held: int, row: int) -> None:
-        """Give a common symbol the size and alignment of another one, where these are larger."""
+    def _enlarge(self, existing: int, row: int) -> None:
+        """Give a common symbol the size and alignment of another one if these are larger."""
         table, blocks = self.graph.symbol_table, self.graph.block_table
-        first, second = table.block[held], table.block[row]
+        first, second = table.block[existing], table.block[row]
         blocks.size[first] = max(blocks.size[first], blocks.size[second])
         blocks.alignment[first] = max(blocks.alignment[first], blocks.alignment[second])
-        table.size[held] = max(table.size[held], table.size[row])
+        table.size[existing] = max(table.size[existing], table.size[row])
 
     def _refer(self, rows: Int64Array) -> None:
         table = self.graph.symbol_table
@@ -287,7 +287,7 @@ class SymbolResolver:
     # COMDAT groups
 
     def _discard_groups(self, read: ReadObjects) -> None:
-        """Remove the groups of which another one has the signature."""
+        """Remove the groups whose signature another group has already."""
         comdats = read.comdats
         names = self.graph.strings.get_many(comdats.signature)
         fresh = set(names)
@@ -302,7 +302,7 @@ class SymbolResolver:
     def _discard(self, read: ReadObjects, rows: Int64Array) -> None:
         """Remove blocks that were just read; their global symbols become references.
 
-        Only the rows of `read` are looked at: nothing else can refer to the blocks yet.
+        Only the rows of `read` are examined: nothing else can refer to the blocks yet.
         """
         graph = self.graph
         blocks, table, edges = graph.block_table, graph.symbol_table, graph.edge_table
@@ -322,7 +322,7 @@ class SymbolResolver:
 
 
 def referrers(graph: LinkGraph, names: Mapping[str, int]) -> dict[str, list[str]]:
-    """Display names of the objects that refer to symbols, directly or through GOT and stubs.
+    """Display names of the objects that refer to symbols, directly or through GOT and PLT.
 
     Args:
         graph: the graph.

@@ -1,4 +1,4 @@
-"""Fixtures of the session tests: sessions that end with the test, and do not hang it."""
+"""Fixtures of the session tests: sessions that end with the test, and have a time limit."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def session() -> Iterator[ExecutionSession]:
 
 @pytest.fixture
 def main(session: ExecutionSession) -> JITDylib:
-    """The JITDylib of the session that most tests work with."""
+    """The JITDylib of the session that most tests use."""
     return session.create_jitdylib("main")
 
 
 @pytest.fixture
 def lazy() -> Iterator[StubSession]:
     """A session with stubs."""
-    with stub_session() as made:
-        yield made
+    with stub_session() as created:
+        yield created

@@ -1,4 +1,4 @@
-"""JITs for tests: each has an address space of its own, so that what is left behind is counted."""
+"""JITs for tests: each has its own address space, so that memory that is not freed is counted."""
 
 import gc
 import threading
@@ -14,7 +14,7 @@ from tests.toolchain import compile_c, run, zig_command
 
 
 class CountedJIT(LLJIT):
-    """An LLJIT that knows how much memory its links hold."""
+    """An LLJIT that counts the memory of its links."""
 
     def __init__(self, *, process_symbols: bool = True) -> None:
         self.space = AddressSpace((64 << 20,), resident_size=0)
@@ -23,13 +23,13 @@ class CountedJIT(LLJIT):
 
     @property
     def used_size(self) -> int:
-        """Bytes of memory that links hold."""
-        return sum(each.used_size for each in self.space.reservations)
+        """Bytes of memory that links use."""
+        return sum(reservation.used_size for reservation in self.space.reservations)
 
 
 @contextmanager
 def counted_jit(*, process_symbols: bool = True) -> Iterator[CountedJIT]:
-    """A JIT that must have given back all memory once it is closed."""
+    """A JIT that must have freed all memory when it is closed."""
     jit = CountedJIT(process_symbols=process_symbols)
     try:
         yield jit
@@ -41,7 +41,7 @@ def counted_jit(*, process_symbols: bool = True) -> Iterator[CountedJIT]:
 
 
 def collect_garbage() -> None:
-    """Collect garbage, and wait until what libraries among it have held is released."""
+    """Collect garbage, and wait until the code of collected libraries is released."""
     gc.collect()
     for thread in threading.enumerate():
         if thread.name == "jitlink close":
@@ -53,26 +53,26 @@ def compiled(source: str, *flags: str, suffix: str = ".c") -> Path:
     return compile_c(source, "zig", ("-O1", "-fPIC", *flags), suffix=suffix)
 
 
-def archived(place: Path, *members: Path) -> Path:
-    """A static archive of objects, which get names of their own in it."""
+def archived(path: Path, *members: Path) -> Path:
+    """A static archive of objects, with unique member names."""
     named = []
     for number, member in enumerate(members):
-        copy = place.parent / f"member{number}.o"
+        copy = path.parent / f"member{number}.o"
         copy.write_bytes(member.read_bytes())
         named.append(copy)
-    run([*zig_command("ar"), "rcs", place, *named])
-    return place
+    run([*zig_command("ar"), "rcs", path, *named])
+    return path
 
 
-def shared_library(place: Path, source: str) -> Path:
+def shared_library(path: Path, source: str) -> Path:
     """Compile C to a shared library."""
     command = [*zig_command("cc"), "-shared", "-target", "x86_64-linux-gnu"]
-    run([*command, compiled(source), "-o", place])
-    return place
+    run([*command, compiled(source), "-o", path])
+    return path
 
 
 def causes(error: BaseException) -> Sequence[BaseException]:
-    """An error and what it was caused by, in turn."""
+    """An error and its chain of causes."""
     chain = [error]
     while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)

@@ -28,7 +28,7 @@ from tests.toolchain import compile_c
 
 
 class LinkCounter(Plugin):
-    """Notes what is linked: where, and the names that each link defines."""
+    """Records links: the JITDylib, and the names that each defines."""
 
     def __init__(self) -> None:
         self.links: list[tuple[str, set[str]]] = []
@@ -41,7 +41,7 @@ class LinkCounter(Plugin):
 
 
 class Slow(MaterializationUnit):
-    """Makes a function that is at an address, when it is allowed to."""
+    """Defines a function at an address, when it is allowed to."""
 
     def __init__(self, name: str, address: int) -> None:
         self.name = name
@@ -61,10 +61,10 @@ class Slow(MaterializationUnit):
 
 
 class StubSession:
-    """A session with callers in `main` and bodies in `bodies`, which main's code cannot see.
+    """A session with callers in `main` and bodies in `bodies`, which is not in main's link order.
 
     Attributes:
-        errors: what the session's error handler was told.
+        errors: the errors that the session's error handler was called with.
     """
 
     def __init__(self, landing: int | None = None) -> None:
@@ -84,8 +84,8 @@ class StubSession:
 
     @property
     def used_size(self) -> int:
-        """Bytes of memory that links hold."""
-        return sum(each.used_size for each in self.space.reservations)
+        """Bytes of memory that links use."""
+        return sum(reservation.used_size for reservation in self.space.reservations)
 
     def add(
         self,
@@ -111,26 +111,28 @@ class StubSession:
 
 @contextmanager
 def stub_session(landing: int | None = None) -> Iterator[StubSession]:
-    """A session that must have given back all memory once it has ended."""
-    made = StubSession(landing)
+    """A session that must have freed all memory when it has ended."""
+    created = StubSession(landing)
     try:
-        yield made
+        yield created
     finally:
-        made.session.end()
-        left = made.used_size
-        made.space.close()
+        created.session.end()
+        left = created.used_size
+        created.space.close()
     assert left == 0
 
 
 def run_threads(functions: Sequence[Callable[[], object]], timeout: float = 60) -> None:
-    """Run functions on threads of their own, all at once, and wait for them."""
+    """Run functions concurrently, each on a thread of its own, and wait for them."""
     barrier = threading.Barrier(len(functions))
 
     def run(function: Callable[[], object]) -> None:
         barrier.wait()
         function()
 
-    threads = [threading.Thread(target=run, args=(each,), daemon=True) for each in functions]
+    threads = [
+        threading.Thread(target=run, args=(function,), daemon=True) for function in functions
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

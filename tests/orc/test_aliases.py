@@ -22,8 +22,8 @@ TWO = "int one(void) { return 1; } int two(void) { return 2; }"
 
 @pytest.fixture
 def jit() -> Iterator[CountedJIT]:
-    with counted_jit(process_symbols=False) as made:
-        yield made
+    with counted_jit(process_symbols=False) as created:
+        yield created
 
 
 def cause_of(jit: CountedJIT, name: str) -> BaseException:
@@ -54,7 +54,7 @@ def test_re_exports_of_another_jitdylib(jit: CountedJIT) -> None:
     assert jit.lookup("second") == jit.lookup("two", dylib=library)
 
 
-def test_only_what_is_asked_for_is_linked(jit: CountedJIT) -> None:
+def test_only_what_is_looked_up_is_linked(jit: CountedJIT) -> None:
     jit.add_object(compiled(TWO))
     jit.add_object(compiled("int gone(void); int three(void) { return gone(); }"))
     jit.main.define(ReExports({"uno": "one", "tres": "three"}))
@@ -69,10 +69,10 @@ def test_chains_of_aliases(jit: CountedJIT) -> None:
     jit.main.define(ReExports({"c": "two"}))
     assert jit.lookup("a")() == 2
     found = jit.session.lookup(jit.main, ["a", "b", "c", "two"])
-    assert len({each.address for each in found.values()}) == 1
+    assert len({symbol.address for symbol in found.values()}) == 1
 
 
-def test_a_chain_that_is_made_at_once(jit: CountedJIT) -> None:
+def test_a_chain_that_is_materialized_at_once(jit: CountedJIT) -> None:
     jit.add_object(compiled(TWO))
     jit.main.define(ReExports({"a": "b", "b": "two"}))
     found = jit.session.lookup(jit.main, ["a", "b"])
@@ -81,9 +81,9 @@ def test_a_chain_that_is_made_at_once(jit: CountedJIT) -> None:
 
 @pytest.mark.parametrize("names", ["aa", "ab", "abc"])
 @pytest.mark.parametrize("is_one_unit", [False, True])
-def test_circles_of_aliases(jit: CountedJIT, names: str, *, is_one_unit: bool) -> None:
-    circle = dict(zip(names, names[1:] + names[0], strict=True))
-    units = [circle] if is_one_unit else [{alias: name} for alias, name in circle.items()]
+def test_cycles_of_aliases(jit: CountedJIT, names: str, *, is_one_unit: bool) -> None:
+    cycle = dict(zip(names, names[1:] + names[0], strict=True))
+    units = [cycle] if is_one_unit else [{alias: name} for alias, name in cycle.items()]
     for unit in units:
         jit.main.define(ReExports(dict(unit)))
     error = cause_of(jit, names[0])
@@ -91,23 +91,23 @@ def test_circles_of_aliases(jit: CountedJIT, names: str, *, is_one_unit: bool) -
     assert set(error.names) == set(names)
 
 
-def test_a_circle_that_is_asked_for_at_once(jit: CountedJIT) -> None:
+def test_a_cycle_that_is_looked_up_at_once(jit: CountedJIT) -> None:
     jit.main.define(ReExports({"a": "b", "b": "a"}))
     with pytest.raises(FailedToMaterializeError) as caught:
         jit.session.lookup(jit.main, ["a", "b"])
     cause = causes(caught.value)[-1]
     assert isinstance(cause, AliasCycleError)
-    assert str(cause) in {"aliases in a circle: a -> b -> a", "aliases in a circle: b -> a -> b"}
+    assert str(cause) in {"aliases in a cycle: a -> b -> a", "aliases in a cycle: b -> a -> b"}
 
 
-def test_an_alias_of_nothing(jit: CountedJIT) -> None:
+def test_an_alias_of_an_undefined_symbol(jit: CountedJIT) -> None:
     jit.main.define(ReExports({"a": "nothing"}))
     error = cause_of(jit, "a")
     assert isinstance(error, UndefinedSymbolError)
     assert error.names == ("nothing",)
 
 
-def test_an_alias_fails_with_what_it_stands_for(jit: CountedJIT) -> None:
+def test_an_alias_fails_with_its_target(jit: CountedJIT) -> None:
     jit.main.define(ReExports({"a": "f"}))
     jit.add_object(compiled("int gone(void); int f(void) { return gone(); }"))
     error = cause_of(jit, "a")
@@ -115,7 +115,7 @@ def test_an_alias_fails_with_what_it_stands_for(jit: CountedJIT) -> None:
     assert error.names == ("gone",)
 
 
-def test_an_alias_does_not_take_a_name(jit: CountedJIT) -> None:
+def test_an_alias_does_not_override_a_definition(jit: CountedJIT) -> None:
     jit.add_object(compiled(TWO))
     with pytest.raises(DuplicateDefinitionError) as caught:
         jit.main.define(ReExports({"one": "two"}))
@@ -128,7 +128,7 @@ def test_an_alias_does_not_take_a_name(jit: CountedJIT) -> None:
     "allow", ["o", re.compile("o.e"), lambda name: name == "one", None],
     ids=["prefix", "pattern", "function", "all"],
 )  # fmt: skip
-def test_a_generator_re_exports_what_is_asked_for(jit: CountedJIT, allow: str | None) -> None:
+def test_a_generator_re_exports_what_is_looked_up(jit: CountedJIT, allow: str | None) -> None:
     library = jit.create_jitdylib("library")
     jit.add_object(compiled(TWO), dylib=library)
     jit.main.add_generator(ReExportsGenerator(library, allow))
@@ -156,7 +156,7 @@ def test_hidden_symbols_are_re_exported_on_request(jit: CountedJIT, *, everythin
             jit.lookup("secret")
 
 
-def test_a_generator_asks_the_other_jitdylibs_generators() -> None:
+def test_a_generator_calls_the_other_jitdylibs_generators() -> None:
     with counted_jit() as jit:
         assert jit.process_symbols is not None
         alone = jit.session.create_jitdylib("alone")

@@ -1,4 +1,4 @@
-"""Direct calls: recorded, repointed while threads run them, forgotten with their code."""
+"""Direct calls: recorded, repointed while threads run them, removed with their code."""
 
 import ctypes
 import threading
@@ -38,59 +38,59 @@ CALLERS = """
 
 
 @pytest.fixture
-def made() -> Iterator[StubSession]:
+def session() -> Iterator[StubSession]:
     with stub_session() as session:
         yield session
 
 
 @pytest.fixture
-def recorder(made: StubSession) -> CallSiteRecorder:
+def recorder(session: StubSession) -> CallSiteRecorder:
     recorder = CallSiteRecorder(["old", "unused"])
-    made.layer.add_plugin(recorder)
-    made.add(made.main, BODIES)
+    session.layer.add_plugin(recorder)
+    session.add(session.main, BODIES)
     return recorder
 
 
 def called_by(site: CallSite) -> int:
-    """Where a call leads."""
+    """The target of a call."""
     return site.address + 4 + ctypes.c_int32.from_address(site.address).value
 
 
 def test_direct_calls_are_recorded_and_repointed(
-    made: StubSession, recorder: CallSiteRecorder
+    session: StubSession, recorder: CallSiteRecorder
 ) -> None:
-    made.add(made.main, CALLERS)
-    functions = [made.function(name) for name in ("call", "both", "tail")]
+    session.add(session.main, CALLERS)
+    functions = [session.function(name) for name in ("call", "both", "tail")]
     assert [function() for function in functions] == [2, 151, 1]
     sites = recorder.sites("old")
     assert len(sites) == 5
     assert {site.kind for site in sites} == {X86_64EdgeKind.BRANCH_PCREL32}
-    assert {called_by(site) for site in sites} == {made.address("old")}
+    assert {called_by(site) for site in sites} == {session.address("old")}
     assert recorder.sites("unused") == []
-    assert recorder.repoint("old", made.address("new")) == 5
+    assert recorder.repoint("old", session.address("new")) == 5
     assert [function() for function in functions] == [3, 252, 2]
     assert recorder.sites("old") == sites
-    assert made.function("pointer", ctypes.c_void_p)() == made.address("old")
-    assert recorder.repoint("old", made.address("old")) == 5
+    assert session.function("pointer", ctypes.c_void_p)() == session.address("old")
+    assert recorder.repoint("old", session.address("old")) == 5
     assert [function() for function in functions] == [2, 151, 1]
 
 
-def test_calls_that_become_direct_are_recorded(
-    made: StubSession, recorder: CallSiteRecorder
+def test_calls_that_are_relaxed_are_recorded(
+    session: StubSession, recorder: CallSiteRecorder
 ) -> None:
-    # Through the GOT, which is in reach: the jump also moves by a byte.
+    # Through the GOT, which is within reach: the jump also moves by a byte.
     source = "int old(void); int call(void) { return old() + 1; } int jump(void) { return old(); }"
-    made.add(made.main, source, "-fno-plt")
-    call, jump = made.function("call"), made.function("jump")
+    session.add(session.main, source, "-fno-plt")
+    call, jump = session.function("call"), session.function("jump")
     assert (call(), jump()) == (2, 1)
-    assert recorder.repoint("old", made.address("new")) == 2
+    assert recorder.repoint("old", session.address("new")) == 2
     assert (call(), jump()) == (3, 2)
     opcodes = {ctypes.string_at(site.address - 1, 1) for site in recorder.sites("old")}
     assert opcodes == {b"\xe8", b"\xe9"}
 
 
-def test_calls_of_stubs_for_what_is_far_away_are_recorded(
-    made: StubSession, recorder: CallSiteRecorder
+def test_calls_of_plt_stubs_for_distant_targets_are_recorded(
+    session: StubSession, recorder: CallSiteRecorder
 ) -> None:
     place = mapping.reserve(PAGE_SIZE, 0x2000_0000)
     assert place is not None
@@ -98,13 +98,13 @@ def test_calls_of_stubs_for_what_is_far_away_are_recorded(
     mapping.view(place, 6)[:] = bytes.fromhex("b8 07000000 c3")  # mov $7, %eax; ret
     mapping.protect_written(place, PAGE_SIZE, MemProt.READ | MemProt.EXEC)
     symbol = ExecutorSymbolDef(place, JITSymbolFlags.EXPORTED | JITSymbolFlags.CALLABLE)
-    made.main.define(AbsoluteSymbols({"unused": symbol}))
-    made.add(made.main, "int unused(void); int call(void) { return unused() + 1; }")
-    call = made.function("call")
+    session.main.define(AbsoluteSymbols({"unused": symbol}))
+    session.add(session.main, "int unused(void); int call(void) { return unused() + 1; }")
+    call = session.function("call")
     assert call() == 8
     (site,) = recorder.sites("unused")
     assert site.kind == X86_64EdgeKind.BRANCH_PCREL32_TO_PTR_JUMP_STUB_BYPASSABLE
-    assert recorder.repoint("unused", made.address("new")) == 1
+    assert recorder.repoint("unused", session.address("new")) == 1
     assert call() == 3
     with pytest.raises(CallSiteOutOfReachError):
         recorder.repoint("unused", place)
@@ -113,27 +113,27 @@ def test_calls_of_stubs_for_what_is_far_away_are_recorded(
 
 
 def test_calls_of_one_s_own_functions_are_recorded(
-    made: StubSession, recorder: CallSiteRecorder
+    session: StubSession, recorder: CallSiteRecorder
 ) -> None:
     source = (
         "volatile int zero; int old(int x) { return x + zero; }"
         "int twice(int x) { return old(old(x) + 1); }"
     )
-    made.add(made.bodies, source, "-fno-inline")
-    made.add(made.bodies, "int increment(int x) { return x + 1; }")
-    twice = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(made.address("twice", made.bodies))
+    session.add(session.bodies, source, "-fno-inline")
+    session.add(session.bodies, "int increment(int x) { return x + 1; }")
+    twice = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(session.address("twice", session.bodies))
     assert twice(5) == 6
     assert len(recorder.sites("old")) == 2
-    recorder.repoint("old", made.address("increment", made.bodies))
+    recorder.repoint("old", session.address("increment", session.bodies))
     assert twice(5) == 8
 
 
 def test_calls_are_repointed_while_threads_run_them(
-    made: StubSession, recorder: CallSiteRecorder
+    session: StubSession, recorder: CallSiteRecorder
 ) -> None:
-    made.add(made.main, CALLERS)
-    many = made.function("many", ctypes.c_int, ctypes.c_int)
-    new, old = made.address("new"), made.address("old")
+    session.add(session.main, CALLERS)
+    many = session.function("many", ctypes.c_int, ctypes.c_int)
+    new, old = session.address("new"), session.address("old")
     done = threading.Event()
     results: list[int] = []
     seen: list[int] = []
@@ -143,7 +143,7 @@ def test_calls_are_repointed_while_threads_run_them(
             results.append(many(100_000))
 
     def repoint() -> None:
-        tail = made.function("tail")
+        tail = session.function("tail")
         for number in range(300):
             recorder.repoint("old", new if number % 2 else old)
             seen.append(tail())
@@ -180,13 +180,13 @@ straddling:
 """
 
 
-def test_a_call_may_lie_across_two_pages(made: StubSession, recorder: CallSiteRecorder) -> None:
+def test_a_call_may_cross_a_page_boundary(session: StubSession, recorder: CallSiteRecorder) -> None:
     source = STRADDLING.replace(".byte 0xe8\n    .long old - . - 4", "call old@PLT")
-    made.add(made.main, source, suffix=".s")
-    function = made.function("straddling", ctypes.c_int, ctypes.c_int)
+    session.add(session.main, source, suffix=".s")
+    function = session.function("straddling", ctypes.c_int, ctypes.c_int)
     (site,) = recorder.sites("old")
     assert site.address % PAGE_SIZE == PAGE_SIZE - 3
-    new, old = made.address("new"), made.address("old")
+    new, old = session.address("new"), session.address("old")
     done = threading.Event()
     results: list[bool] = []
 
@@ -204,59 +204,63 @@ def test_a_call_may_lie_across_two_pages(made: StubSession, recorder: CallSiteRe
     assert called_by(site) == new
 
 
-def test_pages_stay_code_and_are_released(made: StubSession, recorder: CallSiteRecorder) -> None:
-    used = [made.used_size]
-    made.address("new")
+def test_pages_stay_executable_and_are_freed(
+    session: StubSession, recorder: CallSiteRecorder
+) -> None:
+    used = [session.used_size]
+    session.address("new")
     for _ in range(30):
-        tracker = made.main.create_resource_tracker()
-        made.add(made.main, CALLERS, tracker=tracker)
-        call = made.function("call")
+        tracker = session.main.create_resource_tracker()
+        session.add(session.main, CALLERS, tracker=tracker)
+        call = session.function("call")
         (site, *_) = recorder.sites("old")
-        recorder.repoint("old", made.address("new"))
-        (where,) = [each for each in mapped_ranges() if each.start <= site.address < each.end]
+        recorder.repoint("old", session.address("new"))
+        (where,) = [
+            mapping for mapping in mapped_ranges() if mapping.start <= site.address < mapping.end
+        ]
         assert where.permissions == "r-xp"
         assert call() == 3
         tracker.remove()
         assert recorder.sites("old") == []
-        assert recorder.repoint("old", made.address("new")) == 0
-        used.append(made.used_size)
+        assert recorder.repoint("old", session.address("new")) == 0
+        used.append(session.used_size)
     assert len(set(used[1:])) == 1
 
 
-def test_sites_follow_their_tracker(made: StubSession, recorder: CallSiteRecorder) -> None:
-    first, second = (made.main.create_resource_tracker() for _ in range(2))
-    made.add(made.main, CALLERS, tracker=first)
-    assert made.function("call")() == 2
+def test_sites_follow_their_tracker(session: StubSession, recorder: CallSiteRecorder) -> None:
+    first, second = (session.main.create_resource_tracker() for _ in range(2))
+    session.add(session.main, CALLERS, tracker=first)
+    assert session.function("call")() == 2
     first.transfer_to(second)
     assert len(recorder.sites("old")) == 5
-    made.add(made.main, "int old(void); int more(void) { return old() + 3; }")
-    assert made.function("more")() == 4
+    session.add(session.main, "int old(void); int more(void) { return old() + 3; }")
+    assert session.function("more")() == 4
     assert len(recorder.sites("old")) == 6
     second.remove()
     assert len(recorder.sites("old")) == 1
-    assert recorder.repoint("old", made.address("new")) == 1
-    assert made.function("more")() == 5
+    assert recorder.repoint("old", session.address("new")) == 1
+    assert session.function("more")() == 5
 
 
-def test_links_that_fail_leave_no_sites(made: StubSession, recorder: CallSiteRecorder) -> None:
+def test_links_that_fail_leave_no_sites(session: StubSession, recorder: CallSiteRecorder) -> None:
     class Failing(CallSiteRecorder):
         def notify_emitted(self, responsibility: object) -> None:
             raise LookupError(str(responsibility))
 
     failing = Failing(["old"])
-    made.layer.add_plugin(failing)
-    made.add(made.main, CALLERS)
+    session.layer.add_plugin(failing)
+    session.add(session.main, CALLERS)
     with pytest.raises(FailedToMaterializeError):
-        made.address("call")
+        session.address("call")
     assert not len(failing._found) + len(recorder._found)
     assert recorder.sites("old") == failing.sites("old") == []
 
 
 def test_a_target_out_of_reach_changes_nothing(
-    made: StubSession, recorder: CallSiteRecorder
+    session: StubSession, recorder: CallSiteRecorder
 ) -> None:
-    made.add(made.main, CALLERS)
-    call = made.function("call")
+    session.add(session.main, CALLERS)
+    call = session.function("call")
     sites = recorder.sites("old")
     target = sites[-1].address + (1 << 31) + 4
     with pytest.raises(CallSiteOutOfReachError) as caught:
@@ -265,22 +269,22 @@ def test_a_target_out_of_reach_changes_nothing(
     assert (error.name, error.target, error.count) == ("old", target, 5)
     assert error.site in {site.address for site in sites}
     assert str(error) == (
-        f"the call of old at {error.site:#x} does not reach {target:#x} (4 more calls neither)"
+        f"the call of old at {error.site:#x} does not reach {target:#x} (nor do 4 more calls)"
     )
-    # Only the last call reaches this: still nothing may be changed.
+    # Only the last call reaches this, so nothing may be changed.
     with pytest.raises(CallSiteOutOfReachError) as caught:
         recorder.repoint("old", target - 1)
     assert caught.value.count == 4
-    assert {called_by(site) for site in sites} == {made.address("old")}
+    assert {called_by(site) for site in sites} == {session.address("old")}
     assert call() == 2
 
 
 def test_calls_of_all_links_that_do_not_reach_are_counted(
-    made: StubSession, recorder: CallSiteRecorder
+    session: StubSession, recorder: CallSiteRecorder
 ) -> None:
     for name in ("first", "second"):
-        made.add(made.main, f"int old(void); int {name}(void) {{ return old() + 1; }}")
-        made.address(name)
+        session.add(session.main, f"int old(void); int {name}(void) {{ return old() + 1; }}")
+        session.address(name)
     sites = recorder.sites("old")
     assert len(sites) == 2
     target = max(site.address for site in sites) + (1 << 31) + 4
@@ -297,14 +301,14 @@ def test_names_that_are_not_recorded_are_an_error(recorder: CallSiteRecorder) ->
     assert CallSiteRecorder(["old"]).repoint("old", 0) == 0
 
 
-def test_a_system_that_refuses_leaves_no_copies(
-    made: StubSession, recorder: CallSiteRecorder, monkeypatch: pytest.MonkeyPatch
+def test_no_copies_are_left_if_the_system_refuses(
+    session: StubSession, recorder: CallSiteRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made.add(made.main, CALLERS)
-    call = made.function("call")
+    session.add(session.main, CALLERS)
+    call = session.function("call")
     before = len(mapped_ranges())
     monkeypatch.setattr(patching, "_mremap", lambda: lambda *arguments: -1)  # noqa: ARG005
     with pytest.raises(AllocationError, match="cannot replace code"):
-        recorder.repoint("old", made.address("new"))
+        recorder.repoint("old", session.address("new"))
     assert abs(len(mapped_ranges()) - before) <= 1
     assert call() == 2

@@ -27,8 +27,8 @@ Prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
 
 @pytest.fixture
 def jit() -> Iterator[CountedJIT]:
-    with counted_jit() as made:
-        yield made
+    with counted_jit() as created:
+        yield created
 
 
 def annotated(channel: ctypes.c_int) -> ctypes.c_int:
@@ -40,7 +40,7 @@ def plain(channel: int) -> int:
 
 
 class Sensor:
-    """Multiplies what it is asked by a factor."""
+    """Multiplies its argument by a factor."""
 
     def __init__(self, factor: int) -> None:
         self.factor = factor
@@ -123,11 +123,11 @@ def test_values_pass_both_ways(
 def test_functions_without_a_result(jit: CountedJIT) -> None:
     seen: list[int] = []
 
-    def tell(number: ctypes.c_int) -> None:
+    def record(number: ctypes.c_int) -> None:
         seen.append(number)  # type: ignore[arg-type]
 
-    jit.define({"tell": tell})
-    jit.add_object(compiled("void tell(int); void f(void) { tell(1); tell(2); }"))
+    jit.define({"record": record})
+    jit.add_object(compiled("void record(int); void f(void) { record(1); record(2); }"))
     function = jit.lookup("f")
     function.restype = None
     assert function() is None
@@ -143,7 +143,7 @@ def failing(channel: int) -> int:
     return channel
 
 
-def test_the_caller_gets_the_exception_and_c_a_zero(jit: CountedJIT) -> None:
+def test_the_caller_gets_the_exception_and_c_code_zero(jit: CountedJIT) -> None:
     after: list[int] = []
 
     def note(total: int) -> None:
@@ -284,10 +284,10 @@ def half(channel: ctypes.c_int):  # type: ignore[no-untyped-def]  # noqa: ANN201
 @pytest.mark.parametrize(
     ("value", "message"),
     [(unannotated, "no annotation for channel, return"), (half, "no annotation for return"),
-     (plain, "are not ctypes types"), ("text", "no address and no function"),
+     (plain, "are not ctypes types"), ("text", "neither an address nor a function"),
      ((plain, ctypes.c_int), "not a ctypes function type"),
      ((plain, ctypes.CFUNCTYPE(ctypes.POINTER(ctypes.c_int))), "C code cannot call"),
-     (abs, "no annotation for x, return"), ((5, Prototype), "no address and no function")],
+     (abs, "no annotation for x, return"), ((5, Prototype), "neither an address nor a function")],
 )  # fmt: skip
 def test_what_c_cannot_call_is_refused(
     jit: CountedJIT, value: Callable[..., Any], message: str
@@ -326,7 +326,7 @@ def test_only_this_process_can_call_python(
 
 def test_a_function_lives_as_long_as_its_definition(jit: CountedJIT) -> None:
     sensor = Sensor(2)
-    gone = weakref.ref(sensor)
+    reference = weakref.ref(sensor)
     tracker, other = jit.create_resource_tracker(), jit.create_resource_tracker()
     jit.define({"read_sensor": (sensor, Prototype)}, tracker)
     del sensor
@@ -339,18 +339,18 @@ def test_a_function_lives_as_long_as_its_definition(jit: CountedJIT) -> None:
     assert function(1, 2) == 6
     jit.remove(other)
     gc.collect()
-    assert gone() is None
+    assert reference() is None
 
 
-def test_a_function_that_was_never_used_goes_too(jit: CountedJIT) -> None:
+def test_a_function_that_was_never_used_is_released_too(jit: CountedJIT) -> None:
     sensor = Sensor(2)
-    gone = weakref.ref(sensor)
+    reference = weakref.ref(sensor)
     tracker = jit.create_resource_tracker()
     jit.define({"read_sensor": (sensor, Prototype)}, tracker)
     del sensor
     jit.remove(tracker)
     gc.collect()
-    assert gone() is None
+    assert reference() is None
 
 
 # Addresses
@@ -373,6 +373,6 @@ def test_an_address_is_an_int_and_a_function(jit: CountedJIT) -> None:
 
 
 @pytest.mark.parametrize("number", [-1, 1 << 64])
-def test_what_is_no_address(number: int) -> None:
+def test_numbers_that_are_not_addresses(number: int) -> None:
     with pytest.raises(ValueError, match="is not an address"):
         ExecutorAddr(number)

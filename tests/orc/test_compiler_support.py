@@ -33,7 +33,7 @@ needs_library = pytest.mark.skipif(
 
 @pytest.fixture
 def process_lacks_division(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide what the process has of libgcc, which comes with the first exception, if not before."""
+    """Hide libgcc's symbols, which the process loads with the first exception if not before."""
     look_up = SelfExecutorProcessControl.lookup_symbols
 
     async def look_up_others(
@@ -72,12 +72,12 @@ def test_each_session_links_them_once() -> None:
         jit.lookup("quotient", dylib=other)
         support = jit.session.get_jitdylib_by_name(COMPILER_SUPPORT)
         assert support is not None
-        made = jit.session.run(lambda: support.symbols["__udivti3"].addresses["__udivti3"])
-        assert jit.lookup("__udivti3", dylib=support) == made
+        address = jit.session.run(lambda: support.symbols["__udivti3"].addresses["__udivti3"])
+        assert jit.lookup("__udivti3", dylib=support) == address
 
 
 @needs_lack
-def test_not_if_unwanted_and_not_for_other_names() -> None:
+def test_not_if_disabled_and_not_for_other_names() -> None:
     divide = compile_c(DIVIDE, "zig")
     with LLJITBuilder().set_compiler_support(False).create() as jit:
         jit.add_object(divide)
@@ -87,11 +87,11 @@ def test_not_if_unwanted_and_not_for_other_names() -> None:
     assert isinstance(cause, UndefinedSymbolError)
     assert "__udivti3 is usually in libgcc" in str(cause)
     with LLJIT() as jit, pytest.raises(UndefinedSymbolError):
-        jit.lookup("_Unwind_Find_FDE_of_nobody")
+        jit.lookup("_Unwind_Find_FDE_of_nothing")
 
 
 @needs_lack
-def test_a_broken_library_is_as_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_broken_library_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "libgcc.a"
     broken.write_bytes(b"!<arch>\n" + b"x" * 60)
     missing = tmp_path / "missing.a"

@@ -1,4 +1,4 @@
-"""What the symbols of a graph reach, against a search of one symbol after the other."""
+"""What the symbols of a graph reach, compared with a search of one symbol after the other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jitlink.orc import ExecutionSession, JITDylib
 from jitlink.orc import link_context as module
 from jitlink.orc.dylib import Definition
 from jitlink.orc.link_context import dependence_groups
-from jitlink.orc.objects import Exported
+from jitlink.orc.objects import ExportedSymbols
 from tests.graph.sample import READ_EXEC, Kind, make_graph
 from tests.orc.units import EXPORTED
 
@@ -24,12 +24,12 @@ def build(edges: Sequence[tuple[int, int]], blocks: int, externals: int) -> Link
     """Blocks b0, b1, ... with a symbol each; targets from `blocks` on are externals e0, ..."""
     graph = make_graph()
     section = graph.create_section("text", READ_EXEC)
-    made = [graph.create_content_block(section, bytes(64)) for _ in range(blocks)]
-    symbols = [graph.add_defined_symbol(each, 0, f"b{n}") for n, each in enumerate(made)]
+    created = [graph.create_content_block(section, bytes(64)) for _ in range(blocks)]
+    symbols = [graph.add_defined_symbol(block, 0, f"b{n}") for n, block in enumerate(created)]
     symbols += [graph.add_external_symbol(f"e{number}") for number in range(externals)]
     for number, (block, target) in enumerate(edges):
         kind = Kind.KEEP_ALIVE if number % 3 == 0 else Kind.POINTER64
-        made[block].add_edge(kind, 0, symbols[target])
+        created[block].add_edge(kind, 0, symbols[target])
     return graph
 
 
@@ -39,9 +39,9 @@ def definitions(dylib: JITDylib, names: Sequence[str]) -> dict[str, Definition]:
 
 
 def needs(graph: LinkGraph, unready: dict[str, Definition]) -> dict[str, set[tuple[str, str]]]:
-    """For each symbol in a group, what it needs, with the name of the JITDylib."""
+    """The dependencies of each symbol in a group, with the name of the JITDylib."""
     found: dict[str, set[tuple[str, str]]] = {}
-    for group in dependence_groups(graph, Exported(graph), unready):
+    for group in dependence_groups(graph, ExportedSymbols(graph), unready):
         needed = {(dylib.name, n) for dylib, names in group.dependencies.items() for n in names}
         assert needed
         for name in group.symbols:
@@ -77,15 +77,15 @@ def test_what_is_reached(edges: list[tuple[int, int]], ready: set[int]) -> None:
 
 
 @pytest.mark.parametrize("words_at_once", [1, 1 << 22])
-def test_a_circle_of_many(monkeypatch: pytest.MonkeyPatch, words_at_once: int) -> None:
-    """Every function of a circle calls one outside: all of them need all."""
+def test_a_cycle_of_many(monkeypatch: pytest.MonkeyPatch, words_at_once: int) -> None:
+    """Every function of a cycle calls an external one: each of them depends on all."""
     monkeypatch.setattr(module, "_WORDS_AT_ONCE", words_at_once)
     count = 150
     edges = [(n, (n + 1) % count) for n in range(count)] + [(n, count + n) for n in range(count)]
     with ExecutionSession() as session:
         unready = definitions(session.create_jitdylib("main"), [f"e{n}" for n in range(count)])
         graph = build(edges, count, count)
-        (group,) = dependence_groups(graph, Exported(graph), unready)
+        (group,) = dependence_groups(graph, ExportedSymbols(graph), unready)
         assert group.symbols == {f"b{number}" for number in range(count)}
         assert list(group.dependencies.values()) == [set(unready)]
 

@@ -1,4 +1,4 @@
-"""Which thread runs a session, and that nothing is lost between threads."""
+"""Which thread drives a session, and that no call is lost between threads."""
 
 import asyncio
 import gc
@@ -34,16 +34,18 @@ _others: set[threading.Thread] = set()
 
 
 @pytest.fixture(autouse=True)
-def _note_others() -> None:
-    """Sessions of earlier tests may have spare threads, that of `jitlink.load` above all."""
+def _record_others() -> None:
+    """Sessions of earlier tests may have fallback threads, above all that of `jitlink.load`."""
     _others.clear()
     _others.update(threading.enumerate())
 
 
-def spares() -> list[threading.Thread]:
-    """The spare threads of the sessions of this test."""
+def fallback_threads() -> list[threading.Thread]:
+    """The fallback threads of the sessions of this test."""
     threads = threading.enumerate()
-    return [each for each in threads if each.name == "jitlink session" and each not in _others]
+    return [
+        thread for thread in threads if thread.name == "jitlink session" and thread not in _others
+    ]
 
 
 async def ident() -> int:
@@ -51,14 +53,14 @@ async def ident() -> int:
     return threading.get_ident()
 
 
-def test_who_waits_does_the_work(owner: Owner) -> None:
-    thread = SessionDriver(owner)
-    assert thread.wait(ident()) == threading.get_ident()
-    assert thread.run(threading.get_ident) == threading.get_ident()
-    assert not spares()
-    assert thread.wait(ident(), aside=True) == spares()[0].ident
-    thread.stop()
-    assert not spares()
+def test_a_thread_that_waits_becomes_the_driver(owner: Owner) -> None:
+    driver = SessionDriver(owner)
+    assert driver.wait(ident()) == threading.get_ident()
+    assert driver.run(threading.get_ident) == threading.get_ident()
+    assert not fallback_threads()
+    assert driver.wait(ident(), may_drive=False) == fallback_threads()[0].ident
+    driver.stop()
+    assert not fallback_threads()
 
 
 def test_an_ordinary_session_starts_no_thread() -> None:
@@ -69,12 +71,12 @@ def test_an_ordinary_session_starts_no_thread() -> None:
             main.define(unit)
         session.lookup(main, ["a", "b"])
         main.default_tracker.remove()
-        assert not spares()
-    assert not spares()
+        assert not fallback_threads()
+    assert not fallback_threads()
 
 
-def test_what_is_left_is_for_the_spare_thread(owner: Owner) -> None:
-    thread = SessionDriver(owner)
+def test_the_fallback_thread_runs_what_is_left(owner: Owner) -> None:
+    driver = SessionDriver(owner)
     done: list[int] = []
 
     async def leave() -> None:
@@ -83,37 +85,37 @@ def test_what_is_left_is_for_the_spare_thread(owner: Owner) -> None:
                 await sleep(0)
             done.append(threading.get_ident())
 
-        tasks.append(Task(thread.loop, later()))
+        tasks.append(Task(driver.loop, later()))
 
     tasks: list[Task[None]] = []
     with time_limit():
-        thread.wait(leave())
+        driver.wait(leave())
         while not done:
             time.sleep(0.001)
-        assert done == [spares()[0].ident]
-        thread.stop()
+        assert done == [fallback_threads()[0].ident]
+        driver.stop()
 
 
-def test_timers_need_nobody(owner: Owner) -> None:
-    thread = SessionDriver(owner)
+def test_timers_need_no_waiting_thread(owner: Owner) -> None:
+    driver = SessionDriver(owner)
     order: list[str] = []
     with time_limit():
-        assert thread.call_later(0.05, lambda: order.append("second"))
-        assert thread.call_later(0.01, lambda: order.append("first"))
+        assert driver.call_later(0.05, lambda: order.append("second"))
+        assert driver.call_later(0.01, lambda: order.append("first"))
         while len(order) < 2:
             time.sleep(0.001)
         begin = time.monotonic()
-        thread.wait(sleep(0.02))
+        driver.wait(sleep(0.02))
         assert time.monotonic() - begin >= 0.02
-        thread.stop()
+        driver.stop()
     assert order == ["first", "second"]
-    assert not thread.call_later(0, lambda: None)
+    assert not driver.call_later(0, lambda: None)
 
 
 def test_others_wait_while_one_thread_drives(owner: Owner) -> None:
-    thread = SessionDriver(owner)
+    driver = SessionDriver(owner)
     begun, go_on = threading.Event(), threading.Event()
-    drivers: set[int] = set()
+    threads: set[int] = set()
 
     def block() -> None:
         begun.set()
@@ -122,40 +124,40 @@ def test_others_wait_while_one_thread_drives(owner: Owner) -> None:
     def other() -> None:
         assert begun.wait(30)
         threading.Timer(0.05, go_on.set).start()
-        drivers.add(thread.wait(ident()))
+        threads.add(driver.wait(ident()))
 
     with time_limit():
-        run_threads([lambda: thread.run(block), other, other, other])
-        assert drivers <= {each.ident for each in spares()} | drivers
-        thread.stop()
-    assert len(drivers) >= 1
+        run_threads([lambda: driver.run(block), other, other, other])
+        assert threads <= {thread.ident for thread in fallback_threads()} | threads
+        driver.stop()
+    assert len(threads) >= 1
 
 
 def test_many_threads_at_once(owner: Owner) -> None:
-    thread = SessionDriver(owner)
+    driver = SessionDriver(owner)
     counts = [0]
 
     async def count() -> None:
         value = counts[0]
-        # Nobody else comes in between.
+        # No other thread drives in between.
         counts[0] = value + 1
         await sleep(0)
 
     def work() -> None:
         for number in range(300):
             if number % 3:
-                thread.wait(count(), aside=number % 7 == 0)
+                driver.wait(count(), may_drive=number % 7 != 0)
             else:
-                thread.run(lambda: counts.__setitem__(0, counts[0] + 1))
+                driver.run(lambda: counts.__setitem__(0, counts[0] + 1))
 
     with time_limit():
         run_threads([work] * 8)
-        thread.stop()
+        driver.stop()
     assert counts == [8 * 300]
 
 
-def test_an_interrupt_waits_until_the_work_is_at_rest(owner: Owner) -> None:
-    thread = SessionDriver(owner)
+def test_an_interrupt_is_deferred_until_the_call_is_done(owner: Owner) -> None:
+    driver = SessionDriver(owner)
     steps: list[str] = []
 
     def interrupted() -> None:
@@ -171,27 +173,27 @@ def test_an_interrupt_waits_until_the_work_is_at_rest(owner: Owner) -> None:
             steps.append("cancelled")
 
     calls: list[Callable[[], object]] = [
-        lambda: thread.run(interrupted),
-        lambda: thread.wait(wait_for_ever()),
+        lambda: driver.run(interrupted),
+        lambda: driver.wait(wait_for_ever()),
     ]
     with time_limit():
         for call in calls:
             with pytest.raises(KeyboardInterrupt):
                 call()
-        thread.stop()
+        driver.stop()
     assert steps == ["done all the same", "done all the same", "cancelled"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_program_of_asyncio_waits_like_any_other(owner: Owner) -> None:
-    thread = SessionDriver(owner)
+    driver = SessionDriver(owner)
 
     async def inside() -> int:
-        return thread.wait(ident())
+        return driver.wait(ident())
 
     with time_limit():
         assert asyncio.run(inside()) == threading.get_ident()
-        thread.stop()
+        driver.stop()
 
 
 def test_sessions_can_wait_for_one_another(owner: Owner) -> None:
@@ -210,8 +212,8 @@ def test_sessions_can_wait_for_one_another(owner: Owner) -> None:
         outer.stop()
 
 
-def test_what_a_finalizer_hands_over(owner: Owner) -> None:
-    thread = SessionDriver(owner)
+def test_calls_from_finalizers(owner: Owner) -> None:
+    driver = SessionDriver(owner)
     order: list[str] = []
 
     async def collect() -> None:
@@ -219,33 +221,33 @@ def test_what_a_finalizer_hands_over(owner: Owner) -> None:
 
     def busy() -> None:
         # As if garbage were collected here.
-        thread.call_from_finalizer(collect)
+        driver.call_from_finalizer(collect)
         order.append("busy")
 
     with time_limit():
-        thread.call_from_finalizer(collect)
+        driver.call_from_finalizer(collect)
         assert order == ["collected"]
-        thread.run(busy)
+        driver.run(busy)
         while len(order) < 3:
             time.sleep(0.001)
-        thread.stop()
+        driver.stop()
     assert order == ["collected", "busy", "collected"]
 
 
-def test_nothing_is_handed_over_after_the_stop(owner: Owner) -> None:
-    thread = SessionDriver(owner)
-    thread.stop()
-    thread.stop()
-    assert thread.is_stopped
-    assert not thread.call(lambda: None)
-    for call in (lambda: thread.run(lambda: None), lambda: thread.wait(ident())):
+def test_calls_are_refused_after_the_stop(owner: Owner) -> None:
+    driver = SessionDriver(owner)
+    driver.stop()
+    driver.stop()
+    assert driver.is_stopped
+    assert not driver.call(lambda: None)
+    for call in (lambda: driver.run(lambda: None), lambda: driver.wait(ident())):
         with pytest.raises(SessionEndedError):
             call()
 
 
 def test_a_child_process_has_threads_of_its_own(owner: Owner) -> None:
-    thread = SessionDriver(owner)
-    thread.wait(ident(), aside=True)
+    driver = SessionDriver(owner)
+    driver.wait(ident(), may_drive=False)
     # Python 3.12 and later warn of forks while there are other threads.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -254,26 +256,28 @@ def test_a_child_process_has_threads_of_its_own(owner: Owner) -> None:
         status = 1
         try:
             signal.alarm(30)
-            status = 0 if thread.wait(ident(), aside=True) == spares()[-1].ident else 1
+            status = (
+                0 if driver.wait(ident(), may_drive=False) == fallback_threads()[-1].ident else 1
+            )
         finally:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
-    thread.stop()
+    driver.stop()
 
 
-def test_an_owner_that_is_dropped_without_a_spare_thread() -> None:
+def test_an_owner_that_is_dropped_without_a_fallback_thread() -> None:
     owner = Owner()
-    thread = SessionDriver(owner)
+    driver = SessionDriver(owner)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         del owner
         gc.collect()
-    assert [each.category for each in caught] == [ResourceWarning]
-    assert thread.is_stopped
+    assert [warning.category for warning in caught] == [ResourceWarning]
+    assert driver.is_stopped
 
 
-def test_what_begins_as_the_thread_stops_is_cancelled(owner: Owner) -> None:
-    thread = SessionDriver(owner)
+def test_a_call_that_starts_as_the_driver_stops_is_cancelled(owner: Owner) -> None:
+    driver = SessionDriver(owner)
     begun, errors = threading.Event(), []
 
     async def wait_for_ever() -> None:
@@ -282,34 +286,34 @@ def test_what_begins_as_the_thread_stops_is_cancelled(owner: Owner) -> None:
 
     def wait() -> None:
         with pytest.raises(SessionEndedError) as caught:
-            thread.wait(wait_for_ever())
+            driver.wait(wait_for_ever())
         errors.append(caught.value)
 
     def hold() -> None:
-        # Handed over, because this thread is at the wheel, and begun when it is locked.
+        # The call is scheduled while this thread drives, and starts when the loop is closed.
         waiting.start()
-        while not thread.loop.has_due:
+        while not driver.loop.has_due:
             time.sleep(0.001)
         stopping.start()
-        while not thread.is_stopped:
+        while not driver.is_stopped:
             time.sleep(0.001)
 
-    waiting, stopping = threading.Thread(target=wait), threading.Thread(target=thread.stop)
+    waiting, stopping = threading.Thread(target=wait), threading.Thread(target=driver.stop)
     with time_limit():
-        thread.run(hold)
+        driver.run(hold)
         waiting.join(20)
         stopping.join(20)
     assert begun.is_set()
     assert len(errors) == 1
 
 
-def test_what_a_finalizer_hands_over_while_the_lock_is_held(owner: Owner) -> None:
-    thread = SessionDriver(owner)
-    wheel = thread._driven
+def test_a_call_from_a_finalizer_while_the_lock_is_held(owner: Owner) -> None:
+    driver = SessionDriver(owner)
+    role = driver._role
     held, go_on, done = threading.Event(), threading.Event(), threading.Event()
 
     def hold() -> None:
-        with wheel._changed:
+        with role._changed:
             held.set()
             assert go_on.wait(30)
 
@@ -320,16 +324,18 @@ def test_what_a_finalizer_hands_over_while_the_lock_is_held(owner: Owner) -> Non
     with time_limit():
         holder.start()
         assert held.wait(30)
-        thread.call_from_finalizer(collect)
+        driver.call_from_finalizer(collect)
         go_on.set()
         holder.join()
         assert done.wait(30)
-        thread.stop()
+        driver.stop()
 
 
-def test_nobody_waits_for_what_does_not_stop(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jitlink.orc.driver._PATIENCE", 0.05)
-    thread, begun = SessionDriver(owner), threading.Event()
+def test_no_caller_waits_for_a_task_that_does_not_stop(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jitlink.orc.driver._CANCEL_TIMEOUT", 0.05)
+    driver, begun = SessionDriver(owner), threading.Event()
 
     async def stubborn() -> None:
         begun.set()
@@ -341,13 +347,13 @@ def test_nobody_waits_for_what_does_not_stop(owner: Owner, monkeypatch: pytest.M
 
     def wait() -> None:
         with pytest.raises(SessionEndedError) as caught:
-            thread.wait(stubborn())
+            driver.wait(stubborn())
         errors.append(caught.value)
 
     waiter = threading.Thread(target=wait)
     with time_limit():
         waiter.start()
         assert begun.wait(30)
-        thread.stop()
+        driver.stop()
         waiter.join(20)
     assert len(errors) == 1

@@ -1,6 +1,6 @@
 """Definition generators: the process, shared libraries, static archives."""
 
-# ruff: noqa: ARG002 - a plugin need not look at all that it is told
+# ruff: noqa: ARG002 - a plugin need not use all arguments
 
 import os
 import re
@@ -36,12 +36,12 @@ LONELY = "int lonely(void) { return 7; }"
 
 @pytest.fixture
 def jit() -> Iterator[CountedJIT]:
-    with counted_jit(process_symbols=False) as made:
-        yield made
+    with counted_jit(process_symbols=False) as created:
+        yield created
 
 
 class Counter(Plugin):
-    """Counts links, and what each of them is to define."""
+    """Counts links, and records what each of them is responsible for."""
 
     def __init__(self) -> None:
         self.links: list[set[str]] = []
@@ -98,7 +98,7 @@ def test_process_symbols_are_filtered(jit: CountedJIT, allow: str) -> None:
     assert caught.value.names == ("malloc", "the_getpid")
 
 
-def test_a_generator_can_be_taken_away(jit: CountedJIT) -> None:
+def test_a_generator_can_be_removed(jit: CountedJIT) -> None:
     generator = DynamicLibraryGenerator.for_process(jit.session)
     jit.main.add_generator(generator)
     assert jit.lookup("getpid")
@@ -123,7 +123,7 @@ def test_a_shared_library_that_cannot_be_loaded(jit: CountedJIT, tmp_path: Path)
 # Static archives
 
 
-def test_members_are_pulled_in_together(
+def test_members_are_extracted_together(
     jit: CountedJIT, archive: Path, links: list[set[str]]
 ) -> None:
     jit.add_archive(archive)
@@ -136,15 +136,17 @@ def test_members_are_pulled_in_together(
     assert links[1:] == [{"lonely"}]
 
 
-def test_members_serve_objects(jit: CountedJIT, archive: Path) -> None:
+def test_members_define_names_for_objects(jit: CountedJIT, archive: Path) -> None:
     jit.add_archive(archive)
     jit.add_object(compiled("int right(void); int f(void) { return right() * 2; }"))
     assert jit.lookup("f")() == 202
     assert defined(jit) == {"f", "right", "base"}
 
 
-def test_archives_serve_each_other(jit: CountedJIT, tmp_path: Path, links: list[set[str]]) -> None:
-    # Each needs the other, and the second one has a name that the first one has too.
+def test_archives_define_names_for_each_other(
+    jit: CountedJIT, tmp_path: Path, links: list[set[str]]
+) -> None:
+    # Each needs the other, and both define one of the names.
     first = "int middle(void), last(void); int first(void) { return middle() + last(); }"
     last = "int last(void) { return 100; }"
     (tmp_path / "1").mkdir()
@@ -157,28 +159,26 @@ def test_archives_serve_each_other(jit: CountedJIT, tmp_path: Path, links: list[
     assert links == [{"first", "middle", "last"}]
 
 
-def test_weak_references_to_nothing_are_null(jit: CountedJIT, tmp_path: Path) -> None:
+def test_undefined_weak_references_are_null(jit: CountedJIT, tmp_path: Path) -> None:
     user = "__attribute__((weak)) int base(void); int user(void) { return base ? 1 : 0; }"
     jit.add_archive(archived(tmp_path / "lib.a", compiled(user)))
     assert jit.lookup("user")() == 0
 
 
-def test_objects_come_before_members(jit: CountedJIT, archive: Path) -> None:
+def test_objects_precede_members(jit: CountedJIT, archive: Path) -> None:
     jit.add_archive(archive)
     jit.add_object(compiled("int base(void) { return 500; }"))
     assert jit.lookup("left")() == 502
 
 
-def test_generators_that_come_first_are_asked_first(
-    jit: CountedJIT, archive: Path, tmp_path: Path
-) -> None:
+def test_generators_are_called_in_order(jit: CountedJIT, archive: Path, tmp_path: Path) -> None:
     library = shared_library(tmp_path / "libbase.so", "int base(void) { return 800; }")
     jit.main.add_generator(DynamicLibraryGenerator.load(jit.session, library))
     jit.add_archive(archive)
     assert jit.lookup("left")() == 802
 
 
-def test_members_are_not_pulled_past_the_link_order(jit: CountedJIT, archive: Path) -> None:
+def test_members_are_not_extracted_out_of_link_order(jit: CountedJIT, archive: Path) -> None:
     first = jit.create_jitdylib("first")
     jit.add_object(compiled("int base(void) { return 600; }"), dylib=first)
     order = [(first, flags) for _, flags in jit.main.link_order]
@@ -199,7 +199,7 @@ def test_force_load_adds_everything(
     assert len(links) == 1
 
 
-def test_forced_members_belong_to_a_tracker(jit: CountedJIT, archive: Path) -> None:
+def test_members_loaded_by_force_belong_to_a_tracker(jit: CountedJIT, archive: Path) -> None:
     tracker = jit.create_resource_tracker()
     generator = StaticLibraryGenerator(jit.layer, archive)
     generator.force_load(jit.main, tracker)
@@ -210,7 +210,7 @@ def test_forced_members_belong_to_a_tracker(jit: CountedJIT, archive: Path) -> N
     assert jit.used_size == 0
 
 
-def test_a_program_search_pulls_nothing(jit: CountedJIT, archive: Path) -> None:
+def test_dlsym_extracts_nothing(jit: CountedJIT, archive: Path) -> None:
     jit.add_archive(archive)
     with pytest.raises(UndefinedSymbolError):
         jit.session.lookup(jit.main, "left", kind=LookupKind.DLSYM)
@@ -220,7 +220,7 @@ def test_a_program_search_pulls_nothing(jit: CountedJIT, archive: Path) -> None:
     assert found["left"].address
 
 
-def test_removed_members_come_back(jit: CountedJIT, archive: Path) -> None:
+def test_removed_members_are_extracted_again(jit: CountedJIT, archive: Path) -> None:
     jit.add_archive(archive)
     for _ in range(3):
         assert jit.lookup("left")() == 102
@@ -248,7 +248,7 @@ def test_a_member_that_defines_what_exists(jit: CountedJIT, archive: Path) -> No
     assert defined(jit) == {"left_too"}
 
 
-def test_what_members_need_and_nobody_has(jit: CountedJIT, tmp_path: Path) -> None:
+def test_undefined_symbols_of_members(jit: CountedJIT, tmp_path: Path) -> None:
     library = archived(tmp_path / "libtwo.a", *map(compiled, (LEFT, RIGHT)))
     jit.add_archive(library)
     with pytest.raises(FailedToMaterializeError):

@@ -34,7 +34,7 @@ def read(rules: HarnessRules, *paths: Path) -> LinkGraph:
 
 def scopes(graph: LinkGraph, name: str) -> set[Scope]:
     """Scopes of the definitions of a name."""
-    return {each.scope for each in graph.defined_symbols if each.name == name}
+    return {symbol.scope for symbol in graph.defined_symbols if symbol.name == name}
 
 
 def add_harness(jit: CountedJIT, harness: Path, *tests: Path) -> None:
@@ -58,12 +58,12 @@ def test_what_the_harness_refers_to_becomes_visible() -> None:
 def test_what_the_harness_defines_becomes_a_reference() -> None:
     rules = HarnessRules(["step", "twice", "unknown"])
     graph = read(rules, compiled(LOCAL, *PLAIN))
-    assert sorted(each.name for each in graph.external_symbols) == ["step", "twice"]
-    assert not {each.name for each in graph.defined_symbols} & {"step", "twice"}
+    assert sorted(symbol.name for symbol in graph.external_symbols) == ["step", "twice"]
+    assert not {symbol.name for symbol in graph.defined_symbols} & {"step", "twice"}
     assert rules.overridden == {"step", "twice"}
 
 
-def test_the_harness_itself_stays_as_it_is() -> None:
+def test_the_harness_itself_is_not_changed() -> None:
     harness = open_input(compiled(MOCK))
     builder = InputReader(rules=HarnessRules.of(ObjectBatch([harness])))
     builder.add([harness, open_input(compiled(GLOBAL))])
@@ -78,17 +78,17 @@ def test_a_local_symbol_must_be_the_only_one_of_its_name(second: str) -> None:
             read(HarnessRules([], ["step"]), *order)
         assert (caught.value.name, caught.value.files) == ("step", tuple(map(str, order)))
         assert all(str(path) in str(caught.value) for path in paths)
-        # Nobody asks for it, or the harness has it.
+        # The harness does not refer to it, or defines it.
         assert scopes(read(HarnessRules([]), *order), "step") >= {Scope.LOCAL}
         assert scopes(read(HarnessRules(["step"], ["step"]), *order), "step") == set()
 
 
-def test_ambiguity_shows_over_several_additions() -> None:
+def test_ambiguity_across_several_additions() -> None:
     rules = HarnessRules([], ["step"])
-    first, second = (open_input(compiled(each, *PLAIN)) for each in (LOCAL, OTHER))
+    first, second = (open_input(compiled(source, *PLAIN)) for source in (LOCAL, OTHER))
     batch = ObjectBatch([first], rules)
     assert "step" in batch.definitions[0]
-    # Reading an object again is nothing new.
+    # An object that is read again does not count twice.
     batch.take([0])
     batch.take([0])
     with pytest.raises(AmbiguousReferenceError):
@@ -98,7 +98,7 @@ def test_ambiguity_shows_over_several_additions() -> None:
 def test_global_definitions_under_test_follow_the_usual_rules() -> None:
     weak, strong = compiled("__attribute__((weak))" + GLOBAL), compiled(GLOBAL)
     graph = read(HarnessRules([], ["step"]), weak, strong)
-    assert [each.linkage for each in graph.defined_symbols if each.name == "step"] == [
+    assert [symbol.linkage for symbol in graph.defined_symbols if symbol.name == "step"] == [
         Linkage.STRONG
     ]
     copy = compiled(GLOBAL + "int more;")
@@ -107,7 +107,7 @@ def test_global_definitions_under_test_follow_the_usual_rules() -> None:
     assert scopes(read(HarnessRules(["step"]), strong, copy), "step") == set()
 
 
-def test_local_variables_are_left_alone() -> None:
+def test_local_variables_are_not_overridden() -> None:
     source = "static int state = 1; int next(void) { return state++; }"
     rules = HarnessRules(["state"])
     graph = read(rules, compiled(source, *PLAIN))
@@ -144,7 +144,7 @@ def test_a_local_function_of_an_archive_member(tmp_path: Path) -> None:
     with counted_jit() as jit:
         add_harness(jit, harness)
         jit.add_archive(archive)
-        # The archive's index has the global one only: both come in, and that is ambiguous.
+        # The archive's index has the global one only; both are extracted, which is ambiguous.
         with pytest.raises(FailedToMaterializeError) as caught:
             jit.lookup("f")
         assert isinstance(caught.value.reason, AmbiguousReferenceError)
@@ -189,7 +189,7 @@ def test_a_local_function_that_is_too_short() -> None:
     assert "it has 1 bytes, a jump takes 5" in str(caught.value)
 
 
-def test_padding_makes_room_for_a_jump() -> None:
+def test_padding_counts_for_the_size_of_a_jump() -> None:
     padding = "    .p2align 4, 0x90\n"
     source = TINY.replace("    .globl user", padding + "    .globl user")
     with counted_jit() as jit:
@@ -209,7 +209,7 @@ def test_neighbours_that_are_both_overridden() -> None:
         assert jit.lookup("both")() == 506
 
 
-def test_fixups_in_the_first_bytes_go_with_them() -> None:
+def test_fixups_in_the_replaced_bytes_are_removed() -> None:
     source = """
         .text
         .type local, @function
@@ -225,12 +225,12 @@ def test_fixups_in_the_first_bytes_go_with_them() -> None:
         .size user, . - user
     """
     with counted_jit() as jit:
-        # Nobody defines `elsewhere`: the jump to it is gone.
+        # `elsewhere` is undefined, and the jump to it has been replaced.
         add_harness(jit, compiled("int local(void) { return 9; }"), compiled(source, suffix=".s"))
         assert jit.lookup("user")() == 9
 
 
-def test_nothing_is_left_after_an_error() -> None:
+def test_nothing_is_left_allocated_after_an_error() -> None:
     with counted_jit() as jit:
         add_harness(jit, compiled(CALLER), compiled(LOCAL, *PLAIN))
         with pytest.raises(AmbiguousReferenceError):
@@ -252,12 +252,12 @@ def test_jumps_of_other_processors(machine: str) -> None:
 
 
 def test_every_target_has_a_jump() -> None:
-    assert [each.triple for each in all_targets() if each.jump is None] == []
+    assert [target.triple for target in all_targets() if target.jump is None] == []
 
 
 @pytest.mark.parametrize("flags", [("-O0",), ("-O0", "-ffunction-sections")])
-def test_damaged_objects_fail_with_an_error_of_ours(flags: tuple[str, ...]) -> None:
-    first, second = (compiled(each, *flags).read_bytes() for each in (LOCAL, OTHER))
+def test_damaged_objects_fail_with_a_jitlink_error(flags: tuple[str, ...]) -> None:
+    first, second = (compiled(source, *flags).read_bytes() for source in (LOCAL, OTHER))
     failed = 0
     for mutant in mutants(first, elf_regions(first), 400):
         builder = InputReader(rules=HarnessRules(["twice", "step"], ["thrice"], keep_locals=True))

@@ -1,4 +1,4 @@
-"""Lazy functions: linked by the first call, from any thread, which notices nothing of it."""
+"""Lazy functions: linked by the first call, transparently, from any thread."""
 
 import ctypes
 import gc
@@ -56,14 +56,14 @@ def test_nothing_is_linked_before_the_first_call(lazy: StubSession) -> None:
     assert twice(21) == 42
     assert state(lazy, lazy.bodies, "add") == SymbolState.READY
     assert twice(4) == 8
-    # Callers still go through the stub, which leads to the body now.
+    # Callers still use the stub, whose pointer now has the address of the body.
     stub = lazy.stubs._stubs[lazy.main]["add"]
     assert ctypes.c_uint64.from_address(stub.pointer).value == lazy.address("add", lazy.bodies)
     assert lazy.address("add") != lazy.address("add", lazy.bodies)
     assert lazy.errors == []
 
 
-def test_aliases_have_names_and_flags_of_their_own(lazy: StubSession) -> None:
+def test_aliases_have_their_own_names_and_flags(lazy: StubSession) -> None:
     lazy.add(lazy.bodies, ADD)
     hidden = JITSymbolFlags.CALLABLE
     unit = lazy_reexports(lazy.stubs, lazy.bodies, {"plus": "add", "sum": "add"}, hidden)
@@ -76,7 +76,7 @@ def test_aliases_have_names_and_flags_of_their_own(lazy: StubSession) -> None:
     assert lazy.counter.count("add") == 1
 
 
-def test_threads_that_call_at_once_all_get_the_body(lazy: StubSession) -> None:
+def test_concurrent_first_calls_all_enter_the_body(lazy: StubSession) -> None:
     names = [f"f{number}" for number in range(12)]
     for number, name in enumerate(names):
         lazy.add(lazy.bodies, f"int {name}(int x) {{ return x + {number}; }}")
@@ -119,7 +119,7 @@ def test_lazy_functions_call_lazy_functions(lazy: StubSession) -> None:
         lazy.add(lazy.bodies, f"int f{number + 1}(int); int {name}(int x) {{ return {below}; }}")
     for name in names:
         lazy.main.define(lazy_reexports(lazy.stubs, lazy.bodies, {name: name}))
-    # Bodies see the stubs, not each other.
+    # Bodies call the stubs, not each other.
     order = [(lazy.main, JITDylibLookupFlags.MATCH_ALL_SYMBOLS)]
     lazy.bodies.set_link_order(order, link_against_this=False)
     function = lazy.function("f0", ctypes.c_int, ctypes.c_int)
@@ -129,7 +129,7 @@ def test_lazy_functions_call_lazy_functions(lazy: StubSession) -> None:
     assert [lazy.counter.count(name) for name in names[1:]] == [1] * (count - 1)
 
 
-def test_the_first_call_may_come_from_a_thread_that_python_does_not_know(
+def test_the_first_call_may_come_from_a_thread_without_python(
     lazy: StubSession,
 ) -> None:
     lazy.add(lazy.bodies, ADD)
@@ -154,7 +154,7 @@ def test_the_first_call_may_come_from_a_thread_that_python_does_not_know(
     assert lazy.counter.count("add") == 1
 
 
-def test_a_failure_is_raised_in_python_and_may_be_mended(lazy: StubSession) -> None:
+def test_a_failure_is_raised_in_python_and_can_be_repaired(lazy: StubSession) -> None:
     reexport(lazy, "add")
     add = lazy.function("add", ctypes.c_int, ctypes.c_int, ctypes.c_int)
     for number in (1, 2):
@@ -188,7 +188,7 @@ def test_a_body_that_does_not_link_fails_every_thread(lazy: StubSession) -> None
     assert sorted(map(id, lazy.errors)) == sorted(map(id, caught))
 
 
-def test_native_callers_go_on_at_the_landing() -> None:
+def test_native_callers_continue_at_the_landing() -> None:
     source = "long landing(void) { return -5; } double other(void);"
     with stub_session() as place:
         place.add(place.main, source)
@@ -214,7 +214,7 @@ with stub_session() as lazy:
 
 
 def run_python(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a Python of its own that finds jitlink and the tests."""
+    """Run a Python process that can import jitlink and the tests."""
     paths = [str(ROOT / "src"), str(ROOT), *sys.path]
     return subprocess.run(
         [sys.executable, *arguments],
@@ -250,7 +250,7 @@ def test_the_example() -> None:
     ]
 
 
-def test_an_error_handler_that_fails_changes_nothing(
+def test_an_error_handler_that_fails_has_no_effect(
     lazy: StubSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(error: BaseException) -> None:
@@ -266,13 +266,13 @@ def test_an_error_handler_that_fails_changes_nothing(
     ]
 
 
-def test_a_body_that_is_removed_is_looked_for_again(lazy: StubSession) -> None:
+def test_a_body_that_is_removed_is_looked_up_again(lazy: StubSession) -> None:
     tracker = lazy.bodies.create_resource_tracker()
     lazy.add(lazy.bodies, "int f(void) { return 1; }", tracker=tracker)
     reexport(lazy, "f")
     function = lazy.function("f")
     assert function() == 1
-    # The body is owned by another tracker when it goes.
+    # The body has been transferred to another tracker when it is removed.
     other = lazy.bodies.create_resource_tracker()
     tracker.transfer_to(other)
     assert function() == 1
@@ -283,7 +283,7 @@ def test_a_body_that_is_removed_is_looked_for_again(lazy: StubSession) -> None:
     assert function() == 2
 
 
-def test_stubs_go_with_their_tracker(lazy: StubSession) -> None:
+def test_stubs_are_removed_with_their_tracker(lazy: StubSession) -> None:
     reentry = reentry_of(target_of_triple("x86_64"))
     assert reentry is not None
     known = len(reentry._continuations)
@@ -304,11 +304,11 @@ def test_stubs_go_with_their_tracker(lazy: StubSession) -> None:
         assert lazy.used_size == used
         assert len(reentry._continuations) == known
     assert not lazy.stubs._stubs
-    assert not lazy.stubs._pools
+    assert not lazy.stubs._owned
     assert not any(lazy.stubs._bound.values())
 
 
-def test_a_link_of_stubs_that_fails_leaves_nothing(lazy: StubSession) -> None:
+def test_a_link_of_stubs_that_fails_leaves_nothing_registered(lazy: StubSession) -> None:
     reentry = reentry_of(target_of_triple("x86_64"))
     assert reentry is not None
     known = len(reentry._continuations)
@@ -325,7 +325,7 @@ def test_a_link_of_stubs_that_fails_leaves_nothing(lazy: StubSession) -> None:
     assert not lazy.stubs._stubs
 
 
-def test_a_call_that_waits_when_the_session_ends_goes_to_the_landing() -> None:
+def test_a_call_that_waits_when_the_session_ends_continues_at_the_landing() -> None:
     caught: list[BaseException] = []
     with stub_session() as lazy:
         slow = Slow("f", 0)
@@ -346,36 +346,36 @@ def test_a_call_that_waits_when_the_session_ends_goes_to_the_landing() -> None:
         lazy.session.end()
         thread.join(30)
         assert not thread.is_alive()
-        # It was told when its body was removed, or when the session was gone.
+        # The lookup fails because its body is removed, or because the session has ended.
         (error,) = caught
         assert isinstance(error.__cause__, FailedToMaterializeError | SessionEndedError)
 
 
-def test_a_call_that_comes_after_the_end_goes_to_the_landing() -> None:
+def test_a_call_after_the_end_continues_at_the_landing() -> None:
     with stub_session() as lazy:
         lazy.add(lazy.bodies, ADD)
         reexport(lazy, "add")
         assert lazy.address("add")
         stub = lazy.stubs._stubs[lazy.main]["add"]
         lazy.session.end()
-        # The stub itself is gone: this is a thread that was on its way.
+        # The stub itself has been freed: this is a thread that had entered it before.
         reentry = lazy.stubs._reentry
-        assert stub.go_on(0) == reentry.abort
+        assert stub.resume_address(0) == reentry.abort
         (error,) = lazy.errors
         assert isinstance(error, LazyCallError)
         assert isinstance(error.__cause__, SessionEndedError)
 
 
-def test_a_call_through_a_trampoline_that_is_forgotten_is_an_error(lazy: StubSession) -> None:
+def test_a_call_of_a_deregistered_trampoline_is_an_error(lazy: StubSession) -> None:
     lazy.add(lazy.bodies, ADD)
     reexport(lazy, "add")
     add = lazy.function("add", ctypes.c_int, ctypes.c_int, ctypes.c_int)
-    lazy.stubs._reentry.forget(lazy.stubs._stubs[lazy.main]["add"].identity)
+    lazy.stubs._reentry.deregister(lazy.stubs._stubs[lazy.main]["add"].identity)
     with pytest.raises(Exception, match="has been removed"):
         add(1, 2)
 
 
-def test_a_call_on_the_session_s_thread_is_an_error_and_no_deadlock(lazy: StubSession) -> None:
+def test_a_call_on_the_driver_thread_is_an_error_and_no_deadlock(lazy: StubSession) -> None:
     lazy.add(lazy.bodies, ADD)
     reexport(lazy, "add")
     add = lazy.function("add", ctypes.c_int, ctypes.c_int, ctypes.c_int)
@@ -410,7 +410,7 @@ def test_python_callers_can_be_interrupted(lazy: StubSession) -> None:
     assert function() == 1
 
 
-def test_native_callers_are_interrupted_when_they_are_back(lazy: StubSession) -> None:
+def test_native_callers_are_interrupted_when_they_return(lazy: StubSession) -> None:
     lazy.add(lazy.bodies, "int one(void) { return 1; }")
     lazy.add(
         lazy.main,
@@ -428,13 +428,13 @@ def test_native_callers_are_interrupted_when_they_are_back(lazy: StubSession) ->
     assert lazy.errors == []
 
 
-def test_a_session_that_nobody_holds_can_be_collected() -> None:
-    made = StubSession()
-    reexport(made, "f")
-    assert made.address("f")
-    made.session.end()
-    space, manager = made.space, weakref.ref(made.stubs)
-    del made
+def test_a_dropped_session_can_be_collected() -> None:
+    created = StubSession()
+    reexport(created, "f")
+    assert created.address("f")
+    created.session.end()
+    space, manager = created.space, weakref.ref(created.stubs)
+    del created
     gc.collect()
     assert manager() is None
     space.close()
@@ -444,19 +444,19 @@ def test_no_memory_is_writable_and_executable(lazy: StubSession) -> None:
     lazy.add(lazy.bodies, ADD)
     reexport(lazy, "add")
     assert lazy.function("add", ctypes.c_int, ctypes.c_int, ctypes.c_int)(1, 2) == 3
-    # The reentry is in what all of the process shares.
+    # The reentry is in memory that the whole process shares.
     reservations = [*lazy.space.reservations, *PROCESS.reservations]
     ours = {
-        each.permissions
-        for each in mapped_ranges()
-        if any(own.start <= each.start < own.end for own in reservations)
+        mapping.permissions
+        for mapping in mapped_ranges()
+        if any(own.start <= mapping.start < own.end for own in reservations)
     }
     assert ours >= {"r-xp", "rw-p"}
-    assert not [each for each in ours if "w" in each and "x" in each]
+    assert not [permissions for permissions in ours if "w" in permissions and "x" in permissions]
 
 
 @pytest.mark.parametrize("triple", ["aarch64-unknown-linux-gnu", "vax-dec-ultrix"])
-def test_architectures_without_code_for_it_are_refused(triple: str) -> None:
+def test_architectures_without_a_reentry_are_refused(triple: str) -> None:
     executor = SelfExecutorProcessControl()
     executor.triple = triple
     with ExecutionSession(executor) as session:

@@ -1,4 +1,4 @@
-"""Objects in another transform: lazy functions, and symbols that others do not see."""
+"""Transformed objects: lazy functions, and symbols that are not exported."""
 
 import ctypes
 from collections.abc import Iterator
@@ -41,8 +41,8 @@ LAZY, HIDDEN, BOTH = (
 
 @pytest.fixture
 def session() -> Iterator[StubSession]:
-    with stub_session() as made:
-        yield made
+    with stub_session() as created:
+        yield created
 
 
 def add(
@@ -86,7 +86,7 @@ def test_data_is_not_lazy(session: StubSession) -> None:
     assert state(session, "twice" + BODY_SUFFIX) == SymbolState.READY
 
 
-def test_each_lazy_object_waits_for_its_own_call(session: StubSession) -> None:
+def test_each_lazy_object_is_linked_by_its_own_call(session: StubSession) -> None:
     middle = "int last(int); int middle(int x) { return x < 0 ? last(x) : x; }"
     add(session, LAZY, middle, "int last(int x) { return -x; }")
     assert call(session, "middle", 3) == 3
@@ -95,7 +95,7 @@ def test_each_lazy_object_waits_for_its_own_call(session: StubSession) -> None:
     assert state(session, "last" + BODY_SUFFIX) == SymbolState.READY
 
 
-def test_weak_functions_yield_to_strong_ones(session: StubSession) -> None:
+def test_strong_functions_override_weak_ones(session: StubSession) -> None:
     weak = "__attribute__((weak)) int pick(void) { return 1; } int own(void) { return 7; }"
     add(session, LAZY, weak)
     session.add(session.main, "int pick(void) { return 2; }")
@@ -142,13 +142,13 @@ def test_lazy_members_of_archives(session: StubSession, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("transform", [HIDDEN, BOTH])
-def test_hidden_objects_are_for_their_own_jitdylib(
+def test_hidden_objects_are_visible_in_their_own_jitdylib_only(
     session: StubSession, transform: SymbolTransform
 ) -> None:
     add(session, transform, FUNCTIONS)
     session.add(session.main, CALLER)
     order = [(session.main, EXPORTED)]
-    # Before and after they were linked.
+    # Before and after they are linked.
     for _ in range(2):
         with pytest.raises(UndefinedSymbolError):
             session.session.lookup(order, "twice")
@@ -175,20 +175,20 @@ def test_objects_with_initialisers_are_linked_for_them(transform: SymbolTransfor
         layer = LazyHiddenObjectLayer(jit.layer, transform, stubs)
         layer.add_objects(jit.main, [open_input(compiled(source)), open_input(compiled(FUNCTIONS))])
         jit.initialize()
-        held = jit.session.run(lambda: dict(jit.main.symbols))
-        assert held["current"].state == SymbolState.READY
+        definitions = jit.session.run(lambda: dict(jit.main.symbols))
+        assert definitions["current"].state == SymbolState.READY
         # Only those are.
-        assert held["twice"].state == SymbolState.NEVER_SEARCHED
-        assert ("current" + BODY_SUFFIX in held, "twice" + BODY_SUFFIX in held) == (
+        assert definitions["twice"].state == SymbolState.NEVER_SEARCHED
+        assert ("current" + BODY_SUFFIX in definitions, "twice" + BODY_SUFFIX in definitions) == (
             False, transform.is_lazy,
         )  # fmt: skip
-        assert bool(held["current"].flags["current"] & JITSymbolFlags.EXPORTED) is not (
+        assert bool(definitions["current"].flags["current"] & JITSymbolFlags.EXPORTED) is not (
             transform.is_hidden
         )
         assert jit.lookup("current")() == 5
 
 
-def test_rules_for_symbols_hold_for_all_shapes(session: StubSession) -> None:
+def test_symbol_rules_are_applied_with_all_transforms(session: StubSession) -> None:
     mock = ObjectBatch([open_input(compiled("int twice(int x) { return 100 * x; }"))])
     session.layer.symbol_rules = HarnessRules.of(mock)
     session.session.run(lambda: session.layer.define_objects(session.main, mock))
@@ -198,7 +198,7 @@ def test_rules_for_symbols_hold_for_all_shapes(session: StubSession) -> None:
     assert call(session, "thrice", 3) == 303
 
 
-def test_removed_lazy_objects_give_everything_back(session: StubSession) -> None:
+def test_removed_lazy_objects_free_everything(session: StubSession) -> None:
     tracker = session.main.create_resource_tracker()
     layer = LazyHiddenObjectLayer(session.layer, LAZY, session.stubs)
     layer.add_objects(session.main, [open_input(compiled(FUNCTIONS))], tracker)
@@ -211,6 +211,6 @@ def test_removed_lazy_objects_give_everything_back(session: StubSession) -> None
         session.address("twice")
 
 
-def test_lazy_objects_need_stubs(session: StubSession) -> None:
-    with pytest.raises(ValueError, match="lazy objects need stubs"):
+def test_lazy_objects_require_stubs(session: StubSession) -> None:
+    with pytest.raises(ValueError, match="lazy objects require stubs"):
         LazyHiddenObjectLayer(session.layer, LAZY)

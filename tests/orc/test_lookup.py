@@ -1,4 +1,4 @@
-"""Lookups: where names are searched, generators, what is returned and what is raised."""
+"""Lookups: search orders, generators, results and errors."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ def test_addresses_and_flags(session: ExecutionSession, main: JITDylib) -> None:
     assert session.lookup(main, []) == {}
 
 
-def test_nothing_is_made_that_nobody_asked_for(session: ExecutionSession, main: JITDylib) -> None:
-    asked, silent = Unit("a b"), Unit("c")
-    main.define(asked)
-    main.define(silent)
+def test_only_what_is_looked_up_is_materialized(session: ExecutionSession, main: JITDylib) -> None:
+    wanted, other_unit = Unit("a b"), Unit("c")
+    main.define(wanted)
+    main.define(other_unit)
     session.lookup(main, "a")
     session.lookup(main, "b")
-    assert asked.made == [{"a", "b"}]
-    assert silent.made == []
+    assert wanted.materialized == [{"a", "b"}]
+    assert other_unit.materialized == []
     assert state_of(main, "c") is SymbolState.NEVER_SEARCHED
 
 
-def test_the_first_of_the_order_wins(
+def test_the_first_definition_in_the_order_prevails(
     session: ExecutionSession, main: JITDylib, other: JITDylib
 ) -> None:
     main.define(AbsoluteSymbols({"f": at(1), "only_main": at(2)}))
@@ -76,7 +76,7 @@ def test_the_first_of_the_order_wins(
     assert state_of(other, "f") is SymbolState.READY
 
 
-def test_hidden_symbols_are_passed_over(
+def test_hidden_symbols_do_not_match(
     session: ExecutionSession, main: JITDylib, other: JITDylib
 ) -> None:
     main.define(AbsoluteSymbols({"f": at(1, HIDDEN)}))
@@ -87,17 +87,19 @@ def test_hidden_symbols_are_passed_over(
     assert session.lookup([(main, ALL), (other, SHOWN)], "f")["f"].address == 1
 
 
-def test_all_missing_names_are_told(session: ExecutionSession, main: JITDylib) -> None:
+def test_all_undefined_names_are_in_the_error(session: ExecutionSession, main: JITDylib) -> None:
     main.define(Unit("here"))
     with pytest.raises(UndefinedSymbolError) as caught:
         session.lookup(main, ["gone", "here", "lost"])
     assert caught.value.names == ("gone", "lost")
     assert str(caught.value) == "undefined symbols: gone, lost"
-    # What is there was not touched.
+    # The defined name was not materialized.
     assert state_of(main, "here") is SymbolState.NEVER_SEARCHED
 
 
-def test_weak_references_may_be_missing(session: ExecutionSession, main: JITDylib) -> None:
+def test_weakly_referenced_names_may_be_undefined(
+    session: ExecutionSession, main: JITDylib
+) -> None:
     main.define(AbsoluteSymbols({"here": at(1)}))
     assert session.lookup(main, {"here": True, "gone": False}) == {"here": (1, EXPORTED)}
     failing = Unit("bad", error=ValueError("no"))
@@ -106,7 +108,7 @@ def test_weak_references_may_be_missing(session: ExecutionSession, main: JITDyli
         session.lookup(main, {"bad": False})
 
 
-def test_symbols_for_side_effects_are_only_there_for_weak_references(
+def test_symbols_for_side_effects_satisfy_weak_references_only(
     session: ExecutionSession, main: JITDylib, other: JITDylib
 ) -> None:
     unit = Unit({"init": SIDE_EFFECTS, "f": EXPORTED})
@@ -116,15 +118,15 @@ def test_symbols_for_side_effects_are_only_there_for_weak_references(
     with pytest.raises(UndefinedSymbolError) as caught:
         session.lookup([(main, ALL), (other, ALL)], ["init"])
     assert caught.value.names == ("init",)
-    assert unit.made == []
+    assert unit.materialized == []
     assert session.lookup(main, {"init": False}) == {}
-    assert unit.made == [{"init", "f"}]
+    assert unit.materialized == [{"init", "f"}]
 
 
-def test_resolved_symbols_are_there_before_they_are_ready(
+def test_lookups_of_resolved_symbols_do_not_wait_until_they_are_ready(
     session: ExecutionSession, main: JITDylib
 ) -> None:
-    unit = Unit("f", is_held=True)
+    unit = Unit("f", is_gated=True)
     main.define(unit)
     early = Pending(session, main, "f", required_state=SymbolState.RESOLVED)
     late = Pending(session, main, "f")
@@ -141,7 +143,7 @@ def test_resolved_symbols_are_there_before_they_are_ready(
 def test_a_resolved_symbol_that_fails_while_others_are_waited_for(
     session: ExecutionSession, main: JITDylib
 ) -> None:
-    bad, slow = Unit("bad", error=ValueError(), is_held=True), Unit("slow", is_held=True)
+    bad, slow = Unit("bad", error=ValueError(), is_gated=True), Unit("slow", is_gated=True)
     main.define(bad)
     main.define(slow)
     both = Pending(session, main, ["bad", "slow"], required_state=SymbolState.RESOLVED)
@@ -153,14 +155,14 @@ def test_a_resolved_symbol_that_fails_while_others_are_waited_for(
     assert both.error.__cause__ is bad.error
 
 
-def test_flags_are_found_without_making_anything(session: ExecutionSession, main: JITDylib) -> None:
+def test_lookups_of_flags_materialize_nothing(session: ExecutionSession, main: JITDylib) -> None:
     unit = Unit({"f": HIDDEN})
     main.define(unit)
     main.add_generator(Generator("g"))
     assert session.lookup_flags(main, {"f": True, "g": True, "h": False}) == {
         "f": HIDDEN, "g": EXPORTED,
     }  # fmt: skip
-    assert unit.made == []
+    assert unit.materialized == []
     with pytest.raises(UndefinedSymbolError):
         session.lookup_flags(main, "h")
 
@@ -233,7 +235,7 @@ def test_other_sessions_are_not_searched(session: ExecutionSession, main: JITDyl
 # Generators
 
 
-def test_generators_are_asked_in_order_for_what_is_missing(
+def test_generators_are_called_in_order_for_undefined_names(
     session: ExecutionSession, main: JITDylib, other: JITDylib
 ) -> None:
     first, second, third = Generator("a b"), Generator("b c"), Generator("d")
@@ -243,16 +245,16 @@ def test_generators_are_asked_in_order_for_what_is_missing(
     main.define(Unit("x"))
     found = session.lookup([(main, ALL), (other, ALL)], ["x", "a", "b", "c", "d"])
     assert found.keys() == set("xabcd")
-    assert (first.asked, second.asked) == ([["a", "b", "c", "d"]], [["c", "d"]])
-    assert third.asked == [["d"]]
+    assert (first.calls, second.calls) == ([["a", "b", "c", "d"]], [["c", "d"]])
+    assert third.calls == [["d"]]
     session.lookup(main, ["a", "c"])
-    assert len(first.asked) == 1
+    assert len(first.calls) == 1
     main.remove_generator(first)
     with pytest.raises(ValueError, match="not in list"):
         main.remove_generator(first)
     with pytest.raises(UndefinedSymbolError):
         session.lookup(main, "e")
-    assert (len(first.asked), len(second.asked)) == (1, 2)
+    assert (len(first.calls), len(second.calls)) == (1, 2)
 
 
 def test_hidden_symbols_are_not_generated_again(
@@ -264,7 +266,7 @@ def test_hidden_symbols_are_not_generated_again(
     other.add_generator(Generator("f"))
     with pytest.raises(UndefinedSymbolError):
         session.lookup([(main, SHOWN)], "f")
-    assert generator.asked == []
+    assert generator.calls == []
     assert session.lookup([(main, SHOWN), (other, SHOWN)], "f").keys() == {"f"}
 
 
@@ -273,11 +275,11 @@ def test_two_lookups_generate_once(session: ExecutionSession, main: JITDylib) ->
     generator = Generator("f g", gate.wait)
     main.add_generator(generator)
     lookups = [Pending(session, main, names) for names in ("f", "f", ["f", "g"])]
-    assert generator.asked == [["f"]]
+    assert generator.calls == [["f"]]
     session.run(gate.set)
     settle(session)
-    assert all(isinstance(each.result, dict) for each in lookups)
-    assert generator.asked == [["f"], ["g"]]
+    assert all(isinstance(lookup.result, dict) for lookup in lookups)
+    assert generator.calls == [["f"], ["g"]]
     assert main.generator_locks == {}
 
 
@@ -296,7 +298,7 @@ def test_an_error_of_a_generator_fails_its_lookup_only(
     assert main.generator_locks == {}
 
 
-def test_what_counts_is_what_is_defined_after_generators(
+def test_the_order_is_searched_again_after_generators(
     session: ExecutionSession, main: JITDylib
 ) -> None:
     weak = Unit({"w": EXPORTED | JITSymbolFlags.WEAK})
@@ -309,13 +311,13 @@ def test_what_counts_is_what_is_defined_after_generators(
     main.add_generator(Generator("f", override))
     found = session.lookup(main, ["w", "f"])
     assert found["w"].address == strong.addresses["w"]
-    assert (weak.made, weak.discarded) == ([], ["w"])
+    assert (weak.materialized, weak.discarded) == ([], ["w"])
 
 
-def test_generators_that_lead_to_themselves(
+def test_generators_whose_lookups_lead_back_to_them(
     session: ExecutionSession, main: JITDylib, other: JITDylib
 ) -> None:
-    """Each of two JITDylibs has what the other has."""
+    """Each of two JITDylibs re-exports the other."""
     forward(session, main, other)
     forward(session, other, main)
     with pytest.raises(UndefinedSymbolError):
@@ -333,14 +335,14 @@ def test_generators_do_not_wait_for_each_other_forever(
     lookups = [Pending(session, main, "f"), Pending(session, other, "g")]
     session.run(gate.set)
     settle(session)
-    assert [type(each.result) for each in lookups] == [UndefinedSymbolError] * 2
+    assert [type(lookup.result) for lookup in lookups] == [UndefinedSymbolError] * 2
     assert (main.generator_locks, other.generator_locks) == ({}, {})
 
 
 def forward(
     session: ExecutionSession, dylib: JITDylib, source: JITDylib, gate: Event | None = None
 ) -> None:
-    """Let a JITDylib have what another has, found out by looking there."""
+    """Add a generator that defines what a lookup in another JITDylib finds."""
 
     class Forward:
         async def try_to_generate(
@@ -380,7 +382,7 @@ def test_duplicates_are_refused_and_nothing_is_added(
 
 
 @pytest.mark.parametrize("flag", [JITSymbolFlags.WEAK, JITSymbolFlags.COMMON])
-def test_strong_definitions_override_promised_weak_ones(
+def test_strong_definitions_override_weak_ones_that_are_not_materialized(
     session: ExecutionSession, main: JITDylib, flag: JITSymbolFlags
 ) -> None:
     weak = Unit({"a": EXPORTED | flag, "b": EXPORTED | flag, "c": EXPORTED})
@@ -390,10 +392,10 @@ def test_strong_definitions_override_promised_weak_ones(
     assert sorted(weak.discarded) == ["a", "b"]
     found = session.lookup(main, ["a", "b", "c"])
     assert found["a"].address == strong.addresses["a"]
-    assert weak.made == [{"c"}]
+    assert weak.materialized == [{"c"}]
 
 
-def test_weak_definitions_yield_to_earlier_ones(session: ExecutionSession, main: JITDylib) -> None:
+def test_earlier_definitions_override_weak_ones(session: ExecutionSession, main: JITDylib) -> None:
     first, second = (Unit({"a": EXPORTED | JITSymbolFlags.COMMON}) for _ in range(2))
     third = Unit({"a": EXPORTED | JITSymbolFlags.WEAK, "b": EXPORTED})
     for unit in (first, second, third):
@@ -401,10 +403,10 @@ def test_weak_definitions_yield_to_earlier_ones(session: ExecutionSession, main:
     assert (second.discarded, third.discarded) == (["a"], ["a"])
     found = session.lookup(main, ["a", "b"])
     assert found["a"].address == first.addresses["a"]
-    assert third.made == [{"b"}]
+    assert third.materialized == [{"b"}]
 
 
-def test_what_a_discard_raises_reaches_the_definer_after_the_fact(
+def test_an_error_of_discard_is_raised_after_the_definition(
     session: ExecutionSession, main: JITDylib
 ) -> None:
     class Stubborn(Unit):

@@ -1,4 +1,4 @@
-"""Making definitions: responsibilities, what they may do, and how far a failure reaches."""
+"""Materialization: responsibilities, their operations, and the scope of failures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ READY = SymbolState.READY
 
 
 class Scripted(Unit):
-    """Does with its responsibility what a test says."""
+    """Materializes with a function of the test."""
 
     script: Callable[[MaterializationResponsibility], None]
 
@@ -71,7 +71,7 @@ def cause_of(session: ExecutionSession, dylib: JITDylib, name: str) -> BaseExcep
 def test_a_failure_names_symbols_and_cause_every_time(
     session: ExecutionSession, main: JITDylib
 ) -> None:
-    error = ValueError("made to fail")
+    error = ValueError("intended")
     main.define(Unit("b a", error=error))
     for _ in range(2):
         with pytest.raises(FailedToMaterializeError) as caught:
@@ -105,10 +105,10 @@ def test_whatever_a_unit_raises_fails_it(
     assert session.lookup(main, "b").keys() == {"b"}
 
 
-def test_a_failure_reaches_who_depends_and_nobody_else(
+def test_a_failure_fails_dependants_and_nothing_else(
     session: ExecutionSession, main: JITDylib
 ) -> None:
-    bad = Unit("bad", error=ValueError(), is_held=True)
+    bad = Unit("bad", error=ValueError(), is_gated=True)
     user = Unit("user other", {"user": ["bad"]}, name="user.o")
     main.define(bad)
     main.define(user)
@@ -130,16 +130,16 @@ def test_a_failure_reaches_who_depends_and_nobody_else(
 
 
 def test_each_waiter_gets_an_error_of_its_own(session: ExecutionSession, main: JITDylib) -> None:
-    unit = Unit("a", error=ValueError(), is_held=True)
+    unit = Unit("a", error=ValueError(), is_gated=True)
     main.define(unit)
     lookups = [Pending(session, main, "a") for _ in range(3)]
     open_gates(session, unit)
-    errors = {id(each.error) for each in lookups}
+    errors = {id(lookup.error) for lookup in lookups}
     assert len(errors) == 3
-    assert {str(each.error) for each in lookups} == {"failed to materialize a in main"}
+    assert {str(lookup.error) for lookup in lookups} == {"failed to materialize a in main"}
 
 
-def test_undefined_needs_fail_the_unit(session: ExecutionSession, main: JITDylib) -> None:
+def test_undefined_dependencies_fail_the_unit(session: ExecutionSession, main: JITDylib) -> None:
     main.define(Unit("a", ["gone", "lost"]))
     cause = cause_of(session, main, "a")
     assert isinstance(cause, UndefinedSymbolError)
@@ -162,27 +162,34 @@ def test_a_dropped_responsibility_has_failed(session: ExecutionSession, main: JI
     assert pending.result == {"c": 8}
 
 
-# What responsibilities may do
+# Operations of responsibilities
 
 
 def test_all_must_have_an_address(session: ExecutionSession, main: JITDylib) -> None:
-    main.define(scripted("a b", lambda made: made.notify_resolved({"b": 1})))
+    main.define(scripted("a b", lambda responsibility: responsibility.notify_resolved({"b": 1})))
     cause = cause_of(session, main, "b")
     assert isinstance(cause, MissingDefinitionsError)
     assert cause.names == ("a",)
-    main.define(scripted({"c": EXPORTED, "s": SIDE_EFFECTS}, lambda made: made.notify_emitted()))
+    main.define(
+        scripted(
+            {"c": EXPORTED, "s": SIDE_EFFECTS},
+            lambda responsibility: responsibility.notify_emitted(),
+        )
+    )
     cause = cause_of(session, main, "c")
     assert isinstance(cause, MissingDefinitionsError)
     assert cause.names == ("c",)
 
 
 @pytest.mark.parametrize("names", [["x"], ["a"]])
-def test_groups_are_about_symbols_of_the_link_once(
+def test_groups_contain_symbols_of_the_link_once(
     session: ExecutionSession, main: JITDylib, names: list[str]
 ) -> None:
-    def emit(made: MaterializationResponsibility) -> None:
-        made.notify_resolved({"a": 1})
-        made.notify_emitted([SymbolDependenceGroup(set("a")), SymbolDependenceGroup(set(names))])
+    def emit(responsibility: MaterializationResponsibility) -> None:
+        responsibility.notify_resolved({"a": 1})
+        responsibility.notify_emitted(
+            [SymbolDependenceGroup(set("a")), SymbolDependenceGroup(set(names))]
+        )
 
     main.define(scripted("a", emit))
     cause = cause_of(session, main, "a")
@@ -191,13 +198,15 @@ def test_groups_are_about_symbols_of_the_link_once(
     assert str(cause) == f"unexpected definitions in scripted: {names[0]}"
 
 
-@pytest.mark.parametrize("what", ["missing", "promised", "failed"])
-def test_dependencies_must_be_there(session: ExecutionSession, main: JITDylib, what: str) -> None:
-    def emit(made: MaterializationResponsibility) -> None:
-        made.notify_resolved({"a": 1})
-        made.notify_emitted([SymbolDependenceGroup({"a"}, {main: {what}})])
+@pytest.mark.parametrize("what", ["missing", "unsearched", "failed"])
+def test_dependencies_must_be_satisfiable(
+    session: ExecutionSession, main: JITDylib, what: str
+) -> None:
+    def emit(responsibility: MaterializationResponsibility) -> None:
+        responsibility.notify_resolved({"a": 1})
+        responsibility.notify_emitted([SymbolDependenceGroup({"a"}, {main: {what}})])
 
-    main.define(Unit("promised"))
+    main.define(Unit("unsearched"))
     main.define(Unit("failed", error=ValueError("the reason")))
     cause_of(session, main, "failed")
     main.define(scripted("a", emit))
@@ -209,49 +218,49 @@ def test_dependencies_must_be_there(session: ExecutionSession, main: JITDylib, w
 
 
 def test_claims(session: ExecutionSession, main: JITDylib) -> None:
-    weak = Unit({"promised": WEAK})
+    weak = Unit({"unsearched": WEAK})
     claimed: list[set[str]] = []
 
-    def make(made: MaterializationResponsibility) -> None:
-        claimed.append(made.define_materializing({"extra": EXPORTED, "held": WEAK}))
-        claimed.append(made.define_materializing({"promised": EXPORTED}))
-        claimed.append(made.define_materializing({"held": WEAK}))
+    def materialize(responsibility: MaterializationResponsibility) -> None:
+        claimed.append(responsibility.define_materializing({"extra": EXPORTED, "held": WEAK}))
+        claimed.append(responsibility.define_materializing({"unsearched": EXPORTED}))
+        claimed.append(responsibility.define_materializing({"held": WEAK}))
         with pytest.raises(DuplicateDefinitionError) as caught:
-            made.define_materializing({"y": EXPORTED, "held": EXPORTED})
+            responsibility.define_materializing({"y": EXPORTED, "held": EXPORTED})
         assert (caught.value.first, caught.value.second) == ("unit of held", "scripted")
-        assert made.symbols.keys() == {"a", "extra", "promised"}
-        made.notify_resolved({"a": 1, "extra": 2, "promised": 3})
-        made.notify_emitted([SymbolDependenceGroup({"extra"}, {main: {"slow"}})])
+        assert responsibility.symbols.keys() == {"a", "extra", "unsearched"}
+        responsibility.notify_resolved({"a": 1, "extra": 2, "unsearched": 3})
+        responsibility.notify_emitted([SymbolDependenceGroup({"extra"}, {main: {"slow"}})])
 
-    slow = Unit("slow", is_held=True)
-    for unit in (weak, Unit("held"), slow, scripted("a", make)):
+    slow = Unit("slow", is_gated=True)
+    for unit in (weak, Unit("held"), slow, scripted("a", materialize)):
         main.define(unit)
     waiting = Pending(session, main, "slow")
     assert session.lookup(main, "a")["a"].address == 1
-    assert claimed == [{"extra"}, {"promised"}, set()]
-    assert weak.discarded == ["promised"]
+    assert claimed == [{"extra"}, {"unsearched"}, set()]
+    assert weak.discarded == ["unsearched"]
     assert state_of(main, "y") is None
     assert state_of(main, "extra") is SymbolState.EMITTED
     open_gates(session, slow)
     assert isinstance(waiting.result, dict)
-    assert session.lookup(main, ["extra", "promised"])["extra"].address == 2
+    assert session.lookup(main, ["extra", "unsearched"])["extra"].address == 2
 
 
 def test_delegates(session: ExecutionSession, main: JITDylib) -> None:
     parts: list[MaterializationResponsibility] = []
 
-    def make(made: MaterializationResponsibility) -> None:
+    def materialize(responsibility: MaterializationResponsibility) -> None:
         with pytest.raises(UnexpectedDefinitionError) as caught:
-            made.delegate(["a", "x"])
+            responsibility.delegate(["a", "x"])
         assert caught.value.names == ("x",)
-        parts.append(made.delegate(["b", "c"]))
-        assert [set(each.symbols) for each in (made, parts[0])] == [{"a"}, {"b", "c"}]
-        made.notify_resolved({"a": 1})
-        made.notify_emitted()
+        parts.append(responsibility.delegate(["b", "c"]))
+        assert [set(part.symbols) for part in (responsibility, parts[0])] == [{"a"}, {"b", "c"}]
+        responsibility.notify_resolved({"a": 1})
+        responsibility.notify_emitted()
 
-    main.define(scripted("a b c", make))
+    main.define(scripted("a b c", materialize))
     both = Pending(session, main, ["a", "b"])
-    # Who waits for one of them does not wait for the others.
+    # A lookup of one of them does not wait for the others.
     assert session.lookup(main, "a")["a"].address == 1
     assert parts[0].requested_symbols == {"b"}
     assert both.result is None
@@ -263,53 +272,57 @@ def test_delegates(session: ExecutionSession, main: JITDylib) -> None:
 
 
 def test_a_dropped_delegate_has_failed(session: ExecutionSession, main: JITDylib) -> None:
-    def make(made: MaterializationResponsibility) -> None:
-        made.delegate(["b"])
-        made.notify_resolved({"a": 1})
-        made.notify_emitted()
+    def materialize(responsibility: MaterializationResponsibility) -> None:
+        responsibility.delegate(["b"])
+        responsibility.notify_resolved({"a": 1})
+        responsibility.notify_emitted()
 
-    main.define(scripted("a b", make))
+    main.define(scripted("a b", materialize))
     assert isinstance(cause_of(session, main, "b"), MissingDefinitionsError)
     assert session.lookup(main, "a").keys() == {"a"}
 
 
-def test_replacing_what_nobody_asked_for(session: ExecutionSession, main: JITDylib) -> None:
+def test_replacing_symbols_that_no_lookup_waits_for(
+    session: ExecutionSession, main: JITDylib
+) -> None:
     later = Unit("b c")
 
-    def make(made: MaterializationResponsibility) -> None:
-        assert made.requested_symbols == {"a"}
-        made.replace(later)
-        made.notify_resolved({"a": 1})
-        made.notify_emitted()
+    def materialize(responsibility: MaterializationResponsibility) -> None:
+        assert responsibility.requested_symbols == {"a"}
+        responsibility.replace(later)
+        responsibility.notify_resolved({"a": 1})
+        responsibility.notify_emitted()
 
-    main.define(scripted("a b c", make))
+    main.define(scripted("a b c", materialize))
     session.lookup(main, "a")
-    assert later.made == []
+    assert later.materialized == []
     assert session.lookup(main, "b")["b"].address == later.addresses["b"]
-    assert later.made == [{"b", "c"}]
+    assert later.materialized == [{"b", "c"}]
 
 
-def test_replacing_what_somebody_waits_for(session: ExecutionSession, main: JITDylib) -> None:
+def test_replacing_symbols_that_a_lookup_waits_for(
+    session: ExecutionSession, main: JITDylib
+) -> None:
     other = Unit("a b")
-    main.define(scripted("a b", lambda made: made.replace(other)))
+    main.define(scripted("a b", lambda responsibility: responsibility.replace(other)))
     assert session.lookup(main, "a")["a"].address == other.addresses["a"]
-    assert other.made == [{"a", "b"}]
+    assert other.materialized == [{"a", "b"}]
 
 
-def test_what_is_resolved_is_not_handed_back(session: ExecutionSession, main: JITDylib) -> None:
-    def make(made: MaterializationResponsibility) -> None:
-        made.notify_resolved({"a": 1})
-        made.replace(Unit("a"))
+def test_resolved_symbols_cannot_be_replaced(session: ExecutionSession, main: JITDylib) -> None:
+    def materialize(responsibility: MaterializationResponsibility) -> None:
+        responsibility.notify_resolved({"a": 1})
+        responsibility.replace(Unit("a"))
 
-    main.define(scripted("a", make))
+    main.define(scripted("a", materialize))
     cause = cause_of(session, main, "a")
     assert type(cause) is SessionError
-    assert str(cause) == "scripted cannot hand back a: resolved already"
+    assert str(cause) == "scripted cannot replace a: resolved already"
 
 
 def test_dependencies_are_by_symbol(session: ExecutionSession, main: JITDylib) -> None:
-    """Who needs one symbol of a link does not wait for what the others of it need."""
-    slow = Unit("slow", is_held=True)
+    """A dependant of one symbol of a link does not wait for the dependencies of the others."""
+    slow = Unit("slow", is_gated=True)
     main.define(slow)
     main.define(Unit("x y", {"y": ["slow"]}))
     main.define(Unit("user", ["x"]))
@@ -322,29 +335,31 @@ def test_dependencies_are_by_symbol(session: ExecutionSession, main: JITDylib) -
     assert isinstance(waiting.result, dict)
 
 
-# Units that are made as one
+# Merged units
 
 
-def test_units_that_need_each_other_are_made_as_one(
+def test_units_that_depend_on_each_other_are_merged(
     session: ExecutionSession, main: JITDylib
 ) -> None:
     a, b, c = Together("a", ["b"]), Together("b"), Together("c")
     for unit in (a, b, c):
         main.define(unit)
     session.lookup(main, "a")
-    assert a.made == [{"a", "b"}]
-    assert c.made == []
+    assert a.materialized == [{"a", "b"}]
+    assert c.materialized == []
 
 
-def test_other_trackers_are_made_by_themselves(session: ExecutionSession, main: JITDylib) -> None:
+def test_units_of_different_trackers_are_not_merged(
+    session: ExecutionSession, main: JITDylib
+) -> None:
     a, b = Together("a", ["b"]), Together("b")
     main.define(a)
     main.define(b, main.create_resource_tracker())
     session.lookup(main, "a")
-    assert (a.made, b.made) == ([{"a"}], [{"b"}])
+    assert (a.materialized, b.materialized) == ([{"a"}], [{"b"}])
 
 
-def test_what_is_at_fault_fails_alone(session: ExecutionSession, main: JITDylib) -> None:
+def test_only_the_unit_at_fault_fails(session: ExecutionSession, main: JITDylib) -> None:
     error = ValueError("no")
     main.define(Together("good w", ["fine"]))
     main.define(Together({"fine": EXPORTED, "weak": WEAK}))
@@ -360,7 +375,9 @@ def test_what_is_at_fault_fails_alone(session: ExecutionSession, main: JITDylib)
     assert isinstance(cause_of(session, main, "user"), Exception)
 
 
-def test_all_that_is_missing_is_told_at_once(session: ExecutionSession, main: JITDylib) -> None:
+def test_all_undefined_symbols_of_merged_units_are_in_the_error(
+    session: ExecutionSession, main: JITDylib
+) -> None:
     main.define(Together("a", ["gone"]))
     main.define(Together("b", ["a", "lost"]))
     for name in "ba":
@@ -376,50 +393,52 @@ NAMES = "abcdefg"
 @given(
     needs=st.lists(st.sets(st.sampled_from(NAMES)), min_size=7, max_size=7),
     failing=st.sets(st.sampled_from(NAMES), max_size=2),
-    asked=st.lists(st.sets(st.sampled_from(NAMES), min_size=1), min_size=1, max_size=3),
+    looked_up=st.lists(st.sets(st.sampled_from(NAMES), min_size=1), min_size=1, max_size=3),
 )
-def test_making_units_as_one_changes_nothing_else(
-    needs: list[set[str]], failing: set[str], asked: list[set[str]]
+def test_merging_changes_nothing_else(
+    needs: list[set[str]], failing: set[str], looked_up: list[set[str]]
 ) -> None:
     reached = dict(zip(NAMES, needs, strict=True))
     for _ in NAMES:
-        reached = {n: r.union(*(reached[each] for each in r)) for n, r in reached.items()}
+        reached = {n: r.union(*(reached[other] for other in r)) for n, r in reached.items()}
     good = {name for name in NAMES if not (reached[name] | {name}) & failing}
     with time_limit(), ExecutionSession() as session:
         main = session.create_jitdylib("main")
         for name, wanted in zip(NAMES, needs, strict=True):
             error = ValueError(name) if name in failing else None
             main.define(Together(name, wanted, error=error))
-        for names in asked:
+        for names in looked_up:
             try:
                 assert session.lookup(main, names).keys() == names
                 assert names <= good
             except FailedToMaterializeError:
                 assert not names <= good
-        for name in set().union(*asked):
+        for name in set().union(*looked_up):
             if name in good:
                 assert session.lookup(main, name).keys() == {name}
             else:
                 assert cause_of(session, main, name) is not None
 
 
-# Nothing is left behind
+# Reference cycles
 
 
 @pytest.mark.serial("counts objects")
-@pytest.mark.parametrize("kind", ["made", "failed", "undefined"])
-def test_no_garbage_is_made(session: ExecutionSession, main: JITDylib, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["emitted", "failed", "undefined"])
+def test_no_reference_cycles_are_created(
+    session: ExecutionSession, main: JITDylib, kind: str
+) -> None:
     def once() -> None:
         tracker = main.create_resource_tracker()
         error = ValueError() if kind == "failed" else None
-        needs = ["b"] if kind == "made" else []
+        needs = ["b"] if kind == "emitted" else []
         units: list[MaterializationUnit] = [Unit("a x", {"a": needs}, error=error), Unit("b")]
         for unit in units:
             main.define(unit, tracker)
         with suppress(FailedToMaterializeError, UndefinedSymbolError):
             session.lookup(main, ["a", "gone"] if kind == "undefined" else ["a", "b"])
         tracker.remove()
-        # The result reaches this thread before the other one has let go of it.
+        # The other thread may still refer to the result when this one gets it.
         settle(session)
 
     for _ in range(5):

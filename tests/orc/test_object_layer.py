@@ -1,6 +1,6 @@
-"""ObjectLinkingLayer: its plugins, its options, its memory, and the rules among objects."""
+"""ObjectLinkingLayer: its plugins, its options, its memory, and precedence among objects."""
 
-# ruff: noqa: ARG002 - a plugin need not look at all that it is told
+# ruff: noqa: ARG002 - a plugin need not use all arguments
 
 import ctypes
 from collections.abc import Callable, Iterator
@@ -37,12 +37,12 @@ Log = list[tuple[str, ...]]
 
 @pytest.fixture
 def jit() -> Iterator[CountedJIT]:
-    with counted_jit() as made:
-        yield made
+    with counted_jit() as created:
+        yield created
 
 
 class Recorder(Plugin):
-    """Writes down what it is called for, and fails where it is told to."""
+    """Records its calls, and fails in those that the test chooses."""
 
     def __init__(self, log: Log, name: str = "plugin", fails_in: str = "") -> None:
         self.log = log
@@ -104,7 +104,7 @@ class Passes(Plugin):
 # Plugins
 
 
-def test_callbacks_come_in_the_documented_order(jit: CountedJIT) -> None:
+def test_plugins_are_called_in_the_documented_order(jit: CountedJIT) -> None:
     log: Log = []
     jit.layer.add_plugin(Recorder(log, "first"))
     jit.layer.add_plugin(Recorder(log, "second"))
@@ -117,13 +117,13 @@ def test_callbacks_come_in_the_documented_order(jit: CountedJIT) -> None:
         ("second", "notify_loaded", "answer"),
         ("first", "modify_pass_config"),
         ("second", "modify_pass_config"),
-        *((plugin, each) for each in passes for plugin in ("first", "second")),
+        *((plugin, name) for name in passes for plugin in ("first", "second")),
         ("first", "notify_emitted", "answer"),
         ("second", "notify_emitted", "answer"),
     ]
 
 
-def test_resources_are_announced_in_reverse_order(jit: CountedJIT) -> None:
+def test_plugins_are_notified_of_resources_in_reverse_order(jit: CountedJIT) -> None:
     log: Log = []
     tracker, other = jit.create_resource_tracker(), jit.create_resource_tracker()
     jit.add_object(compiled(FORTY_TWO), tracker)
@@ -174,7 +174,7 @@ def test_a_plugin_fails_its_link_and_nothing_else(jit: CountedJIT, place: str) -
     assert jit.lookup("answer")() == 42
 
 
-def test_all_plugins_hear_of_a_failure_even_if_one_fails_then(jit: CountedJIT) -> None:
+def test_all_plugins_are_notified_of_a_failure_even_if_one_fails_then(jit: CountedJIT) -> None:
     log: Log = []
     jit.layer.add_plugin(Recorder(log, "first", "notify_failed"))
     jit.layer.add_plugin(Recorder(log, "second"))
@@ -187,23 +187,23 @@ def test_all_plugins_hear_of_a_failure_even_if_one_fails_then(jit: CountedJIT) -
     assert [entry[0] for entry in log if entry[1] == "notify_failed"] == ["first", "second"]
 
 
-def test_a_plugin_that_fails_while_resources_go_keeps_nothing(jit: CountedJIT) -> None:
+def test_resources_are_released_even_if_a_plugin_fails_then(jit: CountedJIT) -> None:
     log: Log = []
     failing = Recorder(log, "failing", "notify_removing_resources")
     tracker = jit.create_resource_tracker()
     jit.add_object(compiled(FORTY_TWO), tracker)
     jit.lookup("answer")
-    jit.layer.add_plugin(Recorder(log, "told"))
+    jit.layer.add_plugin(Recorder(log, "other"))
     jit.layer.add_plugin(failing)
     with pytest.raises(SessionError, match="a plugin failed: LookupError: failing in") as caught:
         jit.remove(tracker)
     assert isinstance(caught.value.__cause__, LookupError)
-    assert [entry[0] for entry in log] == ["failing", "told"]
+    assert [entry[0] for entry in log] == ["failing", "other"]
     assert jit.used_size == 0
     jit.layer.remove_plugin(failing)
 
 
-def test_plugins_come_and_go_between_links(jit: CountedJIT) -> None:
+def test_plugins_are_added_and_removed_between_links(jit: CountedJIT) -> None:
     log: Log = []
     first, second = Recorder(log, "first"), Recorder(log, "second")
     jit.layer.add_plugin(first)
@@ -243,7 +243,7 @@ def test_a_pass_sees_and_changes_the_graph(jit: CountedJIT) -> None:
     assert "unused" not in seen
 
 
-def test_what_fails_together_is_linked_one_by_one(jit: CountedJIT) -> None:
+def test_objects_that_fail_together_are_linked_one_by_one(jit: CountedJIT) -> None:
     log: Log = []
     jit.layer.add_plugin(Recorder(log))
     good = compiled("int good(void) { return 1; }")
@@ -273,7 +273,7 @@ def define_in(
     graph.add_defined_symbol(block, 0, name, 8, linkage, scope, is_live=True)
 
 
-def test_a_strong_symbol_that_was_not_promised_is_an_error(jit: CountedJIT) -> None:
+def test_an_unexpected_strong_symbol_is_an_error(jit: CountedJIT) -> None:
     jit.layer.add_plugin(Passes("pre_prune", lambda graph: define_in(graph, "extra")))
     jit.add_object(compiled(FORTY_TWO))
     with pytest.raises(FailedToMaterializeError) as caught:
@@ -285,7 +285,7 @@ def test_a_strong_symbol_that_was_not_promised_is_an_error(jit: CountedJIT) -> N
 
 
 @pytest.mark.parametrize("where", ["pre_prune", "post_prune"])
-def test_auto_claim_takes_on_what_a_plugin_adds(jit: CountedJIT, where: str) -> None:
+def test_auto_claim_claims_what_a_plugin_adds(jit: CountedJIT, where: str) -> None:
     jit.layer.auto_claim = True
     jit.layer.add_plugin(Passes(where, lambda graph: define_in(graph, "extra")))
     jit.add_object(compiled(FORTY_TWO))
@@ -306,7 +306,7 @@ def test_auto_claim_respects_strong_definitions(jit: CountedJIT) -> None:
     assert jit.lookup("extra") == 5
 
 
-def test_a_weak_symbol_that_a_plugin_adds_is_taken_on_or_yields(jit: CountedJIT) -> None:
+def test_a_weak_symbol_that_a_plugin_adds_is_claimed_or_overridden(jit: CountedJIT) -> None:
     def add(graph: LinkGraph) -> None:
         define_in(graph, "held", linkage=Linkage.WEAK)
         define_in(graph, "fresh", linkage=Linkage.WEAK)
@@ -319,7 +319,7 @@ def test_a_weak_symbol_that_a_plugin_adds_is_taken_on_or_yields(jit: CountedJIT)
     assert ctypes.c_int64.from_address(jit.lookup("fresh")).value == 1234
 
 
-def test_a_promise_must_be_kept(jit: CountedJIT) -> None:
+def test_a_missing_symbol_is_an_error(jit: CountedJIT) -> None:
     def rename(graph: LinkGraph) -> None:
         symbol = graph.find_defined_symbol_by_name("answer")
         assert symbol is not None
@@ -337,7 +337,7 @@ def test_a_promise_must_be_kept(jit: CountedJIT) -> None:
 
 
 @pytest.mark.parametrize("override", [False, True])
-def test_flags_are_the_objects_or_the_promises(jit: CountedJIT, *, override: bool) -> None:
+def test_flags_are_the_objects_or_the_responsibility_s(jit: CountedJIT, *, override: bool) -> None:
     def hide(graph: LinkGraph) -> None:
         for symbol in graph.defined_symbols:
             if symbol.name == "answer":
@@ -352,7 +352,7 @@ def test_flags_are_the_objects_or_the_promises(jit: CountedJIT, *, override: boo
 
 
 class Compiler(MaterializationUnit):
-    """Promises symbols, and makes an object for them when they are wanted."""
+    """Defines symbols, and emits an object for them when they are looked up."""
 
     def __init__(
         self, layer: ObjectLinkingLayer, source: Path, symbols: dict[str, JITSymbolFlags]
@@ -404,7 +404,7 @@ def test_side_effects_only_symbols_have_no_address(jit: CountedJIT) -> None:
 
 
 @pytest.mark.parametrize("kind", ["path", "bytes", "bytearray"])
-def test_objects_come_as_paths_or_bytes(jit: CountedJIT, kind: str) -> None:
+def test_objects_are_given_as_paths_or_bytes(jit: CountedJIT, kind: str) -> None:
     path = compiled(FORTY_TWO)
     jit.add_object(path if kind == "path" else {"bytes": bytes, "bytearray": bytearray}[kind](
         path.read_bytes()))  # fmt: skip
@@ -419,9 +419,7 @@ def test_objects_may_change_once_they_were_added(jit: CountedJIT) -> None:
 
 
 @pytest.mark.parametrize("is_watched", [False, True])
-def test_a_name_that_was_removed_is_looked_for_elsewhere(
-    jit: CountedJIT, *, is_watched: bool
-) -> None:
+def test_a_name_that_was_removed_is_found_elsewhere(jit: CountedJIT, *, is_watched: bool) -> None:
     if is_watched:
         jit.layer.add_plugin(Plugin())
     jit.add_object(compiled("int f(void) { return 1; } int g(void) { return f() + 10; }", "-O0"))
@@ -430,7 +428,7 @@ def test_a_name_that_was_removed_is_looked_for_elsewhere(
     assert jit.lookup("g")() == 12
 
 
-def test_of_refused_objects_none_is_added(jit: CountedJIT) -> None:
+def test_if_an_object_is_refused_none_is_added(jit: CountedJIT) -> None:
     jit.add_object(compiled(FORTY_TWO))
     other = compiled("int other(void) { return 1; }")
     files = [open_input(other), open_input(compiled(FORTY_TWO + "int third;"))]
@@ -445,7 +443,7 @@ def test_of_refused_objects_none_is_added(jit: CountedJIT) -> None:
     assert missing.value.names == ("other",)
 
 
-def test_missing_symbols_are_reported_with_those_who_refer_to_them(jit: CountedJIT) -> None:
+def test_undefined_symbols_are_reported_with_their_referrers(jit: CountedJIT) -> None:
     first = compiled("int gone(void), lost(void); int f(void) { return gone() + lost(); }")
     second = compiled("int f(void), gone(void); int g(void) { return f() + gone(); }")
     jit.layer.add_objects(jit.main, [open_input(first), open_input(second)])
@@ -460,7 +458,7 @@ def test_missing_symbols_are_reported_with_those_who_refer_to_them(jit: CountedJ
     assert jit.used_size == 0
 
 
-def test_a_failed_link_leaves_other_code_alone(jit: CountedJIT) -> None:
+def test_a_failed_link_does_not_affect_other_code(jit: CountedJIT) -> None:
     jit.add_object(compiled(FORTY_TWO))
     answer = jit.lookup("answer")
     used = jit.used_size
@@ -497,7 +495,7 @@ def test_removal_during_a_link_releases_its_memory(jit: CountedJIT) -> None:
     assert used > jit.used_size == 0
 
 
-def test_code_stays_while_its_neighbour_goes(jit: CountedJIT) -> None:
+def test_code_stays_when_its_neighbour_is_removed(jit: CountedJIT) -> None:
     tracker = jit.create_resource_tracker()
     jit.add_object(compiled(FORTY_TWO))
     jit.add_object(compiled("int other(void) { return 1; }"), tracker)
@@ -512,7 +510,7 @@ def test_code_stays_while_its_neighbour_goes(jit: CountedJIT) -> None:
 
 
 class Preparing(Plugin):
-    """Looks something up before each link of main."""
+    """Looks names up before each link of main."""
 
     defines_symbols = False
 
@@ -525,7 +523,7 @@ class Preparing(Plugin):
         if responsibility.dylib.name == "main":
             other = responsibility.session.dylibs["other"]
             found = await responsibility.session.lookup_async(other, self.names)
-            self.prepared += [each.address for each in found.values()]
+            self.prepared += [symbol.address for symbol in found.values()]
 
 
 def test_a_plugin_may_wait_for_another_link_before_one(jit: CountedJIT) -> None:
@@ -538,7 +536,7 @@ def test_a_plugin_may_wait_for_another_link_before_one(jit: CountedJIT) -> None:
     assert prepared == [int(jit.lookup("answer", dylib=other))]
 
 
-def test_what_cannot_be_prepared_fails_the_link(jit: CountedJIT) -> None:
+def test_an_error_in_prepare_fails_the_link(jit: CountedJIT) -> None:
     jit.create_jitdylib("other")
     jit.layer.add_plugin(Preparing([], "missing"))
     jit.add_object(compiled(FORTY_TWO))

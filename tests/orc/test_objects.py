@@ -1,4 +1,4 @@
-"""The static linking rules among objects of a session, linked together and separately."""
+"""Static linking rules among objects of a session, linked together and separately."""
 
 import ctypes
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ CALLER = "int answer(void); int asked(void) { return answer() + 1; }"
 
 @pytest.fixture
 def jit() -> Iterator[CountedJIT]:
-    with counted_jit() as made:
-        yield made
+    with counted_jit() as created:
+        yield created
 
 
 @pytest.fixture(params=["together", "separately"])
@@ -30,13 +30,13 @@ def rules_jit(request: pytest.FixtureRequest, jit: CountedJIT) -> CountedJIT:
 
 
 def add(jit: CountedJIT, *objects: Path) -> None:
-    jit.layer.add_objects(jit.main, [open_input(each) for each in objects])
+    jit.layer.add_objects(jit.main, [open_input(file) for file in objects])
 
 
 WEAK = "__attribute__((weak)) int w(void) { return %d; } int %s(void) { return w(); }"
 
 
-def test_the_first_weak_definition_holds(rules_jit: CountedJIT) -> None:
+def test_the_first_weak_definition_prevails(rules_jit: CountedJIT) -> None:
     add(rules_jit, compiled(WEAK % (1, "first")), compiled(WEAK % (2, "second")))
     assert rules_jit.lookup("second")() == 1
     assert rules_jit.lookup("first")() == 1
@@ -62,7 +62,7 @@ def test_a_strong_definition_overrides_a_weak_one(rules_jit: CountedJIT) -> None
     assert rules_jit.lookup("third")() == 3
 
 
-def test_a_weak_definition_holds_again_once_the_other_is_gone(jit: CountedJIT) -> None:
+def test_a_weak_definition_prevails_again_once_the_other_is_removed(jit: CountedJIT) -> None:
     tracker = jit.create_resource_tracker()
     jit.add_object(compiled(WEAK % (1, "first")), tracker)
     jit.add_object(compiled(WEAK % (2, "second")))
@@ -96,7 +96,9 @@ def test_a_definition_overrides_a_common_one(rules_jit: CountedJIT) -> None:
     assert rules_jit.lookup("second")() == 42
 
 
-def test_the_largest_of_commons_that_are_linked_later_is_made(rules_jit: CountedJIT) -> None:
+def test_the_first_common_gets_the_largest_size_of_those_added_before_the_link(
+    rules_jit: CountedJIT,
+) -> None:
     small = "char area[1]; char *small_area(void) { return area; }"
     large = "char area[100000]; char *large_area(void) { return area; }"
     add(rules_jit, compiled(small, "-fcommon"), compiled(large, "-fcommon"))
@@ -126,7 +128,7 @@ INLINE = "inline int twice(int x) {{ return {0} * x; }} int (*{1}())(int) {{ ret
 
 
 def test_one_of_several_inline_functions_is_used(rules_jit: CountedJIT) -> None:
-    # Different bodies, which C++ forbids, tell which one it was.
+    # Different bodies, which C++ forbids, show which one is called.
     first = compiled(INLINE.format(2, "first"), suffix=".cpp")
     second = compiled(INLINE.format(3, "second"), suffix=".cpp")
     add(rules_jit, first, second)
@@ -170,7 +172,7 @@ HIDDEN = '__attribute__((visibility("hidden"))) int secret(void) { return 9; }'
 USER = "int secret(void); int tell(void) { return secret(); }"
 
 
-def test_hidden_symbols_are_seen_within_their_jitdylib_only(rules_jit: CountedJIT) -> None:
+def test_hidden_symbols_are_visible_within_their_jitdylib_only(rules_jit: CountedJIT) -> None:
     add(rules_jit, compiled(USER), compiled(HIDDEN))
     assert rules_jit.lookup("tell")() == 9
     other = rules_jit.create_jitdylib("other")
@@ -193,7 +195,9 @@ def test_two_strong_definitions_are_an_error(rules_jit: CountedJIT) -> None:
 
 
 @pytest.mark.parametrize("is_first", [False, True])
-def test_the_link_order_decides_who_is_called(jit: CountedJIT, *, is_first: bool) -> None:
+def test_the_link_order_decides_which_function_is_called(
+    jit: CountedJIT, *, is_first: bool
+) -> None:
     library = jit.create_jitdylib("library")
     jit.add_object(compiled(FORTY_TWO), dylib=library)
     interposer = jit.create_jitdylib("interposer")

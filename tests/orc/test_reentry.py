@@ -1,4 +1,4 @@
-"""The reentry: what a call finds when it comes out of it, and the machine code that it is."""
+"""The reentry: the registers and arguments of a call that leaves it, and its machine code."""
 
 import ctypes
 from pathlib import Path
@@ -121,7 +121,7 @@ def test_no_register_changes(
 
 
 def test_no_register_changes_on_processors_without_xsave(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The test for XSAVE becomes an answer.
+    # The test for XSAVE is replaced by its result.
     assert REENTRY.reentry[0x1D] == 0x73
     patched = bytearray(REENTRY.reentry)
     patched[0x1D] = 0xEB

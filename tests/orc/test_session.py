@@ -1,4 +1,4 @@
-"""Sessions: JITDylibs, the thread, errors that must not end it, and the end."""
+"""Sessions: JITDylibs, the driver thread, errors that must not end it, and the end."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from jitlink.orc import (
     SymbolState,
 )
 from jitlink.tasks import CancelledError, Event, sleep, wait_for_all
-from tests.orc.test_tracker import Manager, held
+from tests.orc.test_tracker import Manager, resource_unit
 from tests.orc.units import HIDDEN, WEAK, Generator, Pending, Unit, open_gates, settle, time_limit
 
 pytestmark = pytest.mark.serial("counts threads")
 
 
 def session_threads() -> list[threading.Thread]:
-    return [each for each in threading.enumerate() if each.name == "jitlink session"]
+    return [thread for thread in threading.enumerate() if thread.name == "jitlink session"]
 
 
 # JITDylibs
@@ -54,8 +54,8 @@ def test_removal_of_a_jitdylib(session: ExecutionSession, main: JITDylib) -> Non
     session.register_resource_manager(manager)
     trackers = [main.default_tracker, *(main.create_resource_tracker() for _ in range(2))]
     for number, tracker in enumerate(trackers):
-        main.define(held(manager, f"f{number}"), tracker)
-    slow = Unit("slow", is_held=True)
+        main.define(resource_unit(manager, f"f{number}"), tracker)
+    slow = Unit("slow", is_gated=True)
     main.define(slow)
     session.lookup(main, ["f0", "f1", "f2"])
     main.remove(["f1"])
@@ -72,15 +72,15 @@ def test_removal_of_a_jitdylib(session: ExecutionSession, main: JITDylib) -> Non
     open_gates(session, slow)
 
 
-def test_a_dump_for_people(session: ExecutionSession, main: JITDylib) -> None:
+def test_a_dump(session: ExecutionSession, main: JITDylib) -> None:
     other = session.create_jitdylib("other")
     other.add_to_link_order(main)
     main.add_generator(DynamicLibraryGenerator())
-    slow = Unit("slow", is_held=True)
+    slow = Unit("slow", is_gated=True)
     main.define(Unit({"ready": HIDDEN, "né\n": WEAK}, name="a.o"))
     main.define(Unit("bad", error=ValueError()))
     main.define(slow)
-    main.define(Unit("promised"))
+    main.define(Unit("pristine"))
     address = session.lookup(main, "ready")["ready"].address
     Pending(session, main, {"bad": False})
     pending = Pending(session, main, ["slow", "ready"])
@@ -94,7 +94,7 @@ def test_a_dump_for_people(session: ExecutionSession, main: JITDylib) -> None:
         "  symbols:",
         f"    {bad:#018x}  failed          bad       exported  [unit of bad]",
         f"    {second:#018x}  ready           né\\x0a    weak exported  [a.o]",
-        "    -                   never searched  promised  exported  [unit of promised]",
+        "    -                   never searched  pristine  exported  [unit of pristine]",
         f"    {address:#018x}  ready           ready     -  [a.o]",
         "    -                   materializing   slow      exported  [unit of slow]",
         "",
@@ -110,10 +110,12 @@ def test_a_dump_for_people(session: ExecutionSession, main: JITDylib) -> None:
     assert isinstance(pending.result, dict)
 
 
-# The thread
+# The driver thread
 
 
-def test_the_thread_cannot_wait_for_itself(session: ExecutionSession, main: JITDylib) -> None:
+def test_the_driver_thread_cannot_wait_for_itself(
+    session: ExecutionSession, main: JITDylib
+) -> None:
     main.define(Unit("a"))
     errors: list[str] = []
 
@@ -132,12 +134,12 @@ def test_the_thread_cannot_wait_for_itself(session: ExecutionSession, main: JITD
         return await session.lookup_async(main, "a")
 
     assert session.wait(wait()).keys() == {"a"}
-    assert errors == ["the session's thread cannot wait for itself; use the async form"] * 3
+    assert errors == ["the driver thread cannot wait for itself; use the async form"] * 3
     assert session.run(lambda: session.run(threading.get_ident)) == threading.get_ident()
 
 
 @pytest.mark.parametrize("error", [ValueError(), SystemExit(2), KeyboardInterrupt()])
-def test_nothing_ends_the_thread(
+def test_no_exception_ends_the_driver_thread(
     session: ExecutionSession, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> None:
@@ -163,25 +165,25 @@ def test_nothing_ends_the_thread(
     session.call_later(0, fail)
     while not caplog.records:
         time.sleep(0.001)
-    assert [each.message for each in caplog.records] == ["a call of the session failed"]
+    assert [record.message for record in caplog.records] == ["a call of the session failed"]
 
 
-def test_errors_that_nobody_waits_for(
+def test_errors_that_no_caller_waits_for(
     session: ExecutionSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     session.report_error(ValueError("logged"))
-    told: list[BaseException] = []
-    session.error_handler = told.append
-    session.report_error(ValueError("told"))
+    reported: list[BaseException] = []
+    session.error_handler = reported.append
+    session.report_error(ValueError("reported"))
     session.error_handler = "".join  # type: ignore[assignment]
     session.report_error(ValueError("logged too"))
-    assert [str(each) for each in told] == ["told"]
-    assert [each.message for each in caplog.records][:2] == ["logged", "logged too"]
+    assert [str(error) for error in reported] == ["reported"]
+    assert [record.message for record in caplog.records][:2] == ["logged", "logged too"]
     assert len(caplog.records) == 3
 
 
 def test_a_cancelled_lookup_waits_for_nothing(session: ExecutionSession, main: JITDylib) -> None:
-    slow = Unit("slow", is_held=True)
+    slow = Unit("slow", is_gated=True)
     main.define(slow)
 
     async def impatient() -> None:
@@ -199,7 +201,7 @@ def test_a_cancelled_lookup_waits_for_nothing(session: ExecutionSession, main: J
     assert session.lookup(main, "slow").keys() == {"slow"}
 
 
-def test_things_are_done_later(session: ExecutionSession) -> None:
+def test_delayed_calls(session: ExecutionSession) -> None:
     done = threading.Event()
     session.call_later(0.01, done.set)
     assert done.wait(30)
@@ -222,9 +224,9 @@ def test_lookups_fail_when_the_session_ends() -> None:
         main = session.create_jitdylib("main")
         never = Event()
         main.add_generator(Generator("generated", never.wait))
-        main.define(Unit("slow", is_held=True))
+        main.define(Unit("slow", is_gated=True))
         main.define(Unit("user", ["slow"]))
-        main.define(Deaf("deaf", is_held=True))
+        main.define(Deaf("deaf", is_gated=True))
 
         def look_up(names: str) -> None:
             try:
@@ -249,7 +251,7 @@ def test_lookups_fail_when_the_session_ends() -> None:
     session.end()
 
 
-def test_nothing_can_be_done_after_the_end() -> None:
+def test_operations_are_refused_after_the_end() -> None:
     with ExecutionSession() as session:
         main = session.create_jitdylib("main")
         main.define(Unit("a"))
@@ -283,7 +285,7 @@ def test_dependants_are_removed_first_and_errors_do_not_stop_it() -> None:
         library.add_to_link_order(first)
         first.add_to_link_order(library, JITDylibLookupFlags.MATCH_ALL_SYMBOLS)
         for dylib in (user, library, first):
-            dylib.define(held(manager, f"in_{dylib.name}"))
+            dylib.define(resource_unit(manager, f"in_{dylib.name}"))
             session.lookup(dylib, f"in_{dylib.name}")
         manager.error = ValueError("release")
         with pytest.raises(ValueError, match="release") as caught:
@@ -294,7 +296,7 @@ def test_dependants_are_removed_first_and_errors_do_not_stop_it() -> None:
         assert not session_threads()
 
 
-def test_what_cannot_be_stopped_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_units_that_cannot_be_stopped_are_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stubborn(Unit):
         async def materialize(
             self,
@@ -307,8 +309,8 @@ def test_what_cannot_be_stopped_is_told(monkeypatch: pytest.MonkeyPatch) -> None
                     continue
 
     monkeypatch.setattr("jitlink.orc.session._GRACE", 0.01)
-    monkeypatch.setattr("jitlink.orc.session._PATIENCE", 0.05)
-    monkeypatch.setattr("jitlink.orc.driver._PATIENCE", 1.0)
+    monkeypatch.setattr("jitlink.orc.session._CANCEL_TIMEOUT", 0.05)
+    monkeypatch.setattr("jitlink.orc.driver._CANCEL_TIMEOUT", 1.0)
     with time_limit():
         session = ExecutionSession()
         main = session.create_jitdylib("main")
@@ -328,7 +330,7 @@ def test_two_threads_end_it_at_once() -> None:
         manager = Manager()
         session.register_resource_manager(manager)
         main = session.create_jitdylib("main")
-        main.define(held(manager, "a"))
+        main.define(resource_unit(manager, "a"))
         session.lookup(main, "a")
         threads = [threading.Thread(target=session.end) for _ in range(4)]
         for thread in threads:
@@ -338,7 +340,7 @@ def test_two_threads_end_it_at_once() -> None:
         assert manager.log == ["manager releases a"]
 
 
-def test_a_forgotten_session_stops_its_thread() -> None:
+def test_a_dropped_session_stops_its_fallback_thread() -> None:
     session = ExecutionSession()
     main = session.create_jitdylib("main")
     main.define(Unit("a"))
@@ -353,7 +355,7 @@ def test_a_forgotten_session_stops_its_thread() -> None:
         del session, main
         gc.collect()
     assert watch() is None
-    assert [(each.category, str(each.message)) for each in caught] == [
+    assert [(warning.category, str(warning.message)) for warning in caught] == [
         (ResourceWarning, "a session was dropped without being ended")
     ]
     thread.join(30)

@@ -1,4 +1,4 @@
-"""Speculation: what may be called is linked before it is, in the order that is suggested."""
+"""Speculation: functions are linked before they are called, in the suggested order."""
 
 import ctypes
 import time
@@ -21,12 +21,12 @@ int call(int which) { return which == 0 ? f() : which == 1 ? g() : h(); }
 
 @pytest.fixture
 def session() -> Iterator[StubSession]:
-    with stub_session() as made:
-        yield made
+    with stub_session() as created:
+        yield created
 
 
 def set_up(session: StubSession, speculator: Speculator, *lacking: str) -> None:
-    """Functions in lazy objects of their own; some of them need what is not there."""
+    """Functions, each in a lazy object of its own; some refer to undefined symbols."""
     stubs = IndirectStubsManager(session.layer, listeners=[speculator])
     layer = LazyHiddenObjectLayer(session.layer, SymbolTransform(is_lazy=True), stubs)
     for number, name in enumerate(NAMES):
@@ -64,15 +64,15 @@ def test_bodies_are_linked_in_the_suggested_order(
 
 def test_without_suggestions_all_are_linked(session: StubSession) -> None:
     set_up(session, Speculator(session.session))
-    # Nothing that is not referred to.
+    # Only functions that are referred to.
     time.sleep(0.05)
     assert linked(session) == []
     call = session.function("call", ctypes.c_int, ctypes.c_int)
-    assert [call(each) for each in range(3)] == [10, 11, 12]
+    assert [call(number) for number in range(3)] == [10, 11, 12]
     wait_until(lambda: sorted(linked(session)) == ["f", "g", "h"])
 
 
-def test_what_cannot_be_linked_holds_nothing_up(session: StubSession) -> None:
+def test_a_body_that_cannot_be_linked_is_skipped(session: StubSession) -> None:
     set_up(session, Speculator(session.session, [("main", "f" + BODY_SUFFIX)]), "f")
     session.address("call")
     wait_until(lambda: linked(session) == ["g", "h"])
@@ -81,20 +81,20 @@ def test_what_cannot_be_linked_holds_nothing_up(session: StubSession) -> None:
         session.function("f")()
 
 
-def test_nothing_more_is_linked_once_it_is_stopped(session: StubSession) -> None:
+def test_nothing_is_linked_after_the_stop(session: StubSession) -> None:
     speculator = Speculator(session.session)
     set_up(session, speculator)
     bodies = [FunctionBody(session.main, name + BODY_SUFFIX) for name in NAMES]
 
     def make_and_stop() -> None:
-        speculator.stubs_made(bodies)
+        speculator.stubs_emitted(bodies)
         speculator.stop()
 
     session.session.run(make_and_stop)
     time.sleep(0.05)
     assert linked(session) == []
-    # What is made afterwards is another matter.
-    session.session.run(lambda: speculator.stubs_made(bodies[1:2]))
+    # Stubs that are emitted later are candidates again.
+    session.session.run(lambda: speculator.stubs_emitted(bodies[1:2]))
     wait_until(lambda: linked(session) == ["g"])
 
 
@@ -104,7 +104,7 @@ def test_called_bodies_are_left_to_the_call(session: StubSession) -> None:
     body = FunctionBody(session.main, "f" + BODY_SUFFIX)
 
     def note() -> None:
-        speculator.stubs_made([body, body])
+        speculator.stubs_emitted([body, body])
         speculator.stub_called(body)
 
     session.session.run(note)
@@ -112,7 +112,7 @@ def test_called_bodies_are_left_to_the_call(session: StubSession) -> None:
     assert linked(session) == []
 
 
-def test_session_ends_while_it_speculates() -> None:
+def test_the_session_ends_during_speculation() -> None:
     for _ in range(5):
         with stub_session() as session:
             set_up(session, Speculator(session.session))

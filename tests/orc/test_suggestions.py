@@ -1,4 +1,4 @@
-"""What may have been meant by names that are missing."""
+"""Suggestions for undefined symbols."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def test_names_of_archives_and_of_other_jitdylibs(tmp_path: Path) -> None:
         assert _cause(jit).suggestions == {"compute_totl": "compute_total"}
 
 
-def test_names_of_what_is_linked_itself() -> None:
+def test_names_of_the_linked_object_itself() -> None:
     with pytest.raises(UndefinedSymbolError) as caught:
         jitlink.load(compile_c(CALLER + DEFINER))
     assert caught.value.suggestions == {"compute_totl": "compute_total"}
@@ -64,7 +64,7 @@ def test_aliases() -> None:
     assert error.referrers == {"compute_totla": ("alias nick",)}
 
 
-def test_another_missing_name_is_no_suggestion() -> None:
+def test_another_undefined_name_is_not_suggested() -> None:
     text = "int compute_totl(void), compute_totm(void); int caller(void) { return %s; }"
     with LLJIT() as jit:
         jit.add_object(compile_c(text % "compute_totl() + compute_totm()"))

@@ -39,7 +39,9 @@ def run_threads(functions: Sequence[Callable[[], None]]) -> None:
         except BaseException as error:  # noqa: BLE001
             errors.append(error)
 
-    threads = [threading.Thread(target=run, args=(each,), daemon=True) for each in functions]
+    threads = [
+        threading.Thread(target=run, args=(function,), daemon=True) for function in functions
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -50,7 +52,7 @@ def run_threads(functions: Sequence[Callable[[], None]]) -> None:
 
 
 class SlowUnit(Unit):
-    """Takes its time, so that others come in between."""
+    """Lets other tasks run in between."""
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         for _ in range(len(self.symbols) + len(self.name) % 4):
@@ -58,7 +60,7 @@ class SlowUnit(Unit):
         await super().materialize(responsibility)
 
 
-def test_everything_is_made_once() -> None:
+def test_everything_is_materialized_once() -> None:
     count = 300
     with time_limit(), ExecutionSession() as session:
         main = session.create_jitdylib("main")
@@ -75,15 +77,16 @@ def test_everything_is_made_once() -> None:
         def look_up(number: int) -> None:
             order = list(range(count))
             random.Random(number).shuffle(order)
-            for each in order:
-                names = {f"f{each}": True, f"g{order[each]}": True, "never": False}
+            for index in order:
+                names = {f"f{index}": True, f"g{order[index]}": True, "never": False}
                 for name, symbol in session.lookup(main, names).items():
                     assert found[number].setdefault(name, symbol.address) == symbol.address
 
         run_threads([partial(look_up, number) for number in range(THREADS)])
         assert len(found[0]) == 2 * count
-        assert all(each == found[0] for each in found)
-        assert all(sum(f"f{n}" in made for made in unit.made) == 1 for n, unit in enumerate(units))
+        assert all(addresses == found[0] for addresses in found)
+        for number, unit in enumerate(units):
+            assert sum(f"f{number}" in names for names in unit.materialized) == 1
         assert len(main.symbols) == 2 * count
         assert not main.generator_locks
 
@@ -92,11 +95,11 @@ EXPECTED = (FailedToMaterializeError, UndefinedSymbolError)
 
 
 def add_and_remove(main: JITDylib, number: int) -> None:
-    """Names are shared by four threads, which may be in each other's way."""
-    for each in range(ROUNDS):
+    """Define, look up and remove names that four threads share."""
+    for round_ in range(ROUNDS):
         tracker = main.create_resource_tracker()
-        error = ValueError() if (each + number) % 5 == 0 else None
-        name = f"s{number % 4}_{each % 3}"
+        error = ValueError() if (round_ + number) % 5 == 0 else None
+        name = f"s{number % 4}_{round_ % 3}"
         try:
             main.define(SlowUnit([name], ["base", "flicker"], error=error), tracker)
         except DuplicateDefinitionError:
@@ -104,7 +107,7 @@ def add_and_remove(main: JITDylib, number: int) -> None:
             name = f"t{number}"
         with suppress(*EXPECTED):
             main.session.lookup(main, name)
-        if each % 2:
+        if round_ % 2:
             destination = main.create_resource_tracker()
             tracker.transfer_to(destination)
             tracker = destination
@@ -112,11 +115,11 @@ def add_and_remove(main: JITDylib, number: int) -> None:
 
 
 def flicker(main: JITDylib) -> None:
-    """Be there, and then again not."""
-    for each in range(ROUNDS * 2):
+    """Define and remove a symbol again and again."""
+    for round_ in range(ROUNDS * 2):
         tracker = main.create_resource_tracker()
-        main.define(SlowUnit("flicker", name="n" * (each % 4)), tracker)
-        if each % 3:
+        main.define(SlowUnit("flicker", name="n" * (round_ % 4)), tracker)
+        if round_ % 3:
             with suppress(*EXPECTED):
                 main.session.lookup(main, "flicker")
         tracker.remove()
@@ -135,7 +138,7 @@ def test_adds_lookups_removals_and_failures_at_once() -> None:
         assert session.lookup(main, "base").keys() == {"base"}
 
 
-def test_the_end_comes_while_threads_are_at_work() -> None:
+def test_the_session_ends_while_threads_use_it() -> None:
     stopped = (SessionEndedError, ResourceTrackerDefunctError)
     for number in range(100 if IS_LONG else 10):
         with time_limit():
@@ -144,10 +147,10 @@ def test_the_end_comes_while_threads_are_at_work() -> None:
 
             def work(thread: int, main: JITDylib = main) -> None:
                 try:
-                    for each in range(100_000):
+                    for number in range(100_000):
                         tracker = main.create_resource_tracker()
-                        main.define(SlowUnit([f"f{thread}_{each}"]), tracker)
-                        main.session.lookup(main, f"f{thread}_{each}")
+                        main.define(SlowUnit([f"f{thread}_{number}"]), tracker)
+                        main.session.lookup(main, f"f{thread}_{number}")
                         tracker.remove()
                 except stopped:
                     return

@@ -1,4 +1,4 @@
-"""Resource trackers: removal and transfer, before, while and after something is made."""
+"""Resource trackers: removal and transfer, before, during and after materialization."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.orc.units import (
 
 
 class Manager(ResourceManager):
-    """Notes what it is told, and holds one resource for each link of `Held`."""
+    """Records notifications, and holds one resource for each link of a `ResourceUnit`."""
 
     def __init__(self, name: str = "manager", log: list[str] | None = None) -> None:
         self.name = name
@@ -47,7 +47,7 @@ class Manager(ResourceManager):
         key: ResourceTracker,
     ) -> None:
         await sleep(0)
-        self.log += [f"{self.name} releases {each}" for each in self.held.pop(key, [])]
+        self.log += [f"{self.name} releases {resource}" for resource in self.held.pop(key, [])]
         if self.error is not None:
             raise self.error
 
@@ -62,8 +62,8 @@ class Manager(ResourceManager):
             raise self.error
 
 
-class Held(Unit):
-    """Holds a resource from before it is emitted, as a link does, and gives it back itself."""
+class ResourceUnit(Unit):
+    """Allocates a resource before it is emitted, as a link does, and releases it if it fails."""
 
     manager: Manager
 
@@ -84,25 +84,25 @@ def manager(session: ExecutionSession) -> Manager:
     return manager
 
 
-def held(manager: Manager, symbols: str, needs: tuple[str, ...] = (), *,
-         is_held: bool = False) -> Held:  # fmt: skip
-    unit = Held(symbols, needs, name=symbols, is_held=is_held)
+def resource_unit(manager: Manager, symbols: str, needs: tuple[str, ...] = (), *,
+         is_gated: bool = False) -> ResourceUnit:  # fmt: skip
+    unit = ResourceUnit(symbols, needs, name=symbols, is_gated=is_gated)
     unit.manager = manager
     return unit
 
 
-def test_removal_takes_what_the_tracker_owns(
+def test_removal_removes_what_the_tracker_owns(
     session: ExecutionSession, main: JITDylib, manager: Manager
 ) -> None:
     tracker = main.create_resource_tracker()
-    main.define(held(manager, "a b"), tracker)
-    main.define(held(manager, "promised"), tracker)
-    main.define(held(manager, "kept", ("a",)))
+    main.define(resource_unit(manager, "a b"), tracker)
+    main.define(resource_unit(manager, "unsearched"), tracker)
+    main.define(resource_unit(manager, "kept", ("a",)))
     session.lookup(main, "kept")
     tracker.remove()
     assert manager.log == ["manager releases a b"]
-    assert [state_of(main, name) for name in ("a", "b", "promised")] == [None] * 3
-    # What was linked against it is as it was.
+    assert [state_of(main, name) for name in ("a", "b", "unsearched")] == [None] * 3
+    # Code that was linked against it is not affected.
     assert session.lookup(main, "kept").keys() == {"kept"}
     assert tracker.is_defunct
     assert repr(tracker) == "<ResourceTracker of main (defunct)>"
@@ -141,14 +141,14 @@ def test_the_default_tracker_is_replaced(session: ExecutionSession, main: JITDyl
 
 
 @pytest.mark.parametrize("is_resolved", [False, True])
-def test_removal_while_it_is_made(
+def test_removal_during_materialization(
     session: ExecutionSession, main: JITDylib, manager: Manager, is_resolved: bool
 ) -> None:
     tracker = main.create_resource_tracker()
-    unit = held(manager, "a", is_held=True)
+    unit = resource_unit(manager, "a", is_gated=True)
     main.define(unit, tracker)
-    main.define(held(manager, "user", ("a",)))
-    main.define(held(manager, "bystander"))
+    main.define(resource_unit(manager, "user", ("a",)))
+    main.define(resource_unit(manager, "bystander"))
     lookups = {name: Pending(session, main, name) for name in ("a", "user", "bystander")}
     if is_resolved:
         session.run(unit.begin.open)
@@ -164,7 +164,7 @@ def test_removal_while_it_is_made(
         assert cause is not None
     assert isinstance(lookups["bystander"].result, dict)
     open_gates(session, unit)
-    # The link has given back itself what nobody else knew of.
+    # The link itself has released what no manager held yet.
     assert manager.log.count("a abandoned") == 1
     assert "manager releases a" not in manager.log
 
@@ -173,9 +173,9 @@ def test_removal_ends_the_lookups_of_the_link(
     session: ExecutionSession, main: JITDylib, manager: Manager
 ) -> None:
     tracker = main.create_resource_tracker()
-    slow = Unit("slow", is_held=True)
+    slow = Unit("slow", is_gated=True)
     main.define(slow)
-    main.define(held(manager, "a", ("slow",)), tracker)
+    main.define(resource_unit(manager, "a", ("slow",)), tracker)
     pending = Pending(session, main, "a")
     tracker.remove()
     settle(session)
@@ -185,9 +185,11 @@ def test_removal_ends_the_lookups_of_the_link(
     assert session.lookup(main, "slow").keys() == {"slow"}
 
 
-def test_removal_of_what_waits_in_a_circle(session: ExecutionSession, main: JITDylib) -> None:
+def test_removal_of_symbols_that_wait_for_each_other(
+    session: ExecutionSession, main: JITDylib
+) -> None:
     tracker = main.create_resource_tracker()
-    slow = Unit("slow", is_held=True)
+    slow = Unit("slow", is_gated=True)
     main.define(slow)
     main.define(Unit("a", ["b", "slow"]), tracker)
     main.define(Unit("b c", {"b": ["a"]}))
@@ -205,7 +207,7 @@ def test_removal_of_what_waits_in_a_circle(session: ExecutionSession, main: JITD
 
 def test_a_lookup_of_what_was_removed_meanwhile(session: ExecutionSession, main: JITDylib) -> None:
     tracker = main.create_resource_tracker()
-    slow = Unit("slow", is_held=True)
+    slow = Unit("slow", is_gated=True)
     main.define(slow)
     main.define(Unit("ready"), tracker)
     session.lookup(main, "ready")
@@ -219,7 +221,7 @@ def test_a_lookup_of_what_was_removed_meanwhile(session: ExecutionSession, main:
 
 def test_transfer(session: ExecutionSession, main: JITDylib, manager: Manager) -> None:
     trackers = [main.create_resource_tracker() for _ in range(3)]
-    early, late = held(manager, "early"), held(manager, "late", is_held=True)
+    early, late = resource_unit(manager, "early"), resource_unit(manager, "late", is_gated=True)
     main.define(early, trackers[0])
     main.define(late, trackers[0])
     session.lookup(main, "early")
@@ -227,10 +229,10 @@ def test_transfer(session: ExecutionSession, main: JITDylib, manager: Manager) -
     trackers[0].transfer_to(trackers[1])
     trackers[1].transfer_to(trackers[1])
     trackers[1].transfer_to(trackers[2])
-    assert [each.is_defunct for each in trackers] == [True, True, False]
+    assert [tracker.is_defunct for tracker in trackers] == [True, True, False]
     open_gates(session, late)
     assert isinstance(pending.result, dict)
-    # What a defunct tracker once had is not its own any more.
+    # A defunct tracker does not own what it has transferred.
     trackers[0].remove()
     assert manager.log == []
     trackers[2].remove()
@@ -239,9 +241,9 @@ def test_transfer(session: ExecutionSession, main: JITDylib, manager: Manager) -
         main.default_tracker.transfer_to(session.create_jitdylib("other").default_tracker)
 
 
-def test_a_long_row_of_transfers(session: ExecutionSession, main: JITDylib) -> None:
+def test_a_long_chain_of_transfers(session: ExecutionSession, main: JITDylib) -> None:
     first = last = main.create_resource_tracker()
-    unit = Unit("a", is_held=True)
+    unit = Unit("a", is_gated=True)
     main.define(unit, first)
     pending = Pending(session, main, "a")
     for _ in range(3000):
@@ -254,7 +256,7 @@ def test_a_long_row_of_transfers(session: ExecutionSession, main: JITDylib) -> N
     assert session.run(lambda: list(main.trackers)) == [last]
 
 
-def test_all_managers_are_told_last_first(session: ExecutionSession, main: JITDylib) -> None:
+def test_all_managers_are_notified_last_first(session: ExecutionSession, main: JITDylib) -> None:
     log: list[str] = []
     managers = [Manager(name, log) for name in ("one", "two", "three")]
     tracker, other = main.create_resource_tracker(), main.create_resource_tracker()
@@ -277,20 +279,20 @@ def test_all_managers_are_told_last_first(session: ExecutionSession, main: JITDy
 
 
 def test_removal_of_symbols(session: ExecutionSession, main: JITDylib, manager: Manager) -> None:
-    busy, promised = Unit("busy", is_held=True), Unit({"p": WEAK, "q": WEAK})
-    for unit in (busy, promised, held(manager, "ready")):
+    busy, unsearched = Unit("busy", is_gated=True), Unit({"p": WEAK, "q": WEAK})
+    for unit in (busy, unsearched, resource_unit(manager, "ready")):
         main.define(unit)
     session.lookup(main, "ready")
     pending = Pending(session, main, "busy")
     with pytest.raises(SymbolsCouldNotBeRemovedError) as caught:
         main.remove(["busy", "p", "ready"])
     assert (caught.value.dylib, caught.value.names) == ("main", ("busy",))
-    assert str(caught.value) == "busy in main cannot be removed while being made"
+    assert str(caught.value) == "busy in main cannot be removed while being materialized"
     with pytest.raises(UndefinedSymbolError) as undefined:
         main.remove(["x", "p", "y"])
     assert undefined.value.names == ("x", "y")
     main.remove(["p", "ready"])
-    assert promised.discarded == ["p"]
+    assert unsearched.discarded == ["p"]
     assert manager.log == []
     assert session.lookup(main, "q").keys() == {"q"}
     open_gates(session, busy)
@@ -301,7 +303,7 @@ def test_removal_of_symbols(session: ExecutionSession, main: JITDylib, manager: 
 
 
 @pytest.mark.serial("counts allocated blocks")
-def test_many_rounds_leave_nothing_behind(session: ExecutionSession, main: JITDylib) -> None:
+def test_many_rounds_leave_nothing_allocated(session: ExecutionSession, main: JITDylib) -> None:
     def once(number: int) -> None:
         tracker = main.create_resource_tracker()
         main.define(Unit("a x", {"a": ["b"], "x": ["a"]}), tracker)

@@ -1,4 +1,4 @@
-"""WaitingOnGraph, against the definition of it, and how much work it is."""
+"""WaitingOnGraph, against its specification, and the number of super-nodes that it visits."""
 
 from __future__ import annotations
 
@@ -29,47 +29,51 @@ def make(dylib: JITDylib, count: int) -> list[Definition]:
     return [Definition(dylib, {str(n): EXPORTED}, dylib.default_tracker) for n in range(count)]
 
 
-def emit(readiness: WaitingOnGraph, made: Sequence[Definition], batch: Sequence[int],
-         needs: Sequence[set[int]]) -> None:  # fmt: skip
-    readiness.emit(
-        [([made[n]], {made[each]: {str(each)} for each in needs[n]}) for n in batch]
-    )  # fmt: skip
+Graph = WaitingOnGraph[Definition]
+
+
+def emit(
+    graph: Graph, definitions: Sequence[Definition], batch: Sequence[int], needs: Sequence[set[int]]
+) -> None:
+    graph.emit(
+        [([definitions[n]], {definitions[need]: {str(need)} for need in needs[n]}) for n in batch]
+    )
 
 
 @settings(max_examples=2000 if IS_LONG else 200)
 @given(data=st.data())
-def test_who_is_ready(dylib: JITDylib, data: st.DataObject) -> None:
+def test_what_is_ready(dylib: JITDylib, data: st.DataObject) -> None:
     numbers = st.integers(0, COUNT - 1)
     needs = data.draw(st.lists(st.sets(numbers, max_size=3), min_size=COUNT, max_size=COUNT))
     order = data.draw(st.permutations(range(COUNT)))
     cuts = sorted(data.draw(st.sets(numbers)) | {0, COUNT})
     lost_at = data.draw(st.none() | st.sampled_from(cuts))
-    made, readiness = make(dylib, COUNT), WaitingOnGraph()
+    definitions, graph = make(dylib, COUNT), Graph()
     emitted: set[int] = set()
     lost: set[int] = set()
     for low, high in pairwise(cuts):
         if low == lost_at:
             victim = order[data.draw(numbers)]
-            if made[victim].state < READY:
-                gone = readiness.withdraw([made[victim]])
+            if definitions[victim].state < READY:
+                failed = graph.fail([definitions[victim]])
                 lost.add(victim)
                 for _ in range(COUNT):
-                    lost |= {n for n in emitted if made[n].state < READY and needs[n] & lost}
-                assert {int(next(iter(each.flags))) for each in gone} == lost
-                for each in gone:
-                    each.failed = True
+                    lost |= {n for n in emitted if definitions[n].state < READY and needs[n] & lost}
+                assert {int(next(iter(definition.flags))) for definition in failed} == lost
+                for definition in failed:
+                    definition.failed = True
         batch = [n for n in order[low:high] if n not in lost and not needs[n] & lost]
-        emit(readiness, made, batch, needs)
+        emit(graph, definitions, batch, needs)
         emitted |= set(batch)
         ready = set(emitted) - lost
         while any(not needs[n] <= ready for n in ready):
             ready = {n for n in ready if needs[n] <= ready}
         for number in emitted - lost:
-            assert (made[number].state is READY) == (number in ready)
-            assert (made[number].group is None) == (number in ready)
-    for number, definition in enumerate(made):
+            assert (definitions[number].state is READY) == (number in ready)
+            assert (definitions[number].super_node is None) == (number in ready)
+    for number, definition in enumerate(definitions):
         if number not in emitted:
-            assert all(waiter.symbols for waiter in definition.waiters)
+            assert all(waiter.elements for waiter in definition.waiters)
         else:
             assert not definition.waiters
 
@@ -78,7 +82,7 @@ def chain(count: int) -> list[set[int]]:
     return [{number + 1} if number + 1 < count else set() for number in range(count)]
 
 
-def circle(count: int) -> list[set[int]]:
+def cycle(count: int) -> list[set[int]]:
     return [{(number + 1) % count} for number in range(count)]
 
 
@@ -87,20 +91,20 @@ def random_needs(count: int) -> list[set[int]]:
     return [{generator.randrange(count) for _ in range(3)} for _ in range(count)]
 
 
-SHAPES = {"chain": chain, "circle": circle, "random": random_needs}
+TOPOLOGIES = {"chain": chain, "cycle": cycle, "random": random_needs}
 
 
 @pytest.mark.parametrize("order", ["forwards", "backwards", "shuffled"])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_search_grows_with_the_symbols(dylib: JITDylib, shape: str, order: str) -> None:
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_the_search_grows_with_the_symbols(dylib: JITDylib, topology: str, order: str) -> None:
     for count in (1000, 2000, 4000):
-        needs, made, readiness = SHAPES[shape](count), make(dylib, count), WaitingOnGraph()
+        needs, definitions, graph = TOPOLOGIES[topology](count), make(dylib, count), Graph()
         numbers = list(range(count))
         if order == "backwards":
             numbers.reverse()
         elif order == "shuffled":
             random.Random(2).shuffle(numbers)
         for number in numbers:
-            emit(readiness, made, [number], needs)
-        assert all(definition.state is READY for definition in made)
-        assert readiness.searched <= 10 * count
+            emit(graph, definitions, [number], needs)
+        assert all(definition.state is READY for definition in definitions)
+        assert graph.searched <= 10 * count

@@ -1,4 +1,4 @@
-"""Materialization units for tests: they define what they are told, when they are told."""
+"""Materialization units for tests: what they define, and when, is set by the test."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _addresses = count(0x1000, 0x10)
 
 
 class Gate:
-    """A place where a unit waits until a test lets it go on."""
+    """A gate at which a unit waits until a test opens it."""
 
     def __init__(self) -> None:
         self._event = Event()
@@ -46,7 +46,7 @@ class Gate:
         self.is_waiting = False
 
     def open(self) -> None:
-        """Let it go on; on the session's thread."""
+        """Let the unit proceed; on the driver thread."""
         self._event.set()
 
 
@@ -55,13 +55,13 @@ class Unit(MaterializationUnit):
 
     Args:
         symbols: names, or names with flags.
-        needs: names that its symbols need, for all of them or for each.
-        error: what it raises instead of being emitted.
-        is_held: whether it waits at its gates, before it is resolved and before it is emitted.
+        needs: names that its symbols depend on, for all of them or for each.
+        error: raised instead of emitting.
+        is_gated: whether it waits at its gates, before it is resolved and before it is emitted.
 
     Attributes:
-        made: the names that it was asked for, once for each time.
-        discarded: the names that it was told to give up.
+        materialized: the names of its responsibilities, in order.
+        discarded: the names that it was called to discard.
     """
 
     def __init__(
@@ -71,26 +71,26 @@ class Unit(MaterializationUnit):
         *,
         name: str = "",
         error: BaseException | None = None,
-        is_held: bool = False,
+        is_gated: bool = False,
     ) -> None:
         if isinstance(symbols, str):
             symbols = symbols.split()
         flags = symbols if isinstance(symbols, Mapping) else dict.fromkeys(symbols, EXPORTED)
         self.symbols = flags
         self.name = name or f"unit of {', '.join(flags)}"
-        self.addresses = {each: next(_addresses) for each in flags}
+        self.addresses = {defined: next(_addresses) for defined in flags}
         everything = tuple(needs) if not isinstance(needs, Mapping) else ()
         self.needs = {
-            each: tuple(needs.get(each, ())) if isinstance(needs, Mapping) else everything
-            for each in flags
+            defined: tuple(needs.get(defined, ())) if isinstance(needs, Mapping) else everything
+            for defined in flags
         }
         self.error = error
         self.begin = Gate()
         self.end = Gate()
-        if not is_held:
+        if not is_gated:
             self.begin.open()
             self.end.open()
-        self.made: list[set[str]] = []
+        self.materialized: list[set[str]] = []
         self.discarded: list[str] = []
 
     def discard(self, dylib: JITDylib, name: str) -> None:  # noqa: ARG002
@@ -99,7 +99,7 @@ class Unit(MaterializationUnit):
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         names = set(responsibility.symbols)
-        self.made.append(names)
+        self.materialized.append(names)
         await self.begin.wait()
         responsibility.notify_resolved(self.addresses)
         groups = await self.find_needs(responsibility, names)
@@ -127,7 +127,7 @@ class Unit(MaterializationUnit):
 
 
 class Together(Unit):
-    """Units that are made as one."""
+    """Units that are merged."""
 
     def merge_key(self) -> str:
         return "together"
@@ -140,8 +140,8 @@ class Together(Unit):
         merged = Unit(symbols, needs, error=errors[0] if errors else None)
         for unit in units:
             merged.addresses.update(unit.addresses)
-            # Who is made together with others sees that too.
-            unit.made = merged.made
+            # Units share the record of the merged one.
+            unit.materialized = merged.materialized
         return merged
 
     def anticipated(self) -> set[str]:
@@ -149,16 +149,16 @@ class Together(Unit):
 
 
 class Generator:
-    """Defines names that it knows, after a while.
+    """Defines some names, after other tasks have run.
 
     Attributes:
-        asked: the names that it was asked for, each time.
+        calls: the names of each call.
     """
 
     def __init__(self, names: str, before: Callable[[], Awaitable[object]] | None = None) -> None:
         self.names = names.split()
         self.before = before
-        self.asked: list[list[str]] = []
+        self.calls: list[list[str]] = []
         self.is_working = False
 
     async def try_to_generate(
@@ -171,7 +171,7 @@ class Generator:
         assert not self.is_working
         self.is_working = True
         try:
-            self.asked.append(list(names))
+            self.calls.append(list(names))
             await sleep(0)
             if self.before is not None:
                 await self.before()
@@ -182,19 +182,19 @@ class Generator:
             self.is_working = False
 
 
-async def turns(number: int = 40) -> None:
-    """Let everything go on that can."""
-    for _ in range(number):
+async def run_other_tasks(rounds: int = 40) -> None:
+    """Let all tasks run until they wait."""
+    for _ in range(rounds):
         await sleep(0)
 
 
 def settle(session: ExecutionSession) -> None:
-    """Wait until nothing goes on any more but what waits at gates."""
-    session.wait(turns())
+    """Wait until all tasks are done or wait at gates."""
+    session.wait(run_other_tasks())
 
 
 def open_gates(session: ExecutionSession, *units: Unit) -> None:
-    """Let units go on to their ends."""
+    """Open the gates of units, and let them finish."""
     for unit in units:
         session.run(unit.begin.open)
         session.run(unit.end.open)
@@ -202,10 +202,10 @@ def open_gates(session: ExecutionSession, *units: Unit) -> None:
 
 
 class Pending:
-    """A lookup that goes on while the test does other things.
+    """A lookup that runs concurrently with the test.
 
     Attributes:
-        result: what came of it: addresses, or an error; None as long as it goes on.
+        result: the addresses, or an error; None until it is done.
     """
 
     def __init__(
@@ -238,7 +238,7 @@ class Pending:
 
 @contextmanager
 def time_limit(seconds: float = 60) -> Iterator[None]:
-    """End the process, with the stacks of all threads, if something hangs."""
+    """End the process, with the stacks of all threads, after a time limit."""
     faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
     try:
         yield
@@ -247,10 +247,10 @@ def time_limit(seconds: float = 60) -> Iterator[None]:
 
 
 def state_of(dylib: JITDylib, name: str) -> SymbolState | None:
-    """How far a symbol has come; None if there is none."""
+    """The state of a symbol; None if it is not defined."""
 
     def state() -> SymbolState | None:
-        held = dylib.symbols.get(name)
-        return None if held is None else held.state
+        definition = dylib.symbols.get(name)
+        return None if definition is None else definition.state
 
     return dylib.session.run(state)

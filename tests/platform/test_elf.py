@@ -19,7 +19,7 @@ from jitlink.orc import (
     ObjectLinkingLayer,
     SessionError,
 )
-from jitlink.orc.objects import Exported
+from jitlink.orc.objects import ExportedSymbols
 from jitlink.platform import ELFPlatform
 from jitlink.targets.registry import create_link_graph
 from tests.orc.jits import archived
@@ -344,7 +344,7 @@ class _CountingLayer(ObjectLinkingLayer):
         self,
         responsibility: MaterializationResponsibility,
         graph: LinkGraph,
-        exported: Exported | None = None,
+        exported: ExportedSymbols | None = None,
     ) -> None:
         self.links.append(graph.name)
         await super().emit(responsibility, graph, exported)

@@ -1,7 +1,7 @@
-"""ORC: sessions into which definitions are added, linked when looked up, tracked and removed.
+"""ORC: sessions whose definitions are linked when they are looked up, tracked and removed.
 
-A session (`ExecutionSession`) has JITDylibs. A `MaterializationUnit` adds symbols to one of them
-and materializes them when they are looked up; `ObjectLinkingLayer` does so with objects and graphs.
+A session (`ExecutionSession`) has JITDylibs. `MaterializationUnit`s add definitions to them, which
+are materialized when they are looked up. `ObjectLinkingLayer` adds and links objects and graphs.
 """
 
 from __future__ import annotations

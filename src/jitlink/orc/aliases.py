@@ -1,4 +1,4 @@
-"""Aliases and re-exports: names that stand for symbols defined under other names or elsewhere."""
+"""Aliases and re-exports: names for symbols that are defined under other names or elsewhere."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ if TYPE_CHECKING:
 _ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
 _EXPORTED_ONLY = JITDylibLookupFlags.MATCH_EXPORTED_ONLY
 
-# What each alias that is being made waits for; touched on the sessions' threads only.
+# The target of each alias that is being materialized; for the driver threads.
 _waiting: WeakKeyDictionary[JITDylib, dict[str, tuple[JITDylib, str]]] = WeakKeyDictionary()
 
 
 class AliasCycleError(SessionError):
-    """Aliases that stand for each other and for nothing else.
+    """Aliases that resolve only to each other.
 
     Attributes:
-        names: the aliases, each of which stands for the next, the last one for the first.
+        names: the aliases, each an alias of the next, the last one of the first.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = tuple(names)
-        super().__init__("aliases in a circle: " + " -> ".join([*self.names, self.names[0]]))
+        super().__init__("aliases in a cycle: " + " -> ".join([*self.names, self.names[0]]))
 
 
 class ReExports(MaterializationUnit):
-    """Promises of names that stand for others.
+    """Aliases of symbols.
 
-    Only what the aliases that are looked up stand for is made; the others stay promises.
+    Only the aliases that are looked up are materialized, and only their targets.
 
     Args:
-        aliases: for each new name the name that it stands for, alone for an exported alias, or
-            with the flags of the alias.
-        source: where those are; by default they are searched as code in the JITDylib of the
-            aliases would search for them.
-        lookup_flags: what is looked at in the source.
+        aliases: the target's name for each alias, alone for an exported alias, or with the
+            flags of the alias.
+        source: the JITDylib of the targets; by default the link order of the JITDylib of the
+            aliases is searched.
+        lookup_flags: which symbols of the source match.
     """
 
     def __init__(
@@ -72,25 +72,25 @@ class ReExports(MaterializationUnit):
         self.symbols = {alias: flags for alias, (_, flags) in pairs.items()}
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
-        """Look up what the aliases stand for.
+        """Look up the targets of the aliases.
 
         Raises:
-            AliasCycleError: aliases stand for each other.
-            UndefinedSymbolError: what an alias stands for is not defined.
+            AliasCycleError: aliases resolve only to each other.
+            UndefinedSymbolError: a target is not defined.
         """
         dylib = responsibility.dylib
         source = self.source or dylib
-        self._put_back(responsibility)
+        self._return_unrequested(responsibility)
         aliases = list(responsibility.symbols)
         targets = {alias: self._target(responsibility, alias) for alias in aliases}
         waiting = _waiting.setdefault(dylib, {})
         waiting |= {alias: (source, target) for alias, target in targets.items()}
         try:
             for alias in aliases:
-                _check_circle(dylib, alias)
+                _check_cycle(dylib, alias)
             found = await look_up(
                 dylib.session,
-                # LLVM differs: there, an alias is for what the JITDylib itself has.
+                # LLVM differs: there, an alias is of a symbol that the JITDylib itself defines.
                 dylib.link_order if self.source is None else [(source, self._lookup_flags)],
                 dict.fromkeys(targets.values(), True),
                 SymbolState.RESOLVED,
@@ -114,8 +114,8 @@ class ReExports(MaterializationUnit):
             ]
         )
 
-    def _put_back(self, responsibility: MaterializationResponsibility) -> None:
-        """Promise again what nobody has asked for."""
+    def _return_unrequested(self, responsibility: MaterializationResponsibility) -> None:
+        """Return the aliases that no lookup waits for to the JITDylib."""
         requested = responsibility.requested_symbols
         rest = {
             alias: (self._targets[alias], flags)
@@ -126,7 +126,7 @@ class ReExports(MaterializationUnit):
             responsibility.replace(ReExports(rest, self.source, self._lookup_flags))
 
     def _target(self, responsibility: MaterializationResponsibility, alias: str) -> str:
-        """What an alias stands for, past others that are made with it."""
+        """The target of an alias, past aliases that are materialized with it."""
         path = [alias]
         target = self._targets[alias]
         while self.source in {None, responsibility.dylib} and responsibility.defines(target):
@@ -138,15 +138,15 @@ class ReExports(MaterializationUnit):
 
 
 def _users(targets: Mapping[str, str]) -> dict[str, list[str]]:
-    """For each name the aliases that stand for it."""
+    """The aliases of each target."""
     users: dict[str, list[str]] = {}
     for alias, target in targets.items():
         users.setdefault(target, []).append(f"alias {alias}")
     return users
 
 
-def _check_circle(dylib: JITDylib, alias: str) -> None:
-    """Refuse to wait for what waits for this alias."""
+def _check_cycle(dylib: JITDylib, alias: str) -> None:
+    """Refuse to wait for a symbol that waits for this alias."""
     path = [(dylib, alias)]
     while True:
         where, name = path[-1]
@@ -154,17 +154,17 @@ def _check_circle(dylib: JITDylib, alias: str) -> None:
         if following is None:
             return
         if following in path:
-            raise AliasCycleError([each for _, each in path[path.index(following) :]])
+            raise AliasCycleError([name for _, name in path[path.index(following) :]])
         path.append(following)
 
 
 class ReExportsGenerator:
-    """Names that another JITDylib has, under the same names.
+    """Re-exports symbols of another JITDylib under the same names.
 
     Args:
-        source: where they are.
-        allow: which names may come from there; by default all.
-        lookup_flags: what is looked at there, by default what it exports.
+        source: the other JITDylib.
+        allow: which names may be re-exported; by default all.
+        lookup_flags: which of its symbols match, by default those that it exports.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class ReExportsGenerator:
         flags: JITDylibLookupFlags,  # noqa: ARG002 - part of the interface
         names: Mapping[str, bool],
     ) -> None:
-        """Define aliases for the names that the other JITDylib has."""
+        """Define aliases for the names that the other JITDylib defines."""
         wanted = [name for name in names if self._allow(name)]
         order = [(self.source, self._lookup_flags)]
         offered = await dylib.session.lookup_flags_async(

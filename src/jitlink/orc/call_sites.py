@@ -1,4 +1,4 @@
-"""Call sites: places where linked code calls a function directly, recorded to be repointed.
+"""Call sites: direct calls of functions in linked code, recorded so that they can be repointed.
 
 ::
 
@@ -8,28 +8,29 @@
     recorder.repoint("step", address_of_the_new_one)
 
 Direct calls cost nothing, unlike those through stubs, and can be redirected all the same. Sites
-are the edges of the architecture's branch kinds to the named symbols, and to the stubs that a
-link makes for calls of them. They are taken when a link's fixups have been applied, so that they
-include calls through the global offset table that became direct ones, and hold the addresses that
-the code has in the end. A site goes when the code that it is in goes.
+are the edges of the architecture's branch kinds to the named symbols, and to PLT stubs of these.
+They are recorded when a link's fixups have been applied, so that they include calls through the
+GOT that were relaxed to direct ones, and have their final addresses. A site is removed with the
+code that contains it.
 
-LLVM differs: the example in its documentation, which this is made from, records the edges after
+LLVM differs: the example in its documentation that this is modelled on records the edges after
 allocation, before calls are relaxed, and leaves the rewriting to the reader.
 
 What is recorded and what is not:
 
-* Names are those of symbols of a link, of whatever JITDylib: record a name in a layer of its own
-  if it means two things. The calls that a compiler or assembler has resolved by itself, such as
-  those of ``static`` functions in one section, are no edges any more.
-* A pointer to the function that was taken, in code or in data, stays what it is, and so do calls
-  through it. Code that is linked later calls what the symbol means then: repoint again, or let
-  the symbol be redirectable.
-* A thread that has called stays in the old function, so that must stay as well.
+* Names are those of symbols in any link of the layer, whatever the JITDylib: a name that has
+  different definitions in several JITDylibs needs a layer for each. Calls that a compiler or
+  assembler has resolved by itself, such as those of ``static`` functions in one section, are no
+  edges.
+* A pointer to the function, in code or in data, is not changed, and neither are calls through it.
+  Code that is linked later calls the definition that the symbol has then: repoint again, or make
+  the symbol redirectable.
+* A thread that has called remains in the old function, so that must remain in memory as well.
 
-Repointing is safe while other threads run the calls; `jitlink.memory.patching` says how. Every
-call goes to the old function or to the new one, and in each run of neighbouring code pages all
-of them change at once. A target out of reach of one of the calls is refused, and nothing changes:
-code of one JITDylib is always in reach.
+Repointing is safe while other threads execute the calls; `jitlink.memory.patching` says how. Every
+call enters the old function or the new one, and in each run of adjacent code pages all of them
+change at once. If a call cannot reach the new target, that is an error, and nothing changes; code
+of one JITDylib is always within reach.
 """
 
 from __future__ import annotations
@@ -50,39 +51,42 @@ from jitlink.memory.mapping import PAGE_SIZE
 from jitlink.memory.patching import replace_code
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
-from jitlink.orc.interface import ResourceTracker
+from jitlink.orc.interface import ResourceTracker, Session
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_layer import Plugin
-from jitlink.orc.session import ExecutionSession
 from jitlink.passes.got_plt import got_plt_targets
 from jitlink.targets.registry import target_of_graph
 
 
 class CallSiteOutOfReachError(SessionError):
-    """A direct call cannot reach where it is to be repointed to.
+    """A direct call cannot reach its new target.
 
     Attributes:
-        name: the function that was called.
-        site: address of the place that would be changed.
-        target: address that was to be called.
+        name: the function that is called.
+        site: address of the field that would be changed.
+        target: address of the new target.
         count: how many calls cannot reach it.
     """
 
     def __init__(self, name: str, *, site: int, target: int, count: int) -> None:
-        others = f" ({count - 1} more calls neither)" if count > 1 else ""
+        others = f" (nor do {count - 1} more calls)" if count > 1 else ""
         super().__init__(f"the call of {name} at {site:#x} does not reach {target:#x}{others}")
         self.name, self.site, self.target, self.count = name, site, target, count
 
 
 class CallSite(NamedTuple):
-    """A direct call: address of the place that holds the distance, and its edge kind."""
+    """A direct call: address of the field with the distance, and its edge kind."""
 
     address: int
     kind: EdgeKind
 
 
-class _Sites(NamedTuple):
-    """Calls of one function and kind, from one link: addresses (int64)."""
+class _CallSites(NamedTuple):
+    """The call sites of one function and edge kind in one link.
+
+    Attributes:
+        addresses: addresses of the fields (int64).
+    """
 
     name: str
     kind: EdgeKind
@@ -103,13 +107,13 @@ class CallSiteRecorder(Plugin):
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = frozenset(names)
-        self._session: ExecutionSession | None = None
-        # A link may fail after it was emitted, so its sites are kept in mind as long as it is.
-        self._found: WeakKeyDictionary[MaterializationResponsibility, list[_Sites]]
+        self._session: Session | None = None
+        # A link may fail after it was emitted, so its sites are kept as long as its responsibility.
+        self._found: WeakKeyDictionary[MaterializationResponsibility, list[_CallSites]]
         self._found = WeakKeyDictionary()
-        self._sites: dict[ResourceTracker, list[_Sites]] = {}
+        self._sites: dict[ResourceTracker, list[_CallSites]] = {}
 
-    # What everybody calls, from any thread.
+    # From any thread
 
     def sites(self, name: str) -> list[CallSite]:
         """The recorded calls of a function, in order of address.
@@ -122,17 +126,17 @@ class CallSiteRecorder(Plugin):
             return []
         found = self._session.run(lambda: list(self._of(name)))
         return sorted(
-            CallSite(address, each.kind) for each in found for address in each.addresses.tolist()
+            CallSite(address, sites.kind) for sites in found for address in sites.addresses.tolist()
         )
 
     def repoint(self, name: str, address: int) -> int:
-        """Let all recorded calls of a function call what is at an address instead.
+        """Repoint all recorded calls of a function to an address.
 
         Returns:
             How many calls there are.
 
         Raises:
-            CallSiteOutOfReachError: a call cannot reach it; nothing has been changed.
+            CallSiteOutOfReachError: a call cannot reach it; nothing was changed.
             AllocationError: the code is not in private memory of this process, or the system
                 cannot replace pages.
             KeyError: calls of it are not recorded.
@@ -146,10 +150,11 @@ class CallSiteRecorder(Plugin):
         if name not in self.names:
             raise KeyError(name)
 
-    # On the session's thread
+    # On the driver thread
 
-    def _of(self, name: str) -> Iterator[_Sites]:
-        return (each for sites in self._sites.values() for each in sites if each.name == name)
+    def _of(self, name: str) -> Iterator[_CallSites]:
+        recorded = self._sites.values()
+        return (sites for of_tracker in recorded for sites in of_tracker if sites.name == name)
 
     def modify_pass_config(
         self,
@@ -157,7 +162,7 @@ class CallSiteRecorder(Plugin):
         graph: LinkGraph,
         config: PassConfiguration,
     ) -> None:
-        """Look for calls when the fixups have been applied."""
+        """Add a pass that finds the calls when the fixups have been applied."""
         self._session = responsibility.session
         branches = target_of_graph(graph).branches
 
@@ -169,21 +174,21 @@ class CallSiteRecorder(Plugin):
         config.post_fixup.append(record)
 
     def notify_emitted(self, responsibility: MaterializationResponsibility) -> None:
-        """Keep the sites of a link with what it is released with."""
+        """Record the sites of a link under its tracker."""
         found = self._found.get(responsibility)
         if found:
             self._sites.setdefault(responsibility.tracker, []).extend(found)
 
     def notify_failed(self, responsibility: MaterializationResponsibility) -> None:
-        """Drop the sites of a link."""
+        """Remove the sites of a link."""
         found = self._found.pop(responsibility, None)
         if found:
             lost = set(map(id, found))
-            for tracker, sites in list(self._sites.items()):
-                self._sites[tracker] = [each for each in sites if id(each) not in lost]
+            for tracker, recorded in list(self._sites.items()):
+                self._sites[tracker] = [sites for sites in recorded if id(sites) not in lost]
 
     def notify_removing_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:  # noqa: ARG002
-        """Drop the sites in code that goes."""
+        """Remove the sites in code that is removed."""
         self._sites.pop(key, None)
 
     def notify_transferring_resources(
@@ -192,7 +197,7 @@ class CallSiteRecorder(Plugin):
         destination: ResourceTracker,
         source: ResourceTracker,
     ) -> None:
-        """Keep sites with the code that they are in."""
+        """Transfer sites with the code that contains them."""
         sites = self._sites.pop(source, None)
         if sites:
             self._sites.setdefault(destination, []).extend(sites)
@@ -207,13 +212,13 @@ class CallSiteRecorder(Plugin):
         if far:
             raise CallSiteOutOfReachError(name, site=far[0], target=address, count=len(far))
         if changes:
-            replace_code(_changed(changes))
+            replace_code(_patched_pages(changes))
         return sum(len(sites.addresses) for sites, _ in changes)
 
 
 def _find(
     graph: LinkGraph, names: Iterable[str], branches: Iterable[EdgeKind], fixups: FixupTable
-) -> list[_Sites]:
+) -> list[_CallSites]:
     """The direct calls of some functions in a graph that has been fixed up."""
     edges, table = graph.edge_table, graph.symbol_table
     is_branch = np.zeros(len(graph.edge_kinds) + 2, np.bool_)
@@ -229,25 +234,25 @@ def _find(
         for kind in branches:
             of_kind = chosen[edges.kind[chosen] == int(kind)]
             if len(of_kind):
-                places = graph.block_table.address[edges.block[of_kind]].view(np.int64)
-                found.append(_Sites(name, kind, fixups, places + edges.offset[of_kind]))
+                blocks = graph.block_table.address[edges.block[of_kind]].view(np.int64)
+                found.append(_CallSites(name, kind, fixups, blocks + edges.offset[of_kind]))
     return found
 
 
-def _distances(sites: _Sites, address: int) -> Int64Array:
-    """What stands in the sites once they call what is at an address."""
+def _distances(sites: _CallSites, address: int) -> Int64Array:
+    """The values of the sites' fields for calls of an address (int64)."""
     count = len(sites.addresses)
-    letters = {
+    operands = {
         "S": np.full(count, address, np.uint64).view(np.int64),
         "A": np.zeros(count, np.int64),
         "P": sites.addresses,
     }
-    value: Int64Array = sites.fixup.evaluate(letters)
+    value: Int64Array = sites.fixup.evaluate(operands)
     return value
 
 
-def _changed(changes: Iterable[tuple[_Sites, Int64Array]]) -> dict[int, bytearray]:
-    """New content of all code pages that hold sites, by address of each run of pages."""
+def _patched_pages(changes: Iterable[tuple[_CallSites, Int64Array]]) -> dict[int, bytearray]:
+    """New content of all code pages that contain sites, by address of each run of pages."""
     changes = list(changes)
     firsts, lasts = [], []
     for sites, _ in changes:

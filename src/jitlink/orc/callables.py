@@ -1,11 +1,11 @@
 """Calls between Python and linked code, in both directions, with ctypes types.
 
-`PythonSymbols` gives linked code functions that are implemented in Python; `ExecutorAddr` is
-an address that Python calls. An exception in a Python function cannot pass through C code. The
-C code sees that the function returned zero and goes on; when the innermost call from Python
-into linked code through an `ExecutorAddr` on that thread returns, the exception is raised
-there. What no such call can report goes to `threading.excepthook`: an exception on a thread
-that C code started, under a call by other means, or after another one in the same call.
+`PythonSymbols` defines functions that are implemented in Python; `ExecutorAddr` is an address that
+Python can call. An exception in a Python function cannot pass through C code. The C code continues
+with a result of zero; when the innermost call from Python into linked code through an
+`ExecutorAddr` on that thread returns, the exception is raised there. Exceptions that no such call
+can raise go to `threading.excepthook`: one on a thread that C code started, in a call by other
+means, or after another one in the same call.
 
 Only code in this process can call Python.
 """
@@ -26,39 +26,35 @@ from jitlink.executor import SelfExecutorProcessControl
 from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import (
     ExecutorSymbolDef,
+    HostSymbol,
     JITSymbolFlags,
     MaterializationUnit,
     ResourceManager,
     ResourceTracker,
 )
-from jitlink.orc.materialization import MaterializationResponsibility
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
-    from jitlink.orc.session import ExecutionSession
+    from jitlink.orc.interface import Session
+    from jitlink.orc.materialization import MaterializationResponsibility
 
 _FUNCFLAG_CDECL = 1
 _CALLABLE = JITSymbolFlags.EXPORTED | JITSymbolFlags.CALLABLE
 _ABSOLUTE = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
 
-HostSymbol = int | ExecutorSymbolDef | Callable[..., Any] | tuple[Callable[..., Any], type[Any]]
-"""What a name can be defined as: an address; a Python function with annotations that are ctypes
-types; one with its prototype, made by `ctypes.CFUNCTYPE`; one decorated with a prototype; or a
-ctypes function."""
 
-
-class _Calls(threading.local):
-    """The calls into linked code that a thread is in, with the exceptions each will raise."""
+class _CallStack(threading.local):
+    """The calls of linked code that a thread is in, each with the exception that it will raise."""
 
     def __init__(self) -> None:
         self.frames: list[list[BaseException]] = []
 
 
-_calls = _Calls()
+_calls = _CallStack()
 
 
 class _Function(CFuncPtr):
-    """A C function that takes whatever it is given, until it is told its types."""
+    """A C function that takes any arguments, until its types are set."""
 
     _flags_ = _FUNCFLAG_CDECL
     _restype_ = ctypes.c_int
@@ -75,10 +71,10 @@ class ExecutorAddr(int):
     _function: Any
 
     def __new__(cls, address: int) -> Self:
-        """An address.
+        """Create an address.
 
         Raises:
-            ValueError: it is no address.
+            ValueError: the number is not an address.
         """
         if not 0 <= address < 1 << 64:
             raise ValueError(f"{address:#x} is not an address")
@@ -91,7 +87,7 @@ class ExecutorAddr(int):
 
     @property
     def argtypes(self) -> Sequence[type[Any]]:
-        """Types of the parameters; none for a function that takes whatever it is given."""
+        """Types of the parameters; empty for a function that takes any arguments."""
         types: Sequence[type[Any]] = self._function.argtypes or ()
         return types
 
@@ -110,10 +106,10 @@ class ExecutorAddr(int):
         self._function.restype = kind
 
     def __call__(self, *arguments: object) -> Any:  # noqa: ANN401 - as its restype says
-        """Call the function that is there.
+        """Call the function at the address.
 
         Raises:
-            BaseException: what a Python function raised that the code has called.
+            BaseException: raised by a Python function that the code called.
         """
         return call_code(self._function, *arguments)
 
@@ -122,7 +118,7 @@ def call_code(function: Callable[..., Any], *arguments: object) -> Any:  # noqa:
     """Call linked code through a ctypes function.
 
     Raises:
-        BaseException: what a Python function raised that the code has called.
+        BaseException: raised by a Python function that the code called.
     """
     frames = _calls.frames
     raised: list[BaseException] = []
@@ -137,14 +133,14 @@ def call_code(function: Callable[..., Any], *arguments: object) -> Any:  # noqa:
 
 
 def has_raised() -> bool:
-    """Whether this thread's call into linked code will raise an exception when it returns."""
+    """Whether this thread's call of linked code will raise an exception when it returns."""
     frames = _calls.frames
     return bool(frames and frames[-1])
 
 
 @contextmanager
 def callback_errors() -> Iterator[None]:
-    """Raise, at the end, what Python functions raise that code calls within."""
+    """Raise, at the end of a ``with`` statement, what Python functions raise that code calls."""
     raised: list[BaseException] = []
     _calls.frames.append(raised)
     try:
@@ -156,7 +152,7 @@ def callback_errors() -> Iterator[None]:
 
 
 def _report(error: BaseException) -> None:
-    """Leave an exception to the call that can raise it."""
+    """Record an exception for the call that will raise it, or report it."""
     frames = _calls.frames
     if frames and not frames[-1]:
         frames[-1].append(error)
@@ -174,7 +170,7 @@ def _callback(function: Callable[..., Any], prototype: type[Any]) -> CFuncPtr:
         TypeError: ctypes cannot make functions of this prototype.
     """
     result_type = prototype._restype_
-    # What C sees of a failed function: zero bits, converted as ctypes does it.
+    # The result of a failed function for C: zero bits, converted as ctypes does it.
     zero = None if result_type is None else getattr(result_type(), "value", None)
 
     def call(*arguments: object) -> object:
@@ -182,9 +178,9 @@ def _callback(function: Callable[..., Any], prototype: type[Any]) -> CFuncPtr:
             result = function(*arguments)
             if result_type is None:
                 return None
-            # ctypes would report a result of a wrong type to nobody.
+            # ctypes would not raise an error for a result of a wrong type.
             return result_type(result).value
-        except BaseException as error:  # noqa: BLE001 - passed on to the caller of the code
+        except BaseException as error:  # noqa: BLE001 - raised in the caller of the code
             _report(error)
             return zero
 
@@ -199,32 +195,34 @@ def _is_prototype(kind: object) -> bool:
 def _wrapped_function(function: CFuncPtr) -> Callable[..., Any] | None:
     """The Python function that a decorated one calls; None if it is C code.
 
-    ctypes keeps it, but has no name for it.
+    ctypes has no attribute for it.
     """
     referents = gc.get_referents(function)
-    if not any(type(each).__name__ == "CThunkObject" for each in referents):
+    if not any(type(referent).__name__ == "CThunkObject" for referent in referents):
         return None
-    candidates = [each for each in referents if callable(each) and not isinstance(each, type)]
+    candidates = [
+        referent for referent in referents if callable(referent) and not isinstance(referent, type)
+    ]
     return candidates[0] if len(candidates) == 1 else None
 
 
 def _annotated_prototype(name: str, function: Callable[..., Any]) -> type[Any]:
-    """The prototype that annotations spell."""
+    """The prototype that annotations give."""
     try:
         hints = typing.get_type_hints(getattr(function, "__func__", function))
         parameters = list(inspect.signature(function).parameters)
     except (NameError, TypeError, ValueError) as error:
-        raise TypeError(f"cannot tell the C types of {name}: {error}") from error
-    unknown = [each for each in [*parameters, "return"] if each not in hints]
+        raise TypeError(f"the C types of {name} are unknown: {error}") from error
+    unknown = [parameter for parameter in [*parameters, "return"] if parameter not in hints]
     if unknown:
         raise TypeError(
-            f"cannot tell the C types of {name}: no annotation for {', '.join(unknown)}; "
+            f"the C types of {name} are unknown: no annotation for {', '.join(unknown)}; "
             "give a pair of the function and its ctypes prototype instead"
         )
-    # get_type_hints spells None as its type.
+    # get_type_hints returns the type of None for None.
     result = None if hints["return"] is type(None) else hints["return"]
     try:
-        return ctypes.CFUNCTYPE(result, *(hints[each] for each in parameters))
+        return ctypes.CFUNCTYPE(result, *(hints[parameter] for parameter in parameters))
     except TypeError as error:
         raise TypeError(f"the annotations of {name} are not ctypes types: {error}") from error
 
@@ -233,7 +231,7 @@ def python_function(name: str, value: object) -> tuple[Callable[..., Any], type[
     """The Python function that a name is defined as, and its prototype; None if it is C code.
 
     Raises:
-        TypeError: it is nothing that C can call.
+        TypeError: C cannot call it.
     """
     function: object
     prototype: type[Any] | None
@@ -246,7 +244,9 @@ def python_function(name: str, value: object) -> tuple[Callable[..., Any], type[
     else:
         function, prototype = value, None
     if not callable(function):
-        raise TypeError(f"{name} is defined as {function!r}, which is no address and no function")
+        raise TypeError(
+            f"{name} is defined as {function!r}, which is neither an address nor a function"
+        )
     if prototype is None:
         prototype = _annotated_prototype(name, function)
     if not _is_prototype(prototype):
@@ -255,10 +255,10 @@ def python_function(name: str, value: object) -> tuple[Callable[..., Any], type[
 
 
 def _host_function(name: str, value: object) -> tuple[int, object]:
-    """Address of a function, and what must stay alive for it.
+    """Address of a function, and the object that must live as long.
 
     Raises:
-        TypeError: it is nothing that C can call.
+        TypeError: C cannot call it.
     """
     typed = python_function(name, value)
     if typed is None:
@@ -272,21 +272,21 @@ def _host_function(name: str, value: object) -> tuple[int, object]:
 
 
 class PythonSymbols(MaterializationUnit):
-    """Definitions of Python's making: addresses, and functions for linked code to call.
+    """Addresses, and Python functions that linked code can call.
 
     A function lives as long as its definition: until its tracker is removed.
 
     Args:
-        session: where it will be defined.
+        session: the session of the JITDylib.
         symbols: what to define, by name.
 
     Raises:
-        TypeError: a value is no address and no function whose C types are known.
-        ValueError: a number is no address.
+        TypeError: a value is neither an address nor a function with known C types.
+        ValueError: a number is not an address.
         SessionError: there are functions, and the session's executor is another process.
     """
 
-    def __init__(self, session: ExecutionSession, symbols: Mapping[str, HostSymbol]) -> None:
+    def __init__(self, session: Session, symbols: Mapping[str, HostSymbol]) -> None:
         self.name = "<Python>"
         self._addresses: dict[str, int] = {}
         self._functions: dict[str, object] = {}
@@ -305,21 +305,21 @@ class PythonSymbols(MaterializationUnit):
             raise SessionError(f"code in another process cannot call Python: {names}")
 
     def discard(self, dylib: JITDylib, name: str) -> None:  # noqa: ARG002 - part of the interface
-        """Give up a definition."""
+        """Drop an overridden definition."""
         self._functions.pop(name, None)
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
-        """Announce the addresses; the functions are kept from now on."""
+        """Report the addresses, and keep the functions alive from now on."""
         tracker = responsibility.tracker
         if self._functions:
-            keeper = _keeper(responsibility.session)
-            keeper.functions.setdefault(tracker, []).extend(self._functions.values())
+            resources = _function_resources(responsibility.session)
+            resources.functions.setdefault(tracker, []).extend(self._functions.values())
         responsibility.notify_resolved(self._addresses)
         responsibility.notify_emitted()
 
 
-class _FunctionKeeper(ResourceManager):
-    """Holds the functions that linked code may call, under the trackers that own them."""
+class _FunctionResources(ResourceManager):
+    """Keeps the functions alive that linked code may call, under the trackers that own them."""
 
     def __init__(self) -> None:
         self.functions: dict[ResourceTracker, list[object]] = {}
@@ -329,7 +329,7 @@ class _FunctionKeeper(ResourceManager):
         dylib: JITDylib,  # noqa: ARG002 - part of the interface
         key: ResourceTracker,
     ) -> None:
-        """Let functions go."""
+        """Release functions."""
         self.functions.pop(key, None)
 
     def handle_transfer_resources(
@@ -338,17 +338,17 @@ class _FunctionKeeper(ResourceManager):
         destination: ResourceTracker,
         source: ResourceTracker,
     ) -> None:
-        """Keep functions under another tracker."""
+        """Hold functions under another tracker."""
         moved = self.functions.pop(source, None)
         if moved:
             self.functions.setdefault(destination, []).extend(moved)
 
 
-def _keeper(session: ExecutionSession) -> _FunctionKeeper:
+def _function_resources(session: Session) -> _FunctionResources:
     for manager in session.resource_managers:
-        if isinstance(manager, _FunctionKeeper):
+        if isinstance(manager, _FunctionResources):
             return manager
-    keeper = _FunctionKeeper()
-    # Resources are released from the last manager to the first: code goes before what it calls.
-    session.resource_managers.insert(0, keeper)
-    return keeper
+    created = _FunctionResources()
+    # Resources are released from the last manager to the first: code before what it calls.
+    session.resource_managers.insert(0, created)
+    return created

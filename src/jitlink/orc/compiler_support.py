@@ -1,8 +1,8 @@
-"""Functions that compilers call without being asked to, from the libraries beside them.
+"""Functions that compilers call implicitly, from their support libraries.
 
 An object that divides 128-bit numbers calls ``__udivti3``, and few processes export that. The
-generator here is asked last of all, and only gives what `jitlink.names.providers` knows as
-compiler support, so that it cannot hide that something else is missing. Its functions are linked
+generator here is called last of all, and defines only names that `jitlink.names.providers` lists as
+compiler support, so that it cannot hide that another library is missing. The functions are linked
 into a JITDylib of their own, once for all users in a session.
 """
 
@@ -27,13 +27,13 @@ log = logging.getLogger("jitlink.orc")
 
 
 class CompilerSupportGenerator:
-    """Names that compilers' support libraries define, if nothing before this has them.
+    """Defines functions of compilers' support libraries that are found nowhere else.
 
-    The libraries are searched for when such a name is asked for the first time. For all names
-    of a session there is one generator, in the JITDylib that is searched last.
+    The libraries are searched for when such a name is looked up for the first time. A session has
+    one such generator, in the JITDylib that is searched last.
 
     Args:
-        layer: links what is needed.
+        layer: links the functions.
     """
 
     def __init__(self, layer: ObjectLinkingLayer) -> None:
@@ -48,13 +48,13 @@ class CompilerSupportGenerator:
         flags: JITDylibLookupFlags,  # noqa: ARG002 - part of the interface
         names: Mapping[str, bool],
     ) -> None:
-        """Define the names that a support library has, as re-exports of what is linked there."""
+        """Define the names that a support library defines, as re-exports."""
         if kind is LookupKind.DLSYM:
             return
         wanted = [name for name, required in names.items() if required]
         if not wanted:
             return
-        # Most programs never come here: the process has what they need.
+        # Imported on use: most programs find everything in the process.
         from jitlink.names.providers import is_compiler_support  # noqa: PLC0415
         from jitlink.orc.aliases import ReExports  # noqa: PLC0415
 
@@ -62,15 +62,15 @@ class CompilerSupportGenerator:
         if not wanted:
             return
         source = self._obtain_source(dylib)
-        lacking = wanted
+        undefined = wanted
         for archive in self._archives or ():
-            lacking = archive.lacking(lacking)
-        found = [name for name in wanted if name not in lacking and name not in dylib.symbols]
+            undefined = archive.undefined_among(undefined)
+        found = [name for name in wanted if name not in undefined and name not in dylib.symbols]
         if found:
             dylib.add_unit(ReExports({name: name for name in found}, source))
 
     def _obtain_source(self, dylib: JITDylib) -> JITDylib:
-        """The JITDylib of the functions, which may use what the asking one has."""
+        """The JITDylib of the functions, linked against the one that uses them."""
         source = self._source
         if source is None or not source.is_open:
             source = self._source = dylib.session.create_jitdylib(COMPILER_SUPPORT)
@@ -90,8 +90,8 @@ class CompilerSupportGenerator:
                     archive = StaticLibraryGenerator(self._layer, path)
                     archive.known_names()
                 except InputError as error:
-                    # Nobody has named it, so nobody is told unless something is missing.
-                    log.debug("no use of %s: %s", path, error)
+                    # The user has not named it, so this is no error unless a symbol is missing.
+                    log.debug("cannot use %s: %s", path, error)
                 else:
                     self._archives.append(archive)
         return self._archives

@@ -1,18 +1,17 @@
-"""The thread of a session: its loop, and which thread runs it when.
+"""The driver thread of a session: which thread runs the session's loop.
 
-One thread at a time is at the wheel and runs what is due; everything that says "the session's
-thread" means that one. A thread that waits for something takes the wheel if nobody has it, so
-that what it waits for costs no change of threads. What remains when it leaves, and what is
-handed over while nobody is there, is for a spare thread, which is started when there is
-something for it the first time.
+At most one thread drives the loop at a time: the driver thread. A thread that waits for a call
+becomes the driver if there is none, so that the call needs no switch of threads. What is due when
+the driver leaves, and what is scheduled while there is no driver, is run by a fallback thread,
+which is started when it is first needed.
 
-Whatever is handed over before the wheel is locked runs, or its waiter is told that the session
-has ended; nobody waits for a thread that is gone. Nothing that runs at the wheel can end the
-spare thread, not even ``SystemExit``; and an interrupt from the keyboard waits until what it
-would have broken off is done.
+Every call that is scheduled before the loop is closed runs, or its caller gets a
+`SessionEndedError`; no caller waits for ever. Nothing that runs in the loop can end the fallback
+thread, not even ``SystemExit``; and a ``KeyboardInterrupt`` is deferred until the calls that it
+would interrupt are done.
 
-Garbage collection may run anywhere, also where the thread holds a lock. What a finalizer does must
-not wait for a lock that other code may hold; `is_collecting` tells, and another thread then does
+Garbage may be collected anywhere, also while the thread holds a lock. A finalizer must not wait for
+a lock that other code may hold; `is_collecting` says whether one runs, and another thread then does
 the work.
 """
 
@@ -39,7 +38,7 @@ from jitlink.tasks import CancelledError, Loop, Task
 
 
 class _CollectorGuard:
-    """Takes note of the interpreter's collections, of which there is one at a time."""
+    """Records which thread collects garbage; only one can at a time."""
 
     thread: int | None = None
 
@@ -48,27 +47,27 @@ class _CollectorGuard:
         self.thread = threading.get_ident() if phase == "start" else None
 
 
-_collections = _CollectorGuard()
-gc.callbacks.append(_collections)
+_collector_guard = _CollectorGuard()
+gc.callbacks.append(_collector_guard)
 
 
 def is_collecting() -> bool:
-    """Whether the calling thread is in the middle of collecting garbage."""
-    return _collections.thread == threading.get_ident()
+    """Whether the calling thread is collecting garbage."""
+    return _collector_guard.thread == threading.get_ident()
 
 
 T = TypeVar("T")
 log = logging.getLogger("jitlink.orc")
 
-_PATIENCE = 5.0
-"""Seconds that tasks have to end after they were cancelled, when the session's thread stops."""
+_CANCEL_TIMEOUT = 5.0
+"""Seconds that cancelled tasks have to end when a driver is stopped."""
 
 
 class _Call(Generic[T]):
     """A coroutine that a thread waits for.
 
     Attributes:
-        task: runs it, once it has begun.
+        task: runs it, once it has been started.
     """
 
     __slots__ = ("_coroutine", "_is_wanted", "_loop", "_pending", "task")
@@ -78,7 +77,7 @@ class _Call(Generic[T]):
         self._loop = loop
         self._coroutine = coroutine
         self._is_wanted = True
-        # Held until it is over. One thread waits, once, so this is all that it needs.
+        # Held until it is done. One thread waits, once, so a lock is enough.
         self._pending = threading.Lock()
         self._pending.acquire()
 
@@ -87,16 +86,16 @@ class _Call(Generic[T]):
         """Whether it has returned or raised."""
         return self.task is not None and self.task.is_done
 
-    def begin(self) -> None:
-        """Begin it; at the wheel."""
+    def start(self) -> None:
+        """Start it; on the driver thread."""
         if self._is_wanted:
-            # What the caller has set for itself (NumPy's error handling, say) is not for it.
+            # An empty context: the caller's settings (NumPy's error handling, say) are its own.
             self.task = Task(self._loop, self._coroutine, Context())
             self.task.add_done_callback(self._pending.release)
         else:
             self._coroutine.close()
 
-    def take(self) -> T:
+    def result(self) -> T:
         """Wait for it, and return or raise what it does.
 
         Raises:
@@ -113,11 +112,11 @@ class _Call(Generic[T]):
         except CancelledError:
             raise SessionEndedError from None
         finally:
-            # An error that is raised knows this frame, and the task knows the error.
+            # The traceback of an error refers to this frame, and the task to the error.
             del self, task
 
     def abandon(self) -> None:
-        """Cancel it unless it is done, because the thread does not wait any more."""
+        """Cancel it unless it is done, because the thread has stopped waiting."""
         self._is_wanted = False
         if not self.is_done:
             self._loop.call_soon_threadsafe(self._cancel)
@@ -128,50 +127,50 @@ class _Call(Generic[T]):
 
 
 class SessionDriver:
-    """What runs a session, until it is stopped or its owner is collected.
+    """Runs a session's loop, until it is stopped or its owner is collected.
 
     Args:
-        owner: whoever has to stop it.
+        owner: the session, which has to stop it.
     """
 
     def __init__(self, owner: object) -> None:
-        self._driven = _DrivenLoop()
-        # The wheel does not know the owner, which can so be collected.
-        self._finalizer = weakref.finalize(owner, _stop_forgotten, self._driven)
+        self._role = _DriverRole()
+        # The role has no reference to the owner, so the owner can be collected.
+        self._finalizer = weakref.finalize(owner, _close_dropped, self._role)
         self._finalizer.atexit = False
 
     @property
     def loop(self) -> Loop:
-        """What runs at the wheel."""
-        return self._driven.loop
+        """The loop."""
+        return self._role.loop
 
     @property
     def is_stopped(self) -> bool:
-        """Whether nothing can be handed over any more."""
-        return self._driven.is_locked
+        """Whether calls are refused."""
+        return self._role.is_closed
 
     @property
     def is_current(self) -> bool:
-        """Whether the caller is at the wheel."""
-        return self._driven.driver == threading.get_ident()
+        """Whether the calling thread is the driver thread."""
+        return self._role.driver == threading.get_ident()
 
     def check_is_other(self) -> None:
-        """Check that the caller may wait for what runs at the wheel.
+        """Check that the calling thread may wait for the driver thread.
 
         Raises:
-            SessionError: it is at the wheel itself.
+            SessionError: it is the driver thread.
         """
         if self.is_current:
-            raise SessionError("the session's thread cannot wait for itself; use the async form")
+            raise SessionError("the driver thread cannot wait for itself; use the async form")
 
     def call(self, action: Callable[[], None]) -> bool:
-        """Run something soon, without waiting for it; False if the thread was stopped."""
-        # What the caller has set for itself (NumPy's error handling, say) is not for the session.
-        return self._driven.call(partial(Context().run, action))
+        """Call a function soon, without waiting for it; False if the driver was stopped."""
+        # An empty context, as for a coroutine.
+        return self._role.call(partial(Context().run, action))
 
     def call_later(self, delay: float, action: Callable[[], None]) -> bool:
-        """Run something after `delay` seconds; False if the thread was stopped."""
-        loop = self._driven.loop
+        """Call a function after `delay` seconds; False if the driver was stopped."""
+        loop = self._role.loop
 
         def schedule() -> None:
             loop.call_later(delay, partial(Context().run, action))
@@ -179,54 +178,54 @@ class SessionDriver:
         return self.call(schedule)
 
     def run(self, action: Callable[[], T]) -> T:
-        """Run something and return what it returns.
+        """Call a function on the driver thread and return its result.
 
         Raises:
-            SessionEndedError: the thread was stopped.
+            SessionEndedError: the driver was stopped.
         """
         if self.is_current:
             return action()
-        if self._driven.take():
+        if self._role.try_acquire():
             try:
-                with _InterruptsLater():
+                with _DeferredInterrupts():
                     return Context().run(action)
             finally:
-                self._driven.leave()
+                self._role.release()
 
         async def act() -> T:
             return action()
 
-        return self.wait(act(), aside=True)
+        return self.wait(act(), may_drive=False)
 
-    def wait(self, coroutine: Coroutine[Any, Any, T], *, aside: bool = False) -> T:
-        """Run a coroutine and return what it returns.
+    def wait(self, coroutine: Coroutine[Any, Any, T], *, may_drive: bool = True) -> T:
+        """Run a coroutine and return its result.
 
         If the wait is interrupted, the coroutine is cancelled.
 
         Args:
-            coroutine: what to run.
-            aside: whether another thread is to run it, because this one has been called by
-                native code: it may have little room left, or an exception on its way.
+            coroutine: the coroutine.
+            may_drive: whether the calling thread may become the driver; not if native code has
+                called it, because little of its stack may be left, or an exception may be pending.
 
         Raises:
-            SessionError: called on the thread itself.
-            SessionEndedError: the thread was stopped.
+            SessionError: called on the driver thread.
+            SessionEndedError: the driver was stopped.
         """
-        call = _Call(self._driven.loop, coroutine)
+        call = _Call(self._role.loop, coroutine)
         try:
             self.check_is_other()
-            is_begun = (not aside and self._drive(call)) or self._driven.call(call.begin)
+            is_scheduled = (may_drive and self._drive(call)) or self._role.call(call.start)
         except SessionError:
             coroutine.close()
             raise
         except BaseException:
             call.abandon()
             raise
-        if not is_begun:
+        if not is_scheduled:
             coroutine.close()
             raise SessionEndedError
         try:
-            return call.take()
+            return call.result()
         except BaseException:
             call.abandon()
             raise
@@ -234,92 +233,92 @@ class SessionDriver:
             del call, coroutine
 
     def _drive(self, call: _Call[Any]) -> bool:
-        """Begin something and run what is due until it is done or waits; False if not at all."""
-        if not self._driven.take():
+        """Start a call and drive until it is done or nothing is due; False if another drives."""
+        if not self._role.try_acquire():
             return False
         try:
-            with _InterruptsLater() as interrupts:
-                call.begin()
-                self._driven.drive(lambda: call.is_done or interrupts.is_any)
+            with _DeferredInterrupts() as interrupts:
+                call.start()
+                self._role.drive(lambda: call.is_done or interrupts.is_any)
         finally:
-            self._driven.leave()
+            self._role.release()
         return True
 
-    def call_from_finalizer(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a coroutine now if that is possible, otherwise soon; it is never waited for.
+    def call_from_finalizer(self, create: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a coroutine now if possible, otherwise soon, without waiting for it.
 
         While garbage is collected, when any lock may be held, another thread runs it.
         """
-        loop = self._driven.loop
-        self._driven.call_from_finalizer(lambda: _running_task(loop, make()))
+        loop = self._role.loop
+        self._role.call_from_finalizer(lambda: _running_task(loop, create()))
 
     def stop(self) -> None:
-        """Stop the thread, when what runs on it is done or cancelled; again it does nothing."""
+        """Stop, when everything scheduled is done or cancelled; a second call does nothing."""
         self._finalizer.detach()
-        self._driven.lock()
-        self._driven.join()
+        self._role.close()
+        self._role.join()
 
 
-class _DrivenLoop:
-    """Who may run the loop.
+class _DriverRole:
+    """Decides which thread drives a loop.
 
     Attributes:
         loop: the loop.
-        driver: identity of the thread at the wheel, or None.
-        is_locked: whether nothing can be handed over any more.
+        driver: identity of the driver thread, or None.
+        is_closed: whether calls are refused.
     """
 
     def __init__(self) -> None:
         self.loop = Loop(self._wake)
         self.driver: int | None = None
-        self.is_locked = False
-        # Reentrant: a collection that happens under the lock may lock the wheel, or call.
+        self.is_closed = False
+        # Reentrant: a finalizer that runs while it is held may close the role, or call.
         self._changed = threading.Condition(threading.RLock())
-        self._spare: threading.Thread | None = None
-        _all_driven.add(self)
+        self._fallback: threading.Thread | None = None
+        _all_roles.add(self)
 
-    def take(self) -> bool:
-        """Take the wheel, if that is possible; False if it is not."""
+    def try_acquire(self) -> bool:
+        """Become the driver; False if another thread is, or the loop is closed."""
         with self._changed:
-            if self.driver is not None or self.is_locked:
+            if self.driver is not None or self.is_closed:
                 return False
             self.driver = threading.get_ident()
         return True
 
-    def leave(self) -> None:
-        """Leave the wheel, and what is due to the spare thread."""
+    def release(self) -> None:
+        """Stop being the driver, and leave what is due to the fallback thread."""
         with self._changed:
             self.driver = None
             self._wake()
 
     def drive_if_free(self, is_done: Callable[[], bool]) -> None:
-        """Take the wheel, `drive`, and leave it; nothing if that is not possible."""
-        if self.take():
+        """`drive` as the driver; nothing happens if another thread is, or the loop is closed."""
+        if self.try_acquire():
             try:
                 self.drive(is_done)
             finally:
-                self.leave()
+                self.release()
 
     def drive(self, is_done: Callable[[], bool]) -> None:
-        """Run what is due until there is nothing, or something is done; from the wheel."""
+        """Run what is due until nothing is, or `is_done` returns True; on the driver thread."""
         while self.loop.has_due:
             self.loop.run_due()
             if is_done():
-                # Whoever is done has usually left something that ends with it.
+                # What has just been done has usually scheduled its last callbacks.
                 self.loop.run_due()
                 return
 
     def call(self, action: Callable[[], None]) -> bool:
-        """Hand something over; False if the wheel is locked."""
+        """Schedule a call; False if the loop is closed."""
         with self._changed:
-            if not self.is_locked:
+            if not self.is_closed:
                 self.loop.call_soon_threadsafe(action)
                 return True
             return False
 
     def call_from_finalizer(self, action: Callable[[], object]) -> None:
-        """Hand something over without waiting for anything, and run it if nobody else does."""
-        # Whoever is at the wheel sees it when he leaves.
+        """Schedule a call without blocking, and run it if no other thread does."""
+        # A driver sees it when it leaves.
         self.loop.call_soon(action)
         if self._changed.acquire(blocking=False):
             try:
@@ -330,133 +329,134 @@ class _DrivenLoop:
             finally:
                 self._changed.release()
         else:
-            # Whoever has the lock may be about to wait, and may not look again. A process that
-            # ends starts no threads, and all goes with it.
+            # The thread that holds the lock may be about to wait without looking again. A process
+            # that is ending starts no threads, and frees everything.
             with contextlib.suppress(RuntimeError):
                 _thread.start_new_thread(self._wake, ())
 
-    def lock(self) -> None:
-        """Let nothing be handed over any more."""
+    def close(self) -> None:
+        """Refuse calls from now on."""
         with self._changed:
-            self.is_locked = True
+            self.is_closed = True
             self._changed.notify_all()
 
     def join(self) -> None:
-        """Wait until nobody is at the wheel, and end what was handed over and is not done."""
-        if self._spare is None:
+        """Wait until no thread drives, and everything scheduled is done or cancelled."""
+        if self._fallback is None:
             self.finish()
         else:
-            self._spare.join()
+            self._fallback.join()
 
     def finish(self) -> None:
-        """End what was handed over before the wheel was locked, when nobody else is there."""
+        """Run or cancel what was scheduled before the loop was closed."""
         with self._changed:
             self._changed.wait_for(lambda: self.driver is None)
             self.driver = threading.get_ident()
         try:
-            end = time.monotonic() + _PATIENCE
-            told: set[Task[Any]] = set()
-            # What was handed over may still have to begin.
+            end = time.monotonic() + _CANCEL_TIMEOUT
+            cancelled: set[Task[Any]] = set()
+            # Scheduled calls may still start tasks.
             while (self.loop.has_due or self.loop.unfinished) and time.monotonic() < end:
                 for task in self.loop.unfinished:
-                    if task not in told:
-                        told.add(task)
+                    if task not in cancelled:
+                        cancelled.add(task)
                         task.cancel()
                 self._run_or_wait(end)
             for task in self.loop.unfinished:
-                # Nobody is to wait for what does not stop.
+                # Its callers must not wait for ever.
                 task.abandon()
             self.loop.run_due()
         finally:
-            self.leave()
+            self.release()
 
     def _run_or_wait(self, end: float) -> None:
-        """Run what is due, or wait until something is or a time has come."""
+        """Run what is due, or wait until something is, at most until the time `end`."""
         if self.loop.has_due:
             self.drive(lambda: time.monotonic() > end)
             return
         delays = (end - time.monotonic(), self.loop.delay())
         with self._changed:
             if not self.loop.has_due:
-                self._changed.wait(max(0.0, min(each for each in delays if each is not None)))
+                self._changed.wait(max(0.0, min(delay for delay in delays if delay is not None)))
 
-    # The spare thread
+    # The fallback thread
 
     def _wake(self) -> None:
-        """See to it that somebody runs what is due."""
+        """Wake a waiting thread if something is due; start the fallback thread if necessary."""
         with self._changed:
-            if self.driver is None and not self.is_locked:
+            if self.driver is None and not self.is_closed:
                 if not self.loop.has_due and self.loop.delay() is None:
                     return
-                if self._spare is None:
+                if self._fallback is None:
                     name = "jitlink session"
-                    self._spare = threading.Thread(target=self._serve, name=name, daemon=True)
-                    self._spare.start()
+                    self._fallback = threading.Thread(target=self._serve, name=name, daemon=True)
+                    self._fallback.start()
             self._changed.notify_all()
 
     def _serve(self) -> None:
-        while self._await_turn():
-            self.drive_if_free(lambda: self.is_locked)
+        while self._wait_until_due():
+            self.drive_if_free(lambda: self.is_closed)
         self.finish()
 
-    def _await_turn(self) -> bool:
-        """Wait until something is due and nobody is there; False if the wheel is locked."""
+    def _wait_until_due(self) -> bool:
+        """Wait until something is due and there is no driver; False if the loop is closed."""
         with self._changed:
-            while not self.is_locked:
+            while not self.is_closed:
                 if self.driver is None and self.loop.has_due:
                     return True
                 self._changed.wait(self.loop.delay() if self.driver is None else None)
         return False
 
-    def forget_threads(self) -> None:
-        """Begin anew in a forked process, which has none of its parent's other threads."""
+    def reset_after_fork(self) -> None:
+        """Forget the threads that a forked process does not have: all but the forking one."""
         self._changed = threading.Condition(threading.RLock())
-        self._spare = None
+        self._fallback = None
         if self.driver != threading.get_ident():
             self.driver = None
 
 
-_all_driven: weakref.WeakSet[_DrivenLoop] = weakref.WeakSet()
+_all_roles: weakref.WeakSet[_DriverRole] = weakref.WeakSet()
 
 
-def _forget_threads() -> None:
-    for wheel in list(_all_driven):
-        wheel.forget_threads()
+def _reset_after_fork() -> None:
+    for role in list(_all_roles):
+        role.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_threads)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
-def _stop_forgotten(wheel: _DrivenLoop) -> None:
-    # A spare thread ends what is left. Where there is none nothing can be on its way but what
-    # waits for something that cannot happen any more.
-    wheel.lock()
+def _close_dropped(role: _DriverRole) -> None:
+    # A fallback thread finishes what is left. Without one, only tasks can be left that wait for
+    # something that can no longer happen.
+    role.close()
     warnings.warn("a session was dropped without being ended", ResourceWarning, stacklevel=2)
 
 
-class _InterruptsLater:
-    """Raises an interrupt from the keyboard at the end of a ``with`` statement.
+class _DeferredInterrupts:
+    """Defers a ``KeyboardInterrupt`` to the end of a ``with`` statement.
 
-    Only the main thread gets any, and only if that is what is done with them.
+    Only on the main thread, which alone gets any, and only if SIGINT has Python's own handler.
 
     Attributes:
-        is_any: whether there was one.
+        is_any: whether one was deferred.
     """
 
-    __slots__ = ("_is_ours", "is_any")
+    __slots__ = ("_is_installed", "is_any")
 
     def __init__(self) -> None:
         self.is_any = False
         is_main = threading.get_ident() == threading.main_thread().ident
-        self._is_ours = is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        handler = signal.default_int_handler
+        self._is_installed = is_main and signal.getsignal(signal.SIGINT) is handler
 
     def __enter__(self) -> Self:
-        if self._is_ours:
-            signal.signal(signal.SIGINT, self._note)
+        if self._is_installed:
+            signal.signal(signal.SIGINT, self._record)
         return self
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
+    def _record(self, _number: int, _frame: FrameType | None) -> None:
         self.is_any = True
 
     def __exit__(
@@ -465,13 +465,13 @@ class _InterruptsLater:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._is_ours:
+        if self._is_installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             if self.is_any:
                 raise KeyboardInterrupt
 
 
-# Tasks are known to their loop only weakly.
+# A loop has only weak references to its tasks.
 _running: set[Task[None]] = set()
 
 

@@ -2,9 +2,9 @@
 
 A JITDylib maps each name to a `Definition`. All symbols of an object are one definition while
 they are in the same state, so that an event that concerns thousands of symbols is handled once.
-Where some of them go another way (a weak one is overridden, a part is delegated, some depend on
-what is not ready) they are split off into a definition of their own; a query then goes on
-waiting for the part that has its names, and for no other.
+Where some of them are treated differently (a weak one is overridden, a part is delegated, some
+depend on what is not ready) they are split off into a definition of their own; a query then waits
+for the part that has its names, and for no other.
 """
 
 from __future__ import annotations
@@ -22,26 +22,28 @@ from jitlink.orc.errors import (
     raise_first,
 )
 from jitlink.orc.interface import (
-    DefinitionGenerator,
     ExecutorSymbolDef,
     JITDylibLookupFlags,
     JITSymbolFlags,
     ResourceTracker,
     SymbolState,
 )
-from jitlink.orc.lookup import GeneratorLock
 from jitlink.resolve import Precedence, Strength, precedence
 
 if TYPE_CHECKING:
-    from jitlink.orc.callables import HostSymbol
-    from jitlink.orc.interface import MaterializationUnit, ResourceTracker
-    from jitlink.orc.lookup import AsynchronousSymbolQuery
-    from jitlink.orc.materialization import MaterializationResponsibility
-    from jitlink.orc.session import ExecutionSession
+    from jitlink.orc.interface import (
+        DefinitionGenerator,
+        GeneratorLock,
+        HostSymbol,
+        MaterializationUnit,
+        Query,
+        Responsibility,
+        Session,
+    )
     from jitlink.orc.waiting_on_graph import SuperNode
 
 _REST = -1
-"""The part with all the names that are not to go anywhere."""
+"""Number of the part with the names that are assigned to no part."""
 
 
 class Definition:
@@ -49,25 +51,24 @@ class Definition:
 
     Attributes:
         dylib: where they are defined.
-        flags: their names, with flags; shared with whoever promised them, so not to be
-            changed in place.
+        flags: their names, with flags; shared with their unit, so never changed in place.
         addresses: their addresses, once resolved.
-        tracker: what owns them.
-        source: display name of what promised them.
-        state: how far they have come.
-        failed: whether they could not be made, or depend on what could not.
+        tracker: their owner.
+        source: display name of their unit.
+        state: their state.
+        failed: whether they could not be materialized, or depend on symbols that could not.
         cause: why they failed, if a reason was given.
-        is_announced: whether others than their maker were told an address before the symbols
-            were ready.
-        unit: what promises them, while nobody has asked.
+        is_exposed: whether a lookup that is not for their own responsibility was given an address
+            before they were ready.
+        unit: their unit, until they are looked up.
         queries: lookups that wait for some of them, in order of arrival.
-        waiters: while they are not emitted, groups that wait for some of them, and for which.
-        group: the group with which they will become ready, while they wait.
+        waiters: while they are not emitted, super-nodes that wait for some of them, with names.
+        super_node: the super-node with which they will become ready, while they are emitted.
     """
 
     __slots__ = (
-        "__weakref__", "_maker", "addresses", "cause", "dylib", "failed", "flags", "group",
-        "is_announced", "queries", "source", "state", "tracker", "unit", "waiters",
+        "__weakref__", "_responsibility", "addresses", "cause", "dylib", "failed", "flags",
+        "is_exposed", "queries", "source", "state", "super_node", "tracker", "unit", "waiters",
     )  # fmt: skip
 
     def __init__(
@@ -87,31 +88,31 @@ class Definition:
         self.state = SymbolState.NEVER_SEARCHED
         self.failed = False
         self.cause: BaseException | None = None
-        self.is_announced = False
-        self.queries: dict[AsynchronousSymbolQuery, None] = {}
-        self.waiters: dict[SuperNode, set[str]] = {}
-        self.group: SuperNode | None = None
-        self._maker: ref[MaterializationResponsibility] | None = None
+        self.is_exposed = False
+        self.queries: dict[Query, None] = {}
+        self.waiters: dict[SuperNode[Definition], set[str]] = {}
+        self.super_node: SuperNode[Definition] | None = None
+        self._responsibility: ref[Responsibility] | None = None
 
     def __repr__(self) -> str:
         names = ", ".join(list(self.flags)[:3]) + (", ..." if len(self.flags) > 3 else "")
         return f"<{names} in {self.dylib.name}: {self.state.name.lower()}>"
 
     @property
-    def responsibility(self) -> MaterializationResponsibility | None:
-        """What makes them, while they are being made.
+    def responsibility(self) -> Responsibility | None:
+        """The responsibility for them, while they are being materialized.
 
-        Not kept alive from here: a responsibility that nobody holds any more can never be met.
+        The reference is weak: a responsibility that is dropped can never be met.
         """
-        return None if self._maker is None else self._maker()
+        return None if self._responsibility is None else self._responsibility()
 
     @responsibility.setter
-    def responsibility(self, responsibility: MaterializationResponsibility | None) -> None:
-        self._maker = None if responsibility is None else ref(responsibility)
+    def responsibility(self, responsibility: Responsibility | None) -> None:
+        self._responsibility = None if responsibility is None else ref(responsibility)
 
     @property
     def is_in_progress(self) -> bool:
-        """Whether they have been asked for, and are neither ready nor failed."""
+        """Whether they have been looked up, and are neither ready nor failed."""
         return SymbolState.NEVER_SEARCHED < self.state < SymbolState.READY and not self.failed
 
     def symbol(self, name: str) -> ExecutorSymbolDef:
@@ -119,7 +120,7 @@ class Definition:
         return ExecutorSymbolDef(self.addresses.get(name, 0), self.flags[name])
 
     def advance(self, state: SymbolState) -> None:
-        """Reach a state, and tell the queries for which it is far enough."""
+        """Set the state, and notify the queries that require no more than it."""
         self.state = state
         if not self.queries:
             return
@@ -127,19 +128,19 @@ class Definition:
         for query in satisfied:
             del self.queries[query]
             if state < SymbolState.READY:
-                self.announce_to(query.requester)
+                self.expose_to(query.requester)
             query.satisfy(self)
 
-    def announce_to(self, requester: MaterializationResponsibility | None) -> None:
-        """Take note that somebody has addresses before the symbols are ready.
+    def expose_to(self, requester: Responsibility | None) -> None:
+        """Record that addresses are given to a lookup before the symbols are ready.
 
-        Who makes them does not count.
+        A lookup for the responsibility for the symbols themselves does not count.
         """
         if requester is None or requester is not self.responsibility:
-            self.is_announced = True
+            self.is_exposed = True
 
-    def withdraw(self) -> None:
-        """Take the promise of another unit's making back: nobody has asked any more."""
+    def reset(self) -> None:
+        """Return to the state before any lookup, to be materialized by a unit again."""
         self.state, self.addresses, self.responsibility = SymbolState.NEVER_SEARCHED, {}, None
 
     def split(self, names: Iterable[str]) -> Definition:
@@ -148,17 +149,17 @@ class Definition:
         Returns:
             The new definition; this one itself if it would be left without symbols.
         """
-        return self.divide(dict.fromkeys(names, 0))[0]
+        return self.partition(dict.fromkeys(names, 0))[0]
 
-    def divide(self, part_of: Mapping[str, int]) -> dict[int, Definition]:
+    def partition(self, part_of: Mapping[str, int]) -> dict[int, Definition]:
         """Split into as many definitions as there are parts, in the same state.
 
         Args:
-            part_of: number of the part, from 0, that a name goes to; the names that are not
-                in it stay together. Names of other definitions may be in it too.
+            part_of: number of the part, from 0, that each name is assigned to; the other names
+                stay together. May contain names of other definitions.
 
         Returns:
-            The definitions of those parts that have symbols; -1 is what stayed.
+            The definitions of those parts that have symbols; that of the other names is -1.
         """
         all_flags, number_of = self.flags, part_of.get
         flags: dict[int, dict[str, JITSymbolFlags]] = {}
@@ -181,12 +182,12 @@ class Definition:
         part = Definition(self.dylib, flags, self.tracker, self.unit, self.source)
         part.addresses, part.state = self.addresses, self.state
         part.failed, part.cause = self.failed, self.cause
-        part.is_announced = self.is_announced
-        part._maker = self._maker
-        if self.group is not None:
-            part.group = self.group
-            self.group.symbols.append(part)
-        self.dylib.adopt(part)
+        part.is_exposed = self.is_exposed
+        part._responsibility = self._responsibility
+        if self.super_node is not None:
+            part.super_node = self.super_node
+            self.super_node.elements.append(part)
+        self.dylib.insert(part)
         return part
 
     def _move_queries(
@@ -215,18 +216,19 @@ class JITDylib(JITLinkDylib):
     """A simulated dynamic library.
 
     Attributes:
-        session: the session it belongs to.
-        symbols: the definition of each of its symbols; to be read on the session's thread.
+        session: the session it belongs to, an `ExecutionSession`.
+        symbols: the definition of each of its symbols; to be read on the driver thread.
         trackers: the trackers that own something, in order of first use; likewise.
-        generators: asked, in order, for names that are not in the table.
-        generator_locks: where searches wait for a generator; for the searches.
-        comdat_groups: signatures of the COMDAT groups that objects here have brought.
-        initializers: names of symbols that stand for initialisers, in order of addition, which
-            nobody has asked for; for the platform.
+        generators: called, in order, for names that are not in the table.
+        generator_locks: the locks of those generators that searches use, by the generator's
+            identity; for the searches.
+        comdat_groups: signatures of the COMDAT groups of the objects that were added here.
+        initializers: names of initializer symbols that have not been looked up, in order of
+            addition; for the platform.
         is_open: whether it has not been removed.
     """
 
-    def __init__(self, session: ExecutionSession, name: str) -> None:
+    def __init__(self, session: Session, name: str) -> None:
         super().__init__(name)
         self.session = session
         self.symbols: dict[str, Definition] = {}
@@ -239,28 +241,28 @@ class JITDylib(JITLinkDylib):
         self._link_order: list[tuple[JITDylib, JITDylibLookupFlags]] = [
             (self, JITDylibLookupFlags.MATCH_ALL_SYMBOLS)
         ]
-        # How many of the generators, at the end, are to stay there.
+        # How many of the generators were added as last ones.
         self._last_generators = 0
         self._default_tracker: ResourceTracker | None = ResourceTracker(self)
 
-    # What everybody calls, from any thread.
+    # From any thread
 
     @property
     def default_tracker(self) -> ResourceTracker:
-        """Owns what is defined without naming a tracker; a new one after it was removed."""
+        """Owns what is defined without a tracker; a new one after it was removed."""
         if self._default_tracker is None:
-            # It went with the JITDylib.
+            # It was removed with the JITDylib.
             self._default_tracker = ResourceTracker(self)
             self._default_tracker.make_defunct()
         return self._default_tracker
 
     def create_resource_tracker(self) -> ResourceTracker:
-        """A new owner for definitions."""
+        """Create an owner for definitions."""
         return ResourceTracker(self)
 
     @property
     def link_order(self) -> tuple[tuple[JITDylib, JITDylibLookupFlags], ...]:
-        """Where the external symbols of what is linked into this JITDylib are searched."""
+        """The JITDylibs in which the external symbols of links into this one are searched."""
         return tuple(self._link_order)
 
     def set_link_order(
@@ -269,14 +271,18 @@ class JITDylib(JITLinkDylib):
         *,
         link_against_this: bool = True,
     ) -> None:
-        """Set the search order; this JITDylib itself comes first unless told otherwise.
+        """Set the link order.
+
+        Args:
+            order: the JITDylibs.
+            link_against_this: whether this JITDylib itself comes first.
 
         Raises:
             JITDylibDefunctError: this JITDylib, or one of the order, was removed.
         """
         wanted = list(order)
         if link_against_this:
-            wanted = [each for each in wanted if each[0] is not self]
+            wanted = [entry for entry in wanted if entry[0] is not self]
             wanted.insert(0, (self, JITDylibLookupFlags.MATCH_ALL_SYMBOLS))
         self._change(lambda: self._reorder(wanted))
 
@@ -285,14 +291,14 @@ class JITDylib(JITLinkDylib):
         dylib: JITDylib,
         flags: JITDylibLookupFlags = JITDylibLookupFlags.MATCH_EXPORTED_ONLY,
     ) -> None:
-        """Search another JITDylib after those that are searched, unless it is one of them.
+        """Append another JITDylib to the link order, unless it is in it already.
 
         Raises:
             JITDylibDefunctError: either was removed.
         """
 
         def append() -> None:
-            if all(each is not dylib for each, _ in self._link_order):
+            if all(searched is not dylib for searched, _ in self._link_order):
                 self._reorder([*self._link_order, (dylib, flags)])
 
         self._change(append)
@@ -303,7 +309,7 @@ class JITDylib(JITLinkDylib):
         new: JITDylib,
         flags: JITDylibLookupFlags = JITDylibLookupFlags.MATCH_EXPORTED_ONLY,
     ) -> None:
-        """Search another JITDylib where one was searched; nothing changes if it was not.
+        """Replace a JITDylib in the link order; nothing changes if it is not in it.
 
         Raises:
             JITDylibDefunctError: this JITDylib, or the new one, was removed.
@@ -311,32 +317,32 @@ class JITDylib(JITLinkDylib):
 
         def replace() -> None:
             order = self._link_order
-            self._reorder([(new, flags) if each[0] is old else each for each in order])
+            self._reorder([(new, flags) if entry[0] is old else entry for entry in order])
 
         self._change(replace)
 
     def is_linked_against(self, dylib: JITDylib) -> bool:
-        """Whether a JITDylib is searched; for the session's thread."""
-        return any(each is dylib for each, _ in self._link_order)
+        """Whether a JITDylib is in the link order; for the driver thread."""
+        return any(searched is dylib for searched, _ in self._link_order)
 
     def remove_from_link_order(self, dylib: JITDylib) -> None:
-        """Do not search a JITDylib any more."""
+        """Remove a JITDylib from the link order."""
         self._change(
-            lambda: self._reorder([each for each in self._link_order if each[0] is not dylib])
+            lambda: self._reorder([entry for entry in self._link_order if entry[0] is not dylib])
         )
 
     def _reorder(self, order: list[tuple[JITDylib, JITDylibLookupFlags]]) -> None:
-        for dylib in (self, *(each for each, _ in order)):
+        for dylib in (self, *(other for other, _ in order)):
             if not dylib.is_open:
                 raise JITDylibDefunctError(dylib.name)
         self._link_order = order
 
     def add_generator(self, generator: DefinitionGenerator, *, last: bool = False) -> None:
-        """Ask a generator, after those that are asked already.
+        """Append a generator.
 
         Args:
             generator: the generator.
-            last: whether it is to be asked after those that are added later, too.
+            last: whether it stays behind generators that are added later.
 
         Raises:
             JITDylibDefunctError: the JITDylib was removed.
@@ -352,17 +358,17 @@ class JITDylib(JITLinkDylib):
         self._change(append)
 
     def remove_generator(self, generator: DefinitionGenerator) -> None:
-        """Do not ask a generator any more.
+        """Remove a generator.
 
         Raises:
             ValueError: there is no such generator.
         """
 
         def remove() -> None:
-            place = self.generators.index(generator)
-            if place >= len(self.generators) - self._last_generators:
+            index = self.generators.index(generator)
+            if index >= len(self.generators) - self._last_generators:
                 self._last_generators -= 1
-            del self.generators[place]
+            del self.generators[index]
 
         self._change(remove)
 
@@ -371,29 +377,24 @@ class JITDylib(JITLinkDylib):
         unit: MaterializationUnit | Mapping[str, HostSymbol],
         tracker: ResourceTracker | None = None,
     ) -> None:
-        """Add the definitions that a unit promises, or addresses and Python functions by name.
+        """Add the definitions of a unit, or addresses and Python functions by name.
 
         Raises:
-            TypeError: a value is no address and no function whose C types are known.
+            TypeError: a value is neither an address nor a function with known C types.
             DuplicateDefinitionError: a strong definition of one of the names exists; nothing
-                has been added.
+                was added.
             ResourceTrackerDefunctError: the tracker, or the JITDylib, was removed.
             ValueError: the tracker is of another JITDylib.
         """
-        if isinstance(unit, Mapping):
-            # Not imported above: callables are made of what is made of JITDylibs.
-            from jitlink.orc.callables import PythonSymbols  # noqa: PLC0415
-
-            unit = PythonSymbols(self.session, unit)
-        made = unit
-        self._change(lambda: self.add_unit(made, tracker))
+        added = self.session.python_symbols(unit) if isinstance(unit, Mapping) else unit
+        self._change(lambda: self.add_unit(added, tracker))
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove some symbols; what else their trackers own stays, resources too.
+        """Remove some symbols; everything else that their trackers own stays, resources too.
 
         Raises:
-            UndefinedSymbolError: some are not defined here; none has been removed.
-            SymbolsCouldNotBeRemovedError: some are just being made; none has been removed.
+            UndefinedSymbolError: some are not defined here; none was removed.
+            SymbolsCouldNotBeRemovedError: some are being materialized; none was removed.
         """
         wanted = dict.fromkeys(names)
         self._change(lambda: self.remove_symbols(wanted))
@@ -402,7 +403,7 @@ class JITDylib(JITLinkDylib):
         """Remove all trackers, the last one first.
 
         Raises:
-            JITLinkError: resources could not be released; the definitions are gone all the same.
+            JITLinkError: resources could not be released; the definitions are removed all the same.
         """
         self.session.wait(self.clear_async())
 
@@ -419,125 +420,128 @@ class JITDylib(JITLinkDylib):
     def _change(self, change: Callable[[], None]) -> None:
         self.session.run(change)
 
-    # What runs on the session's thread.
+    # On the driver thread
 
     def add_unit(self, unit: MaterializationUnit, tracker: ResourceTracker | None = None) -> None:
-        """`define`, for callers on the session's thread."""
+        """`define`, for callers on the driver thread."""
         owner = tracker or self.default_tracker
         if owner.dylib is not self:
             raise ValueError(f"the tracker is not one of {self.name}")
         if owner.is_defunct:
             raise ResourceTrackerDefunctError(self.name)
         self.session.check_open()
-        overriding, yielding = self.resolve_precedence(unit.symbols, unit.name)
-        if yielding:
-            unit.symbols = {n: f for n, f in unit.symbols.items() if n not in yielding}
-        overridden = self._override(overriding)
+        overriding, overridden = self.resolve_precedence(unit.symbols, unit.name)
+        if overridden:
+            unit.symbols = {n: f for n, f in unit.symbols.items() if n not in overridden}
+        removed = self._erase_symbols(overriding)
         if unit.symbols:
             self.trackers[owner] = None
-            self.adopt(Definition(self, unit.symbols, owner, unit, unit.name))
+            self.insert(Definition(self, unit.symbols, owner, unit, unit.name))
             self.initializers.update(dict.fromkeys(unit.initializers))
-        self._discard([*overridden, *((unit, name) for name in yielding)])
+        self._discard([*removed, *((unit, name) for name in overridden)])
 
     def put_first(self, tracker: ResourceTracker) -> None:
-        """Treat what a tracker owns as older than all else, so that `clear` removes it last."""
+        """Move a tracker to the front of all others, so that `clear` removes it last."""
         self.trackers = {tracker: None} | self.trackers
 
     def resolve_precedence(
         self, symbols: Mapping[str, JITSymbolFlags], source: str
     ) -> tuple[list[str], set[str]]:
-        """Which names take the place of definitions that are here, and which yield to those.
+        """Which names override definitions that exist here, and which are overridden by those.
 
         Args:
             symbols: names that are to be defined, with flags.
             source: display name of what defines them.
 
+        Returns:
+            The overriding names, and the overridden ones.
+
         Raises:
-            DuplicateDefinitionError: a name can do neither.
+            DuplicateDefinitionError: a name has two strong definitions.
         """
         overriding: list[str] = []
-        yielding: set[str] = set()
+        overridden: set[str] = set()
         if self.symbols.keys().isdisjoint(symbols):
-            return overriding, yielding
+            return overriding, overridden
         for name, flags in symbols.items():
-            held = self.symbols.get(name)
-            if held is None:
+            existing = self.symbols.get(name)
+            if existing is None:
                 continue
-            outcome = precedence(held.flags[name].strength, flags.strength)
-            if outcome is Precedence.ADDED and held.state > SymbolState.NEVER_SEARCHED:
+            outcome = precedence(existing.flags[name].strength, flags.strength)
+            if outcome is Precedence.ADDED and existing.state > SymbolState.NEVER_SEARCHED:
                 # It is too late: references may be bound to the weaker definition.
                 is_strong = flags.strength > Strength.COMMON
-                outcome = Precedence.DUPLICATE if is_strong else Precedence.HELD
+                outcome = Precedence.DUPLICATE if is_strong else Precedence.EXISTING
             if outcome is Precedence.DUPLICATE:
-                raise DuplicateDefinitionError(name, first=held.source, second=source)
+                raise DuplicateDefinitionError(name, first=existing.source, second=source)
             if outcome is Precedence.ADDED:
                 overriding.append(name)
             else:
-                yielding.add(name)
-        return overriding, yielding
+                overridden.add(name)
+        return overriding, overridden
 
-    def _override(self, names: Iterable[str]) -> list[tuple[MaterializationUnit, str]]:
-        """Remove definitions that nothing has looked up; returns each with its unit."""
+    def _erase_symbols(self, names: Iterable[str]) -> list[tuple[MaterializationUnit, str]]:
+        """Remove symbols that are not in progress; returns those that have a unit, with it."""
         by_definition: dict[Definition, list[str]] = {}
         for name in names:
             by_definition.setdefault(self.symbols[name], []).append(name)
-        overridden = []
+        removed = []
         for definition, chosen in by_definition.items():
             part, unit = definition.split(chosen), definition.unit
-            self.forget(part)
+            self.erase(part)
             if unit is not None:
                 unit.symbols = {n: f for n, f in unit.symbols.items() if n not in part.flags}
-                overridden += [(unit, name) for name in chosen]
-        return overridden
+                removed += [(unit, name) for name in chosen]
+        return removed
 
-    def _discard(self, overridden: Iterable[tuple[MaterializationUnit, str]]) -> None:
-        """Notify units of overridden symbols; last, so that the table is right if one raises."""
-        for unit, name in overridden:
+    def _discard(self, symbols: Iterable[tuple[MaterializationUnit, str]]) -> None:
+        """Let units discard symbols; last, so that the table is consistent if one raises."""
+        for unit, name in symbols:
             unit.discard(self, name)
 
-    def claim(
+    def define_materializing(
         self,
         symbols: Mapping[str, JITSymbolFlags],
         tracker: ResourceTracker,
-        responsibility: MaterializationResponsibility,
+        responsibility: Responsibility,
     ) -> Definition | None:
-        """Add symbols that are being made already; weak ones yield to any other.
+        """Add symbols that are being materialized already, without overridden weak ones.
 
         Raises:
             DuplicateDefinitionError: a strong one exists already; nothing was added.
         """
-        # LLVM differs: there, a strong claim is refused also where only a weak definition is that
-        # nothing has looked up.
-        overriding, yielding = self.resolve_precedence(symbols, responsibility.unit_name)
-        overridden = self._override(overriding)
-        taken = {name: flags for name, flags in symbols.items() if name not in yielding}
+        # LLVM differs: there, a strong symbol is refused also if the existing definition is a weak
+        # one that has not been looked up.
+        overriding, overridden = self.resolve_precedence(symbols, responsibility.unit_name)
+        removed = self._erase_symbols(overriding)
+        added = {name: flags for name, flags in symbols.items() if name not in overridden}
         definition = None
-        if taken:
-            definition = Definition(self, taken, tracker, source=responsibility.unit_name)
+        if added:
+            definition = Definition(self, added, tracker, source=responsibility.unit_name)
             definition.state = SymbolState.MATERIALIZING
             definition.responsibility = responsibility
             self.trackers[tracker] = None
-            self.adopt(definition)
-        self._discard(overridden)
+            self.insert(definition)
+        self._discard(removed)
         return definition
 
     def remove_symbols(self, names: Mapping[str, None]) -> None:
-        """`remove`, for callers on the session's thread."""
+        """`remove`, for callers on the driver thread."""
         undefined = [name for name in names if name not in self.symbols]
         if undefined:
             raise UndefinedSymbolError(undefined)
         busy = [name for name in names if self.symbols[name].is_in_progress]
         if busy:
             raise SymbolsCouldNotBeRemovedError(self.name, busy)
-        self._discard(self._override(names))
+        self._discard(self._erase_symbols(names))
 
-    def adopt(self, definition: Definition) -> None:
-        """Enter a definition under all of its names."""
+    def insert(self, definition: Definition) -> None:
+        """Enter a definition into the table under all of its names."""
         self.symbols.update(dict.fromkeys(definition.flags, definition))
         definition.tracker.definitions[definition] = None
 
-    def forget(self, definition: Definition) -> None:
-        """Take a definition out."""
+    def erase(self, definition: Definition) -> None:
+        """Remove a definition from the table."""
         symbols = self.symbols
         for name in definition.flags:
             if symbols.get(name) is definition:
@@ -545,18 +549,18 @@ class JITDylib(JITLinkDylib):
         definition.tracker.definitions.pop(definition, None)
 
     def release_references(self) -> None:
-        """Refer to nothing that refers to it, now that it has been removed."""
+        """Break the reference cycles of a JITDylib that has been removed."""
         self._default_tracker, self._link_order = None, []
 
     def replace_default_tracker(self) -> None:
-        """Let another tracker own what is defined without naming one; the old one is defunct."""
+        """Create a new default tracker; the old one is defunct."""
         self._default_tracker = ResourceTracker(self)
 
 
 def walk_link_orders(
     roots: Iterable[JITDylib], among: Container[JITDylib] | None = None
 ) -> list[JITDylib]:
-    """All JITDylibs that link orders lead to, in post-order: each after its dependencies.
+    """All JITDylibs that are reached by link orders, in post-order: each after its dependencies.
 
     In a cycle the JITDylib that is reached last comes first.
 
@@ -579,5 +583,5 @@ def walk_link_orders(
                     order.append(dylib)
             elif following not in seen and (among is None or following in among):
                 seen.add(following)
-                work.append((following, iter([each for each, _ in following.link_order])))
+                work.append((following, iter([other for other, _ in following.link_order])))
     return order

@@ -1,20 +1,7 @@
-"""What can go wrong in a session, as exceptions.
-
-::
-
-    JITLinkError
-    └── SessionError
-        ├── SessionEndedError               the session has ended
-        ├── JITDylibDefunctError            the JITDylib was removed
-        ├── ResourceTrackerDefunctError     the tracker was removed, or gave all to another
-        ├── FailedToMaterializeError        a definition could not be made; the cause is chained
-        ├── UnexpectedDefinitionError       a link defines what it is not responsible for
-        ├── MissingDefinitionsError         a link does not define what it is responsible for
-        ├── UnsatisfiedDependenciesError    a link depends on what is not there any more
-        └── SymbolsCouldNotBeRemovedError   symbols that are just being made
+"""The errors of sessions; `jitlink.errors` has the tree of all errors.
 
 Undefined symbols and duplicate definitions are `UndefinedSymbolError` and
-`DuplicateDefinitionError` of `jitlink.errors`.
+`DuplicateDefinitionError` of that module.
 """
 
 from __future__ import annotations
@@ -25,11 +12,11 @@ from typing import ClassVar, Self
 from jitlink.errors import JITLinkError
 
 _SHOWN = 8
-"""Of more names than this, a message tells the first ones and how many there are."""
+"""How many names a message lists; of more names it gives the number."""
 
 
 def listed(names: tuple[str, ...]) -> str:
-    """Names as a message has them."""
+    """Names for a message."""
     if len(names) <= _SHOWN:
         return ", ".join(names)
     return f"{', '.join(names[:_SHOWN])} and {len(names) - _SHOWN} more"
@@ -40,7 +27,7 @@ def _located(symbols: Mapping[str, tuple[str, ...]]) -> str:
 
 
 class SessionError(JITLinkError):
-    """Something that a session cannot do."""
+    """An operation that a session cannot do."""
 
 
 class SessionEndedError(SessionError):
@@ -51,7 +38,7 @@ class SessionEndedError(SessionError):
 
 
 class JITDylibDefunctError(SessionError):
-    """The JITDylib was removed.
+    """The JITDylib has been removed.
 
     Attributes:
         dylib: its name.
@@ -63,7 +50,7 @@ class JITDylibDefunctError(SessionError):
 
 
 class ResourceTrackerDefunctError(SessionError):
-    """The resource tracker was removed, or its JITDylib was, or all it had was transferred.
+    """The resource tracker or its JITDylib has been removed, or its resources transferred.
 
     Attributes:
         dylib: name of the JITDylib.
@@ -75,9 +62,9 @@ class ResourceTrackerDefunctError(SessionError):
 
 
 class FailedToMaterializeError(SessionError):
-    """Definitions that could not be made, or that depend on such ones.
+    """Definitions that could not be materialized, or that depend on such ones.
 
-    The error that stopped the first of them is its ``__cause__``. The message names only some
+    The error that made the first of them fail is its ``__cause__``. The message names only some
     if there are many.
 
     Attributes:
@@ -90,22 +77,22 @@ class FailedToMaterializeError(SessionError):
 
     @property
     def reason(self) -> BaseException:
-        """What went wrong first, as far as it is known; else this error itself."""
+        """The first cause, as far as it is known; else this error itself."""
         error: BaseException = self
-        later = (FailedToMaterializeError, UnsatisfiedDependenciesError)
-        while isinstance(error, later) and error.__cause__ is not None:
+        consequences = (FailedToMaterializeError, UnsatisfiedDependenciesError)
+        while isinstance(error, consequences) and error.__cause__ is not None:
             error = error.__cause__
         return error
 
-    def again(self) -> Self:
-        """Another one that says the same, to be raised elsewhere with a traceback of its own."""
+    def copy(self) -> Self:
+        """A copy, to be raised elsewhere with a traceback of its own."""
         other = type(self).__new__(type(self), *self.args)
         other.args, other.symbols, other.__cause__ = self.args, self.symbols, self.__cause__
         return other
 
 
 class _DefinitionsError(SessionError):
-    """A link does not define what it was asked to define, no more and no less."""
+    """A link does not define exactly the symbols that it is responsible for."""
 
     _problem: ClassVar[str]
 
@@ -115,7 +102,7 @@ class _DefinitionsError(SessionError):
 
 
 class UnexpectedDefinitionError(_DefinitionsError):
-    """A link defines symbols that it was not asked to define.
+    """A link defines symbols that it is not responsible for.
 
     Attributes:
         unit: name of the materialization unit.
@@ -126,7 +113,7 @@ class UnexpectedDefinitionError(_DefinitionsError):
 
 
 class MissingDefinitionsError(_DefinitionsError):
-    """A link does not define symbols that it was asked to define.
+    """A link does not define symbols that it is responsible for.
 
     Attributes:
         unit: name of the materialization unit.
@@ -137,11 +124,11 @@ class MissingDefinitionsError(_DefinitionsError):
 
 
 class UnsatisfiedDependenciesError(SessionError):
-    """A link was completed that depends on symbols that failed, were removed or never asked for.
+    """A link depends on symbols that have failed, were removed or never looked up.
 
     Attributes:
         unit: name of the materialization unit.
-        dependencies: the symbols that it depends on in vain, by name of their JITDylib.
+        dependencies: those symbols, by name of their JITDylib.
     """
 
     def __init__(self, unit: str, dependencies: Mapping[str, Iterable[str]]) -> None:
@@ -151,7 +138,7 @@ class UnsatisfiedDependenciesError(SessionError):
 
 
 class SymbolsCouldNotBeRemovedError(SessionError):
-    """Symbols that cannot be removed by name because they are just being made.
+    """Symbols that cannot be removed by name because they are being materialized.
 
     Attributes:
         dylib: name of their JITDylib.
@@ -160,11 +147,13 @@ class SymbolsCouldNotBeRemovedError(SessionError):
 
     def __init__(self, dylib: str, names: Iterable[str]) -> None:
         self.dylib, self.names = dylib, tuple(sorted(names))
-        super().__init__(f"{listed(self.names)} in {dylib} cannot be removed while being made")
+        super().__init__(
+            f"{listed(self.names)} in {dylib} cannot be removed while being materialized"
+        )
 
 
 def raise_first(errors: Sequence[Exception]) -> None:
-    """Raise the first of some errors, if there are any, with notes about the others."""
+    """Raise the first of some errors, if any, with the others as notes."""
     if errors:
         for other in errors[1:]:
             errors[0].add_note(str(other))

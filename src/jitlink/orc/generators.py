@@ -1,4 +1,4 @@
-"""Definition generators: where names come from that nobody has defined."""
+"""Definition generators: definitions of names from dynamic libraries and static archives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 from weakref import WeakKeyDictionary
 
-from jitlink.inputs import ArchiveInput, Input, InputFile, SymbolRules, open_input
+from jitlink.inputs import (
+    ArchiveInput,
+    Input,
+    InputFile,
+    SymbolRules,
+    defining_members,
+    open_input,
+)
 from jitlink.orc.interface import ExecutorSymbolDef, JITDylibLookupFlags, JITSymbolFlags, LookupKind
 from jitlink.orc.materialization import AbsoluteSymbols
 from jitlink.orc.objects import ObjectBatch
@@ -22,12 +29,12 @@ if TYPE_CHECKING:
 _FOUND = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
 
 NameFilter = Callable[[str], bool] | re.Pattern[str] | str
-"""Which names: those that a function says yes to, that a pattern matches in full, or that begin
-with a text."""
+"""Which names: those for which a function returns True, that a pattern matches in full, or that
+have a prefix."""
 
 
 def matcher(names: NameFilter | None) -> Callable[[str], bool]:
-    """A filter as a function; None lets every name through."""
+    """A filter as a function; None accepts every name."""
     if names is None:
         return lambda name: True  # noqa: ARG005 - part of the interface
     if isinstance(names, str):
@@ -38,13 +45,13 @@ def matcher(names: NameFilter | None) -> Callable[[str], bool]:
 
 
 class DynamicLibraryGenerator:
-    """Names of a library that is loaded in the executor, or of all of them.
+    """Defines symbols of a library that is loaded in the executor, or of the whole process.
 
-    What is found is defined, as absolute symbols, under the JITDylib's default tracker.
+    They are defined as absolute symbols, owned by the JITDylib's default tracker.
 
     Args:
         handle: handle of the library in the executor, None for the whole process.
-        allow: which names may come from it; by default all.
+        allow: which names may be defined; by default all.
     """
 
     def __init__(self, handle: int | None = None, allow: NameFilter | None = None) -> None:
@@ -53,8 +60,8 @@ class DynamicLibraryGenerator:
 
     @classmethod
     def for_process(cls, session: ExecutionSession, allow: NameFilter | None = None) -> Self:
-        """Names of the executor's whole process: the program and all that it has loaded."""
-        del session  # Every executor knows its process without a handle.
+        """A generator for the executor's process: the program and all loaded libraries."""
+        del session  # Every executor's process is searched without a handle.
         return cls(None, allow)
 
     @classmethod
@@ -64,7 +71,7 @@ class DynamicLibraryGenerator:
         path: str | os.PathLike[str],
         allow: NameFilter | None = None,
     ) -> Self:
-        """Load a shared library into the executor, for its names and those of what it needs.
+        """Load a shared library into the executor; a generator for it and its dependencies.
 
         Raises:
             ExecutorError: it cannot be loaded.
@@ -78,13 +85,13 @@ class DynamicLibraryGenerator:
         flags: JITDylibLookupFlags,  # noqa: ARG002
         names: Mapping[str, bool],
     ) -> None:
-        """Define the names that the library has."""
+        """Define the names that the library exports."""
         wanted = [name for name in names if self._allow is None or self._allow(name)]
         addresses = await dylib.session.executor.lookup_symbols(wanted, self._handle)
         found = {
             name: ExecutorSymbolDef(address, _FOUND)
             for name, address in zip(wanted, addresses, strict=True)
-            # Another lookup may have been faster if the executor let us wait.
+            # Another task may have defined it while the executor was waited for.
             if address is not None and name not in dylib.symbols
         }
         if found:
@@ -92,13 +99,13 @@ class DynamicLibraryGenerator:
 
 
 class Extraction(NamedTuple):
-    """Why a member of an archive was added.
+    """Why a member of an archive was extracted.
 
     Attributes:
         member: its display name.
-        symbol: the name that was wanted; None if all members were.
-        wanted_by: display name of the object that refers to it, if that came from the archives
-            that were searched together; else whoever looked it up knows.
+        symbol: the name that it was extracted for; None if all members were.
+        wanted_by: display name of the object that refers to the name, if that was extracted in the
+            same search; None if it is unknown.
     """
 
     member: str
@@ -107,40 +114,40 @@ class Extraction(NamedTuple):
 
 
 class ObjectLayer(Protocol):
-    """What adds objects to JITDylibs."""
+    """A layer that adds objects to JITDylibs."""
 
     @property
     def symbol_rules(self) -> SymbolRules | None:
-        """What is applied to objects that are read for it."""
+        """Rules that are applied to objects that are read for it."""
 
     def define_objects(
         self, dylib: JITDylib, batch: ObjectBatch, tracker: ResourceTracker | None = None
     ) -> None:
-        """Add objects; called on the session's thread."""
+        """Add objects; called on the driver thread."""
 
 
 class StaticLibraryGenerator:
-    """Members of a static archive, added when something refers to what they define.
+    """Adds members of a static archive when names that they define are looked up.
 
-    With a member come the members that it needs, so that they are linked together, as far as
-    what they need is searched for in archives first: in this one, and in the others that stand
-    with it at the head of the JITDylib's generators. As for a static linker, only references
-    that must be resolved pull members in: weak ones do not, nor does a program's ``dlsym``.
+    The members that a member needs are added with it, so that they are linked together, if their
+    names would be searched for in archives first: in this one, and in the others that precede all
+    other generators of the JITDylib. `jitlink.inputs.defining_members` has the rule of extraction.
+    A program's ``dlsym`` extracts nothing.
 
-    Members are added under the JITDylib's default tracker. When all of a member's definitions
-    were removed, it may be added again.
+    Members are owned by the JITDylib's default tracker. When all of a member's definitions have
+    been removed, it may be extracted again.
 
     Args:
         layer: links the members.
         source: path, bytes or opened file of the archive, which must not be changed while this is
             in use.
+        check: called with each member before it is read; an error that it raises fails the lookup.
 
     Attributes:
         layer: links the members.
         name: display name of the archive.
-        check: called with each member before it is read; what it raises is the error of whoever
-            needs the member.
-        extractions: which members were added, and why, in order; for the session's thread.
+        check: the same.
+        extractions: which members were extracted, and why, in order; for the driver thread.
 
     Raises:
         InputError: the archive cannot be read.
@@ -158,6 +165,7 @@ class StaticLibraryGenerator:
         self._archive = ArchiveInput(file)
         self.name = file.name
         self.extractions: list[Extraction] = []
+        # Names of the members that were added to each JITDylib, by header offset.
         self._added: WeakKeyDictionary[JITDylib, dict[int, list[str]]] = WeakKeyDictionary()
 
     def force_load(self, dylib: JITDylib, tracker: ResourceTracker | None = None) -> None:
@@ -165,13 +173,13 @@ class StaticLibraryGenerator:
 
         Raises:
             InputError: a member cannot be read.
-            DuplicateDefinitionError: a strong definition exists already; none has been added.
+            DuplicateDefinitionError: a strong definition exists already; none was added.
             ResourceTrackerDefunctError: the tracker, or the JITDylib, was removed.
         """
         dylib.session.run(lambda: self._force_load(dylib, tracker))
 
     def _force_load(self, dylib: JITDylib, tracker: ResourceTracker | None) -> None:
-        members = _Members(dylib)
+        members = _ExtractedMembers(dylib)
         members.read(self, dict.fromkeys(self._archive.member_offsets()))
         members.define(self.layer, tracker)
 
@@ -182,41 +190,41 @@ class StaticLibraryGenerator:
         flags: JITDylibLookupFlags,  # noqa: ARG002 - part of the interface
         names: Mapping[str, bool],
     ) -> None:
-        """Add the members that define names, and those that these need."""
+        """Add the members that define names, and the members that these need."""
         if kind is LookupKind.DLSYM:
             return
-        # Nothing is waited for from here on, so that no other search can add the same members.
-        members = _Members(dylib)
+        # Nothing is awaited from here on, so that no other search can add the same members.
+        members = _ExtractedMembers(dylib)
         has_more = members.read(self, self.find(n for n, required in names.items() if required))
         while has_more:
             has_more = members.read_needed(self._searched_together(dylib))
         members.define(self.layer)
 
     def _searched_together(self, dylib: JITDylib) -> list[StaticLibraryGenerator]:
-        """The archives in which references are searched for before anywhere else."""
+        """The archives that are searched for references before anything else."""
         order, archives = dylib.link_order, []
         for generator in dylib.generators:
             if not isinstance(generator, StaticLibraryGenerator):
                 break
             archives.append(generator)
         is_first = bool(order) and order[0][0] is dylib
-        mine = [each for each in archives if each.layer is self.layer]
-        return archives if is_first and self in archives and mine == archives else []
+        is_one_layer = all(archive.layer is self.layer for archive in archives)
+        return archives if is_first and self in archives and is_one_layer else []
 
-    def find(self, names: Iterable[str]) -> dict[int, str | None]:
+    def find(self, names: Iterable[str]) -> dict[int, str]:
         """Header offsets of the members that define any of these names; the first name of each."""
-        return dict(sorted(self._archive.find(names).items()))
+        return self._archive.find(names)
 
-    def lacking(self, names: Iterable[str]) -> list[str]:
+    def undefined_among(self, names: Iterable[str]) -> list[str]:
         """Those of the names that no member defines."""
-        return self._archive.lacking(names)
+        return self._archive.undefined_among(names)
 
     def known_names(self) -> Iterable[str]:
         """All names that members define."""
         return self._archive.names()
 
     def open(self, offset: int) -> list[InputFile]:
-        """The member at a header offset, if it passes the check; nothing if it is empty."""
+        """The member at a header offset, checked; no file if it is empty."""
         members = self._archive.open([offset])
         if self.check is not None:
             for member in members:
@@ -224,23 +232,23 @@ class StaticLibraryGenerator:
         return members
 
     def is_absent(self, dylib: JITDylib, offset: int) -> bool:
-        """Whether a JITDylib has nothing of a member."""
+        """Whether a JITDylib has no definition of a member."""
         names = self._added.get(dylib, {}).get(offset)
         # A member that defines nothing is added only once.
         return names is None or (bool(names) and dylib.symbols.keys().isdisjoint(names))
 
-    def note(self, dylib: JITDylib, offset: int, names: list[str]) -> None:
-        """Take note that a member was added, which defines these names."""
+    def record_added(self, dylib: JITDylib, offset: int, names: list[str]) -> None:
+        """Record that a member was added, which defines these names."""
         self._added.setdefault(dylib, {})[offset] = names
 
 
-class _Members:
-    """Members of archives that are about to be added to a JITDylib together."""
+class _ExtractedMembers:
+    """Members of archives that are to be added to a JITDylib together."""
 
     def __init__(self, dylib: JITDylib) -> None:
         self._dylib = dylib
         self._batch: ObjectBatch | None = None
-        # The number of each in the batch; None for one without contents.
+        # The number of each in the batch; None for an empty one.
         self._numbers: dict[tuple[StaticLibraryGenerator, int], int | None] = {}
 
     def read(
@@ -249,12 +257,12 @@ class _Members:
         reasons: Mapping[int, str | None],
         referrers: Mapping[str, str] = MappingProxyType({}),
     ) -> bool:
-        """Read members that are not there yet; returns whether there were any.
+        """Read members that were not extracted yet; returns whether there were any.
 
         Args:
-            archive: what they are in.
-            reasons: their header offsets, and for which name each is wanted.
-            referrers: who wants those names, as far as that is known.
+            archive: the archive.
+            reasons: their header offsets, and the name that each is extracted for.
+            referrers: display names of objects that refer to those names, as far as known.
         """
         files: list[InputFile] = []
         for offset, name in reasons.items():
@@ -273,13 +281,12 @@ class _Members:
         return bool(files)
 
     def read_needed(self, archives: Iterable[StaticLibraryGenerator]) -> bool:
-        """Read what these members refer to and nothing defines; returns whether there was any."""
+        """Read the members that these members need; returns whether there were any."""
         referrers = self._batch.undefined if self._batch else {}
-        wanted = [name for name in referrers if name not in self._dylib.symbols]
+        undefined = [name for name in referrers if name not in self._dylib.symbols]
         has_read = False
-        for archive in archives:
-            has_read |= self.read(archive, archive.find(wanted), referrers)
-            wanted = archive.lacking(wanted)
+        for archive, reasons in defining_members(archives, undefined):
+            has_read |= self.read(archive, reasons, referrers)
         return has_read
 
     def define(self, layer: ObjectLayer, tracker: ResourceTracker | None = None) -> None:
@@ -290,4 +297,4 @@ class _Members:
             definitions = self._batch.definitions
         for (archive, offset), number in self._numbers.items():
             names = [] if number is None else list(definitions[number])
-            archive.note(self._dylib, offset, names)
+            archive.record_added(self._dylib, offset, names)

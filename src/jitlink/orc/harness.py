@@ -1,26 +1,26 @@
-"""Harness mode: objects under test, and what a test harness makes of them.
+"""Harness mode: the rules by which a test harness overrides symbols of objects under test.
 
-A harness is what a test consists of besides the objects under test: objects, Python functions, or
-both. `HarnessRules` bends the rules of static linking for it, as objects are read:
+A test consists of the objects under test and a harness: objects, Python functions, or both.
+`HarnessRules` changes the rules of static linking for it, as objects are read:
 
-- What the harness defines, the objects under test do not: theirs becomes a reference to the
-  harness's, whatever the binding of either. That is how functions are mocked.
-- What the harness refers to may be local to an object under test (``static`` in C): it becomes
-  visible to all. If another object under test defines the name too, that is an
-  `AmbiguousReferenceError`: which of them is meant cannot be told.
+- Definitions of the harness override those of the objects under test, which become references to
+  them, whatever the binding of either. That is how functions are mocked.
+- A name that the harness refers to may be local to an object under test (``static`` in C): it is
+  then made visible to all. If another object under test defines the name too, that is an
+  `AmbiguousReferenceError`.
 
-All else is as ever: two strong definitions in objects under test, or in the harness, are an
+Everything else is as usual: two strong definitions in objects under test, or in the harness, are an
 error. Members of archives are under test like objects.
 
-Assemblers resolve calls of local functions by themselves, or express them by a distance from the
-beginning of a section, so such calls name no symbol that could be bound to something else. The
-overridden function's entry becomes a jump to what overrides it, which catches them all. Only
-copies that the compiler has inlined go on as they were.
+Assemblers resolve calls of local functions by themselves, or express them by an offset from the
+beginning of a section, so such calls name no symbol that could be bound elsewhere. Therefore the
+first instructions of an overridden function are replaced by a jump to the overriding one. Only
+copies that the compiler has inlined are not overridden.
 
 Specification: JITLink and ORC's ObjectLinkingLayer, "Harness mode".
 
-LLVM differs: its harness mode leaves calls alone that name no symbol; takes local variables of
-the harness's names out of the objects; makes weak definitions strong, so that weak and strong
+LLVM differs: its harness mode does not redirect calls that name no symbol; removes local variables
+that the harness defines from the objects; makes weak definitions strong, so that weak and strong
 definitions of one name clash; and fails for common symbols and for weak ones in archives.
 """
 
@@ -49,7 +49,7 @@ _CALLABLE, _INDIRECT = int(SymbolFlags.CALLABLE), int(SymbolFlags.INDIRECT)
 
 
 class AmbiguousReferenceError(SymbolError):
-    """The harness refers to a local symbol, and that is not the only one of its name.
+    """The harness refers to a local symbol, and several objects define the name.
 
     Attributes:
         name: the symbol.
@@ -65,7 +65,7 @@ class AmbiguousReferenceError(SymbolError):
 
 
 class OverrideError(SymbolError):
-    """A definition that nothing can take the place of.
+    """A definition that cannot be overridden.
 
     Attributes:
         name: the symbol.
@@ -77,16 +77,16 @@ class OverrideError(SymbolError):
         super().__init__(f"{name} in {file} cannot be overridden: {reason}")
 
 
-class _Entry(NamedTuple):
-    """Where an overridden function begins, and the symbol that it has become.
+class _OverriddenFunction(NamedTuple):
+    """A function whose symbol has become a reference to another one.
 
     Attributes:
         row: row of the symbol.
         name: its name.
         file: display name of the object.
-        block: row of the block.
-        offset: in the block.
-        room: bytes that are the function's, with the padding behind it.
+        block: row of the function's block.
+        offset: of the function in the block, in bytes.
+        size: of the function with the padding behind it, in bytes.
         is_local: whether the symbol was local.
     """
 
@@ -95,21 +95,22 @@ class _Entry(NamedTuple):
     file: str
     block: int
     offset: int
-    room: int
+    size: int
     is_local: bool
 
 
 class HarnessRules:
-    """The rules, for one harness.
+    """The rules for one harness.
 
     Args:
         definitions: names that the harness defines.
         references: names that it refers to.
         files: its objects; all others are under test.
-        keep_locals: whether local functions and variables that nobody uses are linked too.
+        keep_locals: whether local functions and variables are linked even if nothing refers to
+            them.
 
     Attributes:
-        overridden: names, of those that the harness defines, that objects under test define too.
+        overridden: names that both the harness and objects under test define.
     """
 
     def __init__(
@@ -123,9 +124,9 @@ class HarnessRules:
         self.overridden: set[str] = set()
         self._definitions = frozenset(definitions)
         self._references = frozenset(references) - self._definitions
-        # The files are kept, so that the identity of each stays its own.
+        # The files are kept, so that no other file gets the identity of one.
         self._harness = {id(file): file for file in files}
-        self._noted: dict[int, InputFile] = {}
+        self._recorded: dict[int, InputFile] = {}
         self._definers: dict[str, list[tuple[str, bool]]] = {}
         self._keep_locals = keep_locals
 
@@ -140,7 +141,8 @@ class HarnessRules:
         """Change the symbols of objects under test; see `jitlink.inputs.SymbolRules`.
 
         Raises:
-            AmbiguousReferenceError: it cannot be told which local symbol the harness means.
+            AmbiguousReferenceError: the harness refers to a local symbol, and several objects
+                define the name.
             OverrideError: a local function is too short for a jump.
         """
         chosen, owner = self._named(graph, files, bounds)
@@ -158,8 +160,8 @@ class HarnessRules:
                 overridden.append((row, name, files[number].name))
             elif name in self._references:
                 promoted.append(row)
-                self._note(name, files[number], is_local=bool(table.scope[row] == _LOCAL))
-        self._noted |= {id(file): file for file in files}
+                self._record(name, files[number], is_local=bool(table.scope[row] == _LOCAL))
+        self._recorded |= {id(file): file for file in files}
         if promoted:
             self._check_references(promoted, graph)
             table.scope[promoted] = int(Scope.DEFAULT)
@@ -181,9 +183,9 @@ class HarnessRules:
         under_test: BoolArray = tested[owner]
         return rows[under_test], owner[under_test]
 
-    def _note(self, name: str, file: InputFile, *, is_local: bool) -> None:
-        """Take note of who defines what the harness refers to, each object once."""
-        if id(file) not in self._noted:
+    def _record(self, name: str, file: InputFile, *, is_local: bool) -> None:
+        """Record that an object defines a name that the harness refers to, each object once."""
+        if id(file) not in self._recorded:
             self._definers.setdefault(name, []).append((file.name, is_local))
 
     def _check_references(self, rows: Sequence[int], graph: LinkGraph) -> None:
@@ -195,30 +197,36 @@ class HarnessRules:
     # Overriding
 
     def _override(self, graph: LinkGraph, found: Sequence[tuple[int, str, str]]) -> None:
-        """Turn definitions into references, and the functions' entries into jumps."""
+        """Turn definitions into references, and functions into jumps."""
         table = graph.symbol_table
         rows: list[int] = []
-        entries: list[_Entry] = []
+        functions: list[_OverriddenFunction] = []
         for row, name, file in found:
             is_local = bool(table.scope[row] == _LOCAL)
             is_function = bool(table.kind[row] == DEFINED and table.flags[row] & _CALLABLE)
             if is_local and not is_function:
-                # Code reaches it without naming it, so some of the code would go on to.
+                # Code that does not name the symbol would use the old variable all the same.
                 continue
             rows.append(row)
             self.overridden.add(name)
             # Calls of a function with a resolver always name it.
             if is_function and not table.flags[row] & _INDIRECT:
-                place = int(table.block[row]), int(table.value[row])
-                entries.append(_Entry(row, name, file, *place, _room(graph, row), is_local))
+                block, offset, size = (
+                    int(table.block[row]),
+                    int(table.value[row]),
+                    _size(graph, row),
+                )
+                functions.append(
+                    _OverriddenFunction(row, name, file, block, offset, size, is_local)
+                )
         externalize(graph, np.array(rows, np.int64))
         jump = target_of_graph(graph).jump
         if jump is not None:
-            for entry in entries:
-                _catch(graph, entry, jump)
+            for function in functions:
+                _replace_by_jump(graph, function, jump)
 
 
-def _room(graph: LinkGraph, row: int) -> int:
+def _size(graph: LinkGraph, row: int) -> int:
     """Bytes from the beginning of a function to that of the next, or the end of the block."""
     table = graph.symbol_table
     block, start = int(table.block[row]), int(table.value[row])
@@ -231,38 +239,39 @@ def _room(graph: LinkGraph, row: int) -> int:
     return int(min([*later, int(graph.block_table.size[block])])) - start
 
 
-def _catch(graph: LinkGraph, entry: _Entry, jump: Jump) -> None:
-    """Let a function's entry jump to the symbol that it has become.
+def _replace_by_jump(graph: LinkGraph, function: _OverriddenFunction, jump: Jump) -> None:
+    """Replace the beginning of a function by a jump to the overriding one.
 
-    A global function that has another name too stays what it is under that.
+    A global function that has another name too is not changed, so that it stays what it is under
+    that name.
     """
-    fits = entry.room >= len(jump.content)
-    if not entry.is_local and (_has_function_at(graph, entry) or not fits):
+    fits = function.size >= len(jump.content)
+    if not function.is_local and (_has_function_at(graph, function) or not fits):
         return
     if not fits:
-        reason = f"it has {entry.room} bytes, a jump takes {len(jump.content)}"
-        raise OverrideError(entry.name, entry.file, reason)
-    end = entry.offset + len(jump.content)
-    Block(graph, entry.block).mutable_content()[entry.offset : end] = jump.content
+        reason = f"it has {function.size} bytes, a jump takes {len(jump.content)}"
+        raise OverrideError(function.name, function.file, reason)
+    end = function.offset + len(jump.content)
+    Block(graph, function.block).mutable_content()[function.offset : end] = jump.content
     edges = graph.edge_table
-    covered = edges.rows_of_block(entry.block)
+    covered = edges.rows_of_block(function.block)
     covered = covered[edges.kind[covered] >= FIRST_RELOCATION]
-    covered = covered[(edges.offset[covered] >= entry.offset) & (edges.offset[covered] < end)]
+    covered = covered[(edges.offset[covered] >= function.offset) & (edges.offset[covered] < end)]
     edges.kind[covered] = INVALID
     for kind, offset, addend in jump.edges:
         edges.extend(
             1,
-            block=entry.block,
-            offset=entry.offset + offset,
+            block=function.block,
+            offset=function.offset + offset,
             kind=int(kind),
-            target=entry.row,
+            target=function.row,
             addend=addend,
         )
 
 
-def _has_function_at(graph: LinkGraph, entry: _Entry) -> bool:
-    """Whether a function begins where an overridden one did."""
+def _has_function_at(graph: LinkGraph, function: _OverriddenFunction) -> bool:
+    """Whether another function begins at an overridden one."""
     table = graph.symbol_table
-    here = (table.kind == DEFINED) & (table.block == entry.block)
-    here &= (table.value == np.uint64(entry.offset)) & (table.flags & _CALLABLE != 0)
+    here = (table.kind == DEFINED) & (table.block == function.block)
+    here &= (table.value == np.uint64(function.offset)) & (table.flags & _CALLABLE != 0)
     return bool(here.any())

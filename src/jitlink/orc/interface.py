@@ -1,25 +1,35 @@
-"""What the parts of a session agree on: symbols, units, generators, and the owners of resources.
+"""What the parts of a session share: the types of symbols, units, generators and trackers.
 
-A `MaterializationUnit` promises definitions to a JITDylib and materializes them on demand. A
+A `MaterializationUnit` adds definitions to a JITDylib and materializes them on demand. A
 `DefinitionGenerator` adds definitions to a JITDylib when a search does not find them. A
-`ResourceTracker` owns definitions; `ResourceManager` is the base of everything that holds
-resources under the keys of trackers.
+`ResourceTracker` owns definitions; a `ResourceManager` holds resources under the keys of trackers.
+
+`Session`, `Responsibility` and `Query` declare what JITDylibs, lookups and materialization use of
+modules above them, so that none of these imports another one that imports it. Two imports point
+up, for annotations only: methods that are to be overridden name the class of their argument, which
+is `JITDylib` or `MaterializationResponsibility`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, IntFlag
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from jitlink.resolve import Strength
+from jitlink.tasks import Lock
 
 if TYPE_CHECKING:
+    from jitlink.executor import ExecutorProcessControl
     from jitlink.orc.dylib import Definition, JITDylib
+    from jitlink.orc.errors import FailedToMaterializeError
     from jitlink.orc.materialization import MaterializationResponsibility
+    from jitlink.tasks import Task
+
+T = TypeVar("T")
 
 
 class JITSymbolFlags(IntFlag):
@@ -28,7 +38,7 @@ class JITSymbolFlags(IntFlag):
     NONE = 0
     HAS_ERROR = 1
     WEAK = 2
-    """Another definition may take its place."""
+    """Another definition may override it."""
     COMMON = 4
     """A tentative definition; weak too."""
     ABSOLUTE = 8
@@ -36,21 +46,21 @@ class JITSymbolFlags(IntFlag):
     """Visible outside its JITDylib."""
     CALLABLE = 32
     SIDE_EFFECTS_ONLY = 64
-    """Can be looked up for what materializing it does, but has no address."""
+    """Looked up for the side effects of materializing it; it has no address."""
     COMDAT = 128
-    """A strong definition in a COMDAT group, whose place that of another group may take."""
+    """A strong definition in a COMDAT group, which that of another group may override."""
     # LLVM differs: it has no such bit, and makes these definitions weak.
 
-    # Operators of flags are slow, and there are few combinations that are asked about often.
+    # Operators of flags are slow, and few combinations occur, so properties are cached.
 
     @cached_property
     def is_strong(self) -> bool:
-        """Whether no other definition may take its place."""
+        """Whether no other definition may override it."""
         return self.strength is Strength.STRONG
 
     @cached_property
     def strength(self) -> Strength:
-        """What the definition competes with others as."""
+        """The strength that decides its precedence."""
         if self & JITSymbolFlags.COMMON:
             return Strength.COMMON
         if self & JITSymbolFlags.WEAK:
@@ -64,23 +74,29 @@ class JITSymbolFlags(IntFlag):
 
     @cached_property
     def has_address(self) -> bool:
-        """Whether it is there for more than side effects."""
+        """Whether it is defined for more than side effects."""
         return not self & JITSymbolFlags.SIDE_EFFECTS_ONLY
 
 
 class ExecutorSymbolDef(NamedTuple):
-    """Where a symbol is in the executor, and what it is."""
+    """Address of a symbol in the executor, and its flags."""
 
     address: int
     flags: JITSymbolFlags
 
 
-class SymbolState(IntEnum):
-    """How far a symbol has come; states are passed through in this order.
+HostSymbol = int | ExecutorSymbolDef | Callable[..., Any] | tuple[Callable[..., Any], type[Any]]
+"""What a name can be defined as: an address; a Python function with annotations that are ctypes
+types; one with its prototype, made by `ctypes.CFUNCTYPE`; one decorated with a prototype; or a
+ctypes function."""
 
-    NEVER_SEARCHED: defined, nobody has asked. MATERIALIZING: its definition is being made.
-    RESOLVED: it has an address, but nothing need be there. EMITTED: it is in memory, but what
-    it needs may not be. READY: it and all that it reaches can be used.
+
+class SymbolState(IntEnum):
+    """State of a symbol; states follow each other in this order.
+
+    NEVER_SEARCHED: defined, and not looked up yet. MATERIALIZING: being materialized. RESOLVED: it
+    has an address, whose memory may have no content yet. EMITTED: its content is in executor
+    memory, but not necessarily its dependencies. READY: it and all that it reaches can be used.
     """
 
     NEVER_SEARCHED = 0
@@ -91,7 +107,7 @@ class SymbolState(IntEnum):
 
 
 class JITDylibLookupFlags(Enum):
-    """Which symbols of a JITDylib a search sees."""
+    """Which symbols of a JITDylib a search matches."""
 
     MATCH_EXPORTED_ONLY = "exported only"
     MATCH_ALL_SYMBOLS = "all symbols"
@@ -117,22 +133,64 @@ class DefinitionGenerator(Protocol):
         flags: JITDylibLookupFlags,
         names: Mapping[str, bool],
     ) -> None:
-        """Define those of `names` in `dylib` that can be; leave the others.
+        """Define those of `names` in `dylib` that can be; ignore the others.
 
-        The names say whether they must be found, which a weak reference need not be.
+        The names are mapped to whether they must be found, which a weak reference need not be.
 
-        Runs on the session's thread. An exception fails the lookup.
+        Runs on the driver thread. An exception fails the lookup.
         """
 
 
+class GeneratorLock:
+    """The lock of one generator in one JITDylib.
+
+    Attributes:
+        lock: held by the search that the generator works for.
+        holder: the call of the generator for that search.
+        users: how many searches hold the lock or wait for it.
+    """
+
+    __slots__ = ("holder", "lock", "users")
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.holder: InProgressLookup | None = None
+        self.users = 0
+
+
+class InProgressLookup:
+    """One call of a generator, for a search.
+
+    Attributes:
+        outer: the call of a generator that made this search, if one did.
+        waits_for: generator locks that searches of this call wait for.
+        is_over: whether the generator has returned.
+    """
+
+    __slots__ = ("is_over", "outer", "waits_for")
+
+    def __init__(self, outer: InProgressLookup | None) -> None:
+        self.outer = outer
+        self.waits_for: list[GeneratorLock] = []
+        self.is_over = False
+
+    def chain(self) -> Iterator[InProgressLookup]:
+        """The call itself and those that it is nested in, without those that are over."""
+        call: InProgressLookup | None = self
+        while call is not None:
+            if not call.is_over:
+                yield call
+            call = call.outer
+
+
 class MaterializationUnit(ABC):
-    """A promise of definitions.
+    """Definitions that are materialized on demand.
 
     Attributes:
         name: display name.
-        symbols: what it defines, with flags. Names that are overridden are taken out of it.
-        initializers: names among them, for side effects only: to look them up is to make all
-            that has initialisers. A platform does so before it runs them.
+        symbols: the names that it defines, with flags. Overridden ones are removed from it.
+        initializers: names among them, for side effects only: looking them up materializes all
+            definitions with initialisers. A platform does so before it runs the initialisers.
     """
 
     name: str
@@ -141,13 +199,13 @@ class MaterializationUnit(ABC):
 
     @abstractmethod
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
-        """Make the definitions; an exception that is raised here fails all that remain.
+        """Materialize the definitions; an exception fails all that remain.
 
-        Runs on the session's thread, which it must not block for long.
+        Runs on the driver thread, which it must not block for long.
         """
 
     def discard(self, dylib: JITDylib, name: str) -> None:  # noqa: B027 - optional
-        """Give up a weak definition: another one holds, and `symbols` has lost it already."""
+        """Drop an overridden definition, which has been removed from `symbols` already."""
 
     def merge_key(self) -> Hashable | None:
         """Units with equal keys can be materialized as one; None if this one cannot."""
@@ -158,17 +216,17 @@ class MaterializationUnit(ABC):
         raise TypeError(f"{type(self).__name__} cannot be merged with {len(others)} others")
 
     def anticipated(self) -> Iterable[str]:
-        """Names that materializing will look up; a hint, so that they are made together."""
+        """Names that materializing will look up: a hint, to materialize them together with it."""
         return ()
 
 
 @dataclass
 class SymbolDependenceGroup:
-    """Symbols of a link, and what all of them need from elsewhere.
+    """Symbols of a link that have the same dependencies.
 
     Attributes:
         symbols: names of the symbols.
-        dependencies: names that they need, by JITDylib.
+        dependencies: names that all of them depend on, by JITDylib.
     """
 
     symbols: set[str]
@@ -176,11 +234,11 @@ class SymbolDependenceGroup:
 
 
 class ResourceManager(ABC):
-    """Whoever holds resources under the keys of trackers. Called on the session's thread."""
+    """Holds resources under the keys of trackers. Called on the driver thread."""
 
     @abstractmethod
     async def handle_remove_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:
-        """Release everything that is held under a key."""
+        """Release all resources that are held under a key."""
 
     @abstractmethod
     def handle_transfer_resources(
@@ -197,7 +255,7 @@ class ResourceTracker:
 
     Attributes:
         dylib: the JITDylib.
-        definitions: what it owns, in order of definition; for the session's thread.
+        definitions: what it owns, in order of definition; for the driver thread.
     """
 
     def __init__(self, dylib: JITDylib) -> None:
@@ -216,13 +274,13 @@ class ResourceTracker:
         while last._moved_to is not None:
             last = last._moved_to
         if last is not self:
-            # Shortened, so that a long row of transfers is gone through once.
+            # Path compression, so that a long chain of transfers is followed once.
             self._moved_to = last
         return None if last.is_defunct else last
 
     @property
     def is_defunct(self) -> bool:
-        """Whether it was removed, or what it owned was moved to another."""
+        """Whether it was removed, or what it owned was transferred to another."""
         return self._defunct
 
     def make_defunct(self, moved_to: ResourceTracker | None = None) -> None:
@@ -233,10 +291,10 @@ class ResourceTracker:
     def remove(self) -> None:
         """Remove all definitions and release all resources.
 
-        Lookups that wait for one of them fail; links that are making them are stopped.
+        Lookups that wait for one of them fail; links that materialize them are stopped.
 
         Raises:
-            JITLinkError: resources could not be released; the definitions are gone all the same.
+            JITLinkError: resources could not be released; the definitions are removed all the same.
         """
         self.dylib.session.wait(self.remove_async())
 
@@ -245,7 +303,7 @@ class ResourceTracker:
         await self.dylib.session.remove_tracker(self)
 
     def transfer_to(self, destination: ResourceTracker) -> None:
-        """Give everything to another tracker of the same JITDylib; this one is then defunct.
+        """Transfer everything to another tracker of the same JITDylib; this one is then defunct.
 
         Raises:
             ValueError: the other one is of another JITDylib.
@@ -253,3 +311,121 @@ class ResourceTracker:
         """
         session = self.dylib.session
         session.run(lambda: session.transfer_tracker(destination, self))
+
+
+class Responsibility(Protocol):
+    """A `MaterializationResponsibility`, as definitions and lookups use it."""
+
+    unit_name: str
+    queries: dict[Query, None]
+
+    def fail_queries(self, error: BaseException) -> None:
+        """Fail the lookups that are made for it."""
+
+
+class Query(Protocol):
+    """An `AsynchronousSymbolQuery`, as definitions and sessions use it."""
+
+    required_state: SymbolState
+    requester: Responsibility | None
+
+    @property
+    def missing(self) -> tuple[Definition, ...]:
+        """The definitions that it still waits for."""
+
+    def names_among(self, dylib: JITDylib, names: Mapping[str, object]) -> list[str]:
+        """Those of some names of a JITDylib that it is for."""
+
+    def add(self, definition: Definition) -> None:
+        """Wait for a definition."""
+
+    def remove(self, definition: Definition) -> None:
+        """Stop waiting for a definition that has not reached the required state."""
+
+    def satisfy(self, definition: Definition) -> None:
+        """Record that a definition has reached the required state."""
+
+    def fail(self, error: BaseException) -> None:
+        """End the wait with an error."""
+
+
+class Session(Protocol):
+    """An `ExecutionSession`, which documents all of this, as the modules below it use it."""
+
+    executor: ExecutorProcessControl
+    dylibs: dict[str, JITDylib]
+    resource_managers: list[ResourceManager]
+    queries: dict[Query, None]
+    searches: set[Task[Any]]
+    is_ending: bool
+
+    # From any thread
+
+    def run(self, action: Callable[[], T]) -> T:
+        """Run a function on the driver thread and return its result."""
+
+    def wait(self, coroutine: Coroutine[Any, Any, T], *, may_drive: bool = True) -> T:
+        """Run a coroutine on the driver thread and return its result."""
+
+    def create_jitdylib(self, name: str) -> JITDylib:
+        """Create an empty JITDylib."""
+
+    def lookup(
+        self,
+        order: SearchOrder | JITDylib,
+        names: str | Iterable[str] | Mapping[str, bool],
+        *,
+        required_state: SymbolState = SymbolState.READY,
+        kind: LookupKind = LookupKind.STATIC,
+    ) -> dict[str, ExecutorSymbolDef]:
+        """Look up symbols and wait for them."""
+
+    def fail_later(self, definitions: list[Definition], error: BaseException) -> None:
+        """`fail`, as soon as the driver thread is free."""
+
+    # On the driver thread
+
+    def check_open(self) -> None:
+        """Check that the session has not ended."""
+
+    async def lookup_async(
+        self,
+        order: SearchOrder | JITDylib,
+        names: str | Iterable[str] | Mapping[str, bool],
+        *,
+        required_state: SymbolState = SymbolState.READY,
+        kind: LookupKind = LookupKind.STATIC,
+    ) -> dict[str, ExecutorSymbolDef]:
+        """The asynchronous form of `lookup`."""
+
+    async def lookup_flags_async(
+        self,
+        order: SearchOrder | JITDylib,
+        names: str | Iterable[str] | Mapping[str, bool],
+        *,
+        kind: LookupKind = LookupKind.STATIC,
+    ) -> dict[str, JITSymbolFlags]:
+        """Look up the flags of symbols."""
+
+    def python_symbols(self, symbols: Mapping[str, HostSymbol]) -> MaterializationUnit:
+        """A unit that defines addresses and Python functions."""
+
+    def materialize(self, definitions: Iterable[Definition]) -> None:
+        """Start materializing those definitions that have not been looked up before."""
+
+    def emit(
+        self, groups: Sequence[tuple[Sequence[Definition], Mapping[Definition, set[str]]]]
+    ) -> None:
+        """Record that definitions were emitted, with their dependencies."""
+
+    def fail(self, definitions: Iterable[Definition], error: BaseException | None) -> None:
+        """Fail definitions, and all that depend on them."""
+
+    def failure(self, definitions: Iterable[Definition]) -> FailedToMaterializeError:
+        """An error that names symbols."""
+
+    async def remove_tracker(self, tracker: ResourceTracker) -> None:
+        """Remove a tracker's symbols and release its resources."""
+
+    def transfer_tracker(self, destination: ResourceTracker, source: ResourceTracker) -> None:
+        """Transfer everything that one tracker owns to another."""

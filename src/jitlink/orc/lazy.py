@@ -48,8 +48,8 @@ from jitlink.graph import LinkGraph, Scope, SymbolFlags, SymbolKind
 from jitlink.inputs import InputFile, InputReader, SymbolRules
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.interface import JITSymbolFlags, MaterializationUnit
-from jitlink.orc.object_layer import ObjectLinkingLayer
-from jitlink.orc.objects import Exported, ObjectBatch, ObjectUnit
+from jitlink.orc.object_layer import ObjectLinkingLayer, ObjectUnit
+from jitlink.orc.objects import ExportedSymbols, ObjectBatch
 from jitlink.orc.session import ExecutionSession
 from jitlink.orc.stubs import FUNCTION, FunctionBody, IndirectStubsManager
 from jitlink.tasks import Task
@@ -65,25 +65,25 @@ def lazy_reexports(
     aliases: Mapping[str, str],
     flags: JITSymbolFlags = FUNCTION,
 ) -> MaterializationUnit:
-    """Functions of a JITDylib under names of their own, linked when they are first called.
+    """Aliases of functions that are linked when they are first called.
 
-    Whether they exist is found out by then, too. The stubs of all aliases are made when the first
+    A missing body is an error only then. The stubs of all aliases are materialized when the first
     of them is looked up.
 
     Args:
-        stubs: makes the stubs.
-        source: where the bodies are; all of its symbols are seen, exported or not.
-        aliases: for each new name, that of the body.
-        flags: flags of the new symbols.
+        stubs: creates the stubs.
+        source: the JITDylib of the bodies; all of its symbols match, exported or not.
+        aliases: the body's name for each alias.
+        flags: flags of the aliases.
 
     Returns:
-        The definitions, to be given to `JITDylib.define`, in this JITDylib or another.
+        A unit for `JITDylib.define` of any JITDylib.
     """
     return stubs.unit({alias: FunctionBody(source, name) for alias, name in aliases.items()}, flags)
 
 
 BODY_SUFFIX = "$orc_fnbody"
-"""What the name of a lazy function's body has behind the name of the function; LLVM's."""
+"""Suffix of the name of a lazy function's body; the same as LLVM's."""
 
 Symbols = Mapping[str, JITSymbolFlags]
 
@@ -93,7 +93,7 @@ class SymbolTransform:
     """How the symbols of objects are changed when they are added.
 
     Attributes:
-        is_hidden: whether other JITDylibs do not see what they define.
+        is_hidden: whether no symbol is exported.
         is_lazy: whether their functions are linked when they are called.
     """
 
@@ -101,11 +101,11 @@ class SymbolTransform:
     is_lazy: bool = False
 
     def visible(self, symbols: Symbols) -> dict[str, JITSymbolFlags]:
-        """The symbols with the flags that others see."""
+        """The symbols with their new flags."""
         hidden = JITSymbolFlags.EXPORTED if self.is_hidden else JITSymbolFlags.NONE
         return {name: flags & ~hidden for name, flags in symbols.items()}
 
-    def apply(self, graph: LinkGraph, exported: Exported) -> None:
+    def apply(self, graph: LinkGraph, exported: ExportedSymbols) -> None:
         """Transform the definitions of a graph."""
         table = graph.symbol_table
         if self.is_hidden:
@@ -141,23 +141,23 @@ class LazyHiddenObjectUnit(ObjectUnit):
         self._transform = transform
 
     def merge_key(self) -> Hashable | None:
-        """Hidden objects can be linked together; each lazy one waits for its own first call."""
+        """Hidden objects can be linked together; each lazy one is linked when it is called."""
         key = super().merge_key()
         return None if key is None or self._transform.is_lazy else (key, self._transform)
 
-    def of(
+    def with_parts(
         self,
         parts: Sequence[tuple[ObjectBatch, int]],
         symbols: Symbols,
         initializers: Sequence[str],
     ) -> LazyHiddenObjectUnit:
-        """Other objects with this transform."""
+        """A unit of other objects with the same transform."""
         return LazyHiddenObjectUnit(self.layer, parts, symbols, initializers, self._transform)
 
-    def transform(self, builder: InputReader, exported: Exported) -> Exported:
+    def transform(self, builder: InputReader, exported: ExportedSymbols) -> ExportedSymbols:
         """Transform the symbols of the graph."""
         self._transform.apply(builder.target_graph, exported)
-        return exported.again(builder.target_graph)
+        return exported.updated(builder.target_graph)
 
 
 class LazyHiddenObjectLayer:
@@ -166,7 +166,7 @@ class LazyHiddenObjectLayer:
     Args:
         layer: links them.
         transform: how their symbols are changed.
-        stubs: makes the stubs of lazy functions; needed for those only.
+        stubs: creates the stubs of lazy functions; required only for those.
     """
 
     def __init__(
@@ -176,14 +176,14 @@ class LazyHiddenObjectLayer:
         stubs: IndirectStubsManager | None = None,
     ) -> None:
         if transform.is_lazy and stubs is None:
-            raise ValueError("lazy objects need stubs")
+            raise ValueError("lazy objects require stubs")
         self._layer = layer
         self._transform = transform
         self._stubs = stubs
 
     @property
     def symbol_rules(self) -> SymbolRules | None:
-        """What is applied to all objects that are read, transformed or not."""
+        """Rules that are applied to all objects that are read, transformed or not."""
         return self._layer.symbol_rules
 
     def add_objects(
@@ -203,23 +203,23 @@ class LazyHiddenObjectLayer:
     def define_objects(
         self, dylib: JITDylib, batch: ObjectBatch, tracker: ResourceTracker | None = None
     ) -> None:
-        """`add_objects`, for callers on the session's thread."""
+        """`add_objects`, for callers on the driver thread."""
         definitions = batch.definitions_for(dylib)
         for file, symbols in zip(batch.files, definitions, strict=True):
             dylib.resolve_precedence(symbols, file.name)
         initializers = batch.initializers if self._layer.adds_initializer_symbols else {}
         for number, symbols in enumerate(definitions):
-            visible, marker = self._transform.visible(symbols), initializers.get(number)
-            if marker is not None:
-                promised = {**visible, marker: JITSymbolFlags.SIDE_EFFECTS_ONLY}
+            visible, initializer = self._transform.visible(symbols), initializers.get(number)
+            if initializer is not None:
+                defined = {**visible, initializer: JITSymbolFlags.SIDE_EFFECTS_ONLY}
                 transform = replace(self._transform, is_lazy=False)
                 unit = LazyHiddenObjectUnit(
-                    self._layer, [(batch, number)], promised, [marker], transform
+                    self._layer, [(batch, number)], defined, [initializer], transform
                 )
                 dylib.add_unit(unit, tracker)
             else:
                 self._define(dylib, batch, number, visible, tracker)
-        batch.note_definitions(dylib, self._layer.common_sizes(dylib))
+        batch.record_definitions(dylib, self._layer.common_sizes(dylib))
 
     def _define(
         self,
@@ -265,14 +265,14 @@ def _by_flags(symbols: Symbols) -> Iterable[tuple[JITSymbolFlags, list[str]]]:
 log = logging.getLogger(__name__)
 
 _PAUSE = 0.001
-"""Seconds before each link."""
+"""Seconds before each lookup of a body."""
 
 
 class Speculator:
     """Links bodies in the background; a listener of an `IndirectStubsManager`.
 
     Args:
-        session: where the bodies are.
+        session: the session of the bodies.
         suggestions: names of JITDylibs and of bodies in them, in the order in which they are
             likely to be called.
     """
@@ -290,8 +290,8 @@ class Speculator:
         self._task: Task[None] | None = None
         self._is_scheduled = False
 
-    def stubs_made(self, bodies: Sequence[FunctionBody]) -> None:
-        """Take note of bodies that may be called."""
+    def stubs_emitted(self, bodies: Sequence[FunctionBody]) -> None:
+        """Record bodies that may be called."""
         for body in bodies:
             if body not in self._waiting:
                 self._waiting.add(body)
@@ -300,18 +300,18 @@ class Speculator:
         self._schedule()
 
     def stub_called(self, body: FunctionBody) -> None:
-        """Leave a body to the call."""
+        """Leave a body to the call that links it."""
         self._waiting.discard(body)
 
     def stop(self) -> None:
         """Link nothing more; from any thread."""
-        self._session.run(self._forget)
+        self._session.run(self._clear)
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._waiting.clear()
         self._queue.clear()
 
-    # On the session's thread
+    # On the driver thread
 
     def _schedule(self) -> None:
         if self._queue and not self._is_scheduled:
@@ -326,7 +326,7 @@ class Speculator:
             body = self._next()
             if body is not None:
                 await self._session.lookup_async(body.dylib, body.name)
-        except Exception as error:  # noqa: BLE001 - the call will tell
+        except Exception as error:  # noqa: BLE001 - the call will report it
             log.debug("not linked before its call: %s", error)
         finally:
             self._is_scheduled = False

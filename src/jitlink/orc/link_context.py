@@ -1,21 +1,21 @@
 """How a graph is linked into the JITDylib of a responsibility, and what its symbols depend on.
 
 `MaterializationContext` is for graphs that define symbols of the JITDylib: the responsibility is
-for them, or claims them when the link begins. `LayerContext` alone is for graphs of whose symbols
-the responsibility is for none.
+for them, or claims them when the link begins. `LayerContext` alone is for graphs whose symbols are
+not defined in the JITDylib.
 
 `dependence_groups` computes from a linked graph which external symbols its symbols reach. A symbol
 reaches an external symbol if a path of edges, keep-alive edges included, leads from its block to
-it. For each block that is a set of bits, one for each external symbol. The sets grow along the
-edges backwards, for all blocks at once, until nothing changes. The number of rounds is the length
-of the longest path, but a round only visits the blocks that changed in the one before.
+it. Each block has a bit set, with one bit for each external symbol. The bits are propagated along
+the edges backwards, for all blocks at once, until nothing changes. The number of rounds is the
+length of the longest path, but a round visits only the blocks that changed in the one before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -24,37 +24,35 @@ from jitlink.graph import Block, LinkGraph, MemProt, SymbolKind
 from jitlink.graph.columns import BoolArray, Int64Array, UInt64Array, ragged_arange, rows_where
 from jitlink.graph.edges import INVALID
 from jitlink.link import JITLinkContext, PassConfiguration
-from jitlink.orc.dylib import Definition
 from jitlink.orc.errors import UnexpectedDefinitionError
 from jitlink.orc.interface import JITSymbolFlags, LookupKind, SymbolDependenceGroup, SymbolState
 from jitlink.orc.lookup import look_up
 from jitlink.orc.materialization import MaterializationResponsibility
-from jitlink.orc.objects import Exported
+from jitlink.orc.objects import CommonSizes, ExportedSymbols
 from jitlink.passes.prune import mark_exported_live
 from jitlink.resolve import referrers
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import Definition, JITDylib
-    from jitlink.orc.object_layer import ObjectLinkingLayer
 
 _WORDS_AT_ONCE = 1 << 22
-"""Words of bits that a round may have in its hands: 32 MiB."""
+"""64-bit words that a round may copy: 32 MiB."""
 
 
 def dependence_groups(
     graph: LinkGraph,
-    exported: Exported,
+    exported: ExportedSymbols,
     unready: Mapping[str, Definition],
 ) -> list[SymbolDependenceGroup]:
-    """Group the symbols of a graph by what they reach.
+    """Group the symbols of a graph by the external symbols that they reach.
 
     Args:
         graph: the graph, linked.
         exported: the symbols to be grouped.
-        unready: external symbols that are not ready, with what defines them.
+        unready: external symbols that are not ready, with their definitions.
 
     Returns:
-        The groups; a symbol that reaches nothing is in none of them.
+        The groups; a symbol that reaches none of the external symbols is in no group.
     """
     table = graph.symbol_table
     externals = rows_where(table.kind == int(SymbolKind.EXTERNAL))
@@ -69,7 +67,7 @@ def dependence_groups(
     reaches: BoolArray = (reached != 0).any(axis=1)
     with_bits = rows_where((blocks >= 0) & reaches[blocks])
     sets, group_of = np.unique(reached[blocks[with_bits]], axis=0, return_inverse=True)
-    groups = [_group(each, needed, unready) for each in sets]
+    groups = [_group(bits, needed, unready) for bits in sets]
     for row, number in zip(with_bits.tolist(), group_of.ravel().tolist(), strict=True):
         groups[number].symbols.add(exported.names[row])
     return groups
@@ -87,7 +85,7 @@ def _group(
 
 
 def _reached_by_block(graph: LinkGraph, externals: Int64Array) -> UInt64Array:
-    """For each block, which of some external symbols it reaches, as bits of 64-bit words."""
+    """For each block, which of some external symbols it reaches: bits of words (uint64, 2-D)."""
     edges, symbols = graph.edge_table, graph.symbol_table
     number_of = np.full(symbols.rows, -1, np.int64)
     number_of[externals] = np.arange(len(externals))
@@ -100,16 +98,16 @@ def _reached_by_block(graph: LinkGraph, externals: Int64Array) -> UInt64Array:
     np.bitwise_or.at(reached, (edges.block[direct], numbers // 64), bits)
 
     starts, users = _users_of_blocks(graph)
-    # Some words at a time, so that what a round works on has a bound.
+    # Some words at a time, to limit the memory of a round.
     step = max(1, _WORDS_AT_ONCE // max(1, len(users)))
     for first in range(0, words, step):
         part = reached[:, first : first + step]
-        _spread(part, starts, users)
+        _propagate(part, starts, users)
     return reached
 
 
-def _spread(reached: UInt64Array, starts: Int64Array, users: Int64Array) -> None:
-    """Let every block reach what the blocks reach that it refers to."""
+def _propagate(reached: UInt64Array, starts: Int64Array, users: Int64Array) -> None:
+    """Add to every block's bits those of the blocks that it refers to."""
     reaches: BoolArray = (reached != 0).any(axis=1)
     changed = rows_where(reaches)
     while len(changed):
@@ -123,7 +121,7 @@ def _spread(reached: UInt64Array, starts: Int64Array, users: Int64Array) -> None
 
 
 def _users_of_blocks(graph: LinkGraph) -> tuple[Int64Array, Int64Array]:
-    """For each block, the blocks whose edges lead to it: where they start, and all of them."""
+    """For each block, the blocks whose edges lead to it: start indices, and rows (int64)."""
     edges, symbols = graph.edge_table, graph.symbol_table
     count = graph.block_table.rows
     target = np.where(symbols.kind == int(SymbolKind.DEFINED), symbols.block, -1)[edges.target]
@@ -136,24 +134,38 @@ def _users_of_blocks(graph: LinkGraph) -> tuple[Int64Array, Int64Array]:
 
 
 _PHONY_SIZE = 64
-"""Bytes of zeros that phony externals point at."""
+"""Bytes of zeros at the address of phony externals."""
+
+
+class LinkingLayer(Protocol):
+    """An `ObjectLinkingLayer`, which documents all of this, as contexts use it."""
+
+    phony_externals: bool
+    auto_claim: bool
+    override_flags: bool
+
+    def common_sizes(self, dylib: JITDylib) -> CommonSizes:
+        """Sizes of the common symbols of a JITDylib."""
 
 
 class LayerContext(JITLinkContext):
-    """Links one graph, whose externals are searched for in the link order of a JITDylib.
+    """Links one graph, whose external symbols are searched for in the link order of a JITDylib.
 
     Args:
         layer: the layer.
-        responsibility: what the link makes ready.
+        responsibility: the responsibility that the link is for.
         graph: the graph.
 
     Attributes:
-        phony_externals: whether symbols that nobody defines get an address all the same.
+        layer: the layer.
+        phony_externals: whether undefined symbols get an address.
+        responsibility: the responsibility.
+        dylib: its JITDylib.
     """
 
     def __init__(
         self,
-        layer: ObjectLinkingLayer,
+        layer: LinkingLayer,
         responsibility: MaterializationResponsibility,
         graph: LinkGraph,
     ) -> None:
@@ -166,17 +178,17 @@ class LayerContext(JITLinkContext):
         self._phony: Block | None = None
 
     def add_first_passes(self, config: PassConfiguration) -> None:
-        """Add passes that come before those of plugins."""
+        """Add passes that run before those of plugins."""
 
     def add_last_passes(self, config: PassConfiguration) -> None:
-        """Add passes that come after those of plugins."""
+        """Add passes that run after those of plugins."""
 
     def notify_resolved(self, graph: LinkGraph) -> None:  # noqa: ARG002 - for subclasses
         """Report that the responsibility, which is for no symbol of the graph, is resolved."""
         self.responsibility.notify_resolved({})
 
     def mark_live(self, graph: LinkGraph) -> None:
-        """Keep what the responsibility is for, and the place that phony externals point at."""
+        """Keep the exported symbols, and create the block of the phony externals."""
         mark_exported_live(graph)
         if self.phony_externals:
             section = graph.obtain_section("$__PHONY", MemProt.READ)
@@ -184,34 +196,34 @@ class LayerContext(JITLinkContext):
             graph.add_anonymous_symbol(self._phony, 0, is_live=True)
 
     async def lookup(self, names: Mapping[str, bool]) -> Mapping[str, int]:
-        """Search the JITDylib's link order, then make up what may be made up."""
+        """Search the JITDylib's link order; phony externals get the address of their block."""
         dylib, phony = self.responsibility.dylib, self._phony
         order, state, kind = dylib.link_order, SymbolState.RESOLVED, LookupKind.STATIC
         missing: list[str] | None = None if phony is None else []
         try:
             found = await look_up(dylib.session, order, names, state, kind, missing)
         except UndefinedSymbolError as error:
-            raise self._fuller(error.names) from error
+            raise self._more_complete(error.names) from error
         self._found = found
-        addresses = {name: each.addresses.get(name, 0) for name, each in found.items()}
+        addresses = {name: definition.addresses.get(name, 0) for name, definition in found.items()}
         if phony is not None and missing:
-            # LLVM differs: phony externals are not null but zeros in reach of the code, so
-            # that relocations which cannot reach null do not fail.
+            # LLVM differs: its phony externals are null, which some relocations cannot reach;
+            # these have the address of zeros within reach of the code.
             addresses |= dict.fromkeys(missing, phony.address)
         return addresses
 
-    def _fuller(self, names: Sequence[str]) -> UndefinedSymbolError:
-        """An error that says who refers to what is missing, and what may have been meant."""
+    def _more_complete(self, names: Sequence[str]) -> UndefinedSymbolError:
+        """An error with the referrers of undefined symbols, and suggestions."""
         from jitlink.orc.suggestions import suggestions  # noqa: PLC0415 - only for errors
 
         graph = self._graph
         found = {name: graph.find_external_symbol_by_name(name) for name in names}
         users = referrers(graph, {name: symbol.row for name, symbol in found.items() if symbol})
-        meant = suggestions(names, self.responsibility.dylib, graph)
-        return UndefinedSymbolError(names, referrers=users, suggestions=meant)
+        similar = suggestions(names, self.responsibility.dylib, graph)
+        return UndefinedSymbolError(names, referrers=users, suggestions=similar)
 
     def unready(self) -> dict[str, Definition]:
-        """What was found and is not ready yet, by name."""
+        """The definitions of external symbols that are not ready yet, by name."""
         return {
             name: definition
             for name, definition in self._found.items()
@@ -219,116 +231,119 @@ class LayerContext(JITLinkContext):
         }
 
     def groups(self) -> list[SymbolDependenceGroup]:
-        """What the responsibility's symbols need that is not ready yet: all of it, for each."""
-        needed: dict[JITDylib, set[str]] = {}
+        """The dependencies of the responsibility's symbols: all external symbols, for each."""
+        unready: dict[JITDylib, set[str]] = {}
         for name, definition in self.unready().items():
-            needed.setdefault(definition.dylib, set()).add(name)
-        return [SymbolDependenceGroup(set(self.responsibility.symbols), needed)] if needed else []
+            unready.setdefault(definition.dylib, set()).add(name)
+        return [SymbolDependenceGroup(set(self.responsibility.symbols), unready)] if unready else []
 
 
 class MaterializationContext(LayerContext):
-    """Links what was promised, or less: the rest is defined elsewhere.
+    """Links a graph whose definitions a responsibility is for.
 
     Args:
         layer: the layer.
-        responsibility: what the graph is to define.
+        responsibility: the responsibility.
         graph: the graph.
-        exported: what it defines as it is, if that is what was promised or less.
-        is_watched: whether plugins may change what it defines.
+        exported: the graph's definitions, if the responsibility is for no other symbols; those
+            that it is not for are defined elsewhere.
+        may_change: whether plugins may change which names the graph defines.
     """
 
     def __init__(
         self,
-        layer: ObjectLinkingLayer,
+        layer: LinkingLayer,
         responsibility: MaterializationResponsibility,
         graph: LinkGraph,
-        exported: Exported | None,
-        is_watched: bool,
+        exported: ExportedSymbols | None,
+        may_change: bool,
     ) -> None:
         super().__init__(layer, responsibility, graph)
-        # Whether nothing can change that the graph defines what the responsibility is for or less.
-        self._is_exact = exported is not None and not is_watched
-        self._may_have_less = exported is not None
-        self._exported = exported or Exported(graph)
+        # Whether the definitions are known, and are not changed by passes.
+        self._is_exact = exported is not None and not may_change
+        self._may_be_overridden = exported is not None
+        self._exported = exported or ExportedSymbols(graph)
 
     def add_first_passes(self, config: PassConfiguration) -> None:
-        """See LayerContext."""
-        config.pre_prune.insert(0, self.claim)
+        """See `LayerContext`."""
+        config.pre_prune.insert(0, self.claim_or_externalize)
 
     def add_last_passes(self, config: PassConfiguration) -> None:
-        """See LayerContext."""
+        """See `LayerContext`."""
         if not self._is_exact:
-            config.pre_prune.append(self.claim)
+            config.pre_prune.append(self.claim_or_externalize)
 
-    def _unpromised(self) -> dict[str, JITSymbolFlags]:
-        """What the graph defines and the responsibility is not for."""
+    def _unclaimed(self) -> dict[str, JITSymbolFlags]:
+        """The graph's definitions that the responsibility is not for, with flags."""
         definitions, names = self.responsibility.definitions, self._exported.names
-        if self._is_exact and sum([len(each.flags) for each in definitions]) == len(names):
-            # Only what the graph defines was promised, so nothing is left.
+        if self._is_exact and sum([len(definition.flags) for definition in definitions]) == len(
+            names
+        ):
+            # The responsibility is only for definitions of the graph, so it is for all of them.
             return {}
-        promised: set[str] = set()
+        claimed: set[str] = set()
         for definition in definitions:
-            promised |= definition.flags.keys()
-        if promised.issuperset(names):
+            claimed |= definition.flags.keys()
+        if claimed.issuperset(names):
             return {}
-        return self._exported.flags_of(self._graph, set(names) - promised)
+        return self._exported.flags_of(self._graph, set(names) - claimed)
 
-    def claim(self, graph: LinkGraph) -> None:
-        """Take on what may be defined here, and refer to where else the rest is defined."""
+    def claim_or_externalize(self, graph: LinkGraph) -> None:
+        """Claim further weak definitions, and turn overridden ones into external symbols."""
         if not self._is_exact:
-            self._exported = self._exported.again(graph)
+            self._exported = self._exported.updated(graph)
         commons = self._exported.common_rows(graph)
-        unpromised = self._unpromised()
-        weak = {name: flag for name, flag in unpromised.items() if not flag.is_strong}
-        taken = self.responsibility.define_materializing(weak) if weak else set()
-        yielding = (unpromised if self._may_have_less else weak).keys() - taken
-        # What comes later was added by plugins.
-        self._may_have_less = False
-        if yielding:
+        unclaimed = self._unclaimed()
+        weak = {name: flag for name, flag in unclaimed.items() if not flag.is_strong}
+        claimed = self.responsibility.define_materializing(weak) if weak else set()
+        overridden = (unclaimed if self._may_be_overridden else weak).keys() - claimed
+        # Strong definitions that appear later were added by plugins.
+        self._may_be_overridden = False
+        if overridden:
             if len(commons):
-                self._check_commons(graph, commons, yielding)
-            self._exported.externalize(graph, yielding)
-            self._exported = self._exported.again(graph)
+                self._check_commons(graph, commons, overridden)
+            self._exported.externalize(graph, overridden)
+            self._exported = self._exported.updated(graph)
         if len(commons):
             sizes = self.layer.common_sizes(self.responsibility.dylib)
             sizes.enlarge(graph, self._exported.common_rows(graph))
 
     def _check_commons(
-        self, graph: LinkGraph, rows: Int64Array, yielding: AbstractSet[str]
+        self, graph: LinkGraph, rows: Int64Array, overridden: AbstractSet[str]
     ) -> None:
         names = graph.strings.get_many(graph.symbol_table.name[rows])
-        chosen = [row for row, name in zip(rows.tolist(), names, strict=True) if name in yielding]
+        chosen = [row for row, name in zip(rows.tolist(), names, strict=True) if name in overridden]
         dylib = self.responsibility.dylib
         self.layer.common_sizes(dylib).check(graph, np.array(chosen, np.int64), dylib)
 
     def notify_resolved(self, graph: LinkGraph) -> None:
-        """Announce the addresses of what the graph exports."""
+        """Report the addresses of the exported symbols."""
         if not self._is_exact:
-            self._exported = self._exported.again(graph)
+            self._exported = self._exported.updated(graph)
             self._claim_late()
-            self._agree_on_flags()
+            self._update_flags()
         self.responsibility.notify_resolved(self._exported.addresses(graph))
 
     def _claim_late(self) -> None:
-        """Take on what was defined after pruning; weak definitions may stay unannounced."""
-        extra = self._unpromised()
+        """Claim what was defined after pruning, without weak definitions that are overridden."""
+        extra = self._unclaimed()
         strong = {name for name, flag in extra.items() if flag.is_strong}
         if strong and not self.layer.auto_claim:
             raise UnexpectedDefinitionError(self.responsibility.unit_name, strong)
         if extra:
             self.responsibility.define_materializing(extra)
 
-    def _agree_on_flags(self) -> None:
+    def _update_flags(self) -> None:
         if self.layer.override_flags:
             return
         names, flags = self._exported.names, self._exported.flags(self._graph)
         actual = dict(zip(names, flags, strict=True))
         for definition in self.responsibility.definitions:
-            held = {name: actual.get(name, flag) for name, flag in definition.flags.items()}
-            if held != definition.flags:
-                definition.flags = held
+            updated = {name: actual.get(name, flag) for name, flag in definition.flags.items()}
+            if updated != definition.flags:
+                definition.flags = updated
 
     def groups(self) -> list[SymbolDependenceGroup]:
-        """What the symbols of the graph need that is not ready yet."""
+        """The dependencies of the exported symbols on external symbols that are not ready."""
         unready = self.unready()
         return dependence_groups(self._graph, self._exported, unready) if unready else []

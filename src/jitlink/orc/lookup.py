@@ -1,23 +1,23 @@
 """Lookups: which definitions the names of a lookup mean, and when the lookup is complete.
 
-`Search` goes through a search order. Each JITDylib takes the names that it defines; its
-generators are asked, one after the other, for those that it does not define, and what they add is
+`Search` visits the JITDylibs of a search order. Each takes the names that it defines; its
+generators are called, one after the other, for those that it does not define, and what they add is
 taken too. Other tasks run while a generator works, so the order is searched once more afterwards,
-without generators: what counts is what is defined in the end.
+without generators: what is defined in the end counts.
 
 A generator of a JITDylib works for one search at a time (`GeneratorLock`), so that two searches do
 not make it define the same name twice. A generator may itself look something up. If that leads
-back to it, it is not asked again; if two generators would wait for each other, one of them
+back to it, it is not called again; if two generators would wait for each other, one of them
 proceeds.
 
-Names that must be found and were not are an error. Otherwise `look_up` starts materializing what
+Names that must be found and are not are an error. Otherwise `look_up` starts materializing what
 was found, and an `AsynchronousSymbolQuery` waits until all of it has reached the required state.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jitlink.errors import UndefinedSymbolError
@@ -28,73 +28,36 @@ from jitlink.orc.errors import (
     SessionEndedError,
     listed,
 )
-from jitlink.orc.interface import ExecutorSymbolDef, JITDylibLookupFlags, LookupKind, SymbolState
-from jitlink.tasks import CancelledError, Future, Lock, TaskVariable, current_task
+from jitlink.orc.interface import (
+    ExecutorSymbolDef,
+    GeneratorLock,
+    InProgressLookup,
+    JITDylibLookupFlags,
+    LookupKind,
+    SymbolState,
+)
+from jitlink.tasks import CancelledError, Future, TaskVariable, current_task
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import Definition, JITDylib
-    from jitlink.orc.interface import DefinitionGenerator
-
-    Order = Sequence[tuple[JITDylib, JITDylibLookupFlags]]
-    from jitlink.orc.dylib import JITDylib
-    from jitlink.orc.interface import SearchOrder
-    from jitlink.orc.materialization import MaterializationResponsibility
-    from jitlink.orc.session import ExecutionSession
+    from jitlink.orc.interface import (
+        DefinitionGenerator,
+        Responsibility,
+        SearchOrder,
+        Session,
+    )
 
 log = logging.getLogger("jitlink.orc")
 
-
-class GeneratorLock:
-    """Where searches wait for one generator of one JITDylib.
-
-    Attributes:
-        lock: held by the search that the generator works for.
-        holder: that search.
-        users: how many searches hold the lock or wait for it.
-    """
-
-    __slots__ = ("holder", "lock", "users")
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self.holder: _InProgressLookup | None = None
-        self.users = 0
-
-
-class _InProgressLookup:
-    """One search for which a generator works.
-
-    Attributes:
-        outer: the turn of the generator that made this search, if one did.
-        waits_for: generator_locks at which searches wait that were made in this turn.
-        is_over: whether the generator has finished.
-    """
-
-    __slots__ = ("is_over", "outer", "waits_for")
-
-    def __init__(self, outer: _InProgressLookup | None) -> None:
-        self.outer = outer
-        self.waits_for: list[GeneratorLock] = []
-        self.is_over = False
-
-    def chain(self) -> Iterator[_InProgressLookup]:
-        """The turn and those that it was made in, as far as they are not over."""
-        turn: _InProgressLookup | None = self
-        while turn is not None:
-            if not turn.is_over:
-                yield turn
-            turn = turn.outer
-
-
-# The turn in which the running code was called; tasks inherit it from whoever starts them.
-_TURN: TaskVariable[_InProgressLookup | None] = TaskVariable(None)
+_IN_PROGRESS: TaskVariable[InProgressLookup | None] = TaskVariable(None)
+"""The call of a generator that the running task belongs to; tasks inherit it."""
 
 
 class Search:
-    """One search through an order.
+    """One search of a search order.
 
     Args:
-        order: where to search.
+        order: the JITDylibs to search.
         names: each name, and whether it must be found.
         kind: what the search is for.
 
@@ -104,7 +67,7 @@ class Search:
 
     def __init__(
         self,
-        order: Order,
+        order: SearchOrder,
         names: Mapping[str, bool],
         kind: LookupKind,
     ) -> None:
@@ -121,26 +84,26 @@ class Search:
         """
         wanted, has_generated = self._names, False
         for dylib, flags in self._order:
-            wanted = self._take(dylib, flags, wanted)
+            wanted = self._match(dylib, flags, wanted)
             for generator in tuple(dylib.generators):
-                # What is there but not shown is not to be defined once more.
-                absent = _without(wanted, dylib)
+                # Hidden symbols do not match, and must not be defined again.
+                absent = _undefined_among(wanted, dylib)
                 if not absent:
                     break
                 if generator in dylib.generators:
                     has_generated = True
                     await self._generate(generator, dylib, flags, absent)
-                    wanted = self._take(dylib, flags, wanted)
+                    wanted = self._match(dylib, flags, wanted)
         if has_generated:
             self.found.clear()
             wanted = self._names
             for dylib, flags in self._order:
-                wanted = self._take(dylib, flags, wanted)
+                wanted = self._match(dylib, flags, wanted)
 
-    def _take(
+    def _match(
         self, dylib: JITDylib, flags: JITDylibLookupFlags, wanted: Mapping[str, bool]
     ) -> Mapping[str, bool]:
-        """Note names that a JITDylib has, and shows; returns the others."""
+        """Record the names that match symbols of a JITDylib; returns the others."""
         if not dylib.is_open:
             raise JITDylibDefunctError(dylib.name)
         symbols = dylib.symbols
@@ -149,19 +112,19 @@ class Search:
         exported_only = flags is JITDylibLookupFlags.MATCH_EXPORTED_ONLY
         rest = {}
         for name, required in wanted.items():
-            held = symbols.get(name)
-            if held is None:
+            definition = symbols.get(name)
+            if definition is None:
                 rest[name] = required
                 continue
-            flag = held.flags[name]
+            flag = definition.flags[name]
             if exported_only and not flag.is_exported:
                 rest[name] = required
             elif required and not flag.has_address:
-                # It has no address, so a reference that needs one is not satisfied, and no
-                # other definition may step in.
+                # It does not satisfy a reference that needs an address, but it prevails over
+                # definitions in later JITDylibs.
                 continue
             else:
-                self.found[name] = held
+                self.found[name] = definition
         return rest
 
     async def _generate(
@@ -171,62 +134,62 @@ class Search:
         flags: JITDylibLookupFlags,
         names: Mapping[str, bool],
     ) -> None:
-        """Let a generator define names, when its turn has come."""
-        outer, generator_locks = _TURN.get(), dylib.generator_locks
+        """Let a generator define names, under its lock."""
+        outer, locks = _IN_PROGRESS.get(), dylib.generator_locks
         chain = set(outer.chain()) if outer is not None else set()
-        seat = generator_locks.setdefault(id(generator), GeneratorLock())
-        if seat.holder in chain:
+        lock = locks.setdefault(id(generator), GeneratorLock())
+        if lock.holder in chain:
             return
-        seat.users += 1
+        lock.users += 1
         try:
-            if seat.lock.is_held and _leads_to(seat, chain):
-                await self._work(generator, dylib, flags, names)
+            if lock.lock.is_held and _waits_for_any(lock, chain):
+                await self._call(generator, dylib, flags, names)
                 return
-            await _acquire(seat, outer)
+            await _acquire(lock, outer)
             try:
-                # Whoever was first may have defined them.
-                absent = _without(names, dylib)
+                # An earlier holder of the lock may have defined them.
+                absent = _undefined_among(names, dylib)
                 if absent and dylib.is_open:
-                    await self._work(generator, dylib, flags, absent, seat)
+                    await self._call(generator, dylib, flags, absent, lock)
             finally:
-                seat.holder = None
-                seat.lock.release()
+                lock.holder = None
+                lock.lock.release()
         finally:
-            seat.users -= 1
-            if not seat.users:
-                generator_locks.pop(id(generator), None)
+            lock.users -= 1
+            if not lock.users:
+                locks.pop(id(generator), None)
 
-    async def _work(
+    async def _call(
         self,
         generator: DefinitionGenerator,
         dylib: JITDylib,
         flags: JITDylibLookupFlags,
         names: Mapping[str, bool],
-        seat: GeneratorLock | None = None,
+        lock: GeneratorLock | None = None,
     ) -> None:
-        outer = _TURN.get()
-        turn = _InProgressLookup(next(outer.chain(), None) if outer is not None else None)
-        if seat is not None:
-            seat.holder = turn
-        take_back = _TURN.set(turn)
+        outer = _IN_PROGRESS.get()
+        call = InProgressLookup(next(outer.chain(), None) if outer is not None else None)
+        if lock is not None:
+            lock.holder = call
+        restore = _IN_PROGRESS.set(call)
         try:
             await generator.try_to_generate(self._kind, dylib, flags, names)
         finally:
-            turn.is_over = True
-            take_back()
+            call.is_over = True
+            restore()
         _log_generated(generator, dylib, names)
 
 
-def _without(names: Mapping[str, bool], dylib: JITDylib) -> Mapping[str, bool]:
-    """Those of some names that a JITDylib has not."""
+def _undefined_among(names: Mapping[str, bool], dylib: JITDylib) -> Mapping[str, bool]:
+    """Those of some names that a JITDylib does not define."""
     symbols = dylib.symbols
     if symbols.keys().isdisjoint(names.keys()):
         return names
     return {name: required for name, required in names.items() if name not in symbols}
 
 
-def log_search(order: Order, names: Mapping[str, bool], requester: str | None) -> None:
-    """Tell that a search begins, and for whom."""
+def log_search(order: SearchOrder, names: Mapping[str, bool], requester: str | None) -> None:
+    """Log that a search begins, and for which unit."""
     if log.isEnabledFor(logging.DEBUG):
         places = ", ".join(dylib.name for dylib, _ in order)
         log.debug("%s looks up in %s: %s", requester or "caller", places, listed(tuple(names)))
@@ -241,35 +204,35 @@ def _log_generated(
         missing = tuple(name for name in names if name not in dylib.symbols)
         log.debug("%s of %s defines: %s", kind, dylib.name, listed(found) or "nothing")
         if missing:
-            log.debug("%s of %s has not: %s", kind, dylib.name, listed(missing))
+            log.debug("%s of %s does not define: %s", kind, dylib.name, listed(missing))
 
 
-def _leads_to(seat: GeneratorLock, chain: set[_InProgressLookup]) -> bool:
-    """Whether waiting at a seat means waiting for one of some turns."""
-    pending, seen = [seat], {seat}
+def _waits_for_any(lock: GeneratorLock, calls: set[InProgressLookup]) -> bool:
+    """Whether waiting for a generator lock means waiting for one of some calls."""
+    pending, seen = [lock], {lock}
     while pending:
         holder = pending.pop().holder
-        if holder in chain:
+        if holder in calls:
             return True
         if holder is not None:
-            pending += [each for each in holder.waits_for if each not in seen]
+            pending += [other for other in holder.waits_for if other not in seen]
             seen.update(holder.waits_for)
     return False
 
 
-async def _acquire(seat: GeneratorLock, outer: _InProgressLookup | None) -> None:
+async def _acquire(lock: GeneratorLock, outer: InProgressLookup | None) -> None:
     if outer is None:
-        await seat.lock.acquire()
+        await lock.lock.acquire()
         return
-    outer.waits_for.append(seat)
+    outer.waits_for.append(lock)
     try:
-        await seat.lock.acquire()
+        await lock.lock.acquire()
     finally:
-        outer.waits_for.remove(seat)
+        outer.waits_for.remove(lock)
 
 
-REQUESTER: TaskVariable[MaterializationResponsibility | None] = TaskVariable(None)
-"""The responsibility for which the running task works, if it does; its lookups end with it."""
+REQUESTER: TaskVariable[Responsibility | None] = TaskVariable(None)
+"""The responsibility that the running task works for, if any; its lookups end with it."""
 
 
 class AsynchronousSymbolQuery:
@@ -277,8 +240,8 @@ class AsynchronousSymbolQuery:
 
     Attributes:
         required_state: the state.
-        requester: the responsibility for which the lookup is made, if it is for one.
-        found: the definition of each name; once the wait is over, where it is by then.
+        requester: the responsibility for which the lookup is made, if any.
+        found: the definition of each name; once the wait is over, the one that has it by then.
         done: completed when the wait is over.
     """
 
@@ -286,7 +249,7 @@ class AsynchronousSymbolQuery:
         self,
         required_state: SymbolState,
         found: dict[str, Definition],
-        requester: MaterializationResponsibility | None = None,
+        requester: Responsibility | None = None,
     ) -> None:
         self.required_state = required_state
         self.requester = requester
@@ -296,11 +259,11 @@ class AsynchronousSymbolQuery:
 
     @property
     def missing(self) -> tuple[Definition, ...]:
-        """What it waits for still."""
+        """The definitions that it still waits for."""
         return tuple(self._waiting_for)
 
     def names_among(self, dylib: JITDylib, names: Mapping[str, object]) -> list[str]:
-        """Those of some names of a JITDylib that this lookup is about."""
+        """Those of some names of a JITDylib that this lookup is for."""
         found = self.found
         fewer = found if len(found) < len(names) else names
         return [n for n in fewer if n in names and n in found and found[n].dylib is dylib]
@@ -311,12 +274,12 @@ class AsynchronousSymbolQuery:
         definition.queries[self] = None
 
     def remove(self, definition: Definition) -> None:
-        """Do not wait for a definition any more, without taking that as success."""
+        """Stop waiting for a definition that has not reached the required state."""
         self._waiting_for.pop(definition, None)
         definition.queries.pop(self, None)
 
     def satisfy(self, definition: Definition) -> None:
-        """Take note that a definition has come far enough."""
+        """Record that a definition has reached the required state."""
         self._waiting_for.pop(definition, None)
         if not self._waiting_for:
             self.complete()
@@ -325,23 +288,23 @@ class AsynchronousSymbolQuery:
         """End the wait: nothing is missing."""
         if self.done.is_done:
             return
-        gone: dict[str, list[str]] = {}
+        lost: dict[str, list[str]] = {}
         cause: BaseException | None = None
         for name, definition in self.found.items():
-            # It may have been split, or failed or removed while the others were waited for.
-            held = definition.dylib.symbols.get(name)
-            if held is None or held.failed or held.state < self.required_state:
-                gone.setdefault(definition.dylib.name, []).append(name)
-                if held is not None and held.failed:
-                    cause = cause or held.cause
+            # It may have been split, or failed or been removed while the others were waited for.
+            current = definition.dylib.symbols.get(name)
+            if current is None or current.failed or current.state < self.required_state:
+                lost.setdefault(definition.dylib.name, []).append(name)
+                if current is not None and current.failed:
+                    cause = cause or current.cause
                 else:
                     cause = cause or ResourceTrackerDefunctError(definition.dylib.name)
             else:
-                self.found[name] = held
-        if not gone:
+                self.found[name] = current
+        if not lost:
             self.done.set_result(None)
             return
-        failure = FailedToMaterializeError(gone)
+        failure = FailedToMaterializeError(lost)
         failure.__cause__ = cause
         self.done.set_exception(failure)
 
@@ -352,36 +315,36 @@ class AsynchronousSymbolQuery:
             self.done.set_exception(error)
 
     def detach(self) -> None:
-        """Wait for nothing any more."""
+        """Stop waiting."""
         for definition in self._waiting_for:
             definition.queries.pop(self, None)
         self._waiting_for = {}
 
 
 async def look_up(
-    session: ExecutionSession,
+    session: Session,
     order: SearchOrder,
     names: Mapping[str, bool],
     required_state: SymbolState,
     kind: LookupKind,
     missing: list[str] | None = None,
 ) -> dict[str, Definition]:
-    """Find symbols and wait until they have come as far as `required_state`.
+    """Find symbols and wait until they have reached `required_state`; on the driver thread.
 
     Args:
-        session: the session; this runs on its thread.
-        order: where to search.
+        session: the session.
+        order: the JITDylibs to search.
         names: each name, and whether it must be found.
         required_state: RESOLVED or READY.
         kind: what the search is for.
-        missing: takes the names that must be found and are not, which is no error then.
+        missing: receives the names that must be found and are not, which is no error then.
 
     Returns:
-        The symbols that were found.
+        The definitions of the names that were found.
 
     Raises:
         UndefinedSymbolError: some names that must be found are not, and `missing` is None.
-        FailedToMaterializeError: some of them could not be made, or were removed meanwhile.
+        FailedToMaterializeError: some of them could not be materialized, or were removed meanwhile.
         JITDylibDefunctError: a JITDylib of the order was removed.
         SessionEndedError: the session has ended, or ends meanwhile.
     """
@@ -394,13 +357,13 @@ async def look_up(
     if required_state < SymbolState.READY:
         for definition in wanted:
             if required_state <= definition.state < SymbolState.READY:
-                definition.announce_to(requester)
+                definition.expose_to(requester)
     if all(definition.state >= required_state for definition in wanted):
         return found
     return await _wait(session, AsynchronousSymbolQuery(required_state, found, requester))
 
 
-async def wait_until_ready(session: ExecutionSession, found: dict[str, Definition]) -> None:
+async def wait_until_ready(session: Session, found: dict[str, Definition]) -> None:
     """Wait until symbols that were found are ready.
 
     Raises:
@@ -411,13 +374,13 @@ async def wait_until_ready(session: ExecutionSession, found: dict[str, Definitio
 
 
 async def search(
-    session: ExecutionSession,
+    session: Session,
     order: SearchOrder,
     names: Mapping[str, bool],
     kind: LookupKind,
     missing: list[str] | None = None,
 ) -> dict[str, Definition]:
-    """Find symbols; nothing is made.
+    """Find symbols, without materializing them.
 
     Raises:
         UndefinedSymbolError: some names that must be found are not, and `missing` is None.
@@ -437,7 +400,7 @@ async def search(
         raise SessionEndedError from None
     finally:
         session.searches.discard(task)
-        # An error that is raised knows this frame, and the task knows the error.
+        # The traceback of an error refers to this frame, and the task to the error: avoid a cycle.
         del task
     session.check_open()
     found = searching.found
@@ -449,9 +412,9 @@ async def search(
     return found
 
 
-async def _wait(session: ExecutionSession, query: AsynchronousSymbolQuery) -> dict[str, Definition]:
+async def _wait(session: Session, query: AsynchronousSymbolQuery) -> dict[str, Definition]:
     wanted = dict.fromkeys(query.found.values())
-    unfinished = [each for each in wanted if each.state < query.required_state]
+    unfinished = [definition for definition in wanted if definition.state < query.required_state]
     for definition in unfinished:
         query.add(definition)
     session.queries[query] = None
@@ -466,12 +429,12 @@ async def _wait(session: ExecutionSession, query: AsynchronousSymbolQuery) -> di
         session.queries.pop(query, None)
         if query.requester is not None:
             query.requester.queries.pop(query, None)
-        # An error that is raised knows this frame, and the query knows the error.
+        # The traceback of an error refers to this frame, and the query to the error: avoid a cycle.
         del query
 
 
 def symbols_of(found: Mapping[str, Definition]) -> dict[str, ExecutorSymbolDef]:
-    """Addresses and flags of what was found; symbols for side effects only have none."""
+    """Addresses and flags of what was found, without symbols for side effects only."""
     return {
         name: definition.symbol(name)
         for name, definition in found.items()

@@ -2,13 +2,13 @@
 
 When a symbol of a `MaterializationUnit` is looked up, a `MaterializationTask` turns the unit into
 a `MaterializationResponsibility` and runs the unit's `materialize`, which must in the end report
-the addresses (`notify_resolved`), then that everything is in place (`notify_emitted`); or that it
-failed (`fail`).
+the addresses (`notify_resolved`), then that all content is in executor memory (`notify_emitted`);
+or that it failed (`fail`).
 
 Units with equal merge keys that are needed at the same time, and those that they will look up,
 are merged and materialized as one: for objects, that is one link of many. If that fails, each is
 materialized by itself, so that only the unit at fault, and what depends on it, fails; unless
-addresses have been announced already, which cannot be taken back.
+addresses have been given to other lookups already, which cannot be revoked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jitlink.errors import UndefinedSymbolError
-from jitlink.orc.dylib import Definition
 from jitlink.orc.errors import (
     MissingDefinitionsError,
     ResourceTrackerDefunctError,
@@ -37,10 +36,8 @@ from jitlink.orc.interface import (
 from jitlink.orc.lookup import REQUESTER
 
 if TYPE_CHECKING:
-    from jitlink.orc.dylib import JITDylib
-    from jitlink.orc.interface import ResourceTracker
-    from jitlink.orc.lookup import AsynchronousSymbolQuery
-    from jitlink.orc.session import ExecutionSession
+    from jitlink.orc.dylib import Definition, JITDylib
+    from jitlink.orc.interface import Query, ResourceTracker, Session
 
 
 class AbsoluteSymbols(MaterializationUnit):
@@ -48,25 +45,25 @@ class AbsoluteSymbols(MaterializationUnit):
 
     def __init__(self, symbols: Mapping[str, ExecutorSymbolDef]) -> None:
         self.name = "<absolute symbols>"
-        self.symbols = {name: each.flags for name, each in symbols.items()}
-        self._addresses = {name: each.address for name, each in symbols.items()}
+        self.symbols = {name: symbol.flags for name, symbol in symbols.items()}
+        self._addresses = {name: symbol.address for name, symbol in symbols.items()}
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
-        """Announce the addresses; everything is in place already."""
+        """Report the addresses; there is nothing to emit."""
         responsibility.notify_resolved(self._addresses)
         responsibility.notify_emitted()
 
 
 class MaterializationResponsibility:
-    """The duty to make definitions, and the way to report about them.
+    """The responsibility to materialize definitions, and the means to report about them.
 
-    All methods are to be called on the session's thread. Whoever holds it must meet it: if it
-    is dropped while something is still to be made, that has failed.
+    All methods are to be called on the driver thread. The responsibility must be met: if the object
+    is dropped while definitions remain, these have failed.
 
     Attributes:
-        dylib: where the definitions will be.
-        unit_name: display name of what makes them.
-        definitions: what is still to be made.
+        dylib: where the definitions are.
+        unit_name: display name of the unit.
+        definitions: the definitions that remain to be materialized.
         queries: lookups that are made for it; they end when its tracker is removed.
     """
 
@@ -77,7 +74,7 @@ class MaterializationResponsibility:
         self.dylib: JITDylib = tracker.dylib
         self.unit_name = unit_name
         self.definitions = list(definitions)
-        self.queries: dict[AsynchronousSymbolQuery, None] = {}
+        self.queries: dict[Query, None] = {}
         for definition in self.definitions:
             definition.responsibility = self
 
@@ -90,22 +87,22 @@ class MaterializationResponsibility:
             self.session.fail_later(self.definitions, error)
 
     @property
-    def session(self) -> ExecutionSession:
+    def session(self) -> Session:
         """The session of the definitions' JITDylib."""
         return self.dylib.session
 
     @property
     def symbols(self) -> dict[str, JITSymbolFlags]:
-        """Names that are still to be made, with flags."""
+        """The names that remain to be materialized, with flags."""
         return {n: f for definition in self.definitions for n, f in definition.flags.items()}
 
     def defines(self, name: str) -> bool:
-        """Whether a name is still to be made."""
+        """Whether a name remains to be materialized."""
         return any(name in definition.flags for definition in self.definitions)
 
     @property
     def requested_symbols(self) -> set[str]:
-        """Names among them that somebody has looked up and waits for."""
+        """The names among `symbols` that lookups wait for."""
         return {
             name
             for definition in self.definitions
@@ -115,7 +112,7 @@ class MaterializationResponsibility:
 
     @property
     def tracker(self) -> ResourceTracker:
-        """The tracker that owns what is made.
+        """The tracker that owns the definitions.
 
         Raises:
             ResourceTrackerDefunctError: it was removed.
@@ -126,25 +123,26 @@ class MaterializationResponsibility:
         return tracker
 
     def _check(self) -> None:
-        # The definitions of a removed tracker are gone, and nobody is told about them.
+        # The definitions of a removed tracker have failed already.
         if self._tracker.current is None:
             raise ResourceTrackerDefunctError(self.dylib.name)
 
     def notify_resolved(self, addresses: Mapping[str, int]) -> None:
-        """Announce the addresses of all that is still to be made and has none.
+        """Report the addresses of all symbols that are not resolved yet.
 
         Args:
-            addresses: looked at from now on whenever an address is asked for; may have more
-                names than those to be made.
+            addresses: the addresses, not copied; other names may be among them.
 
         Raises:
-            MissingDefinitionsError: a name has no address; none has been announced.
+            MissingDefinitionsError: a name has no address; no symbol is resolved.
             ResourceTrackerDefunctError: the definitions were removed in the meantime.
         """
-        # LLVM differs: there, a call may be about some of the names. Here the others are to be
+        # LLVM differs: there, a call may be for some of the names. Here the others are to be
         # delegated.
         self._check()
-        new = [each for each in self.definitions if each.state < SymbolState.RESOLVED]
+        new = [
+            definition for definition in self.definitions if definition.state < SymbolState.RESOLVED
+        ]
         missing = [
             name
             for definition in new
@@ -158,18 +156,18 @@ class MaterializationResponsibility:
             definition.advance(SymbolState.RESOLVED)
 
     def notify_emitted(self, groups: Collection[SymbolDependenceGroup] = ()) -> None:
-        """Say that everything is in executor memory.
+        """Report that all content is in executor memory.
 
         Args:
-            groups: what depends on what, no symbol in more than one; symbols in no group
+            groups: the dependencies, no symbol in more than one group; symbols in no group
                 depend on nothing.
 
         Raises:
             MissingDefinitionsError: a symbol, not only for side effects, has no address yet.
-            UnexpectedDefinitionError: a group is about a symbol that is not to be made here, or
-                that is in another group already.
-            UnsatisfiedDependenciesError: something that is depended on has failed, was removed,
-                or was never looked up.
+            UnexpectedDefinitionError: the responsibility is not for a symbol of a group, or the
+                symbol is in another group already.
+            UnsatisfiedDependenciesError: a dependency has failed, was removed or was never
+                looked up.
             ResourceTrackerDefunctError: the definitions were removed in the meantime.
         """
         self._check()
@@ -190,14 +188,14 @@ class MaterializationResponsibility:
     def _grouped(
         self, groups: Sequence[SymbolDependenceGroup]
     ) -> list[tuple[list[Definition], dict[Definition, set[str]]]]:
-        """Definitions that need the same, with what they need."""
+        """Definitions with equal dependencies, with these."""
         if not groups:
             return [(self.definitions, {})]
         number_of: dict[str, int] = {}
         for number, group in enumerate(groups):
-            again = [name for name in group.symbols if name in number_of]
-            if again:
-                raise UnexpectedDefinitionError(self.unit_name, again)
+            repeated = [name for name in group.symbols if name in number_of]
+            if repeated:
+                raise UnexpectedDefinitionError(self.unit_name, repeated)
             number_of.update(dict.fromkeys(group.symbols, number))
         unexpected = number_of.keys() - self.symbols.keys()
         if unexpected:
@@ -205,67 +203,67 @@ class MaterializationResponsibility:
         self._check_dependencies(groups)
         members: dict[int, list[Definition]] = {}
         for definition in self.definitions:
-            for number, part in definition.divide(number_of).items():
+            for number, part in definition.partition(number_of).items():
                 members.setdefault(number, []).append(part)
-        self.definitions = [each for parts in members.values() for each in parts]
-        # Only now that all are divided is it certain where each name is.
+        self.definitions = [part for parts in members.values() for part in parts]
+        # Groups may depend on each other: look dependencies up when all definitions are split.
         return [
-            (parts, _needs(groups[number]) if number >= 0 else {})
+            (parts, _dependencies(groups[number]) if number >= 0 else {})
             for number, parts in members.items()
         ]
 
     def _check_dependencies(self, groups: Sequence[SymbolDependenceGroup]) -> None:
-        lacking: dict[str, set[str]] = {}
+        unsatisfied: dict[str, set[str]] = {}
         cause: BaseException | None = None
         for group in groups:
             for dylib, names in group.dependencies.items():
                 for name in names:
-                    held = dylib.symbols.get(name)
-                    if held is None or held.failed or held.state == SymbolState.NEVER_SEARCHED:
-                        lacking.setdefault(dylib.name, set()).add(name)
-                        cause = cause or (held.cause if held is not None else None)
-        if lacking:
-            raise UnsatisfiedDependenciesError(self.unit_name, lacking) from cause
+                    found = dylib.symbols.get(name)
+                    if found is None or found.failed or found.state == SymbolState.NEVER_SEARCHED:
+                        unsatisfied.setdefault(dylib.name, set()).add(name)
+                        cause = cause or (found.cause if found is not None else None)
+        if unsatisfied:
+            raise UnsatisfiedDependenciesError(self.unit_name, unsatisfied) from cause
 
     def define_materializing(self, symbols: Mapping[str, JITSymbolFlags]) -> set[str]:
-        """Take on more definitions, found while making these.
+        """Add more definitions, discovered while these are materialized.
 
         Returns:
-            Those of them that were taken on; a weak one is not if there is another.
+            The names that were added: a weak definition is not if another one exists.
 
         Raises:
-            DuplicateDefinitionError: a strong one exists already; nothing was taken on.
+            DuplicateDefinitionError: a strong one exists already; nothing was added.
             ResourceTrackerDefunctError: the tracker was removed.
         """
-        claimed = self.dylib.claim(symbols, self.tracker, self)
-        if claimed is None:
+        added = self.dylib.define_materializing(symbols, self.tracker, self)
+        if added is None:
             return set()
-        self.definitions.append(claimed)
-        return set(claimed.flags)
+        self.definitions.append(added)
+        return set(added.flags)
 
-    def _take(self, names: Iterable[str]) -> list[Definition]:
-        """Split symbols off what is still to be made."""
+    def _split_off(self, names: Iterable[str]) -> list[Definition]:
+        """Remove some of the symbols that remain, and return their definitions."""
         wanted = set(names)
         unexpected = wanted - self.symbols.keys()
         if unexpected:
             raise UnexpectedDefinitionError(self.unit_name, unexpected)
         part_of = dict.fromkeys(wanted, 0)
-        taken, kept = [], []
+        split_off, kept = [], []
         for definition in self.definitions:
-            parts = definition.divide(part_of)
-            taken += [part for number, part in parts.items() if number == 0]
+            parts = definition.partition(part_of)
+            split_off += [part for number, part in parts.items() if number == 0]
             kept += [part for number, part in parts.items() if number != 0]
         self.definitions = kept
-        return taken
+        return split_off
 
     def replace(self, unit: MaterializationUnit) -> None:
-        """Hand definitions back as a promise of another unit.
+        """Return definitions to the JITDylib, to be materialized by another unit.
 
-        It is materialized at once if somebody is waiting for one of them.
+        Those that lookups wait for are materialized at once.
 
         Raises:
-            UnexpectedDefinitionError: the unit defines what is not to be made here.
-            SessionError: an address of one of them was announced already.
+            UnexpectedDefinitionError: the responsibility is not for a symbol of the unit.
+            SessionError: one of them is resolved already.
             ResourceTrackerDefunctError: the tracker was removed.
         """
         self._check()
@@ -278,58 +276,58 @@ class MaterializationResponsibility:
         ]
         if late:
             names = ", ".join(sorted(late))
-            raise SessionError(f"{self.unit_name} cannot hand back {names}: resolved already")
-        taken = self._take(unit.symbols)
-        for definition in taken:
-            definition.withdraw()
+            raise SessionError(f"{self.unit_name} cannot replace {names}: resolved already")
+        returned = self._split_off(unit.symbols)
+        for definition in returned:
+            definition.reset()
             definition.unit, definition.source = unit, unit.name
-        self.session.materialize([definition for definition in taken if definition.queries])
+        self.session.materialize([definition for definition in returned if definition.queries])
 
     def delegate(self, names: Iterable[str]) -> MaterializationResponsibility:
-        """Give part of the duty to another responsibility.
+        """Move some of the symbols to another responsibility.
 
         Raises:
-            UnexpectedDefinitionError: a name is not to be made here.
+            UnexpectedDefinitionError: this responsibility is not for one of the names.
             ResourceTrackerDefunctError: the tracker was removed.
         """
         self._check()
-        return MaterializationResponsibility(self.tracker, self.unit_name, self._take(names))
+        return MaterializationResponsibility(self.tracker, self.unit_name, self._split_off(names))
 
     def fail(self, error: BaseException | None = None) -> None:
-        """Say that what remains cannot be made; reaches all who wait for it or depend on it."""
+        """Fail what remains, the lookups that wait for it and the symbols that depend on it."""
         definitions, self.definitions = self.definitions, []
         if definitions and self._tracker.current is not None:
             self.session.fail(definitions, error)
 
-    def abandon(self) -> list[Definition]:
-        """Let go of what remains without failing it; for the session, which makes it anew."""
+    def release_definitions(self) -> list[Definition]:
+        """Give up what remains without failing it; for the session, which materializes it again."""
         definitions, self.definitions = self.definitions, []
         return definitions
 
-    def stop(self, error: BaseException) -> None:
-        """End the lookups that are made for it."""
+    def fail_queries(self, error: BaseException) -> None:
+        """Fail the lookups that are made for it."""
         for query in list(self.queries):
             query.fail(error)
 
 
-def _needs(group: SymbolDependenceGroup) -> dict[Definition, set[str]]:
-    """The definitions of what a group depends on."""
-    needed: dict[Definition, set[str]] = {}
+def _dependencies(group: SymbolDependenceGroup) -> dict[Definition, set[str]]:
+    """The definitions that a group depends on, with the names."""
+    dependencies: dict[Definition, set[str]] = {}
     for dylib, names in group.dependencies.items():
         for name in names:
-            needed.setdefault(dylib.symbols[name], set()).add(name)
-    return needed
+            dependencies.setdefault(dylib.symbols[name], set()).add(name)
+    return dependencies
 
 
 class MaterializationTask:
-    """A unit that is being made.
+    """Materializes one unit, or several that are merged.
 
     Args:
-        members: the units that are made as one, with the definitions that they promise.
-        earlier: why they could not be made together with others.
+        members: the units, with their definitions.
+        earlier: the error of an earlier task, in which they were merged with others.
 
     Attributes:
-        unit: the unit, or what they were merged into.
+        unit: the unit, or the merged one.
     """
 
     def __init__(
@@ -345,12 +343,12 @@ class MaterializationTask:
 
     def __str__(self) -> str:
         names = listed(tuple(unit.name for unit in self._members))
-        symbols = sum(len(each.flags) for parts in self._members.values() for each in parts)
+        symbols = sum(len(part.flags) for parts in self._members.values() for part in parts)
         return f"{names} (symbols: {symbols})"
 
     def begin(self) -> None:
-        """Turn the promises into a responsibility."""
-        definitions = [each for promised in self._members.values() for each in promised]
+        """Turn the units into a responsibility."""
+        definitions = [part for parts in self._members.values() for part in parts]
         for definition in definitions:
             definition.unit = None
             definition.state = SymbolState.MATERIALIZING
@@ -359,34 +357,34 @@ class MaterializationTask:
         )
 
     async def run(self) -> None:
-        """Make the definitions; whatever the unit raises is raised."""
+        """Materialize the unit; raises what it raises."""
         responsibility = self._responsibility
         if responsibility is not None:
             REQUESTER.set(responsibility)
             await self.unit.materialize(responsibility)
 
     def finish(self) -> None:
-        """Let go of the responsibility: the unit has met it, or has handed it on."""
+        """Drop the responsibility: the unit has met it, or has passed it on."""
         self._responsibility = None
         REQUESTER.set(None)
 
     def fail(self, error: BaseException) -> None:
-        """Fail what remains to be made."""
+        """Fail what remains to be materialized."""
         responsibility = self._responsibility
         if responsibility is not None:
-            responsibility.fail(self._fuller(error))
-        self._forget(error)
+            responsibility.fail(self._more_complete(error))
+        self._drop_references(error)
 
-    def _forget(self, error: BaseException) -> None:
-        """Let go of the responsibility and of all that the error's traceback holds.
+    def _drop_references(self, error: BaseException) -> None:
+        """Drop the responsibility, and what the error's traceback refers to.
 
-        The error may be kept for long. What the link had in its hands is not to be.
+        The error may be kept for long, and must not keep the memory of the link alive.
         """
         self.finish()
-        forget_frames(error)
+        clear_frames(error)
 
-    def _fuller(self, error: BaseException) -> BaseException:
-        """An error, or the earlier one if that names all that is missing here and more."""
+    def _more_complete(self, error: BaseException) -> BaseException:
+        """An error, or the earlier one if that names all symbols that are missing here and more."""
         root, earlier = error, self._earlier
         while root.__cause__ is not None:
             root = root.__cause__
@@ -395,52 +393,55 @@ class MaterializationTask:
         return error
 
     @property
-    def can_be_divided(self) -> bool:
-        """Whether the units can be made again one by one, as if nothing had happened."""
+    def can_be_split(self) -> bool:
+        """Whether the units can be materialized again one by one, as if nothing had happened."""
         responsibility = self._responsibility
         if len(self._members) < 2 or responsibility is None or not responsibility.definitions:
             return False
         definitions = responsibility.definitions
-        promised = {name for unit in self._members for name in unit.symbols}
+        names = {name for unit in self._members for name in unit.symbols}
         return not any(
-            each.failed or each.is_announced or each.waiters or each.state > SymbolState.RESOLVED
-            for each in definitions
-        ) and promised.issuperset(responsibility.requested_symbols)
+            definition.failed
+            or definition.is_exposed
+            or definition.waiters
+            or definition.state > SymbolState.RESOLVED
+            for definition in definitions
+        ) and names.issuperset(responsibility.requested_symbols)
 
-    def divide(self, error: BaseException) -> list[MaterializationTask]:
-        """Take everything back because of an error; returns each unit by itself, to be made."""
+    def split(self, error: BaseException) -> list[MaterializationTask]:
+        """Undo everything because of an error; returns a task for each of the units."""
         responsibility = self._responsibility
         if responsibility is None:
             return []
         units = list(self._members)
         number_of = {name: n for n, unit in enumerate(units) for name in unit.symbols}
         members: dict[int, list[Definition]] = {}
-        for definition in responsibility.abandon():
-            definition.withdraw()
-            for number, part in definition.divide(number_of).items():
+        for definition in responsibility.release_definitions():
+            definition.reset()
+            for number, part in definition.partition(number_of).items():
                 members.setdefault(number, []).append(part)
-        # What was found while linking is found again; nobody has asked for it.
+        # Definitions that were discovered while linking are discovered again; no lookup waits.
         for part in members.pop(-1, []):
-            part.dylib.forget(part)
-        self._forget(error)
+            part.dylib.erase(part)
+        self._drop_references(error)
         return [
             MaterializationTask({units[number]: parts}, error) for number, parts in members.items()
         ]
 
 
-def forget_frames(error: BaseException) -> None:
-    """Let go of what the frames hold that an error has left; for where it is caught."""
-    made_by = error.__traceback__
-    if made_by is not None:
+def clear_frames(error: BaseException) -> None:
+    """Clear the local variables of the frames that an error has left; for where it is caught."""
+    first = error.__traceback__
+    if first is not None:
         # The first frame is that of the caller, which still runs and cannot be cleared.
-        error.__traceback__ = made_by.tb_next
-        traceback.clear_frames(made_by.tb_next)
+        error.__traceback__ = first.tb_next
+        traceback.clear_frames(first.tb_next)
 
 
-def gather(promised: Sequence[Definition]) -> list[MaterializationTask]:
-    """Units to be made, those that can be made together as one."""
+def tasks_for(definitions: Sequence[Definition]) -> list[MaterializationTask]:
+    """The tasks that materialize definitions, one for all units that can be merged."""
     groups: dict[object, dict[MaterializationUnit, list[Definition]]] = {}
-    for definition in _with_anticipated(promised):
+    for definition in _with_anticipated(definitions):
         unit = definition.unit
         if unit is not None:
             key = unit.merge_key()
@@ -449,9 +450,9 @@ def gather(promised: Sequence[Definition]) -> list[MaterializationTask]:
     return [MaterializationTask(members) for members in groups.values()]
 
 
-def _with_anticipated(promised: Iterable[Definition]) -> list[Definition]:
-    """Definitions, the rest of what their units promise, and what those will ask for."""
-    chosen = dict.fromkeys(promised)
+def _with_anticipated(definitions: Iterable[Definition]) -> list[Definition]:
+    """Definitions, all others of their units, and those that their units will look up."""
+    chosen = dict.fromkeys(definitions)
     pending = list(chosen)
     while pending:
         definition = pending.pop()
@@ -461,10 +462,14 @@ def _with_anticipated(promised: Iterable[Definition]) -> list[Definition]:
         others: list[Definition] = []
         if len(definition.flags) < len(unit.symbols):
             named = [symbols.get(name) for name in unit.symbols]
-            others += [held for held in named if held and held.unit is unit]
+            others += [other for other in named if other and other.unit is unit]
         if unit.merge_key() is not None:
             named = [symbols.get(name) for name in unit.anticipated()]
-            others += [h for h in named if h and h.unit and h.unit.merge_key() is not None]
+            others += [
+                other
+                for other in named
+                if other and other.unit and other.unit.merge_key() is not None
+            ]
         for other in others:
             if other not in chosen:
                 chosen[other] = None

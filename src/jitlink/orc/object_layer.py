@@ -1,61 +1,72 @@
-"""ObjectLinkingLayer: links objects and graphs into JITDylibs, watched by plugins.
+"""ObjectLinkingLayer: links objects and graphs into JITDylibs, and notifies plugins.
 
 For each link, in this order:
 
 1. `Plugin.notify_loaded` of every plugin, in order of addition, then `Plugin.prepare`;
 2. `Plugin.modify_pass_config` of every plugin; the graph's own passes are in the lists;
-3. the passes, as `jitlink.link.link` describes them; the first one turns definitions that hold
-   elsewhere into references, so passes see what will be linked;
-4. `Plugin.notify_emitted` of every plugin, when the code is in executor memory but nobody who
-   waits for it has been told;
-5. or, if anything fails on the way, `Plugin.notify_failed` of every plugin, once, whichever of
-   the others it has been called for. The link's memory has been released by then.
+3. the passes, as `jitlink.link.link` describes them; the first one turns overridden definitions
+   into references, so that passes see what will be linked;
+4. `Plugin.notify_emitted` of every plugin, when the code is in executor memory but before the
+   lookups that wait for it are notified;
+5. or, if anything fails, `Plugin.notify_failed` of every plugin, once, whichever of the other
+   methods have been called. The link's memory has been deallocated by then.
 
 Objects that are needed together are one link. If that fails, each is linked by itself, with all
 these calls of its own.
 
-A link is watched by the plugins that the layer had when it began. When resources are released
-or change owner, `notify_removing_resources` (before the memory goes) and
-`notify_transferring_resources` (after the memory changed owner) of the plugins that the layer
-has then are called, in reverse order of addition.
+A link notifies the plugins that the layer had when the link began. When resources are released or
+transferred, the plugins that the layer has then are notified, in reverse order of addition:
+`notify_removing_resources` before the memory is deallocated, `notify_transferring_resources` after
+it was transferred.
 
-An exception in a plugin fails the link that it is called for, and nothing else. Where there is
-nothing left to fail, in notify_failed and while resources are released, everything else is done
-first, and the exception becomes a note of the link's error or is raised to the caller.
+An exception in a plugin fails the link that it is called for, and nothing else. In notify_failed,
+and while resources are released, everything else is done first, and the exception becomes a note of
+the link's error or is raised to the caller.
 
-Plugins are called on the session's thread: they must not wait for anything that happens there.
+Plugins are called on the driver thread, for which they must not wait.
 
-LLVM differs: its notify_loaded comes with no plugin told of failures before it.
+LLVM differs: there, a link can fail before notify_loaded without any notification.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 from jitlink.errors import JITLinkError
 from jitlink.graph import LinkGraph
-from jitlink.inputs import Input, InputFile, SymbolRules, open_input
+from jitlink.inputs import Input, InputFile, InputReader, SymbolRules, open_input
 from jitlink.link import PassConfiguration
 from jitlink.link import link as link_graph
 from jitlink.memory.manager import FinalizedAlloc, JITLinkMemoryManager
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError, raise_first
-from jitlink.orc.interface import JITSymbolFlags, ResourceManager, ResourceTracker
+from jitlink.orc.interface import (
+    JITSymbolFlags,
+    MaterializationUnit,
+    ResourceManager,
+    ResourceTracker,
+)
 from jitlink.orc.link_context import LayerContext, MaterializationContext
 from jitlink.orc.materialization import MaterializationResponsibility
-from jitlink.orc.objects import CommonSizes, Exported, GraphUnit, ObjectBatch, ObjectUnit
+from jitlink.orc.objects import CommonSizes, ExportedSymbols, ObjectBatch
 from jitlink.orc.session import ExecutionSession
+from jitlink.passes.initializers import (
+    add_initializer_symbols,
+    initializer_symbol_name,
+    next_serials,
+    objects_with_arrays,
+)
 from jitlink.targets.registry import default_passes
 
 
 class Plugin:
-    """Base of what watches and changes links; every method may be left as it is.
+    """Base class of plugins, which observe and change links; every method is optional.
 
     Attributes:
         defines_symbols: whether its passes may change which names a graph defines. Links are
-            faster if no plugin's do.
+            faster if those of no plugin do.
     """
 
     defines_symbols = True
@@ -66,7 +77,7 @@ class Plugin:
         graph: LinkGraph,
         config: PassConfiguration,
     ) -> None:
-        """Add passes to a link, or take some away."""
+        """Add passes to a link, or remove some."""
 
     def notify_loaded(self, responsibility: MaterializationResponsibility) -> None:
         """A link begins."""
@@ -74,47 +85,49 @@ class Plugin:
     async def prepare(
         self, responsibility: MaterializationResponsibility, graph: LinkGraph
     ) -> None:
-        """Do what must be waited for before the passes run; the link waits, and others go on."""
+        """Await what the passes need; the link waits, while other links proceed."""
 
     def notify_emitted(self, responsibility: MaterializationResponsibility) -> None:
-        """A link is complete and its code in executor memory.
+        """A link is complete, and its code is in executor memory.
 
-        What is to be released with it is kept under ``responsibility.tracker``.
+        Resources that are to be released with it belong to ``responsibility.tracker``.
         """
 
     def notify_failed(self, responsibility: MaterializationResponsibility) -> None:
-        """A link has failed; what was set up for it is to be undone."""
+        """A link has failed; the plugin must release what it has allocated for it."""
 
     def notify_removing_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:
-        """What was emitted under a key is about to be released."""
+        """The resources under a key are about to be released."""
 
     def notify_transferring_resources(
         self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker
     ) -> None:
-        """What was emitted under one key is now under another."""
+        """The resources under one key are now under another."""
 
 
 class ObjectLinkingLayer(ResourceManager):
-    """Links into one session.
+    """Links objects and graphs into the JITDylibs of one session.
 
     Args:
         session: the session.
-        memory: where the memory comes from, by default the executor's memory manager.
+        memory: the memory manager, by default the executor's.
 
     Attributes:
-        batch_objects: whether objects of one JITDylib and owner that are needed at the same
+        session: the session.
+        memory: the memory manager.
+        batch_objects: whether objects of one JITDylib and tracker that are needed at the same
             time are linked as one graph.
-        auto_claim: whether a link may define strong symbols that were not promised, such as
-            those that a plugin adds. If not, they are an `UnexpectedDefinitionError`. Weak ones
-            are always taken on if there is no other definition.
-        phony_externals: whether symbols that nobody defines get an address all the same, that of
-            zeros in reach of the code; calling one faults.
-        override_flags: what holds where the flags of an object's definitions are not those
-            that were promised: the promise's, or, by default, the object's.
-        adds_initializer_symbols: whether what has initialisers promises a symbol that stands for
-            them; a platform, which looks it up, wants it so.
-        symbol_rules: applied to all objects that are read, before anything is promised; to be
-            set before any are added.
+        auto_claim: whether a link may define strong symbols that its responsibility is not for,
+            such as those that a plugin adds. If not, they are an `UnexpectedDefinitionError`. Weak
+            ones are always claimed if there is no other definition.
+        phony_externals: whether undefined symbols get an address, that of zeros within reach of the
+            code; calling one faults.
+        override_flags: which flags prevail if those of a graph's definitions are not those of its
+            responsibility: the responsibility's, or, by default, the graph's.
+        adds_initializer_symbols: whether units with initialisers define an initializer symbol, for
+            a platform to look up.
+        symbol_rules: rules that are applied to all objects that are read; to be set before any
+            are added.
     """
 
     def __init__(
@@ -135,11 +148,11 @@ class ObjectLinkingLayer(ResourceManager):
         session.run(lambda: session.resource_managers.append(self))
 
     def add_plugin(self, plugin: Plugin) -> None:
-        """Let a plugin watch all links that begin from now on."""
+        """Add a plugin, for all links that begin from now on."""
         self.session.run(lambda: self._plugins.append(plugin))
 
     def remove_plugin(self, plugin: Plugin) -> None:
-        """Let a plugin watch no further links, and no releases.
+        """Remove a plugin; links that have begun still notify it.
 
         Raises:
             ValueError: the layer has no such plugin.
@@ -152,9 +165,9 @@ class ObjectLinkingLayer(ResourceManager):
         """Add an object; it is linked when one of its symbols is looked up.
 
         Args:
-            dylib: where to.
+            dylib: the JITDylib.
             source: path or bytes; the file must not be changed before it is linked.
-            tracker: what owns it, by default the JITDylib's default tracker.
+            tracker: its owner, by default the JITDylib's default tracker.
 
         Raises:
             InputError: the object cannot be read.
@@ -179,7 +192,7 @@ class ObjectLinkingLayer(ResourceManager):
             DuplicateDefinitionError: a strong definition exists already.
             ResourceTrackerDefunctError: the tracker, or the JITDylib, was removed.
 
-        After an error none of them has been added.
+        After an error none of them was added.
         """
         if files:
             batch = ObjectBatch(files, self.symbol_rules)
@@ -188,24 +201,24 @@ class ObjectLinkingLayer(ResourceManager):
     def define_objects(
         self, dylib: JITDylib, batch: ObjectBatch, tracker: ResourceTracker | None = None
     ) -> None:
-        """`add_objects`, for callers on the session's thread."""
+        """`add_objects`, for callers on the driver thread."""
         definitions = batch.definitions_for(dylib)
         if len(batch.files) > 1:
-            # All or none: the last one may be refused, and then the first must not be there.
+            # All or none: check all of them before the first is added.
             for file, symbols in zip(batch.files, definitions, strict=True):
                 dylib.resolve_precedence(symbols, file.name)
         initializers = batch.initializers if self.adds_initializer_symbols else {}
         for number, symbols in enumerate(definitions):
-            part, marker = [(batch, number)], initializers.get(number)
-            if marker is not None:
-                promised = {**symbols, marker: JITSymbolFlags.SIDE_EFFECTS_ONLY}
-                dylib.add_unit(ObjectUnit(self, part, promised, [marker]), tracker)
+            part, initializer = [(batch, number)], initializers.get(number)
+            if initializer is not None:
+                defined = {**symbols, initializer: JITSymbolFlags.SIDE_EFFECTS_ONLY}
+                dylib.add_unit(ObjectUnit(self, part, defined, [initializer]), tracker)
             elif symbols:
                 dylib.add_unit(ObjectUnit(self, part, symbols), tracker)
-        batch.note_definitions(dylib, self.common_sizes(dylib))
+        batch.record_definitions(dylib, self.common_sizes(dylib))
 
     def common_sizes(self, dylib: JITDylib) -> CommonSizes:
-        """Sizes of the common symbols of a JITDylib; for the session's thread."""
+        """Sizes of the common symbols of a JITDylib; for the driver thread."""
         sizes = self._commons.get(dylib)
         if sizes is None:
             sizes = self._commons[dylib] = CommonSizes()
@@ -214,7 +227,7 @@ class ObjectLinkingLayer(ResourceManager):
     def add_graph(
         self, dylib: JITDylib, graph: LinkGraph, tracker: ResourceTracker | None = None
     ) -> None:
-        """Add a graph that was built by hand; the layer owns it from now on.
+        """Add a graph; the layer owns it from now on.
 
         Raises:
             DuplicateDefinitionError: a strong definition exists already.
@@ -222,30 +235,30 @@ class ObjectLinkingLayer(ResourceManager):
         """
         dylib.define(GraphUnit(self, graph), tracker)
 
-    # On the session's thread
+    # On the driver thread
 
     async def emit(
         self,
         responsibility: MaterializationResponsibility,
         graph: LinkGraph,
-        exported: Exported | None = None,
+        exported: ExportedSymbols | None = None,
     ) -> None:
         """Link a graph for a responsibility.
 
         Args:
-            responsibility: what the graph is to define. It is not told if the link fails: let
-                the error leave `MaterializationUnit.materialize`.
+            responsibility: the responsibility for the graph's definitions. It does not fail if the
+                link does: let `MaterializationUnit.materialize` raise the error.
             graph: the graph.
-            exported: what the graph defines, if the responsibility is for just that, less what
-                is defined elsewhere or was removed; the rest becomes references then.
+            exported: the graph's definitions, if the responsibility is for these, or for fewer
+                because some were overridden or removed; those become references.
 
         Raises:
-            UnexpectedDefinitionError: the graph defines what the responsibility is not for.
-            MissingDefinitionsError: it does not define what the responsibility is for.
-            JITLinkError: the link failed otherwise. The plugins have been told.
+            UnexpectedDefinitionError: the graph defines symbols that the responsibility is not for.
+            MissingDefinitionsError: it does not define all symbols that the responsibility is for.
+            JITLinkError: the link failed otherwise. The plugins have been notified.
         """
-        is_watched = any(plugin.defines_symbols for plugin in self._plugins)
-        context = MaterializationContext(self, responsibility, graph, exported, is_watched)
+        may_change = any(plugin.defines_symbols for plugin in self._plugins)
+        context = MaterializationContext(self, responsibility, graph, exported, may_change)
         await self.link(responsibility, graph, context)
 
     async def link(
@@ -254,7 +267,7 @@ class ObjectLinkingLayer(ResourceManager):
         graph: LinkGraph,
         context: LayerContext,
     ) -> None:
-        """Link a graph in a context; `emit` is this in the context of what the graph defines.
+        """Link a graph in a context; `emit` does so in a `MaterializationContext`.
 
         Raises:
             JITLinkError: the link failed. The plugins have been notified.
@@ -273,7 +286,7 @@ class ObjectLinkingLayer(ResourceManager):
             alloc = await link_graph(graph, context, config, self.memory)
             await self._emitted(responsibility, context, alloc, plugins)
         except BaseException as error:
-            for failure in _call_all(plugins, lambda each: each.notify_failed(responsibility)):
+            for failure in _call_all(plugins, lambda plugin: plugin.notify_failed(responsibility)):
                 error.add_note(str(failure))
             raise
 
@@ -312,7 +325,7 @@ class ObjectLinkingLayer(ResourceManager):
         self._allocs.setdefault(tracker, []).append(alloc)
 
     def keep_memory(self, dylib: JITDylib) -> None:
-        """Leave all memory of a JITDylib as it is for ever, and run no deallocate actions."""
+        """Never deallocate the memory of a JITDylib, nor run its deallocate actions."""
 
         def keep() -> None:
             for tracker in dylib.trackers:
@@ -322,13 +335,14 @@ class ObjectLinkingLayer(ResourceManager):
         self.session.run(keep)
 
     async def handle_remove_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:
-        """Release the memory of everything that was emitted under a key.
+        """Deallocate the memory of everything that was emitted under a key.
 
         Raises:
-            SessionError: a plugin failed, or memory could not be released; all else was done.
+            SessionError: a plugin failed, or memory could not be deallocated; everything else was
+                done.
         """
         errors = _call_all(
-            self._plugins[::-1], lambda each: each.notify_removing_resources(dylib, key)
+            self._plugins[::-1], lambda plugin: plugin.notify_removing_resources(dylib, key)
         )
         allocs = self._allocs.pop(key, [])
         if allocs:
@@ -341,23 +355,23 @@ class ObjectLinkingLayer(ResourceManager):
     def handle_transfer_resources(
         self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker
     ) -> None:
-        """Keep under one key what was emitted under another.
+        """Transfer the memory that was emitted under one key to another.
 
         Raises:
-            SessionError: a plugin failed; all others have been told.
+            SessionError: a plugin failed; all others have been notified.
         """
         allocs = self._allocs.pop(source, [])
         if allocs:
             self._allocs.setdefault(destination, []).extend(allocs)
         errors = _call_all(
             self._plugins[::-1],
-            lambda each: each.notify_transferring_resources(dylib, destination, source),
+            lambda plugin: plugin.notify_transferring_resources(dylib, destination, source),
         )
         raise_first(errors)
 
 
 def _call_all(plugins: Sequence[Plugin], call: Callable[[Plugin], None]) -> list[JITLinkError]:
-    """Call plugins, all of them, and return what they raised."""
+    """Call all plugins, and return the errors that they raised."""
     errors: list[JITLinkError] = []
     for plugin in plugins:
         try:
@@ -369,3 +383,107 @@ def _call_all(plugins: Sequence[Plugin], call: Callable[[Plugin], None]) -> list
             failure.__cause__ = error
             errors.append(failure)
     return errors
+
+
+class ObjectUnit(MaterializationUnit):
+    """A unit of one or several objects."""
+
+    def __init__(
+        self,
+        layer: ObjectLinkingLayer,
+        parts: Sequence[tuple[ObjectBatch, int]],
+        symbols: Mapping[str, JITSymbolFlags],
+        initializers: Sequence[str] = (),
+    ) -> None:
+        self.layer = layer
+        self.parts = list(parts)
+        self.symbols = symbols
+        self.initializers = initializers
+        first = self.parts[0]
+        self.name = first[0].files[first[1]].name
+
+    def merge_key(self) -> Hashable | None:
+        """All objects of a layer can be linked together."""
+        return self.layer if self.layer.batch_objects else None
+
+    def merge(self, others: Sequence[MaterializationUnit]) -> MaterializationUnit:
+        """One unit of all these objects."""
+        units = [self, *(unit for unit in others if isinstance(unit, ObjectUnit))]
+        symbols = {name: flags for unit in units for name, flags in unit.symbols.items()}
+        initializers = [name for unit in units for name in unit.initializers]
+        return self.with_parts(
+            [part for unit in units for part in unit.parts], symbols, initializers
+        )
+
+    def with_parts(
+        self,
+        parts: Sequence[tuple[ObjectBatch, int]],
+        symbols: Mapping[str, JITSymbolFlags],
+        initializers: Sequence[str],
+    ) -> ObjectUnit:
+        """A unit of other objects, of the same kind as this one."""
+        return ObjectUnit(self.layer, parts, symbols, initializers)
+
+    def anticipated(self) -> Iterable[str]:
+        """All external symbols of the objects."""
+        return [name for batch, number in self.parts for name in batch.references[number]]
+
+    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
+        """Link the objects."""
+        builder, exported = self._read()
+        builder.resolver.finish()
+        exported = self.transform(builder, exported)
+        if self.initializers:
+            add_initializer_symbols(builder.target_graph, self._initializer_names())
+            exported = exported.updated(builder.target_graph)
+        await self.layer.emit(responsibility, builder.target_graph, exported)
+
+    def transform(self, builder: InputReader, exported: ExportedSymbols) -> ExportedSymbols:  # noqa: ARG002
+        """Change the graph to define the unit's symbols; returns what it exports then."""
+        return exported
+
+    def _initializer_names(self) -> dict[int, str]:
+        """Names of the initializer symbols, by index of the object in the link."""
+        named = [batch.initializers.get(number) for batch, number in self._ordered()]
+        return {origin: name for origin, name in enumerate(named) if name is not None}
+
+    def _ordered(self) -> list[tuple[ObjectBatch, int]]:
+        """The objects in the order in which they are linked."""
+        if len({batch for batch, _ in self.parts}) > 1:
+            return self.parts
+        return sorted(self.parts, key=lambda part: part[1])
+
+    def _read(self) -> tuple[InputReader, ExportedSymbols]:
+        """One graph of all the objects, and its exported symbols."""
+        parts = self._ordered()
+        if len({batch for batch, _ in parts}) == 1:
+            return parts[0][0].take([number for _, number in parts])
+        builder = InputReader(rules=self.layer.symbol_rules)
+        builder.add([batch.files[number] for batch, number in parts])
+        return builder, ExportedSymbols(builder.target_graph)
+
+
+class GraphUnit(MaterializationUnit):
+    """A unit of one graph."""
+
+    def __init__(self, layer: ObjectLinkingLayer, graph: LinkGraph) -> None:
+        self.layer = layer
+        self.graph = graph
+        self.name = graph.name
+        if layer.adds_initializer_symbols:
+            self._add_initializers()
+        exported = ExportedSymbols(graph)
+        self.symbols = dict(zip(exported.names, exported.flags(graph), strict=True))
+
+    def _add_initializers(self) -> None:
+        origins = sorted(objects_with_arrays(self.graph))
+        serials = next_serials(len(origins))
+        names = {
+            o: initializer_symbol_name(self.name, s) for o, s in zip(origins, serials, strict=True)
+        }
+        add_initializer_symbols(self.graph, names)
+        self.initializers = list(names.values())
+
+    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
+        """Link the graph."""
+        await self.layer.emit(responsibility, self.graph)

@@ -1,18 +1,18 @@
-"""Objects in a JITDylib: read when they are added, linked when one of their symbols is needed.
+"""Objects of a JITDylib: read when they are added, linked when one of their symbols is looked up.
 
-Objects that are added together are read together, into one graph, which tells what each of
-them defines and refers to. If all of them are needed, that graph is what is linked; if only
-some are, those are read again by themselves.
+Objects that are added together are read together, into one graph, from which the definitions and
+references of each are known. If all of them are needed, that graph is linked; if only some are,
+those are read again by themselves.
 
-What the static linking rules leave open within one object is decided between objects by their
-promises: a weak or common definition yields to what the JITDylib has, and a definition in a
-COMDAT group counts as weak whatever its binding, because another group of that signature may
-take its place. What an object defines and the JITDylib has from elsewhere becomes a reference.
+Precedence between objects is decided when they are added, by the flags of their definitions: the
+JITDylib's definitions override weak and common ones that are added, and definitions in COMDAT
+groups that it has already. A definition of an object that is overridden when the object is linked
+becomes a reference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -25,28 +25,21 @@ from jitlink.graph.symbols import externalize
 from jitlink.graph.tables import BlockTable, SymbolTable, exported_rows
 from jitlink.inputs import InputFile, InputReader, SymbolRules
 from jitlink.orc.errors import SessionError
-from jitlink.orc.interface import JITSymbolFlags, MaterializationUnit, SymbolState
-from jitlink.orc.materialization import MaterializationResponsibility
-from jitlink.passes.initializers import (
-    add_initializer_symbols,
-    initializer_symbol_name,
-    next_serials,
-    objects_with_arrays,
-)
+from jitlink.orc.interface import JITSymbolFlags, SymbolState
+from jitlink.passes.initializers import initializer_symbol_name, next_serials, objects_with_arrays
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
-    from jitlink.orc.object_layer import ObjectLinkingLayer
 
 _F = JITSymbolFlags
-# What the bits of a code stand for, the lowest first.
+# The flags that the bits of a code represent, the lowest first.
 _FLAG_OF_BIT = (
     _F.WEAK, _F.COMMON, _F.COMDAT, _F.CALLABLE, _F.ABSOLUTE, _F.SIDE_EFFECTS_ONLY, _F.EXPORTED,
 )  # fmt: skip
 
 
 class _FlagsByCode(dict[int, JITSymbolFlags]):
-    """One object for each combination: a symbol then costs no arithmetic on enumerations."""
+    """One object for each combination, because operators of enumerations are slow."""
 
     def __missing__(self, code: int) -> JITSymbolFlags:
         self[code] = flags = _F.NONE
@@ -92,14 +85,14 @@ def symbol_flags(table: SymbolTable, blocks: BlockTable, rows: Int64Array) -> li
     return list(map(_FLAGS.__getitem__, _codes(table, blocks, rows)))
 
 
-class Exported:
-    """The named definitions of a graph that are not local to it, as they were when it was made.
+class ExportedSymbols:
+    """The named definitions of a graph that are not local, at the time of construction.
 
     Args:
         graph: the graph.
 
     Attributes:
-        rows: their symbol rows (int64), which stay the same whatever becomes of the graph.
+        rows: their symbol rows (int64), which do not change with the graph.
         names: their names.
     """
 
@@ -130,17 +123,17 @@ class Exported:
         return found
 
     def addresses(self, graph: LinkGraph) -> dict[str, int]:
-        """Addresses of those that the graph still defines."""
+        """Addresses of those symbols that the graph still defines."""
         rows, names = self.rows, self.names
         kind = graph.symbol_table.kind[rows]
-        held = (kind == int(SymbolKind.DEFINED)) | (kind == int(SymbolKind.ABSOLUTE))
-        if not held.all():
-            kept = rows_where(held)
-            rows, names = rows[kept], [names[each] for each in kept.tolist()]
+        is_defined = (kind == int(SymbolKind.DEFINED)) | (kind == int(SymbolKind.ABSOLUTE))
+        if not is_defined.all():
+            kept = rows_where(is_defined)
+            rows, names = rows[kept], [names[number] for number in kept.tolist()]
         return dict(zip(names, graph.symbol_addresses()[rows].tolist(), strict=True))
 
     def externalize(self, graph: LinkGraph, names: Iterable[str]) -> None:
-        """Turn definitions into references to definitions elsewhere."""
+        """Turn definitions into external symbols."""
         chosen = set(names)
         named = zip(self.names, self.rows.tolist(), strict=True)
         rows = np.array([row for name, row in named if name in chosen], np.int64)
@@ -154,16 +147,16 @@ class Exported:
         rows: Int64Array = self.rows[common]
         return rows
 
-    def again(self, graph: LinkGraph) -> Exported:
-        """What the graph defines now; this object itself if that is the same."""
-        now = Exported(graph)
+    def updated(self, graph: LinkGraph) -> ExportedSymbols:
+        """The present definitions of the graph; this object itself if they are the same."""
+        now = ExportedSymbols(graph)
         same = np.array_equal(now.rows, self.rows)
         same = same and np.array_equal(now._references, self._references)
         return self if same else now
 
 
 class CommonSizeError(SessionError):
-    """A common symbol is larger than the one of that name that is in memory already.
+    """A common symbol is larger than the memory that its name has already.
 
     Attributes:
         name: the symbol.
@@ -181,48 +174,49 @@ class CommonSizeError(SessionError):
 class CommonSizes:
     """Sizes and alignments of the common symbols of one JITDylib.
 
-    The first definition is the one that is linked, but it must have room for all that were
-    added until then.
+    The first definition is linked, with the largest size and alignment of all that were added
+    until then.
     """
 
     def __init__(self) -> None:
-        self._wanted: dict[str, tuple[int, int]] = {}
+        # The largest size and alignment, and the size of what is linked, in bytes.
+        self._largest: dict[str, tuple[int, int]] = {}
         self._linked: dict[str, int] = {}
 
     def add(self, graph: LinkGraph, rows: Int64Array) -> None:
-        """Take note of common symbols that were promised."""
+        """Record common symbols that were added."""
         for name, _, size, alignment in _commons(graph, rows):
-            held = self._wanted.get(name, (0, 0))
-            self._wanted[name] = max(held[0], size), max(held[1], alignment)
+            largest = self._largest.get(name, (0, 0))
+            self._largest[name] = max(largest[0], size), max(largest[1], alignment)
 
     def enlarge(self, graph: LinkGraph, rows: Int64Array) -> None:
-        """Give common symbols that are about to be linked the room that is wanted."""
+        """Enlarge common symbols that are about to be linked to the largest size recorded."""
         table, blocks = graph.symbol_table, graph.block_table
         for name, row, size, alignment in _commons(graph, rows):
-            wanted = self._wanted.get(name, (0, 0))
-            table.size[row] = blocks.size[table.block[row]] = max(wanted[0], size)
-            blocks.alignment[table.block[row]] = max(wanted[1], alignment)
-            self._linked[name] = max(wanted[0], size)
+            largest = self._largest.get(name, (0, 0))
+            table.size[row] = blocks.size[table.block[row]] = max(largest[0], size)
+            blocks.alignment[table.block[row]] = max(largest[1], alignment)
+            self._linked[name] = max(largest[0], size)
 
     def check(self, graph: LinkGraph, rows: Int64Array, dylib: JITDylib) -> None:
-        """Refuse common symbols for which those in memory have no room.
+        """Check that common symbols are no larger than those that are linked already.
 
         Raises:
-            CommonSizeError: there is such a one.
+            CommonSizeError: one is.
         """
         for name, _, size, _ in _commons(graph, rows):
-            held = dylib.symbols.get(name)
-            is_common = held is not None and held.flags[name] & JITSymbolFlags.COMMON
+            found = dylib.symbols.get(name)
+            is_common = found is not None and found.flags[name] & JITSymbolFlags.COMMON
             linked = self._linked.get(name, size)
-            if is_common and held and held.state > SymbolState.NEVER_SEARCHED and linked < size:
+            if is_common and found and found.state > SymbolState.NEVER_SEARCHED and linked < size:
                 raise CommonSizeError(name, size=size, linked_size=linked)
 
 
 def _commons(graph: LinkGraph, rows: Int64Array) -> list[tuple[str, int, int, int]]:
     """Name, row, size and alignment of common symbols."""
     table, blocks = graph.symbol_table, graph.block_table
-    held = table.block[rows]
-    columns = (rows, blocks.size[held], blocks.alignment[held])
+    block = table.block[rows]
+    columns = (rows, blocks.size[block], blocks.alignment[block])
     names = graph.strings.get_many(table.name[rows])
     return list(zip(names, *(column.tolist() for column in columns), strict=True))
 
@@ -260,18 +254,18 @@ class ObjectBatch:
 
     @property
     def undefined(self) -> dict[str, str]:
-        """Names that objects need and none of them defines, each with the first that needs it."""
+        """Names with a strong reference that no object defines, each with the first referrer."""
         builder = self._whole()
         rows = builder.resolver.undefined
-        places = np.array(list(rows.values()), np.int64)
-        numbers = builder.symbol_bounds.searchsorted(places, side="right") - 1
+        references = np.array(list(rows.values()), np.int64)
+        numbers = builder.symbol_bounds.searchsorted(references, side="right") - 1
         return {
             name: self.files[number].name
             for name, number in zip(rows, numbers.tolist(), strict=True)
         }
 
     def extend(self, files: Sequence[InputFile]) -> None:
-        """Read more objects, before anything was asked about what there is.
+        """Read more objects, before `definitions` or anything else but `undefined` is used.
 
         Raises:
             InputError: an object cannot be read.
@@ -282,12 +276,12 @@ class ObjectBatch:
         self._serials += next_serials(len(files))
 
     @cached_property
-    def _exported(self) -> Exported:
-        return _exported(self._whole())
+    def _exported(self) -> ExportedSymbols:
+        return ExportedSymbols(self._whole().target_graph)
 
     @cached_property
     def definitions(self) -> list[dict[str, JITSymbolFlags]]:
-        """What each of the objects defines, with flags."""
+        """The definitions of each object, with flags."""
         builder = self._whole()
         names, flags = self._exported.names, self._exported.flags(builder.target_graph)
         cuts = self._exported.rows.searchsorted(builder.symbol_bounds).tolist()
@@ -297,7 +291,7 @@ class ObjectBatch:
 
     @cached_property
     def comdats(self) -> list[dict[str, list[str]]]:
-        """For each object, its COMDAT groups by signature, with what it defines in them."""
+        """For each object, the names that it defines in COMDAT groups, by signature."""
         builder, names = self._whole(), self._exported.names
         groups: list[dict[str, list[str]]] = [{} for _ in self.files]
         signatures = builder.comdat_signatures()
@@ -311,7 +305,7 @@ class ObjectBatch:
         return groups
 
     def definitions_for(self, dylib: JITDylib) -> list[dict[str, JITSymbolFlags]]:
-        """What each of the objects defines in a JITDylib, which may have some of their groups."""
+        """The definitions of each object, without those in groups that a JITDylib has already."""
         definitions = list(self.definitions)
         for number, groups in enumerate(self.comdats):
             discarded = {
@@ -326,8 +320,8 @@ class ObjectBatch:
                 definitions[number] = {n: flags for n, flags in own if n not in discarded}
         return definitions
 
-    def note_definitions(self, dylib: JITDylib, sizes: CommonSizes) -> None:
-        """Record what later objects of a JITDylib are compared with: groups, common symbols."""
+    def record_definitions(self, dylib: JITDylib, sizes: CommonSizes) -> None:
+        """Record COMDAT groups and common symbols, for objects that are added later."""
         for groups in self.comdats:
             dylib.comdat_groups.update(groups)
         graph = self._whole().target_graph
@@ -335,7 +329,7 @@ class ObjectBatch:
 
     @cached_property
     def initializers(self) -> Mapping[int, str]:
-        """Names of the symbols that stand for initialisers, by number of the object."""
+        """Names of the initializer symbols, by number of the object."""
         return {
             number: initializer_symbol_name(self.files[number].name, self._serials[number])
             for number in sorted(objects_with_arrays(self._whole().target_graph))
@@ -343,7 +337,7 @@ class ObjectBatch:
 
     @cached_property
     def references(self) -> list[list[str]]:
-        """Names that each of the objects refers to and does not define."""
+        """The names of each object's external symbols."""
         builder = self._whole()
         table = builder.target_graph.symbol_table
         rows = rows_where(table.kind == int(SymbolKind.EXTERNAL))
@@ -351,117 +345,11 @@ class ObjectBatch:
         cuts = rows.searchsorted(builder.symbol_bounds).tolist()
         return [names[low:high] for low, high in pairwise(cuts)]
 
-    def take(self, numbers: Sequence[int]) -> tuple[InputReader, Exported]:
-        """A graph of some of the objects, for the caller to change, and what it exports."""
+    def take(self, numbers: Sequence[int]) -> tuple[InputReader, ExportedSymbols]:
+        """A graph of some of the objects, owned by the caller, and its exported symbols."""
         builder, self._builder = self._builder, None
         if builder is None or len(numbers) < len(self.files):
-            # The graph of all of them is of no use any more: they are not linked together.
+            # The graph of all of them is not used: they are not linked together.
             builder = self._read(numbers)
-            return builder, _exported(builder)
+            return builder, ExportedSymbols(builder.target_graph)
         return builder, self._exported
-
-
-def _exported(builder: InputReader) -> Exported:
-    return Exported(builder.target_graph)
-
-
-class ObjectUnit(MaterializationUnit):
-    """The promise of one or several objects."""
-
-    def __init__(
-        self,
-        layer: ObjectLinkingLayer,
-        parts: Sequence[tuple[ObjectBatch, int]],
-        symbols: Mapping[str, JITSymbolFlags],
-        initializers: Sequence[str] = (),
-    ) -> None:
-        self.layer = layer
-        self.parts = list(parts)
-        self.symbols = symbols
-        self.initializers = initializers
-        first = self.parts[0]
-        self.name = first[0].files[first[1]].name
-
-    def merge_key(self) -> Hashable | None:
-        """All objects of a layer can be linked together."""
-        return self.layer if self.layer.batch_objects else None
-
-    def merge(self, others: Sequence[MaterializationUnit]) -> MaterializationUnit:
-        """The promise of all these objects together."""
-        units = [self, *(unit for unit in others if isinstance(unit, ObjectUnit))]
-        symbols = {name: flags for unit in units for name, flags in unit.symbols.items()}
-        initializers = [name for unit in units for name in unit.initializers]
-        return self.of([part for unit in units for part in unit.parts], symbols, initializers)
-
-    def of(
-        self,
-        parts: Sequence[tuple[ObjectBatch, int]],
-        symbols: Mapping[str, JITSymbolFlags],
-        initializers: Sequence[str],
-    ) -> ObjectUnit:
-        """A promise of other objects, of the same kind as this one."""
-        return ObjectUnit(self.layer, parts, symbols, initializers)
-
-    def anticipated(self) -> Iterable[str]:
-        """Everything that the objects refer to."""
-        return [name for batch, number in self.parts for name in batch.references[number]]
-
-    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
-        """Link the objects."""
-        builder, exported = self._gather()
-        builder.resolver.finish()
-        exported = self.transform(builder, exported)
-        if self.initializers:
-            add_initializer_symbols(builder.target_graph, self._markers())
-            exported = exported.again(builder.target_graph)
-        await self.layer.emit(responsibility, builder.target_graph, exported)
-
-    def transform(self, builder: InputReader, exported: Exported) -> Exported:  # noqa: ARG002
-        """Make what the graph defines what was promised; returns what it exports then."""
-        return exported
-
-    def _markers(self) -> dict[int, str]:
-        """Names of the symbols that stand for initialisers, by place of the object in the link."""
-        named = [batch.initializers.get(number) for batch, number in self._ordered()]
-        return {origin: name for origin, name in enumerate(named) if name is not None}
-
-    def _ordered(self) -> list[tuple[ObjectBatch, int]]:
-        """The objects in the order in which they are linked."""
-        if len({batch for batch, _ in self.parts}) > 1:
-            return self.parts
-        return sorted(self.parts, key=lambda part: part[1])
-
-    def _gather(self) -> tuple[InputReader, Exported]:
-        """One graph of all the objects, and what it exports."""
-        parts = self._ordered()
-        if len({batch for batch, _ in parts}) == 1:
-            return parts[0][0].take([number for _, number in parts])
-        builder = InputReader(rules=self.layer.symbol_rules)
-        builder.add([batch.files[number] for batch, number in parts])
-        return builder, _exported(builder)
-
-
-class GraphUnit(MaterializationUnit):
-    """The promise of a graph that somebody built."""
-
-    def __init__(self, layer: ObjectLinkingLayer, graph: LinkGraph) -> None:
-        self.layer = layer
-        self.graph = graph
-        self.name = graph.name
-        if layer.adds_initializer_symbols:
-            self._mark_initializers()
-        exported = Exported(graph)
-        self.symbols = dict(zip(exported.names, exported.flags(graph), strict=True))
-
-    def _mark_initializers(self) -> None:
-        origins = sorted(objects_with_arrays(self.graph))
-        serials = next_serials(len(origins))
-        names = {
-            o: initializer_symbol_name(self.name, s) for o, s in zip(origins, serials, strict=True)
-        }
-        add_initializer_symbols(self.graph, names)
-        self.initializers = list(names.values())
-
-    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
-        """Link the graph."""
-        await self.layer.emit(responsibility, self.graph)

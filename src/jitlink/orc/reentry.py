@@ -1,22 +1,21 @@
-"""The way back: how code that was linked calls into this process's Python to be told where to go.
+"""The reentry: machine code through which a call of a trampoline asks Python where to continue.
 
-There is one reentry for each process. Its machine code is linked once and never released,
-because a thread may be in it at any time, whatever becomes of the session it came for.
+There is one reentry for each process. Its machine code is linked once and never deallocated,
+because a thread may execute it at any time, even after the end of its session.
 
-What it is asked about is a number, the identity that a trampoline brings along. Each identity
-has a `Continuation`, which runs on the thread that called and returns the address at which that
-thread goes on. A continuation that fails must return an address all the same; if none is to be
-had, the thread goes to the C library's ``abort``. Continuations belong to whoever registers them:
-the reentry forgets those that nobody else holds.
+A trampoline passes a number, its identity, to the reentry. Each identity has a `Continuation`,
+which runs on the calling thread and returns the address at which that thread continues. A
+continuation that fails must return an address all the same; if it raises an exception, the thread
+continues in the C library's ``abort``. The reentry has only weak references to continuations.
 
-A continuation is told the return address of the call, from which it can see whether Python
-itself called: ctypes calls from one place only. Then, and only then, an exception can reach the
-caller: `raise_in_caller` returns the address of code that returns zero after it has left the
-exception with the interpreter, which raises it as soon as the call is over.
+A continuation gets the return address of the call, which shows whether Python itself has called:
+ctypes calls from one address only. Then, and only then, an exception can reach the caller:
+`raise_in_caller` returns the address of code that returns zero after it has set the exception in
+the interpreter, which raises it as soon as the call returns.
 
-An interrupt (``KeyboardInterrupt``) that comes while native code waits in the reentry cannot be
-raised there: the call goes on, and the interrupt comes when Python's main thread is back. Any other
-exception that a signal handler raises there is taken for a failure of the call.
+A ``KeyboardInterrupt`` that occurs while native code waits in the reentry cannot be raised there:
+the call continues, and the interrupt is raised when Python's main thread has left the reentry. Any
+other exception that a signal handler raises there counts as a failure of the call.
 
 ``errno`` is preserved, like all registers.
 """
@@ -46,15 +45,15 @@ log = logging.getLogger("jitlink.orc")
 _CODE = MemProt.READ | MemProt.EXEC
 _Callback = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, use_errno=True)
 _MEASURE = 0
-# How long an interrupt is held back that came while it could not be raised, in seconds.
+# Seconds until an interrupt that could not be raised is raised again.
 _INTERRUPT_DELAY = 0.02
 
 
 class Continuation(Protocol):
-    """What says where a call goes on."""
+    """Decides where a call continues."""
 
-    def go_on(self, caller: int) -> int:
-        """From the return address of a call to the address at which it goes on."""
+    def resume_address(self, caller: int) -> int:
+        """The address at which a call continues; `caller` is its return address."""
 
 
 class _Pending(threading.local):
@@ -67,7 +66,7 @@ _pending = _Pending()
 
 
 class _Raised(BaseException):
-    """Stands for the pending exception of a thread: to make one is to get that exception."""
+    """Constructing one returns the pending exception of the thread instead."""
 
     def __new__(cls) -> BaseException:  # type: ignore[misc]
         error, _pending.error = _pending.error, None
@@ -78,8 +77,8 @@ class Reentry:
     """The reentry of this process.
 
     Args:
-        target: what the process's code is.
-        code: the target's code for it.
+        target: the target of the process's code.
+        code: the target's code for the reentry.
 
     Attributes:
         code: the same.
@@ -92,48 +91,48 @@ class Reentry:
         self._continuations: WeakValueDictionary[int, Continuation] = WeakValueDictionary()
         self._callback = _Callback(self._enter)
         self._abort = _address_of(ctypes.CDLL(None).abort)
-        symbols = _link(target, code, self._words(target))
+        symbols = _link(target, code, self._contents(target))
         self.address, self._landing, trampoline = (symbol.address for symbol in symbols)
         self._python_caller = self._measure(trampoline)
 
-    def _words(self, target: Target) -> Mapping[str, bytes]:
-        """The two pieces of code, with the addresses in them."""
-        form = "<" if target.byte_order == "little" else ">"
-        form += "Q" if target.pointer_size == 8 else "I"
+    def _contents(self, target: Target) -> Mapping[str, bytes]:
+        """The code of the reentry and of the landing, with the addresses filled in."""
+        word = "<" if target.byte_order == "little" else ">"
+        word += "Q" if target.pointer_size == 8 else "I"
         reentry, landing = bytearray(self.code.reentry), bytearray(self.code.landing)
         callback = ctypes.cast(self._callback, ctypes.c_void_p).value
-        struct.pack_into(form, reentry, self.code.callback_offset, callback)
-        struct.pack_into(form, reentry, self.code.fallback_offset, self._abort)
+        struct.pack_into(word, reentry, self.code.callback_offset, callback)
+        struct.pack_into(word, reentry, self.code.fallback_offset, self._abort)
         for name, offset in self.code.landing_imports.items():
-            # CPython's objects are where their identities say.
+            # The identity of an object in CPython is its address.
             value = id(_Raised) if name == "exception" else _python_function(name)
-            struct.pack_into(form, landing, offset, value)
+            struct.pack_into(word, landing, offset, value)
         return {"reentry": bytes(reentry), "landing": bytes(landing)}
 
     def _measure(self, trampoline: int) -> int:
-        """Call through the reentry, to see where ctypes calls from."""
+        """The return address of ctypes' calls, measured by a call through the reentry."""
         measurement = _Measurement()
         self._continuations[_MEASURE] = measurement
         ctypes.CFUNCTYPE(ctypes.c_ulong)(trampoline)()
-        self.forget(_MEASURE)
+        self.deregister(_MEASURE)
         return measurement.caller
 
     def register(self, continuation: Continuation) -> int:
-        """Give a continuation its identity, which no other one ever has had."""
+        """Assign a continuation its identity, which is never used again."""
         identity = next(self._identities)
         self._continuations[identity] = continuation
         return identity
 
-    def forget(self, identity: int) -> None:
-        """Drop a continuation; a call that is in it goes on."""
+    def deregister(self, identity: int) -> None:
+        """Remove a continuation; a call that is in it continues."""
         self._continuations.pop(identity, None)
 
     def is_python(self, caller: int) -> bool:
-        """Whether a call with that return address comes from Python itself."""
+        """Whether a call with that return address was made by Python itself."""
         return caller == self._python_caller
 
     def raise_in_caller(self, error: BaseException) -> int:
-        """Where to go on to return zero to Python, and raise an exception there."""
+        """The address of code that returns zero to Python and raises an exception there."""
         _pending.error = error
         return self._landing
 
@@ -151,7 +150,7 @@ class Reentry:
                 except KeyboardInterrupt:
                     _interrupt_later()
         except BaseException as error:
-            log.critical("a lazy call cannot go on: %s", error, exc_info=error)
+            log.critical("a lazy call cannot continue: %s", error, exc_info=error)
             return self._abort
         finally:
             ctypes.set_errno(number)
@@ -159,7 +158,7 @@ class Reentry:
     def _continue(self, identity: int, caller: int) -> int:
         continuation = self._continuations.get(identity)
         if continuation is not None:
-            return continuation.go_on(caller)
+            return continuation.resume_address(caller)
         error = JITLinkError("the lazy function that was called has been removed")
         if not self.is_python(caller):
             raise error
@@ -167,40 +166,40 @@ class Reentry:
 
 
 def _interrupt_later() -> None:
-    """Interrupt Python's main thread when it has left the reentry, as it must before it can be."""
+    """Interrupt Python's main thread after a delay, when it may have left the reentry."""
     timer = threading.Timer(_INTERRUPT_DELAY, _thread.interrupt_main)
     timer.daemon = True
     timer.start()
 
 
 class _Measurement:
-    """Goes on in a function that does nothing."""
+    """Records the return address, and continues in a function without effect."""
 
     caller = 0
 
-    def go_on(self, caller: int) -> int:
+    def resume_address(self, caller: int) -> int:
         self.caller = caller
         return _python_function("PyThread_get_thread_ident")
 
 
 def reentry_of(target: Target) -> Reentry | None:
-    """The reentry of this process, or None if its architecture has no code for it yet."""
+    """The reentry of this process, or None if its architecture has no code for it."""
     return None if target.reentry is None else _shared(target.triple, target, target.reentry)
 
 
 _lock = threading.Lock()
-_made: dict[str, Reentry] = {}
+_reentries: dict[str, Reentry] = {}
 
 
 def _shared(triple: str, target: Target, code: ReentryCode) -> Reentry:
     with _lock:
-        if triple not in _made:
-            _made[triple] = Reentry(target, code)
-        return _made[triple]
+        if triple not in _reentries:
+            _reentries[triple] = Reentry(target, code)
+        return _reentries[triple]
 
 
 class _Context(JITLinkContext):
-    """Links what refers to nothing outside."""
+    """Links a graph without external symbols."""
 
     dylib = JITLinkDylib("reentry")
 
@@ -211,7 +210,7 @@ class _Context(JITLinkContext):
 def _link(
     target: Target, code: ReentryCode, contents: Mapping[str, bytes]
 ) -> tuple[Symbol, Symbol, Symbol]:
-    """Link the reentry, the landing, and a trampoline for one call that is a measurement."""
+    """Link the reentry, the landing, and a trampoline for the measurement."""
     graph = target.new_graph("<reentry>")
     section = graph.create_section("$__REENTRY", _CODE)
 
@@ -227,7 +226,7 @@ def _link(
             trampoline.block.add_edge(kind, offset, symbol, addend)
     memory = InProcessMemoryManager()
     alloc = run_in_process(link(graph, _Context(), default_passes(graph), memory))
-    # The code stays for ever.
+    # The code is never deallocated.
     alloc.release()
     return reentry, landing, trampoline
 
@@ -242,5 +241,5 @@ def _python_function(name: str) -> int:
 
 
 def absolute(graph: LinkGraph, name: str, address: int) -> Symbol:
-    """A symbol of a graph for code that is elsewhere in the process."""
+    """Add an absolute symbol for code of the process to a graph."""
     return graph.add_absolute_symbol(name, address, scope=Scope.LOCAL)

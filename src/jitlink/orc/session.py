@@ -1,9 +1,9 @@
-"""ExecutionSession: one executor, its JITDylibs, and the thread on which everything is decided.
+"""ExecutionSession: one executor, its JITDylibs, and the loop that changes them.
 
-A session owns a loop, which one thread at a time runs (`jitlink.orc.driver`), and all of its state
-is touched only there, so there are no locks. Public methods may be called from any other thread;
-each has one asynchronous form, and `wait` is how a thread waits for it. Code that was linked never
-runs on the session's thread, so it may call back into the session.
+A session owns a loop, which at most one thread at a time drives (`jitlink.orc.driver`), and its
+state is accessed only on the driver thread, so there are no locks. Public methods may be called
+from any other thread; each that waits has an asynchronous form, for which a thread waits with
+`wait`. Linked code never runs on the driver thread, so it may call back into the session.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import Context
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.orc.driver import SessionDriver
@@ -36,59 +36,62 @@ from jitlink.orc.interface import (
     SearchOrder,
     SymbolState,
 )
-from jitlink.orc.lookup import AsynchronousSymbolQuery, look_up, search, symbols_of
-from jitlink.orc.materialization import MaterializationTask, gather
-from jitlink.orc.text import session_text
-from jitlink.orc.waiting_on_graph import Needs, WaitingOnGraph
+from jitlink.orc.lookup import look_up, search, symbols_of
+from jitlink.orc.materialization import MaterializationTask, tasks_for
+from jitlink.orc.waiting_on_graph import WaitingOnGraph
 from jitlink.tasks import Task, wait_for_all
+
+if TYPE_CHECKING:
+    from jitlink.orc.interface import HostSymbol, MaterializationUnit, Query
 
 T = TypeVar("T")
 Names = str | Iterable[str] | Mapping[str, bool]
 log = logging.getLogger("jitlink.orc")
 
 _GRACE = 0.5
-"""Seconds that links have to stop by themselves when a session ends, before they are cancelled."""
-_PATIENCE = 5.0
-"""Seconds that they have to stop after that."""
+"""Seconds that links have to finish when a session ends, before they are cancelled."""
+_CANCEL_TIMEOUT = 5.0
+"""Seconds that cancelled links have to stop."""
 
 
 def log_error(error: BaseException) -> None:
-    """What sessions do, unless told otherwise, with errors that nobody waits for."""
+    """Log an error: the default `ExecutionSession.error_handler`."""
     log.error("%s", error, exc_info=error)
 
 
 class ExecutionSession:
     """A running JIT.
 
-    It is to be ended (`end`, or a ``with`` statement): only that releases what was linked. The
-    thread of a session that is dropped without that stops all the same.
+    It must be ended (`end`, or a ``with`` statement): only that releases what was linked. The
+    threads of a session that is collected without that stop all the same.
 
     Args:
-        executor: where code is linked to; by default this process.
+        executor: the executor to link for; by default this process.
 
     Attributes:
-        executor: where code is linked to.
-        dylibs: its JITDylibs by name, in order of creation; for the session's thread.
-        resource_managers: told when resources are to be released; likewise.
+        executor: the executor to link for.
+        dylibs: its JITDylibs by name, in order of creation; for the driver thread.
+        resource_managers: notified when resources are to be released; likewise.
         queries: lookups that wait; likewise.
         searches: tasks that are searching; likewise.
-        error_handler: told of errors that nobody waits for, on the thread that meets them;
+        waiting_on_graph: the symbols that are emitted and not ready; likewise.
+        error_handler: called with errors that no caller waits for, on the thread where they occur;
             by default they are logged.
-        is_ending: whether nothing new is begun any more.
+        is_ending: whether lookups and definitions are refused.
     """
 
     def __init__(self, executor: ExecutorProcessControl | None = None) -> None:
         self.executor = executor or SelfExecutorProcessControl.shared()
         self.dylibs: dict[str, JITDylib] = {}
         self.resource_managers: list[ResourceManager] = []
-        self.queries: dict[AsynchronousSymbolQuery, None] = {}
+        self.queries: dict[Query, None] = {}
         self.searches: set[Task[Any]] = set()
         self.error_handler: Callable[[BaseException], None] = log_error
         self.is_ending = False
-        self.waiting_on_graph = WaitingOnGraph()
+        self.waiting_on_graph: WaitingOnGraph[Definition] = WaitingOnGraph()
         self._materializations: dict[Task[None], MaterializationTask] = {}
         self._end_lock = threading.Lock()
-        self._thread = SessionDriver(self)
+        self._driver = SessionDriver(self)
 
     def __enter__(self) -> Self:
         return self
@@ -102,52 +105,58 @@ class ExecutionSession:
         self.end()
 
     def dump(self) -> str:
-        """The whole session as text for people.
+        """The whole session as human-readable text.
 
         Raises:
             SessionEndedError: the session has ended.
         """
-        return self.run(lambda: session_text(self))
+        from jitlink.orc.text import session_text  # noqa: PLC0415 - for people only
+
+        return self.run(lambda: session_text(self.dylibs.values(), self.queries))
 
     # Between threads
 
     def run(self, action: Callable[[], T]) -> T:
-        """Run something on the session's thread and return what it returns.
+        """Run a function on the driver thread and return its result.
 
         Raises:
             SessionEndedError: the session has ended.
         """
-        return self._thread.run(action)
+        return self._driver.run(action)
 
-    def wait(self, coroutine: Coroutine[Any, Any, T], *, aside: bool = False) -> T:
-        """Run a coroutine on the session's thread and return what it returns.
-
-        Raises:
-            SessionError: called on the session's thread, which would wait for itself.
-            SessionEndedError: the session has ended, or ended meanwhile.
-        """
-        return self._thread.wait(coroutine, aside=aside)
-
-    def begin(self, coroutine: Coroutine[Any, Any, T], context: Context | None = None) -> Task[T]:
-        """Let a coroutine run beside what runs; on the session's thread.
+    def wait(self, coroutine: Coroutine[Any, Any, T], *, may_drive: bool = True) -> T:
+        """Run a coroutine on the driver thread and return its result.
 
         Args:
-            coroutine: what to run. The task is to be held until it is done.
-            context: its context variables; by default a copy of the caller's.
-        """
-        return Task(self._thread.loop, coroutine, context)
-
-    def call_later(self, delay: float, action: Callable[[], None]) -> None:
-        """Run something on the session's thread after `delay` seconds, and do not wait.
+            coroutine: the coroutine.
+            may_drive: whether the calling thread may become the driver thread.
 
         Raises:
-            SessionEndedError: the session has ended. If it ends before then, nothing is run.
+            SessionError: called on the driver thread, which would wait for itself.
+            SessionEndedError: the session has ended, or ended meanwhile.
         """
-        if not self._thread.call_later(delay, action):
+        return self._driver.wait(coroutine, may_drive=may_drive)
+
+    def begin(self, coroutine: Coroutine[Any, Any, T], context: Context | None = None) -> Task[T]:
+        """Start a coroutine as a task of its own; on the driver thread.
+
+        Args:
+            coroutine: the coroutine. The caller must keep the task alive until it is done.
+            context: its context variables; by default a copy of the caller's.
+        """
+        return Task(self._driver.loop, coroutine, context)
+
+    def call_later(self, delay: float, action: Callable[[], None]) -> None:
+        """Call a function on the driver thread after `delay` seconds, without waiting for it.
+
+        Raises:
+            SessionEndedError: the session has ended. If it ends before then, nothing is called.
+        """
+        if not self._driver.call_later(delay, action):
             raise SessionEndedError
 
     def report_error(self, error: BaseException) -> None:
-        """Tell the error handler; if that fails, both errors are logged."""
+        """Call the error handler; if that fails, both errors are logged."""
         try:
             self.error_handler(error)
         except Exception as failure:  # noqa: BLE001 - it may raise anything
@@ -155,7 +164,7 @@ class ExecutionSession:
             log_error(failure)
 
     def check_open(self) -> None:
-        """Check that something new may be begun.
+        """Check that lookups and definitions are still accepted.
 
         Raises:
             SessionEndedError: the session has ended, or is ending.
@@ -166,10 +175,10 @@ class ExecutionSession:
     # JITDylibs
 
     def create_jitdylib(self, name: str) -> JITDylib:
-        """Make an empty JITDylib.
+        """Create an empty JITDylib.
 
         Raises:
-            SessionError: there is one of that name.
+            SessionError: a JITDylib of that name exists.
             SessionEndedError: the session has ended.
         """
 
@@ -204,7 +213,7 @@ class ExecutionSession:
         if not dylib.is_open:
             return
         log.debug("removing JITDylib %s", dylib.name)
-        # When the session ends all of them go, one after the other.
+        # A session that ends removes all of them.
         for other in () if self.is_ending else self.dylibs.values():
             if other.is_linked_against(dylib):
                 other.remove_from_link_order(dylib)
@@ -220,19 +229,19 @@ class ExecutionSession:
             dylib.release_references()
 
     def discard_jitdylib(self, dylib: JITDylib) -> None:
-        """Remove a JITDylib, at once if nothing else goes on and soon otherwise.
+        """Remove a JITDylib: at once if no other thread drives the session, else soon.
 
-        It waits for nothing, so that it may be called while garbage is collected. Errors are
-        for `report_error`.
+        It does not block, so that it may be called while garbage is collected. Errors are reported
+        with `report_error`.
         """
 
         async def remove() -> None:
             try:
                 await self.remove_jitdylib_async(dylib)
-            except Exception as error:  # noqa: BLE001 - nobody waits for it
+            except Exception as error:  # noqa: BLE001 - no caller waits for it
                 self.report_error(error)
 
-        self._thread.call_from_finalizer(remove)
+        self._driver.call_from_finalizer(remove)
 
     # Lookup
 
@@ -244,23 +253,23 @@ class ExecutionSession:
         required_state: SymbolState = SymbolState.READY,
         kind: LookupKind = LookupKind.STATIC,
     ) -> dict[str, ExecutorSymbolDef]:
-        """Find symbols, make them, and wait until they can be used.
+        """Find symbols, materialize them, and wait for them.
 
         Args:
-            order: where to search: JITDylibs with what to look at in each, or one JITDylib,
-                of which everything is looked at.
-            names: names that must be found, or a mapping that says of each whether it must. A
-                symbol for side effects only counts as not found where it must be.
-            required_state: how far they must have come, RESOLVED or READY.
+            order: the JITDylibs to search, with lookup flags; or one JITDylib, all of whose symbols
+                match.
+            names: names that must be found, or a mapping of names to whether they must. A symbol
+                for side effects only counts as not found if it must be.
+            required_state: the state to wait for, RESOLVED or READY.
             kind: what the search is for.
 
         Returns:
-            What was found, without symbols for side effects only.
+            The symbols that were found, without those for side effects only.
 
         Raises:
             UndefinedSymbolError: names that must be found are not.
-            FailedToMaterializeError: a definition could not be made, or was removed while it
-                was waited for; the cause is chained.
+            FailedToMaterializeError: a definition could not be materialized, or was removed
+                meanwhile; the cause is chained.
             JITDylibDefunctError: a JITDylib of the order was removed.
             SessionEndedError: the session has ended, or ended meanwhile.
         """
@@ -275,7 +284,7 @@ class ExecutionSession:
         required_state: SymbolState = SymbolState.READY,
         kind: LookupKind = LookupKind.STATIC,
     ) -> dict[str, ExecutorSymbolDef]:
-        """The asynchronous form of `lookup`, for code on the session's thread."""
+        """The asynchronous form of `lookup`, for code on the driver thread."""
         if required_state < SymbolState.RESOLVED:
             raise ValueError("a lookup is for symbols that are at least RESOLVED")
         where, wanted = self._order(order), _wanted(names)
@@ -288,7 +297,7 @@ class ExecutionSession:
         *,
         kind: LookupKind = LookupKind.STATIC,
     ) -> dict[str, JITSymbolFlags]:
-        """Find symbols and return their flags; generators are asked, but nothing is made.
+        """Find symbols and return their flags; generators are called, but nothing is materialized.
 
         Raises:
             UndefinedSymbolError: names that must be found are not.
@@ -316,13 +325,25 @@ class ExecutionSession:
                 raise ValueError(f"{dylib.name} is a JITDylib of another session")
         return order
 
-    # Making definitions; all of this runs on the session's thread.
+    def python_symbols(self, symbols: Mapping[str, HostSymbol]) -> MaterializationUnit:
+        """A unit that defines addresses and Python functions by name.
+
+        Raises:
+            TypeError: a value is neither an address nor a function with known C types.
+            ValueError: a number is not an address.
+            SessionError: there are functions, and the executor is another process.
+        """
+        from jitlink.orc.callables import PythonSymbols  # noqa: PLC0415 - many sessions need none
+
+        return PythonSymbols(self, symbols)
+
+    # Materialization; on the driver thread
 
     def materialize(self, definitions: Iterable[Definition]) -> None:
-        """Start making what among these nobody has asked for yet."""
-        promised = [each for each in definitions if each.unit is not None]
-        if promised:
-            for materialization in gather(promised):
+        """Start materializing those definitions that have not been looked up before."""
+        unsearched = [definition for definition in definitions if definition.unit is not None]
+        if unsearched:
+            for materialization in tasks_for(unsearched):
                 self._start(materialization)
 
     def _start(self, materialization: MaterializationTask) -> None:
@@ -335,51 +356,53 @@ class ExecutionSession:
     async def _materialize(self, materialization: MaterializationTask) -> None:
         try:
             await materialization.run()
-        except BaseException as error:  # noqa: BLE001 - given to all who wait
+        except BaseException as error:  # noqa: BLE001 - the lookups that wait fail with it
             if (
                 self.is_ending
                 or not isinstance(error, Exception)
-                or not materialization.can_be_divided
+                or not materialization.can_be_split
             ):
                 log.debug("failed: %s: %s", materialization, error)
                 materialization.fail(error)
             else:
                 log.debug("materializing one by one: %s: %s", materialization, error)
-                # One of the units may be at fault, and the others are not to suffer for it.
-                for each in materialization.divide(error):
-                    self._start(each)
+                # Perhaps only one of the units is at fault.
+                for task in materialization.split(error):
+                    self._start(task)
         else:
             log.debug("materialized %s", materialization)
             materialization.finish()
 
-    def emit(self, groups: Sequence[tuple[Sequence[Definition], Needs]]) -> None:
-        """Take note that definitions were emitted, with what they need."""
+    def emit(
+        self, groups: Sequence[tuple[Sequence[Definition], Mapping[Definition, set[str]]]]
+    ) -> None:
+        """Record that definitions were emitted, with their dependencies."""
         for definitions, _ in groups:
             for definition in definitions:
                 definition.responsibility = None
         self.waiting_on_graph.emit(groups)
 
     def fail(self, definitions: Iterable[Definition], error: BaseException | None) -> None:
-        """Mark definitions, and all that depend on them, as failed; tell all who wait."""
-        lost = self.waiting_on_graph.withdraw(definitions)
+        """Fail definitions, all that depend on them, and the lookups that wait for these."""
+        lost = self.waiting_on_graph.fail(definitions)
         failure: FailedToMaterializeError | None = None
         for definition in lost:
             definition.failed, definition.cause = True, error
             definition.responsibility = None
             for query in list(definition.queries):
-                # Made only if somebody is there to read it.
-                failure = failure.again() if failure else self.failure(lost)
+                # Created only if a lookup waits, and once for each, for its own traceback.
+                failure = failure.copy() if failure else self.failure(lost)
                 failure.__cause__ = error
                 query.fail(failure)
 
     def fail_later(self, definitions: list[Definition], error: BaseException) -> None:
-        """`fail`, as soon as nothing else is going on; from any thread."""
+        """`fail`, as soon as the driver thread is free; from any thread."""
 
         def fail() -> None:
-            remaining = [each for each in definitions if each.is_in_progress]
+            remaining = [definition for definition in definitions if definition.is_in_progress]
             self.fail([d for d in remaining if d.state < SymbolState.EMITTED], error)
 
-        self._thread.call(fail)
+        self._driver.call(fail)
 
     def failure(self, definitions: Iterable[Definition]) -> FailedToMaterializeError:
         """An error that names symbols."""
@@ -388,7 +411,7 @@ class ExecutionSession:
             names.setdefault(definition.dylib.name, []).extend(definition.flags)
         return FailedToMaterializeError(names)
 
-    # Resources; on the session's thread
+    # Resources; on the driver thread
 
     async def remove_tracker(self, tracker: ResourceTracker) -> None:
         """Remove a tracker's symbols and release its resources; nothing if it is defunct."""
@@ -398,35 +421,35 @@ class ExecutionSession:
             return
         owned = list(tracker.definitions)
         if owned:
-            count = sum(len(each.flags) for each in owned)
-            log.debug("removing from %s what a tracker owns (symbols: %d)", dylib.name, count)
+            count = sum(len(definition.flags) for definition in owned)
+            log.debug("removing a tracker of %s (symbols: %d)", dylib.name, count)
         tracker.make_defunct()
         dylib.trackers.pop(tracker, None)
         if tracker is dylib.default_tracker and dylib.is_open:
             dylib.replace_default_tracker()
         for definition in owned:
-            dylib.forget(definition)
+            dylib.erase(definition)
         unfinished = [definition for definition in owned if definition.is_in_progress]
         if unfinished:
             error = ResourceTrackerDefunctError(dylib.name)
-            makers = {each.responsibility: None for each in unfinished}
+            responsibilities = {definition.responsibility: None for definition in unfinished}
             self.fail(unfinished, error)
-            for maker in makers:
-                if maker is not None:
-                    maker.stop(ResourceTrackerDefunctError(dylib.name))
+            for responsibility in responsibilities:
+                if responsibility is not None:
+                    responsibility.fail_queries(ResourceTrackerDefunctError(dylib.name))
         errors: list[Exception] = []
         for manager in reversed(self.resource_managers):
             try:
                 await manager.handle_remove_resources(dylib, tracker)
-            except Exception as failure:  # noqa: BLE001 - the others are still to be told
+            except Exception as failure:  # noqa: BLE001 - the others are still to be notified
                 errors.append(failure)
         raise_first(errors)
 
     def transfer_tracker(self, destination: ResourceTracker, source: ResourceTracker) -> None:
-        """Give everything that one tracker owns to another."""
+        """Transfer everything that one tracker owns to another."""
         dylib = source.dylib
         if destination.dylib is not dylib:
-            raise ValueError("resources cannot move to another JITDylib")
+            raise ValueError("resources cannot be transferred to another JITDylib")
         if destination.is_defunct or source.is_defunct:
             raise ResourceTrackerDefunctError(dylib.name)
         if destination is source:
@@ -444,16 +467,16 @@ class ExecutionSession:
         for manager in reversed(self.resource_managers):
             try:
                 manager.handle_transfer_resources(dylib, destination, source)
-            except Exception as failure:  # noqa: BLE001 - the others are still to be told
+            except Exception as failure:  # noqa: BLE001 - the others are still to be notified
                 errors.append(failure)
         raise_first(errors)
 
     def register_resource_manager(self, manager: ResourceManager) -> None:
-        """Let a manager know when resources are to be released or change owner."""
+        """Notify a manager when resources are to be released or transferred."""
         self.run(lambda: self.resource_managers.append(manager))
 
     def deregister_resource_manager(self, manager: ResourceManager) -> None:
-        """Do not tell a manager any more.
+        """Stop notifying a manager.
 
         Raises:
             ValueError: it was not registered.
@@ -463,24 +486,24 @@ class ExecutionSession:
     # The end
 
     def end(self) -> None:
-        """Stop all that is going on, remove all JITDylibs, and stop; a second call does nothing.
+        """Stop all links, remove all JITDylibs, and end the session; a second call does nothing.
 
-        Lookups that wait fail. A JITDylib is removed before those that it is linked against,
-        and what was added last before the rest.
+        Lookups that wait fail. A JITDylib is removed before those that it is linked against; in
+        each, the trackers are removed in reverse order of first use.
 
         Raises:
-            JITLinkError: resources could not be released, or something cannot be stopped;
-                everything else was.
-            SessionError: called on the session's thread.
+            JITLinkError: resources could not be released, or a link could not be stopped;
+                everything else was done.
+            SessionError: called on the driver thread.
         """
-        self._thread.check_is_other()
+        self._driver.check_is_other()
         with self._end_lock:
-            if self._thread.is_stopped:
+            if self._driver.is_stopped:
                 return
             try:
                 self.wait(self._end())
             finally:
-                self._thread.stop()
+                self._driver.stop()
 
     async def _end(self) -> None:
         self.is_ending = True
@@ -500,14 +523,18 @@ class ExecutionSession:
         raise_first(errors)
 
     async def _stop_materializing(self) -> list[str]:
-        """Stop all that is being made, and return the names of what cannot be."""
+        """Stop all materialization, and return the names of the units that could not be stopped."""
         if self._materializations:
             await wait_for_all(self._materializations, _GRACE)
         if self._materializations:
             for task in list(self._materializations):
                 task.cancel()
-            await wait_for_all(self._materializations, _PATIENCE)
-        return [each.unit.name for task, each in self._materializations.items() if not task.is_done]
+            await wait_for_all(self._materializations, _CANCEL_TIMEOUT)
+        return [
+            materialization.unit.name
+            for task, materialization in self._materializations.items()
+            if not task.is_done
+        ]
 
 
 def _wanted(names: Names) -> Mapping[str, bool]:

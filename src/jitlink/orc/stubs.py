@@ -1,25 +1,24 @@
-"""Stubs: functions whose bodies are elsewhere, or nowhere yet, or change while the program runs.
+"""Stubs: functions whose bodies are elsewhere, not linked yet, or change while the program runs.
 
-A stub jumps through a pointer. The pointer leads to the body; as long as there is none it leads
-to a trampoline, and a call finds, links and enters the body. The pointers are the only thing
-that ever changes: aligned words in memory that is readable and writable, written in one store,
-so that a call that is made at the same time goes to the old place or to the new one. Stubs and
-trampolines are code like any other: a graph that the layer links.
+A stub jumps through a pointer. The pointer has the address of the body; until that is linked it has
+the address of a trampoline, and a call looks up, links and enters the body. Only the pointers ever
+change: aligned words in readable and writable memory, written in one store, so that a concurrent
+call enters the old target or the new one. Stubs and trampolines are code like any other: a graph
+that the layer links.
 
-Any thread may call a stub that has no body yet, several at once too: the session links the body
-once, on its own thread, and all of them go on to it. When the body is removed the pointer leads
-to the trampoline again, so that the next call looks for another body.
+Any thread may call a stub whose body is not linked yet, several at once too: the body is linked
+once, on the driver thread, and all of them enter it. When the body is removed, the pointer is set
+back to the trampoline, so that the next call looks up a body again.
 
-If a body cannot be linked, the session's `error_handler` is told, and the call goes on at the
+If a body cannot be linked, the session's `error_handler` is called, and the call continues at the
 *landing*:
 
 * an address that the user chose, which is entered as if it were the function; or else,
 * if Python itself called the stub (through ctypes), the call returns zero and the
   `LazyCallError` is raised in Python;
-* if other native code called it, the C library's ``abort``: there is no value that would be
-  right to return to it.
+* if other native code called it, the C library's ``abort``: no return value would be right.
 
-What is removed cannot be called: stubs go with their tracker, as all code does.
+Stubs are removed with their tracker, like all code, and cannot be called afterwards.
 
 Redirectable functions are stubs whose pointers the user changes while code that calls them runs::
 
@@ -28,12 +27,12 @@ Redirectable functions are stubs whose pointers the user changes while code that
     ...
     manager.redirect(main, {"step": (fast, "step")})
 
-To redirect is to store one pointer: a call that is made at the same time runs the old function or
-the new one. Calls that are under way stay in the old function, so it must stay in memory for as
-long as a thread may be in it.
+Redirecting is one store to a pointer: a concurrent call enters the old function or the new one.
+Calls that have entered the old function continue in it, so it must stay in memory as long as a
+thread may execute it.
 
-LLVM differs: stubs hold on to what they lead to, and one kind serves lazy and redirectable
-functions.
+LLVM differs: here a stub is reset when its body is removed, and lazy and redirectable functions
+have the same kind of stub.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ class LazyCallError(SessionError):
 
 
 class NotRedirectableError(SessionError):
-    """Functions that were not made redirectable.
+    """Functions that were not defined as redirectable.
 
     Attributes:
         dylib: name of the JITDylib.
@@ -100,7 +99,7 @@ class NotRedirectableError(SessionError):
 
 
 class FunctionBody(NamedTuple):
-    """A definition that a stub leads to: looked up, and linked, when it is needed."""
+    """The definition that a stub calls: looked up, and linked, on the first call."""
 
     dylib: JITDylib
     name: str
@@ -110,27 +109,27 @@ StubTarget = int | FunctionBody
 
 
 class StubsListener(Protocol):
-    """Told what becomes of stubs with bodies, on the session's thread."""
+    """Notified of events of stubs with bodies, on the driver thread."""
 
-    def stubs_made(self, bodies: Sequence[FunctionBody]) -> None:
-        """Stubs that lead to these bodies can be called from now on."""
+    def stubs_emitted(self, bodies: Sequence[FunctionBody]) -> None:
+        """The stubs of these bodies can be called from now on."""
 
     def stub_called(self, body: FunctionBody) -> None:
-        """A stub was called that did not lead to its body yet."""
+        """A stub was called whose body is not linked yet."""
 
 
 class Stub:
     """One stub.
 
     Attributes:
-        manager: what made it.
+        manager: its manager.
         dylib: where it is defined.
         name: its name.
-        target: where it leads: an address, or a body that a call looks for.
-        identity: what its trampoline tells the reentry.
-        pointer: address of its pointer, 0 while there is none.
+        target: the address or the body that it calls.
+        identity: the number that its trampoline passes to the reentry.
+        pointer: address of its pointer, 0 while it is not linked.
         trampoline: address of its trampoline.
-        owner: what owns the body to which the pointer leads, if it leads to one.
+        owner: the tracker of the body whose address the pointer has, if it has one.
     """
 
     __slots__ = (
@@ -148,13 +147,17 @@ class Stub:
         self.identity = self.pointer = self.trampoline = 0
         self.owner: ResourceTracker | None = None
 
-    def go_on(self, caller: int) -> int:
-        """Where a call goes on that came to the trampoline; `caller` is its return address."""
-        return self.manager.go_on(self, caller)
+    def resume_address(self, caller: int) -> int:
+        """The address at which a call of the trampoline continues.
+
+        Args:
+            caller: return address of the call.
+        """
+        return self.manager.resume_address(self, caller)
 
 
 class StubsUnit(MaterializationUnit):
-    """The promise of stubs."""
+    """A unit of stubs."""
 
     def __init__(
         self,
@@ -168,18 +171,18 @@ class StubsUnit(MaterializationUnit):
         self.targets = dict(targets)
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
-        """Make the stubs."""
+        """Link the stubs."""
         await self.manager.link_stubs(self.targets, responsibility)
 
 
 class IndirectStubsManager(ResourceManager):
-    """Makes stubs, and says where they lead.
+    """Creates stubs, and changes their targets.
 
     Args:
-        layer: links the stubs, and decides whose session they belong to.
-        landing: where a call goes on whose body cannot be linked; by default Python raises
-            `LazyCallError` if it made the call, and everything else aborts.
-        listeners: told of stubs and of calls.
+        layer: links the stubs; its session is theirs.
+        landing: the address at which a call continues whose body cannot be linked; by default
+            `LazyCallError` is raised in Python if it made the call, and other callers abort.
+        listeners: notified of stubs and of calls.
 
     Raises:
         SessionError: code of the session's executor cannot call into this process.
@@ -197,10 +200,11 @@ class IndirectStubsManager(ResourceManager):
         self.session = session
         self.landing = landing
         self._listeners = tuple(listeners)
-        self._target, self._reentry = _way_back(session.executor.triple)
+        self._target, self._reentry = _reentry_for(session.executor.triple)
         if not isinstance(session.executor, SelfExecutorProcessControl):
-            raise SessionError("stubs need an executor that is this process")
-        self._pools: dict[ResourceTracker, list[Stub]] = {}
+            raise SessionError("stubs require an executor that is this process")
+        # Stubs by their tracker, stubs by the tracker of their body, and stubs by name.
+        self._owned: dict[ResourceTracker, list[Stub]] = {}
         self._bound: dict[ResourceTracker, set[Stub]] = {}
         self._stubs: dict[JITDylib, dict[str, Stub]] = {}
         word = ctypes.c_uint64 if self._target.pointer_size == 8 else ctypes.c_uint32
@@ -210,22 +214,22 @@ class IndirectStubsManager(ResourceManager):
     def unit(
         self, targets: Mapping[str, StubTarget], flags: JITSymbolFlags = FUNCTION
     ) -> StubsUnit:
-        """A promise of stubs that lead somewhere, to be defined in a JITDylib."""
+        """A unit of stubs with these targets, for `JITDylib.define`."""
         return StubsUnit(self, targets, flags)
 
     # On the thread that calls a stub
 
-    def go_on(self, stub: Stub, caller: int) -> int:
-        """Where the call of a stub without a body goes on."""
+    def resume_address(self, stub: Stub, caller: int) -> int:
+        """The address at which a call of a stub's trampoline continues."""
         is_python = self._reentry.is_python(caller)
         try:
-            return self.session.wait(self._resolve(stub), aside=True)
+            return self.session.wait(self._resolve(stub), may_drive=False)
         except KeyboardInterrupt as interrupt:
             if is_python:
                 return self._reentry.raise_in_caller(interrupt)
-            # The reentry asks again, because native code cannot be left.
+            # The reentry calls again, because native code cannot be interrupted.
             raise
-        except BaseException as error:  # noqa: BLE001 - the call must go on somewhere
+        except BaseException as error:  # noqa: BLE001 - the call must continue somewhere
             return self._fail(stub, error, is_python=is_python)
 
     def _fail(self, stub: Stub, cause: BaseException, *, is_python: bool) -> int:
@@ -236,56 +240,56 @@ class IndirectStubsManager(ResourceManager):
             return self.landing
         return self._reentry.raise_in_caller(error) if is_python else self._reentry.abort
 
-    # On the session's thread
+    # On the driver thread
 
     async def link_stubs(
         self, targets: Mapping[str, StubTarget], responsibility: MaterializationResponsibility
     ) -> None:
-        """Link the stubs that a responsibility is for."""
+        """Link the stubs of a responsibility."""
         dylib, symbols = responsibility.dylib, responsibility.symbols
         stubs = [Stub(self, dylib, name, targets[name]) for name in symbols]
         for stub in stubs:
             stub.identity = self._reentry.register(stub)
         self._stubs.setdefault(dylib, {}).update({stub.name: stub for stub in stubs})
         try:
-            pool = _Pool(self._target, self._reentry, stubs, symbols)
-            await self.layer.emit(responsibility, pool.graph)
+            built = _StubsGraph(self._target, self._reentry, stubs, symbols)
+            await self.layer.emit(responsibility, built.graph)
             tracker = responsibility.tracker
         except BaseException:
-            self._forget(stubs)
+            self._deregister(stubs)
             raise
-        # Nothing that waits for the stubs runs before this does.
-        self._pools.setdefault(tracker, []).extend(stubs)
-        for stub, pointer, trampoline in zip(stubs, *pool.addresses(), strict=True):
+        # Lookups that wait for the stubs continue only after this.
+        self._owned.setdefault(tracker, []).extend(stubs)
+        for stub, pointer, trampoline in zip(stubs, *built.addresses(), strict=True):
             stub.pointer, stub.trampoline = pointer, trampoline
             if isinstance(stub.target, int):
                 self._store(pointer, stub.target)
         if self._listeners:
-            bodies = [each.target for each in stubs if isinstance(each.target, FunctionBody)]
+            bodies = [stub.target for stub in stubs if isinstance(stub.target, FunctionBody)]
             for listener in self._listeners:
-                listener.stubs_made(bodies)
+                listener.stubs_emitted(bodies)
 
     async def redirect(self, dylib: JITDylib, targets: Mapping[str, StubTarget]) -> None:
-        """Let stubs lead elsewhere; bodies are linked first.
+        """Change the targets of stubs; bodies are linked first.
 
         Raises:
             NotRedirectableError: some names are not stubs of this manager.
-            UndefinedSymbolError: there is no such body.
+            UndefinedSymbolError: a body is not defined.
             FailedToMaterializeError: a body cannot be linked.
             ResourceTrackerDefunctError: a body was removed while others were linked.
 
-        After an error all stubs lead where they led before.
+        After an error all stubs have their old targets.
         """
         self._check_redirectable(dylib, targets)
         found: dict[str, Definition] = {}
         for name, target in targets.items():
             if not isinstance(target, int):
                 found[name] = await self._find(target)
-        # Whatever can be refused is refused before anything changes; nothing is awaited after it.
+        # Everything is checked before anything changes, and nothing is awaited in between.
         self._check_redirectable(dylib, targets)
         for name, target in targets.items():
             if not isinstance(target, int):
-                _destination(found[name], target.name)
+                _owner_and_address(found[name], target.name)
         for name, target in targets.items():
             unit = dylib.symbols[name].unit
             if isinstance(unit, StubsUnit):
@@ -305,14 +309,14 @@ class IndirectStubsManager(ResourceManager):
         for name in names:
             definition = dylib.symbols.get(name)
             unit = definition.unit if definition else None
-            is_promised = isinstance(unit, StubsUnit) and unit.manager is self
-            if definition is None or not (is_promised or name in stubs):
+            is_unlinked = isinstance(unit, StubsUnit) and unit.manager is self
+            if definition is None or not (is_unlinked or name in stubs):
                 others.append(name)
         if others:
             raise NotRedirectableError(dylib.name, others)
 
     async def _resolve(self, stub: Stub) -> int:
-        """Link the body of a stub and let the stub lead there."""
+        """Link the body of a stub, store its address in the pointer, and return it."""
         if isinstance(stub.target, FunctionBody):
             for listener in self._listeners:
                 listener.stub_called(stub.target)
@@ -332,8 +336,8 @@ class IndirectStubsManager(ResourceManager):
         return found[body.name]
 
     def _bind(self, stub: Stub, definition: Definition, name: str) -> int:
-        """Let a stub lead to a body, as long as that is there; returns its address."""
-        owner, address = _destination(definition, name)
+        """Set a stub's pointer to a body, until that is removed; returns the body's address."""
+        owner, address = _owner_and_address(definition, name)
         if stub.pointer:
             stub.owner = owner
             self._bound.setdefault(owner, set()).add(stub)
@@ -346,15 +350,15 @@ class IndirectStubsManager(ResourceManager):
             stub.owner = None
 
     def _store(self, pointer: int, address: int) -> None:
-        # ctypes copies a word of known size, which is one store to an aligned address.
+        # ctypes copies a word of fixed size, which is one store to an aligned address.
         self._word.from_address(pointer).value = address
 
     async def handle_remove_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:  # noqa: ARG002
-        """Forget the stubs of a tracker, and let stubs of others not lead to its code."""
+        """Deregister the stubs of a tracker, and reset other stubs whose bodies it owns."""
         for stub in self._bound.pop(key, ()):
             stub.owner = None
             self._store(stub.pointer, stub.trampoline)
-        self._forget(self._pools.pop(key, ()))
+        self._deregister(self._owned.pop(key, ()))
 
     def handle_transfer_resources(
         self,
@@ -362,29 +366,29 @@ class IndirectStubsManager(ResourceManager):
         destination: ResourceTracker,
         source: ResourceTracker,
     ) -> None:
-        """Keep under one tracker what was another's."""
-        pool = self._pools.pop(source, None)
-        if pool:
-            self._pools.setdefault(destination, []).extend(pool)
+        """Transfer stubs, and those whose bodies are transferred, to another tracker."""
+        owned = self._owned.pop(source, None)
+        if owned:
+            self._owned.setdefault(destination, []).extend(owned)
         bound = self._bound.pop(source, None)
         if bound:
             self._bound.setdefault(destination, set()).update(bound)
             for stub in bound:
                 stub.owner = destination
 
-    def _forget(self, stubs: Iterable[Stub]) -> None:
+    def _deregister(self, stubs: Iterable[Stub]) -> None:
         for stub in stubs:
-            self._reentry.forget(stub.identity)
+            self._reentry.deregister(stub.identity)
             self._unbind(stub)
             stub.pointer = 0
-            held = self._stubs.get(stub.dylib, {})
-            if held.get(stub.name) is stub:
-                del held[stub.name]
-                if not held:
+            by_name = self._stubs.get(stub.dylib, {})
+            if by_name.get(stub.name) is stub:
+                del by_name[stub.name]
+                if not by_name:
                     del self._stubs[stub.dylib]
 
 
-def _way_back(triple: str) -> tuple[Target, Reentry]:
+def _reentry_for(triple: str) -> tuple[Target, Reentry]:
     try:
         target = target_of_triple(triple)
     except UnsupportedObjectError as error:
@@ -395,8 +399,8 @@ def _way_back(triple: str) -> tuple[Target, Reentry]:
     return target, reentry
 
 
-class _Pool:
-    """A graph of stubs, each with its pointer, its trampoline and the word that says which."""
+class _StubsGraph:
+    """A graph of stubs, each with its pointer, its trampoline and its identity."""
 
     def __init__(
         self,
@@ -418,11 +422,11 @@ class _Pool:
         _, identities = self._add(data, b"".join(words), graph.pointer_size)
         stub_blocks, functions = self._add(text, got_plt.stub * count, got_plt.stub_alignment)
         self._name(functions, symbols)
-        back = absolute(graph, "reentry", reentry.address).row
+        reentry_row = absolute(graph, "reentry", reentry.address).row
         self._connect(self._pointers, ((got_plt.pointer, 0, 0),), trampolines)
         self._connect(stub_blocks, got_plt.stub_edges, pointers)
         self._connect(self._trampolines, code.identity_edges, identities)
-        self._connect(self._trampolines, code.reentry_edges, back)
+        self._connect(self._trampolines, code.reentry_edges, reentry_row)
 
     def _add(
         self, section: Section, content: bytes, alignment: int
@@ -430,9 +434,9 @@ class _Pool:
         """Add blocks of equal size, each with a symbol; rows (int64) of both."""
         graph, count = self.graph, self._count
         size = len(content) // count
-        places = graph.contents.add(content) + size * np.arange(count)
+        offsets = graph.contents.add(content) + size * np.arange(count)
         first = graph.block_table.extend(
-            count, section=section.ordinal, content=places, size=size, alignment=alignment
+            count, section=section.ordinal, content=offsets, size=size, alignment=alignment
         )
         blocks = np.arange(first, first + count)
         first = graph.symbol_table.extend(
@@ -467,8 +471,13 @@ class _Pool:
         return addresses[self._pointers].tolist(), addresses[self._trampolines].tolist()
 
 
-def _destination(definition: Definition, name: str) -> tuple[ResourceTracker, int]:
-    """The owner and the address of a body, which must be there."""
+def _owner_and_address(definition: Definition, name: str) -> tuple[ResourceTracker, int]:
+    """The tracker and the address of a body.
+
+    Raises:
+        ResourceTrackerDefunctError: it was removed.
+        UndefinedSymbolError: it has no address.
+    """
     owner = definition.tracker.current
     if owner is None:
         raise ResourceTrackerDefunctError(definition.dylib.name)
@@ -479,14 +488,14 @@ def _destination(definition: Definition, name: str) -> tuple[ResourceTracker, in
 
 
 Destination = int | ExecutorSymbolDef | tuple[JITDylib, str]
-"""An address, a symbol that was looked up, or a definition by its name in a JITDylib."""
+"""An address, a symbol that was looked up, or a JITDylib and the name of a definition in it."""
 
 
 class RedirectableSymbolManager:
     """Defines redirectable functions and redirects them.
 
     Args:
-        stubs: makes the stubs.
+        stubs: creates the stubs.
     """
 
     def __init__(self, stubs: IndirectStubsManager) -> None:
@@ -503,10 +512,10 @@ class RedirectableSymbolManager:
         """Define functions that can be redirected.
 
         Args:
-            dylib: where to.
-            functions: where each of them leads at first. A definition that is named is linked
-                when the function is first called.
-            tracker: what owns them, by default the JITDylib's default tracker.
+            dylib: the JITDylib.
+            functions: the first destination of each function. A definition that is given by name is
+                linked when the function is first called.
+            tracker: their owner, by default the JITDylib's default tracker.
             flags: flags of the symbols.
 
         Raises:
@@ -516,14 +525,14 @@ class RedirectableSymbolManager:
         dylib.define(self._stubs.unit(_targets(functions), flags), tracker)
 
     def redirect(self, dylib: JITDylib, functions: Mapping[str, Destination]) -> None:
-        """Let functions lead elsewhere, each in one step; definitions are linked first.
+        """Redirect functions, each in one store; definitions are linked first.
 
         Raises:
-            NotRedirectableError: some names were not made redirectable there.
-            UndefinedSymbolError: a definition that is named does not exist.
+            NotRedirectableError: some names were not defined as redirectable there.
+            UndefinedSymbolError: a definition that is given by name does not exist.
             FailedToMaterializeError: it cannot be linked.
 
-        After an error all functions lead where they led before.
+        After an error all functions have their old destinations.
         """
         dylib.session.wait(self.redirect_async(dylib, functions))
 

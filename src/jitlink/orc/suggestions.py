@@ -1,4 +1,4 @@
-"""What a missing symbol may have been meant to be: the names that a search could have found."""
+"""Suggestions for undefined symbols: similar names that the search could have found."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
 
 _MOST = 3
-"""For how many names one is looked for."""
+"""For how many names suggestions are searched."""
 
 
 @runtime_checkable
-class KnowsNames(Protocol):
-    """A definition generator that can tell which names it could define."""
+class EnumerableGenerator(Protocol):
+    """A definition generator that can enumerate the names that it could define."""
 
     def known_names(self) -> Iterable[str]:
         """The names."""
@@ -27,15 +27,15 @@ class KnowsNames(Protocol):
 def suggestions(
     names: Iterable[str], dylib: JITDylib, graph: LinkGraph | None = None
 ) -> dict[str, str]:
-    """Names like some that are missing; on the session's thread.
+    """Existing names that are similar to missing ones; on the driver thread.
 
     Args:
-        names: the missing ones, of which only the first few are looked at.
-        dylib: whose link order was searched.
-        graph: what was being linked, whose own definitions count too.
+        names: the missing names; suggestions are searched for the first few.
+        dylib: the JITDylib whose link order was searched.
+        graph: the graph that was being linked, whose own definitions are candidates too.
 
     Returns:
-        By missing name one that exists.
+        An existing name for each missing one that has a similar one.
     """
     missing = list(names)
     candidates = set(_candidates(dylib, graph)).difference(missing)
@@ -44,11 +44,11 @@ def suggestions(
 
 
 def _candidates(dylib: JITDylib, graph: LinkGraph | None) -> Iterator[str]:
-    for each, _ in dylib.link_order:
-        # A name with a null in it is none that anybody could have written.
-        yield from (name for name in each.symbols if "\0" not in name)
-        for generator in each.generators:
-            if isinstance(generator, KnowsNames):
+    for searched, _ in dylib.link_order:
+        # No object can refer to a name that contains a null.
+        yield from (name for name in searched.symbols if "\0" not in name)
+        for generator in searched.generators:
+            if isinstance(generator, EnumerableGenerator):
                 yield from generator.known_names()
     if graph is not None:
         table = graph.symbol_table

@@ -1,21 +1,24 @@
-"""A session as text for people.
+"""A session as human-readable text.
 
 One paragraph for each JITDylib, in order of creation::
 
     JITDylib main
       link order: main (all symbols), process (exported only)
       generators: DynamicLibraryGenerator
+      resource trackers in use: 1
       symbols:
-        0x00007f2a10001000  ready          exported callable  main       a.o
-        -                   never searched exported           other      b.o
-      waiting lookups: 1
+        0x00007f2a10001000  ready           main   exported callable  [a.o]
+        -                   never searched  other  exported  [b.o]
 
-Symbols come by name; after the flags, the name and what defines it. What failed is marked so.
+    waiting lookups: 0
+
+Each symbol, in order of name, has its address, state, name, flags and the name of its unit. The
+state of a symbol that has failed is ``failed``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from jitlink.graph.text import printable
@@ -23,14 +26,14 @@ from jitlink.orc.interface import JITSymbolFlags, SymbolState
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import Definition, JITDylib
-    from jitlink.orc.session import ExecutionSession
+    from jitlink.orc.interface import Query
 
 
-def session_text(session: ExecutionSession) -> str:
-    """All JITDylibs of a session; to be called on its thread."""
-    lines = [line for dylib in session.dylibs.values() for line in [*_dylib_lines(dylib), ""]]
-    lines.append(f"waiting lookups: {len(session.queries)}")
-    for query in session.queries:
+def session_text(dylibs: Iterable[JITDylib], queries: Collection[Query]) -> str:
+    """The JITDylibs of a session, and its lookups that wait; on the driver thread."""
+    lines = [line for dylib in dylibs for line in [*_dylib_lines(dylib), ""]]
+    lines.append(f"waiting lookups: {len(queries)}")
+    for query in queries:
         waiting = ", ".join(sorted(_names_waited_for(query.missing)))
         lines.append(f"  {query.required_state.name.lower()}: {waiting}")
     return "\n".join(lines) + "\n"
@@ -47,7 +50,7 @@ def _dylib_lines(dylib: JITDylib) -> Iterator[str]:
     yield f"JITDylib {printable(dylib.name)}"
     order = ", ".join(f"{printable(d.name)} ({flags.value})" for d, flags in dylib.link_order)
     yield f"  link order: {order or 'nothing'}"
-    generators = ", ".join(type(each).__name__ for each in dylib.generators)
+    generators = ", ".join(type(generator).__name__ for generator in dylib.generators)
     if generators:
         yield f"  generators: {generators}"
     yield f"  resource trackers in use: {len(dylib.trackers)}"

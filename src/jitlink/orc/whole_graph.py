@@ -1,12 +1,12 @@
-"""Graphs that are linked as a whole, and whose symbols are searched for only afterwards.
+"""Graphs that are linked as a whole, and whose symbols are defined only when looked up.
 
-A materialization unit has every name that it defines, which for a library of a hundred thousand
-functions takes longer than linking it. A `WholeGraph` defines no name before it is linked: what it
-defines is found by a generator, which searches the graph's own string tables for the few names that
-are looked up. Its responsibility is for no symbol.
+A materialization unit lists every name that it defines, which for a library of a hundred thousand
+functions takes longer than linking it. A `WholeGraph` defines no name before it is linked; then a
+generator searches the graph's own string tables for the few names that are looked up. Its
+responsibility is for no symbol.
 
-An ordinary unit with a single symbol for the link of all of it was tried, and costs 4 % of the
-instructions of a small link: a query, a task and a node of the graph of dependencies.
+An ordinary unit with a single symbol that stands for the whole link was tried, and costs 4 % of the
+instructions of a small link: a query, a task and a super-node.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from jitlink.orc.lookup import REQUESTER, wait_until_ready
 from jitlink.orc.materialization import (
     AbsoluteSymbols,
     MaterializationResponsibility,
-    forget_frames,
+    clear_frames,
 )
 from jitlink.orc.objects import symbol_flags
 from jitlink.tasks import Event
@@ -68,8 +68,8 @@ class WholeGraph:
     Args:
         layer: links it.
         graph: the graph, which the layer owns from now on.
-        phony_externals: whether symbols that nothing defines get an address all the same, though
-            the layer gives them none.
+        phony_externals: whether undefined symbols get an address, even if the layer gives them
+            none.
 
     Attributes:
         name: its display name.
@@ -90,9 +90,9 @@ class WholeGraph:
         self._has_addresses = False
 
     async def link_into(self, dylib: JITDylib) -> None:
-        """Link the graph, and wait until all of it can be used; on the driver thread.
+        """Link the graph, and wait until all of it is ready; on the driver thread.
 
-        Only its symbols are kept of the graph. The JITDylib's default tracker owns the rest.
+        Of the graph only the symbols are kept. The JITDylib's default tracker owns the memory.
 
         Raises:
             JITDylibDefunctError: the JITDylib was removed.
@@ -117,8 +117,8 @@ class WholeGraph:
                 await wait_until_ready(dylib.session, unready)
         except BaseException as error:
             self._has_addresses = False
-            # The error may be kept for long; what its frames refer to is not to be.
-            forget_frames(error)
+            # The error may be kept for long, and must not keep the memory of the link alive.
+            clear_frames(error)
             raise
         finally:
             reset_requester()
@@ -137,9 +137,9 @@ class WholeGraph:
         flags: JITDylibLookupFlags,  # noqa: ARG002
         names: Mapping[str, bool],
     ) -> None:
-        """Define the names that the graph does."""
+        """Define those names that the graph defines, once it is linked."""
         if self._responsibility is not None and REQUESTER.get() is self._responsibility:
-            # The graph asks for what it does not define.
+            # The link of the graph itself looks up its external symbols.
             return
         rows = self._rows(names)
         if not rows:

@@ -94,7 +94,7 @@ class ExecutionRecord:
         self._seen: set[FunctionBody] = set()
         self._error: OSError | None = None
 
-    def stubs_made(self, bodies: object) -> None:
+    def stubs_emitted(self, bodies: object) -> None:
         """Only calls are recorded."""
 
     def stub_called(self, body: FunctionBody) -> None:

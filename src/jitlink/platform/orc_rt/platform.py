@@ -46,8 +46,7 @@ from jitlink.orc.interface import (
     ResourceTracker,
 )
 from jitlink.orc.materialization import AbsoluteSymbols
-from jitlink.orc.object_layer import ObjectLinkingLayer
-from jitlink.orc.objects import GraphUnit
+from jitlink.orc.object_layer import GraphUnit, ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
 from jitlink.platform.base import Platform, PlatformCreator, ProviderGenerator
 from jitlink.platform.dispatch import Dispatcher, dispatch_in_process, wrap_with_sps
@@ -429,7 +428,7 @@ def _open(
         raise UnsupportedObjectError(message, file=archive.name)
     if not isinstance(executor, SelfExecutorProcessControl):
         raise ExecutorError(f"{archive.name}: LLVM's ORC runtime can be used in this process only")
-    missing = archive.lacking(protocol.REQUIRED)
+    missing = archive.undefined_among(protocol.REQUIRED)
     if missing:
         raise IncompleteRuntimeError(missing, file=archive.name)
     return archive
