@@ -17,8 +17,8 @@ from jitlink.orc import (
     JITDylib,
     JITSymbolFlags,
     MaterializationResponsibility,
-    MaterializationUnit,
     MissingDefinitionsError,
+    ResourceTracker,
     SessionError,
     SymbolDependenceGroup,
     SymbolState,
@@ -428,17 +428,20 @@ def test_merging_changes_nothing_else(
 def test_no_reference_cycles_are_created(
     session: ExecutionSession, main: JITDylib, kind: str
 ) -> None:
+    def define(tracker: ResourceTracker) -> None:
+        error = ValueError() if kind == "failed" else None
+        dependencies = ["b"] if kind == "emitted" else []
+        main.define(Unit("a x", {"a": dependencies}, error=error), tracker)
+        main.define(Unit("b"), tracker)
+
     def once() -> None:
         tracker = main.create_resource_tracker()
-        error = ValueError() if kind == "failed" else None
-        needs = ["b"] if kind == "emitted" else []
-        units: list[MaterializationUnit] = [Unit("a x", {"a": needs}, error=error), Unit("b")]
-        for unit in units:
-            main.define(unit, tracker)
+        # In a function of its own: frames of the lookup's error lead back to this one.
+        define(tracker)
         with suppress(FailedToMaterializeError, UndefinedSymbolError):
             session.lookup(main, ["a", "gone"] if kind == "undefined" else ["a", "b"])
         tracker.remove()
-        # The other thread may still refer to the result when this one gets it.
+        # The result reaches this thread before the other one has released it.
         settle(session)
 
     for _ in range(5):

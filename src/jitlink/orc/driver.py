@@ -239,9 +239,11 @@ class SessionDriver:
         try:
             with _DeferredInterrupts() as interrupts:
                 call.start()
-                self._role.drive(lambda: call.is_done or interrupts.is_any)
+                self._role.drive(lambda: call.is_done or interrupts.is_any)  # noqa: F821 - see below
         finally:
             self._role.release()
+            # Frames of an error lead back to this one, and the call has the error.
+            del call
         return True
 
     def call_from_finalizer(self, create: Callable[[], Coroutine[Any, Any, None]]) -> None:

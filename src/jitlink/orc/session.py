@@ -372,6 +372,9 @@ class ExecutionSession:
         else:
             log.debug("materialized %s", materialization)
             materialization.finish()
+        finally:
+            # Frames of an error lead back to this one, and a unit may have the error.
+            del materialization
 
     def emit(
         self, groups: Sequence[tuple[Sequence[Definition], Mapping[Definition, set[str]]]]
