@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jitlink.arch.reentry import Jump, ReentryCode
-from jitlink.fixups import Check, Fixup, FixupTable, in_range, resolved
+from jitlink.fixups import Advice, Check, Fixup, FixupTable, in_range, resolved
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
@@ -93,17 +93,31 @@ class X86_64EdgeKind(EdgeKind):  # noqa: N801 - the architecture's name
 
 K = X86_64EdgeKind
 _PCREL = "S + A - P - 4"
+_ABSOLUTE_CODE = Advice(
+    "compile with -fPIC, or with -mcmodel=large for code that must be position-dependent"
+)
+_THROUGH_GOT = Advice("compile with -fPIC", outside_only=True)
+_LARGE_CODE = Advice("compile with -mcmodel=large")
 
 FIXUPS = FixupTable(
     [
         Fixup(K.POINTER64, "S + A", 8, summary="pointer"),
-        Fixup(K.POINTER32, "S + A", 4, Check.UNSIGNED, summary="pointer, zero-extended"),
-        Fixup(K.POINTER32_SIGNED, "S + A", 4, Check.SIGNED, summary="pointer, sign-extended"),
+        Fixup(
+            K.POINTER32, "S + A", 4, Check.UNSIGNED,
+            summary="pointer, zero-extended", advice=_ABSOLUTE_CODE,
+        ),
+        Fixup(
+            K.POINTER32_SIGNED, "S + A", 4, Check.SIGNED,
+            summary="pointer, sign-extended", advice=_ABSOLUTE_CODE,
+        ),
         Fixup(K.POINTER32_EITHER, "S + A", 4, Check.EITHER, summary="pointer, not extended"),
         Fixup(K.POINTER16, "S + A", 2, Check.EITHER, summary="pointer of real-mode code"),
         Fixup(K.POINTER8, "S + A", 1, Check.EITHER, summary="address in a byte"),
         Fixup(K.DELTA64, "S + A - P", 8, summary="distance from the place"),
-        Fixup(K.DELTA32, "S + A - P", 4, Check.SIGNED, summary="distance from the place"),
+        Fixup(
+            K.DELTA32, "S + A - P", 4, Check.SIGNED,
+            summary="distance from the place", advice=_THROUGH_GOT,
+        ),
         Fixup(K.DELTA16, "S + A - P", 2, Check.SIGNED, summary="distance from the place"),
         Fixup(K.DELTA8, "S + A - P", 1, Check.SIGNED, summary="distance from the place"),
         Fixup(K.NEG_DELTA64, "P - S + A", 8, summary="distance back to the target"),
@@ -114,8 +128,14 @@ FIXUPS = FixupTable(
         Fixup(K.DELTA32_FROM_GOT, "S + A - GOT", 4, Check.SIGNED, summary="distance from the GOT"),
         Fixup(K.DELTA64_TO_GOT, "GOT + A - P", 8, summary="distance to the GOT"),
         Fixup(K.DELTA32_TO_GOT, "GOT + A - P", 4, Check.SIGNED, summary="distance to the GOT"),
-        Fixup(K.PCREL32, _PCREL, 4, Check.SIGNED, summary="operand relative to %rip"),
-        Fixup(K.BRANCH_PCREL32, _PCREL, 4, Check.SIGNED, summary="call or jump"),
+        Fixup(
+            K.PCREL32, _PCREL, 4, Check.SIGNED,
+            summary="operand relative to %rip", advice=_THROUGH_GOT,
+        ),
+        Fixup(
+            K.BRANCH_PCREL32, _PCREL, 4, Check.SIGNED,
+            summary="call or jump", advice=_LARGE_CODE,
+        ),
         Fixup(
             K.BRANCH_PCREL32_TO_PTR_JUMP_STUB, _PCREL, 4, Check.SIGNED,
             summary="call or jump to a stub",
@@ -162,7 +182,6 @@ FIXUPS = FixupTable(
             )
         ),
     ],
-    advice="compile with -fPIC, or with -mcmodel=large for code that must be position-dependent",
 )  # fmt: skip
 
 GOT_PLT = GotPltSpec(
