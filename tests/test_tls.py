@@ -33,6 +33,7 @@ MODELS = [
     FIXED,
     (*PIC, "-mcmodel=large"),
     (*PIC, "-mtls-dialect=gnu2"),
+    (*PIC, "-fno-plt"),
     *((*PIC, f"-ftls-model={model}") for model in ("local-dynamic", "initial-exec", "local-exec")),
     (*PIC, "-femulated-tls"),
 ]
@@ -128,7 +129,8 @@ def builds() -> Iterator[tuple[CompilerName, tuple[str, ...]]]:
 @pytest.mark.parametrize(("compiler", "flags"), list(builds()), ids=str)
 def test_a_model(compiler: CompilerName, flags: tuple[str, ...], old: Worker) -> None:
     # The static TLS surplus cannot be aligned to a page.
-    dynamic = flags[1:] in {PIC, (*PIC, "-mcmodel=large"), (*PIC, "-mtls-dialect=gnu2")}
+    models = ("-mcmodel=large", "-mtls-dialect=gnu2", "-fno-plt")
+    dynamic = flags[1:] in {PIC, *((*PIC, model) for model in models)}
     alignment = 4096 if dynamic else 64
     with jitlink.load(*parts(compiler, *flags, f"-DALIGNMENT={alignment}")) as library:
         for run in (here, old, in_new_thread):

@@ -226,6 +226,7 @@ class FixupError(JITLinkError):
     Attributes:
         graph: name of the graph.
         section: name of the section to be fixed up.
+        within: the function, variable or label there, as "function f"; empty if none is known.
         block_address: address of the containing block.
         offset: offset of the fixup within that block, in bytes.
         kind: name of the edge kind.
@@ -240,6 +241,7 @@ class FixupError(JITLinkError):
         *,
         graph: str,
         section: str,
+        within: str = "",
         block_address: int,
         offset: int,
         kind: str,
@@ -247,13 +249,15 @@ class FixupError(JITLinkError):
         value: int,
         count: int = 1,
     ) -> None:
+        place = f"section {section}, {within}" if within else f"section {section}"
         others = f" ({count - 1} more fixups fail likewise)" if count > 1 else ""
         super().__init__(
-            f"in graph {graph}, section {section}: fixup at {block_address + offset:#x} "
+            f"in graph {graph}, {place}: fixup at {block_address + offset:#x} "
             f"({block_address:#x} + {offset:#x}) of kind {kind} to {target} {reason}{others}"
         )
         self.graph = graph
         self.section = section
+        self.within = within
         self.block_address = block_address
         self.offset = offset
         self.kind = kind

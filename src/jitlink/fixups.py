@@ -38,6 +38,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 import numpy as np
 
 from jitlink.errors import FixupError, GraphError, MisalignedTargetError, TargetOutOfRangeError
+from jitlink.fixup_errors import fail
 from jitlink.graph.columns import (
     ADDRESS_MASK,
     Array,
@@ -49,9 +50,9 @@ from jitlink.graph.columns import (
 )
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import FIRST_RELOCATION, EdgeKind
-from jitlink.graph.elements import Block, Symbol
+from jitlink.graph.elements import Block
 from jitlink.graph.link_graph import LinkGraph
-from jitlink.graph.tables import DEFINED
+from jitlink.graph.tables import DEFINED, MemProt
 
 _PAGE_MASK = ~0xFFF
 _CHUNK = 1 << 14
@@ -123,6 +124,18 @@ class Field(Protocol):
         """Store values, truncated to the fields; the sizes do not change."""
 
 
+class Advice(NamedTuple):
+    """How the source of code is to be compiled so that its targets are in range.
+
+    Attributes:
+        text: a clause for the message.
+        outside_only: whether it helps only for targets outside the graph.
+    """
+
+    text: str
+    outside_only: bool = False
+
+
 class Fixup(NamedTuple):
     """One row of an architecture's relocation table.
 
@@ -138,6 +151,7 @@ class Fixup(NamedTuple):
         endianness: byte order of the container, if it differs from that of data.
         field: how the value is stored, if not in a container; `width` is then the least size.
         summary: the meaning of the kind, in one line.
+        advice: what to do about a target of code that is out of range, if that is known.
     """
 
     kind: EdgeKind
@@ -150,6 +164,7 @@ class Fixup(NamedTuple):
     endianness: str = ""
     field: Field | None = None
     summary: str = ""
+    advice: Advice | None = None
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -278,16 +293,12 @@ class FixupTable:
     Args:
         rows: one `Fixup` per edge kind.
         endianness: byte order in which containers are stored.
-        advice: what to do about a target that is out of range, as a clause for the message.
     """
 
-    def __init__(
-        self, rows: Sequence[Fixup], *, endianness: str = "little", advice: str = ""
-    ) -> None:
+    def __init__(self, rows: Sequence[Fixup], *, endianness: str = "little") -> None:
         self.rows = tuple(rows)
         self.by_kind = {int(row.kind): row for row in rows}
         self.order = _ORDERS[endianness]
-        self.advice = advice
         count = max(self.by_kind) + 1
         self.widths = np.zeros(count, np.int64)
         self.is_in_place = np.zeros(count, np.bool_)
@@ -501,9 +512,7 @@ class _Application:
         low, high = fixup.limits
         address = int(self.addresses[self.edges.target[rows[0]]]) & ADDRESS_MASK
         limits = f"value {int(value[0]):#x} is not in {low:#x} .. {high:#x}"
-        reason = f"at {address:#x} is out of range: {limits}"
-        if self.table.advice:
-            reason += f"; {self.table.advice}"
+        reason = f"at {address:#x} is out of range: {limits}{self._advice(fixup, int(rows[0]))}"
         self._fail(
             TargetOutOfRangeError,
             rows,
@@ -514,6 +523,15 @@ class _Application:
             target_address=address,
         )
 
+    def _advice(self, fixup: Fixup, row: int) -> str:
+        """What the compiler can do about an edge that is out of range, as a clause."""
+        advice, edges, graph = fixup.advice, self.edges, self.graph
+        section = Block(graph, int(edges.block[row])).section
+        if advice is None or not section.mem_prot & MemProt.EXEC:
+            return ""
+        is_inside = graph.symbol_table.kind[edges.target[row]] == DEFINED
+        return "" if advice.outside_only and is_inside else f"; {advice.text}"
+
     def _reject_alignment(self, fixup: Fixup, rows: Int64Array, value: Int64Array) -> NoReturn:
         reason = f"is misaligned: value {int(value[0]):#x} is not a multiple of {fixup.alignment}"
         self._fail(MisalignedTargetError, rows, int(value[0]), reason, alignment=fixup.alignment)
@@ -522,51 +540,6 @@ class _Application:
         self, error: type[FixupError], rows: Int64Array, value: int, reason: str, **attributes: int
     ) -> NoReturn:
         fail(self.graph, rows, reason, error, value, **attributes)
-
-
-def fail(
-    graph: LinkGraph,
-    rows: Int64Array,
-    reason: str,
-    error: type[FixupError] = FixupError,
-    value: int = 0,
-    **attributes: int,
-) -> NoReturn:
-    """Raise an error about the first of some edges.
-
-    Args:
-        graph: the graph.
-        rows: rows of all edges that fail in this way.
-        reason: what is wrong, as a predicate whose subject is the edge.
-        error: class of the error.
-        value: the value that the edge would have stored.
-        **attributes: further attributes of the error.
-    """
-    edges, row = graph.edge_table, int(rows[0])
-    block = Block(graph, int(edges.block[row]))
-    failure = error(
-        reason,
-        graph=graph.name,
-        section=block.section.name,
-        block_address=block.address,
-        offset=int(edges.offset[row]),
-        kind=str(graph.edge_kinds(int(edges.kind[row]))),
-        target=describe(Symbol(graph, int(edges.target[row]))),
-        value=value,
-        count=len(rows),
-    )
-    for name, number in attributes.items():
-        setattr(failure, name, number)
-    raise failure
-
-
-def describe(symbol: Symbol) -> str:
-    """A symbol's name; its section and offset, or its address, if it has none."""
-    if symbol.has_name:
-        return symbol.name
-    if symbol.is_defined:
-        return f"{symbol.section.name}+{symbol.offset:#x}"
-    return f"address {symbol.address:#x}"
 
 
 def in_range(value: Int64Array, bits: int) -> BoolArray:

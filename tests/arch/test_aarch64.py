@@ -1,4 +1,4 @@
-"""AArch64 code that the linker rewrites or adds: relaxed pairs, stubs, islands, ifunc resolvers."""
+"""AArch64 code that the linker rewrites or adds: relaxed pairs, ifunc resolvers."""
 
 import struct
 from collections.abc import Sequence
@@ -6,13 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jitlink.arch.aarch64 import GOT_PLT_BTI
 from jitlink.arch.aarch64 import AArch64EdgeKind as K
-from jitlink.errors import FixupError, TargetOutOfRangeError
-from jitlink.graph import LinkGraph, MemLifetime, MemProt
-from jitlink.link import PassConfiguration
-from jitlink.memory.layout import Segment
-from jitlink.passes.got_plt import STUBS_SECTION
+from jitlink.errors import FixupError
+from jitlink.graph import MemProt
 from jitlink.targets.elf_aarch64 import BIG_ENDIAN_TARGET, default_passes
 from tests.emulation import Emulator, Host, Program
 from tests.toolchain import compile_c
@@ -83,6 +79,17 @@ jumped_into:
 jumping:
     adrp x0, :got:outside
     b 1b
+    .section .text.merged, "ax"
+    .globl merged, tail
+merged:
+    adrp x0, :got:outside
+    cbz x1, 2f
+    ldr x0, [x0, :got_lo12:outside]
+    ret
+tail:
+    adrp x0, :got:outside
+2:  ldr x0, [x0, :got_lo12:outside]
+    ret
     .section .text.added, "ax"
 added:
     adrp x0, outside
@@ -114,9 +121,11 @@ def test_pairs_with_near_targets_are_relaxed(machine: str) -> None:
             assert program.call(name, size=8) == outside
         assert instructions(program, "addend", 2) == [NOP, ADR]
         assert program.call("addend", size=8) == outside + 8
-        for name in ("apart", "shared", "other_register", "jumped_into", "jumping"):
+        for name in ("apart", "shared", "other_register", "jumped_into", "jumping", "tail"):
             assert instructions(program, name, 1)[0] == ADRP
             assert program.call(name, size=8) == outside
+        # A jump leads from the page of one pair to the load of another.
+        assert [program.call("merged", 0, x, size=8) for x in (0, 1)] == [outside, outside]
         assert instructions(program, "unequal", 2) == [ADRP, ADD]
         assert program.call("unequal", size=8) == outside + 8
 
@@ -133,6 +142,7 @@ def test_loads_of_targets_within_four_gigabytes_become_additions() -> None:
         assert instructions(program, "shared", 3) == [ADRP, LDR, LDR]
         assert instructions(program, "jumped_into", 2) == [ADRP, LDR]
         assert program.call("jumping", size=8) == outside
+        assert [program.call("merged", 0, x, size=8) for x in (0, 1)] == [outside, outside]
 
 
 def test_loads_of_far_or_undefined_targets_are_not_relaxed() -> None:
@@ -158,112 +168,6 @@ def test_got_entries_with_short_offsets_come_first() -> None:
         assert program.call("f", size=8) == FAR
 
 
-# Stubs
-
-CALLS = """
-    .globl call, jump, conditional, test_bit, compare
-call:
-    str x30, [sp, #-16]!
-    bl host
-    ldr x30, [sp], #16
-    ret
-jump: b host
-conditional:
-    cmp x0, #5
-    b.eq host
-    mov x0, #-1
-    ret
-test_bit:
-    tbnz x0, #3, host
-    mov x0, #-2
-    ret
-compare:
-    cbz x0, host
-    mov x0, #-3
-    ret
-"""
-
-
-def triple(x: int) -> int:
-    return x * 3
-
-
-@pytest.mark.parametrize("machine", MACHINES)
-def test_all_branches_reach_far_functions(machine: str) -> None:
-    with Emulator(machine, BASE) as emulator:
-        program = emulator.link(assemble(CALLS, machine), externals={"host": triple})
-        assert [program.call(name, 7) for name in ("call", "jump")] == [21, 21]
-        assert [program.call("conditional", x) for x in (5, 6)] == [15, -1]
-        assert [program.call("test_bit", x) for x in (8, 7)] == [24, -2]
-        assert [program.call("compare", x) for x in (0, 1)] == [0, -3]
-
-
-def stubs_of(program: Program) -> list[list[str]]:
-    """The instructions of each stub."""
-    section = program.graph.find_section_by_name(STUBS_SECTION)
-    found = []
-    for block in section.blocks if section else ():
-        content = program.emulator.read(block.address, block.size)
-        found.append([mnemonic(each) for each in struct.unpack(f"<{block.size // 4}I", content)])
-    return found
-
-
-def test_stubs_are_shared_and_bypassed_in_range() -> None:
-    source = ".globl f\nf: bl outside\n bl outside\n cbz x0, outside\n ret\n"
-    with Emulator("aarch64", BASE) as emulator:
-        program = emulator.link(assemble(source), externals={"outside": NEAR})
-        assert len(stubs_of(program)) == 1
-        calls = struct.unpack("<2I", program.read("f", 8))
-        address = program.address("f")
-        assert [(word & 0x3FFFFFF) * 4 for word in calls] == [NEAR - address, NEAR - address - 4]
-        # The conditional branch has a range of 1 MiB only.
-        kinds = {str(edge.kind) for block in program.graph.blocks for edge in block.edges}
-        assert "CondBranch19PCRelToPtrJumpStubBypassable" in kinds
-        assert "Branch26PCRelToPtrJumpStubBypassable" not in kinds
-
-
-@pytest.mark.parametrize("machine", MACHINES)
-def test_branches_to_undefined_weak_functions_become_nops(machine: str) -> None:
-    source = """
-        .weak host
-        .globl call, conditional
-        call: str x30, [sp, #-16]!
-        bl host
-        ldr x30, [sp], #16
-        add x0, x0, #1
-        ret
-        conditional: cbz x0, host
-        tbz x0, #0, host
-        add x0, x0, #2
-        ret
-    """
-    with Emulator(machine, BASE) as emulator:
-        program = emulator.link(assemble(source, machine))
-        assert [program.call("call", x) for x in (0, 7)] == [1, 8]
-        assert [program.call("conditional", x) for x in (0, 7)] == [2, 9]
-
-
-NOTE = """
-    .section .note.gnu.property, "a", %note
-    .balign 8
-    .word 4, 16, 5
-    .asciz "GNU"
-    .word 0xc0000000, 4, {bits}, 0
-"""
-
-
-@pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize(("bits", "has_pad"), [(1, True), (3, True), (2, False), (0, False)])
-def test_stubs_have_landing_pads_for_bti(machine: str, bits: int, has_pad: bool) -> None:
-    source = CALLS + NOTE.format(bits=bits)
-    with Emulator(machine, BASE) as emulator:
-        program = emulator.link(assemble(source, machine), externals={"host": triple})
-        (stub,) = stubs_of(program)
-        assert (stub[0] == "bti c") is has_pad
-        assert len(stub) == len(GOT_PLT_BTI.stub) // 4 - (not has_pad)
-        assert program.call("call", 7) == 21
-
-
 # Edges that passes add
 
 
@@ -283,122 +187,6 @@ def test_instructions_outside_their_blocks_are_refused(size: int, has_content: b
         block.set_zero_fill_size(size)
     with Emulator("aarch64_be", BASE) as emulator, pytest.raises(FixupError):
         emulator.link_graph(graph, default_passes(graph))
-
-
-# Islands
-
-SPREAD = """
-    .section .text.first, "ax"
-    .globl near, far, out, conditional, tests
-near: mov x0, #11
-    ret
-far:
-    str x30, [sp, #-16]!
-    bl distant
-    bl near
-    bl distant
-    ldr x30, [sp], #16
-    ret
-out:
-    str x30, [sp, #-16]!
-    bl host
-    bl host
-    ldr x30, [sp], #16
-    ret
-conditional:
-    cbz x0, distant
-    b near
-tests:
-    tbz x0, #1, host
-    b near
-    .section .text.second, "ax"
-    .balign 0x10000000
-    .globl distant, back, out_again
-distant: mov x0, #22
-    ret
-back: b near
-out_again: b host
-"""
-
-
-@pytest.mark.parametrize("machine", MACHINES)
-def test_branches_out_of_range_go_through_islands(machine: str) -> None:
-    with Emulator(machine, 0x1_0000_0000) as emulator:
-        program = emulator.link(assemble(SPREAD, machine), externals={"host": triple})
-        assert program.address("distant") - program.address("near") > 0xFFFFF00
-        assert [program.call(name, 5) for name in ("far", "out", "back", "out_again")] == [
-            22, 45, 11, 15,
-        ]  # fmt: skip
-        assert [program.call("conditional", x) for x in (0, 1)] == [22, 11]
-        assert [program.call("tests", x) for x in (4, 2)] == [12, 11]
-        # The near function is called directly.
-        (call,) = struct.unpack("<I", program.read("far", 12)[8:])
-        place = program.address("far") + 8
-        assert place + ((call & 0x3FFFFFF) * 4 - 0x10000000) == program.address("near")
-        # Every island is beside the block whose branches go through it, and they share it.
-        graph = program.graph
-        assert graph.find_section_by_name(STUBS_SECTION) is None
-        sizes = [
-            [block.size for block in section.blocks]
-            for section in graph.sections
-            if section.name.startswith(".text.")
-        ]
-        assert [len(each) for each in sizes] == [1 + 3, 1 + 2]
-
-
-def test_test_branches_at_both_ends_of_a_block_reach_islands() -> None:
-    filler = "    .zero 40000\n"
-    source = (
-        ".globl first, last\nfirst: tbz x0, #0, host\n mov x0, #1\n ret\n"
-        + filler
-        + "last: tbz x0, #0, host\n mov x0, #2\n ret\n"
-    )
-    with Emulator("aarch64", BASE) as emulator:
-        program = emulator.link(assemble(source), externals={"host": triple})
-        assert [program.call("first", x) for x in (4, 5)] == [12, 1]
-        assert [program.call("last", x) for x in (4, 5)] == [12, 2]
-
-
-def test_branches_too_far_from_either_end_are_refused() -> None:
-    source = ".globl f\nf:\n .zero 40000\n tbz x0, #0, host\n ret\n .zero 40000\n"
-    with Emulator("aarch64", BASE) as emulator:
-        with pytest.raises(TargetOutOfRangeError) as caught:
-            emulator.link(assemble(source), externals={"host": triple})
-        assert caught.value.kind == "TestAndBranch14PCRelToPtrJumpStubBypassable"
-        assert (caught.value.low, caught.value.high) == (-(1 << 15), (1 << 15) - 1)
-
-
-def make_temporary(graph: LinkGraph) -> None:
-    """Move the blocks of a section to one of finalize lifetime."""
-    prot = MemProt.READ | MemProt.EXEC
-    section = graph.create_section("temporary", prot, MemLifetime.FINALIZE)
-    found = graph.find_section_by_name(".text.temporary")
-    assert found is not None
-    for block in list(found.blocks):
-        graph.transfer_block(block, section)
-
-
-@pytest.mark.parametrize("distance", [0x10_0000, 0x4000_0000])
-def test_branches_to_memory_of_another_lifetime_reach_any_address(distance: int) -> None:
-    source = """
-        .globl f, other
-        f: b other
-        .section .text.temporary, "ax"
-        other: mov x0, #33
-        ret
-    """
-
-    def configure(_graph: LinkGraph, passes: PassConfiguration) -> None:
-        passes.pre_prune.append(make_temporary)
-
-    def place(segment: Segment) -> int | None:
-        return BASE + distance if segment.lifetime is MemLifetime.FINALIZE else None
-
-    with Emulator("aarch64", BASE, place) as emulator:
-        program = emulator.link(assemble(source), configure=configure)
-        (word,) = struct.unpack("<I", program.read("f", 4))
-        is_direct = (word & 0x3FFFFFF) * 4 == program.address("other") - program.address("f")
-        assert is_direct is (distance < 1 << 27)
 
 
 # Ifuncs

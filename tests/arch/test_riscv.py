@@ -405,7 +405,7 @@ def test_short_edges_at_the_end_of_a_block_are_not_read_as_instructions() -> Non
 # Stubs, loads, HI20 and LO12
 
 REFERENCES = """
-    .globl call, load, jump, weak_load, weak_address, twice
+    .globl call, load, jump, short_call, weak_load, weak_address, twice
 call:
     addi sp, sp, -16
     s{x} ra, 0(sp)
@@ -424,7 +424,11 @@ twice:
     sub a0, a0, a2
     ret
 jump:
-    j function
+    tail function
+short_call:
+    mv t1, ra
+    jal function
+    jr t1
 weak_load:
 1:  auipc a0, %got_pcrel_hi(undefined)
     l{x} a0, %pcrel_lo(1b)(a0)
@@ -449,7 +453,7 @@ def test_external_targets_are_reached(bits: int, where: str) -> None:
         names = ("load", "twice", "weak_load", "weak_address")
         results = [program.call(each, size=8, signed=False) for each in names]
         assert results == [outside, 0, 0, 0]
-        assert program.call("call", 14) == program.call("jump", 14) == 42
+        assert [program.call(name, 14) for name in ("call", "jump", "short_call")] == [42] * 3
         loads = program.read("load", 8)[4:]
         assert loads[0] & 0x7F == (0x03 if where == "far" and bits == 64 else 0x13)
 
@@ -520,6 +524,36 @@ def test_uleb128_that_is_too_short(one: int, other: int, value: int) -> None:
     error = caught.value
     assert (error.kind, error.offset, error.value) == ("R_RISCV_SUB_ULEB128", 400, value)
     assert (error.low, error.high, error.target_address) == (0, 127, BASE)
+
+
+UNPAIRED = {
+    "SET": ("R_RISCV_SET_ULEB128", "has no R_RISCV_SUB_ULEB128 at the same place"),
+    "SUB": ("R_RISCV_SUB_ULEB128", "has no R_RISCV_SET_ULEB128 at the same place"),
+    "SET SET SUB": ("R_RISCV_SET_ULEB128", "has several R_RISCV_SET_ULEB128 at the same place"),
+    "SET SUB SUB": ("R_RISCV_SET_ULEB128", "has several R_RISCV_SUB_ULEB128 at the same place"),
+    "SET SUB +1 SUB": ("R_RISCV_SUB_ULEB128", "has no R_RISCV_SET_ULEB128 at the same place"),
+}
+
+
+@pytest.mark.parametrize("parts", UNPAIRED)
+@pytest.mark.parametrize("bits", BITS)
+def test_uleb128_without_its_partner(bits: int, parts: str) -> None:
+    """Neither has a value alone: the field would hold the low bits of an address."""
+    kind, message = UNPAIRED[parts]
+    lines = [
+        ".byte 0" if part == "+1" else f".reloc ., R_RISCV_{part}_ULEB128, f"
+        for part in parts.split()
+    ]
+    body = "\n".join(lines)
+    source = f".data\n.globl f\n.type f, @object\nf: .word 1\n{body}\n.byte 0\n.size f, .-f\n"
+    with (
+        Emulator(f"riscv{bits}", BASE) as emulator,
+        pytest.raises(FixupError, match=message) as caught,
+    ):
+        linked(emulator, assemble(source, bits))
+    error = caught.value
+    assert (error.kind, error.section, error.within) == (kind, ".data", "variable f")
+    assert error.offset == (5 if "+1" in parts else 4)
 
 
 # Ifuncs

@@ -329,7 +329,7 @@ def test_an_undefined_weak_function_is_called_through_its_stub(linker: Linker) -
 
 
 def test_prefixes_of_apx(linker: Linker, tmp_path: Path) -> None:
-    """Registers above r15 need a REX2 prefix; ``mov`` is relaxed, other instructions are not."""
+    """Registers above r15 need a REX2 prefix; near targets are computed, others are loaded."""
     source = """
         .globl start, end, target
     start:

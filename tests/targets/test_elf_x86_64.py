@@ -207,9 +207,11 @@ def test_displacements_to_far_targets(linker: Linker, name: str) -> None:
     if name == "R_X86_64_GOTPC32":
         linker.link(data, externals={"target": FAR})
         return
-    with pytest.raises(TargetOutOfRangeError, match="compile with -fPIC") as caught:
+    with pytest.raises(TargetOutOfRangeError) as caught:
         linker.link(data, externals={"target": FAR})
     error = caught.value
+    # There is no other code to be had for data.
+    assert "-fPIC" not in str(error)
     assert (error.kind, error.target, error.section) == ("Delta32", "target", ".data")
     assert (error.low, error.high) == (-(1 << 31), (1 << 31) - 1)
     assert error.target_address == FAR

@@ -204,6 +204,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "duplicate definition of symbol helper: in helper.o and in an -abs option",
         ),
         (
+            "good.o helper.o -abs a=1 -abs b=1 -abs a=1",
+            "duplicate definition of symbol a: in an -abs option and in another -abs option",
+        ),
+        (
+            "good.o helper.o -alias a=helper -alias a=main",
+            "duplicate definition of symbol a: in an -alias option and in another -alias option",
+        ),
+        (
             "good.o helper.o -alias main=helper",
             "duplicate definition of symbol main: in good.o and in an -alias option",
         ),

@@ -3,9 +3,10 @@
 Instructions are 32-bit words, little-endian in either byte order of data. Code addresses data by
 page: ``adrp`` computes the address of a 4 KiB page within 4 GiB, and an instruction after it holds
 the low 12 bits, divided by its access size if it is a load or store. Calls and jumps reach 128 MiB,
-conditional branches 1 MiB, test-and-branch instructions 32 KiB; beyond that range they go through
-a stub. The large code model builds addresses from parts of 16 bits; for the signed groups of
-relocations the linker chooses between ``movz`` and, for negative values, ``movn``.
+conditional branches 1 MiB, test-and-branch instructions 32 KiB; beyond that range calls and jumps
+go through a stub, and the other branches, which are no calls, through a jump beside their own code,
+which must reach the target. The large code model builds addresses from parts of 16 bits; for the
+signed groups of relocations the linker chooses between ``movz`` and, for negative values, ``movn``.
 
 A pointer jump stub is ``adrp x16, pointer; ldr x16, [x16, pointer]; br x16``; the ABI lets linkers
 change x16 and x17 between a call and the entry of the callee. In code that is compiled for branch
@@ -23,13 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 from jitlink.arch.reentry import Jump
-from jitlink.fixups import BitSlice, Check, Fixup, FixupTable, Flip, resolved
+from jitlink.fixups import Advice, BitSlice, Check, Fixup, FixupTable, Flip, resolved
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
 from jitlink.graph.tables import EXTERNAL
-from jitlink.passes.got_plt import BypassTargets, GotPltSpec, bypass_stubs
+from jitlink.passes.got_plt import BypassTargets, GotPltSpec, accepts, bypass_stubs
 
 UInt32Array = npt.NDArray[np.uint32]
 
@@ -142,11 +143,13 @@ def _code(
     check: Check = Check.NONE,
     bits: int = 0,
     alignment: int = 1,
+    advice: Advice | None = None,
 ) -> Fixup:
     """A fixup of an instruction."""
     return Fixup(
-        kind, expression, 4, check, bits, alignment, slices, endianness="little", summary=summary
-    )
+        kind, expression, 4, check, bits, alignment, slices,
+        endianness="little", summary=summary, advice=advice,
+    )  # fmt: skip
 
 
 def _low12(kind: EdgeKind, shift: int, what: str) -> Fixup:
@@ -189,6 +192,7 @@ _GOT_REQUESTS: dict[EdgeKind, EdgeKind] = {
 }
 _DATA_REQUESTS = frozenset({K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32})
 _S, _U, _E = Check.SIGNED, Check.UNSIGNED, Check.EITHER
+_LARGE_GOT = Advice("compile with -fPIC instead of -fpic")
 
 ROWS = (
     Fixup(K.POINTER64, "S + A", 8, summary="pointer"),
@@ -216,15 +220,21 @@ ROWS = (
     ),
     _code(
         K.COND_BRANCH19_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE, _PCREL, _IMM19,
-        "conditional branch to a stub that may be bypassed", _S, 21, 4,
+        "conditional branch to an island that may be bypassed", _S, 21, 4,
     ),
     _code(
         K.TEST_AND_BRANCH14_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE, _PCREL, _IMM14,
-        "test bit and branch to a stub that may be bypassed", _S, 16, 4,
+        "test bit and branch to an island that may be bypassed", _S, 16, 4,
     ),
     _code(K.LDR_LITERAL19, _PCREL, _IMM19, "load from near the program counter", _S, 21, 4),
     _code(K.ADR_LITERAL21, _PCREL, _ADR, "address near the program counter", _S, 21),
-    _code(K.PAGE21, _PAGES, _ADRP, "address of the page", _S, 33),
+    _code(
+        K.PAGE21, _PAGES, _ADRP, "address of the page", _S, 33,
+        advice=Advice(
+            "compile with -fPIC, or with -mcmodel=large for code that must be position-dependent",
+            outside_only=True,
+        ),
+    ),
     _code(K.PAGE21_NC, _PAGES, _ADRP, "address of the page"),
     _low12(K.PAGE_OFFSET12, 0, "a byte, or to be added"),
     _low12(K.PAGE_OFFSET12_SHIFT1, 1, "2 bytes"),
@@ -233,11 +243,11 @@ ROWS = (
     _low12(K.PAGE_OFFSET12_SHIFT4, 4, "16 bytes"),
     _code(
         K.GOT_PAGE_OFFSET15, "S + A - Page(GOT)", (BitSlice(3, 12, 10),),
-        "offset of a GOT entry from the GOT's first page", _U, 15, 8,
+        "offset of a GOT entry from the GOT's first page", _U, 15, 8, _LARGE_GOT,
     ),
     _code(
         K.GOT_OFFSET15, _FROM_GOT, (BitSlice(3, 12, 10),),
-        "offset of a GOT entry from the GOT", _U, 15, 8,
+        "offset of a GOT entry from the GOT", _U, 15, 8, _LARGE_GOT,
     ),
     _move(K.MOVE_WIDE16_G0, "S + A", 0, _U),
     _move(K.MOVE_WIDE16_G0_NC, "S + A", 0),
@@ -297,9 +307,8 @@ ROWS = (
     ),
 )  # fmt: skip
 
-_ADVICE = "compile with -fPIC, or with -mcmodel=large for code that must be position-dependent"
-FIXUPS = FixupTable(ROWS, advice=_ADVICE)
-BIG_ENDIAN_FIXUPS = FixupTable(ROWS, endianness="big", advice=_ADVICE)
+FIXUPS = FixupTable(ROWS)
+BIG_ENDIAN_FIXUPS = FixupTable(ROWS, endianness="big")
 
 # bti c; b
 JUMP = Jump(bytes.fromhex("5f2403d5 00000014"), ((K.BRANCH26_PCREL, 4, 0),))
@@ -335,6 +344,9 @@ GOT_PLT = GotPltSpec(
         K.COND_BRANCH19_PCREL: 1 << 20,
         K.TEST_AND_BRANCH14_PCREL: 1 << 15,
     },
+    no_calls=frozenset({K.COND_BRANCH19_PCREL, K.TEST_AND_BRANCH14_PCREL}),
+    jump=bytes.fromhex("00000014"),  # b
+    jump_edge=(K.BRANCH26_PCREL, 0),
     got_first=frozenset(
         {
             K.REQUEST_GOT_AND_TRANSFORM_TO_PAGE_OFFSET15,
@@ -392,19 +404,20 @@ def relax(graph: LinkGraph) -> None:
     =============================================== ============= ==========================
     instructions                                    target within become
     =============================================== ============= ==========================
-    bl stub, b stub, b.cond stub, tbz stub          their range   the same to the target
+    bl stub, b stub, b.cond island, tbz island      their range   the same to the target
     adrp r, f@GOT; ldr r, [r, f@GOT]                4 GiB         adrp r, f; add r, r, f
     adrp r, f; add r, r, f                          1 MiB         nop; adr r, f
     =============================================== ============= ==========================
 
-    The two instructions of a pair must be adjacent. An ``adrp`` of a GOT entry that several loads
-    share is not relaxed. As the ABI requires, a branch to an undefined weak symbol becomes ``nop``.
+    The two instructions of a pair must be adjacent. If an ``adrp`` or ``ldr`` of a GOT entry is not
+    in such a pair, a jump may combine it with one of any pair, so no pair of the same entry in its
+    block is relaxed. As the ABI requires, a branch to an undefined weak symbol becomes ``nop``.
     """
     select_moves(graph)
     targets = BypassTargets(graph, GOT_PLT)
     if targets.any:
-        bypass_stubs(graph, targets, GOT_PLT, FIXUPS)
         _remove_undefined_branches(graph, targets)
+        bypass_stubs(graph, targets, GOT_PLT, FIXUPS)
         _relax_loads(graph, targets)
     _relax_additions(graph)
 
@@ -471,25 +484,24 @@ def _remove_undefined_branches(graph: LinkGraph, targets: BypassTargets) -> None
 
 def _relax_loads(graph: LinkGraph, targets: BypassTargets) -> None:
     """Rewrite pairs that load an address from the GOT to compute it."""
-    edges, blocks = graph.edge_table, graph.block_table
+    edges = graph.edge_table
     rows = rows_where((edges.kind == K.PAGE21) | (edges.kind == K.PAGE_OFFSET12_SHIFT3))
     target = targets.of(rows)
     rows, target = rows[target >= 0], target[target >= 0]
     if not len(rows):
         return
-    is_first, block = edges.kind[rows] == K.PAGE21, edges.block[rows]
-    alternates = is_first[:-1] & ~is_first[1:] & (block[1:] == block[:-1])
-    single = np.ones(len(rows), np.bool_)
-    single[:-1] &= ~alternates
-    single[1:] &= ~alternates
-    shares = np.zeros(blocks.rows, np.bool_)
-    shares[block[single]] = True
-    chosen = rows_where(alternates & ~shares[block[:-1]])
-    follows = _follow(graph, rows[chosen], rows[chosen + 1])
-    follows &= (edges.addend[rows[chosen]] == 0) & resolved(graph, target[chosen])
-    chosen = chosen[follows]
-    chosen = chosen[_accepts(graph, K.PAGE21, rows[chosen], targets.addresses[target[chosen]])]
-    _relax_pairs(graph, rows[chosen], rows[chosen + 1], _load_to_add, target[chosen])
+    is_page = edges.kind[rows] == K.PAGE21
+    first = rows_where(is_page[:-1] & ~is_page[1:])
+    first = first[_follow(graph, rows[first], rows[first + 1])]
+    first = first[_match(graph, rows[first + 1], _LDR_CODE)]
+    alone = np.ones(len(rows), np.bool_)
+    alone[first] = alone[first + 1] = False
+    entry = edges.block[rows] * graph.symbol_table.rows + target
+    first = first[~np.isin(entry[first], entry[alone])]
+    first = first[(edges.addend[rows[first]] == 0) & resolved(graph, target[first])]
+    address = targets.addresses[target[first]]
+    first = first[accepts(graph, FIXUPS.by_kind[K.PAGE21], rows[first], address)]
+    _relax_pairs(graph, rows[first], rows[first + 1], _load_to_add, target[first])
 
 
 def _relax_additions(graph: LinkGraph) -> None:
@@ -501,7 +513,7 @@ def _relax_additions(graph: LinkGraph) -> None:
     pairs &= _follow(graph, first, second)
     first, second = first[pairs], second[pairs]
     address = graph.symbol_addresses().view(np.int64)[edges.target[second]]
-    near = _accepts(graph, K.ADR_LITERAL21, second, address)
+    near = accepts(graph, FIXUPS.by_kind[K.ADR_LITERAL21], second, address)
     _relax_pairs(graph, first[near], second[near], _add_to_adr, edges.target[first[near]])
 
 
@@ -515,12 +527,12 @@ def _follow(graph: LinkGraph, first: Int64Array, second: Int64Array) -> BoolArra
     return result
 
 
-def _accepts(graph: LinkGraph, kind: EdgeKind, rows: Int64Array, address: Int64Array) -> BoolArray:
-    """Whether a kind is in range for edges if their targets are at these addresses (bool)."""
-    edges = graph.edge_table
-    place = graph.block_table.address[edges.block[rows]].view(np.int64) + edges.offset[rows]
-    fixup = FIXUPS.by_kind[int(kind)]
-    return fixup.accepts(fixup.evaluate({"S": address, "A": edges.addend[rows], "P": place}))
+def _match(graph: LinkGraph, second: Int64Array, code: int) -> BoolArray:
+    """Whether pairs are an ``adrp`` and an instruction whose operands are its register (bool)."""
+    result = np.zeros(len(second), np.bool_)
+    for words, at, mask in _instructions(graph, second):
+        result[mask], _ = _matches(words, at - 4, code)
+    return result
 
 
 Rewrite = Callable[[UInt32Array, Int64Array], tuple[BoolArray, EdgeKind, EdgeKind]]

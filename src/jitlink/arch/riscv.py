@@ -13,7 +13,8 @@ because relaxation (`riscv_relax`) may reduce the difference. The fixup table ha
 additions, then subtractions, and applies them in that order.
 
 A pointer jump stub is ``auipc t3; l[wd] t3; jr t3``, which modifies t3 only. Calls to stubs and
-loads from GOT entries are relaxed to refer to their target directly if it is in range.
+loads from GOT entries are relaxed to refer to their target directly if it is in range. The ABI has
+stubs for calls: a jump that stores no return address (``j``) must reach its target.
 
 On RV64 ``lui`` and ``auipc`` sign-extend: absolute code must be below 2 GiB, relative code within
 2 GiB of its data. On RV32 every address is in range, modulo 2**32.
@@ -30,8 +31,9 @@ import numpy as np
 import numpy.typing as npt
 
 from jitlink.arch.reentry import Jump
-from jitlink.fixups import BitSlice, Check, Fixup, FixupTable
-from jitlink.graph.columns import BoolArray, Int64Array
+from jitlink.fixups import Advice, BitSlice, Check, Fixup, FixupTable
+from jitlink.graph.columns import BoolArray, Int64Array, rows_where
+from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
 from jitlink.graph.link_graph import LinkGraph
 from jitlink.leb128 import ULEB128
@@ -89,6 +91,8 @@ class RISCVEdgeKind(EdgeKind):
     DELTA_LO12_S = 41, "DeltaLO12S"
     CALL_TO_PTR_JUMP_STUB_BYPASSABLE = 42, "CallToPtrJumpStubBypassable"
     RVC_LUI = 43, "RVCLui"
+    JAL_WITHOUT_LINK = 44, "JALWithoutLink"
+    JAL_TO_PTR_JUMP_STUB_BYPASSABLE = 45, "JALToPtrJumpStubBypassable"
 
 
 K = RISCVEdgeKind
@@ -112,6 +116,8 @@ _LOW6 = (S(0, 6, 0),)
 _PCREL = "S + A - P"
 _ADD, _SUB = "V + S + A", "V - S - A"
 _GOT_REQUEST = "request for a GOT entry; transformed to the kind it names"
+_ABSOLUTE_CODE = Advice("compile with -fPIC")
+_THROUGH_GOT = Advice("compile with -fPIC", outside_only=True)
 _NEEDS_HI20 = "low 12 bits of the address whose HI20 is at the target"
 
 
@@ -124,8 +130,11 @@ def _fixups(bits: int) -> FixupTable:
     def call(kind: EdgeKind, summary: str) -> Fixup:
         return Fixup(kind, _PCREL, 8, page, 32, 2, slices=_AUIPC_JALR, summary=summary)
 
-    def hi20(kind: EdgeKind, expression: str, summary: str) -> Fixup:
-        return Fixup(kind, expression, 4, page, 32, slices=_U_TYPE, summary=summary)
+    def jal(kind: EdgeKind, summary: str) -> Fixup:
+        return Fixup(kind, _PCREL, 4, Check.SIGNED, 21, 2, _J_TYPE, summary=summary)
+
+    def hi20(kind: EdgeKind, expression: str, summary: str, advice: Advice | None = None) -> Fixup:
+        return Fixup(kind, expression, 4, page, 32, slices=_U_TYPE, summary=summary, advice=advice)
 
     rows = [
         Fixup(K.R_RISCV_32, "S + A", 4, word, summary="pointer, or 32 bits of one"),
@@ -134,14 +143,16 @@ def _fixups(bits: int) -> FixupTable:
         Fixup(K.R_RISCV_PLT32, _PCREL, 4, delta, summary="distance to a function or its stub"),
         Fixup(K.NEG_DELTA32, "P - S + A", 4, Check.SIGNED, summary="distance back to the target"),
         Fixup(K.R_RISCV_BRANCH, _PCREL, 4, Check.SIGNED, 13, 2, _B_TYPE, summary="branch"),
-        Fixup(K.R_RISCV_JAL, _PCREL, 4, Check.SIGNED, 21, 2, _J_TYPE, summary="jump, short call"),
+        jal(K.R_RISCV_JAL, "short call; a jump is given the next kind"),
+        jal(K.JAL_WITHOUT_LINK, "jump, which cannot go through a stub"),
+        jal(K.JAL_TO_PTR_JUMP_STUB_BYPASSABLE, "short call to a stub that may be bypassed"),
         Fixup(K.R_RISCV_RVC_BRANCH, _PCREL, 2, Check.SIGNED, 9, 2, _CB_TYPE, summary="c.beqz"),
         Fixup(K.R_RISCV_RVC_JUMP, _PCREL, 2, Check.SIGNED, 12, 2, _CJ_TYPE, summary="c.j, c.jal"),
         call(K.R_RISCV_CALL, "call or tail call"),
         call(K.R_RISCV_CALL_PLT, "call or tail call, which may go through a stub"),
         call(K.CALL_TO_PTR_JUMP_STUB_BYPASSABLE, "call to a stub that may be bypassed"),
-        hi20(K.R_RISCV_HI20, "S + A", "bits 12 to 31 of an address (lui)"),
-        hi20(K.R_RISCV_PCREL_HI20, _PCREL, "bits 12 to 31 of a distance (auipc)"),
+        hi20(K.R_RISCV_HI20, "S + A", "bits 12 to 31 of an address (lui)", _ABSOLUTE_CODE),
+        hi20(K.R_RISCV_PCREL_HI20, _PCREL, "bits 12 to 31 of a distance (auipc)", _THROUGH_GOT),
         hi20(K.GOT_LOAD_HI20, _PCREL, "bits 12 to 31 of the distance to a GOT entry"),
         Fixup(
             K.RVC_LUI, "S + A + 2048", 2, Check.SIGNED, 18, slices=_C_LUI,
@@ -186,9 +197,7 @@ def _fixups(bits: int) -> FixupTable:
         Fixup(K.RELAX, "", 0, summary="the instructions of the edge before may be relaxed"),
         Fixup(K.ALIGN_RELAXABLE, "", 0, summary="alignment of the code after A bytes of nops"),
     ]  # fmt: skip
-    return FixupTable(
-        rows, advice="compile with -fPIC" if wide else "keep jumps and their targets close"
-    )
+    return FixupTable(rows)
 
 
 FIXUPS = {bits: _fixups(bits) for bits in (32, 64)}
@@ -210,7 +219,7 @@ def _got_plt(bits: int) -> GotPltSpec:
         },
         stub_requests={
             K.R_RISCV_CALL_PLT: K.CALL_TO_PTR_JUMP_STUB_BYPASSABLE,
-            K.R_RISCV_JAL: K.R_RISCV_JAL,
+            K.R_RISCV_JAL: K.JAL_TO_PTR_JUMP_STUB_BYPASSABLE,
             K.R_RISCV_PLT32: K.R_RISCV_32_PCREL,
         },
         external_only=frozenset({K.R_RISCV_CALL_PLT, K.R_RISCV_JAL, K.R_RISCV_PLT32}),
@@ -266,6 +275,8 @@ BRANCHES = frozenset(
         K.R_RISCV_CALL_PLT,
         K.CALL_TO_PTR_JUMP_STUB_BYPASSABLE,
         K.R_RISCV_JAL,
+        K.JAL_WITHOUT_LINK,
+        K.JAL_TO_PTR_JUMP_STUB_BYPASSABLE,
         K.R_RISCV_RVC_JUMP,
     }
 )
@@ -275,6 +286,23 @@ BRANCHES = frozenset(
 OPCODE, FUNCT3, RD, RS1 = 0x7F, 0x7000, 0x1F << 7, 0x1F << 15
 LUI, AUIPC, JAL, JALR, ADDI, LOAD, NOP = 0x37, 0x17, 0x6F, 0x67, 0x13, 0x03, 0x13
 C_NOP, C_J, C_JAL, C_LUI = 0x0001, 0xA001, 0x2001, 0x6001
+UNIMP = 0xC0001073
+_T3 = 28 << 7
+
+
+def select_jumps(graph: LinkGraph) -> None:
+    """Give edges on ``jal`` that is no call the kind that requests no stub (post-prune pass).
+
+    A call with the return address in t3, which a stub overwrites, is treated likewise.
+    """
+    edges, table = graph.edge_table, graph.block_table
+    rows = rows_where(edges.kind == K.R_RISCV_JAL)
+    block, offset = edges.block[rows], edges.offset[rows]
+    # Edges outside the content of their block are refused when fixups are applied.
+    inside = (offset >= 0) & (offset <= table.size[block] - 4) & (table.content[block] != ZERO_FILL)
+    rows = rows[inside]
+    link = read_code(graph, edges.block[rows], edges.offset[rows]) & RD
+    edges.kind[rows[(link == 0) | (link == _T3)]] = K.JAL_WITHOUT_LINK
 
 
 def read_code(graph: LinkGraph, blocks: Int64Array, offsets: Int64Array) -> CodeArray:

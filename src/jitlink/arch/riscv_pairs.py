@@ -19,10 +19,12 @@ import numpy as np
 from jitlink.arch.riscv import (
     ADDI,
     AUIPC,
+    FIXUPS,
     FUNCT3,
     GOT_PLT,
     LUI,
     OPCODE,
+    UNIMP,
     CodeArray,
     K,
     fits_signed32,
@@ -31,12 +33,13 @@ from jitlink.arch.riscv import (
     write_code,
 )
 from jitlink.errors import TargetOutOfRangeError
-from jitlink.fixups import fail, resolved
+from jitlink.fixup_errors import fail
+from jitlink.fixups import resolved
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import ADDRESS_MASK, BoolArray, Int64Array, rows_where
-from jitlink.graph.tables import DEFINED
+from jitlink.graph.tables import DEFINED, EXTERNAL
 from jitlink.leb128 import ULEB128
-from jitlink.passes.got_plt import BypassTargets
+from jitlink.passes.got_plt import BypassTargets, bypass
 
 _HI = (K.R_RISCV_PCREL_HI20, K.GOT_LOAD_HI20)
 _LO = (K.R_RISCV_PCREL_LO12_I, K.PCREL_LO12_I_RELAXABLE, K.R_RISCV_PCREL_LO12_S)
@@ -109,13 +112,15 @@ def pair_hi_lo(graph: LinkGraph) -> None:
     """Give LO12 edges the target of their HI20, and bypass GOT entries and stubs (pre-fixup pass).
 
     Raises:
-        FixupError: a LO12 has no HI20, or a ULEB128 field is too short for its difference.
+        FixupError: a LO12 has no HI20, an addition to or a subtraction from a ULEB128 field is
+            without the other, or the field is too short for the difference.
     """
     pairs = find_hi_lo_pairs(graph)
     targets = BypassTargets(graph, GOT_PLT[8 * graph.pointer_size])
     if targets.any:
         _bypass_stubs(graph, targets)
         _relax_got_loads(graph, targets, pairs)
+    _remove_undefined_jumps(graph)
     if graph.pointer_size == 8:
         _relax_far_to_absolute(graph, pairs)
     _check_uleb128(graph)
@@ -141,14 +146,19 @@ def _places(graph: LinkGraph, rows: Int64Array) -> Int64Array:
 
 
 def _bypass_stubs(graph: LinkGraph, targets: BypassTargets) -> None:
-    edges = graph.edge_table
-    rows = rows_where(edges.kind == K.CALL_TO_PTR_JUMP_STUB_BYPASSABLE)
-    target = targets.of(rows)
-    rows, target = rows[target >= 0], target[target >= 0]
-    distance = targets.addresses[target] + edges.addend[rows] - _places(graph, rows)
-    near = _is_in_range(graph, distance) & resolved(graph, target)
-    edges.target[rows[near]] = target[near]
-    edges.kind[rows[near]] = K.R_RISCV_CALL
+    fixups = FIXUPS[8 * graph.pointer_size].by_kind
+    bypass(graph, targets, fixups[K.R_RISCV_CALL], K.CALL_TO_PTR_JUMP_STUB_BYPASSABLE)
+    bypass(graph, targets, fixups[K.R_RISCV_JAL], K.JAL_TO_PTR_JUMP_STUB_BYPASSABLE)
+
+
+def _remove_undefined_jumps(graph: LinkGraph) -> None:
+    """Replace jumps to undefined weak symbols by a trap: address zero is hardly ever in range."""
+    edges, symbols = graph.edge_table, graph.symbol_table
+    rows = rows_where(edges.kind == K.JAL_WITHOUT_LINK)
+    target = edges.target[rows]
+    rows = rows[(symbols.kind[target] == EXTERNAL) & (symbols.value[target] == 0)]
+    write_code(graph, edges.block[rows], edges.offset[rows], np.full(len(rows), UNIMP, np.uint32))
+    edges.kind[rows] = K.KEEP_ALIVE
 
 
 def _is_in_range(graph: LinkGraph, distance: Int64Array) -> BoolArray:
@@ -196,12 +206,13 @@ def _check_uleb128(graph: LinkGraph) -> None:
     The difference is the sum of two edges, so the range check of neither edge can detect that.
     """
     edges = graph.edge_table
-    subtractions = rows_where(edges.kind == K.R_RISCV_SUB_ULEB128)
-    if len(subtractions) == 0:
-        return
     sets = rows_where(edges.kind == K.R_RISCV_SET_ULEB128)
+    subtractions = rows_where(edges.kind == K.R_RISCV_SUB_ULEB128)
+    if len(sets) == len(subtractions) == 0:
+        return
+    _check_pairs(graph, sets, subtractions)
     index = _find_edges_at(graph, sets, edges.block[subtractions], edges.offset[subtractions])
-    subtractions, sets = subtractions[index >= 0], sets[index[index >= 0]]
+    sets = sets[index]
     address = graph.symbol_addresses().view(np.int64)
     value = address[edges.target[sets]] + edges.addend[sets]
     value -= address[edges.target[subtractions]] + edges.addend[subtractions]
@@ -220,6 +231,23 @@ def _check_uleb128(graph: LinkGraph) -> None:
                 TargetOutOfRangeError, first, low=0, high=(1 << int(bits[bad][0])) - 1,
                 target_address=int(address[edges.target[rows[0]]]) & ADDRESS_MASK,
             )  # fmt: skip
+
+
+def _check_pairs(graph: LinkGraph, sets: Int64Array, subtractions: Int64Array) -> None:
+    """Refuse ULEB128 edges that are not one of each kind at a place: neither has a value alone."""
+    edges, rows = graph.edge_table, np.concatenate((sets, subtractions))
+    places = np.stack((edges.block[rows], edges.offset[rows]))
+    _, number = np.unique(places, axis=1, return_inverse=True)
+    number = number.reshape(-1)
+    counts = [
+        np.bincount(number[part], minlength=len(rows))[number]
+        for part in (slice(0, len(sets)), slice(len(sets), None))
+    ]
+    for kind, count in zip((K.R_RISCV_SET_ULEB128, K.R_RISCV_SUB_ULEB128), counts, strict=True):
+        if (count == 0).any():
+            fail(graph, rows[count == 0], f"has no {kind} at the same place")
+        if (count > 1).any():
+            fail(graph, rows[count > 1], f"has several {kind} at the same place")
 
 
 def _auipc_to_lui(graph: LinkGraph, rows: Int64Array) -> None:

@@ -57,7 +57,7 @@ from jitlink.arch.riscv import (
     write_code,
 )
 from jitlink.arch.riscv_pairs import find_hi_lo_pairs
-from jitlink.fixups import fail
+from jitlink.fixup_errors import fail
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_where
 from jitlink.graph.shrink import Places, Shrinkage, impossible_sites

@@ -15,10 +15,12 @@ supplement, chapter 4.4 and appendix B.2 (linker optimisation).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from jitlink.arch.reentry import Jump, ReentryCode
-from jitlink.fixups import Check, Fixup, FixupTable, in_range, resolved
+from jitlink.fixups import Advice, Check, Fixup, FixupTable, in_range, resolved
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
@@ -91,17 +93,31 @@ class X86_64EdgeKind(EdgeKind):  # noqa: N801 - the architecture's name
 
 K = X86_64EdgeKind
 _PCREL = "S + A - P - 4"
+_ABSOLUTE_CODE = Advice(
+    "compile with -fPIC, or with -mcmodel=large for code that must be position-dependent"
+)
+_THROUGH_GOT = Advice("compile with -fPIC", outside_only=True)
+_LARGE_CODE = Advice("compile with -mcmodel=large")
 
 FIXUPS = FixupTable(
     [
         Fixup(K.POINTER64, "S + A", 8, summary="pointer"),
-        Fixup(K.POINTER32, "S + A", 4, Check.UNSIGNED, summary="pointer, zero-extended"),
-        Fixup(K.POINTER32_SIGNED, "S + A", 4, Check.SIGNED, summary="pointer, sign-extended"),
+        Fixup(
+            K.POINTER32, "S + A", 4, Check.UNSIGNED,
+            summary="pointer, zero-extended", advice=_ABSOLUTE_CODE,
+        ),
+        Fixup(
+            K.POINTER32_SIGNED, "S + A", 4, Check.SIGNED,
+            summary="pointer, sign-extended", advice=_ABSOLUTE_CODE,
+        ),
         Fixup(K.POINTER32_EITHER, "S + A", 4, Check.EITHER, summary="pointer, not extended"),
         Fixup(K.POINTER16, "S + A", 2, Check.EITHER, summary="pointer of real-mode code"),
         Fixup(K.POINTER8, "S + A", 1, Check.EITHER, summary="address in a byte"),
         Fixup(K.DELTA64, "S + A - P", 8, summary="distance from the place"),
-        Fixup(K.DELTA32, "S + A - P", 4, Check.SIGNED, summary="distance from the place"),
+        Fixup(
+            K.DELTA32, "S + A - P", 4, Check.SIGNED,
+            summary="distance from the place", advice=_THROUGH_GOT,
+        ),
         Fixup(K.DELTA16, "S + A - P", 2, Check.SIGNED, summary="distance from the place"),
         Fixup(K.DELTA8, "S + A - P", 1, Check.SIGNED, summary="distance from the place"),
         Fixup(K.NEG_DELTA64, "P - S + A", 8, summary="distance back to the target"),
@@ -112,8 +128,14 @@ FIXUPS = FixupTable(
         Fixup(K.DELTA32_FROM_GOT, "S + A - GOT", 4, Check.SIGNED, summary="distance from the GOT"),
         Fixup(K.DELTA64_TO_GOT, "GOT + A - P", 8, summary="distance to the GOT"),
         Fixup(K.DELTA32_TO_GOT, "GOT + A - P", 4, Check.SIGNED, summary="distance to the GOT"),
-        Fixup(K.PCREL32, _PCREL, 4, Check.SIGNED, summary="operand relative to %rip"),
-        Fixup(K.BRANCH_PCREL32, _PCREL, 4, Check.SIGNED, summary="call or jump"),
+        Fixup(
+            K.PCREL32, _PCREL, 4, Check.SIGNED,
+            summary="operand relative to %rip", advice=_THROUGH_GOT,
+        ),
+        Fixup(
+            K.BRANCH_PCREL32, _PCREL, 4, Check.SIGNED,
+            summary="call or jump", advice=_LARGE_CODE,
+        ),
         Fixup(
             K.BRANCH_PCREL32_TO_PTR_JUMP_STUB, _PCREL, 4, Check.SIGNED,
             summary="call or jump to a stub",
@@ -160,7 +182,6 @@ FIXUPS = FixupTable(
             )
         ),
     ],
-    advice="compile with -fPIC, or with -mcmodel=large for code that must be position-dependent",
 )  # fmt: skip
 
 GOT_PLT = GotPltSpec(
@@ -311,7 +332,42 @@ IS_ABSOLUTE[[K.POINTER32, K.POINTER32_SIGNED, K.POINTER32_EITHER]] = True
 _MOV, _TEST, _LEA, _MOV_IMM, _GROUP1_IMM, _TEST_IMM = 0x8B, 0x85, 0x8D, 0xC7, 0x81, 0xF7
 _GROUP5, _CALL_MODRM, _JMP_MODRM, _CALL, _JMP, _ADDR32, _NOP = (
     0xFF, 0x15, 0x25, 0xE8, 0xE9, 0x67, 0x90)  # fmt: skip
-_REX_R, _REX_B = 4, 1
+_RIP_MASK, _RIP_RELATIVE = 0xC7, 0x05
+_REX, _REX_MASK, _REX_W, _REX_REGISTERS, _REX2 = 0x40, 0xF0, 0x08, 0x05, 0xD5
+_LONGEST_INSTRUCTION = 15
+
+_LEGACY, _OPERAND_SIZE, _ADDRESS_SIZE = 0x80, 1, 2
+_LEGACY_PREFIXES = np.zeros(256, np.uint8)
+"""Flags by byte value: of all legacy prefixes, and of those that matter to relaxation."""
+_LEGACY_PREFIXES[[0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3]] = _LEGACY
+_LEGACY_PREFIXES[0x66] |= _OPERAND_SIZE
+_LEGACY_PREFIXES[0x67] |= _ADDRESS_SIZE
+
+
+class _Encoding(NamedTuple):
+    """The prefix that the instructions of an edge kind have, directly before the opcode.
+
+    Attributes:
+        size: its size in bytes.
+        first: its first byte, except for the bits that `mask` clears.
+        mask: see `first`.
+        registers: bits of its last byte that extend the reg field of ModRM; the bits two below
+            extend the r/m field.
+        reserved: bits of its last byte that must be zero, as they select another opcode map.
+    """
+
+    size: int
+    first: int = 0
+    mask: int = 0
+    registers: int = 0
+    reserved: int = 0
+
+
+_ENCODINGS: dict[EdgeKind, _Encoding] = {
+    K.PCREL32_GOT_LOAD_RELAXABLE: _Encoding(0),
+    K.PCREL32_GOT_LOAD_REX_RELAXABLE: _Encoding(1, _REX, _REX_MASK, registers=0x04),
+    K.PCREL32_GOT_LOAD_REX2_RELAXABLE: _Encoding(2, _REX2, 0xFF, registers=0x44, reserved=0x80),
+}
 
 
 def relax(graph: LinkGraph) -> None:
@@ -327,30 +383,39 @@ def relax(graph: LinkGraph) -> None:
     jmp \*f@GOT(%rip)          jmp f; nop
     call stub, jmp stub       call f, jmp f
     ========================= ============================ =========================
+
+    Prefixes before the bytes that change stay, and must mean the same for the new instruction. A
+    byte there that looks like a prefix may also be the end of the instruction before, so a form is
+    left as it is if there may be
+
+    - REX.W and an operand-size prefix before a call: ``addr32`` would separate REX.W from the
+      opcode, which makes it void, and a processor that obeys the other prefix would truncate the
+      program counter to 16 bits. In the general dynamic TLS model, -fno-plt gives
+      ``data16 rex.W call *__tls_get_addr@GOTPCREL(%rip)``.
+    - An operand-size prefix without REX.W: an immediate operand would have two bytes.
+    - An address-size prefix before ``mov``: ``lea`` would truncate the address to 32 bits.
     """
     targets = BypassTargets(graph, GOT_PLT)
     if targets.any:
         bypass_stubs(graph, targets, GOT_PLT, FIXUPS)
-        for kind, prefix in (
-            (K.PCREL32_GOT_LOAD_RELAXABLE, 0),
-            (K.PCREL32_GOT_LOAD_REX_RELAXABLE, 1),
-            (K.PCREL32_GOT_LOAD_REX2_RELAXABLE, 2),
-        ):
-            _relax_loads(graph, targets, kind, prefix)
+        for kind, encoding in _ENCODINGS.items():
+            _relax_loads(graph, targets, kind, encoding)
 
 
-def _relax_loads(graph: LinkGraph, targets: BypassTargets, kind: EdgeKind, prefix: int) -> None:
-    """Rewrite the instructions of edges that can be relaxed; they have `prefix` prefix bytes."""
+def _relax_loads(
+    graph: LinkGraph, targets: BypassTargets, kind: EdgeKind, encoding: _Encoding
+) -> None:
+    """Rewrite the instructions of a kind's edges that can be relaxed."""
     edges, blocks = graph.edge_table, graph.block_table
     rows = rows_where(edges.kind == kind)
-    rows = rows[(edges.addend[rows] == 0) & (edges.offset[rows] >= 2 + prefix)]
+    rows = rows[(edges.addend[rows] == 0) & (edges.offset[rows] >= 2 + encoding.size)]
     target = targets.of(rows)
     rows, target = rows[target >= 0], target[target >= 0]
     rows_place = blocks.content[edges.block[rows]] + edges.offset[rows]
     for code, base, here in graph.contents.partition(rows_place):
         if code.flags.writeable:
             chosen, at = rows[here], rows_place[here] - base
-            _relax_code(graph, targets, code, at, chosen, target[here], prefix)
+            _relax_code(graph, targets, code, at, chosen, target[here], encoding)
 
 
 def _relax_code(
@@ -360,25 +425,72 @@ def _relax_code(
     at: Int64Array,
     rows: Int64Array,
     target: Int64Array,
-    prefix: int,
+    encoding: _Encoding,
 ) -> None:
     edges = graph.edge_table
     place = graph.block_table.address[edges.block[rows]].view(np.int64) + edges.offset[rows]
     address = targets.addresses[target]
     near = in_range(address - place - 4, 32) & resolved(graph, target)
     opcode, modrm = code[at - 2], code[at - 1]
+    rex, legacy = _prefixes(code, at - 2, edges.offset[rows] - 2, encoding)
+    has_operand = (modrm & _RIP_MASK) == _RIP_RELATIVE
+    if encoding.size:
+        has_operand &= (code[at - 2 - encoding.size] & encoding.mask) == encoding.first
+        has_operand &= (rex & encoding.reserved) == 0
 
-    load = (opcode == _MOV) & near
+    load = has_operand & (opcode == _MOV) & near & ((legacy & _ADDRESS_SIZE) == 0)
     code[at[load] - 2] = _LEA
     _retarget(graph, rows[load], target[load], K.PCREL32)
-    if prefix == 0:
-        _relax_branches(graph, code, at, rows, target, near & (opcode == _GROUP5), modrm)
+    if encoding.size == 0:
+        branch = near & (opcode == _GROUP5)
+        voids = ((rex & _REX_W) != 0) & ((legacy & _OPERAND_SIZE) != 0)
+        _relax_branches(graph, code, at, rows, target, branch, modrm, voids)
     # Only an address that sign-extends from 32 bits can be an immediate operand.
-    low = in_range(address, 32) & resolved(graph, target)
+    low = has_operand & in_range(address, 32) & resolved(graph, target)
     immediate = low & ~load & ((opcode == _MOV) | (opcode == _TEST) | _is_group1(opcode))
-    if immediate.any() and prefix < 2:
-        _relax_to_immediate(code, at[immediate], opcode[immediate], modrm[immediate], prefix)
+    if encoding.size:
+        immediate &= ((legacy & _OPERAND_SIZE) == 0) | ((rex & _REX_W) != 0)
+    else:
+        # What looks like a REX prefix may be the end of another instruction.
+        immediate &= ((legacy & _OPERAND_SIZE) == 0) & ((rex & _REX_REGISTERS) == 0)
+    if immediate.any():
+        _relax_to_immediate(code, at[immediate], opcode[immediate], modrm[immediate], encoding)
         _retarget(graph, rows[immediate], target[immediate], K.POINTER32_SIGNED)
+
+
+def _prefixes(
+    code: UInt8Array, opcode: Int64Array, room: Int64Array, encoding: _Encoding
+) -> tuple[UInt8Array, UInt8Array]:
+    """The prefixes that instructions have or, where that is uncertain, may have.
+
+    Args:
+        code: working memory.
+        opcode: indices in it of the opcodes.
+        room: how many bytes of the block there are before each of these.
+        encoding: the prefixes that are certain.
+
+    Returns:
+        The bits of the REX prefix or of the last byte of REX2, 0 if there is none, and flags of
+        the legacy prefixes (uint8 each).
+    """
+    size = np.full(len(opcode), encoding.size)
+    if encoding.size:
+        rex = code[opcode - 1]
+    else:
+        rex = np.where(room > 0, code[opcode - 1], 0).astype(np.uint8)
+        rex[(rex & _REX_MASK) != _REX] = 0
+        size[rex != 0] = 1
+    legacy = np.zeros(len(opcode), np.uint8)
+    rows = np.arange(len(opcode))
+    first, room = opcode - size, room - size
+    for back in range(1, _LONGEST_INSTRUCTION):
+        rows = rows[room[rows] >= back]
+        flags = _LEGACY_PREFIXES[code[first[rows] - back]]
+        rows, flags = rows[flags != 0], flags[flags != 0]
+        if not len(rows):
+            break
+        legacy[rows] |= flags
+    return rex, legacy
 
 
 def _is_group1(opcode: UInt8Array) -> BoolArray:
@@ -395,8 +507,11 @@ def _relax_branches(
     target: Int64Array,
     is_branch: BoolArray,
     modrm: UInt8Array,
+    voids_prefix: BoolArray,
 ) -> None:
+    """Rewrite calls and jumps; `voids_prefix` says where a prefix of a call must not be voided."""
     call, jump = is_branch & (modrm == _CALL_MODRM), is_branch & (modrm == _JMP_MODRM)
+    call &= ~voids_prefix
     code[at[call] - 2], code[at[call] - 1] = _ADDR32, _CALL
     _retarget(graph, rows[call], target[call], K.BRANCH_PCREL32)
     # The direct jump is one byte shorter: its displacement begins one byte earlier.
@@ -406,7 +521,11 @@ def _relax_branches(
 
 
 def _relax_to_immediate(
-    code: UInt8Array, at: Int64Array, opcode: UInt8Array, modrm: UInt8Array, prefix: int
+    code: UInt8Array,
+    at: Int64Array,
+    opcode: UInt8Array,
+    modrm: UInt8Array,
+    encoding: _Encoding,
 ) -> None:
     register = modrm >> 3 & 7
     operation = np.where(_is_group1(opcode), opcode & 0x38, 0).astype(np.uint8)
@@ -414,10 +533,11 @@ def _relax_to_immediate(
     code[at - 2] = np.where(
         opcode == _MOV, _MOV_IMM, np.where(opcode == _TEST, _TEST_IMM, _GROUP1_IMM)
     )
-    if prefix:
-        # The register moves from the reg field to the r/m field, its high bit from REX.R to REX.B.
-        rex = code[at - 3]
-        code[at - 3] = (rex & ~np.uint8(_REX_R | _REX_B)) | ((rex & _REX_R) >> 2)
+    if encoding.size:
+        # The register moves from the reg field to the r/m field, and so do its upper bits.
+        upper = np.uint8(encoding.registers)
+        prefix = code[at - 3]
+        code[at - 3] = (prefix & ~(upper | upper >> 2)) | ((prefix & upper) >> 2)
 
 
 def _retarget(graph: LinkGraph, rows: Int64Array, target: Int64Array, kind: EdgeKind) -> None:

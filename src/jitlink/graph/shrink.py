@@ -178,8 +178,9 @@ class Shrinkage:
 
     def _move_symbols(self) -> None:
         symbols = self.graph.symbol_table
+        # Removed symbols move too: messages name them.
         affected = np.append(self._position >= 0, False)
-        rows = rows_where((symbols.kind == DEFINED) & affected[symbols.block])
+        rows = rows_where(affected[symbols.block])
         block, start = symbols.block[rows], symbols.value[rows].view(np.int64)
         new_start = self._final(block, start)
         symbols.value[rows] = new_start.view(np.uint64)

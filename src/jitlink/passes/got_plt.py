@@ -8,6 +8,9 @@ Where the code of a graph is larger than the range of a branch, a shared stub, o
 graph, may be out of range. Such a branch gets a stub beside its own block, an island, which it
 shares with the other branches of that block to the same target. A later pass, when all addresses
 are known, may bypass it.
+
+A stub may change registers, which is allowed between a call and the entry of the callee. The island
+of a branch that is no call is a plain jump, which changes none but must itself reach the target.
 """
 
 from __future__ import annotations
@@ -18,10 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jitlink.fixups import FixupTable, resolved
+from jitlink.fixups import Fixup, FixupTable, resolved
 from jitlink.graph import Block, LinkGraph, MemProt, Scope, Section, Symbol, SymbolFlags
 from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
-from jitlink.graph.edges import EdgeKind
+from jitlink.graph.edges import KEEP_ALIVE, EdgeKind
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import DEFINED
 
@@ -45,8 +48,11 @@ class GotPltSpec(NamedTuple):
         stub: content of a stub.
         stub_edges: edges of a stub to the GOT entry of its target: kind, offset, addend.
         stub_alignment: alignment of a stub in bytes.
-        reach: range in bytes, in either direction, of edge kinds in `external_only`; those that
-            are not listed reach all of a graph.
+        reach: range in bytes, in either direction, of edge kinds in `external_only`, which are of
+            branches; those that are not listed reach all of a graph.
+        no_calls: those of `reach` whose branches are no calls, so that every register is live.
+        jump: content of their islands.
+        jump_edge: the edge of `jump` to the target: kind, offset.
         got_first: those of `got_requests` that reach only the beginning of the GOT.
     """
 
@@ -60,6 +66,9 @@ class GotPltSpec(NamedTuple):
     stub_edges: tuple[tuple[EdgeKind, int, int], ...]
     stub_alignment: int
     reach: Mapping[EdgeKind, int] = MappingProxyType({})
+    no_calls: frozenset[EdgeKind] = frozenset()
+    jump: bytes = b""
+    jump_edge: tuple[EdgeKind, int] | None = None
     got_first: frozenset[EdgeKind] = frozenset()
 
     @property
@@ -75,6 +84,8 @@ def build_got_and_stubs(graph: LinkGraph, spec: GotPltSpec) -> None:
     present = set(rows_where(counts != 0).tolist())
     far = _far_kinds(graph, spec, counts) if spec.reach else frozenset()
     stub_rows = _requests(graph, spec.stub_requests, spec.external_only, present, far)
+    _point_at_targets(graph, stub_rows, spec)
+    stub_rows = _create_jump_islands(graph, stub_rows, spec)
     got_rows = _requests(graph, spec.got_requests, frozenset(), present)
     got_symbol = graph.find_external_symbol_by_name(GOT_SYMBOL) if present else None
     needs_base = got_symbol is not None or not present.isdisjoint(spec.got_users)
@@ -89,9 +100,15 @@ def build_got_and_stubs(graph: LinkGraph, spec: GotPltSpec) -> None:
     targets = np.concatenate((edge_target[got_rows], stub_targets))
     entry_of = _create_got_entries(graph, section, targets, edge_target[first_rows], spec)
     _transform(graph, got_rows, spec.got_requests, entry_of[edge_target[got_rows]])
-    if far:
-        is_far = np.isin(edges.kind[stub_rows], list(far))
-        _create_islands(graph, stub_rows[is_far], entry_of, spec)
+    # A stub that is shared cannot add to the address of its target.
+    is_far = _is_of(graph, stub_rows, spec.reach) & (edges.addend[stub_rows] != 0)
+    is_far |= _is_of(graph, stub_rows, far)
+    if is_far.any():
+        blocks, target, addend = _create_islands(graph, stub_rows[is_far], spec.stub, spec)
+        entries = entry_of[target]
+        odd = addend != 0
+        entries[odd] = _add_pointers(graph, section, target[odd], addend[odd], spec)
+        _connect_stubs(graph, blocks, entries, spec)
         stub_rows, stub_targets = stub_rows[~is_far], stub_targets[~is_far]
     if len(stub_rows):
         stub_of = _create_stubs(graph, stub_targets, entry_of, spec)
@@ -127,34 +144,41 @@ class BypassTargets:
         spec: the same that `build_got_and_stubs` was given.
 
     Attributes:
-        any: whether the graph has GOT entries; if not, nothing else may be used.
+        any: whether the graph has GOT entries or islands; if not, nothing else may be used.
         addresses: addresses of all symbols (int64).
     """
 
     def __init__(self, graph: LinkGraph, spec: GotPltSpec) -> None:
-        edges, blocks, symbols = graph.edge_table, graph.block_table, graph.symbol_table
+        edges, blocks = graph.edge_table, graph.block_table
         self.graph = graph
-        got = graph.find_section_by_name(GOT_SECTION)
-        stubs = graph.find_section_by_name(STUBS_SECTION)
-        self.any = got is not None
-        if got is None:
-            return
-        section = blocks.section[edges.block]
         self._of_block = np.full(blocks.rows, -1, np.int64)
-        pointers = rows_where((section == got.ordinal) & (edges.kind == spec.pointer))
+        self.jumps = _jumps_of_islands(graph, spec)
+        got = graph.find_section_by_name(GOT_SECTION)
+        self.any = got is not None or len(self.jumps) > 0
+        if not self.any:
+            return
+        self.addresses = graph.symbol_addresses().view(np.int64)
+        plain = self.jumps[edges.addend[self.jumps] == 0]
+        self._of_block[edges.block[plain]] = edges.target[plain]
+        if got is not None:
+            self._find_stubs(got.ordinal, spec)
+
+    def _find_stubs(self, got: int, spec: GotPltSpec) -> None:
+        graph = self.graph
+        edges, blocks, symbols = graph.edge_table, graph.block_table, graph.symbol_table
+        section = blocks.section[edges.block]
+        pointers = rows_where((section == got) & (edges.kind == spec.pointer))
         pointers = pointers[edges.addend[pointers] == 0]
         self._of_block[edges.block[pointers]] = edges.target[pointers]
+        stubs = graph.find_section_by_name(STUBS_SECTION)
         is_stub = np.zeros(blocks.rows, np.bool_)
         if stubs is not None:
             is_stub = blocks.section == stubs.ordinal
-        for kind in spec.reach:
-            # Islands are not in the stubs section; the edges that got one target it.
-            stubbed = edges.target[edges.kind == spec.stub_requests[kind]]
-            is_stub[symbols.block[stubbed[symbols.kind[stubbed] == DEFINED]]] = True
+        # Islands are not in the stubs section.
+        is_stub |= _islands(graph, spec, spec.reach.keys() - spec.no_calls)
         jumps = rows_where(is_stub[edges.block] & (edges.kind == spec.stub_edges[0][0]))
         entry = symbols.block[edges.target[jumps]]
         self._of_block[edges.block[jumps]] = self._of_block[entry]
-        self.addresses = graph.symbol_addresses().view(np.int64)
 
     def of(self, rows: Int64Array) -> Int64Array:
         """Symbol rows (int64) that edges reach through a GOT entry or stub; -1 for other edges."""
@@ -172,22 +196,77 @@ def bypass_stubs(
 
     These are the edges of the kinds that `GotPltSpec.external_only` is transformed to.
     """
-    edges, addresses = graph.edge_table, graph.block_table.address
+    edges, jumps = graph.edge_table, targets.jumps
+    is_lost = np.zeros(graph.block_table.rows, np.bool_)
+    if spec.jump_edge is not None:
+        fixup = fixups.by_kind[int(spec.jump_edge[0])]
+        jumps = jumps[~accepts(graph, fixup, jumps, targets.addresses[edges.target[jumps]])]
+        is_lost[edges.block[jumps]] = True
     for kind in spec.external_only:
-        fixup = fixups.by_kind[int(kind)]
-        rows = rows_where(edges.kind == spec.stub_requests[kind])
-        if not fixup.expression or not len(rows):
-            continue
-        target = targets.of(rows)
-        rows, target = rows[target >= 0], target[target >= 0]
-        letters = {
-            "S": targets.addresses[target],
-            "A": edges.addend[rows],
-            "P": addresses[edges.block[rows]].view(np.int64) + edges.offset[rows],
-        }
-        near = fixup.accepts(fixup.evaluate(letters)) & resolved(graph, target)
-        edges.target[rows[near]] = target[near]
-        edges.kind[rows[near]] = kind
+        if fixups.by_kind[int(kind)].expression:
+            bypass(graph, targets, fixups.by_kind[int(kind)], spec.stub_requests[kind], is_lost)
+    # No edge goes to these islands any more.
+    edges.kind[jumps] = KEEP_ALIVE
+
+
+def bypass(
+    graph: LinkGraph,
+    targets: BypassTargets,
+    fixup: Fixup,
+    kind: EdgeKind,
+    is_lost: BoolArray | None = None,
+) -> None:
+    """Retarget edges of a kind from stubs to the stubs' targets, where these are in range.
+
+    They get the kind of `fixup`. Where neither the target nor the stub is in range, so do they, and
+    applying them fails with an error that names the target.
+
+    Args:
+        graph: the graph.
+        targets: targets of its stubs.
+        fixup: how an edge to the target itself is applied.
+        kind: kind of the edges to stubs.
+        is_lost: whether blocks are islands that do not reach their target (bool, one per row).
+    """
+    edges, symbols = graph.edge_table, graph.symbol_table
+    rows = rows_where(edges.kind == kind)
+    target = targets.of(rows)
+    rows, target = rows[target >= 0], target[target >= 0]
+    if not len(rows):
+        return
+    stub = edges.target[rows]
+    chosen = accepts(graph, fixup, rows, targets.addresses[target]) & resolved(graph, target)
+    chosen |= ~accepts(graph, fixup, rows, targets.addresses[stub])
+    if is_lost is not None:
+        chosen |= is_lost[symbols.block[stub]]
+    edges.target[rows[chosen]] = target[chosen]
+    edges.kind[rows[chosen]] = fixup.kind
+
+
+def accepts(graph: LinkGraph, fixup: Fixup, rows: Int64Array, address: Int64Array) -> BoolArray:
+    """Whether edges can be applied in the way of a fixup, with targets at these addresses."""
+    edges = graph.edge_table
+    place = graph.block_table.address[edges.block[rows]].view(np.int64) + edges.offset[rows]
+    return fixup.accepts(fixup.evaluate({"S": address, "A": edges.addend[rows], "P": place}))
+
+
+def _jumps_of_islands(graph: LinkGraph, spec: GotPltSpec) -> Int64Array:
+    """Rows (int64) of the edges of all islands that are plain jumps."""
+    edges = graph.edge_table
+    if spec.jump_edge is None:
+        return np.empty(0, np.int64)
+    is_island = _islands(graph, spec, spec.no_calls)
+    return rows_where(is_island[edges.block] & (edges.kind == spec.jump_edge[0]))
+
+
+def _islands(graph: LinkGraph, spec: GotPltSpec, kinds: Collection[EdgeKind]) -> BoolArray:
+    """The blocks that edges of these kinds were retargeted to (bool, one per block row)."""
+    edges, symbols = graph.edge_table, graph.symbol_table
+    found = np.zeros(graph.block_table.rows, np.bool_)
+    for kind in kinds:
+        target = edges.target[edges.kind == spec.stub_requests[kind]]
+        found[symbols.block[target[symbols.kind[target] == DEFINED]]] = True
+    return found
 
 
 def got_plt_targets(graph: LinkGraph) -> Int64Array:
@@ -236,10 +315,18 @@ def _requests(
                 target = edges.target[rows]
                 wanted = symbols.kind[target] != DEFINED
                 if kind in far:
+                    # Within a section the ABIs allow stubs for functions at most.
                     wanted |= symbols.block[target] != edges.block[rows]
                 rows = rows[wanted]
             found.append(rows)
     return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+def _is_of(graph: LinkGraph, rows: Int64Array, kinds: Collection[EdgeKind]) -> BoolArray:
+    """Whether edges are of some kinds (bool each)."""
+    if not kinds:
+        return np.zeros(len(rows), np.bool_)
+    return np.isin(graph.edge_table.kind[rows], [int(kind) for kind in kinds])
 
 
 def _far_kinds(graph: LinkGraph, spec: GotPltSpec, counts: Int64Array) -> frozenset[EdgeKind]:
@@ -325,13 +412,23 @@ def _create_got_entries(
         is_later = np.ones(graph.symbol_table.rows, np.bool_)
         is_later[first] = False
         wanted = wanted[np.argsort(is_later[wanted], kind="stable")]
-    blocks, entries = add_equal_blocks(
-        graph, section, len(wanted), spec.pointer_content, spec.pointer_size, 0
-    )
-    graph.edge_table.extend(len(wanted), block=blocks, kind=spec.pointer, target=wanted)
+    entries = _add_pointers(graph, section, wanted, np.zeros(len(wanted), np.int64), spec)
     entry_of = np.full(graph.symbol_table.rows, -1, np.int64)
     entry_of[wanted] = entries
     return entry_of
+
+
+def _add_pointers(
+    graph: LinkGraph, section: Section, targets: Int64Array, addends: Int64Array, spec: GotPltSpec
+) -> Int64Array:
+    """Add a pointer to each of some symbols; rows of the pointers' symbols (int64)."""
+    blocks, pointers = add_equal_blocks(
+        graph, section, len(targets), spec.pointer_content, spec.pointer_size, 0
+    )
+    graph.edge_table.extend(
+        len(targets), block=blocks, kind=spec.pointer, target=targets, addend=addends
+    )
+    return pointers
 
 
 def _create_stubs(
@@ -359,32 +456,77 @@ def _connect_stubs(
         )
 
 
-def _create_islands(
-    graph: LinkGraph, rows: Int64Array, entry_of: Int64Array, spec: GotPltSpec
-) -> None:
-    """Create a stub at the nearer end of each edge's block, one for each distinct target."""
-    if len(rows) == 0:
+def _point_at_targets(graph: LinkGraph, rows: Int64Array, spec: GotPltSpec) -> None:
+    """Let branches to a place beside a symbol of the graph target a symbol at that place.
+
+    An island jumps to a symbol; an addend of the branch itself would count from the island.
+    """
+    edges, symbols = graph.edge_table, graph.symbol_table
+    rows = rows[_is_of(graph, rows, spec.reach) & (edges.addend[rows] != 0)]
+    rows = rows[symbols.kind[edges.target[rows]] == DEFINED]
+    block = symbols.block[edges.target[rows]]
+    offset = symbols.value[edges.target[rows]].view(np.int64) + edges.addend[rows]
+    inside = (offset >= 0) & (offset <= graph.block_table.size[block])
+    rows, places = rows[inside], np.stack((block[inside], offset[inside]))
+    if not len(rows):
         return
+    places, number = np.unique(places, axis=1, return_inverse=True)
+    first = symbols.extend(
+        places.shape[1],
+        name=NO_NAME,
+        kind=DEFINED,
+        block=places[0],
+        value=places[1].view(np.uint64),
+        scope=Scope.LOCAL,
+    )
+    edges.target[rows] = first + number.reshape(-1)
+    edges.addend[rows] = 0
+
+
+def _create_jump_islands(graph: LinkGraph, rows: Int64Array, spec: GotPltSpec) -> Int64Array:
+    """Create the islands of branches that are no calls; rows (int64) of the other edges."""
+    if spec.jump_edge is None:
+        return rows
+    edges = graph.edge_table
+    is_call = ~_is_of(graph, rows, spec.no_calls)
+    if is_call.all():
+        return rows
+    blocks, target, addend = _create_islands(graph, rows[~is_call], spec.jump, spec)
+    kind, offset = spec.jump_edge
+    edges.extend(len(blocks), block=blocks, offset=offset, kind=kind, target=target, addend=addend)
+    return rows[is_call]
+
+
+def _create_islands(
+    graph: LinkGraph, rows: Int64Array, content: bytes, spec: GotPltSpec
+) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Create an island at the nearer end of each edge's block, one for each distinct target.
+
+    Returns:
+        Rows of the islands' blocks, rows of their target symbols, and addends (int64 each).
+    """
     edges, table = graph.edge_table, graph.block_table
     _number_blocks(graph)
-    home, target = edges.block[rows], edges.target[rows]
-    behind = edges.offset[rows] >= table.size[home] // 2
-    places = np.stack((home * 2 + behind, target))
+    home = edges.block[rows]
+    # There may be padding between an island and the block behind it.
+    behind = 2 * edges.offset[rows] + table.alignment[home] > table.size[home]
+    places = np.stack((home * 2 + behind, edges.target[rows], edges.addend[rows]))
     places, number = np.unique(places, axis=1, return_inverse=True)
     home, behind = places[0] // 2, places[0] % 2
-    blocks, stubs = add_equal_blocks(
+    blocks, islands = add_equal_blocks(
         graph,
         graph.section_list[0],
         places.shape[1],
-        spec.stub,
+        content,
         spec.stub_alignment,
         int(SymbolFlags.CALLABLE),
     )
     table.section[blocks] = table.section[home]
     table.origin[blocks] = table.origin[home]
     table.address[blocks] = (table.address[home].view(np.int64) + 2 * behind - 1).view(np.uint64)
-    _connect_stubs(graph, blocks, entry_of[places[1]], spec)
-    _transform(graph, rows, spec.stub_requests, stubs[number.reshape(-1)])
+    _transform(graph, rows, spec.stub_requests, islands[number.reshape(-1)])
+    edges.addend[rows] = 0
+    return blocks, places[1], places[2]
 
 
 def _number_blocks(graph: LinkGraph) -> None:

@@ -19,7 +19,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jitlink.errors import TLSError
-from jitlink.fixups import FixupTable, fail
+from jitlink.fixup_errors import fail
+from jitlink.fixups import FixupTable
 from jitlink.graph import Block, BlockFlags, LinkGraph, MemLifetime, MemProt
 from jitlink.graph.columns import ADDRESS_MASK, BoolArray, Int64Array, rows_where
 from jitlink.graph.contents import ZERO_FILL

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from jitlink.errors import TLSError
-from jitlink.fixups import describe
+from jitlink.fixup_errors import describe
 from jitlink.graph import LinkGraph, Symbol
 from jitlink.graph.columns import ADDRESS_MASK
 from jitlink.memory.tls import (

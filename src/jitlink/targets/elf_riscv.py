@@ -13,7 +13,15 @@ from functools import partial
 
 import numpy as np
 
-from jitlink.arch.riscv import APPLY_IRELATIVE, BRANCHES, FIXUPS, GOT_PLT, JUMP, K
+from jitlink.arch.riscv import (
+    APPLY_IRELATIVE,
+    BRANCHES,
+    FIXUPS,
+    GOT_PLT,
+    JUMP,
+    K,
+    select_jumps,
+)
 from jitlink.arch.riscv_pairs import pair_hi_lo
 from jitlink.arch.riscv_relax import relax
 from jitlink.formats.elf_layout import ELFCLASS32, ELFCLASS64, Identity
@@ -127,7 +135,7 @@ def _passes(bits: int) -> Callable[[LinkGraph], PassConfiguration]:
         return PassConfiguration(
             fixups=FIXUPS[bits],
             pre_prune=[check_abi, _split_eh_frames, synthesize_elf_symbols],
-            post_prune=[build_ifunc_stubs, build_got, relax, _limit_addresses],
+            post_prune=[build_ifunc_stubs, select_jumps, build_got, relax, _limit_addresses],
             pre_fixup=[pair_hi_lo],
             got_address=got_address,
         )

@@ -7,7 +7,7 @@ its own; or another JITDylib of the command.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from jitlink.errors import DuplicateDefinitionError
@@ -243,6 +243,7 @@ class SessionInputs:
         if arguments.sections:
             self._define_sections(dylib, arguments.sections)
         if arguments.definitions:
+            _check_distinct((name for name, _ in arguments.definitions), "abs")
             absolute = {
                 name: ExecutorSymbolDef(address, _ABSOLUTE)
                 for name, address in arguments.definitions
@@ -262,9 +263,13 @@ class SessionInputs:
         from jitlink.orc.aliases import ReExports  # noqa: PLC0415 - seldom needed
 
         groups: dict[tuple[JITDylib, JITDylib | None], dict[str, str]] = {}
+        defined: dict[JITDylib, list[str]] = {}
         for alias in aliases:
-            group = groups.setdefault(self._places(alias, dylib), {})
-            group[alias.name] = alias.target
+            places = self._places(alias, dylib)
+            groups.setdefault(places, {})[alias.name] = alias.target
+            defined.setdefault(places[0], []).append(alias.name)
+        for each in defined.values():
+            _check_distinct(each, "alias")
         for (place, source), names in groups.items():
             _define_unit(place, ReExports(names, source), "alias")
 
@@ -287,6 +292,17 @@ def _as_library(dylib: JITDylib, argument: InputArgument) -> JITDylib:
     if argument.linkage != "plain":
         raise CommandLineError(f"{dylib.name} is a JITDylib", option=argument.option)
     return dylib
+
+
+def _check_distinct(names: Iterable[str], option: str) -> None:
+    """Refuse two definitions of a name by options for one JITDylib."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise DuplicateDefinitionError(
+                name, first=f"an -{option} option", second=f"another -{option} option"
+            )
+        seen.add(name)
 
 
 def _define_unit(dylib: JITDylib, unit: MaterializationUnit, option: str) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from jitlink.arch.x86_64 import X86_64EdgeKind as K
 from jitlink.errors import TLSError
-from jitlink.fixups import fail
+from jitlink.fixup_errors import fail
 from jitlink.graph import BlockFlags, LinkGraph, MemLifetime, MemProt, Scope, Symbol
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.contents import ZERO_FILL
