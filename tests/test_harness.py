@@ -17,6 +17,7 @@ from jitlink.errors import (
     UnsupportedObjectError,
 )
 from jitlink.harnesses import AmbiguousSymbolError, MissingSymbolError, UnusedMocksError
+from jitlink.library import ClosedLibraryError
 from jitlink.orc.errors import SessionError
 from jitlink.orc.harness import AmbiguousReferenceError, OverrideError
 from tests.orc.jits import archived, collect_garbage, compiled
@@ -95,7 +96,7 @@ def test_a_function_outlives_its_harness(executor: Counted) -> None:
     assert read_twice(3) == 6
     closed = jitlink.harness(plain("int x;"), executor=executor)
     closed.close()
-    with pytest.raises(UndefinedSymbolError, match="closed"):
+    with pytest.raises(ClosedLibraryError, match="closed"):
         closed.address("x")
 
 

@@ -14,6 +14,7 @@ import jitlink
 from jitlink.errors import DuplicateDefinitionError, InputError, UndefinedSymbolError
 from jitlink.executor import SelfExecutorProcessControl
 from jitlink.graph import LinkGraph
+from jitlink.library import ClosedLibraryError
 from jitlink.link import PassConfiguration
 from jitlink.memory.address_space import AddressSpace
 from jitlink.memory.in_process import InProcessMemoryManager
@@ -72,7 +73,7 @@ def test_a_closed_library(executor: Counted) -> None:
     library.close()
     assert executor.used_size == 0
     assert len(library) == 0
-    with pytest.raises(UndefinedSymbolError):
+    with pytest.raises(ClosedLibraryError):
         library.address("add")
     with pytest.raises(AttributeError):
         _ = library.add

@@ -5,6 +5,7 @@
     JITLinkError
     ├── GraphError                          an operation that would break the graph
     ├── InputError                          a file that cannot be used as input
+    │   ├── MissingFileError                a file that does not exist; a FileNotFoundError, too
     │   ├── UnknownFormatError              not a supported container format
     │   ├── ObjectError                     a malformed relocatable object
     │   ├── ArchiveError                    a malformed static archive
@@ -15,6 +16,8 @@
     │   ├── DuplicateDefinitionError        two strong definitions of one name
     │   ├── UndefinedSymbolError            names without a definition
     │   │   └── MissingSymbolError          not defined by the objects under test [harnesses]
+    │   ├── ClosedLibraryError              a symbol of a library that is closed [library]
+    │   ├── SymbolSizeError                 a C type larger than the variable [library]
     │   ├── AmbiguousSymbolError            a name that is local to several objects [harnesses]
     │   ├── UnusedMocksError                mocks of names that nothing refers to [harnesses]
     │   ├── AmbiguousReferenceError         a local name with several definitions [orc.harness]
@@ -88,6 +91,10 @@ class InputError(JITLinkError):
         super().__init__(f"{where}: {message}")
         self.file = file
         self.offset = offset
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """A file that does not exist."""
 
 
 class UnknownFormatError(InputError):

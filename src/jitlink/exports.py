@@ -6,6 +6,7 @@ the string tables as they came; a dictionary is made only for those who want all
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
@@ -17,11 +18,15 @@ from jitlink.graph.tables import ABSOLUTE, DEFINED, exported_rows, symbol_addres
 class Exports(Mapping[str, int]):
     """Addresses of the named symbols of an allocated graph that are not local, by name.
 
+    Attributes:
+        owner: an object that must live as long as the addresses are used.
+
     Holds on to the tables of the graph's symbols and blocks, which must not change any more,
     but not to its contents and edges.
     """
 
     def __init__(self, graph: LinkGraph) -> None:
+        self.owner: object = None
         self._strings = graph.strings
         self._symbols = graph.symbol_table
         self._blocks = graph.block_table
@@ -53,6 +58,24 @@ class Exports(Mapping[str, int]):
                 if table.kind[row] in {DEFINED, ABSOLUTE} and table.scope[row] != Scope.LOCAL:
                     return int(row)
         raise KeyError(name)
+
+    def owned_by(self, owner: object) -> Exports:
+        """The same with an owner."""
+        owned = copy.copy(self)
+        owned.owner = owner
+        return owned
+
+    def size(self, name: str) -> int:
+        """Size of a symbol in bytes; 0 if it is not known.
+
+        Raises:
+            KeyError: there is no such symbol.
+        """
+        return self.size_of(self.row(name))
+
+    def size_of(self, row: int) -> int:
+        """Size of a symbol in bytes; 0 if it is not known."""
+        return int(self._symbols.size[row])
 
     def _address(self, row: int) -> int:
         value = int(self._symbols.value[row])

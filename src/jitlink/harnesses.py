@@ -306,9 +306,15 @@ class Harness(Library):
         Raises:
             MissingSymbolError: they do not define the name.
             AmbiguousSymbolError: it is a local symbol of several of them.
-            UndefinedSymbolError: the harness is closed.
+            ClosedLibraryError: the harness is closed.
         """
         self._open_code()
+        return self._definitions.address_of(self._row(name))
+
+    def _size(self, name: str) -> int:
+        return self._definitions.size_of(self._row(name))
+
+    def _row(self, name: str) -> int:
         rows = self._definitions.find(name, self._numbers)
         if len(rows) > 1:
             raise AmbiguousSymbolError(name, [self._definitions.file_of(row) for row in rows])
@@ -319,7 +325,7 @@ class Harness(Library):
                 similar=self._definitions.derived_from(name),
                 is_mocked=name in self._overridden or name in self.mocks,
             )
-        return self._definitions.address_of(rows[0])
+        return rows[0]
 
     def variable(self, name: str, ctype: type[CData]) -> CData:
         """A variable of the objects under test, ``static`` or not, as a ctypes object in place.
@@ -403,7 +409,6 @@ def harness(
         mocked.symbols,
         phony_externals=phony_externals,
         process_symbols=process_symbols,
-        configure=None,
         executor=executor,
     )
     code.kept_alive = mocked

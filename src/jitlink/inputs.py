@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from jitlink.errors import ArchiveError, InputError, UnknownFormatError
+from jitlink.errors import ArchiveError, InputError, MissingFileError, UnknownFormatError
 from jitlink.formats.archive_magic import is_archive
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import Int64Array
@@ -77,6 +77,8 @@ def _read_file(name: str) -> memoryview:
             return memoryview(_read_all(descriptor, size))
         finally:
             os.close(descriptor)
+    except FileNotFoundError as error:
+        raise MissingFileError(error.strerror or "does not exist", file=name) from error
     except OSError as error:
         raise InputError(error.strerror or "cannot be read", file=name) from error
     except ValueError as error:  # A null byte in the name, perhaps of a thin archive's member.

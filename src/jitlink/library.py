@@ -16,30 +16,56 @@ import itertools
 import threading
 import weakref
 from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 from jitlink.errors import SymbolError, UndefinedSymbolError, UnsupportedObjectError
-from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.executor import ExecutorProcessControl
 from jitlink.exports import Exports
+from jitlink.formats.archive_magic import is_archive
 from jitlink.graph import LinkGraph
-from jitlink.inputs import Input, InputReader, open_input
+from jitlink.inputs import Input, InputFile, InputReader, open_input
 from jitlink.link import PassConfiguration
 from jitlink.lljit import LLJIT
 from jitlink.memory.tls import is_tls_address
 from jitlink.orc import FailedToMaterializeError, JITDylib, MaterializationResponsibility, Plugin
 from jitlink.orc.callables import PythonSymbols
 from jitlink.orc.driver import is_collecting
-from jitlink.orc.interface import HostSymbol
+from jitlink.orc.generators import StaticLibraryGenerator
+from jitlink.orc.interface import HostSymbol, JITDylibLookupFlags, LookupKind
 from jitlink.orc.whole_graph import WholeGraph
+from jitlink.targets.registry import target_of_object
 
 Configure = Callable[[LinkGraph, PassConfiguration], None]
+Resolve = Callable[[str], HostSymbol | None]
+"""What a name is that the inputs do not define, or None."""
 FUNCFLAG_CDECL = 1
 
 CData = TypeVar("CData", bound="ctypes._CDataType")  # noqa: SLF001 - has no other name
 
 _numbers = itertools.count(1)
+
+
+class ClosedLibraryError(SymbolError):
+    """A symbol of a library that is closed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"library {name} is closed")
+
+
+class SymbolSizeError(SymbolError):
+    """A C type that is larger than the variable that it is to be used for.
+
+    Attributes:
+        name: the symbol.
+        size: its size in bytes.
+        type_size: size of the type in bytes.
+    """
+
+    def __init__(self, name: str, *, size: int, type_size: int) -> None:
+        super().__init__(f"{name} has {size} bytes, and the type for it {type_size}")
+        self.name, self.size, self.type_size = name, size, type_size
 
 
 @functools.cache
@@ -111,7 +137,6 @@ class Library(Mapping[str, int]):
 
     Attributes:
         name: display name.
-        linked_files: display names of the objects that were linked, in order.
         exports: the `definitions` for another link. The mapping itself gives the address of the
             calling thread's instance of a thread-local variable; this gives the address that
             represents the variable on all threads.
@@ -123,18 +148,27 @@ class Library(Mapping[str, int]):
         self, name: str, code: LinkedCode, exports: Mapping[str, int], linked_files: list[str]
     ) -> None:
         self.name = name
-        self.linked_files = linked_files
+        self._linked_files = linked_files
         self._code: LinkedCode | None = code
-        self.exports = exports
+        # A link that is given them keeps the code; the session, which has them, too, must not.
+        self.exports = exports.owned_by(code) if isinstance(exports, Exports) else exports
 
     def __repr__(self) -> str:
         return f"<Library {self.name}>"
+
+    @property
+    def linked_files(self) -> list[str]:
+        """Display names of the objects that were linked, in order."""
+        return self._linked_files
 
     def __getitem__(self, name: str) -> int:
         address = self.exports[name]
         if is_tls_address(address):
             return self._open_code().tls_address(address)
         return address
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.exports
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.exports)
@@ -148,10 +182,11 @@ class Library(Mapping[str, int]):
         For a thread-local variable it is that of the calling thread's instance.
 
         Raises:
-            UndefinedSymbolError: it does not define the symbol, or the library is closed.
+            UndefinedSymbolError: it does not define the symbol.
+            ClosedLibraryError: the library is closed.
         """
+        self._open_code()
         try:
-            self._open_code()
             return self[name]
         except KeyError:
             raise UndefinedSymbolError([name]) from None
@@ -169,8 +204,16 @@ class Library(Mapping[str, int]):
 
         Raises:
             UndefinedSymbolError: the library defines no symbol of that name.
+            SymbolSizeError: the type is larger than the variable.
         """
-        return self._variable_at(self.address(name), ctype)
+        address, size = self.address(name), self._size(name)
+        if 0 < size < ctypes.sizeof(ctype):
+            raise SymbolSizeError(name, size=size, type_size=ctypes.sizeof(ctype))
+        return self._variable_at(address, ctype)
+
+    def _size(self, name: str) -> int:
+        """Size of a symbol in bytes; 0 if it is not known."""
+        return self.exports.size(name) if isinstance(self.exports, Exports) else 0
 
     def _function_at(self, address: int) -> Any:  # noqa: ANN401
         function = self._function_type(address)
@@ -189,13 +232,15 @@ class Library(Mapping[str, int]):
         try:
             function = self.function(name)
         except SymbolError as error:
+            if isinstance(error, UndefinedSymbolError) and name not in error.names:
+                raise  # It is defined, but cannot be linked.
             raise AttributeError(str(error)) from error
         self.__dict__[name] = function
         return function
 
     def _open_code(self) -> LinkedCode:
         if self._code is None:
-            raise UndefinedSymbolError([f"any in closed library {self.name}"])
+            raise ClosedLibraryError(self.name)
         return self._code
 
     def close(self) -> None:
@@ -244,12 +289,82 @@ class _Configurator(Plugin):
         self._configure(graph, config)
 
 
+class _SymbolsOnDemand(Mapping[str, int]):
+    """Addresses of what archives define; a member is linked when a name of it is first used."""
+
+    def __init__(
+        self, jit: LLJIT, dylib: JITDylib, archives: Sequence[StaticLibraryGenerator]
+    ) -> None:
+        self.archives = archives
+        self._jit = jit
+        self._dylib = dylib
+
+    def __getitem__(self, name: str) -> int:
+        try:
+            address = self._jit.session.lookup(self._dylib, name)[name].address
+        except FailedToMaterializeError as error:
+            reason = error.reason
+        except UndefinedSymbolError as error:
+            if error.names != (name,):
+                raise
+            raise KeyError(name) from None
+        else:
+            if self._jit.platform is not None:
+                self._jit.initialize(self._dylib)
+            return address
+        raise reason
+
+    def __contains__(self, name: object) -> bool:
+        return any(name == each for each in self)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({name: None for archive in self.archives for name in archive.known_names()})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class _ArchiveLibrary(Library):
+    """A library of archives alone, whose members are linked when they are needed."""
+
+    exports: _SymbolsOnDemand
+
+    @property
+    def linked_files(self) -> list[str]:
+        """Display names of the members that were linked until now."""
+        if self._code is None:
+            return []
+        return [each.member for archive in self.exports.archives for each in archive.extractions]
+
+
+class _Resolver:
+    """A generator that defines what a function tells."""
+
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+
+    async def try_to_generate(
+        self,
+        kind: LookupKind,  # noqa: ARG002 - part of the interface
+        dylib: JITDylib,
+        flags: JITDylibLookupFlags,  # noqa: ARG002
+        names: Mapping[str, bool],
+    ) -> None:
+        """Define the names for which the function has something."""
+        given = {name: self._resolve(name) for name in names}
+        found = {name: value for name, value in given.items() if value is not None}
+        if found:
+            dylib.add_unit(PythonSymbols(dylib.session, found))
+
+
 def load(
     *inputs: Input,
     all_load: bool = False,
+    roots: Sequence[str] = (),
     phony_externals: bool = False,
     process_symbols: bool = True,
-    definitions: Mapping[str, int] | None = None,
+    definitions: Mapping[str, HostSymbol] | None = None,
+    resolve: Resolve | None = None,
     aliases: Mapping[str, str] | None = None,
     configure: Configure | None = None,
     executor: ExecutorProcessControl | None = None,
@@ -258,12 +373,18 @@ def load(
 
     Args:
         inputs: paths or bytes of relocatable objects and static archives. All objects are
-            linked, and the archive members that they need.
+            linked, and the archive members that they need. Of archives alone, a member is linked
+            when a symbol of it is first used.
         all_load: link all members of the archives.
+        roots: names that must be defined, for which archives are searched, too.
         phony_externals: give undefined symbols unused addresses, instead of failing; calling one
             faults.
         process_symbols: whether to search undefined symbols in this process.
-        definitions: absolute symbols, which take precedence over archives and the process.
+        definitions: addresses, ctypes functions or Python functions with their C types, by name;
+            see `HostSymbol`. They take precedence over archives and the process. What is given
+            here lives as long as the library.
+        resolve: called with each name that neither inputs nor definitions define; what it returns
+            takes precedence over the process.
         aliases: new names for symbols of the inputs.
         configure: called with the graph and its `PassConfiguration` before the link; may add
             passes.
@@ -273,66 +394,110 @@ def load(
         InputError: an input cannot be read.
         SymbolError: a symbol has no definition or two.
         JITLinkError: the link failed otherwise; nothing is left allocated.
+        TypeError: C code could not use one of the definitions.
     """
-    builder = InputReader()
-    builder.add([open_input(source, n) for n, source in enumerate(inputs)], all_load=all_load)
-    for name, address in (definitions or {}).items():
-        builder.define(name, address)
-    builder.search_archives(also=list((aliases or {}).values()))
-    for alias, name in (aliases or {}).items():
-        builder.resolver.alias(alias, name)
-    files = list(builder.linked)
-    code, exports = link_inputs(
-        builder,
-        {},
-        phony_externals=phony_externals,
-        process_symbols=process_symbols,
-        configure=configure,
-        executor=executor,
-    )
-    return Library(builder.target_graph.name, code, exports, files)
+    files = [open_input(source, n) for n, source in enumerate(inputs)]
+    wanted = [*roots, *(aliases or {}).values()]
+    is_lazy = not all_load and not wanted and all(is_archive(file.data) for file in files)
+    is_lazy = is_lazy and bool(files)
+    jit = _jit(executor, configure, is_private=is_lazy and phony_externals)
+    options = _Options(phony_externals, process_symbols, resolve)
+    try:
+        given = PythonSymbols(jit.session, definitions or {})
+        if is_lazy:
+            jit.layer.phony_externals |= phony_externals
+            code, library = _load_archives(jit, files, given, options)
+        else:
+            reader = _read(files, given.addresses, roots, aliases or {}, all_load=all_load)
+            linked = list(reader.linked)
+            code, exports = _link_reader(jit, reader, {}, options)
+            library = Library(reader.target_graph.name, code, exports, linked)
+    except BaseException:
+        if jit is not _shared_jit():
+            jit.close()
+        raise
+    if definitions:
+        code.kept_alive = (given, _owner(definitions))
+    return library
+
+
+def _read(
+    files: Sequence[InputFile],
+    addresses: Mapping[str, int],
+    roots: Sequence[str],
+    aliases: Mapping[str, str],
+    *,
+    all_load: bool,
+) -> InputReader:
+    """Read the inputs of `load`, and the archive members that they need."""
+    reader = InputReader()
+    reader.add(files, all_load=all_load)
+    for name, address in addresses.items():
+        reader.define(name, address)
+    reader.search_archives(also=[*roots, *aliases.values()])
+    missing = [name for name in roots if name not in reader.resolver.definitions]
+    if missing:
+        raise UndefinedSymbolError(missing)
+    for alias, name in aliases.items():
+        reader.resolver.alias(alias, name)
+    return reader
+
+
+def _owner(definitions: Mapping[str, HostSymbol] | None) -> object:
+    """What keeps definitions valid: the code that they are symbols of, or they themselves."""
+    if isinstance(definitions, Library):
+        definitions = definitions.exports
+    return definitions.owner if isinstance(definitions, Exports) else definitions
+
+
+class _Options(NamedTuple):
+    """Arguments of `load` that a link needs."""
+
+    phony_externals: bool
+    process_symbols: bool
+    resolve: Resolve | None = None
 
 
 def link_inputs(
-    builder: InputReader,
+    reader: InputReader,
     symbols: Mapping[str, HostSymbol],
     *,
     phony_externals: bool,
     process_symbols: bool,
-    configure: Configure | None,
     executor: ExecutorProcessControl | None,
 ) -> tuple[LinkedCode, Exports]:
     """Link the inputs of a reader.
 
     Args:
-        builder: the reader.
+        reader: the reader.
         symbols: more definitions, of names that the inputs do not define.
         phony_externals: see `load`, as for the others.
         process_symbols: whether to search undefined symbols in this process.
-        configure: called before the link.
         executor: the executor to link for.
 
     Raises:
         JITLinkError: the link failed; nothing is left allocated.
         TypeError: C code could not use one of the symbols.
     """
-    process = executor or SelfExecutorProcessControl.shared()
-    if not process.runs(builder.target.triple):
-        code, here = builder.target.triple, process.triple
-        message = f"code for {code} does not run in this process, which is {here}"
-        raise UnsupportedObjectError(message, file=builder.linked[0])
-    jit = _jit(executor, configure)
+    jit = _jit(executor, None)
     try:
-        if jit.platform is not None:
-            jit.platform.read_per_dylib_functions(builder, symbols)
-        builder.resolver.finish()
-        graph = builder.target_graph
-        whole = WholeGraph(jit.layer, graph, phony_externals=phony_externals)
-        dylib, is_initialized = _link(jit, whole, graph, symbols, process_symbols=process_symbols)
+        return _link_reader(jit, reader, symbols, _Options(phony_externals, process_symbols))
     except BaseException:
         if jit is not _shared_jit():
             jit.close()
         raise
+
+
+def _link_reader(
+    jit: LLJIT, reader: InputReader, symbols: Mapping[str, HostSymbol], options: _Options
+) -> tuple[LinkedCode, Exports]:
+    _check_runs(jit, reader.target.triple, reader.linked[0])
+    if jit.platform is not None:
+        jit.platform.read_per_dylib_functions(reader, symbols)
+    reader.resolver.finish()
+    graph = reader.target_graph
+    whole = WholeGraph(jit.layer, graph, phony_externals=options.phony_externals)
+    dylib, is_initialized = _link(jit, whole, graph, symbols, options)
     linked = LinkedCode(jit, dylib)
     try:
         if not is_initialized:
@@ -343,13 +508,19 @@ def link_inputs(
     return linked, whole.exports
 
 
+def _check_runs(jit: LLJIT, triple: str, file: str) -> None:
+    executor = jit.session.executor
+    if not executor.runs(triple):
+        message = f"code for {triple} does not run in this process, which is {executor.triple}"
+        raise UnsupportedObjectError(message, file=file)
+
+
 def _link(
     jit: LLJIT,
     whole: WholeGraph,
     graph: LinkGraph,
     symbols: Mapping[str, HostSymbol],
-    *,
-    process_symbols: bool,
+    options: _Options,
 ) -> tuple[JITDylib, bool]:
     """Link a graph into a new JITDylib; raises the first cause of a failure.
 
@@ -359,9 +530,7 @@ def _link(
     name = f"{whole.name}#{next(_numbers)}"
     given = PythonSymbols(jit.session, symbols)
     try:
-        return jit.session.wait(
-            _link_async(jit, name, whole, graph, given, process_symbols=process_symbols)
-        )
+        return jit.session.wait(_link_async(jit, name, whole, graph, given, options))
     except FailedToMaterializeError as error:
         reason = error.reason
     raise reason
@@ -373,16 +542,17 @@ async def _link_async(
     whole: WholeGraph,
     graph: LinkGraph,
     given: PythonSymbols,
-    *,
-    process_symbols: bool,
+    options: _Options,
 ) -> tuple[JITDylib, bool]:
     """`_link`, on the driver thread."""
-    dylib = jit.create_jitdylib(name, process_symbols=process_symbols)
+    dylib = jit.create_jitdylib(name, process_symbols=options.process_symbols)
     platform = jit.platform
     try:
         if given.symbols:
             dylib.add_unit(given)
         handle = None if platform is None else await platform.define_handle(dylib, graph)
+        if options.resolve is not None:
+            dylib.add_generator(_Resolver(options.resolve))
         await whole.link_into(dylib)
         if platform is None:
             return dylib, True
@@ -394,9 +564,35 @@ async def _link_async(
         raise
 
 
-def _jit(executor: ExecutorProcessControl | None, configure: Configure | None) -> LLJIT:
-    """The shared session, or a new one for a library with its own executor or passes."""
-    if executor is None and configure is None:
+def _load_archives(
+    jit: LLJIT, files: Sequence[InputFile], given: PythonSymbols, options: _Options
+) -> tuple[LinkedCode, Library]:
+    """A library of archives alone."""
+
+    def check(member: InputFile) -> None:
+        _check_runs(jit, target_of_object(member.data, member.name).triple, member.name)
+
+    archives = [StaticLibraryGenerator(jit.layer, file, check) for file in files]
+    name = files[0].name
+    dylib = jit.create_jitdylib(f"{name}#{next(_numbers)}", process_symbols=options.process_symbols)
+    code = LinkedCode(jit, dylib)
+    if given.symbols:
+        dylib.define(given)
+    for archive in archives:
+        dylib.add_generator(archive)
+    if options.resolve is not None:
+        dylib.add_generator(_Resolver(options.resolve))
+    return code, _ArchiveLibrary(name, code, _SymbolsOnDemand(jit, dylib, archives), [])
+
+
+def _jit(
+    executor: ExecutorProcessControl | None,
+    configure: Configure | None,
+    *,
+    is_private: bool = False,
+) -> LLJIT:
+    """The shared session, or a new one for a library with its own executor, passes or layer."""
+    if executor is None and configure is None and not is_private:
         return _shared_jit()
     jit = LLJIT(executor=executor)
     if configure is not None:

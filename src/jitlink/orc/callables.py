@@ -280,6 +280,9 @@ class PythonSymbols(MaterializationUnit):
         session: the session of the JITDylib.
         symbols: what to define, by name.
 
+    Attributes:
+        addresses: their addresses, by name.
+
     Raises:
         TypeError: a value is neither an address nor a function with known C types.
         ValueError: a number is not an address.
@@ -288,16 +291,16 @@ class PythonSymbols(MaterializationUnit):
 
     def __init__(self, session: Session, symbols: Mapping[str, HostSymbol]) -> None:
         self.name = "<Python>"
-        self._addresses: dict[str, int] = {}
+        self.addresses: dict[str, int] = {}
         self._functions: dict[str, object] = {}
         flags: dict[str, JITSymbolFlags] = {}
         for name, value in symbols.items():
             if isinstance(value, ExecutorSymbolDef):
-                self._addresses[name], flags[name] = value
+                self.addresses[name], flags[name] = value
             elif isinstance(value, int):
-                self._addresses[name], flags[name] = int(ExecutorAddr(value)), _ABSOLUTE
+                self.addresses[name], flags[name] = int(ExecutorAddr(value)), _ABSOLUTE
             else:
-                self._addresses[name], self._functions[name] = _host_function(name, value)
+                self.addresses[name], self._functions[name] = _host_function(name, value)
                 flags[name] = _CALLABLE
         self.symbols = flags
         if self._functions and not isinstance(session.executor, SelfExecutorProcessControl):
@@ -314,7 +317,7 @@ class PythonSymbols(MaterializationUnit):
         if self._functions:
             resources = _function_resources(responsibility.session)
             resources.functions.setdefault(tracker, []).extend(self._functions.values())
-        responsibility.notify_resolved(self._addresses)
+        responsibility.notify_resolved(self.addresses)
         responsibility.notify_emitted()
 
 
