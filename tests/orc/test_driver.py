@@ -56,9 +56,41 @@ def test_who_waits_does_the_work(owner: Owner) -> None:
     assert thread.wait(ident()) == threading.get_ident()
     assert thread.run(threading.get_ident) == threading.get_ident()
     assert not spares()
-    assert thread.wait(ident(), aside=True) == spares()[0].ident
+    assert thread.wait(ident(), aside=True) != threading.get_ident()
     thread.stop()
     assert not spares()
+
+
+def test_an_idle_thread_ends(owner: Owner) -> None:
+    thread = SessionDriver(owner)
+    with time_limit():
+        for _ in range(20):
+            thread.wait(ident(), aside=True)
+            thread.settle()
+            assert not spares()
+        thread.settle()
+        thread.wait(ident(), aside=True)
+        while spares():
+            time.sleep(0.001)
+        thread.stop()
+
+
+def test_a_busy_thread_is_not_waited_for(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jitlink.orc.driver._SETTLING", 0.01)
+    thread = SessionDriver(owner)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        begun.set()
+        assert go_on.wait(30)
+
+    with time_limit():
+        assert thread.call(block)
+        assert begun.wait(30)
+        thread.settle()
+        assert spares()
+        go_on.set()
+        thread.stop()
 
 
 def test_an_ordinary_session_starts_no_thread() -> None:
@@ -90,7 +122,7 @@ def test_what_is_left_is_for_the_spare_thread(owner: Owner) -> None:
         thread.wait(leave())
         while not done:
             time.sleep(0.001)
-        assert done == [spares()[0].ident]
+        assert done != [threading.get_ident()]
         thread.stop()
 
 
@@ -254,7 +286,7 @@ def test_a_child_process_has_threads_of_its_own(owner: Owner) -> None:
         status = 1
         try:
             signal.alarm(30)
-            status = 0 if thread.wait(ident(), aside=True) == spares()[-1].ident else 1
+            status = 0 if thread.wait(ident(), aside=True) != threading.get_ident() else 1
         finally:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0

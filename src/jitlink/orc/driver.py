@@ -62,6 +62,10 @@ log = logging.getLogger("jitlink.orc")
 
 _PATIENCE = 5.0
 """Seconds that tasks have to end after they were cancelled, when the session's thread stops."""
+_LINGER = 0.005
+"""Seconds for which the fallback thread stays when it is idle."""
+_SETTLING = 0.1
+"""Seconds that the start of a program waits for a fallback thread that is kept busy."""
 
 
 class _Call(Generic[T]):
@@ -253,6 +257,10 @@ class SessionDriver:
         loop = self._driven.loop
         self._driven.call_from_finalizer(lambda: _running_task(loop, make()))
 
+    def settle(self) -> None:
+        """Wait until the fallback thread has ended, unless it has more to run."""
+        self._driven.settle()
+
     def stop(self) -> None:
         """Stop the thread, when what runs on it is done or cancelled; again it does nothing."""
         self._finalizer.detach()
@@ -276,6 +284,8 @@ class _DrivenLoop:
         # Reentrant: a collection that happens under the lock may lock the wheel, or call.
         self._changed = threading.Condition(threading.RLock())
         self._spare: threading.Thread | None = None
+        self._ended: threading.Thread | None = None
+        self._is_settling = False
         _all_driven.add(self)
 
     def take(self) -> bool:
@@ -397,21 +407,52 @@ class _DrivenLoop:
     def _serve(self) -> None:
         while self._await_turn():
             self.drive_if_free(lambda: self.is_locked)
-        self.finish()
+        if self._spare is threading.current_thread():
+            self.finish()
 
     def _await_turn(self) -> bool:
-        """Wait until something is due and nobody is there; False if the wheel is locked."""
+        """Wait until something is due and no thread drives; False if this thread is to end.
+
+        It ends soon after it has become idle: a program that runs is to have no threads but its
+        own. Not at once, because calls of lazy functions come in bursts.
+        """
+        end: float | None = None
         with self._changed:
             while not self.is_locked:
                 if self.driver is None and self.loop.has_due:
                     return True
-                self._changed.wait(self.loop.delay() if self.driver is None else None)
+                delay = self.loop.delay() if self.driver is None else None
+                if delay is None:
+                    end = end or time.monotonic() + _LINGER
+                    delay = end - time.monotonic()
+                    if delay <= 0 or self._is_settling:
+                        # `leave` and `call` start another thread when there is something for it.
+                        self._ended, self._spare = self._spare, None
+                        self._changed.notify_all()
+                        return False
+                self._changed.wait(delay)
         return False
+
+    def settle(self) -> None:
+        """Have the fallback thread end, unless it is kept busy, and wait until it has."""
+        with self._changed:
+            self._is_settling = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._spare is None, _SETTLING)
+            self._is_settling = False
+            ended, self._ended = self._ended, None
+        if ended is None:
+            return
+        ended.join()
+        # `join` returns before the system has removed the thread.
+        entry, end = f"/proc/self/task/{ended.native_id}", time.monotonic() + _SETTLING
+        while os.path.exists(entry) and time.monotonic() < end:  # noqa: PTH110 - slow to import
+            time.sleep(0.0001)
 
     def forget_threads(self) -> None:
         """Begin anew in a forked process, which has none of its parent's other threads."""
         self._changed = threading.Condition(threading.RLock())
-        self._spare = None
+        self._spare = self._ended = None
         if self.driver != threading.get_ident():
             self.driver = None
 
