@@ -9,9 +9,24 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from jitlink.memory import JITLinkMemoryManager
 from jitlink.sps import WrapperFunctionResult
+
+
+class PlacedArguments(NamedTuple):
+    """Arguments and environment of a program, in its executor's memory.
+
+    Attributes:
+        argc: number of arguments.
+        argv: address of the pointers to them, which a null ends.
+        envp: address of the pointers to the environment, likewise.
+    """
+
+    argc: int
+    argv: int
+    envp: int
 
 
 class ExecutorProcessControl(ABC):
@@ -59,15 +74,44 @@ class ExecutorProcessControl(ABC):
         """
 
     @abstractmethod
-    async def run_as_main(self, address: int, argv: Sequence[str], *, is_whole: bool = True) -> int:
-        """Call ``int main(int argc, char **argv)``.
+    async def place_arguments(self, argv: Sequence[str]) -> PlacedArguments:
+        """Place arguments, the environment and the auxiliary vector as the system does.
+
+        They form one block, which lives as long as the executor does.
+
+        Args:
+            argv: the arguments, the program's name first; surrogate escapes stand for bytes that
+                are not UTF-8.
+
+        Raises:
+            ValueError: an argument contains a null character.
+        """
+
+    @abstractmethod
+    async def begin_program(self, argv: Sequence[str]) -> PlacedArguments:
+        """`place_arguments` for a program, whose initialisers and ``main`` are about to run.
+
+        Until `end_program` the placed environment and the first argument are the executor's
+        environment and name.
+
+        Raises:
+            ValueError: an argument contains a null character.
+        """
+
+    @abstractmethod
+    async def call_main(self, address: int, arguments: PlacedArguments) -> int:
+        """Call ``int main(int argc, char **argv, char **envp)`` and return what it returned."""
+
+    @abstractmethod
+    async def end_program(self) -> None:
+        """Flush the output of linked code, and restore the executor's own name."""
+
+    async def run_as_main(self, address: int, argv: Sequence[str]) -> int:
+        """Call ``main`` of a program that has no initialisers and exit handlers.
 
         Args:
             address: address of the function.
-            argv: all arguments, the program's name first; surrogate escapes stand for bytes
-                that are not UTF-8. The strings live as long as the executor does.
-            is_whole: whether the program ends when the function returns. If not, its output may
-                remain in C's buffers until `flush_output`.
+            argv: the arguments, as for `place_arguments`.
 
         Returns:
             What the function returned.
@@ -75,9 +119,11 @@ class ExecutorProcessControl(ABC):
         Raises:
             ValueError: an argument contains a null character.
         """
-
-    async def flush_output(self) -> None:  # noqa: B027 - optional
-        """Flush the output of linked code."""
+        arguments = await self.begin_program(argv)
+        try:
+            return await self.call_main(address, arguments)
+        finally:
+            await self.end_program()
 
     @abstractmethod
     async def run_as_void_function(self, address: int) -> int:

@@ -238,11 +238,11 @@ class CommandSession:
         address, arguments = self._entry_address, self._line.arguments
         platform = self._jit.platform
         if platform is None:
+            self._jit.session.settle()
             return run_in_process(self._executor.run_as_main(address, arguments))
         main, home = self._jit.main, self._home_of_entry()
-        if home is not main:
-            platform.initialize(main, arguments)
-        return platform.run_main(home, address, arguments)
+        also = () if home is main else (main,)
+        return platform.run_main(home, address, arguments, also=also)
 
     def _home_of_entry(self) -> JITDylib:
         """The JITDylib that defines the entry point."""
