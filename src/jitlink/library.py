@@ -247,6 +247,7 @@ def load(
     *inputs: Input,
     all_load: bool = False,
     phony_externals: bool = False,
+    executable_stack: bool = False,
     process_symbols: bool = True,
     definitions: Mapping[str, int] | None = None,
     aliases: Mapping[str, str] | None = None,
@@ -261,6 +262,9 @@ def load(
         all_load: link all members of the archives.
         phony_externals: give undefined symbols unused addresses, instead of failing; calling one
             faults.
+        executable_stack: link objects whose code needs executable stacks, and make those of all
+            threads of the process executable, for good; any overflow of a buffer on a stack can
+            then become code. By default such objects are refused.
         process_symbols: whether to search undefined symbols in this process.
         definitions: absolute symbols, which take precedence over archives and the process.
         aliases: new names for symbols of the inputs.
@@ -271,6 +275,7 @@ def load(
     Raises:
         InputError: an input cannot be read.
         SymbolError: a symbol has no definition or two.
+        ExecutableStackError: an object needs executable stacks.
         JITLinkError: the link failed otherwise; nothing is left allocated.
     """
     builder = InputReader()
@@ -285,6 +290,7 @@ def load(
         builder,
         {},
         phony_externals=phony_externals,
+        executable_stack=executable_stack,
         process_symbols=process_symbols,
         configure=configure,
         executor=executor,
@@ -297,6 +303,7 @@ def link_inputs(
     symbols: Mapping[str, HostSymbol],
     *,
     phony_externals: bool,
+    executable_stack: bool,
     process_symbols: bool,
     configure: Configure | None,
     executor: ExecutorProcessControl | None,
@@ -307,6 +314,7 @@ def link_inputs(
         builder: the reader.
         symbols: more definitions, of names that the inputs do not define.
         phony_externals: see `load`, as for the others.
+        executable_stack: whether stacks may be made executable.
         process_symbols: whether to search undefined symbols in this process.
         configure: called before the link.
         executor: the executor to link for.
@@ -326,7 +334,12 @@ def link_inputs(
             jit.platform.read_per_dylib_functions(builder, symbols)
         builder.resolver.finish()
         graph = builder.target_graph
-        whole = WholeGraph(jit.layer, graph, phony_externals=phony_externals)
+        whole = WholeGraph(
+            jit.layer,
+            graph,
+            phony_externals=phony_externals,
+            executable_stack=executable_stack,
+        )
         dylib, is_initialized = _link(jit, whole, graph, symbols, process_symbols=process_symbols)
     except BaseException:
         if jit is not _shared_jit():

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from jitlink.errors import ExecutorError
 from jitlink.memory import JITLinkMemoryManager
 from jitlink.sps import WrapperFunctionResult
 
@@ -88,11 +89,15 @@ class ExecutorProcessControl(ABC):
         """
 
     @abstractmethod
-    async def begin_program(self, argv: Sequence[str]) -> PlacedArguments:
+    async def begin_program(self, argv: Sequence[str], name: str | None = None) -> PlacedArguments:
         """`place_arguments` for a program, whose initialisers and ``main`` are about to run.
 
-        Until `end_program` the placed environment and the first argument are the executor's
-        environment and name.
+        The placed environment becomes the executor's, and until `end_program` the first argument
+        its name.
+
+        Args:
+            argv: the arguments.
+            name: the name if there are no arguments; by default the executor keeps its own.
 
         Raises:
             ValueError: an argument contains a null character.
@@ -124,6 +129,14 @@ class ExecutorProcessControl(ABC):
             return await self.call_main(address, arguments)
         finally:
             await self.end_program()
+
+    async def make_stacks_executable(self) -> None:
+        """Make the stacks of all threads executable, now and later.
+
+        Raises:
+            ExecutorError: the executor cannot do that.
+        """
+        raise ExecutorError("the executor cannot make stacks executable")
 
     @abstractmethod
     async def run_as_void_function(self, address: int) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from collections.abc import Sequence
 
 from jitlink.executor.control import PlacedArguments
@@ -131,6 +132,10 @@ def _known_auxiliary_values() -> list[int]:
     return found
 
 
+# Never collected either.
+_names: list[ctypes.Array[ctypes.c_char]] = []
+
+
 class ProgramName:
     """The process's name in messages of the C library, such as those of ``assert``."""
 
@@ -144,15 +149,19 @@ class ProgramName:
             self._variables = []
         self._saved: list[list[int | None]] = []
 
-    def enter(self, arguments: PlacedArguments) -> None:
-        """Name the process after the first argument, until `leave`."""
+    def enter(self, arguments: PlacedArguments, name: str | None) -> None:
+        """Name the process by the first argument, or if there is none by a name, until `leave`."""
         self._saved.append([variable.value for variable in self._variables])
-        if not arguments.argc or not self._variables:
+        if not self._variables or not (arguments.argc or name):
             return
-        address = _Word.from_address(arguments.argv).value
-        name = ctypes.string_at(address)
+        if arguments.argc:
+            address = _Word.from_address(arguments.argv).value
+        else:
+            _names.append(ctypes.create_string_buffer(os.fsencode(name or "")))
+            address = ctypes.addressof(_names[-1])
+        text = ctypes.string_at(address)
         full, short = self._variables
-        full.value, short.value = address, address + name.rfind(b"/") + 1
+        full.value, short.value = address, address + text.rfind(b"/") + 1
 
     def leave(self) -> None:
         """Restore the names that the last `enter` has replaced."""

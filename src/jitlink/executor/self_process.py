@@ -98,11 +98,11 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         """Place arguments, the environment and the auxiliary vector as the system does."""
         return program.place(argv)
 
-    async def begin_program(self, argv: Sequence[str]) -> PlacedArguments:
+    async def begin_program(self, argv: Sequence[str], name: str | None = None) -> PlacedArguments:
         """Place arguments; make the first one the name, and the environment that of the process."""
         arguments = program.place(argv)
         program.set_environment(arguments.envp)
-        self._name.enter(arguments)
+        self._name.enter(arguments, name)
         _flush_python()
         return arguments
 
@@ -116,6 +116,12 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         """Flush C's output buffers, and restore the name of the process."""
         _fflush(None)
         self._name.leave()
+
+    async def make_stacks_executable(self) -> None:
+        """Make the stacks of all threads executable, now and later."""
+        from jitlink.executor.stacks import make_stacks_executable  # noqa: PLC0415 - seldom needed
+
+        make_stacks_executable()
 
     async def run_as_void_function(self, address: int) -> int:
         """Call ``int f(void)``."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jitlink.errors import UndefinedSymbolError
+from jitlink.errors import ExecutableStackError, UndefinedSymbolError
 from jitlink.graph import Block, LinkGraph, MemProt, SymbolKind
 from jitlink.graph.columns import BoolArray, Int64Array, UInt64Array, ragged_arange, rows_where
 from jitlink.graph.edges import INVALID
@@ -149,6 +149,7 @@ class LayerContext(JITLinkContext):
 
     Attributes:
         phony_externals: whether symbols that nobody defines get an address all the same.
+        executable_stack: see `ObjectLinkingLayer`.
     """
 
     def __init__(
@@ -159,11 +160,24 @@ class LayerContext(JITLinkContext):
     ) -> None:
         self.layer = layer
         self.phony_externals = layer.phony_externals
+        self.executable_stack = layer.executable_stack
         self.responsibility = responsibility
         self.dylib = responsibility.dylib
         self._graph = graph
         self._found: dict[str, Definition] = {}
         self._phony: Block | None = None
+
+    async def provide_executable_stack(self, files: Sequence[str]) -> None:
+        """Make stacks executable for some objects, if that is allowed.
+
+        Raises:
+            ExecutableStackError: it is not.
+            ExecutorError: the executor cannot do that.
+        """
+        if self.executable_stack:
+            await self.layer.session.executor.make_stacks_executable()
+        elif self.executable_stack is not None:
+            raise ExecutableStackError(files)
 
     def add_first_passes(self, config: PassConfiguration) -> None:
         """Add passes that come before those of plugins."""

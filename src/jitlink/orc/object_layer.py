@@ -109,6 +109,9 @@ class ObjectLinkingLayer(ResourceManager):
             are always taken on if there is no other definition.
         phony_externals: whether symbols that nobody defines get an address all the same, that of
             zeros in reach of the code; calling one faults.
+        executable_stack: whether objects whose code needs executable stacks are linked; those of
+            all threads of the executor are then made executable. None: such objects are linked,
+            and the stacks stay as they are, for code that does not run.
         override_flags: what holds where the flags of an object's definitions are not those
             that were promised: the promise's, or, by default, the object's.
         adds_initializer_symbols: whether what has initialisers promises a symbol that stands for
@@ -125,6 +128,7 @@ class ObjectLinkingLayer(ResourceManager):
         self.batch_objects = True
         self.auto_claim = False
         self.phony_externals = False
+        self.executable_stack: bool | None = False
         self.override_flags = False
         self.adds_initializer_symbols = False
         self.symbol_rules: SymbolRules | None = None
@@ -266,6 +270,8 @@ class ObjectLinkingLayer(ResourceManager):
             for plugin in plugins:
                 await plugin.prepare(responsibility, graph)
             config = default_passes(graph)
+            if config.needs_executable_stack:
+                await context.provide_executable_stack(config.needs_executable_stack)
             context.add_first_passes(config)
             for plugin in plugins:
                 plugin.modify_pass_config(responsibility, graph, config)

@@ -52,6 +52,7 @@ class WholeGraph:
         graph: the graph, which the layer owns from now on.
         phony_externals: whether symbols that nothing defines get an address all the same, though
             the layer gives them none.
+        executable_stack: whether stacks may be made executable, though the layer does not allow it.
 
     Attributes:
         name: its display name.
@@ -59,12 +60,18 @@ class WholeGraph:
     """
 
     def __init__(
-        self, layer: ObjectLinkingLayer, graph: LinkGraph, *, phony_externals: bool = False
+        self,
+        layer: ObjectLinkingLayer,
+        graph: LinkGraph,
+        *,
+        phony_externals: bool = False,
+        executable_stack: bool = False,
     ) -> None:
         self.name = graph.name
         self.exports = Exports(graph)
         self._layer = layer
         self._phony_externals = phony_externals
+        self._executable_stack = executable_stack
         self._graph: LinkGraph | None = graph
         self._flags = partial(symbol_flags, graph.symbol_table, graph.block_table)
         self._responsibility: MaterializationResponsibility | None = None
@@ -91,6 +98,7 @@ class WholeGraph:
         try:
             context = LayerContext(self._layer, responsibility, graph)
             context.phony_externals |= self._phony_externals
+            context.executable_stack = context.executable_stack or self._executable_stack
             await self._layer.link(responsibility, graph, context)
             # The tracker may own nothing else.
             dylib.trackers.setdefault(tracker)

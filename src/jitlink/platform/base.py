@@ -154,6 +154,7 @@ class Platform(ResourceManager):
         argv: Sequence[str],
         *,
         also: Sequence[JITDylib] = (),
+        name: str | None = None,
     ) -> int:
         """Run a program as a process does: initialisers, ``main``, exit handlers, finalisers.
 
@@ -165,6 +166,7 @@ class Platform(ResourceManager):
             address: address of its ``main``.
             argv: its arguments, its name first.
             also: JITDylibs to be initialised before the program.
+            name: the program's name if there are no arguments.
 
         Returns:
             What ``main`` returned.
@@ -173,7 +175,7 @@ class Platform(ResourceManager):
             JITLinkError: something that has initialisers could not be linked; nothing was run.
         """
         executor = self.session.executor
-        arguments = self.drive(executor.begin_program(argv))
+        arguments = self.drive(executor.begin_program(argv, name))
         try:
             self._program_arguments = arguments
             for other in also:
