@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jitlink.errors import AllocationError as AllocationError
     from jitlink.errors import ArchiveError as ArchiveError
     from jitlink.errors import DuplicateDefinitionError as DuplicateDefinitionError
+    from jitlink.errors import ExecutableStackError as ExecutableStackError
     from jitlink.errors import ExecutorError as ExecutorError
     from jitlink.errors import FixupError as FixupError
     from jitlink.errors import GraphError as GraphError
@@ -69,6 +70,7 @@ else:
                 "AllocationError",
                 "ArchiveError",
                 "DuplicateDefinitionError",
+                "ExecutableStackError",
                 "ExecutorError",
                 "FixupError",
                 "GraphError",

@@ -25,6 +25,7 @@
     ├── FixupError                          a relocation that cannot be applied
     │   ├── TargetOutOfRangeError           the value does not fit the field
     │   └── MisalignedTargetError           the value has bits that the field cannot hold
+    ├── ExecutableStackError                objects that need executable stacks
     ├── AllocationError                     memory that cannot be allocated, laid out or protected
     ├── TLSError                            thread-local storage that cannot be provided
     │   └── StaticTLSError                  the static TLS surplus is exhausted
@@ -225,6 +226,23 @@ class UndefinedSymbolError(SymbolError):
                 libraries.setdefault(provider.where, name)
         chosen = list(libraries.items())[:_MOST_ADVICE]
         return [f"{name} is usually in {where}" for where, name in chosen]
+
+
+class ExecutableStackError(JITLinkError):
+    """Objects that need executable stacks, where these are not allowed.
+
+    Attributes:
+        files: display names of the objects.
+    """
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self.files = tuple(files)
+        others = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        super().__init__(
+            f"{files[0]}{others}: the code needs executable stacks, as where the address of a "
+            "nested function is taken; -executable-stack (executable_stack=True in Python) gives "
+            "them to all threads"
+        )
 
 
 class FixupError(JITLinkError):

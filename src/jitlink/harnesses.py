@@ -367,6 +367,7 @@ def harness(
     harness: Sequence[Input] = (),
     unused_mocks: bool = False,
     phony_externals: bool = False,
+    executable_stack: bool = False,
     process_symbols: bool = True,
     executor: ExecutorProcessControl | None = None,
 ) -> Harness:
@@ -383,6 +384,8 @@ def harness(
         unused_mocks: allow mocks that nothing would use, instead of failing.
         phony_externals: give undefined symbols unused addresses, instead of failing; calling one
             faults.
+        executable_stack: link objects whose code needs executable stacks, and make those of all
+            threads of the process executable, for good.
         process_symbols: whether to search undefined symbols in this process.
         executor: the executor to link for; by default this process.
 
@@ -408,6 +411,7 @@ def harness(
         builder,
         mocked.symbols,
         phony_externals=phony_externals,
+        executable_stack=executable_stack,
         process_symbols=process_symbols,
         executor=executor,
     )

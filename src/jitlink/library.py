@@ -362,6 +362,7 @@ def load(
     all_load: bool = False,
     roots: Sequence[str] = (),
     phony_externals: bool = False,
+    executable_stack: bool = False,
     process_symbols: bool = True,
     definitions: Mapping[str, HostSymbol] | None = None,
     resolve: Resolve | None = None,
@@ -379,6 +380,9 @@ def load(
         roots: names that must be defined, for which archives are searched, too.
         phony_externals: give undefined symbols unused addresses, instead of failing; calling one
             faults.
+        executable_stack: link objects whose code needs executable stacks, and make those of all
+            threads of the process executable, for good; any overflow of a buffer on a stack can
+            then become code. By default such objects are refused.
         process_symbols: whether to search undefined symbols in this process.
         definitions: addresses, ctypes functions or Python functions with their C types, by name;
             see `HostSymbol`. They take precedence over archives and the process. What is given
@@ -393,6 +397,7 @@ def load(
     Raises:
         InputError: an input cannot be read.
         SymbolError: a symbol has no definition or two.
+        ExecutableStackError: an object needs executable stacks.
         JITLinkError: the link failed otherwise; nothing is left allocated.
         TypeError: C code could not use one of the definitions.
     """
@@ -400,12 +405,13 @@ def load(
     wanted = [*roots, *(aliases or {}).values()]
     is_lazy = not all_load and not wanted and all(is_archive(file.data) for file in files)
     is_lazy = is_lazy and bool(files)
-    jit = _jit(executor, configure, is_private=is_lazy and phony_externals)
-    options = _Options(phony_externals, process_symbols, resolve)
+    jit = _jit(executor, configure, is_private=is_lazy and (phony_externals or executable_stack))
+    options = _Options(phony_externals, executable_stack, process_symbols, resolve)
     try:
         given = PythonSymbols(jit.session, definitions or {})
         if is_lazy:
             jit.layer.phony_externals |= phony_externals
+            jit.layer.executable_stack = jit.layer.executable_stack or executable_stack
             code, library = _load_archives(jit, files, given, options)
         else:
             reader = _read(files, given.addresses, roots, aliases or {}, all_load=all_load)
@@ -454,6 +460,7 @@ class _Options(NamedTuple):
     """Arguments of `load` that a link needs."""
 
     phony_externals: bool
+    executable_stack: bool
     process_symbols: bool
     resolve: Resolve | None = None
 
@@ -463,6 +470,7 @@ def link_inputs(
     symbols: Mapping[str, HostSymbol],
     *,
     phony_externals: bool,
+    executable_stack: bool,
     process_symbols: bool,
     executor: ExecutorProcessControl | None,
 ) -> tuple[LinkedCode, Exports]:
@@ -472,6 +480,7 @@ def link_inputs(
         reader: the reader.
         symbols: more definitions, of names that the inputs do not define.
         phony_externals: see `load`, as for the others.
+        executable_stack: whether stacks may be made executable.
         process_symbols: whether to search undefined symbols in this process.
         executor: the executor to link for.
 
@@ -481,7 +490,8 @@ def link_inputs(
     """
     jit = _jit(executor, None)
     try:
-        return _link_reader(jit, reader, symbols, _Options(phony_externals, process_symbols))
+        options = _Options(phony_externals, executable_stack, process_symbols)
+        return _link_reader(jit, reader, symbols, options)
     except BaseException:
         if jit is not _shared_jit():
             jit.close()
@@ -496,7 +506,12 @@ def _link_reader(
         jit.platform.read_per_dylib_functions(reader, symbols)
     reader.resolver.finish()
     graph = reader.target_graph
-    whole = WholeGraph(jit.layer, graph, phony_externals=options.phony_externals)
+    whole = WholeGraph(
+        jit.layer,
+        graph,
+        phony_externals=options.phony_externals,
+        executable_stack=options.executable_stack,
+    )
     dylib, is_initialized = _link(jit, whole, graph, symbols, options)
     linked = LinkedCode(jit, dylib)
     try:

@@ -9,7 +9,7 @@ specific to one comes in through a `PassConfiguration`, as passes, as a fixup ta
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -88,6 +88,7 @@ class PassConfiguration:
         post_fixup: content is as it will be in the executor.
         got_address: finds the address of the global offset table, after allocation.
         plan_fixups: makes the fixup plan after the post-prune passes; may still add content.
+        needs_executable_stack: display names of the objects whose code needs executable stacks.
     """
 
     fixups: FixupTable
@@ -98,6 +99,7 @@ class PassConfiguration:
     post_fixup: list[Pass] = field(default_factory=list)
     got_address: Callable[[LinkGraph], int | None] = lambda _graph: None
     plan_fixups: Callable[[LinkGraph, FixupTable], FixupPlan] = TableFixups
+    needs_executable_stack: Sequence[str] = ()
 
 
 class JITLinkContext(ABC):

@@ -66,6 +66,8 @@ class LLJIT:
             platform, such as `jitlink.platform.orc_runtime`.
         compiler_support: whether functions of the compilers' support libraries that the process
             lacks are linked from the installed compilers.
+        executable_stack: link objects whose code needs executable stacks, and make those of all
+            threads of the executor executable, for good; by default such objects are refused.
 
     Attributes:
         session: the session.
@@ -88,6 +90,7 @@ class LLJIT:
         process_symbols: bool = True,
         platform: bool | PlatformCreator | None = None,
         compiler_support: bool = True,
+        executable_stack: bool = False,
     ) -> None:
         self.session = ExecutionSession(executor)
         self.platform: Platform | None = None
@@ -98,6 +101,8 @@ class LLJIT:
                 self.layer = layer_creator(self.session, triple)
             else:
                 self.layer = ObjectLinkingLayer(self.session, memory_manager)
+            if executable_stack:
+                self.layer.executable_stack = True
             self.process_symbols: JITDylib | None = None
             if process_symbols:
                 self.process_symbols = self.session.create_jitdylib("<process symbols>")
@@ -343,6 +348,7 @@ class LLJITBuilder:
         self._process_symbols = True
         self._platform: bool | PlatformCreator | None = None
         self._compiler_support = True
+        self._executable_stack = False
 
     def set_executor(self, executor: ExecutorProcessControl) -> Self:
         """Link for another executor than this process."""
@@ -374,6 +380,11 @@ class LLJITBuilder:
         self._compiler_support = wanted
         return self
 
+    def set_executable_stack(self, wanted: bool) -> Self:
+        """Set whether objects whose code needs executable stacks are linked; see `LLJIT`."""
+        self._executable_stack = wanted
+        return self
+
     def create(self) -> LLJIT:
         """Create the `LLJIT`."""
         return LLJIT(
@@ -383,4 +394,5 @@ class LLJITBuilder:
             process_symbols=self._process_symbols,
             platform=self._platform,
             compiler_support=self._compiler_support,
+            executable_stack=self._executable_stack,
         )

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+
+import pytest
+
 from jitlink.graph import LinkGraph, MemLifetime, MemProt, Scope
 from jitlink.passes.initializers import (
     ArrayKind,
@@ -14,8 +19,11 @@ from jitlink.passes.initializers import (
 )
 from jitlink.passes.prune import prune
 from jitlink.targets.registry import target_of_triple
+from tests.tool.command import spawn
+from tests.toolchain import compile_c, require, run
 
 DATA = MemProt.READ | MemProt.WRITE
+SAY = '#include <stdio.h>\nvoid say(int n) { printf("%d\\n", n); } int main(void) { return 0; }\n'
 
 
 def graph_of(*objects: list[str]) -> LinkGraph:
@@ -77,17 +85,48 @@ def test_odd_names() -> None:
     graph = graph_of([
         ".init_array.x", ".init_array.", ".init_array.-1", ".init_array.1.2", ".init_arrays",
         ".init_array.99999999999999999999", ".init_array", ".preinit_array", ".init_array.٣",
+        ".init_array." + 5000 * "1", ".init_array." + 5000 * "0" + "7",
     ])  # fmt: skip
     assert order_of(graph, ArrayKind.INIT) == [
         (0, ".init_array."),
         (0, ".init_array.-1"),
+        (0, ".init_array." + 5000 * "0" + "7"),
+        (0, ".init_array.1.2"),
+        (0, ".init_array." + 5000 * "1"),
+        (0, ".init_array.99999999999999999999"),
         (0, ".init_array.x"),
         (0, ".init_array.٣"),
-        (0, ".init_array.1.2"),
-        (0, ".init_array.99999999999999999999"),
         (0, ".init_array"),
     ]
     assert order_of(graph_of([".preinit_array"]), ArrayKind.PREINIT) == [(0, ".preinit_array")]
+
+
+SUFFIXES = (
+    ("", ".foo", ".100", ".65435", ".bar"),
+    (".zoo", ".00100", ".", ".x.200", ""),
+    (".100", ".bar", ".0", ".70000", ".99999999999", ".last"),
+)
+
+
+@pytest.mark.parametrize(
+    "names", [(".init_array", ".fini_array"), (".ctors", ".dtors")], ids=lambda names: names[0]
+)
+def test_order_is_that_of_a_native_program(names: tuple[str, str], tmp_path: Path) -> None:
+    objects = []
+    numbers = itertools.count(1)
+    for suffixes in SUFFIXES:
+        lines = ['.section .note.GNU-stack,"",@progbits']
+        for name, number in zip([n + s for s in suffixes for n in names], numbers, strict=False):
+            kind = "@progbits" if names == (".ctors", ".dtors") else "@" + name[1:11]
+            lines += [f'.section {name},"aw",{kind}', f".quad f{number}"]
+            lines += [".text", f"f{number}: mov ${number}, %edi", "jmp say@plt"]
+        objects.append(compile_c("\n".join([*lines, ""]), "gcc", suffix=".s"))
+    objects.append(compile_c(SAY, "gcc", ("-fPIC",)))
+    program = tmp_path / "native"
+    run([require("gcc"), "-fuse-ld=bfd", *objects, "-o", program])
+    expected = run([program])
+    assert len(expected.split()) == 32
+    assert spawn(*objects).out == expected
 
 
 def test_ctors_and_dtors_are_called_backwards() -> None:

@@ -53,8 +53,6 @@ def execute(command: Sequence[str], *, seconds: float = _SECONDS) -> Outcome:
         # Backtraces have addresses, which differ.
         "GFORTRAN_ERROR_BACKTRACE": "0",
     }
-    # Python would make C's standard output unbuffered, too.
-    environment.pop("PYTHONUNBUFFERED", None)
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,

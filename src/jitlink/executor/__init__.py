@@ -8,6 +8,7 @@ from jitlink.lazy_imports import attach
 
 if TYPE_CHECKING:
     from jitlink.executor.control import ExecutorProcessControl as ExecutorProcessControl
+    from jitlink.executor.control import PlacedArguments as PlacedArguments
     from jitlink.executor.self_process import (
         SelfExecutorProcessControl as SelfExecutorProcessControl,
     )
@@ -15,7 +16,7 @@ else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
         {
-            "jitlink.executor.control": ("ExecutorProcessControl",),
+            "jitlink.executor.control": ("ExecutorProcessControl", "PlacedArguments"),
             "jitlink.executor.self_process": ("SelfExecutorProcessControl",),
         },
     )

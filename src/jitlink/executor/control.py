@@ -9,9 +9,25 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from jitlink.errors import ExecutorError
 from jitlink.memory import JITLinkMemoryManager
 from jitlink.sps import WrapperFunctionResult
+
+
+class PlacedArguments(NamedTuple):
+    """Arguments and environment of a program, in its executor's memory.
+
+    Attributes:
+        argc: number of arguments.
+        argv: address of the pointers to them, which a null ends.
+        envp: address of the pointers to the environment, likewise.
+    """
+
+    argc: int
+    argv: int
+    envp: int
 
 
 class ExecutorProcessControl(ABC):
@@ -59,15 +75,48 @@ class ExecutorProcessControl(ABC):
         """
 
     @abstractmethod
-    async def run_as_main(self, address: int, argv: Sequence[str], *, is_whole: bool = True) -> int:
-        """Call ``int main(int argc, char **argv)``.
+    async def place_arguments(self, argv: Sequence[str]) -> PlacedArguments:
+        """Place arguments, the environment and the auxiliary vector as the system does.
+
+        They form one block, which lives as long as the executor does.
+
+        Args:
+            argv: the arguments, the program's name first; surrogate escapes stand for bytes that
+                are not UTF-8.
+
+        Raises:
+            ValueError: an argument contains a null character.
+        """
+
+    @abstractmethod
+    async def begin_program(self, argv: Sequence[str], name: str | None = None) -> PlacedArguments:
+        """`place_arguments` for a program, whose initialisers and ``main`` are about to run.
+
+        The placed environment becomes the executor's, and until `end_program` the first argument
+        its name.
+
+        Args:
+            argv: the arguments.
+            name: the name if there are no arguments; by default the executor keeps its own.
+
+        Raises:
+            ValueError: an argument contains a null character.
+        """
+
+    @abstractmethod
+    async def call_main(self, address: int, arguments: PlacedArguments) -> int:
+        """Call ``int main(int argc, char **argv, char **envp)`` and return what it returned."""
+
+    @abstractmethod
+    async def end_program(self) -> None:
+        """Flush the output of linked code, and restore the executor's own name."""
+
+    async def run_as_main(self, address: int, argv: Sequence[str]) -> int:
+        """Call ``main`` of a program that has no initialisers and exit handlers.
 
         Args:
             address: address of the function.
-            argv: all arguments, the program's name first; surrogate escapes stand for bytes
-                that are not UTF-8. The strings live as long as the executor does.
-            is_whole: whether the program ends when the function returns. If not, its output may
-                remain in C's buffers until `flush_output`.
+            argv: the arguments, as for `place_arguments`.
 
         Returns:
             What the function returned.
@@ -75,9 +124,19 @@ class ExecutorProcessControl(ABC):
         Raises:
             ValueError: an argument contains a null character.
         """
+        arguments = await self.begin_program(argv)
+        try:
+            return await self.call_main(address, arguments)
+        finally:
+            await self.end_program()
 
-    async def flush_output(self) -> None:  # noqa: B027 - optional
-        """Flush the output of linked code."""
+    async def make_stacks_executable(self) -> None:
+        """Make the stacks of all threads executable, now and later.
+
+        Raises:
+            ExecutorError: the executor cannot do that.
+        """
+        raise ExecutorError("the executor cannot make stacks executable")
 
     @abstractmethod
     async def run_as_void_function(self, address: int) -> int:

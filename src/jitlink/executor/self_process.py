@@ -18,7 +18,8 @@ from itertools import repeat
 from typing import Literal, Self
 
 from jitlink.errors import ExecutorError
-from jitlink.executor.control import ExecutorProcessControl
+from jitlink.executor import program
+from jitlink.executor.control import ExecutorProcessControl, PlacedArguments
 from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
 from jitlink.memory.actions import call_wrapper
 from jitlink.sps import WrapperFunctionResult
@@ -39,9 +40,7 @@ _dlerror.restype = ctypes.c_char_p
 _fflush = _C["fflush"]
 _fflush.argtypes = (ctypes.c_void_p,)
 
-_Main = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p
-)
+_Main = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 _VoidFunction = ctypes.CFUNCTYPE(ctypes.c_int)
 _IntFunction = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
 
@@ -60,8 +59,7 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         self.page_size = mmap.PAGESIZE
         self.memory_manager = memory_manager or InProcessMemoryManager()
         self._process = _dlopen(None, os.RTLD_NOW)
-        # Code may still read the arguments of `main` after it has returned.
-        self._arguments: list[object] = []
+        self._name = program.ProgramName()
 
     @classmethod
     @functools.cache
@@ -96,26 +94,34 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
                     found[index] = _null_or_missing(handle, name)
         return found
 
-    async def run_as_main(self, address: int, argv: Sequence[str], *, is_whole: bool = True) -> int:
-        """Call a ``main``; its output and Python's appear in the order of writing."""
-        encoded = [argument.encode("utf-8", "surrogateescape") for argument in argv]
-        if any(b"\0" in argument for argument in encoded):
-            raise ValueError("an argument contains a null character")
-        strings = [ctypes.create_string_buffer(argument) for argument in encoded]
-        pointers = (ctypes.c_void_p * (len(strings) + 1))(*map(ctypes.addressof, strings))
-        self._arguments += [strings, pointers]
-        environment = ctypes.c_void_p.in_dll(_C, "environ")
-        _flush_python()
-        try:
-            status: int = _Main(address)(len(strings), pointers, environment)
-            return status
-        finally:
-            if is_whole:
-                _fflush(None)
+    async def place_arguments(self, argv: Sequence[str]) -> PlacedArguments:
+        """Place arguments, the environment and the auxiliary vector as the system does."""
+        return program.place(argv)
 
-    async def flush_output(self) -> None:
-        """Flush C's output buffers."""
+    async def begin_program(self, argv: Sequence[str], name: str | None = None) -> PlacedArguments:
+        """Place arguments; make the first one the name, and the environment that of the process."""
+        arguments = program.place(argv)
+        program.set_environment(arguments.envp)
+        self._name.enter(arguments, name)
+        _flush_python()
+        return arguments
+
+    async def call_main(self, address: int, arguments: PlacedArguments) -> int:
+        """Call a ``main``; its output and Python's appear in the order of writing."""
+        _flush_python()
+        environment = program.environment_address()
+        return int(_Main(address)(arguments.argc, arguments.argv, environment))
+
+    async def end_program(self) -> None:
+        """Flush C's output buffers, and restore the name of the process."""
         _fflush(None)
+        self._name.leave()
+
+    async def make_stacks_executable(self) -> None:
+        """Make the stacks of all threads executable, now and later."""
+        from jitlink.executor.stacks import make_stacks_executable  # noqa: PLC0415 - seldom needed
+
+        make_stacks_executable()
 
     async def run_as_void_function(self, address: int) -> int:
         """Call ``int f(void)``."""

@@ -1,8 +1,11 @@
-"""Program properties, in the notes of `.note.gnu.property` sections.
+"""Program properties, in the notes of `.note.gnu.property` sections, and `.note.GNU-stack`.
 
 Specification: "Linux Extensions to gABI" (NT_GNU_PROPERTY_TYPE_0). A note is three words (sizes
 of name and descriptor, type), the name and the descriptor; the descriptor is a sequence of
-properties: type, size and data, each padded to the size of an address.
+properties: type, size and data, each padded to the size of an address. An object needs executable
+stacks if its section `.note.GNU-stack`, which is no note and has no content, is executable.
+
+LLVM differs: JITLink ignores `.note.GNU-stack`.
 """
 
 from __future__ import annotations
@@ -11,12 +14,24 @@ import struct
 from collections.abc import Iterator
 
 from jitlink.errors import ObjectError
-from jitlink.graph import Block, LinkGraph
+from jitlink.graph import Block, LinkGraph, MemProt
 from jitlink.graph.sections import distinct_contents
 
 SECTION = ".note.gnu.property"
+STACK_SECTION = ".note.GNU-stack"
 NT_GNU_PROPERTY_TYPE_0 = 5
 _GNU = b"GNU\0"
+
+
+def objects_with_executable_stack(graph: LinkGraph) -> list[str]:
+    """Display names of the objects of a graph that need executable stacks."""
+    found: list[str] = []
+    for ordinal in graph.section_list.ordinals_named(STACK_SECTION):
+        section = graph.section_list[ordinal]
+        if section.mem_prot & MemProt.EXEC:
+            origins = graph.block_table.origin[section.block_rows()].tolist()
+            found += [graph.origins[origin] for origin in origins if origin >= 0]
+    return found
 
 
 def has_property_bit(graph: LinkGraph, kind: int, bit: int) -> bool:

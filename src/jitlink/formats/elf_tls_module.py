@@ -15,7 +15,8 @@ linker needs for its relocations. Its parts, in this order::
 
 The first address of the segment is chosen so that the image's fits any alignment, without a hole.
 
-PT_GNU_STACK is there because without it the dynamic linker would make all stacks executable.
+PT_GNU_STACK is there because without it the dynamic linker would make all stacks executable. A
+module that is to have that effect has no other.
 
 Specification: System V gABI, chapter 5 (program loading and dynamic linking); "ELF Handling For
 Thread-Local Storage", chapter 3.
@@ -46,7 +47,7 @@ from jitlink.memory.tls import (
 )
 
 PT_LOAD, PT_DYNAMIC, PT_TLS, PT_GNU_STACK = 1, 2, 7, 0x6474E551
-PF_W, PF_R = 2, 4
+PF_X, PF_W, PF_R = 1, 2, 4
 DT_NULL, DT_NEEDED, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA = 0, 1, 4, 5, 6, 7
 DT_RELASZ, DT_RELAENT, DT_STRSZ, DT_SYMENT, DT_SONAME = 8, 9, 10, 11, 14
 _BLOCK, _VALUES, _FIRST_EXTERNAL = 1, 2, 3
@@ -78,10 +79,27 @@ class TLSModuleFormat:
         return _Writer(self, spec).write()
 
 
+def write_stack_module(identity: Identity, page_size: int) -> bytes:
+    """The bytes of a module whose loading makes all stacks executable, where that is supported.
+
+    Args:
+        identity: that of the process's program.
+        page_size: the largest page size that the ABI allows, in bytes.
+
+    Raises:
+        ValueError: the identity is that of 32-bit ELF, which is not written.
+    """
+    spec = TLSModuleSpec("jitlink-executable-stack")
+    return _Writer(TLSModuleFormat(identity, page_size, {}), spec, PF_R | PF_W | PF_X).write()
+
+
 class _Writer:
-    def __init__(self, module_format: TLSModuleFormat, spec: TLSModuleSpec) -> None:
+    def __init__(
+        self, module_format: TLSModuleFormat, spec: TLSModuleSpec, stack_access: int = PF_R | PF_W
+    ) -> None:
         self.format = module_format
         self.spec = spec
+        self.stack_access = stack_access
         self.layout = module_format.identity.layout
         self.has_block = spec.size > 0
         self.strings = bytearray(b"\0")
@@ -145,7 +163,7 @@ class _Writer:
         rows = [
             ProgramHeader(PT_LOAD, access, 0, base, total, total, page),
             ProgramHeader(PT_DYNAMIC, access, dynamic, base + dynamic, size, size, 8),
-            ProgramHeader(PT_GNU_STACK, access, 0, 0, 0, 0, 16),
+            ProgramHeader(PT_GNU_STACK, self.stack_access, 0, 0, 0, 0, 16),
         ]
         if self.has_block:
             image_size = len(spec.image)

@@ -61,6 +61,10 @@ log = logging.getLogger("jitlink.orc")
 
 _CANCEL_TIMEOUT = 5.0
 """Seconds that cancelled tasks have to end when a driver is stopped."""
+_IDLE_TIMEOUT = 0.005
+"""Seconds for which the fallback thread stays when it is idle."""
+_SETTLE_TIMEOUT = 0.1
+"""Seconds for which `SessionDriver.settle` waits for a fallback thread that is busy."""
 
 
 class _Call(Generic[T]):
@@ -254,6 +258,10 @@ class SessionDriver:
         loop = self._role.loop
         self._role.call_from_finalizer(lambda: _running_task(loop, create()))
 
+    def settle(self) -> None:
+        """Wait until the fallback thread has ended, unless it has more to run."""
+        self._role.settle()
+
     def stop(self) -> None:
         """Stop, when everything scheduled is done or cancelled; a second call does nothing."""
         self._finalizer.detach()
@@ -277,6 +285,8 @@ class _DriverRole:
         # Reentrant: a finalizer that runs while it is held may close the role, or call.
         self._changed = threading.Condition(threading.RLock())
         self._fallback: threading.Thread | None = None
+        self._ended: threading.Thread | None = None
+        self._is_settling = False
         _all_roles.add(self)
 
     def try_acquire(self) -> bool:
@@ -344,10 +354,11 @@ class _DriverRole:
 
     def join(self) -> None:
         """Wait until no thread drives, and everything scheduled is done or cancelled."""
-        if self._fallback is None:
+        fallback = self._fallback
+        if fallback is None:
             self.finish()
         else:
-            self._fallback.join()
+            fallback.join()
 
     def finish(self) -> None:
         """Run or cancel what was scheduled before the loop was closed."""
@@ -398,21 +409,52 @@ class _DriverRole:
     def _serve(self) -> None:
         while self._wait_until_due():
             self.drive_if_free(lambda: self.is_closed)
-        self.finish()
+        if self._fallback is threading.current_thread():
+            self.finish()
 
     def _wait_until_due(self) -> bool:
-        """Wait until something is due and there is no driver; False if the loop is closed."""
+        """Wait until something is due and no thread drives; False if this thread is to end.
+
+        It ends soon after it has become idle: a program that runs is to have no threads but its
+        own. Not at once, because calls of lazy functions come in bursts.
+        """
+        end: float | None = None
         with self._changed:
             while not self.is_closed:
                 if self.driver is None and self.loop.has_due:
                     return True
-                self._changed.wait(self.loop.delay() if self.driver is None else None)
+                delay = self.loop.delay() if self.driver is None else None
+                if delay is None:
+                    end = end or time.monotonic() + _IDLE_TIMEOUT
+                    delay = end - time.monotonic()
+                    if delay <= 0 or self._is_settling:
+                        # `_wake` starts another thread when there is something for it.
+                        self._ended, self._fallback = self._fallback, None
+                        self._changed.notify_all()
+                        return False
+                self._changed.wait(delay)
         return False
+
+    def settle(self) -> None:
+        """Have the fallback thread end, unless it is kept busy, and wait until it has."""
+        with self._changed:
+            self._is_settling = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._fallback is None, _SETTLE_TIMEOUT)
+            self._is_settling = False
+            ended, self._ended = self._ended, None
+        if ended is None:
+            return
+        ended.join()
+        # `join` returns before the system has removed the thread.
+        entry, end = f"/proc/self/task/{ended.native_id}", time.monotonic() + _SETTLE_TIMEOUT
+        while os.path.exists(entry) and time.monotonic() < end:  # noqa: PTH110 - slow to import
+            time.sleep(0.0001)
 
     def reset_after_fork(self) -> None:
         """Forget the threads that a forked process does not have: all but the forking one."""
         self._changed = threading.Condition(threading.RLock())
-        self._fallback = None
+        self._fallback = self._ended = None
         if self.driver != threading.get_ident():
             self.driver = None
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from jitlink.errors import UndefinedSymbolError
+from jitlink.errors import ExecutableStackError, UndefinedSymbolError
 from jitlink.graph import Block, LinkGraph, MemProt, SymbolKind
 from jitlink.graph.columns import BoolArray, Int64Array, UInt64Array, ragged_arange, rows_where
 from jitlink.graph.edges import INVALID
@@ -142,6 +142,7 @@ class LinkingLayer(Protocol):
 
     phony_externals: bool
     auto_claim: bool
+    executable_stack: bool | None
     override_flags: bool
 
     def common_sizes(self, dylib: JITDylib) -> CommonSizes:
@@ -159,6 +160,7 @@ class LayerContext(JITLinkContext):
     Attributes:
         layer: the layer.
         phony_externals: whether undefined symbols get an address.
+        executable_stack: see `ObjectLinkingLayer`.
         responsibility: the responsibility.
         dylib: its JITDylib.
     """
@@ -171,11 +173,24 @@ class LayerContext(JITLinkContext):
     ) -> None:
         self.layer = layer
         self.phony_externals = layer.phony_externals
+        self.executable_stack = layer.executable_stack
         self.responsibility = responsibility
         self.dylib = responsibility.dylib
         self._graph = graph
         self._found: dict[str, Definition] = {}
         self._phony: Block | None = None
+
+    async def provide_executable_stack(self, files: Sequence[str]) -> None:
+        """Make stacks executable for some objects, if that is allowed.
+
+        Raises:
+            ExecutableStackError: it is not.
+            ExecutorError: the executor cannot do that.
+        """
+        if self.executable_stack:
+            await self.responsibility.session.executor.make_stacks_executable()
+        elif self.executable_stack is not None:
+            raise ExecutableStackError(files)
 
     def add_first_passes(self, config: PassConfiguration) -> None:
         """Add passes that run before those of plugins."""

@@ -122,6 +122,9 @@ class ObjectLinkingLayer(ResourceManager):
             ones are always claimed if there is no other definition.
         phony_externals: whether undefined symbols get an address, that of zeros within reach of the
             code; calling one faults.
+        executable_stack: whether objects whose code needs executable stacks are linked; those of
+            all threads of the executor are then made executable. None: such objects are linked,
+            and the stacks stay as they are, for code that does not run.
         override_flags: which flags prevail if those of a graph's definitions are not those of its
             responsibility: the responsibility's, or, by default, the graph's.
         adds_initializer_symbols: whether units with initialisers define an initializer symbol, for
@@ -138,6 +141,7 @@ class ObjectLinkingLayer(ResourceManager):
         self.batch_objects = True
         self.auto_claim = False
         self.phony_externals = False
+        self.executable_stack: bool | None = False
         self.override_flags = False
         self.adds_initializer_symbols = False
         self.symbol_rules: SymbolRules | None = None
@@ -279,6 +283,8 @@ class ObjectLinkingLayer(ResourceManager):
             for plugin in plugins:
                 await plugin.prepare(responsibility, graph)
             config = default_passes(graph)
+            if config.needs_executable_stack:
+                await context.provide_executable_stack(config.needs_executable_stack)
             context.add_first_passes(config)
             for plugin in plugins:
                 plugin.modify_pass_config(responsibility, graph, config)

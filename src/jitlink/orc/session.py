@@ -155,6 +155,14 @@ class ExecutionSession:
         if not self._driver.call_later(delay, action):
             raise SessionEndedError
 
+    def settle(self) -> None:
+        """End the session's own thread, which starts when it is needed.
+
+        For code that is about to run and is to find no other threads. Waits if the thread is busy,
+        but not for long.
+        """
+        self._driver.settle()
+
     def report_error(self, error: BaseException) -> None:
         """Call the error handler; if that fails, both errors are logged."""
         try:

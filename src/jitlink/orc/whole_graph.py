@@ -70,6 +70,7 @@ class WholeGraph:
         graph: the graph, which the layer owns from now on.
         phony_externals: whether undefined symbols get an address, even if the layer gives them
             none.
+        executable_stack: whether stacks may be made executable, even if the layer forbids it.
 
     Attributes:
         name: its display name.
@@ -77,12 +78,18 @@ class WholeGraph:
     """
 
     def __init__(
-        self, layer: ObjectLinkingLayer, graph: LinkGraph, *, phony_externals: bool = False
+        self,
+        layer: ObjectLinkingLayer,
+        graph: LinkGraph,
+        *,
+        phony_externals: bool = False,
+        executable_stack: bool = False,
     ) -> None:
         self.name = graph.name
         self.exports = Exports(graph)
         self._layer = layer
         self._phony_externals = phony_externals
+        self._executable_stack = executable_stack
         self._graph: LinkGraph | None = graph
         self._flags = partial(symbol_flags, graph.symbol_table, graph.block_table)
         self._responsibility: MaterializationResponsibility | None = None
@@ -109,6 +116,7 @@ class WholeGraph:
         try:
             context = _Context(self._layer, responsibility, graph, self._notify_resolved)
             context.phony_externals |= self._phony_externals
+            context.executable_stack = context.executable_stack or self._executable_stack
             await self._layer.link(responsibility, graph, context)
             # The tracker may own nothing else.
             dylib.trackers.setdefault(tracker)

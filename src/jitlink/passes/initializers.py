@@ -3,9 +3,10 @@
 ``.preinit_array``, ``.init_array`` and ``.ctors`` list the functions to be called before a
 program's own code, ``.fini_array`` and ``.dtors`` those to be called after it. Their order is that
 of a static link with the default script of GNU ld: sections with a priority in their name come
-first, in ascending order (``.ctors.N`` has priority 65535 - N), then those without; equal ones are
-in order of input. ``.ctors`` and ``.dtors`` are called from the last function to the first.
-Finalisers are called in reverse order.
+first, in ascending order (``.ctors.N`` has priority 65535 - N) and then by name; those with another
+suffix follow, by name, then those without a suffix; equal ones are in order of input. ``.ctors``
+and ``.dtors`` are called from the last function to the first. Finalisers are called in reverse
+order.
 
 No symbol or edge refers to these sections, so they are marked live, and each object that has one
 gets an initializer symbol, with scope side-effects-only: a lookup of the symbol links the object.
@@ -13,7 +14,9 @@ gets an initializer symbol, with scope side-effects-only: a lookup of the symbol
 Code in ``.init`` is called before the arrays and code in ``.fini`` after them, both in order of
 input; `jitlink.passes.init_fini` turns it into functions.
 
-Quirk: a suffix that is no number sorts before all numbers, by name.
+GNU ld compares a section without a priority by name with every other one, which is no order if
+there are `.init_array.N`, `.ctors.N` and `.ctors.foo`, or `.init_array.9` and `.init_array.10x`;
+here those without a priority come last.
 
 Specification: System V gABI, chapter 4, "Special Sections"; GNU ld, SORT_BY_INIT_PRIORITY.
 """
@@ -59,7 +62,7 @@ class FunctionArray:
         order: sort key of arrays of one kind, in the order of a static link.
         start, end: the addresses that it spans.
         backwards: whether its last function is called first.
-        has_priority: whether the name of its section has a priority; such arrays come first.
+        has_priority: whether the name of its section has a suffix; such arrays come first.
     """
 
     __slots__ = ("backwards", "end", "has_priority", "kind", "order", "start")
@@ -68,7 +71,7 @@ class FunctionArray:
         self, section: _ArraySection, order: tuple[object, ...], start: int, end: int
     ) -> None:
         self.kind, self.order, self.start, self.end = section.kind, order, start, end
-        self.backwards, self.has_priority = section.backwards, section.rank[0] < _NO_PRIORITY
+        self.backwards, self.has_priority = section.backwards, section.rank < _PLAIN
 
 
 class _ArraySection(NamedTuple):
@@ -76,12 +79,12 @@ class _ArraySection(NamedTuple):
 
     Attributes:
         kind: when its functions are called.
-        rank: sort key of sections, by priority.
+        rank: sort key of sections: a group, a priority, the name.
         backwards: whether its last function is called first.
     """
 
     kind: ArrayKind
-    rank: tuple[int, str]
+    rank: tuple[int, int, str]
     backwards: bool
 
 
@@ -95,10 +98,13 @@ _ARRAYS: Mapping[str, tuple[ArrayKind, bool]] = {
     FINI_CALLS: (ArrayKind.FINI, False),
 }
 _BEGINNINGS = NameBeginnings(_ARRAYS)
-_CALLS_RANK = (-2, "")
+_CALLS_RANK = (-2, 0, "")
+_BEFORE_NUMBERS, _NUMBERED, _AFTER_NUMBERS = -1, 0, 1
+_PLAIN = (2, 0, "")
 _LAST_PRIORITY = 65535
-# Above every priority that a name can have.
-_NO_PRIORITY = 1 << 31
+# A larger number in a name is no priority.
+_INT_MAX = (1 << 31) - 1
+_MAX_DIGITS = 10
 _serials = itertools.count()
 
 
@@ -114,13 +120,25 @@ def _parse_name(name: str) -> _ArraySection | None:
     kind, backwards = _ARRAYS[base]
     if base in (INIT_CALLS, FINI_CALLS):
         return _ArraySection(kind, _CALLS_RANK, backwards)
-    if name == base:
-        return _ArraySection(kind, (_NO_PRIORITY, ""), backwards)
-    suffix = name.rpartition(".")[2]
-    if not (suffix.isascii() and suffix.isdigit()):
-        return _ArraySection(kind, (-1, name), backwards)
-    priority = _LAST_PRIORITY - int(suffix) if backwards else int(suffix)
-    return _ArraySection(kind, (min(priority, _NO_PRIORITY - 1), ""), backwards)
+    rank = _PLAIN if name == base else _rank(name, base, inverted=backwards)
+    return _ArraySection(kind, rank, backwards)
+
+
+def _rank(name: str, base: str, *, inverted: bool) -> tuple[int, int, str]:
+    """The sort key of a section whose name has a suffix, as GNU ld's SORT_BY_INIT_PRIORITY.
+
+    Args:
+        name: its name.
+        base: the name without the suffix.
+        inverted: whether larger numbers come first.
+    """
+    suffix = name[len(base) + 1 :]
+    if suffix.isascii() and suffix.isdigit() and len(suffix.lstrip("0")) <= _MAX_DIGITS:
+        number = int(suffix[-_MAX_DIGITS:])
+        priority = _LAST_PRIORITY - number if inverted else number
+        if 0 <= priority <= _INT_MAX:
+            return _NUMBERED, priority, name
+    return (_AFTER_NUMBERS if suffix >= "0" else _BEFORE_NUMBERS), 0, name
 
 
 def _array_sections(graph: LinkGraph) -> Iterator[tuple[Section, _ArraySection]]:

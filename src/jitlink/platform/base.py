@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
-from jitlink.executor import SelfExecutorProcessControl
+from jitlink.executor import PlacedArguments, SelfExecutorProcessControl
 from jitlink.graph import AllocActionPair, LinkGraph, MemProt, Scope, Symbol
 from jitlink.inputs import InputReader
 from jitlink.link import run_in_process
@@ -80,6 +80,8 @@ class Platform(ResourceManager):
         # Reentrant, as a dynamic linker's lock: it is held while initialisers run, which may call
         # ``dlopen``.
         self._lock = threading.RLock()
+        # Those of the program that `run_main` is running.
+        self._program_arguments: PlacedArguments | None = None
         self._process_symbols = process_symbols
         self._per_dylib_generator = PerDylibGenerator(self)
         self.dylib = session.create_jitdylib("<platform>")
@@ -109,7 +111,8 @@ class Platform(ResourceManager):
 
         Args:
             dylib: the JITDylib.
-            argv: the arguments that initialisers get, by default the process's own.
+            argv: the arguments that initialisers get, by default the process's own. Those of a
+                program that `run_main` is running take precedence.
 
         Raises:
             JITLinkError: something that has initialisers could not be linked; none was run.
@@ -145,7 +148,15 @@ class Platform(ResourceManager):
         atexit.unregister(self._at_exit)
         self.close_all()
 
-    def run_main(self, dylib: JITDylib, address: int, argv: Sequence[str]) -> int:
+    def run_main(
+        self,
+        dylib: JITDylib,
+        address: int,
+        argv: Sequence[str],
+        *,
+        also: Sequence[JITDylib] = (),
+        name: str | None = None,
+    ) -> int:
         """Run a program as a process does: initialisers, ``main``, exit handlers, finalisers.
 
         All open JITDylibs are closed afterwards. If the program calls ``exit``, this process
@@ -155,6 +166,8 @@ class Platform(ResourceManager):
             dylib: the program.
             address: address of its ``main``.
             argv: its arguments, its name first.
+            also: JITDylibs to be initialised before the program.
+            name: the program's name if there are no arguments.
 
         Returns:
             What ``main`` returned.
@@ -163,13 +176,21 @@ class Platform(ResourceManager):
             JITLinkError: something that has initialisers could not be linked; nothing was run.
         """
         executor = self.session.executor
-        self._initialize_program(dylib, argv)
+        arguments = self.drive(executor.begin_program(argv, name))
         try:
-            return self.drive(executor.run_as_main(address, argv, is_whole=False))
+            self._program_arguments = arguments
+            for other in also:
+                self.initialize(other, argv)
+            self._initialize_program(dylib, argv)
+            try:
+                self.session.settle()
+                return self.drive(executor.call_main(address, arguments))
+            finally:
+                self.close_all()
         finally:
-            self.close_all()
+            self._program_arguments = None
             # As natively: what handlers have printed comes out with the rest.
-            self.drive(executor.flush_output())
+            self.drive(executor.end_program())
 
     def _initialize_program(self, dylib: JITDylib, argv: Sequence[str]) -> None:
         """Open the JITDylib of a program, whose ``main`` is about to run."""

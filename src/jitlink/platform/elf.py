@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from jitlink.errors import ExecutorError, JITLinkError, UnsupportedObjectError
-from jitlink.executor import SelfExecutorProcessControl
+from jitlink.executor import PlacedArguments, SelfExecutorProcessControl
 from jitlink.graph import AllocActionPair, LinkGraph, Symbol, WrapperCall
 from jitlink.orc.callables import callback_errors
 from jitlink.orc.dylib import JITDylib
@@ -80,7 +80,7 @@ _DEREGISTER = WrapperSignature(ERROR, EXECUTOR_ADDR)
 _ARRAY = Tuple(EXECUTOR_ADDR, EXECUTOR_ADDR, BOOL)
 _ARRAYS = SPSSequence(_ARRAY)
 _INITIALIZE = WrapperSignature(ERROR, EXECUTOR_ADDR, _ARRAYS, _ARRAYS, UINT64, BOOL)
-_SET_ARGUMENTS = WrapperSignature(ERROR, SPSSequence(STRING))
+_SET_ARGUMENTS = WrapperSignature(ERROR, UINT64, EXECUTOR_ADDR, EXECUTOR_ADDR)
 _FINALIZE = WrapperSignature(ERROR, SPSSequence(EXECUTOR_ADDR), BOOL)
 _FINALIZE_MEMORY = WrapperSignature(ERROR, SPSSequence(EXECUTOR_ADDR_RANGE))
 _EXPORT_FLAGS = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE | JITSymbolFlags.CALLABLE
@@ -204,7 +204,8 @@ class ELFPlatform(Platform):
 
         Args:
             dylib: the JITDylib.
-            argv: the arguments that initialisers get, by default the process's own.
+            argv: the arguments that initialisers get, by default the process's own. Those of a
+                program that `run_main` is running take precedence.
 
         Raises:
             JITLinkError: something that has initialisers could not be linked; none was run.
@@ -250,8 +251,9 @@ class ELFPlatform(Platform):
         with self._lock:
             runs = self.session.wait(self._prepare(dylib, reference, is_program))
             if runs:
-                words = self._process_arguments() if argv is None else list(argv)
-                self._call("__jitlink_set_arguments", _SET_ARGUMENTS.serialize_arguments(words))
+                placed = self._program_arguments or self._place_arguments(argv)
+                self._call("__jitlink_set_arguments", _SET_ARGUMENTS.serialize_arguments(*placed))
+                self.session.settle()
                 with callback_errors():
                     for run in runs:
                         self._run(run)
@@ -282,9 +284,12 @@ class ELFPlatform(Platform):
         """
         self._close(dylib, DylibState.release_dl_ref, is_exit=False)
 
-    def _process_arguments(self) -> list[str]:
-        is_this_process = isinstance(self.session.executor, SelfExecutorProcessControl)
-        return list(sys.orig_argv) if is_this_process else []
+    def _place_arguments(self, argv: Sequence[str] | None) -> PlacedArguments:
+        executor = self.session.executor
+        if argv is None:
+            is_this_process = isinstance(executor, SelfExecutorProcessControl)
+            argv = sys.orig_argv if is_this_process else ()
+        return self.drive(executor.place_arguments(argv))
 
     def _run(self, run: _InitializerRun) -> None:
         lists = [

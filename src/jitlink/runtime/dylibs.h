@@ -83,7 +83,7 @@ HIDDEN void move_exit_handler(void);
 
 /* Calls the functions of an array, those that are neither null nor -1, which pad `.ctors`. */
 HIDDEN void call_array(const struct array *array, bool backwards, int argc, char **argv,
-                       char **environment);
+                       char **envp);
 
 /* Runs the calling thread's destructors of thread-local objects of dylibs, and drops those of other
    threads. */

@@ -1,47 +1,26 @@
 /* Initialisers of JITDylibs, which run in the order that the session passes. */
 #include "dylibs.h"
 
-extern char **environ;
-
 static int argument_count;
-static char **arguments;
+static char **arguments, **environment;
 
 void call_array(const struct array *array, bool backwards, int argc, char **argv,
-                char **environment) {
+                char **envp) {
   size_t count = (size_t)(array->end - array->start);
   for (size_t each = 0; each < count; ++each) {
     uintptr_t pointer = array->start[backwards != array->backwards ? count - 1 - each : each];
     if (pointer && pointer != UINTPTR_MAX)
-      ((void (*)(int, char **, char **))pointer)(argc, argv, environment);
+      ((void (*)(int, char **, char **))pointer)(argc, argv, envp);
   }
 }
 
-static bool is_known(char *const *words, size_t count) {
-  if (!arguments || count != (size_t)argument_count)
-    return false;
-  for (size_t each = 0; each < count; ++each)
-    if (strcmp(words[each], arguments[each]))
-      return false;
-  return true;
-}
-
-/* Error(Sequence<String>): the argv of initialisers. Never freed: a program may keep it. */
+/* Error(UInt64 argc, Addr argv, Addr envp): what initialisers get. A program may keep them. */
 wrapper_result __jitlink_set_arguments(const char *data, size_t size) {
   sps_reader reader = sps_read(data, size);
-  size_t count = sps_count(&reader, 8), done = 0;
-  char **words = calloc(count + 1, sizeof *words);
-  while (words && done < count && (words[done] = sps_string(&reader)))
-    ++done;
-  bool is_usable = words && done == count && !reader.failed;
-  if (is_usable && !is_known(words, count)) {
-    arguments = words;
-    argument_count = (int)count;
-    return sps_zero_byte();
-  }
-  while (words && done)
-    free(words[--done]);
-  free(words);
-  return is_usable ? sps_zero_byte() : sps_malformed();
+  argument_count = (int)sps_u64(&reader);
+  arguments = sps_address(&reader);
+  environment = sps_address(&reader);
+  return reader.failed ? sps_malformed() : sps_zero_byte();
 }
 
 static void read_arrays(sps_reader *reader, struct array *arrays, size_t count) {
@@ -91,7 +70,7 @@ wrapper_result __jitlink_initialize(const char *data, size_t size) {
   }
   unlock_dylibs();
   for (size_t each = 0; dylib && each < count; ++each)
-    call_array(&arrays[each], false, argument_count, arguments, environ);
+    call_array(&arrays[each], false, argument_count, arguments, environment);
   free(arrays);
   return dylib ? sps_zero_byte() : sps_failure("no such JITDylib is registered");
 }

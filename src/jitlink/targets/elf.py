@@ -21,6 +21,7 @@ from jitlink.fixups import FixupTable
 from jitlink.formats.batch import Batch, ReadObjects
 from jitlink.formats.elf import ELFObjects, read_objects
 from jitlink.formats.elf_layout import ELFCLASS32, ELFCLASS64, Identity, identify
+from jitlink.formats.elf_notes import objects_with_executable_stack
 from jitlink.formats.elf_relocations import RawRelocations
 from jitlink.graph import LinkGraph, MemLifetime, Scope
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
@@ -91,6 +92,7 @@ class ELFTarget(NamedTuple):
         config, bounds = self.passes(graph), ELFLinkerDefinedSymbols(self.identity)
         config.pre_prune.append(bounds.define)
         config.post_allocation.append(bounds.place)
+        config.needs_executable_stack = objects_with_executable_stack(graph)
         return config
 
     def links(self, graph: LinkGraph) -> bool:

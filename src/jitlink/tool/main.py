@@ -106,7 +106,8 @@ def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
         # Imports leave no garbage; the collections that they trigger take 7 ms.
         gc.disable()
     # Only a link needs NumPy.
-    from jitlink.tool.session import CommandSession  # noqa: PLC0415
+    with _without_threads_of_numpy(owns_process):
+        from jitlink.tool.session import CommandSession  # noqa: PLC0415
 
     session = CommandSession(line, _write, _report_error)
     if owns_process:
@@ -120,6 +121,10 @@ def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
         status = 0
         if not line.noexec:
             _flush()
+            if owns_process:
+                from jitlink.tool.c_streams import restore_buffers  # noqa: PLC0415
+
+                restore_buffers()
             with _signals_of_a_program(owns_process):
                 status = session.run()
     finally:
@@ -149,6 +154,29 @@ def _progress(line: CommandLine, session: CommandSession) -> Iterator[None]:
     session.watch(progress)
     with ProgressBar(sys.stderr, progress.state):
         yield
+
+
+@contextmanager
+def _without_threads_of_numpy(owns_process: bool) -> Iterator[None]:
+    """Keep NumPy's OpenBLAS from starting threads, of which the linker has no use.
+
+    A program expects to be the only thread of its process: others outlive `pthread_exit` in
+    ``main``, and with them the system refuses new user namespaces.
+    """
+    if not owns_process:
+        yield
+        return
+    name = "OPENBLAS_NUM_THREADS"
+    given = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        # The program gets the environment as it was.
+        if given is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = given
 
 
 @contextmanager

@@ -86,6 +86,7 @@ class CommandSession:
         """Set up the session, apart from its inputs, as the options ask."""
         line, layer = self._line, self._jit.layer
         layer.phony_externals = line.phony_externals
+        layer.executable_stack = None if line.noexec else line.executable_stack
         self._jit.session.error_handler = self._report_lazy_failure
         if line.add_self_relocations:
             from jitlink.tool.self_relocations import SelfRelocations  # noqa: PLC0415 - seldom
@@ -238,11 +239,13 @@ class CommandSession:
         address, arguments = self._entry_address, self._line.arguments
         platform = self._jit.platform
         if platform is None:
+            self._jit.session.settle()
             return run_in_process(self._executor.run_as_main(address, arguments))
         main, home = self._jit.main, self._home_of_entry()
-        if home is not main:
-            platform.initialize(main, arguments)
-        return platform.run_main(home, address, arguments)
+        also = () if home is main else (main,)
+        # Without -args there is no argv[0].
+        name = next((each.name for each in self._line.inputs), None)
+        return platform.run_main(home, address, arguments, also=also, name=name)
 
     def _home_of_entry(self) -> JITDylib:
         """The JITDylib that defines the entry point."""

@@ -140,6 +140,7 @@ class CommandLine:
         self.entry = DEFAULT_ENTRY
         self.arguments: list[str] = []
         self.noexec = False
+        self.executable_stack = False
         self.threads: int | None = None
         self.slab_size: int | None = None
         self.slab_address: int | None = None

@@ -148,6 +148,12 @@ OPTIONS: tuple[Option, ...] = (
         put("noexec", boolean),
     ),
     Option(
+        "executable-stack", Form.FLAG, Group.RUNNING,
+        "link objects whose code needs executable stacks, and make the stacks of all threads "
+        "executable; an overflow of a buffer on a stack can then become code",
+        put("executable_stack", boolean),
+    ),
+    Option(
         "num-threads", Form.VALUE, Group.RUNNING,
         "accepted for compatibility: one thread links; 0 turns off links in the background, and "
         "with them -speculate",

@@ -1,0 +1,38 @@
+"""Executable stacks, as the GNU C library provides them.
+
+Loading a shared library with an executable PT_GNU_STACK makes the stacks of all threads executable,
+those of later threads too, and they stay so. Since version 2.41, glibc refuses the library unless
+the process was started with executable stacks.
+
+Specification: dlopen(3); GNU C Library manual, "Dynamic Linking Tunables" (glibc.rtld.execstack).
+"""
+
+from __future__ import annotations
+
+import functools
+
+from jitlink.errors import ExecutorError, InputError
+from jitlink.formats.elf_layout import identify
+from jitlink.formats.elf_tls_module import write_stack_module
+from jitlink.memory.tls_glibc import load_module, unload_module
+
+_HEADER_SIZE = 64
+_MAX_PAGE_SIZE = 1 << 16
+
+
+@functools.cache
+def make_stacks_executable() -> None:
+    """Make the stacks of all threads of this process executable, now and later.
+
+    Raises:
+        ExecutorError: the C library or the system refuses.
+    """
+    try:
+        with open("/proc/self/exe", "rb") as file:  # noqa: PTH123 - pathlib is slow to import
+            identity = identify(memoryview(file.read(_HEADER_SIZE)), "/proc/self/exe")
+        unload_module(load_module(write_stack_module(identity, _MAX_PAGE_SIZE)))
+    except (ExecutorError, InputError, OSError, ValueError) as error:
+        raise ExecutorError(
+            f"stacks cannot be made executable: {error}; glibc 2.41 and later need "
+            "GLIBC_TUNABLES=glibc.rtld.execstack=2 in the environment when the process starts"
+        ) from error
