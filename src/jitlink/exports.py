@@ -6,7 +6,6 @@ the string tables as they came; a dictionary is made only for those who want all
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
@@ -61,7 +60,8 @@ class Exports(Mapping[str, int]):
 
     def owned_by(self, owner: object) -> Exports:
         """The same with an owner."""
-        owned = copy.copy(self)
+        owned = object.__new__(type(self))
+        owned.__dict__.update(self.__dict__)
         owned.owner = owner
         return owned
 

@@ -408,13 +408,14 @@ def load(
     jit = _jit(executor, configure, is_private=is_lazy and (phony_externals or executable_stack))
     options = _Options(phony_externals, executable_stack, process_symbols, resolve)
     try:
-        given = PythonSymbols(jit.session, definitions or {})
+        given = PythonSymbols(jit.session, definitions) if definitions else None
         if is_lazy:
             jit.layer.phony_externals |= phony_externals
             jit.layer.executable_stack = jit.layer.executable_stack or executable_stack
             code, library = _load_archives(jit, files, given, options)
         else:
-            reader = _read(files, given.addresses, roots, aliases or {}, all_load=all_load)
+            addresses = given.addresses if given else {}
+            reader = _read(files, addresses, roots, aliases or {}, all_load=all_load)
             linked = list(reader.linked)
             code, exports = _link_reader(jit, reader, {}, options)
             library = Library(reader.target_graph.name, code, exports, linked)
@@ -580,7 +581,7 @@ async def _link_async(
 
 
 def _load_archives(
-    jit: LLJIT, files: Sequence[InputFile], given: PythonSymbols, options: _Options
+    jit: LLJIT, files: Sequence[InputFile], given: PythonSymbols | None, options: _Options
 ) -> tuple[LinkedCode, Library]:
     """A library of archives alone."""
 
@@ -591,7 +592,7 @@ def _load_archives(
     name = files[0].name
     dylib = jit.create_jitdylib(f"{name}#{next(_numbers)}", process_symbols=options.process_symbols)
     code = LinkedCode(jit, dylib)
-    if given.symbols:
+    if given is not None:
         dylib.define(given)
     for archive in archives:
         dylib.add_generator(archive)

@@ -27,9 +27,9 @@ def objects_with_executable_stack(graph: LinkGraph) -> list[str]:
     """Display names of the objects of a graph that need executable stacks."""
     found: list[str] = []
     for ordinal in graph.section_list.ordinals_named(STACK_SECTION):
-        section = graph.section_list[ordinal]
-        if section.mem_prot & MemProt.EXEC:
-            origins = graph.block_table.origin[section.block_rows()].tolist()
+        if graph.section_list.prot_at(ordinal) & MemProt.EXEC:
+            rows = graph.section_list[ordinal].block_rows()
+            origins = graph.block_table.origin[rows].tolist()
             found += [graph.origins[origin] for origin in origins if origin >= 0]
     return found
 

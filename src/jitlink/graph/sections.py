@@ -130,7 +130,11 @@ class SectionList:
     def prot(self, section: Section) -> MemProt:
         """A section's protection."""
         self.check_owner(section)
-        return MEM_PROTS[self._prots[section.ordinal]]
+        return self.prot_at(section.ordinal)
+
+    def prot_at(self, ordinal: int) -> MemProt:
+        """Protection of the section of an ordinal."""
+        return MEM_PROTS[self._prots[ordinal]]
 
     def set_prot(self, section: Section, mem_prot: MemProt) -> None:
         """Change a section's protection."""

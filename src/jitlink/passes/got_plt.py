@@ -84,8 +84,9 @@ def build_got_and_stubs(graph: LinkGraph, spec: GotPltSpec) -> None:
     present = set(rows_where(counts != 0).tolist())
     far = _far_kinds(graph, spec, counts) if spec.reach else frozenset()
     stub_rows = _requests(graph, spec.stub_requests, spec.external_only, present, far)
-    _point_at_targets(graph, stub_rows, spec)
-    stub_rows = _create_jump_islands(graph, stub_rows, spec)
+    if spec.reach:
+        _point_at_targets(graph, stub_rows, spec)
+        stub_rows = _create_jump_islands(graph, stub_rows, spec)
     got_rows = _requests(graph, spec.got_requests, frozenset(), present)
     got_symbol = graph.find_external_symbol_by_name(GOT_SYMBOL) if present else None
     needs_base = got_symbol is not None or not present.isdisjoint(spec.got_users)
@@ -100,16 +101,9 @@ def build_got_and_stubs(graph: LinkGraph, spec: GotPltSpec) -> None:
     targets = np.concatenate((edge_target[got_rows], stub_targets))
     entry_of = _create_got_entries(graph, section, targets, edge_target[first_rows], spec)
     _transform(graph, got_rows, spec.got_requests, entry_of[edge_target[got_rows]])
-    # A stub that is shared cannot add to the address of its target.
-    is_far = _is_of(graph, stub_rows, spec.reach) & (edges.addend[stub_rows] != 0)
-    is_far |= _is_of(graph, stub_rows, far)
-    if is_far.any():
-        blocks, target, addend = _create_islands(graph, stub_rows[is_far], spec.stub, spec)
-        entries = entry_of[target]
-        odd = addend != 0
-        entries[odd] = _add_pointers(graph, section, target[odd], addend[odd], spec)
-        _connect_stubs(graph, blocks, entries, spec)
-        stub_rows, stub_targets = stub_rows[~is_far], stub_targets[~is_far]
+    if spec.reach:
+        stub_rows = _create_far_stubs(graph, section, stub_rows, entry_of, far, spec)
+        stub_targets = edge_target[stub_rows]
     if len(stub_rows):
         stub_of = _create_stubs(graph, stub_targets, entry_of, spec)
         _transform(graph, stub_rows, spec.stub_requests, stub_of[stub_targets])
@@ -158,8 +152,9 @@ class BypassTargets:
         if not self.any:
             return
         self.addresses = graph.symbol_addresses().view(np.int64)
-        plain = self.jumps[edges.addend[self.jumps] == 0]
-        self._of_block[edges.block[plain]] = edges.target[plain]
+        if len(self.jumps):
+            plain = self.jumps[edges.addend[self.jumps] == 0]
+            self._of_block[edges.block[plain]] = edges.target[plain]
         if got is not None:
             self._find_stubs(got.ordinal, spec)
 
@@ -174,8 +169,9 @@ class BypassTargets:
         is_stub = np.zeros(blocks.rows, np.bool_)
         if stubs is not None:
             is_stub = blocks.section == stubs.ordinal
-        # Islands are not in the stubs section.
-        is_stub |= _islands(graph, spec, spec.reach.keys() - spec.no_calls)
+        if spec.reach:
+            # Islands are not in the stubs section.
+            is_stub |= _islands(graph, spec, spec.reach.keys() - spec.no_calls)
         jumps = rows_where(is_stub[edges.block] & (edges.kind == spec.stub_edges[0][0]))
         entry = symbols.block[edges.target[jumps]]
         self._of_block[edges.block[jumps]] = self._of_block[entry]
@@ -467,9 +463,9 @@ def _point_at_targets(graph: LinkGraph, rows: Int64Array, spec: GotPltSpec) -> N
     block = symbols.block[edges.target[rows]]
     offset = symbols.value[edges.target[rows]].view(np.int64) + edges.addend[rows]
     inside = (offset >= 0) & (offset <= graph.block_table.size[block])
-    rows, places = rows[inside], np.stack((block[inside], offset[inside]))
-    if not len(rows):
+    if not inside.any():
         return
+    rows, places = rows[inside], np.stack((block[inside], offset[inside]))
     places, number = np.unique(places, axis=1, return_inverse=True)
     first = symbols.extend(
         places.shape[1],
@@ -495,6 +491,39 @@ def _create_jump_islands(graph: LinkGraph, rows: Int64Array, spec: GotPltSpec) -
     kind, offset = spec.jump_edge
     edges.extend(len(blocks), block=blocks, offset=offset, kind=kind, target=target, addend=addend)
     return rows[is_call]
+
+
+def _create_far_stubs(
+    graph: LinkGraph,
+    section: Section,
+    rows: Int64Array,
+    entry_of: Int64Array,
+    far: frozenset[EdgeKind],
+    spec: GotPltSpec,
+) -> Int64Array:
+    """Create the islands of calls that may not reach a shared stub; rows (int64) of the others.
+
+    Args:
+        graph: the graph.
+        section: the GOT.
+        rows: rows of the edges that request stubs (int64).
+        entry_of: rows of the symbols of GOT entries, by row of the target (int64).
+        far: kinds of which no edge may reach a shared stub.
+        spec: what is created.
+    """
+    addends = graph.edge_table.addend[rows]
+    # A stub that is shared cannot add to the address of its target.
+    is_far = _is_of(graph, rows, spec.reach) & (addends != 0)
+    is_far |= _is_of(graph, rows, far)
+    if not is_far.any():
+        return rows
+    blocks, target, addend = _create_islands(graph, rows[is_far], spec.stub, spec)
+    entries = entry_of[target]
+    odd = addend != 0
+    entries[odd] = _add_pointers(graph, section, target[odd], addend[odd], spec)
+    _connect_stubs(graph, blocks, entries, spec)
+    others: Int64Array = rows[~is_far]
+    return others
 
 
 def _create_islands(
