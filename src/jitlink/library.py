@@ -291,6 +291,7 @@ def load(
         {},
         phony_externals=phony_externals,
         executable_stack=executable_stack,
+        may_call_python=bool(definitions),
         process_symbols=process_symbols,
         configure=configure,
         executor=executor,
@@ -304,6 +305,7 @@ def link_inputs(
     *,
     phony_externals: bool,
     executable_stack: bool,
+    may_call_python: bool = False,
     process_symbols: bool,
     configure: Configure | None,
     executor: ExecutorProcessControl | None,
@@ -315,6 +317,7 @@ def link_inputs(
         symbols: more definitions, of names that the inputs do not define.
         phony_externals: see `load`, as for the others.
         executable_stack: whether stacks may be made executable.
+        may_call_python: whether the reader has absolute symbols, which may be Python functions.
         process_symbols: whether to search undefined symbols in this process.
         configure: called before the link.
         executor: the executor to link for.
@@ -341,6 +344,8 @@ def link_inputs(
             executable_stack=executable_stack,
         )
         dylib, is_initialized = _link(jit, whole, graph, symbols, process_symbols=process_symbols)
+        if may_call_python and jit.platform is not None:
+            jit.platform.mark_python_caller(dylib)
     except BaseException:
         if jit is not _shared_jit():
             jit.close()

@@ -93,6 +93,27 @@ def test_a_busy_thread_is_not_waited_for(owner: Owner, monkeypatch: pytest.Monke
         thread.stop()
 
 
+def test_an_interpreter_that_starts_no_threads(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    thread = SessionDriver(owner)
+    later: list[Task[None]] = []
+
+    async def leave() -> None:
+        later.append(Task(thread.loop, sleep(0)))
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with time_limit():
+        assert thread.wait(ident(), aside=True) == threading.get_ident()
+        thread.wait(leave())
+        assert thread.wait(ident(), aside=True) == threading.get_ident()
+        thread.stop()
+    assert later[0].is_done
+
+
 def test_an_ordinary_session_starts_no_thread() -> None:
     with time_limit(), ExecutionSession() as session:
         main = session.create_jitdylib("main")

@@ -18,7 +18,7 @@ import inspect
 import threading
 import typing
 from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -311,9 +311,9 @@ class PythonSymbols(MaterializationUnit):
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         """Announce the addresses; the functions are kept from now on."""
         tracker = responsibility.tracker
-        if self._functions:
-            keeper = _keeper(responsibility.session)
-            keeper.functions.setdefault(tracker, []).extend(self._functions.values())
+        # An address may be that of a ctypes callback, too.
+        keeper = _keeper(responsibility.session)
+        keeper.functions.setdefault(tracker, []).extend(self._functions.values())
         responsibility.notify_resolved(self._addresses)
         responsibility.notify_emitted()
 
@@ -323,6 +323,10 @@ class _FunctionKeeper(ResourceManager):
 
     def __init__(self) -> None:
         self.functions: dict[ResourceTracker, list[object]] = {}
+
+    def dylibs_that_call_python(self) -> Iterable[JITDylib]:
+        """The JITDylibs in which Python has defined functions or addresses."""
+        return {tracker.dylib for tracker in self.functions}
 
     async def handle_remove_resources(
         self,

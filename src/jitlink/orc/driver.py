@@ -230,12 +230,19 @@ class SessionDriver:
             coroutine.close()
             raise SessionEndedError
         try:
+            if aside:
+                self._drive_stranded(call)
             return call.take()
         except BaseException:
             call.abandon()
             raise
         finally:
             del call, coroutine
+
+    def _drive_stranded(self, call: _Call[Any]) -> None:
+        """Run what was handed over to another thread, if there is none."""
+        if self._driven.is_stranded:
+            self._driven.drive_if_free(lambda: call.is_done)
 
     def _drive(self, call: _Call[Any]) -> bool:
         """Begin something and run what is due until it is done or waits; False if not at all."""
@@ -400,8 +407,11 @@ class _DrivenLoop:
                     return
                 if self._spare is None:
                     name = "jitlink session"
-                    self._spare = threading.Thread(target=self._serve, name=name, daemon=True)
-                    self._spare.start()
+                    spare = threading.Thread(target=self._serve, name=name, daemon=True)
+                    # An interpreter that ends starts no threads; see `is_stranded`.
+                    with contextlib.suppress(RuntimeError):
+                        spare.start()
+                        self._spare = spare
             self._changed.notify_all()
 
     def _serve(self) -> None:
@@ -432,6 +442,12 @@ class _DrivenLoop:
                         return False
                 self._changed.wait(delay)
         return False
+
+    @property
+    def is_stranded(self) -> bool:
+        """Whether something is due and no thread is going to run it."""
+        with self._changed:
+            return self.driver is None and self._spare is None and self.loop.has_due
 
     def settle(self) -> None:
         """Have the fallback thread end, unless it is kept busy, and wait until it has."""

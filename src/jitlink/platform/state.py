@@ -35,6 +35,7 @@ class DylibState:
         handle: address of its `__dso_handle`, and what ``dlopen`` returns; 0 until it is linked.
         address_limit: the code of the JITDylib reaches only addresses below this one.
         links: records of the links into the JITDylib, by the tracker that owns their code.
+        may_call_python: whether its code refers to addresses that Python has given it.
         is_held: whether `Platform.initialize` holds the JITDylib open until `deinitialize`.
         dl_ref_count: calls of ``dlopen`` that no ``dlclose`` has taken back.
         is_initialized: whether its initialisers have run, and its finalisers have not.
@@ -47,6 +48,7 @@ class DylibState:
         self.handle = 0
         self.address_limit = 1 << 64
         self.links: dict[ResourceTracker, list[LinkRecord]] = {}
+        self.may_call_python = False
         self.is_held = False
         self.dl_ref_count = 0
         self.is_initialized = False
