@@ -35,7 +35,7 @@ from types import FrameType, TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from jitlink.orc.errors import SessionEndedError, SessionError
-from jitlink.tasks import CancelledError, Loop, Task
+from jitlink.tasks import CancelledError, Loop, Task, action_threads
 
 
 class _CollectorGuard:
@@ -64,8 +64,8 @@ _PATIENCE = 5.0
 """Seconds that tasks have to end after they were cancelled, when the session's thread stops."""
 _LINGER = 0.005
 """Seconds for which the fallback thread stays when it is idle."""
-_SETTLING = 0.1
-"""Seconds that the start of a program waits for a fallback thread that is kept busy."""
+_SETTLING = 0.2
+"""Seconds that the start of a program waits for threads that are kept busy."""
 
 
 class _Call(Generic[T]):
@@ -265,7 +265,7 @@ class SessionDriver:
         self._driven.call_from_finalizer(lambda: _running_task(loop, make()))
 
     def settle(self) -> None:
-        """Wait until the fallback thread has ended, unless it has more to run."""
+        """Wait until the session's threads have ended, unless they have more to run."""
         self._driven.settle()
 
     def stop(self) -> None:
@@ -450,20 +450,31 @@ class _DrivenLoop:
             return self.driver is None and self._spare is None and self.loop.has_due
 
     def settle(self) -> None:
-        """Have the fallback thread end, unless it is kept busy, and wait until it has."""
+        """Have the session's threads end, unless they are kept busy, and wait until they have."""
+        end = time.monotonic() + _SETTLING
+        # Those that finalise code which is being removed.
+        ended = [each for each in list(action_threads) if each is not threading.current_thread()]
+        for thread in ended:
+            thread.join(max(0.0, end - time.monotonic()))
         with self._changed:
             self._is_settling = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._spare is None, _SETTLING)
+            self._changed.wait_for(
+                lambda: self._spare is None or self.loop.delay() is not None,
+                max(0.0, end - time.monotonic()),
+            )
             self._is_settling = False
-            ended, self._ended = self._ended, None
-        if ended is None:
-            return
-        ended.join()
-        # `join` returns before the system has removed the thread.
-        entry, end = f"/proc/self/task/{ended.native_id}", time.monotonic() + _SETTLING
-        while os.path.exists(entry) and time.monotonic() < end:  # noqa: PTH110 - slow to import
-            time.sleep(0.0001)
+            if self._ended is not None:
+                ended.append(self._ended)
+                self._ended = None
+        for thread in ended:
+            thread.join(max(0.0, end - time.monotonic()))
+            # `join` returns before the system has removed the thread.
+            entry = f"/proc/self/task/{thread.native_id}"
+            while os.path.exists(entry) and time.monotonic() < end:  # noqa: PTH110 - slow to import
+                time.sleep(0.0001)
+            if not thread.is_alive():
+                action_threads.discard(thread)
 
     def forget_threads(self) -> None:
         """Begin anew in a forked process, which has none of its parent's other threads."""
