@@ -406,7 +406,9 @@ def load(
     is_lazy = not all_load and not wanted and all(is_archive(file.data) for file in files)
     is_lazy = is_lazy and bool(files)
     jit = _jit(executor, configure, is_private=is_lazy and (phony_externals or executable_stack))
-    options = _Options(phony_externals, executable_stack, process_symbols, resolve)
+    options = _Options(
+        phony_externals, executable_stack, process_symbols, resolve, bool(definitions)
+    )
     try:
         given = PythonSymbols(jit.session, definitions) if definitions else None
         if is_lazy:
@@ -464,6 +466,7 @@ class _Options(NamedTuple):
     executable_stack: bool
     process_symbols: bool
     resolve: Resolve | None = None
+    may_call_python: bool = False
 
 
 def link_inputs(
@@ -514,6 +517,8 @@ def _link_reader(
         executable_stack=options.executable_stack,
     )
     dylib, is_initialized = _link(jit, whole, graph, symbols, options)
+    if options.may_call_python and jit.platform is not None:
+        jit.platform.mark_python_caller(dylib)
     linked = LinkedCode(jit, dylib)
     try:
         if not is_initialized:

@@ -422,6 +422,10 @@ async def _wait_with_timeout(future: Future[None], seconds: float) -> None:
         timer.cancel()
 
 
+action_threads: set[threading.Thread] = set()
+"""The threads of `in_thread`; those that have ended are removed when there is another."""
+
+
 async def in_thread(action: Callable[[], T]) -> T:
     """Run a function on a new thread, and wait for what it returns or raises."""
     future: Future[T] = Future()
@@ -437,7 +441,10 @@ async def in_thread(action: Callable[[], T]) -> T:
             finish = partial(future.set_exception, error)
         future.loop.call_soon_threadsafe(partial(finish_unless_cancelled, finish))
 
-    threading.Thread(target=run_action, name="jitlink task", daemon=True).start()
+    thread = threading.Thread(target=run_action, name="jitlink task", daemon=True)
+    thread.start()
+    action_threads.difference_update([t for t in list(action_threads) if not t.is_alive()])
+    action_threads.add(thread)
     return await future
 
 

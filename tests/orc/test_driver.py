@@ -95,6 +95,27 @@ def test_a_busy_thread_is_not_waited_for(owner: Owner, monkeypatch: pytest.Monke
         driver.stop()
 
 
+def test_an_interpreter_that_starts_no_threads(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    driver = SessionDriver(owner)
+    later: list[Task[None]] = []
+
+    async def leave() -> None:
+        later.append(Task(driver.loop, sleep(0)))
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with time_limit():
+        assert driver.wait(ident(), may_drive=False) == threading.get_ident()
+        driver.wait(leave())
+        assert driver.wait(ident(), may_drive=False) == threading.get_ident()
+        driver.stop()
+    assert later[0].is_done
+
+
 def test_an_ordinary_session_starts_no_thread() -> None:
     with time_limit(), ExecutionSession() as session:
         main = session.create_jitdylib("main")

@@ -20,6 +20,7 @@ int thread_count(void) {
     return count;
 }
 __attribute__((constructor)) static void begin(void) { at_start = thread_count(); }
+__attribute__((destructor)) static void end(void) { at_start = -1; }
 int main(void) { return 10 * at_start + thread_count(); }
 """
 
@@ -32,7 +33,12 @@ for number in range(3):
     print(*(library.main() for library in libraries))
 with jitlink.load(sys.argv[1]) as library:
     print(library.main())
-del library, libraries
+for number in range(20):
+    # Its finaliser runs on a thread of its own.
+    del library
+    library = jitlink.load(sys.argv[1])
+    print(library.main())
+del libraries
 """
 
 # A thread of the session is started by what is handed over to it while another thread drives it.
@@ -74,7 +80,7 @@ def _run(script: str) -> list[str]:
 
 
 def test_libraries_find_one_thread() -> None:
-    assert _run(LIBRARIES) == ["11", "11 11", "11 11 11", "11"]
+    assert _run(LIBRARIES) == ["11", "11 11", "11 11 11", "11", *["11"] * 20]
 
 
 def test_a_program_finds_one_thread() -> None:

@@ -105,3 +105,16 @@ def test_the_name_of_the_process_is_restored() -> None:
         [sys.executable, "-c", NAMES, str(path)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "two\nnone\nthree\n", "")
+
+
+def test_a_program_without_arguments_is_named_by_its_first_input() -> None:
+    source = """
+    #include <assert.h>
+    int main(int argc, char **argv) { assert(argc); return 0; }
+    """
+    Path("folder").mkdir()
+    path = compile_to(Path("folder/failing.o"), source, "gcc", "-fPIC")
+    done = spawn(path)
+    assert done.err.startswith("failing.o: ")
+    assert "Assertion `argc' failed" in done.err
+    assert spawn(path, "-args", "some/program").status == 0

@@ -18,7 +18,7 @@ import inspect
 import threading
 import typing
 from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -314,9 +314,9 @@ class PythonSymbols(MaterializationUnit):
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         """Report the addresses, and keep the functions alive from now on."""
         tracker = responsibility.tracker
-        if self._functions:
-            resources = _function_resources(responsibility.session)
-            resources.functions.setdefault(tracker, []).extend(self._functions.values())
+        # An address may be that of a ctypes callback, too.
+        resources = _function_resources(responsibility.session)
+        resources.functions.setdefault(tracker, []).extend(self._functions.values())
         responsibility.notify_resolved(self.addresses)
         responsibility.notify_emitted()
 
@@ -326,6 +326,10 @@ class _FunctionResources(ResourceManager):
 
     def __init__(self) -> None:
         self.functions: dict[ResourceTracker, list[object]] = {}
+
+    def dylibs_that_call_python(self) -> Iterable[JITDylib]:
+        """The JITDylibs in which Python has defined functions or addresses."""
+        return {tracker.dylib for tracker in self.functions}
 
     async def handle_remove_resources(
         self,

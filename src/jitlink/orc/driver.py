@@ -34,7 +34,7 @@ from types import FrameType, TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from jitlink.orc.errors import SessionEndedError, SessionError
-from jitlink.tasks import CancelledError, Loop, Task
+from jitlink.tasks import CancelledError, Loop, Task, action_threads
 
 
 class _CollectorGuard:
@@ -63,8 +63,8 @@ _CANCEL_TIMEOUT = 5.0
 """Seconds that cancelled tasks have to end when a driver is stopped."""
 _IDLE_TIMEOUT = 0.005
 """Seconds for which the fallback thread stays when it is idle."""
-_SETTLE_TIMEOUT = 0.1
-"""Seconds for which `SessionDriver.settle` waits for a fallback thread that is busy."""
+_SETTLE_TIMEOUT = 0.2
+"""Seconds for which `SessionDriver.settle` waits for threads that are busy."""
 
 
 class _Call(Generic[T]):
@@ -229,12 +229,19 @@ class SessionDriver:
             coroutine.close()
             raise SessionEndedError
         try:
+            if not may_drive:
+                self._drive_stranded(call)
             return call.result()
         except BaseException:
             call.abandon()
             raise
         finally:
             del call, coroutine
+
+    def _drive_stranded(self, call: _Call[Any]) -> None:
+        """Run what was handed over to another thread, if there is none."""
+        if self._role.is_stranded:
+            self._role.drive_if_free(lambda: call.is_done)
 
     def _drive(self, call: _Call[Any]) -> bool:
         """Start a call and drive until it is done or nothing is due; False if another drives."""
@@ -259,7 +266,7 @@ class SessionDriver:
         self._role.call_from_finalizer(lambda: _running_task(loop, create()))
 
     def settle(self) -> None:
-        """Wait until the fallback thread has ended, unless it has more to run."""
+        """Wait until the session's threads have ended, unless they have more to run."""
         self._role.settle()
 
     def stop(self) -> None:
@@ -402,8 +409,11 @@ class _DriverRole:
                     return
                 if self._fallback is None:
                     name = "jitlink session"
-                    self._fallback = threading.Thread(target=self._serve, name=name, daemon=True)
-                    self._fallback.start()
+                    fallback = threading.Thread(target=self._serve, name=name, daemon=True)
+                    # An interpreter that ends starts no threads; see `is_stranded`.
+                    with contextlib.suppress(RuntimeError):
+                        fallback.start()
+                        self._fallback = fallback
             self._changed.notify_all()
 
     def _serve(self) -> None:
@@ -435,21 +445,38 @@ class _DriverRole:
                 self._changed.wait(delay)
         return False
 
+    @property
+    def is_stranded(self) -> bool:
+        """Whether something is due and no thread is going to run it."""
+        with self._changed:
+            return self.driver is None and self._fallback is None and self.loop.has_due
+
     def settle(self) -> None:
-        """Have the fallback thread end, unless it is kept busy, and wait until it has."""
+        """Have the session's threads end, unless they are kept busy, and wait until they have."""
+        end = time.monotonic() + _SETTLE_TIMEOUT
+        # Those of `in_thread` finalise code that is being removed.
+        ended = [each for each in list(action_threads) if each is not threading.current_thread()]
+        for thread in ended:
+            thread.join(max(0.0, end - time.monotonic()))
         with self._changed:
             self._is_settling = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._fallback is None, _SETTLE_TIMEOUT)
+            self._changed.wait_for(
+                lambda: self._fallback is None or self.loop.delay() is not None,
+                max(0.0, end - time.monotonic()),
+            )
             self._is_settling = False
-            ended, self._ended = self._ended, None
-        if ended is None:
-            return
-        ended.join()
-        # `join` returns before the system has removed the thread.
-        entry, end = f"/proc/self/task/{ended.native_id}", time.monotonic() + _SETTLE_TIMEOUT
-        while os.path.exists(entry) and time.monotonic() < end:  # noqa: PTH110 - slow to import
-            time.sleep(0.0001)
+            if self._ended is not None:
+                ended.append(self._ended)
+                self._ended = None
+        for thread in ended:
+            thread.join(max(0.0, end - time.monotonic()))
+            # `join` returns before the system has removed the thread.
+            entry = f"/proc/self/task/{thread.native_id}"
+            while os.path.exists(entry) and time.monotonic() < end:  # noqa: PTH110 - slow to import
+                time.sleep(0.0001)
+            if not thread.is_alive():
+                action_threads.discard(thread)
 
     def reset_after_fork(self) -> None:
         """Forget the threads that a forked process does not have: all but the forking one."""

@@ -246,6 +246,10 @@ class ResourceManager(ABC):
     ) -> None:
         """Hold under `destination` what was held under `source`."""
 
+    def dylibs_that_call_python(self) -> Iterable[JITDylib]:
+        """The JITDylibs with definitions of this manager whose code may call Python."""
+        return ()
+
     def handle_remove_jitdylib(self, dylib: JITDylib) -> None:  # noqa: B027 - optional
         """A JITDylib was removed, after all its trackers."""
 

@@ -156,10 +156,10 @@ class ExecutionSession:
             raise SessionEndedError
 
     def settle(self) -> None:
-        """End the session's own thread, which starts when it is needed.
+        """End the session's own threads, which start when they are needed.
 
-        For code that is about to run and is to find no other threads. Waits if the thread is busy,
-        but not for long.
+        For code that is about to run and is to find no other threads. Waits for threads that are
+        busy, but not for long.
         """
         self._driver.settle()
 

@@ -242,6 +242,10 @@ class IndirectStubsManager(ResourceManager):
 
     # On the driver thread
 
+    def dylibs_that_call_python(self) -> Iterable[JITDylib]:
+        """The JITDylibs that have stubs: a call may have to link their bodies."""
+        return list(self._stubs)
+
     async def link_stubs(
         self, targets: Mapping[str, StubTarget], responsibility: MaterializationResponsibility
     ) -> None:

@@ -7,11 +7,9 @@ lookup of initialisers, and the libraries that a compiler driver would name.
 
 from __future__ import annotations
 
-import atexit
 import threading
-import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Container, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jitlink.executor import PlacedArguments, SelfExecutorProcessControl
@@ -32,6 +30,7 @@ from jitlink.orc.interface import (
 from jitlink.orc.materialization import AbsoluteSymbols, MaterializationResponsibility
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
+from jitlink.platform import at_exit
 from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
 from jitlink.runtime import PER_DYLIB, find_in_providers, open_object
 from jitlink.targets.registry import target_of_triple
@@ -89,7 +88,7 @@ class Platform(ResourceManager):
             process_symbols.add_generator(ProviderGenerator())
         layer.adds_initializer_symbols = True
         session.register_resource_manager(self)
-        self._at_exit = _close_at_exit(self)
+        at_exit.close_when_python_ends(self)
 
     # What depends on the runtime
 
@@ -145,7 +144,14 @@ class Platform(ResourceManager):
         Raises:
             BaseException: what a Python function raised that an exit handler has called.
         """
-        atexit.unregister(self._at_exit)
+        at_exit.forget(self)
+        self.close_all()
+
+    def close_at_exit(self) -> None:
+        """Close the JITDylibs that may call Python, which ends; by default all of them.
+
+        The C library's exit handlers close the others.
+        """
         self.close_all()
 
     def run_main(
@@ -221,6 +227,14 @@ class Platform(ResourceManager):
         """Give a JITDylib its state, and the generator of its handle and per-dylib functions."""
         dylib.add_generator(self._per_dylib_generator, last=True)
         self.states[dylib] = DylibState(dylib, dylib.create_resource_tracker())
+
+    def mark_python_caller(self, dylib: JITDylib) -> None:
+        """Have a JITDylib closed while Python functions can still be called, when Python ends."""
+
+        def mark() -> None:
+            self.state_of(dylib).may_call_python = True
+
+        self.session.run(mark)
 
     def reset_handle(self, state: DylibState) -> None:
         """Have the handle and per-dylib functions defined anew; the former ones were removed."""
@@ -319,7 +333,11 @@ class Platform(ResourceManager):
             return run_in_process(coroutine)
         return self.session.wait(coroutine)
 
-    # Removal; on the driver thread
+    # For the session; on the driver thread
+
+    def dylibs_that_call_python(self) -> Iterable[JITDylib]:
+        """The JITDylibs that were given addresses, which may be those of Python functions."""
+        return [state.dylib for state in self.states.values() if state.may_call_python]
 
     def handle_remove_jitdylib(self, dylib: JITDylib) -> None:
         """Forget a JITDylib."""
@@ -333,19 +351,6 @@ class Platform(ResourceManager):
 
 PlatformCreator = Callable[[ExecutionSession, ObjectLinkingLayer, JITDylib | None], Platform]
 """Creates the platform of a session, from its layer and the JITDylib of the process's symbols."""
-
-
-def _close_at_exit(platform: Platform) -> Callable[[], None]:
-    """Close a platform when the interpreter ends: later, Python functions cannot be called."""
-    reference = weakref.ref(platform)
-
-    def close() -> None:
-        platform = reference()
-        if platform is not None:
-            platform.close_all()
-
-    atexit.register(close)
-    return close
 
 
 class PerDylibGenerator:

@@ -13,8 +13,9 @@
 - Objects with initialisers are linked when their JITDylib is initialised, looked up or not. The
   initialisers run on the calling thread, in the order of a static link, after those of the
   JITDylibs in its link order.
-- Exit handlers and finalisers run when a JITDylib is closed, when the process exits, or, those of
-  code that is removed, before its memory is deallocated.
+- Exit handlers and finalisers run when a JITDylib is closed, when the process exits (those that may
+  call Python before the interpreter is finalised), or, those of code that is removed, before its
+  memory is deallocated.
 - Exceptions and other unwinding pass through linked code, from the moment that it can run.
 - ``dlopen`` and its kin, called by linked code, open the session's JITDylibs.
 
@@ -35,7 +36,7 @@ from jitlink.errors import ExecutorError, JITLinkError, UnsupportedObjectError
 from jitlink.executor import PlacedArguments, SelfExecutorProcessControl
 from jitlink.graph import AllocActionPair, LinkGraph, Symbol, WrapperCall
 from jitlink.orc.callables import callback_errors
-from jitlink.orc.dylib import JITDylib
+from jitlink.orc.dylib import JITDylib, walk_link_orders
 from jitlink.orc.errors import SessionEndedError, raise_first
 from jitlink.orc.interface import (
     ExecutorSymbolDef,
@@ -386,6 +387,28 @@ class ELFPlatform(Platform):
                 handles = self.session.run(choose)
             except SessionEndedError:
                 # The end of the session has closed all JITDylibs.
+                return
+            self._finalize(handles)
+
+    def close_at_exit(self) -> None:
+        """Close the JITDylibs that may call Python, directly or through those they link against."""
+        if not isinstance(self.session.executor, SelfExecutorProcessControl):
+            self.close_all()
+            return
+
+        def choose() -> list[int]:
+            managers = self.session.resource_managers
+            python = {d for manager in managers for d in manager.dylibs_that_call_python()}
+            opened = dict.fromkeys([*reversed(self._initialized), *self.states])
+            chosen = [d for d in opened if not python.isdisjoint(walk_link_orders([d]))]
+            for dylib in chosen:
+                self.states[dylib].release_all()
+            return self._mark_closed(chosen)
+
+        with self._lock:
+            try:
+                handles = self.session.run(choose)
+            except SessionEndedError:
                 return
             self._finalize(handles)
 

@@ -36,6 +36,7 @@ class DylibState:
         handle_tracker: what owns the handle if the program defines it, else None.
         address_limit: the code of the JITDylib reaches only addresses below this one.
         links: records of the links into the JITDylib, by the tracker that owns their code.
+        may_call_python: whether its code refers to addresses that Python has given it.
         is_held: whether `Platform.initialize` holds the JITDylib open until `deinitialize`.
         dl_ref_count: calls of ``dlopen`` that no ``dlclose`` has taken back.
         is_initialized: whether its initialisers have run, and its finalisers have not.
@@ -49,6 +50,7 @@ class DylibState:
         self.handle_tracker: ResourceTracker | None = None
         self.address_limit = 1 << 64
         self.links: dict[ResourceTracker, list[LinkRecord]] = {}
+        self.may_call_python = False
         self.is_held = False
         self.dl_ref_count = 0
         self.is_initialized = False

@@ -259,9 +259,15 @@ wrapper_result __jitlink_set_callback(const char *data, size_t size) {
   return reader.failed ? sps_malformed() : sps_zero_byte();
 }
 
-/* A dispatch function. */
+extern int Py_IsInitialized(void) WEAK;
+
+/* A dispatch function. At exit it may be called when there is no interpreter any more. */
 wrapper_result __jitlink_dispatch(void *context, const void *tag, const char *data, size_t size) {
   wrapper_result result = {{0}, 0};
+  if (Py_IsInitialized && !Py_IsInitialized()) {
+    result.value.pointer = strdup("the session has ended with its interpreter");
+    return result;
+  }
   callback(context, tag, data, size, &result);
   return result;
 }

@@ -23,7 +23,6 @@ Specification: `jitlink.platform.orc_rt.protocol`.
 
 from __future__ import annotations
 
-import atexit
 import threading
 from collections.abc import Sequence
 from typing import TypeVar
@@ -48,6 +47,7 @@ from jitlink.orc.interface import (
 from jitlink.orc.materialization import AbsoluteSymbols
 from jitlink.orc.object_layer import GraphUnit, ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
+from jitlink.platform import at_exit
 from jitlink.platform.base import Platform, PlatformCreator, ProviderGenerator
 from jitlink.platform.dispatch import Dispatcher, dispatch_in_process, wrap_with_sps
 from jitlink.platform.orc_rt import protocol
@@ -154,7 +154,7 @@ class ORCRuntimePlatform(Platform):
 
     def _give_up(self) -> None:
         """Undo what was added to the session."""
-        atexit.unregister(self._at_exit)
+        at_exit.forget(self)
         self.session.remove_jitdylib(self.dylib)
         self.layer.remove_plugin(self._plugin)
         self.session.deregister_resource_manager(self._renewal)
