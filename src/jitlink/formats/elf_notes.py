@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterator
 
 from jitlink.errors import ObjectError
-from jitlink.graph import Block, LinkGraph, MemProt
+from jitlink.graph import Block, LinkGraph
 from jitlink.graph.sections import distinct_contents
 
 SECTION = ".note.gnu.property"
@@ -27,7 +27,7 @@ def objects_with_executable_stack(graph: LinkGraph) -> list[str]:
     """Display names of the objects of a graph that need executable stacks."""
     found: list[str] = []
     for ordinal in graph.section_list.ordinals_named(STACK_SECTION):
-        if graph.section_list.prot_at(ordinal) & MemProt.EXEC:
+        if graph.section_list.is_executable(ordinal):
             rows = graph.section_list[ordinal].block_rows()
             origins = graph.block_table.origin[rows].tolist()
             found += [graph.origins[origin] for origin in origins if origin >= 0]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NO_SECTION = -1
 _FUNCTIONS = ".text"
 _FEW = 512
+_EXEC = int(MemProt.EXEC)
 
 
 class NameBeginnings:
@@ -130,11 +131,11 @@ class SectionList:
     def prot(self, section: Section) -> MemProt:
         """A section's protection."""
         self.check_owner(section)
-        return self.prot_at(section.ordinal)
+        return MEM_PROTS[self._prots[section.ordinal]]
 
-    def prot_at(self, ordinal: int) -> MemProt:
-        """Protection of the section of an ordinal."""
-        return MEM_PROTS[self._prots[ordinal]]
+    def is_executable(self, ordinal: int) -> bool:
+        """Whether the protection of the section of an ordinal includes execution."""
+        return self._prots[ordinal] & _EXEC != 0
 
     def set_prot(self, section: Section, mem_prot: MemProt) -> None:
         """Change a section's protection."""

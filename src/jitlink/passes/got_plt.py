@@ -32,6 +32,7 @@ GOT_SECTION = "$__GOT"
 STUBS_SECTION = "$__STUBS"
 TLS_INFO_SECTION = "$__TLSINFO"
 GOT_SYMBOL = "_GLOBAL_OFFSET_TABLE_"
+_NO_ROWS = np.empty(0, np.int64)
 
 
 class GotPltSpec(NamedTuple):
@@ -145,12 +146,12 @@ class BypassTargets:
     def __init__(self, graph: LinkGraph, spec: GotPltSpec) -> None:
         edges, blocks = graph.edge_table, graph.block_table
         self.graph = graph
-        self._of_block = np.full(blocks.rows, -1, np.int64)
         self.jumps = _jumps_of_islands(graph, spec)
         got = graph.find_section_by_name(GOT_SECTION)
         self.any = got is not None or len(self.jumps) > 0
         if not self.any:
             return
+        self._of_block = np.full(blocks.rows, -1, np.int64)
         self.addresses = graph.symbol_addresses().view(np.int64)
         if len(self.jumps):
             plain = self.jumps[edges.addend[self.jumps] == 0]
@@ -248,9 +249,9 @@ def accepts(graph: LinkGraph, fixup: Fixup, rows: Int64Array, address: Int64Arra
 
 def _jumps_of_islands(graph: LinkGraph, spec: GotPltSpec) -> Int64Array:
     """Rows (int64) of the edges of all islands that are plain jumps."""
-    edges = graph.edge_table
     if spec.jump_edge is None:
-        return np.empty(0, np.int64)
+        return _NO_ROWS
+    edges = graph.edge_table
     is_island = _islands(graph, spec, spec.no_calls)
     return rows_where(is_island[edges.block] & (edges.kind == spec.jump_edge[0]))
 
