@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import time
 import weakref
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ import pytest
 
 import jitlink
 from jitlink.graph import LinkGraph
-from jitlink.link import PassConfiguration
+from jitlink.link import PassConfiguration, run_in_process
+from jitlink.lljit import LLJIT
 from tests.orc.units import time_limit
 from tests.platform.jits import compiled
 
@@ -172,3 +174,40 @@ def test_nothing_keeps_the_graph_of_what_is_loaded(notes: Notes) -> None:
     library = jitlink.load(compiled(source), configure=configure, definitions=notes.definitions)
     assert library.address("handle")
     assert [graph() for graph in graphs] == [None]
+
+
+AUXILIARY = """
+static unsigned long page_size;
+BEGIN(int argc, char **argv, char **envp) {
+    if (envp != argv + argc + 1)
+        return;
+    while (*envp)
+        ++envp;
+    for (unsigned long *each = (unsigned long *)(envp + 1); each[0]; each += 2)
+        if (each[0] == 6)  /* AT_PAGESZ */
+            page_size = each[1];
+}
+int found(void) { return page_size; }
+"""
+
+
+def test_constructors_find_the_auxiliary_vector(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = compiled(AUXILIARY.replace("BEGIN", "__attribute__((constructor)) static void begin"))
+    assert jitlink.load(path).found() == mmap.PAGESIZE
+    # This moves the process's environment away from its auxiliary vector.
+    monkeypatch.setenv("JITLINK_ADDED", "value")
+    assert jitlink.load(path).found() == mmap.PAGESIZE
+    with LLJIT(platform=True) as jit:
+        jit.add_object(path)
+        jit.initialize()
+        assert jit.lookup("found")() == mmap.PAGESIZE
+
+
+def test_main_finds_the_auxiliary_vector_without_a_platform() -> None:
+    source = AUXILIARY.replace("BEGIN", "int main").replace("return;", "return -1;")
+    path = compiled(source.replace("}\nint found", "return page_size;\n}\nint found"))
+    with LLJIT(platform=False) as jit:
+        jit.add_object(path)
+        main = jit.lookup("main")
+        executor = jit.session.executor
+        assert run_in_process(executor.run_as_main(main, ["program", "x"])) == mmap.PAGESIZE
