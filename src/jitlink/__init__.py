@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jitlink.errors import InputError as InputError
     from jitlink.errors import JITLinkError as JITLinkError
     from jitlink.errors import MisalignedTargetError as MisalignedTargetError
+    from jitlink.errors import MissingFileError as MissingFileError
     from jitlink.errors import ObjectError as ObjectError
     from jitlink.errors import StaticTLSError as StaticTLSError
     from jitlink.errors import SymbolError as SymbolError
@@ -53,12 +54,14 @@ if TYPE_CHECKING:
     from jitlink.harnesses import MissingSymbolError as MissingSymbolError
     from jitlink.harnesses import UnusedMocksError as UnusedMocksError
     from jitlink.harnesses import harness as harness
+    from jitlink.library import ClosedLibraryError as ClosedLibraryError
     from jitlink.library import Library as Library
-    from jitlink.library import load as load
+    from jitlink.library import SymbolSizeError as SymbolSizeError
     from jitlink.link import JITLinkContext as JITLinkContext
     from jitlink.link import PassConfiguration as PassConfiguration
     from jitlink.lljit import LLJIT as LLJIT
     from jitlink.lljit import LLJITBuilder as LLJITBuilder
+    from jitlink.loading import load as load
     from jitlink.targets.registry import create_link_graph as create_link_graph
     from jitlink.targets.registry import default_passes as default_passes
 else:
@@ -77,6 +80,7 @@ else:
                 "InputError",
                 "JITLinkError",
                 "MisalignedTargetError",
+                "MissingFileError",
                 "ObjectError",
                 "StaticTLSError",
                 "SymbolError",
@@ -105,9 +109,10 @@ else:
                 "UnusedMocksError",
                 "harness",
             ),
-            "jitlink.library": ("Library", "load"),
+            "jitlink.library": ("ClosedLibraryError", "Library", "SymbolSizeError"),
             "jitlink.link": ("JITLinkContext", "PassConfiguration"),
             "jitlink.lljit": ("LLJIT", "LLJITBuilder"),
+            "jitlink.loading": ("load",),
             "jitlink.targets.registry": ("create_link_graph", "default_passes"),
         },
     )

@@ -33,7 +33,8 @@ from jitlink.graph.columns import Int64Array, rows_where
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL
 from jitlink.inputs import Input, InputFile, InputReader, open_input
-from jitlink.library import FUNCFLAG_CDECL, CData, Function, Library, LinkedCode, link_inputs
+from jitlink.library import FUNCFLAG_CDECL, CData, Function, Library, LinkedCode
+from jitlink.loading import LinkOptions, link_inputs
 from jitlink.orc.callables import call_code, has_raised, python_function
 from jitlink.orc.errors import listed
 from jitlink.orc.harness import HarnessRules
@@ -407,14 +408,12 @@ def harness(
         _check_use(builder.target_graph, mocked, rules)
     _add_variables(builder, mocked.variables)
     definitions, files = _Definitions(builder.target_graph), list(builder.linked)
-    code, _ = link_inputs(
-        builder,
-        mocked.symbols,
+    options = LinkOptions(
         phony_externals=phony_externals,
         executable_stack=executable_stack,
         process_symbols=process_symbols,
-        executor=executor,
     )
+    code, _ = link_inputs(builder, mocked.symbols, options, executor)
     code.kept_alive = mocked
     return Harness(builder.target_graph.name, code, definitions, files, mocked, rules.overridden)
 

@@ -5,9 +5,11 @@ checkers, which do not evaluate the table::
 
     if TYPE_CHECKING:
         from jitlink.library import Library as Library
-        from jitlink.library import load as load
+        from jitlink.loading import load as load
     else:
-        __getattr__, __dir__, __all__ = attach(__name__, {"jitlink.library": ("Library", "load")})
+        __getattr__, __dir__, __all__ = attach(
+            __name__, {"jitlink.library": ("Library",), "jitlink.loading": ("load",)}
+        )
 
 The `as` makes an import a re-export (PEP 484). The assignment is hidden from type checkers because
 a module's `__getattr__` would make them accept every name.

@@ -1,0 +1,396 @@
+"""`load`: links objects and archives, and makes their functions callable.
+
+::
+
+    with jitlink.load("filter.o", "libdsp.a") as lib:
+        lib.rms.argtypes = [ctypes.POINTER(ctypes.c_float), ctypes.c_size_t]
+        lib.rms.restype = ctypes.c_float
+        lib.rms(samples, len(samples))
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from jitlink.errors import UndefinedSymbolError, UnsupportedObjectError
+from jitlink.executor import ExecutorProcessControl
+from jitlink.exports import Exports
+from jitlink.formats.archive_magic import is_archive
+from jitlink.graph import LinkGraph
+from jitlink.inputs import Input, InputFile, InputReader, open_input
+from jitlink.library import Library, LinkedCode, shared_jit
+from jitlink.link import PassConfiguration
+from jitlink.lljit import LLJIT
+from jitlink.orc import FailedToMaterializeError, JITDylib, MaterializationResponsibility, Plugin
+from jitlink.orc.callables import PythonSymbols
+from jitlink.orc.generators import StaticLibraryGenerator
+from jitlink.orc.interface import HostSymbol, JITDylibLookupFlags, LookupKind
+from jitlink.orc.whole_graph import WholeGraph
+from jitlink.targets.registry import target_of_object
+
+Configure = Callable[[LinkGraph, PassConfiguration], None]
+Resolve = Callable[[str], HostSymbol | None]
+"""What a name is that the inputs do not define, or None."""
+
+_numbers = itertools.count(1)
+
+
+class LinkOptions(NamedTuple):
+    """How `link_inputs` links.
+
+    Attributes:
+        phony_externals: see `load`, as for the others.
+        executable_stack: whether stacks may be made executable.
+        process_symbols: whether to search undefined symbols in this process.
+        resolve: finds names that nothing else defines.
+        may_call_python: whether the inputs were given addresses, which may be Python functions.
+    """
+
+    phony_externals: bool
+    executable_stack: bool
+    process_symbols: bool
+    resolve: Resolve | None = None
+    may_call_python: bool = False
+
+
+def load(
+    *inputs: Input,
+    all_load: bool = False,
+    roots: Sequence[str] = (),
+    phony_externals: bool = False,
+    executable_stack: bool = False,
+    process_symbols: bool = True,
+    definitions: Mapping[str, HostSymbol] | None = None,
+    resolve: Resolve | None = None,
+    aliases: Mapping[str, str] | None = None,
+    configure: Configure | None = None,
+    executor: ExecutorProcessControl | None = None,
+) -> Library:
+    """Link objects and archives into this process.
+
+    Args:
+        inputs: paths or bytes of relocatable objects and static archives. All objects are
+            linked, and the archive members that they need. Of archives alone, a member is linked
+            when a symbol of it is first used.
+        all_load: link all members of the archives.
+        roots: names that must be defined, for which archives are searched, too.
+        phony_externals: give undefined symbols unused addresses, instead of failing; calling one
+            faults.
+        executable_stack: link objects whose code needs executable stacks, and make those of all
+            threads of the process executable, for good; any overflow of a buffer on a stack can
+            then become code. By default such objects are refused.
+        process_symbols: whether to search undefined symbols in this process.
+        definitions: addresses, ctypes functions or Python functions with their C types, by name;
+            see `HostSymbol`. They take precedence over archives and the process. What is given
+            here lives as long as the library.
+        resolve: called with each name that neither inputs nor definitions define; what it returns
+            takes precedence over the process.
+        aliases: new names for symbols of the inputs.
+        configure: called with the graph and its `PassConfiguration` before the link; may add
+            passes.
+        executor: the executor to link for; by default this process.
+
+    Raises:
+        InputError: an input cannot be read.
+        SymbolError: a symbol has no definition or two.
+        ExecutableStackError: an object needs executable stacks.
+        JITLinkError: the link failed otherwise; nothing is left allocated.
+        TypeError: C code could not use one of the definitions.
+    """
+    files = [open_input(source, n) for n, source in enumerate(inputs)]
+    wanted = [*roots, *(aliases or {}).values()]
+    is_lazy = bool(files) and not all_load and not wanted
+    is_lazy = is_lazy and all(is_archive(file.data) for file in files)
+    jit = _jit(executor, configure, is_private=is_lazy and (phony_externals or executable_stack))
+    options = LinkOptions(
+        phony_externals=phony_externals,
+        executable_stack=executable_stack,
+        process_symbols=process_symbols,
+        resolve=resolve,
+        may_call_python=bool(definitions),
+    )
+    try:
+        given = PythonSymbols(jit.session, definitions) if definitions else None
+        if is_lazy:
+            jit.layer.phony_externals |= phony_externals
+            jit.layer.executable_stack = jit.layer.executable_stack or executable_stack
+            code, library = _load_archives(jit, files, given, options)
+        else:
+            addresses = given.addresses if given else {}
+            reader = _read(files, addresses, roots, aliases or {}, all_load=all_load)
+            linked = list(reader.linked)
+            code, exports = _link_reader(jit, reader, {}, options)
+            library = Library(reader.target_graph.name, code, exports, linked)
+    except BaseException:
+        if jit is not shared_jit():
+            jit.close()
+        raise
+    if definitions:
+        code.kept_alive = (given, _owner(definitions))
+    return library
+
+
+def _read(
+    files: Sequence[InputFile],
+    addresses: Mapping[str, int],
+    roots: Sequence[str],
+    aliases: Mapping[str, str],
+    *,
+    all_load: bool,
+) -> InputReader:
+    """Read the inputs of `load`, and the archive members that they need."""
+    reader = InputReader()
+    reader.add(files, all_load=all_load)
+    for name, address in addresses.items():
+        reader.define(name, address)
+    reader.search_archives(also=[*roots, *aliases.values()])
+    missing = [name for name in roots if name not in reader.resolver.definitions]
+    if missing:
+        raise UndefinedSymbolError(missing)
+    for alias, name in aliases.items():
+        reader.resolver.alias(alias, name)
+    return reader
+
+
+def _owner(definitions: Mapping[str, HostSymbol] | None) -> object:
+    """What keeps definitions valid: the code that they are symbols of, or they themselves."""
+    if isinstance(definitions, Library):
+        definitions = definitions.exports
+    return definitions.owner if isinstance(definitions, Exports) else definitions
+
+
+def link_inputs(
+    reader: InputReader,
+    symbols: Mapping[str, HostSymbol],
+    options: LinkOptions,
+    executor: ExecutorProcessControl | None,
+) -> tuple[LinkedCode, Exports]:
+    """Link the inputs of a reader.
+
+    Args:
+        reader: the reader.
+        symbols: more definitions, of names that the inputs do not define.
+        options: how to link.
+        executor: the executor to link for.
+
+    Raises:
+        JITLinkError: the link failed; nothing is left allocated.
+        TypeError: C code could not use one of the symbols.
+    """
+    jit = _jit(executor, None)
+    try:
+        return _link_reader(jit, reader, symbols, options)
+    except BaseException:
+        if jit is not shared_jit():
+            jit.close()
+        raise
+
+
+def _link_reader(
+    jit: LLJIT, reader: InputReader, symbols: Mapping[str, HostSymbol], options: LinkOptions
+) -> tuple[LinkedCode, Exports]:
+    _check_runs(jit, reader.target.triple, reader.linked[0])
+    if jit.platform is not None:
+        jit.platform.read_per_dylib_functions(reader, symbols)
+    reader.resolver.finish()
+    graph = reader.target_graph
+    whole = WholeGraph(
+        jit.layer,
+        graph,
+        phony_externals=options.phony_externals,
+        executable_stack=options.executable_stack,
+    )
+    dylib, is_initialized = _link(jit, whole, graph, symbols, options)
+    if options.may_call_python and jit.platform is not None:
+        jit.platform.mark_python_caller(dylib)
+    linked = LinkedCode(jit, dylib)
+    try:
+        if not is_initialized:
+            jit.initialize(dylib)
+    except BaseException:
+        linked.release()
+        raise
+    return linked, whole.exports
+
+
+def _check_runs(jit: LLJIT, triple: str, file: str) -> None:
+    executor = jit.session.executor
+    if not executor.runs(triple):
+        message = f"code for {triple} does not run in this process, which is {executor.triple}"
+        raise UnsupportedObjectError(message, file=file)
+
+
+def _link(
+    jit: LLJIT,
+    whole: WholeGraph,
+    graph: LinkGraph,
+    symbols: Mapping[str, HostSymbol],
+    options: LinkOptions,
+) -> tuple[JITDylib, bool]:
+    """Link a graph into a new JITDylib; raises the first cause of a failure.
+
+    Returns:
+        The JITDylib, and whether there is nothing to initialise in it.
+    """
+    name = f"{whole.name}#{next(_numbers)}"
+    given = PythonSymbols(jit.session, symbols)
+    try:
+        return jit.session.wait(_link_async(jit, name, whole, graph, given, options))
+    except FailedToMaterializeError as error:
+        reason = error.reason
+    raise reason
+
+
+async def _link_async(
+    jit: LLJIT,
+    name: str,
+    whole: WholeGraph,
+    graph: LinkGraph,
+    given: PythonSymbols,
+    options: LinkOptions,
+) -> tuple[JITDylib, bool]:
+    """`_link`, on the driver thread."""
+    dylib = jit.create_jitdylib(name, process_symbols=options.process_symbols)
+    platform = jit.platform
+    try:
+        if given.symbols:
+            dylib.add_unit(given)
+        handle = None if platform is None else await platform.define_handle(dylib, graph)
+        if options.resolve is not None:
+            dylib.add_generator(_Resolver(options.resolve))
+        await whole.link_into(dylib)
+        if platform is None:
+            return dylib, True
+        if handle is not None:
+            platform.adopt_handle(dylib, handle)
+        return dylib, platform.initialize_at_once(dylib)
+    except BaseException:
+        await jit.session.remove_jitdylib_async(dylib)
+        raise
+
+
+def _load_archives(
+    jit: LLJIT, files: Sequence[InputFile], given: PythonSymbols | None, options: LinkOptions
+) -> tuple[LinkedCode, Library]:
+    """A library of archives alone."""
+
+    def check(member: InputFile) -> None:
+        _check_runs(jit, target_of_object(member.data, member.name).triple, member.name)
+
+    archives = [StaticLibraryGenerator(jit.layer, file, check) for file in files]
+    name = files[0].name
+    dylib = jit.create_jitdylib(f"{name}#{next(_numbers)}", process_symbols=options.process_symbols)
+    code = LinkedCode(jit, dylib)
+    if given is not None:
+        dylib.define(given)
+    for archive in archives:
+        dylib.add_generator(archive)
+    if options.resolve is not None:
+        dylib.add_generator(_Resolver(options.resolve))
+    return code, _ArchiveLibrary(name, code, _SymbolsOnDemand(jit, dylib, archives), [])
+
+
+def _jit(
+    executor: ExecutorProcessControl | None,
+    configure: Configure | None,
+    *,
+    is_private: bool = False,
+) -> LLJIT:
+    """The shared session, or a new one for a library with its own executor, passes or layer."""
+    if executor is None and configure is None and not is_private:
+        return shared_jit()
+    jit = LLJIT(executor=executor)
+    if configure is not None:
+        jit.layer.add_plugin(_Configurator(configure))
+    return jit
+
+
+class _Configurator(Plugin):
+    """Calls a function for every link."""
+
+    def __init__(self, configure: Configure) -> None:
+        self._configure = configure
+
+    def modify_pass_config(
+        self,
+        responsibility: MaterializationResponsibility,  # noqa: ARG002 - part of the interface
+        graph: LinkGraph,
+        config: PassConfiguration,
+    ) -> None:
+        """Call the function."""
+        self._configure(graph, config)
+
+
+class _SymbolsOnDemand(Mapping[str, int]):
+    """Addresses of what archives define; a member is linked when a name of it is first used."""
+
+    def __init__(
+        self, jit: LLJIT, dylib: JITDylib, archives: Sequence[StaticLibraryGenerator]
+    ) -> None:
+        self.archives = archives
+        self._jit = jit
+        self._dylib = dylib
+
+    def __getitem__(self, name: str) -> int:
+        try:
+            address = self._jit.session.lookup(self._dylib, name)[name].address
+        except FailedToMaterializeError as error:
+            reason = error.reason
+        except UndefinedSymbolError as error:
+            if error.names != (name,):
+                raise
+            raise KeyError(name) from None
+        else:
+            if self._jit.platform is not None:
+                self._jit.initialize(self._dylib)
+            return address
+        raise reason
+
+    @functools.cached_property
+    def _names(self) -> dict[str, None]:
+        return {name: None for archive in self.archives for name in archive.known_names()}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class _ArchiveLibrary(Library):
+    """A library of archives alone, whose members are linked when they are needed."""
+
+    exports: _SymbolsOnDemand
+
+    @property
+    def linked_files(self) -> list[str]:
+        """Display names of the members that were linked until now."""
+        if self._code is None:
+            return []
+        return [each.member for archive in self.exports.archives for each in archive.extractions]
+
+
+class _Resolver:
+    """A generator that defines what a function returns for each name."""
+
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+
+    async def try_to_generate(
+        self,
+        kind: LookupKind,  # noqa: ARG002 - part of the interface
+        dylib: JITDylib,
+        flags: JITDylibLookupFlags,  # noqa: ARG002
+        names: Mapping[str, bool],
+    ) -> None:
+        """Define the names for which the function has something."""
+        given = {name: self._resolve(name) for name in names}
+        found = {name: value for name, value in given.items() if value is not None}
+        if found:
+            dylib.add_unit(PythonSymbols(dylib.session, found))
