@@ -22,21 +22,13 @@ from jitlink.executor import program
 from jitlink.executor.control import ExecutorProcessControl, PlacedArguments
 from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
 from jitlink.memory.actions import call_wrapper
+from jitlink.memory.dynamic_linker import dlerror, dlopen, dlsym
 from jitlink.sps import WrapperFunctionResult
 
 _C = ctypes.CDLL(None, use_errno=True)
 # Lookups are short and frequent: they keep the interpreter lock, as those of ctypes do.
 _C_LOCKED = ctypes.PyDLL(None)
 
-_dlopen = _C["dlopen"]
-_dlopen.argtypes = (ctypes.c_char_p, ctypes.c_int)
-_dlopen.restype = ctypes.c_void_p
-_dlsym = _C_LOCKED["dlsym"]
-_dlsym.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
-_dlsym.restype = ctypes.c_void_p
-_dlerror = _C_LOCKED["dlerror"]
-_dlerror.argtypes = ()
-_dlerror.restype = ctypes.c_char_p
 _fflush = _C["fflush"]
 _fflush.argtypes = (ctypes.c_void_p,)
 
@@ -58,7 +50,7 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         self.triple = _host_triple()
         self.page_size = mmap.PAGESIZE
         self.memory_manager = memory_manager or InProcessMemoryManager()
-        self._process = _dlopen(None, os.RTLD_NOW)
+        self._process = dlopen(None, os.RTLD_NOW)
         self._name = program.ProgramName()
 
     @classmethod
@@ -72,9 +64,9 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         name = os.fsencode(path)
         if b"\0" in name or not name:
             raise ExecutorError(f"cannot load {os.fsdecode(name)!r}: not a file name")
-        handle = _dlopen(name, os.RTLD_NOW | os.RTLD_GLOBAL)
+        handle = dlopen(name, os.RTLD_NOW | os.RTLD_GLOBAL)
         if not handle:
-            reason = (_dlerror() or b"unknown reason").decode("utf-8", "replace")
+            reason = (dlerror() or b"unknown reason").decode("utf-8", "replace")
             raise ExecutorError(f"cannot load {os.fsdecode(name)}: {reason}")
         return int(handle)
 
@@ -87,7 +79,7 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
             await tls.reserve_static_tls(names)
         handle = self._process if dylib is None else dylib
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
-        found: list[int | None] = list(map(_dlsym, repeat(handle), encoded))
+        found: list[int | None] = list(map(dlsym, repeat(handle), encoded))
         if None in found or any(b"\0" in name for name in encoded):
             for index, name in enumerate(encoded):
                 if found[index] is None or b"\0" in name:
@@ -186,9 +178,9 @@ def _null_or_missing(handle: int, name: bytes) -> int | None:
     if b"\0" in name:
         return None
     # Only a new error message distinguishes the two.
-    _dlerror()
-    address = _dlsym(handle, name)
-    return None if not address and _dlerror() is not None else address or 0
+    dlerror()
+    address = dlsym(handle, name)
+    return None if not address and dlerror() is not None else address or 0
 
 
 def _run(function: Callable[[], int]) -> int:

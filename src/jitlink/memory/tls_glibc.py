@@ -16,25 +16,10 @@ import itertools
 import os
 
 from jitlink.errors import ExecutorError
+from jitlink.memory.dynamic_linker import dlclose, dlerror, dlopen, dlsym
 from jitlink.memory.tls import TLSRegistry
 
 _C = ctypes.CDLL(None)
-# Keeps the interpreter lock: these calls do not block, and dlerror's message is the thread's.
-_C_LOCKED = ctypes.PyDLL(None)
-
-_dlopen = _C["dlopen"]
-_dlopen.argtypes = (ctypes.c_char_p, ctypes.c_int)
-_dlopen.restype = ctypes.c_void_p
-_dlclose = _C["dlclose"]
-_dlclose.argtypes = (ctypes.c_void_p,)
-_dlclose.restype = ctypes.c_int
-_dlsym = _C_LOCKED["dlsym"]
-_dlsym.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
-_dlsym.restype = ctypes.c_void_p
-_dlerror = _C_LOCKED["dlerror"]
-_dlerror.argtypes = ()
-_dlerror.restype = ctypes.c_char_p
-
 _MFD_NOEXEC_SEAL = 8
 _loads = itertools.count()
 
@@ -56,7 +41,7 @@ def load_module(data: bytes) -> int:
     try:
         with open(descriptor, "wb", closefd=False) as file:
             file.write(data)
-        handle = _dlopen(_path(descriptor, next(_loads)), os.RTLD_NOW | os.RTLD_LOCAL)
+        handle = dlopen(_path(descriptor, next(_loads)), os.RTLD_NOW | os.RTLD_LOCAL)
         reason = None if handle else _reason()
     except OSError as error:
         raise ExecutorError(f"cannot write a library of {len(data):#x} bytes: {error}") from error
@@ -73,7 +58,7 @@ def unload_module(handle: int) -> None:
     Raises:
         ExecutorError: glibc failed to.
     """
-    if _dlclose(handle):
+    if dlclose(handle):
         raise ExecutorError(f"cannot unload a library: {_reason()}")
 
 
@@ -83,7 +68,7 @@ def read_words(handle: int, symbol: str, count: int) -> list[int]:
     Raises:
         ExecutorError: there is no such symbol.
     """
-    address = _dlsym(handle, symbol.encode())
+    address = dlsym(handle, symbol.encode())
     if not address:
         raise ExecutorError(f"a library loaded from memory has no symbol {symbol}")
     return list((ctypes.c_uint64 * count).from_address(address))
@@ -137,7 +122,7 @@ def _path(descriptor: int, number: int) -> bytes:
 
 
 def _reason() -> str:
-    return (_dlerror() or b"unknown reason").decode("utf-8", "replace")
+    return (dlerror() or b"unknown reason").decode("utf-8", "replace")
 
 
 class GlibcLoader:

@@ -375,40 +375,35 @@ class ELFPlatform(Platform):
 
     def close_all(self) -> None:
         """Close all open JITDylibs, as a process does that exits."""
-
-        def choose() -> list[int]:
-            for state in self.states.values():
-                state.release_all()
-            # Code of a JITDylib that was never opened may have registered handlers.
-            return self._mark_closed(dict.fromkeys([*reversed(self._initialized), *self.states]))
-
-        with self._lock:
-            try:
-                handles = self.session.run(choose)
-            except SessionEndedError:
-                # The end of the session has closed all JITDylibs.
-                return
-            self._finalize(handles)
+        self._close_at_end(lambda dylibs: dylibs)
 
     def close_at_exit(self) -> None:
         """Close the JITDylibs that may call Python, directly or through those they link against."""
-        if not isinstance(self.session.executor, SelfExecutorProcessControl):
+        if isinstance(self.session.executor, SelfExecutorProcessControl):
+            self._close_at_end(self._that_may_call_python)
+        else:
             self.close_all()
-            return
 
-        def choose() -> list[int]:
-            managers = self.session.resource_managers
-            python = {d for manager in managers for d in manager.dylibs_that_call_python()}
-            opened = dict.fromkeys([*reversed(self._initialized), *self.states])
-            chosen = [d for d in opened if not python.isdisjoint(walk_link_orders([d]))]
-            for dylib in chosen:
+    def _that_may_call_python(self, dylibs: Iterable[JITDylib]) -> list[JITDylib]:
+        managers = self.session.resource_managers
+        python = {d for manager in managers for d in manager.dylibs_that_call_python()}
+        return [d for d in dylibs if not python.isdisjoint(walk_link_orders([d]))]
+
+    def _close_at_end(self, choose: Callable[[Iterable[JITDylib]], Iterable[JITDylib]]) -> None:
+        """Close some of all JITDylibs, whatever holds them open."""
+
+        def mark() -> list[int]:
+            # Code of a JITDylib that was never opened may have registered handlers.
+            dylibs = list(choose(dict.fromkeys([*reversed(self._initialized), *self.states])))
+            for dylib in dylibs:
                 self.states[dylib].release_all()
-            return self._mark_closed(chosen)
+            return self._mark_closed(dylibs)
 
         with self._lock:
             try:
-                handles = self.session.run(choose)
+                handles = self.session.run(mark)
             except SessionEndedError:
+                # The end of the session has closed all JITDylibs.
                 return
             self._finalize(handles)
 
