@@ -116,7 +116,8 @@ class WholeGraph:
         try:
             context = _Context(self._layer, responsibility, graph, self._notify_resolved)
             context.phony_externals |= self._phony_externals
-            context.executable_stack = context.executable_stack or self._executable_stack
+            if self._executable_stack:
+                context.executable_stack = True
             await self._layer.link(responsibility, graph, context)
             # The tracker may own nothing else.
             dylib.trackers.setdefault(tracker)
