@@ -137,6 +137,22 @@ def test_a_library_is_collected_while_a_lock_is_held(session: str) -> None:
     subprocess.run(words, check=True, timeout=60)
 
 
+SESSIONS = """
+import jitlink, sys
+from jitlink.library import shared_jit
+
+with jitlink.load(sys.argv[1], configure=lambda graph, config: None) as library:
+    assert library.add(2, 3) == 5
+print(shared_jit.cache_info().currsize)
+"""
+
+
+def test_a_library_with_a_session_of_its_own_creates_no_other() -> None:
+    words = [sys.executable, "-c", SESSIONS, str(compiled(ADD))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "0\n"
+
+
 def test_kept_code_stays_in_memory() -> None:
     executor = Counted()
     library = jitlink.load(compiled(ADD), executor=executor)

@@ -53,6 +53,11 @@ def shared_jit() -> LLJIT:
     return LLJIT()
 
 
+def is_shared(jit: LLJIT) -> bool:
+    """Whether a session is the shared one, which is not created for that."""
+    return shared_jit.cache_info().currsize == 1 and jit is shared_jit()
+
+
 class LinkedCode:
     """A JITDylib that is removed, with its memory, when this object is collected.
 
@@ -90,7 +95,7 @@ class LinkedCode:
 
 def _release(jit: LLJIT, dylib: JITDylib) -> None:
     """Remove a JITDylib, or end its session if that is not shared."""
-    if jit is shared_jit():
+    if is_shared(jit):
         jit.session.discard_jitdylib(dylib)
     elif is_collecting():
         threading.Thread(target=jit.close, name="jitlink close", daemon=True).start()

@@ -21,7 +21,7 @@ from jitlink.exports import Exports
 from jitlink.formats.archive_magic import is_archive
 from jitlink.graph import LinkGraph
 from jitlink.inputs import Input, InputFile, InputReader, open_input
-from jitlink.library import Library, LinkedCode, shared_jit
+from jitlink.library import Library, LinkedCode, is_shared, shared_jit
 from jitlink.link import PassConfiguration
 from jitlink.lljit import LLJIT
 from jitlink.orc import FailedToMaterializeError, JITDylib, MaterializationResponsibility, Plugin
@@ -125,7 +125,7 @@ def load(
             code, exports = _link_reader(jit, reader, {}, options)
             library = Library(reader.target_graph.name, code, exports, linked)
     except BaseException:
-        if jit is not shared_jit():
+        if not is_shared(jit):
             jit.close()
         raise
     if definitions:
@@ -184,7 +184,7 @@ def link_inputs(
     try:
         return _link_reader(jit, reader, symbols, options)
     except BaseException:
-        if jit is not shared_jit():
+        if not is_shared(jit):
             jit.close()
         raise
 

@@ -402,6 +402,10 @@ class Loop:
         heapq.heappush(self._timers, entry)
         return timer
 
+    def discard_timers(self) -> None:
+        """Make no delayed call any more; only on the thread that runs the loop."""
+        self._timers.clear()
+
 
 async def sleep(seconds: float) -> None:
     """Wait while other tasks run; 0 lets every task that is ready run once."""

@@ -165,6 +165,24 @@ def test_timers_need_no_waiting_thread(owner: Owner) -> None:
     assert not driver.call_later(0, lambda: None)
 
 
+def test_a_timer_that_expires_at_the_end_starts_nothing(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jitlink.orc.driver._CANCEL_TIMEOUT", 0.0)
+    driver = SessionDriver(owner)
+    started: list[Task[None]] = []
+
+    def start() -> None:
+        started.append(Task(driver.loop, sleep(0)))
+
+    with time_limit():
+        # Without a fallback thread, which would run it before.
+        driver.run(lambda: driver.loop.call_later(0, start))
+        driver.stop()
+    # A task that is started then never runs: "coroutine 'sleep' was never awaited".
+    assert not started
+
+
 def test_others_wait_while_one_thread_drives(owner: Owner) -> None:
     driver = SessionDriver(owner)
     begun, go_on = threading.Event(), threading.Event()

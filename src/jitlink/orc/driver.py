@@ -385,6 +385,8 @@ class _DriverRole:
             for task in self.loop.unfinished:
                 # Its callers must not wait for ever.
                 task.abandon()
+            # What a timer would start now could not run any more.
+            self.loop.discard_timers()
             self.loop.run_due()
         finally:
             self.release()
