@@ -63,6 +63,8 @@ DEBIAN_PACKAGES = {
     "llvm-config-22": "llvm-22",
     "llvm-dwarfdump-22": "llvm-22",
     "llvm-jitlink-22": "llvm-22",
+    "llvm-jitlink-executor-19": "llvm-19",
+    "llvm-jitlink-executor-22": "llvm-22",
     "llvm-mc-22": "llvm-22",
     "llvm-objcopy-22": "llvm-22",
     "nm": "binutils",

@@ -32,6 +32,11 @@
     ├── ActionError                         a finalize or deallocate action that failed
     ├── DeallocationError                   failures while memory was deallocated [memory.manager]
     ├── ExecutorError                       a request that the executor cannot carry out
+    │   ├── ProtocolError                   a message against the protocol [executor.remote.errors]
+    │   └── ExecutorDisconnectedError       the connection has ended [executor.remote.errors]
+    │       ├── ExecutorExitedError         the executor has exited [executor.remote.errors]
+    │       ├── ExecutorCrashedError        a signal has ended it [executor.remote.errors]
+    │       └── ExecutorTimeoutError        a call took too long [executor.remote.errors]
     ├── SPSError                            bytes or a value that do not fit an SPS type [sps.types]
     ├── SessionError                        an operation that a session cannot do [orc.errors]
     │   ├── SessionEndedError               the session has ended [orc.errors]

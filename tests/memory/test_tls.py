@@ -54,6 +54,9 @@ class Recorder:
     def instance_address(self, module: int, offset: int) -> int:
         return module * 0x1000 + offset
 
+    def is_instance(self, module: int, offset: int, address: int) -> bool:
+        return self.instance_address(module, offset) == address
+
 
 def write(_spec: TLSModuleSpec) -> bytes:
     return b""

@@ -12,7 +12,7 @@ from jitlink.executor import SelfExecutorProcessControl
 from jitlink.graph import Scope
 from jitlink.link import run_in_process
 from jitlink.runtime import EXPORTS, PER_DYLIB, has_runtime, linked_runtime, open_object, runtime_of
-from jitlink.runtime.objects import DIRECTORIES, SHARED
+from jitlink.runtime.objects import DIRECTORIES, REMOTE, SHARED
 from jitlink.targets.registry import create_link_graph
 
 HERE = Path(jitlink.runtime.__file__).parent
@@ -29,11 +29,11 @@ def test_the_committed_objects_are_built_from_the_sources(
     built = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.o")}
     committed = {path.relative_to(HERE): path.read_bytes() for path in HERE.rglob("*.o")}
     assert committed == built
-    assert len(built) == len(DIRECTORIES) * (len(SHARED) + len(PER_DYLIB))
+    assert len(built) == len(DIRECTORIES) * (len(SHARED) + len(REMOTE) + len(PER_DYLIB))
 
 
 def test_no_paths_are_in_the_objects() -> None:
-    for name in (*SHARED, *PER_DYLIB):
+    for name in (*SHARED, *REMOTE, *PER_DYLIB):
         content = bytes(open_object(TRIPLE, name).data)
         assert str(HERE).encode() not in content
         assert b".debug" not in content

@@ -12,7 +12,7 @@ import pytest
 
 from jitlink.arch.x86_64 import X86_64EdgeKind as K
 from jitlink.errors import FixupError, TLSError
-from jitlink.memory.tls_glibc import PROCESS_TLS
+from jitlink.memory.tls_glibc import PROCESS_TLS, instance_address
 from jitlink.targets.elf_x86_64 import RELOCATIONS
 from tests.elf_files import ElfFile
 from tests.linking import Linked, Linker, read_graph
@@ -155,7 +155,7 @@ def dlinfo(handle: int, request: int) -> int:
     result = ctypes.c_size_t()
     if request == RTLD_DI_TLS_DATA:
         # A thread has a TLS block only once it has used it.
-        PROCESS_TLS.instance_address(dlinfo(handle, RTLD_DI_TLS_MODID), 0)
+        instance_address(dlinfo(handle, RTLD_DI_TLS_MODID), 0)
     assert function(ctypes.c_void_p(handle), request, ctypes.byref(result)) == 0
     return result.value
 

@@ -9,6 +9,16 @@ from jitlink.lazy_imports import attach
 if TYPE_CHECKING:
     from jitlink.executor.control import ExecutorProcessControl as ExecutorProcessControl
     from jitlink.executor.control import PlacedArguments as PlacedArguments
+    from jitlink.executor.remote.control import (
+        RemoteExecutorProcessControl as RemoteExecutorProcessControl,
+    )
+    from jitlink.executor.remote.errors import ExecutorCrashedError as ExecutorCrashedError
+    from jitlink.executor.remote.errors import (
+        ExecutorDisconnectedError as ExecutorDisconnectedError,
+    )
+    from jitlink.executor.remote.errors import ExecutorExitedError as ExecutorExitedError
+    from jitlink.executor.remote.errors import ExecutorTimeoutError as ExecutorTimeoutError
+    from jitlink.executor.remote.errors import ProtocolError as ProtocolError
     from jitlink.executor.self_process import (
         SelfExecutorProcessControl as SelfExecutorProcessControl,
     )
@@ -17,6 +27,14 @@ else:
         __name__,
         {
             "jitlink.executor.control": ("ExecutorProcessControl", "PlacedArguments"),
+            "jitlink.executor.remote.control": ("RemoteExecutorProcessControl",),
+            "jitlink.executor.remote.errors": (
+                "ExecutorCrashedError",
+                "ExecutorDisconnectedError",
+                "ExecutorExitedError",
+                "ExecutorTimeoutError",
+                "ProtocolError",
+            ),
             "jitlink.executor.self_process": ("SelfExecutorProcessControl",),
         },
     )

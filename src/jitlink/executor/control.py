@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from jitlink.errors import ExecutorError
@@ -46,6 +46,11 @@ class ExecutorProcessControl(ABC):
     def runs(self, triple: str) -> bool:
         """Whether the executor's processor runs code for a triple."""
         return triple.partition("-")[0] == self.triple.partition("-")[0]
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the executor is there; if not, so are its memory and what was to be run in it."""
+        return True
 
     @abstractmethod
     async def load_dylib(self, path: str | os.PathLike[str]) -> int:
@@ -137,6 +142,37 @@ class ExecutorProcessControl(ABC):
             ExecutorError: the executor cannot do that.
         """
         raise ExecutorError("the executor cannot make stacks executable")
+
+    def close(self) -> None:  # noqa: B027 - this process has nothing to close
+        """End the executor, unless it is this process; a second call does nothing.
+
+        Sessions must have ended before: their memory is the executor's.
+        """
+
+    def call_at_close(self, address: int) -> None:  # noqa: B027 - this process ends by itself
+        """Have a wrapper function without arguments called before the executor is closed.
+
+        Args:
+            address: its address; what is added last is called first.
+        """
+
+    def set_dispatch_handler(
+        self,
+        handler: Callable[[int, bytes], WrapperFunctionResult],  # noqa: ARG002 - for subclasses
+    ) -> tuple[int, int] | None:
+        """Have a function take the calls that code of another process dispatches to this one.
+
+        Args:
+            handler: takes the tag and the serialized arguments of a call, on a thread of its own.
+
+        Returns:
+            Address and first argument of the executor's dispatch function; None if the executor
+            has no such function.
+
+        Raises:
+            ExecutorError: another function takes the calls.
+        """
+        return None
 
     @abstractmethod
     async def run_as_void_function(self, address: int) -> int:

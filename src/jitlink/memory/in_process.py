@@ -26,7 +26,7 @@ from jitlink.memory.manager import (
     JITLinkMemoryManager,
 )
 from jitlink.memory.pages import PageAllocator, PageRange, PageRequest
-from jitlink.memory.tls import TLSAllocation
+from jitlink.memory.tls import TLSAllocation, release_tls
 from jitlink.memory.tls_glibc import PROCESS_TLS
 from jitlink.sps import WrapperFunctionCall
 
@@ -110,15 +110,9 @@ class InProcessMemoryManager(JITLinkMemoryManager):
             ranges = itertools.chain.from_iterable(allocation.ranges for allocation in finalized)
             errors += self._allocator.free(ranges)
             for allocation in reversed(finalized):
-                errors += await _release_tls(allocation.tls_allocations)
+                errors += await release_tls(allocation.tls_allocations)
         if errors:
             raise DeallocationError(errors)
-
-
-async def _release_tls(allocations: Sequence[TLSAllocation]) -> list[JITLinkError]:
-    """Release thread-local storage; return the errors."""
-    errors = [await allocation.release() for allocation in allocations]
-    return list(itertools.chain.from_iterable(errors))
 
 
 def _request(graph: LinkGraph, segment: Segment, page_size: int) -> PageRequest:
@@ -256,4 +250,4 @@ class _InProcessAlloc(InFlightAlloc):
         _log_ranges("abandoned", self._ranges)
         # No content of the graph may refer to freed memory.
         self._layout.undo()
-        return [*self._allocator.free(self._ranges), *await _release_tls(self._tls_allocations)]
+        return [*self._allocator.free(self._ranges), *await release_tls(self._tls_allocations)]

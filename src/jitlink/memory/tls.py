@@ -148,6 +148,9 @@ class TLSModuleLoader(Protocol):
     def instance_address(self, module: int, offset: int) -> int:
         """Address of the calling thread's instance of a variable."""
 
+    def is_instance(self, module: int, offset: int, address: int) -> bool:
+        """Whether that is an address, as far as the executor can tell."""
+
 
 class TLSBlock:
     """The TLS block of one link, and the TLS module that it belongs to.
@@ -496,14 +499,15 @@ class TLSRegistry:
         block, offset = found
         return self._loader.instance_address(block.module, offset)
 
-    def instance_address(self, module: int, offset: int) -> int:
-        """Address of the calling thread's instance of a variable of any module.
+    def is_instance(self, module: int, offset: int, address: int) -> bool:
+        """Whether a variable of any module is at an address for the calling thread.
 
         Args:
             module: the module's ID.
             offset: the variable's offset in the module's TLS block.
+            address: where an instance of it may be.
         """
-        return self._loader.instance_address(module, offset)
+        return self._loader.is_instance(module, offset, address)
 
     # Errors
 
@@ -574,3 +578,11 @@ def _padded(size: int, alignment: int) -> int:
 
 def _is_unused(block: TLSBlock) -> bool:
     return block.is_released and block.users == 0 and block.handle != 0
+
+
+async def release_tls(allocations: Sequence[TLSAllocation]) -> list[JITLinkError]:
+    """Release what links hold; returns what failed, after everything else was done."""
+    errors: list[JITLinkError] = []
+    for allocation in allocations:
+        errors += await allocation.release()
+    return errors

@@ -144,6 +144,10 @@ class GlibcLoader:
         """See `instance_address`."""
         return instance_address(module, offset)
 
+    def is_instance(self, module: int, offset: int, address: int) -> bool:
+        """Whether that is an address."""
+        return instance_address(module, offset) == address
+
 
 PROCESS_TLS = TLSRegistry(GlibcLoader())
 """The TLS of all links into this process."""

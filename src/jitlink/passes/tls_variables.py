@@ -123,7 +123,7 @@ class TLSVariables:
         for name, address in self._libraries.items():
             module = self._words[TLSRelocation(_V.DTPMOD, name)][0]
             offset = self._words[TLSRelocation(_V.DTPOFF, name)][0]
-            if not module or self._registry.instance_address(module, offset) != address:
+            if not module or not self._registry.is_instance(module, offset, address):
                 raise TLSError(
                     f"{name} at {address:#x} is no thread-local variable of the calling thread"
                 )

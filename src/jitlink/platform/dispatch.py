@@ -12,6 +12,7 @@ import ctypes
 import functools
 import itertools
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 from weakref import WeakValueDictionary
@@ -27,6 +28,7 @@ JITDispatchHandler = Callable[[bytes], WrapperFunctionResult]
 """Takes serialized arguments and returns a serialized result."""
 
 _contexts = itertools.count(1)
+_ENDED = "the session has ended"
 
 
 class Dispatcher:
@@ -84,19 +86,29 @@ def wrap_with_sps(
     return handler
 
 
-def dispatch_in_process(
+def connect_dispatcher(
     executor: ExecutorProcessControl, runtime: Runtime, dispatcher: Dispatcher
 ) -> tuple[int, int]:
     """Address of the dispatch function of an executor, and the context of a dispatcher.
 
-    Both are 0 for executors that are other processes, which have no dispatch function yet.
+    Both are 0 for executors that dispatch no calls.
+
+    Raises:
+        ExecutorError: the executor is another process, and has a dispatcher already.
     """
-    if not isinstance(executor, SelfExecutorProcessControl):
-        return 0, 0
-    _dispatchers[dispatcher.context] = dispatcher
-    with _lock:
-        _set_callback(runtime)
-    return runtime.addresses["__jitlink_dispatch"], dispatcher.context
+    if isinstance(executor, SelfExecutorProcessControl):
+        _dispatchers[dispatcher.context] = dispatcher
+        with _lock:
+            _set_callback(runtime)
+        return runtime.addresses["__jitlink_dispatch"], dispatcher.context
+    # The connection must not keep the dispatcher.
+    reference = weakref.ref(dispatcher)
+
+    def handle(tag: int, data: bytes) -> WrapperFunctionResult:
+        found = reference()
+        return _out_of_band(_ENDED) if found is None else found.run_handler(tag, data)
+
+    return executor.set_dispatch_handler(handle) or (0, 0)
 
 
 _Callback = ctypes.CFUNCTYPE(
@@ -122,7 +134,7 @@ def _set_callback(runtime: Runtime) -> object:
     def call(context: int, tag: int, data: int, size: int, result: int) -> None:
         dispatcher = _dispatchers.get(context)
         if dispatcher is None:
-            returned = _out_of_band("the session has ended")
+            returned = _out_of_band(_ENDED)
         else:
             returned = dispatcher.run_handler(tag, ctypes.string_at(data, size) if size else b"")
         _store(_Result.from_address(result), returned)

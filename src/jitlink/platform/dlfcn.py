@@ -16,7 +16,7 @@ from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import JITDylibLookupFlags, LookupKind, SearchOrder
 from jitlink.orc.session import ExecutionSession
-from jitlink.platform.dispatch import Dispatcher, copy_to_c, dispatch_in_process, wrap_with_sps
+from jitlink.platform.dispatch import Dispatcher, connect_dispatcher, copy_to_c, wrap_with_sps
 from jitlink.platform.state import DylibState
 from jitlink.runtime import Runtime
 from jitlink.sps import EXECUTOR_ADDR, STRING, UINT64, WrapperSignature
@@ -80,7 +80,7 @@ class DynamicLoading:
             runtime.addresses[tag]: wrap_with_sps(_CALL, partial(self._call, function))
             for tag, function in self._functions.items()
         }
-        return dispatch_in_process(self._platform.session.executor, runtime, self._dispatcher)
+        return connect_dispatcher(self._platform.session.executor, runtime, self._dispatcher)
 
     def _call(self, function: _Function, caller: int, value: int, text: str, mode: int) -> int:
         return function(self._platform.state_of_handle(caller), value, text, mode)

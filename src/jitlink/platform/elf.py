@@ -61,6 +61,7 @@ from jitlink.runtime import (
     linked_runtime,
     runtime_of,
 )
+from jitlink.runtime.tls_loader import provide_tls
 from jitlink.sps import (
     BOOL,
     ERROR,
@@ -126,6 +127,7 @@ class ELFPlatform(Platform):
         # In order of initialisation.
         self._initialized: dict[JITDylib, None] = {}
         self._loading = DynamicLoading(self)
+        provide_tls(session.executor, layer.memory)
         super().__init__(session, layer, process_symbols)
         self.dylib.add_generator(RuntimeGenerator(self))
         layer.add_plugin(PlatformPlugin(self))
@@ -368,7 +370,7 @@ class ELFPlatform(Platform):
         return handles
 
     def _finalize(self, handles: Sequence[int], *, is_exit: bool = True) -> None:
-        if handles:
+        if handles and self.session.executor.is_alive:
             with callback_errors():
                 arguments = _FINALIZE.serialize_arguments(handles, is_exit)
                 self._call("__jitlink_finalize", arguments)
@@ -441,7 +443,7 @@ class ELFPlatform(Platform):
         memory = [ExecutorAddrRange(r.start, r.end) for link in links for r in link.memory]
         errors: list[Exception] = []
         try:
-            if self._has_registrations and memory:
+            if self._has_registrations and memory and self.session.executor.is_alive:
                 await self._finalize_memory(_FINALIZE_MEMORY.serialize_arguments(memory))
         except JITLinkError as error:
             errors.append(error)

@@ -149,6 +149,15 @@ static void ensure_exit_handler(void) {
   pthread_once(&once, move_exit_handler);
 }
 
+/* Nothing(): does what is to be done at the process's exit, and leaves nothing to do then. For an
+   executor that unmaps all memory before it exits, the runtime's included. */
+wrapper_result __jitlink_finalize_process(const char *data, size_t size) {
+  (void)data, (void)size;
+  __cxa_finalize(&exit_key);
+  fflush(0);
+  return sps_nothing();
+}
+
 static void at_process_quick_exit(void *unused) {
   static const struct choice everything = {0, 0};
   (void)unused;

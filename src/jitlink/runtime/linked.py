@@ -7,7 +7,7 @@ be the session for which it was linked still open or not.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 from jitlink.errors import UndefinedSymbolError
@@ -20,7 +20,7 @@ from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
 from jitlink.memory.manager import JITLinkDylib
 from jitlink.passes.eh_frame import FrameSection, terminate_eh_frames
 from jitlink.runtime.libraries import find_in_providers
-from jitlink.runtime.objects import EXPORTS, SHARED, open_object
+from jitlink.runtime.objects import EXPORTS, REMOTE, SHARED, open_object
 from jitlink.sps import EXECUTOR_ADDR
 
 REGISTER_FRAMES = "__jitlink_register_frames"
@@ -60,7 +60,10 @@ async def runtime_of(executor: ExecutorProcessControl) -> Runtime:
         return _of_this_process(executor)
     runtime = _linked.get(executor)
     if runtime is None:
-        runtime = _linked[executor] = await _link(executor, executor.memory_manager)
+        names = (*SHARED, *REMOTE)
+        runtime = await _link(executor, executor.memory_manager, names)
+        runtime = _linked.setdefault(executor, runtime)
+        executor.call_at_close(runtime.addresses["__jitlink_finalize_process"])
     return runtime
 
 
@@ -82,13 +85,15 @@ def _of_this_process(executor: SelfExecutorProcessControl) -> Runtime:
         with _lock:
             if not _own:
                 # Memory of its own: that of a session may be released before the process ends.
-                _own.append(run_in_process(_link(executor, InProcessMemoryManager())))
+                _own.append(run_in_process(_link(executor, InProcessMemoryManager(), SHARED)))
     return _own[0]
 
 
-async def _link(executor: ExecutorProcessControl, memory: JITLinkMemoryManager) -> Runtime:
+async def _link(
+    executor: ExecutorProcessControl, memory: JITLinkMemoryManager, names: Sequence[str]
+) -> Runtime:
     builder = InputReader("<runtime>")
-    builder.add([open_object(executor.triple, name) for name in SHARED])
+    builder.add([open_object(executor.triple, name) for name in names])
     builder.resolver.finish()
     graph = builder.target_graph
     config = builder.target.configure(graph)

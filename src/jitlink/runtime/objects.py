@@ -18,6 +18,9 @@ DIRECTORIES: Mapping[tuple[str, str], str] = {("x86_64", "linux"): "x86_64-linux
 SHARED = ("frames", "dylibs", "exit_handlers", "initializers", "thread_exit", "dlfcn")
 """Objects of which an executor has one copy."""
 
+REMOTE = ("tls_modules", "calls")
+"""Objects that an executor which is another process has besides those."""
+
 PER_DYLIB: Mapping[str, tuple[str, ...]] = {
     "dylib_exit": ("atexit", "at_quick_exit", "pthread_atfork"),
     "dylib_dlfcn": (
@@ -59,7 +62,7 @@ def open_object(triple: str, name: str) -> InputFile:
 
     Args:
         triple: the executor's target triple.
-        name: one of `SHARED` or `PER_DYLIB`.
+        name: one of `SHARED`, `REMOTE` or `PER_DYLIB`.
 
     Raises:
         UnsupportedObjectError: there is none for that triple.

@@ -49,7 +49,7 @@ from jitlink.orc.object_layer import GraphUnit, ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
 from jitlink.platform import at_exit
 from jitlink.platform.base import Platform, PlatformCreator, ProviderGenerator
-from jitlink.platform.dispatch import Dispatcher, dispatch_in_process, wrap_with_sps
+from jitlink.platform.dispatch import Dispatcher, connect_dispatcher, wrap_with_sps
 from jitlink.platform.orc_rt import protocol
 from jitlink.platform.orc_rt import tls as runtime_tls
 from jitlink.platform.orc_rt.actions import RuntimeActions
@@ -144,7 +144,7 @@ class ORCRuntimePlatform(Platform):
         try:
             self._link_against_process()
             self.dylib.add_generator(archive)
-            function, context = dispatch_in_process(session.executor, runtime, self._dispatcher)
+            function, context = connect_dispatcher(session.executor, runtime, self._dispatcher)
             session.wait(self._start(function, context))
         except BaseException:
             self._give_up()

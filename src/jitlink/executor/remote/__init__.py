@@ -1,0 +1,1 @@
+"""Executors that are other processes: ORC's SimpleRemoteEPC protocol (layer 2)."""

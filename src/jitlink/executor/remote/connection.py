@@ -1,0 +1,484 @@
+"""A connection to an executor: calls in both directions over one byte stream.
+
+A thread of the connection receives messages, and sends what the system did not take at once. It
+waits for nothing else: it completes the futures of calls whose results arrive, and each call from
+the executor runs on a thread of its own, which may make calls in turn. Any thread may call.
+
+When the connection ends, for whatever reason, all calls that are under way fail with the error that
+says why, and so do later ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import threading
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+
+from jitlink.errors import ExecutorError
+from jitlink.executor.remote.errors import (
+    ExecutorDisconnectedError,
+    ExecutorTimeoutError,
+    ProtocolError,
+)
+from jitlink.executor.remote.messages import DEFAULT_LIMIT, Message, MessageReader, OpCode
+from jitlink.sps import ERROR, Failure, SPSError, WrapperFunctionResult
+from jitlink.sps.services import SETUP, Setup
+from jitlink.tasks import Future
+
+_RECEIVED_AT_ONCE = 1 << 20
+_BUFFERS_AT_ONCE = 64
+_MOST_HANDLERS = 1000
+"""How many calls from an executor may be under way."""
+_CLOSE_TIMEOUT = 5.0
+"""Seconds that an executor has to finish when a connection is closed."""
+
+Handler = Callable[[int, bytes], WrapperFunctionResult]
+"""Takes the tag and the serialized arguments of a call from the executor; returns its result."""
+MakeError = Callable[[], ExecutorError]
+
+
+class Channel(ABC):
+    """A byte stream in both directions; its descriptors do not block.
+
+    Attributes:
+        incoming: descriptor to read from.
+        outgoing: descriptor to write to.
+    """
+
+    incoming: int
+    outgoing: int
+
+    @abstractmethod
+    def end_output(self) -> None:
+        """Let the other side see the end of what is written."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the descriptors; a second call does nothing."""
+
+
+class PipeChannel(Channel):
+    """Two pipes, whose ends belong to the channel."""
+
+    def __init__(self, incoming: int, outgoing: int) -> None:
+        self.incoming, self.outgoing = incoming, outgoing
+        self._open = {incoming, outgoing}
+        for descriptor in self._open:
+            os.set_blocking(descriptor, False)
+
+    def end_output(self) -> None:
+        """Close the descriptor to write to."""
+        self._close(self.outgoing)
+
+    def close(self) -> None:
+        """Close both descriptors."""
+        for descriptor in (self.incoming, self.outgoing):
+            self._close(descriptor)
+
+    def _close(self, descriptor: int) -> None:
+        if descriptor in self._open:
+            self._open.discard(descriptor)
+            os.close(descriptor)
+
+
+class SocketChannel(Channel):
+    """A connected stream socket, which belongs to the channel."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        connected.setblocking(False)
+        if connected.family in (socket.AF_INET, socket.AF_INET6):
+            # Calls are small, and each waits for its result.
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = connected
+        self.incoming = self.outgoing = connected.fileno()
+
+    def end_output(self) -> None:
+        """Shut down the output."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+class _Call:
+    """A call that is under way.
+
+    Attributes:
+        future: of its result.
+        seconds: how long it may take, or None.
+        deadline: until when, by the monotonic clock.
+    """
+
+    __slots__ = ("deadline", "future", "seconds")
+
+    def __init__(self, future: Future[WrapperFunctionResult], seconds: float | None) -> None:
+        self.future, self.seconds = future, seconds
+        self.deadline = None if seconds is None else time.monotonic() + seconds
+
+    def succeed(self, result: WrapperFunctionResult) -> None:
+        self._complete(partial(self.future.set_result_unless_done, result))
+
+    def fail(self, error: BaseException) -> None:
+        future = self.future
+        self._complete(lambda: None if future.is_done else future.set_exception(error))
+
+    def _complete(self, action: Callable[[], object]) -> None:
+        self.future.loop.call_soon_threadsafe(action)
+
+
+class Connection:
+    """A connection to an executor.
+
+    Args:
+        channel: the byte stream; the connection closes it.
+        limit: bytes of the largest message that is accepted.
+        explain: called once when the connection ends, with what was seen of that; returns a
+            function that makes the error of calls from then on. It may wait.
+        stop: called when a call has not returned in time, to end the executor; it may wait.
+
+    Attributes:
+        handler: called for calls from the executor, on threads of their own; None: they fail.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        explain: Callable[[ExecutorError], MakeError] | None = None,
+        stop: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.handler: Handler | None = None
+        self._channel = channel
+        self._reader = MessageReader(limit)
+        self._explain = explain or maker_of
+        self._stop = stop
+        self._setup: Setup | None = None
+        self._has_setup = threading.Event()
+        # Guards all below.
+        self._lock = threading.Lock()
+        self._queue: deque[memoryview] = deque()
+        self._calls: dict[int, _Call] = {}
+        self._next = 0
+        self._handlers = 0
+        self._is_closing = False
+        self._make_error: MakeError | None = None
+        self._woken, self._wake_up = os.pipe()
+        for descriptor in (self._woken, self._wake_up):
+            os.set_blocking(descriptor, False)
+        self._thread = threading.Thread(target=self._serve, name="jitlink executor", daemon=True)
+        _connections.add(self)
+        self._thread.start()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls can be made."""
+        return self._make_error is None and not self._is_closing
+
+    def setup(self, timeout: float | None = None) -> Setup:
+        """What the executor says of itself; waits for that.
+
+        Args:
+            timeout: seconds to wait; None for as long as it takes.
+
+        Raises:
+            ExecutorError: it said nothing in that time, or the connection has ended.
+        """
+        if not self._has_setup.wait(timeout):
+            raise ExecutorDisconnectedError(f"the executor said nothing for {timeout:g} s")
+        if self._setup is None:
+            raise self._error()
+        return self._setup
+
+    async def call(
+        self, function: int, arguments: bytes, seconds: float | None = None
+    ) -> WrapperFunctionResult:
+        """Call a wrapper function.
+
+        Args:
+            function: its address in the executor.
+            arguments: its serialized arguments.
+            seconds: how long it may take before the executor is stopped; None for any time.
+
+        Raises:
+            ExecutorDisconnectedError: the connection has ended; a subclass says how.
+        """
+        call = _Call(Future(), seconds)
+        with self._lock:
+            if not self.is_open:
+                raise self._error()
+            number = self._next
+            self._next += 1
+            self._calls[number] = call
+            self._send(Message(OpCode.CALL_WRAPPER, number, function, arguments))
+            if seconds is not None:
+                self._wake()
+        return await call.future
+
+    def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
+        """Hang up, and wait for the executor to end the connection; a second call does nothing.
+
+        Args:
+            timeout: seconds to wait. After that the connection is cut.
+        """
+        with self._lock:
+            if not self._is_closing and self._make_error is None:
+                self._send(Message(OpCode.HANGUP, 0, 0, ERROR.serialize(None)))
+                self._is_closing = True
+            self._wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+        self.abort()
+
+    def abort(self) -> None:
+        """Cut the connection, without waiting for anything."""
+        with self._lock:
+            self._is_closing = True
+            if self._make_error is None:
+                self._make_error = partial(ExecutorDisconnectedError, "the connection was closed")
+            self._wake()
+
+    # Sending, with the lock held
+
+    def _send(self, message: Message) -> None:
+        is_idle = not self._queue
+        self._queue.append(memoryview(message.header()))
+        if message.payload:
+            self._queue.append(memoryview(message.payload))
+        if is_idle:
+            self._flush()
+        if self._queue:
+            self._wake()
+
+    def _flush(self) -> None:
+        """Write as much as the system takes now."""
+        queue = self._queue
+        while queue:
+            try:
+                written = os.writev(self._channel.outgoing, list(islice(queue, _BUFFERS_AT_ONCE)))
+            except BlockingIOError:
+                return
+            except OSError:
+                # The other side has gone, which is seen as the end of what it sends.
+                queue.clear()
+                return
+            while queue and written >= len(queue[0]):
+                written -= len(queue.popleft())
+            if written:
+                queue[0] = queue[0][written:]
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._wake_up, b"\0")
+
+    def _error(self) -> ExecutorError:
+        if self._make_error is None:
+            return ExecutorDisconnectedError("the connection is being closed")
+        return self._make_error()
+
+    # The thread
+
+    def _serve(self) -> None:
+        error: ExecutorError
+        try:
+            self._exchange()
+            self._reader.end()
+            error = ExecutorDisconnectedError("the executor has closed the connection")
+        except ExecutorError as seen:
+            error = seen
+        except OSError as seen:
+            error = ExecutorDisconnectedError(f"the connection broke: {seen}")
+        self._end(error)
+
+    def _exchange(self) -> None:
+        """Receive and send until the connection ends."""
+        incoming, outgoing = self._channel.incoming, self._channel.outgoing
+        is_ended = False
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._woken, selectors.EVENT_READ)
+            selector.register(incoming, selectors.EVENT_READ)
+            is_writing = False
+            while True:
+                ready = {key.fd: events for key, events in selector.select(self._patience())}
+                if self._woken in ready:
+                    os.read(self._woken, _RECEIVED_AT_ONCE)
+                with self._lock:
+                    if self._make_error is not None:
+                        return
+                    self._flush()
+                    if self._is_closing and not self._queue and not is_ended:
+                        is_ended = True
+                        if is_writing and outgoing != incoming:
+                            selector.unregister(outgoing)
+                        is_writing = False
+                        self._channel.end_output()
+                    wants = bool(self._queue)
+                if wants != is_writing:
+                    _watch_output(selector, incoming, outgoing, wants=wants)
+                    is_writing = wants
+                if ready.get(incoming, 0) & selectors.EVENT_READ and not self._receive():
+                    return
+                self._check_time()
+
+    def _patience(self) -> float | None:
+        """Seconds until a call has taken too long."""
+        with self._lock:
+            deadlines = [c.deadline for c in self._calls.values() if c.deadline is not None]
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+
+    def _check_time(self) -> None:
+        """Stop the executor if a call has taken too long."""
+        now = time.monotonic()
+        with self._lock:
+            late = [
+                call.seconds
+                for call in self._calls.values()
+                if call.seconds is not None and call.deadline is not None and call.deadline <= now
+            ]
+        if late:
+            self._stop()
+            raise ExecutorTimeoutError(late[0])
+
+    def _receive(self) -> bool:
+        """Handle what has arrived; False if nothing more will."""
+        try:
+            data = os.read(self._channel.incoming, _RECEIVED_AT_ONCE)
+        except BlockingIOError:
+            return True
+        for message in self._reader.feed(data):
+            self._handle(message)
+        return bool(data)
+
+    def _handle(self, message: Message) -> None:
+        if (message.opcode is OpCode.SETUP) != (self._setup is None):
+            raise ProtocolError(
+                "the executor has sent a second setup message"
+                if self._setup
+                else f"the executor began with a message {message.opcode.name}, not with its setup"
+            )
+        if message.opcode is OpCode.SETUP:
+            self._set_up(message)
+        elif message.opcode is OpCode.RESULT:
+            self._complete(message)
+        elif message.opcode is OpCode.CALL_WRAPPER:
+            self._begin_handler(message)
+        else:
+            raise ExecutorDisconnectedError(f"the executor has hung up{_reason(message.payload)}")
+
+    def _set_up(self, message: Message) -> None:
+        try:
+            self._setup = SETUP.deserialize(message.payload)
+        except SPSError as error:
+            raise ProtocolError(f"the executor's setup cannot be read: {error}") from error
+        self._has_setup.set()
+
+    def _complete(self, message: Message) -> None:
+        with self._lock:
+            call = self._calls.pop(message.sequence, None)
+        if call is None:
+            raise ProtocolError(f"the executor has sent a result of no call, {message.sequence}")
+        call.succeed(WrapperFunctionResult(message.payload))
+
+    # Calls from the executor
+
+    def _begin_handler(self, message: Message) -> None:
+        with self._lock:
+            self._handlers += 1
+            if self._handlers > _MOST_HANDLERS:
+                raise ProtocolError(f"the executor makes more than {_MOST_HANDLERS} calls at once")
+        name = "jitlink executor call"
+        threading.Thread(target=self._run_handler, args=(message,), name=name, daemon=True).start()
+
+    def _run_handler(self, message: Message) -> None:
+        handler = self.handler
+        result = WrapperFunctionResult()
+        if handler is not None:
+            # What cannot be expressed as a result is an empty one.
+            with contextlib.suppress(Exception):
+                result = handler(message.tag, message.payload)
+        with self._lock:
+            self._handlers -= 1
+            if self._make_error is None:
+                self._send(Message(OpCode.RESULT, message.sequence, 0, result.data))
+
+    # The end
+
+    def _end(self, error: ExecutorError) -> None:
+        with self._lock:
+            is_own = self._make_error is not None
+            self._channel.close()
+            _connections.discard(self)
+        make_error = maker_of(error) if is_own else self._explain(error)
+        with self._lock:
+            if self._make_error is None:
+                self._make_error = make_error
+            calls, self._calls = self._calls, {}
+            for descriptor in (self._woken, self._wake_up):
+                os.close(descriptor)
+            self._wake_up = -1
+        for call in calls.values():
+            call.fail(self._error())
+        self._has_setup.set()
+
+    def after_fork(self) -> None:
+        """Leave the connection to the process that has forked."""
+        self._lock = threading.Lock()
+        self._queue.clear()
+        self._channel.close()
+        self._make_error = partial(
+            ExecutorDisconnectedError, "the connection belongs to the process that has forked"
+        )
+        self._has_setup.set()
+
+
+def maker_of(error: ExecutorError, stderr: str = "") -> MakeError:
+    """A function that makes errors like one, each with a traceback of its own."""
+    if isinstance(error, ExecutorTimeoutError):
+        return partial(ExecutorTimeoutError, error.seconds, stderr)
+    if isinstance(error, ProtocolError):
+        return partial(ProtocolError, str(error))
+    return partial(ExecutorDisconnectedError, str(error), stderr)
+
+
+def _reason(payload: bytes) -> str:
+    """Why an executor has hung up, if it says so."""
+    try:
+        failure = ERROR.deserialize(payload)
+    except SPSError:
+        return ""
+    return f": {failure.message}" if isinstance(failure, Failure) else ""
+
+
+def _watch_output(
+    selector: selectors.BaseSelector, incoming: int, outgoing: int, *, wants: bool
+) -> None:
+    if incoming == outgoing:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if wants else 0)
+        selector.modify(incoming, events)
+    elif wants:
+        selector.register(outgoing, selectors.EVENT_WRITE)
+    else:
+        selector.unregister(outgoing)
+
+
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for connection in list(_connections):
+        connection.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,249 @@
+"""Dialects of the protocol: the services of an executor by version, with names and signatures.
+
+All versions frame messages in the same way. They differ in the services that an executor offers,
+which it names in its setup message; `dialect_of` chooses by these names.
+
+Specification: llvm/ExecutionEngine/Orc/Shared/OrcRTBridge.h and ExecutionUtils of each version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from jitlink.executor.remote.errors import ProtocolError
+from jitlink.sps import (
+    CHARS,
+    EMPTY,
+    ERROR,
+    EXECUTOR_ADDR,
+    EXECUTOR_ADDR_RANGE,
+    INT32,
+    INT64,
+    STRING,
+    UINT64,
+    Expected,
+    Optional,
+    Sequence,
+    SPSType,
+    Tuple,
+    WrapperSignature,
+)
+from jitlink.sps.services import (
+    FINALIZE_REQUEST,
+    SHARED_FINALIZE_REQUEST,
+    SYMBOL_DEF,
+    SYMBOL_LOOKUP_ELEMENT,
+    SymbolDef,
+)
+from jitlink.sps.types import T
+
+_BOOTSTRAP = "__llvm_orc_bootstrap_"
+_MEMORY = "__llvm_orc_SimpleExecutorMemoryManager_"
+_DYLIBS = "__llvm_orc_SimpleExecutorDylibManager_"
+_SHARED = "__llvm_orc_ExecutorSharedMemoryMapperService_"
+DISPATCH_FUNCTION = "__llvm_orc_SimpleRemoteEPC_dispatch_fn"
+DISPATCH_CONTEXT = "__llvm_orc_SimpleRemoteEPC_dispatch_ctx"
+
+
+class Service(Generic[T]):
+    """A function that an executor offers.
+
+    Args:
+        name: its bootstrap symbol.
+        result: what it returns: a type, ERROR or an Expected.
+        arguments: types of its arguments, without the instance.
+        instance: bootstrap symbol of the object that is its first argument, if it takes one.
+
+    Attributes:
+        name: the same.
+        instance: the same.
+        signature: signature with the instance.
+        returns_value: whether an empty result is no value of the result's type.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        result: SPSType[Any],
+        *arguments: SPSType[Any],
+        instance: str | None = None,
+    ) -> None:
+        self.name, self.instance = name, instance
+        first = () if instance is None else (EXECUTOR_ADDR,)
+        self.signature: WrapperSignature[Any] = WrapperSignature(result, *first, *arguments)
+        self.returns_value = result is not EMPTY
+
+
+@dataclass(frozen=True)
+class MemoryServices:
+    """Memory that the executor manages, with content that crosses the wire.
+
+    Attributes:
+        reserve: reserves a number of bytes; returns the address.
+        initialize: gives segments content and protection, and runs actions; returns a key.
+        deinitialize: runs the deallocate actions of keys; None where `release` does that.
+        release: frees reservations, given by their addresses.
+    """
+
+    reserve: Service[int]
+    initialize: Service[int | None]
+    deinitialize: Service[None] | None
+    release: Service[None]
+
+
+@dataclass(frozen=True)
+class SharedMemoryServices:
+    """Memory that executor and controller share.
+
+    Attributes:
+        reserve: reserves a number of bytes; returns the address, and the name of the shared memory.
+        initialize: gives segments protection, and runs actions; returns a key.
+        deinitialize: runs the deallocate actions of keys.
+        release: frees reservations, given by their addresses.
+    """
+
+    reserve: Service[tuple[int, str]]
+    initialize: Service[int]
+    deinitialize: Service[None]
+    release: Service[None]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The services of one version of executors.
+
+    Attributes:
+        name: whose version it is.
+        memory: see the class.
+        open_dylib: opens a library; takes a path and a mode, which is 0; returns a handle.
+        lookup: looks up symbols; takes a handle and `SymbolLookupElement`s.
+        run_as_main: calls a ``main``; takes its address and the arguments.
+        run_as_void_function: calls ``int f(void)``.
+        run_as_int_function: calls ``int f(int)``.
+        write_buffers: writes bytes to addresses.
+        read_buffers: reads ranges of addresses; None in executors that cannot.
+        shared_memory: see the class.
+        accepts_null_finalize: whether an allocation action may have no finalize half.
+    """
+
+    name: str
+    memory: MemoryServices
+    open_dylib: Service[int]
+    lookup: Service[list[SymbolDef | None]]
+    run_as_main: Service[int]
+    run_as_void_function: Service[int]
+    run_as_int_function: Service[int]
+    write_buffers: Service[None]
+    read_buffers: Service[list[bytes]] | None
+    shared_memory: SharedMemoryServices
+    accepts_null_finalize: bool
+
+    def is_offered_by(self, symbols: Collection[str]) -> bool:
+        """Whether an executor with these bootstrap symbols speaks it."""
+        return {self.memory.initialize.name, self.lookup.name} <= set(symbols)
+
+
+_ADDRESSES = Sequence(EXECUTOR_ADDR)
+_ELEMENTS = Sequence(SYMBOL_LOOKUP_ELEMENT)
+
+
+def _of_memory(name: str, result: SPSType[Any], *arguments: SPSType[Any]) -> Service[Any]:
+    return Service(f"{_MEMORY}{name}_wrapper", result, *arguments, instance=f"{_MEMORY}Instance")
+
+
+def _of_shared_memory(name: str, result: SPSType[Any], *arguments: SPSType[Any]) -> Service[Any]:
+    return Service(_SHARED + name, result, *arguments, instance=f"{_SHARED}Instance")
+
+
+def _bootstrap(name: str, result: SPSType[Any], *arguments: SPSType[Any]) -> Service[Any]:
+    return Service(f"{_BOOTSTRAP}{name}_wrapper", result, *arguments)
+
+
+_RESERVE = _of_memory("reserve", Expected(EXECUTOR_ADDR), UINT64)
+_OPEN: Service[int] = Service(
+    f"{_DYLIBS}open_wrapper",
+    Expected(EXECUTOR_ADDR),
+    STRING,
+    UINT64,
+    instance=f"{_DYLIBS}Instance",
+)
+_SHARED_MEMORY = SharedMemoryServices(
+    reserve=_of_shared_memory("Reserve", Expected(Tuple(EXECUTOR_ADDR, STRING)), UINT64),
+    initialize=_of_shared_memory(
+        "Initialize", Expected(EXECUTOR_ADDR), EXECUTOR_ADDR, SHARED_FINALIZE_REQUEST
+    ),
+    deinitialize=_of_shared_memory("Deinitialize", ERROR, _ADDRESSES),
+    release=_of_shared_memory("Release", ERROR, _ADDRESSES),
+)
+_RUN_AS_MAIN = _bootstrap("run_as_main", INT64, EXECUTOR_ADDR, Sequence(STRING))
+_RUN_AS_VOID_FUNCTION = _bootstrap("run_as_void_function", INT32, EXECUTOR_ADDR)
+_RUN_AS_INT_FUNCTION = _bootstrap("run_as_int_function", INT32, EXECUTOR_ADDR, INT32)
+_WRITE_BUFFERS = _bootstrap("mem_write_buffers", EMPTY, Sequence(Tuple(EXECUTOR_ADDR, CHARS)))
+
+LLVM_22 = Dialect(
+    "LLVM 22",
+    MemoryServices(
+        reserve=_RESERVE,
+        initialize=_of_memory("initialize", Expected(EXECUTOR_ADDR), FINALIZE_REQUEST),
+        deinitialize=_of_memory("deinitialize", ERROR, _ADDRESSES),
+        release=_of_memory("release", ERROR, _ADDRESSES),
+    ),
+    open_dylib=_OPEN,
+    lookup=Service(
+        f"{_DYLIBS}resolve_wrapper",
+        Expected(Sequence(Optional(SYMBOL_DEF))),
+        EXECUTOR_ADDR,
+        _ELEMENTS,
+    ),
+    run_as_main=_RUN_AS_MAIN,
+    run_as_void_function=_RUN_AS_VOID_FUNCTION,
+    run_as_int_function=_RUN_AS_INT_FUNCTION,
+    write_buffers=_WRITE_BUFFERS,
+    read_buffers=_bootstrap("mem_read_buffers", Sequence(CHARS), Sequence(EXECUTOR_ADDR_RANGE)),
+    shared_memory=_SHARED_MEMORY,
+    accepts_null_finalize=True,
+)
+LLVM_19 = Dialect(
+    "LLVM 19",
+    MemoryServices(
+        reserve=_RESERVE,
+        # The lowest segment is at the address of a reservation, which is the key.
+        initialize=_of_memory("finalize", ERROR, FINALIZE_REQUEST),
+        deinitialize=None,
+        release=_of_memory("deallocate", ERROR, _ADDRESSES),
+    ),
+    open_dylib=_OPEN,
+    lookup=Service(
+        f"{_DYLIBS}lookup_wrapper",
+        Expected(Sequence(SYMBOL_DEF)),
+        EXECUTOR_ADDR,
+        _ELEMENTS,
+        instance=f"{_DYLIBS}Instance",
+    ),
+    run_as_main=_RUN_AS_MAIN,
+    run_as_void_function=_RUN_AS_VOID_FUNCTION,
+    run_as_int_function=_RUN_AS_INT_FUNCTION,
+    write_buffers=_WRITE_BUFFERS,
+    read_buffers=None,
+    shared_memory=_SHARED_MEMORY,
+    accepts_null_finalize=False,
+)
+DIALECTS = (LLVM_22, LLVM_19)
+
+
+def dialect_of(symbols: Mapping[str, int]) -> Dialect:
+    """The dialect of an executor.
+
+    Args:
+        symbols: its bootstrap symbols.
+
+    Raises:
+        ProtocolError: it speaks none of them.
+    """
+    for dialect in DIALECTS:
+        if dialect.is_offered_by(symbols):
+            return dialect
+    names = ", ".join(dialect.name for dialect in DIALECTS)
+    raise ProtocolError(f"the executor offers the services of none of {names}")

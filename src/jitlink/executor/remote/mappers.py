@@ -1,0 +1,182 @@
+"""Mappers of an executor's memory: by shared memory, and by content that crosses the wire."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from jitlink.errors import AllocationError, ExecutorError
+from jitlink.executor.remote.memory_services import (
+    finalize_request,
+    group_of,
+    reserve,
+    working_memory,
+)
+from jitlink.executor.remote.services import Services
+from jitlink.memory.mapper import MappedSegment, MemoryMapper
+from jitlink.sps import AllocActionCallPair
+from jitlink.sps.services import SharedFinalizeRequest, SharedSegmentFinalizeRequest
+
+_SHARED_MEMORY_DIRECTORY = "/dev/shm"
+
+
+class _ServiceMapper(MemoryMapper):
+    """What the mappers have in common."""
+
+    def __init__(self, services: Services, page_size: int) -> None:
+        self._services = services
+        self.page_size = page_size
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the executor is there."""
+        return self._services.connection.is_open
+
+
+class SimpleRemoteMemoryMapper(_ServiceMapper):
+    """Memory whose content crosses the wire.
+
+    LLVM's executors write content where it belongs before they protect it, and leave protections
+    as they are when it is freed.
+
+    Raises:
+        ExecutorError: the executor cannot initialise parts of a reservation.
+    """
+
+    can_initialize_again = False
+
+    def __init__(self, services: Services, page_size: int) -> None:
+        super().__init__(services, page_size)
+        deinitialize = services.dialect.memory.deinitialize
+        if deinitialize is None:
+            message = f"memory of the kind simple-remote is not for {services.dialect.name}"
+            raise ExecutorError(f"{message}, which has no service that deinitializes a part")
+        self._deinitialize = deinitialize
+
+    async def reserve(self, size: int) -> int:
+        """Reserve memory."""
+        return await reserve(self._services, size)
+
+    def prepare(self, address: int, size: int) -> memoryview:  # noqa: ARG002 - part of the interface
+        """A buffer of this process."""
+        return working_memory(size)
+
+    async def initialize(
+        self,
+        reservation: int,  # noqa: ARG002 - part of the interface
+        segments: Sequence[MappedSegment],
+        actions: Sequence[AllocActionCallPair],
+    ) -> int:
+        """Send content and actions."""
+        memory = self._services.dialect.memory
+        key = await self._services.call(memory.initialize, finalize_request(segments, actions))
+        return segments[0].address if key is None else key
+
+    async def deinitialize(self, keys: Sequence[int]) -> None:
+        """Run the deallocate actions."""
+        await self._services.call(self._deinitialize, keys)
+
+    async def release(self, reservations: Sequence[int]) -> None:
+        """Free reservations."""
+        await self._services.call(self._services.dialect.memory.release, reservations)
+
+
+class SharedMemoryMapper(_ServiceMapper):
+    """Memory that both processes map: writable here, and as linked in the executor.
+
+    No byte of content crosses the wire, and no page is ever writable and executable in one process.
+    """
+
+    def __init__(self, services: Services, page_size: int) -> None:
+        super().__init__(services, page_size)
+        self._memory = services.dialect.shared_memory
+        # In order of address.
+        self._addresses: list[int] = []
+        self._maps: dict[int, _SharedMemory] = {}
+
+    async def reserve(self, size: int) -> int:
+        """Reserve memory, and map it here."""
+        address, name = await self._services.call(self._memory.reserve, size)
+        try:
+            self._maps[address] = _SharedMemory(name, size)
+        except (OSError, ValueError) as error:
+            await self._services.call(self._memory.release, [address])
+            message = f"cannot map {size:#x} bytes of shared memory: {error}"
+            raise AllocationError(message, size=size) from error
+        self._addresses.insert(bisect_right(self._addresses, address), address)
+        return address
+
+    def prepare(self, address: int, size: int) -> memoryview:
+        """The memory that this process maps."""
+        start = self._addresses[bisect_right(self._addresses, address) - 1]
+        return self._maps[start].prepare(address - start, size)
+
+    async def initialize(
+        self,
+        reservation: int,
+        segments: Sequence[MappedSegment],
+        actions: Sequence[AllocActionCallPair],
+    ) -> int:
+        """Have the executor protect the pages and run the actions."""
+        requests = [
+            SharedSegmentFinalizeRequest(group_of(each), each.address, each.size)
+            for each in segments
+        ]
+        request = SharedFinalizeRequest(requests, list(actions))
+        return await self._services.call(self._memory.initialize, reservation, request)
+
+    async def deinitialize(self, keys: Sequence[int]) -> None:
+        """Run the deallocate actions."""
+        await self._services.call(self._memory.deinitialize, keys)
+
+    async def release(self, reservations: Sequence[int]) -> None:
+        """Unmap reservations here and there."""
+        for address in reservations:
+            self._addresses.remove(address)
+            self._maps.pop(address).close()
+        await self._services.call(self._memory.release, reservations)
+
+
+class _SharedMemory:
+    """A shared memory object, mapped readable and writable."""
+
+    def __init__(self, name: str, size: int) -> None:
+        base = name.removeprefix("/")
+        if not base or "/" in base or base in {".", ".."}:
+            raise OSError(f"{name!r} is no name of shared memory")
+        path = os.path.join(_SHARED_MEMORY_DIRECTORY, base)  # noqa: PTH118 - slow to import
+        self._file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            # Both processes have it; it is freed with the last of them, whatever happens.
+            os.unlink(path)  # noqa: PTH108
+            # Refused by mmap if the object has fewer bytes.
+            self._map = mmap.mmap(self._file, size)
+        except BaseException:
+            os.close(self._file)
+            raise
+        # Up to here pages may have been written to.
+        self._used = 0
+
+    def prepare(self, offset: int, size: int) -> memoryview:
+        """A range of it, all zeros; its pages exist, so that writing to them cannot fail."""
+        try:
+            os.posix_fallocate(self._file, offset, max(size, 1))
+        except OSError as error:
+            message = f"cannot allocate {size:#x} bytes of shared memory: {error.strerror}"
+            raise AllocationError(message, size=size) from error
+        view = memoryview(self._map)[offset : offset + size]
+        end = min(offset + size, self._used)
+        if end > offset:
+            view[: end - offset] = bytes(end - offset)
+        self._used = max(self._used, offset + size)
+        return view
+
+    def close(self) -> None:
+        """Unmap it, unless a view of it is still in use; it is unmapped with the last one then."""
+        os.close(self._file)
+        try:
+            self._map.close()
+        except BufferError:
+            del self._map

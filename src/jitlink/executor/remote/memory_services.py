@@ -1,0 +1,73 @@
+"""Requests to the memory services of an executor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jitlink.errors import AllocationError, ExecutorError
+from jitlink.executor.remote.errors import ExecutorDisconnectedError, ProtocolError
+from jitlink.executor.remote.services import Services
+from jitlink.graph import MemLifetime, MemProt
+from jitlink.memory.mapper import MappedSegment
+from jitlink.sps import AllocActionCallPair
+from jitlink.sps.services import FinalizeRequest, RemoteAllocGroup, SegmentFinalizeRequest
+
+_GROUP_OF_BIT = {
+    MemProt.READ: RemoteAllocGroup.READ,
+    MemProt.WRITE: RemoteAllocGroup.WRITE,
+    MemProt.EXEC: RemoteAllocGroup.EXEC,
+}
+
+
+def group_of(segment: MappedSegment) -> int:
+    """Protection and lifetime of a segment, as a `RemoteAllocGroup`."""
+    group = RemoteAllocGroup(0)
+    for prot, bit in _GROUP_OF_BIT.items():
+        if segment.prot & prot:
+            group |= bit
+    if segment.lifetime is MemLifetime.FINALIZE:
+        group |= RemoteAllocGroup.FINALIZE
+    return int(group)
+
+
+def finalize_request(
+    segments: Sequence[MappedSegment], actions: Sequence[AllocActionCallPair]
+) -> FinalizeRequest:
+    """A request with the content of segments."""
+    requests = [
+        SegmentFinalizeRequest(group_of(each), each.address, each.size, bytes(each.content))
+        for each in segments
+    ]
+    return FinalizeRequest(requests, list(actions))
+
+
+async def reserve(services: Services, size: int) -> int:
+    """Reserve memory in the executor, and return its address.
+
+    Args:
+        services: the executor's services.
+        size: in bytes.
+
+    Raises:
+        AllocationError: there is not so much.
+        ExecutorDisconnectedError: the executor is gone.
+    """
+    try:
+        return await services.call(services.dialect.memory.reserve, size)
+    except (ExecutorDisconnectedError, ProtocolError):
+        raise
+    except ExecutorError as error:
+        message = f"the executor cannot reserve {size:#x} bytes: {error}"
+        raise AllocationError(message, size=size) from error
+
+
+def working_memory(size: int) -> memoryview:
+    """Working memory of this process, all zeros.
+
+    Raises:
+        AllocationError: there is not so much.
+    """
+    try:
+        return memoryview(bytearray(size))
+    except (MemoryError, OverflowError) as error:
+        raise AllocationError(f"cannot allocate {size:#x} bytes: {error}", size=size) from error

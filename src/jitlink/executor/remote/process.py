@@ -1,0 +1,162 @@
+"""Starting an executor as a child process, and what becomes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+
+from jitlink.errors import ExecutorError
+from jitlink.executor.remote.connection import Channel, MakeError, PipeChannel, maker_of
+from jitlink.executor.remote.errors import (
+    ExecutorCrashedError,
+    ExecutorExitedError,
+    ExecutorTimeoutError,
+    ProtocolError,
+)
+
+_KEPT_STDERR = 64 << 10
+"""Bytes of standard error that are kept."""
+_EXIT_TIMEOUT = 2.0
+"""Seconds that a child has to exit once its connection has ended."""
+_INTERRUPT_TIMEOUT = 0.5
+"""Seconds that a child has to end once it was interrupted."""
+
+
+PROGRAMS = ("llvm-jitlink-executor", "llvm-jitlink-executor-22", "llvm-jitlink-executor-19")
+"""Executors that are looked for on the search path, in this order."""
+
+
+def installed_executor() -> str:
+    """The path of an executor that is installed.
+
+    Raises:
+        ExecutorError: there is none.
+    """
+    for name in PROGRAMS:
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    raise ExecutorError(f"no executor is installed: none of {', '.join(PROGRAMS)}")
+
+
+class ChildProcess:
+    """An executor that this process has started.
+
+    It is in a process group of its own, so that a Ctrl-C at the terminal does not reach it. What
+    it writes to its standard error appears on this process's, and the end of that is kept.
+
+    Args:
+        command: path of the executor, and arguments that follow the one for the descriptors.
+
+    Attributes:
+        channel: the connection's byte stream.
+
+    Raises:
+        ExecutorError: it cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str | os.PathLike[str]]) -> None:
+        self._kept: deque[bytes] = deque()
+        to_child, from_us = os.pipe()
+        to_us, from_child = os.pipe()
+        path, *arguments = [os.fspath(word) for word in command]
+        try:
+            self._process = subprocess.Popen(
+                [path, f"filedescs={to_child},{from_child}", *arguments],
+                pass_fds=(to_child, from_child),
+                stderr=subprocess.PIPE,
+                process_group=0,
+            )
+        except (OSError, ValueError) as error:
+            os.close(from_us)
+            os.close(to_us)
+            raise ExecutorError(f"cannot start the executor {path}: {error}") from error
+        finally:
+            os.close(to_child)
+            os.close(from_child)
+        self.channel: Channel = PipeChannel(to_us, from_us)
+        name = "jitlink executor stderr"
+        self._reader = threading.Thread(target=self._copy_stderr, name=name, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Its process identifier."""
+        return self._process.pid
+
+    def auxiliary_vector(self) -> bytes:
+        """Its auxiliary vector; empty if the system does not show it."""
+        try:
+            with open(f"/proc/{self.pid}/auxv", "rb") as file:  # noqa: PTH123 - slow to import
+                return file.read()
+        except OSError:
+            return b""
+
+    @property
+    def stderr(self) -> str:
+        """The end of what it has written to its standard error."""
+        return b"".join(self._kept).decode("utf-8", "replace")
+
+    def _copy_stderr(self) -> None:
+        assert self._process.stderr is not None
+        size = 0
+        with contextlib.suppress(OSError), self._process.stderr as source:
+            while data := os.read(source.fileno(), 1 << 16):
+                self._kept.append(data)
+                size += len(data)
+                while size - len(self._kept[0]) > _KEPT_STDERR:
+                    size -= len(self._kept.popleft())
+                _write_stderr(data)
+
+    def explain(self, error: ExecutorError) -> MakeError:
+        """Wait for the process to end, and say why a connection that has ended did so."""
+        status = self.wait(_EXIT_TIMEOUT)
+        if status is None:
+            self.kill()
+        if status is None or isinstance(error, ProtocolError | ExecutorTimeoutError):
+            return maker_of(error, self.stderr)
+        if status < 0:
+            return partial(ExecutorCrashedError, -status, self.stderr)
+        return partial(ExecutorExitedError, status, self.stderr)
+
+    def stop(self) -> None:
+        """Interrupt the process, and kill it if that does not end it."""
+        with contextlib.suppress(OSError):
+            self._process.send_signal(signal.SIGINT)
+        if self.wait(_INTERRUPT_TIMEOUT) is None:
+            self.kill()
+
+    def wait(self, timeout: float) -> int | None:
+        """The exit status, negative for a signal; None if it runs on.
+
+        Args:
+            timeout: seconds to wait.
+        """
+        try:
+            status = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        # Grandchildren may hold it open.
+        self._reader.join(_INTERRUPT_TIMEOUT)
+        return status
+
+    def kill(self) -> None:
+        """Kill it, and wait for it."""
+        with contextlib.suppress(OSError):
+            self._process.kill()
+        self._process.wait()
+
+
+def _write_stderr(data: bytes) -> None:
+    stream = sys.stderr
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        stream.write(data.decode("utf-8", "replace"))
+        stream.flush()

@@ -1,0 +1,111 @@
+"""Arguments, environment and name of a program in an executor that is another process.
+
+They are placed as `jitlink.executor.program` does it in this one, as far as the executor lets its
+own environment and auxiliary vector be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from jitlink.executor.control import ExecutorProcessControl, PlacedArguments
+
+_WORD = 8
+_NAMES = ("program_invocation_name", "program_invocation_short_name")
+_POINTERS_AT_ONCE = 64
+
+
+class RemoteProgram:
+    """Places arguments of programs.
+
+    Args:
+        executor: the executor.
+        reserve: reserves a number of bytes of its memory, and returns their address.
+        auxiliary: its auxiliary vector in bytes; empty if that is not known.
+        can_read: whether its memory can be read.
+    """
+
+    def __init__(
+        self,
+        executor: ExecutorProcessControl,
+        reserve: Callable[[int], Awaitable[int]],
+        auxiliary: bytes,
+        *,
+        can_read: bool,
+    ) -> None:
+        self._executor = executor
+        self._reserve = reserve
+        self._auxiliary = auxiliary or bytes(2 * _WORD)
+        self._can_read = can_read
+        # Arguments and the address of the first one, by the address of the pointers to them.
+        self._placed: dict[int, tuple[list[str], int]] = {}
+
+    def arguments_at(self, argv: int) -> list[str]:
+        """The arguments that were placed at an address."""
+        return self._placed[argv][0]
+
+    async def place(self, argv: Sequence[str]) -> PlacedArguments:
+        """Place arguments, environment and auxiliary vector in a block that is never freed.
+
+        Raises:
+            ValueError: an argument contains a null character.
+            ExecutorError: the executor has no memory for them, or is gone.
+        """
+        encoded = [argument.encode("utf-8", "surrogateescape") + b"\0" for argument in argv]
+        if any(b"\0" in argument[:-1] for argument in encoded):
+            raise ValueError("an argument contains a null character")
+        environment = await self._environment()
+        count = 1 + len(encoded) + 1 + len(environment) + 1
+        start = count * _WORD + len(self._auxiliary)
+        size, page = start + sum(map(len, encoded)), self._executor.page_size
+        block = await self._reserve(-(-size // page) * page)
+        pointers, place = [], block + start
+        for argument in encoded:
+            pointers.append(place)
+            place += len(argument)
+        words = [len(encoded), *pointers, 0, *environment, 0]
+        content = b"".join(each.to_bytes(_WORD, "little") for each in words)
+        await self._executor.write_memory(block, content + self._auxiliary + b"".join(encoded))
+        first = block + _WORD
+        self._placed[first] = list(argv), block + start
+        return PlacedArguments(len(encoded), first, first + (len(encoded) + 1) * _WORD)
+
+    async def begin(self, argv: Sequence[str]) -> PlacedArguments:
+        """`place`; the environment becomes the executor's, and the first argument its name."""
+        arguments = await self.place(argv)
+        environ, *names = await self._executor.lookup_symbols(["environ", *_NAMES])
+        if environ is not None:
+            await self._write_pointer(environ, arguments.envp)
+        if argv:
+            text, address = (
+                argv[0].encode("utf-8", "surrogateescape"),
+                self._placed[arguments.argv][1],
+            )
+            for variable, offset in zip(names, (0, text.rfind(b"/") + 1), strict=True):
+                if variable is not None:
+                    await self._write_pointer(variable, address + offset)
+        return arguments
+
+    async def _environment(self) -> list[int]:
+        """Addresses of the strings of the executor's environment."""
+        (variable,) = await self._executor.lookup_symbols(["environ"])
+        if variable is None or not self._can_read:
+            return []
+        (place,) = await self._read_pointers(variable, 1)
+        found: list[int] = []
+        while place:
+            # No more than there is for sure: an address that cannot be read ends the executor.
+            to_end = (-place % self._executor.page_size) // _WORD or _POINTERS_AT_ONCE
+            pointers = await self._read_pointers(place, min(to_end, _POINTERS_AT_ONCE))
+            if 0 in pointers:
+                return found + pointers[: pointers.index(0)]
+            found += pointers
+            place += len(pointers) * _WORD
+        return found
+
+    async def _read_pointers(self, address: int, count: int) -> list[int]:
+        data = await self._executor.read_memory(address, count * _WORD)
+        return [int.from_bytes(data[n : n + _WORD], "little") for n in range(0, len(data), _WORD)]
+
+    async def _write_pointer(self, address: int, value: int) -> None:
+        await self._executor.write_memory(address, value.to_bytes(_WORD, "little"))

@@ -1,0 +1,75 @@
+"""Calls of an executor's services."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from jitlink.errors import ExecutorError
+from jitlink.executor.remote.connection import Connection
+from jitlink.executor.remote.dialects import Service, dialect_of
+from jitlink.executor.remote.errors import ProtocolError
+from jitlink.sps import Failure, SPSError
+
+T = TypeVar("T")
+
+
+class Services:
+    """The services of an executor.
+
+    Args:
+        connection: the connection to it.
+        symbols: its bootstrap symbols.
+
+    Attributes:
+        connection: the connection.
+        dialect: which services there are.
+        timeout: seconds that a call may take; None for as long as it takes.
+
+    Raises:
+        ProtocolError: it speaks no dialect that is known.
+    """
+
+    def __init__(self, connection: Connection, symbols: Mapping[str, int]) -> None:
+        self.connection = connection
+        self.dialect = dialect_of(symbols)
+        self.timeout: float | None = None
+        self._symbols = symbols
+
+    def has(self, service: Service[T]) -> bool:
+        """Whether the executor offers a service."""
+        names = [service.name, *([service.instance] if service.instance else [])]
+        return all(name in self._symbols for name in names)
+
+    def address(self, service: Service[T]) -> int:
+        """The address of a service that is offered."""
+        return self._symbols[service.name]
+
+    def arguments(self, service: Service[T], *arguments: object) -> bytes:
+        """The serialized arguments of a call of a service that is offered."""
+        first = [] if service.instance is None else [self._symbols[service.instance]]
+        return service.signature.serialize_arguments(*first, *arguments)
+
+    async def call(self, service: Service[T], *arguments: object) -> T:
+        """Call a service.
+
+        Raises:
+            ExecutorError: it failed, or the executor lacks it.
+            ProtocolError: its result cannot be read.
+            ExecutorDisconnectedError: the executor is gone.
+        """
+        if not self.has(service):
+            raise ExecutorError(f"the executor does not offer {service.name}")
+        data = self.arguments(service, *arguments)
+        result = await self.connection.call(self.address(service), data, self.timeout)
+        if service.returns_value and not result.data:
+            # Out-of-band errors do not cross the wire: their results are empty.
+            raise ExecutorError(f"{service.name} failed in the executor, without saying why")
+        try:
+            value = service.signature.deserialize_result(result)
+        except SPSError as error:
+            message = f"the result of {service.name} cannot be read: {error}"
+            raise ProtocolError(message) from error
+        if isinstance(value, Failure):
+            raise ExecutorError(value.message)
+        return value  # type: ignore[no-any-return]

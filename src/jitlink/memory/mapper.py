@@ -1,0 +1,440 @@
+"""MapperJITLinkMemoryManager: memory of another process, allocated from large reservations.
+
+A `MemoryMapper` reserves memory in the executor, provides working memory for it in this process,
+and gives it protections. The manager allocates page ranges of reservations, which all links of a
+JITDylib share, so that their code and data reach each other; what is freed is used again.
+
+Finalize-lifetime memory is initialised before the rest, and free as soon as the finalize actions
+have run.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from jitlink.errors import AllocationError, JITLinkError
+from jitlink.graph import LinkGraph, MemLifetime, MemProt
+from jitlink.memory.actions import resolve_actions
+from jitlink.memory.free_list import FreeList
+from jitlink.memory.layout import BasicLayout, Segment
+from jitlink.memory.manager import (
+    DeallocationError,
+    FinalizedAlloc,
+    InFlightAlloc,
+    JITLinkDylib,
+    JITLinkMemoryManager,
+)
+from jitlink.memory.tls import TLSAllocation, release_tls
+from jitlink.sps import AllocActionCallPair
+
+RESERVATION_SIZE = 1 << 30
+"""Bytes that are reserved at once by default. As much reaches all of itself."""
+_WRITABLE_AND_EXECUTABLE = MemProt.WRITE | MemProt.EXEC
+
+
+class MappedSegment(NamedTuple):
+    """A segment that is to be initialised.
+
+    Attributes:
+        prot: its protection.
+        lifetime: its lifetime.
+        address: its address in the executor, a multiple of the page size.
+        size: its size in bytes, likewise.
+        content: its first bytes; zeros follow.
+    """
+
+    prot: MemProt
+    lifetime: MemLifetime
+    address: int
+    size: int
+    content: memoryview
+
+
+class MemoryMapper(ABC):
+    """Memory of an executor.
+
+    Attributes:
+        page_size: the executor's page size in bytes.
+        can_initialize_again: whether pages that were initialised and are not writable can be
+            initialised again.
+    """
+
+    page_size: int
+    can_initialize_again = True
+
+    @property
+    @abstractmethod
+    def is_open(self) -> bool:
+        """Whether the executor is there; if not, so is its memory."""
+
+    @abstractmethod
+    async def reserve(self, size: int) -> int:
+        """Reserve memory, and return its address.
+
+        Args:
+            size: in bytes, a multiple of the page size.
+
+        Raises:
+            AllocationError: there is not so much.
+            ExecutorError: the executor is gone.
+        """
+
+    @abstractmethod
+    def prepare(self, address: int, size: int) -> memoryview:
+        """Working memory, all zeros, for a range that is about to be initialised.
+
+        Args:
+            address: its address in the executor.
+            size: its size in bytes.
+
+        Raises:
+            AllocationError: there is not so much memory.
+        """
+
+    @abstractmethod
+    async def initialize(
+        self,
+        reservation: int,
+        segments: Sequence[MappedSegment],
+        actions: Sequence[AllocActionCallPair],
+    ) -> int:
+        """Give segments their content and protection, then run finalize actions.
+
+        Args:
+            reservation: address of the reservation that they are in.
+            segments: at least one.
+            actions: their deallocate halves belong to the key.
+
+        Returns:
+            A key for `deinitialize`.
+
+        Raises:
+            ActionError: an action failed; those before it have been undone.
+            ExecutorError: the executor refuses, or is gone.
+        """
+
+    @abstractmethod
+    async def deinitialize(self, keys: Sequence[int]) -> None:
+        """Run the deallocate actions of keys, of the last key first.
+
+        Raises:
+            ExecutorError: some failed; all have been run.
+        """
+
+    @abstractmethod
+    async def release(self, reservations: Sequence[int]) -> None:
+        """Free reservations.
+
+        Raises:
+            ExecutorError: some could not be freed.
+        """
+
+
+class _Reservation:
+    """A range of reserved memory.
+
+    Attributes:
+        address: its address.
+        free: what is free of it.
+        used: how many bytes are in use.
+    """
+
+    __slots__ = ("address", "free", "used")
+
+    def __init__(self, address: int, size: int) -> None:
+        self.address = address
+        self.free = FreeList(address, address + size)
+        self.used = 0
+
+
+class _Range(NamedTuple):
+    """A range of pages of a reservation."""
+
+    reservation: _Reservation
+    address: int
+    size: int
+
+    def free(self, *, is_reusable: bool = True) -> None:
+        self.reservation.used -= self.size
+        if is_reusable:
+            self.reservation.free.put(self.address, self.address + self.size)
+
+
+class _Finalized(NamedTuple):
+    key: int | None
+    ranges: Sequence[tuple[_Range, MemProt]]
+    tls_allocations: Sequence[TLSAllocation]
+
+
+_numbers = itertools.count(1)
+
+
+class MapperJITLinkMemoryManager(JITLinkMemoryManager):
+    """Manages memory of another process through a mapper.
+
+    Args:
+        mapper: the mapper.
+        reservation_size: bytes to reserve at once; links that need more reserve their own.
+    """
+
+    def __init__(self, mapper: MemoryMapper, reservation_size: int = RESERVATION_SIZE) -> None:
+        self.mapper = mapper
+        self._size = reservation_size
+        self._reservations: list[_Reservation] = []
+        self._by_dylib: WeakKeyDictionary[JITLinkDylib, _Reservation] = WeakKeyDictionary()
+        self._finalized: dict[int, _Finalized] = {}
+
+    async def allocate(self, dylib: JITLinkDylib | None, graph: LinkGraph) -> InFlightAlloc:
+        """Give the graph's blocks addresses in the executor and working memory here."""
+        layout = BasicLayout(graph)
+        check_protections(layout)
+        requests = [self._request(segment) for segment in layout.segments]
+        ranges = await self.take(dylib, requests, graph.address_limit)
+        try:
+            for segment, each in zip(layout.segments, ranges, strict=True):
+                segment.address = each.address
+                view = self.mapper.prepare(each.address, segment.size)
+                segment.working_memory = view[: segment.content_size]
+            layout.apply()
+        except BaseException:
+            _free(ranges)
+            raise
+        return _MappedAlloc(self, layout, ranges)
+
+    def _request(self, segment: Segment) -> tuple[int, int]:
+        """Size and alignment of a segment's page range, in bytes."""
+        page = self.mapper.page_size
+        return -(-max(segment.size, 1) // page) * page, max(segment.alignment, page)
+
+    async def take(
+        self, dylib: JITLinkDylib | None, requests: Sequence[tuple[int, int]], limit: int
+    ) -> list[_Range]:
+        """Page ranges of one reservation, for requests of a size and an alignment in bytes.
+
+        Raises:
+            AllocationError: there are none below the limit.
+            ExecutorError: the executor is gone.
+        """
+        if not requests:
+            return []
+        current = None if dylib is None else self._by_dylib.get(dylib)
+        for reservation in [*([current] if current else []), *self._reservations]:
+            ranges = _take_all(reservation, requests, limit)
+            if ranges is not None:
+                break
+        else:
+            reservation, ranges = await self._reserve(requests, limit)
+        if dylib is not None:
+            self._by_dylib[dylib] = reservation
+        return ranges
+
+    async def _reserve(
+        self, requests: Sequence[tuple[int, int]], limit: int
+    ) -> tuple[_Reservation, list[_Range]]:
+        page = self.mapper.page_size
+        need = sum(size + alignment for size, alignment in requests)
+        size = max(self._size, -(-need // page) * page)
+        reservation = _Reservation(await self.mapper.reserve(size), size)
+        self._reservations.append(reservation)
+        ranges = _take_all(reservation, requests, limit)
+        if ranges is None:
+            where = f"the executor reserves memory at {reservation.address:#x}"
+            raise AllocationError(
+                f"cannot allocate {need:#x} bytes below {limit:#x}: {where}", size=need
+            )
+        return reservation, ranges
+
+    def register(
+        self,
+        key: int | None,
+        ranges: Sequence[tuple[_Range, MemProt]],
+        tls_allocations: Sequence[TLSAllocation],
+    ) -> FinalizedAlloc:
+        """Record finalized memory: its page ranges, and their protections."""
+        number = next(_numbers)
+        self._finalized[number] = _Finalized(key, ranges, tls_allocations)
+        return FinalizedAlloc(number)
+
+    async def deallocate(self, allocs: Sequence[FinalizedAlloc]) -> None:
+        """Run the deallocate actions in one call, and use the memory again."""
+        numbers = {alloc.address for alloc in allocs}
+        if len(numbers) < len(allocs) or not numbers <= self._finalized.keys():
+            raise ValueError("not an allocation of this manager, or deallocated already")
+        finalized = [self._finalized.pop(alloc.release()) for alloc in allocs]
+        errors: list[JITLinkError] = []
+        keys = [each.key for each in finalized if each.key is not None]
+        if keys and self.mapper.is_open:
+            try:
+                await self.mapper.deinitialize(keys)
+            except JITLinkError as error:
+                if self.mapper.is_open:
+                    errors.append(error)
+        for each in reversed(finalized):
+            for pages, prot in each.ranges:
+                self.free(pages, prot)
+            released = await release_tls(each.tls_allocations)
+            errors += released if self.mapper.is_open else []
+        errors += await self._release_unused()
+        if errors:
+            raise DeallocationError(errors)
+
+    def free(self, pages: _Range, prot: MemProt) -> None:
+        """Free pages that were initialised."""
+        pages.free(is_reusable=self.mapper.can_initialize_again or bool(prot & MemProt.WRITE))
+
+    async def _release_unused(self) -> list[JITLinkError]:
+        """Release the reservations of which nothing is in use and not all can be used again."""
+        if self.mapper.can_initialize_again:
+            return []
+        unused = [each for each in self._reservations if not each.used]
+        self._reservations = [each for each in self._reservations if each.used]
+        for dylib in [key for key, value in self._by_dylib.items() if value in unused]:
+            del self._by_dylib[dylib]
+        if unused and self.mapper.is_open:
+            try:
+                await self.mapper.release([each.address for each in unused])
+            except JITLinkError as error:
+                return [error]
+        return []
+
+    async def close(self) -> None:
+        """Free all reservations; nothing of them may be in use.
+
+        Raises:
+            ExecutorError: some could not be freed.
+        """
+        addresses = [each.address for each in self._reservations]
+        self._reservations.clear()
+        self._by_dylib.clear()
+        if addresses and self.mapper.is_open:
+            await self.mapper.release(addresses)
+
+
+def check_protections(layout: BasicLayout) -> None:
+    """Check that no segment is writable and executable.
+
+    Raises:
+        AllocationError: one is.
+    """
+    for segment in layout.segments:
+        if segment.prot & _WRITABLE_AND_EXECUTABLE == _WRITABLE_AND_EXECUTABLE:
+            message = f"in graph {layout.graph.name}, sections are both writable and executable"
+            raise AllocationError(message, size=segment.size)
+
+
+def _take_all(
+    reservation: _Reservation, requests: Sequence[tuple[int, int]], limit: int
+) -> list[_Range] | None:
+    """Page ranges for all requests, or None."""
+    taken: list[_Range] = []
+    for size, alignment in requests:
+        address = reservation.free.take(size, alignment, limit)
+        if address is None:
+            _free(taken)
+            return None
+        reservation.used += size
+        taken.append(_Range(reservation, address, size))
+    return taken
+
+
+def _free(ranges: Sequence[_Range]) -> None:
+    for each in ranges:
+        each.free()
+
+
+class _MappedAlloc(InFlightAlloc):
+    """Memory of a link: page ranges in the executor, and working memory here.
+
+    Args:
+        manager: where it is from.
+        layout: the applied layout.
+        ranges: the page range of each of its segments.
+    """
+
+    def __init__(
+        self, manager: MapperJITLinkMemoryManager, layout: BasicLayout, ranges: list[_Range]
+    ) -> None:
+        self._manager = manager
+        self._layout = layout
+        self._ranges = ranges
+        self._tls_allocations: list[TLSAllocation] = []
+        self._done = False
+
+    def hold(self, tls_allocation: TLSAllocation) -> None:
+        """Release thread-local storage together with the memory."""
+        self._tls_allocations.append(tls_allocation)
+
+    def _mark_done(self) -> None:
+        if self._done:
+            raise RuntimeError("the allocation was finalized or abandoned before")
+        self._done = True
+
+    async def finalize(self) -> FinalizedAlloc:
+        """Initialise the segments, run the finalize actions, free finalize-lifetime memory."""
+        self._mark_done()
+        try:
+            key = await self._initialize()
+        except BaseException:
+            await self._free()
+            raise
+        kept = []
+        prots = [(segment.prot, segment.lifetime) for segment in self._layout.segments]
+        prots += [(MemProt.READ, MemLifetime.STANDARD)] * (len(self._ranges) - len(prots))
+        for pages, (prot, lifetime) in zip(self._ranges, prots, strict=True):
+            if lifetime is MemLifetime.FINALIZE:
+                self._manager.free(pages, prot)
+            else:
+                kept.append((pages, prot))
+        return self._manager.register(key, kept, self._tls_allocations)
+
+    async def _initialize(self) -> int | None:
+        """Returns the key of the segments that stay, if there are any."""
+        mapper, graph = self._manager.mapper, self._layout.graph
+        # The graph drops them, because functions that serialize their arguments refer to it.
+        actions, graph.alloc_actions = resolve_actions(graph.alloc_actions), []
+        standard = self._segments(MemLifetime.STANDARD)
+        if actions and not standard:
+            standard = [await self._empty_segment()]
+        temporary = self._segments(MemLifetime.FINALIZE)
+        begun = [await self._initialize_segments(temporary, ())] if temporary else []
+        try:
+            return await self._initialize_segments(standard, actions) if standard else None
+        finally:
+            if begun and mapper.is_open:
+                await mapper.deinitialize(begun)
+
+    async def _initialize_segments(
+        self, segments: Sequence[MappedSegment], actions: Sequence[AllocActionCallPair]
+    ) -> int:
+        place = next(each for each in self._ranges if each.address == segments[0].address)
+        return await self._manager.mapper.initialize(place.reservation.address, segments, actions)
+
+    def _segments(self, lifetime: MemLifetime) -> list[MappedSegment]:
+        return [
+            MappedSegment(segment.prot, lifetime, each.address, each.size, segment.working_memory)
+            for segment, each in zip(self._layout.segments, self._ranges, strict=False)
+            if segment.lifetime is lifetime
+        ]
+
+    async def _empty_segment(self) -> MappedSegment:
+        """A page for the actions of a graph that has no other memory."""
+        manager, page = self._manager, self._manager.mapper.page_size
+        (added,) = await manager.take(None, [(page, page)], self._layout.graph.address_limit)
+        self._ranges.append(added)
+        content = manager.mapper.prepare(added.address, page)[:0]
+        return MappedSegment(MemProt.READ, MemLifetime.STANDARD, added.address, page, content)
+
+    async def abandon(self) -> None:
+        """Free the memory, and restore the graph's blocks to their state before `allocate`."""
+        self._mark_done()
+        await self._free()
+
+    async def _free(self) -> None:
+        # No content of the graph may refer to freed memory.
+        self._layout.undo()
+        _free(self._ranges)
+        await release_tls(self._tls_allocations)

@@ -1,0 +1,80 @@
+"""TLS modules in an executor that is another process: the runtime loads them there."""
+
+from __future__ import annotations
+
+from jitlink.errors import ExecutorError
+from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.memory import JITLinkMemoryManager
+from jitlink.memory.tls import TLSRegistry
+from jitlink.runtime.linked import runtime_of
+from jitlink.sps import (
+    CHARS,
+    ERROR,
+    EXECUTOR_ADDR,
+    STRING,
+    UINT64,
+    Expected,
+    Failure,
+    WrapperSignature,
+)
+from jitlink.sps import Sequence as SPSSequence
+from jitlink.sps.types import T
+
+_LOAD = WrapperSignature(Expected(EXECUTOR_ADDR), CHARS)
+_UNLOAD = WrapperSignature(ERROR, EXECUTOR_ADDR)
+_READ_WORDS = WrapperSignature(Expected(SPSSequence(UINT64)), EXECUTOR_ADDR, STRING, UINT64)
+
+
+class RuntimeTLSLoader:
+    """Loads TLS modules by functions of the runtime.
+
+    Args:
+        executor: the executor.
+    """
+
+    def __init__(self, executor: ExecutorProcessControl) -> None:
+        self._executor = executor
+
+    async def load_tls_module(self, data: bytes) -> int:
+        """Load a TLS module and return a handle."""
+        return await self._call("__jitlink_load_tls_module", _LOAD, data)
+
+    async def unload_tls_module(self, handle: int) -> None:
+        """Unload it."""
+        await self._call("__jitlink_unload_tls_module", _UNLOAD, handle)
+
+    async def read_words(self, handle: int, symbol: str, count: int) -> list[int]:
+        """Read unsigned words of eight bytes at a symbol of a loaded TLS module."""
+        return await self._call("__jitlink_read_words", _READ_WORDS, handle, symbol, count)
+
+    async def _call(
+        self, name: str, signature: WrapperSignature[T | Failure], *arguments: object
+    ) -> T:
+        function = (await runtime_of(self._executor)).addresses[name]
+        data = signature.serialize_arguments(*arguments)
+        result = await self._executor.call_wrapper(function, data)
+        value = signature.deserialize_result(result)
+        if isinstance(value, Failure):
+            raise ExecutorError(value.message)
+        return value
+
+    def instance_address(self, module: int, offset: int) -> int:
+        """A thread of this process has no instances there.
+
+        Raises:
+            ExecutorError: always.
+        """
+        raise ExecutorError(
+            f"offset {offset} of TLS module {module} is in another process, "
+            "where the calling thread has no thread-local variables"
+        )
+
+    def is_instance(self, module: int, offset: int, address: int) -> bool:  # noqa: ARG002
+        """True: the executor looks each address up on another thread."""
+        return True
+
+
+def provide_tls(executor: ExecutorProcessControl, memory: JITLinkMemoryManager) -> None:
+    """Give a memory manager of another process thread-local storage, if it has none."""
+    if memory.tls is None and not isinstance(executor, SelfExecutorProcessControl):
+        memory.tls = TLSRegistry(RuntimeTLSLoader(executor))

@@ -1,0 +1,117 @@
+/* TLS modules of an executor that is another process: loaded from memory, and read.
+ *
+ * The C library takes libraries that are loaded under equal paths for the same library, and file
+ * descriptors are reused, so every load spells its path differently.
+ *
+ * Specification: dlopen(3), memfd_create(2).
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "wrapper.h"
+
+enum { CLOSE_ON_EXEC = 1, NO_EXEC_SEAL = 8 };
+
+/* The failure of a function whose result is an Expected. */
+static wrapper_result expected_failure(const char *text) {
+  wrapper_result result = sps_failure(text);
+  result.value.pointer[0] = 0;
+  return result;
+}
+
+static int memory_file(void) {
+  /* Linux may demand the flag for files without code; before 6.3 it does not know it. */
+  int file = (int)syscall(SYS_memfd_create, "jitlink", CLOSE_ON_EXEC | NO_EXEC_SEAL);
+  if (file < 0 && errno == EINVAL)
+    file = (int)syscall(SYS_memfd_create, "jitlink", CLOSE_ON_EXEC);
+  return file;
+}
+
+static bool write_all(int file, const unsigned char *bytes, size_t size) {
+  while (size) {
+    ssize_t written = write(file, bytes, size);
+    if (written <= 0)
+      return false;
+    bytes += written;
+    size -= (size_t)written;
+  }
+  return true;
+}
+
+static void *load(int file) {
+  static unsigned long count;
+  char path[256] = "/proc/self/fd/";
+  size_t length = strlen(path);
+  for (unsigned long bits = __atomic_add_fetch(&count, 1, __ATOMIC_RELAXED); bits; bits >>= 1) {
+    const char *step = bits & 1 ? "./" : "/";
+    memcpy(path + length, step, strlen(step));
+    length += strlen(step);
+  }
+  snprintf(path + length, sizeof path - length, "%d", file);
+  return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+}
+
+/* Expected<Addr>(Sequence<Char> module): loads a shared library; its handle. */
+wrapper_result __jitlink_load_tls_module(const char *data, size_t size) {
+  sps_reader reader = sps_read(data, size);
+  size_t length = sps_count(&reader, 1);
+  const unsigned char *bytes = sps_take(&reader, length);
+  if (reader.failed)
+    return expected_failure("malformed arguments");
+  int file = memory_file();
+  if (file < 0)
+    return expected_failure(strerror(errno));
+  if (!write_all(file, bytes, length)) {
+    int error = errno;
+    close(file);
+    return expected_failure(strerror(error));
+  }
+  void *handle = load(file);
+  const char *reason = handle ? 0 : dlerror();
+  close(file);
+  if (!handle)
+    return expected_failure(reason ? reason : "unknown reason");
+  wrapper_result result = {{0}, 9};
+  result.value.pointer = malloc(result.size);
+  if (!result.value.pointer)
+    abort();
+  result.value.pointer[0] = 1;
+  sps_put_u64(result.value.pointer + 1, (uintptr_t)handle);
+  return result;
+}
+
+/* Error(Addr handle): unloads a shared library. */
+wrapper_result __jitlink_unload_tls_module(const char *data, size_t size) {
+  sps_reader reader = sps_read(data, size);
+  void *handle = sps_address(&reader);
+  if (reader.failed)
+    return sps_malformed();
+  if (!dlclose(handle))
+    return sps_zero_byte();
+  const char *reason = dlerror();
+  return sps_failure(reason ? reason : "unknown reason");
+}
+
+/* Expected<Sequence<UInt64>>(Addr handle, String symbol, UInt64 count): the words at a symbol. */
+wrapper_result __jitlink_read_words(const char *data, size_t size) {
+  sps_reader reader = sps_read(data, size);
+  void *handle = sps_address(&reader);
+  char *symbol = sps_string(&reader);
+  uint64_t count = sps_u64(&reader);
+  const uint64_t *words = reader.failed || !symbol ? 0 : dlsym(handle, symbol);
+  free(symbol);
+  if (!words || count > SIZE_MAX / 16)
+    return expected_failure("a library loaded from memory has no such symbol");
+  wrapper_result result = {{0}, 9 + 8 * (size_t)count};
+  result.value.pointer = malloc(result.size);
+  if (!result.value.pointer)
+    return expected_failure("out of memory");
+  result.value.pointer[0] = 1;
+  char *place = sps_put_u64(result.value.pointer + 1, count);
+  for (uint64_t each = 0; each < count; ++each)
+    place = sps_put_u64(place, words[each]);
+  return result;
+}

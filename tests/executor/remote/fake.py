@@ -1,0 +1,81 @@
+"""An executor that a test plays: it sends what it likes, and shows what it is sent."""
+
+import contextlib
+import socket
+import struct
+from types import TracebackType
+from typing import Self
+
+from jitlink.executor.remote.connection import Connection, SocketChannel
+from jitlink.executor.remote.messages import HEADER, Message, MessageReader, OpCode
+from jitlink.sps.services import SETUP, Setup
+
+SETUP_PAYLOAD = SETUP.serialize(Setup("x86_64-unknown-linux-gnu", 4096, {}, {"one": 1}))
+
+
+def encoded(opcode: int, sequence: int = 0, tag: int = 0, payload: bytes = b"") -> bytes:
+    """The bytes of a message."""
+    return HEADER.pack(HEADER.size + len(payload), opcode, sequence, tag) + payload
+
+
+class FakeExecutor:
+    """One end of a connection; the other one is a `Connection`.
+
+    Attributes:
+        connection: the other end.
+    """
+
+    def __init__(self, *, sets_up: bool = True, limit: int = 1 << 20) -> None:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(20)
+        self._socket = ours
+        self._reader = MessageReader()
+        self._messages: list[Message] = []
+        self.connection = Connection(SocketChannel(theirs), limit=limit)
+        if sets_up:
+            self.send(encoded(OpCode.SETUP, payload=SETUP_PAYLOAD))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+        self.connection.close(5)
+
+    def send(self, data: bytes) -> None:
+        """Send bytes, messages or not; they may not all be read."""
+        with contextlib.suppress(OSError):
+            self._socket.sendall(data)
+
+    def receive(self) -> Message:
+        """The next message."""
+        while not self._messages:
+            data = self._socket.recv(1 << 16)
+            if not data:
+                raise EOFError
+            self._messages += self._reader.feed(data)
+        return self._messages.pop(0)
+
+    def send_part(self, data: bytes) -> None:
+        """Send bytes, and go away."""
+        self.send(data)
+        self.close()
+
+    def answer(self, message: Message, payload: bytes) -> None:
+        """Send the result of a call."""
+        self.send(encoded(OpCode.RESULT, message.sequence, payload=payload))
+
+    def reset(self) -> None:
+        """Close the connection such that the other side sees an error."""
+        linger = struct.pack("ii", 1, 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()

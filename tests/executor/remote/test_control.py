@@ -1,0 +1,255 @@
+"""LLVM's executors, driven by jitlink."""
+
+import os
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jitlink import tasks
+from jitlink.errors import (
+    AllocationError,
+    DuplicateDefinitionError,
+    ExecutorError,
+    JITLinkError,
+    UndefinedSymbolError,
+)
+from jitlink.executor import (
+    ExecutorCrashedError,
+    ExecutorDisconnectedError,
+    ExecutorExitedError,
+    ExecutorTimeoutError,
+    RemoteExecutorProcessControl,
+)
+from jitlink.lljit import LLJIT
+from jitlink.orc import FailedToMaterializeError
+from tests.executor.remote.executors import PIPES, SETTINGS, Setting, started
+from tests.toolchain import compile_c
+
+ADD = "int add(int x) { return x + 1; }\nint counter = 40;\nint count(void) { return ++counter; }"
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What a lookup failed for."""
+    return error.reason if isinstance(error, FailedToMaterializeError) else error
+
+
+@pytest.fixture(params=SETTINGS, ids=str)
+def executor(request: pytest.FixtureRequest) -> Iterator[RemoteExecutorProcessControl]:
+    with started(request.param) as executor:
+        yield executor
+
+
+def test_what_it_says_of_itself(executor: RemoteExecutorProcessControl) -> None:
+    assert executor.triple == "x86_64-pc-linux-gnu"
+    assert executor.page_size == os.sysconf("SC_PAGESIZE")
+    assert executor.is_alive
+
+
+def test_symbols(executor: RemoteExecutorProcessControl) -> None:
+    names = ["malloc", "no_such_symbol", "", "with\0null", "printf", "malloc"]
+    found = tasks.run(executor.lookup_symbols(names))
+    assert [address is not None for address in found] == [True, False, False, False, True, True]
+    assert found[0] == found[5] != found[4]
+    assert tasks.run(executor.lookup_symbols([])) == []
+
+
+def test_libraries(executor: RemoteExecutorProcessControl) -> None:
+    handle = tasks.run(executor.load_dylib("libz.so.1"))
+    (inside,) = tasks.run(executor.lookup_symbols(["zlibVersion"], handle))
+    (everywhere,) = tasks.run(executor.lookup_symbols(["zlibVersion"]))
+    assert inside == everywhere is not None
+    with pytest.raises(
+        ExecutorError, match=r"cannot load /nothing\.so: .*cannot open shared object"
+    ):
+        tasks.run(executor.load_dylib("/nothing.so"))
+    with pytest.raises(ExecutorError, match="not a file name"):
+        tasks.run(executor.load_dylib(""))
+
+
+def test_memory(executor: RemoteExecutorProcessControl) -> None:
+    with LLJIT(executor=executor, platform=False) as jit:
+        jit.add_object(compile_c(ADD, "gcc", ("-O1", "-fPIC")))
+        address = int(jit.lookup("counter"))
+        run = jit.session.wait
+        assert run(executor.run_as_void_function(int(jit.lookup("count")))) == 41
+        run(executor.write_memory(address, struct.pack("<i", 7)))
+        assert run(executor.run_as_void_function(int(jit.lookup("count")))) == 8
+        if executor.services.dialect.read_buffers is None:
+            with pytest.raises(ExecutorError, match="LLVM 19 cannot read memory"):
+                run(executor.read_memory(address, 4))
+        else:
+            assert run(executor.read_memory(address, 4)) == struct.pack("<i", 8)
+            assert run(executor.read_memory(address, 0)) == b""
+
+
+def test_functions(executor: RemoteExecutorProcessControl) -> None:
+    with LLJIT(executor=executor, platform=False) as jit:
+        jit.add_object(compile_c(ADD, "gcc", ("-O1", "-fPIC")))
+        add = int(jit.lookup("add"))
+        for value in (0, 41, -2, (1 << 31) - 2, -(1 << 31)):
+            assert jit.session.wait(executor.run_as_int_function(add, value)) == value + 1
+        with pytest.raises(ValueError, match="does not fit a C int"):
+            jit.session.wait(executor.run_as_int_function(add, 1 << 31))
+        with pytest.raises(ValueError, match="null character"):
+            jit.session.wait(executor.run_as_main(add, ["a\0b"]))
+
+
+def test_memory_is_used_again(executor: RemoteExecutorProcessControl) -> None:
+    source = "static char big[1 << 20] = {1}; char *f(void) { return big; }"
+    compiled = compile_c(source, "gcc", ("-O1", "-fPIC"))
+    with LLJIT(executor=executor, platform=False) as jit:
+        addresses = set()
+        for _ in range(20):
+            tracker = jit.create_resource_tracker()
+            jit.add_object(compiled, tracker)
+            addresses.add(int(jit.lookup("f")))
+            jit.remove(tracker)
+        assert len(addresses) <= 4
+
+
+def test_memory_that_is_used_again_is_zero(executor: RemoteExecutorProcessControl) -> None:
+    first = "int filled[1000] = {[0 ... 999] = -1}; int get(void) { return filled[500]; }"
+    second = "int filled[1000]; int get(void) { return filled[500]; }"
+    with LLJIT(executor=executor, platform=False) as jit:
+        for source, expected in ((first, -1), (second, 0)) * 3:
+            tracker = jit.create_resource_tracker()
+            jit.add_object(compile_c(source, "gcc", ("-O1", "-fPIC")), tracker)
+            address = int(jit.lookup("get"))
+            assert jit.session.wait(executor.run_as_void_function(address)) == expected
+            jit.remove(tracker)
+
+
+def test_a_failed_link_leaves_nothing(executor: RemoteExecutorProcessControl) -> None:
+    source = "extern int nothing_defines_this(void); int f(void) { return nothing_defines_this(); }"
+    compiled = compile_c(source, "gcc", ("-O1", "-fPIC"))
+    with LLJIT(executor=executor, platform=False) as jit:
+        jit.add_object(compiled)
+        with pytest.raises(JITLinkError) as caught:
+            jit.lookup("f")
+        assert isinstance(cause_of(caught.value), UndefinedSymbolError)
+        jit.add_object(compile_c(ADD, "gcc", ("-O1", "-fPIC")))
+        assert jit.session.wait(executor.run_as_int_function(int(jit.lookup("add")), 1)) == 2
+
+
+def test_many_threads_call(executor: RemoteExecutorProcessControl) -> None:
+    with LLJIT(executor=executor, platform=False) as jit:
+        jit.add_object(compile_c(ADD, "gcc", ("-O1", "-fPIC")))
+        add, results = int(jit.lookup("add")), dict[int, int]()
+
+        def call(first: int) -> None:
+            for value in range(first, first + 50):
+                results[value] = jit.session.wait(executor.run_as_int_function(add, value))
+
+        threads = [threading.Thread(target=call, args=(n * 1000,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert len(results) == 400
+        assert all(result == value + 1 for value, result in results.items())
+
+
+ENDS = {
+    "crash": (
+        "*(volatile int *)0 = 1;",
+        ExecutorCrashedError,
+        "ended by SIGSEGV; its standard error: about to end",
+    ),
+    "abort": ("abort();", ExecutorCrashedError, "ended by SIGABRT"),
+    "exit": ("exit(7);", ExecutorExitedError, "exited with status 7"),
+    "loop": ('for (;;) __asm__ volatile("");', ExecutorTimeoutError, "did not return within 1 s"),
+    "kill": ("raise(SIGKILL);", ExecutorCrashedError, "ended by SIGKILL"),
+    "closed pipes": (
+        "for (int n = 3; n < 64; n++) close(n); pause();",
+        ExecutorDisconnectedError,
+        "closed the connection",
+    ),
+}
+
+
+@pytest.mark.parametrize("setting", PIPES, ids=str)
+@pytest.mark.parametrize("end", ENDS)
+def test_an_executor_that_ends(end: str, setting: Setting) -> None:
+    body, kind, message = ENDS[end]
+    source = (
+        "#include <signal.h>\n#include <stdio.h>\n#include <stdlib.h>\n#include <unistd.h>\n"
+        'int f(void) { fprintf(stderr, "about to end\\n"); ' + body + " return 0; }"
+    )
+    compiled = compile_c(source, "gcc", ("-O1", "-fPIC"))
+    timeout = 1 if end == "loop" else 60
+    # The session ends without an error: nothing is left to release.
+    with started(setting, timeout=timeout) as executor, LLJIT(executor=executor) as jit:
+        jit.add_object(compiled)
+        jit.add_object(compile_c(ADD, "gcc", ("-O1", "-fPIC")))
+        address = int(jit.lookup("f"))
+        with pytest.raises(kind, match=message) as caught:
+            jit.session.wait(executor.run_as_void_function(address))
+        assert type(caught.value) is kind
+        assert not executor.is_alive
+        with pytest.raises(JITLinkError) as caught_later:
+            jit.lookup("add")
+        assert type(cause_of(caught_later.value)) is kind
+    assert executor.process is not None
+    assert executor.process.wait(1) is not None
+
+
+@pytest.mark.parametrize("setting", PIPES, ids=str)
+def test_an_executor_that_is_killed_while_it_is_idle(setting: Setting) -> None:
+    with started(setting) as executor, LLJIT(executor=executor) as jit:
+        jit.add_object(compile_c(ADD, "gcc", ("-O1", "-fPIC")))
+        jit.lookup("add")
+        assert executor.process is not None
+        executor.process.kill()
+        end = time.monotonic() + 20
+        while executor.is_alive and time.monotonic() < end:
+            time.sleep(0.001)
+        with pytest.raises(ExecutorCrashedError, match="SIGKILL"):
+            tasks.run(executor.lookup_symbols(["malloc"]))
+
+
+def test_programs_that_are_no_executors(tmp_path: Path) -> None:
+    with pytest.raises(ExecutorError, match="cannot start the executor /nothing"):
+        RemoteExecutorProcessControl.launch("/nothing")
+    with pytest.raises(ExecutorExitedError, match="exited with status 0"):
+        RemoteExecutorProcessControl.launch("/bin/true")
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\necho usage: none >&2\nexit 3\n")
+    script.chmod(0o755)
+    with pytest.raises(ExecutorExitedError, match="status 3; its standard error: usage: none"):
+        RemoteExecutorProcessControl.launch(script)
+
+
+def test_nothing_listens() -> None:
+    with pytest.raises(ExecutorError, match=r"cannot connect to 127\.0\.0\.1:1: .*refused"):
+        RemoteExecutorProcessControl.connect("127.0.0.1", 1)
+
+
+@pytest.mark.parametrize("setting", PIPES, ids=str)
+def test_more_memory_than_there_is(setting: Setting) -> None:
+    source = "char huge[1ul << 46]; char *f(void) { return huge; }"
+    compiled = compile_c(source, "gcc", ("-O1", "-fPIC", "-mcmodel=large"))
+    with started(setting) as executor, LLJIT(executor=executor, platform=False) as jit:
+        jit.add_object(compiled)
+        with pytest.raises(JITLinkError) as caught:
+            jit.lookup("f")
+        assert isinstance(cause_of(caught.value), AllocationError)
+
+
+def test_a_second_definition_is_refused_as_in_process() -> None:
+    with started(PIPES[0]) as executor, LLJIT(executor=executor) as jit:
+        compiled = compile_c(ADD, "gcc", ("-O1", "-fPIC"))
+        jit.add_object(compiled)
+        with pytest.raises(DuplicateDefinitionError):
+            jit.add_object(compiled)
+
+
+def test_an_executor_that_is_dropped_is_ended() -> None:
+    executor = RemoteExecutorProcessControl.launch(PIPES[0].program)
+    process = executor.process
+    assert process is not None
+    del executor
+    assert process.wait(20) is not None
