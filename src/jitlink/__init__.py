@@ -19,6 +19,9 @@ from jitlink.lazy_imports import attach
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from jitlink.abi.buffers import In as In
+    from jitlink.abi.buffers import InOut as InOut
+    from jitlink.abi.buffers import Out as Out
     from jitlink.errors import ActionError as ActionError
     from jitlink.errors import AllocationError as AllocationError
     from jitlink.errors import ArchiveError as ArchiveError
@@ -68,6 +71,7 @@ else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
         {
+            "jitlink.abi.buffers": ("In", "InOut", "Out"),
             "jitlink.errors": (
                 "ActionError",
                 "AllocationError",

@@ -15,10 +15,12 @@ from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
 from jitlink.errors import SymbolError, UndefinedSymbolError
+from jitlink.executor import SelfExecutorProcessControl
 from jitlink.exports import Exports
 from jitlink.lljit import LLJIT
 from jitlink.memory.tls import is_tls_address
 from jitlink.orc import JITDylib
+from jitlink.orc.callables import function_at
 from jitlink.orc.driver import is_collecting
 
 FUNCFLAG_CDECL = 1
@@ -62,10 +64,12 @@ class LinkedCode:
     """A JITDylib that is removed, with its memory, when this object is collected.
 
     Attributes:
+        executor: where it runs.
         kept_alive: an object that must live as long as the code.
     """
 
     def __init__(self, jit: LLJIT, dylib: JITDylib) -> None:
+        self.executor = jit.session.executor
         self._layer, self._dylib = jit.layer, dylib
         self.kept_alive: object = None
         self._finalizer = weakref.finalize(self, _release, jit, dylib)
@@ -186,6 +190,9 @@ class Library(Mapping[str, int]):
     def variable(self, name: str, ctype: type[CData]) -> CData:
         """A variable of the library, as a ctypes object in place.
 
+        Of a library in another process it is a `RemoteVariable`, whose ``value`` is read and
+        written there.
+
         Raises:
             UndefinedSymbolError: the library defines no symbol of that name.
             SymbolSizeError: the type is larger than the variable.
@@ -200,14 +207,22 @@ class Library(Mapping[str, int]):
         return self.exports.size(name) if isinstance(self.exports, Exports) else 0
 
     def _function_at(self, address: int) -> Any:  # noqa: ANN401
-        function = self._function_type(address)
-        function.code = self._open_code()
+        code = self._open_code()
+        function = function_at(address, code.executor, self._function_type)
+        function.code = code
         return function
 
     def _variable_at(self, address: int, ctype: type[CData]) -> CData:
+        code = self._open_code()
+        if not isinstance(code.executor, SelfExecutorProcessControl):
+            from jitlink.runtime.remote_calls import RemoteVariable  # noqa: PLC0415 - as above
+
+            remote = RemoteVariable(code.executor, address, ctype)
+            remote.code = code
+            return remote  # type: ignore[return-value]
         variable: CData = ctype.from_address(address)  # type: ignore[assignment]
         # Not every ctypes object has attributes, so a finalizer refers to the code.
-        weakref.finalize(variable, _keep_alive, self._open_code())
+        weakref.finalize(variable, _keep_alive, code)
         return variable
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
@@ -231,7 +246,7 @@ class Library(Mapping[str, int]):
         """Release the code; it is freed with the last function of the library."""
         self._code = None
         self.exports = {}
-        for name in [n for n, value in self.__dict__.items() if isinstance(value, Function)]:
+        for name in [n for n, value in self.__dict__.items() if hasattr(value, "code")]:
             del self.__dict__[name]
 
     def keep(self) -> None:

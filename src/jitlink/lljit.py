@@ -327,7 +327,7 @@ class LLJIT:
         tls = self.layer.memory.tls
         if is_tls_address(address) and tls is not None:
             address = tls.tls_address(address)
-        return ExecutorAddr(address)
+        return ExecutorAddr(address, self.session.executor)
 
     def remove(self, tracker: ResourceTracker) -> None:
         """Remove the definitions that a tracker owns, and free their memory.

@@ -20,7 +20,7 @@ import typing
 from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from jitlink.executor import SelfExecutorProcessControl
 from jitlink.orc.errors import SessionError
@@ -34,9 +34,11 @@ from jitlink.orc.interface import (
 )
 
 if TYPE_CHECKING:
+    from jitlink.executor import ExecutorProcessControl
     from jitlink.orc.dylib import JITDylib
     from jitlink.orc.interface import Session
     from jitlink.orc.materialization import MaterializationResponsibility
+    from jitlink.runtime.remote_calls import RemoteFunction
 
 _FUNCFLAG_CDECL = 1
 _CALLABLE = JITSymbolFlags.EXPORTED | JITSymbolFlags.CALLABLE
@@ -60,8 +62,31 @@ class _Function(CFuncPtr):
     _restype_ = ctypes.c_int
 
 
+F = TypeVar("F", bound=CFuncPtr)
+
+
+def function_at(
+    address: int, executor: ExecutorProcessControl | None, kind: type[F]
+) -> F | RemoteFunction:
+    """A C function that takes any arguments, until its types are set.
+
+    Args:
+        address: its address.
+        executor: the executor; None for this process.
+        kind: class of functions of this process.
+
+    Raises:
+        ExecutorError: functions of the executor's architecture cannot be called.
+    """
+    if executor is None or isinstance(executor, SelfExecutorProcessControl):
+        return kind(address)
+    from jitlink.runtime.remote_calls import RemoteFunction  # noqa: PLC0415 - not in this process
+
+    return RemoteFunction(executor, address)
+
+
 class ExecutorAddr(int):
-    """An address in this process: an int that can be called.
+    """An address in an executor: an int that can be called.
 
     ``argtypes`` and ``restype`` are those of ctypes functions; without them a call takes and
     returns C ints. The address keeps nothing alive: a call after the code was removed, or the
@@ -70,8 +95,12 @@ class ExecutorAddr(int):
 
     _function: Any
 
-    def __new__(cls, address: int) -> Self:
+    def __new__(cls, address: int, executor: ExecutorProcessControl | None = None) -> Self:
         """Create an address.
+
+        Args:
+            address: the number.
+            executor: where it is an address, by default in this process.
 
         Raises:
             ValueError: the number is not an address.
@@ -79,7 +108,7 @@ class ExecutorAddr(int):
         if not 0 <= address < 1 << 64:
             raise ValueError(f"{address:#x} is not an address")
         self = super().__new__(cls, address)
-        self._function = _Function(int(address))
+        self._function = function_at(int(address), executor, _Function)
         return self
 
     def __repr__(self) -> str:

@@ -128,7 +128,7 @@ def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
             with _signals_of_a_program(owns_process):
                 status = session.run()
     finally:
-        if owns_process:
+        if owns_process and not line.is_out_of_process:
             session.keep()
         else:
             session.close()

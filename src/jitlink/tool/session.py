@@ -40,7 +40,7 @@ class CommandSession:
         line: the command.
         write: takes text for standard output.
         report_error: takes messages of errors that do not end the command.
-        executor: where to link and run, by default this process.
+        executor: where to link and run, by default where the command says; the session closes it.
 
     Attributes:
         times: how long each phase took; None without `-show-times`.
@@ -60,7 +60,7 @@ class CommandSession:
         self._line = line
         self._write = write
         self._report_error = report_error
-        self._executor = executor or SelfExecutorProcessControl.shared()
+        self._executor = executor or _executor(line)
         self._report = _report(line, write)
         self._lazy: LazyLinking | None = None
         self._symbol_table: SymbolTableWriter | None = None
@@ -73,8 +73,7 @@ class CommandSession:
         try:
             self._jit = _jit(line, self._executor, self._slab)
         except BaseException:
-            if self._slab is not None:
-                self._slab.close()
+            self._close_executor()
             raise
         try:
             self._set_up()
@@ -236,11 +235,22 @@ class CommandSession:
         return status
 
     def _call(self) -> int:
+        if not self._line.is_out_of_process:
+            return self._call_entry()
+        from jitlink.tool.executors import status_of_exit  # noqa: PLC0415 - seldom needed
+
+        return status_of_exit(self._call_entry)
+
+    def _call_entry(self) -> int:
         address, arguments = self._entry_address, self._line.arguments
         platform = self._jit.platform
         if platform is None:
-            self._jit.session.settle()
-            return run_in_process(self._executor.run_as_main(address, arguments))
+            session = self._jit.session
+            run = self._executor.run_as_main(address, arguments)
+            if self._line.is_out_of_process:
+                return session.wait(run)
+            session.settle()
+            return run_in_process(run)
         main, home = self._jit.main, self._home_of_entry()
         also = () if home is main else (main,)
         # Without -args there is no argv[0].
@@ -270,8 +280,25 @@ class CommandSession:
             self._jit.close()
             if self._symbol_table is not None:
                 self._symbol_table.close()
-            if self._slab is not None:
-                self._slab.close()
+            self._close_executor()
+
+    def _close_executor(self) -> None:
+        if self._slab is not None:
+            self._slab.close()
+        self._executor.close()
+
+
+def _executor(line: CommandLine) -> ExecutorProcessControl:
+    """The executor of a command.
+
+    Raises:
+        JITLinkError: it cannot be started, or does not listen.
+    """
+    if not line.is_out_of_process:
+        return SelfExecutorProcessControl.shared()
+    from jitlink.tool.executors import open_executor  # noqa: PLC0415 - seldom needed
+
+    return open_executor(line)
 
 
 def _jit(

@@ -130,6 +130,8 @@ class CommandLine:
         self.preloads: list[str] = []
         self.process_symbols = True
         self.orc_runtime: str | None = None
+        self.executor: str | None = None
+        self.executor_address: tuple[str, int] | None = None
         self.triple: str | None = None
         self.add_self_relocations = False
         self.phony_externals = False
@@ -145,7 +147,7 @@ class CommandLine:
         self.slab_size: int | None = None
         self.slab_address: int | None = None
         self.slab_page_size: int | None = None
-        self.memory_manager = "default"
+        self.memory_manager: Literal["default", "generic", "simple-remote", "shared"] = "default"
         self.check_files: list[str] = []
         self.check_name = DEFAULT_CHECK_NAME
         self.show_addrs = False
@@ -175,6 +177,11 @@ class CommandLine:
     def definitions(self) -> list[tuple[str, int]]:
         """The names and addresses of `-abs`, for all JITDylibs."""
         return [each for dylib in self.dylibs for each in dylib.definitions]
+
+    @property
+    def is_out_of_process(self) -> bool:
+        """Whether the program runs in another process."""
+        return self.executor is not None or self.executor_address is not None
 
     def add_input(self, argument: InputArgument) -> None:
         """Add an input to the JITDylib that was named last."""

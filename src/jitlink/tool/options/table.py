@@ -18,6 +18,7 @@ from jitlink.tool.options.values import (
     begin_lazy,
     boolean,
     definition,
+    host_and_port,
     negated,
     number,
     one_of,
@@ -29,8 +30,6 @@ from jitlink.tool.options.values import (
     section,
     size,
 )
-
-_NO_EXECUTOR = "code can only be linked into this process yet, not into another executor"
 
 OPTIONS: tuple[Option, ...] = (
     Option(
@@ -198,8 +197,9 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "use-memmgr", Form.VALUE, Group.MEMORY,
-        "how to write another executor's memory: default, generic, simple-remote or shared; "
-        "accepted for compatibility, without effect in this process",
+        "how to manage the memory of another executor: generic (reserved for each link), "
+        "simple-remote (a gigabyte at once), shared (the same, in memory that both processes map), "
+        "or default: shared with -oop-executor, else generic; without effect in this process",
         put("memory_manager", one_of(("default", "generic", "simple-remote", "shared"))), "KIND",
     ),
     Option(
@@ -287,15 +287,22 @@ OPTIONS: tuple[Option, ...] = (
         "run the program with LLVM's ORC runtime, liborc_rt-x86_64.a of LLVM 22, instead of "
         "jitlink's own", put("orc_runtime"), "FILE",
     ),
-    Option(
-        "oop-executor", Form.OPTIONAL, Group.ELSEWHERE,
-        "run in another process, started from this program; refused for now",
-        refuse("oop-executor", _NO_EXECUTOR), "FILE",
+    *(
+        Option(
+            name, Form.OPTIONAL, Group.ELSEWHERE,
+            "run in another process, started from this program; by default from "
+            "llvm-jitlink-executor",
+            put("executor"), "FILE",
+        )
+        for name in ("oop-executor", "oop-launch")
     ),
-    Option(
-        "oop-executor-connect", Form.VALUE, Group.ELSEWHERE,
-        "run in another process, at this address; refused for now",
-        refuse("oop-executor-connect", _NO_EXECUTOR), "HOST:PORT",
+    *(
+        Option(
+            name, Form.VALUE, Group.ELSEWHERE,
+            "run in another process, which listens at this address",
+            put("executor_address", host_and_port), "HOST:PORT",
+        )
+        for name in ("oop-executor-connect", "oop-connect")
     ),
     *(
         Option(

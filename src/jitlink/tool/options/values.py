@@ -111,6 +111,14 @@ def negated(text: str) -> bool:
     return not boolean(text)
 
 
+def host_and_port(text: str) -> tuple[str, int]:
+    """A host and a TCP port, separated by a colon; brackets surround an IPv6 address."""
+    host, _, port = text.rpartition(":")
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 1 << 16:
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 def one_of(choices: Collection[str]) -> Callable[[str], str]:
     """A converter that accepts one of these words."""
 

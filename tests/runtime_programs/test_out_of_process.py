@@ -1,0 +1,69 @@
+"""The same programs in another process: they behave as they do natively, but for few things.
+
+LLVM's executors call ``main`` on a thread of their own, and have others; they pass it no
+environment. Position-dependent code needs memory at low addresses, which they do not give.
+"""
+
+from __future__ import annotations
+
+import os
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+from tests.executor.remote.executors import Setting
+from tests.runtime_programs.building import build, link_native
+from tests.runtime_programs.programs import Case, programs
+from tests.runtime_programs.running import execute, linked_command, run_native
+from tests.toolchain import compile_c, require
+
+LONG = os.environ.get("JITLINK_LONG") == "1"
+SETTING = Setting(22, "pipes", "shared")
+# Programs that show how these executors differ from a process of their own.
+DIFFERENT = (
+    "arguments.c-*",  # main gets copies of the arguments, and no environment.
+    "main_thread.c-*",  # main runs on a thread of its own, beside others.
+    "signals.c-*",  # Signals to the process are handled on any of its threads.
+    # The command does not end by the signal that ends the executor.
+    "process_name.c-*-assert",
+    "terminate.cpp-*",
+)
+CASES = [
+    case
+    for first, program in enumerate(programs())
+    for case in (program.all_cases() if LONG else program.few_cases(first))
+    if case.is_pic
+    and case.compiler == ("gcc" if first % 2 else "clang")
+    and not any(fnmatch(str(case), pattern) for pattern in DIFFERENT)
+]
+
+
+def _out_of_process(inputs: list[Path], setting: Setting) -> list[str]:
+    words = linked_command(inputs)
+    place = words.index("jitlink") + 1
+    options = [f"-oop-executor={setting.program}", f"-use-memmgr={setting.memory}"]
+    return [*words[:place], *options, *words[place:]]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_feature(case: Case) -> None:
+    built = build(case)
+    native = run_native(built.native, case.arguments)
+    assert native.output, native
+    command = _out_of_process(list(built.inputs), SETTING)
+    assert execute([*command, *case.arguments]) == native
+
+
+def test_sqlite(tmp_path: Path) -> None:
+    sources = Path(__file__).parents[1] / "real_programs/sources"
+    compiled = compile_c(sources / "sqlite_shell.c", "gcc", ("-O2", "-fPIC"))
+    inputs = [compiled, require("libsqlite3.a")]
+    program = link_native("sqlite_shell.c", inputs, "-lm", "-ldl", "-lpthread")
+    script = str(sources / "script.sql")
+    native = run_native(program, [str(tmp_path / "native.db"), script])
+    assert "40|140|80\nok" in native.output
+    for setting in (SETTING, Setting(19, "pipes", "generic")):
+        command = _out_of_process(inputs, setting)
+        path = tmp_path / f"{setting}.db"
+        assert execute([*command, str(path), script]) == native

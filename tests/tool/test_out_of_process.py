@@ -1,0 +1,102 @@
+"""Commands that run their program in another process, beside llvm-jitlink with the same options."""
+
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.executor.remote.executors import PIPES, Setting
+from tests.tool.command import Command, compile_to
+from tests.tool.test_peer import llvm_jitlink
+from tests.toolchain import require
+
+HELLO = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int main(int count, char **words) {
+  for (int n = 0; n < count; n++) printf("<%s>", words[n]);
+  fflush(stdout);
+  if (count > 1 && !strcmp(words[1], "exit")) exit(9);
+  if (count > 1 && !strcmp(words[1], "crash")) abort();
+  return count + 3;
+}
+"""
+EXECUTOR = "llvm-jitlink-executor-22"
+
+
+@pytest.fixture(autouse=True)
+def _files(_here: None) -> None:
+    compile_to(Path("hello.o"), HELLO, "gcc", "-fPIC", "-O1")
+
+
+@pytest.mark.parametrize("setting", PIPES, ids=str)
+def test_a_program_with_arguments(command: Command, setting: Setting) -> None:
+    words = [f"-oop-executor={setting.program}", f"-use-memmgr={setting.memory}", "hello.o"]
+    done = command(*words, "-args", "one", "two words")
+    assert (done.status, done.out, done.err) == (5, "<one><two words>", "")
+
+
+@pytest.mark.parametrize("memory", ["generic", "simple-remote", "shared", "default"])
+def test_llvm_jitlink_does_the_same(command: Command, memory: str) -> None:
+    words = [f"-oop-executor={require(EXECUTOR)}", f"-use-memmgr={memory}", "hello.o"]
+    theirs = llvm_jitlink(*words, "-args", "one")
+    ours = command(*words, "-args", "one")
+    assert (ours.status, ours.out) == (theirs.status, theirs.out) == (4, "<one>")
+
+
+@pytest.mark.parametrize("option", ["-oop-executor-connect", "-oop-connect"])
+def test_an_executor_that_listens(command: Command, option: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = str(require(EXECUTOR))
+    with subprocess.Popen([program, f"listen=localhost:{port}"], stdout=subprocess.PIPE) as server:
+        end = time.monotonic() + 20
+        done = command(f"{option}=127.0.0.1:{port}", "hello.o", "-args", "x")
+        while "refused" in done.err and time.monotonic() < end:
+            done = command(f"{option}=127.0.0.1:{port}", "hello.o", "-args", "x")
+        assert (done.status, done.err) == (4, "")
+        assert server.stdout is not None
+        # The program writes where the executor does.
+        assert server.stdout.read() == b"<x>"
+
+
+def test_the_program_ends_the_executor(command: Command) -> None:
+    option = f"-oop-executor={require(EXECUTOR)}"
+    done = command(option, "hello.o", "-args", "a", "exit")
+    assert (done.status, done.out, done.err) == (9, "<a><exit>", "")
+    done = command(option, "hello.o", "-args", "a", "crash")
+    assert (done.status, done.out) == (1, "<a><crash>")
+    assert "the executor was ended by SIGABRT" in done.err
+
+
+def test_an_executor_is_found(command: Command) -> None:
+    require(EXECUTOR)
+    for option in ("-oop-executor", "-oop-launch"):
+        assert command(option, "hello.o").status == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-oop-executor=/nothing"], "cannot start the executor /nothing"),
+        (["-oop-executor-connect=nowhere"], "'nowhere' is not HOST:PORT"),
+        (["-oop-executor-connect=host:0"], "'host:0' is not HOST:PORT"),
+        (["-oop-executor-connect=host:99999"], "is not HOST:PORT"),
+        (["-oop-executor-connect=127.0.0.1:1"], "cannot connect to 127.0.0.1:1"),
+        (["-oop-executor", "-slab-allocate=1Mb"], "a slab is memory of this process"),
+    ],
+)
+def test_errors(command: Command, words: list[str], message: str) -> None:
+    done = command(*words, "hello.o")
+    assert done.status == 1
+    assert message in done.err
+
+
+def test_noexec_links_and_does_not_run(command: Command) -> None:
+    done = command(f"-oop-executor={require(EXECUTOR)}", "-noexec", "hello.o")
+    assert (done.status, done.out, done.err) == (0, "", "")
