@@ -53,6 +53,26 @@ def test_obtain_section_creates_it_once() -> None:
     assert graph.sections_size == 3
 
 
+def test_many_sections_are_obtained_without_handles(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = make_graph()
+    first = graph.create_section("a", READ)
+    second = graph.create_section("a", READ_WRITE)
+    monkeypatch.setattr("jitlink.graph.sections.Section", None)
+    names, prots = ["b", "a", "a", "b", "a"], (READ, READ_WRITE, READ, READ, READ_EXEC)
+    found = graph.section_list.obtain(names, bytes(prots), bytes(5))
+    assert found.tolist() == [2, second.ordinal, first.ordinal, 2, 3]
+    no_alloc = bytes([MemLifetime.NO_ALLOC])
+    assert graph.section_list.obtain(["b"], bytes([READ]), no_alloc).tolist() == [4]
+    monkeypatch.undo()
+    described = [(each.name, each.mem_prot, each.mem_lifetime) for each in graph.sections][2:]
+    assert described == [
+        ("b", READ, MemLifetime.STANDARD),
+        ("a", READ_EXEC, MemLifetime.STANDARD),
+        ("b", READ, MemLifetime.NO_ALLOC),
+    ]
+    assert graph.obtain_section("a", READ_EXEC).ordinal == 3
+
+
 def test_look_up_follows_a_change_of_protection_and_lifetime() -> None:
     graph = make_graph()
     section = graph.create_section("a", READ_WRITE)

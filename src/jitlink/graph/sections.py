@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jitlink.errors import GraphError
-from jitlink.graph.columns import UInt8Array
+from jitlink.graph.columns import Int64Array, UInt8Array
 from jitlink.graph.elements import Block, Section
 from jitlink.graph.tables import MEM_LIFETIMES, MEM_PROTS, MemLifetime, MemProt
 
@@ -178,9 +178,13 @@ class SectionList:
 
     def find(self, name: str, mem_prot: MemProt, lifetime: MemLifetime) -> Section | None:
         """A section that currently has this name, protection and lifetime, or None."""
+        ordinal = self._find(name, mem_prot, lifetime)
+        return None if ordinal is None else self[ordinal]
+
+    def _find(self, name: str, prot: int, lifetime: int) -> int | None:
         for ordinal in self.ordinals_named(name):
-            if self._prots[ordinal] == mem_prot and self._lifetimes[ordinal] == lifetime:
-                return self[ordinal]
+            if self._prots[ordinal] == prot and self._lifetimes[ordinal] == lifetime:
+                return ordinal
         return None
 
     def find_by_name(self, name: str) -> Section | None:
@@ -195,6 +199,31 @@ class SectionList:
         ordinal = len(self)
         self.extend([name], bytes([mem_prot]), bytes([lifetime]))
         return self[ordinal]
+
+    def obtain(self, names: Sequence[str], prots: bytes, lifetimes: bytes) -> Int64Array:
+        """Ordinals (int64) of sections with these properties; missing ones are added at the end.
+
+        Args:
+            names: their names, of which some may be equal.
+            prots: their protections, one byte (`MemProt`) each.
+            lifetimes: their lifetimes, one byte (`MemLifetime`) each.
+        """
+        first, known_prots, known_lifetimes = self._index(), self._prots, self._lifetimes
+        ordinals = []
+        for name, prot, lifetime in zip(names, prots, lifetimes, strict=True):
+            ordinal = first.get(name)
+            if ordinal is not None and (
+                known_prots[ordinal] != prot or known_lifetimes[ordinal] != lifetime
+            ):
+                ordinal = self._find(name, prot, lifetime)
+            if ordinal is None:
+                ordinal = len(self._names)
+                self._share(first, name, ordinal)
+                self._names.append(name)
+                known_prots.append(prot)
+                known_lifetimes.append(lifetime)
+            ordinals.append(ordinal)
+        return np.array(ordinals, np.int64)
 
     def extend(self, names: Sequence[str], prots: bytes, lifetimes: bytes) -> None:
         """Add sections at the end.
