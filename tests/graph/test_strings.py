@@ -105,6 +105,16 @@ def test_find_returns_every_reference_of_a_name() -> None:
     assert heap.find("fo").dtype == np.int64
 
 
+def test_text_in_any_name() -> None:
+    heap = StringHeap()
+    assert not heap.has_text("a")
+    heap.add_table(b"\0first\0b\xc3\xa4r\0")
+    heap.add("second")
+    assert [heap.has_text(text) for text in ("irs", "b\xe4", "eco", "tb", "third")] == [
+        True, True, True, False, False,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["", "a\0b", "\ud800", "\udcc3\udca9"])
 def test_find_of_names_that_no_table_can_hold(name: str) -> None:
     heap = StringHeap()

@@ -161,6 +161,13 @@ class StringHeap:
         self._strings.extend(names)
         return _FIRST_STRING - np.arange(first, len(self._strings), dtype=np.int64)
 
+    def has_text(self, text: str) -> bool:
+        """Whether a name may contain a text, which has no NUL: if not, none does."""
+        encoded = text.encode("utf-8", "surrogateescape")
+        return any(encoded in table.data for table in self._tables) or any(
+            text in string for string in self._strings
+        )
+
     def find(self, name: str) -> Int64Array:
         """All references (int64) that read as `name`, whether in use or not.
 
