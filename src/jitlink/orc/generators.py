@@ -255,6 +255,8 @@ class _ExtractedMembers:
         self._batch: ObjectBatch | None = None
         # The number of each in the batch; None for an empty one.
         self._numbers: dict[tuple[StaticLibraryGenerator, int], int | None] = {}
+        # Names that members refer to and that archives were searched for.
+        self._searched: set[str] = set()
 
     def read(
         self,
@@ -287,7 +289,8 @@ class _ExtractedMembers:
 
     def read_needed(self, archives: Iterable[StaticLibraryGenerator]) -> bool:
         """Read the members that these members need; returns whether there were any."""
-        referrers = self._batch.undefined if self._batch else {}
+        referrers = self._batch.undefined(self._searched) if self._batch else {}
+        self._searched.update(referrers)
         undefined = [name for name in referrers if name not in self._dylib.symbols]
         return self.read_defining(archives, undefined, referrers)
 
