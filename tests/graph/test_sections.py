@@ -4,6 +4,7 @@ import pytest
 
 from jitlink.errors import GraphError
 from jitlink.graph import LinkGraph, MemLifetime, MemProt, SectionRange
+from jitlink.graph.sections import NameBeginnings
 from tests.graph.sample import READ, READ_EXEC, READ_WRITE, make_graph
 
 
@@ -51,6 +52,28 @@ def test_obtain_section_creates_it_once() -> None:
     assert graph.obtain_section("a", READ_WRITE) is not section
     assert graph.obtain_section("a", READ, MemLifetime.NO_ALLOC) is not section
     assert graph.sections_size == 3
+
+
+def test_name_beginnings_among_many_sections_that_change() -> None:
+    graph = make_graph()
+    sections = graph.section_list
+    beginnings = NameBeginnings([".init_array", ".data"])
+
+    def check() -> None:
+        expected = [n for n, name in enumerate(sections.names) if name[:5] in (".init", ".data")]
+        assert beginnings.ordinals(sections) == expected
+
+    for batch in range(4):
+        names = [f".text.{batch}.{n}" for n in range(600)]
+        names[7:9] = [f".data.{batch}", f".init_array.{batch}"] if batch != 1 else names[7:9]
+        sections.extend(names, bytes([READ]) * 600, bytes(600))
+        check()
+        check()
+    graph.remove_section(sections[100])
+    graph.move_section(sections[1208], 0)
+    check()
+    with pytest.raises(ValueError, match="is never found"):
+        NameBeginnings([".text.hot"])
 
 
 def test_many_sections_are_obtained_without_handles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,10 +46,22 @@ class NameBeginnings:
 
     def ordinals(self, sections: SectionList) -> list[int]:
         """Ordinals of the sections whose names have one of the prefixes, in order."""
-        names, texts = sections.names, self._texts
+        names = sections.names
+        if len(names) <= _FEW:
+            return self._search(names, 0)
+        # Objects are read batch by batch, and several passes search all sections.
+        searched, found = sections.searched.get(self, (0, []))
+        if searched < len(names):
+            found = [*found, *self._search(names[searched:], searched)]
+            sections.searched[self] = len(names), found
+        return list(found)
+
+    def _search(self, names: Sequence[str], first: int) -> list[int]:
+        """Ordinals of those of some names that have one of the prefixes, from `first` on."""
         if len(names) > _FEW and not self._occur_in(names):
             return []
-        return [n for n, name in enumerate(names) if name.startswith(texts)]
+        texts = self._texts
+        return [n for n, name in enumerate(names, first) if name.startswith(texts)]
 
     def _occur_in(self, names: Sequence[str]) -> bool:
         # Graphs of many sections have mostly those of single functions, which this skips fast.
@@ -73,9 +85,15 @@ def distinct_contents(graph: LinkGraph, section_name: str) -> Iterator[tuple[Blo
 
 
 class SectionList:
-    """All sections of one graph by ordinal."""
+    """All sections of one graph by ordinal.
 
-    __slots__ = ("_first", "_handles", "_lifetimes", "_names", "_owner", "_prots", "_shared")
+    Attributes:
+        searched: for `NameBeginnings`, how many sections were searched, and which were found.
+    """
+
+    __slots__ = (
+        "_first", "_handles", "_lifetimes", "_names", "_owner", "_prots", "_shared", "searched",
+    )  # fmt: skip
 
     def __init__(self, graph: LinkGraph) -> None:
         # Weak, like the references to the sections below: a graph without reference cycles is
@@ -91,6 +109,7 @@ class SectionList:
         # section, `_shared` a name that several sections have to all of them.
         self._first: dict[str, int] | None = None
         self._shared: dict[str, list[int]] = {}
+        self.searched: dict[NameBeginnings, tuple[int, list[int]]] = {}
 
     @property
     def _graph(self) -> LinkGraph:
@@ -291,5 +310,6 @@ class SectionList:
         self._prots = bytearray(self._prots[ordinal] for ordinal in order)
         self._lifetimes = bytearray(self._lifetimes[ordinal] for ordinal in order)
         self._first = None
+        self.searched.clear()
         column = self._graph.block_table.section
         column[:] = moved[column]
