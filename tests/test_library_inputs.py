@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 import jitlink
 from jitlink.errors import MissingFileError, SymbolError, UndefinedSymbolError
+from jitlink.inputs import ArchiveInput
 from jitlink.library import ClosedLibraryError, SymbolSizeError
 from jitlink.orc.interface import HostSymbol
 from tests.toolchain import compile_c, require, run, zig_command
@@ -143,6 +145,32 @@ def test_several_archives_with_definitions(archive: Path, tmp_path: Path) -> Non
         assert lib.call(-9) == 10
     with jitlink.load(other, phony_externals=True) as lib:
         assert lib.address("call")
+
+
+def test_archives_are_searched_once_for_a_name(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = tmp_path / "libchain.a"
+    members = []
+    for number in range(4):
+        callee = f"link{number + 1}" if number < 3 else "twice"
+        source = f"int {callee}(int a); int link{number}(int a) {{ return {callee}(a) + 1; }}"
+        members.append(tmp_path / f"link{number}.o")
+        members[-1].write_bytes(compiled(source).read_bytes())
+    run([*zig_command("ar"), "rcs", chain, *members])
+    searched: list[tuple[str, str]] = []
+    find = ArchiveInput.find
+
+    def record(self: ArchiveInput, names: Iterable[str]) -> dict[int, str]:
+        names = list(names)
+        searched.extend((self.archive.name, name) for name in names)
+        return find(self, names)
+
+    monkeypatch.setattr(ArchiveInput, "find", record)
+    root = compiled("int link0(int a); int root(int a) { return link0(a); }")
+    with jitlink.load(root, chain, archive) as library:
+        assert library.root(2) == 44
+    assert len(searched) == len(set(searched)) > 6
 
 
 def test_roots(archive: Path) -> None:

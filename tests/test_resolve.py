@@ -9,6 +9,8 @@ import pytest
 
 from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
 from jitlink.graph import Linkage, LinkGraph, SymbolFlags
+from jitlink.graph.columns import rows_where
+from jitlink.graph.tables import EXTERNAL, exported_rows
 from jitlink.inputs import InputReader, open_input
 from jitlink.resolve import referrers
 from tests.linking import Linked, Linker
@@ -308,6 +310,17 @@ def test_undefined_names() -> None:
     builder.resolver.define("c", 0x1000)
     assert builder.resolver.undefined == {}
     assert set(builder.resolver.definitions) == {"a", "b", "c", "w", "f"}
+
+
+def test_names_are_decoded_once() -> None:
+    builder = build(*compile_all(USER, STRONG.format(7)))
+    resolver, table = builder.resolver, builder.target_graph.symbol_table
+    own = {id(name) for name in resolver.definitions}
+    resolver.define("added", 1)
+    names = resolver.names(exported_rows(table))
+    assert names == ["get", "value", "added"]
+    assert [id(name) in own for name in names] == [True, True, False]
+    assert resolver.names(rows_where(table.kind == EXTERNAL)) == ["value"]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])

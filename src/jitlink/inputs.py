@@ -256,19 +256,23 @@ class InputReader:
             self._resolver.define(name, address)
 
     def search_archives(self, also: Sequence[str] = ()) -> None:
-        """Extract members of the archives; see `defining_members`.
+        """Extract members of the archives, which are dropped then; see `defining_members`.
 
         Args:
             also: names to be defined besides those that objects refer to.
         """
-        undefined = list(also)
-        while self._archives:
+        # Their indexes may be larger than all that is linked.
+        archives, self._archives = self._archives, []
+        undefined, searched = list(also), set[str]()
+        while archives:
             if self._resolver is not None:
                 defined = self._resolver.definitions
                 undefined = [n for n in also if n not in defined]
                 undefined += self._resolver.undefined
+            wanted = [name for name in undefined if name not in searched]
+            searched.update(wanted)
             members: list[InputFile] = []
-            for archive, offsets in defining_members(self._archives, undefined):
+            for archive, offsets in defining_members(archives, wanted):
                 members += archive.extract(offsets)
             if not members:
                 return

@@ -107,6 +107,8 @@ class SymbolResolver:
         self._weakly_undefined: set[str] = set()
         self._unindexed: list[ReadObjects] = []
         self._objects = 0
+        # Names and rows of the definitions, and of the references, that were indexed.
+        self._defined: list[tuple[list[str], Int64Array]] = []
         self._references: list[tuple[list[str], Int64Array]] = []
         self._overridden: list[tuple[int, int]] = []
         self._groups: set[str] = set()
@@ -127,6 +129,22 @@ class SymbolResolver:
     def is_indexed(self) -> bool:
         """Whether the names of all objects have been indexed."""
         return not self._unindexed
+
+    def names(self, rows: Int64Array) -> list[str]:
+        """Names of symbols, given by rows (int64): the strings by which they were resolved, if any.
+
+        Many names take more memory than all else that is known about their symbols.
+        """
+        table = self.graph.symbol_table
+        if not self._defined:
+            return self.graph.strings.get_many(table.name[rows])
+        known, is_known = np.full(table.rows, "", object), np.zeros(table.rows, np.bool_)
+        for names, named in (*self._defined, *self._references):
+            known[named], is_known[named] = names, True
+        others = rows[~is_known[rows]]
+        known[others] = self.graph.strings.get_many(table.name[others])
+        found: list[str] = known[rows].tolist()
+        return found
 
     def undefined_among(self, names: AbstractSet[str]) -> set[str]:
         """Those of some names that objects refer to, weakly or not, and none defines."""
@@ -208,10 +226,13 @@ class SymbolResolver:
         canonical = np.arange(table.rows)
         for overridden, prevailing in self._overridden:
             canonical[overridden] = prevailing
-        row_of = dict(self._definitions)
-        for names, rows in self._references:
-            for name, row in zip(names, rows.tolist(), strict=True):
-                canonical[row] = row_of.setdefault(name, row)
+        definitions, external = self._definitions, dict[str, int]()
+        references, self._references = self._references, []
+        for names, rows in references:
+            canonical[rows] = [
+                definitions[name] if name in definitions else external.setdefault(name, row)
+                for name, row in zip(names, rows.tolist(), strict=True)
+            ]
         # An overriding definition may itself have been overridden later.
         while not np.array_equal(canonical, further := canonical[canonical]):
             canonical = further
@@ -232,6 +253,7 @@ class SymbolResolver:
     def _define(self, rows: Int64Array) -> None:
         table = self.graph.symbol_table
         names = self.graph.strings.get_many(table.name[rows])
+        self._defined.append((names, rows))
         fresh = dict(zip(names, rows.tolist(), strict=True))
         if len(fresh) == len(names) and self._definitions.keys().isdisjoint(fresh):
             self._definitions.update(fresh)

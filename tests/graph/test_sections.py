@@ -4,6 +4,7 @@ import pytest
 
 from jitlink.errors import GraphError
 from jitlink.graph import LinkGraph, MemLifetime, MemProt, SectionRange
+from jitlink.graph.sections import NameBeginnings
 from tests.graph.sample import READ, READ_EXEC, READ_WRITE, make_graph
 
 
@@ -51,6 +52,48 @@ def test_obtain_section_creates_it_once() -> None:
     assert graph.obtain_section("a", READ_WRITE) is not section
     assert graph.obtain_section("a", READ, MemLifetime.NO_ALLOC) is not section
     assert graph.sections_size == 3
+
+
+def test_name_beginnings_among_many_sections_that_change() -> None:
+    graph = make_graph()
+    sections = graph.section_list
+    beginnings = NameBeginnings([".init_array", ".data"])
+
+    def check() -> None:
+        expected = [n for n, name in enumerate(sections.names) if name[:5] in (".init", ".data")]
+        assert beginnings.ordinals(sections) == expected
+
+    for batch in range(4):
+        names = [f".text.{batch}.{n}" for n in range(600)]
+        names[7:9] = [f".data.{batch}", f".init_array.{batch}"] if batch != 1 else names[7:9]
+        sections.extend(names, bytes([READ]) * 600, bytes(600))
+        check()
+        check()
+    graph.remove_section(sections[100])
+    graph.move_section(sections[1208], 0)
+    check()
+    with pytest.raises(ValueError, match="is never found"):
+        NameBeginnings([".text.hot"])
+
+
+def test_many_sections_are_obtained_without_handles(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = make_graph()
+    first = graph.create_section("a", READ)
+    second = graph.create_section("a", READ_WRITE)
+    monkeypatch.setattr("jitlink.graph.sections.Section", None)
+    names, prots = ["b", "a", "a", "b", "a"], (READ, READ_WRITE, READ, READ, READ_EXEC)
+    found = graph.section_list.obtain(names, bytes(prots), bytes(5))
+    assert found.tolist() == [2, second.ordinal, first.ordinal, 2, 3]
+    no_alloc = bytes([MemLifetime.NO_ALLOC])
+    assert graph.section_list.obtain(["b"], bytes([READ]), no_alloc).tolist() == [4]
+    monkeypatch.undo()
+    described = [(each.name, each.mem_prot, each.mem_lifetime) for each in graph.sections][2:]
+    assert described == [
+        ("b", READ, MemLifetime.STANDARD),
+        ("a", READ_EXEC, MemLifetime.STANDARD),
+        ("b", READ, MemLifetime.NO_ALLOC),
+    ]
+    assert graph.obtain_section("a", READ_EXEC).ordinal == 3
 
 
 def test_look_up_follows_a_change_of_protection_and_lifetime() -> None:

@@ -43,6 +43,8 @@ def test_tails_of_a_very_long_name_are_refused_in_bulk() -> None:
     with pytest.raises(GraphError, match="overlap in a table of 100002 bytes"):
         heap.get_many(base + np.arange(1, 50_000))
     assert heap.get(base + 99_999) == "xx"
+    # Many symbols may have one name: it is not copied for each.
+    assert len(set(map(id, heap.get_many(base + np.full(50_000, 1))))) == 1
     # Linkers produce a few of them, or many short ones.
     assert [len(name) for name in heap.get_many(base + np.arange(1, 9))] == [
         *range(100_000, 99_992, -1)
@@ -103,6 +105,16 @@ def test_find_returns_every_reference_of_a_name() -> None:
     assert another in heap.find("foo").tolist()
     assert heap.find("fo").tolist() == []
     assert heap.find("fo").dtype == np.int64
+
+
+def test_text_in_any_name() -> None:
+    heap = StringHeap()
+    assert not heap.has_text("a")
+    heap.add_table(b"\0first\0b\xc3\xa4r\0")
+    heap.add("second")
+    assert [heap.has_text(text) for text in ("irs", "b\xe4", "eco", "tb", "third")] == [
+        True, True, True, False, False,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "\ud800", "\udcc3\udca9"])

@@ -159,6 +159,25 @@ def test_archives_define_names_for_each_other(
     assert links == [{"first", "middle", "last"}]
 
 
+def test_members_that_are_linked_together_are_read_once(
+    jit: CountedJIT, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, code in enumerate((LEFT, LONELY, "int third(void) { return 3; }", RIGHT, BASE)):
+        jit.main.add_generator(
+            StaticLibraryGenerator(jit.layer, archived(tmp_path / f"{number}.a", compiled(code)))
+        )
+    jit.add_object(
+        compiled(
+            "int left(void); int lonely(void); int third(void);"
+            "int f(void) { return left() + lonely() + third(); }"
+        )
+    )
+    with caplog.at_level("DEBUG", "jitlink.formats"):
+        assert jit.lookup("f")() == 102 + 7 + 3
+    read = [record.getMessage() for record in caplog.records if ": read " in record.getMessage()]
+    assert len(read) == len(set(read)) == 5
+
+
 def test_undefined_weak_references_are_null(jit: CountedJIT, tmp_path: Path) -> None:
     user = "__attribute__((weak)) int base(void); int user(void) { return base ? 1 : 0; }"
     jit.add_archive(archived(tmp_path / "lib.a", compiled(user)))

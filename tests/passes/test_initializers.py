@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from jitlink.errors import GraphError
 from jitlink.graph import LinkGraph, MemLifetime, MemProt, Scope
+from jitlink.graph.strings import StringHeap
 from jitlink.passes.initializers import (
     ArrayKind,
     add_initializer_symbols,
@@ -159,3 +161,25 @@ def test_arrays_are_kept_alive_and_initializer_symbols_keep_them() -> None:
     prune(graph)
     kept = {block.section.name for block in graph.blocks}
     assert kept == {".init_array", ".fini_array"}
+
+
+def test_initializer_symbols_of_many_objects_take_one_search_of_the_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = graph_of(*([".init_array"] for _ in range(100)))
+    graph.strings.add_table(b"\0name\0" * 1000)
+    monkeypatch.setattr(StringHeap, "find", None)
+    names = {n: initializer_symbol_name("g", n) for n in range(100)}
+    add_initializer_symbols(graph, names)
+    rows = graph.symbol_table.scope == Scope.SIDE_EFFECTS_ONLY
+    assert graph.strings.get_many(graph.symbol_table.name[rows]) == list(names.values())
+
+
+def test_an_object_may_not_have_the_name_of_an_initializer_symbol() -> None:
+    graph = graph_of([".init_array"], [".init_array"])
+    names = {n: initializer_symbol_name("g", n) for n in range(2)}
+    block = next(iter(graph.blocks))
+    graph.add_defined_symbol(block, 0, names[0], scope=Scope.LOCAL)
+    graph.add_defined_symbol(block, 0, names[1])
+    with pytest.raises(GraphError, match=r"\$\.g\.__inits\.1 exists already"):
+        add_initializer_symbols(graph, names)

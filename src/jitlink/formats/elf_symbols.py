@@ -81,8 +81,6 @@ from jitlink.graph.tables import (
     ABSOLUTE,
     DEFINED,
     EXTERNAL,
-    MEM_LIFETIMES,
-    MEM_PROTS,
     REMOVED,
 )
 
@@ -204,17 +202,7 @@ class ObjectTables(SectionTables):
         if not sections and len(set(names)) == len(names):
             sections.extend(names, prots.tobytes(), lifetimes.tobytes())
             return np.arange(len(names))
-        keys = list(zip(names, prots.tolist(), lifetimes.tolist(), strict=True))
-        known = dict.fromkeys(keys, 0)
-        if sections:
-            for name, prot, lifetime in known:
-                found = self.graph.obtain_section(name, MEM_PROTS[prot], MEM_LIFETIMES[lifetime])
-                known[name, prot, lifetime] = found.ordinal
-        else:
-            distinct, some_prots, some_lifetimes = zip(*known, strict=True)
-            sections.extend(distinct, bytes(some_prots), bytes(some_lifetimes))
-            known = dict(zip(known, range(len(known)), strict=True))
-        return np.array([known[key] for key in keys], np.int64)
+        return sections.obtain(names, prots.tobytes(), lifetimes.tobytes())
 
     def _decompress(
         self,

@@ -84,8 +84,8 @@ class Columns:
     def _grow(self, rows: int) -> None:
         """Enlarge the storage to hold `rows` rows; the caller then publishes the columns."""
         # The first allocation leaves spare rows for what passes add: fresh zeros take no memory
-        # until they are written to. Later growth is by half, so that single rows are amortised.
-        self._capacity = max(rows, self._capacity + (self._capacity >> 1) or 2 * rows + _MORE_ROWS)
+        # until they are written to. It doubles later, so that single rows are amortised.
+        self._capacity = max(rows, self._capacity * 2 or 2 * rows + _MORE_ROWS)
         for name, column in self._storage.items():
             larger = np.zeros(self._capacity, column.dtype)
             if self.rows:
@@ -98,12 +98,18 @@ class Columns:
 
     def keep(self, mask: BoolArray) -> None:
         """Drop the rows where `mask` (bool, one per row) is false; row numbers change."""
-        if np.count_nonzero(mask) == self.rows:
+        kept = rows_where(mask)
+        count = len(kept)
+        if count == self.rows:
             return
+        # Passes add a few rows to what is kept, which would move all columns again.
+        self._capacity = count + count // 8 + _MORE_ROWS
         for name, column in self._storage.items():
-            self._storage[name] = column[: self.rows][mask]
-        self._capacity = int(np.count_nonzero(mask))
-        self._publish(self._capacity)
+            smaller = np.zeros(self._capacity, column.dtype)
+            # Any mode but "raise" writes without a buffer; all rows are valid.
+            column.take(kept, out=smaller[:count], mode="clip")
+            self._storage[name] = smaller
+        self._publish(count)
 
 
 def rows_where(mask: BoolArray) -> Int64Array:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jitlink.errors import GraphError
-from jitlink.graph.columns import UInt8Array
+from jitlink.graph.columns import Int64Array, UInt8Array
 from jitlink.graph.elements import Block, Section
 from jitlink.graph.tables import MEM_LIFETIMES, MEM_PROTS, MemLifetime, MemProt
 
@@ -46,10 +46,22 @@ class NameBeginnings:
 
     def ordinals(self, sections: SectionList) -> list[int]:
         """Ordinals of the sections whose names have one of the prefixes, in order."""
-        names, texts = sections.names, self._texts
+        names = sections.names
+        if len(names) <= _FEW:
+            return self._search(names, 0)
+        # Objects are read batch by batch, and several passes search all sections.
+        searched, found = sections.searched.get(self, (0, []))
+        if searched < len(names):
+            found = [*found, *self._search(names[searched:], searched)]
+            sections.searched[self] = len(names), found
+        return list(found)
+
+    def _search(self, names: Sequence[str], first: int) -> list[int]:
+        """Ordinals of those of some names that have one of the prefixes, from `first` on."""
         if len(names) > _FEW and not self._occur_in(names):
             return []
-        return [n for n, name in enumerate(names) if name.startswith(texts)]
+        texts = self._texts
+        return [n for n, name in enumerate(names, first) if name.startswith(texts)]
 
     def _occur_in(self, names: Sequence[str]) -> bool:
         # Graphs of many sections have mostly those of single functions, which this skips fast.
@@ -73,9 +85,15 @@ def distinct_contents(graph: LinkGraph, section_name: str) -> Iterator[tuple[Blo
 
 
 class SectionList:
-    """All sections of one graph by ordinal."""
+    """All sections of one graph by ordinal.
 
-    __slots__ = ("_first", "_handles", "_lifetimes", "_names", "_owner", "_prots", "_shared")
+    Attributes:
+        searched: for `NameBeginnings`, how many sections were searched, and which were found.
+    """
+
+    __slots__ = (
+        "_first", "_handles", "_lifetimes", "_names", "_owner", "_prots", "_shared", "searched",
+    )  # fmt: skip
 
     def __init__(self, graph: LinkGraph) -> None:
         # Weak, like the references to the sections below: a graph without reference cycles is
@@ -91,6 +109,7 @@ class SectionList:
         # section, `_shared` a name that several sections have to all of them.
         self._first: dict[str, int] | None = None
         self._shared: dict[str, list[int]] = {}
+        self.searched: dict[NameBeginnings, tuple[int, list[int]]] = {}
 
     @property
     def _graph(self) -> LinkGraph:
@@ -178,9 +197,13 @@ class SectionList:
 
     def find(self, name: str, mem_prot: MemProt, lifetime: MemLifetime) -> Section | None:
         """A section that currently has this name, protection and lifetime, or None."""
+        ordinal = self._find(name, mem_prot, lifetime)
+        return None if ordinal is None else self[ordinal]
+
+    def _find(self, name: str, prot: int, lifetime: int) -> int | None:
         for ordinal in self.ordinals_named(name):
-            if self._prots[ordinal] == mem_prot and self._lifetimes[ordinal] == lifetime:
-                return self[ordinal]
+            if self._prots[ordinal] == prot and self._lifetimes[ordinal] == lifetime:
+                return ordinal
         return None
 
     def find_by_name(self, name: str) -> Section | None:
@@ -195,6 +218,31 @@ class SectionList:
         ordinal = len(self)
         self.extend([name], bytes([mem_prot]), bytes([lifetime]))
         return self[ordinal]
+
+    def obtain(self, names: Sequence[str], prots: bytes, lifetimes: bytes) -> Int64Array:
+        """Ordinals (int64) of sections with these properties; missing ones are added at the end.
+
+        Args:
+            names: their names, of which some may be equal.
+            prots: their protections, one byte (`MemProt`) each.
+            lifetimes: their lifetimes, one byte (`MemLifetime`) each.
+        """
+        first, known_prots, known_lifetimes = self._index(), self._prots, self._lifetimes
+        ordinals = []
+        for name, prot, lifetime in zip(names, prots, lifetimes, strict=True):
+            ordinal = first.get(name)
+            if ordinal is not None and (
+                known_prots[ordinal] != prot or known_lifetimes[ordinal] != lifetime
+            ):
+                ordinal = self._find(name, prot, lifetime)
+            if ordinal is None:
+                ordinal = len(self._names)
+                self._share(first, name, ordinal)
+                self._names.append(name)
+                known_prots.append(prot)
+                known_lifetimes.append(lifetime)
+            ordinals.append(ordinal)
+        return np.array(ordinals, np.int64)
 
     def extend(self, names: Sequence[str], prots: bytes, lifetimes: bytes) -> None:
         """Add sections at the end.
@@ -262,5 +310,6 @@ class SectionList:
         self._prots = bytearray(self._prots[ordinal] for ordinal in order)
         self._lifetimes = bytearray(self._lifetimes[ordinal] for ordinal in order)
         self._first = None
+        self.searched.clear()
         column = self._graph.block_table.section
         column[:] = moved[column]

@@ -16,31 +16,33 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from jitlink.errors import GraphError
-from jitlink.graph.columns import Int64Array
+from jitlink.graph.columns import Int64Array, rows_where
 
 NO_NAME = -1
 _FIRST_STRING = -2
 _FEW = 32
-"""Up to this many names are read one by one, without splitting the table."""
+"""Up to this many names are read one by one, without finding the ends of all."""
 _COPIES_SIZE = 1024
 _COPIES_SHARE = 16
 
 
 class _Table:
-    """One string table; its text is split into NUL-terminated pieces on first use."""
+    """One string table. A name is a slice of its text, made when it is read.
 
-    __slots__ = ("_pieces", "_starts", "ascii", "data", "text")
+    The table is not split into all its names: of an object's, linking reads about half. The names
+    of its sections are mostly tails of those of their relocation sections.
+    """
+
+    __slots__ = ("_ends", "ascii", "text")
 
     def __init__(self, data: bytes) -> None:
-        self.data = data
         # Latin-1 maps bytes to characters one to one, so positions in both agree.
         self.text = data.decode("latin-1")
         self.ascii = self.text.isascii()
-        self._pieces: list[str] | None = None
-        self._starts: Int64Array | None = None
+        self._ends: Int64Array | None = None
 
     def get(self, position: int) -> str:
-        end = self.data.find(b"\0", position)
+        end = self.text.find("\0", position)
         return self._decode(self.text[position : end if end >= 0 else len(self.text)])
 
     def _decode(self, latin: str) -> str:
@@ -48,31 +50,15 @@ class _Table:
             return latin
         return latin.encode("latin-1").decode("utf-8", "surrogateescape")
 
-    def find(self, encoded: bytes) -> Iterator[int]:
-        """Positions at which a name of these bytes (without NUL) can be read."""
-        ended = encoded + b"\0"
-        position = self.data.find(ended)
+    def find(self, latin: str) -> Iterator[int]:
+        """Positions at which a name of these bytes, as Latin-1 and without NUL, can be read."""
+        ended = latin + "\0"
+        position = self.text.find(ended)
         while position >= 0:
             yield position
-            position = self.data.find(ended, position + len(ended))
-        if self.data.endswith(encoded):
-            yield len(self.data) - len(encoded)
-
-    def _check_copies(self, index: Int64Array, inner: Int64Array) -> None:
-        """Bound the memory for names that begin inside others, each of which is a copy.
-
-        Linkers and assemblers merge names with equal tails. Many names that share a very long
-        tail would take memory quadratic in the table's size.
-        """
-        if self._starts is None:
-            return
-        ends = np.append(self._starts[1:] - 1, len(self.data))
-        copied = index[inner > 0]
-        total = int((ends[copied] - self._starts[copied] - inner[inner > 0]).sum())
-        if total > _COPIES_SIZE * len(copied) + _COPIES_SHARE * len(self.data):
-            raise GraphError(
-                f"{len(copied)} names of {total} bytes overlap in a table of {len(self.data)} bytes"
-            )
+            position = self.text.find(ended, position + len(ended))
+        if self.text.endswith(latin):
+            yield len(self.text) - len(latin)
 
     def get_many(self, positions: Int64Array) -> list[str]:
         """The names at many positions; a name that begins inside another one is allowed.
@@ -80,23 +66,37 @@ class _Table:
         Raises:
             GraphError: names overlap to an extent that no tool produces.
         """
-        if self._pieces is None and len(positions) <= _FEW:
-            return [self.get(position) for position in positions.tolist()]
-        if self._pieces is None or self._starts is None:
-            self._pieces = self.text.split("\0")
-            zeros = np.flatnonzero(np.frombuffer(self.data, np.uint8) == 0)
-            self._starts = np.concatenate((np.zeros(1, np.int64), zeros + 1))
-        index = np.searchsorted(self._starts, positions, side="right") - 1
-        inner = positions - self._starts[index]
-        if inner.any():
-            self._check_copies(index, inner)
-            names = [
-                self._pieces[piece][skip:]
-                for piece, skip in zip(index.tolist(), inner.tolist(), strict=True)
-            ]
-        else:
-            names = list(map(self._pieces.__getitem__, index.tolist()))
+        if self._ends is None:
+            if len(positions) <= _FEW:
+                return [self.get(position) for position in positions.tolist()]
+            codes = np.frombuffer(self.text.encode("latin-1"), np.uint8)
+            self._ends = np.append(rows_where(codes == 0), len(codes))
+        ends = self._ends[self._ends.searchsorted(positions)]
+        size = int((ends - positions).sum())
+        if size > self._bound(len(positions)):
+            return self._distinct(positions, ends)
+        text = self.text
+        names = [text[a:b] for a, b in zip(positions.tolist(), ends.tolist(), strict=True)]
         return names if self.ascii else [self._decode(name) for name in names]
+
+    def _bound(self, count: int) -> int:
+        """How many bytes that many names may have, each of which is a copy.
+
+        Linkers and assemblers merge names with equal tails. Many names that share a very long
+        tail would take memory quadratic in the table's size.
+        """
+        return _COPIES_SIZE * count + _COPIES_SHARE * len(self.text)
+
+    def _distinct(self, positions: Int64Array, ends: Int64Array) -> list[str]:
+        """`get_many` with one copy for equal positions, checked to be within the bound."""
+        places = dict(zip(positions.tolist(), ends.tolist(), strict=True))
+        size = sum(end - position for position, end in places.items())
+        if size > self._bound(len(places)):
+            raise GraphError(
+                f"{len(places)} names of {size} bytes overlap in a table of {len(self.text)} bytes"
+            )
+        names = {a: self._decode(self.text[a:b]) for a, b in places.items()}
+        return [names[position] for position in positions.tolist()]
 
 
 class StringHeap:
@@ -137,9 +137,11 @@ class StringHeap:
         """The names at an array (int64, shape (n,)) of references."""
         if len(references) == 0:
             return []
+        lowest = bisect_right(self._bases, int(references.min())) - 1
+        if lowest == bisect_right(self._bases, int(references.max())) - 1:
+            # The usual case, which takes no longer if there are many tables.
+            return self._names_in(lowest, references)
         used = np.searchsorted(self._bases, references, side="right") - 1
-        if used.min() == used.max():
-            return self._names_in(int(used[0]), references)
         names = [""] * len(references)
         # Not np.unique, whose first use imports numpy.ma.
         for table in (np.flatnonzero(np.bincount(used + 1)) - 1).tolist():
@@ -161,6 +163,13 @@ class StringHeap:
         self._strings.extend(names)
         return _FIRST_STRING - np.arange(first, len(self._strings), dtype=np.int64)
 
+    def has_text(self, text: str) -> bool:
+        """Whether a name may contain a text, which has no NUL: if not, none does."""
+        latin = text.encode("utf-8", "surrogateescape").decode("latin-1")
+        return any(latin in table.text for table in self._tables) or any(
+            text in string for string in self._strings
+        )
+
     def find(self, name: str) -> Int64Array:
         """All references (int64) that read as `name`, whether in use or not.
 
@@ -170,15 +179,15 @@ class StringHeap:
             self._references.setdefault(self._strings[index], []).append(_FIRST_STRING - index)
         self._indexed = len(self._strings)
         found = list(self._references.get(name, ()))
-        encoded = _table_bytes(name)
-        if encoded is not None:
+        latin = _in_tables(name)
+        if latin is not None:
             for base, table in zip(self._bases, self._tables, strict=True):
-                found.extend(base + position for position in table.find(encoded))
+                found.extend(base + position for position in table.find(latin))
         return np.array(found, np.int64)
 
 
-def _table_bytes(name: str) -> bytes | None:
-    """The bytes of a name in a string table, None if no table can hold it."""
+def _in_tables(name: str) -> str | None:
+    """The bytes of a name in a string table, as Latin-1; None if no table can hold it."""
     if not name or "\0" in name:
         return None
     try:
@@ -186,4 +195,5 @@ def _table_bytes(name: str) -> bytes | None:
     except UnicodeEncodeError:
         return None
     # A name whose escapes encode to valid UTF-8 differs from what is decoded from those bytes.
-    return encoded if encoded.decode("utf-8", "surrogateescape") == name else None
+    is_decoded = encoded.decode("utf-8", "surrogateescape") == name
+    return encoded.decode("latin-1") if is_decoded else None

@@ -195,9 +195,14 @@ class StaticLibraryGenerator:
             return
         # Nothing is awaited from here on, so that no other search can add the same members.
         members = _ExtractedMembers(dylib)
-        has_more = members.read(self, self.find(n for n, required in names.items() if required))
+        archives = self._searched_together(dylib)
+        # The first archive is asked first: members of all of them are then one batch, which is not
+        # read again to be linked together. The others are asked for what none of them defines.
+        searched = archives if archives[:1] == [self] else [self]
+        wanted = [name for name, required in names.items() if required]
+        has_more = members.read_defining(searched, wanted)
         while has_more:
-            has_more = members.read_needed(self._searched_together(dylib))
+            has_more = members.read_needed(archives)
         members.define(self.layer)
 
     def _searched_together(self, dylib: JITDylib) -> list[StaticLibraryGenerator]:
@@ -250,6 +255,8 @@ class _ExtractedMembers:
         self._batch: ObjectBatch | None = None
         # The number of each in the batch; None for an empty one.
         self._numbers: dict[tuple[StaticLibraryGenerator, int], int | None] = {}
+        # Names that members refer to and that archives were searched for.
+        self._searched: set[str] = set()
 
     def read(
         self,
@@ -282,10 +289,20 @@ class _ExtractedMembers:
 
     def read_needed(self, archives: Iterable[StaticLibraryGenerator]) -> bool:
         """Read the members that these members need; returns whether there were any."""
-        referrers = self._batch.undefined if self._batch else {}
+        referrers = self._batch.undefined(self._searched) if self._batch else {}
+        self._searched.update(referrers)
         undefined = [name for name in referrers if name not in self._dylib.symbols]
+        return self.read_defining(archives, undefined, referrers)
+
+    def read_defining(
+        self,
+        archives: Iterable[StaticLibraryGenerator],
+        names: Iterable[str],
+        referrers: Mapping[str, str] = MappingProxyType({}),
+    ) -> bool:
+        """Read the members that define names; returns whether there were any."""
         has_read = False
-        for archive, reasons in defining_members(archives, undefined):
+        for archive, reasons in defining_members(archives, names):
             has_read |= self.read(archive, reasons, referrers)
         return has_read
 

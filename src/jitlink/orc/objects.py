@@ -12,8 +12,9 @@ becomes a reference.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -90,17 +91,20 @@ class ExportedSymbols:
 
     Args:
         graph: the graph.
+        names: returns names of symbols for their rows (int64); by default they are decoded.
 
     Attributes:
         rows: their symbol rows (int64), which do not change with the graph.
         names: their names.
     """
 
-    def __init__(self, graph: LinkGraph) -> None:
+    def __init__(
+        self, graph: LinkGraph, names: Callable[[Int64Array], list[str]] | None = None
+    ) -> None:
         table = graph.symbol_table
         self.rows = exported_rows(table)
         self._references = table.name[self.rows]
-        self.names = graph.strings.get_many(self._references)
+        self.names = names(self.rows) if names else graph.strings.get_many(self._references)
 
     def flags(self, graph: LinkGraph) -> list[JITSymbolFlags]:
         """JIT flags of the symbols."""
@@ -149,10 +153,22 @@ class ExportedSymbols:
 
     def updated(self, graph: LinkGraph) -> ExportedSymbols:
         """The present definitions of the graph; this object itself if they are the same."""
-        now = ExportedSymbols(graph)
-        same = np.array_equal(now.rows, self.rows)
-        same = same and np.array_equal(now._references, self._references)
-        return self if same else now
+        rows, references = exported_rows(graph.symbol_table), graph.symbol_table.name
+        same = np.array_equal(rows, self.rows) and np.array_equal(
+            references[rows], self._references
+        )
+        return self if same else ExportedSymbols(graph, partial(self._names_now, graph))
+
+    def _names_now(self, graph: LinkGraph, rows: Int64Array) -> list[str]:
+        """Names of symbols of the graph; those that have not changed are the same strings."""
+        references = graph.symbol_table.name[rows]
+        number = self.rows.searchsorted(rows)
+        known = number < len(self.rows)
+        known[known] = self.rows[number[known]] == rows[known]
+        known[known] = self._references[number[known]] == references[known]
+        fresh = iter(graph.strings.get_many(references[~known]))
+        old = zip(number.tolist(), known.tolist(), strict=True)
+        return [self.names[each] if is_known else next(fresh) for each, is_known in old]
 
 
 class CommonSizeError(SessionError):
@@ -252,11 +268,14 @@ class ObjectBatch:
             self._builder = self._read(range(len(self.files)))
         return self._builder
 
-    @property
-    def undefined(self) -> dict[str, str]:
-        """Names with a strong reference that no object defines, each with the first referrer."""
+    def undefined(self, known: AbstractSet[str] = frozenset()) -> dict[str, str]:
+        """Names with a strong reference that no object defines, each with the first referrer.
+
+        Args:
+            known: names that are left out.
+        """
         builder = self._whole()
-        rows = builder.resolver.undefined
+        rows = {n: row for n, row in builder.resolver.undefined.items() if n not in known}
         references = np.array(list(rows.values()), np.int64)
         numbers = builder.symbol_bounds.searchsorted(references, side="right") - 1
         return {
@@ -277,7 +296,8 @@ class ObjectBatch:
 
     @cached_property
     def _exported(self) -> ExportedSymbols:
-        return ExportedSymbols(self._whole().target_graph)
+        builder = self._whole()
+        return ExportedSymbols(builder.target_graph, builder.resolver.names)
 
     @cached_property
     def definitions(self) -> list[dict[str, JITSymbolFlags]]:
@@ -341,7 +361,7 @@ class ObjectBatch:
         builder = self._whole()
         table = builder.target_graph.symbol_table
         rows = rows_where(table.kind == int(SymbolKind.EXTERNAL))
-        names = builder.target_graph.strings.get_many(table.name[rows])
+        names = builder.resolver.names(rows)
         cuts = rows.searchsorted(builder.symbol_bounds).tolist()
         return [names[low:high] for low, high in pairwise(cuts)]
 

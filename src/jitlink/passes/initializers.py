@@ -30,10 +30,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jitlink.graph import Block, BlockFlags, LinkGraph, MemLifetime, MemProt, Scope, Section
+from jitlink.graph import (
+    BlockFlags,
+    LinkGraph,
+    MemLifetime,
+    MemProt,
+    Scope,
+    Section,
+    SymbolKind,
+)
 from jitlink.graph.columns import rows_where
 from jitlink.graph.edges import KEEP_ALIVE
+from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.sections import NameBeginnings
+from jitlink.graph.strings import NO_NAME
+from jitlink.graph.symbols import check_unique
 from jitlink.graph.tables import DEFINED
 from jitlink.passes.init_fini import (
     FINI_CALLS,
@@ -174,21 +185,46 @@ def add_initializer_symbols(graph: LinkGraph, names: Mapping[int, str]) -> None:
     Args:
         graph: the graph, before pruning.
         names: names of the symbols, by index of the object in ``graph.origins``.
+
+    Raises:
+        GraphError: the graph has a symbol of one of these names that is not local.
     """
     if not names:
         return
-    init_section = graph.obtain_section(INIT_SYMBOL_SECTION, MemProt.READ)
-    init_blocks: dict[int, Block] = {}
-    for origin, name in names.items():
-        init_blocks[origin] = block = graph.create_content_block(init_section, b"", 0, 1)
-        graph.block_table.origin[block.row] = origin
-        graph.add_defined_symbol(block, 0, name, scope=Scope.SIDE_EFFECTS_ONLY)
-    for section in list(_sections(graph)):
-        for row in rows_with_content(graph, section).tolist():
-            init_block = init_blocks.get(int(graph.block_table.origin[row]))
-            if init_block is not None:
-                target = graph.add_anonymous_symbol(Block(graph, row), 0)
-                graph.add_edge(init_block, KEEP_ALIVE, 0, target)
+    if graph.strings.has_text(_MIDDLE):
+        for name in names.values():
+            check_unique(graph, SymbolKind.DEFINED, name)
+    count, blocks, table = len(names), graph.block_table, graph.symbol_table
+    section = graph.obtain_section(INIT_SYMBOL_SECTION, MemProt.READ)
+    init_blocks = blocks.extend(
+        count,
+        section=section.ordinal,
+        origin=list(names),
+        content=graph.contents.add(b""),
+        alignment=1,
+    )
+    table.extend(
+        count,
+        kind=DEFINED,
+        name=graph.strings.add_many(names.values()),
+        block=np.arange(init_blocks, init_blocks + count),
+        scope=int(Scope.SIDE_EFFECTS_ONLY),
+    )
+    init_block_of = dict(zip(names, range(init_blocks, init_blocks + count), strict=True))
+    found = [rows_with_content(graph, section) for section in _sections(graph)]
+    arrays = np.concatenate(found) if found else np.empty(0, np.int64)
+    kept = [init_block_of.get(origin, NO_BLOCK) for origin in blocks.origin[arrays].tolist()]
+    keeper = np.array(kept, np.int64)
+    arrays, keeper = arrays[keeper >= 0], keeper[keeper >= 0]
+    target = table.extend(
+        len(arrays), kind=DEFINED, name=NO_NAME, block=arrays, scope=int(Scope.LOCAL)
+    )
+    graph.edge_table.extend(
+        len(arrays),
+        kind=KEEP_ALIVE,
+        block=keeper,
+        target=np.arange(target, target + len(arrays)),
+    )
 
 
 def mark_arrays_live(graph: LinkGraph) -> bool:

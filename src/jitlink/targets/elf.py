@@ -200,7 +200,9 @@ class _EdgeBuilder:
 
     def _allocated(self, blocks: Int64Array) -> BoolArray:
         loaded = self.graph.section_lifetimes() != int(MemLifetime.NO_ALLOC)
-        allocated: BoolArray = loaded[self.graph.block_table.section][blocks]
+        # Only those of this batch: a graph may be read in very many.
+        first = self.read.first_block
+        allocated: BoolArray = loaded[self.graph.block_table.section[first:]][blocks - first]
         return allocated
 
     def _check_places(
@@ -209,12 +211,13 @@ class _EdgeBuilder:
         """Refuse relocations that have no place; those of debug information are left out."""
         table, blocks = self.graph.symbol_table, self.graph.block_table
         outside = (raw.offset < 0) | (raw.offset > blocks.size[raw.block] - self._widths(kind))
-        removed = table.kind == REMOVED
-        removed[self.read.null_symbols] = False
+        first = int(self.read.first_symbol[0])
+        removed = table.kind[first:] == REMOVED
+        removed[self.read.null_symbols - first] = False
         for bad, message in (
             (outside, "lies outside its section"),
             (blocks.content[raw.block] == ZERO_FILL, "lies in a section without content"),
-            (removed[raw.symbol], "refers to a symbol that is in no section"),
+            (removed[raw.symbol - first], "refers to a symbol that is in no section"),
         ):
             if not np.count_nonzero(bad):
                 continue
@@ -234,9 +237,10 @@ class _EdgeBuilder:
     def _place_null_symbols(self, symbols: Int64Array) -> None:
         """A relocation without a symbol refers to address zero."""
         table, null = self.graph.symbol_table, self.read.null_symbols
-        used = np.zeros(table.rows, np.bool_)
-        used[symbols] = True
-        null = null[used[null]]
+        first = int(self.read.first_symbol[0])
+        used = np.zeros(table.rows - first, np.bool_)
+        used[symbols - first] = True
+        null = null[used[null - first]]
         table.kind[null] = ABSOLUTE
         table.scope[null] = Scope.LOCAL
 
