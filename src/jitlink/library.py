@@ -18,7 +18,7 @@ from jitlink.errors import SymbolError, UndefinedSymbolError
 from jitlink.exports import Exports
 from jitlink.lljit import LLJIT
 from jitlink.memory.tls import is_tls_address
-from jitlink.orc import JITDylib
+from jitlink.orc import FailedToMaterializeError, JITDylib
 from jitlink.orc.driver import is_collecting
 
 FUNCFLAG_CDECL = 1
@@ -210,6 +210,8 @@ class Library(Mapping[str, int]):
             raise AttributeError(name)
         try:
             function = self.function(name)
+        except FailedToMaterializeError:
+            raise
         except SymbolError as error:
             if isinstance(error, UndefinedSymbolError) and name not in error.names:
                 raise  # It is defined, but cannot be linked.
