@@ -19,7 +19,7 @@ from jitlink.executor import SelfExecutorProcessControl
 from jitlink.exports import Exports
 from jitlink.lljit import LLJIT
 from jitlink.memory.tls import is_tls_address
-from jitlink.orc import JITDylib
+from jitlink.orc import FailedToMaterializeError, JITDylib
 from jitlink.orc.callables import function_at
 from jitlink.orc.driver import is_collecting
 
@@ -230,6 +230,8 @@ class Library(Mapping[str, int]):
             raise AttributeError(name)
         try:
             function = self.function(name)
+        except FailedToMaterializeError:
+            raise
         except SymbolError as error:
             if isinstance(error, UndefinedSymbolError) and name not in error.names:
                 raise  # It is defined, but cannot be linked.

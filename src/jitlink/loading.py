@@ -28,6 +28,7 @@ from jitlink.orc import FailedToMaterializeError, JITDylib, MaterializationRespo
 from jitlink.orc.callables import PythonSymbols
 from jitlink.orc.generators import StaticLibraryGenerator
 from jitlink.orc.interface import HostSymbol, JITDylibLookupFlags, LookupKind
+from jitlink.orc.tracebacks import shorten
 from jitlink.orc.whole_graph import WholeGraph
 from jitlink.targets.registry import target_of_object
 
@@ -124,9 +125,10 @@ def load(
             linked = list(reader.linked)
             code, exports = _link_reader(jit, reader, {}, options)
             library = Library(reader.target_graph.name, code, exports, linked)
-    except BaseException:
+    except BaseException as error:
         if not is_shared(jit):
             jit.close()
+        shorten(error)
         raise
     if definitions:
         code.kept_alive = (given, _owner(definitions))
@@ -230,18 +232,14 @@ def _link(
     symbols: Mapping[str, HostSymbol],
     options: LinkOptions,
 ) -> tuple[JITDylib, bool]:
-    """Link a graph into a new JITDylib; raises the first cause of a failure.
+    """Link a graph into a new JITDylib.
 
     Returns:
         The JITDylib, and whether there is nothing to initialise in it.
     """
     name = f"{whole.name}#{next(_numbers)}"
     given = PythonSymbols(jit.session, symbols)
-    try:
-        return jit.session.wait(_link_async(jit, name, whole, graph, given, options))
-    except FailedToMaterializeError as error:
-        reason = error.reason
-    raise reason
+    return jit.session.wait(_link_async(jit, name, whole, graph, given, options))
 
 
 async def _link_async(
@@ -337,17 +335,15 @@ class _SymbolsOnDemand(Mapping[str, int]):
     def __getitem__(self, name: str) -> int:
         try:
             address = self._jit.session.lookup(self._dylib, name)[name].address
-        except FailedToMaterializeError as error:
-            reason = error.reason
+        except FailedToMaterializeError:
+            raise
         except UndefinedSymbolError as error:
             if error.names != (name,):
                 raise
             raise KeyError(name) from None
-        else:
-            if self._jit.platform is not None:
-                self._jit.initialize(self._dylib)
-            return address
-        raise reason
+        if self._jit.platform is not None:
+            self._jit.initialize(self._dylib)
+        return address
 
     @functools.cached_property
     def _names(self) -> dict[str, None]:

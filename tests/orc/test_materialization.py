@@ -77,7 +77,8 @@ def test_a_failure_names_symbols_and_cause_every_time(
         with pytest.raises(FailedToMaterializeError) as caught:
             session.lookup(main, "a")
         assert caught.value.symbols == {"main": ("a", "b")}
-        assert str(caught.value) == "failed to materialize a, b in main"
+        assert str(caught.value) == f"{main.symbols['a'].source} failed with ValueError: intended"
+        assert caught.value.consequence == "failed to materialize a, b in main"
         assert caught.value.__cause__ is error
     with pytest.raises(DuplicateDefinitionError):
         main.define(Unit("a"))
@@ -92,7 +93,7 @@ def test_long_lists_are_cut_in_the_message_only(session: ExecutionSession, main:
     with pytest.raises(FailedToMaterializeError) as caught:
         session.lookup(main, "f3")
     assert set(caught.value.symbols["main"]) == set(names)
-    assert str(caught.value).endswith(" and 12 more in main")
+    assert caught.value.consequence.endswith(" and 12 more in main")
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
@@ -136,7 +137,7 @@ def test_each_waiter_gets_an_error_of_its_own(session: ExecutionSession, main: J
     open_gates(session, unit)
     errors = {id(lookup.error) for lookup in lookups}
     assert len(errors) == 3
-    assert {str(lookup.error) for lookup in lookups} == {"failed to materialize a in main"}
+    assert {str(lookup.error) for lookup in lookups} == {f"{unit.name} failed: ValueError"}
 
 
 def test_undefined_dependencies_fail_the_unit(session: ExecutionSession, main: JITDylib) -> None:
@@ -210,11 +211,20 @@ def test_dependencies_must_be_satisfiable(
     main.define(Unit("failed", error=ValueError("the reason")))
     cause_of(session, main, "failed")
     main.define(scripted("a", emit))
-    cause = cause_of(session, main, "a")
+    with pytest.raises(FailedToMaterializeError) as caught:
+        session.lookup(main, "a")
+    if what == "failed":
+        # What made the dependency fail is what is reported.
+        assert isinstance(caught.value.reason, ValueError)
+        assert isinstance(caught.value, ValueError)
+        assert str(caught.value).endswith(" failed with ValueError: the reason")
+        assert caught.value.failure is main.symbols["failed"].failure
+        return
+    cause = caught.value.reason
     assert isinstance(cause, UnsatisfiedDependenciesError)
     assert (cause.unit, cause.dependencies) == ("scripted", {"main": (what,)})
     assert str(cause) == f"unsatisfied dependencies of scripted: {what} in main"
-    assert (str(cause.__cause__) == "the reason") == (what == "failed")
+    assert str(caught.value) == str(cause)
 
 
 def test_claims(session: ExecutionSession, main: JITDylib) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 
 from jitlink.orc import ExecutionSession, JITDylib, SymbolState
 from jitlink.orc.dylib import Definition
+from jitlink.orc.errors import Failure
 from jitlink.orc.waiting_on_graph import WaitingOnGraph
 from tests.orc.units import EXPORTED, IS_LONG
 
@@ -61,7 +62,7 @@ def test_what_is_ready(dylib: JITDylib, data: st.DataObject) -> None:
                     lost |= {n for n in emitted if definitions[n].state < READY and needs[n] & lost}
                 assert {int(next(iter(definition.flags))) for definition in failed} == lost
                 for definition in failed:
-                    definition.failed = True
+                    definition.failure = Failure("unit", None)
         batch = [n for n in order[low:high] if n not in lost and not needs[n] & lost]
         emit(graph, definitions, batch, needs)
         emitted |= set(batch)

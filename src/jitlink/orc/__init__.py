@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from jitlink.orc.callables import PythonSymbols as PythonSymbols
     from jitlink.orc.compiler_support import CompilerSupportGenerator as CompilerSupportGenerator
     from jitlink.orc.dylib import JITDylib as JITDylib
+    from jitlink.orc.errors import ConsequenceError as ConsequenceError
     from jitlink.orc.errors import FailedToMaterializeError as FailedToMaterializeError
+    from jitlink.orc.errors import Failure as Failure
     from jitlink.orc.errors import JITDylibDefunctError as JITDylibDefunctError
     from jitlink.orc.errors import MissingDefinitionsError as MissingDefinitionsError
     from jitlink.orc.errors import ResourceTrackerDefunctError as ResourceTrackerDefunctError
@@ -70,7 +72,9 @@ else:
             "jitlink.orc.compiler_support": ("CompilerSupportGenerator",),
             "jitlink.orc.dylib": ("JITDylib",),
             "jitlink.orc.errors": (
+                "ConsequenceError",
                 "FailedToMaterializeError",
+                "Failure",
                 "JITDylibDefunctError",
                 "MissingDefinitionsError",
                 "ResourceTrackerDefunctError",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from jitlink.errors import UndefinedSymbolError
-from jitlink.orc.errors import SessionError
+from jitlink.orc.errors import FailedToMaterializeError, SessionError
 from jitlink.orc.generators import NameFilter, matcher
 from jitlink.orc.interface import (
     JITDylibLookupFlags,
@@ -96,12 +96,14 @@ class ReExports(MaterializationUnit):
                 SymbolState.RESOLVED,
                 LookupKind.STATIC,
             )
+        except FailedToMaterializeError:
+            raise
         except UndefinedSymbolError as error:
             from jitlink.orc.suggestions import suggestions  # noqa: PLC0415 - only for errors
 
             raise UndefinedSymbolError(
                 error.names, referrers=_users(targets), suggestions=suggestions(error.names, dylib)
-            ) from error
+            ) from None
         finally:
             for alias in aliases:
                 waiting.pop(alias, None)

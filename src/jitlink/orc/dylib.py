@@ -16,6 +16,7 @@ from weakref import ref
 from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
 from jitlink.memory.manager import JITLinkDylib
 from jitlink.orc.errors import (
+    Failure,
     JITDylibDefunctError,
     ResourceTrackerDefunctError,
     SymbolsCouldNotBeRemovedError,
@@ -56,8 +57,8 @@ class Definition:
         tracker: their owner.
         source: display name of their unit.
         state: their state.
-        failed: whether they could not be materialized, or depend on symbols that could not.
-        cause: why they failed, if a reason was given.
+        failure: why they could not be materialized, or symbols that they depend on; None unless
+            they have failed.
         is_exposed: whether a lookup that is not for their own responsibility was given an address
             before they were ready.
         unit: their unit, until they are looked up.
@@ -67,7 +68,7 @@ class Definition:
     """
 
     __slots__ = (
-        "__weakref__", "_responsibility", "addresses", "cause", "dylib", "failed", "flags",
+        "__weakref__", "_responsibility", "addresses", "dylib", "failure", "flags",
         "is_exposed", "queries", "source", "state", "super_node", "tracker", "unit", "waiters",
     )  # fmt: skip
 
@@ -86,8 +87,7 @@ class Definition:
         self.source = source
         self.addresses: Mapping[str, int] = {}
         self.state = SymbolState.NEVER_SEARCHED
-        self.failed = False
-        self.cause: BaseException | None = None
+        self.failure: Failure | None = None
         self.is_exposed = False
         self.queries: dict[Query, None] = {}
         self.waiters: dict[SuperNode[Definition], set[str]] = {}
@@ -109,6 +109,11 @@ class Definition:
     @responsibility.setter
     def responsibility(self, responsibility: Responsibility | None) -> None:
         self._responsibility = None if responsibility is None else ref(responsibility)
+
+    @property
+    def failed(self) -> bool:
+        """Whether they could not be materialized, or depend on symbols that could not."""
+        return self.failure is not None
 
     @property
     def is_in_progress(self) -> bool:
@@ -181,8 +186,7 @@ class Definition:
     def _copy_for(self, flags: Mapping[str, JITSymbolFlags]) -> Definition:
         part = Definition(self.dylib, flags, self.tracker, self.unit, self.source)
         part.addresses, part.state = self.addresses, self.state
-        part.failed, part.cause = self.failed, self.cause
-        part.is_exposed = self.is_exposed
+        part.failure, part.is_exposed = self.failure, self.is_exposed
         part._responsibility = self._responsibility
         if self.super_node is not None:
             part.super_node = self.super_node

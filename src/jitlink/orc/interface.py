@@ -425,7 +425,7 @@ class Session(Protocol):
     def fail(self, definitions: Iterable[Definition], error: BaseException | None) -> None:
         """Fail definitions, and all that depend on them."""
 
-    def failure(self, definitions: Iterable[Definition]) -> FailedToMaterializeError:
+    def failed_to_materialize(self, definitions: Sequence[Definition]) -> FailedToMaterializeError:
         """An error that names symbols."""
 
     async def remove_tracker(self, tracker: ResourceTracker) -> None:

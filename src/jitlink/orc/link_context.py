@@ -24,7 +24,7 @@ from jitlink.graph import Block, LinkGraph, MemProt, SymbolKind
 from jitlink.graph.columns import BoolArray, Int64Array, UInt64Array, ragged_arange, rows_where
 from jitlink.graph.edges import INVALID
 from jitlink.link import JITLinkContext, PassConfiguration
-from jitlink.orc.errors import UnexpectedDefinitionError
+from jitlink.orc.errors import FailedToMaterializeError, UnexpectedDefinitionError
 from jitlink.orc.interface import JITSymbolFlags, LookupKind, SymbolDependenceGroup, SymbolState
 from jitlink.orc.lookup import look_up
 from jitlink.orc.materialization import MaterializationResponsibility
@@ -220,8 +220,11 @@ class LayerContext(JITLinkContext):
         missing: list[str] | None = None if phony is None else []
         try:
             found = await look_up(dylib.session, order, names, state, kind, missing)
+        except FailedToMaterializeError:
+            # It may be an UndefinedSymbolError, too, of another link.
+            raise
         except UndefinedSymbolError as error:
-            raise self._more_complete(error.names) from error
+            raise self._more_complete(error.names) from None
         self._found = found
         addresses = {name: definition.addresses.get(name, 0) for name, definition in found.items()}
         if phony is not None and missing:

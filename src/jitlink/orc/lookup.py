@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from jitlink.errors import UndefinedSymbolError
 from jitlink.orc.errors import (
     FailedToMaterializeError,
+    Failure,
     JITDylibDefunctError,
     ResourceTrackerDefunctError,
     SessionEndedError,
@@ -289,24 +290,21 @@ class AsynchronousSymbolQuery:
         if self.done.is_done:
             return
         lost: dict[str, list[str]] = {}
-        cause: BaseException | None = None
+        failure: Failure | None = None
         for name, definition in self.found.items():
             # It may have been split, or failed or been removed while the others were waited for.
             current = definition.dylib.symbols.get(name)
             if current is None or current.failed or current.state < self.required_state:
                 lost.setdefault(definition.dylib.name, []).append(name)
-                if current is not None and current.failed:
-                    cause = cause or current.cause
-                else:
-                    cause = cause or ResourceTrackerDefunctError(definition.dylib.name)
+                failure = failure or (current.failure if current is not None else None)
+                removed = ResourceTrackerDefunctError(definition.dylib.name)
+                failure = failure or Failure(definition.source, removed)
             else:
                 self.found[name] = current
         if not lost:
             self.done.set_result(None)
             return
-        failure = FailedToMaterializeError(lost)
-        failure.__cause__ = cause
-        self.done.set_exception(failure)
+        self.done.set_exception(FailedToMaterializeError(lost, failure=failure))
 
     def fail(self, error: BaseException) -> None:
         """End the wait with an error."""
@@ -352,7 +350,7 @@ async def look_up(
     wanted = dict.fromkeys(found.values())
     failed = [definition for definition in wanted if definition.failed]
     if failed:
-        raise session.failure(failed) from failed[0].cause
+        raise session.failed_to_materialize(failed)
     requester = REQUESTER.get()
     if required_state < SymbolState.READY:
         for definition in wanted:

@@ -13,12 +13,13 @@ addresses have been given to other lookups already, which cannot be revoked.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jitlink.errors import UndefinedSymbolError
 from jitlink.orc.errors import (
+    ConsequenceError,
+    Failure,
     MissingDefinitionsError,
     ResourceTrackerDefunctError,
     SessionError,
@@ -34,6 +35,7 @@ from jitlink.orc.interface import (
     SymbolState,
 )
 from jitlink.orc.lookup import REQUESTER
+from jitlink.orc.tracebacks import clear_frames
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import Definition, JITDylib
@@ -214,16 +216,16 @@ class MaterializationResponsibility:
 
     def _check_dependencies(self, groups: Sequence[SymbolDependenceGroup]) -> None:
         unsatisfied: dict[str, set[str]] = {}
-        cause: BaseException | None = None
+        failure: Failure | None = None
         for group in groups:
             for dylib, names in group.dependencies.items():
                 for name in names:
                     found = dylib.symbols.get(name)
                     if found is None or found.failed or found.state == SymbolState.NEVER_SEARCHED:
                         unsatisfied.setdefault(dylib.name, set()).add(name)
-                        cause = cause or (found.cause if found is not None else None)
+                        failure = failure or (found.failure if found is not None else None)
         if unsatisfied:
-            raise UnsatisfiedDependenciesError(self.unit_name, unsatisfied) from cause
+            raise UnsatisfiedDependenciesError(self.unit_name, unsatisfied, failure=failure)
 
     def define_materializing(self, symbols: Mapping[str, JITSymbolFlags]) -> set[str]:
         """Add more definitions, discovered while these are materialized.
@@ -376,20 +378,17 @@ class MaterializationTask:
         self._drop_references(error)
 
     def _drop_references(self, error: BaseException) -> None:
-        """Drop the responsibility, and what the error's traceback refers to.
-
-        The error may be kept for long, and must not keep the memory of the link alive.
-        """
+        """Drop the responsibility, and what the error's traceback refers to."""
         self.finish()
         clear_frames(error)
 
     def _more_complete(self, error: BaseException) -> BaseException:
         """An error, or the earlier one if that names all symbols that are missing here and more."""
-        root, earlier = error, self._earlier
-        while root.__cause__ is not None:
-            root = root.__cause__
-        if isinstance(root, UndefinedSymbolError) and isinstance(earlier, UndefinedSymbolError):
-            return earlier if set(earlier.names).issuperset(root.names) else error
+        earlier = self._earlier
+        if isinstance(error, ConsequenceError) or isinstance(earlier, ConsequenceError):
+            return error
+        if isinstance(error, UndefinedSymbolError) and isinstance(earlier, UndefinedSymbolError):
+            return earlier if set(earlier.names).issuperset(error.names) else error
         return error
 
     @property
@@ -427,15 +426,6 @@ class MaterializationTask:
         return [
             MaterializationTask({units[number]: parts}, error) for number, parts in members.items()
         ]
-
-
-def clear_frames(error: BaseException) -> None:
-    """Clear the local variables of the frames that an error has left; for where it is caught."""
-    first = error.__traceback__
-    if first is not None:
-        # The first frame is that of the caller, which still runs and cannot be cleared.
-        error.__traceback__ = first.tb_next
-        traceback.clear_frames(first.tb_next)
 
 
 def tasks_for(definitions: Sequence[Definition]) -> list[MaterializationTask]:

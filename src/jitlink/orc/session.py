@@ -21,6 +21,7 @@ from jitlink.orc.driver import SessionDriver
 from jitlink.orc.dylib import Definition, JITDylib, walk_link_orders
 from jitlink.orc.errors import (
     FailedToMaterializeError,
+    Failure,
     ResourceTrackerDefunctError,
     SessionEndedError,
     SessionError,
@@ -38,6 +39,7 @@ from jitlink.orc.interface import (
 )
 from jitlink.orc.lookup import look_up, search, symbols_of
 from jitlink.orc.materialization import MaterializationTask, tasks_for
+from jitlink.orc.tracebacks import shorten
 from jitlink.orc.waiting_on_graph import WaitingOnGraph
 from jitlink.tasks import Task, wait_for_all
 
@@ -122,7 +124,11 @@ class ExecutionSession:
         Raises:
             SessionEndedError: the session has ended.
         """
-        return self._driver.run(action)
+        try:
+            return self._driver.run(action)
+        except BaseException as error:
+            shorten(error)
+            raise
 
     def wait(self, coroutine: Coroutine[Any, Any, T], *, may_drive: bool = True) -> T:
         """Run a coroutine on the driver thread and return its result.
@@ -135,7 +141,11 @@ class ExecutionSession:
             SessionError: called on the driver thread, which would wait for itself.
             SessionEndedError: the session has ended, or ended meanwhile.
         """
-        return self._driver.wait(coroutine, may_drive=may_drive)
+        try:
+            return self._driver.wait(coroutine, may_drive=may_drive)
+        except BaseException as error:
+            shorten(error)
+            raise
 
     def begin(self, coroutine: Coroutine[Any, Any, T], context: Context | None = None) -> Task[T]:
         """Start a coroutine as a task of its own; on the driver thread.
@@ -395,16 +405,17 @@ class ExecutionSession:
 
     def fail(self, definitions: Iterable[Definition], error: BaseException | None) -> None:
         """Fail definitions, all that depend on them, and the lookups that wait for these."""
-        lost = self.waiting_on_graph.fail(definitions)
-        failure: FailedToMaterializeError | None = None
+        failed = list(definitions)
+        lost = self.waiting_on_graph.fail(failed)
+        failure = Failure.of(failed[0].source, error) if failed else None
+        raised: FailedToMaterializeError | None = None
         for definition in lost:
-            definition.failed, definition.cause = True, error
+            definition.failure = failure
             definition.responsibility = None
             for query in list(definition.queries):
                 # Created only if a lookup waits, and once for each, for its own traceback.
-                failure = failure.copy() if failure else self.failure(lost)
-                failure.__cause__ = error
-                query.fail(failure)
+                raised = raised.copy() if raised else self.failed_to_materialize(lost)
+                query.fail(raised)
 
     def fail_later(self, definitions: list[Definition], error: BaseException) -> None:
         """`fail`, as soon as the driver thread is free; from any thread."""
@@ -415,12 +426,12 @@ class ExecutionSession:
 
         self._driver.call(fail)
 
-    def failure(self, definitions: Iterable[Definition]) -> FailedToMaterializeError:
-        """An error that names symbols."""
+    def failed_to_materialize(self, definitions: Sequence[Definition]) -> FailedToMaterializeError:
+        """An error about definitions that have failed."""
         names: dict[str, list[str]] = {}
         for definition in definitions:
             names.setdefault(definition.dylib.name, []).extend(definition.flags)
-        return FailedToMaterializeError(names)
+        return FailedToMaterializeError(names, failure=definitions[0].failure)
 
     # Resources; on the driver thread
 

@@ -49,7 +49,13 @@ from jitlink.graph import Linkage, MemProt, Scope, Section, SymbolFlags, SymbolK
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.strings import NO_NAME
 from jitlink.orc.dylib import Definition, JITDylib
-from jitlink.orc.errors import ResourceTrackerDefunctError, SessionError, listed
+from jitlink.orc.errors import (
+    ConsequenceError,
+    Failure,
+    ResourceTrackerDefunctError,
+    SessionError,
+    listed,
+)
 from jitlink.orc.interface import (
     ExecutorSymbolDef,
     JITDylibLookupFlags,
@@ -64,6 +70,7 @@ from jitlink.orc.lookup import look_up
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.reentry import Reentry, absolute, reentry_of
+from jitlink.orc.tracebacks import shorten
 from jitlink.targets.base import CodeEdges, Target
 from jitlink.targets.registry import target_of_triple
 
@@ -72,17 +79,23 @@ POINTERS_SECTION = "$__INDIRECT_POINTERS"
 FUNCTION = JITSymbolFlags.EXPORTED | JITSymbolFlags.CALLABLE
 
 
-class LazyCallError(SessionError):
-    """A lazy function was called and could not be linked; the reason is its ``__cause__``.
+class LazyCallError(ConsequenceError):
+    """A lazy function was called and could not be linked.
+
+    The first cause is its ``__cause__``, and this error is of its class, too.
 
     Attributes:
         dylib: name of the JITDylib that has the stub.
         name: the function.
+        failure: which unit could not be linked, and why.
     """
 
-    def __init__(self, dylib: str, name: str) -> None:
-        super().__init__(f"{name} in {dylib} was called and could not be linked")
+    def __init__(self, dylib: str, name: str, *, failure: Failure | None = None) -> None:
         self.dylib, self.name = dylib, name
+        self.follow_from(failure, f"{name} in {dylib} was called and could not be linked")
+
+    def __str__(self) -> str:
+        return super().__str__() if self.failure is None else f"{self.args[0]}: {self.failure}"
 
 
 class NotRedirectableError(SessionError):
@@ -233,8 +246,8 @@ class IndirectStubsManager(ResourceManager):
             return self._fail(stub, error, is_python=is_python)
 
     def _fail(self, stub: Stub, cause: BaseException, *, is_python: bool) -> int:
-        error = LazyCallError(stub.dylib.name, stub.name)
-        error.__cause__ = cause
+        failure = Failure.of(stub.name, shorten(cause))
+        error = LazyCallError(stub.dylib.name, stub.name, failure=failure)
         self.session.report_error(error)
         if self.landing is not None:
             return self.landing

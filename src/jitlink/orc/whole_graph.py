@@ -28,12 +28,9 @@ from jitlink.orc.interface import (
 )
 from jitlink.orc.link_context import LayerContext
 from jitlink.orc.lookup import REQUESTER, wait_until_ready
-from jitlink.orc.materialization import (
-    AbsoluteSymbols,
-    MaterializationResponsibility,
-    clear_frames,
-)
+from jitlink.orc.materialization import AbsoluteSymbols, MaterializationResponsibility
 from jitlink.orc.objects import symbol_flags
+from jitlink.orc.tracebacks import clear_frames
 from jitlink.tasks import Event
 
 if TYPE_CHECKING:
@@ -126,7 +123,6 @@ class WholeGraph:
                 await wait_until_ready(dylib.session, unready)
         except BaseException as error:
             self._has_addresses = False
-            # The error may be kept for long, and must not keep the memory of the link alive.
             clear_frames(error)
             raise
         finally:

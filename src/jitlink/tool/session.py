@@ -144,7 +144,7 @@ class CommandSession:
                     self._link()
             except FailedToMaterializeError as error:
                 if self._line.show_failures:
-                    self._report_error(str(error))
+                    self._report_error(error.consequence)
                 reason = error.reason
             else:
                 if self._inspection is not None:
@@ -172,6 +172,8 @@ class CommandSession:
         order = [(dylib, _ALL) for dylib in self._dylibs]
         try:
             self._entry_address = session.lookup(order, entry)[entry].address
+        except FailedToMaterializeError:
+            raise
         except UndefinedSymbolError as error:
             if not (self._line.phony_externals and self._line.noexec):
                 raise self._no_entry() from error
@@ -200,10 +202,7 @@ class CommandSession:
 
     def _report_lazy_failure(self, error: BaseException) -> None:
         """Report that a lazy function could not be linked, an error that no lookup raises."""
-        cause = error.__cause__
-        if isinstance(cause, FailedToMaterializeError):
-            cause = cause.reason
-        self._report_error(f"{error}: {cause}" if cause else str(error))
+        self._report_error(str(error))
 
     def check(self, write_error: Callable[[str], None]) -> None:
         """Evaluate the rules of `-check`.
@@ -309,16 +308,12 @@ def _jit(
     Raises:
         JITLinkError: its runtime cannot be read or linked.
     """
-    try:
-        return LLJIT(
-            executor=executor,
-            memory_manager=slab,
-            process_symbols=line.process_symbols,
-            platform=_platform(line),
-        )
-    except FailedToMaterializeError as error:
-        reason = error.reason
-    raise reason
+    return LLJIT(
+        executor=executor,
+        memory_manager=slab,
+        process_symbols=line.process_symbols,
+        platform=_platform(line),
+    )
 
 
 def _report(line: CommandLine, write: Callable[[str], None]) -> LinkReport | None:

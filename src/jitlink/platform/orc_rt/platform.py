@@ -34,7 +34,13 @@ from jitlink.inputs import Input
 from jitlink.orc.aliases import ReExports
 from jitlink.orc.callables import callback_errors
 from jitlink.orc.dylib import JITDylib
-from jitlink.orc.errors import SessionEndedError, SessionError, listed, raise_first
+from jitlink.orc.errors import (
+    FailedToMaterializeError,
+    SessionEndedError,
+    SessionError,
+    listed,
+    raise_first,
+)
 from jitlink.orc.generators import DynamicLibraryGenerator, StaticLibraryGenerator
 from jitlink.orc.interface import (
     ExecutorSymbolDef,
@@ -261,6 +267,8 @@ class ORCRuntimePlatform(Platform):
         order = [(self.state_of_handle(handle).dylib, _EXPORTED)]
         try:
             return self.session.lookup(order, name, kind=LookupKind.DLSYM)[name].address
+        except FailedToMaterializeError:
+            raise
         except UndefinedSymbolError as error:
             # The same text as LLVM's: programs print what ``dlerror`` returns.
             raise SessionError(f"Symbols not found: [ {', '.join(error.names)} ]") from error
