@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from jitlink.errors import ActionError as ActionError
     from jitlink.errors import AllocationError as AllocationError
+    from jitlink.errors import AllocatorError as AllocatorError
     from jitlink.errors import ArchiveError as ArchiveError
     from jitlink.errors import DuplicateDefinitionError as DuplicateDefinitionError
     from jitlink.errors import ExecutableStackError as ExecutableStackError
@@ -71,6 +72,7 @@ else:
             "jitlink.errors": (
                 "ActionError",
                 "AllocationError",
+                "AllocatorError",
                 "ArchiveError",
                 "DuplicateDefinitionError",
                 "ExecutableStackError",

@@ -16,6 +16,7 @@
     │   ├── DuplicateDefinitionError        two strong definitions of one name
     │   ├── UndefinedSymbolError            names without a definition
     │   │   └── MissingSymbolError          not defined by the objects under test [harnesses]
+    │   ├── AllocatorError                  functions of the process's allocator beside another one
     │   ├── ClosedLibraryError              a symbol of a library that is closed [library]
     │   ├── SymbolSizeError                 a C type larger than the variable [library]
     │   ├── AmbiguousSymbolError            a name that is local to several objects [harnesses]
@@ -226,6 +227,26 @@ class UndefinedSymbolError(SymbolError):
                 libraries.setdefault(provider.where, name)
         chosen = list(libraries.items())[:_MOST_ADVICE]
         return [f"{name} is usually in {where}" for where, name in chosen]
+
+
+class AllocatorError(SymbolError):
+    """References to the process's allocator, in code that has another one.
+
+    Memory of one would get to the other.
+
+    Attributes:
+        dylib: name of the JITDylib.
+        names: functions that it refers to and does not define.
+    """
+
+    def __init__(self, dylib: str, names: Sequence[str]) -> None:
+        self.dylib = dylib
+        self.names = tuple(names)
+        verb, them = ("uses", "it") if len(names) == 1 else ("use", "them")
+        super().__init__(
+            f"{dylib} defines malloc, and {', '.join(names)} of the process {verb} another "
+            f"allocator; define {them}, too"
+        )
 
 
 class ExecutableStackError(JITLinkError):

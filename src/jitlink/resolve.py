@@ -198,7 +198,9 @@ class SymbolResolver:
         """Make definitions in rows from `first` on local, after resolving references to them."""
         self._index()
         table = self.graph.symbol_table
-        table.scope[first + rows_where(table.kind[first:] == SymbolKind.DEFINED)] = Scope.LOCAL
+        kind = table.kind[first:]
+        is_definition = (kind == SymbolKind.DEFINED) | (kind == SymbolKind.ABSOLUTE)
+        table.scope[first + rows_where(is_definition)] = Scope.LOCAL
 
     def finish(self) -> None:
         """Bind all references: the targets of edges become the definitions that prevail."""
