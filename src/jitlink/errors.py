@@ -177,6 +177,7 @@ class UndefinedSymbolError(SymbolError):
         names: all missing names, in order of first reference.
         referrers: for each name, the display names of objects that refer to it.
         suggestions: for some names, a similar one that exists.
+        versions: for names with a version, as in ``f@V``, the versions that exist.
     """
 
     def __init__(
@@ -185,10 +186,12 @@ class UndefinedSymbolError(SymbolError):
         *,
         referrers: Mapping[str, Sequence[str]] | None = None,
         suggestions: Mapping[str, str] | None = None,
+        versions: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.names = tuple(names)
         self.referrers = {name: tuple((referrers or {}).get(name, ())) for name in self.names}
         self.suggestions = dict(suggestions or {})
+        self.versions = {name: tuple(those) for name, those in (versions or {}).items()}
         super().__init__(self.names)
 
     def __str__(self) -> str:
@@ -196,7 +199,7 @@ class UndefinedSymbolError(SymbolError):
         listed = ", ".join(self._described(name) for name in self.names[:_MOST_LISTED])
         if len(self.names) > _MOST_LISTED:
             listed += f" and {len(self.names) - _MOST_LISTED} more"
-        advice = [*self._similar_names(), *self._usual_providers()]
+        advice = [*self._other_versions(), *self._similar_names(), *self._usual_providers()]
         return "; ".join([f"undefined {noun}: {listed}", *advice])
 
     def _described(self, name: str) -> str:
@@ -208,6 +211,18 @@ class UndefinedSymbolError(SymbolError):
             more = f" and {len(users) - 1} more" if len(users) > 1 else ""
             notes.append(f"referenced by {users[0]}{more}")
         return f"{name} ({'; '.join(notes)})" if notes else name
+
+    def _other_versions(self) -> list[str]:
+        """What versions of the missing versions' symbols exist."""
+        known = {name.partition("@")[0]: those for name, those in self.versions.items()}
+        return [
+            f"{plain} has the versions {', '.join(those[:_MOST_LISTED])}"
+            if len(those) > 1
+            else f"{plain} has the version {those[0]}"
+            if those
+            else f"no version of {plain} exists"
+            for plain, those in list(known.items())[:_MOST_ADVICE]
+        ]
 
     def _similar_names(self) -> list[str]:
         from jitlink.names.demangling import with_source_name  # noqa: PLC0415

@@ -142,7 +142,7 @@ class SymbolResolver:
         """
         self._unindexed.append(read)
         self._objects += len(read.first_symbol)
-        if self._objects > 1:
+        if self._objects > 1 or read.refers_to_itself:
             self._index()
 
     def _index(self) -> None:

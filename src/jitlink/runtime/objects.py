@@ -21,7 +21,7 @@ SHARED = ("frames", "dylibs", "exit_handlers", "initializers", "thread_exit", "d
 PER_DYLIB: Mapping[str, tuple[str, ...]] = {
     "dylib_exit": ("atexit", "at_quick_exit", "pthread_atfork"),
     "dylib_dlfcn": (
-        "dladdr", "dlclose", "dlerror", "dlopen", "dlsym",
+        "dladdr", "dlclose", "dlerror", "dlopen", "dlsym", "dlvsym",
         "jit_dlclose", "jit_dlerror", "jit_dlopen", "jit_dlsym", "jit_dlupdate",
     ),
 }  # fmt: skip
@@ -84,7 +84,8 @@ EXPORTS: Mapping[str, str] = {
         name: name
         for name in (
             "__jitlink_dladdr", "__jitlink_dlclose", "__jitlink_dlerror", "__jitlink_dlopen",
-            "__jitlink_dlsym", "__jitlink_dlupdate", "__jitlink_process_dlerror",
+            "__jitlink_dlsym", "__jitlink_dlupdate", "__jitlink_dlvsym",
+            "__jitlink_process_dlerror",
         )
     },
 }  # fmt: skip
