@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jitlink.abi.buffers import Out as Out
     from jitlink.errors import ActionError as ActionError
     from jitlink.errors import AllocationError as AllocationError
+    from jitlink.errors import AllocatorError as AllocatorError
     from jitlink.errors import ArchiveError as ArchiveError
     from jitlink.errors import DuplicateDefinitionError as DuplicateDefinitionError
     from jitlink.errors import ExecutableStackError as ExecutableStackError
@@ -75,6 +76,7 @@ else:
             "jitlink.errors": (
                 "ActionError",
                 "AllocationError",
+                "AllocatorError",
                 "ArchiveError",
                 "DuplicateDefinitionError",
                 "ExecutableStackError",

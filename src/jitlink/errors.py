@@ -16,6 +16,7 @@
     │   ├── DuplicateDefinitionError        two strong definitions of one name
     │   ├── UndefinedSymbolError            names without a definition
     │   │   └── MissingSymbolError          not defined by the objects under test [harnesses]
+    │   ├── AllocatorError                  functions of the process's allocator beside another one
     │   ├── ClosedLibraryError              a symbol of a library that is closed [library]
     │   ├── SymbolSizeError                 a C type larger than the variable [library]
     │   ├── AmbiguousSymbolError            a name that is local to several objects [harnesses]
@@ -182,6 +183,7 @@ class UndefinedSymbolError(SymbolError):
         names: all missing names, in order of first reference.
         referrers: for each name, the display names of objects that refer to it.
         suggestions: for some names, a similar one that exists.
+        versions: for names with a version, as in ``f@V``, the versions that exist.
     """
 
     def __init__(
@@ -190,10 +192,12 @@ class UndefinedSymbolError(SymbolError):
         *,
         referrers: Mapping[str, Sequence[str]] | None = None,
         suggestions: Mapping[str, str] | None = None,
+        versions: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.names = tuple(names)
         self.referrers = {name: tuple((referrers or {}).get(name, ())) for name in self.names}
         self.suggestions = dict(suggestions or {})
+        self.versions = {name: tuple(those) for name, those in (versions or {}).items()}
         super().__init__(self.names)
 
     def __str__(self) -> str:
@@ -201,7 +205,7 @@ class UndefinedSymbolError(SymbolError):
         listed = ", ".join(self._described(name) for name in self.names[:_MOST_LISTED])
         if len(self.names) > _MOST_LISTED:
             listed += f" and {len(self.names) - _MOST_LISTED} more"
-        advice = [*self._similar_names(), *self._usual_providers()]
+        advice = [*self._other_versions(), *self._similar_names(), *self._usual_providers()]
         return "; ".join([f"undefined {noun}: {listed}", *advice])
 
     def _described(self, name: str) -> str:
@@ -213,6 +217,18 @@ class UndefinedSymbolError(SymbolError):
             more = f" and {len(users) - 1} more" if len(users) > 1 else ""
             notes.append(f"referenced by {users[0]}{more}")
         return f"{name} ({'; '.join(notes)})" if notes else name
+
+    def _other_versions(self) -> list[str]:
+        """What versions of the missing versions' symbols exist."""
+        known = {name.partition("@")[0]: those for name, those in self.versions.items()}
+        return [
+            f"{plain} has the versions {', '.join(those[:_MOST_LISTED])}"
+            if len(those) > 1
+            else f"{plain} has the version {those[0]}"
+            if those
+            else f"no version of {plain} exists"
+            for plain, those in list(known.items())[:_MOST_ADVICE]
+        ]
 
     def _similar_names(self) -> list[str]:
         from jitlink.names.demangling import with_source_name  # noqa: PLC0415
@@ -232,6 +248,26 @@ class UndefinedSymbolError(SymbolError):
                 libraries.setdefault(provider.where, name)
         chosen = list(libraries.items())[:_MOST_ADVICE]
         return [f"{name} is usually in {where}" for where, name in chosen]
+
+
+class AllocatorError(SymbolError):
+    """References to the process's allocator, in code that has another one.
+
+    Memory of one would get to the other.
+
+    Attributes:
+        dylib: name of the JITDylib.
+        names: functions that it refers to and does not define.
+    """
+
+    def __init__(self, dylib: str, names: Sequence[str]) -> None:
+        self.dylib = dylib
+        self.names = tuple(names)
+        verb, them = ("uses", "it") if len(names) == 1 else ("use", "them")
+        super().__init__(
+            f"{dylib} defines malloc, and {', '.join(names)} of the process {verb} another "
+            f"allocator; define {them}, too"
+        )
 
 
 class ExecutableStackError(JITLinkError):

@@ -160,7 +160,7 @@ class SymbolResolver:
         """
         self._unindexed.append(read)
         self._objects += len(read.first_symbol)
-        if self._objects > 1:
+        if self._objects > 1 or read.refers_to_itself:
             self._index()
 
     def _index(self) -> None:
@@ -216,7 +216,9 @@ class SymbolResolver:
         """Make definitions in rows from `first` on local, after resolving references to them."""
         self._index()
         table = self.graph.symbol_table
-        table.scope[first + rows_where(table.kind[first:] == SymbolKind.DEFINED)] = Scope.LOCAL
+        kind = table.kind[first:]
+        is_definition = (kind == SymbolKind.DEFINED) | (kind == SymbolKind.ABSOLUTE)
+        table.scope[first + rows_where(is_definition)] = Scope.LOCAL
 
     def finish(self) -> None:
         """Bind all references: the targets of edges become the definitions that prevail."""

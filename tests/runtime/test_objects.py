@@ -11,7 +11,15 @@ from jitlink.errors import UnsupportedObjectError
 from jitlink.executor import SelfExecutorProcessControl
 from jitlink.graph import Scope
 from jitlink.link import run_in_process
-from jitlink.runtime import EXPORTS, PER_DYLIB, has_runtime, linked_runtime, open_object, runtime_of
+from jitlink.runtime import (
+    ALLOCATION,
+    EXPORTS,
+    PER_DYLIB,
+    has_runtime,
+    linked_runtime,
+    open_object,
+    runtime_of,
+)
 from jitlink.runtime.objects import DIRECTORIES, REMOTE, SHARED
 from jitlink.targets.registry import create_link_graph
 
@@ -29,21 +37,24 @@ def test_the_committed_objects_are_built_from_the_sources(
     built = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.o")}
     committed = {path.relative_to(HERE): path.read_bytes() for path in HERE.rglob("*.o")}
     assert committed == built
-    assert len(built) == len(DIRECTORIES) * (len(SHARED) + len(REMOTE) + len(PER_DYLIB))
+    names = (*SHARED, *REMOTE, *PER_DYLIB, *ALLOCATION)
+    assert len(built) == len(DIRECTORIES) * len(names)
 
 
 def test_no_paths_are_in_the_objects() -> None:
-    for name in (*SHARED, *REMOTE, *PER_DYLIB):
+    for name in (*SHARED, *REMOTE, *PER_DYLIB, *ALLOCATION):
         content = bytes(open_object(TRIPLE, name).data)
         assert str(HERE).encode() not in content
         assert b".debug" not in content
 
 
-@pytest.mark.parametrize("name", PER_DYLIB)
+@pytest.mark.parametrize("name", [*PER_DYLIB, *ALLOCATION])
 def test_per_dylib_functions_are_weak_and_hidden(name: str) -> None:
     graph = create_link_graph(bytes(open_object(TRIPLE, name).data))
-    named = {symbol.name: symbol for symbol in graph.defined_symbols if symbol.has_name}
-    assert set(named) == set(PER_DYLIB[name])
+    named = {
+        symbol.name: symbol for symbol in graph.defined_symbols if symbol.scope is not Scope.LOCAL
+    }
+    assert set(named) == set({**PER_DYLIB, **ALLOCATION}[name])
     assert {symbol.scope for symbol in named.values()} == {Scope.HIDDEN}
     assert {symbol.linkage.name for symbol in named.values()} == {"WEAK"}
 

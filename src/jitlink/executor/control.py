@@ -70,7 +70,8 @@ class ExecutorProcessControl(ABC):
         """Addresses of symbols that loaded libraries export.
 
         Args:
-            names: linker-level names; bytes that are not UTF-8 are surrogate escapes.
+            names: linker-level names; bytes that are not UTF-8 are surrogate escapes. A name with
+                an at sign, as in ``memcpy@GLIBC_2.2.5``, means that version of a symbol.
             dylib: a handle from `load_dylib`: only that library and those it needs are
                 searched. None: the program, the libraries that it was started with and all that
                 `load_dylib` has loaded, in that order.
@@ -78,6 +79,10 @@ class ExecutorProcessControl(ABC):
         Returns:
             For each name the address, which may be 0, or None if there is no such symbol.
         """
+
+    async def symbol_versions(self, name: str) -> list[str]:  # noqa: ARG002 - for subclasses
+        """The versions of a symbol that loaded libraries export, for errors; by default unknown."""
+        return []
 
     @abstractmethod
     async def place_arguments(self, argv: Sequence[str]) -> PlacedArguments:

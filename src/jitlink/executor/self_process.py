@@ -22,7 +22,7 @@ from jitlink.executor import program
 from jitlink.executor.control import ExecutorProcessControl, PlacedArguments
 from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
 from jitlink.memory.actions import call_wrapper
-from jitlink.memory.dynamic_linker import dlerror, dlopen, dlsym
+from jitlink.memory.dynamic_linker import dlerror, dlopen, dlsym, dlvsym
 from jitlink.sps import WrapperFunctionResult
 
 _C = ctypes.CDLL(None, use_errno=True)
@@ -85,6 +85,14 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
                 if found[index] is None or b"\0" in name:
                     found[index] = _null_or_missing(handle, name)
         return found
+
+    async def symbol_versions(self, name: str) -> list[str]:
+        """The versions of a symbol that the library with its default version exports."""
+        from jitlink.executor.library_versions import versions_of  # noqa: PLC0415 - for errors
+
+        address = dlsym(self._process, name.encode("utf-8", "surrogateescape"))
+        path = library_at(address) if address else None
+        return versions_of(path, name) if path else []
 
     async def place_arguments(self, argv: Sequence[str]) -> PlacedArguments:
         """Place arguments, the environment and the auxiliary vector as the system does."""
@@ -179,7 +187,8 @@ def _null_or_missing(handle: int, name: bytes) -> int | None:
         return None
     # Only a new error message distinguishes the two.
     dlerror()
-    address = dlsym(handle, name)
+    plain, at, version = name.partition(b"@")
+    address = dlvsym(handle, plain, version) if at and dlvsym else dlsym(handle, name)
     return None if not address and dlerror() is not None else address or 0
 
 

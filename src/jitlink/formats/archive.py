@@ -40,6 +40,7 @@ import numpy as np
 
 from jitlink.errors import ArchiveError
 from jitlink.formats.archive_magic import MAGIC, THIN_MAGIC, is_archive
+from jitlink.names.versions import split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -418,7 +419,24 @@ class Archive:
         if len(index) < len(names):
             # So far each name has its last definition; this reversed update sets the first.
             index.update(zip(reversed(names), reversed(numbers), strict=True))
+        if self._has_default_versions(header):
+            self._add_default_versions(index)
         return index
+
+    def _has_default_versions(self, header: _Header) -> bool:
+        return b"@@" in bytes(self._data[header.offset : header.end])
+
+    @staticmethod
+    def _add_default_versions(index: dict[str, int]) -> None:
+        """Add the names by which references mean the default version of a symbol.
+
+        As for GNU ld, a member that defines ``f@@V`` defines f and ``f@V``.
+        """
+        for name, offset in list(index.items()):
+            parts = split(name)
+            if parts is not None and parts.is_default:
+                index.setdefault(parts.plain, offset)
+                index.setdefault(parts.of_version, offset)
 
     def _read_sysv_index(self, header: _Header) -> tuple[list[str], _Offsets]:
         """Decode a count, that many offsets, and that many names; all numbers big endian."""

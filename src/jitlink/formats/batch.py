@@ -62,6 +62,7 @@ class ReadObjects(NamedTuple):
         first_block, first_edge: rows of the first block and the first edge.
         last_edge: one past the last edge row.
         comdats: the COMDAT groups.
+        refers_to_itself: whether an object may refer to a name that it defines.
     """
 
     first_symbol: Int64Array
@@ -70,3 +71,4 @@ class ReadObjects(NamedTuple):
     first_edge: int
     last_edge: int
     comdats: ComdatGroups = NO_COMDAT_GROUPS
+    refers_to_itself: bool = False

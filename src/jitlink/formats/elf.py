@@ -34,12 +34,16 @@ class ELFObjects(NamedTuple):
     Attributes:
         first_symbol: row of the first symbol-table entry of each object (int64).
         symbol_counts: number of symbol-table entries of each object (int64).
+        last_symbol: one past the last symbol row.
+        has_default_versions: whether symbols may have default versions.
         first_block: row of the first block.
         comdats: the COMDAT groups.
     """
 
     first_symbol: Int64Array
     symbol_counts: Int64Array
+    last_symbol: int
+    has_default_versions: bool
     first_block: int
     comdats: ComdatGroups
 
@@ -47,11 +51,6 @@ class ELFObjects(NamedTuple):
     def null_symbols(self) -> Int64Array:
         """Rows of the null symbols, the first of each symbol table."""
         return self.first_symbol[self.symbol_counts > 0]
-
-    @property
-    def last_symbol(self) -> int:
-        """One past the last symbol row that was added."""
-        return int(self.first_symbol[-1] + self.symbol_counts[-1])
 
 
 def read_objects(
@@ -68,7 +67,14 @@ def read_objects(
     """
     tables = ObjectTables(graph, batch, identity)
     relocations, groups = read_relocations(tables), read_groups(tables)
-    read = ELFObjects(tables.symbol_base, tables.symbol_counts, tables.first_block, groups)
+    read = ELFObjects(
+        tables.symbol_base,
+        tables.symbol_counts,
+        tables.symbol_end,
+        tables.has_default_versions,
+        tables.first_block,
+        groups,
+    )
     _log_read(batch, read, relocations)
     return read, relocations
 

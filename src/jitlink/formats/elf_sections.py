@@ -37,6 +37,7 @@ from jitlink.graph.columns import (
 from jitlink.graph.strings import NO_NAME
 
 LINKONCE = b".gnu.linkonce."
+DEFAULT_VERSION = b"@@"
 MAX_SIZE = 1 << 47
 """No user address space is larger, so larger zero-fill or alignment is corrupt."""
 
@@ -77,6 +78,7 @@ class SectionTables:
         string_base, string_limit: the same of its symbol name table.
         flags: e_flags of each object, which the architecture interprets.
         has_linkonce: whether names of sections may begin with `LINKONCE`, those of any object.
+        has_default_versions: whether names of symbols may have default versions, likewise.
     """
 
     def __init__(self, graph: LinkGraph, batch: Batch, identity: Identity) -> None:
@@ -232,6 +234,7 @@ class SectionTables:
         # The separator terminates a last name that is not terminated in the file.
         text = b"\0".join(pieces) + b"\0"
         self.has_linkonce = LINKONCE in text
+        self.has_default_versions = DEFAULT_VERSION in text
         base = self.graph.strings.add_table(text)
         references = np.full(len(self.sh_type) + 1, NO_NAME, np.int64)
         references[rows] = base + (size + 1).cumsum() - (size + 1)

@@ -10,6 +10,7 @@ Specification: see `jitlink.formats.elf_layout`.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +68,7 @@ from jitlink.graph import (
     SymbolFlags,
 )
 from jitlink.graph.columns import (
+    Array,
     BoolArray,
     Int64Array,
     UInt8Array,
@@ -134,6 +136,7 @@ class ObjectTables(SectionTables):
         section_block: block row of each section header, or `NO_BLOCK` (int64).
         symbol_counts: number of each object's symbol-table entries (int64).
         symbol_base: symbol row of the first of them (int64).
+        symbol_end: one past the last symbol row.
         entry_base: its index among all entries of the batch (int64).
         entry_object: index of the object of each entry (int64).
         st_shndx: section index of each entry; negative for the reserved ones (int64).
@@ -347,18 +350,64 @@ class ObjectTables(SectionTables):
         flags[external] = np.where(binding[external] == STB_WEAK, _WEAKLY_REFERENCED, 0)
         flags[is_common] |= _COMMON
         flags[binding == STB_GNU_UNIQUE] |= _UNIQUE
-        first = self.graph.symbol_table.extend(
-            len(shndx),
-            name=name,
-            kind=kind,
-            block=block,
-            value=value.view(np.uint64),
-            size=size,
-            linkage=weak,
-            scope=scope,
-            flags=flags,
+        columns: dict[str, Array[Any]] = {
+            "name": name,
+            "kind": kind,
+            "block": block,
+            "value": value.view(np.uint64),
+            "size": size,
+            "linkage": weak,
+            "scope": scope,
+            "flags": flags,
+        }
+        rows = self.entry_base
+        if self.has_default_versions:
+            columns, rows = self._split_default_versions(columns)
+        first = self.graph.symbol_table.extend(len(columns["name"]), **columns)
+        self.symbol_base = first + rows
+        self.symbol_end = self.graph.symbol_table.rows
+
+    def _split_default_versions(
+        self, columns: dict[str, Array[Any]]
+    ) -> tuple[dict[str, Array[Any]], Int64Array]:
+        """Give symbols with a default version the names by which they are referred to.
+
+        Returns:
+            The columns with further rows behind the last one of an object, and the number of the
+            first row of each object (int64).
+        """
+        from jitlink.formats.elf_versions import (  # noqa: PLC0415 - seldom needed
+            GlobalSymbol,
+            default_versions,
         )
-        self.symbol_base = first + self.entry_base
+
+        name, kind, strings = columns["name"], columns["kind"], self.graph.strings
+        entries = rows_where(
+            (name != NO_NAME) & (columns["scope"] != Scope.LOCAL) & (kind != REMOVED)
+        )
+        keys = (self.entry_object[entries], columns["block"][entries], columns["value"][entries])
+        places = zip(*(key.tolist() for key in keys), strict=True)
+        is_reference = (kind[entries] == _EXTERNAL).tolist()
+        names = strings.get_many(name[entries])
+        found = default_versions(
+            GlobalSymbol(entry, text, None if is_external else place)
+            for entry, text, place, is_external in zip(
+                entries.tolist(), names, places, is_reference, strict=True
+            )
+        )
+        name[list(found.names)] = strings.add_many(found.names.values())
+        added = np.array(list(found.added), np.int64)
+        owner = self.entry_object[added]
+        place = (self.entry_base + self.symbol_counts)[owner]
+        extended = {
+            field: np.insert(column, place, column[added]) for field, column in columns.items()
+        }
+        counts = np.bincount(owner, minlength=len(self.entry_base))
+        rows = self.entry_base + counts.cumsum() - counts
+        last = rows[owner] + self.symbol_counts[owner]
+        within = np.arange(len(added)) - (counts.cumsum() - counts)[owner]
+        extended["name"][last + within] = strings.add_many(found.added.values())
+        return extended, rows
 
     def _refuse_slim_lto(self, name: Int64Array, candidates: BoolArray) -> None:
         """Refuse objects with the common symbol of one byte that marks GCC's slim LTO objects."""

@@ -1,6 +1,7 @@
 """The functions of this process's dynamic linker, with their C types.
 
-Specification: POSIX.1-2017, `dlopen`, `dlclose`, `dlsym`, `dlerror`.
+Specification: POSIX.1-2017, `dlopen`, `dlclose`, `dlsym`, `dlerror`; `dlvsym` is of the GNU C
+library.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ dlclose.restype = ctypes.c_int
 dlsym = _C_LOCKED["dlsym"]
 dlsym.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
 dlsym.restype = ctypes.c_void_p
+# Not every C library has versions.
+dlvsym = getattr(_C_LOCKED, "dlvsym", None)
+if dlvsym is not None:
+    dlvsym.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p)
+    dlvsym.restype = ctypes.c_void_p
 dlerror = _C_LOCKED["dlerror"]
 dlerror.argtypes = ()
 dlerror.restype = ctypes.c_char_p

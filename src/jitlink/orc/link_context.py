@@ -224,7 +224,7 @@ class LayerContext(JITLinkContext):
             # It may be an UndefinedSymbolError, too, of another link.
             raise
         except UndefinedSymbolError as error:
-            raise self._more_complete(error.names) from None
+            raise await self._more_complete(error.names) from None
         self._found = found
         addresses = {name: definition.addresses.get(name, 0) for name, definition in found.items()}
         if phony is not None and missing:
@@ -233,15 +233,16 @@ class LayerContext(JITLinkContext):
             addresses |= dict.fromkeys(missing, phony.address)
         return addresses
 
-    def _more_complete(self, names: Sequence[str]) -> UndefinedSymbolError:
+    async def _more_complete(self, names: Sequence[str]) -> UndefinedSymbolError:
         """An error with the referrers of undefined symbols, and suggestions."""
-        from jitlink.orc.suggestions import suggestions  # noqa: PLC0415 - only for errors
+        from jitlink.orc.suggestions import available_versions, suggestions  # noqa: PLC0415
 
         graph = self._graph
         found = {name: graph.find_external_symbol_by_name(name) for name in names}
         users = referrers(graph, {name: symbol.row for name, symbol in found.items() if symbol})
         similar = suggestions(names, self.responsibility.dylib, graph)
-        return UndefinedSymbolError(names, referrers=users, suggestions=similar)
+        versions = await available_versions(names, self.responsibility.dylib, graph)
+        return UndefinedSymbolError(names, referrers=users, suggestions=similar, versions=versions)
 
     def unready(self) -> dict[str, Definition]:
         """The definitions of external symbols that are not ready yet, by name."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from jitlink.graph import LinkGraph
 from jitlink.graph.tables import exported_rows
 from jitlink.names.spelling import closest_spelling
+from jitlink.names.versions import split
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
@@ -37,10 +38,37 @@ def suggestions(
     Returns:
         An existing name for each missing one that has a similar one.
     """
-    missing = list(names)
+    # A misspelt version is not advised: all versions are listed.
+    missing = [name for name in names if split(name) is None]
     candidates = set(_candidates(dylib, graph)).difference(missing)
     found = {name: closest_spelling(name, candidates) for name in missing[:_MOST]}
     return {name: other for name, other in found.items() if other is not None}
+
+
+async def available_versions(
+    names: Iterable[str], dylib: JITDylib, graph: LinkGraph | None = None
+) -> dict[str, list[str]]:
+    """The versions that exist of missing versions; on the driver thread.
+
+    Args:
+        names: the missing names; those without a version are left out.
+        dylib: the JITDylib whose link order was searched.
+        graph: the graph that was being linked, whose own definitions count, too.
+
+    Returns:
+        Versions of the symbol for each of the names; none if there is no symbol of that name.
+    """
+    plain = {name: parts.plain for name in names if (parts := split(name)) is not None}
+    if not plain:
+        return {}
+    found: dict[str, list[str]] = {each: [] for each in plain.values()}
+    for name in dict.fromkeys(_candidates(dylib, graph)):
+        parts = split(name)
+        if parts is not None and parts.plain in found:
+            found[parts.plain].append(parts.version)
+    for each in found:
+        found[each] += await dylib.session.executor.symbol_versions(each)
+    return {name: list(dict.fromkeys(found[each])) for name, each in plain.items()}
 
 
 def _candidates(dylib: JITDylib, graph: LinkGraph | None) -> Iterator[str]:

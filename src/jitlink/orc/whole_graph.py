@@ -24,6 +24,7 @@ from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import (
     ExecutorSymbolDef,
     JITDylibLookupFlags,
+    JITSymbolFlags,
     LookupKind,
 )
 from jitlink.orc.link_context import LayerContext
@@ -160,6 +161,11 @@ class WholeGraph:
         }
         if found:
             dylib.add_unit(AbsoluteSymbols(found))
+
+    def flags_of(self, names: Iterable[str]) -> dict[str, JITSymbolFlags]:
+        """Flags of those names that the graph defines; it need not be linked yet."""
+        rows = self._rows(names)
+        return dict(zip(rows, self._flags(np.array([*rows.values()], np.int64)), strict=True))
 
     def _rows(self, names: Iterable[str]) -> dict[str, int]:
         """The symbol rows of those names that the graph defines."""

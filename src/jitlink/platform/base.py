@@ -32,7 +32,7 @@ from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
 from jitlink.platform import at_exit
 from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
-from jitlink.runtime import PER_DYLIB, find_in_providers, open_object
+from jitlink.runtime import ALLOCATOR_NAMES, PER_DYLIB, find_in_providers, open_object
 from jitlink.targets.registry import target_of_triple
 
 T = TypeVar("T")
@@ -60,12 +60,15 @@ class Platform(ResourceManager):
         states: the state of each JITDylib that was set up; accessed on the driver thread.
         per_dylib_functions: functions of which each JITDylib has its own copy, and for each the
             name of the prebuilt object that defines it.
+        has_allocation_functions: whether JITDylibs that define ``malloc`` get their own copies of
+            functions that allocate for them.
 
     Raises:
         SessionError: the session has a platform already.
     """
 
     per_dylib_functions: Mapping[str, str] = {}
+    has_allocation_functions = False
 
     def __init__(
         self,
@@ -290,6 +293,21 @@ class Platform(ResourceManager):
             builder.add([open_object(triple, o) for o in sorted({objects[n] for n in names})])
             resolver.hide_from(first)
 
+    async def add_allocation_functions(self, dylib: JITDylib, names: Mapping[str, bool]) -> None:
+        """Define functions that allocate for a JITDylib, if it defines ``malloc``.
+
+        Args:
+            dylib: the JITDylib.
+            names: what it looks up and does not define.
+
+        Raises:
+            AllocatorError: memory of the process's allocator would get to the other one.
+        """
+        if self._process_symbols is not None:
+            from jitlink.platform import allocators  # noqa: PLC0415 - many programs need it not
+
+            await allocators.add_functions(self, dylib, names, self._process_symbols)
+
     async def define_handle(self, dylib: JITDylib, graph: LinkGraph) -> Symbol | None:  # noqa: ARG002
         """Define the handle of a JITDylib in a graph that refers to it, if that is possible.
 
@@ -372,16 +390,19 @@ class PerDylibGenerator:
         """Add units for the handle and for the objects that define names."""
         if kind is LookupKind.DLSYM or flags is JITDylibLookupFlags.MATCH_EXPORTED_ONLY:
             return
-        functions = self._platform.per_dylib_functions
+        platform = self._platform
+        functions = platform.per_dylib_functions
+        if platform.has_allocation_functions and not ALLOCATOR_NAMES.isdisjoint(names):
+            await platform.add_allocation_functions(dylib, names)
         objects = {functions[name]: None for name in sorted(functions.keys() & names.keys())}
         if not objects and DSO_HANDLE not in names:
             return
-        tracker = self._platform.states[dylib].tracker
+        tracker = platform.states[dylib].tracker
         dylib.put_first(tracker)
         if DSO_HANDLE in names:
-            dylib.add_unit(DSOHandleUnit(self._platform), tracker)
+            dylib.add_unit(DSOHandleUnit(platform), tracker)
         for name in objects:
-            dylib.add_unit(PerDylibFunctionsUnit(self._platform, name), tracker)
+            dylib.add_unit(PerDylibFunctionsUnit(platform, name), tracker)
 
 
 class DSOHandleUnit(MaterializationUnit):

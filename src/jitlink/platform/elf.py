@@ -111,6 +111,7 @@ class ELFPlatform(Platform):
     """
 
     per_dylib_functions = PER_DYLIB_FUNCTIONS
+    has_allocation_functions = True
 
     def __init__(
         self,

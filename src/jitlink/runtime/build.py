@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jitlink.runtime.objects import DIRECTORIES, PER_DYLIB, REMOTE, SHARED
+from jitlink.runtime.objects import ALLOCATION, DIRECTORIES, PER_DYLIB, REMOTE, SHARED
 
 HERE = Path(__file__).parent
 _FLAGS = (
@@ -28,7 +28,7 @@ def build(destination: Path) -> None:
     for target in dict.fromkeys(DIRECTORIES.values()):
         directory = destination / target
         directory.mkdir(parents=True, exist_ok=True)
-        for name in (*SHARED, *REMOTE, *PER_DYLIB):
+        for name in (*SHARED, *REMOTE, *PER_DYLIB, *ALLOCATION):
             subprocess.run(_command(target, name, directory), cwd=HERE, check=True)
 
 

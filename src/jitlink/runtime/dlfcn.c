@@ -174,6 +174,26 @@ void *__jitlink_dlsym(const void *caller, void *handle, const char *name, bool o
                                                                                : 0;
 }
 
+#pragma weak dlvsym /* not every C library has it */
+
+void *__jitlink_dlvsym(const void *caller, void *handle, const char *name, const char *version) {
+  bool is_pseudo = handle == RTLD_DEFAULT || handle == RTLD_NEXT;
+  if (!is_pseudo && !is_dylib(handle) && dlvsym) {
+    set_message(0);
+    return dlvsym(handle, name, version);
+  }
+  size_t length = strlen(name), size = length + strlen(version) + 2;
+  char *versioned = malloc(size);
+  if (!versioned)
+    abort();
+  memcpy(versioned, name, length);
+  versioned[length] = '@';
+  strcpy(versioned + length + 1, version);
+  void *address = __jitlink_dlsym(caller, handle, versioned, false);
+  free(versioned);
+  return address;
+}
+
 int __jitlink_dlclose(const void *caller, void *handle, bool only) {
   uintptr_t unused;
   if (!only && !is_dylib(handle)) {

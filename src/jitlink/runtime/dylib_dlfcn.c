@@ -10,6 +10,7 @@
 extern char __dso_handle HIDDEN;
 extern void *__jitlink_dlopen(const void *, const char *, int, bool);
 extern void *__jitlink_dlsym(const void *, void *, const char *, bool);
+extern void *__jitlink_dlvsym(const void *, void *, const char *, const char *);
 extern int __jitlink_dlclose(const void *, void *, bool);
 extern int __jitlink_dlupdate(const void *, void *);
 extern int __jitlink_dladdr(const void *, const void *, Dl_info *);
@@ -37,6 +38,10 @@ OWN void *dlopen(const char *name, int mode) {
 
 OWN void *dlsym(void *restrict handle, const char *restrict name) {
   return __jitlink_dlsym(&__dso_handle, handle, name, false);
+}
+
+OWN void *dlvsym(void *restrict handle, const char *restrict name, const char *restrict version) {
+  return __jitlink_dlvsym(&__dso_handle, handle, name, version);
 }
 
 OWN int dlclose(void *handle) { return __jitlink_dlclose(&__dso_handle, handle, false); }

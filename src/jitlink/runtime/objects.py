@@ -24,7 +24,7 @@ REMOTE = ("tls_modules", "calls")
 PER_DYLIB: Mapping[str, tuple[str, ...]] = {
     "dylib_exit": ("atexit", "at_quick_exit", "pthread_atfork"),
     "dylib_dlfcn": (
-        "dladdr", "dlclose", "dlerror", "dlopen", "dlsym",
+        "dladdr", "dlclose", "dlerror", "dlopen", "dlsym", "dlvsym",
         "jit_dlclose", "jit_dlerror", "jit_dlopen", "jit_dlsym", "jit_dlupdate",
     ),
 }  # fmt: skip
@@ -34,6 +34,48 @@ PER_DYLIB_FUNCTIONS: Mapping[str, str] = {
     function: name for name, functions in PER_DYLIB.items() for function in functions
 }
 """The functions of those objects, and for each the object that defines it."""
+
+_SCAN = ("scanf", "fscanf", "sscanf", "vscanf", "vfscanf", "vsscanf")
+
+ALLOCATION: Mapping[str, tuple[str, ...]] = {
+    "dylib_malloc": (
+        "__asprintf", "__asprintf_chk", "__getdelim", "__strdup", "__strndup", "__vasprintf_chk",
+        "asprintf", "backtrace_symbols", "canonicalize_file_name", "get_current_dir_name",
+        "getcwd", "getdelim", "getline", "realpath", "scandir", "scandir64", "scandirat",
+        "scandirat64", "strdup", "strndup", "tempnam", "vasprintf", "wcsdup",
+    ),
+    "dylib_memstream": ("open_memstream",),
+    "dylib_reallocarray": ("reallocarray",),
+    "dylib_demangle": ("__cxa_demangle",),
+    "dylib_scan": tuple(
+        prefix + name for prefix in ("", "__isoc23_", "__isoc99_") for name in _SCAN
+    ),
+}  # fmt: skip
+"""The same for JITDylibs that define ``malloc`` and ``free``: functions that allocate for their
+caller, or take over what it has allocated."""
+
+ALLOCATION_FUNCTIONS: Mapping[str, str] = {
+    function: name for name, functions in ALLOCATION.items() for function in functions
+}
+"""The functions of those objects, and for each the object that defines it."""
+
+HEAP_FUNCTIONS = frozenset({
+    "aligned_alloc", "calloc", "cfree", "free", "malloc_usable_size", "memalign", "posix_memalign",
+    "pvalloc", "realloc", "valloc",
+})  # fmt: skip
+"""What an allocator has to define beside ``malloc`` if it is used."""
+
+IRREPLACEABLE = frozenset({
+    "argz_add", "argz_add_sep", "argz_append", "argz_create", "argz_create_sep", "argz_delete",
+    "argz_insert", "argz_replace", "envz_add", "envz_merge", "envz_remove", "open_wmemstream",
+})  # fmt: skip
+"""Functions that allocate for their caller, and of which there is no copy for JITDylibs."""
+
+ALLOCATOR_NAMES = ALLOCATION_FUNCTIONS.keys() | HEAP_FUNCTIONS | IRREPLACEABLE
+"""What depends on the allocator of a JITDylib."""
+
+PROCESS_PREFIX = "__jitlink_process_"
+"""With a name behind it: that name in the process, for functions that take its place."""
 
 EXPORTS: Mapping[str, str] = {
     "__cxa_atexit": "__jitlink_cxa_atexit",
@@ -45,7 +87,8 @@ EXPORTS: Mapping[str, str] = {
         name: name
         for name in (
             "__jitlink_dladdr", "__jitlink_dlclose", "__jitlink_dlerror", "__jitlink_dlopen",
-            "__jitlink_dlsym", "__jitlink_dlupdate", "__jitlink_process_dlerror",
+            "__jitlink_dlsym", "__jitlink_dlupdate", "__jitlink_dlvsym",
+            "__jitlink_process_dlerror",
         )
     },
 }  # fmt: skip

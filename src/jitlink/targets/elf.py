@@ -117,6 +117,7 @@ class ELFTarget(NamedTuple):
             first_edge,
             graph.edge_table.rows,
             objects.comdats,
+            refers_to_itself=objects.has_default_versions,
         )
 
 
