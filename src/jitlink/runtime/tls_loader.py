@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.memory import JITLinkMemoryManager
@@ -33,7 +35,8 @@ class RuntimeTLSLoader:
     """
 
     def __init__(self, executor: ExecutorProcessControl) -> None:
-        self._executor = executor
+        # The executor's memory manager has the loader: without a cycle it ends when it is dropped.
+        self._executor = weakref.ref(executor)
 
     async def load_tls_module(self, data: bytes) -> int:
         """Load a TLS module and return a handle."""
@@ -50,9 +53,12 @@ class RuntimeTLSLoader:
     async def _call(
         self, name: str, signature: WrapperSignature[T | Failure], *arguments: object
     ) -> T:
-        function = (await runtime_of(self._executor)).addresses[name]
+        executor = self._executor()
+        if executor is None:
+            raise ExecutorError("the executor is gone")
+        function = (await runtime_of(executor)).addresses[name]
         data = signature.serialize_arguments(*arguments)
-        result = await self._executor.call_wrapper(function, data)
+        result = await executor.call_wrapper(function, data)
         value = signature.deserialize_result(result)
         if isinstance(value, Failure):
             raise ExecutorError(value.message)

@@ -1,5 +1,6 @@
 """LLVM's executors, driven by jitlink."""
 
+import gc
 import os
 import struct
 import threading
@@ -251,5 +252,11 @@ def test_an_executor_that_is_dropped_is_ended() -> None:
     executor = RemoteExecutorProcessControl.launch(PIPES[0].program)
     process = executor.process
     assert process is not None
-    del executor
+    tasks.run(executor.place_arguments(["program"]))
+    gc.disable()
+    try:
+        del executor
+        assert process.wait(20) is not None
+    finally:
+        gc.enable()
     assert process.wait(20) is not None

@@ -103,17 +103,11 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         self.services = Services(self.connection, setup.bootstrap_symbols)
         self.memory_manager = self._create_memory_manager(memory)
         self._handle: int | None = None
-        self._program = RemoteProgram(
-            self,
-            self._reserve,
-            b"" if self._process is None else self._process.auxiliary_vector(),
-            can_read=self.services.dialect.read_buffers is not None,
-        )
+        process = self._process
+        auxiliary = b"" if process is None else process.auxiliary_vector()
+        self._program = RemoteProgram(self.services, auxiliary)
         self._lock = threading.Lock()
         self._at_close: list[int] = []
-
-    async def _reserve(self, size: int) -> int:
-        return await self.services.call(self.services.dialect.memory.reserve, size)
 
     def _create_memory_manager(self, kind: MemoryKind) -> JITLinkMemoryManager:
         # Imported on use: each executor needs one of them.
@@ -284,7 +278,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
 
     async def place_arguments(self, argv: Sequence[str]) -> PlacedArguments:
         """Place arguments, and what can be read of the environment and the auxiliary vector."""
-        return await self._program.place(argv)
+        return await self._program.place(self, argv)
 
     async def begin_program(
         self,
@@ -292,7 +286,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         name: str | None = None,  # noqa: ARG002 - without arguments the executor keeps its own
     ) -> PlacedArguments:
         """Place arguments; the environment becomes the executor's, and the first one its name."""
-        return await self._program.begin(argv)
+        return await self._program.begin(self, argv)
 
     async def call_main(self, address: int, arguments: PlacedArguments) -> int:
         """Call ``main``; LLVM's executors pass it copies of the arguments and no environment."""

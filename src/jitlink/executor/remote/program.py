@@ -6,9 +6,11 @@ own environment and auxiliary vector be read.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from jitlink.executor.control import ExecutorProcessControl, PlacedArguments
+from jitlink.executor.remote.memory_services import reserve
+from jitlink.executor.remote.services import Services
 
 _WORD = 8
 _NAMES = ("program_invocation_name", "program_invocation_short_name")
@@ -18,25 +20,17 @@ _POINTERS_AT_ONCE = 64
 class RemoteProgram:
     """Places arguments of programs.
 
+    It belongs to the executor, and has no reference to it: without cycles an executor ends when
+    it is dropped.
+
     Args:
-        executor: the executor.
-        reserve: reserves a number of bytes of its memory, and returns their address.
+        services: the executor's services.
         auxiliary: its auxiliary vector in bytes; empty if that is not known.
-        can_read: whether its memory can be read.
     """
 
-    def __init__(
-        self,
-        executor: ExecutorProcessControl,
-        reserve: Callable[[int], Awaitable[int]],
-        auxiliary: bytes,
-        *,
-        can_read: bool,
-    ) -> None:
-        self._executor = executor
-        self._reserve = reserve
+    def __init__(self, services: Services, auxiliary: bytes) -> None:
+        self._services = services
         self._auxiliary = auxiliary or bytes(2 * _WORD)
-        self._can_read = can_read
         # Arguments and the address of the first one, by the address of the pointers to them.
         self._placed: dict[int, tuple[list[str], int]] = {}
 
@@ -44,7 +38,7 @@ class RemoteProgram:
         """The arguments that were placed at an address."""
         return self._placed[argv][0]
 
-    async def place(self, argv: Sequence[str]) -> PlacedArguments:
+    async def place(self, executor: ExecutorProcessControl, argv: Sequence[str]) -> PlacedArguments:
         """Place arguments, environment and auxiliary vector in a block that is never freed.
 
         Raises:
@@ -54,28 +48,28 @@ class RemoteProgram:
         encoded = [argument.encode("utf-8", "surrogateescape") + b"\0" for argument in argv]
         if any(b"\0" in argument[:-1] for argument in encoded):
             raise ValueError("an argument contains a null character")
-        environment = await self._environment()
+        environment = await self._environment(executor)
         count = 1 + len(encoded) + 1 + len(environment) + 1
         start = count * _WORD + len(self._auxiliary)
-        size, page = start + sum(map(len, encoded)), self._executor.page_size
-        block = await self._reserve(-(-size // page) * page)
+        size, page = start + sum(map(len, encoded)), executor.page_size
+        block = await reserve(self._services, -(-size // page) * page)
         pointers, place = [], block + start
         for argument in encoded:
             pointers.append(place)
             place += len(argument)
         words = [len(encoded), *pointers, 0, *environment, 0]
         content = b"".join(each.to_bytes(_WORD, "little") for each in words)
-        await self._executor.write_memory(block, content + self._auxiliary + b"".join(encoded))
+        await executor.write_memory(block, content + self._auxiliary + b"".join(encoded))
         first = block + _WORD
         self._placed[first] = list(argv), block + start
         return PlacedArguments(len(encoded), first, first + (len(encoded) + 1) * _WORD)
 
-    async def begin(self, argv: Sequence[str]) -> PlacedArguments:
+    async def begin(self, executor: ExecutorProcessControl, argv: Sequence[str]) -> PlacedArguments:
         """`place`; the environment becomes the executor's, and the first argument its name."""
-        arguments = await self.place(argv)
-        environ, *names = await self._executor.lookup_symbols(["environ", *_NAMES])
+        arguments = await self.place(executor, argv)
+        environ, *names = await executor.lookup_symbols(["environ", *_NAMES])
         if environ is not None:
-            await self._write_pointer(environ, arguments.envp)
+            await _write_pointer(executor, environ, arguments.envp)
         if argv:
             text, address = (
                 argv[0].encode("utf-8", "surrogateescape"),
@@ -83,29 +77,31 @@ class RemoteProgram:
             )
             for variable, offset in zip(names, (0, text.rfind(b"/") + 1), strict=True):
                 if variable is not None:
-                    await self._write_pointer(variable, address + offset)
+                    await _write_pointer(executor, variable, address + offset)
         return arguments
 
-    async def _environment(self) -> list[int]:
+    async def _environment(self, executor: ExecutorProcessControl) -> list[int]:
         """Addresses of the strings of the executor's environment."""
-        (variable,) = await self._executor.lookup_symbols(["environ"])
-        if variable is None or not self._can_read:
+        (variable,) = await executor.lookup_symbols(["environ"])
+        if variable is None or self._services.dialect.read_buffers is None:
             return []
-        (place,) = await self._read_pointers(variable, 1)
+        (place,) = await _read_pointers(executor, variable, 1)
         found: list[int] = []
         while place:
             # No more than there is for sure: an address that cannot be read ends the executor.
-            to_end = (-place % self._executor.page_size) // _WORD or _POINTERS_AT_ONCE
-            pointers = await self._read_pointers(place, min(to_end, _POINTERS_AT_ONCE))
+            to_end = (-place % executor.page_size) // _WORD or _POINTERS_AT_ONCE
+            pointers = await _read_pointers(executor, place, min(to_end, _POINTERS_AT_ONCE))
             if 0 in pointers:
                 return found + pointers[: pointers.index(0)]
             found += pointers
             place += len(pointers) * _WORD
         return found
 
-    async def _read_pointers(self, address: int, count: int) -> list[int]:
-        data = await self._executor.read_memory(address, count * _WORD)
-        return [int.from_bytes(data[n : n + _WORD], "little") for n in range(0, len(data), _WORD)]
 
-    async def _write_pointer(self, address: int, value: int) -> None:
-        await self._executor.write_memory(address, value.to_bytes(_WORD, "little"))
+async def _read_pointers(executor: ExecutorProcessControl, address: int, count: int) -> list[int]:
+    data = await executor.read_memory(address, count * _WORD)
+    return [int.from_bytes(data[n : n + _WORD], "little") for n in range(0, len(data), _WORD)]
+
+
+async def _write_pointer(executor: ExecutorProcessControl, address: int, value: int) -> None:
+    await executor.write_memory(address, value.to_bytes(_WORD, "little"))
