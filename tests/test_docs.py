@@ -18,12 +18,10 @@ from typing import Any
 
 import pytest
 
-from tests.toolchain import compile_c, require
+from tests.toolchain import compile_c
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# Programs that the code of a page runs, besides a compiler.
-_PEERS = {"executors.md": "llvm-jitlink-executor-22"}
 _BLOCK = re.compile(r"^```(\w+)(?: ([^\n]+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -35,8 +33,6 @@ def blocks(page: Path) -> Iterator[tuple[str, str, str]]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    if page.name in _PEERS:
-        require(_PEERS[page.name])
     namespace: dict[str, Any] = {"__name__": page.stem}
     for language, name, text in blocks(page):
         if language == "c":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jitlink.executor.remote.process import own_executor
 from tests.executor.remote.executors import PIPES, Setting
 from tests.tool.command import Command, compile_to
 from tests.tool.test_peer import llvm_jitlink
@@ -74,8 +75,22 @@ def test_the_program_ends_the_executor(command: Command) -> None:
     assert "the executor was ended by SIGABRT" in done.err
 
 
+@pytest.mark.parametrize("memory", ["generic", "simple-remote", "shared", "default"])
+def test_llvm_jitlink_drives_jitlinks_executor(memory: str) -> None:
+    own = own_executor()
+    words = [f"-oop-executor={own}", f"-use-memmgr={memory}", "hello.o", "-args", "one"]
+    done = llvm_jitlink(*words)
+    assert (done.status, done.out, done.err) == (4, "<one>", "")
+
+
+def test_llvms_runtime_in_jitlinks_executor() -> None:
+    runtime = require("liborc_rt-x86_64.a")
+    words = [f"-oop-executor={own_executor()}", f"-orc-runtime={runtime}", "hello.o"]
+    done = llvm_jitlink(*words, "-args", "one", "two")
+    assert (done.status, done.out, done.err) == (5, "<one><two>", "")
+
+
 def test_an_executor_is_found(command: Command) -> None:
-    require(EXECUTOR)
     for option in ("-oop-executor", "-oop-launch"):
         assert command(option, "hello.o").status == 3
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jitlink.runtime.objects import ALLOCATION, DIRECTORIES, PER_DYLIB, REMOTE, SHARED
+from jitlink.runtime.objects import ALLOCATION, DIRECTORIES, EXECUTOR, PER_DYLIB, REMOTE, SHARED
 
 HERE = Path(__file__).parent
 _FLAGS = (
@@ -28,14 +28,31 @@ def build(destination: Path) -> None:
     for target in dict.fromkeys(DIRECTORIES.values()):
         directory = destination / target
         directory.mkdir(parents=True, exist_ok=True)
+        _build_executor(target, directory)
         for name in (*SHARED, *REMOTE, *PER_DYLIB, *ALLOCATION):
             subprocess.run(_command(target, name, directory), cwd=HERE, check=True)
 
 
-def _command(target: str, name: str, directory: Path) -> list[str]:
-    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", _VERSIONS[target]]
+_EXECUTOR = ("protocol", "actions", "memory", "shared_memory", "dylibs", "access", "run",
+             "registration", "main")  # fmt: skip
+
+
+def _build_executor(target: str, directory: Path) -> None:
+    """Link the executor; linked code refers to symbols of it, so all are exported."""
+    triple = target.replace("-linux", "-unknown-linux")
+    sources = [f"executor/{name}.c" for name in _EXECUTOR]
+    words = [*_compiler(target), *_FLAGS, f'-DJITLINK_TRIPLE="{triple}"', *sources]
+    words += ["-rdynamic", "-s", "-ldl", "-lpthread", "-o", str(directory / EXECUTOR)]
+    subprocess.run(words, cwd=HERE, check=True)
+
+
+def _compiler(target: str) -> list[str]:
     mapped = f"-ffile-prefix-map={HERE}=."
-    return [*compiler, *_FLAGS, mapped, "-c", f"{name}.c", "-o", str(directory / f"{name}.o")]
+    return [sys.executable, "-m", "ziglang", "cc", "-target", _VERSIONS[target], mapped]
+
+
+def _command(target: str, name: str, directory: Path) -> list[str]:
+    return [*_compiler(target), *_FLAGS, "-c", f"{name}.c", "-o", str(directory / f"{name}.o")]
 
 
 if __name__ == "__main__":

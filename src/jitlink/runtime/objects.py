@@ -15,6 +15,9 @@ from jitlink.inputs import InputFile
 DIRECTORIES: Mapping[tuple[str, str], str] = {("x86_64", "linux"): "x86_64-linux-gnu"}
 """The directory of a target's objects, by architecture and system."""
 
+EXECUTOR = "jitlink-executor"
+"""The program that runs linked code in a process of its own, in the same directories."""
+
 SHARED = ("frames", "dylibs", "exit_handlers", "initializers", "thread_exit", "dlfcn")
 """Objects of which an executor has one copy."""
 

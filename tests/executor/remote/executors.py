@@ -1,4 +1,4 @@
-"""LLVM's executors, started in every way."""
+"""jitlink's executor and LLVM's, started in every way."""
 
 import socket
 import subprocess
@@ -10,6 +10,7 @@ from typing import NamedTuple
 from jitlink.errors import ExecutorError
 from jitlink.executor import RemoteExecutorProcessControl
 from jitlink.executor.remote.control import MemoryKind
+from jitlink.executor.remote.process import own_executor
 from tests.toolchain import require
 
 
@@ -17,31 +18,35 @@ class Setting(NamedTuple):
     """How an executor is started.
 
     Attributes:
-        version: LLVM's.
+        kind: ``jitlink``, or LLVM's version.
         transport: ``pipes`` or ``tcp``.
         memory: how its memory is managed.
     """
 
-    version: int
+    kind: str
     transport: str
     memory: MemoryKind
 
     def __str__(self) -> str:
-        return f"llvm{self.version}-{self.transport}-{self.memory}"
+        return f"{self.kind}-{self.transport}-{self.memory}"
 
     @property
     def program(self) -> str:
         """The path of the executor."""
-        return str(require(f"llvm-jitlink-executor-{self.version}"))
+        if self.kind == "jitlink":
+            own = own_executor()
+            assert own is not None
+            return own
+        return str(require(f"llvm-jitlink-executor-{self.kind.removeprefix('llvm')}"))
 
 
 KINDS: tuple[MemoryKind, ...] = ("generic", "shared", "simple-remote")
 SETTINGS = [
-    Setting(version, transport, memory)
-    for version in (22, 19)
+    Setting(kind, transport, memory)
+    for kind in ("jitlink", "llvm22", "llvm19")
     for transport in ("pipes", "tcp")
     for memory in KINDS
-    if (version, memory) != (19, "simple-remote")
+    if (kind, memory) != ("llvm19", "simple-remote")
 ]
 PIPES = [setting for setting in SETTINGS if setting.transport == "pipes"]
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import struct
 import threading
 import time
@@ -45,7 +46,7 @@ def executor(request: pytest.FixtureRequest) -> Iterator[RemoteExecutorProcessCo
 
 
 def test_what_it_says_of_itself(executor: RemoteExecutorProcessControl) -> None:
-    assert executor.triple == "x86_64-pc-linux-gnu"
+    assert re.fullmatch("x86_64-(pc|unknown)-linux-gnu", executor.triple)
     assert executor.page_size == os.sysconf("SC_PAGESIZE")
     assert executor.is_alive
 
@@ -167,7 +168,7 @@ ENDS = {
     "closed pipes": (
         "for (int n = 3; n < 64; n++) close(n); pause();",
         ExecutorDisconnectedError,
-        "closed the connection",
+        "closed the connection|exited with status 1",
     ),
 }
 
@@ -189,11 +190,11 @@ def test_an_executor_that_ends(end: str, setting: Setting) -> None:
         address = int(jit.lookup("f"))
         with pytest.raises(kind, match=message) as caught:
             jit.session.wait(executor.run_as_void_function(address))
-        assert type(caught.value) is kind
+        assert isinstance(caught.value, kind)
         assert not executor.is_alive
         with pytest.raises(JITLinkError) as caught_later:
             jit.lookup("add")
-        assert type(cause_of(caught_later.value)) is kind
+        assert isinstance(cause_of(caught_later.value), kind)
     assert executor.process is not None
     assert executor.process.wait(1) is not None
 
@@ -231,7 +232,7 @@ def test_nothing_listens() -> None:
 
 @pytest.mark.parametrize("setting", PIPES, ids=str)
 def test_more_memory_than_there_is(setting: Setting) -> None:
-    source = "char huge[1ul << 46]; char *f(void) { return huge; }"
+    source = "char huge[1ul << 47]; char *f(void) { return huge; }"
     compiled = compile_c(source, "gcc", ("-O1", "-fPIC", "-mcmodel=large"))
     with started(setting) as executor, LLJIT(executor=executor, platform=False) as jit:
         jit.add_object(compiled)

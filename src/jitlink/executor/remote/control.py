@@ -23,7 +23,7 @@ Memory of the executor is managed in one of these ways:
 =================  =====================  =====================================================
 
 The default is ``shared`` for a child, and ``generic`` for others: whether another executor is on
-this machine is not known. LLVM 19's cannot do ``simple-remote``.
+this machine is not known. LLVM 19's executor cannot do ``simple-remote``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from jitlink.errors import ExecutorError
 from jitlink.executor.control import ExecutorProcessControl, PlacedArguments
 from jitlink.executor.remote.connection import Channel, Connection, Handler, SocketChannel
 from jitlink.executor.remote.dialects import DISPATCH_CONTEXT, DISPATCH_FUNCTION
-from jitlink.executor.remote.process import ChildProcess, installed_executor
+from jitlink.executor.remote.process import ChildProcess, default_executor
 from jitlink.executor.remote.program import RemoteProgram
 from jitlink.executor.remote.services import Services
 from jitlink.memory import JITLinkMemoryManager
@@ -142,7 +142,8 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
 
         Args:
             command: path of the executor, or a sequence of it and further arguments; by default
-                an ``llvm-jitlink-executor`` that is installed.
+                jitlink's own, or where there is none for this machine an
+                ``llvm-jitlink-executor`` that is installed.
             memory: how its memory is managed.
             timeout: seconds after which a call is stopped.
 
@@ -150,7 +151,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
             ExecutorError: it cannot be started, or is no executor.
         """
         if command is None:
-            command = installed_executor()
+            command = default_executor()
         words = [command] if isinstance(command, str | os.PathLike) else list(command)
         process = ChildProcess(words)
         return cls(process.channel, memory=memory, timeout=timeout, process=process)
@@ -290,8 +291,11 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
 
     async def call_main(self, address: int, arguments: PlacedArguments) -> int:
         """Call ``main``; LLVM's executors pass it copies of the arguments and no environment."""
+        dialect = self.services.dialect
+        if dialect.call_main is not None:
+            return await self.services.call(dialect.call_main, address, *arguments)
         argv = self._program.arguments_at(arguments.argv)
-        return await self.services.call(self.services.dialect.run_as_main, address, argv)
+        return await self.services.call(dialect.run_as_main, address, argv)
 
     async def end_program(self) -> None:
         """Nothing: output is flushed when the executor ends."""

@@ -9,7 +9,7 @@ Specification: llvm/ExecutionEngine/Orc/Shared/OrcRTBridge.h and ExecutionUtils 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic
 
 from jitlink.executor.remote.errors import ProtocolError
@@ -124,8 +124,14 @@ class Dialect:
         run_as_int_function: calls ``int f(int)``.
         write_buffers: writes bytes to addresses.
         read_buffers: reads ranges of addresses; None in executors that cannot.
+        read_strings: reads strings that end with a null; likewise.
         shared_memory: see the class.
         accepts_null_finalize: whether an allocation action may have no finalize half.
+        can_initialize_again: whether memory that was initialised and is not writable can be
+            initialised again, with content that crosses the wire.
+        call_main: calls a ``main`` with arguments that were placed before; takes its address, the
+            number of arguments, and the addresses of the pointers to them and to the environment.
+            None in executors that cannot.
     """
 
     name: str
@@ -137,12 +143,18 @@ class Dialect:
     run_as_int_function: Service[int]
     write_buffers: Service[None]
     read_buffers: Service[list[bytes]] | None
+    read_strings: Service[list[str]] | None
     shared_memory: SharedMemoryServices
     accepts_null_finalize: bool
+    can_initialize_again: bool = False
+    call_main: Service[int] | None = None
 
     def is_offered_by(self, symbols: Collection[str]) -> bool:
         """Whether an executor with these bootstrap symbols speaks it."""
-        return {self.memory.initialize.name, self.lookup.name} <= set(symbols)
+        characteristic = {self.memory.initialize.name, self.lookup.name}
+        if self.call_main is not None:
+            characteristic.add(self.call_main.name)
+        return characteristic <= set(symbols)
 
 
 _ADDRESSES = Sequence(EXECUTOR_ADDR)
@@ -202,8 +214,17 @@ LLVM_22 = Dialect(
     run_as_int_function=_RUN_AS_INT_FUNCTION,
     write_buffers=_WRITE_BUFFERS,
     read_buffers=_bootstrap("mem_read_buffers", Sequence(CHARS), Sequence(EXECUTOR_ADDR_RANGE)),
+    read_strings=_bootstrap("mem_read_strings", Sequence(STRING), _ADDRESSES),
     shared_memory=_SHARED_MEMORY,
     accepts_null_finalize=True,
+)
+JITLINK = replace(
+    LLVM_22,
+    name="jitlink",
+    can_initialize_again=True,
+    call_main=Service(
+        "__jitlink_executor_call_main", INT64, EXECUTOR_ADDR, UINT64, EXECUTOR_ADDR, EXECUTOR_ADDR
+    ),
 )
 LLVM_19 = Dialect(
     "LLVM 19",
@@ -227,10 +248,12 @@ LLVM_19 = Dialect(
     run_as_int_function=_RUN_AS_INT_FUNCTION,
     write_buffers=_WRITE_BUFFERS,
     read_buffers=None,
+    read_strings=None,
     shared_memory=_SHARED_MEMORY,
     accepts_null_finalize=False,
 )
-DIALECTS = (LLVM_22, LLVM_19)
+DIALECTS = (JITLINK, LLVM_22, LLVM_19)
+"""Dialects, those that offer more first."""
 
 
 def dialect_of(symbols: Mapping[str, int]) -> Dialect:

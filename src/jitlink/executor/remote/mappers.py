@@ -12,6 +12,7 @@ from jitlink.executor.remote.memory_services import (
     finalize_request,
     group_of,
     reserve,
+    reserve_by,
     working_memory,
 )
 from jitlink.executor.remote.services import Services
@@ -38,14 +39,12 @@ class _ServiceMapper(MemoryMapper):
 class SimpleRemoteMemoryMapper(_ServiceMapper):
     """Memory whose content crosses the wire.
 
-    LLVM's executors write content where it belongs before they protect it, and leave protections
-    as they are when it is freed.
+    Some executors, such as LLVM's, write content where it belongs before they protect it, and leave
+    protections as they are when it is freed.
 
     Raises:
         ExecutorError: the executor cannot initialise parts of a reservation.
     """
-
-    can_initialize_again = False
 
     def __init__(self, services: Services, page_size: int) -> None:
         super().__init__(services, page_size)
@@ -54,6 +53,7 @@ class SimpleRemoteMemoryMapper(_ServiceMapper):
             message = f"memory of the kind simple-remote is not for {services.dialect.name}"
             raise ExecutorError(f"{message}, which has no service that deinitializes a part")
         self._deinitialize = deinitialize
+        self.can_initialize_again = services.dialect.can_initialize_again
 
     async def reserve(self, size: int) -> int:
         """Reserve memory."""
@@ -98,7 +98,7 @@ class SharedMemoryMapper(_ServiceMapper):
 
     async def reserve(self, size: int) -> int:
         """Reserve memory, and map it here."""
-        address, name = await self._services.call(self._memory.reserve, size)
+        address, name = await reserve_by(self._services, self._memory.reserve, size)
         try:
             self._maps[address] = _SharedMemory(name, size)
         except (OSError, ValueError) as error:

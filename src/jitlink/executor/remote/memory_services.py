@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from jitlink.errors import AllocationError, ExecutorError
+from jitlink.executor.remote.dialects import Service
 from jitlink.executor.remote.errors import ExecutorDisconnectedError, ProtocolError
 from jitlink.executor.remote.services import Services
 from jitlink.graph import MemLifetime, MemProt
@@ -12,6 +14,7 @@ from jitlink.memory.mapper import MappedSegment
 from jitlink.sps import AllocActionCallPair
 from jitlink.sps.services import FinalizeRequest, RemoteAllocGroup, SegmentFinalizeRequest
 
+T = TypeVar("T")
 _GROUP_OF_BIT = {
     MemProt.READ: RemoteAllocGroup.READ,
     MemProt.WRITE: RemoteAllocGroup.WRITE,
@@ -42,10 +45,16 @@ def finalize_request(
 
 
 async def reserve(services: Services, size: int) -> int:
-    """Reserve memory in the executor, and return its address.
+    """Reserve memory in the executor, and return its address; errors as for `reserve_by`."""
+    return await reserve_by(services, services.dialect.memory.reserve, size)
+
+
+async def reserve_by(services: Services, service: Service[T], size: int) -> T:
+    """Reserve memory in the executor, and return what the service does.
 
     Args:
         services: the executor's services.
+        service: the one that reserves.
         size: in bytes.
 
     Raises:
@@ -53,7 +62,7 @@ async def reserve(services: Services, size: int) -> int:
         ExecutorDisconnectedError: the executor is gone.
     """
     try:
-        return await services.call(services.dialect.memory.reserve, size)
+        return await services.call(service, size)
     except (ExecutorDisconnectedError, ProtocolError):
         raise
     except ExecutorError as error:

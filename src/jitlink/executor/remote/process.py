@@ -31,20 +31,34 @@ _INTERRUPT_TIMEOUT = 0.5
 
 
 PROGRAMS = ("llvm-jitlink-executor", "llvm-jitlink-executor-22", "llvm-jitlink-executor-19")
-"""Executors that are looked for on the search path, in this order."""
+"""LLVM's executors that are looked for on the search path, in this order."""
+_DIRECTORIES = {("Linux", "x86_64"): "x86_64-linux-gnu"}
+"""Where jitlink's own executor is, by system and machine."""
 
 
-def installed_executor() -> str:
-    """The path of an executor that is installed.
+def own_executor() -> str | None:
+    """The path of jitlink's own executor for this machine; None if there is none."""
+    system = os.uname()
+    directory = _DIRECTORIES.get((system.sysname, system.machine))
+    if directory is None:
+        return None
+    package = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))  # noqa: PTH120
+    path = os.path.join(package, "runtime", directory, "jitlink-executor")  # noqa: PTH118
+    return path if os.access(path, os.X_OK) else None
+
+
+def default_executor() -> str:
+    """The path of an executor for this machine.
 
     Raises:
         ExecutorError: there is none.
     """
-    for name in PROGRAMS:
-        found = shutil.which(name)
-        if found is not None:
-            return found
-    raise ExecutorError(f"no executor is installed: none of {', '.join(PROGRAMS)}")
+    candidates = (own_executor(), *map(shutil.which, PROGRAMS))
+    found = next((path for path in candidates if path is not None), None)
+    if found is None:
+        message = f"there is no executor for this machine, and none of {', '.join(PROGRAMS)}"
+        raise ExecutorError(f"{message} is installed")
+    return found
 
 
 class ChildProcess:

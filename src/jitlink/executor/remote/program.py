@@ -45,24 +45,25 @@ class RemoteProgram:
             ValueError: an argument contains a null character.
             ExecutorError: the executor has no memory for them, or is gone.
         """
-        encoded = [argument.encode("utf-8", "surrogateescape") + b"\0" for argument in argv]
-        if any(b"\0" in argument[:-1] for argument in encoded):
+        arguments = [argument.encode("utf-8", "surrogateescape") for argument in argv]
+        if any(b"\0" in argument for argument in arguments):
             raise ValueError("an argument contains a null character")
         environment = await self._environment(executor)
-        count = 1 + len(encoded) + 1 + len(environment) + 1
-        start = count * _WORD + len(self._auxiliary)
-        size, page = start + sum(map(len, encoded)), executor.page_size
+        strings = [text + b"\0" for text in (*arguments, *environment)]
+        start = (len(strings) + 3) * _WORD + len(self._auxiliary)
+        size, page = start + sum(map(len, strings)), executor.page_size
         block = await reserve(self._services, -(-size // page) * page)
         pointers, place = [], block + start
-        for argument in encoded:
+        for text in strings:
             pointers.append(place)
-            place += len(argument)
-        words = [len(encoded), *pointers, 0, *environment, 0]
+            place += len(text)
+        split = len(arguments)
+        words = [split, *pointers[:split], 0, *pointers[split:], 0]
         content = b"".join(each.to_bytes(_WORD, "little") for each in words)
-        await executor.write_memory(block, content + self._auxiliary + b"".join(encoded))
+        await executor.write_memory(block, content + self._auxiliary + b"".join(strings))
         first = block + _WORD
         self._placed[first] = list(argv), block + start
-        return PlacedArguments(len(encoded), first, first + (len(encoded) + 1) * _WORD)
+        return PlacedArguments(split, first, first + (split + 1) * _WORD)
 
     async def begin(self, executor: ExecutorProcessControl, argv: Sequence[str]) -> PlacedArguments:
         """`place`; the environment becomes the executor's, and the first argument its name."""
@@ -80,10 +81,11 @@ class RemoteProgram:
                     await _write_pointer(executor, variable, address + offset)
         return arguments
 
-    async def _environment(self, executor: ExecutorProcessControl) -> list[int]:
-        """Addresses of the strings of the executor's environment."""
+    async def _environment(self, executor: ExecutorProcessControl) -> list[bytes]:
+        """The executor's environment, each ``NAME=value``."""
         (variable,) = await executor.lookup_symbols(["environ"])
-        if variable is None or self._services.dialect.read_buffers is None:
+        service = self._services.dialect.read_strings
+        if variable is None or service is None:
             return []
         (place,) = await _read_pointers(executor, variable, 1)
         found: list[int] = []
@@ -92,10 +94,12 @@ class RemoteProgram:
             to_end = (-place % executor.page_size) // _WORD or _POINTERS_AT_ONCE
             pointers = await _read_pointers(executor, place, min(to_end, _POINTERS_AT_ONCE))
             if 0 in pointers:
-                return found + pointers[: pointers.index(0)]
+                found += pointers[: pointers.index(0)]
+                break
             found += pointers
             place += len(pointers) * _WORD
-        return found
+        texts = await self._services.call(service, found)
+        return [text.encode("utf-8", "surrogateescape") for text in texts]
 
 
 async def _read_pointers(executor: ExecutorProcessControl, address: int, count: int) -> list[int]:

@@ -290,8 +290,7 @@ OPTIONS: tuple[Option, ...] = (
     *(
         Option(
             name, Form.OPTIONAL, Group.ELSEWHERE,
-            "run in another process, started from this program; by default from "
-            "llvm-jitlink-executor",
+            "run in another process, started from this program, by default jitlink-executor",
             put("executor"), "FILE",
         )
         for name in ("oop-executor", "oop-launch")

@@ -1,0 +1,94 @@
+/* Libraries of the process, and their symbols. */
+#include <dlfcn.h>
+
+#include "executor.h"
+
+static char instance;
+
+/* Expected<Addr>(Addr instance, String path, UInt64 mode): an empty path is the process. */
+static wrapper_result open_dylib(const char *data, size_t size) {
+  sps_reader reader = sps_read(data, size);
+  sps_u64(&reader);
+  char *path = sps_string(&reader);
+  if (reader.failed || !path) {
+    free(path);
+    return expected_failure("malformed arguments");
+  }
+  void *handle = dlopen(*path ? path : 0, RTLD_NOW | RTLD_GLOBAL);
+  free(path);
+  if (handle)
+    return expected_u64((uintptr_t)handle);
+  const char *reason = dlerror();
+  return expected_failure(reason ? reason : "unknown reason");
+}
+
+/* The address of a symbol, of a version of it after an at sign; 0 if there is none. */
+static uint64_t find(void *handle, char *name) {
+  char *at = strchr(name, '@');
+  if (!at)
+    return (uintptr_t)dlsym(handle, name);
+  *at = 0;
+  return (uintptr_t)dlvsym(handle, name, at + 1 + (at[1] == '@'));
+}
+
+/* What programs expect in their process, and this one has not loaded. */
+static struct {
+  const char *library;
+  const char *prefixes[5]; /* of the names that it may define */
+  int is_loaded;
+} providers[] = {
+    {"libm.so.6", {""}, 0},
+    {"libstdc++.so.6", {"_Z", "__cxa_", "__gxx_", "_Unwind_", "__dynamic_cast"}, 0},
+};
+
+/* Loads a library that may define a name, unless it has been loaded before. */
+static bool load_provider(const char *name) {
+  bool is_new = false;
+  for (size_t each = 0; each < sizeof providers / sizeof *providers; ++each)
+    for (unsigned number = 0; number < 5; ++number) {
+      const char *prefix = providers[each].prefixes[number];
+      if (!prefix || strncmp(name, prefix, strlen(prefix)))
+        continue;
+      if (!__atomic_exchange_n(&providers[each].is_loaded, 1, __ATOMIC_RELAXED))
+        is_new |= dlopen(providers[each].library, RTLD_NOW | RTLD_GLOBAL) != 0;
+    }
+  return is_new;
+}
+
+/* Expected<Sequence<Optional<ExecutorSymbolDef>>>(Addr handle, Sequence<Tuple<String, Bool>>) */
+static wrapper_result resolve(const char *data, size_t size) {
+  enum { EXPORTED = 16 };
+  sps_reader reader = sps_read(data, size);
+  void *handle = sps_address(&reader);
+  size_t count = sps_count(&reader, 9);
+  struct bytes bytes = {0};
+  put_u8(&bytes, 1);
+  put_u64(&bytes, count);
+  for (size_t each = 0; each < count; ++each) {
+    char *name = sps_string(&reader);
+    bool is_required = sps_bool(&reader);
+    if (reader.failed || !name) {
+      free(name);
+      free(bytes.data);
+      return expected_failure("malformed arguments");
+    }
+    uint64_t address = *name ? find(handle, name) : 0;
+    if (!address && *name && load_provider(name))
+      address = find(handle, name);
+    free(name);
+    put_u8(&bytes, address || !is_required);
+    if (address || !is_required) {
+      put_u64(&bytes, address);
+      put_u8(&bytes, EXPORTED);
+      put_u8(&bytes, 0);
+    }
+  }
+  return result_of(&bytes);
+}
+
+const struct bootstrap_symbol dylib_symbols[] = {
+    {"__llvm_orc_SimpleExecutorDylibManager_Instance", &instance},
+    {"__llvm_orc_SimpleExecutorDylibManager_open_wrapper", (const void *)open_dylib},
+    {"__llvm_orc_SimpleExecutorDylibManager_resolve_wrapper", (const void *)resolve},
+    {0, 0},
+};

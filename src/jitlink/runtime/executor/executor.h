@@ -1,0 +1,66 @@
+/* An executor: a process in which a controller places and runs code.
+ *
+ * It speaks the SimpleRemoteEPC protocol of LLVM's ORC, with the services of LLVM 22. Every service
+ * is a wrapper function: serialized arguments in, a serialized result out (../wrapper.h).
+ */
+#ifndef JITLINK_EXECUTOR_H
+#define JITLINK_EXECUTOR_H
+
+#include "../wrapper.h"
+
+/* A symbol that the setup message names. */
+struct bootstrap_symbol {
+  const char *name;
+  const void *address;
+};
+
+/* The services, one table a file; each ends with a null name. */
+extern const struct bootstrap_symbol protocol_symbols[], memory_symbols[], shared_memory_symbols[],
+    dylib_symbols[], access_symbols[], run_symbols[], registration_symbols[];
+
+/* Bytes that grow. Memory that cannot be had ends the process: a controller sees that. */
+struct bytes {
+  char *data;
+  size_t size, capacity;
+};
+
+void put(struct bytes *bytes, const void *data, size_t size);
+void put_u8(struct bytes *bytes, uint8_t value);
+void put_u64(struct bytes *bytes, uint64_t value);
+void put_text(struct bytes *bytes, const char *text);
+
+/* Turn bytes into a result, which owns them. */
+wrapper_result result_of(struct bytes *bytes);
+/* The result of a function that returns an Expected, for a value and for a failure. */
+wrapper_result expected_u64(uint64_t value);
+wrapper_result expected_failure(const char *text);
+wrapper_result expected_errno(const char *what);
+
+/* Allocation actions: pairs of calls, for when memory is initialised and when it is freed. */
+struct action {
+  wrapper_result (*function)(const char *data, size_t size);
+  char *data;
+  size_t size;
+};
+
+struct actions {
+  struct action *each; /* the deallocate halves, in order */
+  size_t count;
+};
+
+/* Read pairs, and run the finalize halves in order. If one fails, undo those before it and return
+   its message, in memory of malloc; null is success. */
+char *run_finalize_actions(sps_reader *reader, struct actions *actions);
+/* Run the deallocate halves in reverse order, and forget them. Add messages of failures. */
+void run_deallocate_actions(struct actions *actions, struct bytes *failures);
+/* ERROR: success if there are no failures; takes ownership. */
+wrapper_result error_of(struct bytes *failures);
+
+/* Free all memory when the connection has ended. */
+void release_memory(void);
+void release_shared_memory(void);
+
+/* Serve a controller until it hangs up; returns the exit status. */
+int serve(int incoming, int outgoing);
+
+#endif

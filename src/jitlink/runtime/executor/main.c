@@ -1,0 +1,115 @@
+/* The command: how the executor is reached. */
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "executor.h"
+
+static const char usage[] =
+    "usage: jitlink-executor filedescs=IN,OUT | listen=HOST:PORT | socket=PATH\n"
+    "\n"
+    "Waits for a controller, which places code in this process and runs it.\n"
+    "  filedescs=IN,OUT  read from one descriptor, write to the other\n"
+    "  listen=HOST:PORT  accept one TCP connection at this address only; port 0 is any free one\n"
+    "  socket=PATH       accept one connection at a Unix socket, which only this user can open\n"
+    "The address is printed once connections are accepted. Whoever connects can run code.\n";
+
+static int fail(const char *what) {
+  fprintf(stderr, "jitlink-executor: %s: %s\n", what, strerror(errno));
+  return 1;
+}
+
+/* Accepts one connection, and serves it. */
+static int serve_one(int listening) {
+  int connected;
+  do
+    connected = accept(listening, 0, 0);
+  while (connected < 0 && errno == EINTR);
+  close(listening);
+  if (connected < 0)
+    return fail("cannot accept a connection");
+  int one = 1;
+  setsockopt(connected, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  return serve(connected, connected);
+}
+
+static void print_address(int listening) {
+  struct sockaddr_storage address;
+  socklen_t size = sizeof address;
+  char host[NI_MAXHOST], port[NI_MAXSERV];
+  if (!getsockname(listening, (struct sockaddr *)&address, &size) &&
+      !getnameinfo((struct sockaddr *)&address, size, host, sizeof host, port, sizeof port,
+                   NI_NUMERICHOST | NI_NUMERICSERV))
+    printf(strchr(host, ':') ? "listening on [%s]:%s\n" : "listening on %s:%s\n", host, port);
+  fflush(stdout);
+}
+
+static int listen_on(char *text) {
+  char *colon = strrchr(text, ':'), *host = text;
+  struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found = 0;
+  if (!colon) {
+    fprintf(stderr, "jitlink-executor: %s is not HOST:PORT\n", text);
+    return 1;
+  }
+  *colon = 0;
+  if (*host == '[' && colon > host && colon[-1] == ']') {
+    colon[-1] = 0;
+    ++host;
+  }
+  int problem = getaddrinfo(*host ? host : "localhost", colon + 1, &hints, &found);
+  if (problem) {
+    fprintf(stderr, "jitlink-executor: %s: %s\n", host, gai_strerror(problem));
+    return 1;
+  }
+  int listening = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+  setsockopt(listening, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  bool is_bound = listening >= 0 && !bind(listening, found->ai_addr, found->ai_addrlen) &&
+                  !listen(listening, 1);
+  freeaddrinfo(found);
+  if (!is_bound)
+    return fail("cannot listen");
+  print_address(listening);
+  return serve_one(listening);
+}
+
+static int listen_at(const char *path) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  if (strlen(path) >= sizeof address.sun_path) {
+    errno = ENAMETOOLONG;
+    return fail(path);
+  }
+  memcpy(address.sun_path, path, strlen(path) + 1);
+  int listening = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  /* The name is there with its permissions at once. */
+  mode_t mask = umask(0177);
+  bool is_bound = listening >= 0 && !bind(listening, (struct sockaddr *)&address, sizeof address) &&
+                  !listen(listening, 1);
+  umask(mask);
+  if (!is_bound)
+    return fail(path);
+  printf("listening on %s\n", path);
+  fflush(stdout);
+  int status = serve_one(listening);
+  unlink(path);
+  return status;
+}
+
+int main(int count, char **words) {
+  int incoming, outgoing;
+  char end;
+  const char *word = count > 1 ? words[1] : "";
+  if (sscanf(word, "filedescs=%d,%d%c", &incoming, &outgoing, &end) == 2)
+    return serve(incoming, outgoing);
+  if (!strncmp(word, "listen=", 7))
+    return listen_on(words[1] + 7);
+  if (!strncmp(word, "socket=", 7))
+    return listen_at(word + 7);
+  fputs(usage, count > 1 && !strcmp(word, "--help") ? stdout : stderr);
+  return count > 1 && !strcmp(word, "--help") ? 0 : 2;
+}

@@ -1,0 +1,398 @@
+/* Messages, and the threads that carry out calls.
+ *
+ * A message is a header of four little-endian words (size, opcode, sequence number, tag) and a
+ * payload. A thread reads messages. The main thread carries out calls, so that a program's main
+ * runs on it; calls that arrive while it is busy are carried out by threads of their own, because
+ * they may be what it waits for.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "executor.h"
+
+enum { SETUP, HANGUP, RESULT, CALL, HEADER = 32 };
+enum { GRACE_SECONDS = 2 };
+#define MOST_BYTES ((uint64_t)1 << 40)
+
+/* Bytes */
+
+void put(struct bytes *bytes, const void *data, size_t size) {
+  if (bytes->capacity - bytes->size < size) {
+    size_t capacity = 2 * bytes->capacity + size;
+    char *grown = realloc(bytes->data, capacity);
+    if (!grown)
+      abort();
+    bytes->data = grown;
+    bytes->capacity = capacity;
+  }
+  if (size)
+    memcpy(bytes->data + bytes->size, data, size);
+  bytes->size += size;
+}
+
+void put_u8(struct bytes *bytes, uint8_t value) { put(bytes, &value, 1); }
+
+void put_u64(struct bytes *bytes, uint64_t value) {
+  char encoded[8];
+  sps_put_u64(encoded, value);
+  put(bytes, encoded, sizeof encoded);
+}
+
+void put_text(struct bytes *bytes, const char *text) {
+  put_u64(bytes, strlen(text));
+  put(bytes, text, strlen(text));
+}
+
+wrapper_result result_of(struct bytes *bytes) {
+  wrapper_result result = {{0}, bytes->size};
+  if (bytes->size > sizeof result.value.bytes) {
+    result.value.pointer = bytes->data;
+  } else {
+    if (bytes->size)
+      memcpy(result.value.bytes, bytes->data, bytes->size);
+    free(bytes->data);
+  }
+  return result;
+}
+
+wrapper_result expected_u64(uint64_t value) {
+  struct bytes bytes = {0};
+  put_u8(&bytes, 1);
+  put_u64(&bytes, value);
+  return result_of(&bytes);
+}
+
+wrapper_result expected_failure(const char *text) {
+  struct bytes bytes = {0};
+  put_u8(&bytes, 0);
+  put_text(&bytes, text);
+  return result_of(&bytes);
+}
+
+wrapper_result expected_errno(const char *what) {
+  char text[200];
+  snprintf(text, sizeof text, "%s: %s", what, strerror(errno));
+  return expected_failure(text);
+}
+
+/* The connection */
+
+struct call { /* from the controller */
+  uint64_t sequence, function;
+  char *data;
+  size_t size;
+  struct call *next;
+};
+
+struct request { /* to the controller */
+  uint64_t sequence;
+  wrapper_result result;
+  bool is_done;
+  pthread_cond_t done;
+  struct request *next;
+};
+
+static int incoming_fd, outgoing_fd;
+static pthread_mutex_t writing = PTHREAD_MUTEX_INITIALIZER;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static struct call *first_call;
+static struct call **last_call = &first_call;
+static struct request *requests;
+static uint64_t next_sequence;
+static unsigned idle, running;
+static bool is_ended;
+static int status;
+
+static bool read_all(void *place, size_t size) {
+  for (char *next = place; size;) {
+    ssize_t got = read(incoming_fd, next, size);
+    if (got < 0 && errno == EINTR)
+      continue;
+    if (got <= 0)
+      return false;
+    next += got;
+    size -= (size_t)got;
+  }
+  return true;
+}
+
+static bool send_message(uint64_t opcode, uint64_t sequence, uint64_t tag, const void *data,
+                         size_t size) {
+  char header[HEADER], *place = header;
+  place = sps_put_u64(place, HEADER + size);
+  place = sps_put_u64(place, opcode);
+  place = sps_put_u64(place, sequence);
+  sps_put_u64(place, tag);
+  struct iovec parts[2] = {{header, HEADER}, {(void *)(uintptr_t)data, size}};
+  bool is_sent = true;
+  sigset_t broken_pipe, before;
+  sigemptyset(&broken_pipe);
+  sigaddset(&broken_pipe, SIGPIPE);
+  pthread_mutex_lock(&writing);
+  /* The program's own SIGPIPE is as the system has it. */
+  pthread_sigmask(SIG_BLOCK, &broken_pipe, &before);
+  while (is_sent && parts[0].iov_len + parts[1].iov_len) {
+    ssize_t count = writev(outgoing_fd, parts, 2);
+    if (count < 0 && errno == EINTR)
+      continue;
+    is_sent = count >= 0;
+    for (unsigned each = 0; is_sent && each < 2; ++each) {
+      size_t done = (size_t)count < parts[each].iov_len ? (size_t)count : parts[each].iov_len;
+      parts[each].iov_base = (char *)parts[each].iov_base + done;
+      parts[each].iov_len -= done;
+      count -= (ssize_t)done;
+    }
+  }
+  if (!is_sent && errno == EPIPE && !sigismember(&before, SIGPIPE)) {
+    static const struct timespec now = {0, 0};
+    sigtimedwait(&broken_pipe, 0, &now);
+  }
+  pthread_sigmask(SIG_SETMASK, &before, 0);
+  pthread_mutex_unlock(&writing);
+  return is_sent;
+}
+
+/* Calls to the controller */
+
+static wrapper_result out_of_band(const char *text) {
+  wrapper_result result = {{0}, 0};
+  result.value.pointer = strdup(text);
+  return result;
+}
+
+/* The dispatch function: has the controller handle a call, and waits for that. */
+static wrapper_result dispatch(void *context, const void *tag, const char *data, size_t size) {
+  (void)context;
+  struct request request = {.done = PTHREAD_COND_INITIALIZER};
+  pthread_mutex_lock(&lock);
+  if (is_ended) {
+    pthread_mutex_unlock(&lock);
+    return out_of_band("the connection has ended");
+  }
+  request.sequence = next_sequence++;
+  request.next = requests;
+  requests = &request;
+  pthread_mutex_unlock(&lock);
+  send_message(CALL, request.sequence, (uintptr_t)tag, data, size);
+  pthread_mutex_lock(&lock);
+  while (!request.is_done)
+    pthread_cond_wait(&request.done, &lock);
+  pthread_mutex_unlock(&lock);
+  pthread_cond_destroy(&request.done);
+  return request.result;
+}
+
+/* With the lock held: complete a request. */
+static void complete(struct request **link, wrapper_result result) {
+  struct request *request = *link;
+  *link = request->next;
+  request->result = result;
+  request->is_done = true;
+  pthread_cond_signal(&request->done);
+}
+
+static bool handle_result(uint64_t sequence, char *data, size_t size) {
+  struct bytes bytes = {data, size, size};
+  pthread_mutex_lock(&lock);
+  struct request **link = &requests;
+  while (*link && (*link)->sequence != sequence)
+    link = &(*link)->next;
+  bool is_known = *link != 0;
+  if (is_known)
+    complete(link, result_of(&bytes));
+  else
+    free(data);
+  pthread_mutex_unlock(&lock);
+  return is_known;
+}
+
+/* Calls from the controller */
+
+static void carry_out(struct call *call) {
+  wrapper_result (*function)(const char *, size_t) =
+      (wrapper_result(*)(const char *, size_t))(uintptr_t)call->function;
+  wrapper_result result = function(call->data, call->size);
+  bool is_long = result.size > sizeof result.value.bytes;
+  const char *data = is_long ? result.value.pointer : result.value.bytes;
+  if (!result.size && result.value.pointer)
+    /* An out-of-band error, for which the protocol has no message. */
+    fprintf(stderr, "jitlink-executor: a call failed: %s\n", result.value.pointer);
+  send_message(RESULT, call->sequence, 0, data, result.size);
+  if (is_long || !result.size)
+    free(result.value.pointer);
+  free(call->data);
+  free(call);
+}
+
+/* With the lock held: carry out calls until there is none, or for the main thread until the end. */
+static void work(bool is_main) {
+  for (;;) {
+    while (!first_call && is_main && !is_ended) {
+      ++idle;
+      pthread_cond_wait(&changed, &lock);
+      --idle;
+    }
+    struct call *call = first_call;
+    if (!call)
+      return;
+    first_call = call->next;
+    if (!first_call)
+      last_call = &first_call;
+    ++running;
+    pthread_mutex_unlock(&lock);
+    carry_out(call);
+    pthread_mutex_lock(&lock);
+    --running;
+    pthread_cond_broadcast(&changed);
+  }
+}
+
+static void *work_apart(void *unused) {
+  (void)unused;
+  pthread_mutex_lock(&lock);
+  work(false);
+  pthread_mutex_unlock(&lock);
+  return 0;
+}
+
+static bool start_thread(void *(*function)(void *)) {
+  pthread_attr_t attributes;
+  pthread_t thread;
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  bool is_started = !pthread_create(&thread, &attributes, function, 0);
+  pthread_attr_destroy(&attributes);
+  return is_started;
+}
+
+static void add_call(uint64_t sequence, uint64_t function, char *data, size_t size) {
+  struct call *call = malloc(sizeof *call);
+  if (!call)
+    abort();
+  *call = (struct call){sequence, function, data, size, 0};
+  pthread_mutex_lock(&lock);
+  *last_call = call;
+  last_call = &call->next;
+  bool is_apart = !idle;
+  if (idle)
+    pthread_cond_broadcast(&changed);
+  pthread_mutex_unlock(&lock);
+  if (is_apart)
+    start_thread(work_apart); /* if that fails, the main thread will come to it */
+}
+
+/* Reading */
+
+static const char *handle_message(void) {
+  char header[HEADER];
+  if (!read_all(header, 1))
+    return ""; /* the end, where it may be */
+  if (!read_all(header + 1, HEADER - 1))
+    return "the connection ended within a message";
+  sps_reader reader = sps_read(header, HEADER);
+  uint64_t size = sps_u64(&reader), opcode = sps_u64(&reader) & 0xff;
+  uint64_t sequence = sps_u64(&reader), tag = sps_u64(&reader);
+  if (size < HEADER || size > MOST_BYTES)
+    return "a message has an impossible size";
+  if (opcode == HANGUP)
+    return "";
+  if (opcode != RESULT && opcode != CALL)
+    return "a message has an unexpected opcode";
+  char *data = malloc(size - HEADER + 1);
+  if (!data)
+    return "a message is too large";
+  if (!read_all(data, size - HEADER)) {
+    free(data);
+    return "the connection ended within a message";
+  }
+  if (opcode == CALL)
+    add_call(sequence, tag, data, size - HEADER);
+  else if (!handle_result(sequence, data, size - HEADER))
+    return "a result belongs to no call";
+  return 0;
+}
+
+static void *read_messages(void *unused) {
+  const char *end;
+  sigset_t all;
+  (void)unused;
+  /* Signals are the program's, on the threads that run it. */
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, 0);
+  while (!(end = handle_message()))
+    ;
+  if (*end)
+    fprintf(stderr, "jitlink-executor: %s\n", end);
+  pthread_mutex_lock(&lock);
+  status = *end != 0;
+  is_ended = true;
+  while (requests)
+    complete(&requests, out_of_band("the connection has ended"));
+  pthread_cond_broadcast(&changed);
+  /* Nobody waits for a program that goes on. */
+  struct timespec until;
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_sec += GRACE_SECONDS;
+  while (running)
+    if (pthread_cond_timedwait(&changed, &lock, &until) == ETIMEDOUT)
+      _exit(1);
+  pthread_mutex_unlock(&lock);
+  return 0;
+}
+
+/* The setup */
+
+static const struct bootstrap_symbol *const all_symbols[] = {
+    protocol_symbols, memory_symbols, shared_memory_symbols, dylib_symbols,
+    access_symbols,   run_symbols,    registration_symbols,
+};
+
+static bool send_setup(void) {
+  struct bytes bytes = {0};
+  uint64_t count = 0;
+  put_text(&bytes, JITLINK_TRIPLE);
+  put_u64(&bytes, (uint64_t)sysconf(_SC_PAGESIZE));
+  put_u64(&bytes, 0);
+  for (size_t table = 0; table < sizeof all_symbols / sizeof *all_symbols; ++table)
+    for (const struct bootstrap_symbol *each = all_symbols[table]; each->name; ++each)
+      ++count;
+  put_u64(&bytes, count);
+  for (size_t table = 0; table < sizeof all_symbols / sizeof *all_symbols; ++table)
+    for (const struct bootstrap_symbol *each = all_symbols[table]; each->name; ++each) {
+      put_text(&bytes, each->name);
+      put_u64(&bytes, (uintptr_t)each->address);
+    }
+  bool is_sent = send_message(SETUP, 0, 0, bytes.data, bytes.size);
+  free(bytes.data);
+  return is_sent;
+}
+
+int serve(int incoming, int outgoing) {
+  incoming_fd = incoming;
+  outgoing_fd = outgoing;
+  if (!send_setup() || !start_thread(read_messages)) {
+    perror("jitlink-executor: cannot begin");
+    return 1;
+  }
+  pthread_mutex_lock(&lock);
+  work(true);
+  while (running)
+    pthread_cond_wait(&changed, &lock);
+  pthread_mutex_unlock(&lock);
+  release_shared_memory();
+  release_memory();
+  return status;
+}
+
+static char instance;
+const struct bootstrap_symbol protocol_symbols[] = {
+    {"__llvm_orc_SimpleRemoteEPC_dispatch_ctx", &instance},
+    {"__llvm_orc_SimpleRemoteEPC_dispatch_fn", (const void *)dispatch},
+    {0, 0},
+};
