@@ -396,17 +396,32 @@ class StaticTLSError(TLSError):
         alignment: alignment of that block, in bytes.
         surplus: bytes that are left, of alignment 1.
         surplus_alignment: the largest alignment that a block in static TLS can have, in bytes.
+        tunables: the value of the environment variable GLIBC_TUNABLES with which a process has the
+            room; None if there is none.
+        library: path of the shared library that has the block; None for linked code.
     """
 
     def __init__(
-        self, size: int, alignment: int, surplus: int, surplus_alignment: int, why: str = ""
+        self,
+        size: int,
+        alignment: int,
+        surplus: int,
+        surplus_alignment: int,
+        why: str = "",
+        *,
+        tunables: str | None = None,
+        library: str | None = None,
     ) -> None:
+        who, advice = "code of the initial exec or local exec model", ["compile with -fPIC"]
+        if library is not None:
+            who, advice = f"shared library {library}", []
+        if tunables is not None:
+            advice.append(f"start the process with GLIBC_TUNABLES={tunables}")
         left = f"{surplus} bytes are left, aligned to at most {surplus_alignment}"
-        super().__init__(
-            f"code of the initial exec or local exec model needs {size} bytes of static TLS "
-            f"aligned to {alignment}: {left}{why}; compile with -fPIC, or start the process with "
-            f"a larger static TLS surplus (GLIBC_TUNABLES=glibc.rtld.optional_static_tls=...)"
-        )
+        message = f"{who} needs {size} bytes of static TLS aligned to {alignment}: {left}{why}"
+        super().__init__("; ".join([message, ", or ".join(advice)] if advice else [message]))
+        self.tunables = tunables
+        self.library = library
         self.size = size
         self.alignment = alignment
         self.surplus = surplus

@@ -151,6 +151,16 @@ class TLSModuleLoader(Protocol):
     def is_instance(self, module: int, offset: int, address: int) -> bool:
         """Whether that is an address, as far as the executor can tell."""
 
+    def tunables_for(self, extra: int) -> str | None:
+        """The GLIBC_TUNABLES of processes with a larger surplus of static TLS.
+
+        Args:
+            extra: by how many bytes it is to be larger.
+
+        Returns:
+            The value, which keeps the other settings; None if the C library has no such setting.
+        """
+
 
 class TLSBlock:
     """The TLS block of one link, and the TLS module that it belongs to.
@@ -526,16 +536,45 @@ class TLSRegistry:
         if not await self._can_load(spec._replace(relocations=dynamic), write):
             return general
         size, alignment, why = spec.size, spec.alignment, ""
+        needed = _padded(size, alignment)
         if not size:
             lacking = [each for each in others if each.tp_offset is None]
             if not lacking:
                 why = "initial exec access to a variable of a library that is not in static TLS"
                 return TLSError(f"{why}: {error}")
             size = max(each.size for each in lacking)
+            needed = sum(_padded(each.size, each.alignment) for each in lacking)
             alignment = max(each.alignment for each in lacking)
             why = ", or a thread has used the variable already"
-        surplus, surplus_alignment = await self._measure_surplus(write)
-        return StaticTLSError(size, alignment, surplus, surplus_alignment, why)
+        return await self.exhausted(size, alignment, write, why=why, needed=needed)
+
+    async def exhausted(
+        self,
+        size: int,
+        alignment: int,
+        write: WriteTLSModule,
+        *,
+        why: str = "",
+        needed: int = 0,
+        library: str | None = None,
+    ) -> StaticTLSError:
+        """The error that a block does not fit the static TLS surplus.
+
+        Args:
+            size: of the block, in bytes.
+            alignment: of the block, in bytes.
+            write: writes TLS modules, which measure the surplus.
+            why: the cause if it may be another one.
+            needed: size of all blocks that have to fit; 0 for this one.
+            library: path of the shared library that has the block.
+        """
+        surplus, most = await self._measure_surplus(write)
+        extra = (needed or _padded(size, alignment)) + alignment - surplus
+        # All blocks in static TLS are aligned to what the process was started with.
+        tunables = self._loader.tunables_for(extra) if extra > 0 and alignment <= most else None
+        return StaticTLSError(
+            size, alignment, surplus, most, why, tunables=tunables, library=library
+        )
 
     async def _measure_surplus(self, write: WriteTLSModule) -> tuple[int, int]:
         """The largest size and the largest alignment of a block that the surplus has left."""

@@ -154,6 +154,25 @@ class CommandSession:
                 self._show_result()
             raise reason
 
+    def link_initializers(self) -> None:
+        """Link all that has initialisers, before any of them runs.
+
+        Raises:
+            JITLinkError: something could not be linked.
+        """
+        platform = self._jit.platform
+        if platform is None:
+            return
+        try:
+            with self._measured(LINK_PHASE), self._tracing_failures():
+                for dylib in {self._jit.main: None, self._home_of_entry(): None}:
+                    self._jit.session.wait(platform.link_initializers(dylib))
+        except FailedToMaterializeError as error:
+            reason = error.reason
+        else:
+            return
+        raise reason
+
     def _measured(self, phase: str) -> AbstractContextManager[None]:
         return nullcontext() if self.times is None else self.times.measure(phase)
 
