@@ -28,6 +28,7 @@
     │   └── MisalignedTargetError           the value has bits that the field cannot hold
     ├── ExecutableStackError                objects that need executable stacks
     ├── AllocationError                     memory that cannot be allocated, laid out or protected
+    │   └── WritableCodeError               sections that are writable and executable
     ├── TLSError                            thread-local storage that cannot be provided
     │   └── StaticTLSError                  the static TLS surplus is exhausted
     ├── ActionError                         a finalize or deallocate action that failed
@@ -367,6 +368,28 @@ class AllocationError(JITLinkError):
     def __init__(self, message: str, *, size: int | None = None) -> None:
         super().__init__(message)
         self.size = size
+
+
+class WritableCodeError(AllocationError):
+    """Sections that are both writable and executable, where these are not allowed.
+
+    Attributes:
+        graph: name of the graph.
+        sections: names of the sections.
+        files: display names of the objects that they are of, as far as known.
+    """
+
+    def __init__(
+        self, graph: str, sections: Sequence[str], files: Sequence[str], *, size: int
+    ) -> None:
+        self.graph, self.sections, self.files = graph, tuple(sections), tuple(files)
+        where = ", ".join(self.files[:3]) + (", ..." if len(self.files) > 3 else "")
+        super().__init__(
+            f"in graph {graph}{f' ({where})' if where else ''}, sections are both writable and "
+            f"executable: {', '.join(self.sections)}; -writable-code (writable_code=True in "
+            "Python) maps them so, and whatever can be made to write there can then become code",
+            size=size,
+        )
 
 
 class TLSError(JITLinkError):

@@ -86,6 +86,7 @@ class CommandSession:
         line, layer = self._line, self._jit.layer
         layer.phony_externals = line.phony_externals
         layer.executable_stack = None if line.noexec else line.executable_stack
+        layer.writable_code = line.writable_code
         self._jit.session.error_handler = self._report_lazy_failure
         if line.add_self_relocations:
             from jitlink.tool.self_relocations import SelfRelocations  # noqa: PLC0415 - seldom

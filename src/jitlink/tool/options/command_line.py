@@ -152,6 +152,7 @@ class CommandLine:
         self.arguments: list[str] = []
         self.noexec = False
         self.executable_stack = False
+        self.writable_code = False
         self.threads: int | None = None
         self.slab_size: int | None = None
         self.slab_address: int | None = None

@@ -182,6 +182,12 @@ OPTIONS: tuple[Option, ...] = (
         put("executable_stack", boolean),
     ),
     Option(
+        "writable-code", Form.FLAG, Group.RUNNING,
+        "link sections that are both writable and executable, and map them so; whatever can be "
+        "made to write there can then become code",
+        put("writable_code", boolean),
+    ),
+    Option(
         "num-threads", Form.VALUE, Group.RUNNING,
         "accepted for compatibility: one thread links; 0 turns off links in the background, and "
         "with them -speculate",
