@@ -10,13 +10,14 @@ import struct
 from jitlink.errors import StaticTLSError
 from jitlink.formats.elf_tls_module import PT_TLS, X86_64
 from jitlink.memory.tls import TLSRegistry
+from jitlink.memory.tls_surplus import exhausted
 
 _MAGIC = b"\x7fELF\2\1"
 _HEADER = struct.Struct("<18xH12xQ14xHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 
 
-async def exhausted(library: str, reason: str, tls: TLSRegistry) -> StaticTLSError | None:
+async def lack_of_static_tls(library: str, reason: str, tls: TLSRegistry) -> StaticTLSError | None:
     """The error for a library, or for one that it needs.
 
     Args:
@@ -33,7 +34,7 @@ async def exhausted(library: str, reason: str, tls: TLSRegistry) -> StaticTLSErr
         return None
     size, alignment = block
     why = "" if path == library else f", for loading {library}"
-    return await tls.exhausted(size, alignment, X86_64.write, why=why, library=path)
+    return await exhausted(tls, size, alignment, X86_64.write, why=why, library=path)
 
 
 def _tls_block(path: str) -> tuple[int, int] | None:

@@ -68,9 +68,9 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         if not handle:
             reason = (dlerror() or b"unknown reason").decode("utf-8", "replace")
             if "static TLS" in reason and self.memory_manager.tls is not None:
-                from jitlink.executor.library_tls import exhausted  # noqa: PLC0415 - for errors
+                from jitlink.executor.library_tls import lack_of_static_tls  # noqa: PLC0415
 
-                lack = await exhausted(os.fsdecode(name), reason, self.memory_manager.tls)
+                lack = await lack_of_static_tls(os.fsdecode(name), reason, self.memory_manager.tls)
                 if lack is not None:
                     raise lack
             raise ExecutorError(f"cannot load {os.fsdecode(name)}: {reason}")
