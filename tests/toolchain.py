@@ -84,6 +84,8 @@ DEBIAN_PACKAGES = {
     "libatomic.a": "libgcc-12-dev",
     "libexpat.a": "libexpat1-dev",
     "libgfortran.a": "libgfortran-12-dev",
+    "libgomp.a": "libgcc-12-dev",
+    "libjemalloc.a": "libjemalloc-dev",
     "liborc_rt-x86_64.a": "libclang-rt-22-dev",
     "liblua5.4.a": "liblua5.4-dev",
     "libpython3.11.a": "libpython3.11-dev",

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from jitlink.errors import UnknownFormatError as UnknownFormatError
     from jitlink.errors import UnsupportedObjectError as UnsupportedObjectError
     from jitlink.errors import UnsupportedRelocationError as UnsupportedRelocationError
+    from jitlink.errors import WritableCodeError as WritableCodeError
     from jitlink.graph import Block as Block
     from jitlink.graph import Edge as Edge
     from jitlink.graph import Linkage as Linkage
@@ -96,6 +97,7 @@ else:
                 "UnknownFormatError",
                 "UnsupportedObjectError",
                 "UnsupportedRelocationError",
+                "WritableCodeError",
             ),
             "jitlink.graph": (
                 "Block",

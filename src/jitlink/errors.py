@@ -28,6 +28,7 @@
     │   └── MisalignedTargetError           the value has bits that the field cannot hold
     ├── ExecutableStackError                objects that need executable stacks
     ├── AllocationError                     memory that cannot be allocated, laid out or protected
+    │   └── WritableCodeError               sections that are writable and executable
     ├── TLSError                            thread-local storage that cannot be provided
     │   └── StaticTLSError                  the static TLS surplus is exhausted
     ├── ActionError                         a finalize or deallocate action that failed
@@ -369,6 +370,28 @@ class AllocationError(JITLinkError):
         self.size = size
 
 
+class WritableCodeError(AllocationError):
+    """Sections that are both writable and executable, where these are not allowed.
+
+    Attributes:
+        graph: name of the graph.
+        sections: names of the sections.
+        files: display names of the objects that they are of, as far as known.
+    """
+
+    def __init__(
+        self, graph: str, sections: Sequence[str], files: Sequence[str], *, size: int
+    ) -> None:
+        self.graph, self.sections, self.files = graph, tuple(sections), tuple(files)
+        where = ", ".join(self.files[:3]) + (", ..." if len(self.files) > 3 else "")
+        super().__init__(
+            f"in graph {graph}{f' ({where})' if where else ''}, sections are both writable and "
+            f"executable: {', '.join(self.sections)}; -writable-code (writable_code=True in "
+            "Python) maps them so, and whatever can be made to write there can then become code",
+            size=size,
+        )
+
+
 class TLSError(JITLinkError):
     """TLS could not be allocated, or a thread-local variable could not be accessed.
 
@@ -396,17 +419,32 @@ class StaticTLSError(TLSError):
         alignment: alignment of that block, in bytes.
         surplus: bytes that are left, of alignment 1.
         surplus_alignment: the largest alignment that a block in static TLS can have, in bytes.
+        tunables: the value of the environment variable GLIBC_TUNABLES with which a process has the
+            room; None if there is none.
+        library: path of the shared library that has the block; None for linked code.
     """
 
     def __init__(
-        self, size: int, alignment: int, surplus: int, surplus_alignment: int, why: str = ""
+        self,
+        size: int,
+        alignment: int,
+        surplus: int,
+        surplus_alignment: int,
+        why: str = "",
+        *,
+        tunables: str | None = None,
+        library: str | None = None,
     ) -> None:
+        who, advice = "code of the initial exec or local exec model", ["compile with -fPIC"]
+        if library is not None:
+            who, advice = f"shared library {library}", []
+        if tunables is not None:
+            advice.append(f"start the process with GLIBC_TUNABLES={tunables}")
         left = f"{surplus} bytes are left, aligned to at most {surplus_alignment}"
-        super().__init__(
-            f"code of the initial exec or local exec model needs {size} bytes of static TLS "
-            f"aligned to {alignment}: {left}{why}; compile with -fPIC, or start the process with "
-            f"a larger static TLS surplus (GLIBC_TUNABLES=glibc.rtld.optional_static_tls=...)"
-        )
+        message = f"{who} needs {size} bytes of static TLS aligned to {alignment}: {left}{why}"
+        super().__init__("; ".join([message, ", or ".join(advice)] if advice else [message]))
+        self.tunables = tunables
+        self.library = library
         self.size = size
         self.alignment = alignment
         self.surplus = surplus

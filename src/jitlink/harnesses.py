@@ -369,6 +369,7 @@ def harness(
     unused_mocks: bool = False,
     phony_externals: bool = False,
     executable_stack: bool = False,
+    writable_code: bool = False,
     process_symbols: bool = True,
     executor: ExecutorProcessControl | None = None,
 ) -> Harness:
@@ -387,6 +388,7 @@ def harness(
             faults.
         executable_stack: link objects whose code needs executable stacks, and make those of all
             threads of the process executable, for good.
+        writable_code: link sections that are both writable and executable, and map them so.
         process_symbols: whether to search undefined symbols in this process.
         executor: the executor to link for; by default this process.
 
@@ -411,6 +413,7 @@ def harness(
     options = LinkOptions(
         phony_externals=phony_externals,
         executable_stack=executable_stack,
+        writable_code=writable_code,
         process_symbols=process_symbols,
     )
     code, _ = link_inputs(builder, mocked.symbols, options, executor)

@@ -68,6 +68,9 @@ class LLJIT:
             lacks are linked from the installed compilers.
         executable_stack: link objects whose code needs executable stacks, and make those of all
             threads of the executor executable, for good; by default such objects are refused.
+        writable_code: link sections that are both writable and executable, and map them so, for
+            code that changes itself; whatever can be made to write there can then become code. By
+            default they are refused.
 
     Attributes:
         session: the session.
@@ -91,6 +94,7 @@ class LLJIT:
         platform: bool | PlatformCreator | None = None,
         compiler_support: bool = True,
         executable_stack: bool = False,
+        writable_code: bool = False,
     ) -> None:
         self.session = ExecutionSession(executor)
         self.platform: Platform | None = None
@@ -103,6 +107,8 @@ class LLJIT:
                 self.layer = ObjectLinkingLayer(self.session, memory_manager)
             if executable_stack:
                 self.layer.executable_stack = True
+            if writable_code:
+                self.layer.writable_code = True
             self.process_symbols: JITDylib | None = None
             if process_symbols:
                 self.process_symbols = self.session.create_jitdylib("<process symbols>")
@@ -349,6 +355,7 @@ class LLJITBuilder:
         self._platform: bool | PlatformCreator | None = None
         self._compiler_support = True
         self._executable_stack = False
+        self._writable_code = False
 
     def set_executor(self, executor: ExecutorProcessControl) -> Self:
         """Link for another executor than this process."""
@@ -385,6 +392,11 @@ class LLJITBuilder:
         self._executable_stack = wanted
         return self
 
+    def set_writable_code(self, wanted: bool) -> Self:
+        """Set whether sections may be both writable and executable; see `LLJIT`."""
+        self._writable_code = wanted
+        return self
+
     def create(self) -> LLJIT:
         """Create the `LLJIT`."""
         return LLJIT(
@@ -395,4 +407,5 @@ class LLJITBuilder:
             platform=self._platform,
             compiler_support=self._compiler_support,
             executable_stack=self._executable_stack,
+            writable_code=self._writable_code,
         )

@@ -45,6 +45,7 @@ class LinkOptions(NamedTuple):
     Attributes:
         phony_externals: see `load`, as for the others.
         executable_stack: whether stacks may be made executable.
+        writable_code: whether sections may be writable and executable.
         process_symbols: whether to search undefined symbols in this process.
         resolve: finds names that nothing else defines.
         may_call_python: whether the inputs were given addresses, which may be Python functions.
@@ -52,6 +53,7 @@ class LinkOptions(NamedTuple):
 
     phony_externals: bool
     executable_stack: bool
+    writable_code: bool
     process_symbols: bool
     resolve: Resolve | None = None
     may_call_python: bool = False
@@ -63,6 +65,7 @@ def load(
     roots: Sequence[str] = (),
     phony_externals: bool = False,
     executable_stack: bool = False,
+    writable_code: bool = False,
     process_symbols: bool = True,
     definitions: Mapping[str, HostSymbol] | None = None,
     resolve: Resolve | None = None,
@@ -83,6 +86,9 @@ def load(
         executable_stack: link objects whose code needs executable stacks, and make those of all
             threads of the process executable, for good; any overflow of a buffer on a stack can
             then become code. By default such objects are refused.
+        writable_code: link sections that are both writable and executable, and map them so, for
+            code that changes itself; whatever can be made to write there can then become code. By
+            default they are refused.
         process_symbols: whether to search undefined symbols in this process.
         definitions: addresses, ctypes functions or Python functions with their C types, by name;
             see `HostSymbol`. They take precedence over archives and the process. What is given
@@ -98,6 +104,7 @@ def load(
         InputError: an input cannot be read.
         SymbolError: a symbol has no definition or two.
         ExecutableStackError: an object needs executable stacks.
+        WritableCodeError: a section is both writable and executable.
         JITLinkError: the link failed otherwise; nothing is left allocated.
         TypeError: C code could not use one of the definitions.
     """
@@ -105,10 +112,12 @@ def load(
     wanted = [*roots, *(aliases or {}).values()]
     is_lazy = bool(files) and not all_load and not wanted
     is_lazy = is_lazy and all(is_archive(file.data) for file in files)
-    jit = _jit(executor, configure, is_private=is_lazy and (phony_externals or executable_stack))
+    needs_layer = phony_externals or executable_stack or writable_code
+    jit = _jit(executor, configure, is_private=is_lazy and needs_layer)
     options = LinkOptions(
         phony_externals=phony_externals,
         executable_stack=executable_stack,
+        writable_code=writable_code,
         process_symbols=process_symbols,
         resolve=resolve,
         may_call_python=bool(definitions),
@@ -118,6 +127,7 @@ def load(
         if is_lazy:
             jit.layer.phony_externals |= phony_externals
             jit.layer.executable_stack = jit.layer.executable_stack or executable_stack
+            jit.layer.writable_code |= writable_code
             code, library = _load_archives(jit, files, given, options)
         else:
             addresses = given.addresses if given else {}
@@ -204,6 +214,7 @@ def _link_reader(
         graph,
         phony_externals=options.phony_externals,
         executable_stack=options.executable_stack,
+        writable_code=options.writable_code,
     )
     dylib, is_initialized = _link(jit, whole, graph, symbols, options)
     if options.may_call_python and jit.platform is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from jitlink.errors import ActionError, AllocationError, ExecutorError
+from jitlink.errors import ActionError, AllocationError, ExecutorError, WritableCodeError
 from jitlink.executor import SelfExecutorProcessControl
 from jitlink.graph import AllocActionPair, LinkGraph, MemLifetime, MemProt, WrapperCall
 from jitlink.memory import (
@@ -213,9 +213,20 @@ class MemoryManagerConformance:
         section = graph.create_section(".wild", MemProt.READ | MemProt.WRITE | MemProt.EXEC)
         graph.create_content_block(section, b"\xc3")
         before = state(graph)
-        with pytest.raises(AllocationError, match=r"both writable and executable: \.wild"):
+        with pytest.raises(WritableCodeError, match=r"both writable and executable: \.wild"):
             self.allocate(graph)
         assert state(graph) == before
+
+    def test_writable_and_executable_section_is_allowed(self) -> None:
+        graph = small_graph()
+        section = graph.create_section(".wild", MemProt.READ | MemProt.WRITE | MemProt.EXEC)
+        block = graph.create_content_block(section, b"\xc3")
+        graph.writable_code = True
+        finalized = self.link(graph)
+        assert permissions(block.address) == "rwx"
+        write(block.address, b"\x90")
+        assert read(block.address, 1) == b"\x90"
+        self.deallocate(finalized)
 
     # Lifetimes
 

@@ -57,6 +57,9 @@ class Recorder:
     def is_instance(self, module: int, offset: int, address: int) -> bool:
         return self.instance_address(module, offset) == address
 
+    def tunables_for(self, extra: int) -> str | None:  # noqa: ARG002 - there are none
+        return None
+
 
 def write(_spec: TLSModuleSpec) -> bytes:
     return b""

@@ -61,6 +61,7 @@ class ExecutorProcessControl(ABC):
 
         Raises:
             ExecutorError: it cannot be loaded.
+            StaticTLSError: its thread-local variables do not fit the static TLS surplus.
         """
 
     @abstractmethod

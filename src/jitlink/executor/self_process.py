@@ -67,6 +67,12 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         handle = dlopen(name, os.RTLD_NOW | os.RTLD_GLOBAL)
         if not handle:
             reason = (dlerror() or b"unknown reason").decode("utf-8", "replace")
+            if "static TLS" in reason and self.memory_manager.tls is not None:
+                from jitlink.executor.library_tls import lack_of_static_tls  # noqa: PLC0415
+
+                lack = await lack_of_static_tls(os.fsdecode(name), reason, self.memory_manager.tls)
+                if lack is not None:
+                    raise lack
             raise ExecutorError(f"cannot load {os.fsdecode(name)}: {reason}")
         return int(handle)
 

@@ -50,6 +50,7 @@ PT_LOAD, PT_DYNAMIC, PT_TLS, PT_GNU_STACK = 1, 2, 7, 0x6474E551
 PF_X, PF_W, PF_R = 1, 2, 4
 DT_NULL, DT_NEEDED, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA = 0, 1, 4, 5, 6, 7
 DT_RELASZ, DT_RELAENT, DT_STRSZ, DT_SYMENT, DT_SONAME = 8, 9, 10, 11, 14
+_EM_X86_64 = 62
 _BLOCK, _VALUES, _FIRST_EXTERNAL = 1, 2, 3
 _DEFINED = 1  # The section index of a symbol that is defined; there are no sections.
 
@@ -77,6 +78,19 @@ class TLSModuleFormat:
     def write(self, spec: TLSModuleSpec) -> bytes:
         """The bytes of a TLS module, without the zeros after the initialisation image."""
         return _Writer(self, spec).write()
+
+
+X86_64 = TLSModuleFormat(
+    Identity(_EM_X86_64, ELFCLASS64, "little"),
+    0x1000,
+    {
+        TLSValue.DTPMOD: 16,  # R_X86_64_DTPMOD64
+        TLSValue.DTPOFF: 17,  # R_X86_64_DTPOFF64
+        TLSValue.TPOFF: 18,  # R_X86_64_TPOFF64
+        TLSValue.TLSDESC: 36,  # R_X86_64_TLSDESC
+    },
+)
+"""TLS modules for x86-64."""
 
 
 def write_stack_module(identity: Identity, page_size: int) -> bytes:

@@ -67,6 +67,7 @@ class LinkGraph:
     Attributes:
         address_limit: every block must lie below this address; an architecture lowers it
             for code that holds addresses in fewer bits than a pointer has.
+        writable_code: whether sections may be both writable and executable in memory.
         origins: display names of the objects that blocks came from; empty if built by hand.
         origin_flags: architecture-specific flags from the header of each origin (ELF's e_flags).
         alloc_actions: calls to make when the graph's memory is finalized and deallocated; the
@@ -94,6 +95,7 @@ class LinkGraph:
         self.features = tuple(features)
         self.target: object | None = None
         self.address_limit = 1 << 64
+        self.writable_code = False
         self.memory: list[AddressRange] = []
         self.origins: list[str] = []
         self.origin_flags: list[int] = []

@@ -1,8 +1,8 @@
 """The memory manager for linking into this process.
 
 Working memory is executor memory: a segment's pages are readable and writable at first, and get
-their final protection on finalization. No page is ever writable and executable at once; a
-section with both protections is an error.
+their final protection on finalization. No page is ever writable and executable at once, unless a
+graph is linked whose sections are, and may be.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jitlink.errors import AllocationError, JITLinkError
-from jitlink.graph import LinkGraph, MemLifetime, MemProt
+from jitlink.errors import JITLinkError
+from jitlink.graph import LinkGraph, MemLifetime
 from jitlink.memory.actions import resolve_actions, run_deallocate_actions, run_finalize_actions
 from jitlink.memory.address_space import PROCESS
-from jitlink.memory.layout import BasicLayout, Segment
+from jitlink.memory.layout import BasicLayout, Segment, check_protections
 from jitlink.memory.manager import (
     DeallocationError,
     FinalizedAlloc,
@@ -32,9 +32,6 @@ from jitlink.sps import WrapperFunctionCall
 
 log = logging.getLogger("jitlink.memory")
 
-_WRITABLE_AND_EXECUTABLE = tuple(
-    read | MemProt.WRITE | MemProt.EXEC for read in (MemProt.NONE, MemProt.READ)
-)
 _FINALIZE = MemLifetime.FINALIZE
 # Larger zero-fill is populated by page faults: much of a large table may never be touched.
 _POPULATED_ZERO_FILL = 64 << 10
@@ -73,7 +70,8 @@ class InProcessMemoryManager(JITLinkMemoryManager):
     async def allocate(self, dylib: JITLinkDylib | None, graph: LinkGraph) -> InFlightAlloc:
         """Give the graph's blocks addresses and memory in this process."""
         allocator, layout = self._allocator, BasicLayout(graph)
-        requests = [_request(graph, segment, allocator.page_size) for segment in layout.segments]
+        check_protections(layout)
+        requests = [_request(segment, allocator.page_size) for segment in layout.segments]
         ranges: list[PageRange] = []
         if requests:
             owner = self._unnamed if dylib is None else dylib
@@ -115,18 +113,7 @@ class InProcessMemoryManager(JITLinkMemoryManager):
             raise DeallocationError(errors)
 
 
-def _request(graph: LinkGraph, segment: Segment, page_size: int) -> PageRequest:
-    if segment.prot in _WRITABLE_AND_EXECUTABLE:
-        names = sorted(
-            section.name
-            for section in graph.section_list
-            if section.mem_prot == segment.prot and section.mem_lifetime == segment.lifetime
-        )
-        raise AllocationError(
-            f"in graph {graph.name}, sections are both writable and executable: "
-            + ", ".join(names),
-            size=segment.size,
-        )
+def _request(segment: Segment, page_size: int) -> PageRequest:
     # Empty blocks have addresses too.
     size = -(-max(segment.size, 1) // page_size) * page_size
     alignment = max(segment.alignment, page_size)

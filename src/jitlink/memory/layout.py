@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jitlink.errors import AllocationError
+from jitlink.errors import AllocationError, WritableCodeError
 from jitlink.graph import AddressRange, BlockFlags, LinkGraph, MemLifetime, MemProt
 from jitlink.graph.columns import (
     ADDRESS_MASK,
@@ -462,3 +462,25 @@ def _copy_runs(
     columns = (target[first], target[first] + size, source[first], source[first] + size)
     for to, to_end, at, at_end in zip(*(column.tolist() for column in columns), strict=True):
         memory[to:to_end] = buffer[at:at_end]
+
+
+def check_protections(layout: BasicLayout) -> None:
+    """Check that no segment is writable and executable, unless the graph allows that.
+
+    Raises:
+        WritableCodeError: one is.
+    """
+    graph = layout.graph
+    for segment in layout.segments:
+        is_both = segment.prot & MemProt.WRITE and segment.prot & MemProt.EXEC
+        if is_both and not graph.writable_code:
+            sections = [
+                section
+                for section in graph.section_list
+                if section.mem_prot == segment.prot and section.mem_lifetime == segment.lifetime
+            ]
+            rows = [block.row for section in sections for block in section.blocks]
+            origins = set(graph.block_table.origin[rows].tolist())
+            files = [graph.origins[n] for n in sorted(origins) if 0 <= n < len(graph.origins)]
+            names = sorted(section.name for section in sections)
+            raise WritableCodeError(graph.name, names, files, size=segment.size)

@@ -151,7 +151,9 @@ class JITLinkMemoryManager(ABC):
 
         Raises:
             AllocationError: no memory of that size and alignment is available, or none below the
-                graph's address limit, or a section is both writable and executable.
+                graph's address limit.
+            WritableCodeError: a section is both writable and executable, and the graph does not
+                allow that.
         """
 
     @abstractmethod

@@ -20,7 +20,7 @@ from jitlink.errors import AllocationError, JITLinkError
 from jitlink.graph import LinkGraph, MemLifetime, MemProt
 from jitlink.memory.actions import resolve_actions
 from jitlink.memory.free_list import FreeList
-from jitlink.memory.layout import BasicLayout, Segment
+from jitlink.memory.layout import BasicLayout, Segment, check_protections
 from jitlink.memory.manager import (
     DeallocationError,
     FinalizedAlloc,
@@ -33,7 +33,6 @@ from jitlink.sps import AllocActionCallPair
 
 RESERVATION_SIZE = 1 << 30
 """Bytes that are reserved at once by default. As much reaches all of itself."""
-_WRITABLE_AND_EXECUTABLE = MemProt.WRITE | MemProt.EXEC
 
 
 class MappedSegment(NamedTuple):
@@ -312,18 +311,6 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
         self._by_dylib.clear()
         if addresses and self.mapper.is_open:
             await self.mapper.release(addresses)
-
-
-def check_protections(layout: BasicLayout) -> None:
-    """Check that no segment is writable and executable.
-
-    Raises:
-        AllocationError: one is.
-    """
-    for segment in layout.segments:
-        if segment.prot & _WRITABLE_AND_EXECUTABLE == _WRITABLE_AND_EXECUTABLE:
-            message = f"in graph {layout.graph.name}, sections are both writable and executable"
-            raise AllocationError(message, size=segment.size)
 
 
 def _take_all(

@@ -132,7 +132,17 @@ def protect_written(address: int, size: int, prot: MemProt) -> None:
         AllocationError: the system refuses.
     """
     if prot != READ_WRITE:
-        protect(address, size, prot)
+        try:
+            protect(address, size, prot)
+        except AllocationError as error:
+            if not (prot & MemProt.WRITE and prot & MemProt.EXEC):
+                raise
+            raise AllocationError(
+                f"{error}: the system may forbid memory that is both writable and executable, "
+                "as SELinux does (execmem), PaX (MPROTECT) and systemd "
+                "(MemoryDenyWriteExecute)",
+                size=size,
+            ) from error
     if not _COHERENT and prot & MemProt.EXEC:
         _clear_cache()(address, address + size)
 

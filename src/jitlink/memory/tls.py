@@ -39,7 +39,6 @@ from typing import NamedTuple, Protocol
 from jitlink.errors import (
     ExecutorError,
     JITLinkError,
-    StaticTLSError,
     TLSError,
 )
 from jitlink.tasks import Future
@@ -54,8 +53,6 @@ UNDEFINED_SYMBOL = "jitlink_undefined"
 """A weak symbol that is not defined, for relocations against other such symbols."""
 _WORD = 8
 _PAGE = 4096
-_SURPLUS_LIMIT = 1 << 24
-"""More than the surplus of any C library, in bytes."""
 
 
 def is_tls_address(address: int) -> bool:
@@ -150,6 +147,16 @@ class TLSModuleLoader(Protocol):
 
     def is_instance(self, module: int, offset: int, address: int) -> bool:
         """Whether that is an address, as far as the executor can tell."""
+
+    def tunables_for(self, extra: int) -> str | None:
+        """The GLIBC_TUNABLES of processes with a larger surplus of static TLS.
+
+        Args:
+            extra: by how many bytes it is to be larger.
+
+        Returns:
+            The value, which keeps the other settings; None if the C library has no such setting.
+        """
 
 
 class TLSBlock:
@@ -367,9 +374,9 @@ class TLSRegistry:
                 f"a TLS block of {size:#x} bytes aligned to {alignment:#x} is too large for "
                 f"every thread to have one: the limit is {BLOCK_LIMIT:#x} bytes"
             )
-        size, name = _padded(size, alignment), self.new_module_name()
+        size, name = padded(size, alignment), self.new_module_name()
         with self._lock:
-            address = _padded(self._next_address, alignment)
+            address = padded(self._next_address, alignment)
             if address + size + _PAGE > END_ADDRESS:
                 raise TLSError("all TLS addresses are used up")
             # A gap, so that the end of one block is not the start of the next.
@@ -386,7 +393,9 @@ class TLSRegistry:
         try:
             handle = await self._loader.load_tls_module(write(spec))
         except ExecutorError as error:
-            raise await self._explain(spec, write, others, error) from error
+            from jitlink.memory.tls_surplus import explain  # noqa: PLC0415 - only for errors
+
+            raise await explain(self, spec, write, others, error) from error
         try:
             count = sum(each.value.words for each in spec.relocations)
             words = await self._loader.read_words(handle, VALUES_SYMBOL, count)
@@ -422,7 +431,7 @@ class TLSRegistry:
             for name in requested.intersection(names):
                 relocations = [TLSRelocation(TLSValue.TPOFF, name)]
                 spec = TLSModuleSpec(self.new_module_name(), relocations=relocations, is_weak=True)
-                await self._can_load(spec, write)
+                await self.can_load(spec, write)
 
     def use(self, blocks: Sequence[TLSBlock]) -> None:
         """Count a user of each block, which stays loaded until its users have gone."""
@@ -511,53 +520,11 @@ class TLSRegistry:
 
     # Errors
 
-    async def _explain(
-        self,
-        spec: TLSModuleSpec,
-        write: WriteTLSModule,
-        others: Sequence[TLSBlock],
-        error: ExecutorError,
-    ) -> TLSError:
-        """Why a TLS module was not loaded, which takes some dozens of trials to find out."""
-        general = TLSError(f"the TLS module cannot be loaded: {error}")
-        if not spec.needs_static_tls:
-            return general
-        dynamic = [each for each in spec.relocations if each.value is not TLSValue.TPOFF]
-        if not await self._can_load(spec._replace(relocations=dynamic), write):
-            return general
-        size, alignment, why = spec.size, spec.alignment, ""
-        if not size:
-            lacking = [each for each in others if each.tp_offset is None]
-            if not lacking:
-                why = "initial exec access to a variable of a library that is not in static TLS"
-                return TLSError(f"{why}: {error}")
-            size = max(each.size for each in lacking)
-            alignment = max(each.alignment for each in lacking)
-            why = ", or a thread has used the variable already"
-        surplus, surplus_alignment = await self._measure_surplus(write)
-        return StaticTLSError(size, alignment, surplus, surplus_alignment, why)
+    def tunables_for(self, extra: int) -> str | None:
+        """See `TLSModuleLoader.tunables_for`."""
+        return self._loader.tunables_for(extra)
 
-    async def _measure_surplus(self, write: WriteTLSModule) -> tuple[int, int]:
-        """The largest size and the largest alignment of a block that the surplus has left."""
-
-        async def fits(size: int, alignment: int) -> bool:
-            relocation = TLSRelocation(TLSValue.TPOFF)
-            name = self.new_module_name()
-            spec = TLSModuleSpec(name, b"", size, alignment, (relocation,))
-            return await self._can_load(spec, write)
-
-        # The alignment first: a trial may make the C library lose some of it; see `_padded`.
-        alignment = 1
-        while alignment < _SURPLUS_LIMIT and await fits(2 * alignment, 2 * alignment):
-            alignment *= 2
-        size, step = 0, _SURPLUS_LIMIT
-        while step:
-            if await fits(size + step, 1):
-                size += step
-            step >>= 1
-        return size, alignment
-
-    async def _can_load(self, spec: TLSModuleSpec, write: WriteTLSModule) -> bool:
+    async def can_load(self, spec: TLSModuleSpec, write: WriteTLSModule) -> bool:
         """Load a TLS module and unload it; whether it could be loaded."""
         try:
             handle = await self._loader.load_tls_module(write(spec))
@@ -567,7 +534,7 @@ class TLSRegistry:
         return True
 
 
-def _padded(size: int, alignment: int) -> int:
+def padded(size: int, alignment: int) -> int:
     """A size or an address, rounded up to a multiple of an alignment.
 
     The C library reclaims the static TLS of a module, but not the gap before it that aligned

@@ -4,7 +4,7 @@ A TLS module is loaded from a memory file. glibc takes libraries that are loaded
 for the same library, and file descriptors are reused, so every load spells its path differently.
 
 Specification: dlopen(3), memfd_create(2); `__tls_get_addr` in "ELF Handling For Thread-Local
-Storage", 3.4.
+Storage", 3.4; the GNU C Library manual, "Dynamic Linking Tunables".
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from jitlink.memory.tls import TLSRegistry
 _C = ctypes.CDLL(None)
 _MFD_NOEXEC_SEAL = 8
 _loads = itertools.count()
+_SURPLUS = "glibc.rtld.optional_static_tls"
+_DEFAULT_SURPLUS, _FIRST_WITH_SURPLUS = 512, (2, 33)
 
 
 class _TLSIndex(ctypes.Structure):
@@ -93,6 +95,52 @@ def instance_address(module: int, offset: int) -> int:
     return int(function(_TLSIndex(module, offset)) or 0)
 
 
+def tunables_for(extra: int) -> str | None:
+    """The GLIBC_TUNABLES of processes with a larger surplus; see `TLSModuleLoader.tunables_for`.
+
+    The surplus is a power of two, so that a process that starts again, and lacks more for what it
+    links next, has to start again a few times at most.
+    """
+    if _glibc_version() < _FIRST_WITH_SURPLUS:
+        return None
+    settings = [each for each in _tunables_at_start().split(":") if each]
+    values = [each.partition("=")[2] for each in settings if each.startswith(f"{_SURPLUS}=")]
+    surplus = _number(values[-1]) if values else None
+    wanted = (_DEFAULT_SURPLUS if surplus is None else surplus) + extra
+    others = [each for each in settings if not each.startswith(f"{_SURPLUS}=")]
+    return ":".join([*others, f"{_SURPLUS}={1 << (wanted - 1).bit_length()}"])
+
+
+def _glibc_version() -> tuple[int, ...]:
+    """The version of the GNU C library; empty for others."""
+    with contextlib.suppress(ValueError, OSError):
+        text = os.confstr("CS_GNU_LIBC_VERSION") or ""
+        return tuple(map(int, text.rpartition(" ")[2].split(".")))
+    return ()
+
+
+def _tunables_at_start() -> str:
+    """GLIBC_TUNABLES when this process started, which may have changed since."""
+    with (
+        contextlib.suppress(OSError),
+        open("/proc/self/environ", "rb") as file,  # noqa: PTH123 - pathlib is slow to import
+    ):
+        for text in file.read().split(b"\0"):
+            if text.startswith(b"GLIBC_TUNABLES="):
+                return os.fsdecode(text.partition(b"=")[2])
+        return ""
+    return os.environ.get("GLIBC_TUNABLES", "")
+
+
+def _number(text: str) -> int | None:
+    """A number as in C, in any base; None if it is none, which glibc ignores."""
+    is_octal = text.startswith("0") and text.isdecimal()
+    try:
+        return int(text, 8 if is_octal else 0)
+    except ValueError:
+        return None
+
+
 def _memory_file() -> int:
     create = getattr(os, "memfd_create", None)
     if create is None or not _is_gnu():
@@ -147,6 +195,10 @@ class GlibcLoader:
     def is_instance(self, module: int, offset: int, address: int) -> bool:
         """Whether that is an address."""
         return instance_address(module, offset) == address
+
+    def tunables_for(self, extra: int) -> str | None:
+        """See `TLSModuleLoader.tunables_for`."""
+        return tunables_for(extra)
 
 
 PROCESS_TLS = TLSRegistry(GlibcLoader())

@@ -146,6 +146,7 @@ class LinkingLayer(Protocol):
     phony_externals: bool
     auto_claim: bool
     executable_stack: bool | None
+    writable_code: bool
     override_flags: bool
 
     def common_sizes(self, dylib: JITDylib) -> CommonSizes:
@@ -163,7 +164,8 @@ class LayerContext(JITLinkContext):
     Attributes:
         layer: the layer.
         phony_externals: whether undefined symbols get an address.
-        executable_stack: see `ObjectLinkingLayer`.
+        executable_stack: see `ObjectLinkingLayer`, as for the next one.
+        writable_code: whether sections may be both writable and executable.
         responsibility: the responsibility.
         dylib: its JITDylib.
     """
@@ -177,6 +179,7 @@ class LayerContext(JITLinkContext):
         self.layer = layer
         self.phony_externals = layer.phony_externals
         self.executable_stack = layer.executable_stack
+        self.writable_code = layer.writable_code
         self.responsibility = responsibility
         self.dylib = responsibility.dylib
         self._graph = graph

@@ -125,6 +125,7 @@ class ObjectLinkingLayer(ResourceManager):
         executable_stack: whether objects whose code needs executable stacks are linked; those of
             all threads of the executor are then made executable. None: such objects are linked,
             and the stacks stay as they are, for code that does not run.
+        writable_code: whether sections may be both writable and executable in memory.
         override_flags: which flags prevail if those of a graph's definitions are not those of its
             responsibility: the responsibility's, or, by default, the graph's.
         adds_initializer_symbols: whether units with initialisers define an initializer symbol, for
@@ -142,6 +143,7 @@ class ObjectLinkingLayer(ResourceManager):
         self.auto_claim = False
         self.phony_externals = False
         self.executable_stack: bool | None = False
+        self.writable_code = False
         self.override_flags = False
         self.adds_initializer_symbols = False
         self.symbol_rules: SymbolRules | None = None
@@ -283,6 +285,8 @@ class ObjectLinkingLayer(ResourceManager):
             for plugin in plugins:
                 await plugin.prepare(responsibility, graph)
             config = default_passes(graph)
+            if context.writable_code:
+                graph.writable_code = True
             if config.needs_executable_stack:
                 await context.provide_executable_stack(config.needs_executable_stack)
             context.add_first_passes(config)

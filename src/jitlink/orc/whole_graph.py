@@ -69,6 +69,7 @@ class WholeGraph:
         phony_externals: whether undefined symbols get an address, even if the layer gives them
             none.
         executable_stack: whether stacks may be made executable, even if the layer forbids it.
+        writable_code: whether sections may be writable and executable, likewise.
 
     Attributes:
         name: its display name.
@@ -82,12 +83,14 @@ class WholeGraph:
         *,
         phony_externals: bool = False,
         executable_stack: bool = False,
+        writable_code: bool = False,
     ) -> None:
         self.name = graph.name
         self.exports = Exports(graph)
         self._layer = layer
         self._phony_externals = phony_externals
         self._executable_stack = executable_stack
+        self._writable_code = writable_code
         self._graph: LinkGraph | None = graph
         self._flags = partial(symbol_flags, graph.symbol_table, graph.block_table)
         self._responsibility: MaterializationResponsibility | None = None
@@ -116,6 +119,7 @@ class WholeGraph:
             context.phony_externals |= self._phony_externals
             if self._executable_stack:
                 context.executable_stack = True
+            context.writable_code |= self._writable_code
             await self._layer.link(responsibility, graph, context)
             # The tracker may own nothing else.
             dylib.trackers.setdefault(tracker)

@@ -79,6 +79,10 @@ class RuntimeTLSLoader:
         """True: the executor looks each address up on another thread."""
         return True
 
+    def tunables_for(self, extra: int) -> str | None:  # noqa: ARG002
+        """None: how the other process was started is unknown."""
+        return None
+
 
 def provide_tls(executor: ExecutorProcessControl, memory: JITLinkMemoryManager) -> None:
     """Give a memory manager of another process thread-local storage, if it has none."""

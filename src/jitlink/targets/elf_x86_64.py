@@ -30,7 +30,7 @@ from jitlink.graph import LinkGraph, MemLifetime
 from jitlink.graph.columns import rows_where
 from jitlink.graph.tables import DEFINED, EXTERNAL
 from jitlink.link import PassConfiguration
-from jitlink.memory.tls import TLSModuleSpec, TLSValue
+from jitlink.memory.tls import TLSModuleSpec
 from jitlink.passes.eh_frame import eh_frame_pass
 from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.ifunc import ifunc_pass
@@ -147,18 +147,12 @@ def _build_got_and_stubs(graph: LinkGraph) -> None:
 
 
 _IDENTITY = Identity(EM_X86_64, ELFCLASS64, "little")
-_TLS_RELOCATION_TYPES = {
-    TLSValue.DTPMOD: 16,  # R_X86_64_DTPMOD64
-    TLSValue.DTPOFF: 17,  # R_X86_64_DTPOFF64
-    TLSValue.TPOFF: 18,  # R_X86_64_TPOFF64
-    TLSValue.TLSDESC: 36,  # R_X86_64_TLSDESC
-}
 
 
 def _write_tls_module(spec: TLSModuleSpec) -> bytes:
-    from jitlink.formats.elf_tls_module import TLSModuleFormat  # noqa: PLC0415 - few links have TLS
+    from jitlink.formats.elf_tls_module import X86_64  # noqa: PLC0415 - few links have TLS
 
-    return TLSModuleFormat(_IDENTITY, 0x1000, _TLS_RELOCATION_TYPES).write(spec)
+    return X86_64.write(spec)
 
 
 # LLVM differs: it links the general dynamic model only, with TLS of its own runtime.

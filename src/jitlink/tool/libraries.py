@@ -5,6 +5,9 @@ those of the system's compiler. Within a directory the static library is preferr
 linked, not loaded. Libraries of which a process can only have one copy, such as those of the C
 library, are the exception: this process has loaded them already.
 
+The options `-Bstatic` and `-Bdynamic` and the name ``:FILE`` have the effect that they have for GNU
+ld; but no option makes a second copy of the C library.
+
 LLVM differs: it prefers shared libraries, and searches the system's directories only on request.
 
 Either file may be a linker script, a text file that names the files to link instead; Debian's
@@ -24,14 +27,10 @@ from jitlink.formats.archive_magic import is_archive
 from jitlink.formats.elf_layout import is_elf, is_shared_object
 from jitlink.inputs import InputFile, open_input
 from jitlink.memory.mapping import mapped_ranges
-from jitlink.tool.options import CommandLineError, InputArgument
+from jitlink.tool.options import CommandLineError, InputArgument, LibraryPreference
 
-_ONE_PER_PROCESS = frozenset(
-    {
-        *("c", "m", "mvec", "dl", "pthread", "rt", "util", "resolv", "anl"),
-        *("gcc_s", "stdc++", "c++", "c++abi", "unwind"),
-    }
-)
+_C_LIBRARY = frozenset({"c", "m", "mvec", "dl", "pthread", "rt", "util", "resolv", "anl"})
+_ONE_PER_PROCESS = _C_LIBRARY | {"gcc_s", "stdc++", "c++", "c++abi", "unwind"}
 """Libraries with state that the whole process must share."""
 
 # Bytes. Longer texts are not parsed: linker scripts are a few lines.
@@ -60,6 +59,7 @@ class InputCollector:
         self.files: list[InputFile] = []
         self.dylibs: list[str] = []
         self._directories = tuple(directories)
+        self._preference: LibraryPreference = "default"
         self._scripts: list[str] = []
 
     def add(self, argument: InputArgument) -> None:
@@ -74,6 +74,7 @@ class InputCollector:
         elif argument.linkage == "hidden":
             self._add_hidden(argument)
         elif argument.kind == "library":
+            self._preference = argument.preference
             self.add_library(argument.name)
         else:
             self.add_file(argument.name)
@@ -81,7 +82,8 @@ class InputCollector:
     def _add_hidden(self, argument: InputArgument) -> None:
         path = argument.name
         if argument.kind == "library":
-            path = self._find(argument, [f"lib{path}.a"])
+            names = [path[1:]] if path.startswith(":") else [f"lib{path}.a"]
+            path = self._find(argument, names)
         file = open_input(path)
         if not is_archive(file.data):
             raise CommandLineError(f"{path} is not a static archive", option=argument.option)
@@ -112,16 +114,27 @@ class InputCollector:
     def add_library(self, name: str) -> None:
         """Find and add a library; see `add` for the errors."""
         for directory in self._search_path():
-            for file in _file_names(name):
+            for file in _file_names(name, self._preference):
                 path = os.path.join(directory, file)  # noqa: PTH118
                 if os.path.isfile(path):  # noqa: PTH113
+                    self._check_preference(name, path)
                     self.add_file(path)
                     return
-        loaded = _loaded_library(name)
+        is_static = self._preference == "static" and name not in _C_LIBRARY
+        loaded = None if is_static else _loaded_library(name)
         if loaded is None:
             searched = ", ".join(self._search_path())
-            raise CommandLineError(f"no library {name} in {searched}", option="l")
+            what = "static library" if is_static else "library"
+            if name.startswith(":"):
+                what, name = "file", name[1:]
+            raise CommandLineError(f"no {what} {name} in {searched}", option="l")
         self.dylibs.append(loaded)
+
+    def _check_preference(self, name: str, path: str) -> None:
+        if self._preference != "static" or not name.startswith(":"):
+            return
+        if is_shared_object(open_input(path).data):
+            raise CommandLineError(f"{path} is a shared library, behind -Bstatic", option="l")
 
     def add_file(self, path: str) -> None:
         """Add a file of any kind; see `add` for the errors."""
@@ -185,9 +198,15 @@ def _distinct(directories: Sequence[str]) -> list[str]:
     return list({os.path.realpath(each): each for each in reversed(directories)}.values())[::-1]
 
 
-def _file_names(name: str) -> tuple[str, str]:
+def _file_names(name: str, preference: LibraryPreference) -> tuple[str, ...]:
+    """The files that the name given to `-l` stands for, in order of preference."""
+    if name.startswith(":"):
+        return (name[1:],)
     static, shared = f"lib{name}.a", f"lib{name}.so"
-    return (shared, static) if name in _ONE_PER_PROCESS else (static, shared)
+    if preference == "static" and name not in _C_LIBRARY:
+        return (static,)
+    is_shared = preference == "shared" or name in _ONE_PER_PROCESS
+    return (shared, static) if is_shared else (static, shared)
 
 
 def _loaded_library(name: str) -> str | None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from jitlink.errors import JITLinkError
+from jitlink.errors import JITLinkError, StaticTLSError
 from jitlink.tool.options import CommandLine, expand, parse
 from jitlink.tool.terminal import in_red, is_terminal
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jitlink.tool.session import CommandSession
 
 _STATUS_MASK = 0xFF
+_RESTART_VARIABLE = "JITLINK_STARTED_AGAIN"
+"""`jitlink.tool.restart.VARIABLE`, which few commands import."""
 
 
 class OutputError(JITLinkError):
@@ -52,9 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: that of the program, modulo 256, or 1 after an error.
     """
     owns_process = argv is None
+    restarts = 0
+    if owns_process:
+        if _RESTART_VARIABLE in os.environ:
+            from jitlink.tool.restart import restore_environment  # noqa: PLC0415 - seldom needed
+
+            restarts = restore_environment()
+        _output.hold()
     try:
         line = parse(list(expand(sys.argv[1:] if argv is None else argv)))
-        status = _execute(line, owns_process=owns_process)
+        status = _execute(line, owns_process=owns_process, restarts=restarts)
         _flush()
     except JITLinkError as error:
         return _fail(str(error), owns_process=owns_process)
@@ -68,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status & _STATUS_MASK
 
 
-def _execute(line: CommandLine, *, owns_process: bool) -> int:
+def _execute(line: CommandLine, *, owns_process: bool, restarts: int) -> int:
     if line.help:
         from jitlink.tool.options.help_page import help_page  # noqa: PLC0415 - seldom needed
 
@@ -88,7 +97,7 @@ def _execute(line: CommandLine, *, owns_process: bool) -> int:
     if line.symbolicate_with is not None:
         return _symbolicate(line, line.symbolicate_with)
     with _logs(line.debug_only):
-        return _link_and_run(line, owns_process=owns_process)
+        return _link_and_run(line, owns_process=owns_process, restarts=restarts)
 
 
 def _symbolicate(line: CommandLine, path: str) -> int:
@@ -101,7 +110,7 @@ def _symbolicate(line: CommandLine, path: str) -> int:
     return 0
 
 
-def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
+def _link_and_run(line: CommandLine, *, owns_process: bool, restarts: int) -> int:
     if owns_process:
         # Imports leave no garbage; the collections that they trigger take 7 ms.
         gc.disable()
@@ -114,10 +123,13 @@ def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
         gc.freeze()
         gc.enable()
     try:
-        with _progress(line, session):
-            session.load()
-            session.link()
-        session.check(_write_error)
+        with _starting_again(owns_process, restarts):
+            with _progress(line, session):
+                session.load()
+                session.link()
+            session.check(_write_error)
+            if not line.noexec:
+                session.link_initializers()
         status = 0
         if not line.noexec:
             _flush()
@@ -135,6 +147,19 @@ def _link_and_run(line: CommandLine, *, owns_process: bool) -> int:
     if session.times is not None:
         _write_error(session.times.table())
     return status
+
+
+@contextmanager
+def _starting_again(owns_process: bool, restarts: int) -> Iterator[None]:
+    """Start the command again if a link lacks static TLS that a process can be started with."""
+    try:
+        yield
+    except StaticTLSError as error:
+        if owns_process:
+            from jitlink.tool.restart import start_again  # noqa: PLC0415 - seldom needed
+
+            start_again(error, restarts)
+        raise
 
 
 @contextmanager
@@ -235,7 +260,39 @@ def _parents(name: str) -> set[str]:
 # Output
 
 
+class _Output:
+    """Output of the command, held back as long as the command may start again."""
+
+    def __init__(self) -> None:
+        self._held: list[tuple[Callable[[str], None], str]] | None = None
+
+    def hold(self) -> None:
+        """Hold back what is written from now on."""
+        self._held = []
+
+    def write(self, write: Callable[[str], None], text: str) -> None:
+        """Write by a function, now or later."""
+        if self._held is None:
+            write(text)
+        else:
+            self._held.append((write, text))
+
+    def release(self) -> None:
+        """Write what was held back, and from now on at once."""
+        held, self._held = self._held or [], None
+        for write, text in held:
+            write(text)
+
+
+_output = _Output()
+
+
 def _write(text: str) -> None:
+    """Write to standard output; see `_write_now`."""
+    _output.write(_write_now, text)
+
+
+def _write_now(text: str) -> None:
     """Write to standard output; characters that its encoding lacks are escaped.
 
     Raises:
@@ -252,6 +309,11 @@ def _write(text: str) -> None:
 
 
 def _write_error(text: str) -> None:
+    """Write to standard error; see `_write_error_now`."""
+    _output.write(_write_error_now, text)
+
+
+def _write_error_now(text: str) -> None:
     """Write to standard error; a failure cannot be reported anywhere, and is ignored."""
     with suppress(AttributeError, OSError, ValueError):
         sys.stderr.write(text)
@@ -259,6 +321,7 @@ def _write_error(text: str) -> None:
 
 
 def _flush() -> None:
+    _output.release()
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -279,6 +342,8 @@ def _report_error(message: str) -> None:
 
 def _fail(message: str, *, owns_process: bool) -> int:
     """Report an error, and return the exit status of failure."""
+    with suppress(OutputError):
+        _output.release()
     _report_error(message)
     if owns_process:
         _drop_output()

@@ -86,6 +86,7 @@ class CommandSession:
         line, layer = self._line, self._jit.layer
         layer.phony_externals = line.phony_externals
         layer.executable_stack = None if line.noexec else line.executable_stack
+        layer.writable_code = line.writable_code
         self._jit.session.error_handler = self._report_lazy_failure
         if line.add_self_relocations:
             from jitlink.tool.self_relocations import SelfRelocations  # noqa: PLC0415 - seldom
@@ -153,6 +154,25 @@ class CommandSession:
             finally:
                 self._show_result()
             raise reason
+
+    def link_initializers(self) -> None:
+        """Link all that has initialisers, before any of them runs.
+
+        Raises:
+            JITLinkError: something could not be linked.
+        """
+        platform = self._jit.platform
+        if platform is None:
+            return
+        try:
+            with self._measured(LINK_PHASE), self._tracing_failures():
+                for dylib in {self._jit.main: None, self._home_of_entry(): None}:
+                    self._jit.session.wait(platform.link_initializers(dylib))
+        except FailedToMaterializeError as error:
+            reason = error.reason
+        else:
+            return
+        raise reason
 
     def _measured(self, phase: str) -> AbstractContextManager[None]:
         return nullcontext() if self.times is None else self.times.measure(phase)

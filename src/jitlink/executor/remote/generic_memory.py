@@ -18,7 +18,7 @@ from jitlink.executor.remote.memory_services import finalize_request, reserve, w
 from jitlink.executor.remote.services import Services
 from jitlink.graph import LinkGraph, MemLifetime, MemProt
 from jitlink.memory.actions import resolve_actions
-from jitlink.memory.layout import BasicLayout
+from jitlink.memory.layout import BasicLayout, check_protections
 from jitlink.memory.manager import (
     DeallocationError,
     FinalizedAlloc,
@@ -26,7 +26,7 @@ from jitlink.memory.manager import (
     JITLinkDylib,
     JITLinkMemoryManager,
 )
-from jitlink.memory.mapper import MappedSegment, check_protections
+from jitlink.memory.mapper import MappedSegment
 from jitlink.memory.tls import TLSAllocation, release_tls
 from jitlink.sps import AllocActionCallPair, WrapperFunctionCall
 

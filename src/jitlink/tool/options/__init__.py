@@ -13,6 +13,7 @@ from jitlink.tool.options.command_line import (
     DylibArguments,
     GraphFormat,
     InputArgument,
+    LibraryPreference,
     SectionArgument,
 )
 from jitlink.tool.options.parsing import parse
@@ -26,6 +27,7 @@ __all__ = [
     "DylibArguments",
     "GraphFormat",
     "InputArgument",
+    "LibraryPreference",
     "SectionArgument",
     "expand",
     "parse",

@@ -27,6 +27,9 @@ MAIN_DYLIB = "main"
 GraphFormat = Literal["text", "json", "dot"]
 """How link graphs are printed."""
 
+LibraryPreference = Literal["default", "static", "shared"]
+"""Which libraries `-l` searches for: see `-Bstatic` and `-Bdynamic`."""
+
 
 class CommandLineError(JITLinkError):
     """A command that is malformed or cannot be carried out.
@@ -49,12 +52,14 @@ class InputArgument(NamedTuple):
         linkage: ``hidden`` for a static library whose symbols only its own JITDylib sees,
             ``weak`` for one whose symbols may all be missing.
         is_lazy: whether its functions are linked on their first call.
+        preference: which kind of library is searched for.
     """
 
     kind: Literal["file", "library"]
     name: str
     linkage: Literal["plain", "hidden", "weak"] = "plain"
     is_lazy: bool = False
+    preference: LibraryPreference = "default"
 
     @property
     def option(self) -> str | None:
@@ -115,6 +120,8 @@ class CommandLine:
     Attributes:
         dylibs: the JITDylibs in order, ``main`` first; arguments are added to the last one.
         next_is_lazy: whether `-lazy` applies to the next input.
+        preference: which libraries the `-l` from here on search for.
+        has_groups: whether there are groups of archives, which has no effect.
         warnings: messages about options that have no effect.
         given: names and values of the options, in order.
     """
@@ -122,6 +129,8 @@ class CommandLine:
     def __init__(self) -> None:
         self.dylibs = [DylibArguments(MAIN_DYLIB)]
         self.next_is_lazy = False
+        self.preference: LibraryPreference = "default"
+        self.has_groups = False
         self.warnings: list[str] = []
         self.given: list[tuple[str, str]] = []
         self.all_load = False
@@ -143,6 +152,7 @@ class CommandLine:
         self.arguments: list[str] = []
         self.noexec = False
         self.executable_stack = False
+        self.writable_code = False
         self.threads: int | None = None
         self.slab_size: int | None = None
         self.slab_address: int | None = None

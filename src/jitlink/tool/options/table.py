@@ -27,6 +27,7 @@ from jitlink.tool.options.values import (
     put,
     put_entry,
     refuse,
+    search_for,
     section,
     size,
 )
@@ -35,8 +36,36 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "l", Form.JOINED, Group.INPUTS,
         "link libNAME.a, or else libNAME.so, from the directories of -L, then from those of the "
-        "system's compiler; or link against the JITDylib NAME",
+        "system's compiler; or the file FILE if the name is :FILE; or link against the JITDylib "
+        "NAME",
         add_input("library"), "NAME",
+    ),
+    *(
+        Option(
+            name, Form.FLAG, Group.INPUTS,
+            "link only static libraries for the -l that follow; for those of the C library, which "
+            "a process has once, the process's own" if name == "Bstatic" else "same as -Bstatic",
+            search_for("static"),
+        )
+        for name in ("Bstatic", "dn", "non_shared", "static")
+    ),
+    *(
+        Option(
+            name, Form.FLAG, Group.INPUTS,
+            "prefer shared libraries for the -l that follow, as GNU ld does by default"
+            if name == "Bdynamic" else "same as -Bdynamic",
+            search_for("shared"),
+        )
+        for name in ("Bdynamic", "dy", "call_shared")
+    ),
+    *(
+        Option(
+            name, Form.FLAG, Group.INPUTS,
+            f"{place} a group of archives, which is searched repeatedly; accepted for "
+            "compatibility, because all archives are such a group",
+            put("has_groups", boolean),
+        )
+        for name, place in (("start-group", "begin"), ("end-group", "end"))
     ),
     Option(
         "L", Form.JOINED, Group.INPUTS,
@@ -151,6 +180,12 @@ OPTIONS: tuple[Option, ...] = (
         "link objects whose code needs executable stacks, and make the stacks of all threads "
         "executable; an overflow of a buffer on a stack can then become code",
         put("executable_stack", boolean),
+    ),
+    Option(
+        "writable-code", Form.FLAG, Group.RUNNING,
+        "link sections that are both writable and executable, and map them so; whatever can be "
+        "made to write there can then become code",
+        put("writable_code", boolean),
     ),
     Option(
         "num-threads", Form.VALUE, Group.RUNNING,

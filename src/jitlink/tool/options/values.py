@@ -17,6 +17,7 @@ from jitlink.tool.options.command_line import (
     CommandLineError,
     DylibArguments,
     InputArgument,
+    LibraryPreference,
     SectionArgument,
     Store,
 )
@@ -189,7 +190,17 @@ def add_input(
     """A store that adds an input of this kind."""
 
     def store(line: CommandLine, text: str) -> None:
-        line.add_input(InputArgument(kind, text, linkage, line.next_is_lazy))
+        line.add_input(InputArgument(kind, text, linkage, line.next_is_lazy, line.preference))
+
+    return store
+
+
+def search_for(preference: LibraryPreference) -> Store:
+    """A store that sets which libraries are searched for from here on."""
+
+    def store(line: CommandLine, text: str) -> None:
+        if boolean(text):
+            line.preference = preference
 
     return store
 
