@@ -215,8 +215,23 @@ class MaterializationUnit(ABC):
         """One unit for this one and others of the same key."""
         raise TypeError(f"{type(self).__name__} cannot be merged with {len(others)} others")
 
+    def separate(self, units: Sequence[MaterializationUnit]) -> list[list[MaterializationUnit]]:
+        """Units that were merged, as this one with others, in groups that can do without another.
+
+        For materializing them again after an error.
+        """
+        return [[unit] for unit in units]
+
     def anticipated(self) -> Iterable[str]:
         """Names that materializing will look up: a hint, to materialize them together with it."""
+        return ()
+
+    def companions(self, definition: Definition) -> Iterable[Definition]:
+        """Definitions of other units that must be materialized together with one of this unit's.
+
+        Those that cannot be, because they have another merge key or tracker, are left out.
+        """
+        del definition
         return ()
 
 
