@@ -25,6 +25,7 @@ from jitlink.orc import (
     ObjectLinkingLayer,
     StaticLibraryGenerator,
 )
+from jitlink.orc.linker_sets import extract_needed
 from jitlink.orc.objects import ObjectBatch
 from jitlink.targets.registry import target_of_object
 from jitlink.tool.libraries import InputCollector, run_time_directories
@@ -120,6 +121,12 @@ class SessionInputs:
             self._add_inputs(arguments)
         for arguments in self._line.dylibs:
             self._define(arguments)
+        for arguments in self._line.dylibs:
+            if arguments.undefined:
+                self._extract(self.dylibs[arguments.name], arguments.undefined)
+
+    def _extract(self, dylib: JITDylib, names: Sequence[str]) -> None:
+        self._jit.session.run(lambda: extract_needed(dylib, names))
 
     def _add_harness(self) -> None:
         """Add the objects of the harness to ``main``, and apply their rules to all other inputs."""
