@@ -213,6 +213,21 @@ def export_set_bounds(graph: LinkGraph, symbol_names: Iterable[str]) -> None:
             graph.add_defined_symbol(block, 0, each, 0, Linkage.WEAK, Scope.HIDDEN)
 
 
+def keep_linked_blocks(graph: LinkGraph) -> None:
+    """Keep blocks alive with those that they are linked to (pre-prune pass)."""
+    if graph.linked_to:
+        rows = np.array(list(graph.linked_to), np.int64)
+        symbol = graph.symbol_table.extend(
+            len(rows), name=NO_NAME, kind=DEFINED, block=rows, scope=Scope.LOCAL
+        )
+        graph.edge_table.extend(
+            len(rows),
+            block=np.array(list(graph.linked_to.values()), np.int64),
+            kind=KEEP_ALIVE,
+            target=np.arange(symbol, symbol + len(rows)),
+        )
+
+
 def define_section_start(graph: LinkGraph, symbol: Symbol, section_name: str) -> None:
     """Define a symbol at the start of a section, which the symbol then keeps alive."""
     _define_bound(graph, symbol, section_name, 0)
