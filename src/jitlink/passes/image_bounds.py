@@ -7,8 +7,9 @@ leading underscore, such as ``end``, are in the namespace of programs, whose def
 precedence.
 
 - ``etext`` is the end of code, ``edata`` that of data with content, ``end`` that of all data,
-  `__bss_start` the start of zero-fill data, `__data_start` the start of data. Of segments, code is
-  the last: ``end`` is not the end of the image.
+  `__bss_start` the start of zero-fill data, `__data_start` the start of data, `__executable_start`
+  that of code. Code, data and constants may be far apart, in any order: ``end`` is not the end of
+  the image.
 - `__init_array_start` and its kin span the pointers of `.init_array` and its kin, in the order in
   which they are called.
 - `.startof.X` and `.sizeof.X` are the address and the size of the sections of name X.

@@ -3,8 +3,8 @@
 `synthesize_elf_symbols` defines `__start_X` and `__stop_X` of section X and `__dso_handle`.
 `ELFLinkerDefinedSymbols` defines those that a linker script defines for a program, ``_end`` and the
 like (`jitlink.passes.image_bounds`). ``__ehdr_start`` and ``__executable_start`` are at an ELF
-header that is added to the graph. It has no program headers, because memory of a JIT is not the
-image of a file.
+header that is added to the graph, in front of its code. It has no program headers, because memory
+of a JIT is not the image of a file.
 
 Specification: GNU ld manual, "Encapsulation symbols", "PROVIDE" and the default linker script
 (``ld --verbose``); Itanium C++ ABI, 3.3.6 (`__dso_handle`); System V gABI, chapter 4, "ELF Header".
@@ -58,7 +58,9 @@ class ELFLinkerDefinedSymbols(ImageBounds):
 
 
 def _add_header(identity: Identity, graph: LinkGraph) -> Block:
-    section = graph.obtain_section("$__EHDR", MemProt.READ)
+    # The first section of code: programs take what is from here to etext as their code.
+    section = graph.obtain_section("$__EHDR", MemProt.READ | MemProt.EXEC)
+    graph.section_list.move(section, 0)
     block = graph.create_content_block(section, write_headers(identity), 0, 8)
     graph.block_table.origin[block.row] = NO_OBJECT
     return block
