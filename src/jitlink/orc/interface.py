@@ -226,12 +226,16 @@ class MaterializationUnit(ABC):
         """Names that materializing will look up: a hint, to materialize them together with it."""
         return ()
 
-    def companions(self, definition: Definition) -> Iterable[Definition]:
+    def companions(self, definition: Definition, handled: set[Hashable]) -> Iterable[Definition]:
         """Definitions of other units that must be materialized together with one of this unit's.
 
         Those that cannot be, because they have another merge key or tracker, are left out.
+
+        Args:
+            definition: the definition.
+            handled: what other units have found already, in keys of their own; extended.
         """
-        del definition
+        del definition, handled
         return ()
 
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from jitlink.graph import LinkGraph, Scope
+from jitlink.graph import LinkGraph
 from jitlink.orc.generators import StaticLibraryGenerator
 from jitlink.orc.interface import (
     JITDylibLookupFlags,
@@ -133,8 +133,8 @@ class _BoundsGenerator:
 
 
 def companions(
-    sets: LinkerSets, use: SetUse, key: Hashable, definition: Definition
-) -> list[Definition]:
+    sets: LinkerSets, use: SetUse, key: Hashable, definition: Definition, handled: set[Hashable]
+) -> Iterator[Definition]:
     """Definitions of other units that must be linked together with one.
 
     Args:
@@ -142,17 +142,18 @@ def companions(
         use: what its unit has to do with linker sets.
         key: the merge key of its unit.
         definition: the definition.
+        handled: see `MaterializationUnit.companions`.
     """
     dylib, tracker = definition.dylib, definition.tracker
-    if use.image:
-        candidates = list(tracker.definitions)
-    else:
-        candidates = [d for name in use.elements | use.bounds for d in sets.elements(dylib, name)]
-    return [
-        other
-        for other in candidates
-        if other.tracker is tracker and other.unit is not None and other.unit.merge_key() == key
-    ]
+    names: Iterable[str | None] = [None] if use.image else use.elements | use.bounds
+    for name in names:
+        candidates = tracker.definitions if name is None else sets.elements(dylib, name)
+        if (name, key, tracker) not in handled:
+            handled.add((name, key, tracker))
+            for other in candidates:
+                unit = other.unit
+                if other.tracker is tracker and unit is not None and unit.merge_key() == key:
+                    yield other
 
 
 def extract_needed(dylib: JITDylib, names: Iterable[str]) -> None:
@@ -186,20 +187,15 @@ def separate(
     if any(use.image for _, use in uses):
         return [[unit for unit, _ in uses]]
     bounds = frozenset().union(*(use.bounds for _, use in uses))
-    groups: list[tuple[list[MaterializationUnit], frozenset[str]]] = []
+    groups: list[list[MaterializationUnit]] = []
+    group_of: dict[str, list[MaterializationUnit]] = {}
     for unit, use in uses:
-        units, sets = [unit], (use.elements | use.bounds) & bounds
-        apart = []
-        for group in groups:
-            if sets.isdisjoint(group[1]):
-                apart.append(group)
-            else:
-                units, sets = group[0] + units, sets | group[1]
-        groups = [*apart, (units, sets)]
-    return [units for units, _ in groups]
-
-
-def add_element_symbols(graph: LinkGraph, names: Iterable[str]) -> None:
-    """Define the element symbols of objects in the graph that has them."""
-    for name in names:
-        graph.add_absolute_symbol(name, 0, scope=Scope.SIDE_EFFECTS_ONLY)
+        sets = (use.elements | use.bounds) & bounds
+        together = [unit]
+        for other in {id(g): g for g in (group_of.get(name) for name in sets) if g}.values():
+            together += other
+            other.clear()
+        groups.append(together)
+        members = frozenset(name for name, group in group_of.items() if not group) | sets
+        group_of.update(dict.fromkeys(members, together))
+    return [group for group in groups if group]

@@ -14,7 +14,7 @@ that they must be materialized together; these fail together.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jitlink.errors import UndefinedSymbolError
@@ -451,12 +451,13 @@ def _with_anticipated(definitions: Iterable[Definition]) -> list[Definition]:
     """Definitions, all others of their units, and those that their units need or will look up."""
     chosen = dict.fromkeys(definitions)
     pending = list(chosen)
+    handled: set[Hashable] = set()
     while pending:
         definition = pending.pop()
         unit, symbols = definition.unit, definition.dylib.symbols
         if unit is None:
             continue
-        others: list[Definition] = list(unit.companions(definition))
+        others: list[Definition] = list(unit.companions(definition, handled))
         if len(definition.flags) < len(unit.symbols):
             named = [symbols.get(name) for name in unit.symbols]
             others += [other for other in named if other and other.unit is unit]

@@ -12,7 +12,7 @@ from jitlink.graph.columns import Int64Array
 from jitlink.graph.tables import exported_rows
 from jitlink.inputs import InputFile, InputReader
 from jitlink.orc.interface import JITSymbolFlags, MaterializationUnit
-from jitlink.orc.linker_sets import add_element_symbols, companions, extract_needed, separate
+from jitlink.orc.linker_sets import companions, extract_needed, separate
 from jitlink.orc.objects import ExportedSymbols, ObjectBatch
 from jitlink.passes.initializers import (
     add_initializer_symbols,
@@ -20,7 +20,7 @@ from jitlink.passes.initializers import (
     next_serials,
     objects_with_arrays,
 )
-from jitlink.passes.linker_defined import SetUse
+from jitlink.passes.linker_defined import SetUse, add_element_symbols
 
 if TYPE_CHECKING:
     from jitlink.inputs import SymbolRules
@@ -107,7 +107,7 @@ class ObjectUnit(MaterializationUnit):
             return ()
         return [name for part in self.parts for name in part.batch.references[part.number]]
 
-    def companions(self, definition: Definition) -> Iterable[Definition]:
+    def companions(self, definition: Definition, handled: set[Hashable]) -> Iterable[Definition]:
         """Definitions of the objects that must be linked with these; see `linker_sets`."""
         dylib, use = definition.dylib, self.set_use
         sets = self.layer.linker_sets(dylib)
@@ -115,7 +115,7 @@ class ObjectUnit(MaterializationUnit):
             return ()
         strong = (p.batch.strong_references[p.number] for p in self.parts)
         extract_needed(dylib, [name for names in strong for name in names])
-        return companions(sets, use, self.merge_key(), definition)
+        return companions(sets, use, self.merge_key(), definition, handled)
 
     # Materialization
 

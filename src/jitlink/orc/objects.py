@@ -28,7 +28,7 @@ from jitlink.inputs import InputFile, InputReader, SymbolRules
 from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import JITSymbolFlags, SymbolState
 from jitlink.passes.initializers import initializer_symbol_name, next_serials, objects_with_arrays
-from jitlink.passes.linker_defined import NO_USE, SetUse, linker_sets, set_uses
+from jitlink.passes.linker_defined import NO_USE, SetUse, element_symbol_name, linker_sets, set_uses
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
@@ -385,7 +385,7 @@ class ObjectBatch:
         """Name of the element symbol of an object that has elements of linker sets."""
         if number not in self.elements:
             return None
-        return f"$.{self.files[number].name}.__sets.{self._serials[number]}"
+        return element_symbol_name(self.files[number].name, self._serials[number])
 
     def serial(self, number: int) -> int:
         """A number that sorts objects by the order in which they were added."""
@@ -397,8 +397,7 @@ class ObjectBatch:
 
     @cached_property
     def _set_uses(self) -> Mapping[int, SetUse]:
-        builder = self._whole()
-        return set_uses(builder.target_graph, self.elements, builder.symbol_bounds)
+        return set_uses(self._whole().target_graph, self.elements, self.references)
 
     def take(self, numbers: Sequence[int]) -> tuple[InputReader, ExportedSymbols]:
         """A graph of some of the objects, owned by the caller, and its exported symbols."""

@@ -33,6 +33,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jitlink.graph import (
+    Block,
     BlockFlags,
     LinkGraph,
     MemLifetime,

@@ -30,12 +30,14 @@ from jitlink.graph import (
     Scope,
     Section,
     Symbol,
+    SymbolKind,
 )
-from jitlink.graph.columns import Int64Array
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import KEEP_ALIVE
+from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.strings import NO_NAME
-from jitlink.graph.tables import DEFINED
+from jitlink.graph.symbols import check_unique
+from jitlink.graph.tables import ABSOLUTE, DEFINED
 
 START, STOP = "__start_", "__stop_"
 """Prefixes of encapsulation symbols."""
@@ -54,6 +56,7 @@ NO_OBJECT = -1
 Definer = Callable[[LinkGraph, Symbol, str], None]
 """Called with the graph, an external symbol, and its name without the prefix."""
 
+_MIDDLE = ".__sets."
 _PIECES = frozenset((".init", ".fini"))
 # Origins that sort before and behind those of all objects.
 _FIRST, _LAST = NO_OBJECT, np.iinfo(np.int32).max
@@ -138,31 +141,31 @@ def linker_sets(graph: LinkGraph) -> dict[int, list[str]]:
 
 
 def set_uses(
-    graph: LinkGraph, elements: Mapping[int, Sequence[str]], symbol_bounds: Int64Array
+    graph: LinkGraph,
+    elements: Mapping[int, Sequence[str]],
+    references: Sequence[Sequence[str]],
 ) -> dict[int, SetUse]:
     """What objects of a graph have to do with linker sets, by index of the object, if anything.
 
     Args:
         graph: the graph, as its objects were read.
         elements: its `linker_sets`.
-        symbol_bounds: row of the first symbol of each object, and the end (int64).
+        references: names of the external symbols of each object.
     """
-    bounds: dict[int, set[str]] = {}
-    images: set[int] = set()
-    rows, names = graph.external_names()
-    if any(map(graph.strings.has_text, _BEGINNINGS)) or not IMAGE_NAMES.isdisjoint(names):
-        objects = symbol_bounds.searchsorted(rows, side="right") - 1
-        for name, number in zip(names, objects.tolist(), strict=True):
-            section = set_name(name)
-            if section is not None:
-                bounds.setdefault(number, set()).add(section)
-            elif name in IMAGE_NAMES or name.startswith((START_OF, SIZE_OF)):
-                images.add(number)
+    bounds: dict[int, frozenset[str]] = {}
+    has_prefixes = any(map(graph.strings.has_text, _BEGINNINGS))
+    images = {n for n, names in enumerate(references) if not IMAGE_NAMES.isdisjoint(names)}
+    for number, names in enumerate(references) if has_prefixes else ():
+        chosen = [name for name in names if name.startswith(_BEGINNINGS)]
+        sets = frozenset(name for name in map(set_name, chosen) if name is not None)
+        if sets:
+            bounds[number] = sets
+        if any(name.startswith((START_OF, SIZE_OF)) for name in chosen):
+            images.add(number)
+    none: frozenset[str] = frozenset()
     return {
         number: SetUse(
-            frozenset(elements.get(number, ())),
-            frozenset(bounds.get(number, ())),
-            number in images,
+            frozenset(elements.get(number, ())), bounds.get(number, none), number in images
         )
         for number in {*elements, *bounds, *images}
     }
@@ -211,6 +214,29 @@ def export_set_bounds(graph: LinkGraph, symbol_names: Iterable[str]) -> None:
             graph.make_defined(symbol, block, 0, 0, Linkage.WEAK, Scope.HIDDEN)
         else:
             graph.add_defined_symbol(block, 0, each, 0, Linkage.WEAK, Scope.HIDDEN)
+
+
+def element_symbol_name(name: str, serial: int) -> str:
+    """Name of the element symbol of an object with that serial number."""
+    return f"$.{name}{_MIDDLE}{serial}"
+
+
+def add_element_symbols(graph: LinkGraph, names: Sequence[str]) -> None:
+    """Define the element symbols of objects of a graph: for side effects only, at no address.
+
+    Raises:
+        GraphError: the graph has a symbol of one of these names that is not local.
+    """
+    if graph.strings.has_text(_MIDDLE):
+        for name in names:
+            check_unique(graph, SymbolKind.ABSOLUTE, name)
+    graph.symbol_table.extend(
+        len(names),
+        kind=ABSOLUTE,
+        name=graph.strings.add_many(names),
+        block=NO_BLOCK,
+        scope=int(Scope.SIDE_EFFECTS_ONLY),
+    )
 
 
 def keep_linked_blocks(graph: LinkGraph) -> None:
