@@ -11,9 +11,15 @@ import pytest
 from jitlink.errors import UndefinedSymbolError
 from jitlink.inputs import open_input
 from jitlink.lljit import LLJIT
-from jitlink.orc import FailedToMaterializeError, IndirectStubsManager, StaticLibraryGenerator
+from jitlink.orc import (
+    DynamicLibraryGenerator,
+    FailedToMaterializeError,
+    IndirectStubsManager,
+    Plugin,
+    StaticLibraryGenerator,
+)
 from jitlink.orc.lazy import LazyHiddenObjectLayer, SymbolTransform
-from tests.orc.jits import archived, compiled
+from tests.orc.jits import archived, compiled, shared_library
 
 BOUNDS = "extern int __start_set[], __stop_set[];"
 SUM = f"""
@@ -37,10 +43,13 @@ def constant(number: int) -> str:
     return f'static const int one __attribute__((section("set"), used)) = {number};'
 
 
-@pytest.fixture(params=[True, False], ids=["batches", "single"])
+@pytest.fixture(params=["batches", "single", "plugin", "no platform"])
 def jit(request: pytest.FixtureRequest) -> Iterator[LLJIT]:
-    with LLJIT() as created:
-        created.layer.batch_objects = request.param
+    with LLJIT(platform=request.param != "no platform") as created:
+        created.layer.batch_objects = request.param != "single"
+        if request.param == "plugin":
+            # It might change which symbols graphs define.
+            created.layer.add_plugin(Plugin())
         yield created
 
 
@@ -248,3 +257,54 @@ def test_lazy_archives(jit: LLJIT, tmp_path: Path) -> None:
     jit.main.add_generator(StaticLibraryGenerator(layer, archive))
     add(jit, element(1), SUM + "int two(void); int main(void) { return two() + sum(); }")
     assert call(jit, "main") == 14
+
+
+# Images
+
+IMAGE = """
+extern char __data_start[], _end[], end[];
+int size(void) { return end == _end ? _end - __data_start : -1; }
+"""
+EXPORTED_DATA = "int exported[100] = {1};"
+
+
+def test_an_image_is_all_objects_of_a_tracker(jit: LLJIT) -> None:
+    tracker = jit.create_resource_tracker()
+    jit.add_object(compiled(EXPORTED_DATA.replace("exported", "other")), tracker)
+    add(jit, EXPORTED_DATA, IMAGE)
+    assert call(jit, "size") == 400
+    jit.add_object(compiled(IMAGE.replace("size", "other_size")), tracker)
+    assert call(jit, "other_size") == 400
+    # What is added later is another image.
+    add(jit, IMAGE.replace("size", "later"))
+    assert call(jit, "later") == 0
+
+
+def test_an_image_needs_all_of_its_objects(jit: LLJIT) -> None:
+    add(jit, IMAGE, "extern int absent; int *bad = &absent;")
+    with pytest.raises(FailedToMaterializeError) as caught:
+        call(jit, "size")
+    assert isinstance(caught.value.reason, UndefinedSymbolError)
+
+
+def test_definitions_of_the_session_prevail(jit: LLJIT) -> None:
+    jit.define({"end": 0x1230, "_end": 0x1230, "__data_start": 0x1000}, raw=True)
+    add(jit, IMAGE)
+    assert call(jit, "size") == 0x230
+
+
+def test_a_shared_library_may_have_a_function_of_such_a_name(jit: LLJIT, tmp_path: Path) -> None:
+    library = shared_library(tmp_path / "lib.so", "int end(void) { return 5; }")
+    generator = DynamicLibraryGenerator.load(jit.session, library)
+    dylib = jit.create_jitdylib("library", process_symbols=False)
+    dylib.add_generator(generator)
+    assert jit.lookup("end", dylib=dylib)() == 5
+
+
+def test_thread_local_sections_are_no_sets(jit: LLJIT) -> None:
+    add(
+        jit,
+        '_Thread_local int variable __attribute__((section("tls_set"))) = 3;'
+        "int read(void) { return variable; }",
+    )
+    assert call(jit, "read") == 3

@@ -89,8 +89,14 @@ class DynamicLibraryGenerator:
     ) -> None:
         """Define the names that the library exports."""
         wanted = [name for name in names if self._allow is None or self._allow(name)]
-        # Those of the library are those of its own image, and of no use here.
-        wanted = [name for name in wanted if not is_of_one_image(name)]
+        # Such a symbol is one of the library's own image. Other libraries than the process may
+        # have functions with names of programs, such as end.
+        is_process = self._handle is None
+        wanted = [
+            name
+            for name in wanted
+            if not is_of_one_image(name) or not (is_process or name.startswith(("_", ".")))
+        ]
         addresses = await dylib.session.executor.lookup_symbols(wanted, self._handle)
         found = {
             name: ExecutorSymbolDef(address, _FOUND)

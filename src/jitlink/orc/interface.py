@@ -229,7 +229,7 @@ class MaterializationUnit(ABC):
     def companions(self, definition: Definition, handled: set[Hashable]) -> Iterable[Definition]:
         """Definitions of other units that must be materialized together with one of this unit's.
 
-        Those that cannot be, because they have another merge key or tracker, are left out.
+        They are of the same tracker, and are merged with it whatever their merge keys are.
 
         Args:
             definition: the definition.

@@ -33,7 +33,14 @@ from jitlink.orc.interface import (
     SymbolState,
 )
 from jitlink.orc.lookup import look_up
-from jitlink.passes.linker_defined import START, STOP, SetUse, export_set_bounds, set_name
+from jitlink.passes.linker_defined import (
+    START,
+    STOP,
+    SetUse,
+    export_set_bounds,
+    find_bounds,
+    set_name,
+)
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import Definition, JITDylib
@@ -96,11 +103,10 @@ class LinkerSets:
             own: names that the graph itself defines.
         """
         bounds = {START + name for name in sets} | {STOP + name for name in sets}
-        absent = {
-            b for b in bounds - set(own) if set_name(b) and b not in responsibility.dylib.symbols
-        }
-        if absent:
-            flags = dict.fromkeys(sorted(absent), JITSymbolFlags.WEAK)
+        absent = [b for b in bounds - set(own) if b not in responsibility.dylib.symbols]
+        wanted = [b for b in absent if (name := set_name(b)) and find_bounds(graph, name)]
+        if wanted:
+            flags = dict.fromkeys(sorted(wanted), JITSymbolFlags.WEAK)
             defined = responsibility.define_materializing(flags)
             self._bounds |= defined
             export_set_bounds(graph, sorted(defined))
@@ -133,27 +139,23 @@ class _BoundsGenerator:
 
 
 def companions(
-    sets: LinkerSets, use: SetUse, key: Hashable, definition: Definition, handled: set[Hashable]
+    sets: LinkerSets, use: SetUse, definition: Definition, handled: set[Hashable]
 ) -> Iterator[Definition]:
-    """Definitions of other units that must be linked together with one.
+    """Definitions that must be linked together with one, if the same layer links them.
 
     Args:
         sets: the linker sets of its JITDylib.
         use: what its unit has to do with linker sets.
-        key: the merge key of its unit.
         definition: the definition.
         handled: see `MaterializationUnit.companions`.
     """
     dylib, tracker = definition.dylib, definition.tracker
     names: Iterable[str | None] = [None] if use.image else use.elements | use.bounds
     for name in names:
-        candidates = tracker.definitions if name is None else sets.elements(dylib, name)
-        if (name, key, tracker) not in handled:
-            handled.add((name, key, tracker))
-            for other in candidates:
-                unit = other.unit
-                if other.tracker is tracker and unit is not None and unit.merge_key() == key:
-                    yield other
+        if (sets, name, tracker) not in handled:
+            handled.add((sets, name, tracker))
+            candidates = tracker.definitions if name is None else sets.elements(dylib, name)
+            yield from (other for other in candidates if other.tracker is tracker and other.unit)
 
 
 def extract_needed(dylib: JITDylib, names: Iterable[str]) -> None:

@@ -438,17 +438,25 @@ class MaterializationTask:
 def tasks_for(definitions: Sequence[Definition]) -> list[MaterializationTask]:
     """The tasks that materialize definitions, one for all units that can be merged."""
     groups: dict[object, dict[MaterializationUnit, list[Definition]]] = {}
-    for definition in _with_anticipated(definitions):
+    keys: dict[MaterializationUnit, Hashable] = {}
+    for definition in _with_anticipated(definitions, keys):
         unit = definition.unit
         if unit is not None:
-            key = unit.merge_key()
+            key = keys[unit] if unit in keys else unit.merge_key()
             group = (id(unit), unit) if key is None else (key, definition.tracker)
             groups.setdefault(group, {}).setdefault(unit, []).append(definition)
     return [MaterializationTask(members) for members in groups.values()]
 
 
-def _with_anticipated(definitions: Iterable[Definition]) -> list[Definition]:
-    """Definitions, all others of their units, and those that their units need or will look up."""
+def _with_anticipated(
+    definitions: Iterable[Definition], keys: dict[MaterializationUnit, Hashable]
+) -> list[Definition]:
+    """Definitions, all others of their units, and those that their units need or will look up.
+
+    Args:
+        definitions: the definitions.
+        keys: receives the merge keys of units that must be merged with others.
+    """
     chosen = dict.fromkeys(definitions)
     pending = list(chosen)
     handled: set[Hashable] = set()
@@ -457,7 +465,11 @@ def _with_anticipated(definitions: Iterable[Definition]) -> list[Definition]:
         unit, symbols = definition.unit, definition.dylib.symbols
         if unit is None:
             continue
-        others: list[Definition] = list(unit.companions(definition, handled))
+        others: list[Definition] = []
+        for companion in unit.companions(definition, handled):
+            if companion.unit is not None:
+                keys[companion.unit] = unit.merge_key()
+                others.append(companion)
         if len(definition.flags) < len(unit.symbols):
             named = [symbols.get(name) for name in unit.symbols]
             others += [other for other in named if other and other.unit is unit]

@@ -115,7 +115,12 @@ class ObjectUnit(MaterializationUnit):
             return ()
         strong = (p.batch.strong_references[p.number] for p in self.parts)
         extract_needed(dylib, [name for names in strong for name in names])
-        return companions(sets, use, self.merge_key(), definition, handled)
+        found = companions(sets, use, definition, handled)
+        return [
+            other
+            for other in found
+            if isinstance(other.unit, ObjectUnit) and other.unit.layer is self.layer
+        ]
 
     # Materialization
 

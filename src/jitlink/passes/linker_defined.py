@@ -128,13 +128,15 @@ def linker_sets(graph: LinkGraph) -> dict[int, list[str]]:
     among them.
     """
     found: dict[int, list[str]] = {}
-    sections = graph.section_list
+    sections, table = graph.section_list, graph.block_table
     for name in dict.fromkeys(filter(_is_contiguous, sections.names)):
         origins: set[int] = set()
         for ordinal in sections.ordinals_named(name):
             section = sections[ordinal]
             if section.mem_lifetime != MemLifetime.NO_ALLOC:
-                origins.update(graph.block_table.origin[section.block_rows()].tolist())
+                rows = section.block_rows()
+                rows = rows[table.flags[rows] & int(BlockFlags.THREAD_LOCAL) == 0]
+                origins.update(table.origin[rows].tolist())
         for origin in origins:
             found.setdefault(origin, []).append(name)
     return found
