@@ -181,6 +181,18 @@ def test_each_tracker_has_its_own_set(jit: LLJIT) -> None:
     assert call(jit, "sum2") == 34
 
 
+def test_two_trackers_that_need_each_other(jit: LLJIT) -> None:
+    tracker = jit.create_resource_tracker()
+    user = "int helper(void); int use(void) { return helper(); }"
+    jit.add_object(compiled(element(1, user)), tracker)
+    add(
+        jit,
+        SUM + "int use(void); int helper(void) { return 8; }"
+        "int main(void) { return use() + sum(); }",
+    )
+    assert call(jit, "main") == 9
+
+
 def test_a_removed_element_is_not_linked(jit: LLJIT) -> None:
     tracker = jit.create_resource_tracker()
     jit.add_object(compiled(element(1)), tracker)
