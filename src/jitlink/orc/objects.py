@@ -397,7 +397,9 @@ class ObjectBatch:
 
     @cached_property
     def _set_uses(self) -> Mapping[int, SetUse]:
-        return set_uses(self._whole().target_graph, self.elements, self.references)
+        resolver = self._whole().resolver
+        undefined = resolver.unresolved if resolver.is_indexed else self.references[0]
+        return set_uses(self.elements, undefined, self.references)
 
     def take(self, numbers: Sequence[int]) -> tuple[InputReader, ExportedSymbols]:
         """A graph of some of the objects, owned by the caller, and its exported symbols."""

@@ -45,6 +45,7 @@ from jitlink.passes.linker_defined import (
 )
 
 _SECTION = "$__IMAGE_BOUNDS"
+_SECTION_BOUNDS = (START_OF, SIZE_OF)
 
 
 class _Extents:
@@ -108,9 +109,8 @@ class ImageBounds:
 
     def define(self, graph: LinkGraph) -> None:
         """Define the symbols that the graph refers to (pre-prune pass)."""
-        if IMAGE_NAMES.isdisjoint(graph.external_names()[1]) and not any(
-            map(graph.strings.has_text, (START_OF, SIZE_OF))
-        ):
+        names = graph.external_names()[1]
+        if IMAGE_NAMES.isdisjoint(names) and not any(n.startswith(_SECTION_BOUNDS) for n in names):
             return
         synthesize_symbols(
             graph,

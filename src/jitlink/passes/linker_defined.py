@@ -32,6 +32,7 @@ from jitlink.graph import (
     Symbol,
     SymbolKind,
 )
+from jitlink.graph.columns import rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import KEEP_ALIVE
 from jitlink.graph.link_graph import NO_BLOCK
@@ -57,7 +58,7 @@ Definer = Callable[[LinkGraph, Symbol, str], None]
 """Called with the graph, an external symbol, and its name without the prefix."""
 
 _MIDDLE = ".__sets."
-_PIECES = frozenset((".init", ".fini"))
+_PIECES = (".init", ".fini")
 # Origins that sort before and behind those of all objects.
 _FIRST, _LAST = NO_OBJECT, np.iinfo(np.int32).max
 # Names that are those of one image, besides `IMAGE_NAMES`.
@@ -127,59 +128,50 @@ def linker_sets(graph: LinkGraph) -> dict[int, list[str]]:
     The pieces of the functions ``_init`` and ``_fini``, which have no encapsulation symbols, are
     among them.
     """
-    found: dict[int, list[str]] = {}
     sections, table = graph.section_list, graph.block_table
-    for name in dict.fromkeys(filter(_is_contiguous, sections.names)):
-        origins: set[int] = set()
-        for ordinal in sections.ordinals_named(name):
-            section = sections[ordinal]
-            if section.mem_lifetime != MemLifetime.NO_ALLOC:
-                rows = section.block_rows()
-                rows = rows[table.flags[rows] & int(BlockFlags.THREAD_LOCAL) == 0]
-                origins.update(table.origin[rows].tolist())
-        for origin in origins:
-            found.setdefault(origin, []).append(name)
-    return found
+    ordinals = [n for n, name in enumerate(sections.names) if name[:1] != "."]
+    ordinals = [n for n in ordinals if _is_set_name(sections.names[n])]
+    ordinals += [n for name in _PIECES for n in sections.ordinals_named(name)]
+    if not ordinals:
+        return {}
+    is_set = np.zeros(len(sections), np.bool_)
+    is_set[ordinals] = True
+    is_set &= graph.section_lifetimes() != int(MemLifetime.NO_ALLOC)
+    excluded = int(BlockFlags.THREAD_LOCAL | BlockFlags.REMOVED)
+    rows = rows_where(is_set[table.section] & (table.flags & excluded == 0))
+    found: dict[int, dict[str, None]] = {}
+    origins = table.origin[rows].tolist()
+    for origin, ordinal in zip(origins, table.section[rows].tolist(), strict=True):
+        found.setdefault(origin, {})[sections.names[ordinal]] = None
+    return {origin: list(names) for origin, names in found.items()}
 
 
 def set_uses(
-    graph: LinkGraph,
     elements: Mapping[int, Sequence[str]],
+    undefined: Iterable[str],
     references: Sequence[Sequence[str]],
 ) -> dict[int, SetUse]:
-    """What objects of a graph have to do with linker sets, by index of the object, if anything.
+    """What objects have to do with linker sets, by index of the object, if anything.
 
     Args:
-        graph: the graph, as its objects were read.
-        elements: its `linker_sets`.
+        elements: the names of the sets that objects have elements of; see `linker_sets`.
+        undefined: the names that objects refer to and none defines, and perhaps others.
         references: names of the external symbols of each object.
     """
-    bounds: dict[int, frozenset[str]] = {}
-    has_prefixes = any(map(graph.strings.has_text, _BEGINNINGS))
-    images = {n for n, names in enumerate(references) if not IMAGE_NAMES.isdisjoint(names)}
-    for number, names in enumerate(references) if has_prefixes else ():
-        chosen = [name for name in names if name.startswith(_BEGINNINGS)]
-        sets = frozenset(name for name in map(set_name, chosen) if name is not None)
-        if sets:
-            bounds[number] = sets
-        if any(name.startswith((START_OF, SIZE_OF)) for name in chosen):
-            images.add(number)
-    none: frozenset[str] = frozenset()
-    return {
-        number: SetUse(
-            frozenset(elements.get(number, ())), bounds.get(number, none), number in images
-        )
-        for number in {*elements, *bounds, *images}
-    }
+    bounds = {n for n in undefined if n in IMAGE_NAMES or n.startswith(_BEGINNINGS)}
+    found = {n: SetUse(frozenset(names)) for n, names in elements.items()}
+    if bounds:
+        for number, names in enumerate(references):
+            chosen = bounds.intersection(names)
+            if chosen:
+                sets = frozenset(name for name in map(set_name, chosen) if name is not None)
+                is_image = any(not each.startswith((START, STOP)) for each in chosen)
+                found[number] = found.get(number, NO_USE)._replace(bounds=sets, image=is_image)
+    return found
 
 
 def _is_set_name(name: str) -> bool:
     return name.isascii() and name.isidentifier()
-
-
-def _is_contiguous(name: str) -> bool:
-    # Nearly all names begin with a dot.
-    return name in _PIECES if name[:1] == "." else _is_set_name(name)
 
 
 def set_name(symbol_name: str) -> str | None:
