@@ -77,6 +77,27 @@ def _debian_member() -> Case:
     return Case(data, elf_regions(data))
 
 
+LINKER_DEFINED = """
+extern int __start_set[], __stop_set[];
+extern char _end[], __data_start[], __executable_start[];
+extern void (*__init_array_start[])(void), (*__init_array_end[])(void);
+int first __attribute__((section("set"))) = 1;
+int second __attribute__((section("set"), used)) = 2;
+__attribute__((constructor)) static void begin(void) {}
+__asm__(".section set,\\"ao\\",@progbits,.text.one,unique,1; .long 3; .section .kept,\\"aR\\";"
+        ".quad .startof.(set), .sizeof.(set); .text");
+__attribute__((section(".text.one"))) long one(void) {
+    return (__stop_set - __start_set) + (__init_array_end - __init_array_start)
+        + (_end - __data_start) + __executable_start[1];
+}
+"""
+
+
+def _linker_defined() -> Case:
+    data = compile_c(LINKER_DEFINED, "gcc", ["-O1", "-fPIC"]).read_bytes()
+    return Case(data, elf_regions(data))
+
+
 def make_archive(directory: Path) -> bytes:
     """An archive of two members, one with a long name, with an index."""
     one = compile_c("int one(void) { return 1; }").read_bytes()
@@ -99,6 +120,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "clang-crel-zstd": _clang_compressed,
     "zig-c": _zig_c,
     "debian-member": _debian_member,
+    "linker-defined": _linker_defined,
 }
 
 

@@ -146,6 +146,12 @@ class SymbolResolver:
         found: list[str] = known[rows].tolist()
         return found
 
+    @property
+    def unresolved(self) -> AbstractSet[str]:
+        """The names that objects refer to and none defines, and perhaps others."""
+        self._index()
+        return self._undefined.keys() | self._weakly_undefined
+
     def undefined_among(self, names: AbstractSet[str]) -> set[str]:
         """Those of some names that objects refer to, weakly or not, and none defines."""
         self._index()

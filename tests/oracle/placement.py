@@ -14,14 +14,14 @@ from jitlink.inputs import InputFile, InputReader
 from jitlink.link import JITLinkContext, PassConfiguration, link, run_in_process
 from jitlink.memory.slab import SlabMemoryManager
 from jitlink.passes.got_plt import STUBS_SECTION
-from jitlink.targets.elf_linker_defined import NAMES
+from jitlink.passes.linker_defined import IMAGE_NAMES
 from tests.oracle.architectures import ARCHITECTURES
 from tests.oracle.elf_file import ElfFile, ElfSection
 from tests.oracle.memory import Memory
 
 EH_FRAME = ".eh_frame"
 COMMONS = ".common"
-LINKER_DEFINED = frozenset({"__dso_handle", *NAMES})
+LINKER_DEFINED = frozenset({"__dso_handle", *IMAGE_NAMES})
 """Symbols that the linker defines if no object does."""
 EXTERNAL_SPACING = 16
 SLAB_SIZE = 64 << 20

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import jitlink
+from jitlink.errors import ObjectError
 from tests.linking import Linker
-from tests.toolchain import compile_c, run
+from tests.toolchain import compile_c, require, run
 
 CONSTANT = 'const int one __attribute__((section("set"), used)) = 1;'
 WRITABLE = 'int twenty __attribute__((section("set"), used)) = 20;'
@@ -70,3 +71,57 @@ def test_code_and_writable_data_stay_apart() -> None:
     code = '__attribute__((section("set"), used)) int seven(void) { return 7; }'
     with jitlink.load(*objects(code, WRITABLE, SUM)) as lib:
         assert lib.seven() == 7
+
+
+LINKED = """
+__asm__(".section .text.{name},\\"ax\\",@progbits; .globl {name}; {name}: mov ${value},%eax; ret");
+__asm__(".section set,\\"ao\\",@progbits,.text.{name},unique,{value}; .long {value}; .text");
+"""
+
+
+def linked(name: str, value: int) -> str:
+    """A function, and an element of the set that is linked to it (SHF_LINK_ORDER)."""
+    return LINKED.format(name=name, value=value)
+
+
+def test_linked_elements_live_and_die_with_what_they_are_linked_to() -> None:
+    dead = linked("dead", 9).replace(".globl dead;", "")
+    source = linked("one", 1) + dead + linked("two", 2) + SUM
+    with jitlink.load(*objects(source)) as lib:
+        assert (lib.sum(), lib.count(), lib.one(), lib.two()) == (3, 2, 1, 2)
+
+
+def test_linked_elements_are_in_the_order_of_what_they_are_linked_to(tmp_path: Path) -> None:
+    # The sections of the functions are created in another order than those of the elements.
+    first = '__asm__(".section .text.two,\\"ax\\",@progbits; .section .text.one,\\"ax\\"; .text");'
+    digits = SUM.replace("result += *each", "result = 10 * result + *each")
+    source = first + linked("one", 1) + linked("two", 2) + digits
+    main = source + "int main(void) { return sum(); }"
+    files, program = objects(main), tmp_path / "program"
+    run([require("gcc"), "-o", program, *files])
+    native = subprocess.run([program], check=False).returncode
+    with jitlink.load(*files) as lib:
+        assert lib.main() == native == 21
+
+
+def test_retained_elements_are_kept() -> None:
+    retained = '__asm__(".section .kept,\\"aR\\",@progbits; .long 77; .text");'
+    with Linker() as linker:
+        graph = linker.link(*objects(retained + "int f(void) { return 1; }")).graph
+        section = graph.find_section_by_name(".kept")
+        assert section is not None
+        assert [bytes(block.content)[0] for block in section.blocks] == [77]
+
+
+def test_a_link_to_a_section_that_does_not_exist() -> None:
+    content = bytearray(objects(linked("one", 1))[0].read_bytes())
+    shoff, count = (
+        int.from_bytes(content[40:48], "little"),
+        int.from_bytes(content[60:62], "little"),
+    )
+    for index in range(count):
+        at = shoff + 64 * index
+        if int.from_bytes(content[at + 8 : at + 16], "little") & 0x80:
+            content[at + 40 : at + 44] = (0xFFFF).to_bytes(4, "little")
+    with pytest.raises(ObjectError, match="refers to a section that does not exist"):
+        jitlink.load(bytes(content))

@@ -9,7 +9,7 @@ from tests.toolchain import compile_c
 
 SOURCE = """
 static int type __attribute__((section("swift5_types"), used)) = 42;
-static int other __attribute__((section("not_kept"))) __attribute__((used)) = 43;
+static int other __attribute__((section(".not_kept"))) __attribute__((used)) = 43;
 int f(void) { return 1; }
 """
 
@@ -43,4 +43,4 @@ def test_kept_and_found() -> None:
         assert list(finder.found) == ["swift5_types"]
         place = finder.found["swift5_types"]
         assert place.size == 4
-        assert "not_kept" not in finder.names
+        assert ".not_kept" not in finder.names

@@ -23,6 +23,7 @@ from jitlink.formats.elf_layout import (
     SHF_EXCLUDE,
     SHF_EXECINSTR,
     SHF_GNU_RETAIN,
+    SHF_LINK_ORDER,
     SHF_TLS,
     SHF_WRITE,
     SHN_ABS,
@@ -196,6 +197,19 @@ class ObjectTables(SectionTables):
         )
         self.section_block = np.full(len(self.sh_type), NO_BLOCK, np.int64)
         self.section_block[rows] = np.arange(first, first + len(rows))
+        ordered = rows[flags & (SHF_LINK_ORDER | SHF_ALLOC) == SHF_LINK_ORDER | SHF_ALLOC]
+        if len(ordered):
+            self._link_blocks(ordered[self.sh_link[ordered] != 0])
+
+    def _link_blocks(self, rows: Int64Array) -> None:
+        """Record the blocks that sections with SHF_LINK_ORDER are linked to."""
+        blocks, others = (
+            self.section_block[rows],
+            self.section_block[self.linked(rows, self.sh_link)],
+        )
+        known = others != NO_BLOCK
+        pairs = zip(blocks[known].tolist(), others[known].tolist(), strict=True)
+        self.graph.linked_to.update(pairs)
 
     def _graph_sections(self, names: list[str], flags: Int64Array) -> Int64Array:
         """Ordinals of the graph sections for ELF sections with these names and flags."""

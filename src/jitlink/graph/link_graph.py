@@ -11,7 +11,7 @@ LLVM differs: one graph may hold many objects, which are then laid out and linke
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -75,6 +75,10 @@ class LinkGraph:
         memory: address ranges of the segments that outlive finalization, once allocated.
         target: the target that made the graph, which means nothing to the graph; None for a graph
             that was made without one.
+        is_defined_elsewhere: whether something outside of the graph defines a name that the linker
+            would define otherwise.
+        linked_to: for each block that lives and dies with another one, the other one's row. Those
+            of a section are in the order of the blocks that they are linked to.
     """
 
     def __init__(
@@ -106,6 +110,8 @@ class LinkGraph:
         self.strings = StringHeap()
         self.contents = ContentSpace()
         self.alloc_actions: list[AllocActionPair] = []
+        self.is_defined_elsewhere: Callable[[str], bool] = lambda _name: False
+        self.linked_to: dict[int, int] = {}
         self._external_names: tuple[Int64Array, Sequence[str]] = np.empty(0, np.int64), ()
 
     def __repr__(self) -> str:

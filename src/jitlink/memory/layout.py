@@ -143,6 +143,8 @@ class BasicLayout:
         # One byte a block: lifetime, protection, zero-fill.
         key = (group << 1) | (table.content[rows] == ZERO_FILL)
         order = _order(graph, rows, key)
+        if graph.linked_to:
+            order = _order_linked(graph, rows, key, order)
         self._rows, key = rows[order], key[order]
         self._sizes = table.size[self._rows]
         alignments = table.alignment[self._rows]
@@ -299,6 +301,25 @@ def _order(graph: LinkGraph, rows: Int64Array, key: UInt8Array) -> Int64Array:
             # A stable sort of bytes is a radix sort.
             return np.argsort(key, kind="stable")
     return np.lexsort((address, origin, section, key))
+
+
+def _order_linked(
+    graph: LinkGraph, rows: Int64Array, key: UInt8Array, order: Int64Array
+) -> Int64Array:
+    """Reorder the blocks of each section that are linked to others, by the order of those."""
+    rank = np.full(graph.block_table.rows, -1, np.int64)
+    rank[rows[order]] = np.arange(len(order))
+    section = graph.block_table.section
+    places: dict[tuple[int, int], list[int]] = {}
+    for row in sorted(graph.linked_to, key=rank.__getitem__):
+        place = int(rank[row])
+        if place >= 0:
+            places.setdefault((int(section[row]), int(key[order[place]])), []).append(place)
+    result = order.copy()
+    for each in places.values():
+        linked = sorted(each, key=lambda n: rank[graph.linked_to[int(rows[order[n]])]])
+        result[each] = order[linked]
+    return result
 
 
 def place(

@@ -20,6 +20,7 @@ from jitlink.inputs import (
 from jitlink.orc.interface import ExecutorSymbolDef, JITDylibLookupFlags, JITSymbolFlags, LookupKind
 from jitlink.orc.materialization import AbsoluteSymbols
 from jitlink.orc.objects import ObjectBatch
+from jitlink.passes.linker_defined import is_of_one_image
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
@@ -47,7 +48,8 @@ def matcher(names: NameFilter | None) -> Callable[[str], bool]:
 class DynamicLibraryGenerator:
     """Defines symbols of a library that is loaded in the executor, or of the whole process.
 
-    They are defined as absolute symbols, owned by the JITDylib's default tracker.
+    They are defined as absolute symbols, owned by the JITDylib's default tracker. Linker-defined
+    symbols of an image, such as ``_end``, are not.
 
     Args:
         handle: handle of the library in the executor, None for the whole process.
@@ -87,6 +89,14 @@ class DynamicLibraryGenerator:
     ) -> None:
         """Define the names that the library exports."""
         wanted = [name for name in names if self._allow is None or self._allow(name)]
+        # Such a symbol is one of the library's own image. Other libraries than the process may
+        # have functions with names of programs, such as end.
+        is_process = self._handle is None
+        wanted = [
+            name
+            for name in wanted
+            if not is_of_one_image(name) or not (is_process or name.startswith(("_", ".")))
+        ]
         addresses = await dylib.session.executor.lookup_symbols(wanted, self._handle)
         found = {
             name: ExecutorSymbolDef(address, _FOUND)
@@ -191,16 +201,24 @@ class StaticLibraryGenerator:
         names: Mapping[str, bool],
     ) -> None:
         """Add the members that define names, and the members that these need."""
-        if kind is LookupKind.DLSYM:
-            return
-        # Nothing is awaited from here on, so that no other search can add the same members.
+        if kind is not LookupKind.DLSYM:
+            self.extract(dylib, [name for name, required in names.items() if required])
+
+    def extract(self, dylib: JITDylib, names: Iterable[str]) -> None:
+        """Add the members that define names, and the members that these need.
+
+        For the driver thread. Nothing is awaited, so that no other search can add the same members.
+
+        Raises:
+            InputError: a member cannot be read.
+            DuplicateDefinitionError: a strong definition exists already.
+        """
         members = _ExtractedMembers(dylib)
         archives = self._searched_together(dylib)
         # The first archive is asked first: members of all of them are then one batch, which is not
         # read again to be linked together. The others are asked for what none of them defines.
         searched = archives if archives[:1] == [self] else [self]
-        wanted = [name for name, required in names.items() if required]
-        has_more = members.read_defining(searched, wanted)
+        has_more = members.read_defining(searched, list(names))
         while has_more:
             has_more = members.read_needed(archives)
         members.define(self.layer)

@@ -215,8 +215,27 @@ class MaterializationUnit(ABC):
         """One unit for this one and others of the same key."""
         raise TypeError(f"{type(self).__name__} cannot be merged with {len(others)} others")
 
+    def separate(self, units: Sequence[MaterializationUnit]) -> list[list[MaterializationUnit]]:
+        """Units that were merged, as this one with others, in groups that can do without another.
+
+        For materializing them again after an error.
+        """
+        return [[unit] for unit in units]
+
     def anticipated(self) -> Iterable[str]:
         """Names that materializing will look up: a hint, to materialize them together with it."""
+        return ()
+
+    def companions(self, definition: Definition, handled: set[Hashable]) -> Iterable[Definition]:
+        """Definitions of other units that must be materialized together with one of this unit's.
+
+        They are of the same tracker, and are merged with it whatever their merge keys are.
+
+        Args:
+            definition: the definition.
+            handled: what other units have found already, in keys of their own; extended.
+        """
+        del definition, handled
         return ()
 
 

@@ -45,11 +45,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jitlink.graph import LinkGraph, Scope, SymbolFlags, SymbolKind
-from jitlink.inputs import InputFile, InputReader, SymbolRules
+from jitlink.graph.columns import Int64Array
+from jitlink.inputs import InputFile, SymbolRules
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.interface import JITSymbolFlags, MaterializationUnit
-from jitlink.orc.object_layer import ObjectLinkingLayer, ObjectUnit
-from jitlink.orc.objects import ExportedSymbols, ObjectBatch
+from jitlink.orc.object_layer import ObjectLinkingLayer
+from jitlink.orc.object_unit import ObjectPart, ObjectUnit
+from jitlink.orc.objects import ObjectBatch
 from jitlink.orc.session import ExecutionSession
 from jitlink.orc.stubs import FUNCTION, FunctionBody, IndirectStubsManager
 from jitlink.tasks import Task
@@ -105,20 +107,18 @@ class SymbolTransform:
         hidden = JITSymbolFlags.EXPORTED if self.is_hidden else JITSymbolFlags.NONE
         return {name: flags & ~hidden for name, flags in symbols.items()}
 
-    def apply(self, graph: LinkGraph, exported: ExportedSymbols) -> None:
-        """Transform the definitions of a graph."""
+    def apply(self, graph: LinkGraph, rows: Int64Array) -> None:
+        """Transform definitions of a graph, given by the rows (int64) of their symbols."""
         table = graph.symbol_table
         if self.is_hidden:
-            rows = exported.rows
-            rows = rows[table.scope[rows] == int(Scope.DEFAULT)]
-            table.scope[rows] = int(Scope.HIDDEN)
+            exported = rows[table.scope[rows] == int(Scope.DEFAULT)]
+            table.scope[exported] = int(Scope.HIDDEN)
         if self.is_lazy:
-            rows = exported.rows
             callable_ = table.flags[rows] & int(SymbolFlags.CALLABLE) != 0
-            rows = rows[callable_ & (table.kind[rows] == int(SymbolKind.DEFINED))]
-            names = graph.strings.get_many(table.name[rows])
+            functions = rows[callable_ & (table.kind[rows] == int(SymbolKind.DEFINED))]
+            names = graph.strings.get_many(table.name[functions])
             references = graph.strings.add_many([name + BODY_SUFFIX for name in names])
-            table.name[rows] = np.asarray(references)
+            table.name[functions] = np.asarray(references)
 
 
 def is_function(flags: JITSymbolFlags) -> bool:
@@ -127,37 +127,18 @@ def is_function(flags: JITSymbolFlags) -> bool:
 
 
 class LazyHiddenObjectUnit(ObjectUnit):
-    """Objects whose symbols are transformed."""
-
-    def __init__(
-        self,
-        layer: ObjectLinkingLayer,
-        parts: Sequence[tuple[ObjectBatch, int]],
-        symbols: Symbols,
-        initializers: Sequence[str],
-        transform: SymbolTransform,
-    ) -> None:
-        super().__init__(layer, parts, symbols, initializers)
-        self._transform = transform
+    """An object whose symbols are transformed."""
 
     def merge_key(self) -> Hashable | None:
-        """Hidden objects can be linked together; each lazy one is linked when it is called."""
-        key = super().merge_key()
-        return None if key is None or self._transform.is_lazy else (key, self._transform)
+        """Hidden objects can be linked together; each lazy one is linked when it is called.
 
-    def with_parts(
-        self,
-        parts: Sequence[tuple[ObjectBatch, int]],
-        symbols: Symbols,
-        initializers: Sequence[str],
-    ) -> LazyHiddenObjectUnit:
-        """A unit of other objects with the same transform."""
-        return LazyHiddenObjectUnit(self.layer, parts, symbols, initializers, self._transform)
-
-    def transform(self, builder: InputReader, exported: ExportedSymbols) -> ExportedSymbols:
-        """Transform the symbols of the graph."""
-        self._transform.apply(builder.target_graph, exported)
-        return exported.updated(builder.target_graph)
+        Any objects of a linker set are linked together.
+        """
+        key, transform = super().merge_key(), self.parts[0].transform
+        if self.set_use or key is None:
+            return key
+        is_lazy = isinstance(transform, SymbolTransform) and transform.is_lazy
+        return None if is_lazy else (key, transform)
 
 
 class LazyHiddenObjectLayer:
@@ -207,19 +188,9 @@ class LazyHiddenObjectLayer:
         definitions = batch.definitions_for(dylib)
         for file, symbols in zip(batch.files, definitions, strict=True):
             dylib.resolve_precedence(symbols, file.name)
-        initializers = batch.initializers if self._layer.adds_initializer_symbols else {}
         for number, symbols in enumerate(definitions):
-            visible, initializer = self._transform.visible(symbols), initializers.get(number)
-            if initializer is not None:
-                defined = {**visible, initializer: JITSymbolFlags.SIDE_EFFECTS_ONLY}
-                transform = replace(self._transform, is_lazy=False)
-                unit = LazyHiddenObjectUnit(
-                    self._layer, [(batch, number)], defined, [initializer], transform
-                )
-                dylib.add_unit(unit, tracker)
-            else:
-                self._define(dylib, batch, number, visible, tracker)
-        batch.record_definitions(dylib, self._layer.common_sizes(dylib))
+            self._define(dylib, batch, number, self._transform.visible(symbols), tracker)
+        self._layer.record(dylib, batch)
 
     def _define(
         self,
@@ -229,17 +200,23 @@ class LazyHiddenObjectLayer:
         visible: Symbols,
         tracker: ResourceTracker | None,
     ) -> None:
-        own = visible
-        if self._transform.is_lazy:
+        own, transform = visible, self._transform
+        initializers, others = self._layer.side_effects(batch, number)
+        if initializers:
+            transform = replace(transform, is_lazy=False)
+        if transform.is_lazy:
             functions = {name: flags for name, flags in visible.items() if is_function(flags)}
             self._define_stubs(dylib, batch.files[number].name, functions, tracker)
             own = {
                 name + BODY_SUFFIX if name in functions else name: flags
                 for name, flags in visible.items()
             }
-        if own:
-            unit = LazyHiddenObjectUnit(self._layer, [(batch, number)], own, (), self._transform)
-            dylib.add_unit(unit, tracker)
+        defined = {**own, **others}
+        if defined:
+            part = ObjectPart(batch, number, transform)
+            dylib.add_unit(
+                LazyHiddenObjectUnit(self._layer, [part], defined, initializers), tracker
+            )
 
     def _define_stubs(
         self,

@@ -26,6 +26,7 @@ from jitlink.graph.edges import INVALID
 from jitlink.link import JITLinkContext, PassConfiguration
 from jitlink.orc.errors import FailedToMaterializeError, UnexpectedDefinitionError
 from jitlink.orc.interface import JITSymbolFlags, LookupKind, SymbolDependenceGroup, SymbolState
+from jitlink.orc.linker_sets import LinkerSets
 from jitlink.orc.lookup import look_up
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.objects import CommonSizes, ExportedSymbols
@@ -152,6 +153,9 @@ class LinkingLayer(Protocol):
     def common_sizes(self, dylib: JITDylib) -> CommonSizes:
         """Sizes of the common symbols of a JITDylib."""
 
+    def linker_sets(self, dylib: JITDylib) -> LinkerSets:
+        """The linker sets of a JITDylib."""
+
 
 class LayerContext(JITLinkContext):
     """Links one graph, whose external symbols are searched for in the link order of a JITDylib.
@@ -185,6 +189,10 @@ class LayerContext(JITLinkContext):
         self._graph = graph
         self._found: dict[str, Definition] = {}
         self._phony: Block | None = None
+        dylib = self.dylib
+        graph.is_defined_elsewhere = lambda name: (
+            name in dylib.symbols and not layer.linker_sets(dylib).has_defined(name)
+        )
 
     async def provide_executable_stack(self, files: Sequence[str]) -> None:
         """Make stacks executable for some objects, if that is allowed.

@@ -8,12 +8,13 @@ or that it failed (`fail`).
 Units with equal merge keys that are needed at the same time, and those that they will look up,
 are merged and materialized as one: for objects, that is one link of many. If that fails, each is
 materialized by itself, so that only the unit at fault, and what depends on it, fails; unless
-addresses have been given to other lookups already, which cannot be revoked.
+addresses have been given to other lookups already, which cannot be revoked. Units may also be such
+that they must be materialized together; these fail together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jitlink.errors import UndefinedSymbolError
@@ -393,9 +394,11 @@ class MaterializationTask:
 
     @property
     def can_be_split(self) -> bool:
-        """Whether the units can be materialized again one by one, as if nothing had happened."""
+        """Whether the units can be materialized again apart, as if nothing had happened."""
         responsibility = self._responsibility
         if len(self._members) < 2 or responsibility is None or not responsibility.definitions:
+            return False
+        if len(self.unit.separate(list(self._members))) < 2:
             return False
         definitions = responsibility.definitions
         names = {name for unit in self._members for name in unit.symbols}
@@ -408,11 +411,15 @@ class MaterializationTask:
         ) and names.issuperset(responsibility.requested_symbols)
 
     def split(self, error: BaseException) -> list[MaterializationTask]:
-        """Undo everything because of an error; returns a task for each of the units."""
+        """Undo everything because of an error; returns a task for each of the units.
+
+        Units that need each other are one task.
+        """
         responsibility = self._responsibility
         if responsibility is None:
             return []
         units = list(self._members)
+        groups = self.unit.separate(units)
         number_of = {name: n for n, unit in enumerate(units) for name in unit.symbols}
         members: dict[int, list[Definition]] = {}
         for definition in responsibility.release_definitions():
@@ -423,33 +430,46 @@ class MaterializationTask:
         for part in members.pop(-1, []):
             part.dylib.erase(part)
         self._drop_references(error)
-        return [
-            MaterializationTask({units[number]: parts}, error) for number, parts in members.items()
-        ]
+        parts_of = {units[number]: parts for number, parts in members.items()}
+        wanted = [{unit: parts_of[unit] for unit in g if unit in parts_of} for g in groups]
+        return [MaterializationTask(chosen, error) for chosen in wanted if chosen]
 
 
 def tasks_for(definitions: Sequence[Definition]) -> list[MaterializationTask]:
     """The tasks that materialize definitions, one for all units that can be merged."""
     groups: dict[object, dict[MaterializationUnit, list[Definition]]] = {}
-    for definition in _with_anticipated(definitions):
+    keys: dict[MaterializationUnit, Hashable] = {}
+    for definition in _with_anticipated(definitions, keys):
         unit = definition.unit
         if unit is not None:
-            key = unit.merge_key()
+            key = keys[unit] if unit in keys else unit.merge_key()
             group = (id(unit), unit) if key is None else (key, definition.tracker)
             groups.setdefault(group, {}).setdefault(unit, []).append(definition)
     return [MaterializationTask(members) for members in groups.values()]
 
 
-def _with_anticipated(definitions: Iterable[Definition]) -> list[Definition]:
-    """Definitions, all others of their units, and those that their units will look up."""
+def _with_anticipated(
+    definitions: Iterable[Definition], keys: dict[MaterializationUnit, Hashable]
+) -> list[Definition]:
+    """Definitions, all others of their units, and those that their units need or will look up.
+
+    Args:
+        definitions: the definitions.
+        keys: receives the merge keys of units that must be merged with others.
+    """
     chosen = dict.fromkeys(definitions)
     pending = list(chosen)
+    handled: set[Hashable] = set()
     while pending:
         definition = pending.pop()
         unit, symbols = definition.unit, definition.dylib.symbols
         if unit is None:
             continue
         others: list[Definition] = []
+        for companion in unit.companions(definition, handled):
+            if companion.unit is not None:
+                keys[companion.unit] = unit.merge_key()
+                others.append(companion)
         if len(definition.flags) < len(unit.symbols):
             named = [symbols.get(name) for name in unit.symbols]
             others += [other for other in named if other and other.unit is unit]

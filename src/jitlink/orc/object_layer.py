@@ -31,12 +31,12 @@ LLVM differs: there, a link can fail before notify_loaded without any notificati
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 from jitlink.errors import JITLinkError
 from jitlink.graph import LinkGraph
-from jitlink.inputs import Input, InputFile, InputReader, SymbolRules, open_input
+from jitlink.inputs import Input, InputFile, SymbolRules, open_input
 from jitlink.link import PassConfiguration
 from jitlink.link import link as link_graph
 from jitlink.memory.manager import FinalizedAlloc, JITLinkMemoryManager
@@ -44,20 +44,15 @@ from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError, raise_first
 from jitlink.orc.interface import (
     JITSymbolFlags,
-    MaterializationUnit,
     ResourceManager,
     ResourceTracker,
 )
 from jitlink.orc.link_context import LayerContext, MaterializationContext
+from jitlink.orc.linker_sets import LinkerSets
 from jitlink.orc.materialization import MaterializationResponsibility
+from jitlink.orc.object_unit import GraphUnit, ObjectPart, ObjectUnit
 from jitlink.orc.objects import CommonSizes, ExportedSymbols, ObjectBatch
 from jitlink.orc.session import ExecutionSession
-from jitlink.passes.initializers import (
-    add_initializer_symbols,
-    initializer_symbol_name,
-    next_serials,
-    objects_with_arrays,
-)
 from jitlink.targets.registry import default_passes
 
 
@@ -151,6 +146,7 @@ class ObjectLinkingLayer(ResourceManager):
         self._numbers = itertools.count()
         self._allocs: dict[ResourceTracker, list[FinalizedAlloc]] = {}
         self._commons: WeakKeyDictionary[JITDylib, CommonSizes] = WeakKeyDictionary()
+        self._linker_sets: WeakKeyDictionary[JITDylib, LinkerSets] = WeakKeyDictionary()
         session.run(lambda: session.resource_managers.append(self))
 
     def add_plugin(self, plugin: Plugin) -> None:
@@ -213,15 +209,43 @@ class ObjectLinkingLayer(ResourceManager):
             # All or none: check all of them before the first is added.
             for file, symbols in zip(batch.files, definitions, strict=True):
                 dylib.resolve_precedence(symbols, file.name)
-        initializers = batch.initializers if self.adds_initializer_symbols else {}
         for number, symbols in enumerate(definitions):
-            part, initializer = [(batch, number)], initializers.get(number)
-            if initializer is not None:
-                defined = {**symbols, initializer: JITSymbolFlags.SIDE_EFFECTS_ONLY}
-                dylib.add_unit(ObjectUnit(self, part, defined, [initializer]), tracker)
-            elif symbols:
-                dylib.add_unit(ObjectUnit(self, part, symbols), tracker)
+            initializers, others = self.side_effects(batch, number)
+            defined = {**symbols, **others} if others else symbols
+            if defined:
+                part = ObjectPart(batch, number)
+                dylib.add_unit(ObjectUnit(self, [part], defined, initializers), tracker)
+        self.record(dylib, batch)
+
+    def side_effects(
+        self, batch: ObjectBatch, number: int
+    ) -> tuple[Sequence[str], Mapping[str, JITSymbolFlags]]:
+        """The symbols that an object defines for side effects only.
+
+        Returns:
+            The initializer symbols among them, and all of them with flags.
+        """
+        initializers = batch.initializers if self.adds_initializer_symbols else {}
+        if number not in initializers and number not in batch.elements:
+            return (), {}
+        names = (initializers.get(number), batch.element_symbol(number))
+        flags = {name: JITSymbolFlags.SIDE_EFFECTS_ONLY for name in names if name is not None}
+        return [initializers[number]] if number in initializers else (), flags
+
+    def record(self, dylib: JITDylib, batch: ObjectBatch) -> None:
+        """Record objects that were added, for those that are added later."""
         batch.record_definitions(dylib, self.common_sizes(dylib))
+        for number, names in batch.elements.items():
+            symbol = batch.element_symbol(number)
+            if symbol is not None:
+                self.linker_sets(dylib).add(dylib, names, symbol)
+
+    def linker_sets(self, dylib: JITDylib) -> LinkerSets:
+        """The linker sets of a JITDylib; for the driver thread."""
+        sets = self._linker_sets.get(dylib)
+        if sets is None:
+            sets = self._linker_sets[dylib] = LinkerSets()
+        return sets
 
     def common_sizes(self, dylib: JITDylib) -> CommonSizes:
         """Sizes of the common symbols of a JITDylib; for the driver thread."""
@@ -393,107 +417,3 @@ def _call_all(plugins: Sequence[Plugin], call: Callable[[Plugin], None]) -> list
             failure.__cause__ = error
             errors.append(failure)
     return errors
-
-
-class ObjectUnit(MaterializationUnit):
-    """A unit of one or several objects."""
-
-    def __init__(
-        self,
-        layer: ObjectLinkingLayer,
-        parts: Sequence[tuple[ObjectBatch, int]],
-        symbols: Mapping[str, JITSymbolFlags],
-        initializers: Sequence[str] = (),
-    ) -> None:
-        self.layer = layer
-        self.parts = list(parts)
-        self.symbols = symbols
-        self.initializers = initializers
-        first = self.parts[0]
-        self.name = first[0].files[first[1]].name
-
-    def merge_key(self) -> Hashable | None:
-        """All objects of a layer can be linked together."""
-        return self.layer if self.layer.batch_objects else None
-
-    def merge(self, others: Sequence[MaterializationUnit]) -> MaterializationUnit:
-        """One unit of all these objects."""
-        units = [self, *(unit for unit in others if isinstance(unit, ObjectUnit))]
-        symbols = {name: flags for unit in units for name, flags in unit.symbols.items()}
-        initializers = [name for unit in units for name in unit.initializers]
-        return self.with_parts(
-            [part for unit in units for part in unit.parts], symbols, initializers
-        )
-
-    def with_parts(
-        self,
-        parts: Sequence[tuple[ObjectBatch, int]],
-        symbols: Mapping[str, JITSymbolFlags],
-        initializers: Sequence[str],
-    ) -> ObjectUnit:
-        """A unit of other objects, of the same kind as this one."""
-        return ObjectUnit(self.layer, parts, symbols, initializers)
-
-    def anticipated(self) -> Iterable[str]:
-        """All external symbols of the objects."""
-        return [name for batch, number in self.parts for name in batch.references[number]]
-
-    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
-        """Link the objects."""
-        builder, exported = self._read()
-        builder.resolver.finish()
-        exported = self.transform(builder, exported)
-        if self.initializers:
-            add_initializer_symbols(builder.target_graph, self._initializer_names())
-            exported = exported.updated(builder.target_graph)
-        await self.layer.emit(responsibility, builder.target_graph, exported)
-
-    def transform(self, builder: InputReader, exported: ExportedSymbols) -> ExportedSymbols:  # noqa: ARG002
-        """Change the graph to define the unit's symbols; returns what it exports then."""
-        return exported
-
-    def _initializer_names(self) -> dict[int, str]:
-        """Names of the initializer symbols, by index of the object in the link."""
-        named = [batch.initializers.get(number) for batch, number in self._ordered()]
-        return {origin: name for origin, name in enumerate(named) if name is not None}
-
-    def _ordered(self) -> list[tuple[ObjectBatch, int]]:
-        """The objects in the order in which they are linked."""
-        if len({batch for batch, _ in self.parts}) > 1:
-            return self.parts
-        return sorted(self.parts, key=lambda part: part[1])
-
-    def _read(self) -> tuple[InputReader, ExportedSymbols]:
-        """One graph of all the objects, and its exported symbols."""
-        parts = self._ordered()
-        if len({batch for batch, _ in parts}) == 1:
-            return parts[0][0].take([number for _, number in parts])
-        builder = InputReader(rules=self.layer.symbol_rules)
-        builder.add([batch.files[number] for batch, number in parts])
-        return builder, ExportedSymbols(builder.target_graph)
-
-
-class GraphUnit(MaterializationUnit):
-    """A unit of one graph."""
-
-    def __init__(self, layer: ObjectLinkingLayer, graph: LinkGraph) -> None:
-        self.layer = layer
-        self.graph = graph
-        self.name = graph.name
-        if layer.adds_initializer_symbols:
-            self._add_initializers()
-        exported = ExportedSymbols(graph)
-        self.symbols = dict(zip(exported.names, exported.flags(graph), strict=True))
-
-    def _add_initializers(self) -> None:
-        origins = sorted(objects_with_arrays(self.graph))
-        serials = next_serials(len(origins))
-        names = {
-            o: initializer_symbol_name(self.name, s) for o, s in zip(origins, serials, strict=True)
-        }
-        add_initializer_symbols(self.graph, names)
-        self.initializers = list(names.values())
-
-    async def materialize(self, responsibility: MaterializationResponsibility) -> None:
-        """Link the graph."""
-        await self.layer.emit(responsibility, self.graph)

@@ -28,6 +28,7 @@ from jitlink.inputs import InputFile, InputReader, SymbolRules
 from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import JITSymbolFlags, SymbolState
 from jitlink.passes.initializers import initializer_symbol_name, next_serials, objects_with_arrays
+from jitlink.passes.linker_defined import NO_USE, SetUse, element_symbol_name, linker_sets, set_uses
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
@@ -358,12 +359,47 @@ class ObjectBatch:
     @cached_property
     def references(self) -> list[list[str]]:
         """The names of each object's external symbols."""
+        return self._referenced(0)
+
+    @cached_property
+    def strong_references(self) -> list[list[str]]:
+        """The names of each object's external symbols that must be defined."""
+        return self._referenced(int(SymbolFlags.WEAKLY_REFERENCED))
+
+    def _referenced(self, without: int) -> list[list[str]]:
+        """The names of each object's external symbols without a flag."""
         builder = self._whole()
         table = builder.target_graph.symbol_table
-        rows = rows_where(table.kind == int(SymbolKind.EXTERNAL))
+        external = table.kind == int(SymbolKind.EXTERNAL)
+        rows = rows_where(external & (table.flags & without == 0) if without else external)
         names = builder.resolver.names(rows)
         cuts = rows.searchsorted(builder.symbol_bounds).tolist()
         return [names[low:high] for low, high in pairwise(cuts)]
+
+    @cached_property
+    def elements(self) -> Mapping[int, list[str]]:
+        """Names of the linker sets that objects have elements of, by number of the object."""
+        return linker_sets(self._whole().target_graph)
+
+    def element_symbol(self, number: int) -> str | None:
+        """Name of the element symbol of an object that has elements of linker sets."""
+        if number not in self.elements:
+            return None
+        return element_symbol_name(self.files[number].name, self._serials[number])
+
+    def serial(self, number: int) -> int:
+        """A number that sorts objects by the order in which they were added."""
+        return self._serials[number]
+
+    def set_use(self, number: int) -> SetUse:
+        """What an object has to do with linker sets."""
+        return self._set_uses.get(number, NO_USE)
+
+    @cached_property
+    def _set_uses(self) -> Mapping[int, SetUse]:
+        resolver = self._whole().resolver
+        undefined = resolver.unresolved if resolver.is_indexed else self.references[0]
+        return set_uses(self.elements, undefined, self.references)
 
     def take(self, numbers: Sequence[int]) -> tuple[InputReader, ExportedSymbols]:
         """A graph of some of the objects, owned by the caller, and its exported symbols."""

@@ -23,7 +23,9 @@ Specification: System V gABI, chapter 4, "Special Sections"; GNU ld, SORT_BY_INI
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
@@ -31,6 +33,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jitlink.graph import (
+    Block,
     BlockFlags,
     LinkGraph,
     MemLifetime,
@@ -239,6 +242,37 @@ def mark_arrays_live(graph: LinkGraph) -> bool:
     for section, _ in sections:
         graph.block_table.flags[rows_with_content(graph, section)] |= np.uint8(BlockFlags.LIVE)
     return bool(sections)
+
+
+def ordered_arrays(graph: LinkGraph, kind: ArrayKind) -> tuple[list[Section], list[Block]]:
+    """Place the arrays of one kind in the order of a static link, before pruning.
+
+    Returns:
+        The sections of the arrays, which are consecutive; and the blocks among them whose last
+        function is called first. The lowered code of ``.init`` and ``.fini`` is left out.
+    """
+    found = [
+        (properties, section)
+        for section, properties in _array_sections(graph)
+        if properties.kind is kind and properties.rank != _CALLS_RANK and not section.empty
+    ]
+    if not found:
+        return [], []
+    found.sort(key=lambda each: each[0].rank)
+    prot = functools.reduce(operator.or_, (section.mem_prot for _, section in found))
+    sections = graph.section_list
+    first = len(sections)
+    ordinals: dict[_ArraySection, int] = {}
+    for properties, section in found:
+        ordinal = ordinals.setdefault(properties, first + len(ordinals))
+        if ordinal == len(sections):
+            sections.extend([section.name], bytes([prot]), bytes([MemLifetime.STANDARD]))
+        graph.block_table.section[section.block_rows()] = ordinal
+    backwards = [ordinal for properties, ordinal in ordinals.items() if properties.backwards]
+    return (
+        [sections[ordinal] for ordinal in ordinals.values()],
+        [block for ordinal in backwards for block in sections[ordinal].blocks],
+    )
 
 
 def function_arrays(graph: LinkGraph) -> list[FunctionArray]:

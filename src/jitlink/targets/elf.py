@@ -30,6 +30,7 @@ from jitlink.graph.edges import EdgeKind
 from jitlink.graph.tables import ABSOLUTE, REMOVED
 from jitlink.link import PassConfiguration
 from jitlink.passes.init_fini import CrtiCrtn
+from jitlink.passes.linker_defined import keep_linked_blocks
 from jitlink.targets.base import RelocationTable, Target, load_target
 from jitlink.targets.elf_linker_defined import ELFLinkerDefinedSymbols
 
@@ -90,7 +91,7 @@ class ELFTarget(NamedTuple):
     def configure(self, graph: LinkGraph) -> PassConfiguration:
         """The passes for a graph: the architecture's, and those of all ELF targets."""
         config, bounds = self.passes(graph), ELFLinkerDefinedSymbols(self.identity)
-        config.pre_prune.append(bounds.define)
+        config.pre_prune += [bounds.define, keep_linked_blocks]
         config.post_allocation.append(bounds.place)
         config.needs_executable_stack = objects_with_executable_stack(graph)
         return config

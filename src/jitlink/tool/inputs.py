@@ -1,8 +1,8 @@
 """Adds the inputs and definitions of a command to the JITDylibs of a session.
 
 The link order of each JITDylib is itself, its libraries in the order of the command, and the
-process. A library is static, and its members are added to the JITDylib; shared, and a JITDylib of
-its own; or another JITDylib of the command.
+process; the platform's functions precede shared libraries. A library is static, and its members are
+added to the JITDylib; shared, and a JITDylib of its own; or another JITDylib of the command.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from jitlink.orc import (
     ObjectLinkingLayer,
     StaticLibraryGenerator,
 )
+from jitlink.orc.linker_sets import extract_needed
 from jitlink.orc.objects import ObjectBatch
 from jitlink.targets.registry import target_of_object
 from jitlink.tool.libraries import InputCollector, run_time_directories
@@ -61,13 +62,13 @@ class _Found:
     """The opened inputs of a JITDylib.
 
     Attributes:
-        objects: objects by the layer that adds them, in order.
+        objects: the layer that adds them, and consecutive objects, in order.
         archives: static archives with the layer that adds their members, in order.
         libraries: the JITDylibs that it is linked against, in order.
     """
 
     def __init__(self) -> None:
-        self.objects: dict[_LayerKey, list[InputFile]] = {}
+        self.objects: list[tuple[_LayerKey, list[InputFile]]] = []
         self.archives: list[tuple[_LayerKey, InputFile]] = []
         self.libraries: list[JITDylib] = []
 
@@ -120,6 +121,12 @@ class SessionInputs:
             self._add_inputs(arguments)
         for arguments in self._line.dylibs:
             self._define(arguments)
+        for arguments in self._line.dylibs:
+            if arguments.undefined:
+                self._extract(self.dylibs[arguments.name], arguments.undefined)
+
+    def _extract(self, dylib: JITDylib, names: Sequence[str]) -> None:
+        self._jit.session.run(lambda: extract_needed(dylib, names))
 
     def _add_harness(self) -> None:
         """Add the objects of the harness to ``main``, and apply their rules to all other inputs."""
@@ -139,12 +146,12 @@ class SessionInputs:
     def _add_inputs(self, arguments: DylibArguments) -> None:
         dylib = self.dylibs[arguments.name]
         found = self._find(arguments)
-        objects = [file for files in found.objects.values() for file in files]
+        objects = [file for _, files in found.objects for file in files]
         for file in objects:
             self._check_runs(file)
         if self._progress is not None:
             self._progress.begin_reading(objects)
-        for key, files in found.objects.items():
+        for key, files in found.objects:
             self._layer(key).add_objects(dylib, files)
         if self._progress is not None:
             self._progress.finish_reading()
@@ -174,8 +181,10 @@ class SessionInputs:
                 self._check_format(file)
                 if is_archive(file.data):
                     found.archives.append((key, file))
+                elif found.objects and found.objects[-1][0] == key:
+                    found.objects[-1][1].append(file)
                 else:
-                    found.objects.setdefault(key, []).append(file)
+                    found.objects.append((key, [file]))
             found.libraries += map(self._library, collector.dylibs[paths:])
         return found
 
@@ -208,11 +217,22 @@ class SessionInputs:
         return self._libraries[path]
 
     def _link_against(self, dylib: JITDylib, linked: list[JITDylib]) -> None:
-        """Put these into the link order before the process."""
-        exported = JITDylibLookupFlags.MATCH_EXPORTED_ONLY
-        before = [(each, exported) for each in dict.fromkeys(linked) if each is not dylib]
-        after = [each for each in dylib.link_order if each[0] is not dylib]
-        dylib.set_link_order([*before, *after])
+        """Put these into the link order before the process.
+
+        The platform's functions precede those of shared libraries, of which the C library, named
+        in the command, is one.
+        """
+        exported, platform = JITDylibLookupFlags.MATCH_EXPORTED_ONLY, self._jit.platform
+        others = [each for each in dict.fromkeys(linked) if each is not dylib]
+        shared = set(self._libraries.values()) if platform is not None else set()
+        order = [(each, exported) for each in others if each not in shared]
+        later = [(each, exported) for each in others if each in shared]
+        for each in dylib.link_order:
+            if each[0] is not dylib:
+                order.append(each)
+            if platform is not None and each[0] is platform.dylib:
+                order += later
+        dylib.set_link_order(order)
 
     def _check_format(self, file: InputFile) -> None:
         triple = self._line.triple

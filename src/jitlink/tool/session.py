@@ -190,8 +190,10 @@ class CommandSession:
     def _link(self) -> None:
         session, entry = self._jit.session, self._line.entry
         order = [(dylib, _ALL) for dylib in self._dylibs]
+        # Together: what one of them needs may be in a linker set of another.
+        wanted = dict.fromkeys(self._line.undefined, False) | {entry: True}
         try:
-            self._entry_address = session.lookup(order, entry)[entry].address
+            self._entry_address = session.lookup(order, wanted)[entry].address
         except FailedToMaterializeError:
             raise
         except UndefinedSymbolError as error:

@@ -51,7 +51,8 @@ from jitlink.orc.interface import (
     ResourceTracker,
 )
 from jitlink.orc.materialization import AbsoluteSymbols
-from jitlink.orc.object_layer import GraphUnit, ObjectLinkingLayer
+from jitlink.orc.object_layer import ObjectLinkingLayer
+from jitlink.orc.object_unit import GraphUnit
 from jitlink.orc.session import ExecutionSession
 from jitlink.platform import at_exit
 from jitlink.platform.base import Platform, PlatformCreator, ProviderGenerator

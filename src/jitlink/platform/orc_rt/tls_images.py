@@ -12,7 +12,8 @@ from jitlink.graph import LinkGraph
 from jitlink.link import run_in_process
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.interface import JITDylibLookupFlags
-from jitlink.orc.object_layer import GraphUnit, ObjectLinkingLayer
+from jitlink.orc.object_layer import ObjectLinkingLayer
+from jitlink.orc.object_unit import GraphUnit
 from jitlink.platform.orc_rt import protocol
 from jitlink.platform.orc_rt.actions import RuntimeActions
 from jitlink.platform.orc_rt.tls import InitializationImage

@@ -112,6 +112,7 @@ class DylibArguments:
         self.definitions: list[tuple[str, int]] = []
         self.aliases: list[AliasArgument] = []
         self.sections: list[SectionArgument] = []
+        self.undefined: list[str] = []
 
 
 class CommandLine:
@@ -192,6 +193,11 @@ class CommandLine:
     def is_out_of_process(self) -> bool:
         """Whether the program runs in another process."""
         return self.executor is not None or self.executor_address is not None
+
+    @property
+    def undefined(self) -> list[str]:
+        """The names of `-u`, for all JITDylibs."""
+        return [each for dylib in self.dylibs for each in dylib.undefined]
 
     def add_input(self, argument: InputArgument) -> None:
         """Add an input to the JITDylib that was named last."""

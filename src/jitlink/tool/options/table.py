@@ -30,6 +30,7 @@ from jitlink.tool.options.values import (
     search_for,
     section,
     size,
+    symbol_name,
 )
 
 OPTIONS: tuple[Option, ...] = (
@@ -139,6 +140,16 @@ OPTIONS: tuple[Option, ...] = (
         "alias", Form.VALUE, Group.SYMBOLS,
         "define an alias of a symbol; either name may be qualified with its JITDylib, as JD:NAME",
         append_here("aliases", alias), "NEW=OLD",
+    ),
+    Option(
+        "u", Form.JOINED, Group.SYMBOLS,
+        "link what defines this symbol, whether or not anything refers to it; of archives, the "
+        "member that does; no error if nothing does",
+        append_here("undefined", symbol_name), "NAME",
+    ),
+    Option(
+        "undefined", Form.VALUE, Group.SYMBOLS, "the same as -u",
+        append_here("undefined", symbol_name), "NAME",
     ),
     Option(
         "phony-externals", Form.FLAG, Group.SYMBOLS,

@@ -85,6 +85,13 @@ def section(text: str) -> SectionArgument:
     return SectionArgument(name, file, tuple((each, number(offset)) for each, offset in pairs))
 
 
+def symbol_name(text: str) -> str:
+    """The name of a symbol."""
+    if not text:
+        raise ValueError("a symbol needs a name")
+    return text
+
+
 def pattern(text: str) -> re.Pattern[str]:
     """A regular expression."""
     try:
