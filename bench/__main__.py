@@ -12,12 +12,21 @@ import sys
 import time
 
 from bench import report
-from bench.measure import Cell, Memory, Settings, measure_row, once, peak_memory, warmed
+from bench.measure import (
+    NO_PROGRAMS,
+    Cell,
+    Memory,
+    Settings,
+    measure_row,
+    once,
+    peak_memory,
+    warmed,
+)
 from bench.peers import Peer, PeerError
 from bench.registry import PEERS
 from bench.workloads import ROWS, Workload, WorkloadError, workload
 
-_MEMORY_ROWS = ("isel", "100k-fs")
+_MEMORY_ROWS = ("isel", "100k-fs", "1m-symbols", "100k-groups", "llvm", "grpc")
 _PROFILE_LINES = 40
 
 
@@ -79,7 +88,13 @@ def _measure(options: argparse.Namespace) -> None:
     measured: dict[str, dict[str, Memory | str]] = {}
     for name in () if options.no_memory else _MEMORY_ROWS:
         if name in workloads:
-            measured[name] = {peer: _memory(peer, name, absent, settings) for peer in names}
+            is_program = workloads[name].is_program
+            measured[name] = {
+                peer: NO_PROGRAMS
+                if is_program and not PEERS[peer].links_programs
+                else _memory(peer, name, absent, settings)
+                for peer in names
+            }
 
     print(f"{platform.machine()}, Python {platform.python_version()}; {_policy(settings)}\n")
     base = "jitlink" if "jitlink" in peers else next(iter(peers), None)

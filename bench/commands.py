@@ -1,10 +1,13 @@
-"""Peers that are commands: `ld.lld` and `mold`, whose result is then loaded, and llvm-jitlink.
+"""Peers that are commands: linkers, whose result is then loaded, and llvm-jitlink.
 
 The linkers produce a shared library, which `dlopen` loads with immediate binding, as ctypes does:
 the way to a callable address without a JIT linker. With `-Bsymbolic` and `--whole-archive` they do
 the same work as the others: references stay within the library, and all of the archive is in it.
 The undefined symbols of a phony row are defined by a stub library of empty functions, built and
 loaded beforehand. Starting the process is part of their time.
+
+A program is linked as an executable at a fixed address instead, because archives may not be
+position-independent. It is run once and not loaded.
 
 llvm-jitlink times itself, from reading its files to the entry's address, without its start-up.
 """
@@ -14,8 +17,10 @@ from __future__ import annotations
 import ctypes
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -25,6 +30,20 @@ from bench.workloads import CACHE, Workload
 _ASSEMBLER = "clang-22"
 # Hidden, in every library: a compiler driver's start file defines it.
 _HANDLE = ".hidden __dso_handle\n.globl __dso_handle\n.data\n__dso_handle: .quad 0\n"
+_MAIN = """.globl main
+.text
+main: sub $8, %rsp
+call bench_entry
+cmp $42, %eax
+setne %al
+movzbl %al, %eax
+add $8, %rsp
+ret
+.section .note.GNU-stack,"",@progbits
+"""
+_START_FILES, _END_FILES = ("crt1.o", "crti.o", "crtbegin.o"), ("crtend.o", "crtn.o")
+_LIBRARIES = ("libc.so.6", "libc_nonshared.a", "libgcc.a", "libgcc_s.so.1", "libm.so.6")
+_DYNAMIC_LINKER = "/lib64/ld-linux-x86-64.so.2"
 _WALL_TIME = re.compile(r"([\d.]+) \(\s*[\d.]+%\)\s+Total$", re.MULTILINE)
 
 
@@ -44,6 +63,7 @@ class _Command(Peer):
 class _Linker(_Command):
     """An ELF linker and `dlopen`."""
 
+    links_programs = True
     # The memory of a linker that forks cannot be watched.
     options_to_watch: tuple[str, ...] = ()
 
@@ -60,10 +80,13 @@ class _Linker(_Command):
             self._folder = tempfile.TemporaryDirectory(prefix="bench")
         folder, numbers, dlclose = Path(self._folder.name), self._numbers, self._dlclose
         entry, watch = workload.entry, self.watch_memory
-        options = ("-shared", "-Bsymbolic", "--eh-frame-hdr", "--whole-archive")
+        options = ("-shared", "-Bsymbolic", "--eh-frame-hdr")
         watched = self.options_to_watch if watch else ()
         command = (str(shutil.which(self.executable)), *options, *watched)
-        inputs = (*workload.paths, *self._stub(workload))
+        if workload.is_program:
+            return self._program(workload, folder)
+        inputs: tuple[str | Path, ...]
+        inputs = ("--whole-archive", *workload.paths, *self._stub(workload))
 
         def link() -> Linked:
             output = folder / f"{next(numbers)}.so"  # dlopen loads a file once
@@ -76,6 +99,28 @@ class _Linker(_Command):
                 output.unlink()
 
             return Linked(address, release, peak_bytes=peak)
+
+        return link
+
+    def _program(self, workload: Workload, folder: Path) -> Callable[[], Linked]:
+        """Link a program once and run it; the returned function links it again."""
+        main = CACHE / "stubs" / "main.o"
+        _assembled(main, _MAIN, ("-c",))
+        output = folder / workload.name
+        watched = self.options_to_watch if self.watch_memory else ()
+        command: list[str | Path] = [
+            str(shutil.which(self.executable)), *watched, "--eh-frame-hdr", "-no-pie",
+            "-dynamic-linker", _DYNAMIC_LINKER, *map(_installed, _START_FILES), main,
+            "--start-group", *workload.paths, "--end-group",
+            *map(_installed, (*workload.libraries, *_LIBRARIES, *_END_FILES)), _DYNAMIC_LINKER,
+            "-o", output,
+        ]  # fmt: skip
+        run(command)
+        run([output])
+
+        def link() -> Linked:
+            _, peak = run(command, self.watch_memory)
+            return Linked(None, peak_bytes=peak)
 
         return link
 
@@ -97,6 +142,15 @@ class _Linker(_Command):
         return (handle, stub)
 
 
+@cache
+def _installed(name: str) -> str:
+    """Path of a library or start file, which the compiler driver knows."""
+    done = subprocess.run(
+        ("g++", f"-print-file-name={name}"), capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip()
+
+
 def _assembled(output: Path, text: str, options: tuple[str, ...]) -> None:
     source = output.with_suffix(".s")
     if output.exists() and source.exists() and source.read_text() == text:
@@ -104,6 +158,15 @@ def _assembled(output: Path, text: str, options: tuple[str, ...]) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     source.write_text(text)
     run((_ASSEMBLER, *options, "-o", output, source))
+
+
+class GNULD(_Linker):
+    """GNU ld."""
+
+    name = "ld"
+    title = "GNU ld"
+    executable = "ld.bfd"
+    package = "binutils"
 
 
 class LLD(_Linker):
@@ -132,7 +195,7 @@ class LLVMJITLink(_Command):
     title = "llvm-jitlink"
     executable = "llvm-jitlink-22"
     package = "llvm-22"
-    slow = frozenset({"cycle"})
+    slow = frozenset({"cycle", "1m-symbols", "100k-groups"})
 
     def prepare(self, workload: Workload) -> Callable[[], Linked]:
         """See Peer."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.peers import Linked, Peer
+from bench.programs import load_libraries
 from bench.workloads import Workload
 
 
@@ -15,6 +16,8 @@ class JITLink(Peer):
 
     name = "jitlink"
     title = "jitlink"
+    is_in_process = True
+    links_programs = True
 
     def __init__(self) -> None:
         self._module: Any = None
@@ -33,9 +36,13 @@ class JITLink(Peer):
         """See Peer."""
         load = self._module.load
         paths, entry, phony = workload.paths, workload.entry, workload.phony
+        all_load = not workload.is_program
+        load_libraries(workload.libraries)
 
         def link() -> Linked:
-            library = load(*paths, all_load=True, phony_externals=phony, process_symbols=not phony)
+            library = load(
+                *paths, all_load=all_load, phony_externals=phony, process_symbols=not phony
+            )
             return Linked(library.address(entry), library.close)
 
         return link

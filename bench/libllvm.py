@@ -67,7 +67,7 @@ class LibLLVM(Peer):
 
     name = "libllvm"
     title = "libLLVM 22"
-    slow = frozenset({"cycle"})
+    slow = frozenset({"cycle", "1m-symbols", "100k-groups"})
 
     def __init__(self) -> None:
         self._llvm: ctypes.CDLL | None = None

@@ -23,7 +23,9 @@ class LLVMLite(Peer):
     name = "llvmlite"
     title = "llvmlite"
     # Many seconds to minutes.
-    slow = frozenset({"100k", "100k-fs", "cycle"})
+    slow = frozenset(
+        {"100k", "100k-fs", "cycle", "10k-members", "1m-symbols", "10k-groups", "100k-groups"}
+    )
 
     def __init__(self) -> None:
         self._binding: Any = None

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bench.peers import Linked, Peer, PeerError, memory
@@ -29,6 +30,7 @@ from bench.registry import PEERS
 from bench.workloads import Workload, workload
 
 _SLOW_LIMIT_SECONDS = 300
+NO_PROGRAMS = "links no programs of archives that are searched"
 _RESET_PEAK = "5"  # to /proc/self/clear_refs: the peak starts again from what is resident now
 
 
@@ -70,13 +72,15 @@ def measure_row(row: Workload, peers: Mapping[str, Peer], settings: Settings) ->
     cells = {name: Cell() for name in peers}
     links: dict[str, Callable[[], Linked]] = {}
     for name, peer in peers.items():
-        if row.name in peer.slow:
-            cells[name] = _slow_cell(name, row) if settings.slow else Cell(note="only with --slow")
-            continue
         try:
-            links[name] = warmed(peer, row)
+            prepared = _prepared(peer, row, settings)
         except Exception as error:  # noqa: BLE001  # the other peers continue
             cells[name].note = f"failed: {_one_line(error)}"
+            continue
+        if isinstance(prepared, Cell):
+            cells[name] = prepared
+        else:
+            links[name] = prepared
     spent = dict.fromkeys(links, 0.0)
     order = random.Random(row.name)
     for _ in range(settings.repeats):
@@ -94,6 +98,21 @@ def measure_row(row: Workload, peers: Mapping[str, Peer], settings: Settings) ->
         if (number := len(cells[name].samples)) < settings.repeats:
             cells[name].note = f"{number} samples"
     return cells
+
+
+def _prepared(peer: Peer, row: Workload, settings: Settings) -> Cell | Callable[[], Linked]:
+    """A function that links the row, or the cell if that is not to be repeated here."""
+    if row.is_program and not peer.links_programs:
+        return Cell(note=NO_PROGRAMS)
+    if row.name in peer.slow:
+        return _slow_cell(peer.name, row) if settings.slow else Cell(note="only with --slow")
+    if row.fills_tls and peer.is_in_process:
+        return partial(_in_new_process, peer.name, row.name)
+    return warmed(peer, row)
+
+
+def _in_new_process(peer: str, row: str) -> Linked:
+    return Linked(None, seconds=_in_child("time", peer, row)["seconds"])
 
 
 def warmed(peer: Peer, row: Workload) -> Callable[[], Linked]:

@@ -46,6 +46,10 @@ class Peer(ABC):
     title: str
     # Rows that are slow with this peer: measured only on request, once, in a process of their own.
     slow: frozenset[str] = frozenset()
+    # Whether it links in this process.
+    is_in_process = False
+    # Whether it links programs, whose archives are searched.
+    links_programs = False
     # Whether to measure `Linked.peak_bytes`, at the expense of the time.
     watch_memory = False
 

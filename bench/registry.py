@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from bench.commands import LLD, LLVMJITLink, Mold
+from bench.commands import GNULD, LLD, LLVMJITLink, Mold
 from bench.floor import Floor
 from bench.jitlink_peer import JITLink
 from bench.libllvm import LibLLVM
 from bench.llvmlite_peer import LLVMLite
 from bench.peers import Peer
 
-_CLASSES: tuple[type[Peer], ...] = (JITLink, LibLLVM, LLVMJITLink, LLVMLite, LLD, Mold, Floor)
+_CLASSES: tuple[type[Peer], ...] = (
+    JITLink, LibLLVM, LLVMJITLink, LLVMLite, GNULD, LLD, Mold, Floor,
+)  # fmt: skip
 PEERS = {peer.name: peer for peer in _CLASSES}

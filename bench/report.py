@@ -23,6 +23,9 @@ _GROWTH = (
     ("10k-fs", "100k-fs"),
     ("10-objects", "100-objects"),
     ("100-objects", "1000-objects"),
+    ("1k-members", "10k-members"),
+    ("100k-symbols", "1m-symbols"),
+    ("10k-groups", "100k-groups"),
 )
 _TOPOLOGY = ("tree", "cycle")
 _MAXIMUM_GROWTH = 12.0
@@ -136,7 +139,11 @@ def targets(cells: Cells, measured: Memories, workloads: Mapping[str, Workload])
 
 def _speed_targets(cells: Cells, workloads: Mapping[str, Workload]) -> Iterable[str]:
     for row in cells:
-        own, peer = _seconds(cells, row, "jitlink"), _seconds(cells, row, "libllvm")
+        own, linker = _seconds(cells, row, "jitlink"), _seconds(cells, row, "ld")
+        if own and linker and workloads[row].is_program:
+            text = f"{row}: {_short(linker / own)} times as fast as GNU ld, at least 1"
+            yield _verdict(text, met=linker >= own)
+        peer = _seconds(cells, row, "libllvm")
         if not own or not peer or workloads[row].counts.relocations < _MANY_RELOCATIONS:
             continue
         least = 2.0 if row in _TWICE_AS_FAST else 1.0
@@ -155,8 +162,14 @@ def _growth_targets(cells: Cells) -> Iterable[str]:
 
 def _memory_targets(measured: Memories, workloads: Mapping[str, Workload]) -> Iterable[str]:
     for row, by_peer in measured.items():
-        found = by_peer.get("jitlink")
-        if isinstance(found, Memory) and found.growth is not None:
+        found, peer = by_peer.get("jitlink"), by_peer.get("lld")
+        if workloads[row].is_program:
+            if isinstance(found, Memory) and isinstance(peer, Memory):
+                text = (
+                    f"{row}: {_short(found.peak / peer.peak)} times the memory of ld.lld, at most 1"
+                )
+                yield _verdict(text, met=found.peak <= peer.peak)
+        elif isinstance(found, Memory) and found.growth is not None:
             # The input mapping is part of the growth and does not count.
             stored = workloads[row].counts.stored
             times = (found.growth - stored) / stored

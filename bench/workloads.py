@@ -20,6 +20,10 @@ fast one.
   parent in a binary tree (the root calls none), or the next one in a ring. Nothing else differs
   between the two.
 
+- `1k-members`, `10k-members`, `100k-symbols`, `1m-symbols`, `10k-groups`, `100k-groups`: a growing
+  number of objects, of symbols with a relocation each, of COMDAT groups (`bench/synthetic.py`).
+- `llvm`, `grpc`: real programs (`bench/programs.py`).
+
 Files are compiled by clang-22 with `-O1 -fPIC`; a row's directory is regenerated when its recipe
 (sources, compiler version and options) changes.
 """
@@ -36,6 +40,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from bench import programs, synthetic
 from bench.elf_counts import Counts, count, members
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "bench"
@@ -62,7 +67,9 @@ class Workload:
 
     With `phony`, undefined symbols resolve to arbitrary addresses; otherwise they resolve against
     the process. `expected` is the result of the function, of type `int (void)`; None if it cannot
-    be called.
+    be called. With `is_program`, archives are searched for what is needed; otherwise all of their
+    members are linked. `libraries` are the shared libraries that it needs besides the C library.
+    With `fills_tls`, it takes so much static TLS that a process can link it only once.
     """
 
     name: str
@@ -70,6 +77,9 @@ class Workload:
     entry: str
     expected: int | None
     phony: bool = False
+    is_program: bool = False
+    libraries: tuple[str, ...] = ()
+    fills_tls: bool = False
 
     @property
     def counts(self) -> Counts:
@@ -224,6 +234,54 @@ def _graph(
     return make
 
 
+def _synthetic(program: synthetic.Program) -> Callable[[str], Workload]:
+    """A root object, and an archive of the other ones."""
+
+    def make(name: str) -> Workload:
+        def write(folder: Path) -> None:
+            files = program.files()
+            (folder / "root.o").write_bytes(next(files)[0])
+            (folder / "members.a").write_bytes(synthetic.archive(files))
+
+        source = Path(synthetic.__file__).read_text()
+        folder = _made(name, f"{source} {program}", write)
+        paths = (folder / "root.o", folder / "members.a")
+        return Workload(name, paths, "bench_entry", program.result)
+
+    return make
+
+
+def _program(find: Callable[[], programs.RealProgram]) -> Callable[[str], Workload]:
+    """A root object, and the archives as they are installed."""
+
+    def make(name: str) -> Workload:
+        try:
+            program = find()
+        except programs.ProgramError as error:
+            raise WorkloadError(str(error)) from None
+        # Some headers of C++ libraries are for g++ only.
+        command = ("g++", "-O1", "-fPIC", "-w", "-c", *program.options)
+
+        def compile_root(folder: Path) -> None:
+            source = folder / "root.cpp"
+            source.write_text(program.root)
+            _run(*command, "-o", str(folder / "root.o"), str(source))
+
+        folder = _made(name, repr((command, program)), compile_root)
+        paths = (folder / "root.o", *program.archives)
+        return Workload(
+            name,
+            paths,
+            "bench_entry",
+            42,
+            is_program=True,
+            libraries=tuple(program.libraries),
+            fills_tls=program.fills_tls,
+        )
+
+    return make
+
+
 _RECIPES: Mapping[str, Callable[[str], Workload]] = {
     "tiny": _tiny,
     "sqlite3": _sqlite3,
@@ -240,6 +298,14 @@ _RECIPES: Mapping[str, Callable[[str], Workload]] = {
     "tree": _graph(lambda i: (i - 1) // 2 if i else None, start=_RING - 1, steps=11),
     # Twice around, to include the call that closes the ring.
     "cycle": _graph(lambda i: (i + 1) % _RING, start=0, steps=2 * _RING),
+    "1k-members": _synthetic(synthetic.Program(1_000)),
+    "10k-members": _synthetic(synthetic.Program(10_000)),
+    "100k-symbols": _synthetic(synthetic.Program(100, variables=1_000)),
+    "1m-symbols": _synthetic(synthetic.Program(1_000, variables=1_000)),
+    "10k-groups": _synthetic(synthetic.Program(100, groups=100)),
+    "100k-groups": _synthetic(synthetic.Program(1_000, groups=100)),
+    "llvm": _program(programs.llvm),
+    "grpc": _program(programs.grpc),
 }
 ROWS = tuple(_RECIPES)
 

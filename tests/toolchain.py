@@ -81,6 +81,8 @@ DEBIAN_PACKAGES = {
     "libc.a": "libc6-dev",
     "libgcc.a": "libgcc-12-dev",
     "libgcc_eh.a": "libgcc-12-dev",
+    "libLLVMOrcJIT.a": "llvm-22-dev",
+    "libgrpc++.a": "libgrpc++-dev",
     "libLLVMX86CodeGen.a": "llvm-22-dev",
     "libatomic.a": "libgcc-12-dev",
     "libclang_rt.profile-x86_64.a": "libclang-rt-22-dev",

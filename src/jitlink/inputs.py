@@ -11,6 +11,7 @@ import logging
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
@@ -237,9 +238,10 @@ class InputReader:
         for file in files:
             if is_archive(file.data):
                 archive = ArchiveInput(file)
-                self._archives.append(archive)
                 if all_load:
                     objects += archive.extract_all()
+                else:
+                    self._archives.append(archive)
             else:
                 objects.append(file)
         self._read(objects)
@@ -403,22 +405,27 @@ class ArchiveInput:
     def _create_index(self) -> dict[str, int]:
         """The index of an archive without one: the global definitions of each member."""
         index: dict[str, int] = {}
-        for member in list(self.archive.members()):
-            files = self.open([member.header_offset])
-            self._extracted.discard(member.header_offset)
-            try:
-                names = [name for file in files for name in _defined_names(file)]
-            except UnknownFormatError:
-                continue
-            for name in names:
-                index.setdefault(name, member.header_offset)
+        # By identity: a target need not be hashable.
+        members: dict[int, tuple[Target, list[tuple[int, InputFile]]]] = {}
+        for offset in self.member_offsets():
+            files = self.open([offset])
+            self._extracted.discard(offset)
+            for file in files:
+                with suppress(UnknownFormatError):
+                    target = target_of_object(file.data, file.name)
+                    members.setdefault(id(target), (target, []))[1].append((offset, file))
+        for target, placed in members.values():
+            for name, number in _definitions(target, [file for _, file in placed]):
+                index.setdefault(name, placed[number][0])
         return index
 
 
-def _defined_names(file: InputFile) -> list[str]:
-    target = target_of_object(file.data, file.name)
-    graph = target.new_graph(file.name)
-    for batch in _batches([file]):
-        target.add_objects(graph, batch)
-    table = graph.symbol_table
-    return graph.strings.get_many(table.name[exported_rows(table)])
+def _definitions(target: Target, files: Sequence[InputFile]) -> Iterator[tuple[str, int]]:
+    """The names that objects of one target define, in order, with the object's index."""
+    graph = target.new_graph(files[0].name)
+    reads = [target.add_objects(graph, batch) for batch in _batches(files)]
+    rows = exported_rows(graph.symbol_table)
+    first = np.concatenate([read.first_symbol for read in reads])
+    numbers = first.searchsorted(rows, side="right") - 1
+    names = graph.strings.get_many(graph.symbol_table.name[rows])
+    return zip(names, numbers.tolist(), strict=True)

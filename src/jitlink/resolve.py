@@ -263,7 +263,10 @@ class SymbolResolver:
         names = self.graph.strings.get_many(table.name[rows])
         self._defined.append((names, rows))
         fresh = dict(zip(names, rows.tolist(), strict=True))
-        if len(fresh) == len(names) and self._definitions.keys().isdisjoint(fresh):
+        is_unique = len(fresh) == len(names)
+        if is_unique and not self._definitions:
+            self._definitions = fresh
+        elif is_unique and self._definitions.keys().isdisjoint(fresh):
             self._definitions.update(fresh)
         else:
             for name, row in zip(names, rows.tolist(), strict=True):

@@ -215,11 +215,7 @@ class ObjectTables(SectionTables):
         """Ordinals of the graph sections for ELF sections with these names and flags."""
         access = flags & _ACCESS
         prots, lifetimes = _PROTS[access], _LIFETIMES[access]
-        sections = self.graph.section_list
-        if not sections and len(set(names)) == len(names):
-            sections.extend(names, prots.tobytes(), lifetimes.tobytes())
-            return np.arange(len(names))
-        return sections.obtain(names, prots.tobytes(), lifetimes.tobytes())
+        return self.graph.section_list.obtain(names, prots.tobytes(), lifetimes.tobytes())
 
     def _decompress(
         self,
@@ -236,7 +232,9 @@ class ObjectTables(SectionTables):
             a link.
         """
         flags = self.sh_flags[rows]
-        chosen = rows_where((flags & SHF_COMPRESSED != 0) & (content != ZERO_FILL)).tolist()
+        chosen: list[int] = []
+        if np.count_nonzero(flags & SHF_COMPRESSED):
+            chosen = rows_where((flags & SHF_COMPRESSED != 0) & (content != ZERO_FILL)).tolist()
         unloaded = rows_where(flags & SHF_ALLOC == 0).tolist()
         chosen += [each for each in unloaded if names[each].startswith(_ZDEBUG)]
         unreadable = []
@@ -347,13 +345,14 @@ class ObjectTables(SectionTables):
         is_common[null] = False
         self._check_offsets(block, value, local & (kind_of_symbol == STT_NOTYPE))
         is_common &= kind_of_symbol != STT_FILE
-        is_thread_local = kind_of_symbol == STT_TLS
-        for common, section, flag in (
-            (is_common & ~is_thread_local, ".common", 0),
-            (is_common & is_thread_local, ".tcommon", _THREAD_LOCAL),
-        ):
-            self._place_commons(common, value, size, block, kind, section, flag)
-        self._refuse_slim_lto(name, is_common & (size == 1))
+        if np.count_nonzero(is_common):
+            is_thread_local = kind_of_symbol == STT_TLS
+            for common, section, flag in (
+                (is_common & ~is_thread_local, ".common", 0),
+                (is_common & is_thread_local, ".tcommon", _THREAD_LOCAL),
+            ):
+                self._place_commons(common, value, size, block, kind, section, flag)
+            self._refuse_slim_lto(name, is_common & (size == 1))
 
         external = kind == _EXTERNAL
         weak = ((binding == STB_WEAK) | (binding == STB_GNU_UNIQUE) | is_common) & ~external

@@ -227,6 +227,13 @@ class SectionList:
             prots: their protections, one byte (`MemProt`) each.
             lifetimes: their lifetimes, one byte (`MemLifetime`) each.
         """
+        if not self._names:
+            fresh = dict(zip(names, range(len(names)), strict=True))
+            if len(fresh) == len(names):
+                # The usual case, whose index is that of all sections.
+                self.extend(names, prots, lifetimes)
+                self._first = fresh
+                return np.arange(len(names))
         first, known_prots, known_lifetimes = self._index(), self._prots, self._lifetimes
         ordinals = []
         for name, prot, lifetime in zip(names, prots, lifetimes, strict=True):

@@ -181,8 +181,9 @@ class _EdgeBuilder:
         if not keep.all():
             raw = RawRelocations(*(column[keep] for column in raw))
             index, kind = index[keep], kind[keep]
-        raw, kind = self._check_places(raw, kind)
-        index = target.relocations.index(raw.type)
+        placed, kind = self._check_places(raw, kind)
+        if placed is not raw:
+            raw, index = placed, target.relocations.index(placed.type)
         addend = raw.addend
         if raw.implicit.any():
             addend = addend.copy()
@@ -213,13 +214,17 @@ class _EdgeBuilder:
         """Refuse relocations that have no place; those of debug information are left out."""
         table, blocks = self.graph.symbol_table, self.graph.block_table
         outside = (raw.offset < 0) | (raw.offset > blocks.size[raw.block] - self._widths(kind))
+        empty = blocks.content[raw.block] == ZERO_FILL
         first = int(self.read.first_symbol[0])
         removed = table.kind[first:] == REMOVED
         removed[self.read.null_symbols - first] = False
+        nowhere = removed[raw.symbol - first]
+        if not np.count_nonzero(outside | empty | nowhere):
+            return raw, kind
         for bad, message in (
             (outside, "lies outside its section"),
-            (blocks.content[raw.block] == ZERO_FILL, "lies in a section without content"),
-            (removed[raw.symbol - first], "refers to a symbol that is in no section"),
+            (empty, "lies in a section without content"),
+            (nowhere, "refers to a symbol that is in no section"),
         ):
             if not np.count_nonzero(bad):
                 continue
@@ -227,7 +232,7 @@ class _EdgeBuilder:
             if len(errors):
                 row = int(errors[0])
                 self._fail(raw, row, f"relocation {self._name(int(raw.type[row]))} {message}")
-        bad = outside | (blocks.content[raw.block] == ZERO_FILL)
+        bad = outside | empty
         if np.count_nonzero(bad):
             raw, kind = RawRelocations(*(column[~bad] for column in raw)), kind[~bad]
         return raw, kind
