@@ -29,7 +29,25 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jitlink.formats.elf_layout import (
+    DT_HASH,
+    DT_NEEDED,
+    DT_NULL,
+    DT_RELA,
+    DT_RELAENT,
+    DT_RELASZ,
+    DT_SONAME,
+    DT_STRSZ,
+    DT_STRTAB,
+    DT_SYMENT,
+    DT_SYMTAB,
     ELFCLASS64,
+    PF_R,
+    PF_W,
+    PF_X,
+    PT_DYNAMIC,
+    PT_GNU_STACK,
+    PT_LOAD,
+    PT_TLS,
     STB_GLOBAL,
     STB_WEAK,
     STT_NOTYPE,
@@ -46,10 +64,6 @@ from jitlink.memory.tls import (
     TLSValue,
 )
 
-PT_LOAD, PT_DYNAMIC, PT_TLS, PT_GNU_STACK = 1, 2, 7, 0x6474E551
-PF_X, PF_W, PF_R = 1, 2, 4
-DT_NULL, DT_NEEDED, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA = 0, 1, 4, 5, 6, 7
-DT_RELASZ, DT_RELAENT, DT_STRSZ, DT_SYMENT, DT_SONAME = 8, 9, 10, 11, 14
 _BLOCK, _VALUES, _FIRST_EXTERNAL = 1, 2, 3
 _DEFINED = 1  # The section index of a symbol that is defined; there are no sections.
 
@@ -91,6 +105,21 @@ def write_stack_module(identity: Identity, page_size: int) -> bytes:
     """
     spec = TLSModuleSpec("jitlink-executable-stack")
     return _Writer(TLSModuleFormat(identity, page_size, {}), spec, PF_R | PF_W | PF_X).write()
+
+
+def write_scope_module(identity: Identity, page_size: int, needed: Sequence[str]) -> bytes:
+    """The bytes of a module that has nothing but dependencies, which are searched in their order.
+
+    Args:
+        identity: that of the process's program.
+        page_size: the largest page size that the ABI allows, in bytes.
+        needed: names of modules or libraries.
+
+    Raises:
+        ValueError: the identity is that of 32-bit ELF, which is not written.
+    """
+    spec = TLSModuleSpec("jitlink-scope", needed=needed)
+    return _Writer(TLSModuleFormat(identity, page_size, {}), spec).write()
 
 
 class _Writer:
