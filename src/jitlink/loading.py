@@ -48,6 +48,7 @@ class LinkOptions(NamedTuple):
         process_symbols: whether to search undefined symbols in this process.
         resolve: finds names that nothing else defines.
         may_call_python: whether the inputs were given addresses, which may be Python functions.
+        image_name: the name under which the process lists the library; None if it does not.
     """
 
     phony_externals: bool
@@ -55,6 +56,7 @@ class LinkOptions(NamedTuple):
     process_symbols: bool
     resolve: Resolve | None = None
     may_call_python: bool = False
+    image_name: str | None = None
 
 
 def load(
@@ -69,6 +71,7 @@ def load(
     aliases: Mapping[str, str] | None = None,
     configure: Configure | None = None,
     executor: ExecutorProcessControl | None = None,
+    visible: bool = False,
 ) -> Library:
     """Link objects and archives into this process.
 
@@ -93,9 +96,13 @@ def load(
         configure: called with the graph and its `PassConfiguration` before the link; may add
             passes.
         executor: the executor to link for; by default this process.
+        visible: whether the process lists the library among its own, with its segments and
+            symbols, under the name of the first input, and binds libraries that are loaded later
+            to its symbols.
 
     Raises:
         InputError: an input cannot be read.
+        ExecutorError: `visible` is requested, and the executor does not support it.
         SymbolError: a symbol has no definition or two.
         ExecutableStackError: an object needs executable stacks.
         JITLinkError: the link failed otherwise; nothing is left allocated.
@@ -112,6 +119,7 @@ def load(
         process_symbols=process_symbols,
         resolve=resolve,
         may_call_python=bool(definitions),
+        image_name=files[0].name if visible and files else None,
     )
     try:
         given = PythonSymbols(jit.session, definitions) if definitions else None
@@ -254,6 +262,7 @@ async def _link_async(
     dylib = jit.create_jitdylib(name, process_symbols=options.process_symbols)
     platform = jit.platform
     try:
+        _make_visible(jit, dylib, options)
         if given.symbols:
             dylib.add_unit(given)
         handle = None if platform is None else await platform.define_handle(dylib, graph)
@@ -282,6 +291,7 @@ def _load_archives(
     name = files[0].name
     dylib = jit.create_jitdylib(f"{name}#{next(_numbers)}", process_symbols=options.process_symbols)
     code = LinkedCode(jit, dylib)
+    _make_visible(jit, dylib, options)
     if given is not None:
         dylib.define(given)
     for archive in archives:
@@ -289,6 +299,14 @@ def _load_archives(
     if options.resolve is not None:
         dylib.add_generator(_Resolver(options.resolve))
     return code, _ArchiveLibrary(name, code, _SymbolsOnDemand(jit, dylib, archives), [])
+
+
+def _make_visible(jit: LLJIT, dylib: JITDylib, options: LinkOptions) -> None:
+    if options.image_name is not None:
+        # Imported on use: few libraries are visible.
+        from jitlink.orc.images import make_visible  # noqa: PLC0415
+
+        make_visible(jit.layer, dylib, options.image_name)
 
 
 def _jit(

@@ -49,6 +49,7 @@ class RecordingImages(Images):
     exports = False
 
     def __init__(self, refusals: int = 0) -> None:
+        super().__init__()
         self.loaded: list[RecordingImage] = []
         self.refusals = refusals
         self.requests: list[tuple[int, int]] = []

@@ -30,11 +30,15 @@ import numpy as np
 from jitlink.errors import AllocationError, ExecutorError, InputError
 from jitlink.formats.elf_image import DynamicSymbols, ImageLayout, ProgramHeaders
 from jitlink.formats.elf_layout import Identity, identify
-from jitlink.formats.elf_tls_module import write_scope_module
 from jitlink.memory import mapping
 from jitlink.memory.dynamic_linker import dlopen, link_map_of
 from jitlink.memory.images import EXPORTING, Image, Images, ImageSymbols
-from jitlink.memory.tls_glibc import check_support, load_module, unload_module
+from jitlink.memory.tls_glibc import (
+    check_support,
+    load_module,
+    try_to_load_module,
+    unload_module,
+)
 
 _HEADER_SIZE = 64
 _NAME_LIMIT = 3 << 10
@@ -120,6 +124,7 @@ class ProcessImages(Images):
     """
 
     def __init__(self, name: str, *, exports: bool) -> None:
+        super().__init__()
         self._name = os.fsencode(name)
         if not 0 < len(self._name) <= _NAME_LIMIT or b"\0" in self._name:
             raise ExecutorError(
@@ -170,18 +175,20 @@ class ProcessImages(Images):
         """See `Images`."""
         if not self.exports or not self._loaded or mode & _NOLOAD:
             return 0
-        needed = [*(image.soname for image in self._loaded), os.fsdecode(path)]
+        # Imported on use: few programs load libraries.
+        from jitlink.formats.elf_tls_module import write_scope_module  # noqa: PLC0415
+
+        sonames = [image.soname for image in self._loaded]
+        needed = [*sonames, *self.tls_modules, os.fsdecode(path)]
         module = write_scope_module(self._identity, _MAX_PAGE_SIZE, needed)
-        for binding in (os.RTLD_NOW, os.RTLD_LAZY):
-            if binding == os.RTLD_LAZY and mode & os.RTLD_NOW:
-                break
-            try:
-                scope = load_module(module, binding | os.RTLD_DEEPBIND)
-            except ExecutorError:
-                continue
-            handle = dlopen(path, mode)
-            if binding == os.RTLD_NOW:
-                unload_module(scope)
-            # What is bound later is searched for in the scope, which is never unloaded then.
-            return handle or 0
-        return 0
+        scope, reason = try_to_load_module(module, os.RTLD_NOW | os.RTLD_DEEPBIND)
+        is_bound = reason is None
+        if not is_bound and not mode & os.RTLD_NOW:
+            scope, reason = try_to_load_module(module, os.RTLD_LAZY | os.RTLD_DEEPBIND)
+        if reason is not None:
+            raise ExecutorError(reason)
+        handle = dlopen(path, mode)
+        # What is bound later is searched for in the scope, which is never unloaded then.
+        if is_bound:
+            unload_module(scope)
+        return handle or 0

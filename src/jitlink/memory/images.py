@@ -105,9 +105,14 @@ class Images(ABC):
 
     Attributes:
         exports: whether they export symbols.
+        tls_modules: names of the TLS modules that have thread-local variables of the JITDylib, for
+            `open_library`.
     """
 
     exports: bool
+
+    def __init__(self) -> None:
+        self.tls_modules: list[str] = []
 
     @abstractmethod
     def load(self, size: int, address: int) -> Image:
@@ -142,5 +147,9 @@ class Images(ABC):
             mode: likewise.
 
         Returns:
-            A handle of the process's dynamic linker; 0 if that refuses.
+            A handle of the process's dynamic linker; 0 if the caller is to do it, because
+            the images export nothing.
+
+        Raises:
+            ExecutorError: the dynamic linker refuses; the message is its own.
         """

@@ -42,6 +42,18 @@ def load_module(data: bytes, mode: int = os.RTLD_NOW | os.RTLD_LOCAL, *, path_si
     Raises:
         ExecutorError: it cannot be loaded, or this system cannot load one from memory.
     """
+    handle, reason = try_to_load_module(data, mode, path_size=path_size)
+    if reason is not None:
+        raise ExecutorError(f"cannot load a library from memory: {reason}")
+    return handle
+
+
+def try_to_load_module(data: bytes, mode: int, *, path_size: int = 0) -> tuple[int, str | None]:
+    """`load_module` that returns why the dynamic linker refused instead of a handle.
+
+    Raises:
+        ExecutorError: this system cannot load one from memory.
+    """
     descriptor = _memory_file()
     try:
         with open(descriptor, "wb", closefd=False) as file:
@@ -52,9 +64,7 @@ def load_module(data: bytes, mode: int = os.RTLD_NOW | os.RTLD_LOCAL, *, path_si
         raise ExecutorError(f"cannot write a library of {len(data):#x} bytes: {error}") from error
     finally:
         os.close(descriptor)
-    if reason is not None:
-        raise ExecutorError(f"cannot load a library from memory: {reason}")
-    return int(handle)
+    return int(handle or 0), reason
 
 
 def unload_module(handle: int) -> None:
