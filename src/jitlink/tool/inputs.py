@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from jitlink.errors import DuplicateDefinitionError
+from jitlink.errors import DuplicateDefinitionError, ExecutorError
 from jitlink.formats.archive_magic import is_archive
 from jitlink.inputs import InputFile, open_input
 from jitlink.lljit import LLJIT
@@ -115,11 +115,30 @@ class SessionInputs:
             self._jit.session.wait(self._jit.session.executor.load_dylib(path))
         for arguments in self._line.dylibs[1:]:
             self.dylibs[arguments.name] = self._jit.create_jitdylib(arguments.name)
+        if not self._line.noexec:
+            self._make_visible()
         self._add_harness()
         for arguments in self._line.dylibs:
             self._add_inputs(arguments)
         for arguments in self._line.dylibs:
             self._define(arguments)
+
+    def _make_visible(self) -> None:
+        """Make the JITDylibs images of the process, where that is supported.
+
+        As natively, a program exports symbols only if it is asked to, a library always.
+        """
+        from jitlink.orc.images import make_visible  # noqa: PLC0415 - not with -noexec
+
+        line, layer = self._line, self._jit.layer
+        for name, dylib in self.dylibs.items():
+            is_program = name == MAIN_DYLIB
+            shown = line.program_name if is_program else name
+            try:
+                make_visible(layer, dylib, shown, exports=line.rdynamic or not is_program)
+            except ExecutorError:
+                if line.rdynamic:
+                    raise
 
     def _add_harness(self) -> None:
         """Add the objects of the harness to ``main``, and apply their rules to all other inputs."""

@@ -143,6 +143,7 @@ class CommandLine:
         self.arguments: list[str] = []
         self.noexec = False
         self.executable_stack = False
+        self.rdynamic = False
         self.threads: int | None = None
         self.slab_size: int | None = None
         self.slab_address: int | None = None
@@ -172,6 +173,12 @@ class CommandLine:
     def inputs(self) -> list[InputArgument]:
         """The inputs of all JITDylibs."""
         return [each for dylib in self.dylibs for each in dylib.inputs]
+
+    @property
+    def program_name(self) -> str:
+        """The program's name: its first argument, or else its first input."""
+        names = [*self.arguments[:1], *(each.name for each in self.inputs)]
+        return next(filter(None, names), self.entry)
 
     @property
     def definitions(self) -> list[tuple[str, int]]:

@@ -147,6 +147,11 @@ OPTIONS: tuple[Option, ...] = (
         put("noexec", boolean),
     ),
     Option(
+        "rdynamic", Form.FLAG, Group.RUNNING,
+        "export the program's symbols to the shared libraries that it loads",
+        put("rdynamic", boolean),
+    ),
+    Option(
         "executable-stack", Form.FLAG, Group.RUNNING,
         "link objects whose code needs executable stacks, and make the stacks of all threads "
         "executable; an overflow of a buffer on a stack can then become code",
