@@ -1,7 +1,7 @@
 """The functions of this process's dynamic linker, with their C types.
 
-Specification: POSIX.1-2017, `dlopen`, `dlclose`, `dlsym`, `dlerror`; `dlvsym` and dlinfo(3) are of the
-GNU C library.
+Specification: POSIX.1-2017, `dlopen`, `dlclose`, `dlsym`, `dlerror`; `dlvsym` and dlinfo(3) are of
+the GNU C library.
 """
 
 from __future__ import annotations
