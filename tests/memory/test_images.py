@@ -67,6 +67,10 @@ class RecordingImages(Images):
         """The images that are loaded; some are not because another place was better."""
         return [image for image in self.loaded if image.is_loaded]
 
+    @property
+    def bias(self) -> int:
+        raise NotImplementedError
+
     def define(self, symbols: ImageSymbols) -> None:
         raise NotImplementedError
 

@@ -6,6 +6,7 @@ They run with JITLINK_LONG=1.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from tests.real_programs.test_real_programs import SOURCES, python_program
 from tests.runtime_programs.building import link_native
 from tests.runtime_programs.running import Outcome, linked_command, run_linked, run_native
-from tests.toolchain import compile_c, require, run
+from tests.toolchain import compile_c, find, require, run
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("JITLINK_LONG") != "1", reason="takes minutes; JITLINK_LONG=1 runs it"
@@ -72,6 +73,34 @@ def test_the_run_time_of_d_finds_its_program(suffix: str, tmp_path: Path) -> Non
     expected = run_native(tmp_path / "native")
     assert expected == (0, "module objects\nthrown\n0 bad\n", "")
     assert run_linked([joined, *libraries, Path("-lz")]) == expected
+
+
+def test_backtraces_of_rust_name_functions(tmp_path: Path) -> None:
+    library = tmp_path / "libpanics.a"
+    words = ("--crate-type", "staticlib", "-C", "opt-level=1", "--edition", "2021")
+    compiler = find("rustc")
+    if compiler is None:
+        pytest.skip("rustc is missing; see rustup.rs")
+    run([compiler, *words, SOURCES / "panics.rs", "-o", library])
+    source = "int panics(int); int main(void) { return panics(3); }"
+    inputs = [compile_c(source, "gcc", ("-fPIC",)), library]
+    native = link_native("panics.c", inputs, "-lpthread", "-ldl", "-lm")
+    environment = {**os.environ, "RUST_BACKTRACE": "1"}
+    options = ["-symbol-file", str(tmp_path / "symbols")]
+    frames = []
+    for command in ([str(native)], linked_command(inputs, options)):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 101
+        names = re.findall(r"^ +\d+: (.*)$", done.stderr, re.MULTILINE)
+        frames.append(
+            [
+                name
+                for name in names
+                if name in {"inner", "middle", "panics", "main"} or name.startswith("panics::")
+            ]
+        )
+    assert frames[0] == ["panics::inner", "panics::middle", "panics", "main"]
+    assert frames[1] == frames[0]
 
 
 def test_address_sanitizer_names_the_module() -> None:

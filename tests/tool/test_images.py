@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import pytest
 
 from tests.runtime_programs.building import link_native
 from tests.tool.command import compile_to, error, spawn
-from tests.toolchain import compile_c, run, zig_command
+from tests.toolchain import compile_c, require, run, zig_command
 
 QUERIES = """
 #define _GNU_SOURCE
@@ -225,6 +226,55 @@ def test_the_name_of_an_image_is_that_of_the_program(tmp_path: Path) -> None:
     assert spawn(program).out == f"{program}\n"
     assert spawn(program, "-args", "a name", "word").out == "a name\n"
     assert spawn(program, "-args", "").out == f"{program}\n"
+
+
+def test_a_symbol_file(tmp_path: Path) -> None:
+    source = """
+    #define _GNU_SOURCE
+    #include <dlfcn.h>
+    #include <link.h>
+    #include <stdio.h>
+    static char *place;
+    __attribute__((noinline)) static int local(void) { return puts(place); }
+    int variable = 5;
+    __thread int thread_local = 6;
+    __attribute__((constructor)) static void begin(void) { place = "place"; }
+    int main(void) {
+      struct link_map *map;
+      Dl_info info;
+      if (!dladdr1(main, &info, (void **)&map, RTLD_DL_LINKMAP)) return 1;
+      char *base = (char *)map->l_addr;
+      printf("%s\\n%lx %lx %lx\\n", info.dli_fname, (char *)local - base,
+             (char *)main - base, (char *)&variable - base);
+      return local() + thread_local == 0;
+    }
+    """
+    program = compile_to(tmp_path / "program.o", source, "gcc", "-fPIC")
+    path = tmp_path / "symbols"
+    done = spawn("-symbol-file", path, program)
+    name, addresses, _ = done.out.splitlines()
+    assert name == str(path)
+    printed = run([require("nm"), path])
+    words = [row.split() for row in printed.splitlines()]
+    rows = {row[-1]: row[0] for row in words}
+    found = [int(rows[symbol], 16) for symbol in ("local", "main", "variable")]
+    assert found == [int(address, 16) for address in addresses.split()]
+    assert "thread_local" not in rows
+    sizes = run([require("llvm-readelf-22"), "-sW", path])
+    assert re.search(r" 4 OBJECT +GLOBAL DEFAULT +1 variable", sizes)
+    assert re.search(r" FUNC +GLOBAL DEFAULT +1 local", sizes)
+
+
+def test_symbol_files_that_cannot_be(tmp_path: Path) -> None:
+    program = compile_to(tmp_path / "program.o", "int main(void) { return 0; }", "zig", "-fPIC")
+    path = tmp_path / "missing" / "symbols"
+    done = spawn("-symbol-file", path, program)
+    assert done.status == 1
+    assert str(path) in done.err
+    assert "No such file or directory" in done.err
+    assert spawn("-symbol-file", tmp_path / "symbols", "-slab-allocate", "16Mb", program) == error(
+        "the memory manager cannot make linked code an image of the process"
+    )
 
 
 def test_a_library_of_the_command_is_an_image_of_its_own(tmp_path: Path) -> None:

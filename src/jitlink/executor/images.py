@@ -72,6 +72,7 @@ class LoadedImage(Image):
         unloaded: called before it is unloaded.
 
     Attributes:
+        bias: the difference between addresses and those that the image was written for.
         soname: a name that no other module has.
         symbols: its dynamic symbols.
     """
@@ -88,6 +89,7 @@ class LoadedImage(Image):
         mode = os.RTLD_NOW | os.RTLD_GLOBAL
         self._handle = load_module(layout.write(address), mode, path_size=len(name))
         loaded = link_map_of(self._handle)
+        self.bias = loaded.address
         start = address + loaded.address
         self.start = start + layout.memory
         self.size = layout.tables - layout.memory
@@ -155,6 +157,11 @@ class ProcessImages(Images):
         self._loaded.remove(image)
         if self.exports:
             EXPORTING.remove(image)
+
+    @property
+    def bias(self) -> int:
+        """See `Images`."""
+        return self._loaded[0].bias if self._loaded else 0
 
     def define(self, symbols: ImageSymbols) -> None:
         """See `Images`."""

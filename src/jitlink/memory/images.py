@@ -126,6 +126,14 @@ class Images(ABC):
             AllocationError: it cannot be loaded, or not there.
         """
 
+    @property
+    @abstractmethod
+    def bias(self) -> int:
+        """The address that the dynamic linker gives for the first one; 0 if none is loaded.
+
+        Addresses in files are counted from there.
+        """
+
     @abstractmethod
     def define(self, symbols: ImageSymbols) -> None:
         """Export symbols, whose memory is in one of the images; not those that are exported.

@@ -8,7 +8,7 @@ libraries that linked code opens.
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 
@@ -24,7 +24,8 @@ from jitlink.orc.interface import ResourceTracker
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_layer import ObjectLinkingLayer, Plugin
 
-_plugins: WeakKeyDictionary[ObjectLinkingLayer, ImagePlugin] = WeakKeyDictionary()
+# Those that have an `ImagePlugin`.
+_layers: WeakSet[ObjectLinkingLayer] = WeakSet()
 
 
 def make_visible(
@@ -48,9 +49,9 @@ def make_visible(
     images = session.executor.create_images(name, exports=exports)
 
     def enter() -> None:
-        if exports and layer not in _plugins:
-            _plugins[layer] = ImagePlugin(layer.memory.tls)
-            layer.add_plugin(_plugins[layer])
+        if exports and layer not in _layers:
+            _layers.add(layer)
+            layer.add_plugin(ImagePlugin(layer.memory.tls))
         dylib.images = images
 
     session.run(enter)

@@ -7,6 +7,7 @@ its own; or another JITDylib of the command.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -133,12 +134,19 @@ class SessionInputs:
         line, layer = self._line, self._jit.layer
         for name, dylib in self.dylibs.items():
             is_program = name == MAIN_DYLIB
-            shown = line.program_name if is_program else name
+            shown = name
+            if is_program:
+                path = line.symbol_file
+                shown = line.program_name if path is None else os.path.abspath(path)  # noqa: PTH100
             try:
                 make_visible(layer, dylib, shown, exports=line.rdynamic or not is_program)
             except ExecutorError:
-                if line.rdynamic:
+                if line.rdynamic or line.symbol_file is not None:
                     raise
+        if line.symbol_file is not None:
+            from jitlink.tool.symbol_file import SymbolFileWriter  # noqa: PLC0415 - seldom needed
+
+            layer.add_plugin(SymbolFileWriter(line.symbol_file, self._jit.main))
 
     def _add_harness(self) -> None:
         """Add the objects of the harness to ``main``, and apply their rules to all other inputs."""

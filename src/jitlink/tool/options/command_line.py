@@ -163,6 +163,7 @@ class CommandLine:
         self.map_file: str | None = None
         self.traced_symbols: list[str] = []
         self.write_symtab: str | None = None
+        self.symbol_file: str | None = None
         self.symbolicate_with: str | None = None
         self.debug_only: list[str] = []
         self.print_options: Literal["given", "all"] | None = None

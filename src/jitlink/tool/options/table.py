@@ -282,6 +282,12 @@ OPTIONS: tuple[Option, ...] = (
         "write the address and name of every linked symbol to a file", put("write_symtab"), "FILE",
     ),
     Option(
+        "symbol-file", Form.VALUE, Group.BACKTRACES,
+        "write the program's symbols to a file in ELF, and name the program after it, so that "
+        "symbolizers in its process (Rust's, sanitizers') find its functions",
+        put("symbol_file"), "FILE",
+    ),
+    Option(
         "symbolicate-with", Form.VALUE, Group.BACKTRACES,
         "link nothing: print the inputs, which are backtraces (- is standard input), with symbols "
         "from a file of -write-symtab after the addresses that end lines",
