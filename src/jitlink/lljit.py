@@ -71,6 +71,7 @@ class LLJIT:
         writable_code: link sections that are both writable and executable, and map them so, for
             code that changes itself; whatever can be made to write there can then become code. By
             default they are refused.
+        visible: whether the program's JITDylib is visible in the process; see `create_jitdylib`.
 
     Attributes:
         session: the session.
@@ -82,6 +83,8 @@ class LLJIT:
 
     Raises:
         UnsupportedObjectError: a platform is requested that does not support the executor.
+        ExecutorError: `visible` is requested, and the executor or the memory manager does not
+            support it.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class LLJIT:
         compiler_support: bool = True,
         executable_stack: bool = False,
         writable_code: bool = False,
+        visible: bool = False,
     ) -> None:
         self.session = ExecutionSession(executor)
         self.platform: Platform | None = None
@@ -122,7 +126,7 @@ class LLJIT:
 
                 create = platform if callable(platform) else ELFPlatform
                 self.platform = create(self.session, self.layer, self.process_symbols)
-            self.main = self.create_jitdylib("main")
+            self.main = self.create_jitdylib("main", visible=visible)
         except BaseException:
             self.session.end()
             raise
@@ -161,21 +165,32 @@ class LLJIT:
     def _name(self, name: str, raw: bool) -> str:
         return name if raw else self.mangle(name)
 
-    def create_jitdylib(self, name: str, *, process_symbols: bool = True) -> JITDylib:
+    def create_jitdylib(
+        self, name: str, *, process_symbols: bool = True, visible: bool = False
+    ) -> JITDylib:
         """Create a JITDylib.
 
         Args:
             name: its name.
             process_symbols: whether it is linked against the process's symbols.
+            visible: whether the process lists it, under its name, with its segments and symbols, as
+                a shared library, and binds libraries that are loaded later to its symbols.
 
         Raises:
             SessionError: there is one of that name.
+            ExecutorError: `visible` is requested, and the executor or the memory manager does not
+                support it.
         """
         dylib = self.session.create_jitdylib(name)
         if process_symbols and self.process_symbols is not None:
             dylib.add_to_link_order(self.process_symbols)
         if self.platform is not None:
             self.platform.setup_jitdylib(dylib)
+        if visible:
+            # Imported on use: few JITDylibs are visible.
+            from jitlink.orc.images import make_visible  # noqa: PLC0415
+
+            make_visible(self.layer, dylib, name)
         return dylib
 
     def initialize(self, dylib: JITDylib | None = None) -> None:
@@ -356,6 +371,7 @@ class LLJITBuilder:
         self._compiler_support = True
         self._executable_stack = False
         self._writable_code = False
+        self._visible = False
 
     def set_executor(self, executor: ExecutorProcessControl) -> Self:
         """Link for another executor than this process."""
@@ -397,6 +413,11 @@ class LLJITBuilder:
         self._writable_code = wanted
         return self
 
+    def set_visible(self, wanted: bool) -> Self:
+        """Set whether the program's JITDylib is visible in the process; see `LLJIT`."""
+        self._visible = wanted
+        return self
+
     def create(self) -> LLJIT:
         """Create the `LLJIT`."""
         return LLJIT(
@@ -408,4 +429,5 @@ class LLJITBuilder:
             compiler_support=self._compiler_support,
             executable_stack=self._executable_stack,
             writable_code=self._writable_code,
+            visible=self._visible,
         )

@@ -49,6 +49,7 @@ class LinkOptions(NamedTuple):
         process_symbols: whether to search undefined symbols in this process.
         resolve: finds names that nothing else defines.
         may_call_python: whether the inputs were given addresses, which may be Python functions.
+        image_name: the name under which the process lists the library; None if it does not.
     """
 
     phony_externals: bool
@@ -57,6 +58,7 @@ class LinkOptions(NamedTuple):
     process_symbols: bool
     resolve: Resolve | None = None
     may_call_python: bool = False
+    image_name: str | None = None
 
 
 def load(
@@ -72,6 +74,7 @@ def load(
     aliases: Mapping[str, str] | None = None,
     configure: Configure | None = None,
     executor: ExecutorProcessControl | None = None,
+    visible: bool = False,
 ) -> Library:
     """Link objects and archives into this process.
 
@@ -99,9 +102,13 @@ def load(
         configure: called with the graph and its `PassConfiguration` before the link; may add
             passes.
         executor: the executor to link for; by default this process.
+        visible: whether the process lists the library among its own, with its segments and
+            symbols, under the name of the first input, and binds libraries that are loaded later
+            to its symbols.
 
     Raises:
         InputError: an input cannot be read.
+        ExecutorError: `visible` is requested, and the executor does not support it.
         SymbolError: a symbol has no definition or two.
         ExecutableStackError: an object needs executable stacks.
         WritableCodeError: a section is both writable and executable.
@@ -121,6 +128,7 @@ def load(
         process_symbols=process_symbols,
         resolve=resolve,
         may_call_python=bool(definitions),
+        image_name=files[0].name if visible and files else None,
     )
     try:
         given = PythonSymbols(jit.session, definitions) if definitions else None
@@ -265,6 +273,7 @@ async def _link_async(
     dylib = jit.create_jitdylib(name, process_symbols=options.process_symbols)
     platform = jit.platform
     try:
+        _make_visible(jit, dylib, options)
         if given.symbols:
             dylib.add_unit(given)
         handle = None if platform is None else await platform.define_handle(dylib, graph)
@@ -293,6 +302,7 @@ def _load_archives(
     name = files[0].name
     dylib = jit.create_jitdylib(f"{name}#{next(_numbers)}", process_symbols=options.process_symbols)
     code = LinkedCode(jit, dylib)
+    _make_visible(jit, dylib, options)
     if given is not None:
         dylib.define(given)
     for archive in archives:
@@ -300,6 +310,14 @@ def _load_archives(
     if options.resolve is not None:
         dylib.add_generator(_Resolver(options.resolve))
     return code, _ArchiveLibrary(name, code, _SymbolsOnDemand(jit, dylib, archives), [])
+
+
+def _make_visible(jit: LLJIT, dylib: JITDylib, options: LinkOptions) -> None:
+    if options.image_name is not None:
+        # Imported on use: few libraries are visible.
+        from jitlink.orc.images import make_visible  # noqa: PLC0415
+
+        make_visible(jit.layer, dylib, options.image_name)
 
 
 def _jit(

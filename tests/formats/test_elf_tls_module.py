@@ -11,6 +11,7 @@ from jitlink.memory.tls import (
     UNDEFINED_SYMBOL,
     TLSModuleSpec,
     TLSRelocation,
+    TLSSymbol,
     TLSValue,
 )
 from jitlink.targets.elf_x86_64 import TLS_EDGE_KINDS
@@ -30,6 +31,16 @@ def readelf(place: Path, content: bytes, *options: str) -> str:
     path = place / "module.so"
     path.write_bytes(content)
     return run([require("llvm-readelf-22"), "-W", *options, path])
+
+
+def test_exported_variables(tmp_path: Path) -> None:
+    exported = [TLSSymbol("first", 0, 4), TLSSymbol("größe", 96, 8)]
+    spec = TLSModuleSpec("name", b"content", 104, 8, RELOCATIONS, symbols=exported)
+    symbols = readelf(tmp_path, TLS_EDGE_KINDS.write_module(spec), "--dyn-syms")
+    for name, offset, size in exported:
+        row = rf"{offset:016x} +{size} TLS +GLOBAL DEFAULT +1 {name}"
+        assert re.search(row, symbols)
+    assert "UND variable" in symbols
 
 
 def test_relocations_and_their_symbols(tmp_path: Path) -> None:

@@ -46,8 +46,10 @@ class NotingJIT(LLJIT):
         self.host.define({"note": (self.notes.append, prototype)})
         self.main.add_to_link_order(self.host)
 
-    def create_jitdylib(self, name: str, *, process_symbols: bool = True) -> JITDylib:
-        dylib = super().create_jitdylib(name, process_symbols=process_symbols)
+    def create_jitdylib(
+        self, name: str, *, process_symbols: bool = True, visible: bool = False
+    ) -> JITDylib:
+        dylib = super().create_jitdylib(name, process_symbols=process_symbols, visible=visible)
         if name != "main":
             dylib.add_to_link_order(self.host)
         return dylib

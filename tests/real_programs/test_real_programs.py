@@ -57,7 +57,7 @@ def test_zstd_compresses_and_restores_100_megabytes() -> None:
     assert linked == native
 
 
-def _python() -> tuple[list[Path], Path]:
+def python_program() -> tuple[list[Path], Path]:
     archive = _PYTHON_DIRECTORY / "libpython3.11-pic.a"
     if not archive.exists():
         require("libpython3.11.a")
@@ -69,7 +69,7 @@ def _python() -> tuple[list[Path], Path]:
 
 
 def test_python_imports_starts_threads_and_raises() -> None:
-    inputs, program = _python()
+    inputs, program = python_program()
     # Without the environment of the tests, and with Debian's modules.
     words: list[str | Path] = ["-I", "-S", SOURCES / "python_script", "x"]
     native, linked = _outcomes(inputs, program, words)

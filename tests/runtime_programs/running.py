@@ -29,17 +29,22 @@ def run_native(
 
 
 def run_linked(
-    inputs: Sequence[Path], arguments: Sequence[str] = (), *, seconds: float = _SECONDS
+    inputs: Sequence[Path],
+    arguments: Sequence[str] = (),
+    *,
+    seconds: float = _SECONDS,
+    options: Sequence[str] = (),
 ) -> Outcome:
     """Run a program that is linked in memory from objects and archives."""
-    return execute([*linked_command(inputs), *arguments], seconds=seconds)
+    return execute([*linked_command(inputs, options), *arguments], seconds=seconds)
 
 
-def linked_command(inputs: Sequence[Path]) -> list[str]:
+def linked_command(inputs: Sequence[Path], options: Sequence[str] = ()) -> list[str]:
     """The command that links and runs, to which the program's arguments are appended."""
     # As for llvm-jitlink, the first word after -args is argv[0].
     return [
-        sys.executable, "-W", "error", "-m", "jitlink", *map(str, inputs), "-args", "program",
+        sys.executable, "-W", "error", "-m", "jitlink", *options, *map(str, inputs),
+        "-args", "program",
     ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from jitlink.errors import ExecutorError
 from jitlink.memory import JITLinkMemoryManager
+from jitlink.memory.images import Images
 from jitlink.sps import WrapperFunctionResult
 
 
@@ -179,6 +180,18 @@ class ExecutorProcessControl(ABC):
             ExecutorError: another function takes the calls.
         """
         return None
+
+    def create_images(self, name: str, *, exports: bool) -> Images:  # noqa: ARG002 - for subclasses
+        """What makes memory of a JITDylib images of the executor.
+
+        Args:
+            name: their name in the list of the executor's dynamic linker.
+            exports: whether they export symbols.
+
+        Raises:
+            ExecutorError: the executor cannot do that, or the name cannot be one.
+        """
+        raise ExecutorError("the executor cannot make linked code an image of itself")
 
     @abstractmethod
     async def run_as_void_function(self, address: int) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import struct
 
 from jitlink.errors import StaticTLSError
-from jitlink.formats.elf_tls_module import PT_TLS, X86_64
+from jitlink.formats.elf_layout import PT_TLS
+from jitlink.formats.elf_tls_module import X86_64
 from jitlink.memory.tls import TLSRegistry
 from jitlink.memory.tls_surplus import exhausted
 

@@ -23,6 +23,7 @@ from jitlink.executor.control import ExecutorProcessControl, PlacedArguments
 from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
 from jitlink.memory.actions import call_wrapper
 from jitlink.memory.dynamic_linker import dlerror, dlopen, dlsym, dlvsym
+from jitlink.memory.images import EXPORTING, Images
 from jitlink.sps import WrapperFunctionResult
 
 _C = ctypes.CDLL(None, use_errno=True)
@@ -86,6 +87,10 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         handle = self._process if dylib is None else dylib
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
         found: list[int | None] = list(map(dlsym, repeat(handle), encoded))
+        if EXPORTING:
+            found = [
+                None if address is None or _is_linked(address) else address for address in found
+            ]
         if None in found or any(b"\0" in name for name in encoded):
             for index, name in enumerate(encoded):
                 if found[index] is None or b"\0" in name:
@@ -128,6 +133,12 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         from jitlink.executor.stacks import make_stacks_executable  # noqa: PLC0415 - seldom needed
 
         make_stacks_executable()
+
+    def create_images(self, name: str, *, exports: bool) -> Images:
+        """What makes memory of a JITDylib images of this process."""
+        from jitlink.executor.images import ProcessImages  # noqa: PLC0415 - seldom needed
+
+        return ProcessImages(name, exports=exports)
 
     async def run_as_void_function(self, address: int) -> int:
         """Call ``int f(void)``."""
@@ -187,6 +198,11 @@ def _host_triple() -> str:
     return f"{machine}-unknown-linux-gnu"
 
 
+def _is_linked(address: int) -> bool:
+    """Whether an address is in an image, whose code is not kept by those who find it here."""
+    return any(address in image for image in list(EXPORTING))
+
+
 def _null_or_missing(handle: int, name: bytes) -> int | None:
     """0 if there is a symbol whose value is null, None if there is none."""
     if b"\0" in name:
@@ -195,6 +211,8 @@ def _null_or_missing(handle: int, name: bytes) -> int | None:
     dlerror()
     plain, at, version = name.partition(b"@")
     address = dlvsym(handle, plain, version) if at and dlvsym else dlsym(handle, name)
+    if address and _is_linked(address):
+        return None
     return None if not address and dlerror() is not None else address or 0
 
 

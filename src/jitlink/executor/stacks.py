@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import functools
 
-from jitlink.errors import ExecutorError, InputError
-from jitlink.formats.elf_layout import identify
+from jitlink.errors import ExecutorError
+from jitlink.executor.images import program_identity
 from jitlink.formats.elf_tls_module import write_stack_module
 from jitlink.memory.tls_glibc import load_module, unload_module
 
-_HEADER_SIZE = 64
 _MAX_PAGE_SIZE = 1 << 16
 
 
@@ -28,10 +27,8 @@ def make_stacks_executable() -> None:
         ExecutorError: the C library or the system refuses.
     """
     try:
-        with open("/proc/self/exe", "rb") as file:  # noqa: PTH123 - pathlib is slow to import
-            identity = identify(memoryview(file.read(_HEADER_SIZE)), "/proc/self/exe")
-        unload_module(load_module(write_stack_module(identity, _MAX_PAGE_SIZE)))
-    except (ExecutorError, InputError, OSError, ValueError) as error:
+        unload_module(load_module(write_stack_module(program_identity(), _MAX_PAGE_SIZE)))
+    except (ExecutorError, ValueError) as error:
         raise ExecutorError(
             f"stacks cannot be made executable: {error}; glibc 2.41 and later need "
             "GLIBC_TUNABLES=glibc.rtld.execstack=2 in the environment when the process starts"

@@ -5,7 +5,7 @@ linker needs for its relocations. Its parts, in this order::
 
     ELF header, program headers
     symbols     1 the TLS block, under the module's name; 2 `VALUES_SYMBOL`; then those of
-                other modules that relocations refer to
+                other modules that relocations refer to; then exported variables
     hash table  of one bucket: there are few symbols
     strings
     relocations
@@ -29,7 +29,25 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jitlink.formats.elf_layout import (
+    DT_HASH,
+    DT_NEEDED,
+    DT_NULL,
+    DT_RELA,
+    DT_RELAENT,
+    DT_RELASZ,
+    DT_SONAME,
+    DT_STRSZ,
+    DT_STRTAB,
+    DT_SYMENT,
+    DT_SYMTAB,
     ELFCLASS64,
+    PF_R,
+    PF_W,
+    PF_X,
+    PT_DYNAMIC,
+    PT_GNU_STACK,
+    PT_LOAD,
+    PT_TLS,
     STB_GLOBAL,
     STB_WEAK,
     STT_NOTYPE,
@@ -46,10 +64,6 @@ from jitlink.memory.tls import (
     TLSValue,
 )
 
-PT_LOAD, PT_DYNAMIC, PT_TLS, PT_GNU_STACK = 1, 2, 7, 0x6474E551
-PF_X, PF_W, PF_R = 1, 2, 4
-DT_NULL, DT_NEEDED, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA = 0, 1, 4, 5, 6, 7
-DT_RELASZ, DT_RELAENT, DT_STRSZ, DT_SYMENT, DT_SONAME = 8, 9, 10, 11, 14
 _EM_X86_64 = 62
 _BLOCK, _VALUES, _FIRST_EXTERNAL = 1, 2, 3
 _DEFINED = 1  # The section index of a symbol that is defined; there are no sections.
@@ -107,6 +121,21 @@ def write_stack_module(identity: Identity, page_size: int) -> bytes:
     return _Writer(TLSModuleFormat(identity, page_size, {}), spec, PF_R | PF_W | PF_X).write()
 
 
+def write_scope_module(identity: Identity, page_size: int, needed: Sequence[str]) -> bytes:
+    """The bytes of a module that has nothing but dependencies, which are searched in their order.
+
+    Args:
+        identity: that of the process's program.
+        page_size: the largest page size that the ABI allows, in bytes.
+        needed: names of modules or libraries.
+
+    Raises:
+        ValueError: the identity is that of 32-bit ELF, which is not written.
+    """
+    spec = TLSModuleSpec("jitlink-scope", needed=needed)
+    return _Writer(TLSModuleFormat(identity, page_size, {}), spec).write()
+
+
 class _Writer:
     def __init__(
         self, module_format: TLSModuleFormat, spec: TLSModuleSpec, stack_access: int = PF_R | PF_W
@@ -119,19 +148,21 @@ class _Writer:
         self.strings = bytearray(b"\0")
         externals = dict.fromkeys(each.symbol for each in spec.relocations if each.symbol)
         self.numbers = {name: n for n, name in enumerate(externals, _FIRST_EXTERNAL)}
+        self.symbol_count = _FIRST_EXTERNAL + len(self.numbers) + len(spec.symbols)
 
     def write(self) -> bytes:
         """Lay out the parts one after the other, each at a multiple of 8, and write them."""
         spec, parts = self.spec, {}
         name = self._string(spec.name)
         needed = [self._string(each) for each in spec.needed]
-        names = [self._string(each) for each in (VALUES_SYMBOL, *self.numbers)]
+        exported = [each.name for each in spec.symbols]
+        names = [self._string(each) for each in (VALUES_SYMBOL, *self.numbers, *exported)]
         segments = 4 if self.has_block else 3
         values = sum(each.value.size for each in spec.relocations)
         sizes = {
             "headers": self.layout.header.itemsize + segments * self.layout.program_header.itemsize,
-            "symbols": self.layout.symbol.itemsize * (_FIRST_EXTERNAL + len(self.numbers)),
-            "hash": 4 * (2 + 1 + _FIRST_EXTERNAL + len(self.numbers)),
+            "symbols": self.layout.symbol.itemsize * self.symbol_count,
+            "hash": 4 * (2 + 1 + self.symbol_count),
             "strings": len(self.strings),
             "relocations": self.layout.rela.itemsize * len(spec.relocations),
             "dynamic": self.layout.dynamic.itemsize * (len(needed) + 10),
@@ -189,7 +220,7 @@ class _Writer:
         return write_headers(self.format.identity, rows)
 
     def _symbols(self, names: Sequence[int], values: int, size: int) -> bytes:
-        symbols = np.zeros(_FIRST_EXTERNAL + len(self.numbers), self.layout.symbol)
+        symbols = np.zeros(self.symbol_count, self.layout.symbol)
         symbols["name"][1:] = names
         symbols["info"][1:] = STB_GLOBAL << 4 | STT_NOTYPE
         # Without a TLS block there is no such symbol: it must not hide another module's.
@@ -201,7 +232,12 @@ class _Writer:
         symbols["info"][_VALUES] = STB_GLOBAL << 4 | STT_OBJECT
         symbols["shndx"][_VALUES], symbols["size"][_VALUES] = _DEFINED, size
         symbols["value"][_VALUES] = values
-        symbols["info"][_FIRST_EXTERNAL:] = [
+        first = _FIRST_EXTERNAL + len(self.numbers)
+        symbols["info"][first:] = STB_GLOBAL << 4 | STT_TLS
+        symbols["shndx"][first:] = _DEFINED
+        symbols["value"][first:] = [each.offset for each in self.spec.symbols]
+        symbols["size"][first:] = [each.size for each in self.spec.symbols]
+        symbols["info"][_FIRST_EXTERNAL:first] = [
             (STB_WEAK if self.spec.is_weak or name == UNDEFINED_SYMBOL else STB_GLOBAL) << 4
             | STT_TLS
             for name in self.numbers
@@ -210,7 +246,7 @@ class _Writer:
 
     def _hash(self) -> bytes:
         """One bucket, whose chain has all symbols from the last to the first."""
-        count = _FIRST_EXTERNAL + len(self.numbers)
+        count = self.symbol_count
         chain = [0, *range(count - 1)]
         return np.array([1, count, count - 1, *chain], self.layout.word).tobytes()
 

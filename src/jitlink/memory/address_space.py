@@ -4,7 +4,8 @@ A *reservation* is a reserved range of addresses, a gigabyte if possible, in whi
 data reach each other with 32-bit displacements. The first one is placed so close to the
 process's own libraries that it reaches those too; code whose addresses must fit 32 bits gets one
 below 2 GiB. A JITDylib stays in the reservation of its first memory. Only when that is full does
-it get another one, in reach of the first if there is a free range.
+it get another one, in reach of the first if there is a free range. The reservations of a JITDylib
+whose memory is images of the process are its own.
 
 A reservation is divided into parts, one for each of the usual protections and one for all
 others, and allocates the lowest free pages. Pages of equal protection are thus neighbours, which
@@ -27,10 +28,12 @@ from weakref import WeakKeyDictionary
 from jitlink.errors import AllocationError
 from jitlink.graph import MemProt
 from jitlink.memory import mapping
+from jitlink.memory.images import Image, Images
 from jitlink.memory.manager import JITLinkDylib
 from jitlink.memory.pages import PageAllocator, PageRange, PageRequest
 from jitlink.memory.reservation import (
     REACH,
+    ImageReservation,
     Reservation,
     library_span,
     reserve_below,
@@ -40,6 +43,10 @@ from jitlink.memory.reservation import (
 _RESERVATION_SIZES = (1 << 30, 512 << 20, 256 << 20, 64 << 20, 16 << 20)
 _LOW_RESERVATION_SIZE = 512 << 20
 _RESIDENT_SIZE = 16 << 20
+# The least size of an image's memory: enough for most libraries, and little of what is in reach.
+_IMAGE_SIZE = 64 << 20
+_IMAGE_TRIES = 3
+_SIZE_UNIT = 1 << 20
 # An allocation of more than 1/8 of a reservation gets a dedicated one.
 _DEDICATED_SHARE = 8
 # Above all addresses that a process can use.
@@ -62,6 +69,7 @@ class AddressSpace(PageAllocator):
     ) -> None:
         self.page_size = mapping.PAGE_SIZE
         self.is_executable_in_place = True
+        self.supports_images = True
         self._reservation_sizes = tuple(reservation_sizes)
         self._resident_limit = resident_size
         self._reservations: list[Reservation] = []
@@ -85,6 +93,8 @@ class AddressSpace(PageAllocator):
         self, dylib: JITLinkDylib, requests: Sequence[PageRequest], limit: int
     ) -> list[PageRange]:
         """Allocate page ranges, all of them from one reservation."""
+        if dylib.images is not None:
+            return self._allocate_in_image(dylib.images, requests, limit)
         with self._lock:
             current = self._by_dylib.get(dylib)
             reservation, ranges = self._allocate(current, requests, limit)
@@ -99,14 +109,36 @@ class AddressSpace(PageAllocator):
             ranges = reservation.allocate(requests, limit)
             if ranges is not None:
                 return reservation, ranges
-        # An upper bound: alignment costs less if the reservation is aligned already.
-        size = sum(size + alignment for size, alignment, _, _ in requests)
+        size = _bound(requests)
         added = self._add_reservation(size, limit, current)
         ranges = added.allocate(requests, limit) if added else None
         if added is None or ranges is None:
-            where = f" below {limit:#x}" if limit < _USER_END else ""
-            raise AllocationError(f"cannot allocate {size:#x} bytes of memory{where}", size=size)
+            raise _too_large(size, limit)
         return added, ranges
+
+    def _allocate_in_image(
+        self, images: Images, requests: Sequence[PageRequest], limit: int
+    ) -> list[PageRange]:
+        with self._lock:
+            mine = [
+                each
+                for each in self._reservations
+                if isinstance(each, ImageReservation) and each.images is images
+            ]
+            for reservation in mine:
+                ranges = reservation.allocate(requests, limit)
+                if ranges is not None:
+                    return ranges
+        # Without the lock: the dynamic linker has one of its own, and may be calling Python.
+        size = _bound(requests)
+        added = _load_image(images, size, limit, mine[0] if mine else None)
+        with self._lock:
+            ranges = added.allocate(requests, limit)
+            if ranges is not None:
+                self._reservations.append(added)
+                return ranges
+        added.release()
+        raise _too_large(size, limit)
 
     def _candidates(self, current: Reservation | None, limit: int) -> Iterator[Reservation]:
         if current is not None and not current.dedicated:
@@ -176,36 +208,91 @@ class AddressSpace(PageAllocator):
         errors: list[AllocationError] = []
         for address, size in merged(ranges):
             try:
-                if keep:
-                    mapping.protect(address, size, 0)
-                else:
-                    mapping.discard(address, size)
+                self._free_range(address, size, keep=keep)
             except AllocationError as error:
                 errors.append(error)
-                continue
-            with self._lock:
-                self._free_inaccessible(PageRange(address, size, keep))
         return errors
 
-    def _free_inaccessible(self, pages: PageRange) -> None:
-        for reservation in self._reservations:
-            if reservation.start <= pages.address < reservation.end:
+    def _free_range(self, address: int, size: int, *, keep: bool) -> None:
+        # A copy, because other threads may remove theirs meanwhile.
+        for reservation in self.reservations:
+            if reservation.start <= address < reservation.end:
                 break
-        reservation.free([pages])
-        if reservation.dedicated and not reservation.used_size:
-            self._release(reservation)
+        keep = reservation.make_inaccessible(address, size, keep=keep)
+        with self._lock:
+            reservation.free([PageRange(address, size, keep)])
+            is_unused = reservation.dedicated and not reservation.used_size
+            if is_unused:
+                self._forget(reservation)
+        if is_unused:
+            reservation.release()
 
-    def _release(self, reservation: Reservation) -> None:
+    def _forget(self, reservation: Reservation) -> None:
         self._reservations.remove(reservation)
         for dylib in [key for key, value in self._by_dylib.items() if value is reservation]:
             del self._by_dylib[dylib]
-        mapping.release(reservation.start, reservation.size)
 
     def close(self) -> None:
         """Unmap all reservations, even if they are in use; for short-lived address spaces."""
         with self._lock:
-            for reservation in self.reservations:
-                self._release(reservation)
+            reservations = self.reservations
+            for reservation in reservations:
+                self._forget(reservation)
+        for reservation in reservations:
+            reservation.release()
+
+
+def _bound(requests: Sequence[PageRequest]) -> int:
+    """An upper bound of what requests take: less if the reservation is aligned already."""
+    return sum(size + alignment for size, alignment, _, _ in requests)
+
+
+def _too_large(size: int, limit: int) -> AllocationError:
+    where = f" below {limit:#x}" if limit < _USER_END else ""
+    return AllocationError(f"cannot allocate {size:#x} bytes of memory{where}", size=size)
+
+
+def _load_image(
+    images: Images, need: int, limit: int, current: Reservation | None
+) -> ImageReservation:
+    """Load an image with memory for `need` bytes of any protection, and more if possible."""
+    # Each protection has a quarter of the memory, which is 7/8 of the image.
+    least = (5 * need // _SIZE_UNIT + 1) * _SIZE_UNIT
+    sizes = [max(_IMAGE_SIZE, 1 << (_DEDICATED_SHARE * need).bit_length()), least]
+    failure: AllocationError = _too_large(need, limit)
+    for size in dict.fromkeys(sizes):
+        if least > size:
+            continue
+        for place in _image_places(size, limit, current):
+            try:
+                image = images.load(size, place)
+            except AllocationError as error:
+                failure = error
+                continue
+            if place or _is_in_reach(image, current):
+                return ImageReservation(image, images)
+            image.unload()
+    raise failure
+
+
+def _image_places(size: int, limit: int, current: Reservation | None) -> Iterator[int]:
+    """Addresses for an image, the best first; 0 is the dynamic linker's choice."""
+    if limit >= _USER_END:
+        # Usually beside the libraries that are loaded already.
+        yield 0
+    for _ in range(_IMAGE_TRIES):
+        address = _reserve(size, limit, current)
+        if address is None:
+            return
+        # Free again until the dynamic linker maps it; if another thread is faster, once more.
+        mapping.release(address, size)
+        yield address
+
+
+def _is_in_reach(image: Image, current: Reservation | None) -> bool:
+    """Whether an image reaches the C library, or its JITDylib's first memory."""
+    near = mapping.library_address() if current is None else current.start
+    return max(image.start + image.size, near) - min(image.start, near) <= REACH // 2
 
 
 def _reserve(size: int, limit: int, current: Reservation | None) -> int | None:

@@ -1,12 +1,14 @@
 """The functions of this process's dynamic linker, with their C types.
 
-Specification: POSIX.1-2017, `dlopen`, `dlclose`, `dlsym`, `dlerror`; `dlvsym` is of the GNU C
-library.
+Specification: POSIX.1-2017, `dlopen`, `dlclose`, `dlsym`, `dlerror`; `dlvsym` and dlinfo(3) are of
+the GNU C library.
 """
 
 from __future__ import annotations
 
 import ctypes
+
+from jitlink.errors import ExecutorError
 
 _C = ctypes.CDLL(None)
 # Lookups are short and frequent, and dlerror's message is the thread's: these calls keep the
@@ -30,3 +32,37 @@ if dlvsym is not None:
 dlerror = _C_LOCKED["dlerror"]
 dlerror.argtypes = ()
 dlerror.restype = ctypes.c_char_p
+
+
+class LinkMap(ctypes.Structure):
+    """The part of glibc's ``struct link_map`` that is public.
+
+    `address` is the difference between addresses and those in the file; `name` the address of the
+    path, `dynamic` that of the dynamic section.
+    """
+
+    _fields_ = (
+        ("address", ctypes.c_size_t),
+        ("name", ctypes.c_void_p),
+        ("dynamic", ctypes.c_void_p),
+    )
+    address: int
+    name: int
+    dynamic: int
+
+
+_RTLD_DI_LINKMAP = 2
+
+
+def link_map_of(handle: int) -> LinkMap:
+    """The entry of a loaded library in the dynamic linker's list.
+
+    Raises:
+        ExecutorError: the dynamic linker has none, or no such function.
+    """
+    function = getattr(_C_LOCKED, "dlinfo", None)
+    found = ctypes.c_void_p()
+    request = ctypes.c_void_p(handle), _RTLD_DI_LINKMAP, ctypes.byref(found)
+    if function is None or function(*request) or not found.value:
+        raise ExecutorError("the dynamic linker does not list a library that it has loaded")
+    return LinkMap.from_address(found.value)

@@ -59,6 +59,7 @@ class InProcessMemoryManager(JITLinkMemoryManager):
 
     def __init__(self, allocator: PageAllocator = PROCESS) -> None:
         self._allocator = allocator
+        self.supports_images = allocator.supports_images
         self._unnamed = JITLinkDylib("unnamed")
         self._finalized: dict[int, _Finalized] = {}
 

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 
 from jitlink.errors import JITLinkError, TLSError
 from jitlink.graph import LinkGraph
+from jitlink.memory.images import Images
 from jitlink.memory.tls import TLSAllocation, TLSRegistry
 
 
@@ -45,10 +46,12 @@ class JITLinkDylib:
 
     Attributes:
         name: its display name, which need not be unique.
+        images: what makes its memory images of the process; None if it is none.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.images: Images | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -133,9 +136,11 @@ class JITLinkMemoryManager(ABC):
     Attributes:
         tls: the executor's thread-local storage, None if the manager does not support it; a
             manager that does also implements `InFlightAlloc.hold`.
+        supports_images: whether the memory of a JITDylib can be images of the process.
     """
 
     tls: TLSRegistry | None = None
+    supports_images = False
 
     @abstractmethod
     async def allocate(self, dylib: JITLinkDylib | None, graph: LinkGraph) -> InFlightAlloc:

@@ -147,14 +147,19 @@ def protect_written(address: int, size: int, prot: MemProt) -> None:
         _clear_cache()(address, address + size)
 
 
-def discard(address: int, size: int) -> None:
+def discard(address: int, size: int, protection: int = 0) -> None:
     """Return the pages of a range to the system; the range stays reserved.
+
+    Args:
+        address: start of the range.
+        size: its size in bytes.
+        protection: that of the range from now on, a combination of `MemProt` bits.
 
     Raises:
         AllocationError: the system refuses.
     """
     flags = _MAP_PRIVATE_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
-    if _mmap_populate(address, size, 0, flags, -1, 0) == -1:
+    if _mmap_populate(address, size, protection, flags, -1, 0) == -1:
         raise _failed("discard", size)
 
 

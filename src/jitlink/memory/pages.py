@@ -39,10 +39,12 @@ class PageAllocator(ABC):
         page_size: sizes and addresses of page ranges are multiples of it.
         is_executable_in_place: whether code runs at the addresses of the page ranges. If not,
             protections are not applied and allocation actions are not run.
+        supports_images: whether the page ranges of a JITDylib can be in images of the process.
     """
 
     page_size: int
     is_executable_in_place: bool
+    supports_images = False
 
     @abstractmethod
     def allocate(

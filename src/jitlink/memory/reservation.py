@@ -1,13 +1,17 @@
-"""Reservations: reserved ranges of addresses, from which page ranges are allocated."""
+"""Reservations: reserved ranges of addresses, from which page ranges are allocated.
+
+The memory of an image of the process is one too: see `jitlink.memory.images`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from jitlink.errors import AllocationError
 from jitlink.graph import MemLifetime, MemProt
 from jitlink.memory import mapping
 from jitlink.memory.free_list import FreeList
+from jitlink.memory.images import Image, Images
 from jitlink.memory.mapping import MappedRange
 from jitlink.memory.pages import PageRange, PageRequest
 
@@ -25,7 +29,7 @@ _TRIES = 16
 
 _PARTS = 4
 _LAST_PART = _PARTS - 1
-_STANDARD = MemLifetime.STANDARD
+_STANDARD, _FINALIZE = MemLifetime.STANDARD, MemLifetime.FINALIZE
 # Indexed by protection.
 _PART_OF_PROT = [_LAST_PART] * 8
 _PART_OF_PROT[MemProt.READ] = 0
@@ -43,6 +47,12 @@ class _Part:
         self.end = end
         self.empty = FreeList(start, end)
         self.resident = FreeList()
+
+    @property
+    def used_end(self) -> int:
+        """The end of its last page that is not empty; its start if all are."""
+        empty = self.empty.ranges()
+        return empty[-1][0] if empty and empty[-1][1] == self.end else self.end
 
     def allocate(self, size: int, alignment: int, limit: int) -> PageRange | None:
         for free in (self.resident, self.empty):
@@ -124,16 +134,49 @@ class Reservation:
         own = _PART_OF_PROT[prot] if lifetime == _STANDARD else _LAST_PART
         own = min(own, len(self._parts) - 1)
         pages = self._parts[own].allocate(size, alignment, limit)
-        if pages is None:
-            others = self._parts[:own] + self._parts[own + 1 :]
-            allocated = (part.allocate(size, alignment, limit) for part in others)
-            pages = next((found for found in allocated if found is not None), None)
-        return pages
+        return self._allocate_elsewhere(own, request, limit) if pages is None else pages
 
-    def free(self, ranges: Iterable[PageRange]) -> None:
+    def _allocate_elsewhere(self, own: int, request: PageRequest, limit: int) -> PageRange | None:
+        """Allocate from another part than that of the request's protection, which is full."""
+        others = self._parts[:own] + self._parts[own + 1 :]
+        allocated = (part.allocate(request.size, request.alignment, limit) for part in others)
+        return next((found for found in allocated if found is not None), None)
+
+    def make_inaccessible(self, address: int, size: int, *, keep: bool) -> bool:
+        """Make pages inaccessible, before they are freed.
+
+        Args:
+            address: of the first one.
+            size: of all of them, in bytes.
+            keep: whether they may stay resident.
+
+        Returns:
+            Whether they stay resident.
+
+        Raises:
+            AllocationError: the system refuses.
+        """
+        if keep:
+            mapping.protect(address, size, 0)
+        else:
+            mapping.discard(address, size)
+        return keep
+
+    def release(self) -> None:
+        """Unmap it.
+
+        Raises:
+            AllocationError: the system refuses.
+        """
+        mapping.release(self.start, self.size)
+
+    def _part_index(self, address: int) -> int:
+        return (address - self.start) // self._part_size
+
+    def free(self, ranges: Sequence[PageRange]) -> None:
         """Free page ranges, which must be inaccessible."""
         for address, size, resident in ranges:
-            part = self._parts[(address - self.start) // self._part_size]
+            part = self._parts[self._part_index(address)]
             free = part.resident if resident else part.empty
             free.put(address, address + size)
             self.used_size -= size
@@ -141,6 +184,70 @@ class Reservation:
     def reaches(self, other: Reservation) -> bool:
         """Whether all addresses of the two reach each other."""
         return max(self.end, other.end) - min(self.start, other.start) <= REACH
+
+
+class ImageReservation(Reservation):
+    """The memory of an image."""
+
+    def __init__(self, image: Image, images: Images) -> None:
+        super().__init__(image.start, image.size)
+        # No other JITDylib allocates from it, and it is released when it is empty.
+        self.dedicated = True
+        self.images = images
+        self._image = image
+        # Ends of what was allocated in the last part to stay.
+        self._last_ends: dict[int, int] = {}
+        mapping.discard(self.start, self.size, MemProt.READ)
+
+    def allocate(self, requests: Sequence[PageRequest], limit: int) -> list[PageRange] | None:
+        """See `Reservation`; the segments are listed with their new sizes."""
+        ranges = super().allocate(requests, limit)
+        for request, pages in zip(requests, ranges or (), strict=False):
+            last = self._parts[-1]
+            if request.lifetime != _FINALIZE and pages.address >= last.start:
+                self._last_ends[pages.address] = pages.address + pages.size
+        if ranges:
+            self._list_segments(ranges)
+        return ranges
+
+    def _allocate_elsewhere(
+        self,
+        own: int,  # noqa: ARG002 - a segment has one protection
+        request: PageRequest,  # noqa: ARG002
+        limit: int,  # noqa: ARG002
+    ) -> PageRange | None:
+        """Nothing."""
+        return None
+
+    def make_inaccessible(self, address: int, size: int, *, keep: bool) -> bool:  # noqa: ARG002
+        """Make pages zeros, which stay readable; none stays resident."""
+        mapping.discard(address, size, MemProt.READ)
+        return False
+
+    def free(self, ranges: Sequence[PageRange]) -> None:
+        """See `Reservation`; the segments are listed with their new sizes."""
+        super().free(ranges)
+        for pages in ranges:
+            self._free_in_last_part(pages)
+        self._list_segments(ranges)
+
+    def _free_in_last_part(self, pages: PageRange) -> None:
+        end = pages.address + pages.size
+        for address in [each for each in self._last_ends if pages.address <= each < end]:
+            del self._last_ends[address]
+
+    def _list_segments(self, ranges: Sequence[PageRange]) -> None:
+        """List the segments that some page ranges are in."""
+        for index in {self._part_index(pages.address) for pages in ranges}:
+            part = self._parts[index]
+            end = part.used_end
+            if index == len(self._parts) - 1:
+                end = max(self._last_ends.values(), default=part.start)
+            self._image.list_segment(index, part.start - self.start, end - part.start)
+
+    def release(self) -> None:
+        """Unload the image."""
+        self._image.unload()
 
 
 def library_span(mapped: Sequence[MappedRange]) -> tuple[int, int]:

@@ -99,6 +99,14 @@ class TLSRelocation(NamedTuple):
     addend: int = 0
 
 
+class TLSSymbol(NamedTuple):
+    """A thread-local variable that a TLS module exports: its name, and its place in bytes."""
+
+    name: str
+    offset: int
+    size: int
+
+
 class TLSModuleSpec(NamedTuple):
     """The contents of a TLS module.
 
@@ -110,6 +118,7 @@ class TLSModuleSpec(NamedTuple):
         relocations: its dynamic relocations.
         needed: names of the TLS modules that define the relocations' symbols.
         is_weak: whether symbols may be undefined; their values are then unspecified.
+        symbols: the variables of its TLS block that it exports.
     """
 
     name: str
@@ -119,6 +128,7 @@ class TLSModuleSpec(NamedTuple):
     relocations: Sequence[TLSRelocation] = ()
     needed: Sequence[str] = ()
     is_weak: bool = False
+    symbols: Sequence[TLSSymbol] = ()
 
     @property
     def needs_static_tls(self) -> bool:
@@ -171,6 +181,7 @@ class TLSBlock:
         handle: the loader's handle of the TLS module; 0 while it is not loaded.
         users: how many other links use its variables.
         is_released: whether its own link has released it.
+        symbols: the variables that its TLS module exports; to be set before that is loaded.
     """
 
     def __init__(self, name: str, address: int, size: int, alignment: int) -> None:
@@ -183,6 +194,7 @@ class TLSBlock:
         self.handle = 0
         self.users = 0
         self.is_released = False
+        self.symbols: Sequence[TLSSymbol] = ()
         self._waiting: list[Future[None]] = []
 
     async def wait_until_loaded(self) -> None:
@@ -252,7 +264,9 @@ class TLSAllocation:
         block = self.block
         assert block is not None
         all_relocations = (TLSRelocation(TLSValue.DTPMOD), *relocations)
-        spec = TLSModuleSpec(block.name, image, block.size, block.alignment, all_relocations)
+        spec = TLSModuleSpec(
+            block.name, image, block.size, block.alignment, all_relocations, symbols=block.symbols
+        )
         block.handle, values = await self._registry.load(spec, write)
         block.module = values[0][0]
         for relocation, words in zip(relocations, values[1:], strict=True):

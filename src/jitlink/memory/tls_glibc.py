@@ -30,8 +30,13 @@ class _TLSIndex(ctypes.Structure):
     _fields_ = (("module", ctypes.c_size_t), ("offset", ctypes.c_size_t))
 
 
-def load_module(data: bytes) -> int:
-    """Load a shared library from memory; its symbols are visible to no other library.
+def load_module(data: bytes, mode: int = os.RTLD_NOW | os.RTLD_LOCAL, *, path_size: int = 0) -> int:
+    """Load a shared library from memory; by default its symbols are visible to no other library.
+
+    Args:
+        data: the library.
+        mode: as for ``dlopen``.
+        path_size: the least length of the path, in bytes, under which it is loaded.
 
     Returns:
         A handle for `unload_module` and for `dlsym`.
@@ -39,19 +44,29 @@ def load_module(data: bytes) -> int:
     Raises:
         ExecutorError: it cannot be loaded, or this system cannot load one from memory.
     """
+    handle, reason = try_to_load_module(data, mode, path_size=path_size)
+    if reason is not None:
+        raise ExecutorError(f"cannot load a library from memory: {reason}")
+    return handle
+
+
+def try_to_load_module(data: bytes, mode: int, *, path_size: int = 0) -> tuple[int, str | None]:
+    """`load_module` that returns why the dynamic linker refused instead of a handle.
+
+    Raises:
+        ExecutorError: this system cannot load one from memory.
+    """
     descriptor = _memory_file()
     try:
         with open(descriptor, "wb", closefd=False) as file:
             file.write(data)
-        handle = dlopen(_path(descriptor, next(_loads)), os.RTLD_NOW | os.RTLD_LOCAL)
+        handle = dlopen(_path(descriptor, next(_loads), path_size), mode)
         reason = None if handle else _reason()
     except OSError as error:
         raise ExecutorError(f"cannot write a library of {len(data):#x} bytes: {error}") from error
     finally:
         os.close(descriptor)
-    if reason is not None:
-        raise ExecutorError(f"cannot load a library from memory: {reason}")
-    return int(handle)
+    return int(handle or 0), reason
 
 
 def unload_module(handle: int) -> None:
@@ -141,14 +156,22 @@ def _number(text: str) -> int | None:
         return None
 
 
-def _memory_file() -> int:
-    create = getattr(os, "memfd_create", None)
-    if create is None or not _is_gnu():
+def check_support() -> None:
+    """Check that this system loads libraries from memory.
+
+    Raises:
+        ExecutorError: it does not.
+    """
+    if not hasattr(os, "memfd_create") or not _is_gnu():
         raise ExecutorError("libraries are loaded from memory on Linux with the GNU C library only")
+
+
+def _memory_file() -> int:
+    check_support()
     # Linux may demand the flag for files without code; before 6.3 it does not know it.
     for flags in (_MFD_NOEXEC_SEAL, 0):
         try:
-            descriptor: int = create("jitlink", os.MFD_CLOEXEC | flags)
+            descriptor: int = os.memfd_create("jitlink", os.MFD_CLOEXEC | flags)
         except OSError as error:
             if error.errno != errno.EINVAL or not flags:
                 raise ExecutorError(f"cannot create a file in memory: {error}") from error
@@ -163,10 +186,12 @@ def _is_gnu() -> bool:
     return False
 
 
-def _path(descriptor: int, number: int) -> bytes:
-    """A path to a descriptor that is spelled differently for every number."""
-    spelling = "".join("./" if bit == "1" else "/" for bit in f"{number:b}")
-    return f"/proc/self/fd/{spelling}{descriptor}".encode()
+def _path(descriptor: int, number: int, size: int) -> bytes:
+    """A path to a descriptor, of at least that size, spelled differently for every number."""
+    # The first digit is no slash, so what comes before it may be filled with slashes.
+    spelling = "".join("./" if bit == "1" else "/" for bit in f"1{number:b}")
+    end = f"{spelling}{descriptor}"
+    return f"{'/proc/self/fd/'.ljust(size - len(end), '/')}{end}".encode()
 
 
 def _reason() -> str:

@@ -8,6 +8,7 @@ Specification: POSIX, ``dlfcn.h``; `__jitlink_dlopen` and the others in ``runtim
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
@@ -92,7 +93,7 @@ class DynamicLoading:
         return state.dylib
 
     def _dlopen(self, caller: DylibState, name_address: int, name: str, mode: int) -> int:
-        """A handle; 0 if there is no such JITDylib and the name may be a library's."""
+        """A handle; 0 if there is no such JITDylib and the process's ``dlopen`` is to be called."""
         platform = self._platform
         session = platform.session
         found = session.get_jitdylib_by_name(name) if name_address else caller.dylib
@@ -100,7 +101,8 @@ class DynamicLoading:
         if state is None:
             if mode & _ONLY_JITDYLIBS:
                 raise SessionError(f"there is no JITDylib {name}")
-            return 0
+            images = caller.dylib.images
+            return 0 if images is None else images.open_library(os.fsencode(name), mode)
         if mode & _RTLD_NOLOAD and not state.is_initialized:
             raise SessionError(f"JITDylib {name} is not open")
         return platform.dlopen(state.dylib)

@@ -7,10 +7,11 @@ added to the JITDylib; shared, and a JITDylib of its own; or another JITDylib of
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from jitlink.errors import DuplicateDefinitionError
+from jitlink.errors import DuplicateDefinitionError, ExecutorError
 from jitlink.formats.archive_magic import is_archive
 from jitlink.inputs import InputFile, open_input
 from jitlink.lljit import LLJIT
@@ -116,6 +117,8 @@ class SessionInputs:
             self._jit.session.wait(self._jit.session.executor.load_dylib(path))
         for arguments in self._line.dylibs[1:]:
             self.dylibs[arguments.name] = self._jit.create_jitdylib(arguments.name)
+        if not self._line.noexec:
+            self._make_visible()
         self._add_harness()
         for arguments in self._line.dylibs:
             self._add_inputs(arguments)
@@ -127,6 +130,30 @@ class SessionInputs:
 
     def _extract(self, dylib: JITDylib, names: Sequence[str]) -> None:
         self._jit.session.run(lambda: extract_needed(dylib, names))
+
+    def _make_visible(self) -> None:
+        """Make the JITDylibs images of the process, where that is supported.
+
+        As natively, a program exports symbols only if it is asked to, a library always.
+        """
+        from jitlink.orc.images import make_visible  # noqa: PLC0415 - not with -noexec
+
+        line, layer = self._line, self._jit.layer
+        for name, dylib in self.dylibs.items():
+            is_program = name == MAIN_DYLIB
+            shown = name
+            if is_program:
+                path = line.symbol_file
+                shown = line.program_name if path is None else os.path.abspath(path)  # noqa: PTH100
+            try:
+                make_visible(layer, dylib, shown, exports=line.rdynamic or not is_program)
+            except ExecutorError:
+                if line.rdynamic or line.symbol_file is not None:
+                    raise
+        if line.symbol_file is not None:
+            from jitlink.tool.symbol_file import SymbolFileWriter  # noqa: PLC0415 - seldom needed
+
+            layer.add_plugin(SymbolFileWriter(line.symbol_file, self._jit.main))
 
     def _add_harness(self) -> None:
         """Add the objects of the harness to ``main``, and apply their rules to all other inputs."""

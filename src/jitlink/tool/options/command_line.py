@@ -127,7 +127,7 @@ class CommandLine:
         given: names and values of the options, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # noqa: PLR0915 - one for each option
         self.dylibs = [DylibArguments(MAIN_DYLIB)]
         self.next_is_lazy = False
         self.preference: LibraryPreference = "default"
@@ -154,6 +154,7 @@ class CommandLine:
         self.noexec = False
         self.executable_stack = False
         self.writable_code = False
+        self.rdynamic = False
         self.threads: int | None = None
         self.slab_size: int | None = None
         self.slab_address: int | None = None
@@ -173,6 +174,7 @@ class CommandLine:
         self.map_file: str | None = None
         self.traced_symbols: list[str] = []
         self.write_symtab: str | None = None
+        self.symbol_file: str | None = None
         self.symbolicate_with: str | None = None
         self.debug_only: list[str] = []
         self.print_options: Literal["given", "all"] | None = None
@@ -183,6 +185,12 @@ class CommandLine:
     def inputs(self) -> list[InputArgument]:
         """The inputs of all JITDylibs."""
         return [each for dylib in self.dylibs for each in dylib.inputs]
+
+    @property
+    def program_name(self) -> str:
+        """The program's name: its first argument, or else its first input."""
+        names = [*self.arguments[:1], *(each.name for each in self.inputs)]
+        return next(filter(None, names), self.entry)
 
     @property
     def definitions(self) -> list[tuple[str, int]]:

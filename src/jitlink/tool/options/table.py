@@ -187,6 +187,11 @@ OPTIONS: tuple[Option, ...] = (
         put("noexec", boolean),
     ),
     Option(
+        "rdynamic", Form.FLAG, Group.RUNNING,
+        "export the program's symbols to the shared libraries that it loads",
+        put("rdynamic", boolean),
+    ),
+    Option(
         "executable-stack", Form.FLAG, Group.RUNNING,
         "link objects whose code needs executable stacks, and make the stacks of all threads "
         "executable; an overflow of a buffer on a stack can then become code",
@@ -321,6 +326,12 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "write-symtab", Form.VALUE, Group.BACKTRACES,
         "write the address and name of every linked symbol to a file", put("write_symtab"), "FILE",
+    ),
+    Option(
+        "symbol-file", Form.VALUE, Group.BACKTRACES,
+        "write the program's symbols to a file in ELF, and name the program after it, so that "
+        "symbolizers in its process (Rust's, sanitizers') find its functions",
+        put("symbol_file"), "FILE",
     ),
     Option(
         "symbolicate-with", Form.VALUE, Group.BACKTRACES,
