@@ -71,6 +71,9 @@ class FlatTarget:
             got_address=got_address,
         )
 
+    def address_limit(self, graph: LinkGraph) -> int:
+        return graph.address_limit
+
     def links(self, graph: LinkGraph) -> bool:
         return graph.triple == self.triple
 

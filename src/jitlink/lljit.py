@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Self
 
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.graph import LinkGraph
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.inputs import Input
 from jitlink.memory.manager import JITLinkMemoryManager
 from jitlink.memory.tls import is_tls_address
@@ -68,6 +69,7 @@ class LLJIT:
             lacks are linked from the installed compilers.
         executable_stack: link objects whose code needs executable stacks, and make those of all
             threads of the executor executable, for good; by default such objects are refused.
+        address_limit: the address limit of the JITDylibs that it creates, see `create_jitdylib`.
 
     Attributes:
         session: the session.
@@ -91,7 +93,9 @@ class LLJIT:
         platform: bool | PlatformCreator | None = None,
         compiler_support: bool = True,
         executable_stack: bool = False,
+        address_limit: int = NO_ADDRESS_LIMIT,
     ) -> None:
+        self._address_limit = address_limit
         self.session = ExecutionSession(executor)
         self.platform: Platform | None = None
         try:
@@ -155,17 +159,23 @@ class LLJIT:
     def _name(self, name: str, raw: bool) -> str:
         return name if raw else self.mangle(name)
 
-    def create_jitdylib(self, name: str, *, process_symbols: bool = True) -> JITDylib:
+    def create_jitdylib(
+        self, name: str, *, process_symbols: bool = True, address_limit: int | None = None
+    ) -> JITDylib:
         """Create a JITDylib.
 
         Args:
             name: its name.
             process_symbols: whether it is linked against the process's symbols.
+            address_limit: all memory of what is linked into it is below this address, ``1 << 31``
+                for code that holds addresses in 32 bits. What is added before anything is linked
+                lowers it where needed. By default that of the session.
 
         Raises:
             SessionError: there is one of that name.
         """
         dylib = self.session.create_jitdylib(name)
+        dylib.limit_addresses(self._address_limit if address_limit is None else address_limit)
         if process_symbols and self.process_symbols is not None:
             dylib.add_to_link_order(self.process_symbols)
         if self.platform is not None:
@@ -349,6 +359,7 @@ class LLJITBuilder:
         self._platform: bool | PlatformCreator | None = None
         self._compiler_support = True
         self._executable_stack = False
+        self._address_limit = NO_ADDRESS_LIMIT
 
     def set_executor(self, executor: ExecutorProcessControl) -> Self:
         """Link for another executor than this process."""
@@ -385,6 +396,11 @@ class LLJITBuilder:
         self._executable_stack = wanted
         return self
 
+    def set_address_limit(self, limit: int) -> Self:
+        """Set the address limit of the JITDylibs that it creates; see `LLJIT`."""
+        self._address_limit = limit
+        return self
+
     def create(self) -> LLJIT:
         """Create the `LLJIT`."""
         return LLJIT(
@@ -395,4 +411,5 @@ class LLJITBuilder:
             platform=self._platform,
             compiler_support=self._compiler_support,
             executable_stack=self._executable_stack,
+            address_limit=self._address_limit,
         )

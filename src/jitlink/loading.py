@@ -20,6 +20,7 @@ from jitlink.executor import ExecutorProcessControl
 from jitlink.exports import Exports
 from jitlink.formats.archive_magic import is_archive
 from jitlink.graph import LinkGraph
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.inputs import Input, InputFile, InputReader, open_input
 from jitlink.library import Library, LinkedCode, is_shared, shared_jit
 from jitlink.link import PassConfiguration
@@ -30,7 +31,7 @@ from jitlink.orc.generators import StaticLibraryGenerator
 from jitlink.orc.interface import HostSymbol, JITDylibLookupFlags, LookupKind
 from jitlink.orc.tracebacks import shorten
 from jitlink.orc.whole_graph import WholeGraph
-from jitlink.targets.registry import target_of_object
+from jitlink.targets.registry import target_of_graph, target_of_object
 
 Configure = Callable[[LinkGraph, PassConfiguration], None]
 Resolve = Callable[[str], HostSymbol | None]
@@ -48,6 +49,7 @@ class LinkOptions(NamedTuple):
         process_symbols: whether to search undefined symbols in this process.
         resolve: finds names that nothing else defines.
         may_call_python: whether the inputs were given addresses, which may be Python functions.
+        address_limit: see `load`.
     """
 
     phony_externals: bool
@@ -55,6 +57,7 @@ class LinkOptions(NamedTuple):
     process_symbols: bool
     resolve: Resolve | None = None
     may_call_python: bool = False
+    address_limit: int = NO_ADDRESS_LIMIT
 
 
 def load(
@@ -64,6 +67,7 @@ def load(
     phony_externals: bool = False,
     executable_stack: bool = False,
     process_symbols: bool = True,
+    address_limit: int = NO_ADDRESS_LIMIT,
     definitions: Mapping[str, HostSymbol] | None = None,
     resolve: Resolve | None = None,
     aliases: Mapping[str, str] | None = None,
@@ -84,6 +88,9 @@ def load(
             threads of the process executable, for good; any overflow of a buffer on a stack can
             then become code. By default such objects are refused.
         process_symbols: whether to search undefined symbols in this process.
+        address_limit: all memory of the library is below this address, ``1 << 31`` for code that
+            others are to refer to in 32 bits. Code of the inputs that holds addresses in 32 bits
+            lowers it.
         definitions: addresses, ctypes functions or Python functions with their C types, by name;
             see `HostSymbol`. They take precedence over archives and the process. What is given
             here lives as long as the library.
@@ -112,6 +119,7 @@ def load(
         process_symbols=process_symbols,
         resolve=resolve,
         may_call_python=bool(definitions),
+        address_limit=address_limit,
     )
     try:
         given = PythonSymbols(jit.session, definitions) if definitions else None
@@ -252,6 +260,8 @@ async def _link_async(
 ) -> tuple[JITDylib, bool]:
     """`_link`, on the driver thread."""
     dylib = jit.create_jitdylib(name, process_symbols=options.process_symbols)
+    dylib.limit_addresses(options.address_limit)
+    dylib.limit_addresses(target_of_graph(graph).address_limit(graph))
     platform = jit.platform
     try:
         if given.symbols:
@@ -281,6 +291,7 @@ def _load_archives(
     archives = [StaticLibraryGenerator(jit.layer, file, check) for file in files]
     name = files[0].name
     dylib = jit.create_jitdylib(f"{name}#{next(_numbers)}", process_symbols=options.process_symbols)
+    dylib.limit_addresses(options.address_limit)
     code = LinkedCode(jit, dylib)
     if given is not None:
         dylib.define(given)

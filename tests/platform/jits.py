@@ -46,8 +46,12 @@ class NotingJIT(LLJIT):
         self.host.define({"note": (self.notes.append, prototype)})
         self.main.add_to_link_order(self.host)
 
-    def create_jitdylib(self, name: str, *, process_symbols: bool = True) -> JITDylib:
-        dylib = super().create_jitdylib(name, process_symbols=process_symbols)
+    def create_jitdylib(
+        self, name: str, *, process_symbols: bool = True, address_limit: int | None = None
+    ) -> JITDylib:
+        dylib = super().create_jitdylib(
+            name, process_symbols=process_symbols, address_limit=address_limit
+        )
         if name != "main":
             dylib.add_to_link_order(self.host)
         return dylib

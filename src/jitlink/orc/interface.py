@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, M
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, IntFlag
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from jitlink.resolve import Strength
 from jitlink.tasks import Lock
@@ -141,6 +141,18 @@ class DefinitionGenerator(Protocol):
         """
 
 
+@runtime_checkable
+class AnticipatingGenerator(DefinitionGenerator, Protocol):
+    """A generator whose definitions can be added before they are looked up, without waiting."""
+
+    def anticipate(self, dylib: JITDylib, names: Iterable[str]) -> None:
+        """Define those of `names` that a search of the link order would find here first.
+
+        All of them are undefined in `dylib`, and are about to be looked up as names that must be
+        found. Errors are left for that lookup.
+        """
+
+
 class GeneratorLock:
     """The lock of one generator in one JITDylib.
 
@@ -217,6 +229,10 @@ class MaterializationUnit(ABC):
 
     def anticipated(self) -> Iterable[str]:
         """Names that materializing will look up: a hint, to materialize them together with it."""
+        return ()
+
+    def required(self) -> Iterable[str]:
+        """Those of the anticipated names that must be found."""
         return ()
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from jitlink.errors import ExecutableStackError, UndefinedSymbolError
+from jitlink.errors import ExecutableStackError, TargetOutOfRangeError, UndefinedSymbolError
 from jitlink.graph import Block, LinkGraph, MemProt, SymbolKind
 from jitlink.graph.columns import BoolArray, Int64Array, UInt64Array, ragged_arange, rows_where
 from jitlink.graph.edges import INVALID
@@ -243,6 +243,16 @@ class LayerContext(JITLinkContext):
         similar = suggestions(names, self.responsibility.dylib, graph)
         versions = await available_versions(names, self.responsibility.dylib, graph)
         return UndefinedSymbolError(names, referrers=users, suggestions=similar, versions=versions)
+
+    def advise(self, error: TargetOutOfRangeError) -> None:
+        """Say how a target of the JITDylib itself comes into reach, if it was placed elsewhere."""
+        dylib = self.responsibility.dylib
+        if dylib.is_divided and error.target in self._found:
+            error.advise(
+                f"position-dependent code was added to {dylib.name} after the first link into it; "
+                "all of it is linked below 2 GiB with address_limit=1 << 31 (-no-pie of the "
+                "command), or compile that code with -fPIE"
+            )
 
     def unready(self) -> dict[str, Definition]:
         """The definitions of external symbols that are not ready yet, by name."""

@@ -34,7 +34,7 @@ import itertools
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
-from jitlink.errors import JITLinkError
+from jitlink.errors import JITLinkError, TargetOutOfRangeError
 from jitlink.graph import LinkGraph
 from jitlink.inputs import Input, InputFile, InputReader, SymbolRules, open_input
 from jitlink.link import PassConfiguration
@@ -58,7 +58,7 @@ from jitlink.passes.initializers import (
     next_serials,
     objects_with_arrays,
 )
-from jitlink.targets.registry import default_passes
+from jitlink.targets.registry import default_passes, target_of_graph
 
 
 class Plugin:
@@ -237,7 +237,10 @@ class ObjectLinkingLayer(ResourceManager):
             DuplicateDefinitionError: a strong definition exists already.
             ResourceTrackerDefunctError: the tracker, or the JITDylib, was removed.
         """
-        dylib.define(GraphUnit(self, graph), tracker)
+        unit = GraphUnit(self, graph)
+        limit = target_of_graph(graph).address_limit(graph)
+        dylib.define(unit, tracker)
+        self.session.run(lambda: dylib.limit_addresses(limit))
 
     # On the driver thread
 
@@ -292,6 +295,8 @@ class ObjectLinkingLayer(ResourceManager):
             alloc = await link_graph(graph, context, config, self.memory)
             await self._emitted(responsibility, context, alloc, plugins)
         except BaseException as error:
+            if isinstance(error, TargetOutOfRangeError):
+                context.advise(error)
             for failure in _call_all(plugins, lambda plugin: plugin.notify_failed(responsibility)):
                 error.add_note(str(failure))
             raise
@@ -433,6 +438,10 @@ class ObjectUnit(MaterializationUnit):
     def anticipated(self) -> Iterable[str]:
         """All external symbols of the objects."""
         return [name for batch, number in self.parts for name in batch.references[number]]
+
+    def required(self) -> Iterable[str]:
+        """Those that are not referred to weakly."""
+        return [name for batch, number in self.parts for name in batch.strong_references[number]]
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         """Link the objects."""

@@ -28,6 +28,7 @@ from jitlink.inputs import InputFile, InputReader, SymbolRules
 from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import JITSymbolFlags, SymbolState
 from jitlink.passes.initializers import initializer_symbol_name, next_serials, objects_with_arrays
+from jitlink.targets.registry import target_of_graph
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
@@ -341,11 +342,13 @@ class ObjectBatch:
         return definitions
 
     def record_definitions(self, dylib: JITDylib, sizes: CommonSizes) -> None:
-        """Record COMDAT groups and common symbols, for objects that are added later."""
+        """Record COMDAT groups, common symbols and the address limit, for what is added later."""
         for groups in self.comdats:
             dylib.comdat_groups.update(groups)
         graph = self._whole().target_graph
         sizes.add(graph, self._exported.common_rows(graph))
+        if not dylib.is_placed:
+            dylib.limit_addresses(target_of_graph(graph).address_limit(graph))
 
     @cached_property
     def initializers(self) -> Mapping[int, str]:
@@ -358,9 +361,18 @@ class ObjectBatch:
     @cached_property
     def references(self) -> list[list[str]]:
         """The names of each object's external symbols."""
+        return self._references(0)
+
+    @cached_property
+    def strong_references(self) -> list[list[str]]:
+        """The names of those that must be found."""
+        return self._references(int(SymbolFlags.WEAKLY_REFERENCED))
+
+    def _references(self, excluded: int) -> list[list[str]]:
         builder = self._whole()
         table = builder.target_graph.symbol_table
-        rows = rows_where(table.kind == int(SymbolKind.EXTERNAL))
+        wanted = (table.kind == int(SymbolKind.EXTERNAL)) & (table.flags & excluded == 0)
+        rows = rows_where(wanted)
         names = builder.resolver.names(rows)
         cuts = rows.searchsorted(builder.symbol_bounds).tolist()
         return [names[low:high] for low, high in pairwise(cuts)]

@@ -135,6 +135,9 @@ class Target(Protocol):
     def configure(self, graph: LinkGraph) -> PassConfiguration:
         """The passes that every graph of the target needs, for one graph."""
 
+    def address_limit(self, graph: LinkGraph) -> int:
+        """The address below which the code of a graph must lie, by its relocations."""
+
     def links(self, graph: LinkGraph) -> bool:
         """Whether a graph that no target made is one of this target's."""
 

@@ -27,6 +27,7 @@ from jitlink.graph import LinkGraph, MemLifetime, Scope
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import EdgeKind
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.graph.tables import ABSOLUTE, REMOVED
 from jitlink.link import PassConfiguration
 from jitlink.passes.init_fini import CrtiCrtn
@@ -48,6 +49,7 @@ class ELFTarget(NamedTuple):
         fixups: how they are applied.
         relocations: all relocation types of the ABI.
         passes: the architecture's passes for a graph.
+        limit: the address below which a graph must lie, by the architecture's relocations.
         branches: edge kinds of direct calls and jumps, those to stubs included.
         jump: code that jumps elsewhere, to be written to the entry of a function.
         reentry: machine code for lazy functions, if the architecture has it yet.
@@ -60,6 +62,7 @@ class ELFTarget(NamedTuple):
     fixups: FixupTable
     relocations: RelocationTable
     passes: Callable[[LinkGraph], PassConfiguration]
+    limit: Callable[[LinkGraph], int] = lambda _graph: NO_ADDRESS_LIMIT
     branches: frozenset[EdgeKind] = frozenset()
     jump: Jump | None = None
     reentry: ReentryCode | None = None
@@ -91,9 +94,17 @@ class ELFTarget(NamedTuple):
         """The passes for a graph: the architecture's, and those of all ELF targets."""
         config, bounds = self.passes(graph), ELFLinkerDefinedSymbols(self.identity)
         config.pre_prune.append(bounds.define)
+        config.post_prune.append(self._limit_addresses)
         config.post_allocation.append(bounds.place)
         config.needs_executable_stack = objects_with_executable_stack(graph)
         return config
+
+    def address_limit(self, graph: LinkGraph) -> int:
+        """The address below which the code of a graph must lie, by its relocations."""
+        return self.limit(graph)
+
+    def _limit_addresses(self, graph: LinkGraph) -> None:
+        graph.address_limit = min(graph.address_limit, self.limit(graph))
 
     def links(self, graph: LinkGraph) -> bool:
         """Whether a graph that no target made is one of this target's."""

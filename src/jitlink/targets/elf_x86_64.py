@@ -28,6 +28,7 @@ from jitlink.arch.x86_64 import X86_64EdgeKind as K
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
 from jitlink.graph import LinkGraph, MemLifetime
 from jitlink.graph.columns import rows_where
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.graph.tables import DEFINED, EXTERNAL
 from jitlink.link import PassConfiguration
 from jitlink.memory.tls import TLSModuleSpec, TLSValue
@@ -124,18 +125,18 @@ RELOCATIONS = (
 )
 
 
-def _limit_addresses(graph: LinkGraph) -> None:
-    """Limit the graph's addresses to 31 bits if its code holds 32-bit absolute addresses."""
+def _address_limit(graph: LinkGraph) -> int:
+    """The limit of 31 bits if code holds 32-bit absolute addresses."""
     edges, symbols = graph.edge_table, graph.symbol_table
     rows = rows_where(IS_ABSOLUTE[edges.kind])
     if len(rows) == 0:
-        return
+        return NO_ADDRESS_LIMIT
     # Debug information, which is not loaded, refers to other debug information in 32 bits.
     section = graph.block_table.section[edges.block[rows]]
     rows = rows[graph.section_lifetimes()[section] != MemLifetime.NO_ALLOC]
     # External symbols may be linked into the same JITDylib, and so below the limit, too.
-    if np.isin(symbols.kind[edges.target[rows]], (DEFINED, EXTERNAL)).any():
-        graph.address_limit = min(graph.address_limit, SMALL_CODE_LIMIT)
+    limits = np.isin(symbols.kind[edges.target[rows]], (DEFINED, EXTERNAL)).any()
+    return SMALL_CODE_LIMIT if limits else NO_ADDRESS_LIMIT
 
 
 def _build_personality_stubs(graph: LinkGraph) -> None:
@@ -179,12 +180,7 @@ def default_passes(_graph: LinkGraph) -> PassConfiguration:
     return PassConfiguration(
         fixups=FIXUPS,
         pre_prune=[_split_eh_frames, synthesize_elf_symbols],
-        post_prune=[
-            _build_ifunc_stubs,
-            _build_personality_stubs,
-            _build_got_and_stubs,
-            _limit_addresses,
-        ],
+        post_prune=[_build_ifunc_stubs, _build_personality_stubs, _build_got_and_stubs],
         pre_fixup=[relax],
         got_address=got_address,
         plan_fixups=_plan_fixups,
@@ -198,6 +194,7 @@ TARGET = ELFTarget(
     fixups=FIXUPS,
     relocations=RelocationTable(RELOCATIONS),
     passes=default_passes,
+    limit=_address_limit,
     branches=BRANCHES,
     jump=JUMP,
     reentry=REENTRY,
