@@ -19,8 +19,11 @@ from jitlink.errors import UndefinedSymbolError, UnsupportedObjectError
 from jitlink.executor import ExecutorProcessControl
 from jitlink.exports import Exports
 from jitlink.formats.archive_magic import is_archive
-from jitlink.graph import LinkGraph
+from jitlink.graph import LinkGraph, Scope
+from jitlink.graph.columns import rows_where
 from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
+from jitlink.graph.strings import NO_NAME
+from jitlink.graph.tables import ABSOLUTE
 from jitlink.inputs import Input, InputFile, InputReader, open_input
 from jitlink.library import Library, LinkedCode, is_shared, shared_jit
 from jitlink.link import PassConfiguration
@@ -28,7 +31,14 @@ from jitlink.lljit import LLJIT
 from jitlink.orc import FailedToMaterializeError, JITDylib, MaterializationResponsibility, Plugin
 from jitlink.orc.callables import PythonSymbols
 from jitlink.orc.generators import StaticLibraryGenerator
-from jitlink.orc.interface import HostSymbol, JITDylibLookupFlags, LookupKind
+from jitlink.orc.interface import (
+    ExecutorSymbolDef,
+    HostSymbol,
+    JITDylibLookupFlags,
+    JITSymbolFlags,
+    LookupKind,
+)
+from jitlink.orc.materialization import AbsoluteSymbols
 from jitlink.orc.tracebacks import shorten
 from jitlink.orc.whole_graph import WholeGraph
 from jitlink.targets.registry import target_of_graph, target_of_object
@@ -262,10 +272,13 @@ async def _link_async(
     dylib = jit.create_jitdylib(name, process_symbols=options.process_symbols)
     dylib.limit_addresses(options.address_limit)
     dylib.limit_addresses(target_of_graph(graph).address_limit(graph))
+    far = _externalize_references(graph, dylib.address_limit)
     platform = jit.platform
     try:
         if given.symbols:
             dylib.add_unit(given)
+        if far:
+            dylib.add_unit(AbsoluteSymbols(far))
         handle = None if platform is None else await platform.define_handle(dylib, graph)
         if options.resolve is not None:
             dylib.add_generator(_Resolver(options.resolve))
@@ -278,6 +291,23 @@ async def _link_async(
     except BaseException:
         await jit.session.remove_jitdylib_async(dylib)
         raise
+
+
+def _externalize_references(graph: LinkGraph, limit: int) -> dict[str, ExecutorSymbolDef]:
+    """Let references to absolute symbols that code may not reach be to external ones."""
+    if limit == NO_ADDRESS_LIMIT:
+        return {}
+    table, edges = graph.symbol_table, graph.edge_table
+    rows = rows_where((table.kind == ABSOLUTE) & (table.value >= limit))
+    rows = rows[(table.scope[rows] == Scope.DEFAULT) & (table.name[rows] != NO_NAME)]
+    names, addresses = graph.strings.get_many(table.name[rows]), table.value[rows].tolist()
+    for row, name in zip(rows.tolist(), names, strict=True):
+        edges.target[edges.target == row] = graph.add_external_symbol(name).row
+    flags = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
+    return {
+        name: ExecutorSymbolDef(address, flags)
+        for name, address in zip(names, addresses, strict=True)
+    }
 
 
 def _load_archives(

@@ -370,7 +370,8 @@ class JITDylib(JITLinkDylib):
         """
         first = self.generators[0] if self.generators else None
         if isinstance(first, AnticipatingGenerator):
-            absent = [name for name in unit.required() if name not in self.symbols]
+            required = unit.required()
+            absent = {name: required[name] for name in required if name not in self.symbols}
             if absent:
                 first.anticipate(self, absent)
 

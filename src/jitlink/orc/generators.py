@@ -19,6 +19,7 @@ from jitlink.inputs import (
     defining_members,
     open_input,
 )
+from jitlink.orc.errors import listed
 from jitlink.orc.interface import ExecutorSymbolDef, JITDylibLookupFlags, JITSymbolFlags, LookupKind
 from jitlink.orc.materialization import AbsoluteSymbols
 from jitlink.orc.objects import ObjectBatch
@@ -209,13 +210,17 @@ class StaticLibraryGenerator:
             has_more = members.read_needed(archives)
         members.define(self.layer)
 
-    def anticipate(self, dylib: JITDylib, names: Iterable[str]) -> None:
+    def anticipate(self, dylib: JITDylib, referrers: Mapping[str, str]) -> None:
         """See `AnticipatingGenerator`."""
         archives = self._searched_together(dylib)
         try:
-            extract(dylib, archives, names)
+            extract(dylib, archives, referrers, referrers)
         except JITLinkError as error:
             log.debug("cannot anticipate what %s defines: %s", self.name, error)
+            return
+        if log.isEnabledFor(logging.DEBUG):
+            found = tuple(name for name in referrers if name in dylib.symbols)
+            log.debug("archives of %s will define: %s", dylib.name, listed(found) or "nothing")
 
     def _searched_together(self, dylib: JITDylib) -> list[StaticLibraryGenerator]:
         """The archives that are searched for references before anything else."""
@@ -260,9 +265,18 @@ class StaticLibraryGenerator:
 
 
 def extract(
-    dylib: JITDylib, archives: Sequence[StaticLibraryGenerator], names: Iterable[str]
+    dylib: JITDylib,
+    archives: Sequence[StaticLibraryGenerator],
+    names: Iterable[str],
+    referrers: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Add the members of archives of one layer that define names, and those that these need.
+
+    Args:
+        dylib: the JITDylib.
+        archives: the archives, in the order in which they are searched.
+        names: the names.
+        referrers: display names of objects that refer to them, as far as known.
 
     Raises:
         InputError: a member cannot be read.
@@ -270,7 +284,7 @@ def extract(
     """
     members, has_more = _ExtractedMembers(dylib), False
     for archive, reasons in defining_members(archives, names):
-        has_more |= members.read(archive, reasons)
+        has_more |= members.read(archive, reasons, referrers)
     while has_more:
         has_more = members.read_needed(archives)
     if archives:

@@ -145,11 +145,15 @@ class DefinitionGenerator(Protocol):
 class AnticipatingGenerator(DefinitionGenerator, Protocol):
     """A generator whose definitions can be added before they are looked up, without waiting."""
 
-    def anticipate(self, dylib: JITDylib, names: Iterable[str]) -> None:
-        """Define those of `names` that a search of the link order would find here first.
+    def anticipate(self, dylib: JITDylib, referrers: Mapping[str, str]) -> None:
+        """Define those names that a search of the link order would find here first.
 
         All of them are undefined in `dylib`, and are about to be looked up as names that must be
         found. Errors are left for that lookup.
+
+        Args:
+            dylib: the JITDylib.
+            referrers: display names of objects that refer to the names.
         """
 
 
@@ -231,9 +235,9 @@ class MaterializationUnit(ABC):
         """Names that materializing will look up: a hint, to materialize them together with it."""
         return ()
 
-    def required(self) -> Iterable[str]:
-        """Those of the anticipated names that must be found."""
-        return ()
+    def required(self) -> Mapping[str, str]:
+        """Those of the anticipated names that must be found, with the first referrer of each."""
+        return {}
 
 
 @dataclass

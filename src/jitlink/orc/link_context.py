@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from jitlink.errors import ExecutableStackError, TargetOutOfRangeError, UndefinedSymbolError
+from jitlink.fixups import FixupTable
 from jitlink.graph import Block, LinkGraph, MemProt, SymbolKind
 from jitlink.graph.columns import BoolArray, Int64Array, UInt64Array, ragged_arange, rows_where
 from jitlink.graph.edges import INVALID
 from jitlink.link import JITLinkContext, PassConfiguration
+from jitlink.orc.canonical import CanonicalSymbols
 from jitlink.orc.errors import FailedToMaterializeError, UnexpectedDefinitionError
 from jitlink.orc.interface import JITSymbolFlags, LookupKind, SymbolDependenceGroup, SymbolState
 from jitlink.orc.lookup import look_up
@@ -147,6 +149,7 @@ class LinkingLayer(Protocol):
     auto_claim: bool
     executable_stack: bool | None
     override_flags: bool
+    canonical: CanonicalSymbols
 
     def common_sizes(self, dylib: JITDylib) -> CommonSizes:
         """Sizes of the common symbols of a JITDylib."""
@@ -166,6 +169,7 @@ class LayerContext(JITLinkContext):
         executable_stack: see `ObjectLinkingLayer`.
         responsibility: the responsibility.
         dylib: its JITDylib.
+        fixups: how the edges of the graph are applied; set by the layer.
     """
 
     def __init__(
@@ -182,6 +186,7 @@ class LayerContext(JITLinkContext):
         self._graph = graph
         self._found: dict[str, Definition] = {}
         self._phony: Block | None = None
+        self.fixups: FixupTable | None = None
 
     async def provide_executable_stack(self, files: Sequence[str]) -> None:
         """Make stacks executable for some objects, if that is allowed.
@@ -227,6 +232,9 @@ class LayerContext(JITLinkContext):
             raise await self._more_complete(error.names) from None
         self._found = found
         addresses = {name: definition.addresses.get(name, 0) for name, definition in found.items()}
+        if self.fixups is not None and found:
+            canonical = self.layer.canonical
+            await canonical.substitute(self._graph, self.fixups, found, addresses, dylib)
         if phony is not None and missing:
             # LLVM differs: its phony externals are null, which some relocations cannot reach;
             # these have the address of zeros within reach of the code.

@@ -40,6 +40,7 @@ from jitlink.inputs import Input, InputFile, InputReader, SymbolRules, open_inpu
 from jitlink.link import PassConfiguration
 from jitlink.link import link as link_graph
 from jitlink.memory.manager import FinalizedAlloc, JITLinkMemoryManager
+from jitlink.orc.canonical import CanonicalSymbols
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError, raise_first
 from jitlink.orc.interface import (
@@ -145,6 +146,7 @@ class ObjectLinkingLayer(ResourceManager):
         self.override_flags = False
         self.adds_initializer_symbols = False
         self.symbol_rules: SymbolRules | None = None
+        self.canonical = CanonicalSymbols(self)
         self._plugins: list[Plugin] = []
         self._numbers = itertools.count()
         self._allocs: dict[ResourceTracker, list[FinalizedAlloc]] = {}
@@ -292,6 +294,7 @@ class ObjectLinkingLayer(ResourceManager):
             for plugin in plugins:
                 plugin.modify_pass_config(responsibility, graph, config)
             context.add_last_passes(config)
+            context.fixups = config.fixups
             alloc = await link_graph(graph, context, config, self.memory)
             await self._emitted(responsibility, context, alloc, plugins)
         except BaseException as error:
@@ -439,9 +442,13 @@ class ObjectUnit(MaterializationUnit):
         """All external symbols of the objects."""
         return [name for batch, number in self.parts for name in batch.references[number]]
 
-    def required(self) -> Iterable[str]:
-        """Those that are not referred to weakly."""
-        return [name for batch, number in self.parts for name in batch.strong_references[number]]
+    def required(self) -> Mapping[str, str]:
+        """Those that are not referred to weakly, with the first object that does."""
+        return {
+            name: batch.files[number].name
+            for batch, number in reversed(self.parts)
+            for name in batch.strong_references[number]
+        }
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         """Link the objects."""

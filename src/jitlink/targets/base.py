@@ -24,6 +24,7 @@ from jitlink.graph import LinkGraph
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.edges import EdgeKind
 from jitlink.link import PassConfiguration
+from jitlink.passes.got_plt import GotPltSpec
 from jitlink.passes.init_fini import CrtiCrtn
 
 __all__ = [
@@ -86,6 +87,19 @@ class RelocationTable:
         return np.minimum(types, len(self.kinds) - 1)
 
 
+class DirectAccess(NamedTuple):
+    """How code refers to symbols of libraries without a GOT entry.
+
+    Attributes:
+        kinds: edge kinds that hold an address or a distance in fewer bits than a pointer has, and
+            are not of branches.
+        got_plt: the stubs that are canonical PLT entries.
+    """
+
+    kinds: tuple[EdgeKind, ...]
+    got_plt: GotPltSpec
+
+
 class Target(Protocol):
     """The objects of one format for one architecture, and how they are linked."""
 
@@ -124,6 +138,10 @@ class Target(Protocol):
     @property
     def reentry(self) -> ReentryCode | None:
         """Machine code for lazy functions, if the architecture has it yet."""
+
+    @property
+    def direct_access(self) -> DirectAccess | None:
+        """Direct references to symbols of libraries, if they can be brought into reach."""
 
     @property
     def crti_crtn(self) -> CrtiCrtn | None:

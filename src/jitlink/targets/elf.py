@@ -31,7 +31,7 @@ from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.graph.tables import ABSOLUTE, REMOVED
 from jitlink.link import PassConfiguration
 from jitlink.passes.init_fini import CrtiCrtn
-from jitlink.targets.base import RelocationTable, Target, load_target
+from jitlink.targets.base import DirectAccess, RelocationTable, Target, load_target
 from jitlink.targets.elf_linker_defined import ELFLinkerDefinedSymbols
 
 # Why relocation types of every architecture are not linked.
@@ -53,6 +53,7 @@ class ELFTarget(NamedTuple):
         branches: edge kinds of direct calls and jumps, those to stubs included.
         jump: code that jumps elsewhere, to be written to the entry of a function.
         reentry: machine code for lazy functions, if the architecture has it yet.
+        direct_access: direct references to symbols of libraries, if they can be brought into reach.
         crti_crtn: prologue and epilogue of ``.init`` and ``.fini`` code, if known.
     """
 
@@ -66,6 +67,7 @@ class ELFTarget(NamedTuple):
     branches: frozenset[EdgeKind] = frozenset()
     jump: Jump | None = None
     reentry: ReentryCode | None = None
+    direct_access: DirectAccess | None = None
     crti_crtn: CrtiCrtn | None = None
 
     @property

@@ -25,11 +25,12 @@ from jitlink.arch.x86_64 import (
     relax,
 )
 from jitlink.arch.x86_64 import X86_64EdgeKind as K
+from jitlink.fixups import in_range
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
 from jitlink.graph import LinkGraph, MemLifetime
 from jitlink.graph.columns import rows_where
 from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
-from jitlink.graph.tables import DEFINED, EXTERNAL
+from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL
 from jitlink.link import PassConfiguration
 from jitlink.memory.tls import TLSModuleSpec, TLSValue
 from jitlink.passes.eh_frame import eh_frame_pass
@@ -37,7 +38,7 @@ from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.ifunc import ifunc_pass
 from jitlink.passes.personality import build_personality_stubs
 from jitlink.passes.tls import TLSEdgeKinds, plan_tls
-from jitlink.targets.base import Relocation, RelocationTable
+from jitlink.targets.base import DirectAccess, Relocation, RelocationTable
 from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget
 from jitlink.targets.elf_linker_defined import synthesize_elf_symbols
 
@@ -134,9 +135,12 @@ def _address_limit(graph: LinkGraph) -> int:
     # Debug information, which is not loaded, refers to other debug information in 32 bits.
     section = graph.block_table.section[edges.block[rows]]
     rows = rows[graph.section_lifetimes()[section] != MemLifetime.NO_ALLOC]
-    # External symbols may be linked into the same JITDylib, and so below the limit, too.
-    limits = np.isin(symbols.kind[edges.target[rows]], (DEFINED, EXTERNAL)).any()
-    return SMALL_CODE_LIMIT if limits else NO_ADDRESS_LIMIT
+    target = edges.target[rows]
+    # External symbols may be linked into the same JITDylib, and so below the limit, too, and
+    # functions at addresses above it have canonical PLT entries there.
+    kind, value = symbols.kind[target], symbols.value[target].view(np.int64)
+    limits = np.isin(kind, (DEFINED, EXTERNAL)) | ((kind == ABSOLUTE) & ~in_range(value, 32))
+    return SMALL_CODE_LIMIT if limits.any() else NO_ADDRESS_LIMIT
 
 
 def _build_personality_stubs(graph: LinkGraph) -> None:
@@ -198,5 +202,8 @@ TARGET = ELFTarget(
     branches=BRANCHES,
     jump=JUMP,
     reentry=REENTRY,
+    direct_access=DirectAccess(
+        (K.POINTER32, K.POINTER32_SIGNED, K.POINTER32_EITHER, K.DELTA32, K.PCREL32), GOT_PLT
+    ),
     crti_crtn=CRTI_CRTN,
 )
