@@ -53,6 +53,7 @@ from jitlink.orc.link_context import LayerContext, MaterializationContext
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.objects import CommonSizes, ExportedSymbols, ObjectBatch
 from jitlink.orc.session import ExecutionSession
+from jitlink.orc.vague_linkage import bind_variables
 from jitlink.passes.initializers import (
     add_initializer_symbols,
     initializer_symbol_name,
@@ -287,6 +288,7 @@ class ObjectLinkingLayer(ResourceManager):
                 plugin.notify_loaded(responsibility)
             for plugin in plugins:
                 await plugin.prepare(responsibility, graph)
+            await bind_variables(graph, responsibility.dylib)
             config = default_passes(graph)
             if config.needs_executable_stack:
                 await context.provide_executable_stack(config.needs_executable_stack)
