@@ -93,12 +93,23 @@ def test_what_is_linked_later_is_low_too() -> None:
 
 
 def test_position_dependent_code_that_comes_too_late() -> None:
+    data = compile_c("int table[4] = {1, 2, 3, 4};", "gcc", PIE)
+    narrow = """
+    asm(".data; narrow: .long table; .text");
+    int other[2];
+    int get(long i) { return other[i]; }
+    extern int narrow;
+    int address(void) { return narrow; }
+    """
     with LLJIT() as jit:
-        jit.add_object(compile_c("int table[4] = {1, 2, 3, 4};", "gcc", PIE))
+        jit.add_object(data)
         jit.lookup("table")
         jit.add_object(table_object())
+        # Its instructions are executed elsewhere, but there is no place for an address of data.
+        assert jit.lookup("at")(2) == 3
+        jit.add_object(compile_c(narrow, "gcc", NO_PIE))
         with pytest.raises(FailedToMaterializeError) as caught:
-            jit.lookup("at")
+            jit.lookup("address")
         reason = caught.value.reason
         assert isinstance(reason, TargetOutOfRangeError)
         assert reason.target == "table"

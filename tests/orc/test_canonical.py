@@ -8,6 +8,7 @@ import pytest
 import jitlink
 from jitlink.errors import TargetOutOfRangeError
 from jitlink.lljit import LLJIT
+from jitlink.memory.mapping import mapped_ranges
 from jitlink.orc import FailedToMaterializeError
 from tests.runtime_programs.building import link_native
 from tests.runtime_programs.running import run_linked, run_native
@@ -169,50 +170,148 @@ def test_virtual_tables_and_type_information(level: str) -> None:
     assert run_linked([compiled]) == native
 
 
-def test_copies_are_read_only() -> None:
-    source = "#include <stdio.h>\nFILE **stream(void) { return &stderr; }"
-    with jitlink.load(compile_c(source, "gcc", NO_PIC)) as library:
-        library.stream.restype = ctypes.c_void_p
-        address = library.stream()
+def test_standard_streams_are_copied_for_data_and_the_copies_are_read_only() -> None:
+    with jitlink.load(narrow_reference("stderr")) as library:
+        address = library.narrow_address()
         original = ctypes.c_void_p.in_dll(ctypes.CDLL(None), "stderr").value
-        assert address < LOW
         assert ctypes.c_void_p.from_address(address).value == original
-        lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
-        fields = [line.split() for line in lines]
-        ranges = [([int(n, 16) for n in each[0].split("-")], each[1]) for each in fields]
-        assert [p for (low, high), p in ranges if low <= address < high] == ["r--p"]
+        (place,) = (each for each in mapped_ranges() if each.start <= address < each.end)
+        assert place.permissions == "r--p"
+
+
+def test_a_standard_stream_that_code_assigns_to() -> None:
+    source = """
+    #include <stdio.h>
+    int other[2];
+    int at(long i) { return other[i]; }
+    void *exchange(FILE *next) { FILE *before = stderr; stderr = next; return before; }
+    """
+    variable = ctypes.c_void_p.in_dll(ctypes.CDLL(None), "stderr")
+    with jitlink.load(compile_c(source, "gcc", NO_PIC)) as library:
+        exchange = library.exchange
+        exchange.argtypes, exchange.restype = (ctypes.c_void_p,), ctypes.c_void_p
+        before = exchange(0x1234)
+        assert variable.value == 0x1234
+        assert exchange(before) == 0x1234
+        assert variable.value == before
+
+
+VARIABLES = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+extern char **environ;
+char **initial;
+static int count(char **p) {
+    int n = 0;
+    for (; *p; p++) n += !strncmp(*p, "JITLINK_TEST=", 13);
+    return n;
+}
+int is_environment(char ***p) { return p == &environ; }
+char ***address(void) { return &environ; }
+int main(int argc, char **argv) {
+    char *words[] = {"x", "-a", "-b", "7", NULL};
+    int options = 0;
+    initial = environ;
+    setenv("JITLINK_TEST", "1", 1);
+    printf("%d %d\n", count(environ), is_environment(address()));
+    while (getopt(4, words, "ab:") != -1) {
+        options += optind;
+        if (optarg) printf("%s\n", optarg);
+    }
+    printf("%d\n", options);
+    optind += 3;
+    environ = NULL;
+    printf("%d %d\n", optind, getenv("JITLINK_TEST") != NULL);
+    environ = initial;
+    return environ == initial;
+}
+"""
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O2"])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_variables_of_the_process(compiler: CompilerName, level: str) -> None:
+    compiled = compile_c(VARIABLES, compiler, [level, "-fno-pic"])
+    native = run_native(link_native("variables.c", [compiled], "-no-pie"))
+    assert native == (1, "1 1\n7\n6\n7 0\n", "")
+    assert run_linked([compiled]) == native
+
+
+STREAMS = r"""
+#include <fstream>
+#include <iomanip>
+#include <iostream>
+#include <sstream>
+int main(int argc, char **) {
+    std::cout << "hello " << 42 << std::endl << std::hex << 255 << '\n';
+    std::cerr << "error" << std::endl;
+    std::ostringstream text;
+    text << std::setw(5) << 3.5;
+    std::ostream &chosen = argc > 100 ? std::cerr : std::cout;
+    chosen << text.str() << std::endl;
+    int number = 0;
+    std::cin >> number;
+    std::cout << number << std::cin.fail() << std::ifstream("/nonexistent").is_open() << "\n";
+    return &chosen == &std::cout;
+}
+"""
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O2"])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_streams_of_the_cxx_library(compiler: CompilerName, level: str) -> None:
+    compiled = compile_c(STREAMS, compiler, [level, "-fno-pic"], suffix=".cpp")
+    native = run_native(link_native("streams.cpp", [compiled], "-no-pie"))
+    assert native == (1, "hello 42\nff\n  3.5\n010\n", "error\n")
+    assert run_linked([compiled]) == native
+
+
+def narrow_reference(name: str) -> Path:
+    """Code with the address of a variable in 32 bits of data, which cannot be moved elsewhere."""
+    source = f"""
+    asm(".data; narrow: .long {name}; .text");
+    int table[2] = {{1, 2}};
+    int at(long i) {{ return table[i]; }}
+    extern int narrow; int narrow_address(void) {{ return narrow; }}
+    """
+    return compile_c(source, "gcc", NO_PIC)
 
 
 def test_a_variable_of_the_process_is_named() -> None:
-    source = "extern char **environ; char **get(void) { return environ; } int t[2]; "
-    source += "int at(long i) { return t[i]; } long push(void) { return (long)&environ; }"
     with pytest.raises(TargetOutOfRangeError) as caught:
-        jitlink.load(compile_c(source, "gcc", NO_PIC))
+        jitlink.load(narrow_reference("environ"))
     message = str(caught.value)
     assert caught.value.target == "environ"
-    assert "function " in message
+    assert "section .data" in message
     assert "is a variable of " in message
     assert "libc.so.6" in message
     assert "compile with -fPIC" in message
 
 
-def test_data_of_another_jitdylib_is_named() -> None:
-    user = compile_c("extern int there[]; int at(long i) { return there[i]; }", "gcc", NO_PIC)
+def test_data_of_another_jitdylib() -> None:
     data = compile_c("int there[2] = {1, 2};", "gcc", ["-fPIC"])
+    user = compile_c("extern int there[]; int at(long i) { return there[i]; }", "gcc", NO_PIC)
+    narrow = narrow_reference("there")
     with LLJIT() as jit:
         library = jit.create_jitdylib("library")
         jit.add_object(data, dylib=library)
         jit.main.add_to_link_order(library)
         jit.add_object(user)
+        assert jit.lookup("at")(1) == 2
+        other = jit.create_jitdylib("other")
+        other.add_to_link_order(library)
+        jit.add_object(narrow, dylib=other)
         with pytest.raises(FailedToMaterializeError) as caught:
-            jit.lookup("at")
+            jit.lookup("narrow_address", dylib=other)
         assert "is data of JITDylib library: link that below 2 GiB" in str(caught.value.reason)
     with LLJIT() as jit:
         library = jit.create_jitdylib("library", address_limit=LOW)
         jit.add_object(data, dylib=library)
         jit.main.add_to_link_order(library)
-        jit.add_object(user)
-        assert jit.lookup("at")(1) == 2
+        jit.add_object(narrow)
+        assert jit.lookup("narrow_address")() == jit.lookup("there", dylib=library)
 
 
 def test_weak_references_to_nothing_stay_null() -> None:

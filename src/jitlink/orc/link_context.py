@@ -234,7 +234,8 @@ class LayerContext(JITLinkContext):
         addresses = {name: definition.addresses.get(name, 0) for name, definition in found.items()}
         if self.fixups is not None and found:
             canonical = self.layer.canonical
-            await canonical.substitute(self._graph, self.fixups, found, addresses, dylib)
+            tracker = self.responsibility.tracker
+            await canonical.substitute(self._graph, self.fixups, found, addresses, tracker)
         if phony is not None and missing:
             # LLVM differs: its phony externals are null, which some relocations cannot reach;
             # these have the address of zeros within reach of the code.

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from jitlink.arch.direct_access import DirectAccess, OutOfLine
 from jitlink.arch.reentry import CodeEdges, Jump, ReentryCode
 from jitlink.fixups import FixupTable
 from jitlink.formats.batch import Batch, ReadObjects
@@ -24,14 +25,15 @@ from jitlink.graph import LinkGraph
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.edges import EdgeKind
 from jitlink.link import PassConfiguration
-from jitlink.passes.got_plt import GotPltSpec
 from jitlink.passes.init_fini import CrtiCrtn
 
 __all__ = [
     "Batch",
     "CodeEdges",
+    "DirectAccess",
     "Jump",
     "ObjectFormat",
+    "OutOfLine",
     "ReadObjects",
     "ReentryCode",
     "Relocation",
@@ -85,19 +87,6 @@ class RelocationTable:
     def index(self, types: Int64Array) -> Int64Array:
         """The index of each of these types in the columns (int64)."""
         return np.minimum(types, len(self.kinds) - 1)
-
-
-class DirectAccess(NamedTuple):
-    """How code refers to symbols of libraries without a GOT entry.
-
-    Attributes:
-        kinds: edge kinds that hold an address or a distance in fewer bits than a pointer has, and
-            are not of branches.
-        got_plt: the stubs that are canonical PLT entries.
-    """
-
-    kinds: tuple[EdgeKind, ...]
-    got_plt: GotPltSpec
 
 
 class Target(Protocol):

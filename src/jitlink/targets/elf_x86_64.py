@@ -38,7 +38,7 @@ from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.ifunc import ifunc_pass
 from jitlink.passes.personality import build_personality_stubs
 from jitlink.passes.tls import TLSEdgeKinds, plan_tls
-from jitlink.targets.base import DirectAccess, Relocation, RelocationTable
+from jitlink.targets.base import DirectAccess, OutOfLine, Relocation, RelocationTable
 from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget
 from jitlink.targets.elf_linker_defined import synthesize_elf_symbols
 
@@ -151,6 +151,12 @@ def _build_got_and_stubs(graph: LinkGraph) -> None:
     build_got_and_stubs(graph, GOT_PLT)
 
 
+def _out_of_line(graph: LinkGraph, row: int) -> OutOfLine | None:
+    from jitlink.arch.x86_64_out_of_line import out_of_line  # noqa: PLC0415 - seldom needed
+
+    return out_of_line(graph, row)
+
+
 _IDENTITY = Identity(EM_X86_64, ELFCLASS64, "little")
 _TLS_RELOCATION_TYPES = {
     TLSValue.DTPMOD: 16,  # R_X86_64_DTPMOD64
@@ -203,7 +209,12 @@ TARGET = ELFTarget(
     jump=JUMP,
     reentry=REENTRY,
     direct_access=DirectAccess(
-        (K.POINTER32, K.POINTER32_SIGNED, K.POINTER32_EITHER, K.DELTA32, K.PCREL32), GOT_PLT
+        kinds=(K.POINTER32, K.POINTER32_SIGNED, K.POINTER32_EITHER, K.DELTA32, K.PCREL32),
+        got_plt=GOT_PLT,
+        out_of_line=_out_of_line,
+        distance=K.PCREL32,
+        jump=b"\xe9",
+        filler=b"\x90",
     ),
     crti_crtn=CRTI_CRTN,
 )

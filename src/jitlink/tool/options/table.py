@@ -197,8 +197,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "no-pie", Form.FLAG, Group.MEMORY,
-        "link for addresses below 2 GiB, as code compiled with -fno-pic needs; that is found out "
-        "unless such code is first linked after other code",
+        "link for addresses below 2 GiB, as code compiled with -fno-pic needs; this is found out, "
+        "unless such code is added after other code was linked, as with -lazy",
         put("no_pie", boolean),
     ),
     Option(
