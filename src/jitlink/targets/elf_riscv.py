@@ -28,7 +28,7 @@ from jitlink.formats.elf_layout import ELFCLASS32, ELFCLASS64, Identity
 from jitlink.graph import LinkGraph, MemLifetime
 from jitlink.graph.columns import rows_where
 from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
-from jitlink.graph.tables import DEFINED
+from jitlink.graph.tables import DEFINED, EXTERNAL
 from jitlink.link import PassConfiguration
 from jitlink.passes.eh_frame import eh_frame_pass
 from jitlink.passes.got_plt import build_got_and_stubs, got_address
@@ -122,7 +122,8 @@ def _address_limit(graph: LinkGraph) -> int:
     # Debug information, which is not loaded, refers to other debug information in 32 bits.
     section = graph.block_table.section[edges.block[rows]]
     rows = rows[graph.section_lifetimes()[section] != MemLifetime.NO_ALLOC]
-    limits = (symbols.kind[edges.target[rows]] == DEFINED).any()
+    # External symbols may be linked into the same JITDylib.
+    limits = np.isin(symbols.kind[edges.target[rows]], (DEFINED, EXTERNAL)).any()
     return ABSOLUTE_CODE_LIMIT if limits else NO_ADDRESS_LIMIT
 
 
