@@ -27,6 +27,7 @@ from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.init_fini import CrtiCrtn
 from jitlink.targets.base import (
     Batch,
+    DirectAccess,
     Jump,
     ReadObjects,
     ReentryCode,
@@ -55,6 +56,7 @@ class FlatTarget:
     branches: frozenset[EdgeKind] = BRANCHES
     jump: Jump | None = JUMP
     reentry: ReentryCode | None = REENTRY
+    direct_access: DirectAccess | None = None
     crti_crtn: CrtiCrtn | None = None
 
     def new_graph(self, name: str) -> LinkGraph:
@@ -70,6 +72,9 @@ class FlatTarget:
             pre_fixup=[relax],
             got_address=got_address,
         )
+
+    def address_limit(self, graph: LinkGraph) -> int:
+        return graph.address_limit
 
     def links(self, graph: LinkGraph) -> bool:
         return graph.triple == self.triple

@@ -347,6 +347,10 @@ class TargetOutOfRangeError(FixupError):
     high: int
     target_address: int
 
+    def advise(self, advice: str) -> None:
+        """Add to the text what to do."""
+        self.args = (f"{self}; {advice}",)
+
 
 class MisalignedTargetError(FixupError):
     """The value of a fixup is not aligned as its field requires.

@@ -169,6 +169,8 @@ async def _link(
     _run(passes.post_prune, graph)
     plan = passes.plan_fixups(graph, passes.fixups)
     link_log.got_and_stubs_added(graph)
+    if context.dylib is not None:
+        context.dylib.place(graph)
     alloc = await memory.allocate(context.dylib, graph)
     try:
         plan.allocate(memory, alloc)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Self
 
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.graph import LinkGraph
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.inputs import Input
 from jitlink.memory.manager import JITLinkMemoryManager
 from jitlink.memory.tls import is_tls_address
@@ -72,6 +73,7 @@ class LLJIT:
             code that changes itself; whatever can be made to write there can then become code. By
             default they are refused.
         visible: whether the program's JITDylib is visible in the process; see `create_jitdylib`.
+        address_limit: the address limit of the JITDylibs that it creates, see `create_jitdylib`.
 
     Attributes:
         session: the session.
@@ -99,7 +101,9 @@ class LLJIT:
         executable_stack: bool = False,
         writable_code: bool = False,
         visible: bool = False,
+        address_limit: int = NO_ADDRESS_LIMIT,
     ) -> None:
+        self._address_limit = address_limit
         self.session = ExecutionSession(executor)
         self.platform: Platform | None = None
         try:
@@ -166,7 +170,12 @@ class LLJIT:
         return name if raw else self.mangle(name)
 
     def create_jitdylib(
-        self, name: str, *, process_symbols: bool = True, visible: bool = False
+        self,
+        name: str,
+        *,
+        process_symbols: bool = True,
+        visible: bool = False,
+        address_limit: int | None = None,
     ) -> JITDylib:
         """Create a JITDylib.
 
@@ -175,6 +184,9 @@ class LLJIT:
             process_symbols: whether it is linked against the process's symbols.
             visible: whether the process lists it, under its name, with its segments and symbols, as
                 a shared library, and binds libraries that are loaded later to its symbols.
+            address_limit: all memory of what is linked into it is below this address, ``1 << 31``
+                for code that holds addresses in 32 bits. What is added before anything is linked
+                lowers it where needed. By default that of the session.
 
         Raises:
             SessionError: there is one of that name.
@@ -182,6 +194,7 @@ class LLJIT:
                 support it.
         """
         dylib = self.session.create_jitdylib(name)
+        dylib.limit_addresses(self._address_limit if address_limit is None else address_limit)
         if process_symbols and self.process_symbols is not None:
             dylib.add_to_link_order(self.process_symbols)
         if self.platform is not None:
@@ -372,6 +385,7 @@ class LLJITBuilder:
         self._executable_stack = False
         self._writable_code = False
         self._visible = False
+        self._address_limit = NO_ADDRESS_LIMIT
 
     def set_executor(self, executor: ExecutorProcessControl) -> Self:
         """Link for another executor than this process."""
@@ -418,6 +432,11 @@ class LLJITBuilder:
         self._visible = wanted
         return self
 
+    def set_address_limit(self, limit: int) -> Self:
+        """Set the address limit of the JITDylibs that it creates; see `LLJIT`."""
+        self._address_limit = limit
+        return self
+
     def create(self) -> LLJIT:
         """Create the `LLJIT`."""
         return LLJIT(
@@ -430,4 +449,5 @@ class LLJITBuilder:
             executable_stack=self._executable_stack,
             writable_code=self._writable_code,
             visible=self._visible,
+            address_limit=self._address_limit,
         )

@@ -19,7 +19,11 @@ from jitlink.errors import UndefinedSymbolError, UnsupportedObjectError
 from jitlink.executor import ExecutorProcessControl
 from jitlink.exports import Exports
 from jitlink.formats.archive_magic import is_archive
-from jitlink.graph import LinkGraph
+from jitlink.graph import LinkGraph, Scope
+from jitlink.graph.columns import rows_where
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
+from jitlink.graph.strings import NO_NAME
+from jitlink.graph.tables import ABSOLUTE
 from jitlink.inputs import Input, InputFile, InputReader, open_input
 from jitlink.library import Library, LinkedCode, is_shared, shared_jit
 from jitlink.link import PassConfiguration
@@ -27,10 +31,17 @@ from jitlink.lljit import LLJIT
 from jitlink.orc import FailedToMaterializeError, JITDylib, MaterializationResponsibility, Plugin
 from jitlink.orc.callables import PythonSymbols
 from jitlink.orc.generators import StaticLibraryGenerator
-from jitlink.orc.interface import HostSymbol, JITDylibLookupFlags, LookupKind
+from jitlink.orc.interface import (
+    ExecutorSymbolDef,
+    HostSymbol,
+    JITDylibLookupFlags,
+    JITSymbolFlags,
+    LookupKind,
+)
+from jitlink.orc.materialization import AbsoluteSymbols
 from jitlink.orc.tracebacks import shorten
 from jitlink.orc.whole_graph import WholeGraph
-from jitlink.targets.registry import target_of_object
+from jitlink.targets.registry import target_of_graph, target_of_object
 
 Configure = Callable[[LinkGraph, PassConfiguration], None]
 Resolve = Callable[[str], HostSymbol | None]
@@ -50,6 +61,7 @@ class LinkOptions(NamedTuple):
         resolve: finds names that nothing else defines.
         may_call_python: whether the inputs were given addresses, which may be Python functions.
         image_name: the name under which the process lists the library; None if it does not.
+        address_limit: see `load`.
     """
 
     phony_externals: bool
@@ -59,6 +71,7 @@ class LinkOptions(NamedTuple):
     resolve: Resolve | None = None
     may_call_python: bool = False
     image_name: str | None = None
+    address_limit: int = NO_ADDRESS_LIMIT
 
 
 def load(
@@ -69,6 +82,7 @@ def load(
     executable_stack: bool = False,
     writable_code: bool = False,
     process_symbols: bool = True,
+    address_limit: int = NO_ADDRESS_LIMIT,
     definitions: Mapping[str, HostSymbol] | None = None,
     resolve: Resolve | None = None,
     aliases: Mapping[str, str] | None = None,
@@ -93,6 +107,9 @@ def load(
             code that changes itself; whatever can be made to write there can then become code. By
             default they are refused.
         process_symbols: whether to search undefined symbols in this process.
+        address_limit: all memory of the library is below this address, ``1 << 31`` for code that
+            others are to refer to in 32 bits. Code of the inputs that holds addresses in 32 bits
+            lowers it.
         definitions: addresses, ctypes functions or Python functions with their C types, by name;
             see `HostSymbol`. They take precedence over archives and the process. What is given
             here lives as long as the library.
@@ -129,6 +146,7 @@ def load(
         resolve=resolve,
         may_call_python=bool(definitions),
         image_name=files[0].name if visible and files else None,
+        address_limit=address_limit,
     )
     try:
         given = PythonSymbols(jit.session, definitions) if definitions else None
@@ -271,11 +289,16 @@ async def _link_async(
 ) -> tuple[JITDylib, bool]:
     """`_link`, on the driver thread."""
     dylib = jit.create_jitdylib(name, process_symbols=options.process_symbols)
+    dylib.limit_addresses(options.address_limit)
+    dylib.limit_addresses(target_of_graph(graph).address_limit(graph))
+    far = _externalize_references(graph, dylib.address_limit)
     platform = jit.platform
     try:
         _make_visible(jit, dylib, options)
         if given.symbols:
             dylib.add_unit(given)
+        if far:
+            dylib.add_unit(AbsoluteSymbols(far))
         handle = None if platform is None else await platform.define_handle(dylib, graph)
         if options.resolve is not None:
             dylib.add_generator(_Resolver(options.resolve))
@@ -290,6 +313,23 @@ async def _link_async(
         raise
 
 
+def _externalize_references(graph: LinkGraph, limit: int) -> dict[str, ExecutorSymbolDef]:
+    """Let references to absolute symbols that code may not reach be to external ones."""
+    if limit == NO_ADDRESS_LIMIT:
+        return {}
+    table, edges = graph.symbol_table, graph.edge_table
+    rows = rows_where((table.kind == ABSOLUTE) & (table.value >= limit))
+    rows = rows[(table.scope[rows] == Scope.DEFAULT) & (table.name[rows] != NO_NAME)]
+    names, addresses = graph.strings.get_many(table.name[rows]), table.value[rows].tolist()
+    for row, name in zip(rows.tolist(), names, strict=True):
+        edges.target[edges.target == row] = graph.add_external_symbol(name).row
+    flags = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
+    return {
+        name: ExecutorSymbolDef(address, flags)
+        for name, address in zip(names, addresses, strict=True)
+    }
+
+
 def _load_archives(
     jit: LLJIT, files: Sequence[InputFile], given: PythonSymbols | None, options: LinkOptions
 ) -> tuple[LinkedCode, Library]:
@@ -301,6 +341,7 @@ def _load_archives(
     archives = [StaticLibraryGenerator(jit.layer, file, check) for file in files]
     name = files[0].name
     dylib = jit.create_jitdylib(f"{name}#{next(_numbers)}", process_symbols=options.process_symbols)
+    dylib.limit_addresses(options.address_limit)
     code = LinkedCode(jit, dylib)
     _make_visible(jit, dylib, options)
     if given is not None:

@@ -47,9 +47,16 @@ class NotingJIT(LLJIT):
         self.main.add_to_link_order(self.host)
 
     def create_jitdylib(
-        self, name: str, *, process_symbols: bool = True, visible: bool = False
+        self,
+        name: str,
+        *,
+        process_symbols: bool = True,
+        visible: bool = False,
+        address_limit: int | None = None,
     ) -> JITDylib:
-        dylib = super().create_jitdylib(name, process_symbols=process_symbols, visible=visible)
+        dylib = super().create_jitdylib(
+            name, process_symbols=process_symbols, visible=visible, address_limit=address_limit
+        )
         if name != "main":
             dylib.add_to_link_order(self.host)
         return dylib

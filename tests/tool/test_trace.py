@@ -61,7 +61,7 @@ def test_archive_members_that_are_read_and_that_are_not(command: Command) -> Non
         " not read: nothing that is missing needs it",
     ]
     assert lines[0].startswith("defined in libfirst.a(strong.o): strong, ")
-    assert lines[0].endswith(": read for f")
+    assert lines[0].endswith(": read for f, wanted by main.o")
     assert outcome.endswith(": the only one that was read")
 
 

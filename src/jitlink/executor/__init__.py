@@ -8,6 +8,7 @@ from jitlink.lazy_imports import attach
 
 if TYPE_CHECKING:
     from jitlink.executor.control import ExecutorProcessControl as ExecutorProcessControl
+    from jitlink.executor.control import LibrarySymbol as LibrarySymbol
     from jitlink.executor.control import PlacedArguments as PlacedArguments
     from jitlink.executor.remote.control import (
         RemoteExecutorProcessControl as RemoteExecutorProcessControl,
@@ -26,7 +27,11 @@ else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
         {
-            "jitlink.executor.control": ("ExecutorProcessControl", "PlacedArguments"),
+            "jitlink.executor.control": (
+                "ExecutorProcessControl",
+                "LibrarySymbol",
+                "PlacedArguments",
+            ),
             "jitlink.executor.remote.control": ("RemoteExecutorProcessControl",),
             "jitlink.executor.remote.errors": (
                 "ExecutorCrashedError",

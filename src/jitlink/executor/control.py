@@ -31,6 +31,22 @@ class PlacedArguments(NamedTuple):
     envp: int
 
 
+class LibrarySymbol(NamedTuple):
+    """What the executor has at an address.
+
+    Attributes:
+        library: path of the program or library; empty if it is none.
+        is_function: whether it is code.
+        size: size in bytes of a variable that begins there; 0 if that is unknown.
+        is_constant: whether none of it can change any more.
+    """
+
+    library: str
+    is_function: bool
+    size: int = 0
+    is_constant: bool = False
+
+
 class ExecutorProcessControl(ABC):
     """An executor.
 
@@ -85,6 +101,15 @@ class ExecutorProcessControl(ABC):
     async def symbol_versions(self, name: str) -> list[str]:  # noqa: ARG002 - for subclasses
         """The versions of a symbol that loaded libraries export, for errors; by default unknown."""
         return []
+
+    async def describe_addresses(self, addresses: Sequence[int]) -> list[LibrarySymbol | None]:
+        """What the executor has at addresses of symbols, such as `lookup_symbols` returns.
+
+        Returns:
+            For each address what is there, or None if nothing is known of it, which is always so
+            if the executor does not override this.
+        """
+        return [None] * len(addresses)
 
     @abstractmethod
     async def place_arguments(self, argv: Sequence[str]) -> PlacedArguments:

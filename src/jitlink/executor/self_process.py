@@ -19,7 +19,7 @@ from typing import Literal, Self
 
 from jitlink.errors import ExecutorError
 from jitlink.executor import program
-from jitlink.executor.control import ExecutorProcessControl, PlacedArguments
+from jitlink.executor.control import ExecutorProcessControl, LibrarySymbol, PlacedArguments
 from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
 from jitlink.memory.actions import call_wrapper
 from jitlink.memory.dynamic_linker import dlerror, dlopen, dlsym, dlvsym
@@ -104,6 +104,12 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         address = dlsym(self._process, name.encode("utf-8", "surrogateescape"))
         path = library_at(address) if address else None
         return versions_of(path, name) if path else []
+
+    async def describe_addresses(self, addresses: Sequence[int]) -> list[LibrarySymbol | None]:
+        """What the libraries of this process, and its other memory, have at addresses."""
+        from jitlink.executor.library_symbols import describe  # noqa: PLC0415 - seldom needed
+
+        return describe(addresses)
 
     async def place_arguments(self, argv: Sequence[str]) -> PlacedArguments:
         """Place arguments, the environment and the auxiliary vector as the system does."""

@@ -53,6 +53,10 @@ from jitlink.graph.text import GraphText
 __all__ = ["NO_BLOCK", "NO_SECTION", "AllocActionPair", "LinkGraph", "WrapperCall"]
 
 
+NO_ADDRESS_LIMIT = 1 << 64
+"""The address limit of code that may be anywhere."""
+
+
 class LinkGraph:
     """A graph of blocks, symbols that point into them, and edges between the two.
 
@@ -98,7 +102,7 @@ class LinkGraph:
         self.edge_kinds = edge_kinds
         self.features = tuple(features)
         self.target: object | None = None
-        self.address_limit = 1 << 64
+        self.address_limit = NO_ADDRESS_LIMIT
         self.writable_code = False
         self.memory: list[AddressRange] = []
         self.origins: list[str] = []

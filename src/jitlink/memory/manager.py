@@ -25,6 +25,7 @@ from collections.abc import Sequence
 
 from jitlink.errors import JITLinkError, TLSError
 from jitlink.graph import LinkGraph
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.memory.images import Images
 from jitlink.memory.tls import TLSAllocation, TLSRegistry
 
@@ -47,11 +48,33 @@ class JITLinkDylib:
     Attributes:
         name: its display name, which need not be unique.
         images: what makes its memory images of the process; None if it is none.
+        address_limit: its memory must lie below this address; settled when the first graph is
+            placed. A graph that is linked later may have a lower limit of its own.
+        is_placed: whether a graph of it has been placed.
+        is_divided: whether graphs of it with different limits have been placed, so that 32-bit
+            displacements may not lead from one to the other.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.images: Images | None = None
+        self.address_limit = NO_ADDRESS_LIMIT
+        self.is_placed = False
+        self.is_divided = False
+
+    def limit_addresses(self, limit: int) -> None:
+        """Lower the address limit for something that will be linked, unless it is settled."""
+        if limit < self.address_limit and not self.is_placed:
+            self.address_limit = limit
+
+    def place(self, graph: LinkGraph) -> None:
+        """Settle the address limit of a graph that is about to be placed, and the library's."""
+        self.limit_addresses(graph.address_limit)
+        if self.address_limit < graph.address_limit:
+            graph.address_limit = self.address_limit
+        elif graph.address_limit < self.address_limit:
+            self.is_divided = True
+        self.is_placed = True
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"

@@ -13,12 +13,14 @@ from collections.abc import Iterable, Sequence
 
 from jitlink.errors import AllocationError
 from jitlink.graph import MemProt
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.memory import mapping
 from jitlink.memory.address_space import merged
 from jitlink.memory.free_list import FreeList
 from jitlink.memory.in_process import InProcessMemoryManager
 from jitlink.memory.manager import JITLinkDylib
 from jitlink.memory.pages import PageAllocator, PageRange, PageRequest
+from jitlink.memory.reservation import reserve_below
 
 
 class SlabMemoryManager(InProcessMemoryManager):
@@ -31,6 +33,7 @@ class SlabMemoryManager(InProcessMemoryManager):
         address: the address to link the slab for; any address if None.
         page_size: alignment of segments in bytes, a power of two; by default the process's page
             size.
+        address_limit: the slab ends at or below this address, if its own is not given.
 
     Raises:
         AllocationError: so much memory cannot be reserved, or it would not end below 2**64.
@@ -38,8 +41,16 @@ class SlabMemoryManager(InProcessMemoryManager):
             no multiple of it.
     """
 
-    def __init__(self, size: int, address: int | None = None, page_size: int | None = None) -> None:
-        self._slab = _Slab(size, address, mapping.PAGE_SIZE if page_size is None else page_size)
+    def __init__(
+        self,
+        size: int,
+        address: int | None = None,
+        page_size: int | None = None,
+        *,
+        address_limit: int = NO_ADDRESS_LIMIT,
+    ) -> None:
+        page_size = mapping.PAGE_SIZE if page_size is None else page_size
+        self._slab = _Slab(size, address, page_size, address_limit)
         super().__init__(self._slab)
 
     @property
@@ -68,7 +79,7 @@ class SlabMemoryManager(InProcessMemoryManager):
 
 
 class _Slab(PageAllocator):
-    def __init__(self, size: int, address: int | None, page_size: int) -> None:
+    def __init__(self, size: int, address: int | None, page_size: int, address_limit: int) -> None:
         if size < 1:
             raise ValueError(f"a slab of {size} bytes is too small")
         if page_size < 1 or page_size & (page_size - 1):
@@ -78,14 +89,16 @@ class _Slab(PageAllocator):
         self.page_size = page_size
         self.size = size
         self._lock = threading.Lock()
-        self._memory, self._memory_size, self.is_executable_in_place = self._reserve(address)
+        self._memory, self._memory_size, self.is_executable_in_place = self._reserve(
+            address, address_limit
+        )
         # Working memory that is elsewhere than at a given address need not be aligned.
         start = -(-self._memory // page_size) * page_size
         self.address = start if address is None else address
         self._distance = start - self.address if address is None else self._memory - address
         self._free = FreeList(self.address, self.address + size)
 
-    def _reserve(self, address: int | None) -> tuple[int, int, bool]:
+    def _reserve(self, address: int | None, limit: int) -> tuple[int, int, bool]:
         """Reserve memory; return its address, its size, and whether code can be run in place."""
         pages = -(-self.size // mapping.PAGE_SIZE) * mapping.PAGE_SIZE
         whole_pages = self.page_size % mapping.PAGE_SIZE == 0
@@ -94,7 +107,8 @@ class _Slab(PageAllocator):
         if address is None:
             # To align the start if the slab's pages are larger than the process's.
             pages += self.page_size if self.page_size > mapping.PAGE_SIZE else 0
-        memory = mapping.reserve(pages)
+        is_limited = address is None and limit < NO_ADDRESS_LIMIT
+        memory = reserve_below(limit, pages) if is_limited else mapping.reserve(pages)
         if memory is None or (address or 0) + self.size > 1 << 64:
             raise AllocationError(f"cannot reserve a slab of {self.size:#x} bytes", size=self.size)
         in_place = address is None and whole_pages

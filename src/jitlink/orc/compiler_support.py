@@ -2,8 +2,11 @@
 
 An object that divides 128-bit numbers calls ``__udivti3``, and few processes export that. The
 generator here is called last of all, and defines only names that `jitlink.names.providers` lists as
-compiler support, so that it cannot hide that another library is missing. The functions are linked
-into a JITDylib of their own, once for all users in a session.
+compiler support, so that it cannot hide that another library is missing.
+
+They are linked into a JITDylib of their own, once for all users in a session, which re-export them;
+a JITDylib with an address limit gets its own, because its code refers to data such as
+``__cpu_model`` in 32 bits.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jitlink.errors import InputError
-from jitlink.orc.generators import StaticLibraryGenerator
-from jitlink.orc.interface import JITDylibLookupFlags, LookupKind
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
+from jitlink.orc.generators import StaticLibraryGenerator, extract
+from jitlink.orc.interface import JITDylibLookupFlags, JITSymbolFlags, LookupKind
+from jitlink.orc.lookup import REQUESTER
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
@@ -48,7 +53,7 @@ class CompilerSupportGenerator:
         flags: JITDylibLookupFlags,  # noqa: ARG002 - part of the interface
         names: Mapping[str, bool],
     ) -> None:
-        """Define the names that a support library defines, as re-exports."""
+        """Define the names that a support library defines, in the JITDylib that needs them."""
         if kind is LookupKind.DLSYM:
             return
         wanted = [name for name, required in names.items() if required]
@@ -61,13 +66,19 @@ class CompilerSupportGenerator:
         wanted = [name for name in wanted if is_compiler_support(name)]
         if not wanted:
             return
-        source = self._obtain_source(dylib)
+        archives, user = self._open_archives(dylib), _user(dylib)
         undefined = wanted
-        for archive in self._archives or ():
+        for archive in archives:
             undefined = archive.undefined_among(undefined)
-        found = [name for name in wanted if name not in undefined and name not in dylib.symbols]
-        if found:
-            dylib.add_unit(ReExports({name: name for name in found}, source))
+        found = [name for name in wanted if name not in undefined and name not in user.symbols]
+        if not found:
+            return
+        source = self._obtain_source(dylib)
+        if user is source or user.address_limit < NO_ADDRESS_LIMIT:
+            extract(user, archives, found)
+        else:
+            given = JITSymbolFlags.EXPORTED if user is dylib else JITSymbolFlags.NONE
+            user.add_unit(ReExports({name: (name, given) for name in found}, source))
 
     def _obtain_source(self, dylib: JITDylib) -> JITDylib:
         """The JITDylib of the functions, linked against the one that uses them."""
@@ -95,3 +106,10 @@ class CompilerSupportGenerator:
                 else:
                     self._archives.append(archive)
         return self._archives
+
+
+def _user(searched: JITDylib) -> JITDylib:
+    """The JITDylib of the link that searches for names; the searched one if there is none."""
+    requester = REQUESTER.get()
+    user: JITDylib | None = getattr(requester, "dylib", None)
+    return user if user is not None and user.is_linked_against(user) else searched

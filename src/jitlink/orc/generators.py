@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 from weakref import WeakKeyDictionary
 
+from jitlink.errors import JITLinkError
 from jitlink.inputs import (
     ArchiveInput,
     Input,
@@ -17,6 +19,7 @@ from jitlink.inputs import (
     defining_members,
     open_input,
 )
+from jitlink.orc.errors import listed
 from jitlink.orc.interface import ExecutorSymbolDef, JITDylibLookupFlags, JITSymbolFlags, LookupKind
 from jitlink.orc.materialization import AbsoluteSymbols
 from jitlink.orc.objects import ObjectBatch
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
     from jitlink.orc.interface import ResourceTracker
     from jitlink.orc.session import ExecutionSession
+
+log = logging.getLogger("jitlink.orc")
 
 _FOUND = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
 
@@ -223,6 +228,18 @@ class StaticLibraryGenerator:
             has_more = members.read_needed(archives)
         members.define(self.layer)
 
+    def anticipate(self, dylib: JITDylib, referrers: Mapping[str, str]) -> None:
+        """See `AnticipatingGenerator`."""
+        archives = self._searched_together(dylib)
+        try:
+            extract(dylib, archives, referrers, referrers)
+        except JITLinkError as error:
+            log.debug("cannot anticipate what %s defines: %s", self.name, error)
+            return
+        if log.isEnabledFor(logging.DEBUG):
+            found = tuple(name for name in referrers if name in dylib.symbols)
+            log.debug("archives of %s will define: %s", dylib.name, listed(found) or "nothing")
+
     def _searched_together(self, dylib: JITDylib) -> list[StaticLibraryGenerator]:
         """The archives that are searched for references before anything else."""
         order, archives = dylib.link_order, []
@@ -263,6 +280,33 @@ class StaticLibraryGenerator:
     def record_added(self, dylib: JITDylib, offset: int, names: list[str]) -> None:
         """Record that a member was added, which defines these names."""
         self._added.setdefault(dylib, {})[offset] = names
+
+
+def extract(
+    dylib: JITDylib,
+    archives: Sequence[StaticLibraryGenerator],
+    names: Iterable[str],
+    referrers: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Add the members of archives of one layer that define names, and those that these need.
+
+    Args:
+        dylib: the JITDylib.
+        archives: the archives, in the order in which they are searched.
+        names: the names.
+        referrers: display names of objects that refer to them, as far as known.
+
+    Raises:
+        InputError: a member cannot be read.
+        DuplicateDefinitionError: a strong definition exists already; none was added.
+    """
+    members, has_more = _ExtractedMembers(dylib), False
+    for archive, reasons in defining_members(archives, names):
+        has_more |= members.read(archive, reasons, referrers)
+    while has_more:
+        has_more = members.read_needed(archives)
+    if archives:
+        members.define(archives[0].layer)
 
 
 class _ExtractedMembers:

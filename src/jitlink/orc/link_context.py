@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from jitlink.errors import ExecutableStackError, UndefinedSymbolError
+from jitlink.errors import ExecutableStackError, TargetOutOfRangeError, UndefinedSymbolError
+from jitlink.fixups import FixupTable
 from jitlink.graph import Block, LinkGraph, MemProt, SymbolKind
 from jitlink.graph.columns import BoolArray, Int64Array, UInt64Array, ragged_arange, rows_where
 from jitlink.graph.edges import INVALID
 from jitlink.link import JITLinkContext, PassConfiguration
+from jitlink.orc.canonical import CanonicalSymbols
 from jitlink.orc.errors import FailedToMaterializeError, UnexpectedDefinitionError
 from jitlink.orc.interface import JITSymbolFlags, LookupKind, SymbolDependenceGroup, SymbolState
 from jitlink.orc.linker_sets import LinkerSets
@@ -149,6 +151,7 @@ class LinkingLayer(Protocol):
     executable_stack: bool | None
     writable_code: bool
     override_flags: bool
+    canonical: CanonicalSymbols
 
     def common_sizes(self, dylib: JITDylib) -> CommonSizes:
         """Sizes of the common symbols of a JITDylib."""
@@ -172,6 +175,7 @@ class LayerContext(JITLinkContext):
         writable_code: whether sections may be both writable and executable.
         responsibility: the responsibility.
         dylib: its JITDylib.
+        fixups: how the edges of the graph are applied; set by the layer.
     """
 
     def __init__(
@@ -193,6 +197,7 @@ class LayerContext(JITLinkContext):
         graph.is_defined_elsewhere = lambda name: (
             name in dylib.symbols and not layer.linker_sets(dylib).has_defined(name)
         )
+        self.fixups: FixupTable | None = None
 
     async def provide_executable_stack(self, files: Sequence[str]) -> None:
         """Make stacks executable for some objects, if that is allowed.
@@ -238,6 +243,10 @@ class LayerContext(JITLinkContext):
             raise await self._more_complete(error.names) from None
         self._found = found
         addresses = {name: definition.addresses.get(name, 0) for name, definition in found.items()}
+        if self.fixups is not None and found:
+            canonical = self.layer.canonical
+            tracker = self.responsibility.tracker
+            await canonical.substitute(self._graph, self.fixups, found, addresses, tracker)
         if phony is not None and missing:
             # LLVM differs: its phony externals are null, which some relocations cannot reach;
             # these have the address of zeros within reach of the code.
@@ -254,6 +263,16 @@ class LayerContext(JITLinkContext):
         similar = suggestions(names, self.responsibility.dylib, graph)
         versions = await available_versions(names, self.responsibility.dylib, graph)
         return UndefinedSymbolError(names, referrers=users, suggestions=similar, versions=versions)
+
+    def advise(self, error: TargetOutOfRangeError) -> None:
+        """Say how a target of the JITDylib itself comes into reach, if it was placed elsewhere."""
+        dylib = self.responsibility.dylib
+        if dylib.is_divided and error.target in self._found:
+            error.advise(
+                f"position-dependent code was added to {dylib.name} after the first link into it; "
+                "all of it is linked below 2 GiB with address_limit=1 << 31 (-no-pie of the "
+                "command), or compile that code with -fPIE"
+            )
 
     def unready(self) -> dict[str, Definition]:
         """The definitions of external symbols that are not ready yet, by name."""

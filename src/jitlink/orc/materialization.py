@@ -474,6 +474,7 @@ def _with_anticipated(
             named = [symbols.get(name) for name in unit.symbols]
             others += [other for other in named if other and other.unit is unit]
         if unit.merge_key() is not None:
+            definition.dylib.anticipate(unit)
             named = [symbols.get(name) for name in unit.anticipated()]
             others += [
                 other

@@ -34,12 +34,13 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
-from jitlink.errors import JITLinkError
+from jitlink.errors import JITLinkError, TargetOutOfRangeError
 from jitlink.graph import LinkGraph
 from jitlink.inputs import Input, InputFile, SymbolRules, open_input
 from jitlink.link import PassConfiguration
 from jitlink.link import link as link_graph
 from jitlink.memory.manager import FinalizedAlloc, JITLinkMemoryManager
+from jitlink.orc.canonical import CanonicalSymbols
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError, raise_first
 from jitlink.orc.interface import (
@@ -53,7 +54,8 @@ from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_unit import GraphUnit, ObjectPart, ObjectUnit
 from jitlink.orc.objects import CommonSizes, ExportedSymbols, ObjectBatch
 from jitlink.orc.session import ExecutionSession
-from jitlink.targets.registry import default_passes
+from jitlink.orc.vague_linkage import bind_variables
+from jitlink.targets.registry import default_passes, target_of_graph
 
 
 class Plugin:
@@ -142,6 +144,7 @@ class ObjectLinkingLayer(ResourceManager):
         self.override_flags = False
         self.adds_initializer_symbols = False
         self.symbol_rules: SymbolRules | None = None
+        self.canonical = CanonicalSymbols(self)
         self._plugins: list[Plugin] = []
         self._numbers = itertools.count()
         self._allocs: dict[ResourceTracker, list[FinalizedAlloc]] = {}
@@ -263,7 +266,10 @@ class ObjectLinkingLayer(ResourceManager):
             DuplicateDefinitionError: a strong definition exists already.
             ResourceTrackerDefunctError: the tracker, or the JITDylib, was removed.
         """
-        dylib.define(GraphUnit(self, graph), tracker)
+        unit = GraphUnit(self, graph)
+        limit = target_of_graph(graph).address_limit(graph)
+        dylib.define(unit, tracker)
+        self.session.run(lambda: dylib.limit_addresses(limit))
 
     # On the driver thread
 
@@ -308,6 +314,7 @@ class ObjectLinkingLayer(ResourceManager):
                 plugin.notify_loaded(responsibility)
             for plugin in plugins:
                 await plugin.prepare(responsibility, graph)
+            await bind_variables(graph, responsibility.dylib)
             config = default_passes(graph)
             if context.writable_code:
                 graph.writable_code = True
@@ -317,9 +324,12 @@ class ObjectLinkingLayer(ResourceManager):
             for plugin in plugins:
                 plugin.modify_pass_config(responsibility, graph, config)
             context.add_last_passes(config)
+            context.fixups = config.fixups
             alloc = await link_graph(graph, context, config, self.memory)
             await self._emitted(responsibility, context, alloc, plugins)
         except BaseException as error:
+            if isinstance(error, TargetOutOfRangeError):
+                context.advise(error)
             for failure in _call_all(plugins, lambda plugin: plugin.notify_failed(responsibility)):
                 error.add_note(str(failure))
             raise

@@ -107,6 +107,14 @@ class ObjectUnit(MaterializationUnit):
             return ()
         return [name for part in self.parts for name in part.batch.references[part.number]]
 
+    def required(self) -> Mapping[str, str]:
+        """Those that are not referred to weakly, with the first object that does."""
+        return {
+            name: part.batch.files[part.number].name
+            for part in reversed(self.parts)
+            for name in part.batch.strong_references[part.number]
+        }
+
     def companions(self, definition: Definition, handled: set[Hashable]) -> Iterable[Definition]:
         """Definitions of the objects that must be linked with these; see `linker_sets`."""
         dylib, use = definition.dylib, self.set_use

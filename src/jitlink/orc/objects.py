@@ -29,6 +29,7 @@ from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import JITSymbolFlags, SymbolState
 from jitlink.passes.initializers import initializer_symbol_name, next_serials, objects_with_arrays
 from jitlink.passes.linker_defined import NO_USE, SetUse, element_symbol_name, linker_sets, set_uses
+from jitlink.targets.registry import target_of_graph
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
@@ -342,11 +343,13 @@ class ObjectBatch:
         return definitions
 
     def record_definitions(self, dylib: JITDylib, sizes: CommonSizes) -> None:
-        """Record COMDAT groups and common symbols, for objects that are added later."""
+        """Record COMDAT groups, common symbols and the address limit, for what is added later."""
         for groups in self.comdats:
             dylib.comdat_groups.update(groups)
         graph = self._whole().target_graph
         sizes.add(graph, self._exported.common_rows(graph))
+        if not dylib.is_placed:
+            dylib.limit_addresses(target_of_graph(graph).address_limit(graph))
 
     @cached_property
     def initializers(self) -> Mapping[int, str]:

@@ -418,7 +418,6 @@ class DSOHandleUnit(MaterializationUnit):
         platform, dylib = self._platform, responsibility.dylib
         target = target_of_triple(platform.session.executor.triple)
         graph = target.new_graph(f"<handle of {dylib.name}>")
-        graph.address_limit = platform.states[dylib].address_limit
         section = graph.create_section(HANDLE_SECTION, MemProt.READ)
         word = bytes(graph.pointer_size)
         block = graph.create_content_block(section, word, 0, graph.pointer_size)

@@ -131,8 +131,6 @@ class PlatformPlugin(Plugin):
         def record(graph: LinkGraph) -> None:
             link.arrays = arrays(graph)
             link.memory = graph.memory
-            # For the handle, which is linked when a graph first refers to it.
-            state.address_limit = min(state.address_limit, graph.address_limit)
 
         config.post_allocation.append(record)
 

@@ -34,7 +34,6 @@ class DylibState:
         tracker: owns what the platform has defined in the JITDylib.
         handle: address of its `__dso_handle`, and what ``dlopen`` returns; 0 until it is linked.
         handle_tracker: what owns the handle if the program defines it, else None.
-        address_limit: the code of the JITDylib reaches only addresses below this one.
         links: records of the links into the JITDylib, by the tracker that owns their code.
         may_call_python: whether its code refers to addresses that Python has given it.
         is_held: whether `Platform.initialize` holds the JITDylib open until `deinitialize`.
@@ -48,7 +47,6 @@ class DylibState:
         self.tracker = tracker
         self.handle = 0
         self.handle_tracker: ResourceTracker | None = None
-        self.address_limit = 1 << 64
         self.links: dict[ResourceTracker, list[LinkRecord]] = {}
         self.may_call_python = False
         self.is_held = False

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from jitlink.arch.direct_access import DirectAccess, OutOfLine
 from jitlink.arch.reentry import CodeEdges, Jump, ReentryCode
 from jitlink.fixups import FixupTable
 from jitlink.formats.batch import Batch, ReadObjects
@@ -29,8 +30,10 @@ from jitlink.passes.init_fini import CrtiCrtn
 __all__ = [
     "Batch",
     "CodeEdges",
+    "DirectAccess",
     "Jump",
     "ObjectFormat",
+    "OutOfLine",
     "ReadObjects",
     "ReentryCode",
     "Relocation",
@@ -126,6 +129,10 @@ class Target(Protocol):
         """Machine code for lazy functions, if the architecture has it yet."""
 
     @property
+    def direct_access(self) -> DirectAccess | None:
+        """Direct references to symbols of libraries, if they can be brought into reach."""
+
+    @property
     def crti_crtn(self) -> CrtiCrtn | None:
         """Prologue and epilogue of ``.init`` and ``.fini`` code, if known."""
 
@@ -134,6 +141,9 @@ class Target(Protocol):
 
     def configure(self, graph: LinkGraph) -> PassConfiguration:
         """The passes that every graph of the target needs, for one graph."""
+
+    def address_limit(self, graph: LinkGraph) -> int:
+        """The address below which the code of a graph must lie, by its relocations."""
 
     def links(self, graph: LinkGraph) -> bool:
         """Whether a graph that no target made is one of this target's."""

@@ -27,11 +27,12 @@ from jitlink.graph import LinkGraph, MemLifetime, Scope
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import EdgeKind
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.graph.tables import ABSOLUTE, REMOVED
 from jitlink.link import PassConfiguration
 from jitlink.passes.init_fini import CrtiCrtn
 from jitlink.passes.linker_defined import keep_linked_blocks
-from jitlink.targets.base import RelocationTable, Target, load_target
+from jitlink.targets.base import DirectAccess, RelocationTable, Target, load_target
 from jitlink.targets.elf_linker_defined import ELFLinkerDefinedSymbols
 
 # Why relocation types of every architecture are not linked.
@@ -49,9 +50,11 @@ class ELFTarget(NamedTuple):
         fixups: how they are applied.
         relocations: all relocation types of the ABI.
         passes: the architecture's passes for a graph.
+        limit: the address below which a graph must lie, by the architecture's relocations.
         branches: edge kinds of direct calls and jumps, those to stubs included.
         jump: code that jumps elsewhere, to be written to the entry of a function.
         reentry: machine code for lazy functions, if the architecture has it yet.
+        direct_access: direct references to symbols of libraries, if they can be brought into reach.
         crti_crtn: prologue and epilogue of ``.init`` and ``.fini`` code, if known.
     """
 
@@ -61,9 +64,11 @@ class ELFTarget(NamedTuple):
     fixups: FixupTable
     relocations: RelocationTable
     passes: Callable[[LinkGraph], PassConfiguration]
+    limit: Callable[[LinkGraph], int] = lambda _graph: NO_ADDRESS_LIMIT
     branches: frozenset[EdgeKind] = frozenset()
     jump: Jump | None = None
     reentry: ReentryCode | None = None
+    direct_access: DirectAccess | None = None
     crti_crtn: CrtiCrtn | None = None
 
     @property
@@ -92,9 +97,17 @@ class ELFTarget(NamedTuple):
         """The passes for a graph: the architecture's, and those of all ELF targets."""
         config, bounds = self.passes(graph), ELFLinkerDefinedSymbols(self.identity)
         config.pre_prune += [bounds.define, keep_linked_blocks]
+        config.post_prune.append(self._limit_addresses)
         config.post_allocation.append(bounds.place)
         config.needs_executable_stack = objects_with_executable_stack(graph)
         return config
+
+    def address_limit(self, graph: LinkGraph) -> int:
+        """The address below which the code of a graph must lie, by its relocations."""
+        return self.limit(graph)
+
+    def _limit_addresses(self, graph: LinkGraph) -> None:
+        graph.address_limit = min(graph.address_limit, self.limit(graph))
 
     def links(self, graph: LinkGraph) -> bool:
         """Whether a graph that no target made is one of this target's."""

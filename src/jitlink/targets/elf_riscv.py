@@ -27,7 +27,8 @@ from jitlink.arch.riscv_relax import relax
 from jitlink.formats.elf_layout import ELFCLASS32, ELFCLASS64, Identity
 from jitlink.graph import LinkGraph, MemLifetime
 from jitlink.graph.columns import rows_where
-from jitlink.graph.tables import DEFINED
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
+from jitlink.graph.tables import DEFINED, EXTERNAL
 from jitlink.link import PassConfiguration
 from jitlink.passes.eh_frame import eh_frame_pass
 from jitlink.passes.got_plt import build_got_and_stubs, got_address
@@ -112,18 +113,18 @@ _IS_ABSOLUTE = np.zeros(len(K), np.bool_)
 _IS_ABSOLUTE[[K.R_RISCV_HI20, K.R_RISCV_LO12_I, K.R_RISCV_LO12_S, K.R_RISCV_32]] = True
 
 
-def _limit_addresses(graph: LinkGraph) -> None:
-    """Limit the graph's addresses to those that its absolute relocations can hold."""
+def _address_limit(graph: LinkGraph) -> int:
+    """The end of the addresses that absolute relocations can hold."""
     if graph.pointer_size == 4:
-        graph.address_limit = min(graph.address_limit, 1 << 32)
-        return
+        return 1 << 32
     edges, symbols = graph.edge_table, graph.symbol_table
     rows = rows_where(_IS_ABSOLUTE[edges.kind])
     # Debug information, which is not loaded, refers to other debug information in 32 bits.
     section = graph.block_table.section[edges.block[rows]]
     rows = rows[graph.section_lifetimes()[section] != MemLifetime.NO_ALLOC]
-    if (symbols.kind[edges.target[rows]] == DEFINED).any():
-        graph.address_limit = min(graph.address_limit, ABSOLUTE_CODE_LIMIT)
+    # External symbols may be linked into the same JITDylib.
+    limits = np.isin(symbols.kind[edges.target[rows]], (DEFINED, EXTERNAL)).any()
+    return ABSOLUTE_CODE_LIMIT if limits else NO_ADDRESS_LIMIT
 
 
 def _passes(bits: int) -> Callable[[LinkGraph], PassConfiguration]:
@@ -135,7 +136,7 @@ def _passes(bits: int) -> Callable[[LinkGraph], PassConfiguration]:
         return PassConfiguration(
             fixups=FIXUPS[bits],
             pre_prune=[check_abi, _split_eh_frames, synthesize_elf_symbols],
-            post_prune=[build_ifunc_stubs, select_jumps, build_got, relax, _limit_addresses],
+            post_prune=[build_ifunc_stubs, select_jumps, build_got, relax],
             pre_fixup=[pair_hi_lo],
             got_address=got_address,
         )
@@ -151,6 +152,7 @@ def _target(bits: int) -> ELFTarget:
         fixups=FIXUPS[bits],
         relocations=RelocationTable(RELOCATIONS),
         passes=_passes(bits),
+        limit=_address_limit,
         branches=BRANCHES,
         jump=JUMP,
     )

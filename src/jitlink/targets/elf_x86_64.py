@@ -25,10 +25,12 @@ from jitlink.arch.x86_64 import (
     relax,
 )
 from jitlink.arch.x86_64 import X86_64EdgeKind as K
+from jitlink.fixups import in_range
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
 from jitlink.graph import LinkGraph, MemLifetime
 from jitlink.graph.columns import rows_where
-from jitlink.graph.tables import DEFINED, EXTERNAL
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
+from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL
 from jitlink.link import PassConfiguration
 from jitlink.memory.tls import TLSModuleSpec
 from jitlink.passes.eh_frame import eh_frame_pass
@@ -36,7 +38,7 @@ from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.ifunc import ifunc_pass
 from jitlink.passes.personality import build_personality_stubs
 from jitlink.passes.tls import TLSEdgeKinds, plan_tls
-from jitlink.targets.base import Relocation, RelocationTable
+from jitlink.targets.base import DirectAccess, OutOfLine, Relocation, RelocationTable
 from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget
 from jitlink.targets.elf_linker_defined import synthesize_elf_symbols
 
@@ -124,18 +126,21 @@ RELOCATIONS = (
 )
 
 
-def _limit_addresses(graph: LinkGraph) -> None:
-    """Limit the graph's addresses to 31 bits if its code holds 32-bit absolute addresses."""
+def _address_limit(graph: LinkGraph) -> int:
+    """The limit of 31 bits if code holds 32-bit absolute addresses."""
     edges, symbols = graph.edge_table, graph.symbol_table
     rows = rows_where(IS_ABSOLUTE[edges.kind])
     if len(rows) == 0:
-        return
+        return NO_ADDRESS_LIMIT
     # Debug information, which is not loaded, refers to other debug information in 32 bits.
     section = graph.block_table.section[edges.block[rows]]
     rows = rows[graph.section_lifetimes()[section] != MemLifetime.NO_ALLOC]
-    # External symbols may be linked into the same JITDylib, and so below the limit, too.
-    if np.isin(symbols.kind[edges.target[rows]], (DEFINED, EXTERNAL)).any():
-        graph.address_limit = min(graph.address_limit, SMALL_CODE_LIMIT)
+    target = edges.target[rows]
+    # External symbols may be linked into the same JITDylib, and so below the limit, too, and
+    # functions at addresses above it have canonical PLT entries there.
+    kind, value = symbols.kind[target], symbols.value[target].view(np.int64)
+    limits = np.isin(kind, (DEFINED, EXTERNAL)) | ((kind == ABSOLUTE) & ~in_range(value, 32))
+    return SMALL_CODE_LIMIT if limits.any() else NO_ADDRESS_LIMIT
 
 
 def _build_personality_stubs(graph: LinkGraph) -> None:
@@ -144,6 +149,12 @@ def _build_personality_stubs(graph: LinkGraph) -> None:
 
 def _build_got_and_stubs(graph: LinkGraph) -> None:
     build_got_and_stubs(graph, GOT_PLT)
+
+
+def _out_of_line(graph: LinkGraph, row: int) -> OutOfLine | None:
+    from jitlink.arch.x86_64_out_of_line import out_of_line  # noqa: PLC0415 - seldom needed
+
+    return out_of_line(graph, row)
 
 
 _IDENTITY = Identity(EM_X86_64, ELFCLASS64, "little")
@@ -173,12 +184,7 @@ def default_passes(_graph: LinkGraph) -> PassConfiguration:
     return PassConfiguration(
         fixups=FIXUPS,
         pre_prune=[_split_eh_frames, synthesize_elf_symbols],
-        post_prune=[
-            _build_ifunc_stubs,
-            _build_personality_stubs,
-            _build_got_and_stubs,
-            _limit_addresses,
-        ],
+        post_prune=[_build_ifunc_stubs, _build_personality_stubs, _build_got_and_stubs],
         pre_fixup=[relax],
         got_address=got_address,
         plan_fixups=_plan_fixups,
@@ -192,8 +198,17 @@ TARGET = ELFTarget(
     fixups=FIXUPS,
     relocations=RelocationTable(RELOCATIONS),
     passes=default_passes,
+    limit=_address_limit,
     branches=BRANCHES,
     jump=JUMP,
     reentry=REENTRY,
+    direct_access=DirectAccess(
+        kinds=(K.POINTER32, K.POINTER32_SIGNED, K.POINTER32_EITHER, K.DELTA32, K.PCREL32),
+        got_plt=GOT_PLT,
+        out_of_line=_out_of_line,
+        distance=K.PCREL32,
+        jump=b"\xe9",
+        filler=b"\x90",
+    ),
     crti_crtn=CRTI_CRTN,
 )

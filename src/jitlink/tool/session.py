@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from jitlink.errors import JITLinkError, UndefinedSymbolError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.link import run_in_process
 from jitlink.lljit import LLJIT
 from jitlink.orc import FailedToMaterializeError, JITDylib, JITDylibLookupFlags
@@ -335,7 +336,12 @@ def _jit(
         memory_manager=slab,
         process_symbols=line.process_symbols,
         platform=_platform(line),
+        address_limit=_address_limit(line),
     )
+
+
+def _address_limit(line: CommandLine) -> int:
+    return 1 << 31 if line.no_pie else NO_ADDRESS_LIMIT
 
 
 def _report(line: CommandLine, write: Callable[[str], None]) -> LinkReport | None:
@@ -387,7 +393,12 @@ def _slab(line: CommandLine) -> SlabMemoryManager | None:
     from jitlink.memory.slab import SlabMemoryManager  # noqa: PLC0415 - seldom needed
 
     try:
-        slab = SlabMemoryManager(line.slab_size, line.slab_address, line.slab_page_size)
+        slab = SlabMemoryManager(
+            line.slab_size,
+            line.slab_address,
+            line.slab_page_size,
+            address_limit=_address_limit(line),
+        )
     except ValueError as error:
         raise CommandLineError(str(error)) from error
     if not slab.is_executable_in_place and not line.noexec:

@@ -86,8 +86,6 @@ class ORCRuntimePlugin(Plugin):
         self._use_runtime_tls(config, self._images.pop(responsibility, None))
 
         def register(graph: LinkGraph) -> None:
-            # For the handle, which is linked when a graph first refers to it.
-            state.address_limit = min(state.address_limit, graph.address_limit)
             self._register_initializers(graph, state, arrays(graph))
 
         config.post_prune.append(self._register_frames)

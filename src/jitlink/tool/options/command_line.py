@@ -159,6 +159,7 @@ class CommandLine:
         self.slab_size: int | None = None
         self.slab_address: int | None = None
         self.slab_page_size: int | None = None
+        self.no_pie = False
         self.memory_manager: Literal["default", "generic", "simple-remote", "shared"] = "default"
         self.check_files: list[str] = []
         self.check_name = DEFAULT_CHECK_NAME

@@ -247,6 +247,12 @@ OPTIONS: tuple[Option, ...] = (
         put("slab_page_size", number), "BYTES",
     ),
     Option(
+        "no-pie", Form.FLAG, Group.MEMORY,
+        "link for addresses below 2 GiB, as code compiled with -fno-pic needs; this is found out, "
+        "unless such code is added after other code was linked, as with -lazy",
+        put("no_pie", boolean),
+    ),
+    Option(
         "use-memmgr", Form.VALUE, Group.MEMORY,
         "how to manage the memory of another executor: generic (reserved for each link), "
         "simple-remote (a gigabyte at once), shared (the same, in memory that both processes map), "

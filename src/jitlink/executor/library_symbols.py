@@ -1,0 +1,93 @@
+"""What the libraries of this process have at an address.
+
+The dynamic linker gives the symbol that begins there, and its size. Whether it can still change is
+read from the protection of its memory: after relocation the dynamic linker makes what is constant
+from then on read-only (PT_GNU_RELRO).
+
+Specification: glibc, `dladdr1`; System V gABI, chapter 4, "Symbol Table".
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from jitlink.executor.control import LibrarySymbol
+from jitlink.memory.mapping import MappedRange, mapped_ranges
+
+_RTLD_DL_SYMENT = 1
+_STT_OBJECT, _STT_FUNC, _STT_GNU_IFUNC = 1, 2, 10
+
+
+class _Information(ctypes.Structure):
+    _fields_ = (
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    )
+
+
+class _Symbol64(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_uint32),
+        ("info", ctypes.c_uint8),
+        ("other", ctypes.c_uint8),
+        ("section", ctypes.c_uint16),
+        ("value", ctypes.c_uint64),
+        ("size", ctypes.c_uint64),
+    )
+
+
+class _Symbol32(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_uint32),
+        ("value", ctypes.c_uint32),
+        ("size", ctypes.c_uint32),
+        ("info", ctypes.c_uint8),
+        ("other", ctypes.c_uint8),
+        ("section", ctypes.c_uint16),
+    )
+
+
+_Symbol = _Symbol64 if ctypes.sizeof(ctypes.c_void_p) == 8 else _Symbol32
+_dladdr1 = getattr(ctypes.PyDLL(None), "dladdr1", None)
+
+
+def describe(addresses: Sequence[int]) -> list[LibrarySymbol | None]:
+    """See `ExecutorProcessControl.describe_addresses`."""
+    mapped = mapped_ranges()
+    return [_describe(address, mapped) for address in addresses]
+
+
+def _describe(address: int, mapped: Sequence[MappedRange]) -> LibrarySymbol | None:
+    place = _mapping_at(address, mapped)
+    if place is None:
+        return None
+    information, symbol = _Information(), ctypes.POINTER(_Symbol)()
+    is_known = _dladdr1 is not None and _dladdr1(
+        ctypes.c_void_p(address),
+        ctypes.byref(information),
+        ctypes.byref(symbol),
+        _RTLD_DL_SYMENT,
+    )
+    is_code = "x" in place.permissions
+    if not is_known or information.address != address:
+        return LibrarySymbol(place.path, is_function=True) if is_code else None
+    library, kind = os.fsdecode(information.file or b""), symbol.contents.info & 15
+    if kind in {_STT_FUNC, _STT_GNU_IFUNC} or (is_code and kind != _STT_OBJECT):
+        return LibrarySymbol(library, is_function=True)
+    size = int(symbol.contents.size)
+    return LibrarySymbol(
+        library,
+        is_function=False,
+        size=size,
+        is_constant="w" not in place.permissions and address + size <= place.end,
+    )
+
+
+def _mapping_at(address: int, mapped: Sequence[MappedRange]) -> MappedRange | None:
+    index = bisect_right(mapped, address, key=lambda each: each.start) - 1
+    return mapped[index] if index >= 0 and address < mapped[index].end else None
