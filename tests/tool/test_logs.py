@@ -62,7 +62,7 @@ def test_all_parts_log_a_link(command: Command, words: tuple[str | Path, ...]) -
             r"creating JITDylib main",
             r"caller looks up in main: main",
             r"materializing main.o \(symbols: 2\)",
-            r"main.o looks up in main, <process symbols>: .*lower.*",
+            r"main.o looks up in main, <platform>, <process symbols>: .*lower.*",
             r"StaticLibraryGenerator of main defines: lower",
             r"DynamicLibraryGenerator of <process symbols> defines: puts",
             r"materialized main.o.*",

@@ -367,9 +367,9 @@ class TLSRegistry:
                 f"a TLS block of {size:#x} bytes aligned to {alignment:#x} is too large for "
                 f"every thread to have one: the limit is {BLOCK_LIMIT:#x} bytes"
             )
-        size, name = _padded(size, alignment), self.new_module_name()
+        size, name = padded(size, alignment), self.new_module_name()
         with self._lock:
-            address = _padded(self._next_address, alignment)
+            address = padded(self._next_address, alignment)
             if address + size + _PAGE > END_ADDRESS:
                 raise TLSError("all TLS addresses are used up")
             # A gap, so that the end of one block is not the start of the next.
@@ -546,7 +546,7 @@ class TLSRegistry:
             spec = TLSModuleSpec(name, b"", size, alignment, (relocation,))
             return await self._can_load(spec, write)
 
-        # The alignment first: a trial may make the C library lose some of it; see `_padded`.
+        # The alignment first: a trial may make the C library lose some of it; see `padded`.
         alignment = 1
         while alignment < _SURPLUS_LIMIT and await fits(2 * alignment, 2 * alignment):
             alignment *= 2
@@ -567,7 +567,7 @@ class TLSRegistry:
         return True
 
 
-def _padded(size: int, alignment: int) -> int:
+def padded(size: int, alignment: int) -> int:
     """A size or an address, rounded up to a multiple of an alignment.
 
     The C library reclaims the static TLS of a module, but not the gap before it that aligned

@@ -48,7 +48,7 @@ from jitlink.orc.interface import (
     ResourceManager,
     ResourceTracker,
 )
-from jitlink.orc.link_context import LayerContext, MaterializationContext
+from jitlink.orc.link_context import LayerContext, MaterializationContext, UnplacedNames
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.objects import CommonSizes, ExportedSymbols, ObjectBatch
 from jitlink.orc.session import ExecutionSession
@@ -125,6 +125,8 @@ class ObjectLinkingLayer(ResourceManager):
         executable_stack: whether objects whose code needs executable stacks are linked; those of
             all threads of the executor are then made executable. None: such objects are linked,
             and the stacks stay as they are, for code that does not run.
+        unplaced: names that are defined without an address, for code that does not run; references
+            to them are like those to phony externals.
         override_flags: which flags prevail if those of a graph's definitions are not those of its
             responsibility: the responsibility's, or, by default, the graph's.
         adds_initializer_symbols: whether units with initialisers define an initializer symbol, for
@@ -143,6 +145,7 @@ class ObjectLinkingLayer(ResourceManager):
         self.phony_externals = False
         self.executable_stack: bool | None = False
         self.override_flags = False
+        self.unplaced: UnplacedNames | None = None
         self.adds_initializer_symbols = False
         self.symbol_rules: SymbolRules | None = None
         self._plugins: list[Plugin] = []
