@@ -54,6 +54,13 @@ def global_prefix(triple: str) -> str:
     return "_" if is_32_bit_x86 and "windows" in system else ""
 
 
+def _elf_platform() -> PlatformCreator:
+    # Imported on use: many sessions have no platform, or another one.
+    from jitlink.platform import ELFPlatform  # noqa: PLC0415
+
+    return ELFPlatform
+
+
 class LLJIT:
     """A session with a program's JITDylib, an object linking layer and a platform.
 
@@ -125,10 +132,7 @@ class LLJIT:
                 if compiler_support:
                     self.process_symbols.add_generator(CompilerSupportGenerator(self.layer))
             if platform or (platform is None and has_runtime(triple)):
-                # Imported on use: many sessions have no platform.
-                from jitlink.platform import ELFPlatform  # noqa: PLC0415
-
-                create = platform if callable(platform) else ELFPlatform
+                create = platform if callable(platform) else _elf_platform()
                 self.platform = create(self.session, self.layer, self.process_symbols)
             self.main = self.create_jitdylib("main", visible=visible)
         except BaseException:

@@ -63,7 +63,7 @@ def test_all_parts_log_a_link(command: Command, words: tuple[str | Path, ...]) -
             r"caller looks up in main: main",
             r"archives of main will define: lower",
             r"materializing main.o, liblower.a\(lower.o\) \(symbols: 3\)",
-            r"main.o looks up in main, <process symbols>: .*puts.*",
+            r"main.o looks up in main, <platform>, <process symbols>: .*puts.*",
             r"StaticLibraryGenerator of main defines: nothing",
             r"DynamicLibraryGenerator of <process symbols> defines: puts",
             r"materialized main.o.*",

@@ -30,7 +30,9 @@ _NOT_FOR_HELLO = (
     "jitlink.tool.section_contents", "jitlink.tool.sections", "jitlink.tool.times",
     "jitlink.tool.self_relocations",
 )  # fmt: skip
-_NOT_FOR_LINKING = (*_NOT_FOR_HELLO, "jitlink.platform")
+_NOT_FOR_LINKING = (
+    *_NOT_FOR_HELLO, "jitlink.platform.elf", "jitlink.platform.dlfcn", "jitlink.platform.plugin",
+)  # fmt: skip
 _NOT_FOR_HELP = ("asyncio", "ctypes", "logging", "numpy", "jitlink.graph", "jitlink.orc")
 
 

@@ -26,8 +26,8 @@ from jitlink.memory.manager import (
     JITLinkMemoryManager,
 )
 from jitlink.memory.pages import PageAllocator, PageRange, PageRequest
-from jitlink.memory.tls import TLSAllocation, release_tls
-from jitlink.memory.tls_glibc import PROCESS_TLS
+from jitlink.memory.tls import TLSAllocation, TLSRegistry, release_tls
+from jitlink.memory.tls_glibc import PROCESS_TLS, GlibcLoader
 from jitlink.sps import WrapperFunctionCall
 
 log = logging.getLogger("jitlink.memory")
@@ -53,15 +53,26 @@ class InProcessMemoryManager(JITLinkMemoryManager):
 
     Args:
         allocator: allocates the pages; by default the one that all managers share.
+
+    Attributes:
+        runs_code: whether allocation actions run and the C library allocates TLS; by default True.
     """
 
-    tls = PROCESS_TLS
+    tls: TLSRegistry | None = PROCESS_TLS
 
     def __init__(self, allocator: PageAllocator = PROCESS) -> None:
+        self.runs_code = True
         self._allocator = allocator
         self.supports_images = allocator.supports_images
         self._unnamed = JITLinkDylib("unnamed")
         self._finalized: dict[int, _Finalized] = {}
+
+    def link_only(self) -> None:
+        """Run nothing from now on: what is linked is only looked at."""
+        from jitlink.memory.tls_link_only import LinkOnlyTLS  # noqa: PLC0415 - seldom needed
+
+        self.runs_code = False
+        self.tls = LinkOnlyTLS(GlibcLoader())
 
     @property
     def finalized_count(self) -> int:
@@ -86,7 +97,7 @@ class InProcessMemoryManager(JITLinkMemoryManager):
             allocator.free(ranges)
             raise
         _log_allocated(layout)
-        return _InProcessAlloc(allocator, layout, ranges, self._register)
+        return _InProcessAlloc(allocator, layout, ranges, self._register, self.runs_code)
 
     def _register(self, finalized: _Finalized) -> FinalizedAlloc:
         number = next(_numbers)
@@ -174,6 +185,7 @@ class _InProcessAlloc(InFlightAlloc):
         layout: the applied layout.
         ranges: the page range of each of its segments.
         register: registers finalized memory with the manager.
+        runs_code: whether allocation actions run.
     """
 
     def __init__(
@@ -182,11 +194,13 @@ class _InProcessAlloc(InFlightAlloc):
         layout: BasicLayout,
         ranges: Sequence[PageRange],
         register: Callable[[_Finalized], FinalizedAlloc],
+        runs_code: bool,
     ) -> None:
         self._allocator = allocator
         self._layout = layout
         self._ranges = ranges
         self._register = register
+        self._runs_code = runs_code
         self._tls_allocations: list[TLSAllocation] = []
         self._done = False
 
@@ -224,7 +238,8 @@ class _InProcessAlloc(InFlightAlloc):
         actions, graph.alloc_actions = resolve_actions(graph.alloc_actions), []
         for segment, pages in zip(self._layout.segments, self._ranges, strict=True):
             self._allocator.protect(pages, segment.prot)
-        runnable = self._allocator.is_executable_in_place and _is_native(graph)
+        runnable = self._runs_code and self._allocator.is_executable_in_place
+        runnable = runnable and _is_native(graph)
         return run_finalize_actions(actions) if runnable else []
 
     async def abandon(self) -> None:

@@ -33,6 +33,7 @@ from jitlink.orc.lookup import look_up
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.objects import CommonSizes, ExportedSymbols
 from jitlink.passes.prune import mark_exported_live
+from jitlink.passes.tls_variables import PHONY_SECTION
 from jitlink.resolve import referrers
 
 if TYPE_CHECKING:
@@ -143,6 +144,17 @@ _PHONY_SIZE = 64
 """Bytes of zeros at the address of phony externals."""
 
 
+class UnplacedNames(Protocol):
+    """Names that are defined without an address, because the code that is linked does not run."""
+
+    @property
+    def dylib(self) -> JITDylib:
+        """Where they are defined."""
+
+    def defines(self, name: str) -> bool:
+        """Whether a name is one of them."""
+
+
 class LinkingLayer(Protocol):
     """An `ObjectLinkingLayer`, which documents all of this, as contexts use it."""
 
@@ -152,6 +164,7 @@ class LinkingLayer(Protocol):
     writable_code: bool
     override_flags: bool
     canonical: CanonicalSymbols
+    unplaced: UnplacedNames | None
 
     def common_sizes(self, dylib: JITDylib) -> CommonSizes:
         """Sizes of the common symbols of a JITDylib."""
@@ -224,8 +237,11 @@ class LayerContext(JITLinkContext):
     def mark_live(self, graph: LinkGraph) -> None:
         """Keep the exported symbols, and create the block of the phony externals."""
         mark_exported_live(graph)
-        if self.phony_externals:
-            section = graph.obtain_section("$__PHONY", MemProt.READ)
+        unplaced = self.layer.unplaced
+        if self.phony_externals or (
+            unplaced is not None and any(map(unplaced.defines, graph.external_names()[1]))
+        ):
+            section = graph.obtain_section(PHONY_SECTION, MemProt.READ)
             self._phony = graph.create_zero_fill_block(section, _PHONY_SIZE, alignment=_PHONY_SIZE)
             graph.add_anonymous_symbol(self._phony, 0, is_live=True)
 
@@ -233,7 +249,7 @@ class LayerContext(JITLinkContext):
         """Search the JITDylib's link order; phony externals get the address of their block."""
         dylib, phony = self.responsibility.dylib, self._phony
         order, state, kind = dylib.link_order, SymbolState.RESOLVED, LookupKind.STATIC
-        missing: list[str] | None = None if phony is None else []
+        missing: list[str] | None = [] if self.phony_externals else None
         try:
             found = await look_up(dylib.session, order, names, state, kind, missing)
         except FailedToMaterializeError:
@@ -247,10 +263,14 @@ class LayerContext(JITLinkContext):
             canonical = self.layer.canonical
             tracker = self.responsibility.tracker
             await canonical.substitute(self._graph, self.fixups, found, addresses, tracker)
-        if phony is not None and missing:
+        if phony is not None:
             # LLVM differs: its phony externals are null, which some relocations cannot reach;
             # these have the address of zeros within reach of the code.
-            addresses |= dict.fromkeys(missing, phony.address)
+            addresses |= dict.fromkeys(missing or (), phony.address)
+            if self.layer.unplaced is not None:
+                place = self.layer.unplaced.dylib
+                unplaced = [name for name, each in found.items() if each.dylib is place]
+                addresses |= dict.fromkeys(unplaced, phony.address)
         return addresses
 
     async def _more_complete(self, names: Sequence[str]) -> UndefinedSymbolError:

@@ -48,7 +48,7 @@ from jitlink.orc.interface import (
     ResourceManager,
     ResourceTracker,
 )
-from jitlink.orc.link_context import LayerContext, MaterializationContext
+from jitlink.orc.link_context import LayerContext, MaterializationContext, UnplacedNames
 from jitlink.orc.linker_sets import LinkerSets
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_unit import GraphUnit, ObjectPart, ObjectUnit
@@ -123,6 +123,8 @@ class ObjectLinkingLayer(ResourceManager):
             all threads of the executor are then made executable. None: such objects are linked,
             and the stacks stay as they are, for code that does not run.
         writable_code: whether sections may be both writable and executable in memory.
+        unplaced: names that are defined without an address, for code that does not run; references
+            to them are like those to phony externals.
         override_flags: which flags prevail if those of a graph's definitions are not those of its
             responsibility: the responsibility's, or, by default, the graph's.
         adds_initializer_symbols: whether units with initialisers define an initializer symbol, for
@@ -142,6 +144,7 @@ class ObjectLinkingLayer(ResourceManager):
         self.executable_stack: bool | None = False
         self.writable_code = False
         self.override_flags = False
+        self.unplaced: UnplacedNames | None = None
         self.adds_initializer_symbols = False
         self.symbol_rules: SymbolRules | None = None
         self.canonical = CanonicalSymbols(self)

@@ -25,6 +25,8 @@ from jitlink.memory.tls import (
     is_tls_address,
 )
 
+PHONY_SECTION = "$__PHONY"
+"""The section of the zeros whose address phony externals have."""
 OWN_TLS_BLOCK = -1
 """In place of a symbol's row: the start of the link's own TLS block."""
 _V = TLSValue
@@ -55,6 +57,8 @@ class TLSVariables:
         self._words: dict[TLSRelocation, list[int]] = {}
         self._blocks: dict[str, TLSBlock] = {}
         self._libraries: dict[str, int] = {}
+        phony = graph.find_section_by_name(PHONY_SECTION)
+        self._phony = {block.address for block in phony.blocks} if phony is not None else set()
 
     async def load(
         self, wanted: Iterable[tuple[TLSValue, int]], image: bytearray, *, static: bool
@@ -106,7 +110,7 @@ class TLSVariables:
         if own is not None and own.address <= address <= own.address + own.size:
             return TLSRelocation(value, "", address - own.address)
         symbol = Symbol(self._graph, target)
-        if not address:
+        if not address or address in self._phony:
             return TLSRelocation(value, UNDEFINED_SYMBOL)
         found = self._registry.find(address)
         if found is not None:

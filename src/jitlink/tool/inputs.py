@@ -272,16 +272,20 @@ class SessionInputs:
 
     def _check_runs(self, file: InputFile) -> None:
         """Refuse to run code for another processor; with `-noexec` it is linked."""
-        if self._line.noexec:
-            return
         triple = target_of_object(file.data, file.name).triple
         executor = self._jit.session.executor
-        if not executor.runs(triple):
+        if executor.runs(triple):
+            return
+        if not self._line.noexec:
             code, process = (each.partition("-")[0] for each in (triple, executor.triple))
             raise CommandLineError(
                 f"code for {code} cannot run in this process, which is {process}; -noexec links "
                 "it without running it"
             )
+        from jitlink.platform.link_only import LinkOnlyPlatform  # noqa: PLC0415 - seldom needed
+
+        if isinstance(self._jit.platform, LinkOnlyPlatform):
+            self._jit.platform.links_foreign_code = True
 
     # Definitions
 

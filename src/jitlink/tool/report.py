@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jitlink.graph import Block, LinkGraph, MemLifetime, Section, SymbolKind
+from jitlink.graph import Block, LinkGraph, MemLifetime, Scope, Section, SymbolKind
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.text import GraphText, printable
@@ -187,6 +187,8 @@ def _symbol_lines(graph: LinkGraph) -> list[tuple[int, str, str]]:
     """Address, name and content of all named symbols."""
     table = graph.symbol_table
     shown = (table.kind == SymbolKind.DEFINED) | (table.kind == SymbolKind.ABSOLUTE)
+    # Symbols for side effects only, of initialisers, have no address.
+    shown &= table.scope != int(Scope.SIDE_EFFECTS_ONLY)
     rows = rows_where(shown & (table.name != NO_NAME))
     unallocated = [s.ordinal for s in graph.sections if s.mem_lifetime == MemLifetime.NO_ALLOC]
     found = []

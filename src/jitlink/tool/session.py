@@ -12,6 +12,7 @@ from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.link import run_in_process
 from jitlink.lljit import LLJIT
+from jitlink.memory import InProcessMemoryManager
 from jitlink.orc import FailedToMaterializeError, JITDylib, JITDylibLookupFlags
 from jitlink.tool.inputs import SessionInputs
 from jitlink.tool.options import CommandLine, CommandLineError
@@ -204,6 +205,11 @@ class CommandSession:
             for dylib in self._dylibs:
                 names: list[str] = session.run(partial(list, dylib.symbols))
                 session.lookup(dylib, dict.fromkeys(names, False))
+            return
+        if self._line.noexec:
+            # As before a run.
+            for dylib in dict.fromkeys((self._jit.main, self._home_of_entry())):
+                self._jit.initialize(dylib)
 
     def _show_result(self) -> None:
         if self._line.show_entry_session:
@@ -333,7 +339,7 @@ def _jit(
     """
     return LLJIT(
         executor=executor,
-        memory_manager=slab,
+        memory_manager=_memory_manager(line, slab),
         process_symbols=line.process_symbols,
         platform=_platform(line),
         address_limit=_address_limit(line),
@@ -342,6 +348,16 @@ def _jit(
 
 def _address_limit(line: CommandLine) -> int:
     return 1 << 31 if line.no_pie else NO_ADDRESS_LIMIT
+
+
+def _memory_manager(
+    line: CommandLine, slab: SlabMemoryManager | None
+) -> InProcessMemoryManager | None:
+    if not line.noexec or line.is_out_of_process:
+        return slab
+    manager = slab or InProcessMemoryManager()
+    manager.link_only()
+    return manager
 
 
 def _report(line: CommandLine, write: Callable[[str], None]) -> LinkReport | None:
@@ -372,8 +388,9 @@ def _times(line: CommandLine) -> PhaseTimes | None:
 
 def _platform(line: CommandLine) -> bool | PlatformCreator | None:
     if line.noexec:
-        # Without a run no runtime is needed; the code may be for another processor.
-        return False
+        from jitlink.platform.link_only import LinkOnlyPlatform  # noqa: PLC0415 - only for -noexec
+
+        return LinkOnlyPlatform
     if line.orc_runtime is None:
         return None
     from jitlink.platform import orc_runtime  # noqa: PLC0415 - only with -orc-runtime
