@@ -215,6 +215,18 @@ def test_the_example_of_a_python_function(tmp_path: Path) -> None:
     assert done.stdout == "highest of 3 channels: 42\nno channel 3\n"
 
 
+def test_the_example_of_code_that_crashes(tmp_path: Path) -> None:
+    source = (EXAMPLES / "parser.c").read_text()
+    (tmp_path / "parser.o").write_bytes(compiled(source).read_bytes())
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "survivor.py")],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    lines = ["b'12' 2", "b'' the executor was ended by SIGABRT", "b'345' 5", "still here"]
+    assert done.stdout.splitlines() == lines
+    assert not done.stderr
+
+
 # Endurance
 
 

@@ -205,6 +205,19 @@ def test_a_cancelled_waiter_does_not_release_the_lock() -> None:
     assert run(wait()) == [False, True, False]
 
 
+def test_an_error_that_run_raises_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError, match="raised"):
+        run(_raise(ValueError("raised")))
+
+    async def fail_later() -> None:
+        await sleep(0.001)
+        raise ValueError("later")
+
+    with pytest.raises(ValueError, match="later"):
+        run(fail_later())
+    assert not caplog.records
+
+
 def test_loops_can_run_inside_tasks_of_others() -> None:
     async def inner() -> Task[Any]:
         await sleep(0)
@@ -334,10 +347,14 @@ def test_unreferenced_tasks_are_collected() -> None:
 
 
 def test_an_error_leaves_no_reference_cycle() -> None:
-    async def fail() -> None:
+    def failed() -> Future[None]:
         future: Future[None] = Future()
         future.set_exception(ValueError())
-        await future
+        return future
+
+    async def fail() -> None:
+        # A variable for the future would be a cycle of this function's own.
+        await failed()
 
     gc.collect()
     gc.disable()

@@ -474,9 +474,15 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     woken = threading.Event()
     loop = Loop(woken.set)
     task = Task(loop, coroutine)
+    # Its error is raised here: nobody else is to report it.
+    task.add_done_callback(woken.set)
     while not task.is_done:
         woken.clear()
         if not loop.has_due:
             woken.wait(loop.delay())
         loop.run_due()
-    return task.result()
+    try:
+        return task.result()
+    finally:
+        # The traceback of an error refers to this frame, and the task to the error.
+        del task
