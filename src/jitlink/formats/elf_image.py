@@ -214,23 +214,24 @@ class DynamicSymbols:
         Raises:
             AllocationError: there is no room for so many, or for their names; none was defined.
         """
-        rows = self._rows
-        index: dict[bytes, int] = {}
-        for number, name in enumerate(symbols.names):
-            encoded = name.encode("utf-8", "surrogateescape")
-            # No lookup asks for a name with a null character.
-            if b"\0" not in encoded:
-                index.setdefault(encoded, number)
+        rows, names = self._rows, _encoded(symbols.names)
+        # The first of each name; no lookup asks for a name with a null character.
+        index = dict(zip(reversed(names), range(len(names) - 1, -1, -1), strict=True))
+        is_new = len(index) == len(names) and index.keys().isdisjoint(rows)
+        if is_new and not any(b"\0" in name for name in names):
+            self._reserve(names)
+            self._append(names, symbols)
+            return
+        index = {name: index[name] for name in names if b"\0" not in name}
+        added = [name for name in index if name not in rows]
         known = [name for name in index if name in rows]
         again = [name for name in known if not self._symbols["shndx"][rows[name]]]
-        added = [name for name in index if name not in rows] if known else list(index)
         self._reserve(added)
         self._write(
             np.array([rows[name] for name in again], np.int64),
             symbols.rows([index[name] for name in again]),
         )
-        if added:
-            self._append(added, symbols.rows([index[name] for name in added]))
+        self._append(added, symbols.rows([index[name] for name in added]))
 
     def _reserve(self, names: Sequence[bytes]) -> None:
         """Check that there is room for new symbols."""
@@ -245,6 +246,8 @@ class DynamicSymbols:
             raise AllocationError(message, size=size)
 
     def _append(self, names: Sequence[bytes], symbols: ImageSymbols) -> None:
+        if not names:
+            return
         first, last = self.count, self.count + len(names)
         joined = b"\0".join(names) + b"\0"
         lengths = np.array(list(map(len, names)), np.int64)
@@ -282,12 +285,20 @@ class DynamicSymbols:
 
     def remove(self, symbols: ImageSymbols) -> None:
         """Remove those of some symbols that are defined, with just these addresses."""
-        encoded = [name.encode("utf-8", "surrogateescape") for name in symbols.names]
-        chosen = [number for number, name in enumerate(encoded) if name in self._rows]
-        rows = np.array([self._rows[encoded[number]] for number in chosen], np.int64)
-        rows = rows[self._symbols["value"][rows] == self._values(symbols.rows(chosen))]
+        row_of = self._rows.get
+        rows = np.array([row_of(name, 0) for name in _encoded(symbols.names)], np.int64)
+        # The null symbol stands for names that are not here, and is never removed.
+        rows = rows[(self._symbols["value"][rows] == self._values(symbols)) & (rows != 0)]
         self._symbols["shndx"][rows] = SHN_UNDEF
         self._symbols["value"][rows] = 0
+
+
+def _encoded(names: Sequence[str]) -> list[bytes]:
+    """The bytes of names; all at once, unless there is a null character in one."""
+    encoded = "\0".join(names).encode("utf-8", "surrogateescape").split(b"\0") if names else []
+    if len(encoded) == len(names):
+        return encoded
+    return [name.encode("utf-8", "surrogateescape") for name in names]
 
 
 def _access(prot: MemProt) -> int:
