@@ -377,3 +377,27 @@ class _ExtractedMembers:
         for (archive, offset), number in self._numbers.items():
             names = [] if number is None else list(definitions[number])
             archive.record_added(self._dylib, offset, names)
+
+
+def extract_needed(dylib: JITDylib, names: Iterable[str]) -> None:
+    """Extract the archive members that a link would extract when it looks names up.
+
+    These are the members of archives that are searched before anything else. Of others it is not
+    known before the link.
+
+    Args:
+        dylib: the JITDylib.
+        names: the names, to which there are strong references.
+
+    Raises:
+        JITLinkError: a member cannot be read or added.
+    """
+    order = dylib.link_order
+    if not order or order[0][0] is not dylib:
+        return
+    wanted = list(names)
+    for generator in tuple(dylib.generators):
+        if not isinstance(generator, StaticLibraryGenerator):
+            return
+        wanted = [name for name in wanted if name not in dylib.symbols]
+        generator.extract(dylib, wanted)

@@ -24,7 +24,6 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jitlink.graph import LinkGraph
-from jitlink.orc.generators import StaticLibraryGenerator
 from jitlink.orc.interface import (
     JITDylibLookupFlags,
     JITSymbolFlags,
@@ -156,30 +155,6 @@ def companions(
             handled.add((sets, name, tracker))
             candidates = tracker.definitions if name is None else sets.elements(dylib, name)
             yield from (other for other in candidates if other.tracker is tracker and other.unit)
-
-
-def extract_needed(dylib: JITDylib, names: Iterable[str]) -> None:
-    """Extract the archive members that a link would extract when it looks names up.
-
-    These are the members of archives that are searched before anything else. Of others it is not
-    known before the link.
-
-    Args:
-        dylib: the JITDylib.
-        names: the names, to which there are strong references.
-
-    Raises:
-        JITLinkError: a member cannot be read or added.
-    """
-    order = dylib.link_order
-    if not order or order[0][0] is not dylib:
-        return
-    wanted = list(names)
-    for generator in tuple(dylib.generators):
-        if not isinstance(generator, StaticLibraryGenerator):
-            return
-        wanted = [name for name in wanted if name not in dylib.symbols]
-        generator.extract(dylib, wanted)
 
 
 def separate(

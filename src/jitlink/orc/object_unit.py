@@ -11,8 +11,9 @@ from jitlink.graph import LinkGraph
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.tables import exported_rows
 from jitlink.inputs import InputFile, InputReader
+from jitlink.orc.generators import extract_needed
 from jitlink.orc.interface import JITSymbolFlags, MaterializationUnit
-from jitlink.orc.linker_sets import companions, extract_needed, separate
+from jitlink.orc.linker_sets import LinkerSets, companions, separate
 from jitlink.orc.objects import ExportedSymbols, ObjectBatch
 from jitlink.passes.initializers import (
     add_initializer_symbols,
@@ -24,9 +25,30 @@ from jitlink.passes.linker_defined import SetUse, add_element_symbols
 
 if TYPE_CHECKING:
     from jitlink.inputs import SymbolRules
-    from jitlink.orc.dylib import Definition
+    from jitlink.orc.dylib import Definition, JITDylib
     from jitlink.orc.materialization import MaterializationResponsibility
-    from jitlink.orc.object_layer import ObjectLinkingLayer
+
+
+class UnitLayer(Protocol):
+    """An `ObjectLinkingLayer`, which documents all of this, as units use it."""
+
+    batch_objects: bool
+    adds_initializer_symbols: bool
+    symbol_rules: SymbolRules | None
+
+    def __hash__(self) -> int:
+        """Units of one layer have it as their merge key."""
+
+    def linker_sets(self, dylib: JITDylib) -> LinkerSets:
+        """The linker sets of a JITDylib."""
+
+    async def emit(
+        self,
+        responsibility: MaterializationResponsibility,
+        graph: LinkGraph,
+        exported: ExportedSymbols | None = None,
+    ) -> None:
+        """Link a graph for a responsibility."""
 
 
 class Transform(Protocol):
@@ -65,7 +87,7 @@ class ObjectUnit(MaterializationUnit):
 
     def __init__(
         self,
-        layer: ObjectLinkingLayer,
+        layer: UnitLayer,
         parts: Sequence[ObjectPart],
         symbols: Mapping[str, JITSymbolFlags],
         initializers: Sequence[str] = (),
@@ -79,7 +101,8 @@ class ObjectUnit(MaterializationUnit):
     @cached_property
     def set_use(self) -> SetUse:
         """What the objects have to do with linker sets."""
-        return SetUse.of_all(part.batch.set_use(part.number) for part in self.parts)
+        uses = [part.batch.set_use(part.number) for part in self.parts]
+        return uses[0] if len(uses) == 1 else SetUse.of_all(uses)
 
     # Merging
 
@@ -199,7 +222,7 @@ class _TransformRules:
 class GraphUnit(MaterializationUnit):
     """A unit of one graph."""
 
-    def __init__(self, layer: ObjectLinkingLayer, graph: LinkGraph) -> None:
+    def __init__(self, layer: UnitLayer, graph: LinkGraph) -> None:
         self.layer = layer
         self.graph = graph
         self.name = graph.name

@@ -129,8 +129,9 @@ def linker_sets(graph: LinkGraph) -> dict[int, list[str]]:
     among them.
     """
     sections, table = graph.section_list, graph.block_table
-    ordinals = [n for n, name in enumerate(sections.names) if name[:1] != "."]
-    ordinals = [n for n in ordinals if _is_set_name(sections.names[n])]
+    # Nearly all names begin with a dot.
+    names = enumerate(sections.names)
+    ordinals = [n for n, name in names if name[:1] != "." and _is_set_name(name)]
     ordinals += [n for name in _PIECES for n in sections.ordinals_named(name)]
     if not ordinals:
         return {}

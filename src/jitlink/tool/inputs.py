@@ -26,7 +26,7 @@ from jitlink.orc import (
     ObjectLinkingLayer,
     StaticLibraryGenerator,
 )
-from jitlink.orc.linker_sets import extract_needed
+from jitlink.orc.generators import extract_needed
 from jitlink.orc.objects import ObjectBatch
 from jitlink.targets.registry import target_of_object
 from jitlink.tool.libraries import InputCollector, run_time_directories
