@@ -116,6 +116,66 @@ def test_other_errors_name_it_too(linker: Linker) -> None:
         linker.link(compile_c(source, suffix=".s"))
 
 
+# All that fails
+
+
+def test_all_failing_targets_are_grouped(linker: Linker) -> None:
+    source = """
+        .text
+        .globl f
+        .type f, @function
+    f:  call far
+        lea far(%rip), %rax
+        lea other(%rip), %rax
+        .size f, . - f
+        .data
+        .globl v
+        .type v, @object
+    v:  .long far - .
+        .long other - .
+        .size v, . - v
+    """
+    compiled = compile_c(source, suffix=".s")
+    with pytest.raises(TargetOutOfRangeError) as caught:
+        linker.link(compiled, externals={"far": FAR, "other": FAR + 16})
+    error = caught.value
+    assert error.object == error.graph
+    first, second = error.targets
+    assert {each.target: each.count for each in error.targets} == {"far": 2, "other": 2}
+    assert error.count == 4
+    assert (first.target, first.section) == (error.target, error.section)
+    assert second.object == error.object
+    assert "; 3 more fixups fail: 1 to the same target, " in str(error)
+    place = f"{second.target} ({second.object}, section {second.section}, {second.within}, 2 times)"
+    assert str(error).endswith(place)
+
+
+def test_the_list_of_targets_is_bounded(linker: Linker) -> None:
+    names = [f"far{number}" for number in range(30)]
+    source = "f: nop\n" + "".join(f".long {name} - .\n" for name in names)
+    externals = dict.fromkeys(names, FAR)
+    with pytest.raises(TargetOutOfRangeError) as caught:
+        linker.link(compile_c(f".globl f\n{source}", suffix=".s"), externals=externals)
+    assert [each.target for each in caught.value.targets] == names
+    assert str(caught.value).count("far") == 21
+    assert str(caught.value).endswith(", 9 more targets")
+
+
+def test_values_out_of_range_and_misaligned_ones_are_one_error() -> None:
+    source = """
+        .globl main
+    main: ldr x0, odd
+        ldr x1, far
+        ret
+    """
+    compiled = compile_c(source, "clang", suffix=".s", target="aarch64-linux-gnu")
+    with Emulator("aarch64", 0x4000_0000) as emulator, pytest.raises(FixupError) as caught:
+        emulator.link(compiled, externals={"far": 0x7000_0002, "odd": 0x4000_0002})
+    # The first is out of range and misaligned, the second misaligned only.
+    assert [(each.target, each.count) for each in caught.value.targets] == [("far", 1), ("odd", 1)]
+    assert isinstance(caught.value, TargetOutOfRangeError)
+
+
 # Advice
 
 X86_64_CODE = {

@@ -70,6 +70,7 @@ on an input file, on the executor or on the linked code are a `JITLinkError`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 _MOST_LISTED = 20
 """How many missing names a message lists; it counts the others."""
@@ -288,11 +289,36 @@ class ExecutableStackError(JITLinkError):
         )
 
 
+@dataclass(frozen=True)
+class FailedTarget:
+    """The fixups with one target that cannot be applied.
+
+    Attributes:
+        target: name of the target symbol, or a description of it if it has none.
+        object: display name of the object with the first of them; empty if none is known.
+        section: name of the section with it.
+        within: the function, variable or label there, as "function f"; empty if none is known.
+        count: how many there are.
+    """
+
+    target: str
+    object: str = ""
+    section: str = ""
+    within: str = ""
+    count: int = 1
+
+    def __str__(self) -> str:
+        place = [self.object, f"section {self.section}", self.within]
+        times = f"{self.count} times" if self.count > 1 else ""
+        return f"{self.target} ({', '.join(filter(None, [*place, times]))})"
+
+
 class FixupError(JITLinkError):
-    """A relocation that cannot be applied.
+    """A relocation that cannot be applied; of several, the first one.
 
     Attributes:
         graph: name of the graph.
+        object: display name of the object; empty if none is known.
         section: name of the section to be fixed up.
         within: the function, variable or label there, as "function f"; empty if none is known.
         block_address: address of the containing block.
@@ -300,7 +326,8 @@ class FixupError(JITLinkError):
         kind: name of the edge kind.
         target: name of the target symbol, or a description of it if it has none.
         value: the value of the edge's expression.
-        count: how many edges of the graph fail for the same reason.
+        count: how many fixups of the graph fail, this one included.
+        targets: the targets of all of them, in order of the first failure; this one's first.
     """
 
     def __init__(
@@ -308,6 +335,7 @@ class FixupError(JITLinkError):
         reason: str,
         *,
         graph: str,
+        object: str = "",  # noqa: A002 - as the attribute
         section: str,
         within: str = "",
         block_address: int,
@@ -315,15 +343,18 @@ class FixupError(JITLinkError):
         kind: str,
         target: str,
         value: int,
-        count: int = 1,
+        targets: Sequence[FailedTarget] = (),
     ) -> None:
+        self.targets = tuple(targets) or (FailedTarget(target, object, section, within),)
+        self.count = sum(each.count for each in self.targets)
+        where = graph if object in {"", graph} else f"{graph}, {object}"
         place = f"section {section}, {within}" if within else f"section {section}"
-        others = f" ({count - 1} more fixups fail likewise)" if count > 1 else ""
         super().__init__(
-            f"in graph {graph}, {place}: fixup at {block_address + offset:#x} "
-            f"({block_address:#x} + {offset:#x}) of kind {kind} to {target} {reason}{others}"
+            f"in graph {where}, {place}: fixup at {block_address + offset:#x} ({block_address:#x} "
+            f"+ {offset:#x}) of kind {kind} to {target} {reason}{self._others()}"
         )
         self.graph = graph
+        self.object = object
         self.section = section
         self.within = within
         self.block_address = block_address
@@ -331,7 +362,18 @@ class FixupError(JITLinkError):
         self.kind = kind
         self.target = target
         self.value = value
-        self.count = count
+
+    def _others(self) -> str:
+        """The other fixups that fail, as a clause."""
+        first, *others = self.targets
+        if self.count == 1:
+            return ""
+        parts = [] if first.count == 1 else [f"{first.count - 1} to the same target"]
+        parts += map(str, others[:_MOST_LISTED])
+        if len(others) > _MOST_LISTED:
+            parts.append(f"{len(others) - _MOST_LISTED} more targets")
+        noun = "fixup fails" if self.count == 2 else "fixups fail"
+        return f"; {self.count - 1} more {noun}: {', '.join(parts)}"
 
 
 class TargetOutOfRangeError(FixupError):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
 
-from jitlink.errors import FixupError
+from jitlink.errors import FailedTarget, FixupError
 from jitlink.graph.columns import Int64Array, rows_where
 from jitlink.graph.elements import Block, Symbol
 from jitlink.graph.link_graph import LinkGraph
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import DEFINED, REMOVED, MemProt
 
+_MOST_PLACES = 21
+"""For how many targets places are looked up: those that a message has."""
 _LABEL_PREFIXES = ("$", ".L")
 """How the names of mapping symbols and of labels of compilers begin."""
 
@@ -23,6 +27,7 @@ def fail(
     reason: str,
     error: type[FixupError] = FixupError,
     value: int = 0,
+    also: Sequence[Int64Array] = (),
     **attributes: int,
 ) -> NoReturn:
     """Raise an error about the first of some edges.
@@ -33,26 +38,59 @@ def fail(
         reason: what is wrong, as a predicate whose subject is the edge.
         error: class of the error.
         value: the value that the edge would have stored.
+        also: rows of edges that fail in other ways.
         **attributes: further attributes of the error.
     """
     edges, row = graph.edge_table, int(rows[0])
     block, offset = Block(graph, int(edges.block[row])), int(edges.offset[row])
-    around = enclosing_symbol(block, offset)
+    place = _place(graph, row)
     failure = error(
         reason,
         graph=graph.name,
-        section=block.section.name,
-        within="" if around is None else f"{_kind(around)} {around.name}",
+        object=place.object,
+        section=place.section,
+        within=place.within,
         block_address=block.address,
         offset=offset,
         kind=str(graph.edge_kinds(int(edges.kind[row]))),
-        target=describe(Symbol(graph, int(edges.target[row]))),
+        target=place.target,
         value=value,
-        count=len(rows),
+        targets=_targets(graph, np.concatenate([rows, *also])),
     )
     for name, number in attributes.items():
         setattr(failure, name, number)
     raise failure
+
+
+def _targets(graph: LinkGraph, rows: Int64Array) -> list[FailedTarget]:
+    """The targets of edges, in order of the first edge of each; only the first ones have places."""
+    _, first, counts = np.unique(
+        graph.edge_table.target[rows], return_index=True, return_counts=True
+    )
+    order = np.argsort(first)
+    targets: list[FailedTarget] = []
+    for position, count in zip(first[order].tolist(), counts[order].tolist(), strict=True):
+        row = int(rows[position])
+        if len(targets) < _MOST_PLACES:
+            targets.append(replace(_place(graph, row), count=count))
+        else:
+            target = describe(Symbol(graph, int(graph.edge_table.target[row])))
+            targets.append(FailedTarget(target, count=count))
+    return targets
+
+
+def _place(graph: LinkGraph, row: int) -> FailedTarget:
+    """The target of an edge, and where the edge is."""
+    edges = graph.edge_table
+    block, offset = Block(graph, int(edges.block[row])), int(edges.offset[row])
+    around = enclosing_symbol(block, offset)
+    origin = int(graph.block_table.origin[block.row])
+    return FailedTarget(
+        target=describe(Symbol(graph, int(edges.target[row]))),
+        object=graph.origins[origin] if 0 <= origin < len(graph.origins) else "",
+        section=block.section.name,
+        within="" if around is None else f"{_kind(around)} {around.name}",
+    )
 
 
 def describe(symbol: Symbol) -> str:

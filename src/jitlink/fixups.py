@@ -369,6 +369,15 @@ class FixupTable:
         _Application(self, graph, bases).run(rows)
 
 
+class _Rejected(NamedTuple):
+    """Edges whose values do not pass a check of their row of the table."""
+
+    fixup: Fixup
+    rows: Int64Array
+    value: Int64Array
+    is_misaligned: bool
+
+
 class _Application:
     """One run of `FixupTable.apply`."""
 
@@ -378,8 +387,14 @@ class _Application:
         self.edges = graph.edge_table
         self.bases = bases
         self.addresses = graph.symbol_addresses().view(np.int64)
+        self._rejected: list[_Rejected] = []
 
     def run(self, rows: Int64Array) -> None:
+        self._apply_all(rows)
+        if self._rejected:
+            self._fail_rejected()
+
+    def _apply_all(self, rows: Int64Array) -> None:
         edges = self.edges
         kind_of_row = edges.kind[rows]
         kinds = rows_where(np.bincount(kind_of_row) != 0).tolist()
@@ -500,24 +515,37 @@ class _Application:
             low, high = fixup.limits
             bad = (value < low) | (value > high)
             if np.count_nonzero(bad):
-                self._reject_range(fixup, rows[bad], value[bad])
+                self._rejected.append(_Rejected(fixup, rows[bad], value[bad], is_misaligned=False))
         if fixup.alignment > 1:
             bad = value & (fixup.alignment - 1) != 0
             if np.count_nonzero(bad):
-                self._reject_alignment(fixup, rows[bad], value[bad])
+                self._rejected.append(_Rejected(fixup, rows[bad], value[bad], is_misaligned=True))
 
     # Errors
 
-    def _reject_range(self, fixup: Fixup, rows: Int64Array, value: Int64Array) -> NoReturn:
+    def _fail_rejected(self) -> NoReturn:
+        """Raise an error about all edges whose values were rejected."""
+        (fixup, rows, value, is_misaligned), *others = self._rejected
+        # An edge may be both out of range and misaligned.
+        also = np.concatenate([other.rows for other in others]) if others else rows[:0]
+        also = also[~np.isin(also, rows)]
+        _, positions = np.unique(also, return_index=True)
+        also = also[np.sort(positions)]
+        first = int(value[0])
+        if is_misaligned:
+            reason = f"is misaligned: value {first:#x} is not a multiple of {fixup.alignment}"
+            error, alignment = MisalignedTargetError, fixup.alignment
+            fail(self.graph, rows, reason, error, first, (also,), alignment=alignment)
         low, high = fixup.limits
         address = int(self.addresses[self.edges.target[rows[0]]]) & ADDRESS_MASK
-        limits = f"value {int(value[0]):#x} is not in {low:#x} .. {high:#x}"
-        reason = f"at {address:#x} is out of range: {limits}{self._advice(fixup, int(rows[0]))}"
-        self._fail(
-            TargetOutOfRangeError,
+        limits = f"value {first:#x} is not in {low:#x} .. {high:#x}"
+        fail(
+            self.graph,
             rows,
-            int(value[0]),
-            reason,
+            f"at {address:#x} is out of range: {limits}{self._advice(fixup, int(rows[0]))}",
+            TargetOutOfRangeError,
+            first,
+            (also,),
             low=low,
             high=high,
             target_address=address,
@@ -532,14 +560,8 @@ class _Application:
         is_inside = graph.symbol_table.kind[edges.target[row]] == DEFINED
         return "" if advice.outside_only and is_inside else f"; {advice.text}"
 
-    def _reject_alignment(self, fixup: Fixup, rows: Int64Array, value: Int64Array) -> NoReturn:
-        reason = f"is misaligned: value {int(value[0]):#x} is not a multiple of {fixup.alignment}"
-        self._fail(MisalignedTargetError, rows, int(value[0]), reason, alignment=fixup.alignment)
-
-    def _fail(
-        self, error: type[FixupError], rows: Int64Array, value: int, reason: str, **attributes: int
-    ) -> NoReturn:
-        fail(self.graph, rows, reason, error, value, **attributes)
+    def _fail(self, error: type[FixupError], rows: Int64Array, value: int, reason: str) -> NoReturn:
+        fail(self.graph, rows, reason, error, value)
 
 
 def in_range(value: Int64Array, bits: int) -> BoolArray:
