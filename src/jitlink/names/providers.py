@@ -52,6 +52,7 @@ _SUPPORT_ROWS = tuple(
 
 PROVIDERS: tuple[Provider, ...] = (
     *_SUPPORT_ROWS,
+    Provider(r"__(generic_)?morestack\w*|__splitstack_\w+", "libgcc.a, which is beside gcc"),
     Provider(rf"({'|'.join(UNWINDER)}).*", "libgcc_s or libunwind (-lgcc_s)"),
     # The C library has these three.
     Provider(rf"(?!__cxa_(finalize|atexit|thread_atexit))({'|'.join(CXX_RUN_TIME)}).*",

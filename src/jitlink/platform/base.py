@@ -37,6 +37,7 @@ from jitlink.targets.registry import target_of_triple
 
 T = TypeVar("T")
 DSO_HANDLE = "__dso_handle"
+MORESTACK = "__morestack"
 HANDLE_SECTION = "$__DSO_HANDLE"
 _ALL = JITDylibLookupFlags.MATCH_ALL_SYMBOLS
 
@@ -308,6 +309,18 @@ class Platform(ResourceManager):
 
             await allocators.add_functions(self, dylib, names, self._process_symbols)
 
+    async def add_split_stacks(self, dylib: JITDylib, names: Mapping[str, bool]) -> None:
+        """Define what code with split stacks needs, as a compiler driver does.
+
+        Args:
+            dylib: the JITDylib.
+            names: what it looks up and does not define.
+        """
+        if self._process_symbols is not None and dylib.is_linked_against(self._process_symbols):
+            from jitlink.platform.split_stacks import add_split_stacks  # noqa: PLC0415 - seldom
+
+            await add_split_stacks(self, dylib, names, self._process_symbols)
+
     async def define_handle(self, dylib: JITDylib, graph: LinkGraph) -> Symbol | None:  # noqa: ARG002
         """Define the handle of a JITDylib in a graph that refers to it, if that is possible.
 
@@ -394,6 +407,8 @@ class PerDylibGenerator:
         functions = platform.per_dylib_functions
         if platform.has_allocation_functions and not ALLOCATOR_NAMES.isdisjoint(names):
             await platform.add_allocation_functions(dylib, names)
+        if MORESTACK in names:
+            await platform.add_split_stacks(dylib, names)
         objects = {functions[name]: None for name in sorted(functions.keys() & names.keys())}
         if not objects and DSO_HANDLE not in names:
             return
