@@ -176,8 +176,8 @@ def test_a_timer_that_expires_at_the_end_starts_nothing(
         started.append(Task(driver.loop, sleep(0)))
 
     with time_limit():
-        # Without a fallback thread, which would run it before.
-        driver.run(lambda: driver.loop.call_later(0, start))
+        # Not by the driver thread, which would leave it to a fallback thread.
+        driver.loop.call_later(0, start)
         driver.stop()
     # A task that is started then never runs: "coroutine 'sleep' was never awaited".
     assert not started
