@@ -365,8 +365,7 @@ class JITDylib(JITLinkDylib):
     def anticipate(self, unit: MaterializationUnit) -> None:
         """Let a generator define what a unit will look up, before it is materialized.
 
-        Members of an archive are thus linked together with the objects that need them, and are
-        known when memory is first allocated. On the driver thread.
+        Members of an archive are thus known when memory is first allocated. On the driver thread.
         """
         first = self.generators[0] if self.generators else None
         if isinstance(first, AnticipatingGenerator):

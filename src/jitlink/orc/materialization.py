@@ -18,6 +18,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jitlink.errors import UndefinedSymbolError
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.orc.errors import (
     ConsequenceError,
     Failure,
@@ -474,8 +475,12 @@ def _with_anticipated(
             named = [symbols.get(name) for name in unit.symbols]
             others += [other for other in named if other and other.unit is unit]
         if unit.merge_key() is not None:
-            definition.dylib.anticipate(unit)
             named = [symbols.get(name) for name in unit.anticipated()]
+            definition.dylib.anticipate(unit)
+            if definition.dylib.address_limit < NO_ADDRESS_LIMIT:
+                # One graph, in which all pointers to a function of the process are equal. Otherwise
+                # members of archives are a link of their own, for which they are read already.
+                named = [symbols.get(name) for name in unit.anticipated()]
             others += [
                 other
                 for other in named
