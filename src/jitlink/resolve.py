@@ -33,7 +33,7 @@ from jitlink.graph import Block, BlockFlags, Linkage, LinkGraph, Scope, SymbolFl
 from jitlink.graph.columns import ADDRESS_MASK, Int64Array, rows_where
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.symbols import externalize
-from jitlink.graph.tables import exported_rows
+from jitlink.graph.tables import DEFINED, exported_rows
 from jitlink.passes.got_plt import got_plt_blocks, got_plt_targets
 
 _COMMON, _UNIQUE, _COMDAT = int(SymbolFlags.COMMON), int(SymbolFlags.UNIQUE), int(BlockFlags.COMDAT)
@@ -151,6 +151,17 @@ class SymbolResolver:
         """The names that objects refer to and none defines, and perhaps others."""
         self._index()
         return self._undefined.keys() | self._weakly_undefined
+
+    @property
+    def commons(self) -> list[str]:
+        """The names whose definition is a common symbol."""
+        table = self.graph.symbol_table
+        rows = rows_where((table.flags & np.uint8(_COMMON) != 0) & (table.kind == DEFINED))
+        if not len(rows):
+            return []
+        definitions, names = self.definitions, self.graph.strings.get_many(table.name[rows])
+        named = zip(names, rows.tolist(), strict=True)
+        return [name for name, row in named if definitions.get(name) == row]
 
     def undefined_among(self, names: AbstractSet[str]) -> set[str]:
         """Those of some names that objects refer to, weakly or not, and none defines."""

@@ -366,7 +366,10 @@ class MaterializationContext(LayerContext):
             self._exported = self._exported.updated(graph)
         commons = self._exported.common_rows(graph)
         unclaimed = self._unclaimed()
-        weak = {name: flag for name, flag in unclaimed.items() if not flag.is_strong}
+        # What the JITDylib has of an object's definitions prevailed when these were added, or has
+        # their COMDAT group.
+        defined = self.responsibility.dylib.symbols if self._may_be_overridden else {}
+        weak = {n: flag for n, flag in unclaimed.items() if not flag.is_strong and n not in defined}
         claimed = self.responsibility.define_materializing(weak) if weak else set()
         overridden = (unclaimed if self._may_be_overridden else weak).keys() - claimed
         # Strong definitions that appear later were added by plugins.

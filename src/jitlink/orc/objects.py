@@ -285,8 +285,13 @@ class ObjectBatch:
             for name, number in zip(rows, numbers.tolist(), strict=True)
         }
 
+    @property
+    def commons(self) -> list[str]:
+        """The names whose definition is a common symbol."""
+        return self._whole().resolver.commons
+
     def extend(self, files: Sequence[InputFile]) -> None:
-        """Read more objects, before `definitions` or anything else but `undefined` is used.
+        """Read more objects, before anything but `undefined` and `commons` is used.
 
         Raises:
             InputError: an object cannot be read.
