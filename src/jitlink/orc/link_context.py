@@ -32,6 +32,7 @@ from jitlink.orc.linker_sets import LinkerSets
 from jitlink.orc.lookup import look_up
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.objects import CommonSizes, ExportedSymbols
+from jitlink.orc.visibility import constrained
 from jitlink.passes.prune import mark_exported_live
 from jitlink.passes.tls_variables import PHONY_SECTION
 from jitlink.resolve import referrers
@@ -414,7 +415,8 @@ class MaterializationContext(LayerContext):
         names, flags = self._exported.names, self._exported.flags(self._graph)
         actual = dict(zip(names, flags, strict=True))
         for definition in self.responsibility.definitions:
-            updated = {name: actual.get(name, flag) for name, flag in definition.flags.items()}
+            given = {name: actual.get(name, flag) for name, flag in definition.flags.items()}
+            updated = constrained(given, self.responsibility.dylib.hidden_names)
             if updated != definition.flags:
                 definition.flags = updated
 
