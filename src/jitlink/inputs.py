@@ -353,6 +353,8 @@ class ArchiveInput:
         self.archive = _open_archive(file.data, file.name)
         self._index = self.archive.index
         self._extracted: set[int] = set()
+        # The header offset of the first member that was read of each display name.
+        self._named: dict[str, int] = {}
         # Of names that common symbols define: the members that define them, by name; and what
         # those define as data, by header offset.
         self._definers: dict[str, list[int]] = {}
@@ -426,9 +428,15 @@ class ArchiveInput:
         return [file for file in files if file is not None]
 
     def _read_member(self, offset: int) -> InputFile | None:
-        """The member at a header offset; None if it is empty."""
+        """The member at a header offset; None if it is empty.
+
+        If another member of its name has been read, its own name has its number.
+        """
+        # LLVM differs: all names have the numbers. That takes reading all members' headers.
         member = self.archive.member_at(offset)
         name = member.display_name
+        if self._named.setdefault(name, offset) != offset:
+            name = member.numbered_name(self.member_offsets().index(offset))
         if member.data is None:
             return self._open_thin(member, name)
         return InputFile(name, member.data, self.data, member.offset) if member.size else None

@@ -107,6 +107,10 @@ class Member:
         place = "" if self.nested_offset is None else f":{self.nested_offset}"
         return f"{self.archive}({self.name}{place})"
 
+    def numbered_name(self, number: int) -> str:
+        """The display name with the member's position in the archive, ``libx.a[1](member.o)``."""
+        return f"{self.archive}[{number}]{self.display_name.removeprefix(self.archive)}"
+
     def __str__(self) -> str:
         return self.display_name
 
