@@ -254,6 +254,20 @@ def test_local_symbols_and_address_zero(command: Command, place: tuple[str, ...]
     assert command("zero.o", *options[:-1], rules) == (0, "", "")
 
 
+def test_loads_of_absolute_symbols_are_relaxed(command: Command) -> None:
+    load = "\t.globl {0}\n{0}: adrp x0, :got:at_{0}\n ldr x0, [x0, :got_lo12:at_{0}]\n ret\n"
+    source = "".join(load.format(name) + f"\t.size\t{name}, .-{name}\n" for name in ("near", "far"))
+    _assemble("loads.o", source, "aarch64-linux-gnu")
+    rules = _rules(
+        "*{4}near = 0xd503201f",
+        "decode_operand(near + 4, 1) = at_near - (near + 4)",
+        "decode_operand(far + 4, 2) = got_addr(loads.o, at_far)[11:3]",
+    )
+    places = ("-abs", "at_near=0x10008010", "-abs", "at_far=0x7fff00000000")
+    done = command("loads.o", *SLAB, *places, "-noexec", "-entry", "near", "-check", rules)
+    assert done == (0, "", "")
+
+
 def test_a_global_symbol_precedes_local_ones(command: Command) -> None:
     _assemble("a.o", LOCALS.replace("main", "other").replace("local", "data"))
     _assemble("b.o", "	.globl	use\nuse:\n	callq	other\n	callq	main\n")
