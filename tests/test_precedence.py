@@ -93,25 +93,21 @@ _REASONS = {
 }
 
 
-def _reason(message: str) -> str:
+def reason_in(message: str) -> str:
     found = [reason for text, reason in _REASONS.items() if text in message]
     return found[0] if found else message
 
 
-def by_linker(linker: Path, objects: list[Path], place: Path) -> Outcome:
+def by_linker(linker: Path, inputs: list[Path], place: Path) -> Outcome:
     program = place / linker.name
-    command: list[str | Path] = [
-        linker,
-        "-static",
-        "-o",
-        program,
-        assembled(START),
-        *objects,
-        main_object(),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [linker, "-static", "-o", program, assembled(START), "-(", *inputs, "-)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
-        return _reason(done.stderr)
+        return reason_in(done.stderr)
     return subprocess.run([program], check=False).returncode
 
 
@@ -119,7 +115,9 @@ def outcome(link: Callable[[], int]) -> Outcome:
     try:
         return link()
     except JITLinkError as error:
-        return _reason(str(error.reason if isinstance(error, FailedToMaterializeError) else error))
+        return reason_in(
+            str(error.reason if isinstance(error, FailedToMaterializeError) else error)
+        )
 
 
 def by_load(objects: list[Path]) -> Outcome:
@@ -147,7 +145,7 @@ def by_command(objects: list[Path], capture: pytest.CaptureFixture[str]) -> Outc
     capture.readouterr()
     status = main([*map(str, objects), str(main_object())])
     printed = capture.readouterr().err
-    return _reason(printed) if printed else status
+    return reason_in(printed) if printed else status
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=[" ".join(pair) for pair in PAIRS])
@@ -155,7 +153,8 @@ def test_the_same_definition_prevails_everywhere(
     first: str, second: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     objects = objects_of(first, second)
-    gnu, lld = (by_linker(require(name), objects, tmp_path) for name in ("ld", "ld.lld-22"))
+    inputs = [*objects, main_object()]
+    gnu, lld = (by_linker(require(name), inputs, tmp_path) for name in ("ld", "ld.lld-22"))
     answers = {
         "load": by_load(objects),
         "session": by_session(objects, batched=True),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from jitlink.errors import JITLinkError as JITLinkError
     from jitlink.errors import MisalignedTargetError as MisalignedTargetError
     from jitlink.errors import MissingFileError as MissingFileError
+    from jitlink.errors import NotAFunctionError as NotAFunctionError
     from jitlink.errors import ObjectError as ObjectError
     from jitlink.errors import StaticTLSError as StaticTLSError
     from jitlink.errors import SymbolError as SymbolError
@@ -88,6 +89,7 @@ else:
                 "JITLinkError",
                 "MisalignedTargetError",
                 "MissingFileError",
+                "NotAFunctionError",
                 "ObjectError",
                 "StaticTLSError",
                 "SymbolError",

@@ -17,6 +17,7 @@
     │   ├── UndefinedSymbolError            names without a definition
     │   │   └── MissingSymbolError          not defined by the objects under test [harnesses]
     │   ├── AllocatorError                  functions of the process's allocator beside another one
+    │   ├── NotAFunctionError               a symbol that is called and is no code
     │   ├── ClosedLibraryError              a symbol of a library that is closed [library]
     │   ├── SymbolSizeError                 a C type larger than the variable [library]
     │   ├── AmbiguousSymbolError            a name that is local to several objects [harnesses]
@@ -287,6 +288,19 @@ class ExecutableStackError(JITLinkError):
             "nested function is taken; -executable-stack (executable_stack=True in Python) gives "
             "them to all threads"
         )
+
+
+class NotAFunctionError(SymbolError):
+    """A symbol that cannot be called: it is not in executable memory.
+
+    Attributes:
+        name: the symbol.
+        address: its address.
+    """
+
+    def __init__(self, name: str, address: int, advice: str) -> None:
+        super().__init__(f"{name} is no function: at {address:#x} is no code; {advice}")
+        self.name, self.address = name, address
 
 
 @dataclass(frozen=True)

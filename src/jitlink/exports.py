@@ -20,8 +20,8 @@ class Exports(Mapping[str, int]):
     Attributes:
         owner: an object that must live as long as the addresses are used.
 
-    Holds on to the tables of the graph's symbols and blocks, which must not change any more,
-    but not to its contents and edges.
+    Holds on to the tables of the graph's symbols, blocks and sections, which must not change any
+    more, but not to its contents and edges.
     """
 
     def __init__(self, graph: LinkGraph) -> None:
@@ -29,6 +29,7 @@ class Exports(Mapping[str, int]):
         self._strings = graph.strings
         self._symbols = graph.symbol_table
         self._blocks = graph.block_table
+        self._sections = graph.section_list
 
     @cached_property
     def _all(self) -> dict[str, int]:
@@ -76,6 +77,13 @@ class Exports(Mapping[str, int]):
     def size_of(self, row: int) -> int:
         """Size of a symbol in bytes; 0 if it is not known."""
         return int(self._symbols.size[row])
+
+    def is_code(self, row: int) -> bool | None:
+        """Whether a symbol is in an executable section, whatever its type; None if absolute."""
+        if self._symbols.kind[row] == ABSOLUTE:
+            return None
+        block = self._symbols.block[row]
+        return self._sections.is_executable(int(self._blocks.section[block]))
 
     def _address(self, row: int) -> int:
         value = int(self._symbols.value[row])

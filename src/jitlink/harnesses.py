@@ -315,6 +315,9 @@ class Harness(Library):
     def _size(self, name: str) -> int:
         return self._definitions.size_of(self._row(name))
 
+    def _is_code(self, name: str) -> bool | None:
+        return self._definitions.is_code(self._row(name))
+
     def _row(self, name: str) -> int:
         rows = self._definitions.find(name, self._numbers)
         if len(rows) > 1:

@@ -19,7 +19,7 @@ import numpy as np
 
 from jitlink.errors import ArchiveError, InputError, MissingFileError, UnknownFormatError
 from jitlink.formats.archive_magic import is_archive
-from jitlink.graph import LinkGraph
+from jitlink.graph import Linkage, LinkGraph, SymbolFlags
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.tables import exported_rows
 from jitlink.resolve import SymbolResolver
@@ -120,6 +120,9 @@ class _Archive(Protocol):
     def find(self, names: Iterable[str]) -> Mapping[int, str]:
         """Header offsets of the members that define any of these names; the first name of each."""
 
+    def find_data(self, names: Iterable[str]) -> Mapping[int, str]:
+        """Header offsets of members that define these names as data; the first name of each."""
+
     def undefined_among(self, names: Iterable[str]) -> list[str]:
         """Those of the names that no member defines."""
 
@@ -128,7 +131,7 @@ A = TypeVar("A", bound=_Archive)
 
 
 def defining_members(
-    archives: Iterable[A], names: Iterable[str]
+    archives: Iterable[A], names: Iterable[str], commons: Iterable[str] = ()
 ) -> Iterator[tuple[A, Mapping[int, str]]]:
     """The members of archives that define undefined names: one step of archive extraction.
 
@@ -138,20 +141,31 @@ def defining_members(
     read may refer to more names, so the step is repeated until it finds no new member: the order of
     archives affects only which definition is taken, as within GNU ld's ``--start-group``.
 
-    Specification: System V gABI, chapter 4, "Symbol table", for weak references.
+    For a common symbol, a member is extracted that has a strong definition of the name which is
+    neither a function nor common. This is GNU ld's rule. mold takes weak definitions, too; ld.lld
+    searches archives for common symbols only with ``--fortran-common``.
+
+    Specification: System V gABI, chapter 4, "Symbol table", for weak references; for common symbols
+    the GNU ld manual, `--warn-common`.
 
     Args:
         archives: the archives, in order of search.
         names: the undefined names with a strong reference.
+        commons: the names that common symbols define.
 
     Yields:
         Each archive, with header offsets of its members that define names which no archive before
         it defines, and the first such name of each. Members that were extracted already are among
         them.
     """
-    wanted = list(names)
+    wanted, tentative = list(names), list(commons)
     for archive in archives:
-        yield archive, archive.find(wanted)
+        members = archive.find(wanted)
+        if tentative:
+            data = archive.find_data(tentative)
+            tentative = [name for name in tentative if name not in data.values()]
+            members = dict(sorted({**data, **members}.items()))
+        yield archive, members
         wanted = archive.undefined_among(wanted)
 
 
@@ -265,16 +279,17 @@ class InputReader:
         """
         # Their indexes may be larger than all that is linked.
         archives, self._archives = self._archives, []
-        undefined, searched = list(also), set[str]()
+        undefined, commons, searched = list(also), list[str](), set[str]()
         while archives:
             if self._resolver is not None:
                 defined = self._resolver.definitions
                 undefined = [n for n in also if n not in defined]
                 undefined += self._resolver.undefined
+                commons = self._resolver.commons
             wanted = [name for name in undefined if name not in searched]
             searched.update(wanted)
             members: list[InputFile] = []
-            for archive, offsets in defining_members(archives, wanted):
+            for archive, offsets in defining_members(archives, wanted, commons):
                 members += archive.extract(offsets)
             if not members:
                 return
@@ -338,6 +353,12 @@ class ArchiveInput:
         self.archive = _open_archive(file.data, file.name)
         self._index = self.archive.index
         self._extracted: set[int] = set()
+        # The header offset of the first member that was read of each display name.
+        self._named: dict[str, int] = {}
+        # Of names that common symbols define: the members that define them, by name; and what
+        # those define as data, by header offset.
+        self._definers: dict[str, list[int]] = {}
+        self._data: dict[int, set[str]] = {}
 
     def extract(self, offsets: Iterable[int]) -> list[InputFile]:
         """The members at header offsets that were not extracted before."""
@@ -354,6 +375,34 @@ class ArchiveInput:
             if name in index:
                 found.setdefault(index[name], name)
         return dict(sorted(found.items()))
+
+    def find_data(self, names: Iterable[str]) -> dict[int, str]:
+        """Header offsets of members that define these names as data; the first name of each.
+
+        For each name it is the first member that has a strong definition of it, neither of a
+        function nor common. In order of offset.
+        """
+        index = self._symbol_index()
+        wanted = [name for name in names if name in index]
+        new = {name for name in wanted if name not in self._definers}
+        if new and self.archive.index is None:
+            self._definers |= dict.fromkeys(new, self.member_offsets())
+        elif new:
+            self._definers |= self.archive.find_all(new)
+        found: dict[int, str] = {}
+        for name in wanted:
+            for offset in self._definers[name]:
+                if name in self._data_names(offset):
+                    found.setdefault(offset, name)
+                    break
+        return dict(sorted(found.items()))
+
+    def _data_names(self, offset: int) -> set[str]:
+        """The strong definitions of the member at a header offset that are data, or untyped."""
+        if offset not in self._data:
+            file = self._read_member(offset)
+            self._data[offset] = _data_names(file) if file is not None else set()
+        return self._data[offset]
 
     def names(self) -> list[str]:
         """All names that members define."""
@@ -374,17 +423,23 @@ class ArchiveInput:
 
     def open(self, offsets: Sequence[int]) -> list[InputFile]:
         """The members at header offsets, without empty ones; they count as extracted."""
-        files = []
-        for offset in offsets:
-            self._extracted.add(offset)
-            member = self.archive.member_at(offset)
-            name = member.display_name
-            if member.data is not None:
-                if member.size:
-                    files.append(InputFile(name, member.data, self.data, member.offset))
-            else:
-                files.append(self._open_thin(member, name))
-        return files
+        self._extracted.update(offsets)
+        files = map(self._read_member, offsets)
+        return [file for file in files if file is not None]
+
+    def _read_member(self, offset: int) -> InputFile | None:
+        """The member at a header offset; None if it is empty.
+
+        If another member of its name has been read, its own name has its number.
+        """
+        # LLVM differs: all names have the numbers. That takes reading all members' headers.
+        member = self.archive.member_at(offset)
+        name = member.display_name
+        if self._named.setdefault(name, offset) != offset:
+            name = member.numbered_name(self.member_offsets().index(offset))
+        if member.data is None:
+            return self._open_thin(member, name)
+        return InputFile(name, member.data, self.data, member.offset) if member.size else None
 
     def _open_thin(self, member: Member, name: str) -> InputFile:
         """A member of a thin archive: another file, or a member of another archive."""
@@ -429,3 +484,28 @@ def _definitions(target: Target, files: Sequence[InputFile]) -> Iterator[tuple[s
     numbers = first.searchsorted(rows, side="right") - 1
     names = graph.strings.get_many(graph.symbol_table.name[rows])
     return zip(names, numbers.tolist(), strict=True)
+
+
+def _read_alone(file: InputFile) -> LinkGraph | None:
+    """The graph of one object; None if the file is no object."""
+    try:
+        target = target_of_object(file.data, file.name)
+    except UnknownFormatError:
+        return None
+    graph = target.new_graph(file.name)
+    for batch in _batches([file]):
+        target.add_objects(graph, batch)
+    return graph
+
+
+def _data_names(file: InputFile) -> set[str]:
+    """The names that an object has strong definitions of which are neither functions nor common."""
+    graph = _read_alone(file)
+    if graph is None:
+        return set()
+    table = graph.symbol_table
+    rows = exported_rows(table)
+    flags = table.flags[rows]
+    is_data = flags & np.uint8(SymbolFlags.CALLABLE | SymbolFlags.COMMON) == 0
+    is_data &= (table.linkage[rows] == Linkage.STRONG) | (flags & SymbolFlags.UNIQUE != 0)
+    return set(graph.strings.get_many(table.name[rows[is_data]]))

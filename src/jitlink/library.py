@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
-from jitlink.errors import SymbolError, UndefinedSymbolError
+from jitlink.errors import NotAFunctionError, SymbolError, UndefinedSymbolError
 from jitlink.executor import SelfExecutorProcessControl
 from jitlink.exports import Exports
 from jitlink.lljit import LLJIT
+from jitlink.memory.mapping import may_be_code
 from jitlink.memory.tls import is_tls_address
 from jitlink.orc import FailedToMaterializeError, JITDylib
 from jitlink.orc.callables import function_at
@@ -182,10 +183,22 @@ class Library(Mapping[str, int]):
     def function(self, name: str) -> Any:  # noqa: ANN401 - as its restype says
         """A new ctypes function for a symbol, independent of the attribute of that name.
 
+        The symbol may be of any type, but is in executable memory.
+
         Raises:
             UndefinedSymbolError: the library defines no symbol of that name.
+            NotAFunctionError: it is not in executable memory.
         """
-        return self._function_at(self.address(name))
+        address = self.address(name)
+        is_code = self._is_code(name)
+        if is_code is None:
+            # A call of data in another process is reported by that.
+            is_local = isinstance(self._open_code().executor, SelfExecutorProcessControl)
+            is_code = not is_local or may_be_code(address)
+        if not is_code:
+            use = f'variable("{name}", TYPE)'
+            raise NotAFunctionError(name, address, f"{use} accesses a variable in place")
+        return self._function_at(address)
 
     def variable(self, name: str, ctype: type[CData]) -> CData:
         """A variable of the library, as a ctypes object in place.
@@ -205,6 +218,11 @@ class Library(Mapping[str, int]):
     def _size(self, name: str) -> int:
         """Size of a symbol in bytes; 0 if it is not known."""
         return self.exports.size(name) if isinstance(self.exports, Exports) else 0
+
+    def _is_code(self, name: str) -> bool | None:
+        """Whether a symbol is in an executable section; None if no section is known."""
+        exports = self.exports
+        return exports.is_code(exports.row(name)) if isinstance(exports, Exports) else None
 
     def _function_at(self, address: int) -> Any:  # noqa: ANN401
         code = self._open_code()

@@ -30,7 +30,7 @@ from jitlink.orc.compiler_support import CompilerSupportGenerator
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
 from jitlink.orc.generators import DynamicLibraryGenerator, StaticLibraryGenerator
-from jitlink.orc.interface import HostSymbol, ResourceTracker
+from jitlink.orc.interface import HostSymbol, JITSymbolFlags, ResourceTracker
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
 from jitlink.runtime import has_runtime
@@ -346,9 +346,10 @@ class LLJIT:
     ) -> ExecutorAddr:
         """Materialize a symbol, and return its address.
 
-        The address is an int and can be called like a ctypes function. It keeps nothing alive:
-        it is valid until the symbol is removed or the session closed. For a thread-local variable
-        it is that of the calling thread's instance.
+        The address is an int and can be called like a ctypes function; a call of what is not in
+        executable memory is a `NotAFunctionError`. It keeps nothing alive: it is valid until the
+        symbol is removed or the session closed. For a thread-local variable it is that of the
+        calling thread's instance.
 
         Args:
             name: the symbol.
@@ -361,11 +362,15 @@ class LLJIT:
             FailedToMaterializeError: it could not be linked; the cause is chained.
         """
         wanted = self._name(name, raw)
-        address = self.session.lookup(dylib or self.main, wanted)[wanted].address
+        address, flags = self.session.lookup(dylib or self.main, wanted)[wanted]
         tls = self.layer.memory.tls
         if is_tls_address(address) and tls is not None:
             address = tls.tls_address(address)
-        return ExecutorAddr(address, self.session.executor)
+        executor = self.session.executor
+        # A call of data in another process is reported by that.
+        is_local = isinstance(executor, SelfExecutorProcessControl)
+        is_proven = flags & JITSymbolFlags.CALLABLE or not is_local
+        return ExecutorAddr(address, executor, unproven=None if is_proven else name)
 
     def remove(self, tracker: ResourceTracker) -> None:
         """Remove the definitions that a tracker owns, and free their memory.

@@ -8,15 +8,16 @@ of a JITDylib (`jitlink.orc.dylib`), and so for everything that is built on them
   gets the larger size and the larger alignment of the two;
 - two strong definitions are an error, unless both are members of COMDAT groups;
 - an absolute symbol is a strong definition, or a weak one, like any other; visibility and symbol
-  type have no influence.
+  type have no influence. The prevailing definition gets the most constraining visibility of all
+  definitions of the name and references to it.
 
 Objects that share a graph are resolved before anything is looked up outside of it. There, the
 first of the COMDAT groups with one signature is kept: the blocks of the others are removed, and
 their global symbols become references. A reference binds to the definition in the graph, wherever
 that is in the order of inputs. A name that no object defines stays external.
 
-Specification: System V gABI, chapter 4, "Symbol table" (binding) and "Section groups"; for common
-symbols the GNU ld manual, `--warn-common`.
+Specification: System V gABI, chapter 4, "Symbol table" (binding, visibility) and "Section groups";
+for common symbols the GNU ld manual, `--warn-common`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from jitlink.graph import Block, BlockFlags, Linkage, LinkGraph, Scope, SymbolFl
 from jitlink.graph.columns import ADDRESS_MASK, Int64Array, rows_where
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.symbols import externalize
-from jitlink.graph.tables import exported_rows
+from jitlink.graph.tables import DEFINED, exported_rows
 from jitlink.passes.got_plt import got_plt_blocks, got_plt_targets
 
 _COMMON, _UNIQUE, _COMDAT = int(SymbolFlags.COMMON), int(SymbolFlags.UNIQUE), int(BlockFlags.COMDAT)
@@ -152,6 +153,17 @@ class SymbolResolver:
         self._index()
         return self._undefined.keys() | self._weakly_undefined
 
+    @property
+    def commons(self) -> list[str]:
+        """The names whose definition is a common symbol."""
+        table = self.graph.symbol_table
+        rows = rows_where((table.flags & np.uint8(_COMMON) != 0) & (table.kind == DEFINED))
+        if not len(rows):
+            return []
+        definitions, names = self.definitions, self.graph.strings.get_many(table.name[rows])
+        named = zip(names, rows.tolist(), strict=True)
+        return [name for name, row in named if definitions.get(name) == row]
+
     def undefined_among(self, names: AbstractSet[str]) -> set[str]:
         """Those of some names that objects refer to, weakly or not, and none defines."""
         self._index()
@@ -245,6 +257,7 @@ class SymbolResolver:
         while not np.array_equal(canonical, further := canonical[canonical]):
             canonical = further
         self._strengthen(canonical)
+        self._constrain(canonical)
         edges.target[:] = canonical[edges.target]
         table.kind[canonical != np.arange(table.rows)] = SymbolKind.REMOVED
 
@@ -255,6 +268,12 @@ class SymbolResolver:
         weak = np.uint8(SymbolFlags.WEAKLY_REFERENCED)
         strong = external[table.flags[external] & weak == 0]
         table.flags[canonical[strong]] &= ~weak
+
+    def _constrain(self, canonical: Int64Array) -> None:
+        """Give symbols the most constraining visibility of all symbols of their names."""
+        table = self.graph.symbol_table
+        hidden = canonical[rows_where(table.scope == int(Scope.HIDDEN))]
+        table.scope[hidden[table.scope[hidden] == int(Scope.DEFAULT)]] = int(Scope.HIDDEN)
 
     # Definitions and references
 
@@ -351,7 +370,10 @@ class SymbolResolver:
         local = table.scope[inside] == Scope.LOCAL
         table.kind[inside[local]] = SymbolKind.REMOVED
         table.block[inside[local]] = NO_BLOCK
-        externalize(graph, inside[~local])
+        references = inside[~local]
+        scope = table.scope[references]
+        externalize(graph, references)
+        table.scope[references] = scope
 
 
 def referrers(graph: LinkGraph, names: Mapping[str, int]) -> dict[str, list[str]]:

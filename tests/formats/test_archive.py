@@ -301,7 +301,11 @@ def test_sysv_index(name: bytes, width: int) -> None:
         wrap=lambda index: member(name, index),
     )
     expected = {"b": "y", "a": "x", "": "y", "caf\u00e9\udcff": "y"}
-    assert defined_in(Archive(data, "x.a")) == expected
+    archive = Archive(data, "x.a")
+    assert defined_in(archive) == expected
+    found = archive.find_all({"a", "b", "c"})
+    definers = {n: [archive.member_at(o).name for o in offsets] for n, offsets in found.items()}
+    assert definers == {"a": ["x"], "b": ["y", "x"], "c": []}
 
 
 @pytest.mark.parametrize("name", [b"/", b"/SYM64/", b"__.SYMDEF", b"__.SYMDEF_64"])

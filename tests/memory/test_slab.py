@@ -149,7 +149,7 @@ def test_full_slab() -> None:
     assert caught.value.size == 0x2000
     assert str(caught.value) == (
         f"the slab of 0x5000 bytes at {manager.address:#x} is too full for a segment of 0x2000 "
-        "bytes of unnamed: 0x1000 bytes are free"
+        "bytes of unnamed: 0x1000 bytes are free; the link needs a slab of at least 0x8000 bytes"
     )
     assert state(second) == before
     drive(manager.deallocate([finalized]))

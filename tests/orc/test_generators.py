@@ -4,15 +4,18 @@
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import jitlink
 from jitlink.errors import (
     ArchiveError,
     DuplicateDefinitionError,
     ExecutorError,
+    ObjectError,
     UndefinedSymbolError,
 )
 from jitlink.graph import LinkGraph
@@ -27,6 +30,7 @@ from jitlink.orc import (
     StaticLibraryGenerator,
 )
 from tests.orc.jits import CountedJIT, archived, compiled, counted_jit, shared_library
+from tests.toolchain import require, run
 
 LEFT = "int right(void); int left(void) { return right() + 1; } int left_too(void) { return 5; }"
 RIGHT = "int base(void); int right(void) { return base() + 1; }"
@@ -265,6 +269,80 @@ def test_a_member_that_defines_what_exists(jit: CountedJIT, archive: Path) -> No
         assert caught.value.name == "left_too"
         assert "member0.o" in caught.value.second
     assert defined(jit) == {"left_too"}
+
+
+WEAK = "__attribute__((weak)) int value = 11; int get(void) { return value; }"
+STRONG = "int value = 22; int needed(void) { return value; }"
+USER = "int get(void), needed(void); int use(void) { return get() * 100 + needed(); }"
+CONSTRUCTOR = "int needed(void); __attribute__((constructor)) static void run(void) { needed(); }"
+
+
+def test_a_member_overrides_what_is_looked_up_with_it(
+    jit: CountedJIT, tmp_path: Path, links: list[set[str]]
+) -> None:
+    jit.add_archive(archived(tmp_path / "libone.a", compiled(STRONG)))
+    jit.add_object(compiled(WEAK))
+    jit.add_object(compiled(USER))
+    assert jit.lookup("use")() == 2222
+    assert links == [{"get", "use", "needed", "value"}]
+
+
+def test_a_member_overrides_nothing_that_was_looked_up(jit: CountedJIT, tmp_path: Path) -> None:
+    jit.add_archive(archived(tmp_path / "libone.a", compiled(STRONG)))
+    jit.add_object(compiled(WEAK))
+    assert jit.lookup("get")() == 11
+    jit.add_object(compiled(USER))
+    with pytest.raises(FailedToMaterializeError) as caught:
+        jit.lookup("use")
+    assert isinstance(caught.value.reason, DuplicateDefinitionError)
+    assert caught.value.reason.name == "value"
+    assert jit.lookup("get")() == 11
+
+
+def test_a_member_that_an_initialiser_needs(tmp_path: Path) -> None:
+    with jitlink.LLJIT() as jit:
+        jit.add_archive(archived(tmp_path / "libone.a", compiled(STRONG)))
+        jit.add_object(compiled(WEAK))
+        jit.add_object(compiled(CONSTRUCTOR))
+        assert jit.lookup("get")() == 22
+        jit.initialize()
+        assert jit.lookup("get")() == 22
+
+
+def test_a_member_that_cannot_be_read(jit: CountedJIT, tmp_path: Path) -> None:
+    path = archived(tmp_path / "libtwo.a", compiled(STRONG), compiled(LONELY))
+    data = bytearray(path.read_bytes())
+    start = data.rindex(b"\x7fELF")
+    data[start + 0x28 : start + 0x30] = b"\xff" * 8  # e_shoff
+    generator = StaticLibraryGenerator(jit.layer, bytes(data))
+    jit.main.add_generator(generator)
+    jit.add_object(compiled("int lonely(void), one(void); int f(void) { return lonely(); }"))
+    jit.add_object(compiled("int needed(void); int g(void) { return needed(); }"))
+    # The error is that of the link which needs the member.
+    with pytest.raises(FailedToMaterializeError) as caught:
+        jit.lookup("f")
+    assert isinstance(caught.value.reason, ObjectError)
+    assert [each.symbol for each in generator.extractions] == ["lonely"]
+    assert jit.lookup("g")() == 22
+
+
+COMMON = "int value; int get(void) { return value; }"
+
+
+@pytest.mark.parametrize("flags", ["rcs", "rcS"], ids=["indexed", "without an index"])
+def test_data_of_a_later_member_replaces_a_common_symbol(
+    jit: CountedJIT, tmp_path: Path, flags: str
+) -> None:
+    members = [tmp_path / "common.o", tmp_path / "data.o"]
+    for path, source in zip(members, (COMMON.replace("get", "other"), STRONG), strict=True):
+        shutil.copy(compiled(source, "-fcommon"), path)
+    archive = tmp_path / "lib.a"
+    run([require("ar"), flags, archive, *members])
+    jit.add_archive(archive)
+    jit.add_object(compiled(COMMON, "-fcommon"))
+    assert jit.lookup("get")() == 22
+    with jitlink.load(compiled(COMMON, "-fcommon"), archive) as library:
+        assert library.function("get")() == 22
 
 
 def test_undefined_symbols_of_members(jit: CountedJIT, tmp_path: Path) -> None:

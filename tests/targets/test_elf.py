@@ -17,7 +17,7 @@ from jitlink.targets.registry import (
 )
 from tests.elf_files import SHT_REL, SHT_RELA, ElfFile
 from tests.linking import Linker, read_graph
-from tests.toolchain import compile_c
+from tests.toolchain import compile_c, require, run
 
 SOURCES = Path(__file__).parent.parent / "sources"
 CREL = "-Wa,--allow-experimental-crel,--crel"
@@ -213,3 +213,19 @@ def test_null_symbols_are_added_only_if_referenced() -> None:
     elf.set_relocation(elf.find(".rela.data"), 0, symbol=0)
     (symbol,) = read_graph(bytes(elf)).absolute_symbols
     assert (symbol.address, symbol.name) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("osabi", "system"), [(0, "linux-gnu"), (3, "linux-gnu"), (9, "freebsd"), (2, "netbsd")]
+)
+def test_the_system_of_an_object(osabi: int, system: str) -> None:
+    data = bytearray(compile_c("int f(void) { return 5; }").read_bytes())
+    data[7] = osabi
+    assert create_link_graph(data).triple == f"x86_64-unknown-{system}"
+
+
+def test_systems_of_assembled_objects(tmp_path: Path) -> None:
+    for system, expected in (("linux", "linux-gnu"), ("freebsd", "freebsd")):
+        path, triple = tmp_path / system, f"x86_64-unknown-{system}"
+        run([require("llvm-mc-22"), "-filetype=obj", "-triple", triple, "-o", path, "/dev/null"])
+        assert target_of_object(path.read_bytes(), system).triple.endswith(expected)

@@ -38,6 +38,34 @@ PRINTED = """HELLO\t5\t1,4,9,16,25\t3.142
 """
 
 
+TWICE = "int main(void) { int one(void), two(void); return one() * 10 + two(); }"
+
+
+def test_members_of_one_name_are_told_apart() -> None:
+    for place, source in (
+        ("a", "int one(void) { return 1; }"),
+        ("b", "int two(void) { return 2; }"),
+    ):
+        Path(place).mkdir()
+        compile_to(Path(place, "same.o"), source)
+    subprocess.run([require("ar"), "qcs", "libtwice.a", "a/same.o", "b/same.o"], check=True)
+    compile_to(Path("twice.o"), TWICE)
+    done = spawn("twice.o", "libtwice.a", "-show-linked-files", "-map", "map")
+    assert done.status == 12
+    names = {"libtwice.a(same.o)", "libtwice.a[1](same.o)"}
+    assert {line.split()[1] for line in done.out.splitlines()} == {"twice.o", *names}
+    assert all(name in Path("map").read_text() for name in names)
+    rules = "".join(
+        f"# jitlink-check: section_addr(libtwice.a[{n}](same.o), .text) = {name}\n"
+        for n, name in enumerate(("one", "two"))
+    )
+    Path("rules").write_text(rules)
+    options = ("twice.o", "libtwice.a", "-noexec", "-check", "rules")
+    assert spawn(*options) == Done(0, "", "")
+    peer = subprocess.run([require("llvm-jitlink-22"), *options], check=False, capture_output=True)
+    assert peer.returncode == 0, peer.stderr
+
+
 def test_sqlite_runs_queries() -> None:
     require("libsqlite3.a")
     compile_to(Path("query.o"), PROGRAMS / "sqlite_query.c")

@@ -35,6 +35,16 @@ def test_lazy_objects_are_linked_while_the_program_runs() -> None:
     assert sorted(done.out.splitlines()) == ["Linking first.o", "Linking main.o", "begin", "end"]
 
 
+@pytest.mark.parametrize("graph_format", ["text", "json", "dot"])
+def test_graphs_of_stubs(command: Command, graph_format: str) -> None:
+    options = ("-show-graphs=stubs", f"-show-graphs-format={graph_format}")
+    words = ("main.o", "-lazy", "first.o", "-lazy", "second.o")
+    shown = command(*words, *options, "-noexec").out
+    assert all(name in shown for name in ("<stubs>", "first", "second", "$__INDIRECT_STUBS"))
+    assert "main.o" not in shown
+    assert "<stubs>" not in command(*words[:1], "first.o", "second.o", *options, "-noexec").out
+
+
 def test_functions_that_are_not_called_may_have_undefined_symbols(command: Command) -> None:
     words = ("main.o", "-lazy", "first.o", "-lazy", "lacking.o")
     assert command(*words).status == 11

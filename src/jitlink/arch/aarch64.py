@@ -411,8 +411,11 @@ def relax(graph: LinkGraph) -> None:
 
     The two instructions of a pair must be adjacent. If an ``adrp`` or ``ldr`` of a GOT entry is not
     in such a pair, a jump may combine it with one of any pair, so no pair of the same entry in its
-    block is relaxed. As the ABI requires, a branch to an undefined weak symbol becomes ``nop``.
+    block is relaxed. The target may be an absolute symbol. As the ABI requires, a branch to an
+    undefined weak symbol becomes ``nop``.
     """
+    # LLVM differs: version 22 relaxes no loads. Later ones also relax a load to another register
+    # than the adrp's, which other code may use, so that the ABI excludes it.
     select_moves(graph)
     targets = BypassTargets(graph, GOT_PLT)
     if targets.any:

@@ -44,6 +44,7 @@ from jitlink.names.versions import split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
 
     import numpy.typing as npt
     from typing_extensions import Buffer
@@ -105,6 +106,10 @@ class Member:
         """``libx.a(member.o)``; ``libx.a(nested.a:214)`` for a member of a nested archive."""
         place = "" if self.nested_offset is None else f":{self.nested_offset}"
         return f"{self.archive}({self.name}{place})"
+
+    def numbered_name(self, number: int) -> str:
+        """The display name with the member's position in the archive, ``libx.a[1](member.o)``."""
+        return f"{self.archive}[{number}]{self.display_name.removeprefix(self.archive)}"
 
     def __str__(self) -> str:
         return self.display_name
@@ -213,6 +218,21 @@ class Archive:
         if self._index is None and self._index_header is not None:
             self._index = self._read_index(self._index_header)
         return self._index
+
+    def find_all(self, names: AbstractSet[str]) -> dict[str, list[int]]:
+        """The header offsets of all members that define names, in order, by name.
+
+        Unlike `index`, which has the first of them, this decodes the index at every call.
+
+        Raises:
+            ArchiveError: the index is malformed, or an offset in it is outside the archive.
+        """
+        found: dict[str, list[int]] = {name: [] for name in names}
+        if self._index_header is not None:
+            for name, offset in zip(*self._read_entries(self._index_header), strict=True):
+                if name in found:
+                    found[name].append(int(offset))
+        return found
 
     def member_at(self, header_offset: int) -> Member:
         """Read the member whose header is at an offset from `index` or from a thin archive.
@@ -396,11 +416,14 @@ class Archive:
 
     # The symbol index
 
-    def _read_index(self, header: _Header) -> dict[str, int]:
+    def _read_entries(self, header: _Header) -> tuple[list[str], _Offsets]:
+        """The names of an index, and the header offset of each, as they are in the archive."""
         if header.role is _Role.SYSV_INDEX:
-            names, offsets = self._read_sysv_index(header)
-        else:
-            names, offsets = self._read_ranlib_index(header)
+            return self._read_sysv_index(header)
+        return self._read_ranlib_index(header)
+
+    def _read_index(self, header: _Header) -> dict[str, int]:
+        names, offsets = self._read_entries(header)
         outside = (offsets < self._first) | (offsets > len(self._data) - _HEADER_SIZE)
         if outside.any():
             row = int(outside.argmax())

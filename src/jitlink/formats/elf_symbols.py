@@ -98,7 +98,8 @@ _EXTERNAL = EXTERNAL
 _WEAKLY_REFERENCED = int(SymbolFlags.WEAKLY_REFERENCED)
 _COMMON, _UNIQUE = np.uint8(SymbolFlags.COMMON), np.uint8(SymbolFlags.UNIQUE)
 _SCOPES = np.array([Scope.DEFAULT, Scope.HIDDEN, Scope.HIDDEN, Scope.DEFAULT], np.uint8)
-"""Scope by visibility: STV_DEFAULT, STV_INTERNAL, STV_HIDDEN, STV_PROTECTED."""
+"""Scope by visibility: STV_DEFAULT, STV_INTERNAL, STV_HIDDEN, STV_PROTECTED. References have one,
+too, which constrains the definition."""
 _TYPE_FLAGS = np.zeros(16, np.uint8)
 """Flags of a definition by symbol type."""
 _TYPE_FLAGS[STT_FUNC] = SymbolFlags.CALLABLE
@@ -357,7 +358,6 @@ class ObjectTables(SectionTables):
         external = kind == _EXTERNAL
         weak = ((binding == STB_WEAK) | (binding == STB_GNU_UNIQUE) | is_common) & ~external
         scope = _SCOPES[entries["other"] & 3]
-        scope[external] = Scope.DEFAULT
         scope[local] = Scope.LOCAL
         flags = _TYPE_FLAGS[kind_of_symbol]
         flags[external] = np.where(binding[external] == STB_WEAK, _WEAKLY_REFERENCED, 0)

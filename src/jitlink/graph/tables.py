@@ -70,7 +70,8 @@ class Scope(IntEnum):
     """Where a symbol can be referred to.
 
     DEFAULT: everywhere. HIDDEN: in its own JITDylib. SIDE_EFFECTS_ONLY: nowhere, but a lookup
-    of it materializes its definition. LOCAL: in its own graph.
+    of it materializes its definition. LOCAL: in its own graph. An external symbol that is HIDDEN
+    makes its definition so, in the same graph or JITDylib.
     """
 
     DEFAULT = 0

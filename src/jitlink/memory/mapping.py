@@ -228,6 +228,14 @@ def mapped_ranges() -> list[MappedRange]:
         raise
 
 
+def may_be_code(address: int) -> bool:
+    """Whether an address is in executable memory; True if the system does not list mappings."""
+    ranges = mapped_ranges()
+    return not ranges or any(
+        each.start <= address < each.end and "x" in each.permissions for each in ranges
+    )
+
+
 def _parse(line: str) -> MappedRange:
     fields = line.rstrip("\n").split(maxsplit=5)
     start, _, end = fields[0].partition("-")

@@ -122,22 +122,34 @@ class _Slab(PageAllocator):
         """Allocate page ranges."""
         ranges: list[PageRange] = []
         with self._lock:
-            for size, alignment, _, _ in requests:
-                address = self._free.take(size, alignment, limit)
+            for request in requests:
+                address = self._free.take(request.size, request.alignment, limit)
                 if address is None:
-                    self._put(ranges)
-                    raise self._exhausted(dylib, size, alignment, limit)
-                ranges.append(PageRange(address, size, resident=False))
+                    raise self._exhausted(dylib, request, requests, ranges, limit)
+                ranges.append(PageRange(address, request.size, resident=False))
         return ranges
 
     def _exhausted(
-        self, dylib: JITLinkDylib, size: int, alignment: int, limit: int
+        self,
+        dylib: JITLinkDylib,
+        request: PageRequest,
+        requests: Sequence[PageRequest],
+        taken: Sequence[PageRange],
+        limit: int,
     ) -> AllocationError:
+        """Return the ranges that were taken; an error for a request that does not fit."""
+        self._put(taken)
+        left = self._free.size
+        size, alignment = request.size, request.alignment
         aligned = f" aligned to {alignment:#x}" if alignment > self.page_size else ""
         below = f" below {limit:#x}" if limit < self.address + self.size else ""
+        needed = self.size - left + sum(each.size for each in requests)
+        advice = (
+            f"; the link needs a slab of at least {needed:#x} bytes" if needed > self.size else ""
+        )
         return AllocationError(
             f"the slab of {self.size:#x} bytes at {self.address:#x} is too full for a segment of "
-            f"{size:#x} bytes{aligned}{below} of {dylib.name}: {self._free.size:#x} bytes are free",
+            f"{size:#x} bytes{aligned}{below} of {dylib.name}: {left:#x} bytes are free{advice}",
             size=size,
         )
 

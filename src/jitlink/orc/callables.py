@@ -22,7 +22,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
+from jitlink.errors import NotAFunctionError
 from jitlink.executor import SelfExecutorProcessControl
+from jitlink.memory.mapping import may_be_code
 from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import (
     ExecutorSymbolDef,
@@ -94,13 +96,22 @@ class ExecutorAddr(int):
     """
 
     _function: Any
+    _unproven: str | None
 
-    def __new__(cls, address: int, executor: ExecutorProcessControl | None = None) -> Self:
+    def __new__(
+        cls,
+        address: int,
+        executor: ExecutorProcessControl | None = None,
+        *,
+        unproven: str | None = None,
+    ) -> Self:
         """Create an address.
 
         Args:
             address: the number.
             executor: where it is an address, by default in this process.
+            unproven: name of the symbol at an address in this process, if that may be no function.
+                The first call then checks that it is in executable memory.
 
         Raises:
             ValueError: the number is not an address.
@@ -109,6 +120,7 @@ class ExecutorAddr(int):
             raise ValueError(f"{address:#x} is not an address")
         self = super().__new__(cls, address)
         self._function = function_at(int(address), executor, _Function)
+        self._unproven = unproven
         return self
 
     def __repr__(self) -> str:
@@ -138,8 +150,14 @@ class ExecutorAddr(int):
         """Call the function at the address.
 
         Raises:
+            NotAFunctionError: the address is not in executable memory.
             BaseException: raised by a Python function that the code called.
         """
+        if self._unproven is not None:
+            if not may_be_code(self):
+                advice = "from_address of a ctypes type accesses a variable in place"
+                raise NotAFunctionError(self._unproven, self, advice)
+            self._unproven = None
         return call_code(self._function, *arguments)
 
 

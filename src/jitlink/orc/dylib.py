@@ -30,6 +30,7 @@ from jitlink.orc.interface import (
     ResourceTracker,
     SymbolState,
 )
+from jitlink.orc.visibility import constrained, hidden_by_either
 from jitlink.resolve import Precedence, Strength, precedence
 
 if TYPE_CHECKING:
@@ -225,11 +226,10 @@ class JITDylib(JITLinkDylib):
         symbols: the definition of each of its symbols; to be read on the driver thread.
         trackers: the trackers that own something, in order of first use; likewise.
         generators: called, in order, for names that are not in the table.
-        generator_locks: the locks of those generators that searches use, by the generator's
-            identity; for the searches.
+        generator_locks: locks of generators, by their identity; for the searches.
+        hidden_names: names that it does not export; see `jitlink.orc.visibility`.
         comdat_groups: signatures of the COMDAT groups of the objects that were added here.
-        initializers: names of initializer symbols that have not been looked up, in order of
-            addition; for the platform.
+        initializers: initializer symbols that have not been looked up, in order of addition.
         is_open: whether it has not been removed.
     """
 
@@ -240,13 +240,13 @@ class JITDylib(JITLinkDylib):
         self.trackers: dict[ResourceTracker, None] = {}
         self.generators: list[DefinitionGenerator] = []
         self.generator_locks: dict[int, GeneratorLock] = {}
+        self.hidden_names: set[str] = set()
         self.comdat_groups: set[str] = set()
         self.initializers: dict[str, None] = {}
         self.is_open = True
         self._link_order: list[tuple[JITDylib, JITDylibLookupFlags]] = [
             (self, JITDylibLookupFlags.MATCH_ALL_SYMBOLS)
         ]
-        # How many of the generators were added as last ones.
         self._last_generators = 0
         self._default_tracker: ResourceTracker | None = ResourceTracker(self)
 
@@ -321,8 +321,7 @@ class JITDylib(JITLinkDylib):
         """
 
         def replace() -> None:
-            order = self._link_order
-            self._reorder([(new, flags) if entry[0] is old else entry for entry in order])
+            self._reorder([(new, flags) if each[0] is old else each for each in self._link_order])
 
         self._change(replace)
 
@@ -448,6 +447,8 @@ class JITDylib(JITLinkDylib):
             raise ResourceTrackerDefunctError(self.name)
         self.session.check_open()
         overriding, overridden = self.resolve_precedence(unit.symbols, unit.name)
+        self.hide(hidden_by_either(self.symbols, unit.symbols, [*overriding, *overridden]))
+        unit.symbols = constrained(unit.symbols, self.hidden_names)
         if overridden:
             unit.symbols = {n: f for n, f in unit.symbols.items() if n not in overridden}
         removed = self._erase_symbols(overriding)
@@ -497,6 +498,12 @@ class JITDylib(JITLinkDylib):
                 overridden.add(name)
         return overriding, overridden
 
+    def hide(self, names: set[str]) -> None:
+        """Export names no longer, whether they are defined already or later."""
+        self.hidden_names |= names
+        for definition in {self.symbols[name] for name in names & self.symbols.keys()}:
+            definition.flags = constrained(definition.flags, names)
+
     def _erase_symbols(self, names: Iterable[str]) -> list[tuple[MaterializationUnit, str]]:
         """Remove symbols that are not in progress; returns those that have a unit, with it."""
         by_definition: dict[Definition, list[str]] = {}
@@ -530,8 +537,10 @@ class JITDylib(JITLinkDylib):
         # LLVM differs: there, a strong symbol is refused also if the existing definition is a weak
         # one that has not been looked up.
         overriding, overridden = self.resolve_precedence(symbols, responsibility.unit_name)
+        self.hide(hidden_by_either(self.symbols, symbols, [*overriding, *overridden]))
         removed = self._erase_symbols(overriding)
-        added = {name: flags for name, flags in symbols.items() if name not in overridden}
+        visible = constrained(symbols, self.hidden_names).items()
+        added = {name: flags for name, flags in visible if name not in overridden}
         definition = None
         if added:
             definition = Definition(self, added, tracker, source=responsibility.unit_name)

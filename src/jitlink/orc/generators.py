@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 from weakref import WeakKeyDictionary
@@ -20,15 +21,21 @@ from jitlink.inputs import (
     open_input,
 )
 from jitlink.orc.errors import listed
-from jitlink.orc.interface import ExecutorSymbolDef, JITDylibLookupFlags, JITSymbolFlags, LookupKind
+from jitlink.orc.interface import (
+    ExecutorSymbolDef,
+    JITDylibLookupFlags,
+    JITSymbolFlags,
+    LookupKind,
+    SymbolState,
+)
 from jitlink.orc.materialization import AbsoluteSymbols
 from jitlink.orc.objects import ObjectBatch
 from jitlink.passes.linker_defined import is_of_one_image
+from jitlink.resolve import Strength
 
 if TYPE_CHECKING:
-    from jitlink.orc.dylib import JITDylib
-    from jitlink.orc.interface import ResourceTracker
-    from jitlink.orc.session import ExecutionSession
+    from jitlink.orc.dylib import Definition, JITDylib
+    from jitlink.orc.interface import ResourceTracker, Session
 
 log = logging.getLogger("jitlink.orc")
 
@@ -66,7 +73,7 @@ class DynamicLibraryGenerator:
         self._allow = None if allow is None else matcher(allow)
 
     @classmethod
-    def for_process(cls, session: ExecutionSession, allow: NameFilter | None = None) -> Self:
+    def for_process(cls, session: Session, allow: NameFilter | None = None) -> Self:
         """A generator for the executor's process: the program and all loaded libraries."""
         del session  # Every executor's process is searched without a handle.
         return cls(None, allow)
@@ -74,7 +81,7 @@ class DynamicLibraryGenerator:
     @classmethod
     def load(
         cls,
-        session: ExecutionSession,
+        session: Session,
         path: str | os.PathLike[str],
         allow: NameFilter | None = None,
     ) -> Self:
@@ -149,6 +156,10 @@ class StaticLibraryGenerator:
     other generators of the JITDylib. `jitlink.inputs.defining_members` has the rule of extraction.
     A program's ``dlsym`` extracts nothing.
 
+    A definition in a member may override a weak or common one, unless that has been looked up. So a
+    lookup of definitions first extracts what these, and what they refer to in the JITDylib, need of
+    the archives that precede all other generators, and what initialisers need.
+
     Members are owned by the JITDylib's default tracker. When all of a member's definitions have
     been removed, it may be extracted again.
 
@@ -195,8 +206,11 @@ class StaticLibraryGenerator:
 
     def _force_load(self, dylib: JITDylib, tracker: ResourceTracker | None) -> None:
         members = _ExtractedMembers(dylib)
-        members.read(self, dict.fromkeys(self._archive.member_offsets()))
-        members.define(self.layer, tracker)
+        try:
+            members.read(self, dict.fromkeys(self._archive.member_offsets()))
+            members.define(self.layer, tracker)
+        finally:
+            members.record_reasons()
 
     async def try_to_generate(
         self,
@@ -219,18 +233,20 @@ class StaticLibraryGenerator:
             DuplicateDefinitionError: a strong definition exists already.
         """
         members = _ExtractedMembers(dylib)
-        archives = self._searched_together(dylib)
+        archives = _searched_first(dylib)
         # The first archive is asked first: members of all of them are then one batch, which is not
         # read again to be linked together. The others are asked for what none of them defines.
         searched = archives if archives[:1] == [self] else [self]
-        has_more = members.read_defining(searched, list(names))
-        while has_more:
-            has_more = members.read_needed(archives)
-        members.define(self.layer)
+        try:
+            if members.read_defining(searched, list(names)):
+                members.read_needed(archives if self in archives else ())
+            members.define(self.layer)
+        finally:
+            members.record_reasons()
 
     def anticipate(self, dylib: JITDylib, referrers: Mapping[str, str]) -> None:
         """See `AnticipatingGenerator`."""
-        archives = self._searched_together(dylib)
+        archives = _searched_first(dylib)
         try:
             extract(dylib, archives, referrers, referrers)
         except JITLinkError as error:
@@ -240,20 +256,13 @@ class StaticLibraryGenerator:
             found = tuple(name for name in referrers if name in dylib.symbols)
             log.debug("archives of %s will define: %s", dylib.name, listed(found) or "nothing")
 
-    def _searched_together(self, dylib: JITDylib) -> list[StaticLibraryGenerator]:
-        """The archives that are searched for references before anything else."""
-        order, archives = dylib.link_order, []
-        for generator in dylib.generators:
-            if not isinstance(generator, StaticLibraryGenerator):
-                break
-            archives.append(generator)
-        is_first = bool(order) and order[0][0] is dylib
-        is_one_layer = all(archive.layer is self.layer for archive in archives)
-        return archives if is_first and self in archives and is_one_layer else []
-
     def find(self, names: Iterable[str]) -> dict[int, str]:
         """Header offsets of the members that define any of these names; the first name of each."""
         return self._archive.find(names)
+
+    def find_data(self, names: Iterable[str]) -> dict[int, str]:
+        """Header offsets of members that define these names as data; the first name of each."""
+        return self._archive.find_data(names)
 
     def undefined_among(self, names: Iterable[str]) -> list[str]:
         """Those of the names that no member defines."""
@@ -287,7 +296,8 @@ def extract(
     archives: Sequence[StaticLibraryGenerator],
     names: Iterable[str],
     referrers: Mapping[str, str] = MappingProxyType({}),
-) -> None:
+    commons: Iterable[str] = (),
+) -> bool:
     """Add the members of archives of one layer that define names, and those that these need.
 
     Args:
@@ -295,18 +305,104 @@ def extract(
         archives: the archives, in the order in which they are searched.
         names: the names.
         referrers: display names of objects that refer to them, as far as known.
+        commons: names that common symbols define.
+
+    Returns:
+        Whether there were any.
 
     Raises:
         InputError: a member cannot be read.
         DuplicateDefinitionError: a strong definition exists already; none was added.
     """
-    members, has_more = _ExtractedMembers(dylib), False
-    for archive, reasons in defining_members(archives, names):
-        has_more |= members.read(archive, reasons, referrers)
-    while has_more:
-        has_more = members.read_needed(archives)
-    if archives:
+    members = _ExtractedMembers(dylib)
+    has_read = members.read_defining(archives, names, commons, referrers)
+    if has_read:
+        members.read_needed(archives)
         members.define(archives[0].layer)
+        members.record_reasons()
+    return has_read
+
+
+def _searched_first(dylib: JITDylib) -> list[StaticLibraryGenerator]:
+    """The archives that are searched for references before anything else.
+
+    They add members with the same layer.
+    """
+    order, archives = dylib.link_order, list[StaticLibraryGenerator]()
+    if not order or order[0][0] is not dylib:
+        return archives
+    for generator in dylib.generators:
+        if not isinstance(generator, StaticLibraryGenerator):
+            break
+        if archives and generator.layer is not archives[0].layer:
+            break
+        archives.append(generator)
+    return archives
+
+
+def extract_members(definitions: Iterable[Definition]) -> bool:
+    """Add the archive members that definitions need which are about to be materialized.
+
+    An error is left to the link that needs the member: it searches for the name again.
+
+    Returns:
+        Whether members were added.
+    """
+    by_dylib: dict[JITDylib, list[Definition]] = {}
+    for definition in definitions:
+        by_dylib.setdefault(definition.dylib, []).append(definition)
+    has_added = False
+    for dylib, chosen in by_dylib.items():
+        archives = _searched_first(dylib)
+        if archives:
+            named = [dylib.symbols.get(name) for name in dylib.initializers]
+            chosen += [definition for definition in named if definition is not None]
+            with suppress(JITLinkError):
+                while _extract_for(dylib, archives, chosen):
+                    has_added = True
+    return has_added
+
+
+def _extract_for(
+    dylib: JITDylib, archives: list[StaticLibraryGenerator], definitions: list[Definition]
+) -> bool:
+    """Add the members that definitions need, and replace these by what is needed of the members.
+
+    Returns:
+        Whether there were any.
+    """
+    undefined, commons = _needed_names(dylib, definitions)
+    if not extract(dylib, archives, undefined, undefined, commons):
+        return False
+    named = [dylib.symbols.get(name) for name in (*undefined, *commons)]
+    definitions[:] = [definition for definition in named if definition is not None]
+    return True
+
+
+def _needed_names(
+    dylib: JITDylib, definitions: Iterable[Definition]
+) -> tuple[dict[str, str], list[str]]:
+    """What definitions, and those that they refer to in a JITDylib, need of archives.
+
+    Returns:
+        The undefined names to which there is a strong reference, with the first referrer of each,
+        and the names of common symbols.
+    """
+    symbols, pending = dylib.symbols, list(definitions)
+    undefined: dict[str, str] = {}
+    commons: list[str] = []
+    while pending:
+        unit = pending.pop().unit
+        if unit is None or unit.is_complete:
+            continue
+        unit.is_complete = True
+        commons += [n for n, f in unit.symbols.items() if f.strength is Strength.COMMON]
+        named = [symbols.get(name) for name in unit.anticipated()]
+        pending += [definition for definition in named if definition is not None]
+        for name, referrer in unit.required().items():
+            if name not in symbols:
+                undefined.setdefault(name, referrer)
+    return undefined, commons
 
 
 class _ExtractedMembers:
@@ -319,6 +415,7 @@ class _ExtractedMembers:
         self._numbers: dict[tuple[StaticLibraryGenerator, int], int | None] = {}
         # Names that members refer to and that archives were searched for.
         self._searched: set[str] = set()
+        self._reasons: list[tuple[StaticLibraryGenerator, Extraction]] = []
 
     def read(
         self,
@@ -342,31 +439,48 @@ class _ExtractedMembers:
             self._numbers[archive, offset] = count if opened else None
             files += opened
             wanted_by = None if name is None else referrers.get(name)
-            archive.extractions += [Extraction(file.name, name, wanted_by) for file in opened]
+            self._reasons += [(archive, Extraction(file.name, name, wanted_by)) for file in opened]
         if files and self._batch is None:
             self._batch = ObjectBatch(files, archive.layer.symbol_rules)
         elif files and self._batch is not None:
             self._batch.extend(files)
         return bool(files)
 
-    def read_needed(self, archives: Iterable[StaticLibraryGenerator]) -> bool:
-        """Read the members that these members need; returns whether there were any."""
-        referrers = self._batch.undefined(self._searched) if self._batch else {}
-        self._searched.update(referrers)
-        undefined = [name for name in referrers if name not in self._dylib.symbols]
-        return self.read_defining(archives, undefined, referrers)
-
     def read_defining(
         self,
         archives: Iterable[StaticLibraryGenerator],
-        names: Iterable[str],
+        undefined: Iterable[str],
+        commons: Iterable[str] = (),
         referrers: Mapping[str, str] = MappingProxyType({}),
     ) -> bool:
-        """Read the members that define names; returns whether there were any."""
+        """Read the members that define names; returns whether there were any.
+
+        Args:
+            archives: the archives, in order of search.
+            undefined: undefined names with a strong reference.
+            commons: names that common symbols define.
+            referrers: display names of objects that refer to those names, as far as known.
+        """
         has_read = False
-        for archive, reasons in defining_members(archives, names):
+        for archive, reasons in defining_members(archives, undefined, commons):
             has_read |= self.read(archive, reasons, referrers)
         return has_read
+
+    def read_needed(self, archives: Sequence[StaticLibraryGenerator]) -> None:
+        """Read the members that these members need."""
+        has_more = bool(archives)
+        while has_more and self._batch is not None:
+            symbols = self._dylib.symbols
+            referrers = self._batch.undefined(self._searched)
+            self._searched.update(referrers)
+            undefined = [name for name in referrers if name not in symbols]
+            commons = [name for name in self._batch.commons if _is_tentative(symbols, name)]
+            has_more = self.read_defining(archives, undefined, commons, referrers)
+
+    def record_reasons(self) -> None:
+        """Record in the archives which members were read, and why."""
+        for archive, reason in self._reasons:
+            archive.extractions.append(reason)
 
     def define(self, layer: ObjectLayer, tracker: ResourceTracker | None = None) -> None:
         """Add the members to the JITDylib."""
@@ -401,3 +515,12 @@ def extract_needed(dylib: JITDylib, names: Iterable[str]) -> None:
             return
         wanted = [name for name in wanted if name not in dylib.symbols]
         generator.extract(dylib, wanted)
+
+
+def _is_tentative(symbols: Mapping[str, Definition], name: str) -> bool:
+    """Whether a JITDylib has no definition of a name, or a common one that may be overridden."""
+    found = symbols.get(name)
+    if found is None:
+        return True
+    is_common = found.flags[name].strength is Strength.COMMON
+    return is_common and found.state is SymbolState.NEVER_SEARCHED

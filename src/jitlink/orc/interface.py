@@ -207,11 +207,13 @@ class MaterializationUnit(ABC):
         symbols: the names that it defines, with flags. Overridden ones are removed from it.
         initializers: names among them, for side effects only: looking them up materializes all
             definitions with initialisers. A platform does so before it runs the initialisers.
+        is_complete: whether the archive members that it needs have been extracted; for the session.
     """
 
     name: str
     symbols: Mapping[str, JITSymbolFlags]
     initializers: Sequence[str] = ()
+    is_complete: bool = False
 
     @abstractmethod
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
@@ -455,6 +457,9 @@ class Session(Protocol):
 
     def materialize(self, definitions: Iterable[Definition]) -> None:
         """Start materializing those definitions that have not been looked up before."""
+
+    def extract_members(self, definitions: Iterable[Definition]) -> bool:
+        """Extract the archive members that definitions need; returns whether there were any."""
 
     def emit(
         self, groups: Sequence[tuple[Sequence[Definition], Mapping[Definition, set[str]]]]

@@ -32,6 +32,7 @@ from jitlink.orc.linker_sets import LinkerSets
 from jitlink.orc.lookup import look_up
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.objects import CommonSizes, ExportedSymbols
+from jitlink.orc.visibility import constrained
 from jitlink.passes.prune import mark_exported_live
 from jitlink.passes.tls_variables import PHONY_SECTION
 from jitlink.resolve import referrers
@@ -366,7 +367,10 @@ class MaterializationContext(LayerContext):
             self._exported = self._exported.updated(graph)
         commons = self._exported.common_rows(graph)
         unclaimed = self._unclaimed()
-        weak = {name: flag for name, flag in unclaimed.items() if not flag.is_strong}
+        # What the JITDylib has of an object's definitions prevailed when these were added, or has
+        # their COMDAT group.
+        defined = self.responsibility.dylib.symbols if self._may_be_overridden else {}
+        weak = {n: flag for n, flag in unclaimed.items() if not flag.is_strong and n not in defined}
         claimed = self.responsibility.define_materializing(weak) if weak else set()
         overridden = (unclaimed if self._may_be_overridden else weak).keys() - claimed
         # Strong definitions that appear later were added by plugins.
@@ -411,7 +415,8 @@ class MaterializationContext(LayerContext):
         names, flags = self._exported.names, self._exported.flags(self._graph)
         actual = dict(zip(names, flags, strict=True))
         for definition in self.responsibility.definitions:
-            updated = {name: actual.get(name, flag) for name, flag in definition.flags.items()}
+            given = {name: actual.get(name, flag) for name, flag in definition.flags.items()}
+            updated = constrained(given, self.responsibility.dylib.hidden_names)
             if updated != definition.flags:
                 definition.flags = updated
 

@@ -96,10 +96,14 @@ class Search:
                     await self._generate(generator, dylib, flags, absent)
                     wanted = self._match(dylib, flags, wanted)
         if has_generated:
-            self.found.clear()
-            wanted = self._names
-            for dylib, flags in self._order:
-                wanted = self._match(dylib, flags, wanted)
+            self.match_again()
+
+    def match_again(self) -> None:
+        """Find the names in the tables as they are now."""
+        self.found.clear()
+        wanted = self._names
+        for dylib, flags in self._order:
+            wanted = self._match(dylib, flags, wanted)
 
     def _match(
         self, dylib: JITDylib, flags: JITDylibLookupFlags, wanted: Mapping[str, bool]
@@ -346,8 +350,12 @@ async def look_up(
         JITDylibDefunctError: a JITDylib of the order was removed.
         SessionEndedError: the session has ended, or ends meanwhile.
     """
-    found = await search(session, order, names, kind, missing)
+    searching = await _search(session, order, names, kind, missing)
+    found = searching.found
     wanted = dict.fromkeys(found.values())
+    if session.extract_members(wanted):
+        searching.match_again()
+        wanted = dict.fromkeys(found.values())
     failed = [definition for definition in wanted if definition.failed]
     if failed:
         raise session.failed_to_materialize(failed)
@@ -385,6 +393,17 @@ async def search(
         JITDylibDefunctError: a JITDylib of the order was removed.
         SessionEndedError: the session has ended, or ends meanwhile.
     """
+    return (await _search(session, order, names, kind, missing)).found
+
+
+async def _search(
+    session: Session,
+    order: SearchOrder,
+    names: Mapping[str, bool],
+    kind: LookupKind,
+    missing: list[str] | None = None,
+) -> Search:
+    """`search`; returns the search itself."""
     session.check_open()
     task = current_task()
     searching = Search(order, names, kind)
@@ -401,13 +420,12 @@ async def search(
         # The traceback of an error refers to this frame, and the task to the error: avoid a cycle.
         del task
     session.check_open()
-    found = searching.found
-    absent = [name for name, required in names.items() if required and name not in found]
+    absent = [name for name, required in names.items() if required and name not in searching.found]
     if missing is not None:
         missing += absent
     elif absent:
         raise UndefinedSymbolError(absent)
-    return found
+    return searching
 
 
 async def _wait(session: Session, query: AsynchronousSymbolQuery) -> dict[str, Definition]:

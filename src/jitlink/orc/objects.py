@@ -285,8 +285,13 @@ class ObjectBatch:
             for name, number in zip(rows, numbers.tolist(), strict=True)
         }
 
+    @property
+    def commons(self) -> list[str]:
+        """The names whose definition is a common symbol."""
+        return self._whole().resolver.commons
+
     def extend(self, files: Sequence[InputFile]) -> None:
-        """Read more objects, before `definitions` or anything else but `undefined` is used.
+        """Read more objects, before anything but `undefined` and `commons` is used.
 
         Raises:
             InputError: an object cannot be read.
@@ -326,6 +331,15 @@ class ObjectBatch:
                     groups[number].setdefault(signatures[block], []).append(name)
         return groups
 
+    @property
+    def hidden_references(self) -> set[str]:
+        """The names that references of hidden visibility are to."""
+        graph = self._whole().target_graph
+        table = graph.symbol_table
+        hidden = table.scope == int(Scope.HIDDEN)
+        rows = rows_where(hidden & (table.kind == int(SymbolKind.EXTERNAL)))
+        return set(graph.strings.get_many(table.name[rows])) if len(rows) else set()
+
     def definitions_for(self, dylib: JITDylib) -> list[dict[str, JITSymbolFlags]]:
         """The definitions of each object, without those in groups that a JITDylib has already."""
         definitions = list(self.definitions)
@@ -338,12 +352,18 @@ class ObjectBatch:
                 if name in dylib.symbols
             }
             if discarded:
-                own = definitions[number].items()
-                definitions[number] = {n: flags for n, flags in own if n not in discarded}
+                own = definitions[number]
+                dylib.hide({name for name in discarded if not own[name].is_exported})
+                definitions[number] = {n: f for n, f in own.items() if n not in discarded}
         return definitions
 
     def record_definitions(self, dylib: JITDylib, sizes: CommonSizes) -> None:
-        """Record COMDAT groups, common symbols and the address limit, for what is added later."""
+        """Record what concerns other objects of the JITDylib, those that are added later, too.
+
+        These are COMDAT groups, common symbols, references of hidden visibility, and the address
+        limit.
+        """
+        dylib.hide(self.hidden_references)
         for groups in self.comdats:
             dylib.comdat_groups.update(groups)
         graph = self._whole().target_graph

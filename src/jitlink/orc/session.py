@@ -27,6 +27,7 @@ from jitlink.orc.errors import (
     SessionError,
     raise_first,
 )
+from jitlink.orc.generators import extract_members
 from jitlink.orc.interface import (
     ExecutorSymbolDef,
     JITDylibLookupFlags,
@@ -363,6 +364,15 @@ class ExecutionSession:
         if unsearched:
             for materialization in tasks_for(unsearched):
                 self._start(materialization)
+
+    def extract_members(self, definitions: Iterable[Definition]) -> bool:
+        """Extract the archive members that definitions need which are about to be materialized.
+
+        Returns:
+            Whether there were any; they may have overridden some of the definitions.
+        """
+        unsearched = [definition for definition in definitions if definition.unit is not None]
+        return bool(unsearched) and extract_members(unsearched)
 
     def _start(self, materialization: MaterializationTask) -> None:
         materialization.begin()

@@ -6,6 +6,7 @@ A new architecture is one line in `_TARGETS`: a module, and the name in it if th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Literal, NamedTuple, NoReturn
 
 import numpy as np
@@ -145,6 +146,19 @@ _TARGETS = {
 """Targets by machine, class and byte order."""
 
 
+_EI_OSABI = 7
+_SYSTEMS = {2: "netbsd", 4: "hurd-gnu", 6: "solaris", 9: "freebsd", 12: "openbsd"}
+"""Systems in target triples, by ``EI_OSABI``; 0 and 3 are Linux's."""
+
+
+@cache
+def _target_for(path: str, system: str) -> ELFTarget:
+    """A target with the triple of another system, which is linked like Linux's."""
+    target: ELFTarget = load_target(path)  # type: ignore[assignment]  # all of `_TARGETS` are
+    architecture, vendor = target.triple.split("-")[:2]
+    return target._replace(triple=f"{architecture}-{vendor}-{system}")
+
+
 class _ELF:
     """The object format."""
 
@@ -157,7 +171,8 @@ class _ELF:
             kind = f"{bits}-bit {identity.byte_order}-endian"
             message = f"no {kind} target for machine {identity.machine}"
             raise UnsupportedObjectError(message, file=file)
-        return load_target(path)
+        system = _SYSTEMS.get(data[_EI_OSABI])
+        return load_target(path) if system is None else _target_for(path, system)
 
     def targets(self) -> Iterable[Target]:
         """See `ObjectFormat.targets`."""

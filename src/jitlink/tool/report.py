@@ -105,14 +105,20 @@ class LinkReport(Plugin):
         self, pattern: re.Pattern[str], graph: LinkGraph, entries: dict[str, Int64Array]
     ) -> None:
         view, own = _view(graph, self._graph_format), ~got_plt_blocks(graph)
+        if not graph.origins and pattern.search(graph.name):
+            # A graph of the linker's own, such as one of stubs.
+            self._show_graph(view, None, graph.name)
         for origin, name in enumerate(graph.origins):
             if pattern.search(name):
                 blocks: BoolArray = (graph.block_table.origin == origin) & own
                 for users in entries.values():
                     blocks[users[users[:, 0] == origin, 1]] = True
-                if self._graph_format == "text":
-                    self._write(f'Link graph "{printable(name)}" post-fixup:\n')
-                self._write(view.text(blocks, name))
+                self._show_graph(view, blocks, name)
+
+    def _show_graph(self, view: _GraphView, blocks: BoolArray | None, name: str) -> None:
+        if self._graph_format == "text":
+            self._write(f'Link graph "{printable(name)}" post-fixup:\n')
+        self._write(view.text(blocks, name))
 
     def address_lines(self) -> list[str]:
         """The lines of `-show-addrs` for all links."""

@@ -225,6 +225,56 @@ def test_addresses_without_content_hold_no_instruction(command: Command) -> None
     assert "Couldn't decode instruction at 'absolute'" in done.err
 
 
+LOCALS = """
+	.globl	main
+main:
+	movq	local@GOTPCREL(%rip), %rax
+	retq
+	.size	main, .-main
+	.section	.rodata,"a"
+local:
+	.long	42
+"""
+
+
+@pytest.mark.parametrize("place", [(), ("-slab-allocate", "64Kb", "-slab-address", "0x0")])
+def test_local_symbols_and_address_zero(command: Command, place: tuple[str, ...]) -> None:
+    _assemble("locals.o", LOCALS)
+    rules = _rules(
+        "*{4}local = 42",
+        "*{8}got_addr(locals.o, local) = local",
+        "decode_operand(main, 4) = local - next_pc(main)",
+        "*{4}absolute = 0",
+    )
+    options = ("-noexec", *place, "-abs", "absolute=5", "-check", rules)
+    assert command("locals.o", *options) == (0, "", "")
+    code = "\n.globl other\nother: nop\n.size other, .-other\n"
+    _assemble("zero.o", MAIN.replace(".data", '.section .rodata,"a"') + code)
+    rules = _rules("next_pc(main) = main+5")
+    assert command("zero.o", *options[:-1], rules) == (0, "", "")
+
+
+def test_loads_of_absolute_symbols_are_relaxed(command: Command) -> None:
+    load = "\t.globl {0}\n{0}: adrp x0, :got:at_{0}\n ldr x0, [x0, :got_lo12:at_{0}]\n ret\n"
+    source = "".join(load.format(name) + f"\t.size\t{name}, .-{name}\n" for name in ("near", "far"))
+    _assemble("loads.o", source, "aarch64-linux-gnu")
+    rules = _rules(
+        "*{4}near = 0xd503201f",
+        "decode_operand(near + 4, 1) = at_near - (near + 4)",
+        "decode_operand(far + 4, 2) = got_addr(loads.o, at_far)[11:3]",
+    )
+    places = ("-abs", "at_near=0x10008010", "-abs", "at_far=0x7fff00000000")
+    done = command("loads.o", *SLAB, *places, "-noexec", "-entry", "near", "-check", rules)
+    assert done == (0, "", "")
+
+
+def test_a_global_symbol_precedes_local_ones(command: Command) -> None:
+    _assemble("a.o", LOCALS.replace("main", "other").replace("local", "data"))
+    _assemble("b.o", "	.globl	use\nuse:\n	callq	other\n	callq	main\n")
+    options = ("-noexec", "-entry", "use", "-check", _rules("*{8}data = main"))
+    assert command("a.o", "main.o", "b.o", *options) == (0, "", "")
+
+
 def test_checks_are_imported_only_with_the_option() -> None:
     code = (
         "import sys; from jitlink.tool.main import main; main(['main.o', '-noexec']); "

@@ -14,7 +14,7 @@ _FIRST = "'(', '*', identifier, or number"
 
 _SYMBOLS = {
     "val": Place(0x1234, 0x500),
-    "x:y$.z_1": Place(3, 0),
+    "x:y$.z_1": Place(3, None),
     "_u": Place(4, 4),
     "far": Place(_WORD - 1, 8),
 }
@@ -41,6 +41,8 @@ class _Linked:
         return Place(known[name], known[name])
 
     def load(self, address: int, size: int) -> int:
+        if address == 0:
+            return 0
         if address > 0x10000:
             raise UnknownPlaceError(f"nothing at {address:#x}")
         return int.from_bytes((address + n & 0xFF for n in range(size)), "little")

@@ -73,11 +73,11 @@ class Place(NamedTuple):
 
     Attributes:
         address: its address.
-        content: the address to load its content from; 0 if it has none.
+        content: the address to load its content from; None if it has none.
     """
 
     address: int
-    content: int
+    content: int | None
 
 
 class Linked(Protocol):
@@ -147,6 +147,7 @@ class _Side:
         self._position = 0
         self._depth = 0
         self._in_load = False
+        self._lacks_content = False
 
     def value(self) -> int:
         """The value of the whole side."""
@@ -220,11 +221,11 @@ class _Side:
             raise self._error("Invalid size for dereference.", place)
         if not self._takes("}"):
             raise self._error("Missing '}' for dereference.")
-        was_in_load, self._in_load = self._in_load, True
+        was_in_load, self._in_load, self._lacks_content = self._in_load, True, False
         with self._nested():
             address = self._chain()
         self._in_load = was_in_load
-        if address == 0:
+        if address == 0 and self._lacks_content:
             return 0
         return self._look_up(start, lambda: self._linked.load(address, _LOADED_SIZES[size]))
 
@@ -262,7 +263,11 @@ class _Side:
         return self._of(place)
 
     def _of(self, place: Place) -> int:
-        return place.content if self._in_load else place.address
+        if not self._in_load:
+            return place.address
+        # What has no content is at address zero, where zeros are loaded, as LLVM does.
+        self._lacks_content |= place.content is None
+        return place.content or 0
 
     def _symbol(self) -> str:
         match = _SYMBOL.match(self._text, self._position)

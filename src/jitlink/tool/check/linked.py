@@ -7,6 +7,9 @@ Quirks, all of them LLVM's: a section's address is that of its lowest symbol, no
 byte; a section without symbols is unknown. The content of a section begins where the block of
 that symbol does.
 
+A local name is that of the first object that has it, unless a global symbol has it, too. LLVM takes
+the last symbol of the name.
+
 LLVM differs: objects share one GOT and one set of stubs, and calls between them need neither. A GOT
 entry or stub belongs to each file that uses it, and unused ones are unknown. The name of an archive
 member may be written with or without its number.
@@ -141,7 +144,8 @@ class LinkedFiles:
 
     def __init__(self, definitions: Iterable[tuple[str, int]] = ()) -> None:
         self._memory = _Memory()
-        self._symbols = {name: _Symbol(Place(address, 0), 0) for name, address in definitions}
+        self._symbols = {name: _Symbol(Place(address, None), 0) for name, address in definitions}
+        self._locals: dict[str, _Symbol] = {}
         self._files: dict[str, _File] = {}
         self._triple = ""
         self._byte_order: Literal["little", "big"] = "little"
@@ -179,17 +183,15 @@ class LinkedFiles:
     def _add_symbols(self, graph: LinkGraph) -> None:
         table = graph.symbol_table
         defined = table.kind == DEFINED
-        rows = rows_where(
-            (defined | (table.kind == ABSOLUTE))
-            & (table.scope != Scope.LOCAL)
-            & (table.name != NO_NAME)
-        )
+        rows = rows_where((defined | (table.kind == ABSOLUTE)) & (table.name != NO_NAME))
         names = graph.strings.get_many(table.name[rows])
-        columns = (graph.symbol_addresses()[rows], defined[rows], table.size[rows])
+        local = table.scope[rows] == Scope.LOCAL
+        columns = (graph.symbol_addresses()[rows], defined[rows], table.size[rows], local)
         values = zip(names, *(each.tolist() for each in columns), strict=True)
-        for name, address, has_place, size in values:
-            place = Place(address, address if has_place else 0)
-            self._symbols.setdefault(name, _Symbol(place, size))
+        for name, address, has_place, size, is_local in values:
+            place = Place(address, address if has_place else None)
+            symbols = self._locals if is_local else self._symbols
+            symbols.setdefault(name, _Symbol(place, size))
         got = got_address(graph)
         if got is not None:
             self._symbols.setdefault(GOT_SYMBOL, _Symbol(Place(got, got), 0))
@@ -236,8 +238,11 @@ class LinkedFiles:
 
     def symbol(self, name: str) -> Place | None:
         """The place of a symbol, or None."""
-        symbol = self._symbols.get(name)
+        symbol = self._find(name)
         return None if symbol is None else symbol.place
+
+    def _find(self, name: str) -> _Symbol | None:
+        return self._symbols.get(name) or self._locals.get(name)
 
     def section(self, file: str, name: str) -> Place:
         """The place of a file's part of a section.
@@ -281,11 +286,13 @@ class LinkedFiles:
         return place
 
     def load(self, address: int, size: int) -> int:
-        """The number in `size` bytes at an address.
+        """The number in `size` bytes at an address; 0 at address zero, unless memory is there.
 
         Raises:
             UnknownPlaceError: these bytes are not linked memory.
         """
+        if address == 0 and self._memory.find(0) is None:
+            return 0
         content = self._memory.read(address, size)
         if len(content) < size:
             raise UnknownPlaceError(f"Nothing was linked at {address + len(content):#x}")
@@ -299,11 +306,14 @@ class LinkedFiles:
         Raises:
             UnknownPlaceError: the architecture's instructions cannot be decoded.
         """
-        known = self._symbols[symbol]
-        if not known.size or not known.place.content:
+        known = self._find(symbol)
+        if known is None:
+            return None
+        content = known.place.content
+        if not known.size or content is None:
             return None
         limit = known.size - offset if offset <= known.size else LONGEST_INSTRUCTION
-        address = known.place.content + offset
+        address = content + offset
         code = self._memory.read(address, min(limit, LONGEST_INSTRUCTION))
         return self._decoder.decode(code, address) if code else None
 

@@ -282,7 +282,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "show-graphs", Form.VALUE, Group.LOOKING,
         "print the link graphs, after fixups, of the objects whose names match a regular "
-        "expression",
+        "expression, and the linker's own, such as <stubs> of lazy functions",
         put("show_graphs", pattern), "REGEX",
     ),
     Option(
