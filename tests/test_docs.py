@@ -1,8 +1,8 @@
 """The code in the documentation does what it says.
 
 The first word after a fence is the kind of block: ``c NAME.c FLAG...`` is compiled to NAME.o,
-``python`` is run, ``console`` has commands after ``$`` and their output. The blocks of a page share
-a directory and a namespace.
+where the flag PYTHON_HEADERS means those of this Python; ``python`` is run; ``console`` has
+commands after ``$`` and their output. The blocks of a page share a directory and a namespace.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.extension_sources import include_flag
 from tests.toolchain import compile_c
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +40,7 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             file, *flags = name.split()
             source = tmp_path / file
             source.write_text(text)
+            flags = [include_flag() if flag == "PYTHON_HEADERS" else flag for flag in flags]
             shutil.copy(compile_c(source, flags=["-O1", *flags]), source.with_suffix(".o"))
         elif language == "python":
             exec(compile(text, f"{page.name}: {text.splitlines()[0]}", "exec"), namespace)

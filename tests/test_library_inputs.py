@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import jitlink
-from jitlink.errors import MissingFileError, SymbolError, UndefinedSymbolError
+from jitlink.errors import ExecutorError, MissingFileError, SymbolError, UndefinedSymbolError
 from jitlink.inputs import ArchiveInput
 from jitlink.library import ClosedLibraryError, SymbolSizeError
 from jitlink.orc.interface import HostSymbol
@@ -112,6 +112,25 @@ def test_resolve() -> None:
 
 
 # Archives
+
+
+def test_shared_libraries_precede_the_process_and_are_private(tmp_path: Path) -> None:
+    shared = tmp_path / "libshared.so"
+    text = "int atoi(const char *text) { return 7; } int only_shared(void) { return 8; }"
+    run([*zig_command("cc"), "-shared", "-o", shared, compile_c(text, flags=["-fPIC"])])
+    user = compile_c("int atoi(const char *); int only_shared(void); int sum(void);\n"
+                     "int sum(void) { return atoi(\"1\") + only_shared(); }")  # fmt: skip
+    with jitlink.load(user, libraries=[shared]) as lib:
+        assert lib.sum() == 15
+    with pytest.raises(UndefinedSymbolError, match="only_shared"):
+        jitlink.load(user)
+    resolve = {"only_shared": (lambda: 1, ctypes.CFUNCTYPE(ctypes.c_int))}.get
+    with jitlink.load(user, libraries=[shared], resolve=resolve) as lib:
+        assert lib.sum() == 8
+    with pytest.raises(ExecutorError, match="there is no shared library nowhere"):
+        jitlink.load(user, libraries=["nowhere"])
+    with pytest.raises(ExecutorError, match=r"cannot load /nowhere/libx\.so"):
+        jitlink.load(user, libraries=["/nowhere/libx.so"])
 
 
 def test_an_archive_alone(archive: Path) -> None:

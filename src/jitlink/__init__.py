@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from jitlink.errors import UnsupportedObjectError as UnsupportedObjectError
     from jitlink.errors import UnsupportedRelocationError as UnsupportedRelocationError
     from jitlink.errors import WritableCodeError as WritableCodeError
+    from jitlink.extension_modules import ExtensionModuleError as ExtensionModuleError
+    from jitlink.extension_modules import MissingInitFunctionError as MissingInitFunctionError
+    from jitlink.extension_modules import import_module as import_module
     from jitlink.graph import Block as Block
     from jitlink.graph import Edge as Edge
     from jitlink.graph import Linkage as Linkage
@@ -60,6 +63,8 @@ if TYPE_CHECKING:
     from jitlink.harnesses import MissingSymbolError as MissingSymbolError
     from jitlink.harnesses import UnusedMocksError as UnusedMocksError
     from jitlink.harnesses import harness as harness
+    from jitlink.importer import Importer as Importer
+    from jitlink.importer import install_importer as install_importer
     from jitlink.library import ClosedLibraryError as ClosedLibraryError
     from jitlink.library import Library as Library
     from jitlink.library import SymbolSizeError as SymbolSizeError
@@ -101,6 +106,11 @@ else:
                 "UnsupportedRelocationError",
                 "WritableCodeError",
             ),
+            "jitlink.extension_modules": (
+                "ExtensionModuleError",
+                "MissingInitFunctionError",
+                "import_module",
+            ),
             "jitlink.graph": (
                 "Block",
                 "Edge",
@@ -119,6 +129,7 @@ else:
                 "UnusedMocksError",
                 "harness",
             ),
+            "jitlink.importer": ("Importer", "install_importer"),
             "jitlink.library": ("ClosedLibraryError", "Library", "SymbolSizeError"),
             "jitlink.link": ("JITLinkContext", "PassConfiguration"),
             "jitlink.lljit": ("LLJIT", "LLJITBuilder"),

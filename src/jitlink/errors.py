@@ -27,6 +27,9 @@
     ├── FixupError                          a relocation that cannot be applied
     │   ├── TargetOutOfRangeError           the value does not fit the field
     │   └── MisalignedTargetError           the value has bits that the field cannot hold
+    ├── ExtensionModuleError                a module that cannot be linked [extension_modules]
+    │   └── MissingInitFunctionError        objects without its init function [extension_modules]
+    ├── AmbiguousBuildError                 several objects could be meant [build_trees.base]
     ├── ExecutableStackError                objects that need executable stacks
     ├── AllocationError                     memory that cannot be allocated, laid out or protected
     │   └── WritableCodeError               sections that are writable and executable

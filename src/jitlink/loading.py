@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from jitlink.errors import UndefinedSymbolError, UnsupportedObjectError
-from jitlink.executor import ExecutorProcessControl
+from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.exports import Exports
 from jitlink.formats.archive_magic import is_archive
 from jitlink.graph import LinkGraph, Scope
@@ -30,7 +31,7 @@ from jitlink.link import PassConfiguration
 from jitlink.lljit import LLJIT
 from jitlink.orc import FailedToMaterializeError, JITDylib, MaterializationResponsibility, Plugin
 from jitlink.orc.callables import PythonSymbols
-from jitlink.orc.generators import StaticLibraryGenerator
+from jitlink.orc.generators import DynamicLibraryGenerator, StaticLibraryGenerator
 from jitlink.orc.interface import (
     ExecutorSymbolDef,
     HostSymbol,
@@ -62,6 +63,7 @@ class LinkOptions(NamedTuple):
         may_call_python: whether the inputs were given addresses, which may be Python functions.
         image_name: the name under which the process lists the library; None if it does not.
         address_limit: see `load`.
+        libraries: shared libraries that are searched before the process.
     """
 
     phony_externals: bool
@@ -72,6 +74,7 @@ class LinkOptions(NamedTuple):
     may_call_python: bool = False
     image_name: str | None = None
     address_limit: int = NO_ADDRESS_LIMIT
+    libraries: Sequence[DynamicLibraryGenerator] = ()
 
 
 def load(
@@ -83,6 +86,7 @@ def load(
     writable_code: bool = False,
     process_symbols: bool = True,
     address_limit: int = NO_ADDRESS_LIMIT,
+    libraries: Sequence[str | os.PathLike[str]] = (),
     definitions: Mapping[str, HostSymbol] | None = None,
     resolve: Resolve | None = None,
     aliases: Mapping[str, str] | None = None,
@@ -110,6 +114,8 @@ def load(
         address_limit: all memory of the library is below this address, ``1 << 31`` for code that
             others are to refer to in 32 bits. Code of the inputs that holds addresses in 32 bits
             lowers it.
+        libraries: shared libraries that are searched before the process, as paths or by their
+            names for a linker, such as ``z``. They stay loaded.
         definitions: addresses, ctypes functions or Python functions with their C types, by name;
             see `HostSymbol`. They take precedence over archives and the process. What is given
             here lives as long as the library.
@@ -125,7 +131,8 @@ def load(
 
     Raises:
         InputError: an input cannot be read.
-        ExecutorError: `visible` is requested, and the executor does not support it.
+        ExecutorError: `visible` is requested, and the executor does not support it; or a shared
+            library cannot be loaded.
         SymbolError: a symbol has no definition or two.
         ExecutableStackError: an object needs executable stacks.
         WritableCodeError: a section is both writable and executable.
@@ -149,6 +156,9 @@ def load(
         address_limit=address_limit,
     )
     try:
+        if libraries:
+            opened = [_open_library(jit, os.fspath(each)) for each in libraries]
+            options = options._replace(libraries=opened)
         given = PythonSymbols(jit.session, definitions) if definitions else None
         if is_lazy:
             jit.layer.phony_externals |= phony_externals
@@ -191,6 +201,15 @@ def _read(
     for alias, name in aliases.items():
         reader.resolver.alias(alias, name)
     return reader
+
+
+def _open_library(jit: LLJIT, name: str) -> DynamicLibraryGenerator:
+    from jitlink.executor.shared_libraries import find_library, open_library  # noqa: PLC0415
+
+    executor = jit.session.executor
+    if isinstance(executor, SelfExecutorProcessControl):
+        return DynamicLibraryGenerator(open_library(find_library(name)))
+    return DynamicLibraryGenerator.load(jit.session, name)
 
 
 def _owner(definitions: Mapping[str, HostSymbol] | None) -> object:
@@ -300,8 +319,7 @@ async def _link_async(
         if far:
             dylib.add_unit(AbsoluteSymbols(far))
         handle = None if platform is None else await platform.define_handle(dylib, graph)
-        if options.resolve is not None:
-            dylib.add_generator(_Resolver(options.resolve))
+        _add_generators(dylib, options)
         await whole.link_into(dylib)
         if platform is None:
             return dylib, True
@@ -330,6 +348,14 @@ def _externalize_references(graph: LinkGraph, limit: int) -> dict[str, ExecutorS
     }
 
 
+def _add_generators(dylib: JITDylib, options: LinkOptions) -> None:
+    """Add what defines names that neither inputs nor definitions define."""
+    if options.resolve is not None:
+        dylib.add_generator(_Resolver(options.resolve))
+    for library in options.libraries:
+        dylib.add_generator(library)
+
+
 def _load_archives(
     jit: LLJIT, files: Sequence[InputFile], given: PythonSymbols | None, options: LinkOptions
 ) -> tuple[LinkedCode, Library]:
@@ -348,8 +374,7 @@ def _load_archives(
         dylib.define(given)
     for archive in archives:
         dylib.add_generator(archive)
-    if options.resolve is not None:
-        dylib.add_generator(_Resolver(options.resolve))
+    _add_generators(dylib, options)
     return code, _ArchiveLibrary(name, code, _SymbolsOnDemand(jit, dylib, archives), [])
 
 

@@ -5,7 +5,8 @@ linker needs for its relocations. Its parts, in this order::
 
     ELF header, program headers
     symbols     1 the TLS block, under the module's name; 2 `VALUES_SYMBOL`; then those of
-                other modules that relocations refer to; then exported variables
+                other modules that relocations refer to; then exported variables;
+                then absolute functions
     hash table  of one bucket: there are few symbols
     strings
     relocations
@@ -48,8 +49,10 @@ from jitlink.formats.elf_layout import (
     PT_GNU_STACK,
     PT_LOAD,
     PT_TLS,
+    SHN_ABS,
     STB_GLOBAL,
     STB_WEAK,
+    STT_FUNC,
     STT_NOTYPE,
     STT_OBJECT,
     STT_TLS,
@@ -136,10 +139,33 @@ def write_scope_module(identity: Identity, page_size: int, needed: Sequence[str]
     return _Writer(TLSModuleFormat(identity, page_size, {}), spec).write()
 
 
+def write_function_module(
+    identity: Identity, page_size: int, soname: str, functions: Mapping[str, int]
+) -> bytes:
+    """The bytes of a module under whose name ``dlopen`` and ``dlsym`` find functions.
+
+    Args:
+        identity: that of the process's program.
+        page_size: the largest page size that the ABI allows, in bytes.
+        soname: the name for ``dlopen``; the C library compares it before it searches files.
+        functions: addresses of the functions by name.
+
+    Raises:
+        ValueError: the identity is that of 32-bit ELF, which is not written.
+    """
+    module_format = TLSModuleFormat(identity, page_size, {})
+    return _Writer(module_format, TLSModuleSpec(soname), functions=functions).write()
+
+
 class _Writer:
     def __init__(
-        self, module_format: TLSModuleFormat, spec: TLSModuleSpec, stack_access: int = PF_R | PF_W
+        self,
+        module_format: TLSModuleFormat,
+        spec: TLSModuleSpec,
+        stack_access: int = PF_R | PF_W,
+        functions: Mapping[str, int] | None = None,
     ) -> None:
+        self.functions = functions or {}
         self.format = module_format
         self.spec = spec
         self.stack_access = stack_access
@@ -148,14 +174,15 @@ class _Writer:
         self.strings = bytearray(b"\0")
         externals = dict.fromkeys(each.symbol for each in spec.relocations if each.symbol)
         self.numbers = {name: n for n, name in enumerate(externals, _FIRST_EXTERNAL)}
-        self.symbol_count = _FIRST_EXTERNAL + len(self.numbers) + len(spec.symbols)
+        self.first_function = _FIRST_EXTERNAL + len(self.numbers) + len(spec.symbols)
+        self.symbol_count = self.first_function + len(self.functions)
 
     def write(self) -> bytes:
         """Lay out the parts one after the other, each at a multiple of 8, and write them."""
         spec, parts = self.spec, {}
         name = self._string(spec.name)
         needed = [self._string(each) for each in spec.needed]
-        exported = [each.name for each in spec.symbols]
+        exported = [*(each.name for each in spec.symbols), *self.functions]
         names = [self._string(each) for each in (VALUES_SYMBOL, *self.numbers, *exported)]
         segments = 4 if self.has_block else 3
         values = sum(each.value.size for each in spec.relocations)
@@ -233,10 +260,13 @@ class _Writer:
         symbols["shndx"][_VALUES], symbols["size"][_VALUES] = _DEFINED, size
         symbols["value"][_VALUES] = values
         first = _FIRST_EXTERNAL + len(self.numbers)
-        symbols["info"][first:] = STB_GLOBAL << 4 | STT_TLS
-        symbols["shndx"][first:] = _DEFINED
-        symbols["value"][first:] = [each.offset for each in self.spec.symbols]
-        symbols["size"][first:] = [each.size for each in self.spec.symbols]
+        variables = symbols[first : self.first_function]
+        variables["info"], variables["shndx"] = STB_GLOBAL << 4 | STT_TLS, _DEFINED
+        variables["value"] = [each.offset for each in self.spec.symbols]
+        variables["size"] = [each.size for each in self.spec.symbols]
+        functions = symbols[self.first_function :]
+        functions["info"], functions["shndx"] = STB_GLOBAL << 4 | STT_FUNC, SHN_ABS
+        functions["value"] = list(self.functions.values())
         symbols["info"][_FIRST_EXTERNAL:first] = [
             (STB_WEAK if self.spec.is_weak or name == UNDEFINED_SYMBOL else STB_GLOBAL) << 4
             | STT_TLS

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 from jitlink.errors import ActionError, JITLinkError
 from jitlink.graph import AllocActionPair, Symbol, WrapperCall
@@ -22,16 +24,38 @@ class _CWrapperFunctionResult(ctypes.Structure):
     _fields_ = (("value", ctypes.c_uint64), ("size", ctypes.c_size_t))
 
 
-_prototype = ctypes.CFUNCTYPE(_CWrapperFunctionResult, ctypes.c_char_p, ctypes.c_size_t)
+_SIGNATURE = (_CWrapperFunctionResult, ctypes.c_char_p, ctypes.c_size_t)
+
+
+class _ThreadCalls(threading.local):
+    """How the calling thread calls wrapper functions."""
+
+    prototype: type[ctypes._CFunctionType] = ctypes.CFUNCTYPE(*_SIGNATURE)
+
+
+_calls = _ThreadCalls()
 _free = ctypes.CDLL(None).free
 _free.argtypes = (ctypes.c_void_p,)
 _free.restype = None
 _INLINE_SIZE = 8
 
 
+@contextlib.contextmanager
+def interpreter_lock_held() -> Iterator[None]:
+    """Have the calling thread keep the interpreter lock in wrapper functions that it calls.
+
+    For code that uses the Python C API: ctypes releases the lock during other calls.
+    """
+    previous, _calls.prototype = _calls.prototype, ctypes.PYFUNCTYPE(*_SIGNATURE)
+    try:
+        yield
+    finally:
+        _calls.prototype = previous
+
+
 def call_wrapper(address: int, arguments: bytes) -> WrapperFunctionResult:
     """Call the wrapper function at an address of this process."""
-    result = _prototype(address)(arguments, len(arguments))
+    result = _calls.prototype(address)(arguments, len(arguments))
     value, size = int(result.value), int(result.size)
     if size > _INLINE_SIZE:
         data = ctypes.string_at(value, size)

@@ -6,6 +6,11 @@ the patterns of `jitlink.names.providers` are more precise, but slow to compile.
 
 from __future__ import annotations
 
+C_LIBRARY = frozenset({"c", "m", "mvec", "dl", "pthread", "rt", "util", "resolv", "anl"})
+"""The libraries of the C library, by their names for a linker."""
+ONE_PER_PROCESS = C_LIBRARY | {"gcc_s", "stdc++", "c++", "c++abi", "unwind"}
+"""Libraries with state that the whole process must share, by their names for a linker."""
+
 UNWINDER = ("_Unwind_", "__register_frame", "__deregister_frame", "__gcc_personality_")
 CXX_RUN_TIME = ("__cxa_", "__gxx_personality_", "__dynamic_cast")
 

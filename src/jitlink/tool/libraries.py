@@ -27,11 +27,8 @@ from jitlink.formats.archive_magic import is_archive
 from jitlink.formats.elf_layout import is_elf, is_shared_object
 from jitlink.inputs import InputFile, open_input
 from jitlink.memory.mapping import mapped_ranges
+from jitlink.names.shared_libraries import C_LIBRARY, ONE_PER_PROCESS
 from jitlink.tool.options import CommandLineError, InputArgument, LibraryPreference
-
-_C_LIBRARY = frozenset({"c", "m", "mvec", "dl", "pthread", "rt", "util", "resolv", "anl"})
-_ONE_PER_PROCESS = _C_LIBRARY | {"gcc_s", "stdc++", "c++", "c++abi", "unwind"}
-"""Libraries with state that the whole process must share."""
 
 # Bytes. Longer texts are not parsed: linker scripts are a few lines.
 _LONGEST_SCRIPT = 1 << 16
@@ -120,7 +117,7 @@ class InputCollector:
                     self._check_preference(name, path)
                     self.add_file(path)
                     return
-        is_static = self._preference == "static" and name not in _C_LIBRARY
+        is_static = self._preference == "static" and name not in C_LIBRARY
         loaded = None if is_static else _loaded_library(name)
         if loaded is None:
             searched = ", ".join(self._search_path())
@@ -203,9 +200,9 @@ def _file_names(name: str, preference: LibraryPreference) -> tuple[str, ...]:
     if name.startswith(":"):
         return (name[1:],)
     static, shared = f"lib{name}.a", f"lib{name}.so"
-    if preference == "static" and name not in _C_LIBRARY:
+    if preference == "static" and name not in C_LIBRARY:
         return (static,)
-    is_shared = preference == "shared" or name in _ONE_PER_PROCESS
+    is_shared = preference == "shared" or name in ONE_PER_PROCESS
     return (shared, static) if is_shared else (static, shared)
 
 
