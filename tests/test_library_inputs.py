@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 import jitlink
+from jitlink import inputs
 from jitlink.errors import ExecutorError, MissingFileError, SymbolError, UndefinedSymbolError
 from jitlink.inputs import ArchiveInput
 from jitlink.library import ClosedLibraryError, SymbolSizeError
@@ -234,3 +236,41 @@ def test_a_closed_library_says_so() -> None:
             call()
     with pytest.raises(AttributeError, match="is closed"):
         _ = lib.hook
+
+
+def test_pages_of_inputs_are_released_once_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = tmp_path / "large.o"
+    source = "char padding[1 << 17] = {1}; int f(void) { return padding[0] + %d; }"
+    large.write_bytes(compiled(source % 41).read_bytes())
+    released: list[int] = []
+
+    class Mapping(inputs._Mapping):
+        def release(self) -> None:
+            released.append(len(self))
+            super().release()
+
+    monkeypatch.setattr(inputs, "_Mapping", Mapping)
+    with jitlink.load(large) as library:
+        assert (library.f(), released) == (42, [])
+    monkeypatch.setattr(inputs, "_RELEASED_FROM", 1)
+    with jitlink.load(large) as library:
+        assert (library.f(), released) == (42, [large.stat().st_size])
+
+
+def test_pages_of_a_caller_are_not_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # They would lose what was written to them.
+    monkeypatch.setattr(inputs, "_RELEASED_FROM", 1)
+    path = tmp_path / "value.o"
+    path.write_bytes(
+        compiled("const int value = 0x12345678; int f(void) { return value; }").read_bytes()
+    )
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as data:
+        place = data.find((0x12345678).to_bytes(4, "little"))
+        data[place : place + 4] = (7).to_bytes(4, "little")
+        with jitlink.load(memoryview(data)) as library:
+            assert library.f() == 7
+        gc.collect()

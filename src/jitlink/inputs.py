@@ -33,6 +33,8 @@ log = logging.getLogger("jitlink.formats")
 
 _MAPPED_FROM = 1 << 16
 """Size in bytes from which files are mapped; reading smaller ones costs less than mapping."""
+_RELEASED_FROM = 1 << 24
+"""Size in bytes of objects that have been read from which their pages are released."""
 _SMALL = 0
 """Key of the group of all small files; others are grouped by the identity of their buffer."""
 
@@ -68,13 +70,22 @@ def open_input(source: Input, number: int = 0) -> InputFile:
     return InputFile(f"<memory {number}>", memoryview(source).cast("B"))
 
 
+class _Mapping(mmap.mmap):
+    """A file that is mapped here, for reading only; nobody else writes to its pages."""
+
+    def release(self) -> None:
+        """Give the pages back; they are mapped again, from the page cache, when they are read."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.madvise(mmap.MADV_DONTNEED)
+
+
 def _read_file(name: str) -> memoryview:
     try:
         descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         try:
             size = os.fstat(descriptor).st_size
             if size >= _MAPPED_FROM:
-                return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
+                return memoryview(_Mapping(descriptor, size, access=mmap.ACCESS_READ))
             return memoryview(_read_all(descriptor, size))
         finally:
             os.close(descriptor)
@@ -191,6 +202,9 @@ class InputReader:
         self._archives: list[ArchiveInput] = []
         self._definitions: list[tuple[str, int]] = []
         self._reads: list[ReadObjects] = []
+        # What was read since pages were last released.
+        self._unreleased: list[InputFile] = []
+        self._unreleased_size = 0
 
     @property
     def target_graph(self) -> LinkGraph:
@@ -309,9 +323,26 @@ class InputReader:
             self._rules.apply(self.graph, files, self._bounds(reads))
         for read in reads:
             self._resolver.add(read)
+        self._release_pages(files)
         definitions, self._definitions = self._definitions, []
         for name, address in definitions:
             self._resolver.define(name, address)
+
+    def _release_pages(self, files: Sequence[InputFile]) -> None:
+        """Release the pages of objects that were read, as soon as they are many.
+
+        Relocations, symbols and names are in tables now. Contents are read again when they are
+        copied, which takes little time; their pages and those of all tables are not needed at once.
+        """
+        self._unreleased += files
+        self._unreleased_size += sum([len(file.data) for file in files])
+        if self._unreleased_size < _RELEASED_FROM:
+            return
+        buffers = [file.container or file.data for file in self._unreleased]
+        for mapping in {id(buffer.obj): buffer.obj for buffer in buffers}.values():
+            if isinstance(mapping, _Mapping):
+                mapping.release()
+        self._unreleased, self._unreleased_size = [], 0
 
 
 def _batches(files: Sequence[InputFile]) -> list[Batch]:

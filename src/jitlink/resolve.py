@@ -247,7 +247,7 @@ class SymbolResolver:
         for overridden, prevailing in self._overridden:
             canonical[overridden] = prevailing
         definitions, external = self._definitions, dict[str, int]()
-        references, self._references = self._references, []
+        references, self._references, self._defined = self._references, [], []
         for names, rows in references:
             canonical[rows] = [
                 definitions[name] if name in definitions else external.setdefault(name, row)

@@ -5,7 +5,7 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -170,16 +170,39 @@ def test_members_that_are_linked_together_are_read_once(
         jit.main.add_generator(
             StaticLibraryGenerator(jit.layer, archived(tmp_path / f"{number}.a", compiled(code)))
         )
-    jit.add_object(
-        compiled(
-            "int left(void); int lonely(void); int third(void);"
-            "int f(void) { return left() + lonely() + third(); }"
-        )
-    )
+    names = ["left", "lonely", "third"]
     with caplog.at_level("DEBUG", "jitlink.formats"):
-        assert jit.lookup("f")() == 102 + 7 + 3
+        assert set(jit.session.lookup(jit.main, names)) == set(names)
+    assert [jit.lookup(name)() for name in names] == [102, 7, 3]
     read = [record.getMessage() for record in caplog.records if ": read " in record.getMessage()]
     assert len(read) == len(set(read)) == 5
+
+
+def test_archives_are_searched_once_for_what_many_objects_need(
+    jit: CountedJIT, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jit.main.add_generator(StaticLibraryGenerator(jit.layer, archive))
+    jit.main.add_generator(DynamicLibraryGenerator.for_process(jit.session))
+    searched: list[str] = []
+    find = StaticLibraryGenerator.find
+
+    def record(self: StaticLibraryGenerator, names: Iterable[str]) -> dict[int, str]:
+        names = list(names)
+        searched.extend(names)
+        return find(self, names)
+
+    monkeypatch.setattr(StaticLibraryGenerator, "find", record)
+    for number in range(20):
+        callee = f"f{number + 1}" if number < 19 else "lonely"
+        jit.add_object(
+            compiled(
+                f"int getpid(void), {callee}(void);"
+                f"int f{number}(void) {{ return getpid() ? {callee}() : 0; }}"
+            )
+        )
+    assert jit.lookup("f0")() == 7
+    # Once for the objects, and once for the link that does not find it in an archive.
+    assert searched.count("getpid") == 2
 
 
 def test_undefined_weak_references_are_null(jit: CountedJIT, tmp_path: Path) -> None:

@@ -193,6 +193,10 @@ class StaticLibraryGenerator:
         self.extractions: list[Extraction] = []
         # Names of the members that were added to each JITDylib, by header offset.
         self._added: WeakKeyDictionary[JITDylib, dict[int, list[str]]] = WeakKeyDictionary()
+        # Archives that were searched for what units need, and names that none of them defines.
+        self._missed: WeakKeyDictionary[JITDylib, tuple[list[StaticLibraryGenerator], set[str]]] = (
+            WeakKeyDictionary()
+        )
 
     def force_load(self, dylib: JITDylib, tracker: ResourceTracker | None = None) -> None:
         """Add all members, needed or not; each is linked when a name of it is looked up.
@@ -247,11 +251,19 @@ class StaticLibraryGenerator:
     def anticipate(self, dylib: JITDylib, referrers: Mapping[str, str]) -> None:
         """See `AnticipatingGenerator`."""
         archives = _searched_first(dylib)
+        searched, missed = self._missed.get(dylib, ([], set[str]()))
+        if searched != archives:
+            self._missed[dylib] = _, missed = archives, set()
+        wanted = {name: user for name, user in referrers.items() if name not in missed}
+        if not wanted:
+            return
         try:
-            extract(dylib, archives, referrers, referrers)
+            extract(dylib, archives, wanted, wanted)
         except JITLinkError as error:
             log.debug("cannot anticipate what %s defines: %s", self.name, error)
             return
+        # The units of thousands of objects all refer to the same names of the process.
+        missed.update(wanted.keys() - dylib.symbols.keys())
         if log.isEnabledFor(logging.DEBUG):
             found = tuple(name for name in referrers if name in dylib.symbols)
             log.debug("archives of %s will define: %s", dylib.name, listed(found) or "nothing")

@@ -159,6 +159,8 @@ class ObjectUnit(MaterializationUnit):
         """Link the objects."""
         builder, exported = self._read()
         graph = builder.target_graph
+        # What the objects were resolved with may be as large as the graph.
+        del builder
         added = [part.batch.element_symbol(part.number) for part in self.parts]
         symbols = [name for name in added if name is not None]
         if self.initializers:
