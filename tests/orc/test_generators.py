@@ -307,7 +307,8 @@ def test_a_member_overrides_what_is_looked_up_with_it(
     jit.add_object(compiled(WEAK))
     jit.add_object(compiled(USER))
     assert jit.lookup("use")() == 2222
-    assert links == [{"get", "use", "needed", "value"}]
+    # Members of archives are a link of their own.
+    assert sorted(map(sorted, links)) == [["get", "use"], ["needed", "value"]]
 
 
 def test_a_member_overrides_nothing_that_was_looked_up(jit: CountedJIT, tmp_path: Path) -> None:

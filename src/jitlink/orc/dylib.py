@@ -23,7 +23,6 @@ from jitlink.orc.errors import (
     raise_first,
 )
 from jitlink.orc.interface import (
-    AnticipatingGenerator,
     ExecutorSymbolDef,
     JITDylibLookupFlags,
     JITSymbolFlags,
@@ -360,18 +359,6 @@ class JITDylib(JITLinkDylib):
             self._last_generators += last
 
         self._change(append)
-
-    def anticipate(self, unit: MaterializationUnit) -> None:
-        """Let a generator define what a unit will look up, before it is materialized.
-
-        Members of an archive are thus known when memory is first allocated. On the driver thread.
-        """
-        first = self.generators[0] if self.generators else None
-        if isinstance(first, AnticipatingGenerator):
-            required = unit.required()
-            absent = {name: required[name] for name in required if name not in self.symbols}
-            if absent:
-                first.anticipate(self, absent)
 
     def remove_generator(self, generator: DefinitionGenerator) -> None:
         """Remove a generator.

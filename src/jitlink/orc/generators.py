@@ -20,7 +20,6 @@ from jitlink.inputs import (
     defining_members,
     open_input,
 )
-from jitlink.orc.errors import listed
 from jitlink.orc.interface import (
     ExecutorSymbolDef,
     JITDylibLookupFlags,
@@ -193,10 +192,6 @@ class StaticLibraryGenerator:
         self.extractions: list[Extraction] = []
         # Names of the members that were added to each JITDylib, by header offset.
         self._added: WeakKeyDictionary[JITDylib, dict[int, list[str]]] = WeakKeyDictionary()
-        # Archives that were searched for what units need, and names that none of them defines.
-        self._missed: WeakKeyDictionary[JITDylib, tuple[list[StaticLibraryGenerator], set[str]]] = (
-            WeakKeyDictionary()
-        )
 
     def force_load(self, dylib: JITDylib, tracker: ResourceTracker | None = None) -> None:
         """Add all members, needed or not; each is linked when a name of it is looked up.
@@ -247,26 +242,6 @@ class StaticLibraryGenerator:
             members.define(self.layer)
         finally:
             members.record_reasons()
-
-    def anticipate(self, dylib: JITDylib, referrers: Mapping[str, str]) -> None:
-        """See `AnticipatingGenerator`."""
-        archives = _searched_first(dylib)
-        searched, missed = self._missed.get(dylib, ([], set[str]()))
-        if searched != archives:
-            self._missed[dylib] = _, missed = archives, set()
-        wanted = {name: user for name, user in referrers.items() if name not in missed}
-        if not wanted:
-            return
-        try:
-            extract(dylib, archives, wanted, wanted)
-        except JITLinkError as error:
-            log.debug("cannot anticipate what %s defines: %s", self.name, error)
-            return
-        # The units of thousands of objects all refer to the same names of the process.
-        missed.update(wanted.keys() - dylib.symbols.keys())
-        if log.isEnabledFor(logging.DEBUG):
-            found = tuple(name for name in referrers if name in dylib.symbols)
-            log.debug("archives of %s will define: %s", dylib.name, listed(found) or "nothing")
 
     def find(self, names: Iterable[str]) -> dict[int, str]:
         """Header offsets of the members that define any of these names; the first name of each."""
@@ -453,7 +428,8 @@ class _ExtractedMembers:
             wanted_by = None if name is None else referrers.get(name)
             self._reasons += [(archive, Extraction(file.name, name, wanted_by)) for file in opened]
         if files and self._batch is None:
-            self._batch = ObjectBatch(files, archive.layer.symbol_rules)
+            rules = archive.layer.symbol_rules
+            self._batch = ObjectBatch(files, rules, is_extracted=True)
         elif files and self._batch is not None:
             self._batch.extend(files)
         return bool(files)
@@ -518,15 +494,9 @@ def extract_needed(dylib: JITDylib, names: Iterable[str]) -> None:
     Raises:
         JITLinkError: a member cannot be read or added.
     """
-    order = dylib.link_order
-    if not order or order[0][0] is not dylib:
-        return
-    wanted = list(names)
-    for generator in tuple(dylib.generators):
-        if not isinstance(generator, StaticLibraryGenerator):
-            return
-        wanted = [name for name in wanted if name not in dylib.symbols]
-        generator.extract(dylib, wanted)
+    archives = _searched_first(dylib)
+    if archives:
+        extract(dylib, archives, [name for name in names if name not in dylib.symbols])
 
 
 def _is_tentative(symbols: Mapping[str, Definition], name: str) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, M
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, IntFlag
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from jitlink.resolve import Strength
 from jitlink.tasks import Lock
@@ -138,22 +138,6 @@ class DefinitionGenerator(Protocol):
         The names are mapped to whether they must be found, which a weak reference need not be.
 
         Runs on the driver thread. An exception fails the lookup.
-        """
-
-
-@runtime_checkable
-class AnticipatingGenerator(DefinitionGenerator, Protocol):
-    """A generator whose definitions can be added before they are looked up, without waiting."""
-
-    def anticipate(self, dylib: JITDylib, referrers: Mapping[str, str]) -> None:
-        """Define those names that a search of the link order would find here first.
-
-        All of them are undefined in `dylib`, and are about to be looked up as names that must be
-        found. Errors are left for that lookup.
-
-        Args:
-            dylib: the JITDylib.
-            referrers: display names of objects that refer to the names.
         """
 
 

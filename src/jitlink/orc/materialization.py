@@ -463,31 +463,39 @@ def _with_anticipated(
     handled: set[Hashable] = set()
     while pending:
         definition = pending.pop()
-        unit, symbols = definition.unit, definition.dylib.symbols
-        if unit is None:
-            continue
-        others: list[Definition] = []
-        for companion in unit.companions(definition, handled):
-            if companion.unit is not None:
-                keys[companion.unit] = unit.merge_key()
-                others.append(companion)
-        if len(definition.flags) < len(unit.symbols):
-            named = [symbols.get(name) for name in unit.symbols]
-            others += [other for other in named if other and other.unit is unit]
-        if unit.merge_key() is not None:
-            named = [symbols.get(name) for name in unit.anticipated()]
-            definition.dylib.anticipate(unit)
-            if definition.dylib.address_limit < NO_ADDRESS_LIMIT:
-                # One graph, in which all pointers to a function of the process are equal. Otherwise
-                # members of archives are a link of their own, for which they are read already.
-                named = [symbols.get(name) for name in unit.anticipated()]
-            others += [
-                other
-                for other in named
-                if other and other.unit and other.unit.merge_key() is not None
-            ]
-        for other in others:
+        for other in _materialized_with(definition, keys, handled):
             if other not in chosen:
                 chosen[other] = None
                 pending.append(other)
     return list(chosen)
+
+
+def _materialized_with(
+    definition: Definition, keys: dict[MaterializationUnit, Hashable], handled: set[Hashable]
+) -> list[Definition]:
+    """What is materialized with a definition: see `_with_anticipated`.
+
+    Args:
+        definition: the definition.
+        keys: as there.
+        handled: as for `MaterializationUnit.companions`.
+    """
+    unit, symbols = definition.unit, definition.dylib.symbols
+    if unit is None:
+        return []
+    key = keys.get(unit, unit.merge_key())
+    companions = [each for each in unit.companions(definition, handled) if each.unit is not None]
+    others: list[Definition] = []
+    if unit.merge_key() is not None:
+        named = [symbols.get(name) for name in unit.anticipated()]
+        others = [
+            each for each in named if each and each.unit and each.unit.merge_key() is not None
+        ]
+        if definition.dylib.address_limit < NO_ADDRESS_LIMIT:
+            # One graph, in which all pointers to a function of the process are equal.
+            companions += others
+    keys.update((each.unit, key) for each in companions if each.unit is not None)
+    if len(definition.flags) < len(unit.symbols):
+        named = [symbols.get(name) for name in unit.symbols]
+        others += [each for each in named if each and each.unit is unit]
+    return companions + others

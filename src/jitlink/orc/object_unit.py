@@ -11,7 +11,7 @@ from jitlink.graph import LinkGraph
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.tables import exported_rows
 from jitlink.inputs import InputFile, InputReader
-from jitlink.orc.generators import extract_needed
+from jitlink.orc.generators import extract_members
 from jitlink.orc.interface import JITSymbolFlags, MaterializationUnit
 from jitlink.orc.linker_sets import LinkerSets, companions, separate
 from jitlink.orc.objects import ExportedSymbols, ObjectBatch
@@ -107,8 +107,14 @@ class ObjectUnit(MaterializationUnit):
     # Merging
 
     def merge_key(self) -> Hashable | None:
-        """All objects of a layer can be linked together."""
-        return self.layer if self.layer.batch_objects or self.set_use else None
+        """All objects of a layer can be linked together.
+
+        Members of archives are a link of their own, for which they are read already.
+        """
+        if not self.layer.batch_objects and not self.set_use:
+            return None
+        batch = self.parts[0].batch
+        return (self.layer, batch) if batch.is_extracted else self.layer
 
     def merge(self, others: Sequence[MaterializationUnit]) -> ObjectUnit:
         """One unit of all these objects."""
@@ -144,14 +150,18 @@ class ObjectUnit(MaterializationUnit):
         sets = self.layer.linker_sets(dylib)
         if not sets and not use:
             return ()
-        strong = (p.batch.strong_references[p.number] for p in self.parts)
-        extract_needed(dylib, [name for names in strong for name in names])
-        found = companions(sets, use, definition, handled)
-        return [
-            other
-            for other in found
-            if isinstance(other.unit, ObjectUnit) and other.unit.layer is self.layer
-        ]
+        found: dict[Definition, None] = {}
+        while True:
+            found |= dict.fromkeys(
+                other
+                for other in companions(sets, use, definition, set(handled))
+                if isinstance(other.unit, ObjectUnit) and other.unit.layer is self.layer
+            )
+            # What they need may have elements, too.
+            if not extract_members(found):
+                break
+        list(companions(sets, use, definition, handled))
+        return found
 
     # Materialization
 

@@ -245,17 +245,26 @@ class ObjectBatch:
     Args:
         files: at least one object.
         rules: applied to them, also when they are read again.
+        is_extracted: whether they are members of archives that were extracted together.
 
     Attributes:
         files: the objects.
+        is_extracted: the same.
 
     Raises:
         InputError: an object cannot be read.
         DuplicateDefinitionError: two of them have strong definitions of one name.
     """
 
-    def __init__(self, files: Sequence[InputFile], rules: SymbolRules | None = None) -> None:
+    def __init__(
+        self,
+        files: Sequence[InputFile],
+        rules: SymbolRules | None = None,
+        *,
+        is_extracted: bool = False,
+    ) -> None:
         self.files = list(files)
+        self.is_extracted = is_extracted
         self._serials = next_serials(len(self.files))
         self._rules = rules
         self._builder: InputReader | None = self._read(range(len(files)))
