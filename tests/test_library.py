@@ -13,6 +13,7 @@ import pytest
 import jitlink
 from jitlink.errors import DuplicateDefinitionError, InputError, UndefinedSymbolError
 from jitlink.executor import SelfExecutorProcessControl
+from jitlink.exports import Exports
 from jitlink.graph import LinkGraph
 from jitlink.library import ClosedLibraryError
 from jitlink.link import PassConfiguration
@@ -270,3 +271,21 @@ def test_thread_local_variables_are_those_of_the_calling_thread() -> None:
         jit.add_object(source)
         assert jit.lookup("count")() == 6
         assert ctypes.c_int.from_address(jit.lookup("counter")).value == 6
+
+
+@pytest.mark.parametrize("count", [3, 30])
+def test_rows_of_few_and_of_many_names(count: int) -> None:
+    callers = [f"int shared(void); int f{n}(void) {{ return shared() + {n}; }}" for n in range(30)]
+    sources = [
+        "int shared(void) { return 100; } static int hidden; int *g(void) { return &hidden; }"
+    ]
+    paths = [compiled(source) for source in [*sources, *callers]]
+    with jitlink.load(*paths) as library:
+        exports, names = library.exports, ["shared", *(f"f{n}" for n in range(count - 1))]
+        assert isinstance(exports, Exports)
+        rows = exports.rows([*names, "hidden", "missing"])
+        assert sorted(rows) == sorted(names)
+        assert rows == {name: exports.row(name) for name in names}
+        for name in ("hidden", "missing"):
+            with pytest.raises(KeyError):
+                exports.row(name)

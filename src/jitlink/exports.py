@@ -6,12 +6,18 @@ the string tables as they came; a dictionary is made only for those who want all
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
+
+import numpy as np
 
 from jitlink.graph import LinkGraph, Scope
 from jitlink.graph.columns import ADDRESS_MASK, rows_where
 from jitlink.graph.tables import ABSOLUTE, DEFINED, exported_rows, symbol_addresses
+
+_FEW = 4
+"""Up to this many names, or references of one, are searched for one by one."""
 
 
 class Exports(Mapping[str, int]):
@@ -53,11 +59,34 @@ class Exports(Mapping[str, int]):
             KeyError: there is none.
         """
         table = self._symbols
-        for reference in self._strings.find(name).tolist():
+        references = self._strings.find(name)
+        if len(references) > _FEW:
+            # Many objects refer to it.
+            rows = exported_rows(table)
+            for row in rows[np.isin(table.name[rows], references)][:1].tolist():
+                return int(row)
+            raise KeyError(name)
+        for reference in references.tolist():
             for row in rows_where(table.name == reference).tolist():
                 if table.kind[row] in {DEFINED, ABSOLUTE} and table.scope[row] != Scope.LOCAL:
                     return int(row)
         raise KeyError(name)
+
+    def rows(self, names: Iterable[str]) -> dict[str, int]:
+        """Rows of the symbols of those names that the graph defines; it need not be allocated."""
+        wanted, found = dict.fromkeys(names), dict[str, int]()
+        if len(wanted) <= _FEW:
+            for name in wanted:
+                with suppress(KeyError):
+                    found[name] = self.row(name)
+            return found
+        # The string tables may be large, and are not searched for each of many names.
+        rows = exported_rows(self._symbols)
+        decoded = self._strings.get_many(self._symbols.name[rows])
+        for name, row in zip(decoded, rows.tolist(), strict=True):
+            if name in wanted:
+                found.setdefault(name, row)
+        return found
 
     def owned_by(self, owner: object) -> Exports:
         """The same with an owner."""

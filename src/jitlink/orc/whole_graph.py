@@ -12,7 +12,6 @@ instructions of a small link: a query, a task and a super-node.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -151,7 +150,7 @@ class WholeGraph:
         if self._responsibility is not None and REQUESTER.get() is self._responsibility:
             # The link of the graph itself looks up its external symbols.
             return
-        rows = self._rows(names)
+        rows = self.exports.rows(names)
         if not rows:
             return
         await self._is_resolved.wait()
@@ -168,13 +167,5 @@ class WholeGraph:
 
     def flags_of(self, names: Iterable[str]) -> dict[str, JITSymbolFlags]:
         """Flags of those names that the graph defines; it need not be linked yet."""
-        rows = self._rows(names)
+        rows = self.exports.rows(names)
         return dict(zip(rows, self._flags(np.array([*rows.values()], np.int64)), strict=True))
-
-    def _rows(self, names: Iterable[str]) -> dict[str, int]:
-        """The symbol rows of those names that the graph defines."""
-        rows: dict[str, int] = {}
-        for name in names:
-            with suppress(KeyError):
-                rows[name] = self.exports.row(name)
-        return rows
