@@ -139,7 +139,7 @@ def test_a_failed_link_is_an_error(jit: NotingJIT, caller: Caller, plugin: JITDy
     assert not caller.open("plugin")
     message = caller.error()
     assert message is not None
-    assert message.startswith("failed to materialize")
+    assert message.startswith("undefined symbol: missing")
     assert jit.take() == []
 
 

@@ -16,7 +16,6 @@ FOREIGN = (
     "code for aarch64 cannot run in this process, which is x86_64; "
     "-noexec links it without running it"
 )
-NO_EXECUTOR = "code can only be linked into this process yet, not into another executor"
 NO_MAIN = "no input defines main, the function to call; -entry names another one"
 UNKNOWN = "not an object file of a known format"
 TEXT = "a text file, not a relocatable object: source code must be compiled first"
@@ -254,16 +253,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # Runtimes and executors.
         ("good.o -orc-runtime rt.a", "rt.a: No such file or directory"),
         (
-            "good.o -oop-executor",
-            f"-oop-executor: {NO_EXECUTOR}",
-        ),
-        (
-            "good.o -oop-executor=x",
-            f"-oop-executor: {NO_EXECUTOR}",
-        ),
-        (
-            "good.o -oop-executor-connect h:1",
-            f"-oop-executor-connect: {NO_EXECUTOR}",
+            "good.o -oop-executor=none",
+            f"cannot start the executor none: [Errno 2] {MISSING}: 'none'",
         ),
         (
             "good.o -perf-support",
