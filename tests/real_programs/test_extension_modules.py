@@ -16,6 +16,7 @@ import tarfile
 import venv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
@@ -44,12 +45,14 @@ class _Project(NamedTuple):
         modules: the extension modules that its tests must have linked.
         tests: arguments of pytest; files are in the source distribution.
         is_meson: whether meson builds it, and not setuptools.
+        variables: for the environment of its tests.
     """
 
     requirement: str
     modules: tuple[str, ...]
     tests: tuple[str, ...]
     is_meson: bool = False
+    variables: Mapping[str, str] = MappingProxyType({})
 
 
 PROJECTS = (
@@ -64,7 +67,13 @@ PROJECTS = (
     _Project("wrapt==2.5.2", ("wrapt._wrappers",), ("tests",)),
     _Project("regex==2026.11.19", ("regex._regex",), ("--pyargs", "regex.tests.test_regex")),
     _Project("kiwisolver==1.5.1", ("kiwisolver._cext",), ("py/tests",)),
-    _Project("zstandard==0.25.0", ("zstandard.backend_c", "zstandard._cffi"), ("tests",)),
+    _Project("zstandard==0.25.0", ("zstandard.backend_c",), ("tests",)),
+    _Project(
+        "zstandard==0.25.0",
+        ("zstandard._cffi",),
+        ("tests",),
+        variables={"PYTHON_ZSTANDARD_IMPORT_POLICY": "cffi"},
+    ),
     _Project(
         "greenlet==3.5.6",
         ("greenlet._greenlet",),
@@ -190,6 +199,7 @@ def _run_tests(
             "PYTHONPATH": os.pathsep.join(map(str, [*paths, place])),
             "PYTHONSAFEPATH": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
+            **project.variables,
         },
     )
     assert results.exists(), done.stdout + done.stderr
