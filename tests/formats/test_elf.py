@@ -267,7 +267,8 @@ def test_references(name: str, weak: bool) -> None:
     symbol = symbols().find_external_symbol_by_name(name)
     assert symbol is not None
     assert symbol.is_weakly_referenced == weak
-    assert (symbol.scope, symbol.linkage) == (Scope.DEFAULT, Linkage.STRONG)
+    scope = Scope.HIDDEN if name == "hidden_reference" else Scope.DEFAULT
+    assert (symbol.scope, symbol.linkage) == (scope, Linkage.STRONG)
 
 
 def test_sizes_and_places() -> None:

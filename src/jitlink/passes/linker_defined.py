@@ -172,7 +172,8 @@ def set_uses(
 
 
 def _is_set_name(name: str) -> bool:
-    return name.isascii() and name.isidentifier()
+    # Linkers make ``.bss`` of a section COMMON, of which ``ld.lld -r`` makes common symbols.
+    return name.isascii() and name.isidentifier() and name != "COMMON"
 
 
 def set_name(symbol_name: str) -> str | None:

@@ -94,7 +94,9 @@ class _Memory:
         self._starts: list[int] = []
 
     def add(self, regions: Iterator[_Region]) -> None:
-        self._regions = sorted([*self._regions, *regions], key=lambda region: region.start)
+        # An empty one has no bytes, and would hide another one at its address.
+        added = [region for region in regions if region.end > region.start]
+        self._regions = sorted([*self._regions, *added], key=lambda region: region.start)
         self._starts = [region.start for region in self._regions]
 
     def find(self, address: int) -> _Region | None:
