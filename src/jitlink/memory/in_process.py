@@ -24,6 +24,7 @@ from jitlink.memory.manager import (
     InFlightAlloc,
     JITLinkDylib,
     JITLinkMemoryManager,
+    take_finalized,
 )
 from jitlink.memory.pages import PageAllocator, PageRange, PageRequest
 from jitlink.memory.tls import TLSAllocation, TLSRegistry, release_tls
@@ -106,10 +107,7 @@ class InProcessMemoryManager(JITLinkMemoryManager):
 
     async def deallocate(self, allocs: Sequence[FinalizedAlloc]) -> None:
         """Run the deallocate actions and free the memory."""
-        numbers = {alloc.address for alloc in allocs}
-        if len(numbers) < len(allocs) or not numbers <= self._finalized.keys():
-            raise ValueError("not an allocation of this manager, or deallocated already")
-        finalized = [self._finalized.pop(alloc.release()) for alloc in allocs]
+        finalized = take_finalized(self._finalized, allocs)
         for allocation in finalized:
             _log_ranges("freed", allocation.ranges)
         errors: list[JITLinkError] = []

@@ -22,12 +22,15 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TypeVar
 
 from jitlink.errors import JITLinkError, TLSError
 from jitlink.graph import LinkGraph
 from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.memory.images import Images
 from jitlink.memory.tls import TLSAllocation, TLSRegistry
+
+T = TypeVar("T")
 
 
 class DeallocationError(JITLinkError):
@@ -195,3 +198,23 @@ class JITLinkMemoryManager(ABC):
             ValueError: one is not an allocation of this manager, or is deallocated already; none
                 has been deallocated.
         """
+
+
+def take_finalized(finalized: dict[int, T], allocs: Sequence[FinalizedAlloc]) -> list[T]:
+    """Take what a manager has recorded of allocations, and mark these as deallocated.
+
+    Args:
+        finalized: records by address of the allocation.
+        allocs: the allocations.
+
+    Returns:
+        Their records, in the same order.
+
+    Raises:
+        ValueError: one is not an allocation of the manager, or is deallocated already; nothing
+            was taken.
+    """
+    numbers = {alloc.address for alloc in allocs}
+    if len(numbers) < len(allocs) or not numbers <= finalized.keys():
+        raise ValueError("not an allocation of this manager, or deallocated already")
+    return [finalized.pop(alloc.release()) for alloc in allocs]

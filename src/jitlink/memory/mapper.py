@@ -27,6 +27,7 @@ from jitlink.memory.manager import (
     InFlightAlloc,
     JITLinkDylib,
     JITLinkMemoryManager,
+    take_finalized,
 )
 from jitlink.memory.tls import TLSAllocation, release_tls
 from jitlink.sps import AllocActionCallPair
@@ -260,10 +261,7 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
 
     async def deallocate(self, allocs: Sequence[FinalizedAlloc]) -> None:
         """Run the deallocate actions in one call, and use the memory again."""
-        numbers = {alloc.address for alloc in allocs}
-        if len(numbers) < len(allocs) or not numbers <= self._finalized.keys():
-            raise ValueError("not an allocation of this manager, or deallocated already")
-        finalized = [self._finalized.pop(alloc.release()) for alloc in allocs]
+        finalized = take_finalized(self._finalized, allocs)
         errors: list[JITLinkError] = []
         keys = [each.key for each in finalized if each.key is not None]
         if keys and self.mapper.is_open:

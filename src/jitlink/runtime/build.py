@@ -33,8 +33,10 @@ def build(destination: Path) -> None:
             subprocess.run(_command(target, name, directory), cwd=HERE, check=True)
 
 
-_EXECUTOR = ("protocol", "actions", "memory", "shared_memory", "dylibs", "access", "run",
-             "registration", "main")  # fmt: skip
+_EXECUTOR = (
+    "protocol", "actions", "reservations", "memory", "shared_memory", "dylibs", "access", "run",
+    "registration", "main",
+)  # fmt: skip
 
 
 def _build_executor(target: str, directory: Path) -> None:

@@ -25,6 +25,7 @@ from jitlink.memory.manager import (
     InFlightAlloc,
     JITLinkDylib,
     JITLinkMemoryManager,
+    take_finalized,
 )
 from jitlink.memory.mapper import MappedSegment
 from jitlink.memory.tls import TLSAllocation, release_tls
@@ -85,10 +86,7 @@ class GenericJITLinkMemoryManager(JITLinkMemoryManager):
 
     async def deallocate(self, allocs: Sequence[FinalizedAlloc]) -> None:
         """Release the memory in one call; the executor takes the last allocation first."""
-        numbers = {alloc.address for alloc in allocs}
-        if len(numbers) < len(allocs) or not numbers <= self._finalized.keys():
-            raise ValueError("not an allocation of this manager, or deallocated already")
-        finalized = [self._finalized.pop(alloc.release()) for alloc in allocs]
+        finalized = take_finalized(self._finalized, allocs)
         errors: list[JITLinkError] = []
         try:
             await self.release([r.reservation for r in finalized if r.reservation is not None])

@@ -56,9 +56,9 @@ void run_deallocate_actions(struct actions *actions, struct bytes *failures);
 /* ERROR: success if there are no failures; takes ownership. */
 wrapper_result error_of(struct bytes *failures);
 
-/* Free all memory when the connection has ended. */
-void release_memory(void);
-void release_shared_memory(void);
+/* Run the deallocate actions that are left when the connection has ended. */
+void finish_memory(void);
+void finish_shared_memory(void);
 
 /* Serve a controller until it hangs up; returns the exit status. */
 int serve(int incoming, int outgoing);

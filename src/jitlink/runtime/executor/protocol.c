@@ -385,8 +385,8 @@ int serve(int incoming, int outgoing) {
   while (running)
     pthread_cond_wait(&changed, &lock);
   pthread_mutex_unlock(&lock);
-  release_shared_memory();
-  release_memory();
+  finish_shared_memory();
+  finish_memory();
   return status;
 }
 

@@ -1,0 +1,156 @@
+#include "reservations.h"
+
+#include <sys/mman.h>
+
+void add_reservation(struct reservations *all, void *start, uint64_t size) {
+  struct reservation *made = calloc(1, sizeof *made);
+  if (!made)
+    abort();
+  made->start = (uintptr_t)start;
+  made->size = size;
+  pthread_mutex_lock(&all->lock);
+  made->older = all->newest;
+  all->newest = made;
+  pthread_mutex_unlock(&all->lock);
+}
+
+/* With the lock held. */
+static struct reservation *find(const struct reservations *all, uint64_t start, uint64_t size) {
+  struct reservation *each = all->newest;
+  while (each && (start < each->start || start - each->start > each->size ||
+                  size > each->size - (start - each->start)))
+    each = each->older;
+  return each;
+}
+
+uint64_t place_of(struct reservations *all, uint64_t start, uint64_t size) {
+  pthread_mutex_lock(&all->lock);
+  struct reservation *found = find(all, start, size);
+  uint64_t place = found ? found->start : 0;
+  pthread_mutex_unlock(&all->lock);
+  return place;
+}
+
+wrapper_result add_allocation(struct reservations *all, uint64_t key, sps_reader *actions) {
+  struct allocation *made = calloc(1, sizeof *made);
+  if (!made)
+    abort();
+  made->key = key;
+  char *message = run_finalize_actions(actions, &made->actions);
+  if (message) {
+    wrapper_result failure = expected_failure(message);
+    free(message);
+    free(made);
+    return failure;
+  }
+  pthread_mutex_lock(&all->lock);
+  struct reservation *place = find(all, key, 0);
+  if (place) {
+    made->older = place->allocations;
+    place->allocations = made;
+  }
+  pthread_mutex_unlock(&all->lock);
+  return expected_u64(key);
+}
+
+static void add_failure(struct bytes *failures, const char *text) {
+  if (failures->size)
+    put(failures, "\n", 1);
+  put(failures, text, strlen(text));
+}
+
+static void free_allocation(struct allocation *allocation, struct bytes *failures) {
+  run_deallocate_actions(&allocation->actions, failures);
+  free(allocation);
+}
+
+static void free_allocations(struct reservation *reservation, struct bytes *failures) {
+  while (reservation->allocations) {
+    struct allocation *allocation = reservation->allocations;
+    reservation->allocations = allocation->older;
+    free_allocation(allocation, failures);
+  }
+}
+
+/* Takes the allocation of a key out of its reservation; null if there is none. */
+static struct allocation *take_allocation(struct reservations *all, uint64_t key) {
+  struct allocation *found = 0;
+  pthread_mutex_lock(&all->lock);
+  struct reservation *place = find(all, key, 0);
+  struct allocation **link = place ? &place->allocations : 0;
+  while (link && *link && (*link)->key != key)
+    link = &(*link)->older;
+  if (link && *link) {
+    found = *link;
+    *link = found->older;
+  }
+  pthread_mutex_unlock(&all->lock);
+  return found;
+}
+
+/* Takes a reservation out of the list; null if there is none. */
+static struct reservation *take_reservation(struct reservations *all, uint64_t start) {
+  pthread_mutex_lock(&all->lock);
+  struct reservation **link = &all->newest;
+  while (*link && (*link)->start != start)
+    link = &(*link)->older;
+  struct reservation *found = *link;
+  if (found)
+    *link = found->older;
+  pthread_mutex_unlock(&all->lock);
+  return found;
+}
+
+/* The addresses of a request, which follow the instance. */
+struct addresses {
+  const char *data;
+  size_t count;
+};
+
+static struct addresses read_addresses(const char *data, size_t size) {
+  sps_reader reader = sps_read(data, size);
+  sps_u64(&reader);
+  size_t count = sps_count(&reader, 8);
+  return (struct addresses){(const char *)reader.next, count};
+}
+
+static uint64_t take_last(struct addresses *addresses) {
+  sps_reader reader = sps_read(addresses->data + 8 * --addresses->count, 8);
+  return sps_u64(&reader);
+}
+
+wrapper_result deinitialize_keys(struct reservations *all, const char *data, size_t size) {
+  struct addresses keys = read_addresses(data, size);
+  struct bytes failures = {0};
+  while (keys.count) {
+    struct allocation *allocation = take_allocation(all, take_last(&keys));
+    if (allocation)
+      free_allocation(allocation, &failures);
+    else if (!all->ignores_unknown_keys)
+      add_failure(&failures, "nothing is initialised at an address");
+  }
+  return error_of(&failures);
+}
+
+wrapper_result release_starts(struct reservations *all, const char *data, size_t size) {
+  struct addresses starts = read_addresses(data, size);
+  struct bytes failures = {0};
+  while (starts.count) {
+    struct reservation *reservation = take_reservation(all, take_last(&starts));
+    if (!reservation) {
+      add_failure(&failures, "nothing is reserved at an address");
+      continue;
+    }
+    free_allocations(reservation, &failures);
+    munmap((void *)(uintptr_t)reservation->start, reservation->size);
+    free(reservation);
+  }
+  return error_of(&failures);
+}
+
+void finish_allocations(struct reservations *all) {
+  struct bytes failures = {0};
+  for (struct reservation *each = all->newest; each; each = each->older)
+    free_allocations(each, &failures);
+  free(failures.data);
+}

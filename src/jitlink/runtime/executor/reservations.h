@@ -1,0 +1,47 @@
+/* Reserved memory, and the allocations in it: what both memory services have in common. */
+#ifndef JITLINK_RESERVATIONS_H
+#define JITLINK_RESERVATIONS_H
+
+#include <pthread.h>
+
+#include "executor.h"
+
+struct allocation {
+  uint64_t key; /* the lowest address of its segments */
+  struct actions actions;
+  struct allocation *older;
+};
+
+struct reservation {
+  uint64_t start, size;
+  struct allocation *allocations;
+  struct reservation *older;
+};
+
+struct reservations {
+  pthread_mutex_t lock; /* guards the list */
+  struct reservation *newest;
+  bool ignores_unknown_keys;
+};
+
+/* Records mapped memory. */
+void add_reservation(struct reservations *all, void *start, uint64_t size);
+
+/* The start of the reservation that contains a range; 0 if there is none. */
+uint64_t place_of(struct reservations *all, uint64_t start, uint64_t size);
+
+/* Runs the finalize actions of an allocation, and records it.
+   Expected<Addr key> */
+wrapper_result add_allocation(struct reservations *all, uint64_t key, sps_reader *actions);
+
+/* Error(Addr instance, Sequence<Addr keys>): runs deallocate actions, the last key's first. */
+wrapper_result deinitialize_keys(struct reservations *all, const char *data, size_t size);
+
+/* Error(Addr instance, Sequence<Addr starts>): unmaps reservations, the last one first. */
+wrapper_result release_starts(struct reservations *all, const char *data, size_t size);
+
+/* Runs all deallocate actions that are left. Nothing is unmapped: an action may be a function of
+   another reservation. */
+void finish_allocations(struct reservations *all);
+
+#endif
