@@ -5,13 +5,13 @@ import pickle
 import pkgutil
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 import jitlink
 from jitlink import errors
-from jitlink.errors import JITLinkError, UndefinedSymbolError
+from jitlink.errors import DefiningLibrary, JITLinkError, UndefinedSymbolError
 
 _ENTRY = re.compile(r"((?:│   |    )*)(?:[├└]── )?(\w+)(?: +\S.*?)?(?: \[([\w.]+)\])?")
 
@@ -114,3 +114,37 @@ def test_the_list_of_names_is_bounded() -> None:
 def test_advice_is_bounded() -> None:
     names = ["__atomic_x", "cosf", "_Unwind_Resume", "_gfortran_stop", "__gcov_init"]
     assert str(UndefinedSymbolError(names)).count("usually") == 3
+
+
+def test_libraries_that_define_names() -> None:
+    asked: list[Sequence[str]] = []
+
+    def search(names: Sequence[str]) -> dict[str, list[DefiningLibrary]]:
+        asked.append(names)
+        first, second = DefiningLibrary("/lib/libx.so", "-lx"), DefiningLibrary("/lib/liby.so.1")
+        return {"f": [first, second], "g": [first, second], "k": [second]}
+
+    names = ["f", "cosf", "h@V1", "g", "h", "k", "", "a\0b"]
+    error = UndefinedSymbolError(names, search=search)
+    assert not asked
+    assert str(error).endswith(
+        "; cosf is usually in the mathematics library (-lm)"
+        "; f is in /lib/libx.so (-lx) or /lib/liby.so.1; k is in /lib/liby.so.1"
+    )
+    assert error.libraries["k"] == (DefiningLibrary("/lib/liby.so.1"),)
+    # Once, and only for names that the table does not have.
+    assert asked == [["f", "g", "h", "k"]]
+    assert not UndefinedSymbolError(["cosf"], search=search).libraries
+    assert len(asked) == 1
+    str(UndefinedSymbolError([f"f{number}" for number in range(1000)], search=search))
+    assert len(asked[1]) == 20
+
+
+def test_a_search_that_fails_is_not_repeated() -> None:
+    def search(names: Sequence[str]) -> dict[str, list[DefiningLibrary]]:
+        raise MemoryError(names)
+
+    error = UndefinedSymbolError(["f"], search=search)
+    with pytest.raises(MemoryError):
+        str(error)
+    assert str(error) == "undefined symbol: f"

@@ -73,8 +73,9 @@ on an input file, on the executor or on the linked code are a `JITLinkError`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _MOST_LISTED = 20
 """How many missing names a message lists; it counts the others."""
@@ -179,11 +180,27 @@ class DuplicateDefinitionError(SymbolError):
         self.second = second
 
 
+class DefiningLibrary(NamedTuple):
+    """A library that defines a symbol.
+
+    Attributes:
+        path: its path.
+        option: the option of the command that finds it, as ``-lz``; empty if none does.
+    """
+
+    path: str
+    option: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.option})" if self.option else self.path
+
+
 class UndefinedSymbolError(SymbolError):
     """Names that neither the inputs nor the libraries of the process define.
 
     The message is composed when it is read. It gives mangled names in demangled form too, similar
-    names that exist, and the libraries that usually define such names.
+    names that exist, and the libraries that usually define such names; for other names, libraries
+    on this machine that define them, which are searched for then.
 
     Attributes:
         names: all missing names, in order of first reference.
@@ -199,8 +216,11 @@ class UndefinedSymbolError(SymbolError):
         referrers: Mapping[str, Sequence[str]] | None = None,
         suggestions: Mapping[str, str] | None = None,
         versions: Mapping[str, Sequence[str]] | None = None,
+        search: Callable[[Sequence[str]], Mapping[str, Sequence[DefiningLibrary]]] | None = None,
     ) -> None:
         self.names = tuple(names)
+        self._search = search
+        self._libraries: dict[str, tuple[DefiningLibrary, ...]] | None = None
         self.referrers = {name: tuple((referrers or {}).get(name, ())) for name in self.names}
         self.suggestions = dict(suggestions or {})
         self.versions = {name: tuple(those) for name, those in (versions or {}).items()}
@@ -212,7 +232,34 @@ class UndefinedSymbolError(SymbolError):
         if len(self.names) > _MOST_LISTED:
             listed += f" and {len(self.names) - _MOST_LISTED} more"
         advice = [*self._other_versions(), *self._similar_names(), *self._usual_providers()]
+        advice += self._defining_libraries()
         return "; ".join([f"undefined {noun}: {listed}", *advice])
+
+    @property
+    def libraries(self) -> Mapping[str, Sequence[DefiningLibrary]]:
+        """For some names that no list of well-known names has, libraries that define them.
+
+        The search path's libraries are searched when this, or the message, is first read.
+        """
+        if self._libraries is None:
+            # Set first: whatever happens, there is one search.
+            self._libraries = {}
+            names = self._unknown_names() if self._search is not None else []
+            if names and self._search is not None:
+                found = self._search(names)
+                self._libraries = {name: tuple(those) for name, those in found.items()}
+        return self._libraries
+
+    def _unknown_names(self) -> list[str]:
+        from jitlink.names.providers import usual_provider  # noqa: PLC0415
+        from jitlink.names.versions import split  # noqa: PLC0415
+
+        unknown = [
+            name
+            for name in self.names[:_MOST_SEARCHED]
+            if name and "\0" not in name and split(name) is None and usual_provider(name) is None
+        ]
+        return unknown[:_MOST_LISTED]
 
     def _described(self, name: str) -> str:
         from jitlink.names.demangling import demangled  # noqa: PLC0415 - rarely needed
@@ -254,6 +301,13 @@ class UndefinedSymbolError(SymbolError):
                 libraries.setdefault(provider.where, name)
         chosen = list(libraries.items())[:_MOST_ADVICE]
         return [f"{name} is usually in {where}" for where, name in chosen]
+
+    def _defining_libraries(self) -> list[str]:
+        names: dict[str, str] = {}
+        for name, libraries in self.libraries.items():
+            names.setdefault(" or ".join(map(str, libraries)), name)
+        chosen = list(names.items())[:_MOST_ADVICE]
+        return [f"{name} is in {where}" for where, name in chosen]
 
 
 class AllocatorError(SymbolError):

@@ -306,6 +306,9 @@ def test_sysv_index(name: bytes, width: int) -> None:
     found = archive.find_all({"a", "b", "c"})
     definers = {n: [archive.member_at(o).name for o in offsets] for n, offsets in found.items()}
     assert definers == {"a": ["x"], "b": ["y", "x"], "c": []}
+    assert archive.may_define(["c", "caf\u00e9\udcff"])
+    assert not archive.may_define(["c", "caf", "x", "y"])
+    assert archive.index_size == 6 * width + len(b"b\0a\0\0b\0caf\xc3\xa9\xff\0\0\0padding")
 
 
 @pytest.mark.parametrize("name", [b"/", b"/SYM64/", b"__.SYMDEF", b"__.SYMDEF_64"])
@@ -334,6 +337,8 @@ def test_ranlib_index(name: bytes, fill: int | None, width: int, order: ByteOrde
     archive = Archive(ranlib_archive(symbols, name, fill, width, order), "x.a")
     long_name = "a_quite_long_name.o"
     assert defined_in(archive) == {"_b": long_name, "_a": "x", "_long_symbol": long_name}
+    assert archive.may_define(["_c", "_long_symbol"])
+    assert not archive.may_define(["_c", "_long"])
 
 
 def test_ranlib_names_in_any_order() -> None:
@@ -391,3 +396,9 @@ def test_members_are_read_on_request() -> None:
         archive.member_at(bad)
     assert (from_iteration.value.file, from_iteration.value.offset) == ("x.a", bad)
     assert (from_index.value.file, from_index.value.offset) == ("x.a", bad)
+
+
+def test_no_index_defines_nothing() -> None:
+    archive = Archive(MAGIC + member(b"x/", b"f\0"), "x.a")
+    assert not archive.may_define(["f"])
+    assert archive.index_size == 0

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from jitlink.errors import InputError, UnknownFormatError
-from jitlink.tool.libraries import InputCollector, script_files, system_directories
+from jitlink.library_search import system_directories
+from jitlink.tool.libraries import InputCollector, script_files
 from jitlink.tool.options import CommandLineError, InputArgument
 from tests.tool.command import archive, compile_to, shared_library
 

@@ -43,7 +43,7 @@ from jitlink.formats.archive_magic import MAGIC, THIN_MAGIC, is_archive
 from jitlink.names.versions import split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from collections.abc import Set as AbstractSet
 
     import numpy.typing as npt
@@ -218,6 +218,21 @@ class Archive:
         if self._index is None and self._index_header is not None:
             self._index = self._read_index(self._index_header)
         return self._index
+
+    @property
+    def index_size(self) -> int:
+        """Size of the symbol index in bytes; 0 if there is none."""
+        header = self._index_header
+        return 0 if header is None else header.size
+
+    def may_define(self, names: Iterable[str]) -> bool:
+        """Whether the symbol index, which is not decoded, has the bytes of one of these names."""
+        header = self._index_header
+        if header is None:
+            return False
+        content = bytes(self._data[header.offset : header.end])
+        encoded = (name.encode("utf-8", "surrogateescape") for name in names)
+        return any(name + b"\0" in content for name in encoded)
 
     def find_all(self, names: AbstractSet[str]) -> dict[str, list[int]]:
         """The header offsets of all members that define names, in order, by name.

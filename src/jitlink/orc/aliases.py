@@ -99,10 +99,14 @@ class ReExports(MaterializationUnit):
         except FailedToMaterializeError:
             raise
         except UndefinedSymbolError as error:
-            from jitlink.orc.suggestions import suggestions  # noqa: PLC0415 - only for errors
+            from jitlink.library_search import LibrarySearch  # noqa: PLC0415 - only for errors
+            from jitlink.orc.suggestions import suggestions  # noqa: PLC0415
 
             raise UndefinedSymbolError(
-                error.names, referrers=_users(targets), suggestions=suggestions(error.names, dylib)
+                error.names,
+                referrers=_users(targets),
+                suggestions=suggestions(error.names, dylib),
+                search=LibrarySearch(dylib.session.executor.triple, dylib.library_directories),
             ) from None
         finally:
             for alias in aliases:

@@ -228,6 +228,8 @@ class JITDylib(JITLinkDylib):
         generator_locks: locks of generators, by their identity; for the searches.
         hidden_names: names that it does not export; see `jitlink.orc.visibility`.
         comdat_groups: signatures of the COMDAT groups of the objects that were added here.
+        library_directories: directories in which errors look first for libraries that define what
+            is undefined.
         initializers: initializer symbols that have not been looked up, in order of addition.
         is_open: whether it has not been removed.
     """
@@ -241,6 +243,7 @@ class JITDylib(JITLinkDylib):
         self.generator_locks: dict[int, GeneratorLock] = {}
         self.hidden_names: set[str] = set()
         self.comdat_groups: set[str] = set()
+        self.library_directories: tuple[str, ...] = ()
         self.initializers: dict[str, None] = {}
         self.is_open = True
         self._link_order: list[tuple[JITDylib, JITDylibLookupFlags]] = [

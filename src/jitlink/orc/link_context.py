@@ -36,6 +36,7 @@ from jitlink.orc.visibility import constrained
 from jitlink.passes.prune import mark_exported_live
 from jitlink.passes.tls_variables import PHONY_SECTION
 from jitlink.resolve import referrers
+from jitlink.targets.registry import target_of_graph
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import Definition, JITDylib
@@ -276,6 +277,7 @@ class LayerContext(JITLinkContext):
 
     async def _more_complete(self, names: Sequence[str]) -> UndefinedSymbolError:
         """An error with the referrers of undefined symbols, and suggestions."""
+        from jitlink.library_search import LibrarySearch  # noqa: PLC0415
         from jitlink.orc.suggestions import available_versions, suggestions  # noqa: PLC0415
 
         graph = self._graph
@@ -283,7 +285,15 @@ class LayerContext(JITLinkContext):
         users = referrers(graph, {name: symbol.row for name, symbol in found.items() if symbol})
         similar = suggestions(names, self.responsibility.dylib, graph)
         versions = await available_versions(names, self.responsibility.dylib, graph)
-        return UndefinedSymbolError(names, referrers=users, suggestions=similar, versions=versions)
+        return UndefinedSymbolError(
+            names,
+            referrers=users,
+            suggestions=similar,
+            versions=versions,
+            search=LibrarySearch(
+                target_of_graph(graph).triple, self.responsibility.dylib.library_directories
+            ),
+        )
 
     def advise(self, error: TargetOutOfRangeError) -> None:
         """Say how a target of the JITDylib itself comes into reach, if it was placed elsewhere."""

@@ -172,6 +172,18 @@ class ObjectFormat(Protocol):
             UnsupportedObjectError: there is no such target.
         """
 
+    def exported_among(self, data: memoryview, file: str, names: Iterable[str]) -> list[str]:
+        """Those of the names that a shared library in a file defines for others.
+
+        Args:
+            data: the library's bytes.
+            file: display name, for errors.
+            names: the names.
+
+        Raises:
+            ObjectError: it is no shared library, or is malformed.
+        """
+
     def targets(self) -> Iterable[Target]:
         """All targets of the format; each is imported when the iteration comes to it."""
 

@@ -174,6 +174,13 @@ class _ELF:
         system = _SYSTEMS.get(data[_EI_OSABI])
         return load_target(path) if system is None else _target_for(path, system)
 
+    def exported_among(self, data: memoryview, file: str, names: Iterable[str]) -> list[str]:
+        """See `ObjectFormat.exported_among`."""
+        from jitlink.formats.elf_dynamic_symbols import DynamicSymbols  # noqa: PLC0415 - for errors
+
+        symbols = DynamicSymbols(data, file)
+        return [name for name in names if symbols.defines(name)]
+
     def targets(self) -> Iterable[Target]:
         """See `ObjectFormat.targets`."""
         return map(load_target, _TARGETS.values())

@@ -7,7 +7,7 @@ its format. Both are imported when an object of theirs is first read.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 
 import numpy as np
@@ -48,10 +48,30 @@ def target_of_object(data: Buffer, name: str) -> Target:
         UnsupportedObjectError: there is no such target.
     """
     view = memoryview(data).cast("B")
+    return _format_of(view, name).target_of(view, name)
+
+
+def _format_of(view: memoryview, name: str) -> ObjectFormat:
     for magic, path in OBJECT_FORMATS.items():
         if view[: len(magic)] == magic:
-            return _load(path).target_of(view, name)
+            return _load(path)
     raise UnknownFormatError(describe(view), file=name)
+
+
+def exported_among(data: Buffer, name: str, names: Iterable[str]) -> list[str]:
+    """Those of some names that a shared library in a file defines for others.
+
+    Args:
+        data: the library's bytes.
+        name: display name, for errors.
+        names: the names.
+
+    Raises:
+        UnknownFormatError: the bytes are of no container format that is supported.
+        ObjectError: it is no shared library, or is malformed.
+    """
+    view = memoryview(data).cast("B")
+    return _format_of(view, name).exported_among(view, name, names)
 
 
 def all_targets() -> Iterator[Target]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from jitlink.errors import DuplicateDefinitionError, ExecutorError
 from jitlink.formats.archive_magic import is_archive
 from jitlink.inputs import InputFile, open_input
+from jitlink.library_search import run_time_directories
 from jitlink.lljit import LLJIT
 from jitlink.orc import (
     AbsoluteSymbols,
@@ -29,7 +30,7 @@ from jitlink.orc import (
 from jitlink.orc.generators import extract_needed
 from jitlink.orc.objects import ObjectBatch
 from jitlink.targets.registry import target_of_object
-from jitlink.tool.libraries import InputCollector, run_time_directories
+from jitlink.tool.libraries import InputCollector
 from jitlink.tool.options import (
     MAIN_DYLIB,
     AliasArgument,
@@ -192,7 +193,9 @@ class SessionInputs:
     def _find(self, arguments: DylibArguments) -> _Found:
         """Open the inputs of a JITDylib, and load its shared libraries."""
         further = run_time_directories() if self._line.search_system_libraries else []
-        collector = InputCollector([*arguments.library_directories, *further])
+        directories = [*arguments.library_directories, *further]
+        self.dylibs[arguments.name].library_directories = tuple(directories)
+        collector = InputCollector(directories)
         found = _Found()
         for argument in arguments.inputs:
             other = self.dylibs.get(argument.name) if argument.kind == "library" else None

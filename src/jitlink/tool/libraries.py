@@ -21,13 +21,13 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-from jitlink.compilers import gcc_directories
 from jitlink.errors import InputError, UnknownFormatError
 from jitlink.formats.archive_magic import is_archive
 from jitlink.formats.elf_layout import is_elf, is_shared_object
 from jitlink.inputs import InputFile, open_input
+from jitlink.library_search import distinct, file_names, system_directories
 from jitlink.memory.mapping import mapped_ranges
-from jitlink.names.shared_libraries import C_LIBRARY, ONE_PER_PROCESS
+from jitlink.names.shared_libraries import C_LIBRARY
 from jitlink.tool.options import CommandLineError, InputArgument, LibraryPreference
 
 # Bytes. Longer texts are not parsed: linker scripts are a few lines.
@@ -145,7 +145,7 @@ class InputCollector:
             self.files.append(file)
 
     def _search_path(self) -> tuple[str, ...]:
-        return tuple(_distinct([*self._directories, *system_directories()]))
+        return tuple(distinct([*self._directories, *system_directories()]))
 
     def _add_script(self, path: str, text: str) -> None:
         place = os.path.realpath(path)
@@ -168,42 +168,13 @@ class InputCollector:
         return name
 
 
-def run_time_directories() -> list[str]:
-    """The directories of LD_LIBRARY_PATH that exist, in order."""
-    candidates = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-    return [each for each in candidates if each and os.path.isdir(each)]  # noqa: PTH112
-
-
-def system_directories() -> list[str]:
-    """The directories that the system's compiler searches and that exist, in order."""
-    machine = os.uname().machine
-    multiarch = f"{machine}-linux-gnu"
-    candidates = [
-        *os.environ.get("LIBRARY_PATH", "").split(os.pathsep),
-        *gcc_directories(machine),
-        *(
-            f"{prefix}/{directory}"
-            for prefix in ("/usr/local", "", "/usr")
-            for directory in (f"lib/{multiarch}", "lib64", "lib")
-        ),
-    ]
-    return [each for each in candidates if each and os.path.isdir(each)]  # noqa: PTH112
-
-
-def _distinct(directories: Sequence[str]) -> list[str]:
-    """The directories without duplicates, which may have different names."""
-    return list({os.path.realpath(each): each for each in reversed(directories)}.values())[::-1]
-
-
 def _file_names(name: str, preference: LibraryPreference) -> tuple[str, ...]:
     """The files that the name given to `-l` stands for, in order of preference."""
     if name.startswith(":"):
         return (name[1:],)
-    static, shared = f"lib{name}.a", f"lib{name}.so"
     if preference == "static" and name not in C_LIBRARY:
-        return (static,)
-    is_shared = preference == "shared" or name in ONE_PER_PROCESS
-    return (shared, static) if is_shared else (static, shared)
+        return (f"lib{name}.a",)
+    return (f"lib{name}.so", f"lib{name}.a") if preference == "shared" else file_names(name)
 
 
 def _loaded_library(name: str) -> str | None:
