@@ -228,8 +228,7 @@ class JITDylib(JITLinkDylib):
         generator_locks: locks of generators, by their identity; for the searches.
         hidden_names: names that it does not export; see `jitlink.orc.visibility`.
         comdat_groups: signatures of the COMDAT groups of the objects that were added here.
-        library_directories: directories in which errors look first for libraries that define what
-            is undefined.
+        library_directories: directories where errors search first for what is undefined.
         initializers: initializer symbols that have not been looked up, in order of addition.
         is_open: whether it has not been removed.
     """
@@ -333,9 +332,7 @@ class JITDylib(JITLinkDylib):
 
     def remove_from_link_order(self, dylib: JITDylib) -> None:
         """Remove a JITDylib from the link order."""
-        self._change(
-            lambda: self._reorder([entry for entry in self._link_order if entry[0] is not dylib])
-        )
+        self._change(lambda: self._reorder([e for e in self._link_order if e[0] is not dylib]))
 
     def _reorder(self, order: list[tuple[JITDylib, JITDylibLookupFlags]]) -> None:
         for dylib in (self, *(other for other, _ in order)):
@@ -372,8 +369,8 @@ class JITDylib(JITLinkDylib):
 
         def remove() -> None:
             index = self.generators.index(generator)
-            if index >= len(self.generators) - self._last_generators:
-                self._last_generators -= 1
+            is_last = index >= len(self.generators) - self._last_generators
+            self._last_generators -= is_last
             del self.generators[index]
 
         self._change(remove)
