@@ -61,7 +61,7 @@ def test_all_parts_log_a_link(command: Command, words: tuple[str | Path, ...]) -
         [
             r"creating JITDylib main",
             r"caller looks up in main: main",
-            r"archives of main will define: lower",
+            r"members extracted for main: liblower.a\(lower.o\)",
             r"materializing main.o \(symbols: 2\)",
             r"main.o looks up in main, <platform>, <process symbols>: .*puts.*",
             r"StaticLibraryGenerator of main defines: nothing",

@@ -20,6 +20,7 @@ from jitlink.inputs import (
     defining_members,
     open_input,
 )
+from jitlink.orc.errors import listed
 from jitlink.orc.interface import (
     ExecutorSymbolDef,
     JITDylibLookupFlags,
@@ -307,6 +308,8 @@ def extract(
         members.read_needed(archives)
         members.define(archives[0].layer)
         members.record_reasons()
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("members extracted for %s: %s", dylib.name, listed(members.names))
     return has_read
 
 
@@ -403,6 +406,11 @@ class _ExtractedMembers:
         # Names that members refer to and that archives were searched for.
         self._searched: set[str] = set()
         self._reasons: list[tuple[StaticLibraryGenerator, Extraction]] = []
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Display names of the members."""
+        return () if self._batch is None else tuple(file.name for file in self._batch.files)
 
     def read(
         self,
