@@ -289,8 +289,11 @@ class _DriverRole:
         self.loop = Loop(self._wake)
         self.driver: int | None = None
         self.is_closed = False
-        # Reentrant: a finalizer that runs while it is held may close the role, or call.
-        self._changed = threading.Condition(threading.RLock())
+        # Reentrant: a finalizer that runs while it is held may close the role, or call. It is
+        # entered itself, not through the condition, whose methods an interrupt could leave with
+        # the lock held.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._fallback: threading.Thread | None = None
         self._ended: threading.Thread | None = None
         self._is_settling = False
@@ -298,7 +301,7 @@ class _DriverRole:
 
     def try_acquire(self) -> bool:
         """Become the driver; False if another thread is, or the loop is closed."""
-        with self._changed:
+        with self._lock:
             if self.driver is not None or self.is_closed:
                 return False
             self.driver = threading.get_ident()
@@ -306,7 +309,7 @@ class _DriverRole:
 
     def release(self) -> None:
         """Stop being the driver, and leave what is due to the fallback thread."""
-        with self._changed:
+        with self._lock:
             self.driver = None
             self._wake()
 
@@ -329,7 +332,7 @@ class _DriverRole:
 
     def call(self, action: Callable[[], None]) -> bool:
         """Schedule a call; False if the loop is closed."""
-        with self._changed:
+        with self._lock:
             if not self.is_closed:
                 self.loop.call_soon_threadsafe(action)
                 return True
@@ -339,14 +342,14 @@ class _DriverRole:
         """Schedule a call without blocking, and run it if no other thread does."""
         # A driver sees it when it leaves.
         self.loop.call_soon(action)
-        if self._changed.acquire(blocking=False):
+        if self._lock.acquire(blocking=False):
             try:
                 if is_collecting():
                     self._wake()
                 else:
                     self.drive_if_free(lambda: False)
             finally:
-                self._changed.release()
+                self._lock.release()
         else:
             # The thread that holds the lock may be about to wait without looking again. A process
             # that is ending starts no threads, and frees everything.
@@ -355,7 +358,7 @@ class _DriverRole:
 
     def close(self) -> None:
         """Refuse calls from now on."""
-        with self._changed:
+        with self._lock:
             self.is_closed = True
             self._changed.notify_all()
 
@@ -369,7 +372,7 @@ class _DriverRole:
 
     def finish(self) -> None:
         """Run or cancel what was scheduled before the loop was closed."""
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self.driver is None)
             self.driver = threading.get_ident()
         try:
@@ -397,7 +400,7 @@ class _DriverRole:
             self.drive(lambda: time.monotonic() > end)
             return
         delays = (end - time.monotonic(), self.loop.delay())
-        with self._changed:
+        with self._lock:
             if not self.loop.has_due:
                 self._changed.wait(max(0.0, min(delay for delay in delays if delay is not None)))
 
@@ -405,7 +408,7 @@ class _DriverRole:
 
     def _wake(self) -> None:
         """Wake a waiting thread if something is due; start the fallback thread if necessary."""
-        with self._changed:
+        with self._lock:
             if self.driver is None and not self.is_closed:
                 if not self.loop.has_due and self.loop.delay() is None:
                     return
@@ -431,7 +434,7 @@ class _DriverRole:
         own. Not at once, because calls of lazy functions come in bursts.
         """
         end: float | None = None
-        with self._changed:
+        with self._lock:
             while not self.is_closed:
                 if self.driver is None and self.loop.has_due:
                     return True
@@ -450,7 +453,7 @@ class _DriverRole:
     @property
     def is_stranded(self) -> bool:
         """Whether something is due and no thread is going to run it."""
-        with self._changed:
+        with self._lock:
             return self.driver is None and self._fallback is None and self.loop.has_due
 
     def settle(self) -> None:
@@ -460,7 +463,7 @@ class _DriverRole:
         ended = [each for each in list(action_threads) if each is not threading.current_thread()]
         for thread in ended:
             thread.join(max(0.0, end - time.monotonic()))
-        with self._changed:
+        with self._lock:
             self._is_settling = True
             self._changed.notify_all()
             self._changed.wait_for(
@@ -482,7 +485,8 @@ class _DriverRole:
 
     def reset_after_fork(self) -> None:
         """Forget the threads that a forked process does not have: all but the forking one."""
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._fallback = self._ended = None
         if self.driver != threading.get_ident():
             self.driver = None
