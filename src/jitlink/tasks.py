@@ -21,6 +21,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Generator
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from types import TracebackType
@@ -471,15 +472,22 @@ async def wait_for_all(tasks: Collection[Task[Any]], seconds: float) -> None:
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in a loop of its own, on this thread, and return its result."""
-    woken = threading.Event()
-    loop = Loop(woken.set)
+    # Held until the loop is woken. Not an event, whose own lock an interrupt could leave held.
+    asleep = threading.Lock()
+    asleep.acquire()
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # It is awake.
+            asleep.release()
+
+    loop = Loop(wake)
     task = Task(loop, coroutine)
-    # Its error is raised here: nobody else is to report it.
-    task.add_done_callback(woken.set)
+    # Its error is raised here: the loop is not to log it.
+    task.add_done_callback(wake)
     while not task.is_done:
-        woken.clear()
         if not loop.has_due:
-            woken.wait(loop.delay())
+            delay = loop.delay()
+            asleep.acquire(timeout=-1 if delay is None else delay)
         loop.run_due()
     try:
         return task.result()

@@ -1,22 +1,32 @@
 """Which thread drives a session, and that no call is lost between threads."""
 
+from __future__ import annotations
+
 import asyncio
 import gc
+import itertools
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
+from typing import TYPE_CHECKING
 
 import pytest
 
 from jitlink.orc import ExecutionSession, SessionEndedError
+from jitlink.orc import driver as driver_module
 from jitlink.orc.driver import SessionDriver
 from jitlink.tasks import CancelledError, Future, Task, sleep
 from tests.orc.sessions import run_threads
 from tests.orc.units import Unit, time_limit
+
+if TYPE_CHECKING:
+    from _typeshed import TraceFunction
 
 pytestmark = pytest.mark.serial("counts threads")
 
@@ -254,6 +264,51 @@ def test_an_interrupt_is_deferred_until_the_call_is_done(owner: Owner) -> None:
         driver.stop()
     assert steps == ["done all the same", "done all the same", "cancelled"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class InterruptedAt:
+    """Interrupts the main thread at one of the lines of the driver's module that it executes."""
+
+    def __init__(self, number: int) -> None:
+        self.remaining = number
+
+    def trace(self, frame: FrameType, event: str, _argument: object) -> TraceFunction | None:
+        if frame.f_code.co_filename != driver_module.__file__:
+            return None
+        if event == "line":
+            self.remaining -= 1
+            if self.remaining == 0:
+                signal.raise_signal(signal.SIGINT)
+        return self.trace
+
+
+# Of an interrupt before the driver has the coroutine.
+@pytest.mark.filterwarnings("ignore:coroutine 'ident' was never awaited")
+@pytest.mark.parametrize("way", ["run", "wait", "finalizer"])
+def test_an_interrupt_anywhere_leaves_no_thread_as_the_driver(owner: Owner, way: str) -> None:
+    driver = SessionDriver(owner)
+    calls: dict[str, Callable[[], object]] = {
+        "run": lambda: driver.run(threading.get_ident),
+        "wait": lambda: driver.wait(ident()),
+        "finalizer": lambda: driver.call_from_finalizer(lambda: sleep(0)),
+    }
+    interrupts = 0
+    with time_limit():
+        for number in itertools.count(1):
+            interrupted = InterruptedAt(number)
+            try:
+                sys.settrace(interrupted.trace)
+                calls[way]()
+            except KeyboardInterrupt:
+                interrupts += 1
+            finally:
+                sys.settrace(None)
+            if interrupted.remaining > 0:
+                break
+            # Another thread finds neither the lock held nor a driver that never leaves.
+            run_threads([lambda: driver.wait(ident())], timeout=5)
+        driver.stop()
+    assert interrupts > 10
 
 
 def test_a_program_of_asyncio_waits_like_any_other(owner: Owner) -> None:

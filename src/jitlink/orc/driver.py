@@ -126,7 +126,10 @@ class _Call(Generic[T]):
             self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
-        if self.task is not None:
+        if self.task is None:
+            # The wait was interrupted before it was scheduled.
+            self._coroutine.close()
+        else:
             self.task.cancel()
 
 
@@ -189,12 +192,12 @@ class SessionDriver:
         """
         if self.is_current:
             return action()
-        if self._role.try_acquire():
-            try:
-                with _DeferredInterrupts():
+        with _DeferredInterrupts():
+            if self._role.try_acquire():
+                try:
                     return Context().run(action)
-            finally:
-                self._role.release()
+                finally:
+                    self._role.release()
 
         async def act() -> T:
             return action()
@@ -245,14 +248,16 @@ class SessionDriver:
 
     def _drive(self, call: _Call[Any]) -> bool:
         """Start a call and drive until it is done or nothing is due; False if another drives."""
-        if not self._role.try_acquire():
-            return False
         try:
             with _DeferredInterrupts() as interrupts:
-                call.start()
-                self._role.drive(lambda: call.is_done or interrupts.is_any)  # noqa: F821 - see below
+                if not self._role.try_acquire():
+                    return False
+                try:
+                    call.start()
+                    self._role.drive(lambda: call.is_done or interrupts.is_any)  # noqa: F821 - see below
+                finally:
+                    self._role.release()
         finally:
-            self._role.release()
             # Frames of an error lead back to this one, and the call has the error.
             del call
         return True
@@ -315,11 +320,12 @@ class _DriverRole:
 
     def drive_if_free(self, is_done: Callable[[], bool]) -> None:
         """`drive` as the driver; nothing happens if another thread is, or the loop is closed."""
-        if self.try_acquire():
-            try:
-                self.drive(is_done)
-            finally:
-                self.release()
+        with _DeferredInterrupts():
+            if self.try_acquire():
+                try:
+                    self.drive(is_done)
+                finally:
+                    self.release()
 
     def drive(self, is_done: Callable[[], bool]) -> None:
         """Run what is due until nothing is, or `is_done` returns True; on the driver thread."""
@@ -342,19 +348,20 @@ class _DriverRole:
         """Schedule a call without blocking, and run it if no other thread does."""
         # A driver sees it when it leaves.
         self.loop.call_soon(action)
-        if self._lock.acquire(blocking=False):
-            try:
-                if is_collecting():
-                    self._wake()
-                else:
-                    self.drive_if_free(lambda: False)
-            finally:
-                self._lock.release()
-        else:
-            # The thread that holds the lock may be about to wait without looking again. A process
-            # that is ending starts no threads, and frees everything.
-            with contextlib.suppress(RuntimeError):
-                _thread.start_new_thread(self._wake, ())
+        with _DeferredInterrupts():
+            if self._lock.acquire(blocking=False):
+                try:
+                    if is_collecting():
+                        self._wake()
+                    else:
+                        self.drive_if_free(lambda: False)
+                finally:
+                    self._lock.release()
+            else:
+                # The thread that holds the lock may be about to wait without looking again. A
+                # process that is ending starts no threads, and frees everything.
+                with contextlib.suppress(RuntimeError):
+                    _thread.start_new_thread(self._wake, ())
 
     def close(self) -> None:
         """Refuse calls from now on."""
@@ -397,7 +404,8 @@ class _DriverRole:
     def _run_or_wait(self, end: float) -> None:
         """Run what is due, or wait until something is, at most until the time `end`."""
         if self.loop.has_due:
-            self.drive(lambda: time.monotonic() > end)
+            with _DeferredInterrupts():
+                self.drive(lambda: time.monotonic() > end)
             return
         delays = (end - time.monotonic(), self.loop.delay())
         with self._lock:
@@ -513,6 +521,9 @@ def _close_dropped(role: _DriverRole) -> None:
 
 class _DeferredInterrupts:
     """Defers a ``KeyboardInterrupt`` to the end of a ``with`` statement.
+
+    A thread becomes the driver and ceases to be it inside of one: an interrupt between that and the
+    ``try`` statement would leave it the driver for ever.
 
     Only on the main thread, which alone gets any, and only if SIGINT has Python's own handler.
 
