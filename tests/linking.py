@@ -7,7 +7,6 @@ counted, and gives symbols that nobody defines the addresses that a test chooses
 import ctypes
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from jitlink.graph import LinkGraph
@@ -107,12 +106,7 @@ class Linker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.release()
         left = self.used_size
         self.space.close()

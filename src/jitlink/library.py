@@ -11,7 +11,6 @@ import threading
 import weakref
 from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
 from jitlink.errors import NotAFunctionError, SymbolError, UndefinedSymbolError
@@ -279,12 +278,7 @@ class Library(Mapping[str, int]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()
 
 

@@ -30,7 +30,7 @@ import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from functools import partial
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Generic, Self, TypeVar
 
 from jitlink.orc.errors import SessionEndedError, SessionError
@@ -547,12 +547,7 @@ class _DeferredInterrupts:
     def _record(self, _number: int, _frame: FrameType | None) -> None:
         self.is_any = True
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         if self._is_installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             if self.is_any:

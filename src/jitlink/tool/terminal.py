@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Self, TextIO
 
 _RED, _PLAIN = "\x1b[1;31m", "\x1b[0m"
@@ -59,12 +58,7 @@ class ProgressBar:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         if self._thread is not None:
             self._stopped.set()
             self._thread.join()

@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import struct
-from types import TracebackType
 from typing import Self
 
 from jitlink.executor.remote.connection import Connection, SocketChannel
@@ -38,12 +37,7 @@ class FakeExecutor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()
         self.connection.close(5)
 

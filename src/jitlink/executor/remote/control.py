@@ -34,7 +34,6 @@ import socket
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Literal, Self
 
 from jitlink import tasks
@@ -187,12 +186,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()
 
     def close(self) -> None:
