@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import pytest
 
@@ -74,6 +74,7 @@ DEBIAN_PACKAGES = {
     "llvm-readobj-22": "llvm-22",
     "mold": "mold",
     "perl": "perl",
+    "rustc": "rustc",
     "riscv64-linux-gnu-gcc-12": "gcc-12-riscv64-linux-gnu",
     "riscv64-linux-gnu/libc.a": "libc6-dev-riscv64-cross",
     "riscv64-linux-gnu/libgcc.a": "libgcc-12-dev-riscv64-cross",
@@ -187,9 +188,14 @@ def require(peer: str) -> Path:
     With JITLINK_REQUIRE_PEERS=1 in the environment the test fails instead.
     """
     path = find(peer)
-    if path is not None:
-        return path
-    reason = f"{peer} is missing; Debian package {DEBIAN_PACKAGES.get(peer, 'unknown')}"
+    if path is None:
+        miss(peer, DEBIAN_PACKAGES.get(peer, "unknown"))
+    return path
+
+
+def miss(what: str, package: str) -> NoReturn:
+    """Skip the test, because something of a Debian package is missing; or fail it, as `require`."""
+    reason = f"{what} is missing; Debian package {package}"
     if os.environ.get("JITLINK_REQUIRE_PEERS") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

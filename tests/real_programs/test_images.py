@@ -16,7 +16,7 @@ import pytest
 from tests.real_programs.test_real_programs import SOURCES, python_program
 from tests.runtime_programs.building import link_native
 from tests.runtime_programs.running import Outcome, linked_command, run_linked, run_native
-from tests.toolchain import compile_c, find, require, run
+from tests.toolchain import compile_c, require, run
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("JITLINK_LONG") != "1", reason="takes minutes; JITLINK_LONG=1 runs it"
@@ -78,10 +78,7 @@ def test_the_run_time_of_d_finds_its_program(suffix: str, tmp_path: Path) -> Non
 def test_backtraces_of_rust_name_functions(tmp_path: Path) -> None:
     library = tmp_path / "libpanics.a"
     words = ("--crate-type", "staticlib", "-C", "opt-level=1", "--edition", "2021")
-    compiler = find("rustc")
-    if compiler is None:
-        pytest.skip("rustc is missing; see rustup.rs")
-    run([compiler, *words, SOURCES / "panics.rs", "-o", library])
+    run([require("rustc"), *words, SOURCES / "panics.rs", "-o", library])
     source = "int panics(int); int main(void) { return panics(3); }"
     inputs = [compile_c(source, "gcc", ("-fPIC",)), library]
     native = link_native("panics.c", inputs, "-lpthread", "-ldl", "-lm")

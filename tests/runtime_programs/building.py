@@ -17,10 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
-import pytest
-
 from tests.runtime_programs.programs import Case, Program
-from tests.toolchain import HOST_TARGET, CompilerName, compile_c, find, require, run, zig_command
+from tests.toolchain import HOST_TARGET, CompilerName, compile_c, require, run, zig_command
 
 _CACHE = Path(__file__).parents[2] / ".cache" / "programs"
 _GFORTRAN = "gfortran-12"
@@ -198,9 +196,7 @@ def _build_fortran(case: Case) -> Built:
 
 
 def _build_rust(case: Case) -> Built:
-    compiler = find("rustc")
-    if compiler is None:
-        pytest.skip("rustc is missing; see rustup.rs")
+    compiler = require("rustc")
     source = case.program.source
     level = "-Copt-level=3" if case.level == "-O2" else "-Copt-level=0"
     model = "pic" if case.is_pic else "static"

@@ -15,7 +15,7 @@ from jitlink.lljit import LLJIT
 from jitlink.memory.mapping import mapped_ranges
 from tests.runtime_programs.building import link_native
 from tests.tool.command import archive, compile_to, error, spawn
-from tests.toolchain import cross_compiler, find, require, run
+from tests.toolchain import cross_compiler, require, run
 
 # gcc calls a nested function whose address is taken through code on the stack.
 NESTED = """
@@ -204,9 +204,7 @@ def test_a_library_of_which_glibc_says_no(nested: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("target", ["aarch64-linux-gnu", "riscv64-linux-gnu"])
 def test_other_architectures(target: str) -> None:
-    compiler = find(cross_compiler(target))
-    if compiler is None:
-        pytest.skip(f"{cross_compiler(target)} is missing")
+    compiler = require(cross_compiler(target))
     source = Path("other.c")
     source.write_text(NESTED)
     run([compiler, "-O0", "-c", source.absolute(), "-o", Path("other.o").absolute()])

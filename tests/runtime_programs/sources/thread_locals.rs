@@ -3,23 +3,22 @@
 // threads: 8
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::sync::{mpsc, Arc, Mutex, OnceLock};
+use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 
 struct Noisy(Cell<u64>);
 impl Drop for Noisy {
     fn drop(&mut self) {
-        DROPPED.get().unwrap().lock().unwrap().push(self.0.get());
+        DROPPED.lock().unwrap().push(self.0.get());
     }
 }
-static DROPPED: OnceLock<Mutex<Vec<u64>>> = OnceLock::new();
+static DROPPED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 thread_local! {
     static NOISY: Noisy = Noisy(Cell::new(0));
     static LIST: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 fn main() {
-    DROPPED.get_or_init(Default::default);
     let (sender, receiver) = mpsc::channel();
     let total = Arc::new(Mutex::new(BTreeMap::new()));
     let handles: Vec<_> = (0..8u64)
@@ -41,7 +40,7 @@ fn main() {
         handle.join().unwrap();
     }
     println!("{:?}", total.lock().unwrap());
-    let mut dropped = DROPPED.get().unwrap().lock().unwrap().clone();
+    let mut dropped = DROPPED.lock().unwrap().clone();
     dropped.sort();
     println!("{dropped:?} {}", LIST.with(|l| l.borrow().len()));
     let mut numbers = [3, 1, 2];
