@@ -50,6 +50,13 @@ _SUPPORT_ROWS = tuple(
     )
 )
 
+_MATHEMATICS = (
+    "(a?(sin|cos|tan)h?|atan2|exp[2m]?1?0?|log(2|10|1p|b)?|pow|sqrt|cbrt|hypot|fma|fmod|"
+    "remainder|ceil|floor|trunc|l?l?r(ound|int)|nearbyint|ldexp|frexp|modf|scalbl?n|erfc?|"
+    "[lt]gamma|fdim|f(max|min|abs)|copysign|nan|nextafter|sincos)"
+)
+"""Functions on floating-point numbers, without the suffix for their type."""
+
 PROVIDERS: tuple[Provider, ...] = (
     *_SUPPORT_ROWS,
     Provider(r"__(generic_)?morestack\w*|__splitstack_\w+", "libgcc.a, which is beside gcc"),
@@ -67,7 +74,7 @@ PROVIDERS: tuple[Provider, ...] = (
     Provider(r"(GOMP|omp)_.*|__kmpc_.*", "the OpenMP run-time library, libgomp or libomp"),
     Provider(r"_gfortran_.*", "the Fortran run-time library (-lgfortran)"),
     Provider(r"_Fortran(A|F)\w*", "LLVM's Fortran run-time library (-lFortranRuntime)"),
-    Provider(r"__\w*q(math|uad)\w*|(sqrt|sin|cos|exp|log|fabs|pow)q", "libquadmath (-lquadmath)"),
+    Provider(rf"(__)?quadmath_\w+|strtoflt128|c?{_MATHEMATICS}q", "libquadmath (-lquadmath)"),
     Provider(r"__asan_.*|__interceptor_.*", "AddressSanitizer's run-time library, libasan, which "
              "the process must be started with"),
     Provider(r"__ubsan_.*", "UndefinedBehaviorSanitizer's run-time library (-lubsan)"),
@@ -88,11 +95,7 @@ PROVIDERS: tuple[Provider, ...] = (
     Provider(r"pthread_.*|sem_(init|wait|post|destroy|open)", "the threads library (-lpthread)"),
     Provider(r"(timer|mq|aio|shm)_\w+|clock_\w+", "librt (-lrt)"),
     Provider(r"dl(open|sym|close|error|addr|iterate_phdr|info|mopen)\w*", "libdl (-ldl)"),
-    Provider(
-        r"(a?(sin|cos|tan)h?|atan2|exp[2m]?1?0?|log(2|10|1p|b)?|pow|sqrt|cbrt|hypot|fma|fmod|"
-        r"remainder|ceil|floor|trunc|l?l?r(ound|int)|nearbyint|ldexp|frexp|modf|scalbl?n|erfc?|"
-        r"[lt]gamma|fdim|f(max|min|abs)|copysign|nan|nextafter|sincos)[fl]?",
-        "the mathematics library (-lm)"),
+    Provider(rf"{_MATHEMATICS}[fl]?", "the mathematics library (-lm)"),
     Provider(r"_ZGV[a-zA-Z]N\d+v+_\w+", "the vector mathematics library (-lmvec)"),
     Provider(r"Py[A-Z_]\w*|_Py\w+", "Python itself"),
     Provider(r"cu[A-Z]\w+|cuda[A-Z]\w+", "the CUDA libraries"),
