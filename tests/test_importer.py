@@ -66,12 +66,17 @@ def test_objects_are_linked_as_members_of_an_archive(project: Path) -> None:
     place(temp / "lib/direct.o", compile_c(direct, flags=("-O1", "-fPIC")))
     place(temp / "lib/value.o", compile_value(41))
     place(temp / "lib/unused.o", compile_value(1, "unused"))
-    jitlink.install_importer(project / "build")
+    importer = jitlink.install_importer(project / "build")
     first, second = (importlib.import_module(f"{name}._value") for name in ("first", "second"))
     assert (first.value, second.value) == (42, 41)
     assert linked_files(first, temp) == ["src/first/_value.o", "lib/direct.o", "lib/value.o"]
     assert linked_files(second, temp) == ["src/second/_value.o", "lib/value.o"]
     assert first.__file__ == str(temp / "src/first/_value.o")
+    # A module that is linked already, as for `importlib.reload`.
+    again = importer.find_spec("first._value", [str(project / "src/first")])
+    assert again is not None
+    assert first.__spec__ is not None
+    assert again.loader is first.__spec__.loader
 
 
 def test_static_libraries_of_the_tree(project: Path) -> None:

@@ -40,11 +40,10 @@ from jitlink.library import Library
 from jitlink.link import PassConfiguration
 from jitlink.loading import Resolve, load
 from jitlink.memory.actions import interpreter_lock_held
+from jitlink.orc.errors import listed
 from jitlink.orc.interface import HostSymbol
 
 _INIT_PREFIXES = ("PyInit_", "PyInitU_")
-_MOST_LISTED = 10
-"""How many init functions a message lists."""
 
 
 class LoadOptions(TypedDict, total=False):
@@ -89,10 +88,7 @@ class MissingInitFunctionError(ExtensionModuleError):
         self, function: str, defined: Sequence[str], *, name: str, path: str | None
     ) -> None:
         self.function, self.defined = function, tuple(defined)
-        listed = ", ".join(self.defined[:_MOST_LISTED])
-        if len(self.defined) > _MOST_LISTED:
-            listed += f" and {len(self.defined) - _MOST_LISTED} more"
-        others = f"they define {listed}" if listed else "they define no init function"
+        others = f"they define {listed(self.defined) or 'no init function'}"
         super().__init__(f"no object defines {function}; {others}", name=name, path=path)
 
 

@@ -54,6 +54,24 @@ def test_all_instructions_of_an_archive(name: str) -> None:
     assert fields > _LEAST
 
 
+@pytest.mark.parametrize(
+    ("code", "field"),
+    [
+        ("660f38001511223344", 5),  # pshufb 0x44332211(%rip), %xmm2
+        ("660f3a0f151122334405", 5),  # palignr $5, 0x44332211(%rip), %xmm2
+        ("f2480f38f10511223344", 6),  # crc32q 0x44332211(%rip), %rax
+        ("66480f3a22051122334401", 6),  # pinsrq $1, 0x44332211(%rip), %xmm0
+    ],
+)
+def test_opcodes_after_two_escapes(code: str, field: int) -> None:
+    """Few archives have any."""
+    data = bytes.fromhex(code)
+    found = instruction_with_field(data, field)
+    assert found is not None
+    assert (found.displacement, found.displacement_size, found.end) == (field, 4, len(data))
+    assert found.modrm == field - 1
+
+
 def test_what_is_no_field() -> None:
     code = bytes.fromhex("488b0511223344c3")  # mov 0x44332211(%rip), %rax; ret
     assert instruction_with_field(code, 3) is not None

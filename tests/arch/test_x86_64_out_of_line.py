@@ -81,13 +81,17 @@ fildq var+8(%rip); fistpq (%rdi)
 andl $-16, var(%rip)
 btsq $5, var+8(%rip)
 pcmpeqd var(%rip), %xmm0; movq %xmm0, %rax; xor %eax, %eax
+pmovzxbw var+8(%rip), %xmm3; movq %xmm3, %rax
+pxor %xmm3, %xmm3; pinsrq $0, var+8(%rip), %xmm3; movq %xmm3, %rax
+xor %eax, %eax; crc32q var+8(%rip), %rax
 movzwl var+2(%rip), %eax
 mov var+2(%rip), %ax; movzwl %ax, %eax
 testb $8, var(%rip); setne %al; movzbl %al, %eax
 testl $0x8000, var(%rip); setne %al; movzbl %al, %eax
 """.strip().splitlines()  # noqa: E501
 
-# These have an address as operand or result that is 32 bits wide, or use the stack.
+# These have an address as operand or result that is 32 bits wide, or use the stack, or registers
+# that they do not name.
 REFUSED = """
 pushq var(%rip); pop %rax
 mov %rsp, %rdx; mov var(%rip), %rsp; mov %rdx, %rsp
@@ -101,6 +105,8 @@ movq $var, other(%rip)
 mov var(%rbx,%rsi,8), %rdi
 mov var(%eip), %rax
 mov var+1(%rip), %ah
+lock cmpxchg16b var(%rip)
+sgdt var(%rip)
 """.strip().splitlines()
 
 

@@ -13,6 +13,7 @@ from jitlink.formats.elf_image import DynamicSymbols, ImageLayout, ProgramHeader
 from jitlink.formats.elf_layout import (
     DT_HASH,
     DT_NULL,
+    DT_SONAME,
     DT_STRSZ,
     DT_STRTAB,
     DT_SYMTAB,
@@ -56,6 +57,13 @@ class Tables:
     def string(self, offset: int) -> bytes:
         start = self.tags[DT_STRTAB] + offset
         return bytes(self.memory[start : self.memory.index(0, start)])
+
+    @property
+    def soname(self) -> bytes:
+        """What DT_SONAME says."""
+        table = np.frombuffer(self.memory, self.layout.identity.layout.dynamic, 7)
+        (offset,) = table["value"][table["tag"] == DT_SONAME].tolist()
+        return self.string(offset)
 
     def find(self, name: bytes) -> tuple[int, int, int] | None:
         """Value, section and binding of a defined symbol."""
@@ -158,6 +166,7 @@ def test_symbols_that_are_added_removed_and_added_again() -> None:
     assert tables.find(b"one") == (0x300, 1, 1)
     # The place of the name is used again.
     assert tables.symbols.count == 4
+    assert tables.soname == b"soname"
 
 
 def test_the_first_definition_of_a_name_prevails_until_it_is_removed() -> None:

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import traceback
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
@@ -274,6 +275,27 @@ def test_a_fault_of_the_linker_keeps_its_traceback() -> None:
             session.run(space["fail"])  # type: ignore[arg-type]
     assert any('"x.py"' in line for line in text_of(caught.value))
     assert any("/driver.py" in line for line in text_of(caught.value))
+
+
+def test_a_failure_keeps_nothing_of_the_frames_that_it_has_left() -> None:
+    class Kept:
+        """Stands for a graph."""
+
+    references: list[weakref.ref[Kept]] = []
+
+    class Failing(Unit):
+        async def materialize(self, responsibility: MaterializationResponsibility) -> None:
+            kept = Kept()
+            references.append(weakref.ref(kept))
+            raise ValueError(str(responsibility))
+
+    with ExecutionSession() as session:
+        main = session.create_jitdylib("main")
+        main.define(Failing("f"))
+        with pytest.raises(FailedToMaterializeError) as caught:
+            session.lookup(main, "f")
+        assert isinstance(caught.value.reason, ValueError)
+        assert [reference() for reference in references] == [None]
 
 
 def test_failures_can_be_pickled_and_shown() -> None:

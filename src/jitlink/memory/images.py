@@ -48,7 +48,7 @@ class ImageSymbols(NamedTuple):
     is_absolute: BoolArray
 
     def rows(self, numbers: Sequence[int]) -> ImageSymbols:
-        """Some of the symbols."""
+        """Some of the symbols, by their numbers in ascending order."""
         if len(numbers) == len(self.names):
             return self
         rows = list(numbers)

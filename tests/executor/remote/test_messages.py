@@ -39,6 +39,13 @@ def test_only_the_low_byte_of_the_opcode_counts() -> None:
     assert message.opcode is OpCode.HANGUP
 
 
+def test_a_message_may_have_as_many_bytes_as_the_limit() -> None:
+    message = encoded(1, payload=bytes(16))
+    assert len(MessageReader(limit=len(message)).feed(message)) == 1
+    with pytest.raises(ProtocolError, match="more than the limit"):
+        MessageReader(limit=len(message) - 1).feed(message)
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
