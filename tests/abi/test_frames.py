@@ -156,6 +156,13 @@ def test_results() -> None:
     assert large.size == 40
 
 
+def test_results_of_functions_and_of_classes_that_are_no_types_of_c() -> None:
+    registers = [(1 << 64) - 5, 0, 0, 0]
+    assert read_result(SYSV_X86_64, str, registers) == "-5"
+    assert read_result(SYSV_X86_64, abs, registers) == 5
+    assert result_memory(SYSV_X86_64, str) is None
+
+
 def test_conventions() -> None:
     assert convention_of("x86_64-pc-linux-gnu") is SYSV_X86_64
     assert convention_of("x86_64-pc-windows-msvc") is None
