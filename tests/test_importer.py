@@ -259,3 +259,36 @@ build: :
     files, libraries = module.inputs()
     assert files == [f"{project}/build/in/b.o"]
     assert libraries == [f"{project}/build/b/libfound.so", "/with space/libz.so.1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"build x{SUFFIX}: rule a.o\n  LINK_ARGS = -lm '-Wl,open\n", r"link x\..*quotation"),
+        (f"build x{SUFFIX}: rule a.o\n  LINK_ARGS = -lnull\0\n", "null character"),
+    ],
+)
+def test_malformed_build_files(project: Path, text: str, message: str) -> None:
+    file = place(project / "build/build.ninja", text.encode())
+    with pytest.raises(jitlink.InputError, match=message) as caught:
+        NinjaTree(str(project / "build")).modules("x")
+    assert caught.value.file == str(file)
+
+
+def test_malformed_records_of_an_installation(project: Path) -> None:
+    """They are as good as none; their size does not matter."""
+    build = project / "build"
+    place(build / "build.ninja", f"build x{SUFFIX}: rule a.o\n".encode())
+    place(build / "meson-info/intro-install_plan.json", b"[" * 1_000_000)
+    place(build / "cmake_install.cmake", b'file(INSTALL DESTINATION "a" FILES "b" FILES ' * 50_000)
+    (module,) = NinjaTree(str(build)).modules("x")
+    assert module.package is None
+
+
+def test_parentheses_in_a_record_of_an_installation(project: Path) -> None:
+    build = project / "build (1)"
+    place(build / "build.ninja", f"build x{SUFFIX}: rule a.o\n".encode())
+    script = f'file(INSTALL DESTINATION "/usr/second" TYPE MODULE FILES "{build}/x{SUFFIX}")'
+    place(build / "cmake_install.cmake", script.encode())
+    (module,) = NinjaTree(str(build)).modules("x")
+    assert module.directories == ("usr", "second")
