@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sysconfig
 from pathlib import Path
 
-import pytest
-
-from tests.toolchain import compile_c, run, zig_command
+from tests.toolchain import compile_c, lack, run, zig_command
 
 _SOURCES = Path(__file__).with_name("sources") / "extensions"
 
@@ -17,10 +14,7 @@ def include_flag() -> str:
     """The option for Python's headers; skips the test if they are missing, as `require` does."""
     directory = Path(sysconfig.get_path("include"))
     if not (directory / "Python.h").exists():
-        reason = f"{directory}/Python.h is missing; Debian package libpython3-dev"
-        if os.environ.get("JITLINK_REQUIRE_PEERS") == "1":
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+        lack(f"{directory}/Python.h", "libpython3-dev")
     return f"-I{directory}"
 
 

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import pytest
 
@@ -187,9 +187,14 @@ def require(peer: str) -> Path:
     With JITLINK_REQUIRE_PEERS=1 in the environment the test fails instead.
     """
     path = find(peer)
-    if path is not None:
-        return path
-    reason = f"{peer} is missing; Debian package {DEBIAN_PACKAGES.get(peer, 'unknown')}"
+    if path is None:
+        lack(peer, DEBIAN_PACKAGES.get(peer, "unknown"))
+    return path
+
+
+def lack(what: str, package: str) -> NoReturn:
+    """Skip or fail the test for the lack of something; see `require`."""
+    reason = f"{what} is missing; Debian package {package}"
     if os.environ.get("JITLINK_REQUIRE_PEERS") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
