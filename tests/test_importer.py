@@ -34,7 +34,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before, finders = set(sys.modules), list(sys.meta_path)
     yield root
     for name in set(sys.modules) - before:
-        if name.split(".")[0] in {"first", "second", "other", "_value"}:
+        if name.split(".")[0] in {"first", "second", "other", "_value", "_größe"}:
             del sys.modules[name]
     sys.meta_path[:] = finders
 
@@ -104,6 +104,15 @@ def test_a_directory_of_objects(project: Path) -> None:
     place(project / "objects/value.o", compile_value(7))
     jitlink.install_importer(project / "objects")
     assert importlib.import_module("first._value").value == 7
+
+
+def test_names_that_are_not_ascii(project: Path) -> None:
+    """An underscore of the name is not told apart from the hyphen of its punycode."""
+    place(project / "objects/value.o", compile_value(4))
+    compiled = compile_extension("value.c", "-DPREFIX=PyInitU_", "-DNAME=_gre_xna1l")
+    place(project / "objects/module.o", compiled)
+    jitlink.install_importer(project / "objects")
+    assert importlib.import_module("_größe").value == 4
 
 
 def test_what_is_ambiguous_is_an_error_until_modules_says_it(project: Path) -> None:

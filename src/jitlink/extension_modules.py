@@ -40,9 +40,9 @@ from jitlink.library import Library
 from jitlink.link import PassConfiguration
 from jitlink.loading import Resolve, load
 from jitlink.memory.actions import interpreter_lock_held
+from jitlink.names.init_functions import PREFIXES, init_function
 from jitlink.orc.interface import HostSymbol
 
-_INIT_PREFIXES = ("PyInit_", "PyInitU_")
 _MOST_LISTED = 10
 """How many init functions a message lists."""
 
@@ -96,14 +96,6 @@ class MissingInitFunctionError(ExtensionModuleError):
         super().__init__(f"no object defines {function}; {others}", name=name, path=path)
 
 
-def init_function(name: str) -> str:
-    """The name of a module's init function."""
-    last = name.rpartition(".")[2]
-    if last.isascii():
-        return f"PyInit_{last}"
-    return "PyInitU_" + last.encode("punycode").decode("ascii").replace("-", "_")
-
-
 class ExtensionModuleLoader(ExtensionFileLoader):
     """Links objects when their module is created.
 
@@ -129,8 +121,10 @@ class ExtensionModuleLoader(ExtensionFileLoader):
         self.inputs = tuple(map(_absolute, inputs))
         first = self.inputs[0] if self.inputs else b""
         self.has_location = isinstance(first, str)
-        super().__init__(name, _origin(first if isinstance(first, str) else f"<{name} in memory>"))
-        _loaders[self.path] = self
+        wanted = first if isinstance(first, str) else f"<{name} in memory>"
+        with _loaders_lock:
+            super().__init__(name, _origin(wanted))
+            _loaders[self.path] = self
         self._options: LoadOptions = options or {}
         self._is_package = is_package
         self._library: Library | None = None
@@ -173,7 +167,7 @@ class ExtensionModuleLoader(ExtensionFileLoader):
         function = init_function(self.name)
         try:
             library = self._load(function)
-            functions = {n: library.exports[n] for n in library if n.startswith(_INIT_PREFIXES)}
+            functions = {n: library.exports[n] for n in library if n.startswith(PREFIXES)}
             load_function_module(_dlopen_name(self.path), functions)
         except JITLinkError as error:
             raise self._described(error, function) from error
@@ -196,7 +190,7 @@ class ExtensionModuleLoader(ExtensionFileLoader):
                 reader = InputReader()
                 reader.add([file])
                 names.update(reader.resolver.definitions)
-        return sorted(name for name in names if name.startswith(_INIT_PREFIXES))
+        return sorted(name for name in names if name.startswith(PREFIXES))
 
     def _described(self, reason: JITLinkError, function: str) -> ExtensionModuleError:
         """The error of a link: that no input has the init function, if that is the case."""
@@ -213,6 +207,7 @@ def _absolute(source: Input) -> Input:
     return os.path.abspath(source) if isinstance(source, str | os.PathLike) else source  # noqa: PTH100 - as the import system does
 
 
+_loaders_lock = threading.Lock()
 _loaders: WeakValueDictionary[str, ExtensionModuleLoader] = WeakValueDictionary()
 """All loaders by their origins, which are names for ``dlopen``."""
 _linked: list[ExtensionModuleLoader] = []
