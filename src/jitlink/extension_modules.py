@@ -233,8 +233,8 @@ class _ImportedModules:
     """The finder of all modules that `import_module` was called for."""
 
     def __init__(self) -> None:
-        self._loaders: dict[str, ExtensionModuleLoader] = {}
-        self._locations: dict[str, Sequence[str] | None] = {}
+        # With the search locations of a package's modules.
+        self._loaders: dict[str, tuple[ExtensionModuleLoader, Sequence[str] | None]] = {}
 
     def find_spec(
         self,
@@ -243,8 +243,11 @@ class _ImportedModules:
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         """The spec of a module."""
-        loader = self._loaders.get(fullname)
-        return None if loader is None else loader.spec(self._locations[fullname])
+        found = self._loaders.get(fullname)
+        if found is None:
+            return None
+        loader, locations = found
+        return loader.spec(locations)
 
     @contextlib.contextmanager
     def entered(
@@ -252,15 +255,14 @@ class _ImportedModules:
     ) -> Iterator[None]:
         """Have a module found by this finder, for good if the body succeeds."""
         existing = self._loaders.get(loader.name)
-        if existing is None or not existing.is_same(loader):
+        if existing is None or not existing[0].is_same(loader):
             if loader.name in sys.modules:
                 raise ExtensionModuleError(
                     "it is in sys.modules already, from somewhere else",
                     name=loader.name,
                     path=loader.path,
                 )
-            self._loaders[loader.name] = loader
-            self._locations[loader.name] = locations
+            self._loaders[loader.name] = loader, locations
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
         try:
