@@ -281,7 +281,9 @@ def test_malformed_libraries_have_no_versions(tmp_path: Path) -> None:
         pytest.skip("the C library is elsewhere")
     data = libc.read_bytes()
     path = tmp_path / "library.so"
-    for content in (b"", data[:64], data[: len(data) // 2], b"#!" + data, data[:40] + b"\xff" * 24):
+    far = b"\xff" * 8  # More than an offset can be.
+    malformed = [b"", data[:64], data[: len(data) // 2], b"#!" + data, data[:40] + far * 3]
+    for content in (*malformed, data[:40] + far + data[48:]):
         path.write_bytes(content)
         assert versions_of(str(path), "memcpy") == []
     assert versions_of(str(tmp_path / "missing.so"), "memcpy") == []
