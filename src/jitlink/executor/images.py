@@ -44,7 +44,6 @@ _HEADER_SIZE = 64
 _NAME_LIMIT = 3 << 10
 """The longest name in bytes, less than the system's limit for paths."""
 _MAX_PAGE_SIZE = 1 << 16
-_NOLOAD = 4
 _numbers = itertools.count(1)
 
 
@@ -75,6 +74,10 @@ class LoadedImage(Image):
         bias: the difference between addresses and those that the image was written for.
         soname: a name that no other module has.
         symbols: its dynamic symbols.
+
+    Raises:
+        AllocationError: its headers cannot be made writable.
+        ExecutorError: glibc refuses to load it.
     """
 
     def __init__(
@@ -88,6 +91,14 @@ class LoadedImage(Image):
         self.soname = f"jitlink-image-{next(_numbers)}"
         mode = os.RTLD_NOW | os.RTLD_GLOBAL
         self._handle = load_module(layout.write(address), mode, path_size=len(name))
+        try:
+            self._take_over(layout, name, address)
+        except BaseException:
+            unload_module(self._handle)
+            raise
+
+    def _take_over(self, layout: ImageLayout, name: bytes, address: int) -> None:
+        """Find the image that was loaded, and make its headers writable."""
         loaded = link_map_of(self._handle)
         self.bias = loaded.address
         start = address + loaded.address
@@ -180,7 +191,7 @@ class ProcessImages(Images):
 
     def open_library(self, path: bytes, mode: int) -> int:
         """See `Images`."""
-        if not self.exports or not self._loaded or mode & _NOLOAD:
+        if not self.exports or not self._loaded or mode & os.RTLD_NOLOAD:
             return 0
         # Imported on use: few programs load libraries.
         from jitlink.formats.elf_tls_module import write_scope_module  # noqa: PLC0415
