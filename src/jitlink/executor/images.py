@@ -43,7 +43,6 @@ from jitlink.memory.tls_glibc import (
 _HEADER_SIZE = 64
 _NAME_LIMIT = 3 << 10
 """The longest name in bytes, less than the system's limit for paths."""
-_MAX_PAGE_SIZE = 1 << 16
 _numbers = itertools.count(1)
 
 
@@ -194,11 +193,14 @@ class ProcessImages(Images):
         if not self.exports or not self._loaded or mode & os.RTLD_NOLOAD:
             return 0
         # Imported on use: few programs load libraries.
-        from jitlink.formats.elf_tls_module import write_scope_module  # noqa: PLC0415
+        from jitlink.formats.elf_shared_object import (  # noqa: PLC0415
+            SharedObject,
+            write_shared_object,
+        )
 
         sonames = [image.soname for image in self._loaded]
         needed = [*sonames, *self.tls_modules, os.fsdecode(path)]
-        module = write_scope_module(self._identity, _MAX_PAGE_SIZE, needed)
+        module = write_shared_object(self._identity, SharedObject("jitlink-scope", needed))
         scope, reason = try_to_load_module(module, os.RTLD_NOW | os.RTLD_DEEPBIND)
         is_bound = reason is None
         if not is_bound and not mode & os.RTLD_NOW:
