@@ -5,7 +5,7 @@ from __future__ import annotations
 import sysconfig
 from pathlib import Path
 
-from tests.toolchain import compile_c, miss, run, zig_command
+from tests.toolchain import compile_c, report_missing, run, zig_command
 
 _SOURCES = Path(__file__).with_name("sources") / "extensions"
 
@@ -14,7 +14,7 @@ def include_flag() -> str:
     """The option for Python's headers; skips the test if they are missing, as `require` does."""
     directory = Path(sysconfig.get_path("include"))
     if not (directory / "Python.h").exists():
-        miss(f"{directory}/Python.h", "libpython3-dev")
+        report_missing(f"{directory}/Python.h", "libpython3-dev")
     return f"-I{directory}"
 
 

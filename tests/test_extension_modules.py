@@ -174,6 +174,15 @@ def test_threads_import_a_module_once() -> None:
     assert len(set(map(id, found))) == 1
 
 
+def test_an_attempt_that_fails_does_not_change_what_was_imported(package: Path) -> None:
+    compiled, locations = compile_extension("multi.c"), [str(package)]
+    jitlink.import_module("holder.multi", compiled, submodule_search_locations=locations)
+    del sys.modules["holder.multi"]
+    with pytest.raises(jitlink.ExtensionModuleError):
+        jitlink.import_module("holder.multi", b"", submodule_search_locations=["/elsewhere"])
+    assert importlib.import_module("holder.multi").__path__ == locations
+
+
 def test_a_missing_init_function() -> None:
     compiled = compile_extension("multi.c")
     with pytest.raises(jitlink.MissingInitFunctionError) as caught:

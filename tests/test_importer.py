@@ -34,7 +34,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before, finders = set(sys.modules), list(sys.meta_path)
     yield root
     for name in set(sys.modules) - before:
-        if name.split(".")[0] in {"first", "second", "other", "_value"}:
+        if name.split(".")[0] in {"first", "second", "other", "_value", "_größe"}:
             del sys.modules[name]
     sys.meta_path[:] = finders
 
@@ -109,6 +109,15 @@ def test_a_directory_of_objects(project: Path) -> None:
     place(project / "objects/value.o", compile_value(7))
     jitlink.install_importer(project / "objects")
     assert importlib.import_module("first._value").value == 7
+
+
+def test_names_that_are_not_ascii(project: Path) -> None:
+    """An underscore of the name is not told apart from the hyphen of its punycode."""
+    place(project / "objects/value.o", compile_value(4))
+    compiled = compile_extension("value.c", "-DPREFIX=PyInitU_", "-DNAME=_gre_xna1l")
+    place(project / "objects/module.o", compiled)
+    jitlink.install_importer(project / "objects")
+    assert importlib.import_module("_größe").value == 4
 
 
 def test_what_is_ambiguous_is_an_error_until_modules_says_it(project: Path) -> None:
@@ -264,3 +273,36 @@ build: :
     files, libraries = module.inputs()
     assert files == [f"{project}/build/in/b.o"]
     assert libraries == [f"{project}/build/b/libfound.so", "/with space/libz.so.1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"build x{SUFFIX}: rule a.o\n  LINK_ARGS = -lm '-Wl,open\n", r"link x\..*quotation"),
+        (f"build x{SUFFIX}: rule a.o\n  LINK_ARGS = -lnull\0\n", "null character"),
+    ],
+)
+def test_malformed_build_files(project: Path, text: str, message: str) -> None:
+    file = place(project / "build/build.ninja", text.encode())
+    with pytest.raises(jitlink.InputError, match=message) as caught:
+        NinjaTree(str(project / "build")).modules("x")
+    assert caught.value.file == str(file)
+
+
+def test_malformed_records_of_an_installation(project: Path) -> None:
+    """They are as good as none; their size does not matter."""
+    build = project / "build"
+    place(build / "build.ninja", f"build x{SUFFIX}: rule a.o\n".encode())
+    place(build / "meson-info/intro-install_plan.json", b"[" * 1_000_000)
+    place(build / "cmake_install.cmake", b'file(INSTALL DESTINATION "a" FILES "b" FILES ' * 50_000)
+    (module,) = NinjaTree(str(build)).modules("x")
+    assert module.package is None
+
+
+def test_parentheses_in_a_record_of_an_installation(project: Path) -> None:
+    build = project / "build (1)"
+    place(build / "build.ninja", f"build x{SUFFIX}: rule a.o\n".encode())
+    script = f'file(INSTALL DESTINATION "/usr/second" TYPE MODULE FILES "{build}/x{SUFFIX}")'
+    place(build / "cmake_install.cmake", script.encode())
+    (module,) = NinjaTree(str(build)).modules("x")
+    assert module.directories == ("usr", "second")

@@ -17,7 +17,7 @@ from jitlink.executor.library_versions import versions_of
 from jitlink.link import run_in_process
 from jitlink.names.versions import VersionedName, split
 from tests.tool.command import archive, spawn
-from tests.toolchain import ToolError, compile_c, miss, require, run
+from tests.toolchain import ToolError, compile_c, report_missing, require, run
 
 SOURCES = {
     "both": """
@@ -278,10 +278,12 @@ int main(void) {
 def test_malformed_libraries_have_no_versions(tmp_path: Path) -> None:
     libc = Path("/lib/x86_64-linux-gnu/libc.so.6")
     if not libc.exists():
-        miss(str(libc), "libc6")
+        report_missing(str(libc), "libc6")
     data = libc.read_bytes()
     path = tmp_path / "library.so"
-    for content in (b"", data[:64], data[: len(data) // 2], b"#!" + data, data[:40] + b"\xff" * 24):
+    far = b"\xff" * 8  # More than an offset can be.
+    malformed = [b"", data[:64], data[: len(data) // 2], b"#!" + data, data[:40] + far * 3]
+    for content in (*malformed, data[:40] + far + data[48:]):
         path.write_bytes(content)
         assert versions_of(str(path), "memcpy") == []
     assert versions_of(str(tmp_path / "missing.so"), "memcpy") == []

@@ -189,11 +189,11 @@ def require(peer: str) -> Path:
     """
     path = find(peer)
     if path is None:
-        miss(peer, DEBIAN_PACKAGES.get(peer, "unknown"))
+        report_missing(peer, DEBIAN_PACKAGES.get(peer, "unknown"))
     return path
 
 
-def miss(what: str, package: str) -> NoReturn:
+def report_missing(what: str, package: str) -> NoReturn:
     """Skip the test, because something of a Debian package is missing; or fail it, as `require`."""
     reason = f"{what} is missing; Debian package {package}"
     if os.environ.get("JITLINK_REQUIRE_PEERS") == "1":

@@ -40,10 +40,9 @@ from jitlink.library import Library
 from jitlink.link import PassConfiguration
 from jitlink.loading import Resolve, load
 from jitlink.memory.actions import interpreter_lock_held
+from jitlink.names.init_functions import PREFIXES, init_function
 from jitlink.orc.errors import listed
 from jitlink.orc.interface import HostSymbol
-
-_INIT_PREFIXES = ("PyInit_", "PyInitU_")
 
 
 class LoadOptions(TypedDict, total=False):
@@ -92,14 +91,6 @@ class MissingInitFunctionError(ExtensionModuleError):
         super().__init__(f"no object defines {function}; {others}", name=name, path=path)
 
 
-def init_function(name: str) -> str:
-    """The name of a module's init function."""
-    last = name.rpartition(".")[2]
-    if last.isascii():
-        return f"PyInit_{last}"
-    return "PyInitU_" + last.encode("punycode").decode("ascii").replace("-", "_")
-
-
 class ExtensionModuleLoader(ExtensionFileLoader):
     """Links objects when their module is created.
 
@@ -125,8 +116,10 @@ class ExtensionModuleLoader(ExtensionFileLoader):
         self.inputs = tuple(map(_absolute, inputs))
         first = self.inputs[0] if self.inputs else b""
         self.has_location = isinstance(first, str)
-        super().__init__(name, _origin(first if isinstance(first, str) else f"<{name} in memory>"))
-        _loaders[self.path] = self
+        wanted = first if isinstance(first, str) else f"<{name} in memory>"
+        with _loaders_lock:
+            super().__init__(name, _origin(wanted))
+            _loaders[self.path] = self
         self._options: LoadOptions = options or {}
         self._is_package = is_package
         self._library: Library | None = None
@@ -169,7 +162,7 @@ class ExtensionModuleLoader(ExtensionFileLoader):
         function = init_function(self.name)
         try:
             library = self._load(function)
-            functions = {n: library.exports[n] for n in library if n.startswith(_INIT_PREFIXES)}
+            functions = {n: library.exports[n] for n in library if n.startswith(PREFIXES)}
             load_function_module(_dlopen_name(self.path), functions)
         except JITLinkError as error:
             raise self._described(error, function) from error
@@ -192,7 +185,7 @@ class ExtensionModuleLoader(ExtensionFileLoader):
                 reader = InputReader()
                 reader.add([file])
                 names.update(reader.resolver.definitions)
-        return sorted(name for name in names if name.startswith(_INIT_PREFIXES))
+        return sorted(name for name in names if name.startswith(PREFIXES))
 
     def _described(self, reason: JITLinkError, function: str) -> ExtensionModuleError:
         """The error of a link: that no input has the init function, if that is the case."""
@@ -209,6 +202,7 @@ def _absolute(source: Input) -> Input:
     return os.path.abspath(source) if isinstance(source, str | os.PathLike) else source  # noqa: PTH100 - as the import system does
 
 
+_loaders_lock = threading.Lock()
 _loaders: WeakValueDictionary[str, ExtensionModuleLoader] = WeakValueDictionary()
 """All loaders by their origins, which are names for ``dlopen``."""
 _linked: list[ExtensionModuleLoader] = []
@@ -234,8 +228,8 @@ class _ImportedModules:
     """The finder of all modules that `import_module` was called for."""
 
     def __init__(self) -> None:
-        self._loaders: dict[str, ExtensionModuleLoader] = {}
-        self._locations: dict[str, Sequence[str] | None] = {}
+        # With the search locations of a package's modules.
+        self._loaders: dict[str, tuple[ExtensionModuleLoader, Sequence[str] | None]] = {}
 
     def find_spec(
         self,
@@ -244,8 +238,11 @@ class _ImportedModules:
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         """The spec of a module."""
-        loader = self._loaders.get(fullname)
-        return None if loader is None else loader.spec(self._locations[fullname])
+        found = self._loaders.get(fullname)
+        if found is None:
+            return None
+        loader, locations = found
+        return loader.spec(locations)
 
     @contextlib.contextmanager
     def entered(
@@ -253,15 +250,14 @@ class _ImportedModules:
     ) -> Iterator[None]:
         """Have a module found by this finder, for good if the body succeeds."""
         existing = self._loaders.get(loader.name)
-        if existing is None or not existing.is_same(loader):
+        if existing is None or not existing[0].is_same(loader):
             if loader.name in sys.modules:
                 raise ExtensionModuleError(
                     "it is in sys.modules already, from somewhere else",
                     name=loader.name,
                     path=loader.path,
                 )
-            self._loaders[loader.name] = loader
-            self._locations[loader.name] = locations
+            self._loaders[loader.name] = loader, locations
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
         try:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -45,7 +44,6 @@ class Importer:
         self._modules = dict(modules)
         self._options = options
         self._loaders: dict[str, ExtensionModuleLoader] = {}
-        self._lock = threading.RLock()
 
     def find_spec(
         self,
@@ -58,21 +56,22 @@ class Importer:
         Raises:
             ExtensionModuleError: the build tree does not say which objects the module has.
         """
-        with self._lock:
-            loader = self._loaders.get(fullname)
-            inputs = None if loader else self._inputs(fullname, path)
-            if loader is None and inputs is None:
-                return None
-            # A package has Python files, too, where they would be found without its extension.
-            files = PathFinder.find_spec(fullname, path)
-            locations = None if files is None else files.submodule_search_locations
-            if loader is None and inputs is not None:
-                options = self._options.copy()
-                options["libraries"] = [*inputs.libraries, *options.get("libraries", ())]
-                loader = self._loaders[fullname] = ExtensionModuleLoader(
-                    fullname, inputs.files, options, is_package=locations is not None
-                )
-            return None if loader is None else loader.spec(locations)
+        # No lock: the import system has its own, and what reads the tree may import modules.
+        loader = self._loaders.get(fullname)
+        inputs = None if loader else self._inputs(fullname, path)
+        if loader is None and inputs is None:
+            return None
+        # A package has Python files, too, where they would be found without its extension.
+        files = PathFinder.find_spec(fullname, path)
+        locations = None if files is None else files.submodule_search_locations
+        if loader is None and inputs is not None:
+            options = self._options.copy()
+            options["libraries"] = [*inputs.libraries, *options.get("libraries", ())]
+            added = ExtensionModuleLoader(
+                fullname, inputs.files, options, is_package=locations is not None
+            )
+            loader = self._loaders.setdefault(fullname, added)
+        return None if loader is None else loader.spec(locations)
 
     def _inputs(self, name: str, path: Sequence[str] | None) -> ModuleInputs | None:
         given = self._modules.get(name)

@@ -162,6 +162,20 @@ def test_sizes_that_cannot_be(images: ProcessImages) -> None:
     assert segments_of(NAME) == []
 
 
+def test_an_image_whose_headers_stay_read_only_is_unloaded(
+    images: ProcessImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(address: int, size: int, protection: int) -> None:  # noqa: ARG001
+        raise AllocationError("refused", size=size)
+
+    before = len(listed_segments())
+    with monkeypatch.context() as patch:
+        patch.setattr(mapping, "protect", refuse)
+        with pytest.raises(AllocationError, match="refused"):
+            images.load(SIZE, 0)
+    assert len(listed_segments()) == before
+
+
 def test_loading_takes_no_commit_charge_of_the_whole_image() -> None:
     # More than a machine has: of a writable mapping, the system would refuse it.
     image = ProcessImages(NAME, exports=False).load(1 << 42, 0)

@@ -34,6 +34,9 @@ def test_symbols(tmp_path: Path, identity: Identity) -> None:
         (0x1010, "8", "OBJECT", "zwölf"),
         (0x1020, "8", "FUNC", "has?null"),
     ]
+    # The section has all of all symbols, and nothing else.
+    (text,) = (line.split() for line in printed.splitlines() if " .text " in line)
+    assert [int(word, 16) for word in (text[4], text[6])] == [0x1000, 0x28]
     for section in (".text", ".symtab", ".strtab", ".shstrtab"):
         assert section in printed
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
-from jitlink.formats.elf_tls_module import TLSModuleFormat, write_function_module
+from jitlink.formats.elf_tls_module import TLSModuleFormat
 from jitlink.memory.tls import (
     UNDEFINED_SYMBOL,
     TLSModuleSpec,
@@ -116,13 +116,3 @@ def test_modules_of_other_byte_orders_and_classes(tmp_path: Path) -> None:
     assert "2's complement, big endian" in printed
     with pytest.raises(ValueError, match="64-bit ELF"):
         TLSModuleFormat(Identity(243, 1, "little"), 0x1000, types)
-
-
-def test_functions_are_absolute_symbols(tmp_path: Path) -> None:
-    identity = Identity(62, ELFCLASS64, "little")
-    functions = {"PyInit_a": 0x7FFF12345678, "PyInit_b": 0x1000}
-    content = write_function_module(identity, 0x1000, "/a/name.o", functions)
-    symbols = readelf(tmp_path, content, "--dyn-syms")
-    assert "00007fff12345678     0 FUNC    GLOBAL DEFAULT   ABS PyInit_a" in symbols
-    assert "0000000000001000     0 FUNC    GLOBAL DEFAULT   ABS PyInit_b" in symbols
-    assert "Library soname: [/a/name.o]" in readelf(tmp_path, content, "-d")

@@ -207,6 +207,21 @@ def test_impossible_images(space: AddressSpace) -> None:
     assert space.reservations == ()
 
 
+def test_an_image_whose_memory_cannot_be_prepared_is_unloaded(
+    space: AddressSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(address: int, size: int, protection: int = 0) -> None:  # noqa: ARG001
+        raise AllocationError("refused", size=size)
+
+    dylib, images = visible()
+    with monkeypatch.context() as patch:
+        patch.setattr(mapping, "discard", refuse)
+        with pytest.raises(AllocationError, match="refused"):
+            allocate(space, dylib, request(PAGE))
+    assert images.loaded
+    assert images.current == []
+
+
 def test_images_below_2_gib(space: AddressSpace) -> None:
     dylib, images = visible()
     (pages,) = space.allocate(dylib, [request(PAGE)], 1 << 31)

@@ -18,6 +18,7 @@ from jitlink.memory.tls import (
     TLSValue,
 )
 from jitlink.memory.tls_glibc import PROCESS_TLS, load_module, unload_module
+from jitlink.memory.tls_link_only import LinkOnlyTLS
 from jitlink.targets.elf_x86_64 import TLS_EDGE_KINDS
 from jitlink.tasks import Task, current_task, run, sleep
 from tests.memory.graphs import drive
@@ -230,6 +231,18 @@ def test_static_tls_that_a_user_requires() -> None:
     assert loader.loaded == [1, 3]
     drive(last.release())
     assert loader.loaded == []
+
+
+def test_a_block_that_is_only_linked_has_one_place_in_static_tls() -> None:
+    registry = LinkOnlyTLS(Recorder())
+    provider, user, other = (registry.new_allocation() for _ in range(3))
+    block = provider.reserve(16, 8)
+    drive(provider.load(bytearray(), [], write))
+    relocations = [TLSRelocation(TLSValue.TPOFF, block.name, addend) for addend in (0, 8)]
+    (first,), (second,) = drive(user.resolve(relocations, [block], write))
+    assert block.tp_offset == 2**64 - 16
+    assert (first, second) == (2**64 - 16, 2**64 - 8)
+    assert drive(other.resolve(relocations, [block], write)) == [[first], [second]]
 
 
 def test_links_that_need_each_other_wait_until_both_are_loaded() -> None:

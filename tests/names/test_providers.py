@@ -9,7 +9,7 @@ import pytest
 
 from jitlink.compilers import support_archives
 from jitlink.names.providers import PROVIDERS, is_compiler_support, usual_provider
-from tests.toolchain import miss, require
+from tests.toolchain import report_missing, require
 
 EXPECTED = {
     "__udivti3": "libgcc",
@@ -105,7 +105,7 @@ def test_the_support_libraries_are_covered() -> None:
     require("nm")
     archives = support_archives("x86_64")
     if not archives:
-        miss("a compiler's support library", "libgcc-12-dev")
+        report_missing("a compiler's support library", "libgcc-12-dev")
     for path in archives:
         names = set(_exported(Path(path)))
         arithmetic = {

@@ -14,7 +14,7 @@ from jitlink.executor import SelfExecutorProcessControl
 from jitlink.lljit import LLJIT, LLJITBuilder
 from jitlink.orc import FailedToMaterializeError
 from jitlink.orc.compiler_support import COMPILER_SUPPORT
-from tests.toolchain import compile_c, miss
+from tests.toolchain import compile_c, report_missing
 
 DIVIDE = """
 typedef unsigned __int128 wide;
@@ -31,7 +31,7 @@ unsigned long rest(unsigned long high, unsigned long by) {
 def support_library() -> None:
     """Skip the test if no compiler is installed, as `require` does."""
     if not support_archives("x86_64"):
-        miss("a compiler's support library", "libgcc-12-dev")
+        report_missing("a compiler's support library", "libgcc-12-dev")
 
 
 needs_library = pytest.mark.usefixtures("support_library")

@@ -18,7 +18,7 @@ _NOT_FOR_HELLO = (
     "jitlink.orc.stubs",
     "jitlink.targets.elf_aarch64", "jitlink.targets.elf_riscv",
     "jitlink.formats.archive", "jitlink.formats.compression", "jitlink.formats.crel",
-    "jitlink.formats.elf_tls_module",
+    "jitlink.formats.elf_shared_object", "jitlink.formats.elf_tls_module",
     "jitlink.memory.segment_alloc", "jitlink.memory.slab",
     "jitlink.harnesses", "jitlink.names.demangling", "jitlink.names.spelling",
     "jitlink.names.providers", "jitlink.orc.harness", "jitlink.orc.suggestions",

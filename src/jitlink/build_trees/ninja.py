@@ -38,7 +38,8 @@ _VARIABLE = re.compile(r"^[ \t]*([\w.-]+)[ \t]*=[ \t]*(.*)$", re.MULTILINE)
 _WORD = re.compile(r"(?:\$[^\n]|[^\s:|$])+|\|\||\|@?|:")
 _ESCAPE = re.compile(r"\$(?:\{([\w.-]+)\}|([\w-]+)|(.))")
 _LINK_VARIABLES = ("LINK_PATH", "LINK_FLAGS", "LINK_ARGS", "LINK_LIBRARIES")
-_CMAKE_INSTALL = re.compile(r'file\(INSTALL DESTINATION "([^"]*)"[^)]*?FILES ([^)]*)\)')
+# Possessive, and ended by a parenthesis outside of quotes: a malformed script costs linear time.
+_CMAKE_INSTALL = re.compile(r'file\(INSTALL DESTINATION "([^"]*)"((?:[^()"]++|"[^"]*")*+)\)')
 _CMAKE_PREFIX = "${CMAKE_INSTALL_PREFIX}"
 _SHARED_LIBRARY = re.compile(r"(?:.*/)?lib([^/]+)\.so(?:\.[\d.]+)?")
 _SEPARATORS = frozenset({":", "|", "||", "|@"})
@@ -72,15 +73,21 @@ class NinjaTree:
     def __init__(self, directory: str) -> None:
         self.root = project_root(directory)
         self._directory = directory
-        path = os.path.join(directory, BUILD_FILE)  # noqa: PTH118
+        self._file = os.path.join(directory, BUILD_FILE)  # noqa: PTH118
         try:
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+            with open(self._file, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
                 self._text = _CONTINUATION.sub(lambda m: m[1] or "", file.read()) + "\n"
         except OSError as error:
-            raise InputError(error.strerror or "cannot be read", file=path) from error
+            raise InputError(error.strerror or "cannot be read", file=self._file) from error
+        if "\0" in self._text:
+            raise InputError("a build file has no null characters", file=self._file)
 
     def modules(self, last: str) -> list[BuiltModule]:
-        """The modules whose names have a last part."""
+        """The modules whose names have a last part.
+
+        Raises:
+            InputError: the arguments of a linker have an open quotation.
+        """
         return self._modules.get(last, [])
 
     @functools.cached_property
@@ -124,7 +131,7 @@ class NinjaTree:
             with open(path, encoding="utf-8") as file:  # noqa: PTH123
                 targets = json.load(file)["targets"]
             plan = {output: str(each["destination"]) for output, each in targets.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {}
         found = {}
         for output, destination in plan.items():
@@ -141,9 +148,13 @@ class NinjaTree:
                 inner.clear()
                 continue
             path = os.path.join(directory, "cmake_install.cmake")  # noqa: PTH118
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
-                text = file.read()
-            for destination, outputs in _CMAKE_INSTALL.findall(text):
+            try:
+                with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+                    text = file.read()
+            except OSError:
+                continue
+            for destination, arguments in _CMAKE_INSTALL.findall(text):
+                outputs = arguments.partition(" FILES ")[2]
                 below = destination.removeprefix(_CMAKE_PREFIX).strip("/")
                 directories = tuple(part for part in below.split("/") if part != ".")
                 for output in re.findall(r'"([^"]*)"', outputs):
@@ -219,7 +230,12 @@ class NinjaTree:
                 continue
             variables = dict(_VARIABLE.findall(body))
             values = [_expand(variables.get(v, ""), self._globals) for v in _LINK_VARIABLES]
-            found[outputs[0]] = _Statement(inputs, shlex.split(" ".join(values)))
+            try:
+                arguments = shlex.split(" ".join(values))
+            except ValueError as error:
+                message = f"the arguments that link {outputs[0]}: {error}"
+                raise InputError(message, file=self._file) from error
+            found[outputs[0]] = _Statement(inputs, arguments)
         return found
 
 

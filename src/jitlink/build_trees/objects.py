@@ -18,7 +18,7 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -30,9 +30,10 @@ from jitlink.build_trees.base import (
 )
 from jitlink.errors import InputError
 from jitlink.inputs import InputReader, open_input
+from jitlink.names.init_functions import init_function
 from jitlink.resolve import Strength, strength_of
 
-_INIT = re.compile(rb"PyInit(U)?_(\w+)\0")
+_INIT_FUNCTION = re.compile(rb"PyInitU?_\w+(?=\0)")
 
 
 class _Symbols(NamedTuple):
@@ -66,12 +67,12 @@ class ObjectTree:
 
     def modules(self, last: str) -> list[BuiltModule]:
         """The modules whose names have a last part."""
-        name = f"PyInit_{last}" if last.isascii() else None
+        function = init_function(last)
         return [
             BuiltModule(path, last, None, directories, functools.partial(self._inputs, path))
-            for path, directories in self._by_last.get(last, ())
+            for path, directories in self._by_init_function.get(function, ())
             # The bytes of a name may be in an object that does not define it.
-            if name is None or name in self._symbols(path).defined
+            if function in self._symbols(path).defined
         ]
 
     @functools.cached_property
@@ -85,23 +86,25 @@ class ObjectTree:
         ]
 
     @functools.cached_property
-    def _by_last(self) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
-        """Objects that have a name like an init function, with the parts of their directories."""
+    def _by_init_function(self) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
+        """Objects that have the name of an init function, with the parts of their directories."""
         found: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
         for top, path in self._files:
             if not path.endswith(".o"):
                 continue
-            for last in dict.fromkeys(_init_names(path)):
+            functions = dict.fromkeys(_init_functions(path))
+            if functions:
                 *directories, file = PurePath(path).relative_to(top).parts
                 # CFFI's sources have the full name of the module.
                 parts = (*directories, *file.removesuffix(".o").split(".")[:-1])
-                found.setdefault(last, []).append((path, parts))
+            for function in functions:
+                found.setdefault(function, []).append((path, parts))
         return found
 
     @functools.cached_property
     def _others(self) -> dict[str, list[str]]:
         """Objects without an init function, by the names that they define."""
-        own = {path for objects in self._by_last.values() for path, _ in objects}
+        own = {path for objects in self._by_init_function.values() for path, _ in objects}
         strong: dict[str, list[str]] = {}
         weak: dict[str, list[str]] = {}
         for _, path in self._files:
@@ -142,20 +145,13 @@ class ObjectTree:
         return ModuleInputs([*linked, *archives])
 
 
-def _init_names(path: str) -> Iterator[str]:
-    """Last parts of the modules whose init functions an object names."""
+def _init_functions(path: str) -> list[str]:
+    """The init functions that an object names."""
     try:
         data = open_input(path).data
     except InputError:
-        return
-    for match in _INIT.finditer(data):
-        name = match[2].decode("ascii", "replace")
-        if match[1]:
-            try:
-                name = name.replace("_", "-").encode().decode("punycode")
-            except UnicodeError:
-                continue
-        yield name
+        return []
+    return [name.decode("ascii") for name in _INIT_FUNCTION.findall(data)]
 
 
 def _read_symbols(path: str) -> _Symbols:

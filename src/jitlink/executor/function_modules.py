@@ -13,10 +13,9 @@ from collections.abc import Mapping
 
 from jitlink.errors import ExecutorError
 from jitlink.executor.images import program_identity
-from jitlink.formats.elf_tls_module import write_function_module
+from jitlink.formats.elf_layout import SHN_ABS, STT_FUNC
+from jitlink.formats.elf_shared_object import SharedObject, Symbol, write_shared_object
 from jitlink.memory.tls_glibc import load_module
-
-_MAX_PAGE_SIZE = 1 << 16
 
 
 def load_function_module(soname: str, functions: Mapping[str, int]) -> int:
@@ -32,9 +31,12 @@ def load_function_module(soname: str, functions: Mapping[str, int]) -> int:
     Raises:
         ExecutorError: the C library is not glibc, or refuses.
     """
-    identity = program_identity()
+    symbols = [
+        Symbol(name, STT_FUNC, section=SHN_ABS, value=address)
+        for name, address in functions.items()
+    ]
     try:
-        data = write_function_module(identity, _MAX_PAGE_SIZE, soname, functions)
+        data = write_shared_object(program_identity(), SharedObject(soname, symbols=symbols))
     except ValueError as error:
         raise ExecutorError(f"functions cannot be given to the C library: {error}") from error
     return load_module(data)

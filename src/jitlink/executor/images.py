@@ -43,8 +43,6 @@ from jitlink.memory.tls_glibc import (
 _HEADER_SIZE = 64
 _NAME_LIMIT = 3 << 10
 """The longest name in bytes, less than the system's limit for paths."""
-_MAX_PAGE_SIZE = 1 << 16
-_NOLOAD = 4
 _numbers = itertools.count(1)
 
 
@@ -75,6 +73,10 @@ class LoadedImage(Image):
         bias: the difference between addresses and those that the image was written for.
         soname: a name that no other module has.
         symbols: its dynamic symbols.
+
+    Raises:
+        AllocationError: its headers cannot be made writable.
+        ExecutorError: glibc refuses to load it.
     """
 
     def __init__(
@@ -88,6 +90,14 @@ class LoadedImage(Image):
         self.soname = f"jitlink-image-{next(_numbers)}"
         mode = os.RTLD_NOW | os.RTLD_GLOBAL
         self._handle = load_module(layout.write(address), mode, path_size=len(name))
+        try:
+            self._take_over(layout, name, address)
+        except BaseException:
+            unload_module(self._handle)
+            raise
+
+    def _take_over(self, layout: ImageLayout, name: bytes, address: int) -> None:
+        """Find the image that was loaded, and make its headers writable."""
         loaded = link_map_of(self._handle)
         self.bias = loaded.address
         start = address + loaded.address
@@ -180,14 +190,17 @@ class ProcessImages(Images):
 
     def open_library(self, path: bytes, mode: int) -> int:
         """See `Images`."""
-        if not self.exports or not self._loaded or mode & _NOLOAD:
+        if not self.exports or not self._loaded or mode & os.RTLD_NOLOAD:
             return 0
         # Imported on use: few programs load libraries.
-        from jitlink.formats.elf_tls_module import write_scope_module  # noqa: PLC0415
+        from jitlink.formats.elf_shared_object import (  # noqa: PLC0415
+            SharedObject,
+            write_shared_object,
+        )
 
         sonames = [image.soname for image in self._loaded]
         needed = [*sonames, *self.tls_modules, os.fsdecode(path)]
-        module = write_scope_module(self._identity, _MAX_PAGE_SIZE, needed)
+        module = write_shared_object(self._identity, SharedObject("jitlink-scope", needed))
         scope, reason = try_to_load_module(module, os.RTLD_NOW | os.RTLD_DEEPBIND)
         is_bound = reason is None
         if not is_bound and not mode & os.RTLD_NOW:

@@ -52,6 +52,6 @@ def _tls_block(path: str) -> tuple[int, int] | None:
             )
             if kind == PT_TLS:
                 return size, max(alignment, 1)
-    except (OSError, struct.error):
+    except (OSError, OverflowError, struct.error):
         pass
     return None

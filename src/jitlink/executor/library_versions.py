@@ -43,7 +43,7 @@ def versions_of(path: str, name: str) -> list[str]:
         with open(path, "rb") as file:  # noqa: PTH123 - pathlib is slow to import
             data = file.read()
         return list(dict.fromkeys(_versions(data, name.encode("utf-8", "surrogateescape"))))
-    except (OSError, struct.error):
+    except (OSError, OverflowError, struct.error):
         return []
 
 

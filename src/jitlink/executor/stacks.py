@@ -13,10 +13,9 @@ import functools
 
 from jitlink.errors import ExecutorError
 from jitlink.executor.images import program_identity
-from jitlink.formats.elf_tls_module import write_stack_module
+from jitlink.formats.elf_layout import PF_R, PF_W, PF_X
+from jitlink.formats.elf_shared_object import SharedObject, write_shared_object
 from jitlink.memory.tls_glibc import load_module, unload_module
-
-_MAX_PAGE_SIZE = 1 << 16
 
 
 @functools.cache
@@ -26,8 +25,9 @@ def make_stacks_executable() -> None:
     Raises:
         ExecutorError: the C library or the system refuses.
     """
+    library = SharedObject("jitlink-executable-stack", stack_access=PF_R | PF_W | PF_X)
     try:
-        unload_module(load_module(write_stack_module(program_identity(), _MAX_PAGE_SIZE)))
+        unload_module(load_module(write_shared_object(program_identity(), library)))
     except (ExecutorError, ValueError) as error:
         raise ExecutorError(
             f"stacks cannot be made executable: {error}; glibc 2.41 and later need "

@@ -29,14 +29,7 @@ import numpy as np
 
 from jitlink.errors import AllocationError
 from jitlink.formats.elf_layout import (
-    DT_HASH,
-    DT_NULL,
-    DT_SONAME,
-    DT_STRSZ,
-    DT_STRTAB,
-    DT_SYMENT,
-    DT_SYMTAB,
-    ELFCLASS64,
+    DEFINED,
     PF_R,
     PF_W,
     PF_X,
@@ -52,6 +45,9 @@ from jitlink.formats.elf_layout import (
     STT_OBJECT,
     Identity,
     ProgramHeader,
+    check_class,
+    dynamic_section,
+    dynamic_size,
     write_headers,
 )
 from jitlink.graph import MemProt
@@ -62,7 +58,6 @@ _ACCESS = ((MemProt.READ, PF_R), (MemProt.WRITE, PF_W), (MemProt.EXEC, PF_X))
 _FIRST_SEGMENT = 1
 _ROWS = _FIRST_SEGMENT + len(SEGMENT_PROTECTIONS) + 3
 _TABLES = _FIRST_SEGMENT + len(SEGMENT_PROTECTIONS)
-_DYNAMIC_ENTRIES = 7
 _TABLES_SHARE = 8
 _TABLES_LIMIT = 1 << 31
 """The tables get this part of an image's size, up to this limit in bytes."""
@@ -70,7 +65,6 @@ _SYMBOL_SHARE = 128
 """Bytes of tables for each symbol: itself, its place in the hash table, and its name."""
 _CHAIN_LENGTH = 8
 _SONAME_LIMIT = 64
-_DEFINED = 1  # The section index of a symbol that is defined; there are no sections.
 _HASH_BITS = 0x0FFFFFFF
 _FEW_NAMES, _LONG_NAME = 32, 512
 """Up to so many names, and those that are longer, are hashed one by one."""
@@ -100,8 +94,7 @@ class ImageLayout:
     """
 
     def __init__(self, identity: Identity, page_size: int, size: int, *, has_symbols: bool) -> None:
-        if identity.elf_class != ELFCLASS64:
-            raise ValueError("an image is 64-bit ELF")
+        check_class(identity)
         self.identity, self.page_size = identity, page_size
         layout = identity.layout
         share = min(size // _TABLES_SHARE, _TABLES_LIMIT) if has_symbols else 0
@@ -109,7 +102,7 @@ class ImageLayout:
         self.memory, self.tables = page_size, size - self.tables_size
         self.symbol_limit = 1 + share // _SYMBOL_SHARE
         self.buckets = 1 + self.symbol_limit // _CHAIN_LENGTH
-        self.hash = _DYNAMIC_ENTRIES * layout.dynamic.itemsize
+        self.hash = dynamic_size(identity)
         hash_size = layout.word.itemsize * (2 + self.buckets + self.symbol_limit)
         self.symbols = -(-(self.hash + hash_size) // 8) * 8
         self.strings = self.symbols + layout.symbol.itemsize * self.symbol_limit
@@ -124,17 +117,15 @@ class ImageLayout:
             address: where the image should be mapped; 0 for anywhere.
         """
         layout, dynamic = self.identity.layout, address + self.tables
-        tags = [
-            (DT_SONAME, 1),
-            (DT_HASH, dynamic + self.hash),
-            (DT_STRTAB, dynamic + self.strings),
-            (DT_STRSZ, self.string_limit),
-            (DT_SYMTAB, dynamic + self.symbols),
-            (DT_SYMENT, layout.symbol.itemsize),
-            (DT_NULL, 0),
-        ]
+        section = dynamic_section(
+            self.identity,
+            soname=1,
+            hash_table=dynamic + self.hash,
+            strings=(dynamic + self.strings, self.string_limit),
+            symbols=dynamic + self.symbols,
+        )
         hash_start = np.array([self.buckets, 1], layout.word).tobytes()
-        tables = np.array(tags, layout.dynamic).tobytes() + hash_start
+        tables = section + hash_start
         headers_size = layout.header.itemsize + _ROWS * layout.program_header.itemsize
         page, segment = self.page_size, ProgramHeader(PT_NULL, 0, 0, 0, 0, 0, self.page_size)
         rows = [
@@ -277,7 +268,7 @@ class DynamicSymbols:
         table["info"][rows] = binding << 4 | np.where(symbols.is_callable, STT_FUNC, STT_OBJECT)
         table["size"][rows] = symbols.sizes
         table["value"][rows] = self._values(symbols)
-        table["shndx"][rows] = np.where(symbols.is_absolute, SHN_ABS, _DEFINED)
+        table["shndx"][rows] = np.where(symbols.is_absolute, SHN_ABS, DEFINED)
 
     def _values(self, symbols: ImageSymbols) -> UInt64Array:
         biases = np.array([self._bias, 0], np.uint64)

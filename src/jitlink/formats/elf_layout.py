@@ -1,4 +1,6 @@
-"""ELF file layout: constants, record layouts of both classes and byte orders, identity, headers.
+"""ELF file layout: constants, record layouts of both classes and byte orders, identity.
+
+For shared objects that are written also headers and the dynamic section.
 
 Specification: System V gABI (chapters 4 and 5 of the ELF specification), the x86-64 psABI for
 SHN_X86_64_LCOMMON, LLVM's extensions page for SHT_CREL and SHT_LLVM_ADDRSIG.
@@ -29,6 +31,8 @@ SHF_TLS, SHF_COMPRESSED, SHF_GNU_RETAIN, SHF_EXCLUDE = 0x400, 0x800, 0x200000, 0
 GRP_COMDAT = 1
 
 SHN_UNDEF, SHN_LORESERVE = 0, 0xFF00
+DEFINED = 1
+"""The section index of a defined symbol in a shared object that is written without sections."""
 SHN_X86_64_LCOMMON, SHN_ABS, SHN_COMMON, SHN_XINDEX = 0xFF02, 0xFFF1, 0xFFF2, 0xFFFF
 STB_LOCAL, STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE = 0, 1, 2, 10
 STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE, STT_COMMON, STT_TLS, STT_GNU_IFUNC = (
@@ -47,6 +51,7 @@ PT_NULL, PT_LOAD, PT_DYNAMIC, PT_TLS, PT_GNU_STACK = 0, 1, 2, 7, 0x6474E551
 PF_X, PF_W, PF_R = 1, 2, 4
 DT_NULL, DT_NEEDED, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA = 0, 1, 4, 5, 6, 7
 DT_RELASZ, DT_RELAENT, DT_STRSZ, DT_SYMENT, DT_SONAME = 8, 9, 10, 11, 14
+_FIXED_TAGS, _RELOCATION_TAGS = 7, 3
 
 
 class RecordLayout:
@@ -192,3 +197,56 @@ def write_headers(identity: Identity, program_headers: Sequence[ProgramHeader] =
             rows[name] = column
         rows["paddr"] = rows["vaddr"]
     return header.tobytes() + rows.tobytes()
+
+
+def check_class(identity: Identity) -> None:
+    """Check that shared objects of an identity are written.
+
+    Raises:
+        ValueError: it is that of 32-bit ELF.
+    """
+    if identity.elf_class != ELFCLASS64:
+        raise ValueError("what is written for the dynamic linker is 64-bit ELF")
+
+
+def dynamic_size(identity: Identity, needed: int = 0, *, has_relocations: bool = False) -> int:
+    """Size in bytes of a `dynamic_section` with a number of dependencies."""
+    count = needed + _FIXED_TAGS + (_RELOCATION_TAGS if has_relocations else 0)
+    return int(identity.layout.dynamic.itemsize * count)
+
+
+def dynamic_section(
+    identity: Identity,
+    *,
+    soname: int,
+    hash_table: int,
+    strings: tuple[int, int],
+    symbols: int,
+    needed: Sequence[int] = (),
+    relocations: tuple[int, int] | None = None,
+) -> bytes:
+    """The dynamic section of a shared object.
+
+    Args:
+        identity: that of the shared object.
+        soname: offset of its name in the strings.
+        hash_table: address of DT_HASH.
+        strings: address of the strings, and their size in bytes.
+        symbols: address of the symbols.
+        needed: offsets of the names of its dependencies in the strings.
+        relocations: address of the relocations with addends, and their size in bytes.
+    """
+    layout = identity.layout
+    tags = [(DT_NEEDED, each) for each in needed]
+    tags += [
+        (DT_SONAME, soname),
+        (DT_HASH, hash_table),
+        (DT_STRTAB, strings[0]),
+        (DT_STRSZ, strings[1]),
+        (DT_SYMTAB, symbols),
+        (DT_SYMENT, layout.symbol.itemsize),
+    ]
+    if relocations is not None:
+        address, size = relocations
+        tags += [(DT_RELA, address), (DT_RELASZ, size), (DT_RELAENT, layout.rela.itemsize)]
+    return np.array([*tags, (DT_NULL, 0)], layout.dynamic).tobytes()

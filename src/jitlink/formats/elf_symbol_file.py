@@ -50,9 +50,10 @@ def write_symbol_file(identity: Identity, symbols: ImageSymbols, bias: int) -> b
     sections = np.zeros(5, layout.section)
     sections["name"] = [0, *(_SECTION_NAMES.index(name) for name in _names())]
     sections["type"] = [0, SHT_NOBITS, SHT_SYMTAB, SHT_STRTAB, SHT_STRTAB]
-    start, end = int(values.min(initial=0)), int(values.max(initial=0))
     sections["flags"][_TEXT] = SHF_ALLOC | SHF_EXECINSTR
-    sections["addr"][_TEXT], sections["size"][_TEXT] = start, end - start
+    if len(values):
+        start, end = values.min(), (values + symbols.sizes).max()
+        sections["addr"][_TEXT], sections["size"][_TEXT] = start, end - start
     sections["addralign"] = [0, 16, 8, 1, 1]
     sections["entsize"][_SYMTAB], sections["link"][_SYMTAB] = layout.symbol.itemsize, _STRTAB
     # The first symbol that is not local.

@@ -270,7 +270,10 @@ def _load_image(
                 failure = error
                 continue
             if place or _is_in_reach(image, current):
-                return ImageReservation(image, images)
+                try:
+                    return ImageReservation(image, images)
+                except AllocationError as error:
+                    failure = error
             image.unload()
     raise failure
 

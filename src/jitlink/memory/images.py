@@ -3,8 +3,8 @@
 The dynamic linker lists an image with a few segments, and takes all addresses between its first and
 its last for its own. So an image is a range of addresses that holds nothing but memory of one
 JITDylib, in segments of one protection each. What is not allocated there is readable zeros, not
-inaccessible: a segment only grows and shrinks at its end, which is one store, and whoever goes
-through the segments meanwhile can read all that the list says.
+inaccessible: a segment only grows and shrinks at its end, which is one store, and a thread that
+walks the segments meanwhile can read all that the list says.
 
 An image may export symbols, to which the dynamic linker binds libraries that are loaded later.
 """

@@ -215,6 +215,11 @@ class TLSBlock:
     def _is_pending(self) -> bool:
         return not self.handle and not self.is_released
 
+    def take_handle(self) -> int:
+        """The handle, which is no longer the block's."""
+        handle, self.handle = self.handle, 0
+        return handle
+
     def wake(self) -> None:
         """Resume what waits; from any thread."""
         waiting, self._waiting = self._waiting, []
@@ -271,9 +276,7 @@ class TLSAllocation:
         block.module = values[0][0]
         for relocation, words in zip(relocations, values[1:], strict=True):
             if relocation.value is TLSValue.TPOFF:
-                block.tp_offset = words[0] - relocation.addend
-        if block.tp_offset is not None:
-            self._registry.add_static(block)
+                self._registry.add_static(block, words[0] - relocation.addend)
         block.wake()
         return values[1:]
 
@@ -310,9 +313,8 @@ class TLSAllocation:
         for relocation, words in zip(relocations, values, strict=True):
             if relocation.value is TLSValue.TPOFF:
                 for block in others:
-                    if block.name == relocation.symbol and block.tp_offset is None:
-                        block.tp_offset = words[0] - relocation.addend
-                        self._registry.add_static(block)
+                    if block.name == relocation.symbol:
+                        self._registry.add_static(block, words[0] - relocation.addend)
         return values
 
     def request_static_tls(self, names: Iterable[str], write: WriteTLSModule) -> None:
@@ -337,8 +339,7 @@ class TLSAllocation:
             errors += await self._registry.unload(handle)
         used, self._used = self._used, []
         for block in used:
-            block.users -= 1
-            errors += await self._registry.unload_unused(block)
+            errors += await self._registry.stop_using(block)
         if self.block is not None:
             block, self.block = self.block, None
             errors += await self._registry.release(block)
@@ -362,6 +363,10 @@ class TLSRegistry:
         self._requests: dict[TLSAllocation, tuple[frozenset[str], WriteTLSModule]] = {}
         # The blocks in static TLS, in the order in which they got it.
         self._static: list[TLSBlock] = []
+
+    def after_fork(self) -> None:
+        """Make it usable in a child process, where a lock held by another thread stays held."""
+        self._lock = threading.Lock()
 
     @property
     def count(self) -> int:
@@ -453,10 +458,17 @@ class TLSRegistry:
             for block in blocks:
                 block.users += 1
 
-    def add_static(self, block: TLSBlock) -> None:
-        """Record that a block is in static TLS."""
+    def add_static(self, block: TLSBlock, tp_offset: int) -> None:
+        """Record that a block is in static TLS, unless another link has found that out before.
+
+        Args:
+            block: the block.
+            tp_offset: its offset from the thread pointer, in bytes.
+        """
         with self._lock:
-            self._static.append(block)
+            if block.tp_offset is None:
+                block.tp_offset = tp_offset
+                self._static.append(block)
 
     # Release
 
@@ -466,25 +478,31 @@ class TLSRegistry:
             index = bisect_left(self._starts, block.address)
             del self._blocks[index], self._starts[index]
             block.is_released = True
+            unused = self._take_unused(block)
         block.wake()
-        return await self.unload_unused(block)
+        return await self._unload_all(unused)
 
-    async def unload_unused(self, block: TLSBlock) -> list[JITLinkError]:
-        """Unload a block's TLS module if it is unused, then those it held up; what failed."""
+    async def stop_using(self, block: TLSBlock) -> list[JITLinkError]:
+        """Count a user less, and unload the TLS module if that was the last one; what failed."""
+        with self._lock:
+            block.users -= 1
+            unused = self._take_unused(block)
+        return await self._unload_all(unused)
+
+    def _take_unused(self, block: TLSBlock) -> list[int]:
+        """The handles of a block that is unused, and of those that it held up; under the lock."""
+        if block not in self._static:
+            return [block.take_handle()] if _is_unused(block) else []
+        handles = []
+        while self._static and _is_unused(self._static[-1]):
+            handles.append(self._static.pop().take_handle())
+        return handles
+
+    async def _unload_all(self, handles: Iterable[int]) -> list[JITLinkError]:
         errors = []
-        for each in self._unused(block):
-            handle, each.handle = each.handle, 0
+        for handle in handles:
             errors += await self.unload(handle)
         return errors
-
-    def _unused(self, block: TLSBlock) -> list[TLSBlock]:
-        with self._lock:
-            if block not in self._static:
-                return [block] if _is_unused(block) else []
-            unused = []
-            while self._static and _is_unused(self._static[-1]):
-                unused.append(self._static.pop())
-            return unused
 
     async def unload(self, handle: int) -> list[JITLinkError]:
         """Unload a TLS module; what failed."""

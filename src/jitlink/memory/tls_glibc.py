@@ -228,3 +228,6 @@ class GlibcLoader:
 
 PROCESS_TLS = TLSRegistry(GlibcLoader())
 """The TLS of all links into this process."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=PROCESS_TLS.after_fork)

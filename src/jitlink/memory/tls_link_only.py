@@ -53,10 +53,8 @@ class LinkOnlyTLS(TLSRegistry):
             block = blocks.get(relocation.symbol)
             if block is not None:
                 if relocation.value is TLSValue.TPOFF and block.tp_offset is None:
-                    tp_offset = self._assign_static(block.size, block.alignment)
-                else:
-                    tp_offset = block.tp_offset or 0
-                values.append(_words(relocation, block.module, tp_offset))
+                    self.add_static(block, self._assign_static(block.size, block.alignment) & _MASK)
+                values.append(_words(relocation, block.module, block.tp_offset or 0))
             elif relocation in found:
                 values.append(found[relocation])
             else:

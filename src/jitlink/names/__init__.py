@@ -1,1 +1,1 @@
-"""Symbol names in messages: demangling, libraries that usually define a name, similar names."""
+"""Symbol names: demangling, libraries that usually define a name, similar names, init functions."""

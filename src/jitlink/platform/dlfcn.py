@@ -26,7 +26,6 @@ from jitlink.sps.types import Expected, Tuple
 _CALL = WrapperSignature(Expected(EXECUTOR_ADDR), EXECUTOR_ADDR, EXECUTOR_ADDR, STRING, UINT64)
 _INFORMATION = Tuple(EXECUTOR_ADDR, STRING, EXECUTOR_ADDR, STRING)
 _ONLY_JITDYLIBS = 1 << 30
-_RTLD_NOLOAD = 4
 _RTLD_DEFAULT, _RTLD_NEXT = 0, (1 << 64) - 1
 _EXPORTED = JITDylibLookupFlags.MATCH_EXPORTED_ONLY
 
@@ -103,7 +102,7 @@ class DynamicLoading:
                 raise SessionError(f"there is no JITDylib {name}")
             images = caller.dylib.images
             return 0 if images is None else images.open_library(os.fsencode(name), mode)
-        if mode & _RTLD_NOLOAD and not state.is_initialized:
+        if mode & os.RTLD_NOLOAD and not state.is_initialized:
             raise SessionError(f"JITDylib {name} is not open")
         return platform.dlopen(state.dylib)
 

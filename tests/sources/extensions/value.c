@@ -1,8 +1,11 @@
 /* A module whose one value is another object's. */
 #include <Python.h>
 
+#ifndef PREFIX
+#define PREFIX PyInit_
+#endif
 #define CAT(a, b) a##b
-#define INIT(name) CAT(PyInit_, name)
+#define INIT_FUNCTION(prefix, name) CAT(prefix, name)
 #ifndef NAME
 #define NAME _value
 #endif
@@ -19,4 +22,4 @@ static int execute(PyObject *module) {
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0}};
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "value", NULL, 0, NULL, slots};
 
-PyMODINIT_FUNC INIT(NAME)(void) { return PyModuleDef_Init(&definition); }
+PyMODINIT_FUNC INIT_FUNCTION(PREFIX, NAME)(void) { return PyModuleDef_Init(&definition); }
