@@ -311,6 +311,18 @@ def test_a_member_overrides_what_is_looked_up_with_it(
     assert sorted(map(sorted, links)) == [["get", "use"], ["needed", "value"]]
 
 
+def test_a_member_overrides_what_is_linked_long_before_its_user(
+    jit: CountedJIT, tmp_path: Path
+) -> None:
+    jit.layer.batch_objects = False
+    jit.add_archive(archived(tmp_path / "libone.a", compiled(STRONG)))
+    jit.add_object(compiled(WEAK))
+    jit.add_object(compiled("int needed(void); int inner(void) { return needed(); }"))
+    jit.add_object(compiled("int inner(void); int outer(void) { return inner(); }"))
+    jit.add_object(compiled(USER.replace("needed", "outer")))
+    assert jit.lookup("use")() == 2222
+
+
 def test_a_member_overrides_nothing_that_was_looked_up(jit: CountedJIT, tmp_path: Path) -> None:
     jit.add_archive(archived(tmp_path / "libone.a", compiled(STRONG)))
     jit.add_object(compiled(WEAK))
