@@ -71,7 +71,7 @@ def open_input(source: Input, number: int = 0) -> InputFile:
 
 
 class _Mapping(mmap.mmap):
-    """A file that is mapped here, for reading only; nobody else writes to its pages."""
+    """A file that is mapped for reading only, so that its pages can be released at any time."""
 
     def release(self) -> None:
         """Give the pages back; they are mapped again, from the page cache, when they are read."""
@@ -386,6 +386,7 @@ class ArchiveInput:
         self._extracted: set[int] = set()
         # The header offset of the first member that was read of each display name.
         self._named: dict[str, int] = {}
+        self._numbers: dict[int, int] = {}
         # Of names that common symbols define: the members that define them, by name; and what
         # those define as data, by header offset.
         self._definers: dict[str, list[int]] = {}
@@ -467,10 +468,23 @@ class ArchiveInput:
         member = self.archive.member_at(offset)
         name = member.display_name
         if self._named.setdefault(name, offset) != offset:
-            name = member.numbered_name(self.member_offsets().index(offset))
+            name = member.numbered_name(self._number(offset))
         if member.data is None:
             return self._open_thin(member, name)
         return InputFile(name, member.data, self.data, member.offset) if member.size else None
+
+    def _number(self, offset: int) -> int:
+        """The position among all members of the one at a header offset.
+
+        Raises:
+            ArchiveError: no member is there, or one before it is malformed.
+        """
+        if not self._numbers:
+            numbered = enumerate(self.member_offsets())
+            self._numbers = {each: number for number, each in numbered}
+        if offset not in self._numbers:
+            raise ArchiveError("not the header of a member", file=self.archive.name, offset=offset)
+        return self._numbers[offset]
 
     def _open_thin(self, member: Member, name: str) -> InputFile:
         """A member of a thin archive: another file, or a member of another archive."""
@@ -494,10 +508,9 @@ class ArchiveInput:
         # By identity: a target need not be hashable.
         members: dict[int, tuple[Target, list[tuple[int, InputFile]]]] = {}
         for offset in self.member_offsets():
-            files = self.open([offset])
-            self._extracted.discard(offset)
-            for file in files:
-                with suppress(UnknownFormatError):
+            file = self._read_member(offset)
+            with suppress(UnknownFormatError):
+                if file is not None:
                     target = target_of_object(file.data, file.name)
                     members.setdefault(id(target), (target, []))[1].append((offset, file))
         for target, placed in members.values():
