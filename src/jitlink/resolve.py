@@ -334,7 +334,7 @@ class SymbolResolver:
         table = self.graph.symbol_table
         if table.kind[row] != SymbolKind.DEFINED:
             return "an absolute definition"
-        return self.graph.origins[int(self.graph.block_table.origin[table.block[row]])]
+        return self.graph.origin_name(int(table.block[row]))
 
     # COMDAT groups
 

@@ -149,11 +149,10 @@ class ImageBounds:
         kind, _, side = name.lstrip("_").partition("_array_")
         sections, backwards = ordered_arrays(graph, ArrayKind[kind.upper()])
         if backwards:
-            origin = int(graph.block_table.origin[backwards[0].row])
             raise UnsupportedObjectError(
                 f"section {backwards[0].section.name} is called backwards, so that {name}, which "
                 "the program refers to, cannot be a bound of it; use .init_array and .fini_array",
-                file=graph.origins[origin] if 0 <= origin < len(graph.origins) else graph.name,
+                file=graph.origin_name(backwards[0].row),
             )
         bounds = make_bounds(sections) if sections else (_empty_block(graph),) * 2
         _make_local(graph, symbol, bounds[0 if side == "start" else 1])
