@@ -57,7 +57,6 @@ from jitlink.orc.stubs import FUNCTION, FunctionBody, IndirectStubsManager
 from jitlink.tasks import Task
 
 if TYPE_CHECKING:
-    from jitlink.orc.dylib import JITDylib
     from jitlink.orc.interface import ResourceTracker
 
 

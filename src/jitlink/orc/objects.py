@@ -437,7 +437,7 @@ class ObjectBatch:
         """A graph of some of the objects, owned by the caller, and its exported symbols."""
         builder, self._builder = self._builder, None
         # What is known about all objects is needed again only if they are read again.
-        for cached in ("comdats", "references"):
+        for cached in ("comdats", "references", "strong_references"):
             self.__dict__.pop(cached, None)
         if builder is None or len(numbers) < len(self.files):
             # The graph of all of them is not used: they are not linked together.
