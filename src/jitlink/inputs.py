@@ -131,8 +131,8 @@ class _Archive(Protocol):
     def find(self, names: Iterable[str]) -> Mapping[int, str]:
         """Header offsets of the members that define any of these names; the first name of each."""
 
-    def find_data(self, names: Iterable[str]) -> Mapping[int, str]:
-        """Header offsets of members that define these names as data; the first name of each."""
+    def find_data(self, names: Iterable[str]) -> Mapping[str, int]:
+        """Header offset of the first member that defines each of these names as data, if any."""
 
     def undefined_among(self, names: Iterable[str]) -> list[str]:
         """Those of the names that no member defines."""
@@ -174,8 +174,11 @@ def defining_members(
         members = archive.find(wanted)
         if tentative:
             data = archive.find_data(tentative)
-            tentative = [name for name in tentative if name not in data.values()]
-            members = dict(sorted({**data, **members}.items()))
+            tentative = [name for name in tentative if name not in data]
+            first_names: dict[int, str] = {}
+            for name, offset in data.items():
+                first_names.setdefault(offset, name)
+            members = dict(sorted({**first_names, **members}.items()))
         yield archive, members
         wanted = archive.undefined_among(wanted)
 
@@ -408,11 +411,10 @@ class ArchiveInput:
                 found.setdefault(index[name], name)
         return dict(sorted(found.items()))
 
-    def find_data(self, names: Iterable[str]) -> dict[int, str]:
-        """Header offsets of members that define these names as data; the first name of each.
+    def find_data(self, names: Iterable[str]) -> dict[str, int]:
+        """Header offset of the first member that defines each of these names as data, if any.
 
-        For each name it is the first member that has a strong definition of it, neither of a
-        function nor common. In order of offset.
+        That is a strong definition, neither of a function nor common.
         """
         index = self._symbol_index()
         wanted = [name for name in names if name in index]
@@ -421,13 +423,13 @@ class ArchiveInput:
             self._definers |= dict.fromkeys(new, self.member_offsets())
         elif new:
             self._definers |= self.archive.find_all(new)
-        found: dict[int, str] = {}
+        found: dict[str, int] = {}
         for name in wanted:
             for offset in self._definers[name]:
                 if name in self._data_names(offset):
-                    found.setdefault(offset, name)
+                    found[name] = offset
                     break
-        return dict(sorted(found.items()))
+        return found
 
     def _data_names(self, offset: int) -> set[str]:
         """The strong definitions of the member at a header offset that are data, or untyped."""

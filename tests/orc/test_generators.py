@@ -381,6 +381,22 @@ def test_data_of_a_later_member_replaces_a_common_symbol(
         assert library.function("get")() == 22
 
 
+def test_data_of_one_member_replaces_several_common_symbols(
+    jit: CountedJIT, tmp_path: Path
+) -> None:
+    both = archived(tmp_path / "libboth.a", compiled("int first = 1, second = 2;"))
+    # Natively, the first archive that defines a name is searched.
+    other = archived(tmp_path / "libother.a", compiled("int second = 3;"))
+    source = "int first, second; int get(void) { return 10 * first + second; }"
+    user = compiled(source, "-fcommon")
+    jit.add_object(user)
+    jit.add_archive(both)
+    jit.add_archive(other)
+    assert jit.lookup("get")() == 12
+    with jitlink.load(user, both, other) as library:
+        assert library.function("get")() == 12
+
+
 def test_undefined_symbols_of_members(jit: CountedJIT, tmp_path: Path) -> None:
     library = archived(tmp_path / "libtwo.a", *map(compiled, (LEFT, RIGHT)))
     jit.add_archive(library)

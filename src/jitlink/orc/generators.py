@@ -248,8 +248,8 @@ class StaticLibraryGenerator:
         """Header offsets of the members that define any of these names; the first name of each."""
         return self._archive.find(names)
 
-    def find_data(self, names: Iterable[str]) -> dict[int, str]:
-        """Header offsets of members that define these names as data; the first name of each."""
+    def find_data(self, names: Iterable[str]) -> dict[str, int]:
+        """Header offset of the first member that defines each of these names as data, if any."""
         return self._archive.find_data(names)
 
     def undefined_among(self, names: Iterable[str]) -> list[str]:
