@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
@@ -205,6 +206,9 @@ class InputReader:
         self._archives: list[ArchiveInput] = []
         self._definitions: list[tuple[str, int]] = []
         self._reads: list[ReadObjects] = []
+        # Row of the first symbol of each object of the first so many reads; see `objects_of`.
+        self._first_symbols: list[int] = []
+        self._searchable = 0
         # What was read since pages were last released.
         self._unreleased: list[InputFile] = []
         self._unreleased_size = 0
@@ -226,6 +230,17 @@ class InputReader:
     def _bounds(self, reads: Sequence[ReadObjects]) -> Int64Array:
         end = np.array([self.target_graph.symbol_table.rows])
         return np.concatenate((*[read.first_symbol for read in reads], end))
+
+    def objects_of(self, rows: Iterable[int]) -> list[int]:
+        """The numbers of the objects that symbols are of, by the symbols' rows.
+
+        Reading members of archives one by one calls this as often as there are members, so it does
+        not go through all objects.
+        """
+        for read in self._reads[self._searchable :]:
+            self._first_symbols += read.first_symbol.tolist()
+        self._searchable = len(self._reads)
+        return [bisect_right(self._first_symbols, row) - 1 for row in rows]
 
     def comdat_signatures(self) -> dict[int, str]:
         """Signatures of the COMDAT groups of blocks, by the block's row."""

@@ -287,12 +287,8 @@ class ObjectBatch:
         """
         builder = self._whole()
         rows = {n: row for n, row in builder.resolver.undefined.items() if n not in known}
-        references = np.array(list(rows.values()), np.int64)
-        numbers = builder.symbol_bounds.searchsorted(references, side="right") - 1
-        return {
-            name: self.files[number].name
-            for name, number in zip(rows, numbers.tolist(), strict=True)
-        }
+        numbers = builder.objects_of(rows.values())
+        return {name: self.files[n].name for name, n in zip(rows, numbers, strict=True)}
 
     @property
     def commons(self) -> list[str]:
