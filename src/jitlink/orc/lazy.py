@@ -189,7 +189,7 @@ class LazyHiddenObjectLayer:
             dylib.resolve_precedence(symbols, file.name)
         for number, symbols in enumerate(definitions):
             self._define(dylib, batch, number, self._transform.visible(symbols), tracker)
-        self._layer.record(dylib, batch)
+        self._layer.record(dylib, batch, tracker)
 
     def _define(
         self,
