@@ -5,17 +5,25 @@ from __future__ import annotations
 import ctypes
 import gc
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 import jitlink
 from jitlink import inputs
-from jitlink.errors import ExecutorError, MissingFileError, SymbolError, UndefinedSymbolError
-from jitlink.inputs import ArchiveInput
+from jitlink.errors import (
+    ArchiveError,
+    ExecutorError,
+    MissingFileError,
+    SymbolError,
+    UndefinedSymbolError,
+)
+from jitlink.formats.archive import Archive, Member
+from jitlink.inputs import ArchiveInput, InputFile
 from jitlink.library import ClosedLibraryError, SymbolSizeError
 from jitlink.orc.interface import HostSymbol
+from tests.formats.archives import MAGIC, header, indexed, member
 from tests.toolchain import compile_c, require, run, zig_command
 
 INT_TO_INT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
@@ -192,6 +200,33 @@ def test_archives_are_searched_once_for_a_name(
     with jitlink.load(root, chain, archive) as library:
         assert library.root(2) == 44
     assert len(searched) == len(set(searched)) > 6
+
+
+def test_members_of_one_name_are_numbered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = MAGIC + member(b"same.o/", compiled(HOOK).read_bytes()) * 20
+    archive = ArchiveInput(InputFile("lib.a", memoryview(data)))
+    read: list[Archive] = []
+    members = Archive.members
+
+    def record(self: Archive) -> Iterator[Member]:
+        read.append(self)
+        return members(self)
+
+    monkeypatch.setattr(Archive, "members", record)
+    names = [file.name for file in archive.extract_all()]
+    assert names == ["lib.a(same.o)", *(f"lib.a[{n}](same.o)" for n in range(1, 20))]
+    assert len(read) == 2
+
+
+def test_an_index_that_names_a_header_inside_a_member() -> None:
+    inner = member(b"same.o/", b"1234")
+    outer = header(b"same.o/", len(inner) + 4) + b"1234"
+    # The last one is in the one before it, which the index does not name.
+    data = indexed([(b"f", 1), (b"g", 3)], member(b"a.o/", b"12"), member(b"same.o/", b"12"), outer,
+                   inner)  # fmt: skip
+    archive = ArchiveInput(InputFile("lib.a", memoryview(data)))
+    with pytest.raises(ArchiveError, match="not the header of a member"):
+        archive.extract(archive.find(["f", "g"]))
 
 
 def test_roots(archive: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import jitlink
-from jitlink.errors import UndefinedSymbolError
+from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
 from jitlink.graph import Scope
 from jitlink.inputs import InputReader, open_input
 from jitlink.orc import FailedToMaterializeError, JITDylibLookupFlags, JITSymbolFlags
@@ -132,6 +132,45 @@ def test_objects_that_are_linked_apart() -> None:
         with pytest.raises(FailedToMaterializeError) as caught:
             jit.lookup("later", dylib=other)
         assert isinstance(caught.value.reason, UndefinedSymbolError)
+
+
+@pytest.mark.parametrize("transferred", [False, True])
+def test_a_removed_reference_constrains_nothing(*, transferred: bool) -> None:
+    definition, reference = assembled(DEFINITION, "default"), assembled(REFERENCE, "hidden")
+    with jitlink.LLJIT() as jit:
+        first, second = (jit.create_resource_tracker() for _ in range(2))
+        jit.add_object(reference, tracker=first)
+        jit.add_object(definition, tracker=second)
+        assert not is_exported(jit)
+        if transferred:
+            first.transfer_to(second)
+        else:
+            first.remove()
+            # What was hidden stays so.
+            assert not is_exported(jit)
+        second.remove()
+        jit.add_object(definition)
+        assert is_exported(jit)
+
+
+def test_references_of_two_trackers_constrain_together() -> None:
+    with jitlink.LLJIT() as jit:
+        trackers = [jit.create_resource_tracker() for _ in range(2)]
+        for number, tracker in enumerate(trackers):
+            text = REFERENCE.replace("user", f"user{number}")
+            jit.add_object(assembled(text, "hidden"), tracker=tracker)
+        trackers[0].remove()
+        jit.add_object(assembled(DEFINITION, "default"))
+        assert not is_exported(jit)
+
+
+def test_an_object_that_is_refused_constrains_nothing() -> None:
+    other = "    .text\n    .globl other\nother: ret\n"
+    with jitlink.LLJIT() as jit:
+        jit.add_object(assembled(COMDAT + other, "default"))
+        with pytest.raises(DuplicateDefinitionError):
+            jit.add_object(assembled(COMDAT + other, "hidden"))
+        assert is_exported(jit)
 
 
 def test_archive_members_and_given_definitions(tmp_path: Path) -> None:

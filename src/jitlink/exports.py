@@ -1,7 +1,7 @@
 """What a linked graph offers to others: names and addresses, kept as columns.
 
 Programs look up a handful of names in libraries of thousands, so names are searched for in
-the string tables as they came; a dictionary is made only for those who want all of them.
+the string tables as they came; a dictionary is made only for callers that want all of them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Exports(Mapping[str, int]):
     def __getitem__(self, name: str) -> int:
         if "_all" in self.__dict__:
             return self._all[name]
-        return self._address(self.row(name))
+        return self.address_of(self.row(name))
 
     def row(self, name: str) -> int:
         """Row of the symbol of a name; the graph need not be allocated yet.
@@ -114,7 +114,8 @@ class Exports(Mapping[str, int]):
         block = self._symbols.block[row]
         return self._sections.is_executable(int(self._blocks.section[block]))
 
-    def _address(self, row: int) -> int:
+    def address_of(self, row: int) -> int:
+        """Address of a symbol."""
         value = int(self._symbols.value[row])
         if self._symbols.kind[row] == DEFINED:
             value += int(self._blocks.address[self._symbols.block[row]])

@@ -241,10 +241,6 @@ class _Definitions(Exports):
         shared = [row for row in rows if table.scope[row] != Scope.LOCAL]
         return shared[:1] or rows
 
-    def address_of(self, row: int) -> int:
-        """Address of a symbol."""
-        return self._address(row)
-
     def file_of(self, row: int) -> str:
         """Display name of the object that defines a symbol."""
         origin = self._origin(row)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
@@ -71,7 +72,7 @@ def open_input(source: Input, number: int = 0) -> InputFile:
 
 
 class _Mapping(mmap.mmap):
-    """A file that is mapped here, for reading only; nobody else writes to its pages."""
+    """A file that is mapped for reading only, so that its pages can be released at any time."""
 
     def release(self) -> None:
         """Give the pages back; they are mapped again, from the page cache, when they are read."""
@@ -131,8 +132,8 @@ class _Archive(Protocol):
     def find(self, names: Iterable[str]) -> Mapping[int, str]:
         """Header offsets of the members that define any of these names; the first name of each."""
 
-    def find_data(self, names: Iterable[str]) -> Mapping[int, str]:
-        """Header offsets of members that define these names as data; the first name of each."""
+    def find_data(self, names: Iterable[str]) -> Mapping[str, int]:
+        """Header offset of the first member that defines each of these names as data, if any."""
 
     def undefined_among(self, names: Iterable[str]) -> list[str]:
         """Those of the names that no member defines."""
@@ -174,8 +175,11 @@ def defining_members(
         members = archive.find(wanted)
         if tentative:
             data = archive.find_data(tentative)
-            tentative = [name for name in tentative if name not in data.values()]
-            members = dict(sorted({**data, **members}.items()))
+            tentative = [name for name in tentative if name not in data]
+            first_names: dict[int, str] = {}
+            for name, offset in data.items():
+                first_names.setdefault(offset, name)
+            members = dict(sorted({**first_names, **members}.items()))
         yield archive, members
         wanted = archive.undefined_among(wanted)
 
@@ -202,6 +206,9 @@ class InputReader:
         self._archives: list[ArchiveInput] = []
         self._definitions: list[tuple[str, int]] = []
         self._reads: list[ReadObjects] = []
+        # Row of the first symbol of each object of the first so many reads; see `objects_of`.
+        self._first_symbols: list[int] = []
+        self._searchable = 0
         # What was read since pages were last released.
         self._unreleased: list[InputFile] = []
         self._unreleased_size = 0
@@ -223,6 +230,17 @@ class InputReader:
     def _bounds(self, reads: Sequence[ReadObjects]) -> Int64Array:
         end = np.array([self.target_graph.symbol_table.rows])
         return np.concatenate((*[read.first_symbol for read in reads], end))
+
+    def objects_of(self, rows: Iterable[int]) -> list[int]:
+        """The numbers of the objects that symbols are of, by the symbols' rows.
+
+        Reading members of archives one by one calls this as often as there are members, so it does
+        not go through all objects.
+        """
+        for read in self._reads[self._searchable :]:
+            self._first_symbols += read.first_symbol.tolist()
+        self._searchable = len(self._reads)
+        return [bisect_right(self._first_symbols, row) - 1 for row in rows]
 
     def comdat_signatures(self) -> dict[int, str]:
         """Signatures of the COMDAT groups of blocks, by the block's row."""
@@ -386,6 +404,7 @@ class ArchiveInput:
         self._extracted: set[int] = set()
         # The header offset of the first member that was read of each display name.
         self._named: dict[str, int] = {}
+        self._numbers: dict[int, int] = {}
         # Of names that common symbols define: the members that define them, by name; and what
         # those define as data, by header offset.
         self._definers: dict[str, list[int]] = {}
@@ -407,11 +426,10 @@ class ArchiveInput:
                 found.setdefault(index[name], name)
         return dict(sorted(found.items()))
 
-    def find_data(self, names: Iterable[str]) -> dict[int, str]:
-        """Header offsets of members that define these names as data; the first name of each.
+    def find_data(self, names: Iterable[str]) -> dict[str, int]:
+        """Header offset of the first member that defines each of these names as data, if any.
 
-        For each name it is the first member that has a strong definition of it, neither of a
-        function nor common. In order of offset.
+        That is a strong definition, neither of a function nor common.
         """
         index = self._symbol_index()
         wanted = [name for name in names if name in index]
@@ -420,13 +438,13 @@ class ArchiveInput:
             self._definers |= dict.fromkeys(new, self.member_offsets())
         elif new:
             self._definers |= self.archive.find_all(new)
-        found: dict[int, str] = {}
+        found: dict[str, int] = {}
         for name in wanted:
             for offset in self._definers[name]:
                 if name in self._data_names(offset):
-                    found.setdefault(offset, name)
+                    found[name] = offset
                     break
-        return dict(sorted(found.items()))
+        return found
 
     def _data_names(self, offset: int) -> set[str]:
         """The strong definitions of the member at a header offset that are data, or untyped."""
@@ -467,10 +485,23 @@ class ArchiveInput:
         member = self.archive.member_at(offset)
         name = member.display_name
         if self._named.setdefault(name, offset) != offset:
-            name = member.numbered_name(self.member_offsets().index(offset))
+            name = member.numbered_name(self._number(offset))
         if member.data is None:
             return self._open_thin(member, name)
         return InputFile(name, member.data, self.data, member.offset) if member.size else None
+
+    def _number(self, offset: int) -> int:
+        """The position among all members of the one at a header offset.
+
+        Raises:
+            ArchiveError: no member is there, or one before it is malformed.
+        """
+        if not self._numbers:
+            numbered = enumerate(self.member_offsets())
+            self._numbers = {each: number for number, each in numbered}
+        if offset not in self._numbers:
+            raise ArchiveError("not the header of a member", file=self.archive.name, offset=offset)
+        return self._numbers[offset]
 
     def _open_thin(self, member: Member, name: str) -> InputFile:
         """A member of a thin archive: another file, or a member of another archive."""
@@ -494,10 +525,9 @@ class ArchiveInput:
         # By identity: a target need not be hashable.
         members: dict[int, tuple[Target, list[tuple[int, InputFile]]]] = {}
         for offset in self.member_offsets():
-            files = self.open([offset])
-            self._extracted.discard(offset)
-            for file in files:
-                with suppress(UnknownFormatError):
+            file = self._read_member(offset)
+            with suppress(UnknownFormatError):
+                if file is not None:
                     target = target_of_object(file.data, file.name)
                     members.setdefault(id(target), (target, []))[1].append((offset, file))
         for target, placed in members.values():

@@ -166,9 +166,7 @@ class SymbolResolver:
 
     def undefined_among(self, names: AbstractSet[str]) -> set[str]:
         """Those of some names that objects refer to, weakly or not, and none defines."""
-        self._index()
-        referenced = self._undefined.keys() | self._weakly_undefined
-        return (names & referenced) - self._definitions.keys()
+        return (names & self.unresolved) - self.definitions.keys()
 
     def add(self, read: ReadObjects) -> None:
         """Resolve objects that were read into the graph.
@@ -334,7 +332,7 @@ class SymbolResolver:
         table = self.graph.symbol_table
         if table.kind[row] != SymbolKind.DEFINED:
             return "an absolute definition"
-        return self.graph.origins[int(self.graph.block_table.origin[table.block[row]])]
+        return self.graph.origin_name(int(table.block[row]))
 
     # COMDAT groups
 

@@ -311,6 +311,18 @@ def test_a_member_overrides_what_is_looked_up_with_it(
     assert sorted(map(sorted, links)) == [["get", "use"], ["needed", "value"]]
 
 
+def test_a_member_overrides_what_is_linked_long_before_its_user(
+    jit: CountedJIT, tmp_path: Path
+) -> None:
+    jit.layer.batch_objects = False
+    jit.add_archive(archived(tmp_path / "libone.a", compiled(STRONG)))
+    jit.add_object(compiled(WEAK))
+    jit.add_object(compiled("int needed(void); int inner(void) { return needed(); }"))
+    jit.add_object(compiled("int inner(void); int outer(void) { return inner(); }"))
+    jit.add_object(compiled(USER.replace("needed", "outer")))
+    assert jit.lookup("use")() == 2222
+
+
 def test_a_member_overrides_nothing_that_was_looked_up(jit: CountedJIT, tmp_path: Path) -> None:
     jit.add_archive(archived(tmp_path / "libone.a", compiled(STRONG)))
     jit.add_object(compiled(WEAK))
@@ -367,6 +379,22 @@ def test_data_of_a_later_member_replaces_a_common_symbol(
     assert jit.lookup("get")() == 22
     with jitlink.load(compiled(COMMON, "-fcommon"), archive) as library:
         assert library.function("get")() == 22
+
+
+def test_data_of_one_member_replaces_several_common_symbols(
+    jit: CountedJIT, tmp_path: Path
+) -> None:
+    both = archived(tmp_path / "libboth.a", compiled("int first = 1, second = 2;"))
+    # Natively, the first archive that defines a name is searched.
+    other = archived(tmp_path / "libother.a", compiled("int second = 3;"))
+    source = "int first, second; int get(void) { return 10 * first + second; }"
+    user = compiled(source, "-fcommon")
+    jit.add_object(user)
+    jit.add_archive(both)
+    jit.add_archive(other)
+    assert jit.lookup("get")() == 12
+    with jitlink.load(user, both, other) as library:
+        assert library.function("get")() == 12
 
 
 def test_undefined_symbols_of_members(jit: CountedJIT, tmp_path: Path) -> None:

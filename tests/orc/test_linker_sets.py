@@ -156,6 +156,18 @@ def test_a_set_extracts_nothing(jit: LLJIT, tmp_path: Path) -> None:
     assert call(jit) == 1
 
 
+@pytest.mark.parametrize("bound", ["__start_set", "_end"])
+def test_a_member_that_a_companion_needs_overrides_what_is_looked_up(
+    jit: LLJIT, tmp_path: Path, bound: str
+) -> None:
+    member = compiled("int needed(void) { return 1; } int value(void) { return 2; }")
+    jit.add_archive(archived(tmp_path / "lib.a", member))
+    weak = f"__attribute__((weak)) int value(void) {{ return {bound}[0]; }}"
+    add(jit, f"extern int {bound}[]; {weak}")
+    add(jit, element(1, "int needed(void); int user(void) { return needed(); }"))
+    assert call(jit, "value") == 2
+
+
 def test_all_members(jit: LLJIT, tmp_path: Path) -> None:
     archive = archived(tmp_path / "lib.a", compiled(element(2)), compiled(element(3)))
     add(jit, element(1), SUM)

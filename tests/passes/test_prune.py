@@ -29,6 +29,7 @@ from jitlink.graph import (
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.edges import INVALID, KEEP_ALIVE
 from jitlink.passes import prune as module
+from jitlink.passes.linker_defined import NO_OBJECT
 from jitlink.passes.prune import mark_exported_live, mark_reachable, prune
 from tests.linking import Linker
 from tests.toolchain import compile_c
@@ -206,11 +207,15 @@ def test_references_to_sections_that_are_not_loaded() -> None:
     block = nodes.graph.create_content_block(debug, bytes(8))
     target = nodes.graph.add_defined_symbol(block, 0, "note", scope=Scope.LOCAL)
     nodes.blocks[0].add_edge(Kind.POINTER, 4, target)
-    with pytest.raises(
-        ObjectError, match=r".text\+0x4: refers to note, in a section that is not loa"
-    ) as caught:
-        nodes.live_after(0)
-    assert caught.value.file == "nodes.o"
+    graph, row = nodes.graph, nodes.blocks[0].row
+    graph.origins[:] = ["first.o", "second.o"]
+    for origin, name in ((1, "second.o"), (NO_OBJECT, graph.name)):
+        graph.block_table.origin[row] = origin
+        with pytest.raises(
+            ObjectError, match=r".text\+0x4: refers to note, in a section that is not loa"
+        ) as caught:
+            nodes.live_after(0)
+        assert caught.value.file == name
 
 
 def test_keep_alive_edges_to_sections_that_are_not_loaded() -> None:

@@ -80,6 +80,5 @@ def _words(descriptor: bytes, order: str, alignment: int, kind: int) -> Iterator
 
 
 def _malformed(graph: LinkGraph, block: Block, position: int) -> ObjectError:
-    origin = int(graph.block_table.origin[block.row])
-    file = graph.origins[origin] if graph.origins else graph.name
+    file = graph.origin_name(block.row)
     return ObjectError(f"{SECTION}+{position:#x}: note is malformed", file=file)

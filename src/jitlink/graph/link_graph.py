@@ -206,6 +206,11 @@ class LinkGraph:
         """Rows (int64) of all blocks that have not been removed."""
         return rows_where((self.block_table.flags & int(BlockFlags.REMOVED)) == 0)
 
+    def origin_name(self, block_row: int) -> str:
+        """Display name of the object that a block came from; that of the graph if from none."""
+        origin = int(self.block_table.origin[block_row])
+        return self.origins[origin] if 0 <= origin < len(self.origins) else self.name
+
     def create_content_block(
         self,
         section: Section,

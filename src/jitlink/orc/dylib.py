@@ -29,7 +29,7 @@ from jitlink.orc.interface import (
     ResourceTracker,
     SymbolState,
 )
-from jitlink.orc.visibility import constrained, hidden_by_either
+from jitlink.orc.visibility import HiddenNames, constrained, hidden_by_either
 from jitlink.resolve import Precedence, Strength, precedence
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ class JITDylib(JITLinkDylib):
         self.trackers: dict[ResourceTracker, None] = {}
         self.generators: list[DefinitionGenerator] = []
         self.generator_locks: dict[int, GeneratorLock] = {}
-        self.hidden_names: set[str] = set()
+        self.hidden_names = HiddenNames()
         self.comdat_groups: set[str] = set()
         self.library_directories: tuple[str, ...] = ()
         self.initializers: dict[str, None] = {}
@@ -434,8 +434,8 @@ class JITDylib(JITLinkDylib):
             raise ResourceTrackerDefunctError(self.name)
         self.session.check_open()
         overriding, overridden = self.resolve_precedence(unit.symbols, unit.name)
-        self.hide(hidden_by_either(self.symbols, unit.symbols, [*overriding, *overridden]))
-        unit.symbols = constrained(unit.symbols, self.hidden_names)
+        self.hide(hidden_by_either(self.symbols, unit.symbols, [*overriding, *overridden]), owner)
+        unit.symbols = constrained(unit.symbols, self.hidden_names.names)
         if overridden:
             unit.symbols = {n: f for n, f in unit.symbols.items() if n not in overridden}
         removed = self._erase_symbols(overriding)
@@ -485,9 +485,9 @@ class JITDylib(JITLinkDylib):
                 overridden.add(name)
         return overriding, overridden
 
-    def hide(self, names: set[str]) -> None:
-        """Export names no longer, whether they are defined already or later."""
-        self.hidden_names |= names
+    def hide(self, names: set[str], tracker: ResourceTracker) -> None:
+        """Export names no longer, defined already or later, because of objects of a tracker."""
+        self.hidden_names.add(names, tracker)
         for definition in {self.symbols[name] for name in names & self.symbols.keys()}:
             definition.flags = constrained(definition.flags, names)
 
@@ -524,9 +524,9 @@ class JITDylib(JITLinkDylib):
         # LLVM differs: there, a strong symbol is refused also if the existing definition is a weak
         # one that has not been looked up.
         overriding, overridden = self.resolve_precedence(symbols, responsibility.unit_name)
-        self.hide(hidden_by_either(self.symbols, symbols, [*overriding, *overridden]))
+        self.hide(hidden_by_either(self.symbols, symbols, [*overriding, *overridden]), tracker)
         removed = self._erase_symbols(overriding)
-        visible = constrained(symbols, self.hidden_names).items()
+        visible = constrained(symbols, self.hidden_names.names).items()
         added = {name: flags for name, flags in visible if name not in overridden}
         definition = None
         if added:

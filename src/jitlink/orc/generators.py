@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
@@ -248,8 +248,8 @@ class StaticLibraryGenerator:
         """Header offsets of the members that define any of these names; the first name of each."""
         return self._archive.find(names)
 
-    def find_data(self, names: Iterable[str]) -> dict[int, str]:
-        """Header offsets of members that define these names as data; the first name of each."""
+    def find_data(self, names: Iterable[str]) -> dict[str, int]:
+        """Header offset of the first member that defines each of these names as data, if any."""
         return self._archive.find_data(names)
 
     def undefined_among(self, names: Iterable[str]) -> list[str]:
@@ -372,7 +372,9 @@ def _extract_for(
 def _needed_names(
     dylib: JITDylib, definitions: Iterable[Definition]
 ) -> tuple[dict[str, str], list[str]]:
-    """What definitions, and those that they refer to in a JITDylib, need of archives.
+    """What definitions, and all that will be materialized for them, need of archives.
+
+    Those are the definitions that they refer to in the JITDylib, and their companions.
 
     Returns:
         The undefined names to which there is a strong reference, with the first referrer of each,
@@ -381,15 +383,23 @@ def _needed_names(
     symbols, pending = dylib.symbols, list(definitions)
     undefined: dict[str, str] = {}
     commons: list[str] = []
+    handled: set[Hashable] = set()
     while pending:
-        unit = pending.pop().unit
-        if unit is None or unit.is_complete:
+        definition = pending.pop()
+        unit = definition.unit
+        if unit is None:
+            continue
+        # Others may have been added since the unit was complete.
+        pending += unit.companions(definition, handled)
+        if unit.is_complete:
             continue
         unit.is_complete = True
         commons += [n for n, f in unit.symbols.items() if f.strength is Strength.COMMON]
-        named = [symbols.get(name) for name in unit.anticipated()]
+        required = unit.required()
+        # Units that are materialized one by one anticipate nothing.
+        named = [symbols.get(name) for name in unit.anticipated() or required]
         pending += [definition for definition in named if definition is not None]
-        for name, referrer in unit.required().items():
+        for name, referrer in required.items():
             if name not in symbols:
                 undefined.setdefault(name, referrer)
     return undefined, commons

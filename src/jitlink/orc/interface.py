@@ -228,6 +228,13 @@ class MaterializationUnit(ABC):
         """Names that materializing will look up: a hint, to materialize them together with it."""
         return ()
 
+    def required(self) -> Mapping[str, str]:
+        """Names that materializing will look up and that must be found, with their first referrers.
+
+        They need not be among the anticipated ones.
+        """
+        return {}
+
     def companions(self, definition: Definition, handled: set[Hashable]) -> Iterable[Definition]:
         """Definitions of other units that must be materialized together with one of this unit's.
 
@@ -239,10 +246,6 @@ class MaterializationUnit(ABC):
         """
         del definition, handled
         return ()
-
-    def required(self) -> Mapping[str, str]:
-        """Those of the anticipated names that must be found, with the first referrer of each."""
-        return {}
 
 
 @dataclass

@@ -57,7 +57,6 @@ from jitlink.orc.stubs import FUNCTION, FunctionBody, IndirectStubsManager
 from jitlink.tasks import Task
 
 if TYPE_CHECKING:
-    from jitlink.orc.dylib import JITDylib
     from jitlink.orc.interface import ResourceTracker
 
 
@@ -190,7 +189,7 @@ class LazyHiddenObjectLayer:
             dylib.resolve_precedence(symbols, file.name)
         for number, symbols in enumerate(definitions):
             self._define(dylib, batch, number, self._transform.visible(symbols), tracker)
-        self._layer.record(dylib, batch)
+        self._layer.record(dylib, batch, tracker)
 
     def _define(
         self,

@@ -426,7 +426,7 @@ class MaterializationContext(LayerContext):
         actual = dict(zip(names, flags, strict=True))
         for definition in self.responsibility.definitions:
             given = {name: actual.get(name, flag) for name, flag in definition.flags.items()}
-            updated = constrained(given, self.responsibility.dylib.hidden_names)
+            updated = constrained(given, self.responsibility.dylib.hidden_names.names)
             if updated != definition.flags:
                 definition.flags = updated
 

@@ -221,7 +221,7 @@ class ObjectLinkingLayer(ResourceManager):
             if defined:
                 part = ObjectPart(batch, number)
                 dylib.add_unit(ObjectUnit(self, [part], defined, initializers), tracker)
-        self.record(dylib, batch)
+        self.record(dylib, batch, tracker)
 
     def side_effects(
         self, batch: ObjectBatch, number: int
@@ -238,9 +238,9 @@ class ObjectLinkingLayer(ResourceManager):
         flags = {name: JITSymbolFlags.SIDE_EFFECTS_ONLY for name in names if name is not None}
         return [initializers[number]] if number in initializers else (), flags
 
-    def record(self, dylib: JITDylib, batch: ObjectBatch) -> None:
+    def record(self, dylib: JITDylib, batch: ObjectBatch, tracker: ResourceTracker | None) -> None:
         """Record objects that were added, for those that are added later."""
-        batch.record_definitions(dylib, self.common_sizes(dylib))
+        batch.record_definitions(dylib, self.common_sizes(dylib), tracker)
         for number, names in batch.elements.items():
             symbol = batch.element_symbol(number)
             if symbol is not None:

@@ -11,7 +11,6 @@ from jitlink.graph import LinkGraph
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.tables import exported_rows
 from jitlink.inputs import InputFile, InputReader
-from jitlink.orc.generators import extract_members
 from jitlink.orc.interface import JITSymbolFlags, MaterializationUnit
 from jitlink.orc.linker_sets import LinkerSets, companions, separate
 from jitlink.orc.objects import ExportedSymbols, ObjectBatch
@@ -137,7 +136,7 @@ class ObjectUnit(MaterializationUnit):
         return [name for part in self.parts for name in part.batch.references[part.number]]
 
     def required(self) -> Mapping[str, str]:
-        """Those that are not referred to weakly, with the first object that does."""
+        """The external symbols that are not referred to weakly, each with the first referrer."""
         return {
             name: part.batch.files[part.number].name
             for part in reversed(self.parts)
@@ -146,22 +145,14 @@ class ObjectUnit(MaterializationUnit):
 
     def companions(self, definition: Definition, handled: set[Hashable]) -> Iterable[Definition]:
         """Definitions of the objects that must be linked with these; see `linker_sets`."""
-        dylib, use = definition.dylib, self.set_use
-        sets = self.layer.linker_sets(dylib)
+        sets, use = self.layer.linker_sets(definition.dylib), self.set_use
         if not sets and not use:
             return ()
-        found: dict[Definition, None] = {}
-        while True:
-            found |= dict.fromkeys(
-                other
-                for other in companions(sets, use, definition, set(handled))
-                if isinstance(other.unit, ObjectUnit) and other.unit.layer is self.layer
-            )
-            # What they need may have elements, too.
-            if not extract_members(found):
-                break
-        list(companions(sets, use, definition, handled))
-        return found
+        return [
+            other
+            for other in companions(sets, use, definition, handled)
+            if isinstance(other.unit, ObjectUnit) and other.unit.layer is self.layer
+        ]
 
     # Materialization
 

@@ -33,6 +33,7 @@ from jitlink.targets.registry import target_of_graph
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
+    from jitlink.orc.interface import ResourceTracker
 
 _F = JITSymbolFlags
 # The flags that the bits of a code represent, the lowest first.
@@ -266,6 +267,8 @@ class ObjectBatch:
         self.files = list(files)
         self.is_extracted = is_extracted
         self._serials = next_serials(len(self.files))
+        # The hidden definitions that `definitions_for` has left out.
+        self._discarded_hidden: set[str] = set()
         self._rules = rules
         self._builder: InputReader | None = self._read(range(len(files)))
 
@@ -287,12 +290,8 @@ class ObjectBatch:
         """
         builder = self._whole()
         rows = {n: row for n, row in builder.resolver.undefined.items() if n not in known}
-        references = np.array(list(rows.values()), np.int64)
-        numbers = builder.symbol_bounds.searchsorted(references, side="right") - 1
-        return {
-            name: self.files[number].name
-            for name, number in zip(rows, numbers.tolist(), strict=True)
-        }
+        numbers = builder.objects_of(rows.values())
+        return {name: self.files[n].name for name, n in zip(rows, numbers, strict=True)}
 
     @property
     def commons(self) -> list[str]:
@@ -352,6 +351,7 @@ class ObjectBatch:
     def definitions_for(self, dylib: JITDylib) -> list[dict[str, JITSymbolFlags]]:
         """The definitions of each object, without those in groups that a JITDylib has already."""
         definitions = list(self.definitions)
+        self._discarded_hidden = set()
         for number, groups in enumerate(self.comdats):
             discarded = {
                 name
@@ -362,17 +362,21 @@ class ObjectBatch:
             }
             if discarded:
                 own = definitions[number]
-                dylib.hide({name for name in discarded if not own[name].is_exported})
+                hidden = {name for name in discarded if not own[name].is_exported}
+                self._discarded_hidden |= hidden
                 definitions[number] = {n: f for n, f in own.items() if n not in discarded}
         return definitions
 
-    def record_definitions(self, dylib: JITDylib, sizes: CommonSizes) -> None:
+    def record_definitions(
+        self, dylib: JITDylib, sizes: CommonSizes, tracker: ResourceTracker | None
+    ) -> None:
         """Record what concerns other objects of the JITDylib, those that are added later, too.
 
-        These are COMDAT groups, common symbols, references of hidden visibility, and the address
-        limit.
+        These are COMDAT groups, common symbols, hidden references and discarded definitions, and
+        the address limit.
         """
-        dylib.hide(self.hidden_references)
+        hidden = self.hidden_references | self._discarded_hidden
+        dylib.hide(hidden, tracker or dylib.default_tracker)
         for groups in self.comdats:
             dylib.comdat_groups.update(groups)
         graph = self._whole().target_graph
@@ -437,7 +441,7 @@ class ObjectBatch:
         """A graph of some of the objects, owned by the caller, and its exported symbols."""
         builder, self._builder = self._builder, None
         # What is known about all objects is needed again only if they are read again.
-        for cached in ("comdats", "references"):
+        for cached in ("comdats", "references", "strong_references"):
             self.__dict__.pop(cached, None)
         if builder is None or len(numbers) < len(self.files):
             # The graph of all of them is not used: they are not linked together.

@@ -455,6 +455,7 @@ class ExecutionSession:
             dylib.replace_default_tracker()
         for definition in owned:
             dylib.erase(definition)
+        dylib.hidden_names.remove(tracker)
         unfinished = [definition for definition in owned if definition.is_in_progress]
         if unfinished:
             error = ResourceTrackerDefunctError(dylib.name)
@@ -485,6 +486,7 @@ class ExecutionSession:
         destination.definitions |= source.definitions
         source.definitions = {}
         source.make_defunct(moved_to=destination)
+        dylib.hidden_names.transfer(destination, source)
         if dylib.trackers.pop(source, source) is None:
             dylib.trackers.setdefault(destination)
         if source is dylib.default_tracker:

@@ -157,8 +157,8 @@ class WholeGraph:
         if not self._has_addresses:
             return
         found = {
-            name: ExecutorSymbolDef(self.exports[name], flags)
-            for name, flags in zip(rows, self._flags(np.array([*rows.values()])), strict=True)
+            name: ExecutorSymbolDef(self.exports.address_of(rows[name]), given)
+            for name, given in self._flags_of(rows).items()
             # Another search may have defined it while this one waited.
             if name not in dylib.symbols
         }
@@ -167,5 +167,7 @@ class WholeGraph:
 
     def flags_of(self, names: Iterable[str]) -> dict[str, JITSymbolFlags]:
         """Flags of those names that the graph defines; it need not be linked yet."""
-        rows = self.exports.rows(names)
+        return self._flags_of(self.exports.rows(names))
+
+    def _flags_of(self, rows: Mapping[str, int]) -> dict[str, JITSymbolFlags]:
         return dict(zip(rows, self._flags(np.array([*rows.values()], np.int64)), strict=True))

@@ -14,8 +14,8 @@ precedence.
   which they are called.
 - `.startof.X` and `.sizeof.X` are the address and the size of the sections of name X.
 
-Names of the image have no meaning in other images: `is_image_name` says which names a search of
-other libraries must leave out.
+Names of the image have no meaning in other images: `is_of_one_image`, beside the names, says which
+ones a search of other libraries must leave out.
 
 Specification: GNU ld manual, "PROVIDE", and the default linker script (``ld --verbose``); GNU as
 manual, "Section". System V gABI, chapter 5, "Dynamic Section", for ``_DYNAMIC``.
@@ -59,7 +59,7 @@ class _Extents:
         loaded &= blocks.flags[rows] & int(BlockFlags.THREAD_LOCAL) == 0
         loaded &= blocks.size[rows] > 0
         rows, section = rows[loaded], section[loaded]
-        prots = np.array([int(each) for each in sections.prots()], np.uint8)[section]
+        prots = sections.prots()[section]
         self.start: UInt64Array = blocks.address[rows]
         self.end: UInt64Array = self.start + blocks.size[rows].astype(np.uint64)
         self.is_code: BoolArray = prots & int(MemProt.EXEC) != 0
@@ -105,7 +105,7 @@ class ImageBounds:
         self._add_header = add_header
         self._header: Block | None = None
         self._anchors: dict[str, Block] = {}
-        self._sizes: list[tuple[Symbol, tuple[Block, Block] | None]] = []
+        self._sizes: list[tuple[Symbol, tuple[Block, Block]]] = []
 
     def define(self, graph: LinkGraph) -> None:
         """Define the symbols that the graph refers to (pre-prune pass)."""
@@ -129,10 +129,8 @@ class ImageBounds:
             extents = _Extents(graph)
             for name, block in self._anchors.items():
                 graph.block_table.address[block.row] = _ENDS[name](extents)
-        for symbol, bounds in self._sizes:
-            if bounds is not None:
-                value = bounds[1].address - bounds[0].address
-                graph.symbol_table.value[symbol.row] = value
+        for symbol, (first, last) in self._sizes:
+            graph.symbol_table.value[symbol.row] = last.address - first.address
 
     def _define_anchor(self, graph: LinkGraph, symbol: Symbol, name: str) -> None:
         key = name.lstrip("_")
@@ -149,11 +147,10 @@ class ImageBounds:
         kind, _, side = name.lstrip("_").partition("_array_")
         sections, backwards = ordered_arrays(graph, ArrayKind[kind.upper()])
         if backwards:
-            origin = int(graph.block_table.origin[backwards[0].row])
             raise UnsupportedObjectError(
                 f"section {backwards[0].section.name} is called backwards, so that {name}, which "
                 "the program refers to, cannot be a bound of it; use .init_array and .fini_array",
-                file=graph.origins[origin] if 0 <= origin < len(graph.origins) else graph.name,
+                file=graph.origin_name(backwards[0].row),
             )
         bounds = make_bounds(sections) if sections else (_empty_block(graph),) * 2
         _make_local(graph, symbol, bounds[0 if side == "start" else 1])

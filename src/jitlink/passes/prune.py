@@ -83,7 +83,7 @@ def _check_references(graph: LinkGraph, referenced: BoolArray) -> None:
         why = "that was discarded" if removed else "that is not loaded"
         raise ObjectError(
             f"{where}: refers to {target.label}, in a section {why}",
-            file=graph.origins[blocks.origin[block]] if graph.origins else graph.name,
+            file=graph.origin_name(block),
         )
 
 

@@ -293,7 +293,7 @@ class _EdgeBuilder:
         return row.name if row else f"type {number}"
 
     def _file(self, block: int) -> str:
-        return self.graph.origins[int(self.graph.block_table.origin[block])]
+        return self.graph.origin_name(block)
 
     def _section(self, block: int) -> str:
         return self.graph.section_list.names[int(self.graph.block_table.section[block])]

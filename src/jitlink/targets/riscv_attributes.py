@@ -66,8 +66,7 @@ def _check_flags(graph: LinkGraph) -> None:
 def _check_attributes(
     graph: LinkGraph, block: Block, content: bytes, first: dict[int, tuple[int, str]]
 ) -> None:
-    origin = int(graph.block_table.origin[block.row])
-    file = graph.origins[origin] if 0 <= origin < len(graph.origins) else graph.name
+    file = graph.origin_name(block.row)
     try:
         attributes = dict(_attributes(content))
     except (IndexError, ValueError):
