@@ -85,9 +85,12 @@ movzwl var+2(%rip), %eax
 mov var+2(%rip), %ax; movzwl %ax, %eax
 testb $8, var(%rip); setne %al; movzbl %al, %eax
 testl $0x8000, var(%rip); setne %al; movzbl %al, %eax
+mov $3, %ecx; 1: addq $5, var(%rip); dec %ecx; jnz 1b; jmp 2f; 2: mov var(%rip), %rax; jrcxz 3f; 3:
+.data; .quad 1f; .text; xor %eax, %eax; 1: mov var(%rip), %rax
 """.strip().splitlines()  # noqa: E501
 
-# These have an address as operand or result that is 32 bits wide, or use the stack.
+# These have an address as operand or result that is 32 bits wide, use the stack, may be entered
+# elsewhere than at their beginning, are behind what cannot be decoded, or have two relocations.
 REFUSED = """
 pushq var(%rip); pop %rax
 mov %rsp, %rdx; mov var(%rip), %rsp; mov %rdx, %rsp
@@ -101,6 +104,17 @@ movq $var, other(%rip)
 mov var(%rbx,%rsi,8), %rdi
 mov var(%eip), %rax
 mov var+1(%rip), %ah
+jne 1f; lock; 1: incq var(%rip)
+jmp 1f; .byte 0x48; 1: mov var(%rip), %eax
+lea 1f(%rip), %rax; jmp *%rax; .byte 0x48; 1: mov var(%rip), %eax
+jne 1f; lock; middle: incq var(%rip); 1:
+.byte 0x40; mov var(%rip), %rax
+.byte 0x48; mov var(%rip), %ax
+extrq $2, $3, %xmm0; mov var(%rip), %rax
+mov var(%rip), %rax; jmp 1f; .byte 0x06; 1:
+.section .text.cold, "ax"; .globl cold; cold: jmp 1f; .text; lock; 1: incq var(%rip)
+.data; .quad 1f; .text; lock; 1: incq var(%rip)
+.reloc .+1, R_X86_64_8, other; mov var(%rip), %rax
 """.strip().splitlines()
 
 
