@@ -149,7 +149,7 @@ class CanonicalSymbols:
         access = target_of_graph(graph).direct_access
         if access is None or not (graph.memory and found):
             return
-        known = self._of_dylib.get(dylib)
+        known = self._names(dylib)
         chosen: dict[str, str] = {}
         if known is not None:
             limit, names = graph.address_limit, known.names
@@ -163,6 +163,11 @@ class CanonicalSymbols:
         if chosen:
             linked = await _linked(dylib, chosen.values())
             addresses |= {name: linked[own] for name, own in chosen.items()}
+
+    def _names(self, dylib: JITDylib) -> _CanonicalNames | None:
+        """The entries and copies of a JITDylib; None if it has none since it was cleared."""
+        names = self._of_dylib.get(dylib)
+        return None if names is None or names.tracker.is_defunct else names
 
     async def _define(
         self,
@@ -191,7 +196,7 @@ class CanonicalSymbols:
         if moved:
             await self._move_out_of_line(graph, access, tracker, moved)
         # Nothing is awaited from here on: what is named is defined.
-        names = self._of_dylib.get(dylib)
+        names = self._names(dylib)
         if names is None:
             names = self._of_dylib[dylib] = _CanonicalNames(dylib)
         unit, chosen = _CanonicalUnit(self._layer, access, graph.address_limit), {}
