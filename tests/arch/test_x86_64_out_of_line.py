@@ -62,6 +62,8 @@ cvttsd2si var+8(%rip), %rax
 xor %eax, %eax; test $var, %rdi; setne %al
 mov %rsi, %rax; add $var, %rax
 mov %rsi, %r8; add $var, %r8; mov %r8, %rax
+push %r15; movslq var+4(%rsi), %r15; mov %r15, %rax; pop %r15
+mov var+1(%rsi), %dh; movzbl %dh, %eax
 cmp %rsi, %rsi; mov %rdi, %rax; cmove var+8(%rip), %rax
 imul $300, var+8(%rip), %rax
 imul $3, var+8(%rip), %rax

@@ -134,8 +134,10 @@ def _with_memory_operand(code: bytes, found: Instruction) -> tuple[bytes, int] |
         or (_operand_is_register(found, opcode) and operand == _RSP and not rex & _REX_R)
     ):
         return None
-    used = {operand, operand & 3, index}
-    used |= {full_base} if has_base else set()
+    used = {index} | ({full_base} if has_base else set())
+    if not rex & _REX_R:
+        # Without any REX prefix, a byte register of these numbers is part of another one.
+        used |= {operand} if rex else {operand, operand & 3}
     scratch = next((each for each in _SCRATCH if each not in used), None)
     if scratch is None:
         return None
