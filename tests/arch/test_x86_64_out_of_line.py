@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from jitlink.errors import TargetOutOfRangeError
 from tests.toolchain import compile_c
 
 COUNT = 8
+_MAP_32BIT = 0x40
 VALUES = [0x1122334455667788, 2, 3, 40, 50, 60, 70, 80]
 
 # Functions of a buffer (%rdi) and a small number (%rsi), which may return an address.
@@ -162,6 +164,28 @@ def test_what_is_far_away_is_used_as_what_is_near() -> None:
         for number, form in enumerate(FORMS):
             done = _run(library, number, address)
             assert done == _run(expected, number, expected["var"]), form
+
+
+def test_a_given_address_that_pie_code_does_not_reach() -> None:
+    source = """
+    extern int counter;
+    int *place(void) { return &counter; }
+    int step(int k) { return counter += k; }
+    """
+    compiled = compile_c(source, "gcc", ["-O1", "-fPIE"])
+    # Libraries, and linked code, are more than 2 GiB above.
+    with mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE | _MAP_32BIT) as memory:
+        variable = ctypes.c_int.from_buffer(memory)
+        variable.value = 40
+        address = ctypes.addressof(variable)
+        with jitlink.load(compiled, definitions={"counter": address}) as library:
+            assert library["step"] > 1 << 32
+            assert library.step(2) == 42
+            assert variable.value == 42
+            place = library.function("place")
+            place.restype = ctypes.c_void_p
+            assert place() == address
+        del variable
 
 
 @pytest.mark.parametrize("form", REFUSED)
