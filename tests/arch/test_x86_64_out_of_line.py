@@ -188,6 +188,17 @@ def test_a_given_address_that_pie_code_does_not_reach() -> None:
         del variable
 
 
+def test_a_given_address_that_other_code_does_not_reach() -> None:
+    compiled = compile_c(_assembly(["pushq var(%rip); pop %rax"]), "gcc", suffix=".s")
+    with pytest.raises(TargetOutOfRangeError) as caught:
+        jitlink.load(compiled, definitions={"var": 0x1234})
+    error = caught.value
+    assert (error.target, error.target_address) == ("var", 0x1234)
+    assert (error.low, error.high) == (-(1 << 31), (1 << 31) - 1)
+    assert error.value == 0x1234 - 4 - (error.block_address + error.offset)
+    assert "an address of which nothing is known" in str(error)
+
+
 @pytest.mark.parametrize("form", REFUSED)
 def test_what_cannot_be_moved_is_refused(form: str) -> None:
     # Absolute addresses elsewhere keep the code low.
