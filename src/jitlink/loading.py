@@ -16,6 +16,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from jitlink.errors import UndefinedSymbolError, UnsupportedObjectError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.exports import Exports
@@ -333,14 +335,26 @@ async def _link_async(
 
 def _externalize_references(graph: LinkGraph, limit: int) -> dict[str, ExecutorSymbolDef]:
     """Let references to absolute symbols that code may not reach be to external ones."""
-    if limit == NO_ADDRESS_LIMIT:
-        return {}
     table, edges = graph.symbol_table, graph.edge_table
-    rows = rows_where((table.kind == ABSOLUTE) & (table.value >= limit))
-    rows = rows[(table.scope[rows] == Scope.DEFAULT) & (table.name[rows] != NO_NAME)]
+    is_far = table.kind == ABSOLUTE
+    if not np.count_nonzero(is_far):
+        return {}
+    is_far &= (table.scope == Scope.DEFAULT) & (table.name != NO_NAME)
+    if limit < NO_ADDRESS_LIMIT:
+        is_far &= table.value >= limit
+    if limit == NO_ADDRESS_LIMIT:
+        # Code may be anywhere, so it may not reach what it refers to directly.
+        access = target_of_graph(graph).direct_access
+        is_used = np.zeros(table.rows, np.bool_)
+        if access is not None:
+            is_used[edges.target[np.isin(edges.kind, access.kinds)]] = True
+        is_far &= is_used
+    rows, target = rows_where(is_far), np.arange(table.rows)
+    if not len(rows):
+        return {}
     names, addresses = graph.strings.get_many(table.name[rows]), table.value[rows].tolist()
-    for row, name in zip(rows.tolist(), names, strict=True):
-        edges.target[edges.target == row] = graph.add_external_symbol(name).row
+    target[rows] = [graph.add_external_symbol(name).row for name in names]
+    edges.target[:] = target[edges.target]
     flags = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
     return {
         name: ExecutorSymbolDef(address, flags)

@@ -81,8 +81,35 @@ def test_what_is_no_field() -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["06", "62", "d548", "8fe87800", "66" * 16 + "90", "488b05112233", "0f"],
-    ids=["invalid", "evex", "rex2", "xop", "prefixes", "cut", "escape"],
+    [
+        "06",
+        "62",
+        "d548",
+        "8fe87800",
+        "66" * 16 + "90",
+        "488b05112233",
+        "0f",
+        "40488b0500000000",
+        "48668b0500000000",
+        "660f78c002038b0500000000",
+        "8b0500000000eb",
+        "8b0500000000ebf9",
+    ],
+    ids=[
+        "invalid",
+        "evex",
+        "rex2",
+        "xop",
+        "prefixes",
+        "cut",
+        "escape",
+        "two-rex",
+        "prefix-behind-rex",
+        "two-immediates",
+        "cut-behind",
+        "entered",
+    ],
 )
 def test_what_is_not_decoded(code: str) -> None:
-    assert instruction_with_field(bytes.fromhex(code), 3) is None
+    content = bytes.fromhex(code)
+    assert not [field for field in range(len(content)) if instruction_with_field(content, field)]

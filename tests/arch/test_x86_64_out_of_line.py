@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from jitlink.errors import TargetOutOfRangeError
 from tests.toolchain import compile_c
 
 COUNT = 8
+_MAP_32BIT = 0x40
 VALUES = [0x1122334455667788, 2, 3, 40, 50, 60, 70, 80]
 
 # Functions of a buffer (%rdi) and a small number (%rsi), which may return an address.
@@ -62,6 +64,8 @@ cvttsd2si var+8(%rip), %rax
 xor %eax, %eax; test $var, %rdi; setne %al
 mov %rsi, %rax; add $var, %rax
 mov %rsi, %r8; add $var, %r8; mov %r8, %rax
+push %r15; movslq var+4(%rsi), %r15; mov %r15, %rax; pop %r15
+mov var+1(%rsi), %dh; movzbl %dh, %eax
 cmp %rsi, %rsi; mov %rdi, %rax; cmove var+8(%rip), %rax
 imul $300, var+8(%rip), %rax
 imul $3, var+8(%rip), %rax
@@ -88,10 +92,13 @@ movzwl var+2(%rip), %eax
 mov var+2(%rip), %ax; movzwl %ax, %eax
 testb $8, var(%rip); setne %al; movzbl %al, %eax
 testl $0x8000, var(%rip); setne %al; movzbl %al, %eax
+mov $3, %ecx; 1: addq $5, var(%rip); dec %ecx; jnz 1b; jmp 2f; 2: mov var(%rip), %rax; jrcxz 3f; 3:
+.data; .quad 1f; .text; xor %eax, %eax; 1: mov var(%rip), %rax
 """.strip().splitlines()  # noqa: E501
 
-# These have an address as operand or result that is 32 bits wide, or use the stack, or registers
-# that they do not name.
+# These have an address as operand or result that is 32 bits wide, use the stack, or registers that
+# they do not name, may be entered elsewhere than at their beginning, are behind what cannot be
+# decoded, or have two relocations.
 REFUSED = """
 pushq var(%rip); pop %rax
 mov %rsp, %rdx; mov var(%rip), %rsp; mov %rdx, %rsp
@@ -107,6 +114,17 @@ mov var(%eip), %rax
 mov var+1(%rip), %ah
 lock cmpxchg16b var(%rip)
 sgdt var(%rip)
+jne 1f; lock; 1: incq var(%rip)
+jmp 1f; .byte 0x48; 1: mov var(%rip), %eax
+lea 1f(%rip), %rax; jmp *%rax; .byte 0x48; 1: mov var(%rip), %eax
+jne 1f; lock; middle: incq var(%rip); 1:
+.byte 0x40; mov var(%rip), %rax
+.byte 0x48; mov var(%rip), %ax
+extrq $2, $3, %xmm0; mov var(%rip), %rax
+mov var(%rip), %rax; jmp 1f; .byte 0x06; 1:
+.section .text.cold, "ax"; .globl cold; cold: jmp 1f; .text; lock; 1: incq var(%rip)
+.data; .quad 1f; .text; lock; 1: incq var(%rip)
+.reloc .+1, R_X86_64_8, other; mov var(%rip), %rax
 """.strip().splitlines()
 
 
@@ -152,6 +170,39 @@ def test_what_is_far_away_is_used_as_what_is_near() -> None:
         for number, form in enumerate(FORMS):
             done = _run(library, number, address)
             assert done == _run(expected, number, expected["var"]), form
+
+
+def test_a_given_address_that_pie_code_does_not_reach() -> None:
+    source = """
+    extern int counter;
+    int *place(void) { return &counter; }
+    int step(int k) { return counter += k; }
+    """
+    compiled = compile_c(source, "gcc", ["-O1", "-fPIE"])
+    # Libraries, and linked code, are more than 2 GiB above.
+    with mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE | _MAP_32BIT) as memory:
+        variable = ctypes.c_int.from_buffer(memory)
+        variable.value = 40
+        address = ctypes.addressof(variable)
+        with jitlink.load(compiled, definitions={"counter": address}) as library:
+            assert library["step"] > 1 << 32
+            assert library.step(2) == 42
+            assert variable.value == 42
+            place = library.function("place")
+            place.restype = ctypes.c_void_p
+            assert place() == address
+        del variable
+
+
+def test_a_given_address_that_other_code_does_not_reach() -> None:
+    compiled = compile_c(_assembly(["pushq var(%rip); pop %rax"]), "gcc", suffix=".s")
+    with pytest.raises(TargetOutOfRangeError) as caught:
+        jitlink.load(compiled, definitions={"var": 0x1234})
+    error = caught.value
+    assert (error.target, error.target_address) == ("var", 0x1234)
+    assert (error.low, error.high) == (-(1 << 31), (1 << 31) - 1)
+    assert error.value == 0x1234 - 4 - (error.block_address + error.offset)
+    assert "an address of which nothing is known" in str(error)
 
 
 @pytest.mark.parametrize("form", REFUSED)

@@ -94,6 +94,18 @@ def test_a_canonical_entry_outlives_the_code_that_needed_it_first() -> None:
         assert again() == address
 
 
+def test_a_jitdylib_that_was_cleared_has_new_entries() -> None:
+    with LLJIT() as jit:
+        low = jit.create_jitdylib("low", address_limit=LOW)
+        for name in ("first", "second"):
+            jit.add_object(address_object(name, "-fno-pic"), dylib=low)
+            function = jit.lookup(name, dylib=low)
+            function.restype = ctypes.c_void_p
+            take = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)(function())
+            ctypes.CDLL(None).free(ctypes.c_void_p(take(16)))
+            low.clear()
+
+
 def test_a_function_that_is_defined_again_elsewhere() -> None:
     user = compile_c("int part(void); int (*get(void))(void) { return part; }", "gcc", NO_PIC)
     again = compile_c("int part(void); int (*get2(void))(void) { return part; }", "gcc", NO_PIC)

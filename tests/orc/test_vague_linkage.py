@@ -1,11 +1,13 @@
 """Variables with vague linkage: one definition in linked code and in the process's libraries."""
 
+import ctypes
 from pathlib import Path
 
 import pytest
 
 from jitlink.executor import SelfExecutorProcessControl
 from jitlink.lljit import LLJIT
+from jitlink.orc import FailedToMaterializeError, JITDylib
 from tests.runtime_programs.building import link_native
 from tests.runtime_programs.running import Outcome, execute, linked_command, run_native
 from tests.toolchain import CompilerName, compile_c, require, run
@@ -127,6 +129,48 @@ def test_position_dependent_code_keeps_its_own(tmp_path: Path) -> None:
     program = compile_cxx(PROGRAM, "gcc", "-O1", "-fno-pic")
     outcome = execute(linked_command([program, Path("-preload"), library]))
     assert outcome.output.endswith("\n0000")
+
+
+def variable_user(name: str, *flags: str, also: str = "") -> Path:
+    text = f'extern "C" int *{name}() {{ return &counter::value; }} {also}'
+    return compile_cxx(text, "gcc", "-O1", *flags)
+
+
+def address_from(jit: LLJIT, name: str, dylib: JITDylib) -> int:
+    function = jit.lookup(name, dylib=dylib)
+    function.restype = ctypes.c_void_p
+    address: int = function()
+    return address
+
+
+def test_code_that_cannot_reach_those_of_position_dependent_code_keeps_its_own() -> None:
+    with LLJIT() as jit:
+        low = jit.create_jitdylib("low")
+        jit.main.add_to_link_order(low)
+        jit.add_object(variable_user("narrow", "-fno-pic"), dylib=low)
+        jit.add_object(variable_user("wide", "-fPIE"))
+        assert address_from(jit, "narrow", low) < 1 << 31
+        assert address_from(jit, "wide", jit.main) > 1 << 31
+
+
+def test_what_is_not_ready_is_not_used() -> None:
+    failing = """
+    extern "C" int *second();
+    extern "C" int *caller() { return second(); }
+    asm(".data; .globl narrow; narrow: .byte far; .text");
+    """
+    with LLJIT() as jit:
+        library = jit.create_jitdylib("library")
+        jit.main.add_to_link_order(library)
+        library.add_to_link_order(jit.main)
+        jit.define({"far": 0x12345678}, dylib=library)
+        jit.add_object(variable_user("first", "-fPIC", also=failing), dylib=library)
+        jit.add_object(variable_user("second", "-fPIC"))
+        # It links the second one, while its own variable has an address already, and fails.
+        with pytest.raises(FailedToMaterializeError) as caught:
+            jit.lookup("first", dylib=library)
+        assert "far" in str(caught.value)
+        assert ctypes.c_int.from_address(address_from(jit, "second", jit.main)).value == 10
 
 
 def test_a_link_without_such_variables_asks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """x86-64: where instructions begin and end, and where their fields are.
 
 `instruction_with_field` finds the instruction that a relocation is in, from the beginning of its
-function. Nothing is known of what instructions do; what is not certain, such as an encoding that a
-later extension may have changed, is not decoded.
+function. Of what instructions do, only that is known where branches lead; what is not certain, such
+as an encoding that a later extension may have changed, is not decoded.
 
 Specification: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, chapter 2
 and appendix A; AMD64 Architecture Programmer's Manual, volume 3, appendix A.
@@ -10,14 +10,21 @@ and appendix A; AMD64 Architecture Programmer's Manual, volume 3, appendix A.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 LONGEST = 15
 """The longest instruction, in bytes."""
 
 _LEGACY_PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
-_OPERAND_SIZE, _ADDRESS_SIZE, _REX_W = 0x66, 0x67, 8
+_OPERAND_SIZE, _ADDRESS_SIZE, _REPNE, _REX_W = 0x66, 0x67, 0xF2, 8
+_REX, _REX2, _ESCAPE, _EXTRQ_INSERTQ = range(0x40, 0x50), 0xD5, 0x0F, 0x78
+_VEX = frozenset(b"\xc4\xc5\x62")
+"""First bytes of VEX and EVEX prefixes."""
+_VOID_REX = _LEGACY_PREFIXES | _VEX | {*_REX, _REX2}
+"""Prefixes that a REX prefix has no effect before, or must not be before."""
 _INVALID = frozenset(
     b"\x06\x07\x0e\x16\x17\x1e\x1f\x27\x2f\x37\x3f\x60\x61\x82\x9a\xce\xd4\xd6\xea"
 )
@@ -54,6 +61,13 @@ _BYTE_IMMEDIATES = (
 )  # fmt: skip
 _WORD_IMMEDIATES = _opcodes((row + 5 for row in _ARITHMETIC), (0x68, 0x69, 0x81, 0xA9, 0xC7))
 """Opcodes of the one-byte map with an immediate of the operand's size, of 4 bytes at most."""
+
+_BRANCHES = (
+    _opcodes(range(0x70, 0x80), range(0xE0, 0xE4), (0xE8, 0xE9, 0xEB)),
+    _opcodes(range(0x80, 0x90)),
+)
+"""Opcodes whose immediate is a distance from the end of the instruction."""
+_RIP_MASK, _RIP_RELATIVE = 0xC7, 0x05
 
 
 class Instruction(NamedTuple):
@@ -109,22 +123,60 @@ def instruction_with_field(code: bytes, field: int) -> Instruction | None:
         field: the position.
 
     Returns:
-        The instruction; None if the code before it cannot be decoded, or there is no such field.
+        The instruction; None if not all of the code can be decoded, a branch of it leads into the
+        instruction, or there is no such field.
     """
-    found, position = None, 0
-    while position <= field:
+    layout = _layout(code)
+    if layout is None or not 0 <= field < len(code):
+        return None
+    found = decode(code, layout.starts[bisect_right(layout.starts, field) - 1])
+    if found is None or not layout.entries.isdisjoint(range(found.start + 1, found.end)):
+        return None
+    is_displacement = found.displacement == field and found.displacement_size == 4
+    is_immediate = found.immediate == field and found.end == field + 4
+    return found if is_displacement or is_immediate else None
+
+
+class _Layout(NamedTuple):
+    """Where the instructions of a function begin, in order, and where its own code leads to."""
+
+    starts: list[int]
+    entries: frozenset[int]
+
+
+@lru_cache(maxsize=8)
+def _layout(code: bytes) -> _Layout | None:
+    """The layout of a function; None if not all of it can be decoded.
+
+    It is kept, because functions that refer to a variable tend to do so many times.
+    """
+    starts: list[int] = []
+    entries: set[int] = set()
+    position = 0
+    while position < len(code):
         try:
             found = decode(code, position)
         except IndexError:
             return None
         if found is None or found.end > len(code):
             return None
+        starts.append(position)
+        entry = _entry(code, found)
+        # A field that a relocation will fill may hold anything.
+        if not position < entry < found.end:
+            entries.add(entry)
         position = found.end
-    if found is None:
-        return None
-    is_displacement = found.displacement == field and found.displacement_size == 4
-    is_immediate = found.immediate == field and found.end == field + 4
-    return found if is_displacement or is_immediate else None
+    return _Layout(starts, frozenset(entries))
+
+
+def _entry(code: bytes, found: Instruction) -> int:
+    """The position that a branch or an operand relative to %rip means; the end for others."""
+    field, end = found.immediate, found.end
+    if found.modrm >= 0 and code[found.modrm] & _RIP_MASK == _RIP_RELATIVE:
+        field, end = found.displacement, found.displacement + found.displacement_size
+    elif not found.is_legacy or found.map > 1 or code[found.opcode] not in _BRANCHES[found.map]:
+        return found.end
+    return found.end + int.from_bytes(code[field:end], "little", signed=True)
 
 
 def decode(code: bytes, start: int) -> Instruction | None:
@@ -138,6 +190,9 @@ def decode(code: bytes, start: int) -> Instruction | None:
         return None
     value, table = code[opcode.position], min(opcode.map, 1)
     if opcode.map == 0 and value in _INVALID:
+        return None
+    # With these prefixes it has two immediates, and is of SSE4a.
+    if opcode.map == 1 and value == _EXTRQ_INSERTQ and opcode.prefixes & {_OPERAND_SIZE, _REPNE}:
         return None
     position, modrm, displacement, size = opcode.position + 1, -1, -1, 0
     if opcode.map >= 2 or value in _WITH_MODRM[table]:
@@ -169,15 +224,17 @@ def _opcode(code: bytes, start: int) -> _Opcode | None:
             return None
     prefixes, count = frozenset(code[start:position]), position - start
     first = code[position]
-    if first in {0xC4, 0xC5, 0x62}:
+    if first in _VEX:
         return _vex_opcode(code, position, prefixes, count)
     # XOP, and REX2.
-    if first == 0xD5 or (first == 0x8F and code[position + 1] & 0x1F >= 8):
+    if first == _REX2 or (first == 0x8F and code[position + 1] & 0x1F >= 8):
         return None
-    rex = first if first & 0xF0 == 0x40 else 0
+    rex = first if first in _REX else 0
     position += bool(rex)
+    if rex and code[position] in _VOID_REX:
+        return None
     number = 0
-    if code[position] == 0x0F:
+    if code[position] == _ESCAPE:
         position, number = position + 1, 1
         if code[position] in {0x38, 0x3A}:
             number = 2 if code[position] == 0x38 else 3

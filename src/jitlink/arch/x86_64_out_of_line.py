@@ -12,12 +12,12 @@ jumps back::
                                    pop %rbx; lea 128(%rsp), %rsp
                                    jmp 2b
 
-The red zone stays as it is, and no flag changes. An instruction of five bytes or more is entered
-at its beginning only. A signal handler that unwinds finds no frame for the code.
+The red zone stays as it is, and no flag changes. A signal handler that unwinds finds no frame for
+the code.
 
-What is not certain to be the same is not rewritten: the function is decoded from its beginning,
-and instructions that use the stack pointer or have two fields that relocations change stay as
-they are.
+What is not certain to be the same is not rewritten: the whole function is decoded, and instructions
+that use the stack pointer, have two fields that relocations change or are entered elsewhere than at
+their beginning, as behind a LOCK prefix, stay as they are.
 
 Specification: System V psABI, AMD64 supplement, chapter 3.2.2, "The Stack Frame" (red zone).
 """
@@ -27,11 +27,14 @@ from __future__ import annotations
 import numpy as np
 
 from jitlink.arch.direct_access import OutOfLine
+from jitlink.arch.x86_64 import BRANCHES, FIXUPS
 from jitlink.arch.x86_64 import X86_64EdgeKind as K
 from jitlink.arch.x86_64_instructions import Instruction, instruction_with_field
 from jitlink.fixup_errors import enclosing_symbol
-from jitlink.graph import Block, LinkGraph
+from jitlink.graph import Block, LinkGraph, MemLifetime, MemProt
+from jitlink.graph.columns import rows_where
 from jitlink.graph.edges import FIRST_RELOCATION
+from jitlink.graph.tables import DEFINED, REMOVED
 
 _RBX, _RSP, _RBP, _RSI, _RDI = 3, 4, 5, 6, 7
 _SCRATCH = (_RBX, _RSI, _RDI)
@@ -43,6 +46,9 @@ _PUSH, _POP, _LOAD, _LEA, _STORE, _JUMP = 0x50, 0x58, 0x8B, 0x8D, 0x89, b"\xe9\0
 _MOV_IMMEDIATE, _GROUP1, _TEST_GROUP, _TEST_RAX, _TEST = 0xC7, 0x81, 0xF7, 0xA9, 0x85
 _GROUP5, _POP_MEMORY, _CMPXCHG16B, _SYSTEM = 0xFF, 0x8F, 0xC7, 0x01
 _ADDRESSES = frozenset({K.POINTER32, K.POINTER32_SIGNED, K.POINTER32_EITHER})
+_IS_ENTRY = np.zeros(len(K), np.bool_)
+"""Whether an edge kind may hold the address of code, or the distance to it (bool, one per kind)."""
+_IS_ENTRY[[*BRANCHES, *_ADDRESSES, K.POINTER64, K.DELTA32, K.PCREL32]] = True
 
 
 def out_of_line(graph: LinkGraph, row: int) -> OutOfLine | None:
@@ -58,9 +64,10 @@ def out_of_line(graph: LinkGraph, row: int) -> OutOfLine | None:
     found = instruction_with_field(code, offset - start)
     if found is None or found.end - found.start < _SHORTEST or not found.is_legacy:
         return None
-    here = (edges.block == block.row) & (edges.kind >= FIRST_RELOCATION)
-    here &= (edges.offset >= start + found.start) & (edges.offset < start + found.end)
-    if np.count_nonzero(here) != 1:
+    first, last = start + found.start, start + found.end
+    here = (edges.block == block.row) & (edges.kind >= FIRST_RELOCATION) & (edges.offset < last)
+    here &= edges.offset + FIXUPS.widths[edges.kind] > first
+    if np.count_nonzero(here) != 1 or _is_entered_within(graph, block, first, last):
         return None
     is_absolute = int(edges.kind[row]) in _ADDRESSES
     addend = int(edges.addend[row])
@@ -78,9 +85,26 @@ def out_of_line(graph: LinkGraph, row: int) -> OutOfLine | None:
         return None
     content, pointer = body
     content += _JUMP
-    return OutOfLine(
-        start + found.start, start + found.end, addend, content, pointer, len(content) - 4
-    )
+    return OutOfLine(first, last, addend, content, pointer, len(content) - 4)
+
+
+def _is_entered_within(graph: LinkGraph, block: Block, start: int, end: int) -> bool:
+    """Whether a symbol or an edge leads into an instruction, behind its beginning."""
+    table, edges = graph.symbol_table, graph.edge_table
+    # A symbol that has been removed, because no edge refers to it, says where code is entered, too.
+    is_defined = (table.kind == DEFINED) | (table.kind == REMOVED)
+    value = table.value.view(np.int64)
+    if (is_defined & (table.block == block.row) & (value > start) & (value < end)).any():
+        return True
+    rows = rows_where(_IS_ENTRY[edges.kind] & (table.block[edges.target] == block.row))
+    at = value[edges.target[rows]] + edges.addend[rows]
+    # The distance in a branch counts from the end of its field, that in data from anywhere.
+    sections = graph.block_table.section[edges.block[rows]]
+    is_code = (graph.section_list.prots()[sections] & int(MemProt.EXEC)) != 0
+    is_distance = edges.kind[rows] == int(K.DELTA32)
+    at[is_distance] += 4
+    is_loaded = graph.section_lifetimes()[sections] != MemLifetime.NO_ALLOC
+    return bool((is_loaded & (is_code | ~is_distance) & (at > start) & (at < end)).any())
 
 
 def _with_scratch(scratch: int, parts: bytes) -> tuple[bytes, int]:
@@ -110,8 +134,10 @@ def _with_memory_operand(code: bytes, found: Instruction) -> tuple[bytes, int] |
         or (_operand_is_register(found, opcode) and operand == _RSP and not rex & _REX_R)
     ):
         return None
-    used = {operand, operand & 3, index}
-    used |= {full_base} if has_base else set()
+    used = {index} | ({full_base} if has_base else set())
+    if not rex & _REX_R:
+        # Without any REX prefix, a byte register of these numbers is part of another one.
+        used |= {operand} if rex else {operand, operand & 3}
     scratch = next((each for each in _SCRATCH if each not in used), None)
     if scratch is None:
         return None

@@ -52,7 +52,7 @@ from jitlink.orc.interface import (
 )
 from jitlink.orc.lookup import look_up
 from jitlink.orc.materialization import MaterializationResponsibility
-from jitlink.passes.got_plt import GOT_SECTION, accepts, add_stub
+from jitlink.passes.got_plt import GOT_SECTION, accepts, add_stub, stored_values
 from jitlink.targets.base import DirectAccess, OutOfLine
 from jitlink.targets.registry import target_of_graph, target_of_triple
 
@@ -149,7 +149,7 @@ class CanonicalSymbols:
         access = target_of_graph(graph).direct_access
         if access is None or not (graph.memory and found):
             return
-        known = self._of_dylib.get(dylib)
+        known = self._names(dylib)
         chosen: dict[str, str] = {}
         if known is not None:
             limit, names = graph.address_limit, known.names
@@ -163,6 +163,11 @@ class CanonicalSymbols:
         if chosen:
             linked = await _linked(dylib, chosen.values())
             addresses |= {name: linked[own] for name, own in chosen.items()}
+
+    def _names(self, dylib: JITDylib) -> _CanonicalNames | None:
+        """The entries and copies of a JITDylib; None if it has none since it was cleared."""
+        names = self._of_dylib.get(dylib)
+        return None if names is None or names.tracker.is_defunct else names
 
     async def _define(
         self,
@@ -191,7 +196,7 @@ class CanonicalSymbols:
         if moved:
             await self._move_out_of_line(graph, access, tracker, moved)
         # Nothing is awaited from here on: what is named is defined.
-        names = self._of_dylib.get(dylib)
+        names = self._names(dylib)
         if names is None:
             names = self._of_dylib[dylib] = _CanonicalNames(dylib)
         unit, chosen = _CanonicalUnit(self._layer, access, graph.address_limit), {}
@@ -394,6 +399,10 @@ def _refuse(
 ) -> NoReturn:
     """Raise an error about references to data that nothing can be done for."""
     edges = [row for row in reference.edges.tolist() if access.out_of_line(graph, row) is None]
+    rows = np.array(edges)
+    fixup = target_of_graph(graph).fixups.by_kind[int(graph.edge_table.kind[rows[0]])]
+    address = np.array([reference.address], np.uint64).view(np.int64)
+    low, high = fixup.limits
     home, flags = reference.definition.dylib, reference.definition.flags[reference.name]
     if not flags & JITSymbolFlags.ABSOLUTE:
         reason = "is data that was linked before"
@@ -411,11 +420,11 @@ def _refuse(
         )
     fail(
         graph,
-        np.array(edges),
+        rows,
         f"at {reference.address:#x} is out of range, and {reason}",
         TargetOutOfRangeError,
-        reference.address,
-        low=0,
-        high=graph.address_limit - 1,
+        int(stored_values(graph, fixup, rows[:1], address)[0]),
+        low=low,
+        high=high,
         target_address=reference.address,
     )

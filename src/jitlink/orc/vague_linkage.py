@@ -12,7 +12,8 @@ order, of a library or of a JITDylib that has been linked already.
   second one makes no difference but in its address, and most of them would have to be asked for.
   The C++ library compares types by name.
 - Hidden and thread-local variables stay the linked code's own, as do all variables of code that is
-  limited to low addresses, which could not reach those of a library.
+  limited to low addresses: it could not reach those of a library, nor could -fPIE code reach its.
+- What is not ready is not used: its link may fail, and may wait for the graph that asks.
 - A graph without such variables asks the executor nothing.
 
 Specification: Itanium C++ ABI, chapter 5.2, "Vague Linkage"; GNU gABI extensions, STB_GNU_UNIQUE.
@@ -97,24 +98,24 @@ async def _find(dylib: JITDylib, names: list[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for other, flags in dylib.link_order:
         wanted = [name for name in names if name not in found]
-        if other is dylib or not wanted or not other.is_open:
+        is_limited = other.address_limit < NO_ADDRESS_LIMIT
+        if other is dylib or not wanted or not other.is_open or is_limited:
             continue
         for generator in tuple(other.generators):
             absent = {name: False for name in wanted if name not in other.symbols}
             if absent and isinstance(generator, DynamicLibraryGenerator):
                 await generator.try_to_generate(LookupKind.STATIC, other, flags, absent)
-        here = {name: True for name in wanted if _has_address(other.symbols.get(name), name)}
+        here = {name: True for name in wanted if _is_there(other.symbols.get(name), name)}
         if here:
-            order, state = [(other, flags)], SymbolState.RESOLVED
+            order, state = [(other, flags)], SymbolState.READY
             linked = await look_up(dylib.session, order, here, state, LookupKind.STATIC)
             found |= {name: each.addresses[name] for name, each in linked.items()}
     return found
 
 
-def _has_address(definition: Definition | None, name: str) -> bool:
-    """Whether a definition is for all to use, and has an address or does not wait for one."""
+def _is_there(definition: Definition | None, name: str) -> bool:
+    """Whether a definition is for all to use, and is ready or waits for nothing."""
     if definition is None or definition.failed or not definition.flags[name].is_exported:
         return False
-    # What is not linked yet may be waiting for the graph that asks.
     is_absolute = bool(definition.flags[name] & JITSymbolFlags.ABSOLUTE)
-    return is_absolute or definition.state >= SymbolState.RESOLVED
+    return is_absolute or definition.state >= SymbolState.READY

@@ -242,9 +242,17 @@ def bypass(
 
 def accepts(graph: LinkGraph, fixup: Fixup, rows: Int64Array, address: Int64Array) -> BoolArray:
     """Whether edges can be applied in the way of a fixup, with targets at these addresses."""
+    return fixup.accepts(stored_values(graph, fixup, rows, address))
+
+
+def stored_values(
+    graph: LinkGraph, fixup: Fixup, rows: Int64Array, address: Int64Array
+) -> Int64Array:
+    """What edges store (int64) in the way of a fixup, with targets at these addresses."""
     edges = graph.edge_table
     place = graph.block_table.address[edges.block[rows]].view(np.int64) + edges.offset[rows]
-    return fixup.accepts(fixup.evaluate({"S": address, "A": edges.addend[rows], "P": place}))
+    value: Int64Array = fixup.evaluate({"S": address, "A": edges.addend[rows], "P": place})
+    return value
 
 
 def _jumps_of_islands(graph: LinkGraph, spec: GotPltSpec) -> Int64Array:
