@@ -8,13 +8,14 @@ from jitlink.tool.options.command_line import (
     CommandLine,
     CommandLineError,
     Form,
-    InputArgument,
     Option,
 )
 from jitlink.tool.options.table import OPTIONS
+from jitlink.tool.options.values import add_input
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 _JOINED = [option for option in OPTIONS if option.form is Form.JOINED]
+_add_file = add_input("file")
 
 
 def parse(words: Sequence[str]) -> CommandLine:
@@ -40,10 +41,6 @@ def parse(words: Sequence[str]) -> CommandLine:
     if not line.help and not line.version:
         _check(line)
     return line
-
-
-def _add_file(line: CommandLine, name: str) -> None:
-    line.add_input(InputArgument("file", name, is_lazy=line.next_is_lazy))
 
 
 def _take_option(line: CommandLine, word: str, rest: Iterator[str]) -> None:
