@@ -195,6 +195,10 @@ def test_what_follows_jd_belongs_to_it() -> None:
         ("-lazy a.o -speculate-order f", ["-speculate-order has no effect: nothing speculates"]),
         ("a.o -noexec -args x", ["-args has no effect with -noexec"]),
         (
+            "a.o -noexec -rdynamic -symbol-file f",
+            ["-rdynamic has no effect with -noexec", "-symbol-file has no effect with -noexec"],
+        ),
+        (
             "a.o -symbolicate-with f -write-symtab g",
             ["-write-symtab has no effect with -symbolicate-with"],
         ),

@@ -139,10 +139,7 @@ def _check(line: CommandLine) -> None:
             if value is not None:
                 raise CommandLineError("there is no slab without -slab-allocate", option=option)
     _check_speculation(line)
-    if line.noexec and line.arguments:
-        line.warnings.append("-args has no effect with -noexec")
-    if line.symbolicate_with is not None and line.write_symtab is not None:
-        line.warnings.append("-write-symtab has no effect with -symbolicate-with")
+    _warn(line)
 
 
 def _check_speculation(line: CommandLine) -> None:
@@ -158,3 +155,17 @@ def _check_speculation(line: CommandLine) -> None:
             if file is not None:
                 line.warnings.append(f"-{option} has no effect: nothing speculates")
         line.speculate_order = line.record_lazy_execs = None
+
+
+def _warn(line: CommandLine) -> None:
+    """Warn about options that another one leaves without effect."""
+    if line.noexec:
+        for option, value in (
+            ("args", line.arguments),
+            ("rdynamic", line.rdynamic),
+            ("symbol-file", line.symbol_file),
+        ):
+            if value:
+                line.warnings.append(f"-{option} has no effect with -noexec")
+    if line.symbolicate_with is not None and line.write_symtab is not None:
+        line.warnings.append("-write-symtab has no effect with -symbolicate-with")
