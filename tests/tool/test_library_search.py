@@ -151,6 +151,19 @@ def test_scripts_and_hidden_libraries(place: Path) -> None:
     assert spawn(main, "-hidden-l:libx.a", "-ly", f"-L{first}") == (0, "1 3\n", "")
 
 
+def test_the_libraries_of_a_script_that_is_named_as_a_file(place: Path) -> None:
+    main, first, script = compile_c(MAIN), place / "first", place / "script"
+    script.write_text("INPUT(-lx -ly)\n")
+    searched = [f"-L{first}", f"-L{place / 'second'}"]
+    for flags in (["-Bstatic"], ["-Bdynamic"], ["-Bstatic", "-l:libx.a", "-Bdynamic"]):
+        words = [f"-Wl,{w}" if w.startswith("-B") else w for w in flags]
+        program = place / "program"
+        last = [f"-Wl,-rpath,{first}", "-Wl,-Bdynamic", "-o"]
+        run([require("gcc"), main, *words, script, *searched, *last, program])
+        native = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+        assert spawn(main, *flags, script, *searched) == (0, native, "")
+
+
 def test_values_of_the_flags(place: Path) -> None:
     main = compile_c(MAIN)
     words = ["-Bdynamic", "-Bstatic=false", "-lx", "-ly", f"-L{place / 'first'}"]

@@ -138,6 +138,23 @@ def test_thread_local_variables_of_several_links(command: Command) -> None:
     assert command("-noexec", "main.o", "-lx", "-jd", "x", "x.o") == (0, "", "")
 
 
+def test_variables_of_another_link_stay_together(command: Command) -> None:
+    flags = ("-fPIC", "-ftls-model=initial-exec", "-fcf-protection=none")
+    source = """
+    extern __thread int x, y;
+    int x_of(void) { return x; }
+    int y_of(void) { return y; }
+    int main(void) { return x_of() + y_of(); }
+    """
+    compile_to(Path("main.o"), source, "gcc", *flags)
+    compile_to(Path("x.o"), "__thread int x = 3, y = 4;", "gcc", "-fPIC")
+    words = ["main.o", "-lx", "-jd", "x", "x.o", "-check", "rules"]
+    x, y = (f"(*{{8}}(next_pc({f}) + decode_operand({f}, 4)))" for f in ("x_of", "y_of"))
+    Path("rules").write_text(f"# jitlink-check: {x} - {y} = x - y\n")
+    assert command("-noexec", *words) == (0, "", "")
+    assert spawn(*words) == (7, "", "")
+
+
 def test_nothing_runs_and_nothing_is_loaded(command: Command) -> None:
     source = """
     #include <stdlib.h>

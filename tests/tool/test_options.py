@@ -87,7 +87,6 @@ def test_nothing_but_files() -> None:
             [SectionArgument("a,b", "f", (("x", 1), ("y", 2)))],
         ),
         (["sectcreate=s,f@g@x=1"], "sections", [SectionArgument("s", "f@g", (("x", 1),))]),
-        (["ObjC"], "objc", True),
         (["search-sys-lib"], "search_system_libraries", True),
         (["preload", "x.so"], "preloads", ["x.so"]),
         (["no-process-syms"], "process_symbols", False),
@@ -196,6 +195,10 @@ def test_what_follows_jd_belongs_to_it() -> None:
         ("-lazy a.o -speculate-order f", ["-speculate-order has no effect: nothing speculates"]),
         ("a.o -noexec -args x", ["-args has no effect with -noexec"]),
         (
+            "a.o -noexec -rdynamic -symbol-file f",
+            ["-rdynamic has no effect with -noexec", "-symbol-file has no effect with -noexec"],
+        ),
+        (
             "a.o -symbolicate-with f -write-symtab g",
             ["-write-symtab has no effect with -symbolicate-with"],
         ),
@@ -254,6 +257,13 @@ def test_show_graphs_takes_a_regular_expression() -> None:
         (["a.o", "-entry"], "entry", "-entry: needs a value: -entry NAME"),
         (["a.o", "-l"], "l", "-l: needs a value: -lNAME"),
         (["-noexec=maybe"], "noexec", "-noexec: 'maybe' is neither true nor false"),
+        (["-ObjC=maybe"], "ObjC", "-ObjC: 'maybe' is neither true nor false"),
+        (["-vtune-support=no"], "vtune-support", "-vtune-support: 'no' is neither true nor false"),
+        (
+            ["-debugger-support"],
+            "debugger-support",
+            "-debugger-support: linked code cannot be registered with a debugger yet",
+        ),
         (["-args=a"], "args", "-args: takes the words that follow it"),
         (["-abs", "x"], "abs", "-abs: 'x' is not of the form NAME=ADDRESS"),
         (["-abs", "=1"], "abs", "-abs: '=1' is not of the form NAME=ADDRESS"),
@@ -310,6 +320,18 @@ def test_wrong_command(words: list[str], option: str | None, message: str) -> No
     with pytest.raises(CommandLineError, match=f"^{re.escape(message)}$") as caught:
         parse(words)
     assert caught.value.option == option
+
+
+def test_flags_without_effect_change_nothing() -> None:
+    words = [
+        "-ObjC",
+        "-start-group",
+        "a.o",
+        "-end-group",
+        "-perf-support=false",
+        "-vtune-support=0",
+    ]
+    assert _attributes(parse(words)) == _line(_file("a.o"))
 
 
 def test_help_and_version_need_no_input() -> None:

@@ -115,3 +115,21 @@ def test_errors(command: Command, words: list[str], message: str) -> None:
 def test_noexec_links_and_does_not_run(command: Command) -> None:
     done = command(f"-oop-executor={require(EXECUTOR)}", "-noexec", "hello.o")
     assert (done.status, done.out, done.err) == (0, "", "")
+
+
+@pytest.mark.parametrize("setting", PIPES, ids=str)
+def test_dlopen_of_several_jitdylibs(command: Command, setting: Setting) -> None:
+    source = """
+    #include <dlfcn.h>
+    static int call(const char *name) {
+      void *handle = dlopen(name, RTLD_NOW);
+      return ((int (*)(void))dlsym(handle, "f"))() + dlclose(handle);
+    }
+    int main(void) { return 10 * call("a") + call("b"); }
+    """
+    compile_to(Path("main.o"), source, "gcc", "-fPIC")
+    for name, value in (("a.o", 4), ("b.o", 2)):
+        compile_to(Path(name), f"int f(void) {{ return {value}; }}", "gcc", "-fPIC")
+    words = ["main.o", "-jd", "a", "a.o", "-jd", "b", "b.o"]
+    option = [f"-oop-executor={setting.program}", f"-use-memmgr={setting.memory}"]
+    assert command(*option, *words) == (42, "", "")

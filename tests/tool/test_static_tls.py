@@ -138,6 +138,14 @@ def test_inputs_that_cannot_be_read_again(program: Path) -> None:
     assert f"start the process with GLIBC_TUNABLES={SETTING}=".encode() in done.stderr
 
 
+def test_files_of_the_program_and_outputs(program: Path) -> None:
+    """The command has read nothing from them."""
+    for words in (["-args", "program", "/dev/stdin"], ["-map", "/dev/null"]):
+        status, out, err = command([program, *words], text="a line\n")
+        assert (status, err) == (42, "")
+        assert "read a line" in out
+
+
 def test_it_does_not_start_again_for_ever(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "8")
     done = spawn(program)

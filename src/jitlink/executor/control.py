@@ -190,12 +190,13 @@ class ExecutorProcessControl(ABC):
 
     def set_dispatch_handler(
         self,
-        handler: Callable[[int, bytes], WrapperFunctionResult],  # noqa: ARG002 - for subclasses
+        handler: Callable[[int, bytes], WrapperFunctionResult] | None,  # noqa: ARG002 - for subclasses
     ) -> tuple[int, int] | None:
         """Have a function take the calls that code of another process dispatches to this one.
 
         Args:
-            handler: takes the tag and the serialized arguments of a call, on a thread of its own.
+            handler: takes the tag and the serialized arguments of a call, on a thread of its own;
+                None if the function that took the calls takes no more.
 
         Returns:
             Address and first argument of the executor's dispatch function; None if the executor

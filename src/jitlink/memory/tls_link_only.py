@@ -48,13 +48,17 @@ class LinkOnlyTLS(TLSRegistry):
         module, blocks = next(self._modules), {block.name: block for block in others}
         found = await self._find_in_libraries(spec, write, blocks)
         offset = self._assign_static(spec.size, spec.alignment) if spec.needs_static_tls else 0
+        # The caller records the offsets of other blocks afterwards.
+        offsets = {name: block.tp_offset for name, block in blocks.items()}
         values = []
         for relocation in spec.relocations:
             block = blocks.get(relocation.symbol)
             if block is not None:
-                if relocation.value is TLSValue.TPOFF and block.tp_offset is None:
-                    self.add_static(block, self._assign_static(block.size, block.alignment) & _MASK)
-                values.append(_words(relocation, block.module, block.tp_offset or 0))
+                tp_offset = offsets[block.name]
+                if relocation.value is TLSValue.TPOFF and tp_offset is None:
+                    tp_offset = self._assign_static(block.size, block.alignment)
+                    offsets[block.name] = tp_offset
+                values.append(_words(relocation, block.module, tp_offset or 0))
             elif relocation in found:
                 values.append(found[relocation])
             else:

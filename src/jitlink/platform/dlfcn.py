@@ -63,6 +63,7 @@ class DynamicLoading:
     def __init__(self, platform: DlfcnPlatform) -> None:
         self._platform = platform
         self._dispatcher = Dispatcher()
+        self._connection: tuple[int, int] | None = None
         self._functions: Mapping[str, _Function] = {
             "__jitlink_dlopen_tag": self._dlopen,
             "__jitlink_dlsym_tag": self._dlsym,
@@ -74,13 +75,24 @@ class DynamicLoading:
     def connect(self, runtime: Runtime) -> tuple[int, int]:
         """Address of the dispatch function for the runtime, and its context.
 
-        Executors that are other processes have none yet: there, ``dlopen`` fails, with a message.
+        Both are 0 for executors that dispatch no calls: there, ``dlopen`` fails, with a message.
+
+        Raises:
+            ExecutorError: the executor is another process, and dispatches calls to another session.
         """
-        self._dispatcher.handlers = {
-            runtime.addresses[tag]: wrap_with_sps(_CALL, partial(self._call, function))
-            for tag, function in self._functions.items()
-        }
-        return connect_dispatcher(self._platform.session.executor, runtime, self._dispatcher)
+        if self._connection is None:
+            self._dispatcher.handlers = {
+                runtime.addresses[tag]: wrap_with_sps(_CALL, partial(self._call, function))
+                for tag, function in self._functions.items()
+            }
+            executor = self._platform.session.executor
+            self._connection = connect_dispatcher(executor, runtime, self._dispatcher)
+        return self._connection
+
+    def disconnect(self) -> None:
+        """Take no more calls: the session ends, and another one may use its executor."""
+        if self._connection is not None:
+            self._platform.session.executor.set_dispatch_handler(None)
 
     def _call(self, function: _Function, caller: int, value: int, text: str, mode: int) -> int:
         return function(self._platform.state_of_handle(caller), value, text, mode)

@@ -19,6 +19,7 @@ extern FILE *stdin;
 enum { END = -1 };
 
 extern void __jitlink_process_free(void *);
+extern size_t __jitlink_process_malloc_usable_size(void *);
 
 /* One conversion; `argument` is 0 for the next one of the list. */
 struct conversion {
@@ -85,11 +86,17 @@ static void *argument_at(va_list arguments, size_t position) {
 
 static bool move_read(void **place, const struct conversion *conversion) {
   size_t unit = conversion->is_wide ? sizeof(wchar_t) : 1, count = conversion->width;
-  if (conversion->kind != 'c' && conversion->kind != 'C')
-    count = 1 + (conversion->is_wide ? wcslen(*place) : strlen(*place));
-  else if (!count)
-    count = 1;
   void *theirs = *place;
+  if (conversion->kind != 'c' && conversion->kind != 'C') {
+    count = 1 + (conversion->is_wide ? wcslen(theirs) : strlen(theirs));
+  } else {
+    /* At the end of the input, fewer characters are stored than the width says. */
+    size_t most = __jitlink_process_malloc_usable_size(theirs) / unit;
+    if (!count)
+      count = 1;
+    if (count > most)
+      count = most;
+  }
   *place = malloc(count * unit);
   if (*place)
     memcpy(*place, theirs, count * unit);

@@ -66,12 +66,13 @@ class InputCollector:
             InputError: a file cannot be read, or is an unsupported linker script.
             CommandLineError: there is no such library, or it cannot be linked in this way.
         """
+        # For the libraries that a file names, which may be a linker script, too.
+        self._preference = argument.preference
         if argument.linkage == "weak":
             self._refuse_weak(argument)
         elif argument.linkage == "hidden":
             self._add_hidden(argument)
         elif argument.kind == "library":
-            self._preference = argument.preference
             self.add_library(argument.name)
         else:
             self.add_file(argument.name)

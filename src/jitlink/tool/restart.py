@@ -64,13 +64,19 @@ def start_again(error: StaticTLSError, count: int) -> None:
 
 
 def _are_files(words: Iterable[str]) -> bool:
-    """Whether words name no pipe or terminal, of which what was read is gone."""
+    """Whether the inputs that words name are no pipes or terminals, of which what was read is gone.
+
+    The words behind `-args` are the program's, which has read nothing.
+    """
     for word in words:
+        if word in {"-args", "--args"}:
+            return True
         for path in (word, word.removeprefix("@"), word.partition("=")[2]):
             try:
                 mode = os.stat(path).st_mode if path else 0  # noqa: PTH116 - pathlib is slow
             except (OSError, ValueError):
                 continue
-            if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode):
+            is_stream = stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
+            if is_stream and path != os.devnull:
                 return False
     return True

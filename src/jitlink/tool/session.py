@@ -282,7 +282,7 @@ class CommandSession:
         main, home = self._jit.main, self._home_of_entry()
         also = () if home is main else (main,)
         # Without -args there is no argv[0].
-        name = next((each.name for each in self._line.inputs), None)
+        name = self._line.program_name
         return platform.run_main(home, address, arguments, also=also, name=name)
 
     def _home_of_entry(self) -> JITDylib:

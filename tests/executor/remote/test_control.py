@@ -213,6 +213,43 @@ def test_an_executor_that_is_killed_while_it_is_idle(setting: Setting) -> None:
             tasks.run(executor.lookup_symbols(["malloc"]))
 
 
+def test_sessions_one_after_another(executor: RemoteExecutorProcessControl) -> None:
+    """Memory of one session is where memory of the session before was."""
+    source = """
+    #include <stdlib.h>
+    static void nothing(void) {}
+    int f(void) { return atexit(nothing); }
+    """
+    compiled = compile_c(source, "gcc", ("-O1", "-fPIC"))
+    for _ in range(3):
+        with LLJIT(executor=executor) as jit:
+            jit.add_object(compiled)
+            jit.initialize()
+            address = int(jit.lookup("f"))
+            assert jit.session.wait(executor.run_as_int_function(address, 0)) == 0
+
+
+@pytest.mark.parametrize("setting", PIPES, ids=str)
+def test_one_session_at_a_time_takes_calls(setting: Setting) -> None:
+    source = """
+    #include <dlfcn.h>
+    int f(void) { return dlsym(dlopen("main", RTLD_NOW), "f") == f; }
+    """
+    compiled = compile_c(source, "gcc", ("-O1", "-fPIC"))
+    with started(setting) as executor:
+        for _ in range(2):
+            with LLJIT(executor=executor) as jit, LLJIT(executor=executor) as other:
+                jit.add_object(compiled)
+                jit.initialize()
+                address = int(jit.lookup("f"))
+                other.add_object(compiled)
+                with pytest.raises(JITLinkError) as caught:
+                    other.lookup("f")
+                assert "another session takes the calls" in str(cause_of(caught.value))
+                other.close()
+                assert jit.session.wait(executor.run_as_int_function(address, 0)) == 1
+
+
 def test_programs_that_are_no_executors(tmp_path: Path) -> None:
     with pytest.raises(ExecutorError, match="cannot start the executor /nothing"):
         RemoteExecutorProcessControl.launch("/nothing")

@@ -147,6 +147,12 @@ static void scans(void) {
     count = sscanf("only", "%ms %ms", &word, &failed);
     printf("%d %s %d\n", count, word, failed == 0);
     free(word);
+    count = sscanf("abc", "%99999999mc", &letters);
+    printf("%d %.3s %d\n", count, letters, is_own(letters));
+    free(letters);
+    count = sscanf("abc", "%99999999mlc", &wide);
+    printf("%d %.3ls %d\n", count, wide, is_own(wide));
+    free(wide);
     FILE *file = tmpfile();
     fputs("from a file", file);
     rewind(file);

@@ -319,13 +319,13 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         """Have a wrapper function without arguments called before the executor is closed."""
         self._at_close.append(address)
 
-    def set_dispatch_handler(self, handler: Handler) -> tuple[int, int] | None:
+    def set_dispatch_handler(self, handler: Handler | None) -> tuple[int, int] | None:
         """Have a function take the calls that code of the executor dispatches to this process."""
         symbols = self.bootstrap_symbols
         if DISPATCH_FUNCTION not in symbols or DISPATCH_CONTEXT not in symbols:
             return None
         with self._lock:
-            if self.connection.handler is not None:
+            if handler is not None and self.connection.handler is not None:
                 raise ExecutorError("another session takes the calls of this executor")
             self.connection.handler = handler
         return symbols[DISPATCH_FUNCTION], symbols[DISPATCH_CONTEXT]

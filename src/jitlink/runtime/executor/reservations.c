@@ -14,7 +14,8 @@ void add_reservation(struct reservations *all, void *start, uint64_t size) {
   pthread_mutex_unlock(&all->lock);
 }
 
-/* With the lock held. */
+/* The reservation that contains a range; with the lock held. The end of one may be the start of
+   another: the range of a single address has a size of 1. */
 static struct reservation *find(const struct reservations *all, uint64_t start, uint64_t size) {
   struct reservation *each = all->newest;
   while (each && (start < each->start || start - each->start > each->size ||
@@ -44,7 +45,7 @@ wrapper_result add_allocation(struct reservations *all, uint64_t key, sps_reader
     return failure;
   }
   pthread_mutex_lock(&all->lock);
-  struct reservation *place = find(all, key, 0);
+  struct reservation *place = find(all, key, 1);
   if (place) {
     made->older = place->allocations;
     place->allocations = made;
@@ -76,7 +77,7 @@ static void free_allocations(struct reservation *reservation, struct bytes *fail
 static struct allocation *take_allocation(struct reservations *all, uint64_t key) {
   struct allocation *found = 0;
   pthread_mutex_lock(&all->lock);
-  struct reservation *place = find(all, key, 0);
+  struct reservation *place = find(all, key, 1);
   struct allocation **link = place ? &place->allocations : 0;
   while (link && *link && (*link)->key != key)
     link = &(*link)->older;

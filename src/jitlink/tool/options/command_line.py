@@ -122,7 +122,6 @@ class CommandLine:
         dylibs: the JITDylibs in order, ``main`` first; arguments are added to the last one.
         next_is_lazy: whether `-lazy` applies to the next input.
         preference: which libraries the `-l` from here on search for.
-        has_groups: whether there are groups of archives, which has no effect.
         warnings: messages about options that have no effect.
         given: names and values of the options, in order.
     """
@@ -131,11 +130,9 @@ class CommandLine:
         self.dylibs = [DylibArguments(MAIN_DYLIB)]
         self.next_is_lazy = False
         self.preference: LibraryPreference = "default"
-        self.has_groups = False
         self.warnings: list[str] = []
         self.given: list[tuple[str, str]] = []
         self.all_load = False
-        self.objc = False
         self.search_system_libraries = False
         self.preloads: list[str] = []
         self.process_symbols = True

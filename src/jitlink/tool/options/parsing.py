@@ -8,13 +8,14 @@ from jitlink.tool.options.command_line import (
     CommandLine,
     CommandLineError,
     Form,
-    InputArgument,
     Option,
 )
 from jitlink.tool.options.table import OPTIONS
+from jitlink.tool.options.values import add_input
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 _JOINED = [option for option in OPTIONS if option.form is Form.JOINED]
+_add_file = add_input("file")
 
 
 def parse(words: Sequence[str]) -> CommandLine:
@@ -40,10 +41,6 @@ def parse(words: Sequence[str]) -> CommandLine:
     if not line.help and not line.version:
         _check(line)
     return line
-
-
-def _add_file(line: CommandLine, name: str) -> None:
-    line.add_input(InputArgument("file", name, is_lazy=line.next_is_lazy))
 
 
 def _take_option(line: CommandLine, word: str, rest: Iterator[str]) -> None:
@@ -142,10 +139,7 @@ def _check(line: CommandLine) -> None:
             if value is not None:
                 raise CommandLineError("there is no slab without -slab-allocate", option=option)
     _check_speculation(line)
-    if line.noexec and line.arguments:
-        line.warnings.append("-args has no effect with -noexec")
-    if line.symbolicate_with is not None and line.write_symtab is not None:
-        line.warnings.append("-write-symtab has no effect with -symbolicate-with")
+    _warn(line)
 
 
 def _check_speculation(line: CommandLine) -> None:
@@ -161,3 +155,17 @@ def _check_speculation(line: CommandLine) -> None:
             if file is not None:
                 line.warnings.append(f"-{option} has no effect: nothing speculates")
         line.speculate_order = line.record_lazy_execs = None
+
+
+def _warn(line: CommandLine) -> None:
+    """Warn about options that another one leaves without effect."""
+    if line.noexec:
+        for option, value in (
+            ("args", line.arguments),
+            ("rdynamic", line.rdynamic),
+            ("symbol-file", line.symbol_file),
+        ):
+            if value:
+                line.warnings.append(f"-{option} has no effect with -noexec")
+    if line.symbolicate_with is not None and line.write_symtab is not None:
+        line.warnings.append("-write-symtab has no effect with -symbolicate-with")

@@ -9,6 +9,7 @@ from typing import get_args
 
 from jitlink.tool.options.command_line import DEFAULT_ENTRY, Form, GraphFormat, Group, Option
 from jitlink.tool.options.values import (
+    accept,
     add_input,
     add_loggers,
     alias,
@@ -64,7 +65,7 @@ OPTIONS: tuple[Option, ...] = (
             name, Form.FLAG, Group.INPUTS,
             f"{place} a group of archives, which is searched repeatedly; accepted for "
             "compatibility, because all archives are such a group",
-            put("has_groups", boolean),
+            accept,
         )
         for name, place in (("start-group", "begin"), ("end-group", "end"))
     ),
@@ -103,7 +104,7 @@ OPTIONS: tuple[Option, ...] = (
         "ObjC", Form.FLAG, Group.INPUTS,
         "extract all Mach-O members of static archives that have Objective-C or Swift classes; "
         "accepted for compatibility, without effect on ELF archives",
-        put("objc", boolean),
+        accept,
     ),
     Option(
         "search-sys-lib", Form.FLAG, Group.INPUTS,
@@ -370,7 +371,7 @@ OPTIONS: tuple[Option, ...] = (
         Option(
             f"{name}-support", Form.FLAG, Group.ELSEWHERE,
             f"register linked code with {tool}; refused for now, except with =false",
-            refuse(f"{name}-support", f"linked code cannot be registered with {tool} yet"),
+            refuse(f"linked code cannot be registered with {tool} yet"),
         )
         for name, tool in (
             ("debugger", "a debugger"),

@@ -14,7 +14,6 @@ from jitlink.tool.options.command_line import (
     DEFAULT_ENTRY,
     AliasArgument,
     CommandLine,
-    CommandLineError,
     DylibArguments,
     InputArgument,
     LibraryPreference,
@@ -169,12 +168,17 @@ def add_loggers(line: CommandLine, text: str) -> None:
     line.debug_only += [name for name in text.split(",") if name]
 
 
-def refuse(name: str, reason: str) -> Store:
-    """A store that refuses an option unless its value is ``false``."""
+def accept(line: CommandLine, text: str) -> None:  # noqa: ARG001 - part of the interface
+    """Accept a flag that has no effect."""
+    boolean(text)
+
+
+def refuse(reason: str) -> Store:
+    """A store that refuses a flag unless its value is ``false``."""
 
     def store(line: CommandLine, text: str) -> None:  # noqa: ARG001 - part of the interface
-        if text.lower() not in {"false", "0"}:
-            raise CommandLineError(reason, option=name)
+        if boolean(text):
+            raise ValueError(reason)
 
     return store
 
