@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jitlink.abi.buffers import In, InOut, Out
+from jitlink.abi.buffers import In, InOut, Out, PlacedMemory, regions_of
 from jitlink.abi.conventions import SYSV_X86_64, ArgumentClass, classify, convention_of
 from jitlink.abi.frames import place_arguments, read_result, result_memory
 
@@ -91,10 +91,8 @@ def test_arguments_without_types() -> None:
     frame = place_arguments(SYSV_X86_64, None, [-1, None, c.c_double(0), b"text", "wide"], None)
     assert frame.integers == [(1 << 64) - 1, 0, 0, 0]
     assert frame.floats == [0]
-    assert [(each.slot, each.memory.content()) for each in frame.memory] == [
-        (2, b"text\0"),
-        (3, "wide\0".encode("utf-32-le")),
-    ]
+    regions = {each.pointers[0]: each.content() for each in regions_of(frame.memory)}
+    assert regions == {(2, 0): b"text\0", (3, 0): "wide\0".encode("utf-32-le")}
     with pytest.raises(TypeError, match="argument 2: a float cannot be passed without a type"):
         place_arguments(SYSV_X86_64, None, [1, 2.5], None)
     with pytest.raises(TypeError, match="2 arguments are needed, and 1 were given"):
@@ -111,7 +109,7 @@ def test_memory_on_the_stack() -> None:
 
 def test_what_is_copied() -> None:
     array = (c.c_int * 3)(1, 2, 3)
-    cases = [
+    cases: list[tuple[In | Out | InOut, bytes, bool]] = [
         (In(array), bytes(array), False),
         (Out(array), b"", True),
         (InOut(array), bytes(array), True),
@@ -121,15 +119,99 @@ def test_what_is_copied() -> None:
         (In(np.arange(3)), np.arange(3).tobytes(), False),
     ]
     for memory, content, is_output in cases:
-        assert (memory.content(), memory.is_output) == (content, is_output)
-        assert memory.size == len(content) or not memory.is_input
-    InOut(array).store(bytes((c.c_int * 3)(7, 8, 9)))
+        (region,) = regions_of([PlacedMemory(0, memory)])
+        assert (region.content(), region.is_output) == (content, is_output)
+        assert region.size == len(content) or not memory.is_input
+    (region,) = regions_of([PlacedMemory(0, InOut(array))])
+    region.store(bytes((c.c_int * 3)(7, 8, 9)))
     assert list(array) == [7, 8, 9]
+    rows = np.asfortranarray(np.arange(6).reshape(2, 3))
+    (region,) = regions_of([PlacedMemory(0, InOut(rows))])
+    assert region.content() == rows.T.tobytes()
     for kind in (Out, InOut):
         with pytest.raises(TypeError, match="cannot be stored in a bytes"):
             kind(b"abc")
     with pytest.raises((TypeError, ValueError), match="contiguous"):
         InOut(np.arange(10)[::2])
+
+
+def test_memory_that_overlaps_is_copied_once() -> None:
+    numbers = np.arange(10, dtype=np.uint8)
+    other = bytearray(3)
+    places = [numbers[4:8], numbers[6:], numbers[:2], other, numbers[4:8]]
+    kinds: list[type[In | Out | InOut]] = [In, Out, InOut, In, In]
+    memory = [
+        PlacedMemory(n, kind(each))
+        for n, (kind, each) in enumerate(zip(kinds, places, strict=True))
+    ]
+    regions = sorted(regions_of(memory), key=lambda each: each.pointers)
+    found = [(each.size, each.is_input, each.is_output, each.pointers) for each in regions]
+    assert found == [
+        (6, True, True, [(0, 0), (4, 0), (1, 2)]),
+        (2, True, True, [(2, 0)]),
+        (3, True, False, [(3, 0)]),
+    ]
+    assert regions[0].content() == bytes(range(4, 10))
+    regions[0].store(b"abcdef")
+    assert numbers.tobytes() == bytes(range(4)) + b"abcdef"
+    # Neighbours do not overlap.
+    assert (
+        len(regions_of([PlacedMemory(0, In(numbers[:5])), PlacedMemory(1, In(numbers[5:]))])) == 2
+    )
+
+
+def _only_region(argument: object) -> tuple[int, int, list[tuple[int, int]]]:
+    """Address and size of the region of an argument, and the words that point into it."""
+    (region,) = regions_of(place_arguments(SYSV_X86_64, None, [argument], None).memory)
+    return region.address, region.size, region.pointers
+
+
+def test_pointers_into_objects_of_this_process() -> None:
+    array = (c.c_double * 4)()
+    numbers = np.arange(4.0)
+    start = c.addressof(array)
+    whole, rest = (start, 32, [(0, 0)]), (start, 32, [(0, 8)])
+    double_pointer = c.POINTER(c.c_double)
+    assert _only_region(c.byref(array)) == whole
+    assert _only_region(c.byref(array, 8)) == rest
+    assert _only_region(c.pointer(array)) == whole
+    assert _only_region(c.cast(array, double_pointer)) == whole
+    assert _only_region(c.cast(array, c.c_void_p)) == whole
+    place = (numbers.ctypes.data, 32, [(0, 0)])
+    assert _only_region(numbers.ctypes.data_as(double_pointer)) == place
+    assert _only_region(numbers.ctypes) == place
+    (memory,) = place_arguments(SYSV_X86_64, None, [c.c_char_p(b"text")], None).memory
+    assert regions_of([memory])[0].content() == b"text\0"
+
+
+def test_pointers_of_the_executor_are_passed_as_they_are() -> None:
+    address = 0xDEAD_BEE0
+    arguments = [
+        c.cast(address, c.POINTER(c.c_int)),
+        c.c_void_p(address),
+        c.c_char_p(address),
+        c.CFUNCTYPE(None)(address),
+        c.POINTER(c.c_int)(),
+    ]
+    frame = place_arguments(SYSV_X86_64, None, arguments, None)
+    assert (frame.integers, frame.memory) == ([address] * 4 + [0], [])
+    types = [type(each) for each in arguments]
+    assert place_arguments(SYSV_X86_64, types, arguments, None).integers == frame.integers
+
+
+def test_functions_of_this_process_are_refused() -> None:
+    callback = c.CFUNCTYPE(c.c_int)
+    for types, function in (
+        (None, callback(lambda: 1)),
+        ([callback], callback(lambda: 1)),
+        ([callback], lambda: 1),
+        (None, c.CDLL(None).strlen),
+    ):
+        with pytest.raises(TypeError, match="argument 1: a function of this process"):
+            place_arguments(SYSV_X86_64, types, [function], None)
+    with pytest.raises(TypeError, match="expected a "):
+        place_arguments(SYSV_X86_64, [callback], [c.CFUNCTYPE(None)(1)], None)
+    assert place_arguments(SYSV_X86_64, [callback], [None], None).integers == [0]
 
 
 def test_the_same_wrappers_in_this_process() -> None:
@@ -138,6 +220,12 @@ def test_the_same_wrappers_in_this_process() -> None:
     source, target = bytearray(b"abc"), (c.c_char * 3)()
     c.CDLL(None).memcpy(Out(target), In(source), c.c_size_t(3))
     assert target.raw == b"abc"
+    numbers = (c.c_double * 2)(1, 2)
+    copy = c.CFUNCTYPE(c.c_void_p, c.POINTER(c.c_double), c.c_void_p, c.c_size_t)(
+        c.cast(c.CDLL(None).memcpy, c.c_void_p).value or 0
+    )
+    copy(InOut(numbers), In(numbers, 8), 8)
+    assert list(numbers) == [2, 2]
 
 
 def test_results() -> None:

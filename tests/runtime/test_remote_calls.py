@@ -12,6 +12,7 @@ import jitlink
 from jitlink.abi.buffers import In, InOut, Out
 from jitlink.executor import ExecutorCrashedError
 from jitlink.library import Library
+from jitlink.sps import WrapperFunctionResult
 from tests.executor.remote.executors import PIPES, Setting, started
 from tests.toolchain import compile_c
 
@@ -62,6 +63,10 @@ void crash(void) { *(volatile int *)0 = 1; }
 int counter = 5;
 struct small pair = {3, 0.5};
 int fetch(void) { return counter; }
+void shift(int *to, const int *from, int n) { for (int i = 0; i < n; i++) to[i] = from[i] + 1; }
+int *address_of_counter(void) { return &counter; }
+int get_at(const int *p) { return *p; }
+int apply(int (*f)(int, int), int a) { return f(a, a); }
 """
 
 
@@ -156,6 +161,51 @@ def test_pointers(library: Library) -> None:
     assert number.value == 92
 
 
+def test_memory_that_arguments_share(library: Library) -> None:
+    shift = _typed(library.shift, None, c.c_void_p, c.c_void_p, c.c_int)
+    array = (c.c_int * 5)(1, 2, 3, 4, 5)
+    shift(array, array, 5)
+    assert list(array) == [2, 3, 4, 5, 6]
+    shift(array, c.byref(array, 8), 3)
+    assert list(array) == [5, 6, 7, 5, 6]
+    numbers = np.arange(6, dtype=np.int32)
+    shift(Out(numbers[:3]), In(numbers[3:]), 3)
+    assert numbers.tolist() == [4, 5, 6, 3, 4, 5]
+    shift(InOut(numbers[1:4]), InOut(numbers[2:5]), 3)
+    assert numbers.tolist() == [4, 7, 4, 5, 4, 5]
+
+
+def test_pointers_to_arrays(library: Library) -> None:
+    int_pointer = c.POINTER(c.c_int)
+    shift = _typed(library.shift, None, int_pointer, int_pointer, c.c_int)
+    source, target = np.arange(4, dtype=np.int32), (c.c_int * 4)()
+    shift(c.cast(target, int_pointer), source.ctypes.data_as(int_pointer), 4)
+    assert list(target) == [1, 2, 3, 4]
+
+
+def test_pointers_that_functions_return(library: Library) -> None:
+    int_pointer = c.POINTER(c.c_int)
+    address = _typed(library.address_of_counter, int_pointer)()
+    assert library.get_at(address) == 5
+    assert library.get_at(c.cast(address, c.c_void_p)) == 5
+    typed = _typed(library.get_at, c.c_int, int_pointer)
+    assert typed(address) == 5
+    # ctypes takes the object itself for a pointer to it.
+    assert typed(c.c_int(7)) == 7
+    with pytest.raises((TypeError, c.ArgumentError), match="expected "):
+        typed(c.cast(address, c.c_void_p))
+
+
+def test_functions_as_arguments(library: Library) -> None:
+    binary = c.CFUNCTYPE(c.c_int, c.c_int, c.c_int)
+    assert library.apply(library.add, 21) == 42
+    assert _typed(library.apply, c.c_int, c.c_void_p, c.c_int)(library.add, 4) == 8
+    if library.add.__class__.__name__ == "RemoteFunction":
+        assert _typed(library.apply, c.c_int, binary, c.c_int)(library.add, 3) == 6
+        with pytest.raises(TypeError, match="a function of this process cannot be called"):
+            library.apply(binary(lambda a, b: a + b), 1)
+
+
 def test_strings(library: Library) -> None:
     assert _typed(library.length, c.c_size_t, c.c_char_p)(b"hello") == 5
     assert library.length(b"x" * 10_000) == 10_000
@@ -215,3 +265,30 @@ def test_functions_keep_the_code(library: Library) -> None:
     assert add(2, 2) == 4
     with pytest.raises(AttributeError, match="closed"):
         library.fetch()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (bytes(7), "__jitlink_call failed: "),
+        (bytes(8 * 5), "memory of other sizes"),
+        (bytes(8 * 4) + (1).to_bytes(8, "little") + bytes(8), "memory of other sizes"),
+        (bytes(8 * 4) + (1 << 60).to_bytes(8, "little"), "__jitlink_call failed: "),
+    ],
+)
+def test_results_that_do_not_fit_the_call(
+    data: bytes, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = compile_c(SOURCE, "gcc", ("-O1", "-fPIC"))
+    with started(PIPES[0]) as executor, jitlink.load(compiled, executor=executor) as library:
+        number = c.c_int(1)
+        library.store(c.byref(number))
+
+        async def lie(_address: int, _arguments: bytes) -> WrapperFunctionResult:
+            return WrapperFunctionResult(data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(executor, "call_wrapper", lie)
+            with pytest.raises(jitlink.ExecutorError, match=message):
+                library.store(c.byref(number))
+        assert number.value == 43

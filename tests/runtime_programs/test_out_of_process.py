@@ -30,6 +30,7 @@ DIFFERENT = (
 DIFFERENT_WITH_LLVM = (
     "arguments.c-*",  # main gets copies of the arguments, and no environment.
     "signals.c-*",  # main runs on a thread of its own; signals are handled on any.
+    "fork_return.c-*",  # What main returns in a forked process is sent, as if its parent had.
 )
 CASES = [
     case

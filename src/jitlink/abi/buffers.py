@@ -2,16 +2,19 @@
 
 In this process a function gets a pointer to the object itself. For a function in another process
 the object is copied there before the call, back after it, or both, as `In`, `Out` and `InOut` say;
-ctypes arrays and other objects without a wrapper are copied both ways, bytes there only.
+ctypes arrays and other objects without a wrapper are copied both ways, bytes there only. Objects
+that overlap, such as the same array twice, are copied as one `Region`. Pointers within an object
+are copied as they are: they are addresses of the other process.
 """
 
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-_Writable = Any
-"""A ctypes object, or an object with a writable buffer, such as a bytearray or a NumPy array."""
+_Value = Any
+"""Bytes, a ctypes object, or an object with a buffer, such as a bytearray or a NumPy array."""
 
 
 class _Memory:
@@ -19,9 +22,12 @@ class _Memory:
 
     Args:
         value: bytes, a ctypes object, or an object with a contiguous buffer.
+        offset: where in it the pointer points to, in bytes.
 
     Attributes:
         value: the same.
+        offset: the same.
+        address: the object's address in this process; of a copy if it is read-only.
         size: its size in bytes.
 
     Raises:
@@ -31,31 +37,33 @@ class _Memory:
     is_input = True
     is_output = True
 
-    def __init__(self, value: _Writable) -> None:
-        self.value = value
+    def __init__(self, value: _Value, offset: int = 0) -> None:
         view = memoryview(value)
-        self.size = view.nbytes
-        self._constant = bytes(view) if view.readonly else None
-        if self._constant is not None and self.is_output:
-            kind = type(value).__name__
+        kind = type(value).__name__
+        if not view.contiguous:
+            raise TypeError(f"the memory of a {kind} is not contiguous")
+        if view.readonly and self.is_output:
             raise TypeError(f"what a function writes cannot be stored in a {kind}")
-        self._array = None if view.readonly else (ctypes.c_char * self.size).from_buffer(value)
-
-    def content(self) -> bytes:
-        """What is copied before the call."""
-        if not self.is_input:
-            return b""
-        return bytes(self._array) if self._array is not None else self._constant or b""
-
-    def store(self, content: bytes) -> None:
-        """Store what was copied back after the call."""
-        if self._array is not None:
-            self._array.raw = content[: self.size]
+        self.value, self.offset, self.size = value, offset, view.nbytes
+        array = ctypes.c_char * self.size
+        interface = getattr(value, "__array_interface__", None)
+        if interface is not None:
+            # In whichever order its elements are; ctypes itself knows only that of C.
+            self._array = array.from_address(interface["data"][0])
+        elif view.readonly:
+            self._array = array.from_buffer_copy(view)
+        else:
+            self._array = array.from_buffer(value)
+        self.address = ctypes.addressof(self._array)
 
     @property
     def _as_parameter_(self) -> object:
         """For ctypes: a pointer to the object in this process, or to a copy if it is constant."""
-        return self._array if self._array is not None else self._constant
+        place = ctypes.byref(self._array, self.offset)
+        # Parameters may be pointers to this type; others may be any pointers.
+        element = getattr(self.value, "_type_", None) or type(self.value)
+        is_ctype = isinstance(self.value, ctypes.Array | ctypes.Structure | ctypes.Union)
+        return ctypes.cast(place, ctypes.POINTER(element if is_ctype else ctypes.c_char))
 
 
 class In(_Memory):
@@ -72,3 +80,69 @@ class Out(_Memory):
 
 class InOut(_Memory):
     """Memory that a function reads and writes."""
+
+
+Memory = In | Out | InOut
+
+
+class PlacedMemory(NamedTuple):
+    """Memory whose address in the executor takes the place of a word.
+
+    Attributes:
+        slot: the word: an integer register, or after all registers a slot of the stack.
+        memory: the memory.
+    """
+
+    slot: int
+    memory: Memory
+
+
+class Region:
+    """Memory of this process that is copied as one.
+
+    Args:
+        memory: what it begins with.
+
+    Attributes:
+        address: its address in this process.
+        size: its size in bytes.
+        is_input: whether it is copied to the executor before the call.
+        is_output: whether it is copied back after it.
+        pointers: the words that point into it, as slots and offsets in bytes.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self.address, self.size = memory.address, memory.size
+        self.is_input = self.is_output = False
+        self.pointers: list[tuple[int, int]] = []
+
+    def overlaps(self, memory: Memory) -> bool:
+        """Whether memory that does not begin before it is partly in it."""
+        return memory.address < self.address + self.size
+
+    def add(self, placed: PlacedMemory) -> None:
+        """Add memory that does not begin before it, and overlaps it."""
+        memory = placed.memory
+        start = memory.address - self.address
+        self.size = max(self.size, start + memory.size)
+        self.is_input |= memory.is_input
+        self.is_output |= memory.is_output
+        self.pointers.append((placed.slot, start + memory.offset))
+
+    def content(self) -> bytes:
+        """What is copied before the call; zeros follow."""
+        return ctypes.string_at(self.address, self.size) if self.is_input else b""
+
+    def store(self, content: bytes) -> None:
+        """Store what was copied back after the call: as many bytes as it has."""
+        ctypes.memmove(self.address, content, self.size)
+
+
+def regions_of(memory: Sequence[PlacedMemory]) -> list[Region]:
+    """The regions that hold memory; the memory must live as long as they are used."""
+    regions: list[Region] = []
+    for placed in sorted(memory, key=lambda each: each.memory.address):
+        if not regions or not regions[-1].overlaps(placed.memory):
+            regions.append(Region(placed.memory))
+        regions[-1].add(placed)
+    return regions

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-from _ctypes import _Pointer, _SimpleCData  # The bases have no public names.
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from _ctypes import CFuncPtr, _Pointer, _SimpleCData  # The bases have no public names.
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from jitlink.abi.buffers import In, InOut, Out
+from jitlink.abi.buffers import In, InOut, Memory, Out, PlacedMemory
 from jitlink.abi.conventions import WORD, ArgumentClass, CallingConvention, classify
 
-Memory = In | Out | InOut
 _INTEGER, _FLOAT = ArgumentClass.INTEGER, ArgumentClass.FLOAT
 _ByRef = type(ctypes.byref(ctypes.c_int()))
 _POINTERS = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_wchar_p)
-
-
-class PlacedMemory(NamedTuple):
-    """Memory whose address in the executor takes the place of a word.
-
-    Attributes:
-        slot: the word: an integer register, or after all registers a slot of the stack.
-        memory: the memory.
-    """
-
-    slot: int
-    memory: Memory
 
 
 class CallFrame:
@@ -57,7 +44,8 @@ class CallFrame:
         classes = classify(type(value), self._convention)
         data = bytes(value).ljust(len(classes) * WORD, b"\0")
         words = [int.from_bytes(data[n : n + WORD], "little") for n in range(0, len(data), WORD)]
-        if isinstance(value, _SimpleCData) and isinstance(value.value, int):
+        is_small = isinstance(value, _SimpleCData) and len(bytes(value)) < WORD
+        if is_small and isinstance(value.value, int):
             # Compilers rely on small integers that are extended.
             words = [value.value & ((1 << 8 * WORD) - 1)]
         self._place(words, classes)
@@ -122,18 +110,48 @@ def place_arguments(
 
 def _add(frame: CallFrame, kind: Any, argument: object) -> None:  # noqa: ANN401 - a ctypes type
     memory = _memory_of(argument)
+    if _is_typed_pointer(kind) and isinstance(argument, kind._type_):
+        # As in this process: what a pointer points to is passed by reference.
+        memory = InOut(argument)
     if memory is not None and (kind is None or _is_pointer(kind)):
         frame.add_memory(memory)
+    elif hasattr(argument, "_as_parameter_"):
+        _add(frame, None if _is_function(kind) else kind, argument._as_parameter_)
+    elif _is_function(kind) or isinstance(argument, CFuncPtr):
+        _add_function(frame, kind, argument)
+    elif _is_typed_pointer(kind):
+        _add_pointer(frame, kind, argument)
     elif kind is not None:
         frame.add_value(argument if isinstance(argument, kind) else kind(argument))
     elif argument is None:
         frame.add_value(ctypes.c_void_p(0))
     elif isinstance(argument, int):
         frame.add_value(ctypes.c_int(argument))
-    elif isinstance(argument, _SimpleCData | ctypes.Structure | ctypes.Union):
+    elif isinstance(argument, _SimpleCData | ctypes.Structure | ctypes.Union | _Pointer):
         frame.add_value(argument)
     else:
         raise TypeError(f"a {type(argument).__name__} cannot be passed without a type")
+
+
+def _add_function(frame: CallFrame, kind: Any, argument: object) -> None:  # noqa: ANN401
+    """Place a function pointer: null, or a function at an address of the executor."""
+    if argument is None:
+        argument = ctypes.c_void_p(0)
+    # What keeps a Python function alive for C; functions at an address have nothing to keep.
+    elif not isinstance(argument, CFuncPtr) or argument._objects:  # noqa: SLF001
+        raise TypeError("a function of this process cannot be called by another one")
+    elif kind is not None and not isinstance(argument, kind):
+        raise TypeError(f"expected a {kind.__name__}, not a {type(argument).__name__}")
+    frame.add_value(argument)
+
+
+def _add_pointer(frame: CallFrame, kind: Any, argument: object) -> None:  # noqa: ANN401
+    """Place a pointer of a type: null, or one with an address of the executor."""
+    if argument is None:
+        argument = kind()
+    elif not isinstance(argument, kind):
+        raise TypeError(f"expected a {kind.__name__}, not a {type(argument).__name__}")
+    frame.add_value(argument)
 
 
 def _memory_of(argument: object) -> Memory | None:
@@ -146,22 +164,67 @@ def _memory_of(argument: object) -> Memory | None:
     if isinstance(argument, str):
         return In(bytes(ctypes.create_unicode_buffer(argument)))
     if isinstance(argument, _ByRef):
-        return InOut(argument._obj)  # type: ignore[attr-defined]  # noqa: SLF001 - as in C
-    if isinstance(argument, _Pointer) and bool(argument):
-        return InOut(argument.contents)
+        target = argument._obj  # type: ignore[attr-defined]  # noqa: SLF001 - as in C
+        return InOut(target, _address_in(argument) - ctypes.addressof(target))
     if isinstance(argument, ctypes.Array | bytearray | memoryview):
         return InOut(argument)
     if hasattr(argument, "__array_interface__"):
         return InOut(argument)
-    if isinstance(argument, ctypes.c_char_p) and argument.value is not None:
-        return In(argument.value + b"\0")
+    if isinstance(argument, (_Pointer, *_POINTERS)):
+        return _pointee(argument)
     return None
+
+
+def _pointee(pointer: Any) -> Memory | None:  # noqa: ANN401 - any pointer of ctypes
+    """The object of this process that a pointer was made from.
+
+    None for a pointer that nothing of this process is known of: it is null, or has an address of
+    the executor, such as one that a function has returned.
+    """
+    address = _address_in(pointer)
+    # NumPy's ctypes.data_as keeps the array so.
+    kept: Any
+    for kept in (*_kept(pointer._objects), getattr(pointer, "_arr", None)):  # noqa: SLF001
+        if isinstance(kept, bytes):
+            memory: Memory = In(kept + b"\0")
+            start = _address_in(ctypes.c_char_p(kept))
+        elif hasattr(kept, "__array_interface__") or _is_ctype(type(kept)):
+            memory = In(kept) if memoryview(kept).readonly else InOut(kept)
+            start = memory.address
+        else:
+            continue
+        if start <= address < start + memory.size:
+            memory.offset = address - start
+            return memory
+    return None
+
+
+def _kept(objects: object) -> Iterator[object]:
+    """What a ctypes object keeps alive."""
+    if isinstance(objects, dict):
+        for each in objects.values():
+            yield from _kept(each)
+    else:
+        yield objects
+
+
+def _address_in(pointer: Any) -> int:  # noqa: ANN401 - any pointer of ctypes
+    """The address that a pointer holds; 0 for null."""
+    return ctypes.cast(pointer, ctypes.c_void_p).value or 0
 
 
 def _is_pointer(kind: Any) -> bool:  # noqa: ANN401 - a ctypes type
     return isinstance(kind, type) and (
         issubclass(kind, _POINTERS) or issubclass(kind, _Pointer | ctypes.Array)
     )
+
+
+def _is_typed_pointer(kind: Any) -> bool:  # noqa: ANN401 - a ctypes type
+    return isinstance(kind, type) and issubclass(kind, _Pointer)
+
+
+def _is_function(kind: Any) -> bool:  # noqa: ANN401 - a ctypes type
+    return isinstance(kind, type) and issubclass(kind, CFuncPtr)
 
 
 def result_memory(convention: CallingConvention, restype: Any) -> Out | None:  # noqa: ANN401

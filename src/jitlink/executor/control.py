@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jitlink.errors import ExecutorError
 from jitlink.memory import JITLinkMemoryManager
 from jitlink.memory.images import Images
-from jitlink.sps import WrapperFunctionResult
+from jitlink.sps import Failure, SPSError, WrapperFunctionResult, WrapperSignature
 
 
 class PlacedArguments(NamedTuple):
@@ -234,6 +234,36 @@ class ExecutorProcessControl(ABC):
     @abstractmethod
     async def call_wrapper(self, address: int, arguments: bytes) -> WrapperFunctionResult:
         """Call a wrapper function with serialized arguments."""
+
+    async def call_function(
+        self,
+        name: str,
+        address: int,
+        signature: WrapperSignature[Any],
+        *arguments: object,
+    ) -> Any:  # noqa: ANN401 - as the signature says
+        """Call a wrapper function of a known signature.
+
+        Args:
+            name: its name, for messages.
+            address: its address.
+            signature: its signature.
+            arguments: the arguments.
+
+        Returns:
+            What it returned; the value, if its result is an `Expected`.
+
+        Raises:
+            ExecutorError: it returned a failure, or nothing of its result type.
+        """
+        result = await self.call_wrapper(address, signature.serialize_arguments(*arguments))
+        try:
+            value = signature.deserialize_result(result)
+        except SPSError as error:
+            raise ExecutorError(f"{name} failed: {error}") from error
+        if isinstance(value, Failure):
+            raise ExecutorError(value.message)
+        return value
 
     @abstractmethod
     async def read_memory(self, address: int, size: int) -> bytes:

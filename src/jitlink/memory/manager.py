@@ -199,6 +199,9 @@ class JITLinkMemoryManager(ABC):
                 has been deallocated.
         """
 
+    def close(self) -> None:  # noqa: B027 - most have nothing but the executor's memory
+        """Free what this process holds of the memory of an executor that has ended."""
+
 
 def take_finalized(finalized: dict[int, T], allocs: Sequence[FinalizedAlloc]) -> list[T]:
     """Take what a manager has recorded of allocations, and mark these as deallocated.

@@ -113,8 +113,8 @@ class MemoryMapper(ABC):
             A key for `deinitialize`.
 
         Raises:
-            ActionError: an action failed; those before it have been undone.
-            ExecutorError: the executor refuses, or is gone.
+            ExecutorError: an action failed, and those before it have been undone; or the executor
+                refuses, or is gone.
         """
 
     @abstractmethod
@@ -132,6 +132,9 @@ class MemoryMapper(ABC):
         Raises:
             ExecutorError: some could not be freed.
         """
+
+    def close(self) -> None:  # noqa: B027 - mappers may have nothing in this process
+        """Free what this process holds of the memory of an executor that has ended."""
 
 
 class _Reservation:
@@ -239,13 +242,14 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
         need = sum(size + alignment for size, alignment in requests)
         size = max(self._size, -(-need // page) * page)
         reservation = _Reservation(await self.mapper.reserve(size), size)
-        self._reservations.append(reservation)
         ranges = _take_all(reservation, requests, limit)
         if ranges is None:
+            await self.mapper.release([reservation.address])
             where = f"the executor reserves memory at {reservation.address:#x}"
             raise AllocationError(
                 f"cannot allocate {need:#x} bytes below {limit:#x}: {where}", size=need
             )
+        self._reservations.append(reservation)
         return reservation, ranges
 
     def register(
@@ -298,17 +302,9 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
                 return [error]
         return []
 
-    async def close(self) -> None:
-        """Free all reservations; nothing of them may be in use.
-
-        Raises:
-            ExecutorError: some could not be freed.
-        """
-        addresses = [each.address for each in self._reservations]
-        self._reservations.clear()
-        self._by_dylib.clear()
-        if addresses and self.mapper.is_open:
-            await self.mapper.release(addresses)
+    def close(self) -> None:
+        """Free what this process holds of the memory of an executor that has ended."""
+        self.mapper.close()
 
 
 def _take_all(
@@ -364,17 +360,26 @@ class _MappedAlloc(InFlightAlloc):
         try:
             key = await self._initialize()
         except BaseException:
-            await self._free()
+            self._layout.undo()
+            # Some pages may have been initialised.
+            for pages, prot, _ in self._pages():
+                self._manager.free(pages, prot)
+            await release_tls(self._tls_allocations)
             raise
         kept = []
-        prots = [(segment.prot, segment.lifetime) for segment in self._layout.segments]
-        prots += [(MemProt.READ, MemLifetime.STANDARD)] * (len(self._ranges) - len(prots))
-        for pages, (prot, lifetime) in zip(self._ranges, prots, strict=True):
+        for pages, prot, lifetime in self._pages():
             if lifetime is MemLifetime.FINALIZE:
                 self._manager.free(pages, prot)
             else:
                 kept.append((pages, prot))
         return self._manager.register(key, kept, self._tls_allocations)
+
+    def _pages(self) -> list[tuple[_Range, MemProt, MemLifetime]]:
+        """The page ranges, with their protections and lifetimes."""
+        kinds = [(segment.prot, segment.lifetime) for segment in self._layout.segments]
+        # The page for actions, if there is one, is the last.
+        kinds += [(MemProt.READ, MemLifetime.STANDARD)] * (len(self._ranges) - len(kinds))
+        return [(pages, *kind) for pages, kind in zip(self._ranges, kinds, strict=True)]
 
     async def _initialize(self) -> int | None:
         """Returns the key of the segments that stay, if there are any."""
@@ -385,12 +390,17 @@ class _MappedAlloc(InFlightAlloc):
         if actions and not standard:
             standard = [await self._empty_segment()]
         temporary = self._segments(MemLifetime.FINALIZE)
-        begun = [await self._initialize_segments(temporary, ())] if temporary else []
+        keys = [await self._initialize_segments(temporary, ())] if temporary else []
         try:
-            return await self._initialize_segments(standard, actions) if standard else None
-        finally:
-            if begun and mapper.is_open:
-                await mapper.deinitialize(begun)
+            if standard:
+                keys.append(await self._initialize_segments(standard, actions))
+            if temporary:
+                await mapper.deinitialize([keys.pop(0)])
+        except BaseException:
+            if keys and mapper.is_open:
+                await mapper.deinitialize(keys)
+            raise
+        return keys[0] if keys else None
 
     async def _initialize_segments(
         self, segments: Sequence[MappedSegment], actions: Sequence[AllocActionCallPair]
@@ -416,9 +426,6 @@ class _MappedAlloc(InFlightAlloc):
     async def abandon(self) -> None:
         """Free the memory, and restore the graph's blocks to their state before `allocate`."""
         self._mark_done()
-        await self._free()
-
-    async def _free(self) -> None:
         # No content of the graph may refer to freed memory.
         self._layout.undo()
         _free(self._ranges)

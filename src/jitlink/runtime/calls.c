@@ -82,7 +82,7 @@ __asm__(
     "  .size jitlink_call_frame, .-jitlink_call_frame\n");
 #endif
 
-/* A copy of a buffer of the caller, whose address takes the place of an argument word. */
+/* A copy of memory of the caller; addresses in it take the place of argument words. */
 struct buffer {
   void *memory;
   size_t size;
@@ -99,19 +99,25 @@ static uint64_t *word_at(struct frame *frame, uint64_t *stack, uint64_t slot) {
 static void read_buffers(sps_reader *reader, struct frame *frame, uint64_t *stack,
                          struct buffer *buffers, size_t count) {
   for (size_t each = 0; each < count && !reader->failed; ++each) {
-    uint64_t *word = word_at(frame, stack, sps_u64(reader));
     struct buffer *buffer = &buffers[each];
     buffer->is_output = sps_bool(reader);
     uint64_t size = sps_u64(reader);
     size_t given = sps_count(reader, 1);
     const unsigned char *content = sps_take(reader, given);
-    if (!word || reader->failed || given > size || !(buffer->memory = calloc(1, size ? size : 1))) {
+    if (reader->failed || given > size || !(buffer->memory = calloc(1, size ? size : 1))) {
       reader->failed = true;
       return;
     }
     buffer->size = size;
     memcpy(buffer->memory, content, given);
-    *word = (uintptr_t)buffer->memory;
+    for (size_t pointers = sps_count(reader, 16); pointers; --pointers) {
+      uint64_t *word = word_at(frame, stack, sps_u64(reader)), offset = sps_u64(reader);
+      if (!word || offset > size) {
+        reader->failed = true;
+        return;
+      }
+      *word = (uintptr_t)buffer->memory + offset;
+    }
   }
 }
 
@@ -138,7 +144,8 @@ static wrapper_result results_of(const struct frame *frame, const struct buffer 
 
 /* Tuple<UInt64 x 4, Sequence<Sequence<Char>> outputs>(Addr function, UInt64 x 6 integers,
    UInt64 x 8 floats, Sequence<UInt64> stack,
-   Sequence<Tuple<UInt64 slot, Bool is_output, UInt64 size, Sequence<Char> content>> buffers) */
+   Sequence<Tuple<Bool is_output, UInt64 size, Sequence<Char> content,
+                  Sequence<Tuple<UInt64 slot, UInt64 offset>>>> buffers) */
 wrapper_result __jitlink_call(const char *data, size_t size) {
   sps_reader reader = sps_read(data, size);
   struct frame frame = {.function = sps_u64(&reader)};

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jitlink import tasks
+from jitlink.abi.buffers import Region, regions_of
 from jitlink.abi.conventions import CallingConvention, convention_of
 from jitlink.abi.frames import CallFrame, place_arguments, read_result, result_memory
 from jitlink.errors import ExecutorError
-from jitlink.executor import ExecutorProcessControl
+from jitlink.executor import ExecutorProcessControl, ProtocolError
 from jitlink.runtime.linked import runtime_of
 from jitlink.sps import (
     BOOL,
@@ -32,14 +33,17 @@ _STRING_PIECE = 256
 
 
 class _Buffer(NamedTuple):
-    slot: int
+    """A region: the words that point into it are slots and offsets."""
+
     is_output: bool
     size: int
     content: bytes
+    pointers: list[tuple[int, int]]
 
 
 _WORDS = SPSSequence(UINT64)
-_BUFFERS = SPSSequence(Record(_Buffer, UINT64, BOOL, UINT64, CHARS))
+_POINTERS = SPSSequence(Tuple(UINT64, UINT64))
+_BUFFERS = SPSSequence(Record(_Buffer, BOOL, UINT64, CHARS, _POINTERS))
 
 
 def _signature(convention: CallingConvention) -> WrapperSignature[tuple[Any, ...]]:
@@ -94,9 +98,12 @@ class RemoteFunction:
         """
         result = result_memory(self._convention, self.restype)
         frame = place_arguments(self._convention, self.argtypes, arguments, result)
-        registers, outputs = tasks.run(self._call(frame))
-        memory = [each.memory for each in frame.memory if each.memory.is_output]
-        for each, content in zip(memory, outputs, strict=True):
+        regions = regions_of(frame.memory)
+        registers, contents = tasks.run(self._call(frame, regions))
+        outputs = [each for each in regions if each.is_output]
+        if [each.size for each in outputs] != list(map(len, contents)):
+            raise ProtocolError("a call has returned memory of other sizes than it was given")
+        for each, content in zip(outputs, contents, strict=True):
             each.store(content)
         if result is not None:
             return result.value
@@ -105,28 +112,32 @@ class RemoteFunction:
         return read_result(self._convention, self.restype, registers)
 
     @property
+    def _as_parameter_(self) -> ctypes.c_void_p:
+        """For other functions of the process: a pointer to the function."""
+        return ctypes.c_void_p(self._address)
+
+    @property
     def _returns_string(self) -> bool:
         return isinstance(self.restype, type) and issubclass(self.restype, ctypes.c_char_p)
 
-    async def _call(self, frame: CallFrame) -> tuple[list[int], list[bytes]]:
-        """Result registers, and the contents of output memory."""
+    async def _call(
+        self, frame: CallFrame, regions: Sequence[Region]
+    ) -> tuple[list[int], list[bytes]]:
+        """Result registers, and the contents of the regions that are copied back."""
         convention = self._convention
         integers = frame.integers + [0] * (convention.integer_registers - len(frame.integers))
         floats = frame.floats + [0] * (convention.float_registers - len(frame.floats))
         buffers = [
-            _Buffer(slot, memory.is_output, memory.size, memory.content())
-            for slot, memory in frame.memory
+            _Buffer(each.is_output, each.size, each.content(), each.pointers) for each in regions
         ]
         runtime = await runtime_of(self._executor)
-        data = self._signature.serialize_arguments(
-            self._address, *integers, *floats, frame.stack, buffers
+        *registers, contents = await self._executor.call_function(
+            "__jitlink_call",
+            runtime.addresses["__jitlink_call"],
+            self._signature,
+            *(self._address, *integers, *floats, frame.stack, buffers),
         )
-        answer = await self._executor.call_wrapper(runtime.addresses["__jitlink_call"], data)
-        if not answer.data:
-            message = answer.out_of_band_error or "it has no memory for the arguments"
-            raise ExecutorError(f"the executor could not make a call: {message}")
-        *registers, outputs = self._signature.deserialize_result(answer)
-        return registers, outputs
+        return registers, contents
 
     async def _string_at(self, address: int) -> bytes:
         """A string that ends with a null, without that."""

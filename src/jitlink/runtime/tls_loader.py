@@ -56,12 +56,8 @@ class RuntimeTLSLoader:
         executor = self._executor()
         if executor is None:
             raise ExecutorError("the executor is gone")
-        function = (await runtime_of(executor)).addresses[name]
-        data = signature.serialize_arguments(*arguments)
-        result = await executor.call_wrapper(function, data)
-        value = signature.deserialize_result(result)
-        if isinstance(value, Failure):
-            raise ExecutorError(value.message)
+        address = (await runtime_of(executor)).addresses[name]
+        value: T = await executor.call_function(name, address, signature, *arguments)
         return value
 
     def instance_address(self, module: int, offset: int) -> int:

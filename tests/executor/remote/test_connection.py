@@ -296,6 +296,55 @@ def test_a_flood_of_calls_ends_the_connection() -> None:
         go_on.set()
 
 
+def test_a_failure_of_the_connection_itself_ends_all_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with FakeExecutor() as executor:
+        caller = Caller(executor.connection, 1)
+        executor.receive()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            executor.send(encoded(OpCode.CALL_WRAPPER))
+            caller.wait()
+        with pytest.raises(ExecutorDisconnectedError, match="connection failed: RuntimeError"):
+            caller.join()
+
+
+def test_a_connection_that_has_ended_writes_nowhere(tmp_path: Path) -> None:
+    """The system uses the number of a closed descriptor again, at once."""
+    to_controller, from_executor = os.pipe()
+    to_executor, from_controller = os.pipe()
+    others: list[int] = []
+    is_ended, go_on = threading.Event(), threading.Event()
+
+    def explain(error: ExecutorError) -> Callable[[], ExecutorError]:
+        # The lowest numbers are used first.
+        while not others or others[-1] < from_controller:
+            path = tmp_path / str(len(others))
+            others.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC))
+        is_ended.set()
+        go_on.wait(20)
+        return lambda: error
+
+    connection = Connection(PipeChannel(to_controller, from_controller), explain=explain)
+    os.write(from_executor, encoded(OpCode.SETUP, payload=SETUP_PAYLOAD))
+    connection.setup(20)
+    os.close(from_executor)
+    assert is_ended.wait(20)
+    assert from_controller in others
+    caller = Caller(connection, 1)
+    time.sleep(0.05)
+    go_on.set()
+    caller.wait()
+    assert not any(path.stat().st_size for path in tmp_path.iterdir())
+    for descriptor in (*others, to_executor):
+        os.close(descriptor)
+    connection.close()
+
+
 CONVERSATION = (
     encoded(OpCode.SETUP, payload=SETUP_PAYLOAD)
     + encoded(OpCode.RESULT, 0, payload=b"first")
@@ -350,7 +399,7 @@ def test_pipes_that_close_one_by_one() -> None:
     connection = Connection(PipeChannel(to_controller, from_controller))
     os.write(from_executor, encoded(OpCode.SETUP, payload=SETUP_PAYLOAD))
     connection.setup(20)
-    # Nobody reads what is sent any more, and what is received is still read.
+    # The executor reads nothing any more, and what it has sent is still read.
     os.close(to_executor)
     caller = Caller(connection, 1)
     os.write(from_executor, encoded(OpCode.HANGUP, payload=ERROR.serialize(Failure("no more"))))

@@ -286,6 +286,17 @@ def test_a_second_definition_is_refused_as_in_process() -> None:
             jit.add_object(compiled)
 
 
+@pytest.mark.parametrize("setting", PIPES, ids=str)
+def test_closing_frees_all_descriptors(setting: Setting) -> None:
+    gc.collect()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with started(setting) as executor, LLJIT(executor=executor) as jit:
+        jit.add_object(compile_c(ADD, "gcc", ("-O1", "-fPIC")))
+        jit.lookup("add")
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    assert not executor.is_alive
+
+
 def test_an_executor_that_is_dropped_is_ended() -> None:
     executor = RemoteExecutorProcessControl.launch(PIPES[0].program)
     process = executor.process

@@ -50,8 +50,9 @@ class Channel(ABC):
     """A byte stream in both directions; its descriptors do not block.
 
     Attributes:
-        incoming: descriptor to read from.
-        outgoing: descriptor to write to.
+        incoming: descriptor to read from; -1 once that is closed, because the system uses the
+            numbers of closed descriptors again.
+        outgoing: descriptor to write to, likewise.
     """
 
     incoming: int
@@ -71,23 +72,21 @@ class PipeChannel(Channel):
 
     def __init__(self, incoming: int, outgoing: int) -> None:
         self.incoming, self.outgoing = incoming, outgoing
-        self._open = {incoming, outgoing}
-        for descriptor in self._open:
+        for descriptor in (incoming, outgoing):
             os.set_blocking(descriptor, False)
 
     def end_output(self) -> None:
         """Close the descriptor to write to."""
-        self._close(self.outgoing)
+        outgoing, self.outgoing = self.outgoing, -1
+        if outgoing >= 0:
+            os.close(outgoing)
 
     def close(self) -> None:
         """Close both descriptors."""
-        for descriptor in (self.incoming, self.outgoing):
-            self._close(descriptor)
-
-    def _close(self, descriptor: int) -> None:
-        if descriptor in self._open:
-            self._open.discard(descriptor)
-            os.close(descriptor)
+        self.end_output()
+        incoming, self.incoming = self.incoming, -1
+        if incoming >= 0:
+            os.close(incoming)
 
 
 class SocketChannel(Channel):
@@ -108,6 +107,7 @@ class SocketChannel(Channel):
 
     def close(self) -> None:
         """Close the socket."""
+        self.incoming = self.outgoing = -1
         self._socket.close()
 
 
@@ -149,6 +149,9 @@ class Connection:
 
     Attributes:
         handler: called for calls from the executor, on threads of their own; None: they fail.
+
+    Raises:
+        ExecutorError: this process has no more descriptors; the channel is closed.
     """
 
     def __init__(
@@ -174,7 +177,11 @@ class Connection:
         self._handlers = 0
         self._is_closing = False
         self._make_error: MakeError | None = None
-        self._woken, self._wake_up = os.pipe()
+        try:
+            self._woken, self._wake_up = os.pipe()
+        except OSError as error:
+            channel.close()
+            raise ExecutorError(f"cannot make a connection: {error}") from error
         for descriptor in (self._woken, self._wake_up):
             os.set_blocking(descriptor, False)
         self._thread = threading.Thread(target=self._serve, name="jitlink executor", daemon=True)
@@ -299,6 +306,8 @@ class Connection:
             error = seen
         except OSError as seen:
             error = ExecutorDisconnectedError(f"the connection broke: {seen}")
+        except Exception as seen:  # noqa: BLE001 - without an end, all calls would wait for ever
+            error = ExecutorDisconnectedError(f"the connection failed: {seen!r}")
         self._end(error)
 
     def _exchange(self) -> None:

@@ -41,6 +41,7 @@ from jitlink.errors import ExecutorError
 from jitlink.executor.control import ExecutorProcessControl, PlacedArguments
 from jitlink.executor.remote.connection import Channel, Connection, Handler, SocketChannel
 from jitlink.executor.remote.dialects import DISPATCH_CONTEXT, DISPATCH_FUNCTION
+from jitlink.executor.remote.errors import ProtocolError
 from jitlink.executor.remote.process import ChildProcess, default_executor
 from jitlink.executor.remote.program import RemoteProgram
 from jitlink.executor.remote.services import Services
@@ -97,7 +98,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
     def _set_up(self, setup: Setup, memory: MemoryKind) -> None:
         self.triple, self.page_size = setup.triple, setup.page_size
         if not 0 < self.page_size <= 1 << 30 or self.page_size & (self.page_size - 1):
-            raise ExecutorError(f"the executor has an impossible page size, {self.page_size}")
+            raise ProtocolError(f"the executor has an impossible page size, {self.page_size}")
         self.bootstrap_symbols: Mapping[str, int] = setup.bootstrap_symbols
         self.services = Services(self.connection, setup.bootstrap_symbols)
         self.memory_manager = self._create_memory_manager(memory)
@@ -166,7 +167,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
     ) -> Self:
         """Connect to an executor that listens for TCP connections.
 
-        Nothing is encrypted, and the executor believes whoever connects: it runs what it is sent.
+        Nothing is encrypted, and the executor runs what its client sends, whichever client that is.
 
         Args:
             host: where it listens.
@@ -197,6 +198,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         if self._at_close:
             tasks.run(self._call_at_close())
         self.connection.close()
+        self.memory_manager.close()
         self._finalizer()
 
     @property
@@ -208,7 +210,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         while self._at_close:
             # Nothing is left to do for an executor that is gone.
             with contextlib.suppress(ExecutorError):
-                await self.connection.call(self._at_close.pop(), b"")
+                await self.call_wrapper(self._at_close.pop(), b"")
 
     @property
     def process(self) -> ChildProcess | None:
@@ -246,7 +248,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         elements = [SymbolLookupElement(name, False) for name in asked]
         found = await services.call(services.dialect.lookup, dylib, elements) if asked else []
         if len(found) != len(asked):
-            raise ExecutorError(f"{len(asked)} symbols were looked up, and {len(found)} returned")
+            raise ProtocolError(f"{len(asked)} symbols were looked up, and {len(found)} returned")
         addresses = {
             name: symbol.address or None
             for name, symbol in zip(asked, found, strict=True)
@@ -261,8 +263,10 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         service = self.services.dialect.read_buffers
         if service is None:
             raise ExecutorError(f"executors of {self.services.dialect.name} cannot read memory")
-        (data,) = await self.services.call(service, [ExecutorAddrRange(address, address + size)])
-        return data
+        found = await self.services.call(service, [ExecutorAddrRange(address, address + size)])
+        if [len(each) for each in found] != [size]:
+            raise ProtocolError(f"{size} bytes at {address:#x} were read, and others returned")
+        return found[0]
 
     async def write_memory(self, address: int, content: bytes | bytearray | memoryview) -> None:
         """Write bytes to an address; one that cannot be written ends the executor."""

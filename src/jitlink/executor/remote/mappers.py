@@ -8,7 +8,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from jitlink.errors import AllocationError, ExecutorError
+from jitlink.executor.remote.errors import ProtocolError
 from jitlink.executor.remote.memory_services import (
+    check_reservation,
     finalize_request,
     group_of,
     reserve,
@@ -21,6 +23,8 @@ from jitlink.sps import AllocActionCallPair
 from jitlink.sps.services import SharedFinalizeRequest, SharedSegmentFinalizeRequest
 
 _SHARED_MEMORY_DIRECTORY = "/dev/shm"
+_NAME_PREFIX = "/jitlink_"
+"""How names of shared memory begin in all executors: others belong to other programs."""
 
 
 class _ServiceMapper(MemoryMapper):
@@ -99,13 +103,19 @@ class SharedMemoryMapper(_ServiceMapper):
     async def reserve(self, size: int) -> int:
         """Reserve memory, and map it here."""
         address, name = await reserve_by(self._services, self._memory.reserve, size)
+        check_reservation(address, size)
+        place = bisect_right(self._addresses, address)
+        for other in self._addresses[max(place - 1, 0) : place + 1]:
+            if other < address + size and address < other + self._maps[other].size:
+                message = f"the executor has reserved memory at {address:#x} a second time"
+                raise ProtocolError(message)
         try:
             self._maps[address] = _SharedMemory(name, size)
-        except (OSError, ValueError) as error:
+        except (OSError, OverflowError, ValueError) as error:
             await self._services.call(self._memory.release, [address])
             message = f"cannot map {size:#x} bytes of shared memory: {error}"
             raise AllocationError(message, size=size) from error
-        self._addresses.insert(bisect_right(self._addresses, address), address)
+        self._addresses.insert(place, address)
         return address
 
     def prepare(self, address: int, size: int) -> memoryview:
@@ -138,15 +148,34 @@ class SharedMemoryMapper(_ServiceMapper):
             self._maps.pop(address).close()
         await self._services.call(self._memory.release, reservations)
 
+    def close(self) -> None:
+        """Unmap all."""
+        self._addresses.clear()
+        while self._maps:
+            self._maps.popitem()[1].close()
+
 
 class _SharedMemory:
-    """A shared memory object, mapped readable and writable."""
+    """A shared memory object, mapped readable and writable.
+
+    Args:
+        name: its name, which is removed.
+        size: its size in bytes.
+
+    Attributes:
+        size: the same.
+
+    Raises:
+        OSError: it cannot be mapped.
+        OverflowError: it is larger than an address space.
+        ValueError: it is smaller than its size.
+    """
 
     def __init__(self, name: str, size: int) -> None:
-        base = name.removeprefix("/")
-        if not base or "/" in base or base in {".", ".."}:
-            raise OSError(f"{name!r} is no name of shared memory")
-        path = os.path.join(_SHARED_MEMORY_DIRECTORY, base)  # noqa: PTH118 - slow to import
+        if not name.startswith(_NAME_PREFIX) or "/" in name[1:] or "\0" in name:
+            raise OSError(f"{name!r} is no name of an executor's shared memory")
+        self.size = size
+        path = _SHARED_MEMORY_DIRECTORY + name
         self._file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             # Both processes have it; it is freed with the last of them, whatever happens.

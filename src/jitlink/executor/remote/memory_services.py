@@ -46,7 +46,19 @@ def finalize_request(
 
 async def reserve(services: Services, size: int) -> int:
     """Reserve memory in the executor, and return its address; errors as for `reserve_by`."""
-    return await reserve_by(services, services.dialect.memory.reserve, size)
+    address = await reserve_by(services, services.dialect.memory.reserve, size)
+    check_reservation(address, size)
+    return address
+
+
+def check_reservation(address: int, size: int) -> None:
+    """Check where an executor says that it has reserved memory.
+
+    Raises:
+        ProtocolError: no memory can be there.
+    """
+    if not address or address + size > 1 << 64:
+        raise ProtocolError(f"the executor has reserved {size:#x} bytes at {address:#x}")
 
 
 async def reserve_by(services: Services, service: Service[T], size: int) -> T:

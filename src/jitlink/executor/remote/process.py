@@ -29,7 +29,6 @@ _EXIT_TIMEOUT = 2.0
 _INTERRUPT_TIMEOUT = 0.5
 """Seconds that a child has to end once it was interrupted."""
 
-
 PROGRAMS = ("llvm-jitlink-executor", "llvm-jitlink-executor-22", "llvm-jitlink-executor-19")
 """LLVM's executors that are looked for on the search path, in this order."""
 _DIRECTORIES = {("Linux", "x86_64"): "x86_64-linux-gnu"}
@@ -79,23 +78,20 @@ class ChildProcess:
 
     def __init__(self, command: Sequence[str | os.PathLike[str]]) -> None:
         self._kept: deque[bytes] = deque()
-        to_child, from_us = os.pipe()
-        to_us, from_child = os.pipe()
         path, *arguments = [os.fspath(word) for word in command]
-        try:
-            self._process = subprocess.Popen(
-                [path, f"filedescs={to_child},{from_child}", *arguments],
-                pass_fds=(to_child, from_child),
-                stderr=subprocess.PIPE,
-                process_group=0,
-            )
-        except (OSError, ValueError) as error:
-            os.close(from_us)
-            os.close(to_us)
-            raise ExecutorError(f"cannot start the executor {path}: {error}") from error
-        finally:
-            os.close(to_child)
-            os.close(from_child)
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            try:
+                to_child, from_us = _pipe(theirs, ours)
+                to_us, from_child = _pipe(ours, theirs)
+                self._process = subprocess.Popen(
+                    [path, f"filedescs={to_child},{from_child}", *arguments],
+                    pass_fds=(to_child, from_child),
+                    stderr=subprocess.PIPE,
+                    process_group=0,
+                )
+            except (OSError, ValueError) as error:
+                raise ExecutorError(f"cannot start the executor {path}: {error}") from error
+            ours.pop_all()
         self.channel: Channel = PipeChannel(to_us, from_us)
         name = "jitlink executor stderr"
         self._reader = threading.Thread(target=self._copy_stderr, name=name, daemon=True)
@@ -167,6 +163,14 @@ class ChildProcess:
         with contextlib.suppress(OSError):
             self._process.kill()
         self._process.wait()
+
+
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe: the descriptors of its ends, which two stacks close."""
+    ends = os.pipe()
+    for stack, descriptor in zip((reader, writer), ends, strict=True):
+        stack.callback(os.close, descriptor)
+    return ends
 
 
 def _write_stderr(data: bytes) -> None:

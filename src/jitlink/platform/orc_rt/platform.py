@@ -65,7 +65,6 @@ from jitlink.platform.orc_rt.protocol import RuntimeFunction
 from jitlink.platform.orc_rt.tls_images import RuntimeTLS
 from jitlink.platform.state import DylibState, dependencies_first
 from jitlink.runtime import runtime_of
-from jitlink.sps import SPSError
 from jitlink.targets.registry import target_of_triple
 from jitlink.tasks import in_thread
 
@@ -363,13 +362,11 @@ class ORCRuntimePlatform(Platform):
     def _call(self, function: RuntimeFunction[T], *arguments: object) -> T:
         """Call a function of the runtime that may run linked code, on this thread."""
         self._failed.error = None
-        data = function.signature.serialize_arguments(*arguments)
-        address = self._actions.addresses[function.name]
-        result = self.drive(self.session.executor.call_wrapper(address, data))
-        try:
-            return function.signature.deserialize_result(result)
-        except SPSError as error:
-            raise ExecutorError(f"{function.name} failed: {error}") from error
+        name, signature = function.name, function.signature
+        address = self._actions.addresses[name]
+        executor = self.session.executor
+        value: T = self.drive(executor.call_function(name, address, signature, *arguments))
+        return value
 
     def _take_error(self) -> Exception | None:
         """The exception of a handler during the last call of the runtime on this thread."""

@@ -17,7 +17,7 @@ from jitlink.orc.object_unit import GraphUnit
 from jitlink.platform.orc_rt import protocol
 from jitlink.platform.orc_rt.actions import RuntimeActions
 from jitlink.platform.orc_rt.tls import InitializationImage
-from jitlink.sps import ExecutorAddrRange, Failure
+from jitlink.sps import ExecutorAddrRange
 from jitlink.targets.registry import target_of_triple
 
 _NO_FRAMES = ExecutorAddrRange(0, 0)
@@ -83,10 +83,12 @@ class RuntimeTLS:
             return
         create = protocol.CREATE_PTHREAD_KEY
         address = self._actions.addresses[create.name]
-        result = await self._session.executor.call_wrapper(address, b"")
-        key = create.signature.deserialize_result(result)
-        if isinstance(key, Failure):
-            raise ExecutorError(f"thread-local variables need a key of pthreads: {key.message}")
+        executor = self._session.executor
+        try:
+            key = await executor.call_function(create.name, address, create.signature)
+        except ExecutorError as error:
+            message = f"thread-local variables need a key of pthreads: {error}"
+            raise ExecutorError(message) from error
         self.key = key
 
     async def delete_key(self) -> None:

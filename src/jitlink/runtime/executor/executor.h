@@ -60,6 +60,9 @@ wrapper_result error_of(struct bytes *failures);
 void finish_memory(void);
 void finish_shared_memory(void);
 
+/* Whether this process was forked by linked code: it has no controller. */
+extern bool is_forked;
+
 /* Serve a controller until it hangs up; returns the exit status. */
 int serve(int incoming, int outgoing);
 

@@ -18,7 +18,7 @@ static const char usage[] =
     "  filedescs=IN,OUT  read from one descriptor, write to the other\n"
     "  listen=HOST:PORT  accept one TCP connection at this address only; port 0 is any free one\n"
     "  socket=PATH       accept one connection at a Unix socket, which only this user can open\n"
-    "The address is printed once connections are accepted. Whoever connects can run code.\n";
+    "The address is printed once connections are accepted. Every client can run code here.\n";
 
 static int fail(const char *what) {
   fprintf(stderr, "jitlink-executor: %s: %s\n", what, strerror(errno));
@@ -50,6 +50,20 @@ static void print_address(int listening) {
   fflush(stdout);
 }
 
+/* A socket that listens at an address; -1 sets errno. */
+static int listen_on_one(const struct addrinfo *info) {
+  int listening = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+  if (listening < 0)
+    return -1;
+  setsockopt(listening, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  if (!bind(listening, info->ai_addr, info->ai_addrlen) && !listen(listening, 1))
+    return listening;
+  int error = errno;
+  close(listening);
+  errno = error;
+  return -1;
+}
+
 static int listen_on(char *text) {
   char *colon = strrchr(text, ':'), *host = text;
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found = 0;
@@ -67,12 +81,11 @@ static int listen_on(char *text) {
     fprintf(stderr, "jitlink-executor: %s: %s\n", host, gai_strerror(problem));
     return 1;
   }
-  int listening = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
-  setsockopt(listening, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  bool is_bound = listening >= 0 && !bind(listening, found->ai_addr, found->ai_addrlen) &&
-                  !listen(listening, 1);
+  int listening = -1;
+  for (struct addrinfo *each = found; each && listening < 0; each = each->ai_next)
+    listening = listen_on_one(each);
   freeaddrinfo(found);
-  if (!is_bound)
+  if (listening < 0)
     return fail("cannot listen");
   print_address(listening);
   return serve_one(listening);

@@ -45,8 +45,10 @@ static const char *write_segment(const struct segment *segment) {
   /* The pages may have been in use before. */
   if (!protect(segment->start, segment->size, READ | WRITE))
     return "cannot make memory writable";
+  /* Pages that are dropped are zero, and take no memory until they are used. */
+  if (madvise(start, round_to_pages(segment->size), MADV_DONTNEED))
+    memset(start + segment->given, 0, segment->size - segment->given);
   memcpy(start, segment->content, segment->given);
-  memset(start + segment->given, 0, segment->size - segment->given);
   __builtin___clear_cache(start, start + segment->size);
   return protect(segment->start, segment->size, segment->group) ? 0 : "cannot protect memory";
 }

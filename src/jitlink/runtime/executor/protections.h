@@ -2,6 +2,7 @@
 #ifndef JITLINK_PROTECTIONS_H
 #define JITLINK_PROTECTIONS_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/mman.h>
@@ -20,8 +21,10 @@ static inline uint64_t round_to_pages(uint64_t size) {
 static inline bool protect(uint64_t start, uint64_t size, unsigned group) {
   int prot = (group & READ ? PROT_READ : 0) | (group & WRITE ? PROT_WRITE : 0) |
              (group & EXEC ? PROT_EXEC : 0);
-  if ((group & WRITE) && (group & EXEC))
+  if ((group & WRITE) && (group & EXEC)) {
+    errno = EACCES;
     return false;
+  }
   return !mprotect((void *)(uintptr_t)start, round_to_pages(size), prot);
 }
 

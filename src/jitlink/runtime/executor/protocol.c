@@ -6,6 +6,7 @@
  * they may be what it waits for.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -105,9 +106,12 @@ static struct call *first_call;
 static struct call **last_call = &first_call;
 static struct request *requests;
 static uint64_t next_sequence;
-static unsigned idle, running;
+static bool is_idle; /* the main thread waits for a call, and none was left to it */
+static unsigned running;
 static bool is_ended;
 static int status;
+
+bool is_forked = false;
 
 static bool read_all(void *place, size_t size) {
   for (char *next = place; size;) {
@@ -218,6 +222,8 @@ static void carry_out(struct call *call) {
   wrapper_result (*function)(const char *, size_t) =
       (wrapper_result(*)(const char *, size_t))(uintptr_t)call->function;
   wrapper_result result = function(call->data, call->size);
+  if (is_forked)
+    exit(0); /* there is nothing to return to; functions that know a status exit themselves */
   bool is_long = result.size > sizeof result.value.bytes;
   const char *data = is_long ? result.value.pointer : result.value.bytes;
   if (!result.size && result.value.pointer)
@@ -234,10 +240,11 @@ static void carry_out(struct call *call) {
 static void work(bool is_main) {
   for (;;) {
     while (!first_call && is_main && !is_ended) {
-      ++idle;
+      is_idle = true;
       pthread_cond_wait(&changed, &lock);
-      --idle;
     }
+    if (is_main)
+      is_idle = false;
     struct call *call = first_call;
     if (!call)
       return;
@@ -279,9 +286,9 @@ static void add_call(uint64_t sequence, uint64_t function, char *data, size_t si
   pthread_mutex_lock(&lock);
   *last_call = call;
   last_call = &call->next;
-  bool is_apart = !idle;
-  if (idle)
-    pthread_cond_broadcast(&changed);
+  bool is_apart = !is_idle;
+  is_idle = false;
+  pthread_cond_broadcast(&changed);
   pthread_mutex_unlock(&lock);
   if (is_apart)
     start_thread(work_apart); /* if that fails, the main thread will come to it */
@@ -335,7 +342,7 @@ static void *read_messages(void *unused) {
   while (requests)
     complete(&requests, out_of_band("the connection has ended"));
   pthread_cond_broadcast(&changed);
-  /* Nobody waits for a program that goes on. */
+  /* The controller has gone: a program that goes on is ended. */
   struct timespec until;
   clock_gettime(CLOCK_REALTIME, &until);
   until.tv_sec += GRACE_SECONDS;
@@ -344,6 +351,19 @@ static void *read_messages(void *unused) {
       _exit(1);
   pthread_mutex_unlock(&lock);
   return 0;
+}
+
+/* Forked processes: the connection is that of the process that has forked. */
+
+static void leave_connection(void) {
+  pthread_mutex_t unlocked = PTHREAD_MUTEX_INITIALIZER;
+  close(incoming_fd);
+  close(outgoing_fd);
+  incoming_fd = outgoing_fd = -1;
+  /* Threads that are not here may have held them. */
+  lock = writing = unlocked;
+  requests = 0;
+  is_ended = is_forked = true;
 }
 
 /* The setup */
@@ -376,6 +396,9 @@ static bool send_setup(void) {
 int serve(int incoming, int outgoing) {
   incoming_fd = incoming;
   outgoing_fd = outgoing;
+  fcntl(incoming, F_SETFD, FD_CLOEXEC);
+  fcntl(outgoing, F_SETFD, FD_CLOEXEC);
+  pthread_atfork(0, 0, leave_connection);
   if (!send_setup() || !start_thread(read_messages)) {
     perror("jitlink-executor: cannot begin");
     return 1;

@@ -1,10 +1,13 @@
-/* Running functions of fixed types. Output of C code is flushed when they return. */
+/* Running functions of fixed types. Output of C code is flushed when they return; a process that was
+   forked meanwhile exits with what they return, as if that were returned from main. */
 #include <stdio.h>
 #include <unistd.h>
 
 #include "executor.h"
 
 static wrapper_result number_of(int64_t value, unsigned width) {
+  if (is_forked)
+    exit((int)value);
   char encoded[8];
   struct bytes bytes = {0};
   sps_put_u64(encoded, (uint64_t)value);

@@ -42,10 +42,15 @@ static wrapper_result reserve(const char *data, size_t size) {
   if (reader.failed || !wanted)
     return expected_failure("malformed arguments, or no size");
   char name[64], path[96];
-  unsigned number = __atomic_add_fetch(&counter, 1, __ATOMIC_RELAXED);
-  snprintf(name, sizeof name, "/jitlink_%ld_%u", (long)getpid(), number);
-  snprintf(path, sizeof path, "/dev/shm%s", name);
-  void *start = map_shared(path, wanted);
+  void *start;
+  /* Other containers may share the directory, and have processes of the same number. */
+  unsigned attempts = 1000;
+  do {
+    unsigned number = __atomic_add_fetch(&counter, 1, __ATOMIC_RELAXED);
+    snprintf(name, sizeof name, "/jitlink_%ld_%u", (long)getpid(), number);
+    snprintf(path, sizeof path, "/dev/shm%s", name);
+    start = map_shared(path, wanted);
+  } while (start == MAP_FAILED && errno == EEXIST && --attempts);
   if (start == MAP_FAILED)
     return expected_errno("cannot map shared memory");
   add_reservation(&all, start, wanted);
