@@ -59,8 +59,8 @@ class MemoryMapper(ABC):
 
     Attributes:
         page_size: the executor's page size in bytes.
-        can_initialize_again: whether pages that were initialised and are not writable can be
-            initialised again.
+        can_initialize_again: whether pages that were initialised can be initialised again. If not,
+            what is initialised at once has to be one range, with nothing else within.
     """
 
     page_size: int
@@ -169,7 +169,7 @@ class _Range(NamedTuple):
 
 class _Finalized(NamedTuple):
     key: int | None
-    ranges: Sequence[tuple[_Range, MemProt]]
+    ranges: Sequence[_Range]
     tls_allocations: Sequence[TLSAllocation]
 
 
@@ -224,9 +224,10 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
         """
         if not requests:
             return []
+        take_all = _take_all if self.mapper.can_initialize_again else _take_adjacent
         current = None if dylib is None else self._by_dylib.get(dylib)
         for reservation in [*([current] if current else []), *self._reservations]:
-            ranges = _take_all(reservation, requests, limit)
+            ranges = take_all(reservation, requests, limit)
             if ranges is not None:
                 break
         else:
@@ -239,10 +240,11 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
         self, requests: Sequence[tuple[int, int]], limit: int
     ) -> tuple[_Reservation, list[_Range]]:
         page = self.mapper.page_size
+        take_all = _take_all if self.mapper.can_initialize_again else _take_adjacent
         need = sum(size + alignment for size, alignment in requests)
         size = max(self._size, -(-need // page) * page)
         reservation = _Reservation(await self.mapper.reserve(size), size)
-        ranges = _take_all(reservation, requests, limit)
+        ranges = take_all(reservation, requests, limit)
         if ranges is None:
             await self.mapper.release([reservation.address])
             where = f"the executor reserves memory at {reservation.address:#x}"
@@ -255,10 +257,10 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
     def register(
         self,
         key: int | None,
-        ranges: Sequence[tuple[_Range, MemProt]],
+        ranges: Sequence[_Range],
         tls_allocations: Sequence[TLSAllocation],
     ) -> FinalizedAlloc:
-        """Record finalized memory: its page ranges, and their protections."""
+        """Record finalized memory."""
         number = next(_numbers)
         self._finalized[number] = _Finalized(key, ranges, tls_allocations)
         return FinalizedAlloc(number)
@@ -275,17 +277,17 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
                 if self.mapper.is_open:
                     errors.append(error)
         for each in reversed(finalized):
-            for pages, prot in each.ranges:
-                self.free(pages, prot)
+            for pages in each.ranges:
+                self.free(pages)
             released = await release_tls(each.tls_allocations)
             errors += released if self.mapper.is_open else []
         errors += await self._release_unused()
         if errors:
             raise DeallocationError(errors)
 
-    def free(self, pages: _Range, prot: MemProt) -> None:
+    def free(self, pages: _Range) -> None:
         """Free pages that were initialised."""
-        pages.free(is_reusable=self.mapper.can_initialize_again or bool(prot & MemProt.WRITE))
+        pages.free(is_reusable=self.mapper.can_initialize_again)
 
     async def _release_unused(self) -> list[JITLinkError]:
         """Release the reservations of which nothing is in use and not all can be used again."""
@@ -320,6 +322,24 @@ def _take_all(
         reservation.used += size
         taken.append(_Range(reservation, address, size))
     return taken
+
+
+def _take_adjacent(
+    reservation: _Reservation, requests: Sequence[tuple[int, int]], limit: int
+) -> list[_Range] | None:
+    """Page ranges for all requests within one range of their own, or None."""
+    offsets, end = [], 0
+    for size, alignment in requests:
+        offsets.append(-(-end // alignment) * alignment)
+        end = offsets[-1] + size
+    start = reservation.free.take(end, max(alignment for _, alignment in requests), limit)
+    if start is None:
+        return None
+    reservation.used += sum(size for size, _ in requests)
+    return [
+        _Range(reservation, start + offset, size)
+        for offset, (size, _) in zip(offsets, requests, strict=True)
+    ]
 
 
 def _free(ranges: Sequence[_Range]) -> None:
@@ -362,24 +382,24 @@ class _MappedAlloc(InFlightAlloc):
         except BaseException:
             self._layout.undo()
             # Some pages may have been initialised.
-            for pages, prot, _ in self._pages():
-                self._manager.free(pages, prot)
+            for pages in self._ranges:
+                self._manager.free(pages)
             await release_tls(self._tls_allocations)
             raise
         kept = []
-        for pages, prot, lifetime in self._pages():
+        for pages, lifetime in self._pages():
             if lifetime is MemLifetime.FINALIZE:
-                self._manager.free(pages, prot)
+                self._manager.free(pages)
             else:
-                kept.append((pages, prot))
+                kept.append(pages)
         return self._manager.register(key, kept, self._tls_allocations)
 
-    def _pages(self) -> list[tuple[_Range, MemProt, MemLifetime]]:
-        """The page ranges, with their protections and lifetimes."""
-        kinds = [(segment.prot, segment.lifetime) for segment in self._layout.segments]
+    def _pages(self) -> list[tuple[_Range, MemLifetime]]:
+        """The page ranges, with their lifetimes."""
+        lifetimes = [segment.lifetime for segment in self._layout.segments]
         # The page for actions, if there is one, is the last.
-        kinds += [(MemProt.READ, MemLifetime.STANDARD)] * (len(self._ranges) - len(kinds))
-        return [(pages, *kind) for pages, kind in zip(self._ranges, kinds, strict=True)]
+        lifetimes += [MemLifetime.STANDARD] * (len(self._ranges) - len(lifetimes))
+        return list(zip(self._ranges, lifetimes, strict=True))
 
     async def _initialize(self) -> int | None:
         """Returns the key of the segments that stay, if there are any."""
