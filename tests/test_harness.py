@@ -18,7 +18,6 @@ from jitlink.errors import (
 )
 from jitlink.harnesses import AmbiguousSymbolError, MissingSymbolError, UnusedMocksError
 from jitlink.library import ClosedLibraryError
-from jitlink.orc.errors import SessionError
 from jitlink.orc.harness import AmbiguousReferenceError, OverrideError
 from tests.orc.jits import archived, collect_garbage, compiled
 from tests.test_library import Counted
@@ -404,19 +403,6 @@ def test_unusable_inputs(executor: Counted) -> None:
 
 class Elsewhere(Counted):
     """An executor that is not this process, as far as its type shows."""
-
-
-def test_code_elsewhere_cannot_call_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    executor = Counted()
-    monkeypatch.setattr("jitlink.orc.callables.SelfExecutorProcessControl", Elsewhere)
-    with pytest.raises(SessionError, match="cannot call Python: read_port"):
-        jitlink.harness(
-            plain(DRIVER),
-            mocks={"read_port": (abs, STEP), "registers": 0x1000},
-            executor=executor,
-        )
-    assert executor.used_size == 0
-    executor.space.close()
 
 
 def test_the_example_is_that_of_the_documentation() -> None:

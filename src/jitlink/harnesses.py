@@ -26,7 +26,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from jitlink.errors import DuplicateDefinitionError, SymbolError, UndefinedSymbolError
-from jitlink.executor import ExecutorProcessControl
+from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.executor.callback_errors import call_code, has_raised
 from jitlink.exports import Exports
 from jitlink.graph import LinkGraph, MemProt, Scope
 from jitlink.graph.columns import Int64Array, rows_where
@@ -35,7 +36,7 @@ from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL
 from jitlink.inputs import Input, InputFile, InputReader, open_input
 from jitlink.library import FUNCFLAG_CDECL, CData, Function, Library, LinkedCode
 from jitlink.loading import LinkOptions, link_inputs
-from jitlink.orc.callables import call_code, has_raised, python_function
+from jitlink.orc.callables import python_function
 from jitlink.orc.errors import listed
 from jitlink.orc.harness import HarnessRules
 from jitlink.orc.interface import ExecutorSymbolDef, HostSymbol
@@ -151,11 +152,14 @@ class Mocks(Mapping[str, Any]):
         symbols: the definitions to link with, other than variables.
         variables: types of the variables to allocate.
 
+        is_local: whether the code is linked into this process.
+
     Raises:
         TypeError: C code could not use one of them.
     """
 
-    def __init__(self, mocks: Mapping[str, object]) -> None:
+    def __init__(self, mocks: Mapping[str, object], *, is_local: bool = True) -> None:
+        self._is_local = is_local
         self._slots: dict[str, _Slot] = {}
         self._fixed: dict[str, object] = {}
         self.symbols: dict[str, HostSymbol] = {}
@@ -169,6 +173,11 @@ class Mocks(Mapping[str, Any]):
     def _add(self, name: str, value: Any) -> HostSymbol:  # noqa: ANN401
         self._fixed[name] = value
         if isinstance(value, _DATA):
+            if not self._is_local:
+                raise TypeError(
+                    f"{name} is a variable of this process, which code of another one does not "
+                    "see: mock it with its type"
+                )
             return ctypes.addressof(value)
         if isinstance(value, int | ExecutorSymbolDef):
             return value
@@ -398,7 +407,8 @@ def harness(
         TypeError: C code could not use one of the mocks.
         JITLinkError: the link failed otherwise; nothing is left allocated.
     """
-    mocked = Mocks(mocks or {})
+    is_local = executor is None or isinstance(executor, SelfExecutorProcessControl)
+    mocked = Mocks(mocks or {}, is_local=is_local)
     overriding = [open_input(source, number) for number, source in enumerate(harness)]
     tested = [open_input(source, number) for number, source in enumerate(tests, len(overriding))]
     rules = _rules(overriding, mocked)

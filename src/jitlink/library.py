@@ -232,7 +232,7 @@ class Library(Mapping[str, int]):
     def _variable_at(self, address: int, ctype: type[CData]) -> CData:
         code = self._open_code()
         if not isinstance(code.executor, SelfExecutorProcessControl):
-            from jitlink.runtime.remote_calls import RemoteVariable  # noqa: PLC0415 - as above
+            from jitlink.runtime.remote_memory import RemoteVariable  # noqa: PLC0415 - as above
 
             remote = RemoteVariable(code.executor, address, ctype)
             remote.code = code

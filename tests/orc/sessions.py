@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from jitlink.executor import SelfExecutorProcessControl
+from jitlink import tasks
+from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.inputs import open_input
 from jitlink.memory.address_space import AddressSpace
 from jitlink.memory.in_process import InProcessMemoryManager
@@ -23,6 +24,8 @@ from jitlink.orc import (
 )
 from jitlink.orc.lazy import lazy_reexports
 from jitlink.orc.stubs import IndirectStubsManager
+from jitlink.runtime.remote_calls import RemoteFunction
+from jitlink.runtime.remote_memory import read_memory
 from jitlink.tasks import Event
 from tests.toolchain import compile_c
 
@@ -67,10 +70,13 @@ class StubSession:
         errors: the errors that the session's error handler was called with.
     """
 
-    def __init__(self, landing: int | None = None) -> None:
+    def __init__(
+        self, landing: int | None = None, executor: ExecutorProcessControl | None = None
+    ) -> None:
         self.space = AddressSpace((64 << 20,), resident_size=0)
-        executor = SelfExecutorProcessControl(InProcessMemoryManager(self.space))
-        self.session = ExecutionSession(executor)
+        self.executor = executor
+        own = SelfExecutorProcessControl(InProcessMemoryManager(self.space))
+        self.session = ExecutionSession(executor or own)
         self.errors: list[BaseException] = []
         self.session.error_handler = self.errors.append
         self.layer = ObjectLinkingLayer(self.session)
@@ -106,13 +112,32 @@ class StubSession:
         self, name: str, result: type[Any] | None = ctypes.c_int, *arguments: type[Any]
     ) -> Callable[..., Any]:
         """A function of `main`."""
-        return ctypes.CFUNCTYPE(result, *arguments)(self.address(name))
+        return self.function_at(self.address(name), result, *arguments)
+
+    def function_at(
+        self, address: int, result: type[Any] | None = ctypes.c_int, *arguments: type[Any]
+    ) -> Callable[..., Any]:
+        """A function of the executor."""
+        if self.executor is None:
+            return ctypes.CFUNCTYPE(result, *arguments)(address)
+        remote = RemoteFunction(self.executor, address)
+        remote.argtypes, remote.restype = arguments, result
+        return remote
+
+    def pointer_of(self, name: str) -> int:
+        """What the pointer of a stub in `main` has."""
+        stub = self.stubs._stubs[self.main][name]
+        return int.from_bytes(
+            tasks.run(read_memory(self.session.executor, stub.pointer, 8)), "little"
+        )
 
 
 @contextmanager
-def stub_session(landing: int | None = None) -> Iterator[StubSession]:
+def stub_session(
+    landing: int | None = None, executor: ExecutorProcessControl | None = None
+) -> Iterator[StubSession]:
     """A session that must have freed all memory when it has ended."""
-    created = StubSession(landing)
+    created = StubSession(landing, executor)
     try:
         yield created
     finally:

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from jitlink.errors import DuplicateDefinitionError
-from jitlink.executor import SelfExecutorProcessControl
-from jitlink.orc import ExecutorAddr, JITSymbolFlags, PythonSymbols, SessionError
+from jitlink.orc import ExecutorAddr, JITSymbolFlags
 from tests.orc.jits import CountedJIT, compiled, counted_jit
 
 SENSOR = """
@@ -307,18 +306,6 @@ def test_a_name_is_defined_once(jit: CountedJIT) -> None:
     with pytest.raises(DuplicateDefinitionError) as caught:
         jit.define({"read_sensor": annotated, "another": 5})
     assert caught.value.name == "read_sensor"
-
-
-def test_only_this_process_can_call_python(
-    jit: CountedJIT, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Elsewhere(SelfExecutorProcessControl):
-        pass
-
-    monkeypatch.setattr("jitlink.orc.callables.SelfExecutorProcessControl", Elsewhere)
-    with pytest.raises(SessionError, match="cannot call Python: read_sensor"):
-        jit.define({"read_sensor": annotated})
-    PythonSymbols(jit.session, {"address": 5})
 
 
 # Lifetime

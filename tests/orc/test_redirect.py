@@ -55,7 +55,7 @@ def test_a_function_is_redirected(session: StubSession) -> None:
     pointer = session.function("pointer", ctypes.c_void_p)()
     assert pointer == session.address("f")
     redirector.redirect(session.main, {"f": found["one"].address})
-    assert ctypes.CFUNCTYPE(ctypes.c_int)(pointer)() == 1
+    assert session.function_at(pointer)() == 1
     assert session.errors == []
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from jitlink.arch.x86_64 import REENTRY
 from jitlink.orc import stubs as stubs_module
-from jitlink.orc.reentry import Reentry
+from jitlink.orc.reentry import ProcessReentry
 from jitlink.targets.registry import create_link_graph, target_of_triple
 from tests.orc.sessions import StubSession, reexport, stub_session
 from tests.toolchain import compile_c
@@ -126,8 +126,8 @@ def test_no_register_changes_on_processors_without_xsave(monkeypatch: pytest.Mon
     patched = bytearray(REENTRY.reentry)
     patched[0x1D] = 0xEB
     code = REENTRY._replace(reentry=bytes(patched))
-    other = Reentry(target_of_triple("x86_64"), code)
-    monkeypatch.setattr(stubs_module, "reentry_of", lambda target: other)  # noqa: ARG005
+    other = ProcessReentry(target_of_triple("x86_64"), code)
+    monkeypatch.setattr(stubs_module, "reentry_of", lambda *_: other)
     with stub_session() as lazy:
         check_registers(lazy, "xmm", 16, 16)
         assert len(other._continuations) == 1

@@ -203,7 +203,8 @@ def test_functions_as_arguments(library: Library) -> None:
     if library.add.__class__.__name__ == "RemoteFunction":
         assert _typed(library.apply, c.c_int, binary, c.c_int)(library.add, 3) == 6
         with pytest.raises(TypeError, match="a function of this process cannot be called"):
-            library.apply(binary(lambda a, b: a + b), 1)
+            library.apply(c.CDLL(None).abs, 1)
+    assert library.apply(binary(lambda a, b: a * b), 3) == 9
 
 
 def test_strings(library: Library) -> None:
@@ -212,23 +213,17 @@ def test_strings(library: Library) -> None:
     assert _typed(library.nothing, c.c_char_p)() is None
 
 
-def test_a_string_that_is_returned(library: Library, request: pytest.FixtureRequest) -> None:
-    title = _typed(library.title, c.c_char_p)
-    if "llvm19" in request.node.name:
-        with pytest.raises(jitlink.ExecutorError, match="LLVM 19 cannot read memory"):
-            title()
-    else:
-        assert title() == b"a title"
+def test_a_string_that_is_returned(library: Library) -> None:
+    assert _typed(library.title, c.c_char_p)() == b"a title"
 
 
-def test_variables(library: Library, request: pytest.FixtureRequest) -> None:
+def test_variables(library: Library) -> None:
     counter = library.variable("counter", c.c_int)
     counter.value = 77
     assert library.fetch() == 77
-    if "llvm19" not in request.node.name:
-        assert counter.value == 77
-        with pytest.raises(jitlink.SymbolError, match="pair has 16 bytes"):
-            library.variable("pair", c.c_char * 17)
+    assert counter.value == 77
+    with pytest.raises(jitlink.SymbolError, match="pair has 16 bytes"):
+        library.variable("pair", c.c_char * 17)
 
 
 def test_threads(library: Library) -> None:

@@ -41,14 +41,22 @@ class CallFrame:
         Raises:
             TypeError: such a value cannot be passed.
         """
-        classes = classify(type(value), self._convention)
-        data = bytes(value).ljust(len(classes) * WORD, b"\0")
+        data = bytes(value)
+        data += bytes(-len(data) % WORD)
         words = [int.from_bytes(data[n : n + WORD], "little") for n in range(0, len(data), WORD)]
         is_small = isinstance(value, _SimpleCData) and len(bytes(value)) < WORD
         if is_small and isinstance(value.value, int):
             # Compilers rely on small integers that are extended.
             words = [value.value & ((1 << 8 * WORD) - 1)]
-        self._place(words, classes)
+        self.add_words(type(value), words)
+
+    def add_words(self, ctype: type[Any], words: Sequence[int]) -> None:
+        """Place the words of a value of a ctypes type.
+
+        Raises:
+            TypeError: such a value cannot be passed.
+        """
+        self._place(words, classify(ctype, self._convention))
 
     def add_memory(self, memory: Memory) -> None:
         """Place a pointer to memory, which is not known yet."""
@@ -119,7 +127,7 @@ def _add(frame: CallFrame, kind: Any, argument: object) -> None:  # noqa: ANN401
         _add(frame, None if _is_function(kind) else kind, argument._as_parameter_)
     elif _is_function(kind) or isinstance(argument, CFuncPtr):
         _add_function(frame, kind, argument)
-    elif _is_typed_pointer(kind):
+    elif _is_typed_pointer(kind) or (_is_pointer(kind) and isinstance(argument, _Pointer)):
         _add_pointer(frame, kind, argument)
     elif kind is not None:
         frame.add_value(argument if isinstance(argument, kind) else kind(argument))
@@ -146,8 +154,10 @@ def _add_function(frame: CallFrame, kind: Any, argument: object) -> None:  # noq
 
 
 def _add_pointer(frame: CallFrame, kind: Any, argument: object) -> None:  # noqa: ANN401
-    """Place a pointer of a type: null, or one with an address of the executor."""
-    if argument is None:
+    """Place a pointer: null, or one with an address of the executor."""
+    if not _is_typed_pointer(kind):
+        argument = ctypes.c_void_p(_address_in(argument))
+    elif argument is None:
         argument = kind()
     elif not isinstance(argument, kind):
         raise TypeError(f"expected a {kind.__name__}, not a {type(argument).__name__}")

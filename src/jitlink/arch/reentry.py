@@ -7,6 +7,9 @@ of the function, restores the registers and jumps to that address. If the functi
 the callback may return the address of the *landing*, which raises a Python exception on the calling
 thread and returns zero.
 
+Code of another process has no Python: there, the callback is C code that asks the controller, and
+functions that Python implements lead to such code, too.
+
 All of the code is position independent. One `ReentryCode`, a table of bytes and offsets, is
 everything that an architecture provides for lazy calls.
 """
@@ -56,6 +59,10 @@ class ReentryCode(NamedTuple):
             interface in `landing_imports`, and returns zero in all result registers.
         landing_imports: offsets in the landing of the addresses of those functions, by name, and
             of the exception's type, under the name ``exception``.
+        host_function: content of a function that is implemented in another process. It loads the
+            address of a record, whose first word is the address of the code that it jumps to, into
+            a register that holds no argument.
+        record_edges: its edges to the record: kind, offset, addend.
     """
 
     got_plt: GotPltSpec
@@ -68,3 +75,5 @@ class ReentryCode(NamedTuple):
     fallback_offset: int
     landing: bytes
     landing_imports: Mapping[str, int]
+    host_function: bytes
+    record_edges: CodeEdges

@@ -318,6 +318,8 @@ REENTRY = ReentryCode(
         "PyThreadState_SetAsyncExc": 0x50,
         "PyGILState_Release": 0x58,
     },
+    host_function=b"\x4c\x8d\x1d\0\0\0\0\x41\xff\x23",  # lea record(%rip), %r11; jmp *(%r11)
+    record_edges=((K.PCREL32, 3, 0),),
 )
 """Machine code for calls of functions that are not linked yet."""
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jitlink.errors import ExecutorError
+from jitlink.executor.callback_errors import CallNumbers
 from jitlink.memory import JITLinkMemoryManager
 from jitlink.memory.images import Images
 from jitlink.sps import Failure, SPSError, WrapperFunctionResult, WrapperSignature
@@ -63,6 +64,11 @@ class ExecutorProcessControl(ABC):
     def runs(self, triple: str) -> bool:
         """Whether the executor's processor runs code for a triple."""
         return triple.partition("-")[0] == self.triple.partition("-")[0]
+
+    @property
+    def reads_memory(self) -> bool:
+        """Whether `read_memory` works without the runtime in the executor."""
+        return True
 
     @property
     def is_alive(self) -> bool:
@@ -188,11 +194,32 @@ class ExecutorProcessControl(ABC):
             address: its address; what is added last is called first.
         """
 
+    def connect_callbacks(
+        self,
+        handlers: Mapping[int, Callable[[bytes], WrapperFunctionResult]],  # noqa: ARG002
+        numbers: CallNumbers,  # noqa: ARG002
+        wrapper: int,  # noqa: ARG002
+    ) -> tuple[int, int] | None:
+        """Have functions take calls of Python that code of another process makes.
+
+        Args:
+            handlers: by address of their tag. Each takes the serialized arguments of a call, on a
+                thread of its own.
+            numbers: the calls of wrapper functions are numbered with these from now on, if they
+                record exceptions.
+            wrapper: address of a wrapper function, which takes the number of a call, the address
+                of the wrapper function to call, and the arguments of that.
+
+        Returns:
+            As `set_dispatch_handler`.
+        """
+        return None
+
     def set_dispatch_handler(
         self,
         handler: Callable[[int, bytes], WrapperFunctionResult] | None,  # noqa: ARG002 - for subclasses
     ) -> tuple[int, int] | None:
-        """Have a function take the calls that code of another process dispatches to this one.
+        """Have a function take all other calls that code of another process makes.
 
         Args:
             handler: takes the tag and the serialized arguments of a call, on a thread of its own;
@@ -232,16 +259,22 @@ class ExecutorProcessControl(ABC):
         """
 
     @abstractmethod
-    async def call_wrapper(self, address: int, arguments: bytes) -> WrapperFunctionResult:
-        """Call a wrapper function with serialized arguments."""
+    def call_wrapper(
+        self, address: int, arguments: bytes
+    ) -> Coroutine[Any, Any, WrapperFunctionResult]:
+        """Call a wrapper function with serialized arguments.
 
-    async def call_function(
+        What Python functions raise that it calls is recorded for the innermost call by the thread
+        that calls this (`jitlink.executor.callback_errors`), whatever thread runs the coroutine.
+        """
+
+    def call_function(
         self,
         name: str,
         address: int,
         signature: WrapperSignature[Any],
         *arguments: object,
-    ) -> Any:  # noqa: ANN401 - as the signature says
+    ) -> Coroutine[Any, Any, Any]:
         """Call a wrapper function of a known signature.
 
         Args:
@@ -256,14 +289,19 @@ class ExecutorProcessControl(ABC):
         Raises:
             ExecutorError: it returned a failure, or nothing of its result type.
         """
-        result = await self.call_wrapper(address, signature.serialize_arguments(*arguments))
-        try:
-            value = signature.deserialize_result(result)
-        except SPSError as error:
-            raise ExecutorError(f"{name} failed: {error}") from error
-        if isinstance(value, Failure):
-            raise ExecutorError(value.message)
-        return value
+
+        async def call() -> Any:  # noqa: ANN401 - as the signature says
+            result = await called
+            try:
+                value = signature.deserialize_result(result)
+            except SPSError as error:
+                raise ExecutorError(f"{name} failed: {error}") from error
+            if isinstance(value, Failure):
+                raise ExecutorError(value.message)
+            return value
+
+        called = self.call_wrapper(address, signature.serialize_arguments(*arguments))
+        return call()
 
     @abstractmethod
     async def read_memory(self, address: int, size: int) -> bytes:
@@ -279,4 +317,15 @@ class ExecutorProcessControl(ABC):
 
         Raises:
             ExecutorError: not all of them can be written; some may have been.
+        """
+
+    @abstractmethod
+    async def write_words(self, words: Sequence[tuple[int, int]]) -> None:
+        """Write words of the size of a pointer, each in one store.
+
+        Args:
+            words: pairs of an address, which is aligned, and a word.
+
+        Raises:
+            ExecutorError: not all of them can be written.
         """

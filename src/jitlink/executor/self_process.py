@@ -173,6 +173,15 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         """Write bytes to an address."""
         _transfer("write", bytearray(content), address)
 
+    async def write_words(self, words: Sequence[tuple[int, int]]) -> None:
+        """Write words to memory that is writable."""
+        for address, word in words:
+            # ctypes copies a word of fixed size, which is one store to an aligned address.
+            _Word.from_address(address).value = word
+
+
+_Word = ctypes.c_uint64 if ctypes.sizeof(ctypes.c_void_p) == 8 else ctypes.c_uint32
+
 
 class _DlInfo(ctypes.Structure):
     _fields_ = (

@@ -1,31 +1,29 @@
 """Calls between Python and linked code, in both directions, with ctypes types.
 
 `PythonSymbols` defines functions that are implemented in Python; `ExecutorAddr` is an address that
-Python can call. An exception in a Python function cannot pass through C code. The C code continues
-with a result of zero; when the innermost call from Python into linked code through an
-`ExecutorAddr` on that thread returns, the exception is raised there. Exceptions that no such call
-can raise go to `threading.excepthook`: one on a thread that C code started, in a call by other
-means, or after another one in the same call.
+Python can call. An exception in a Python function cannot pass through C code: that continues with a
+result of zero, and the exception is raised when the call from Python returns; see
+`jitlink.executor.callback_errors`.
 
-Only code in this process can call Python.
+Code of another process calls Python through its connection (`jitlink.runtime.remote_callbacks`).
 """
 
 from __future__ import annotations
 
 import ctypes
-import gc
 import inspect
-import threading
 import typing
 from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
+from jitlink import tasks
+from jitlink.abi.callbacks import wrapped_function
 from jitlink.errors import NotAFunctionError
 from jitlink.executor import SelfExecutorProcessControl
+from jitlink.executor.callback_errors import call_code, reporting
 from jitlink.memory.mapping import may_be_code
-from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import (
     ExecutorSymbolDef,
     HostSymbol,
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
     from jitlink.orc.interface import Session
     from jitlink.orc.materialization import MaterializationResponsibility
+    from jitlink.runtime.remote_callbacks import LinkedHostFunctions
     from jitlink.runtime.remote_calls import RemoteFunction
 
 _FUNCFLAG_CDECL = 1
@@ -47,14 +46,7 @@ _CALLABLE = JITSymbolFlags.EXPORTED | JITSymbolFlags.CALLABLE
 _ABSOLUTE = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
 
 
-class _CallStack(threading.local):
-    """The calls of linked code that a thread is in, each with the exception that it will raise."""
-
-    def __init__(self) -> None:
-        self.frames: list[list[BaseException]] = []
-
-
-_calls = _CallStack()
+T = TypeVar("T")
 
 
 class _Function(CFuncPtr):
@@ -161,96 +153,8 @@ class ExecutorAddr(int):
         return call_code(self._function, *arguments)
 
 
-def call_code(function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - as above
-    """Call linked code through a ctypes function.
-
-    Raises:
-        BaseException: raised by a Python function that the code called.
-    """
-    frames = _calls.frames
-    raised: list[BaseException] = []
-    frames.append(raised)
-    try:
-        result = function(*arguments)
-    finally:
-        frames.pop()
-    if raised:
-        raise raised[0]
-    return result
-
-
-def has_raised() -> bool:
-    """Whether this thread's call of linked code will raise an exception when it returns."""
-    frames = _calls.frames
-    return bool(frames and frames[-1])
-
-
-@contextmanager
-def callback_errors() -> Iterator[None]:
-    """Raise, at the end of a ``with`` statement, what Python functions raise that code calls."""
-    raised: list[BaseException] = []
-    _calls.frames.append(raised)
-    try:
-        yield
-    finally:
-        _calls.frames.pop()
-    if raised:
-        raise raised[0]
-
-
-def _report(error: BaseException) -> None:
-    """Record an exception for the call that will raise it, or report it."""
-    frames = _calls.frames
-    if frames and not frames[-1]:
-        frames[-1].append(error)
-        return
-    thread = threading.current_thread()
-    threading.excepthook(
-        threading.ExceptHookArgs((type(error), error, error.__traceback__, thread))
-    )
-
-
-def _callback(function: Callable[..., Any], prototype: type[Any]) -> CFuncPtr:
-    """A C function that calls a Python function.
-
-    Raises:
-        TypeError: ctypes cannot make functions of this prototype.
-    """
-    result_type = prototype._restype_
-    # The result of a failed function for C: zero bits, converted as ctypes does it.
-    zero = None if result_type is None else getattr(result_type(), "value", None)
-
-    def call(*arguments: object) -> object:
-        try:
-            result = function(*arguments)
-            if result_type is None:
-                return None
-            # ctypes would not raise an error for a result of a wrong type.
-            return result_type(result).value
-        except BaseException as error:  # noqa: BLE001 - raised in the caller of the code
-            _report(error)
-            return zero
-
-    callback: CFuncPtr = prototype(call)
-    return callback
-
-
 def _is_prototype(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, CFuncPtr)
-
-
-def _wrapped_function(function: CFuncPtr) -> Callable[..., Any] | None:
-    """The Python function that a decorated one calls; None if it is C code.
-
-    ctypes has no attribute for it.
-    """
-    referents = gc.get_referents(function)
-    if not any(type(referent).__name__ == "CThunkObject" for referent in referents):
-        return None
-    candidates = [
-        referent for referent in referents if callable(referent) and not isinstance(referent, type)
-    ]
-    return candidates[0] if len(candidates) == 1 else None
 
 
 def _annotated_prototype(name: str, function: Callable[..., Any]) -> type[Any]:
@@ -285,7 +189,7 @@ def python_function(name: str, value: object) -> tuple[Callable[..., Any], type[
     if isinstance(value, tuple):
         function, prototype = value
     elif isinstance(value, CFuncPtr):
-        prototype, function = type(value), _wrapped_function(value)
+        prototype, function = type(value), wrapped_function(value)
         if function is None:
             return None
     else:
@@ -301,21 +205,72 @@ def python_function(name: str, value: object) -> tuple[Callable[..., Any], type[
     return function, prototype
 
 
-def _host_function(name: str, value: object) -> tuple[int, object]:
-    """Address of a function, and the object that must live as long.
+def _own_functions(functions: Mapping[str, object]) -> tuple[list[int], object]:
+    """Addresses of functions for code of this process, and an object that must live as long.
+
+    Raises:
+        TypeError: C cannot call one of them.
+    """
+    callbacks = []
+    for name, value in functions.items():
+        typed = python_function(name, value)
+        callback = value if typed is None else _callable(name, *typed, _callback)
+        callbacks.append(cast("CFuncPtr", callback))
+    return [ctypes.cast(each, ctypes.c_void_p).value or 0 for each in callbacks], callbacks
+
+
+def _callback(function: Callable[..., Any], prototype: type[Any]) -> object:
+    return prototype(reporting(function, prototype))
+
+
+def _remote_functions(
+    executor: ExecutorProcessControl, functions: Mapping[str, object]
+) -> tuple[Sequence[int], object]:
+    """The same for code of another process.
+
+    Raises:
+        TypeError: C cannot call one of them, or only that of this process.
+        ExecutorError: code of the executor cannot call Python.
+    """
+    # Imported on use: functions of this process need neither.
+    from jitlink.runtime.remote_callbacks import callbacks_of  # noqa: PLC0415
+    from jitlink.runtime.remote_calls import RemoteFunction, host_function  # noqa: PLC0415
+
+    callees, addresses = {}, {}
+    for name, value in functions.items():
+        if isinstance(value, RemoteFunction) and value.executor is executor:
+            addresses[name] = value.address
+            continue
+        typed = None if isinstance(value, RemoteFunction) else python_function(name, value)
+        if typed is None:
+            raise TypeError(f"{name} is a C function of another process than the executor")
+        callees[name] = _callable(name, *typed, partial(host_function, executor))
+
+    async def link() -> LinkedHostFunctions:
+        callbacks = await callbacks_of(executor)
+        return await callbacks.link_functions(executor, list(callees.values()))
+
+    linked = tasks.run(link()) if callees else None
+    if linked is not None:
+        addresses.update(zip(callees, linked.addresses, strict=True))
+    return [addresses[name] for name in functions], linked
+
+
+def _callable(
+    name: str,
+    function: Callable[..., Any],
+    prototype: type[Any],
+    make: Callable[[Callable[..., Any], type[Any]], T],
+) -> T:
+    """What C code calls for a Python function.
 
     Raises:
         TypeError: C cannot call it.
     """
-    typed = python_function(name, value)
-    if typed is None:
-        return ctypes.cast(cast("CFuncPtr", value), ctypes.c_void_p).value or 0, value
-    function, prototype = typed
     try:
-        callback = _callback(function, prototype)
+        return make(function, prototype)
     except (TypeError, ValueError) as error:
         raise TypeError(f"C code cannot call {name}: {error}") from error
-    return ctypes.cast(callback, ctypes.c_void_p).value or 0, callback
 
 
 class PythonSymbols(MaterializationUnit):
@@ -333,13 +288,13 @@ class PythonSymbols(MaterializationUnit):
     Raises:
         TypeError: a value is neither an address nor a function with known C types.
         ValueError: a number is not an address.
-        SessionError: there are functions, and the session's executor is another process.
+        ExecutorError: there are functions, and code of the session's executor cannot call Python.
     """
 
     def __init__(self, session: Session, symbols: Mapping[str, HostSymbol]) -> None:
         self.name = "<Python>"
         self.addresses: dict[str, int] = {}
-        self._functions: dict[str, object] = {}
+        functions: dict[str, object] = {}
         flags: dict[str, JITSymbolFlags] = {}
         for name, value in symbols.items():
             if isinstance(value, ExecutorSymbolDef):
@@ -347,23 +302,26 @@ class PythonSymbols(MaterializationUnit):
             elif isinstance(value, int):
                 self.addresses[name], flags[name] = int(ExecutorAddr(value)), _ABSOLUTE
             else:
-                self.addresses[name], self._functions[name] = _host_function(name, value)
-                flags[name] = _CALLABLE
+                functions[name], flags[name] = value, _CALLABLE
         self.symbols = flags
-        if self._functions and not isinstance(session.executor, SelfExecutorProcessControl):
-            names = ", ".join(self._functions)
-            raise SessionError(f"code in another process cannot call Python: {names}")
+        self._kept_alive: object = None
+        if functions:
+            executor = session.executor
+            is_local = isinstance(executor, SelfExecutorProcessControl)
+            make = _own_functions if is_local else partial(_remote_functions, executor)
+            addresses, self._kept_alive = make(functions)
+            self.addresses.update(zip(functions, addresses, strict=True))
 
-    def discard(self, dylib: JITDylib, name: str) -> None:  # noqa: ARG002 - part of the interface
-        """Drop an overridden definition."""
-        self._functions.pop(name, None)
+    def discard(self, dylib: JITDylib, name: str) -> None:
+        """Do nothing: linked code calls the definition that overrides this one."""
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         """Report the addresses, and keep the functions alive from now on."""
-        tracker = responsibility.tracker
         # An address may be that of a ctypes callback, too.
         resources = _function_resources(responsibility.session)
-        resources.functions.setdefault(tracker, []).extend(self._functions.values())
+        kept = resources.functions.setdefault(responsibility.tracker, [])
+        if self._kept_alive is not None:
+            kept.append(self._kept_alive)
         responsibility.notify_resolved(self.addresses)
         responsibility.notify_emitted()
 

@@ -18,6 +18,10 @@ the call continues, and the interrupt is raised when Python's main thread has le
 other exception that a signal handler raises there counts as a failure of the call.
 
 ``errno`` is preserved, like all registers.
+
+In another process the callback is C code that has this process ask the continuation, on a thread of
+its own. Python itself is the caller there if the call was made for a `RemoteFunction`, which raises
+the exception.
 """
 
 from __future__ import annotations
@@ -29,17 +33,24 @@ import itertools
 import logging
 import struct
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Protocol
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from jitlink.errors import JITLinkError
+from jitlink import tasks
+from jitlink.errors import ExecutorError, JITLinkError
+from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.executor.callback_errors import report
 from jitlink.graph import LinkGraph, MemProt, Scope, Symbol
 from jitlink.link import JITLinkContext, link, run_in_process
-from jitlink.memory import InProcessMemoryManager
+from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
 from jitlink.memory.manager import JITLinkDylib
 from jitlink.targets.base import ReentryCode, Target
 from jitlink.targets.registry import default_passes
+
+if TYPE_CHECKING:
+    from jitlink.runtime.linked import Runtime
 
 log = logging.getLogger("jitlink.orc")
 _CODE = MemProt.READ | MemProt.EXEC
@@ -73,49 +84,22 @@ class _Raised(BaseException):
         return error or JITLinkError("a lazy call failed on another thread")
 
 
-class Reentry:
-    """The reentry of this process.
-
-    Args:
-        target: the target of the process's code.
-        code: the target's code for the reentry.
+class Reentry(ABC):
+    """The reentry of one executor.
 
     Attributes:
-        code: the same.
+        code: the target's code for the reentry.
         address: address of the reentry's machine code.
+        abort: address of the C library's ``abort``.
     """
 
-    def __init__(self, target: Target, code: ReentryCode) -> None:
-        self.code = code
+    code: ReentryCode
+    address: int
+    abort: int
+
+    def __init__(self) -> None:
         self._identities = itertools.count(_MEASURE + 1)
         self._continuations: WeakValueDictionary[int, Continuation] = WeakValueDictionary()
-        self._callback = _Callback(self._enter)
-        self._abort = _address_of(ctypes.CDLL(None).abort)
-        symbols = _link(target, code, self._contents(target))
-        self.address, self._landing, trampoline = (symbol.address for symbol in symbols)
-        self._python_caller = self._measure(trampoline)
-
-    def _contents(self, target: Target) -> Mapping[str, bytes]:
-        """The code of the reentry and of the landing, with the addresses filled in."""
-        word = "<" if target.byte_order == "little" else ">"
-        word += "Q" if target.pointer_size == 8 else "I"
-        reentry, landing = bytearray(self.code.reentry), bytearray(self.code.landing)
-        callback = ctypes.cast(self._callback, ctypes.c_void_p).value
-        struct.pack_into(word, reentry, self.code.callback_offset, callback)
-        struct.pack_into(word, reentry, self.code.fallback_offset, self._abort)
-        for name, offset in self.code.landing_imports.items():
-            # The identity of an object in CPython is its address.
-            value = id(_Raised) if name == "exception" else _python_function(name)
-            struct.pack_into(word, landing, offset, value)
-        return {"reentry": bytes(reentry), "landing": bytes(landing)}
-
-    def _measure(self, trampoline: int) -> int:
-        """The return address of ctypes' calls, measured by a call through the reentry."""
-        measurement = _Measurement()
-        self._continuations[_MEASURE] = measurement
-        ctypes.CFUNCTYPE(ctypes.c_ulong)(trampoline)()
-        self.deregister(_MEASURE)
-        return measurement.caller
 
     def register(self, continuation: Continuation) -> int:
         """Assign a continuation its identity, which is never used again."""
@@ -127,35 +111,21 @@ class Reentry:
         """Remove a continuation; a call that is in it continues."""
         self._continuations.pop(identity, None)
 
+    @abstractmethod
     def is_python(self, caller: int) -> bool:
         """Whether a call with that return address was made by Python itself."""
-        return caller == self._python_caller
 
+    @abstractmethod
     def raise_in_caller(self, error: BaseException) -> int:
-        """The address of code that returns zero to Python and raises an exception there."""
-        _pending.error = error
-        return self._landing
+        """Have an exception raised in Python, whose call continues at the address returned."""
 
-    @property
-    def abort(self) -> int:
-        """Address of the C library's ``abort``."""
-        return self._abort
+    def resume_address(self, identity: int, caller: int) -> int:
+        """The address at which a call continues.
 
-    def _enter(self, identity: int, caller: int) -> int:
-        number = ctypes.get_errno()
-        try:
-            while True:
-                try:
-                    return self._continue(identity, caller)
-                except KeyboardInterrupt:
-                    _interrupt_later()
-        except BaseException as error:
-            log.critical("a lazy call cannot continue: %s", error, exc_info=error)
-            return self._abort
-        finally:
-            ctypes.set_errno(number)
-
-    def _continue(self, identity: int, caller: int) -> int:
+        Args:
+            identity: that of the continuation.
+            caller: return address of the call.
+        """
         continuation = self._continuations.get(identity)
         if continuation is not None:
             return continuation.resume_address(caller)
@@ -163,6 +133,103 @@ class Reentry:
         if not self.is_python(caller):
             raise error
         return self.raise_in_caller(error)
+
+    def abort_after(self, error: BaseException) -> int:
+        """Log why a call cannot continue; the address of ``abort``."""
+        log.critical("a lazy call cannot continue: %s", error, exc_info=error)
+        return self.abort
+
+
+class ProcessReentry(Reentry):
+    """The reentry of this process.
+
+    Args:
+        target: the target of the process's code.
+        code: the target's code for the reentry.
+    """
+
+    def __init__(self, target: Target, code: ReentryCode) -> None:
+        super().__init__()
+        self.code = code
+        self._callback = _Callback(self._enter)
+        self.abort = _address_of(ctypes.CDLL(None).abort)
+        symbols = _link(target, code, self._contents(target))
+        self.address, self._landing, trampoline = (symbol.address for symbol in symbols)
+        self._python_caller = self._measure(trampoline)
+
+    def _contents(self, target: Target) -> Mapping[str, bytes]:
+        """The code of the reentry and of the landing, with the addresses filled in."""
+        callback = ctypes.cast(self._callback, ctypes.c_void_p).value or 0
+        landing = bytearray(self.code.landing)
+        for name, offset in self.code.landing_imports.items():
+            # The identity of an object in CPython is its address.
+            value = id(_Raised) if name == "exception" else _python_function(name)
+            struct.pack_into(_word(target), landing, offset, value)
+        reentry = _reentry_content(target, self.code, callback, self.abort)
+        return {"reentry": reentry, "landing": bytes(landing)}
+
+    def _measure(self, trampoline: int) -> int:
+        """The return address of ctypes' calls, measured by a call through the reentry."""
+        measurement = _Measurement()
+        self._continuations[_MEASURE] = measurement
+        ctypes.CFUNCTYPE(ctypes.c_ulong)(trampoline)()
+        self.deregister(_MEASURE)
+        return measurement.caller
+
+    def is_python(self, caller: int) -> bool:
+        """Whether ctypes made a call."""
+        return caller == self._python_caller
+
+    def raise_in_caller(self, error: BaseException) -> int:
+        """The address of code that returns zero to Python and raises an exception there."""
+        _pending.error = error
+        return self._landing
+
+    def _enter(self, identity: int, caller: int) -> int:
+        number = ctypes.get_errno()
+        try:
+            while True:
+                try:
+                    return self.resume_address(identity, caller)
+                except KeyboardInterrupt:
+                    _interrupt_later()
+        except BaseException as error:  # noqa: BLE001 - the call must continue somewhere
+            return self.abort_after(error)
+        finally:
+            ctypes.set_errno(number)
+
+
+class RemoteReentry(Reentry):
+    """The reentry of an executor that is another process: its callback asks this one.
+
+    Args:
+        runtime: the executor's runtime.
+        code: the target's code for the reentry.
+        address: address of the reentry's machine code.
+        abort: address of ``abort``.
+    """
+
+    def __init__(self, runtime: Runtime, code: ReentryCode, address: int, abort: int) -> None:
+        super().__init__()
+        self.code, self.address, self.abort = code, address, abort
+        self._python_caller = runtime.addresses["__jitlink_call_return"]
+        self._return_zero = runtime.addresses["__jitlink_return_zero"]
+
+    def is_python(self, caller: int) -> bool:
+        """Whether a call was made for a `RemoteFunction`."""
+        return caller == self._python_caller
+
+    def raise_in_caller(self, error: BaseException) -> int:
+        """Record an exception for the call; the address of code that returns zero."""
+        report(error)
+        return self._return_zero
+
+    def resume(self, identity: int, caller: int) -> int:
+        """The address at which a call continues, whatever happens."""
+        try:
+            return self.resume_address(identity, caller)
+        except BaseException as error:  # noqa: BLE001 - the call must continue somewhere
+            return self.abort_after(error)
 
 
 def _interrupt_later() -> None:
@@ -182,20 +249,46 @@ class _Measurement:
         return _python_function("PyThread_get_thread_ident")
 
 
-def reentry_of(target: Target) -> Reentry | None:
-    """The reentry of this process, or None if its architecture has no code for it."""
-    return None if target.reentry is None else _shared(target.triple, target, target.reentry)
+def reentry_of(target: Target, executor: ExecutorProcessControl) -> Reentry | None:
+    """The reentry of an executor, or None if its architecture has no code for it.
+
+    Raises:
+        ExecutorError: code of the executor cannot call this process.
+    """
+    if target.reentry is None:
+        return None
+    if not isinstance(executor, SelfExecutorProcessControl):
+        return tasks.run(_remote(target, target.reentry, executor))
+    with _lock:
+        if target.triple not in _reentries:
+            _reentries[target.triple] = ProcessReentry(target, target.reentry)
+        return _reentries[target.triple]
 
 
 _lock = threading.Lock()
 _reentries: dict[str, Reentry] = {}
+_remote_reentries: WeakKeyDictionary[Runtime, RemoteReentry] = WeakKeyDictionary()
 
 
-def _shared(triple: str, target: Target, code: ReentryCode) -> Reentry:
-    with _lock:
-        if triple not in _reentries:
-            _reentries[triple] = Reentry(target, code)
-        return _reentries[triple]
+async def _remote(
+    target: Target, code: ReentryCode, executor: ExecutorProcessControl
+) -> RemoteReentry:
+    from jitlink.runtime.remote_callbacks import callbacks_of  # noqa: PLC0415 - not in this process
+
+    callbacks = await callbacks_of(executor)
+    runtime = callbacks.runtime
+    found = _remote_reentries.get(runtime)
+    if found is None:
+        (abort,) = await executor.lookup_symbols(["abort"])
+        if abort is None:
+            raise ExecutorError("the executor has no function abort")
+        content = _reentry_content(target, code, runtime.addresses["__jitlink_resume"], abort)
+        graph, reentry = _graph(target, code, {"reentry": content})
+        await _link_forever(graph, executor.memory_manager)
+        created = RemoteReentry(runtime, code, reentry[0].address, abort)
+        found = _remote_reentries.setdefault(runtime, created)
+        callbacks.resume = found.resume
+    return found
 
 
 class _Context(JITLinkContext):
@@ -207,28 +300,51 @@ class _Context(JITLinkContext):
         raise JITLinkError(f"the reentry refers to {', '.join(names)}")
 
 
-def _link(
+def _word(target: Target) -> str:
+    """The format of a word for `struct`."""
+    return ("<" if target.byte_order == "little" else ">") + (
+        "Q" if target.pointer_size == 8 else "I"
+    )
+
+
+def _reentry_content(target: Target, code: ReentryCode, callback: int, fallback: int) -> bytes:
+    """The code of the reentry, with the addresses filled in."""
+    content = bytearray(code.reentry)
+    struct.pack_into(_word(target), content, code.callback_offset, callback)
+    struct.pack_into(_word(target), content, code.fallback_offset, fallback)
+    return bytes(content)
+
+
+def _graph(
     target: Target, code: ReentryCode, contents: Mapping[str, bytes]
-) -> tuple[Symbol, Symbol, Symbol]:
-    """Link the reentry, the landing, and a trampoline for the measurement."""
+) -> tuple[LinkGraph, list[Symbol]]:
+    """A graph of some code, and a symbol for each piece."""
     graph = target.new_graph("<reentry>")
     section = graph.create_section("$__REENTRY", _CODE)
-
-    def add(content: bytes) -> Symbol:
+    symbols = []
+    for content in contents.values():
         block = graph.create_content_block(section, content, 0, code.alignment)
-        return graph.add_anonymous_symbol(block, 0, len(content), is_live=True)
+        symbols.append(graph.add_anonymous_symbol(block, 0, len(content), is_live=True))
+    return graph, symbols
 
-    reentry, landing = (add(content) for content in contents.values())
-    identity = add(_MEASURE.to_bytes(graph.pointer_size, graph.endianness))
-    trampoline = add(code.trampoline)
-    for edges, symbol in ((code.identity_edges, identity), (code.reentry_edges, reentry)):
+
+def _link(target: Target, code: ReentryCode, contents: Mapping[str, bytes]) -> list[Symbol]:
+    """Link the reentry and the landing into this process, and a trampoline for the measurement."""
+    identity = _MEASURE.to_bytes(target.pointer_size, target.byte_order)
+    pieces = {**contents, "trampoline": code.trampoline, "identity": identity}
+    graph, symbols = _graph(target, code, pieces)
+    reentry, landing, trampoline, word = symbols
+    for edges, symbol in ((code.identity_edges, word), (code.reentry_edges, reentry)):
         for kind, offset, addend in edges:
             trampoline.block.add_edge(kind, offset, symbol, addend)
-    memory = InProcessMemoryManager()
-    alloc = run_in_process(link(graph, _Context(), default_passes(graph), memory))
-    # The code is never deallocated.
+    run_in_process(_link_forever(graph, InProcessMemoryManager()))
+    return [reentry, landing, trampoline]
+
+
+async def _link_forever(graph: LinkGraph, memory: JITLinkMemoryManager) -> None:
+    """Link a graph that is never deallocated."""
+    alloc = await link(graph, _Context(), default_passes(graph), memory)
     alloc.release()
-    return reentry, landing, trampoline
 
 
 def _address_of(function: ctypes._FuncPointer) -> int:

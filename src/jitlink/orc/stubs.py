@@ -37,14 +37,13 @@ have the same kind of stub.
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from jitlink.errors import UndefinedSymbolError, UnsupportedObjectError
-from jitlink.executor import SelfExecutorProcessControl
+from jitlink.executor import ExecutorProcessControl
 from jitlink.graph import Linkage, MemProt, Scope, Section, SymbolFlags, SymbolKind
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.strings import NO_NAME
@@ -73,6 +72,7 @@ from jitlink.orc.reentry import Reentry, absolute, reentry_of
 from jitlink.orc.tracebacks import shorten
 from jitlink.targets.base import CodeEdges, Target
 from jitlink.targets.registry import target_of_triple
+from jitlink.tasks import Lock
 
 STUBS_SECTION = "$__INDIRECT_STUBS"
 POINTERS_SECTION = "$__INDIRECT_POINTERS"
@@ -141,13 +141,14 @@ class Stub:
         target: the address or the body that it calls.
         identity: the number that its trampoline passes to the reentry.
         pointer: address of its pointer, 0 while it is not linked.
+        entry: the address that the pointer has, or is about to have.
         trampoline: address of its trampoline.
         owner: the tracker of the body whose address the pointer has, if it has one.
     """
 
     __slots__ = (
-        "__weakref__", "dylib", "identity", "manager", "name", "owner", "pointer", "target",
-        "trampoline",
+        "__weakref__", "dylib", "entry", "identity", "manager", "name", "owner", "pointer",
+        "target", "trampoline",
     )  # fmt: skip
 
     def __init__(
@@ -157,7 +158,7 @@ class Stub:
         self.dylib = dylib
         self.name = name
         self.target = target
-        self.identity = self.pointer = self.trampoline = 0
+        self.identity = self.pointer = self.trampoline = self.entry = 0
         self.owner: ResourceTracker | None = None
 
     def resume_address(self, caller: int) -> int:
@@ -198,7 +199,8 @@ class IndirectStubsManager(ResourceManager):
         listeners: notified of stubs and of calls.
 
     Raises:
-        SessionError: code of the session's executor cannot call into this process.
+        SessionError: there is no machine code of stubs for the session's executor.
+        ExecutorError: code of the executor cannot call this process.
     """
 
     def __init__(
@@ -213,15 +215,12 @@ class IndirectStubsManager(ResourceManager):
         self.session = session
         self.landing = landing
         self._listeners = tuple(listeners)
-        self._target, self._reentry = _reentry_for(session.executor.triple)
-        if not isinstance(session.executor, SelfExecutorProcessControl):
-            raise SessionError("stubs require an executor that is this process")
+        self._target, self._reentry = _reentry_for(session.executor)
+        self._storing = Lock()
         # Stubs by their tracker, stubs by the tracker of their body, and stubs by name.
         self._owned: dict[ResourceTracker, list[Stub]] = {}
         self._bound: dict[ResourceTracker, set[Stub]] = {}
         self._stubs: dict[JITDylib, dict[str, Stub]] = {}
-        word = ctypes.c_uint64 if self._target.pointer_size == 8 else ctypes.c_uint32
-        self._word: type[ctypes.c_uint64 | ctypes.c_uint32] = word
         session.run(lambda: session.resource_managers.append(self))
 
     def unit(
@@ -279,8 +278,8 @@ class IndirectStubsManager(ResourceManager):
         self._owned.setdefault(tracker, []).extend(stubs)
         for stub, pointer, trampoline in zip(stubs, *built.addresses(), strict=True):
             stub.pointer, stub.trampoline = pointer, trampoline
-            if isinstance(stub.target, int):
-                self._store(pointer, stub.target)
+            stub.entry = stub.target if isinstance(stub.target, int) else trampoline
+        await self._store([stub for stub in stubs if isinstance(stub.target, int)])
         if self._listeners:
             bodies = [stub.target for stub in stubs if isinstance(stub.target, FunctionBody)]
             for listener in self._listeners:
@@ -307,6 +306,7 @@ class IndirectStubsManager(ResourceManager):
         for name, target in targets.items():
             if not isinstance(target, int):
                 _owner_and_address(found[name], target.name)
+        changed = []
         for name, target in targets.items():
             unit = dylib.symbols[name].unit
             if isinstance(unit, StubsUnit):
@@ -315,10 +315,12 @@ class IndirectStubsManager(ResourceManager):
             stub = self._stubs[dylib][name]
             self._unbind(stub)
             stub.target = target
-            if not isinstance(target, int):
+            if isinstance(target, int):
+                stub.entry = target
+            else:
                 self._bind(stub, found[name], target.name)
-            elif stub.pointer:
-                self._store(stub.pointer, target)
+            changed.append(stub)
+        await self._store(changed)
 
     def _check_redirectable(self, dylib: JITDylib, names: Iterable[str]) -> None:
         stubs = self._stubs.get(dylib, {})
@@ -344,7 +346,9 @@ class IndirectStubsManager(ResourceManager):
             definition = await self._find(target)
             # It may have been redirected in the meantime.
             if stub.target is target:
-                return self._bind(stub, definition, target.name)
+                address = self._bind(stub, definition, target.name)
+                await self._store([stub])
+                return address
 
     async def _find(self, body: FunctionBody) -> Definition:
         order = [(body.dylib, JITDylibLookupFlags.MATCH_ALL_SYMBOLS)]
@@ -353,12 +357,12 @@ class IndirectStubsManager(ResourceManager):
         return found[body.name]
 
     def _bind(self, stub: Stub, definition: Definition, name: str) -> int:
-        """Set a stub's pointer to a body, until that is removed; returns the body's address."""
+        """Have a stub's pointer lead to a body, until that is removed; the body's address."""
         owner, address = _owner_and_address(definition, name)
         if stub.pointer:
             stub.owner = owner
             self._bound.setdefault(owner, set()).add(stub)
-            self._store(stub.pointer, address)
+            stub.entry = address
         return address
 
     def _unbind(self, stub: Stub) -> None:
@@ -366,16 +370,28 @@ class IndirectStubsManager(ResourceManager):
             self._bound[stub.owner].discard(stub)
             stub.owner = None
 
-    def _store(self, pointer: int, address: int) -> None:
-        # ctypes copies a word of fixed size, which is one store to an aligned address.
-        self._word.from_address(pointer).value = address
+    async def _store(self, stubs: Collection[Stub]) -> None:
+        """Have the pointers of stubs lead to their entries.
+
+        Once this returns, no store that began before is under way.
+        """
+        await self._storing.acquire()
+        try:
+            # Some may have been removed meanwhile, or changed again.
+            words = [(stub.pointer, stub.entry) for stub in stubs if stub.pointer]
+            if words:
+                await self.session.executor.write_words(words)
+        finally:
+            self._storing.release()
 
     async def handle_remove_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:  # noqa: ARG002
         """Deregister the stubs of a tracker, and reset other stubs whose bodies it owns."""
-        for stub in self._bound.pop(key, ()):
-            stub.owner = None
-            self._store(stub.pointer, stub.trampoline)
+        bound = self._bound.pop(key, set())
+        for stub in bound:
+            stub.owner, stub.entry = None, stub.trampoline
         self._deregister(self._owned.pop(key, ()))
+        if self.session.executor.is_alive:
+            await self._store(bound)
 
     def handle_transfer_resources(
         self,
@@ -405,14 +421,14 @@ class IndirectStubsManager(ResourceManager):
                     del self._stubs[stub.dylib]
 
 
-def _reentry_for(triple: str) -> tuple[Target, Reentry]:
+def _reentry_for(executor: ExecutorProcessControl) -> tuple[Target, Reentry]:
     try:
-        target = target_of_triple(triple)
+        target = target_of_triple(executor.triple)
     except UnsupportedObjectError as error:
-        raise SessionError(f"there are no stubs for {triple}") from error
-    reentry = reentry_of(target)
+        raise SessionError(f"there are no stubs for {executor.triple}") from error
+    reentry = reentry_of(target, executor)
     if reentry is None:
-        raise SessionError(f"there are no stubs for {triple}")
+        raise SessionError(f"there are no stubs for {executor.triple}")
     return target, reentry
 
 

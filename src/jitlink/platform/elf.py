@@ -34,8 +34,8 @@ from typing import NamedTuple
 
 from jitlink.errors import ExecutorError, JITLinkError, UnsupportedObjectError
 from jitlink.executor import PlacedArguments, SelfExecutorProcessControl
+from jitlink.executor.callback_errors import callback_errors
 from jitlink.graph import AllocActionPair, LinkGraph, Symbol, WrapperCall
-from jitlink.orc.callables import callback_errors
 from jitlink.orc.dylib import JITDylib, walk_link_orders
 from jitlink.orc.errors import SessionEndedError, raise_first
 from jitlink.orc.interface import (

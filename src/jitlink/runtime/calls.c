@@ -70,6 +70,8 @@ __asm__(
     /* An upper bound of the floating-point registers, for variadic functions. */
     "  movl $8, %eax\n"
     "  callq *(%rbx)\n"
+    "  .globl __jitlink_call_return\n"
+    "__jitlink_call_return:\n"
     "  movq %rax, 136(%rbx)\n"
     "  movq %rdx, 144(%rbx)\n"
     "  movsd %xmm0, 152(%rbx)\n"
@@ -173,5 +175,20 @@ wrapper_result __jitlink_call(const char *data, size_t size) {
     free(buffers[each].memory);
   free(buffers);
   free(stack);
+  return result;
+}
+
+/* Sequence<Char>(Addr, UInt64 size): for executors that have no service for it. */
+wrapper_result __jitlink_read_memory(const char *data, size_t size) {
+  sps_reader reader = sps_read(data, size);
+  const char *place = sps_address(&reader);
+  size_t count = (size_t)sps_u64(&reader);
+  wrapper_result result = {{0}, 8 + count};
+  if (reader.failed || count > SIZE_MAX / 2 || !(result.value.pointer = malloc(result.size))) {
+    result.size = 0;
+    result.value.pointer = strdup("malformed arguments, or too little memory for them");
+    return result;
+  }
+  sps_put_text(result.value.pointer, place, count);
   return result;
 }

@@ -21,7 +21,7 @@ EXECUTOR = "jitlink-executor"
 SHARED = ("frames", "dylibs", "exit_handlers", "initializers", "thread_exit", "dlfcn")
 """Objects of which an executor has one copy."""
 
-REMOTE = ("tls_modules", "calls")
+REMOTE = ("tls_modules", "calls", "callbacks")
 """Objects that an executor which is another process has besides those."""
 
 PER_DYLIB: Mapping[str, tuple[str, ...]] = {

@@ -1,23 +1,31 @@
-"""C functions of an executor that is another process, called like those of ctypes.
+"""C functions of an executor that is another process, called like those of ctypes; and back.
 
 The arguments are placed here, for the executor's calling convention; a function of the runtime
 loads them into registers. What they point to travels with the call, and back with its result.
+
+A Python function gets what its parameters hold as it would in this process, but for pointers, which
+are addresses of the executor: strings are read, and others are a `RemotePointer` or a
+`RemoteFunction`.
 """
 
 from __future__ import annotations
 
 import ctypes
-from _ctypes import _SimpleCData  # The base of simple types has no public name.
+import weakref
+from _ctypes import CFuncPtr, _Pointer, _SimpleCData  # The bases have no public names.
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from jitlink import tasks
 from jitlink.abi.buffers import Region, regions_of
-from jitlink.abi.conventions import CallingConvention, convention_of
+from jitlink.abi.callbacks import Parameters, wrapped_function
+from jitlink.abi.conventions import WORD, CallingConvention, convention_of
 from jitlink.abi.frames import CallFrame, place_arguments, read_result, result_memory
 from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorProcessControl, ProtocolError
-from jitlink.runtime.linked import runtime_of
+from jitlink.executor.callback_errors import callback_errors, report, reporting
+from jitlink.runtime.remote_callbacks import HostFunction, Words, callbacks_of
+from jitlink.runtime.remote_memory import RemotePointer, string_at
 from jitlink.sps import (
     BOOL,
     CHARS,
@@ -28,8 +36,6 @@ from jitlink.sps import (
     WrapperSignature,
 )
 from jitlink.sps import Sequence as SPSSequence
-
-_STRING_PIECE = 256
 
 
 class _Buffer(NamedTuple):
@@ -66,6 +72,8 @@ class RemoteFunction:
         address: the function's address there.
 
     Attributes:
+        executor: the same.
+        address: the same.
         argtypes: ctypes types of the parameters; further arguments are variadic. None: all are.
         restype: ctypes type of the result, None for no result, or a function that takes a C int.
         code: an object that lives as long as this one.
@@ -80,14 +88,17 @@ class RemoteFunction:
             raise ExecutorError(f"functions of {executor.triple} cannot be called from here")
         self.argtypes: Sequence[type[Any]] | None = None
         self.restype: Callable[..., Any] | None = ctypes.c_int
-        self._executor = executor
-        self._address = address
+        self.executor = executor
+        self.address = address
         self.code: object = None
         self._convention = convention
         self._signature = _signature(convention)
 
     def __repr__(self) -> str:
-        return f"<RemoteFunction {self._address:#x}>"
+        return f"<RemoteFunction {self.address:#x}>"
+
+    def __bool__(self) -> bool:
+        return self.address != 0
 
     def __call__(self, *arguments: object) -> Any:  # noqa: ANN401 - as its restype says
         """Call the function.
@@ -95,11 +106,14 @@ class RemoteFunction:
         Raises:
             TypeError: an argument or the result is of a type that cannot be passed.
             ExecutorError: the executor cannot make the call, or ended during it.
+            BaseException: raised by a Python function that the code called.
         """
         result = result_memory(self._convention, self.restype)
+        arguments = tuple(map(self._in_executor, arguments))
         frame = place_arguments(self._convention, self.argtypes, arguments, result)
         regions = regions_of(frame.memory)
-        registers, contents = tasks.run(self._call(frame, regions))
+        with callback_errors():
+            registers, contents = tasks.run(self._call(frame, regions))
         outputs = [each for each in regions if each.is_output]
         if [each.size for each in outputs] != list(map(len, contents)):
             raise ProtocolError("a call has returned memory of other sizes than it was given")
@@ -107,18 +121,31 @@ class RemoteFunction:
             each.store(content)
         if result is not None:
             return result.value
-        if self._returns_string and registers[0]:
-            return tasks.run(self._string_at(registers[0]))
+        if isinstance(self.restype, type) and issubclass(self.restype, _ADDRESSES):
+            return value_of(self.executor, self.restype, registers[0].to_bytes(WORD, "little"))
         return read_result(self._convention, self.restype, registers)
+
+    def _in_executor(self, argument: object) -> object:
+        """An argument that is a Python function as a function of the executor."""
+        if not isinstance(argument, CFuncPtr):
+            return argument
+        function = wrapped_function(argument)
+        if function is None:
+            return argument
+        prototype = type(argument)
+
+        async def find_address() -> int:
+            callbacks = await callbacks_of(self.executor)
+            return await callbacks.address_of(
+                self.executor, argument, lambda: host_function(self.executor, function, prototype)
+            )
+
+        return prototype(tasks.run(find_address()))
 
     @property
     def _as_parameter_(self) -> ctypes.c_void_p:
         """For other functions of the process: a pointer to the function."""
-        return ctypes.c_void_p(self._address)
-
-    @property
-    def _returns_string(self) -> bool:
-        return isinstance(self.restype, type) and issubclass(self.restype, ctypes.c_char_p)
+        return ctypes.c_void_p(self.address)
 
     async def _call(
         self, frame: CallFrame, regions: Sequence[Region]
@@ -130,64 +157,85 @@ class RemoteFunction:
         buffers = [
             _Buffer(each.is_output, each.size, each.content(), each.pointers) for each in regions
         ]
-        runtime = await runtime_of(self._executor)
-        *registers, contents = await self._executor.call_function(
+        callbacks = await callbacks_of(self.executor)
+        *registers, contents = await self.executor.call_function(
             "__jitlink_call",
-            runtime.addresses["__jitlink_call"],
+            callbacks.runtime.addresses["__jitlink_call"],
             self._signature,
-            *(self._address, *integers, *floats, frame.stack, buffers),
+            *(self.address, *integers, *floats, frame.stack, buffers),
         )
         return registers, contents
 
-    async def _string_at(self, address: int) -> bytes:
-        """A string that ends with a null, without that."""
-        found = b""
-        while True:
-            # No more than there is for sure: an address that cannot be read ends the executor.
-            size = min(_STRING_PIECE, -address % self._executor.page_size or _STRING_PIECE)
-            piece = await self._executor.read_memory(address, size)
-            if b"\0" in piece:
-                return found + piece[: piece.index(b"\0")]
-            found += piece
-            address += size
+
+_ADDRESSES = (ctypes.c_char_p, ctypes.c_wchar_p, _Pointer, CFuncPtr)
 
 
-class RemoteVariable:
-    """A variable of another process.
+def value_of(executor: ExecutorProcessControl, ctype: type[Any], data: bytes) -> Any:  # noqa: ANN401
+    """A value of another process as ctypes has it: strings, numbers, or an object.
 
     Args:
         executor: the process.
-        address: the variable's address there.
         ctype: its ctypes type.
+        data: its bytes.
 
-    Attributes:
-        address: the same.
-        code: an object that lives as long as this one.
+    Raises:
+        ExecutorError: a string cannot be read.
     """
+    if not issubclass(ctype, _ADDRESSES):
+        value = ctype.from_buffer_copy(data)
+        # ctypes converts the simple types themselves, and no class that is derived from one.
+        return value.value if ctype.__mro__[1] is _SimpleCData else value
+    address, kind = int.from_bytes(data, "little"), cast("Any", ctype)
+    if issubclass(ctype, _Pointer):
+        return RemotePointer(executor, address, kind._type_)
+    if issubclass(ctype, CFuncPtr):
+        function = RemoteFunction(executor, address)
+        function.argtypes, function.restype = kind._argtypes_, kind._restype_
+        return function
+    if not address:
+        return None
+    if issubclass(ctype, ctypes.c_char_p):
+        return tasks.run(string_at(executor, address))
+    unit = ctypes.sizeof(ctypes.c_wchar)
+    return ctypes.wstring_at(tasks.run(string_at(executor, address, unit)) + bytes(unit))
 
-    def __init__(self, executor: ExecutorProcessControl, address: int, ctype: type[Any]) -> None:
-        self.address = address
-        self.code: object = None
-        self._executor = executor
-        self._ctype = ctype
 
-    def __repr__(self) -> str:
-        return f"<RemoteVariable {self._ctype.__name__} at {self.address:#x}>"
+def host_function(
+    executor: ExecutorProcessControl, function: Callable[..., Any], prototype: type[Any]
+) -> HostFunction:
+    """A Python function for code of another process.
 
-    @property
-    def value(self) -> Any:  # noqa: ANN401 - as its type says
-        """What it holds now: a number for a simple type, else a copy as an object of the type.
+    Args:
+        executor: the process.
+        function: the function.
+        prototype: its ctypes function type.
 
-        Raises:
-            ExecutorError: it cannot be read.
-        """
-        size = ctypes.sizeof(self._ctype)
-        copy = self._ctype.from_buffer_copy(
-            tasks.run(self._executor.read_memory(self.address, size))
-        )
-        return copy.value if isinstance(copy, _SimpleCData) else copy
+    Raises:
+        TypeError: C code of the process cannot call functions of this prototype.
+        ExecutorError: code of the process cannot call Python.
+    """
+    convention = convention_of(executor.triple)
+    if convention is None:
+        raise ExecutorError(f"code of {executor.triple} cannot call Python")
+    # What ctypes makes no function of, it refuses here.
+    prototype(function)
+    parameters = Parameters(convention, prototype)
+    call = reporting(function, prototype)
+    # The connection, which keeps the function, must not keep the executor.
+    reference = weakref.ref(executor)
 
-    @value.setter
-    def value(self, value: object) -> None:
-        copy = value if isinstance(value, self._ctype) else self._ctype(value)
-        tasks.run(self._executor.write_memory(self.address, bytes(copy)))
+    def handle(words: Words) -> Sequence[int]:
+        owner = reference()
+        if owner is None:
+            return parameters.result_words(parameters.zero)
+        try:
+            arguments = [
+                value_of(owner, ctype, data)
+                for ctype, data in zip(parameters.types, parameters.read(*words), strict=True)
+            ]
+            return parameters.result_words(call(*arguments))
+        except Exception as error:  # noqa: BLE001 - raised in the caller of the code
+            report(error)
+            return parameters.result_words(parameters.zero)
+
+    return HostFunction(parameters.stack_words, handle)

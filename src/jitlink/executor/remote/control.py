@@ -33,11 +33,12 @@ import os
 import socket
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Literal, Self
 
 from jitlink import tasks
 from jitlink.errors import ExecutorError
+from jitlink.executor.callback_errors import CallNumbers, Raised, innermost_call
 from jitlink.executor.control import ExecutorProcessControl, PlacedArguments
 from jitlink.executor.remote.connection import Channel, Connection, Handler, SocketChannel
 from jitlink.executor.remote.dialects import DISPATCH_CONTEXT, DISPATCH_FUNCTION
@@ -46,9 +47,10 @@ from jitlink.executor.remote.process import ChildProcess, default_executor
 from jitlink.executor.remote.program import RemoteProgram
 from jitlink.executor.remote.services import Services
 from jitlink.memory import JITLinkMemoryManager
-from jitlink.sps import ExecutorAddrRange, WrapperFunctionResult
+from jitlink.sps import EXECUTOR_ADDR, UINT64, ExecutorAddrRange, Tuple, WrapperFunctionResult
 from jitlink.sps.services import Setup, SymbolLookupElement
 
+_NUMBERED_CALL = Tuple(UINT64, EXECUTOR_ADDR)
 MemoryKind = Literal["shared", "simple-remote", "generic"]
 _SETUP_TIMEOUT = 30.0
 """Seconds that an executor has to send its setup message."""
@@ -103,6 +105,13 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         self.services = Services(self.connection, setup.bootstrap_symbols)
         self.memory_manager = self._create_memory_manager(memory)
         self._handle: int | None = None
+        symbols = setup.bootstrap_symbols
+        self._dispatch: tuple[int, int] | None = None
+        self._numbering: tuple[CallNumbers, int] | None = None
+        if DISPATCH_FUNCTION in symbols and DISPATCH_CONTEXT in symbols:
+            self._dispatch = symbols[DISPATCH_FUNCTION], symbols[DISPATCH_CONTEXT]
+        # The connection must not keep the executor.
+        self._incoming = self.connection.handler = _IncomingCalls()
         process = self._process
         auxiliary = b"" if process is None else process.auxiliary_vector()
         self._program = RemoteProgram(self.services, auxiliary)
@@ -202,6 +211,11 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         self._finalizer()
 
     @property
+    def reads_memory(self) -> bool:
+        """Whether the executor has a service that reads memory."""
+        return self.services.dialect.read_buffers is not None
+
+    @property
     def is_alive(self) -> bool:
         """Whether the connection is there."""
         return self.connection.is_open
@@ -273,6 +287,10 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         service = self.services.dialect.write_buffers
         await self.services.call(service, [(address, bytes(content))])
 
+    async def write_words(self, words: Sequence[tuple[int, int]]) -> None:
+        """Write words; an address that cannot be written ends the executor."""
+        await self.services.call(self.services.dialect.write_words, list(words))
+
     # Running
 
     async def place_arguments(self, argv: Sequence[str]) -> PlacedArguments:
@@ -315,24 +333,66 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         service = self.services.dialect.run_as_int_function
         return await self.services.call(service, address, argument)
 
-    async def call_wrapper(self, address: int, arguments: bytes) -> WrapperFunctionResult:
+    def call_wrapper(
+        self, address: int, arguments: bytes
+    ) -> Coroutine[Any, Any, WrapperFunctionResult]:
         """Call a wrapper function; its out-of-band errors arrive as empty results."""
-        return await self.connection.call(address, arguments, self.services.timeout)
+        return self._call_wrapper(address, arguments, innermost_call())
+
+    async def _call_wrapper(
+        self, address: int, arguments: bytes, raised: Raised | None
+    ) -> WrapperFunctionResult:
+        timeout = self.services.timeout
+        if raised is None or self._numbering is None:
+            return await self.connection.call(address, arguments, timeout)
+        numbers, wrapper = self._numbering
+        with numbers.number_of(raised) as number:
+            numbered = _NUMBERED_CALL.serialize((number, address)) + arguments
+            return await self.connection.call(wrapper, numbered, timeout)
 
     def call_at_close(self, address: int) -> None:
         """Have a wrapper function without arguments called before the executor is closed."""
         self._at_close.append(address)
 
+    def connect_callbacks(
+        self,
+        handlers: Mapping[int, Callable[[bytes], WrapperFunctionResult]],
+        numbers: CallNumbers,
+        wrapper: int,
+    ) -> tuple[int, int] | None:
+        """Have functions take calls of Python that code of the executor makes."""
+        self._incoming.handlers.update(handlers)
+        self._numbering = numbers, wrapper
+        return self._dispatch
+
     def set_dispatch_handler(self, handler: Handler | None) -> tuple[int, int] | None:
-        """Have a function take the calls that code of the executor dispatches to this process."""
-        symbols = self.bootstrap_symbols
-        if DISPATCH_FUNCTION not in symbols or DISPATCH_CONTEXT not in symbols:
+        """Have a function take all other calls that code of the executor makes."""
+        if self._dispatch is None:
             return None
         with self._lock:
-            if handler is not None and self.connection.handler is not None:
+            if handler is not None and self._incoming.others is not None:
                 raise ExecutorError("another session takes the calls of this executor")
-            self.connection.handler = handler
-        return symbols[DISPATCH_FUNCTION], symbols[DISPATCH_CONTEXT]
+            self._incoming.others = handler
+        return self._dispatch
+
+
+class _IncomingCalls:
+    """Takes the calls of an executor's code.
+
+    Attributes:
+        handlers: what takes calls with some tags.
+        others: what takes all others.
+    """
+
+    def __init__(self) -> None:
+        self.handlers: dict[int, Callable[[bytes], WrapperFunctionResult]] = {}
+        self.others: Handler | None = None
+
+    def __call__(self, tag: int, data: bytes) -> WrapperFunctionResult:
+        handler = self.handlers.get(tag)
+        if handler is not None:
+            return handler(data)
+        return WrapperFunctionResult() if self.others is None else self.others(tag, data)
 
 
 def _abandon(connection: Connection, process: ChildProcess | None) -> None:

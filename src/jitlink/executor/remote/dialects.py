@@ -123,6 +123,7 @@ class Dialect:
         run_as_void_function: calls ``int f(void)``.
         run_as_int_function: calls ``int f(int)``.
         write_buffers: writes bytes to addresses.
+        write_words: writes 64-bit words to addresses, each in one store.
         read_buffers: reads ranges of addresses; None in executors that cannot.
         read_strings: reads strings that end with a null; likewise.
         shared_memory: see the class.
@@ -142,6 +143,7 @@ class Dialect:
     run_as_void_function: Service[int]
     run_as_int_function: Service[int]
     write_buffers: Service[None]
+    write_words: Service[None]
     read_buffers: Service[list[bytes]] | None
     read_strings: Service[list[str]] | None
     shared_memory: SharedMemoryServices
@@ -192,6 +194,7 @@ _SHARED_MEMORY = SharedMemoryServices(
 _RUN_AS_MAIN = _bootstrap("run_as_main", INT64, EXECUTOR_ADDR, Sequence(STRING))
 _RUN_AS_VOID_FUNCTION = _bootstrap("run_as_void_function", INT32, EXECUTOR_ADDR)
 _RUN_AS_INT_FUNCTION = _bootstrap("run_as_int_function", INT32, EXECUTOR_ADDR, INT32)
+_WRITE_WORDS = _bootstrap("mem_write_uint64s", EMPTY, Sequence(Tuple(EXECUTOR_ADDR, UINT64)))
 _WRITE_BUFFERS = _bootstrap("mem_write_buffers", EMPTY, Sequence(Tuple(EXECUTOR_ADDR, CHARS)))
 
 LLVM_22 = Dialect(
@@ -213,6 +216,7 @@ LLVM_22 = Dialect(
     run_as_void_function=_RUN_AS_VOID_FUNCTION,
     run_as_int_function=_RUN_AS_INT_FUNCTION,
     write_buffers=_WRITE_BUFFERS,
+    write_words=_WRITE_WORDS,
     read_buffers=_bootstrap("mem_read_buffers", Sequence(CHARS), Sequence(EXECUTOR_ADDR_RANGE)),
     read_strings=_bootstrap("mem_read_strings", Sequence(STRING), _ADDRESSES),
     shared_memory=_SHARED_MEMORY,
@@ -247,6 +251,7 @@ LLVM_19 = Dialect(
     run_as_void_function=_RUN_AS_VOID_FUNCTION,
     run_as_int_function=_RUN_AS_INT_FUNCTION,
     write_buffers=_WRITE_BUFFERS,
+    write_words=_WRITE_WORDS,
     read_buffers=None,
     read_strings=None,
     shared_memory=_SHARED_MEMORY,

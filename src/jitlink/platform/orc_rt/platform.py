@@ -29,10 +29,10 @@ from typing import TypeVar
 
 from jitlink.errors import ExecutorError, InputError, UndefinedSymbolError, UnsupportedObjectError
 from jitlink.executor import SelfExecutorProcessControl
+from jitlink.executor.callback_errors import callback_errors
 from jitlink.graph import AllocActionPair, LinkGraph, MemProt, Scope, Symbol
 from jitlink.inputs import Input
 from jitlink.orc.aliases import ReExports
-from jitlink.orc.callables import callback_errors
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import (
     FailedToMaterializeError,

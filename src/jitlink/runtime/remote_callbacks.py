@@ -1,0 +1,267 @@
+"""Calls from an executor that is another process into Python.
+
+Each Python function that code of the executor can call has a function there, with a record of its
+own, that leads to the runtime (``callbacks.c``). The runtime sends the words of the registers and
+of the stack; they are handled on a thread of their own in this process. The runtime also asks where
+the call of a stub continues whose function is not linked yet.
+
+A call of linked code that records exceptions has a number, which the executor sends along with the
+calls that it makes; see `jitlink.executor.callback_errors`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from jitlink.abi.conventions import CallingConvention, convention_of
+from jitlink.errors import ExecutorError, JITLinkError
+from jitlink.executor import ExecutorProcessControl
+from jitlink.executor.callback_errors import CallNumbers
+from jitlink.graph import MemProt
+from jitlink.link import JITLinkContext, link
+from jitlink.memory.manager import FinalizedAlloc, JITLinkDylib
+from jitlink.runtime.linked import Runtime, runtime_of
+from jitlink.sps import (
+    EMPTY,
+    EXECUTOR_ADDR,
+    UINT64,
+    Tuple,
+    WrapperFunctionResult,
+    WrapperSignature,
+)
+from jitlink.sps import Sequence as SPSSequence
+from jitlink.targets.registry import default_passes, target_of_triple
+
+_ADDRESSES = WrapperSignature(EMPTY, EXECUTOR_ADDR, EXECUTOR_ADDR)
+_RESUME = WrapperSignature(EXECUTOR_ADDR, UINT64, UINT64, EXECUTOR_ADDR)
+_CODE, _DATA = MemProt.READ | MemProt.EXEC, MemProt.READ | MemProt.WRITE
+
+
+class Words(NamedTuple):
+    """What a function of the executor was called with.
+
+    Attributes:
+        integers: words of the integer registers.
+        floats: words of the floating-point registers.
+        stack: words on the stack.
+    """
+
+    integers: Sequence[int]
+    floats: Sequence[int]
+    stack: Sequence[int]
+
+
+class HostFunction(NamedTuple):
+    """A function that this process implements for an executor.
+
+    Attributes:
+        stack_words: how many words of its arguments are on the stack.
+        call: takes what it was called with, and returns words of the integer and floating-point
+            registers that hold results; it raises nothing that a call could not raise.
+    """
+
+    stack_words: int
+    call: Callable[[Words], Sequence[int]]
+
+
+class RemoteCallbacks:
+    """The calls from one executor into Python.
+
+    Args:
+        runtime: the executor's runtime.
+        convention: its calling convention.
+
+    Attributes:
+        runtime: the same.
+        convention: the same.
+        calls: the calls of the executor's code that record exceptions.
+        is_connected: whether the executor's calls arrive here.
+        resume: takes the number of a stub and the return address of its call; returns the address
+            at which the call continues.
+    """
+
+    def __init__(self, runtime: Runtime, convention: CallingConvention) -> None:
+        self.runtime, self.convention = runtime, convention
+        self.is_connected = False
+        self.resume: Callable[[int, int], int] | None = None
+        self._functions: dict[int, HostFunction] = {}
+        self.calls = CallNumbers()
+        self._numbers = itertools.count(1)
+        # What ctypes functions lead to that were passed as arguments, by identity.
+        self._arguments: dict[int, LinkedHostFunctions] = {}
+        # Numbers and memory of functions that are not needed any more.
+        self._unused: deque[tuple[Sequence[int], int]] = deque()
+        registers = convention.integer_registers + convention.float_registers
+        self._signature = WrapperSignature(
+            Tuple(*[UINT64] * 2 * convention.result_registers),
+            *[UINT64] * (2 + registers),
+            SPSSequence(UINT64),
+        )
+
+    # Functions
+
+    async def link_functions(
+        self, executor: ExecutorProcessControl, functions: Sequence[HostFunction]
+    ) -> LinkedHostFunctions:
+        """Link the functions of the executor that lead to functions of this process.
+
+        Raises:
+            JITLinkError: they cannot be linked.
+        """
+        await self._free_unused(executor)
+        numbers = [next(self._numbers) for _ in functions]
+        entry = self.runtime.addresses["__jitlink_python_entry"]
+        records = [
+            (entry, number, function.stack_words)
+            for number, function in zip(numbers, functions, strict=True)
+        ]
+        alloc, addresses = await _link_records(executor, records)
+        self._functions.update(zip(numbers, functions, strict=True))
+        linked = LinkedHostFunctions(addresses)
+        # A finalizer cannot wait for the executor.
+        unused = partial(self._unused.append, (numbers, alloc.release()))
+        weakref.finalize(linked, unused).atexit = False
+        return linked
+
+    async def _free_unused(self, executor: ExecutorProcessControl) -> None:
+        while self._unused:
+            numbers, address = self._unused.popleft()
+            for number in numbers:
+                del self._functions[number]
+            await executor.memory_manager.deallocate([FinalizedAlloc(address)])
+
+    async def address_of(
+        self,
+        executor: ExecutorProcessControl,
+        function: CFuncPtr,
+        make: Callable[[], HostFunction],
+    ) -> int:
+        """The address in the executor of a Python function, for as long as the object lives.
+
+        Args:
+            executor: the executor.
+            function: the ctypes function.
+            make: makes what is called.
+
+        Raises:
+            TypeError: C code of the executor cannot call it.
+            JITLinkError: what leads to it cannot be linked.
+        """
+        key = id(function)
+        if key not in self._arguments:
+            self._arguments[key] = await self.link_functions(executor, [make()])
+            weakref.finalize(function, self._arguments.pop, key).atexit = False
+        return self._arguments[key].addresses[0]
+
+    # Calls from the executor, on threads of their own
+
+    def handle_call(self, data: bytes) -> WrapperFunctionResult:
+        """Call a function; without one, the caller continues with zeros."""
+        caller, number, *registers, stack = self._signature.deserialize_arguments(data)
+        function = self._functions.get(number)
+        if function is None:
+            return WrapperFunctionResult()
+        count = self.convention.integer_registers
+        words = Words(registers[:count], registers[count:], stack)
+        with self.calls.on_behalf_of(caller):
+            return self._signature.serialize_result(tuple(function.call(words)))
+
+    def handle_resume(self, data: bytes) -> WrapperFunctionResult:
+        """Find out where the call of a stub continues."""
+        caller, stub, return_address = _RESUME.deserialize_arguments(data)
+        if self.resume is None:
+            return WrapperFunctionResult()
+        with self.calls.on_behalf_of(caller):
+            return _RESUME.serialize_result(self.resume(stub, return_address))
+
+
+class LinkedHostFunctions:
+    """Functions of an executor that lead to functions of this process.
+
+    Once this is collected, no code of the executor may call them.
+
+    Attributes:
+        addresses: their addresses.
+    """
+
+    def __init__(self, addresses: Sequence[int]) -> None:
+        self.addresses = addresses
+
+
+async def callbacks_of(executor: ExecutorProcessControl) -> RemoteCallbacks:
+    """The calls into Python of an executor that is another process.
+
+    Raises:
+        ExecutorError: code of the executor cannot call this process.
+        JITLinkError: the runtime cannot be linked.
+    """
+    runtime = await runtime_of(executor)
+    found = _callbacks.get(runtime)
+    if found is None:
+        convention = convention_of(executor.triple)
+        if convention is None:
+            raise ExecutorError(f"code of {executor.triple} cannot call Python")
+        found = _callbacks.setdefault(runtime, RemoteCallbacks(runtime, convention))
+    if not found.is_connected:
+        await _connect(executor, found)
+        found.is_connected = True
+    return found
+
+
+_callbacks: WeakKeyDictionary[Runtime, RemoteCallbacks] = WeakKeyDictionary()
+
+
+async def _connect(executor: ExecutorProcessControl, callbacks: RemoteCallbacks) -> None:
+    """Have the executor's calls into Python arrive; once more does no harm."""
+    addresses = callbacks.runtime.addresses
+    handlers = {
+        addresses["__jitlink_python_tag"]: callbacks.handle_call,
+        addresses["__jitlink_resume_tag"]: callbacks.handle_resume,
+    }
+    wrapper = addresses["__jitlink_call_wrapper"]
+    dispatch = executor.connect_callbacks(handlers, callbacks.calls, wrapper)
+    if dispatch is None:
+        raise ExecutorError("the executor does not let its code call this process")
+    name = "__jitlink_set_python_dispatch"
+    await executor.call_function(name, addresses[name], _ADDRESSES, *dispatch)
+
+
+async def _link_records(
+    executor: ExecutorProcessControl, records: Sequence[Sequence[int]]
+) -> tuple[FinalizedAlloc, list[int]]:
+    """Link a function for each record of words; their memory and their addresses."""
+    target = target_of_triple(executor.triple)
+    if target.reentry is None:
+        raise ExecutorError(f"code of {executor.triple} cannot call Python")
+    code = target.reentry
+    graph = target.new_graph("<Python functions>")
+    functions = graph.create_section("$__PYTHON_FUNCTIONS", _CODE)
+    data = graph.create_section("$__PYTHON_RECORDS", _DATA)
+    symbols = []
+    for words in records:
+        content = b"".join(w.to_bytes(graph.pointer_size, graph.endianness) for w in words)
+        block = graph.create_content_block(data, content, 0, graph.pointer_size)
+        record = graph.add_anonymous_symbol(block, 0, len(content))
+        block = graph.create_content_block(functions, code.host_function, 0, code.alignment)
+        for kind, offset, addend in code.record_edges:
+            block.add_edge(kind, offset, record, addend)
+        symbols.append(graph.add_anonymous_symbol(block, 0, len(code.host_function), is_live=True))
+    alloc = await link(graph, IsolatedContext(), default_passes(graph), executor.memory_manager)
+    return alloc, [symbol.address for symbol in symbols]
+
+
+class IsolatedContext(JITLinkContext):
+    """Links a graph without external symbols."""
+
+    dylib = JITLinkDylib("<Python functions>")
+
+    async def lookup(self, names: Mapping[str, bool]) -> Mapping[str, int]:
+        """Fail: there is nothing to look up."""
+        raise JITLinkError(f"code of the linker refers to {', '.join(names)}")

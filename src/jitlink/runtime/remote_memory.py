@@ -1,0 +1,191 @@
+"""Memory of an executor that is another process: variables, pointers, and strings.
+
+Nothing of this process can follow an address of another one, so what is there is copied: read when
+it is asked for, and written when it is assigned.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from _ctypes import _SimpleCData  # The base of simple types has no public name.
+from typing import Any
+
+from jitlink import tasks
+from jitlink.executor import ExecutorProcessControl, ProtocolError
+from jitlink.runtime.linked import runtime_of
+from jitlink.sps import CHARS, EXECUTOR_ADDR, UINT64, WrapperSignature
+
+_STRING_PIECE = 256
+_READ = WrapperSignature(CHARS, EXECUTOR_ADDR, UINT64)
+
+
+async def read_memory(executor: ExecutorProcessControl, address: int, size: int) -> bytes:
+    """The bytes at an address, which the runtime reads where the executor cannot.
+
+    Raises:
+        ExecutorError: they cannot be read.
+    """
+    if executor.reads_memory:
+        return await executor.read_memory(address, size)
+    runtime, name = await runtime_of(executor), "__jitlink_read_memory"
+    data = await executor.call_function(name, runtime.addresses[name], _READ, address, size)
+    if len(data) != size:
+        raise ProtocolError(f"{size} bytes at {address:#x} were read, and others returned")
+    return bytes(data)
+
+
+async def string_at(executor: ExecutorProcessControl, address: int, unit: int = 1) -> bytes:
+    """The characters of a string up to its null.
+
+    Args:
+        executor: the process.
+        address: where the string begins.
+        unit: bytes of a character.
+
+    Raises:
+        ExecutorError: it cannot be read.
+    """
+    found, null = b"", bytes(unit)
+    while True:
+        # No more than there is for sure: an address that cannot be read ends the executor.
+        size = min(_STRING_PIECE, -address % executor.page_size or _STRING_PIECE)
+        # A character of several bytes is aligned, so that none is on two pages.
+        piece = await read_memory(executor, address, size)
+        for start in range(0, size, unit):
+            if piece[start : start + unit] == null:
+                return found + piece[:start]
+        found += piece
+        address += size
+
+
+def read_value(executor: ExecutorProcessControl, address: int, ctype: type[Any]) -> Any:  # noqa: ANN401
+    """A copy of an object of a ctypes type: a number for a simple type, else an object.
+
+    Raises:
+        ExecutorError: it cannot be read.
+    """
+    data = tasks.run(read_memory(executor, address, ctypes.sizeof(ctype)))
+    copy = ctype.from_buffer_copy(data)
+    return copy.value if isinstance(copy, _SimpleCData) else copy
+
+
+def write_value(
+    executor: ExecutorProcessControl, address: int, ctype: type[Any], value: object
+) -> None:
+    """Write an object of a ctypes type, or what makes one.
+
+    Raises:
+        TypeError: the value makes no object of the type.
+        ExecutorError: it cannot be written.
+    """
+    copy = value if isinstance(value, ctype) else ctype(value)
+    tasks.run(executor.write_memory(address, bytes(copy)))
+
+
+class RemotePointer:
+    """A pointer to objects of another process, used like a pointer of ctypes.
+
+    Args:
+        executor: the process.
+        address: the address there; 0 is a null pointer, which is false.
+        ctype: ctypes type of what it points to.
+
+    Attributes:
+        address: the same.
+    """
+
+    def __init__(self, executor: ExecutorProcessControl, address: int, ctype: type[Any]) -> None:
+        self.address = address
+        self._executor = executor
+        self._ctype = ctype
+
+    def __repr__(self) -> str:
+        return f"<RemotePointer to {self._ctype.__name__} at {self.address:#x}>"
+
+    def __bool__(self) -> bool:
+        return self.address != 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemotePointer) and other.address == self.address
+
+    def __hash__(self) -> int:
+        return hash(self.address)
+
+    def __getitem__(self, index: int | slice) -> Any:  # noqa: ANN401 - as its type says
+        """Copies of the objects: numbers for a simple type.
+
+        Raises:
+            ValueError: it is a null pointer, or a slice has no end.
+            ExecutorError: they cannot be read.
+        """
+        if isinstance(index, slice):
+            if index.stop is None or (index.start is None and (index.step or 1) < 0):
+                raise ValueError("a slice of a pointer needs a start and an end")
+            numbers = range(index.start or 0, index.stop, index.step or 1)
+            return [read_value(self._executor, self._place(n), self._ctype) for n in numbers]
+        return read_value(self._executor, self._place(index), self._ctype)
+
+    def __setitem__(self, index: int, value: object) -> None:
+        """Write an object.
+
+        Raises:
+            ValueError: it is a null pointer.
+            ExecutorError: it cannot be written.
+        """
+        write_value(self._executor, self._place(index), self._ctype, value)
+
+    @property
+    def contents(self) -> RemoteVariable:
+        """The object that it points to.
+
+        Raises:
+            ValueError: it is a null pointer.
+        """
+        return RemoteVariable(self._executor, self._place(0), self._ctype)
+
+    def _place(self, index: int) -> int:
+        if not self.address:
+            raise ValueError("NULL pointer access")
+        return self.address + index * ctypes.sizeof(self._ctype)
+
+    @property
+    def _as_parameter_(self) -> object:
+        """For functions of the process."""
+        word = ctypes.c_void_p(self.address)
+        return ctypes.POINTER(self._ctype).from_buffer_copy(word)
+
+
+class RemoteVariable:
+    """A variable of another process.
+
+    Args:
+        executor: the process.
+        address: the variable's address there.
+        ctype: its ctypes type.
+
+    Attributes:
+        address: the same.
+        code: an object that lives as long as this one.
+    """
+
+    def __init__(self, executor: ExecutorProcessControl, address: int, ctype: type[Any]) -> None:
+        self.address = address
+        self.code: object = None
+        self._executor = executor
+        self._ctype = ctype
+
+    def __repr__(self) -> str:
+        return f"<RemoteVariable {self._ctype.__name__} at {self.address:#x}>"
+
+    @property
+    def value(self) -> Any:  # noqa: ANN401 - as its type says
+        """What it holds now: a number for a simple type, else a copy as an object of the type.
+
+        Raises:
+            ExecutorError: it cannot be read.
+        """
+        return read_value(self._executor, self.address, self._ctype)
+
+    @value.setter
+    def value(self, value: object) -> None:
+        write_value(self._executor, self.address, self._ctype, value)
