@@ -194,45 +194,39 @@ class ExecutorProcessControl(ABC):
             address: its address; what is added last is called first.
         """
 
-    def connect_callbacks(
+    @property
+    def dispatch(self) -> tuple[int, int] | None:
+        """How code of another process calls this one.
+
+        Returns:
+            Address and first argument of the executor's dispatch function; None if it has none.
+        """
+        return None
+
+    def handle_calls(
         self,
         handlers: Mapping[int, Callable[[bytes], WrapperFunctionResult]],  # noqa: ARG002
-        numbers: CallNumbers,  # noqa: ARG002
-        wrapper: int,  # noqa: ARG002
-    ) -> tuple[int, int] | None:
-        """Have functions take calls of Python that code of another process makes.
+    ) -> None:
+        """Have functions take calls that code of another process dispatches to this one.
 
         Args:
             handlers: by address of their tag. Each takes the serialized arguments of a call, on a
                 thread of its own.
-            numbers: the calls of wrapper functions are numbered with these from now on, if they
-                record exceptions.
-            wrapper: address of a wrapper function, which takes the number of a call, the address
-                of the wrapper function to call, and the arguments of that.
-
-        Returns:
-            As `set_dispatch_handler`.
-        """
-        return None
-
-    def set_dispatch_handler(
-        self,
-        handler: Callable[[int, bytes], WrapperFunctionResult] | None,  # noqa: ARG002 - for subclasses
-    ) -> tuple[int, int] | None:
-        """Have a function take all other calls that code of another process makes.
-
-        Args:
-            handler: takes the tag and the serialized arguments of a call, on a thread of its own;
-                None if the function that took the calls takes no more.
-
-        Returns:
-            Address and first argument of the executor's dispatch function; None if the executor
-            has no such function.
 
         Raises:
-            ExecutorError: another function takes the calls.
+            ExecutorError: the executor has no dispatch function.
         """
-        return None
+        raise ExecutorError("the executor dispatches no calls")
+
+    def number_calls(self, numbers: CallNumbers, wrapper: int) -> None:  # noqa: ARG002
+        """Number the calls of wrapper functions from now on that record exceptions.
+
+        Args:
+            numbers: the numbers.
+            wrapper: address of a wrapper function, which takes the number of a call, the address
+                of the wrapper function to call, and the arguments of that.
+        """
+        raise ExecutorError("the executor dispatches no calls")
 
     def create_images(self, name: str, *, exports: bool) -> Images:  # noqa: ARG002 - for subclasses
         """What makes memory of a JITDylib images of the executor.

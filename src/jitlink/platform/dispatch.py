@@ -14,6 +14,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
@@ -35,13 +36,40 @@ class Dispatcher:
     """The handlers of one context; calls are dispatched for as long as it is referenced.
 
     Attributes:
-        context: the first argument of the dispatch function.
+        context: the first argument of the dispatch function of this process.
         handlers: handlers by address of their tag.
     """
 
     def __init__(self) -> None:
         self.context = next(_contexts)
         self.handlers: Mapping[int, JITDispatchHandler] = {}
+        self._executor: weakref.ref[ExecutorProcessControl] | None = None
+
+    def connect(self, executor: ExecutorProcessControl, runtime: Runtime) -> tuple[int, int]:
+        """Address of the dispatch function of an executor, and its first argument.
+
+        Both are 0 for executors that dispatch no calls.
+        """
+        if not isinstance(executor, SelfExecutorProcessControl):
+            self._executor = weakref.ref(executor)
+            return executor.dispatch or (0, 0)
+        _dispatchers[self.context] = self
+        with _lock:
+            _set_callback(runtime)
+        return runtime.addresses["__jitlink_dispatch"], self.context
+
+    def handle(self, handlers: Mapping[int, JITDispatchHandler]) -> None:
+        """Have handlers take calls; in another process their tags must be those of no others.
+
+        Args:
+            handlers: by address of their tag.
+        """
+        self.handlers = handlers
+        executor = None if self._executor is None else self._executor()
+        if executor is not None and executor.dispatch is not None:
+            # The connection must not keep the dispatcher.
+            run = partial(_run_handler, weakref.ref(self))
+            executor.handle_calls({tag: partial(run, tag) for tag in handlers})
 
     def run_handler(self, tag: int, data: bytes) -> WrapperFunctionResult:
         """The serialized result of a call, or an out-of-band error.
@@ -57,6 +85,13 @@ class Dispatcher:
             return handler(data)
         except Exception as error:  # noqa: BLE001 - the caller is C code
             return _out_of_band(f"{type(error).__name__}: {error}")
+
+
+def _run_handler(
+    reference: weakref.ref[Dispatcher], tag: int, data: bytes
+) -> WrapperFunctionResult:
+    dispatcher = reference()
+    return _out_of_band(_ENDED) if dispatcher is None else dispatcher.run_handler(tag, data)
 
 
 def _out_of_band(message: str) -> WrapperFunctionResult:
@@ -84,31 +119,6 @@ def wrap_with_sps(
         return signature.serialize_result(result)
 
     return handler
-
-
-def connect_dispatcher(
-    executor: ExecutorProcessControl, runtime: Runtime, dispatcher: Dispatcher
-) -> tuple[int, int]:
-    """Address of the dispatch function of an executor, and the context of a dispatcher.
-
-    Both are 0 for executors that dispatch no calls.
-
-    Raises:
-        ExecutorError: the executor is another process, and has a dispatcher already.
-    """
-    if isinstance(executor, SelfExecutorProcessControl):
-        _dispatchers[dispatcher.context] = dispatcher
-        with _lock:
-            _set_callback(runtime)
-        return runtime.addresses["__jitlink_dispatch"], dispatcher.context
-    # The connection must not keep the dispatcher.
-    reference = weakref.ref(dispatcher)
-
-    def handle(tag: int, data: bytes) -> WrapperFunctionResult:
-        found = reference()
-        return _out_of_band(_ENDED) if found is None else found.run_handler(tag, data)
-
-    return executor.set_dispatch_handler(handle) or (0, 0)
 
 
 _Callback = ctypes.CFUNCTYPE(

@@ -9,15 +9,22 @@ Specification: POSIX, ``dlfcn.h``; `__jitlink_dlopen` and the others in ``runtim
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Protocol
+from weakref import WeakKeyDictionary, WeakSet
 
+from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import JITDylibLookupFlags, LookupKind, SearchOrder
 from jitlink.orc.session import ExecutionSession
-from jitlink.platform.dispatch import Dispatcher, connect_dispatcher, copy_to_c, wrap_with_sps
+from jitlink.platform.dispatch import (
+    Dispatcher,
+    JITDispatchHandler,
+    copy_to_c,
+    wrap_with_sps,
+)
 from jitlink.platform.state import DylibState
 from jitlink.runtime import Runtime
 from jitlink.sps import EXECUTOR_ADDR, STRING, UINT64, WrapperSignature
@@ -28,6 +35,12 @@ _INFORMATION = Tuple(EXECUTOR_ADDR, STRING, EXECUTOR_ADDR, STRING)
 _ONLY_JITDYLIBS = 1 << 30
 _RTLD_DEFAULT, _RTLD_NEXT = 0, (1 << 64) - 1
 _EXPORTED = JITDylibLookupFlags.MATCH_EXPORTED_ONLY
+
+_TAGS = (
+    "__jitlink_dlopen_tag", "__jitlink_dlsym_tag", "__jitlink_dlclose_tag",
+    "__jitlink_dlupdate_tag", "__jitlink_dladdr_tag",
+)  # fmt: skip
+"""The functions of `DynamicLoading`, as the runtime names them."""
 
 _Function = Callable[[DylibState, int, str, int], int]
 """Takes the caller's JITDylib, a value, a text and a mode; returns the result."""
@@ -62,40 +75,44 @@ class DynamicLoading:
 
     def __init__(self, platform: DlfcnPlatform) -> None:
         self._platform = platform
-        self._dispatcher = Dispatcher()
+        self._dispatcher: Dispatcher | None = None
         self._connection: tuple[int, int] | None = None
-        self._functions: Mapping[str, _Function] = {
-            "__jitlink_dlopen_tag": self._dlopen,
-            "__jitlink_dlsym_tag": self._dlsym,
-            "__jitlink_dlclose_tag": self._dlclose,
-            "__jitlink_dlupdate_tag": self._dlupdate,
-            "__jitlink_dladdr_tag": self._dladdr,
-        }
+        functions = self._dlopen, self._dlsym, self._dlclose, self._dlupdate, self._dladdr
+        self._functions: Mapping[str, _Function] = dict(zip(_TAGS, functions, strict=True))
 
     def connect(self, runtime: Runtime) -> tuple[int, int]:
-        """Address of the dispatch function for the runtime, and its context.
+        """Address of the dispatch function for the runtime, and its first argument.
 
         Both are 0 for executors that dispatch no calls: there, ``dlopen`` fails, with a message.
-
-        Raises:
-            ExecutorError: the executor is another process, and dispatches calls to another session.
         """
         if self._connection is None:
-            self._dispatcher.handlers = {
-                runtime.addresses[tag]: wrap_with_sps(_CALL, partial(self._call, function))
-                for tag, function in self._functions.items()
-            }
             executor = self._platform.session.executor
-            self._connection = connect_dispatcher(executor, runtime, self._dispatcher)
+            if isinstance(executor, SelfExecutorProcessControl):
+                self._dispatcher = Dispatcher()
+                self._connection = self._dispatcher.connect(executor, runtime)
+                self._dispatcher.handle(_handlers(runtime, _TAGS, self.call))
+            else:
+                callers = _callers_of(executor, runtime)
+                callers.loadings.add(self)
+                self._connection = callers.connection
         return self._connection
 
-    def disconnect(self) -> None:
-        """Take no more calls: the session ends, and another one may use its executor."""
-        if self._connection is not None:
-            self._platform.session.executor.set_dispatch_handler(None)
+    def call(self, function: str, caller: int, value: int, text: str, mode: int) -> int:
+        """Call the function of a tag for the JITDylib with a handle.
 
-    def _call(self, function: _Function, caller: int, value: int, text: str, mode: int) -> int:
-        return function(self._platform.state_of_handle(caller), value, text, mode)
+        Raises:
+            SessionError: it is no JITDylib of this session, or the function fails.
+        """
+        state = self._platform.state_of_handle(caller)
+        return self._functions[function](state, value, text, mode)
+
+    def has_handle(self, handle: int) -> bool:
+        """Whether a JITDylib of the session has a handle."""
+        try:
+            self._platform.state_of_handle(handle)
+        except SessionError:
+            return False
+        return True
 
     def _open_dylib(self, handle: int) -> JITDylib:
         state = self._platform.state_of_handle(handle)
@@ -171,3 +188,40 @@ def _symbol_before(dylib: JITDylib, address: int, start: int) -> tuple[int, str]
         if start <= symbol <= address and symbol > last:
             last, last_name = symbol, name
     return last, last_name
+
+
+class _Callers:
+    """The sessions of an executor that is another process: which one is meant, handles tell.
+
+    Attributes:
+        loadings: what handles the calls of each.
+        connection: address of the executor's dispatch function, and its first argument.
+    """
+
+    def __init__(self, executor: ExecutorProcessControl, runtime: Runtime) -> None:
+        self.loadings: WeakSet[DynamicLoading] = WeakSet()
+        self._dispatcher = Dispatcher()
+        self.connection = self._dispatcher.connect(executor, runtime)
+        self._dispatcher.handle(_handlers(runtime, _TAGS, self._call))
+
+    def _call(self, function: str, caller: int, value: int, text: str, mode: int) -> int:
+        for loading in list(self.loadings):
+            if loading.has_handle(caller):
+                return loading.call(function, caller, value, text, mode)
+        raise SessionError(f"{caller:#x} is not the handle of a JITDylib")
+
+
+def _handlers(
+    runtime: Runtime, tags: Iterable[str], call: Callable[..., int]
+) -> dict[int, JITDispatchHandler]:
+    return {runtime.addresses[tag]: wrap_with_sps(_CALL, partial(call, tag)) for tag in tags}
+
+
+_callers: WeakKeyDictionary[Runtime, _Callers] = WeakKeyDictionary()
+
+
+def _callers_of(executor: ExecutorProcessControl, runtime: Runtime) -> _Callers:
+    found = _callers.get(runtime)
+    if found is None:
+        found = _callers.setdefault(runtime, _Callers(executor, runtime))
+    return found

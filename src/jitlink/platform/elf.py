@@ -459,9 +459,6 @@ class ELFPlatform(Platform):
         """Forget a JITDylib."""
         self._initialized.pop(dylib, None)
         super().handle_remove_jitdylib(dylib)
-        if dylib is self.dylib:
-            # The last one: all others are linked against it.
-            self._loading.disconnect()
 
     async def _finalize_memory(self, arguments: bytes) -> None:
         runtime, executor = await self.runtime(), self.session.executor

@@ -225,10 +225,11 @@ async def _connect(executor: ExecutorProcessControl, callbacks: RemoteCallbacks)
         addresses["__jitlink_python_tag"]: callbacks.handle_call,
         addresses["__jitlink_resume_tag"]: callbacks.handle_resume,
     }
-    wrapper = addresses["__jitlink_call_wrapper"]
-    dispatch = executor.connect_callbacks(handlers, callbacks.calls, wrapper)
+    dispatch = executor.dispatch
     if dispatch is None:
         raise ExecutorError("the executor does not let its code call this process")
+    executor.handle_calls(handlers)
+    executor.number_calls(callbacks.calls, addresses["__jitlink_call_wrapper"])
     name = "__jitlink_set_python_dispatch"
     await executor.call_function(name, addresses[name], _ADDRESSES, *dispatch)
 

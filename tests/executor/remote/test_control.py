@@ -230,24 +230,27 @@ def test_sessions_one_after_another(executor: RemoteExecutorProcessControl) -> N
 
 
 @pytest.mark.parametrize("setting", PIPES, ids=str)
-def test_one_session_at_a_time_takes_calls(setting: Setting) -> None:
+def test_sessions_at_once(setting: Setting) -> None:
+    """Each opens its own JITDylibs, whatever session the executor's runtime was linked for."""
     source = """
     #include <dlfcn.h>
-    int f(void) { return dlsym(dlopen("main", RTLD_NOW), "f") == f; }
+    static int began;
+    __attribute__((constructor)) static void begin(void) { began = 1; }
+    int f(void) { return began && dlsym(dlopen("main", RTLD_NOW), "f") == f; }
+    int other(void) { return dlopen("second", RTLD_NOW) != 0; }
     """
     compiled = compile_c(source, "gcc", ("-O1", "-fPIC"))
     with started(setting) as executor:
         for _ in range(2):
-            with LLJIT(executor=executor) as jit, LLJIT(executor=executor) as other:
-                jit.add_object(compiled)
-                jit.initialize()
-                address = int(jit.lookup("f"))
-                other.add_object(compiled)
-                with pytest.raises(JITLinkError) as caught:
-                    other.lookup("f")
-                assert "another session takes the calls" in str(cause_of(caught.value))
-                other.close()
-                assert jit.session.wait(executor.run_as_int_function(address, 0)) == 1
+            with LLJIT(executor=executor) as first, LLJIT(executor=executor) as second:
+                second.create_jitdylib("second")
+                for jit in (first, second):
+                    jit.add_object(compiled)
+                    jit.initialize()
+                    assert jit.lookup("f")() == 1
+                assert (first.lookup("other")(), second.lookup("other")()) == (0, 1)
+                second.close()
+                assert first.lookup("f")() == 1
 
 
 def test_programs_that_are_no_executors(tmp_path: Path) -> None:

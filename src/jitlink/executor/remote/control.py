@@ -40,7 +40,7 @@ from jitlink import tasks
 from jitlink.errors import ExecutorError
 from jitlink.executor.callback_errors import CallNumbers, Raised, innermost_call
 from jitlink.executor.control import ExecutorProcessControl, PlacedArguments
-from jitlink.executor.remote.connection import Channel, Connection, Handler, SocketChannel
+from jitlink.executor.remote.connection import Channel, Connection, SocketChannel
 from jitlink.executor.remote.dialects import DISPATCH_CONTEXT, DISPATCH_FUNCTION
 from jitlink.executor.remote.errors import ProtocolError
 from jitlink.executor.remote.process import ChildProcess, default_executor
@@ -354,45 +354,38 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         """Have a wrapper function without arguments called before the executor is closed."""
         self._at_close.append(address)
 
-    def connect_callbacks(
-        self,
-        handlers: Mapping[int, Callable[[bytes], WrapperFunctionResult]],
-        numbers: CallNumbers,
-        wrapper: int,
-    ) -> tuple[int, int] | None:
-        """Have functions take calls of Python that code of the executor makes."""
-        self._incoming.handlers.update(handlers)
-        self._numbering = numbers, wrapper
-        return self._dispatch
-
-    def set_dispatch_handler(self, handler: Handler | None) -> tuple[int, int] | None:
-        """Have a function take all other calls that code of the executor makes."""
-        if self._dispatch is None:
+    @property
+    def dispatch(self) -> tuple[int, int] | None:
+        """Address and first argument of the executor's dispatch function."""
+        symbols = self.bootstrap_symbols
+        if DISPATCH_FUNCTION not in symbols or DISPATCH_CONTEXT not in symbols:
             return None
-        with self._lock:
-            if handler is not None and self._incoming.others is not None:
-                raise ExecutorError("another session takes the calls of this executor")
-            self._incoming.others = handler
-        return self._dispatch
+        return symbols[DISPATCH_FUNCTION], symbols[DISPATCH_CONTEXT]
+
+    def handle_calls(
+        self, handlers: Mapping[int, Callable[[bytes], WrapperFunctionResult]]
+    ) -> None:
+        """Have functions take calls that code of the executor dispatches."""
+        self._incoming.handlers.update(handlers)
+
+    def number_calls(self, numbers: CallNumbers, wrapper: int) -> None:
+        """Number the calls of wrapper functions that record exceptions."""
+        self._numbering = numbers, wrapper
 
 
 class _IncomingCalls:
     """Takes the calls of an executor's code.
 
     Attributes:
-        handlers: what takes calls with some tags.
-        others: what takes all others.
+        handlers: what takes calls, by tag.
     """
 
     def __init__(self) -> None:
         self.handlers: dict[int, Callable[[bytes], WrapperFunctionResult]] = {}
-        self.others: Handler | None = None
 
     def __call__(self, tag: int, data: bytes) -> WrapperFunctionResult:
         handler = self.handlers.get(tag)
-        if handler is not None:
-            return handler(data)
-        return WrapperFunctionResult() if self.others is None else self.others(tag, data)
+        return WrapperFunctionResult() if handler is None else handler(data)
 
 
 def _abandon(connection: Connection, process: ChildProcess | None) -> None:

@@ -56,7 +56,7 @@ from jitlink.orc.object_unit import GraphUnit
 from jitlink.orc.session import ExecutionSession
 from jitlink.platform import at_exit
 from jitlink.platform.base import Platform, PlatformCreator, ProviderGenerator
-from jitlink.platform.dispatch import Dispatcher, connect_dispatcher, wrap_with_sps
+from jitlink.platform.dispatch import Dispatcher, wrap_with_sps
 from jitlink.platform.orc_rt import protocol
 from jitlink.platform.orc_rt import tls as runtime_tls
 from jitlink.platform.orc_rt.actions import RuntimeActions
@@ -150,7 +150,7 @@ class ORCRuntimePlatform(Platform):
         try:
             self._link_against_process()
             self.dylib.add_generator(archive)
-            function, context = connect_dispatcher(session.executor, runtime, self._dispatcher)
+            function, context = self._dispatcher.connect(session.executor, runtime)
             session.wait(self._start(function, context))
         except BaseException:
             self._give_up()
@@ -194,9 +194,7 @@ class ORCRuntimePlatform(Platform):
         order = [(dylib, _ALL)]
         found = await self.session.lookup_async(order, [*names, *handlers])
         self._actions.addresses = {name: found[name].address for name in names}
-        self._dispatcher.handlers = {
-            found[tag].address: handler for tag, handler in handlers.items()
-        }
+        self._dispatcher.handle({found[tag].address: h for tag, h in handlers.items()})
         actions = [self._actions.bootstrap(handle), self._actions.jitdylib(dylib.name, handle)]
         bootstrap = self._bootstrap_graph(actions)
         tls_access = runtime_tls.aligned_call(self._new_graph("<thread-local variables>"))
