@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from jitlink.errors import (
     UndefinedSymbolError,
     UnsupportedObjectError,
 )
-from jitlink.executor import SelfExecutorProcessControl
+from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.lljit import LLJIT
 from jitlink.orc import ExecutionSession, FailedToMaterializeError, ObjectLinkingLayer, SessionError
 from jitlink.platform import (
@@ -112,16 +112,20 @@ def _counted(name: str, build: Build = GCC) -> Path:
     return compile_c(COUNTED, build.compiler, flags, suffix=".cpp")
 
 
+executors: Callable[[], AbstractContextManager[ExecutorProcessControl | None]] = nullcontext
+"""Starts the executor of a JIT; by default it is this process."""
+
+
 @contextmanager
 def _jit() -> Iterator[tuple[LLJIT, ORCRuntimePlatform, list[str]]]:
     """A JIT with the runtime, and the texts that linked code passes to ``say``."""
     said: list[str] = []
 
-    def say(text: ctypes.c_char_p) -> None:
-        said.append(ctypes.string_at(text).decode())
+    def say(text: bytes) -> None:
+        said.append(text.decode())
 
-    prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-    with LLJIT(platform=orc_runtime(runtime())) as jit:
+    prototype = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
+    with executors() as executor, LLJIT(executor=executor, platform=orc_runtime(runtime())) as jit:
         assert jit.process_symbols is not None
         jit.define({"say": (say, prototype)}, dylib=jit.process_symbols)
         assert isinstance(jit.platform, ORCRuntimePlatform)
@@ -367,12 +371,11 @@ def test_a_program_without_its_entry() -> None:
 
 
 def test_a_python_exception_in_an_initialiser_is_raised() -> None:
-    with LLJIT(platform=orc_runtime(runtime())) as jit:
+    def say(text: bytes) -> None:
+        raise ValueError(text.decode())
 
-        def say(text: ctypes.c_char_p) -> None:
-            raise ValueError(ctypes.string_at(text).decode())
-
-        jit.define({"say": (say, ctypes.CFUNCTYPE(None, ctypes.c_void_p))})
+    with _jit() as (jit, _, _said):
+        jit.define({"say": (say, ctypes.CFUNCTYPE(None, ctypes.c_char_p))})
         jit.add_object(_counted("program"))
         with pytest.raises(ValueError, match="begin program"):
             jit.initialize()

@@ -29,7 +29,12 @@ from typing import TypeVar
 
 from jitlink.errors import ExecutorError, InputError, UndefinedSymbolError, UnsupportedObjectError
 from jitlink.executor import SelfExecutorProcessControl
-from jitlink.executor.callback_errors import callback_errors
+from jitlink.executor.callback_errors import (
+    callback_errors,
+    innermost_call,
+    recorded_in,
+    report,
+)
 from jitlink.graph import AllocActionPair, LinkGraph, MemProt, Scope, Symbol
 from jitlink.inputs import Input
 from jitlink.orc.aliases import ReExports
@@ -64,7 +69,8 @@ from jitlink.platform.orc_rt.plugin import ORCRuntimePlugin
 from jitlink.platform.orc_rt.protocol import RuntimeFunction
 from jitlink.platform.orc_rt.tls_images import RuntimeTLS
 from jitlink.platform.state import DylibState, dependencies_first
-from jitlink.runtime import runtime_of
+from jitlink.runtime import Runtime, runtime_of
+from jitlink.runtime.remote_callbacks import callbacks_of
 from jitlink.targets.registry import target_of_triple
 from jitlink.tasks import in_thread
 
@@ -123,7 +129,7 @@ class ORCRuntimePlatform(Platform):
         UnsupportedObjectError: the executor is not x86-64 Linux.
         InputError: the archive cannot be read.
         IncompleteRuntimeError: it is not LLVM 22's runtime.
-        ExecutorError: the executor is another process.
+        ExecutorError: the executor dispatches no calls.
         JITLinkError: the runtime cannot be linked, or does not start.
         SessionError: the session has a platform already.
     """
@@ -139,9 +145,10 @@ class ORCRuntimePlatform(Platform):
         self._actions = RuntimeActions()
         self._dispatcher = Dispatcher()
         self._failed = threading.local()
+        self._running: _RuntimeCall | None = None
         super().__init__(session, layer, process_symbols)
         self.tls = RuntimeTLS(layer, self.dylib, self._actions)
-        runtime = session.wait(runtime_of(session.executor))
+        runtime = session.wait(self._own_runtime())
         self._plugin = ORCRuntimePlugin(self, self._actions, self.tls, runtime)
         self._renewal = _HandleRenewal(self)
         layer.add_plugin(self._plugin)
@@ -165,6 +172,13 @@ class ORCRuntimePlatform(Platform):
         self.layer.remove_plugin(self._plugin)
         self.session.deregister_resource_manager(self._renewal)
         self.session.deregister_resource_manager(self)
+
+    async def _own_runtime(self) -> Runtime:
+        """Jitlink's runtime, which registers frames, and dispatches or numbers calls."""
+        executor = self.session.executor
+        if isinstance(executor, SelfExecutorProcessControl):
+            return await runtime_of(executor)
+        return (await callbacks_of(executor)).runtime
 
     def _link_against_process(self) -> None:
         process = self._process_symbols
@@ -233,14 +247,19 @@ class ORCRuntimePlatform(Platform):
         # The runtime opens only JITDylibs that are registered.
         self.session.wait(self.handle_of(self.states[dylib]))
 
-    # Handlers of the runtime's calls; on the thread that called the runtime
+    # Handlers of the runtime's calls; on the thread that called the runtime, or one of their own
 
     def _push_initializers(self, handle: int) -> list[tuple[int, list[int]]]:
         try:
             dylib = self.state_of_handle(handle).dylib
             return self.session.wait(self._dependencies(dylib))
         except Exception as error:
-            self._failed.error = error
+            # LLVM's runtime does not say which call of another process this is for.
+            call = innermost_call()
+            if call is None:
+                call = self._running
+            if isinstance(call, _RuntimeCall):
+                call.failure = error
             raise
 
     async def _dependencies(self, dylib: JITDylib) -> list[tuple[int, list[int]]]:
@@ -358,12 +377,20 @@ class ORCRuntimePlatform(Platform):
             return status
 
     def _call(self, function: RuntimeFunction[T], *arguments: object) -> T:
-        """Call a function of the runtime that may run linked code, on this thread."""
-        self._failed.error = None
+        """Call a function of the runtime that may run linked code."""
+        call = _RuntimeCall()
         name, signature = function.name, function.signature
         address = self._actions.addresses[name]
         executor = self.session.executor
-        value: T = self.drive(executor.call_function(name, address, signature, *arguments))
+        outer, self._running = self._running, call
+        try:
+            with recorded_in(call):
+                value: T = self.drive(executor.call_function(name, address, signature, *arguments))
+        finally:
+            self._running = outer
+        self._failed.error = call.failure
+        for error in call:
+            report(error)
         return value
 
     def _take_error(self) -> Exception | None:
@@ -406,6 +433,16 @@ class ORCRuntimePlatform(Platform):
             await self.handle_of(state)
 
 
+class _RuntimeCall(list[BaseException]):
+    """What Python functions have raised in a call of the runtime.
+
+    Attributes:
+        failure: the exception of a handler of this platform in the call.
+    """
+
+    failure: Exception | None = None
+
+
 class _HandleRenewal(ResourceManager):
     """Renews handles once the memory that was held under a key is deallocated."""
 
@@ -430,8 +467,6 @@ def _open(
     if architecture != "x86_64" or "linux" not in system:
         message = f"LLVM's ORC runtime is used for x86-64 Linux, not for {executor.triple}"
         raise UnsupportedObjectError(message, file=archive.name)
-    if not isinstance(executor, SelfExecutorProcessControl):
-        raise ExecutorError(f"{archive.name}: LLVM's ORC runtime can be used in this process only")
     missing = archive.undefined_among(protocol.REQUIRED)
     if missing:
         raise IncompleteRuntimeError(missing, file=archive.name)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import itertools
 
+from jitlink import tasks
 from jitlink.errors import ExecutorError
 from jitlink.graph import LinkGraph
-from jitlink.link import run_in_process
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.interface import JITDylibLookupFlags
 from jitlink.orc.object_layer import ObjectLinkingLayer
@@ -71,7 +71,7 @@ class RuntimeTLS:
         """Write the image of a graph to executor memory (a post-fixup pass)."""
         if image.size:
             executor = self._session.executor
-            run_in_process(executor.write_memory(image.address, image.content(graph)))
+            tasks.run(executor.write_memory(image.address, image.content(graph)))
 
     async def _create_key(self) -> None:
         """Create the key if there is none.
