@@ -74,6 +74,7 @@ DEBIAN_PACKAGES = {
     "llvm-readobj-22": "llvm-22",
     "mold": "mold",
     "perl": "perl",
+    "qemu-aarch64": "qemu-user",
     "rustc": "rustc",
     "riscv64-linux-gnu-gcc-12": "gcc-12-riscv64-linux-gnu",
     "riscv64-linux-gnu/libc.a": "libc6-dev-riscv64-cross",

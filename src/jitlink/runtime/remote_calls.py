@@ -47,8 +47,8 @@ _BUFFERS = SPSSequence(Record(_Buffer, BOOL, UINT64, CHARS, _POINTERS))
 
 
 def _signature(convention: CallingConvention) -> WrapperSignature[tuple[Any, ...]]:
-    registers = convention.integer_registers + convention.float_registers
-    results = 2 * convention.result_registers
+    registers = convention.frame_integers + convention.float_registers
+    results = convention.integer_results + convention.float_results
     return WrapperSignature(
         Tuple(*[UINT64] * results, SPSSequence(CHARS)),
         EXECUTOR_ADDR,
@@ -124,9 +124,6 @@ class RemoteFunction:
         self, frame: CallFrame, regions: Sequence[Region]
     ) -> tuple[list[int], list[bytes]]:
         """Result registers, and the contents of the regions that are copied back."""
-        convention = self._convention
-        integers = frame.integers + [0] * (convention.integer_registers - len(frame.integers))
-        floats = frame.floats + [0] * (convention.float_registers - len(frame.floats))
         buffers = [
             _Buffer(each.is_output, each.size, each.content(), each.pointers) for each in regions
         ]
@@ -135,7 +132,7 @@ class RemoteFunction:
             "__jitlink_call",
             runtime.addresses["__jitlink_call"],
             self._signature,
-            *(self._address, *integers, *floats, frame.stack, buffers),
+            *(self._address, *frame.registers, frame.stack, buffers),
         )
         return registers, contents
 
