@@ -28,6 +28,7 @@ from jitlink.passes.init_fini import CrtiCrtn
 from jitlink.targets.base import (
     Batch,
     DirectAccess,
+    HostFunctionCode,
     Jump,
     ReadObjects,
     ReentryCode,
@@ -56,6 +57,7 @@ class FlatTarget:
     branches: frozenset[EdgeKind] = BRANCHES
     jump: Jump | None = JUMP
     reentry: ReentryCode | None = REENTRY
+    host_function: HostFunctionCode | None = None
     direct_access: DirectAccess | None = None
     crti_crtn: CrtiCrtn | None = None
 

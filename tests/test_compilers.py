@@ -16,6 +16,12 @@ def test_the_directory_of_gcc_is_what_gcc_says() -> None:
     assert said in support_archives("x86_64")
 
 
+def test_the_directory_of_a_cross_compiler() -> None:
+    said = run([require("aarch64-linux-gnu-gcc-12"), "-print-libgcc-file-name"]).strip()
+    assert str(Path(said).parent) in gcc_directories("aarch64")
+    assert said in support_archives("aarch64")
+
+
 def test_nothing_for_a_machine_that_does_not_exist() -> None:
     assert gcc_directories("pdp11") == []
     assert support_archives("pdp11") == []

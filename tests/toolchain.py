@@ -47,8 +47,10 @@ CROSS_ARCHIVES = {
 DEBIAN_PACKAGES = {
     "aarch64-linux-gnu-gcc-12": "gcc-12-aarch64-linux-gnu",
     "ar": "binutils",
+    "aarch64-linux-gnu/libatomic.a": "libgcc-12-dev-arm64-cross",
     "aarch64-linux-gnu/libc.a": "libc6-dev-arm64-cross",
     "aarch64-linux-gnu/libgcc.a": "libgcc-12-dev-arm64-cross",
+    "aarch64-linux-gnu/libgcc_eh.a": "libgcc-12-dev-arm64-cross",
     "aarch64-linux-gnu/libm.a": "libc6-dev-arm64-cross",
     "aarch64-linux-gnu/libstdc++.a": "libstdc++-12-dev-arm64-cross",
     "c++filt": "binutils",
@@ -74,6 +76,7 @@ DEBIAN_PACKAGES = {
     "llvm-readobj-22": "llvm-22",
     "mold": "mold",
     "perl": "perl",
+    "qemu-aarch64": "qemu-user",
     "rustc": "rustc",
     "riscv64-linux-gnu-gcc-12": "gcc-12-riscv64-linux-gnu",
     "riscv64-linux-gnu/libc.a": "libc6-dev-riscv64-cross",

@@ -11,13 +11,17 @@ import os
 import re
 from collections.abc import Iterator
 
+_GCC_ROOTS = ("/usr/lib/gcc", "/usr/lib/gcc-cross")
 _GCC_VENDORS = ("linux-gnu", "pc-linux-gnu", "redhat-linux", "unknown-linux-gnu")
 _CLANG_PARENTS = ("/usr/lib/clang", "/usr/lib64/clang", "/usr/local/lib/clang")
 
 
 def gcc_directories(machine: str) -> list[str]:
-    """The directory of the newest gcc for an architecture, for each spelling of its triple."""
-    parents = (f"/usr/lib/gcc/{machine}-{vendor}" for vendor in _GCC_VENDORS)
+    """The directory of the newest gcc for an architecture, for each spelling of its triple.
+
+    Compilers that run on this machine come first, then cross compilers.
+    """
+    parents = (f"{root}/{machine}-{vendor}" for root in _GCC_ROOTS for vendor in _GCC_VENDORS)
     return [newest[0] for parent in parents if (newest := _by_version(parent))]
 
 

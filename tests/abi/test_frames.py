@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from jitlink.abi.buffers import In, InOut, Out, PlacedMemory, regions_of
-from jitlink.abi.conventions import SYSV_X86_64, ArgumentClass, classify, convention_of
+from jitlink.abi.conventions import (
+    AAPCS64,
+    SYSV_X86_64,
+    ArgumentClass,
+    classify,
+    convention_of,
+)
 from jitlink.abi.frames import place_arguments, read_result, result_memory
 
 INT, FLT, MEM = ArgumentClass.INTEGER, ArgumentClass.FLOAT, ArgumentClass.MEMORY
@@ -50,7 +56,29 @@ class Union(c.Union):
     ],
 )
 def test_classes(ctype: type[Any], classes: list[ArgumentClass]) -> None:
-    assert classify(ctype, SYSV_X86_64) == classes
+    assert [each.kind for each in classify(ctype, SYSV_X86_64)] == classes
+
+
+@pytest.mark.parametrize(
+    ("ctype", "words"),
+    [
+        (c.c_int, [(INT, 0, 4)]),
+        (c.c_float, [(FLT, 0, 4)]),
+        (c.c_double, [(FLT, 0, 8)]),
+        (struct_of(c.c_float, c.c_int), [(INT, 0, 8)]),
+        (struct_of(c.c_float, c.c_double), [(INT, 0, 8), (INT, 8, 8)]),
+        (struct_of(c.c_char * 11), [(INT, 0, 8), (INT, 8, 3)]),
+        (struct_of(c.c_char, c.c_double, pack=1), [(INT, 0, 8), (INT, 8, 1)]),
+        (struct_of(c.c_char * 17), [(MEM, 0, 8), (MEM, 8, 8), (MEM, 16, 1)]),
+        (struct_of(c.c_float * 3), [(FLT, 0, 4), (FLT, 4, 4), (FLT, 8, 4)]),
+        (struct_of(struct_of(c.c_double * 3), c.c_double), [(FLT, n, 8) for n in (0, 8, 16, 24)]),
+        (struct_of(*[c.c_double] * 5), [(MEM, n, 8) for n in (0, 8, 16, 24, 32)]),
+        (struct_of(*[c.c_float] * 5), [(MEM, 0, 8), (MEM, 8, 8), (MEM, 16, 4)]),
+        (Union, [(INT, 0, 8)]),
+    ],
+)
+def test_words_of_aapcs64(ctype: type[Any], words: list[tuple[ArgumentClass, int, int]]) -> None:
+    assert classify(ctype, AAPCS64) == words
 
 
 @pytest.mark.parametrize("ctype", [c.c_longdouble, c.py_object])
@@ -99,6 +127,48 @@ def test_arguments_without_types() -> None:
         place_arguments(SYSV_X86_64, [c.c_int, c.c_int], [1], None)
     with pytest.raises(TypeError, match="argument 1: "):
         place_arguments(SYSV_X86_64, [c.c_int], ["x"], None)
+
+
+def test_aapcs64_leaves_registers_unused_behind_what_did_not_fit() -> None:
+    pair, three = struct_of(c.c_long, c.c_long), struct_of(*[c.c_float] * 3)
+    types = [*[c.c_long] * 7, pair, c.c_long, *[c.c_double] * 6, three, c.c_float]
+    values = [*range(7), pair(7, 8), 9, *[0.0] * 6, three(1, 2, 3), 4]
+    frame = place_arguments(AAPCS64, types, values, None)
+    assert frame.integers == list(range(7))
+    assert frame.floats == [0] * 6
+    # Members are beside each other on the stack; the last slot has the float behind them.
+    one, two, three_, four = (struct.unpack("<I", struct.pack("<f", n))[0] for n in (1, 2, 3, 4))
+    assert frame.stack == [7, 8, 9, one | two << 32, three_, four]
+
+
+def test_aapcs64_passes_addresses_of_copies() -> None:
+    large = struct_of(*[c.c_long] * 3)
+    value = large(1, 2, 3)
+    result = result_memory(AAPCS64, large)
+    frame = place_arguments(AAPCS64, [large, c.c_int, c.POINTER(large)], [value, 5, value], result)
+    assert frame.registers[:8] == [0, 5, 0, 0, 0, 0, 0, 0]
+    # The result's address is in x8, which is behind the registers of arguments.
+    assert [each.slot for each in frame.memory] == [8, 0, 2]
+    regions = regions_of(frame.memory)
+    assert len(regions) == 3
+    copies = {each.pointers[0][0]: each for each in regions}
+    assert copies[0].content() == copies[2].content() == bytes(value)
+    assert [copies[n].is_output for n in (8, 0, 2)] == [True, False, True]
+
+
+def test_addresses_of_copies_on_the_stack() -> None:
+    large = struct_of(*[c.c_long] * 3)
+    frame = place_arguments(AAPCS64, [c.c_int] * 9 + [large], [*[0] * 9, large()], None)
+    assert frame.stack == [0, 0]
+    assert [each.slot for each in frame.memory] == [9 + 8 + 1]
+
+
+def test_results_of_homogeneous_structs() -> None:
+    three = struct_of(*[c.c_float] * 3)
+    registers = [1, 2, *[struct.unpack("<I", struct.pack("<f", n))[0] for n in (0.5, 1.5, 2.5)], 9]
+    found = read_result(AAPCS64, three, registers)
+    assert (found.f0, found.f1, found.f2) == (0.5, 1.5, 2.5)
+    assert read_result(AAPCS64, c.c_float, registers) == 0.5
 
 
 def test_memory_on_the_stack() -> None:
@@ -254,4 +324,5 @@ def test_results_of_functions_and_of_classes_that_are_no_types_of_c() -> None:
 def test_conventions() -> None:
     assert convention_of("x86_64-pc-linux-gnu") is SYSV_X86_64
     assert convention_of("x86_64-pc-windows-msvc") is None
-    assert convention_of("aarch64-unknown-linux-gnu") is None
+    assert convention_of("aarch64-unknown-linux-gnu") is AAPCS64
+    assert convention_of("aarch64_be-unknown-linux-gnu") is None

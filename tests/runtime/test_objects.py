@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 import jitlink.runtime.build
 from jitlink.errors import UnsupportedObjectError
-from jitlink.executor import SelfExecutorProcessControl
+from jitlink.executor import SelfExecutorProcessControl, own_executor
 from jitlink.graph import Scope
 from jitlink.link import run_in_process
 from jitlink.runtime import (
@@ -25,6 +26,7 @@ from jitlink.targets.registry import create_link_graph
 
 HERE = Path(jitlink.runtime.__file__).parent
 TRIPLE = "x86_64-unknown-linux-gnu"
+TRIPLES = (TRIPLE, "aarch64-unknown-linux-gnu")
 
 
 def _built_files(root: Path) -> list[Path]:
@@ -45,6 +47,15 @@ def test_the_committed_objects_are_built_from_the_sources(
     assert len(built) == len(DIRECTORIES) * (len(names) + 1)
 
 
+def test_executors_are_where_they_are_looked_for() -> None:
+    for machine, system in DIRECTORIES:
+        found = own_executor(machine)
+        assert found is not None
+        assert Path(found).parent == HERE / DIRECTORIES[machine, system]
+    assert own_executor() == own_executor(os.uname().machine)
+    assert own_executor("vax") is None
+
+
 def test_no_paths_are_in_the_objects() -> None:
     for path in _built_files(HERE):
         content = path.read_bytes()
@@ -52,9 +63,10 @@ def test_no_paths_are_in_the_objects() -> None:
         assert b".debug" not in content
 
 
+@pytest.mark.parametrize("triple", TRIPLES)
 @pytest.mark.parametrize("name", [*PER_DYLIB, *ALLOCATION])
-def test_per_dylib_functions_are_weak_and_hidden(name: str) -> None:
-    graph = create_link_graph(bytes(open_object(TRIPLE, name).data))
+def test_per_dylib_functions_are_weak_and_hidden(triple: str, name: str) -> None:
+    graph = create_link_graph(bytes(open_object(triple, name).data))
     named = {
         symbol.name: symbol for symbol in graph.defined_symbols if symbol.scope is not Scope.LOCAL
     }
@@ -75,7 +87,8 @@ def test_an_executor_has_one_runtime() -> None:
 def test_other_targets_have_none() -> None:
     assert has_runtime(TRIPLE)
     assert has_runtime("x86_64-pc-linux-musl")
-    for triple in ("aarch64-unknown-linux-gnu", "x86_64-pc-windows-msvc", "x86_64"):
+    assert has_runtime("aarch64-unknown-linux-gnu")
+    for triple in ("aarch64_be-unknown-linux-gnu", "x86_64-pc-windows-msvc", "x86_64"):
         assert not has_runtime(triple)
         with pytest.raises(UnsupportedObjectError, match="no runtime"):
             open_object(triple, "frames")

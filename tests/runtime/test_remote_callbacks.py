@@ -16,8 +16,8 @@ from jitlink import LLJIT
 from jitlink.executor import ExecutorCrashedError, RemoteExecutorProcessControl
 from jitlink.runtime.remote_calls import RemoteFunction
 from jitlink.runtime.remote_memory import RemotePointer
-from tests.executor.remote.executors import PIPES, started
-from tests.toolchain import compile_c
+from tests.executor.remote.executors import FOREIGN, PIPES, started
+from tests.toolchain import HOST_TARGET, compile_c
 
 Int = c.CFUNCTYPE(c.c_int, c.c_int)
 
@@ -40,7 +40,7 @@ class Big(c.Structure):
     _fields_ = (("a", c.c_long * 5),)
 
 
-@pytest.fixture(params=[None, *PIPES], ids=str)
+@pytest.fixture(params=[None, *PIPES, *FOREIGN], ids=str)
 def jit(request: pytest.FixtureRequest) -> Iterator[LLJIT]:
     if request.param is None:
         with LLJIT() as jit:
@@ -54,10 +54,16 @@ def is_remote(jit: LLJIT) -> bool:
     return isinstance(jit.session.executor, RemoteExecutorProcessControl)
 
 
+def compiled(jit: LLJIT, source: str) -> Path:
+    machine = jit.session.executor.triple.partition("-")[0]
+    target = HOST_TARGET if HOST_TARGET.startswith(machine) else f"{machine}-linux-gnu"
+    return compile_c(source, "gcc", ("-O1", "-fPIC"), target=target)
+
+
 def added(jit: LLJIT, source: str, **functions: object) -> None:
     if functions:
         jit.define(functions)  # type: ignore[arg-type]
-    jit.add_object(compile_c(source, "gcc", ("-O1", "-fPIC")))
+    jit.add_object(compiled(jit, source))
 
 
 def typed(jit: LLJIT, name: str, restype: object, *argtypes: Any) -> Any:  # noqa: ANN401
@@ -344,9 +350,7 @@ def test_functions_that_are_not_needed_any_more_are_released(jit: LLJIT) -> None
     def add_and_remove() -> weakref.ref[Callee]:
         callee, tracker = Callee(), jit.create_resource_tracker()
         jit.define({"f": (callee, Int)}, tracker)
-        jit.add_object(
-            compile_c("int f(int); int g(int x) { return f(x); }", "gcc", ("-O1", "-fPIC")), tracker
-        )
+        jit.add_object(compiled(jit, "int f(int); int g(int x) { return f(x); }"), tracker)
         assert jit.lookup("g")(5) == 6
         tracker.remove()
         return weakref.ref(callee)

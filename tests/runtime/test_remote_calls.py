@@ -13,8 +13,8 @@ from jitlink.abi.buffers import In, InOut, Out
 from jitlink.executor import ExecutorCrashedError
 from jitlink.library import Library
 from jitlink.sps import WrapperFunctionResult
-from tests.executor.remote.executors import PIPES, Setting, started
-from tests.toolchain import compile_c
+from tests.executor.remote.executors import FOREIGN, PIPES, Setting, started
+from tests.toolchain import HOST_TARGET, compile_c
 
 SOURCE = r"""
 #include <stdarg.h>
@@ -88,10 +88,11 @@ class Big(c.Structure):
     _fields_ = (("a", c.c_long * 5),)
 
 
-@pytest.fixture(params=[None, *PIPES], ids=str)
+@pytest.fixture(params=[None, *PIPES, *FOREIGN], ids=str)
 def library(request: pytest.FixtureRequest) -> Iterator[Library]:
-    compiled = compile_c(SOURCE, "gcc", ("-O1", "-fPIC"))
     setting: Setting | None = request.param
+    target = HOST_TARGET if setting is None else setting.target
+    compiled = compile_c(SOURCE, "gcc", ("-O1", "-fPIC"), target=target)
     if setting is None:
         with jitlink.load(compiled) as library:
             yield library

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import cast
 
 from tests.runtime_programs.programs import Case, Program
-from tests.toolchain import HOST_TARGET, CompilerName, compile_c, require, run, zig_command
+from tests.toolchain import (
+    HOST_TARGET,
+    CompilerName,
+    compile_c,
+    cross_compiler,
+    require,
+    run,
+    zig_command,
+)
 
 _CACHE = Path(__file__).parents[2] / ".cache" / "programs"
 _GFORTRAN = "gfortran-12"
@@ -40,8 +48,12 @@ class Built:
     native: Path
 
 
-def build(case: Case) -> Built:
+def build(case: Case, target: str = HOST_TARGET) -> Built:
     """Compile and link a case; a missing tool skips the test.
+
+    Args:
+        case: the case.
+        target: the target; for others than this machine, cases of C and C++ only.
 
     Raises:
         ToolError: a tool failed.
@@ -50,7 +62,7 @@ def build(case: Case) -> Built:
         return _build_rust(case)
     if case.compiler == "gfortran":
         return _build_fortran(case)
-    return _build_c(case)
+    return _build_c(case, target)
 
 
 def _cached(name: str, parts: Sequence[str | bytes], make: Callable[[Path], None]) -> Path:
@@ -85,16 +97,23 @@ def _archive(members: Sequence[Path]) -> Path:
     return _cached("archive", [str(each) for each in members], make) / "lib.a"
 
 
-def link_native(name: str, inputs: Sequence[Path], *words: str) -> Path:
+def link_native(name: str, inputs: Sequence[Path], *words: str, target: str = HOST_TARGET) -> Path:
     """The program that the system's compiler links from objects and archives.
 
     Args:
         name: name of the source, whose suffix selects the language's libraries.
         inputs: objects and archives.
         words: options after the inputs.
+        target: the target; for others than this machine, programs in C only.
     """
-    driver = require("g++" if name.endswith(".cpp") else "gcc")
-    command = [str(driver), *map(str, inputs), *words, "-o"]
+    is_host = target == HOST_TARGET
+    driver = "g++" if name.endswith(".cpp") else "gcc"
+    command = [
+        str(require(driver if is_host else cross_compiler(target))),
+        *map(str, inputs),
+        *words,
+        "-o",
+    ]
 
     def make(place: Path) -> None:
         run([*command, place / "program"])
@@ -105,20 +124,28 @@ def link_native(name: str, inputs: Sequence[Path], *words: str) -> Path:
 # C and C++
 
 
-def _build_c(case: Case) -> Built:
+def _build_c(case: Case, target: str) -> Built:
     program = case.program
     flags = (case.level, "-fPIC" if case.is_pic else "-fno-pic", "-fexceptions", *case.flags)
     compiler = cast("CompilerName", case.compiler)
     objects = [
-        compile_c(program.source, compiler, (*flags, *_standard(program), f"-DPART={part}"))
+        compile_c(
+            program.source,
+            compiler,
+            (*flags, *_standard(program), f"-DPART={part}"),
+            target=target,
+        )
         for part in range(1, program.parts + 1)
     ]
     inputs = [objects[0], _archive(objects[1:])] if program.in_archive else objects
-    driver = _driver(program, case.compiler)
+    is_host = target == HOST_TARGET
+    driver = _driver(program, case.compiler) if is_host else [str(require(cross_compiler(target)))]
     # Code for a fixed position cannot refer to data of a shared C++ library.
     is_static = program.is_cxx and not case.is_pic
     words = ["-pie" if case.is_pic else "-no-pie"]
     words += ["-static-libstdc++"] if is_static else []
+    # The driver for C links C++, too.
+    words += ["-lstdc++"] if program.is_cxx and not is_host else []
     words += [f"-l{each}" for each in program.links]
     command = [*driver, *map(str, inputs), *words, "-lpthread", "-o"]
 
@@ -126,7 +153,9 @@ def _build_c(case: Case) -> Built:
         run([*command, place / "program"])
 
     native = _cached(program.source.stem, command, make) / "program"
-    archives = [require(f"lib{each}.a") for each in program.links if each not in _IN_PROCESS]
+    place = "" if is_host else f"{target}/"
+    needed = [each for each in program.links if each not in _IN_PROCESS]
+    archives = [require(f"{place}lib{each}.a") for each in needed]
     if is_static:
         archives.append(require("libstdc++.a"))
     if program.needs_library and case.compiler == "zig":

@@ -1,5 +1,6 @@
 """Commands that run their program in another process, beside llvm-jitlink with the same options."""
 
+import shlex
 import socket
 import subprocess
 import time
@@ -9,9 +10,10 @@ import pytest
 
 from jitlink.executor.remote.process import own_executor
 from tests.executor.remote.executors import PIPES, Setting
+from tests.executor.remote.foreign import executor_command
 from tests.tool.command import Command, compile_to
 from tests.tool.test_peer import llvm_jitlink
-from tests.toolchain import require
+from tests.toolchain import compile_c, require
 
 HELLO = r"""
 #include <stdio.h>
@@ -26,6 +28,7 @@ int main(int count, char **words) {
   return count + 3;
 }
 """
+TARGET = "aarch64-linux-gnu"
 EXECUTOR = "llvm-jitlink-executor-22"
 
 
@@ -95,9 +98,28 @@ def test_an_executor_is_found(command: Command) -> None:
         assert command(option, "hello.o").status == 3
 
 
+def test_a_command_that_runs_the_executor(command: Command) -> None:
+    own = own_executor()
+    assert own is not None
+    Path("with blanks").symlink_to(own)
+    for words in (f"env -i 'A=b c' {own}", "./with blanks", "./'with blanks'"):
+        done = command(f"-oop-executor={words}", "hello.o", "-args", "one")
+        assert (done.status, done.out, done.err) == (4, "<one>", "")
+
+
+def test_a_program_for_another_processor(command: Command) -> None:
+    compiled = compile_c(HELLO, "gcc", ("-fPIC", "-O1"), target=TARGET)
+    option = f"-oop-executor={shlex.join(executor_command(TARGET))}"
+    done = command(option, str(compiled), "-args", "one", "two words")
+    assert (done.status, done.out, done.err) == (5, "<one><two words>", "")
+    done = command(option, str(compiled), "-args", "a", "exit")
+    assert (done.status, done.out) == (9, "<a><exit>")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["-oop-executor=un'paired"], "un'paired: No closing quotation"),
         (["-oop-executor=/nothing"], "cannot start the executor /nothing"),
         (["-oop-executor-connect=nowhere"], "'nowhere' is not HOST:PORT"),
         (["-oop-executor-connect=host:0"], "'host:0' is not HOST:PORT"),

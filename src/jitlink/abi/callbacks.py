@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import itertools
 from _ctypes import CFuncPtr, _SimpleCData  # The bases have no public names.
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,32 +20,28 @@ class Parameters:
         prototype: a ctypes function type, whose result ctypes can return from Python.
 
     Attributes:
-        types: ctypes types of the parameters.
-        zero: the result of a function that has none to give.
+        each: the parameters.
         stack_words: how many words of arguments are on the stack.
+        zero: the result of a function that has none to give.
 
     Raises:
         TypeError: such values cannot be passed.
     """
 
     def __init__(self, convention: CallingConvention, prototype: Any) -> None:  # noqa: ANN401
-        self.types: tuple[type[Any], ...] = tuple(prototype._argtypes_)
+        self._convention = convention
+        self._frame = CallFrame(convention)
+        types: Sequence[type[Any]] = getattr(prototype, "_argtypes_", ())
+        self.each = [self._frame.add_parameter(ctype) for ctype in types]
+        self.stack_words = len(self._frame.stack)
         self._restype: type[Any] | None = prototype._restype_
         self.zero: object = None if self._restype is None else self._restype()
-        self._convention = convention
-        # Words that are their own numbers show where each is placed.
-        frame, numbers = CallFrame(convention), itertools.count()
-        self._sizes = [-(-ctypes.sizeof(each) // WORD) for each in self.types]
-        for ctype, size in zip(self.types, self._sizes, strict=True):
-            frame.add_words(ctype, list(itertools.islice(numbers, size)))
-        self._places = (frame.integers, frame.floats, frame.stack)
-        self.stack_words = len(frame.stack)
         self.result_words(self.zero)
 
     def read(
         self, integers: Sequence[int], floats: Sequence[int], stack: Sequence[int]
     ) -> list[bytes]:
-        """The bytes of each argument.
+        """The bytes of each argument, or of its address.
 
         Args:
             integers: words of the integer registers.
@@ -56,17 +51,17 @@ class Parameters:
         Raises:
             ValueError: there are fewer words than the parameters need.
         """
-        words = [0] * sum(self._sizes)
-        for numbers, found in zip(self._places, (integers, floats, stack), strict=True):
-            if len(found) < len(numbers):
-                raise ValueError(f"{len(numbers)} words are needed, and {len(found)} were passed")
-            for number, word in zip(numbers, found, strict=False):
-                words[number] = word
-        rest = iter(words)
+        frame = self._frame
+        given = {id(frame.integers): integers, id(frame.floats): floats, id(frame.stack): stack}
         arguments = []
-        for ctype, size in zip(self.types, self._sizes, strict=True):
-            data = b"".join(w.to_bytes(WORD, "little") for w in itertools.islice(rest, size))
-            arguments.append(data[: ctypes.sizeof(ctype)])
+        for parameter in self.each:
+            data = bytearray(WORD if parameter.is_reference else ctypes.sizeof(parameter.ctype))
+            for words, place, offset, size in parameter.pieces:
+                found = given[id(words)]
+                if place >= len(found):
+                    raise ValueError(f"word {place} is needed, and {len(found)} were passed")
+                data[offset : offset + size] = found[place].to_bytes(WORD, "little")[:size]
+            arguments.append(bytes(data))
         return arguments
 
     def result_words(self, result: object) -> list[int]:
@@ -78,17 +73,16 @@ class Parameters:
         Raises:
             TypeError: it is memory of this process.
         """
-        registers = self._convention.result_registers
+        counts = self._convention.integer_results, self._convention.float_results
         if self._restype is None:
-            return [0] * 2 * registers
+            return [0] * sum(counts)
         if isinstance(result, bytes | str) and issubclass(self._restype, _POINTERS):
             raise TypeError("a function cannot return memory of this process to another one")
-        value = result if isinstance(result, _SimpleCData) else self._restype(result)
         frame = CallFrame(self._convention)
-        frame.add_value(value)
+        frame.add_value(result if isinstance(result, _SimpleCData) else self._restype(result))
         found = []
-        for words in (frame.integers, frame.floats):
-            found += [*words, *[0] * (registers - len(words))]
+        for words, count in zip((frame.integers, frame.floats), counts, strict=True):
+            found += [*words, *[0] * (count - len(words))]
         return found
 
 

@@ -5,14 +5,46 @@ from __future__ import annotations
 import ctypes
 from _ctypes import CFuncPtr, _Pointer, _SimpleCData  # The bases have no public names.
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jitlink.abi.buffers import In, InOut, Memory, Out, PlacedMemory
-from jitlink.abi.conventions import WORD, ArgumentClass, CallingConvention, classify
+from jitlink.abi.conventions import WORD, ArgumentClass, CallingConvention, Word, classify
 
 _INTEGER, _FLOAT = ArgumentClass.INTEGER, ArgumentClass.FLOAT
+_MEMORY = ArgumentClass.MEMORY
+_ADDRESS = Word(_INTEGER, 0, WORD)
 _ByRef = type(ctypes.byref(ctypes.c_int()))
 _POINTERS = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_wchar_p)
+
+
+class Piece(NamedTuple):
+    """Where a part of a value is.
+
+    Attributes:
+        words: the words of integer registers, of floating-point registers, or on the stack.
+        place: which of them.
+        offset: of the part in the value, in bytes.
+        size: in bytes.
+    """
+
+    words: list[int]
+    place: int
+    offset: int
+    size: int
+
+
+class Parameter(NamedTuple):
+    """Where a function finds an argument.
+
+    Attributes:
+        ctype: its ctypes type.
+        pieces: where its parts are.
+        is_reference: whether they are the address of the argument.
+    """
+
+    ctype: type[Any]
+    pieces: Sequence[Piece]
+    is_reference: bool
 
 
 class CallFrame:
@@ -30,10 +62,19 @@ class CallFrame:
 
     def __init__(self, convention: CallingConvention) -> None:
         self._convention = convention
+        self._free = {_INTEGER: convention.integer_registers, _FLOAT: convention.float_registers}
         self.integers: list[int] = []
         self.floats: list[int] = []
         self.stack: list[int] = []
         self.memory: list[PlacedMemory] = []
+        self._targets = {_INTEGER: self.integers, _FLOAT: self.floats, _MEMORY: self.stack}
+
+    @property
+    def registers(self) -> list[int]:
+        """All registers of a call: integers, then floating point."""
+        convention = self._convention
+        integers = self.integers + [0] * (convention.frame_integers - len(self.integers))
+        return integers + self.floats + [0] * (convention.float_registers - len(self.floats))
 
     def add_value(self, value: Any) -> None:  # noqa: ANN401 - any ctypes object
         """Place a ctypes object.
@@ -41,47 +82,72 @@ class CallFrame:
         Raises:
             TypeError: such a value cannot be passed.
         """
+        words = classify(type(value), self._convention)
         data = bytes(value)
-        data += bytes(-len(data) % WORD)
-        words = [int.from_bytes(data[n : n + WORD], "little") for n in range(0, len(data), WORD)]
-        is_small = isinstance(value, _SimpleCData) and len(bytes(value)) < WORD
-        if is_small and isinstance(value.value, int):
+        if self._convention.passes_copies and _is_in_memory(words):
+            # Of its own: the function may write to it.
+            self.add_memory(In(data))
+            return
+        if isinstance(value, _SimpleCData) and len(data) < WORD and isinstance(value.value, int):
             # Compilers rely on small integers that are extended.
-            words = [value.value & ((1 << 8 * WORD) - 1)]
-        self.add_words(type(value), words)
-
-    def add_words(self, ctype: type[Any], words: Sequence[int]) -> None:
-        """Place the words of a value of a ctypes type.
-
-        Raises:
-            TypeError: such a value cannot be passed.
-        """
-        self._place(words, classify(ctype, self._convention))
+            data = (value.value & ((1 << 8 * WORD) - 1)).to_bytes(WORD, "little")
+            words = [_ADDRESS]
+        self._place(data, words)
 
     def add_memory(self, memory: Memory) -> None:
         """Place a pointer to memory, which is not known yet."""
-        if len(self.integers) < self._convention.integer_registers:
-            slot = len(self.integers)
-        else:
-            registers = self._convention.integer_registers + self._convention.float_registers
-            slot = registers + len(self.stack)
+        on_stack = len(self.registers) + len(self.stack)
+        slot = len(self.integers) if self._free[_INTEGER] else on_stack
         self.memory.append(PlacedMemory(slot, memory))
-        self._place([0], [_INTEGER])
+        self._place(bytes(WORD), [_ADDRESS])
 
-    def _place(self, words: Sequence[int], classes: Sequence[ArgumentClass]) -> None:
-        convention = self._convention
-        fits = (
-            ArgumentClass.MEMORY not in classes
-            and len(self.integers) + classes.count(_INTEGER) <= convention.integer_registers
-            and len(self.floats) + classes.count(_FLOAT) <= convention.float_registers
-        )
-        for word, each in zip(words, classes, strict=True):
-            if not fits:
-                self.stack.append(word)
-            elif each is _INTEGER:
-                self.integers.append(word)
-            else:
-                self.floats.append(word)
+    def add_result_memory(self, memory: Memory) -> None:
+        """Place the pointer to memory for the result; before any argument."""
+        register = self._convention.result_register
+        if register < self._convention.integer_registers:
+            self.add_memory(memory)
+        else:
+            self.memory.append(PlacedMemory(register, memory))
+
+    def add_parameter(self, ctype: type[Any]) -> Parameter:
+        """Reserve what an argument of a ctypes type has; it is zero.
+
+        Raises:
+            TypeError: such values cannot be passed.
+        """
+        words = classify(ctype, self._convention)
+        if self._convention.passes_copies and _is_in_memory(words):
+            return Parameter(ctype, self._reserve([_ADDRESS], WORD), is_reference=True)
+        return Parameter(ctype, self._reserve(words, ctypes.sizeof(ctype)), is_reference=False)
+
+    def _place(self, data: bytes, words: Sequence[Word]) -> None:
+        for target, place, offset, size in self._reserve(words, len(data)):
+            target[place] = _number(data[offset : offset + size])
+
+    def _reserve(self, words: Sequence[Word], size: int) -> list[Piece]:
+        """Registers or slots of the stack for a value of some bytes."""
+        kinds = [each.kind for each in words]
+        fits = all(kinds.count(kind) <= self._free.get(kind, 0) for kind in kinds)
+        if not fits:
+            words = [Word(_MEMORY, n, min(WORD, size - n)) for n in range(0, size, WORD)]
+            if not self._convention.fills_gaps:
+                self._free.update(dict.fromkeys(kinds, 0))
+        pieces = []
+        for kind, offset, count in words:
+            target = self._targets[kind]
+            pieces.append(Piece(target, len(target), offset, count))
+            target.append(0)
+            if fits:
+                self._free[kind] -= 1
+        return pieces
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, "little")
+
+
+def _is_in_memory(words: Sequence[Word]) -> bool:
+    return any(each.kind is _MEMORY for each in words)
 
 
 def place_arguments(
@@ -106,7 +172,7 @@ def place_arguments(
         raise TypeError(f"{len(types)} arguments are needed, and {len(arguments)} were given")
     frame = CallFrame(convention)
     if result is not None:
-        frame.add_memory(result)
+        frame.add_result_memory(result)
     for number, argument in enumerate(arguments):
         kind = types[number] if number < len(types) else None
         try:
@@ -249,7 +315,7 @@ def result_memory(convention: CallingConvention, restype: Any) -> Out | None:  #
     """
     if not _is_ctype(restype):
         return None
-    if ArgumentClass.MEMORY not in classify(restype, convention):
+    if not _is_in_memory(classify(restype, convention)):
         return None
     return Out(restype())
 
@@ -270,15 +336,17 @@ def read_result(
         return None
     ctype = restype if _is_ctype(restype) else ctypes.c_int
     remaining = {
-        _INTEGER: list(registers[: convention.result_registers]),
-        _FLOAT: list(registers[convention.result_registers :]),
+        _INTEGER: list(registers[: convention.integer_results]),
+        _FLOAT: list(registers[convention.integer_results :]),
     }
-    words = [remaining[each].pop(0) for each in classify(ctype, convention)]
-    data = b"".join(word.to_bytes(WORD, "little") for word in words)
+    data = b"".join(
+        remaining[each.kind].pop(0).to_bytes(WORD, "little")[: each.size]
+        for each in classify(ctype, convention)
+    )
     if issubclass(ctype, ctypes.c_char_p | ctypes.c_wchar_p):
         # A pointer into the other process, where nothing of this process can follow it.
         ctype = ctypes.c_void_p
-    value = ctype.from_buffer_copy(data.ljust(ctypes.sizeof(ctype), b"\0"))
+    value = ctype.from_buffer_copy(data)
     if isinstance(value, _SimpleCData) and type(value).__mro__[1] is _SimpleCData:
         value = value.value
     return value if _is_ctype(restype) else restype(value)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from jitlink.arch.reentry import Jump
+from jitlink.arch.reentry import HostFunctionCode, Jump
 from jitlink.fixups import Advice, BitSlice, Check, Fixup, FixupTable, Flip, resolved
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
@@ -312,6 +312,14 @@ BIG_ENDIAN_FIXUPS = FixupTable(ROWS, endianness="big")
 
 # bti c; b
 JUMP = Jump(bytes.fromhex("5f2403d5 00000014"), ((K.BRANCH26_PCREL, 4, 0),))
+
+# bti c; adrp x16, record; add x16, x16, :lo12:record; ldr x17, [x16]; br x17
+HOST_FUNCTION = HostFunctionCode(
+    bytes.fromhex("5f2403d5 10000090 10020091 110240f9 20021fd6"),
+    ((K.PAGE21, 4, 0), (K.PAGE_OFFSET12, 8, 0)),
+    4,
+)
+"""Machine code for functions that another process implements."""
 
 _BTI_C, _ADRP_X16, _LDR_X16, _BR_X16 = (
     bytes.fromhex("5f2403d5"), bytes.fromhex("10000090"), bytes.fromhex("100240f9"),

@@ -8,7 +8,7 @@ the callback may return the address of the *landing*, which raises a Python exce
 thread and returns zero.
 
 Code of another process has no Python: there, the callback is C code that asks the controller, and
-functions that Python implements lead to such code, too.
+functions that Python implements lead to such code, too (`HostFunctionCode`).
 
 All of the code is position independent. One `ReentryCode`, a table of bytes and offsets, is
 everything that an architecture provides for lazy calls.
@@ -37,6 +37,23 @@ class Jump(NamedTuple):
     edges: CodeEdges
 
 
+class HostFunctionCode(NamedTuple):
+    """Machine code of a function that another process implements.
+
+    It loads the address of a record into a register that holds no argument, and jumps to the
+    address in the record's first word.
+
+    Attributes:
+        content: the instructions.
+        record_edges: edges to the record: kind, offset, addend.
+        alignment: in bytes.
+    """
+
+    content: bytes
+    record_edges: CodeEdges
+    alignment: int
+
+
 class ReentryCode(NamedTuple):
     """Machine code, and the offsets of the addresses in it.
 
@@ -59,10 +76,6 @@ class ReentryCode(NamedTuple):
             interface in `landing_imports`, and returns zero in all result registers.
         landing_imports: offsets in the landing of the addresses of those functions, by name, and
             of the exception's type, under the name ``exception``.
-        host_function: content of a function that is implemented in another process. It loads the
-            address of a record, whose first word is the address of the code that it jumps to, into
-            a register that holds no argument.
-        record_edges: its edges to the record: kind, offset, addend.
     """
 
     got_plt: GotPltSpec
@@ -75,5 +88,3 @@ class ReentryCode(NamedTuple):
     fallback_offset: int
     landing: bytes
     landing_imports: Mapping[str, int]
-    host_function: bytes
-    record_edges: CodeEdges

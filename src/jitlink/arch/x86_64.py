@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jitlink.arch.reentry import Jump, ReentryCode
+from jitlink.arch.reentry import HostFunctionCode, Jump, ReentryCode
 from jitlink.fixups import Advice, Check, Fixup, FixupTable, in_range, resolved
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
@@ -318,10 +318,12 @@ REENTRY = ReentryCode(
         "PyThreadState_SetAsyncExc": 0x50,
         "PyGILState_Release": 0x58,
     },
-    host_function=b"\x4c\x8d\x1d\0\0\0\0\x41\xff\x23",  # lea record(%rip), %r11; jmp *(%r11)
-    record_edges=((K.PCREL32, 3, 0),),
 )
 """Machine code for calls of functions that are not linked yet."""
+
+# lea record(%rip), %r11; jmp *(%r11)
+HOST_FUNCTION = HostFunctionCode(b"\x4c\x8d\x1d\0\0\0\0\x41\xff\x23", ((K.PCREL32, 3, 0),), 16)
+"""Machine code for functions that another process implements."""
 
 IS_ABSOLUTE = np.zeros(len(X86_64EdgeKind), np.bool_)
 """Whether an edge kind holds an absolute address in 32 bits (bool, one per kind)."""

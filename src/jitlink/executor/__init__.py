@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jitlink.executor.remote.errors import ExecutorExitedError as ExecutorExitedError
     from jitlink.executor.remote.errors import ExecutorTimeoutError as ExecutorTimeoutError
     from jitlink.executor.remote.errors import ProtocolError as ProtocolError
+    from jitlink.executor.remote.process import own_executor as own_executor
     from jitlink.executor.self_process import (
         SelfExecutorProcessControl as SelfExecutorProcessControl,
     )
@@ -40,6 +41,7 @@ else:
                 "ExecutorTimeoutError",
                 "ProtocolError",
             ),
+            "jitlink.executor.remote.process": ("own_executor",),
             "jitlink.executor.self_process": ("SelfExecutorProcessControl",),
         },
     )

@@ -20,7 +20,7 @@ _FLAGS = (
     "-fexceptions", "-fasynchronous-unwind-tables",
 )  # fmt: skip
 # The oldest C library whose functions are used by their present names.
-_VERSIONS = {"x86_64-linux-gnu": "x86_64-linux-gnu.2.17"}
+_OLDEST_LIBRARY = {"x86_64-linux-gnu": "2.17", "aarch64-linux-gnu": "2.17"}
 
 
 def build(destination: Path) -> None:
@@ -49,8 +49,9 @@ def _build_executor(target: str, directory: Path) -> None:
 
 
 def _compiler(target: str) -> list[str]:
+    versioned = f"{target}.{_OLDEST_LIBRARY[target]}"
     mapped = f"-ffile-prefix-map={HERE}=."
-    return [sys.executable, "-m", "ziglang", "cc", "-target", _VERSIONS[target], mapped]
+    return [sys.executable, "-m", "ziglang", "cc", "-target", versioned, mapped]
 
 
 def _command(target: str, name: str, directory: Path) -> list[str]:

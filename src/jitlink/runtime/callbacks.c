@@ -6,14 +6,18 @@
  * goes along, so that an exception of a Python function is raised where that call was made. It is 0
  * on threads that linked code has started.
  *
- * Specification: System V ABI, AMD64 supplement, 3.2.
+ * Specification: System V ABI, AMD64 supplement, 3.2; AAPCS64, 6.
  */
 #include <errno.h>
 #include <pthread.h>
 
 #include "dylibs.h"
 
+#if defined(__x86_64__)
 enum { INTEGERS = 6, FLOATS = 8, RESULTS = 4 };
+#elif defined(__aarch64__)
+enum { INTEGERS = 9, FLOATS = 8, RESULTS = 6 };
+#endif
 
 char __jitlink_python_tag;
 char __jitlink_resume_tag;
@@ -74,14 +78,15 @@ struct entry_frame {
   uint64_t integers[INTEGERS];
   uint64_t floats[FLOATS];
   const uint64_t *stack;
-  uint64_t results[RESULTS]; /* two integer registers and two floating-point registers */
+  uint64_t results[RESULTS]; /* integer registers, then floating-point registers */
 };
 
 /* Stores the registers that hold arguments in a frame, and loads those that hold results. The
    address of the function is in a register that no argument is in. */
 void __jitlink_python_entry(void);
 
-/* What a function continues at whose call cannot be carried out: returns zero. */
+/* What a call of a stub continues at that cannot be carried out: returns zero. Only architectures
+   that have stubs have it. */
 void __jitlink_return_zero(void);
 
 #if defined(__x86_64__)
@@ -140,6 +145,51 @@ __asm__(
     "  retq\n"
     "  .cfi_endproc\n"
     "  .size __jitlink_return_zero, .-__jitlink_return_zero\n");
+#elif defined(__aarch64__)
+_Static_assert(offsetof(struct entry_frame, floats) == 72, "used below");
+_Static_assert(offsetof(struct entry_frame, stack) == 136, "used below");
+_Static_assert(offsetof(struct entry_frame, results) == 144, "used below");
+_Static_assert(sizeof(struct entry_frame) == 192, "used below");
+__asm__(
+    "  .text\n"
+    "  .p2align 2\n"
+    "  .globl __jitlink_python_entry\n"
+    "  .type __jitlink_python_entry, @function\n"
+    "__jitlink_python_entry:\n"
+    "  .cfi_startproc\n"
+    "  hint #34\n" /* bti c */
+    "  stp x29, x30, [sp, #-16]!\n"
+    "  .cfi_def_cfa_offset 16\n"
+    "  .cfi_offset x29, -16\n"
+    "  .cfi_offset x30, -8\n"
+    "  mov x29, sp\n"
+    "  .cfi_def_cfa_register x29\n"
+    "  sub sp, sp, #192\n"
+    "  stp x0, x1, [sp, #0]\n"
+    "  stp x2, x3, [sp, #16]\n"
+    "  stp x4, x5, [sp, #32]\n"
+    "  stp x6, x7, [sp, #48]\n"
+    "  str x8, [sp, #64]\n"
+    "  stp d0, d1, [sp, #72]\n"
+    "  stp d2, d3, [sp, #88]\n"
+    "  stp d4, d5, [sp, #104]\n"
+    "  stp d6, d7, [sp, #120]\n"
+    "  add x9, x29, #16\n"
+    "  str x9, [sp, #136]\n"
+    "  mov x0, x16\n"
+    "  mov x1, sp\n"
+    "  bl jitlink_call_python\n"
+    "  ldp x0, x1, [sp, #144]\n"
+    "  ldp d0, d1, [sp, #160]\n"
+    "  ldp d2, d3, [sp, #176]\n"
+    "  mov sp, x29\n"
+    "  ldp x29, x30, [sp], #16\n"
+    "  .cfi_def_cfa sp, 0\n"
+    "  .cfi_restore x29\n"
+    "  .cfi_restore x30\n"
+    "  ret\n"
+    "  .cfi_endproc\n"
+    "  .size __jitlink_python_entry, .-__jitlink_python_entry\n");
 #endif
 
 /* Has the controller handle a call: words in, words out. Zeros are what a call returns that it does
@@ -155,7 +205,7 @@ static void call_controller(const char *tag, const char *data, size_t size, uint
     free(result.value.pointer);
 }
 
-/* UInt64 x 4 results(UInt64 caller, UInt64 number, UInt64 x 6 integers, UInt64 x 8 floats,
+/* UInt64 x RESULTS(UInt64 caller, UInt64 number, UInt64 x INTEGERS, UInt64 x FLOATS,
    Sequence<UInt64> stack) */
 HIDDEN void jitlink_call_python(const struct python_function *function,
                                 struct entry_frame *frame) {

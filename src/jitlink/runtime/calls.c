@@ -1,11 +1,17 @@
 /* Calls of C functions with arguments in registers and on the stack, for executors that are other
  * processes. jitlink.abi places the arguments; the code here knows registers, and no types.
  *
- * Specification: System V ABI, AMD64 supplement, 3.2.
+ * Specification: System V ABI, AMD64 supplement, 3.2; AAPCS64, 6.
  */
 #include "wrapper.h"
 
-enum { INTEGERS = 6, FLOATS = 8, RESULTS = 4 };
+/* On AArch64 the last integer register is x8, the address for a result in memory. */
+#if defined(__x86_64__)
+enum { INTEGERS = 6, FLOATS = 8, INTEGER_RESULTS = 2, FLOAT_RESULTS = 2 };
+#elif defined(__aarch64__)
+enum { INTEGERS = 9, FLOATS = 8, INTEGER_RESULTS = 2, FLOAT_RESULTS = 4 };
+#endif
+enum { RESULTS = INTEGER_RESULTS + FLOAT_RESULTS };
 
 struct frame {
   uint64_t function;
@@ -13,7 +19,7 @@ struct frame {
   uint64_t floats[FLOATS];
   uint64_t count; /* of words on the stack */
   const uint64_t *stack;
-  uint64_t results[RESULTS]; /* two integer registers and two floating-point registers */
+  uint64_t results[RESULTS]; /* integer registers, then floating-point registers */
 };
 
 /* Loads the registers from a frame, calls the function, and stores the results. */
@@ -82,6 +88,64 @@ __asm__(
     "  retq\n"
     "  .cfi_endproc\n"
     "  .size jitlink_call_frame, .-jitlink_call_frame\n");
+#elif defined(__aarch64__)
+_Static_assert(offsetof(struct frame, integers) == 8, "used below");
+_Static_assert(offsetof(struct frame, floats) == 80, "used below");
+_Static_assert(offsetof(struct frame, count) == 144, "used below");
+_Static_assert(offsetof(struct frame, results) == 160, "used below");
+__asm__(
+    "  .text\n"
+    "  .p2align 2\n"
+    "  .globl jitlink_call_frame\n"
+    "  .hidden jitlink_call_frame\n"
+    "  .type jitlink_call_frame, @function\n"
+    "jitlink_call_frame:\n"
+    "  .cfi_startproc\n"
+    "  stp x29, x30, [sp, #-32]!\n"
+    "  .cfi_def_cfa_offset 32\n"
+    "  .cfi_offset x29, -32\n"
+    "  .cfi_offset x30, -24\n"
+    "  mov x29, sp\n"
+    "  .cfi_def_cfa_register x29\n"
+    "  str x19, [sp, #16]\n"
+    "  .cfi_offset x19, -16\n"
+    "  mov x19, x0\n"
+    "  ldp x9, x10, [x19, #144]\n"
+    /* The stack pointer is always a multiple of 16. */
+    "  add x11, x9, #1\n"
+    "  and x11, x11, #-2\n"
+    "  sub sp, sp, x11, lsl #3\n"
+    "1:\n"
+    "  cbz x9, 2f\n"
+    "  sub x9, x9, #1\n"
+    "  ldr x11, [x10, x9, lsl #3]\n"
+    "  str x11, [sp, x9, lsl #3]\n"
+    "  b 1b\n"
+    "2:\n"
+    "  ldp d0, d1, [x19, #80]\n"
+    "  ldp d2, d3, [x19, #96]\n"
+    "  ldp d4, d5, [x19, #112]\n"
+    "  ldp d6, d7, [x19, #128]\n"
+    "  ldp x0, x1, [x19, #8]\n"
+    "  ldp x2, x3, [x19, #24]\n"
+    "  ldp x4, x5, [x19, #40]\n"
+    "  ldp x6, x7, [x19, #56]\n"
+    "  ldr x8, [x19, #72]\n"
+    "  ldr x9, [x19]\n"
+    "  blr x9\n"
+    "  stp x0, x1, [x19, #160]\n"
+    "  stp d0, d1, [x19, #176]\n"
+    "  stp d2, d3, [x19, #192]\n"
+    "  ldr x19, [x29, #16]\n"
+    "  mov sp, x29\n"
+    "  ldp x29, x30, [sp], #32\n"
+    "  .cfi_def_cfa sp, 0\n"
+    "  .cfi_restore x19\n"
+    "  .cfi_restore x29\n"
+    "  .cfi_restore x30\n"
+    "  ret\n"
+    "  .cfi_endproc\n"
+    "  .size jitlink_call_frame, .-jitlink_call_frame\n");
 #endif
 
 /* A copy of memory of the caller; addresses in it take the place of argument words. */
@@ -144,8 +208,8 @@ static wrapper_result results_of(const struct frame *frame, const struct buffer 
   return result;
 }
 
-/* Tuple<UInt64 x 4, Sequence<Sequence<Char>> outputs>(Addr function, UInt64 x 6 integers,
-   UInt64 x 8 floats, Sequence<UInt64> stack,
+/* Tuple<UInt64 x RESULTS, Sequence<Sequence<Char>> outputs>(Addr function,
+   UInt64 x INTEGERS, UInt64 x FLOATS, Sequence<UInt64> stack,
    Sequence<Tuple<Bool is_output, UInt64 size, Sequence<Char> content,
                   Sequence<Tuple<UInt64 slot, UInt64 offset>>>> buffers) */
 wrapper_result __jitlink_call(const char *data, size_t size) {

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from jitlink.errors import UnsupportedObjectError
 from jitlink.inputs import InputFile
 
-DIRECTORIES: Mapping[tuple[str, str], str] = {("x86_64", "linux"): "x86_64-linux-gnu"}
+DIRECTORIES: Mapping[tuple[str, str], str] = {
+    (machine, "linux"): f"{machine}-linux-gnu" for machine in ("x86_64", "aarch64")
+}
 """The directory of a target's objects, by architecture and system."""
 
 EXECUTOR = "jitlink-executor"

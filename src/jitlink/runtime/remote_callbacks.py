@@ -98,11 +98,10 @@ class RemoteCallbacks:
         self._arguments: dict[int, LinkedHostFunctions] = {}
         # Numbers and memory of functions that are not needed any more.
         self._unused: deque[tuple[Sequence[int], int]] = deque()
-        registers = convention.integer_registers + convention.float_registers
+        registers = convention.frame_integers + convention.float_registers
+        results = convention.integer_results + convention.float_results
         self._signature = WrapperSignature(
-            Tuple(*[UINT64] * 2 * convention.result_registers),
-            *[UINT64] * (2 + registers),
-            SPSSequence(UINT64),
+            Tuple(*[UINT64] * results), *[UINT64] * (2 + registers), SPSSequence(UINT64)
         )
 
     # Functions
@@ -168,7 +167,7 @@ class RemoteCallbacks:
         function = self._functions.get(number)
         if function is None:
             return WrapperFunctionResult()
-        count = self.convention.integer_registers
+        count = self.convention.frame_integers
         words = Words(registers[:count], registers[count:], stack)
         with self.calls.on_behalf_of(caller):
             return self._signature.serialize_result(tuple(function.call(words)))
@@ -239,9 +238,9 @@ async def _link_records(
 ) -> tuple[FinalizedAlloc, list[int]]:
     """Link a function for each record of words; their memory and their addresses."""
     target = target_of_triple(executor.triple)
-    if target.reentry is None:
+    code = target.host_function
+    if code is None:
         raise ExecutorError(f"code of {executor.triple} cannot call Python")
-    code = target.reentry
     graph = target.new_graph("<Python functions>")
     functions = graph.create_section("$__PYTHON_FUNCTIONS", _CODE)
     data = graph.create_section("$__PYTHON_RECORDS", _DATA)
@@ -250,10 +249,10 @@ async def _link_records(
         content = b"".join(w.to_bytes(graph.pointer_size, graph.endianness) for w in words)
         block = graph.create_content_block(data, content, 0, graph.pointer_size)
         record = graph.add_anonymous_symbol(block, 0, len(content))
-        block = graph.create_content_block(functions, code.host_function, 0, code.alignment)
+        block = graph.create_content_block(functions, code.content, 0, code.alignment)
         for kind, offset, addend in code.record_edges:
             block.add_edge(kind, offset, record, addend)
-        symbols.append(graph.add_anonymous_symbol(block, 0, len(code.host_function), is_live=True))
+        symbols.append(graph.add_anonymous_symbol(block, 0, len(code.content), is_live=True))
     alloc = await link(graph, IsolatedContext(), default_passes(graph), executor.memory_manager)
     return alloc, [symbol.address for symbol in symbols]
 

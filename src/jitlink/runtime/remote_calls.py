@@ -20,12 +20,12 @@ from jitlink import tasks
 from jitlink.abi.buffers import Region, regions_of
 from jitlink.abi.callbacks import Parameters, wrapped_function
 from jitlink.abi.conventions import WORD, CallingConvention, convention_of
-from jitlink.abi.frames import CallFrame, place_arguments, read_result, result_memory
+from jitlink.abi.frames import CallFrame, Parameter, place_arguments, read_result, result_memory
 from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorProcessControl, ProtocolError
 from jitlink.executor.callback_errors import callback_errors, report, reporting
 from jitlink.runtime.remote_callbacks import HostFunction, Words, callbacks_of
-from jitlink.runtime.remote_memory import RemotePointer, string_at
+from jitlink.runtime.remote_memory import RemotePointer, read_memory, string_at
 from jitlink.sps import (
     BOOL,
     CHARS,
@@ -53,8 +53,8 @@ _BUFFERS = SPSSequence(Record(_Buffer, BOOL, UINT64, CHARS, _POINTERS))
 
 
 def _signature(convention: CallingConvention) -> WrapperSignature[tuple[Any, ...]]:
-    registers = convention.integer_registers + convention.float_registers
-    results = 2 * convention.result_registers
+    registers = convention.frame_integers + convention.float_registers
+    results = convention.integer_results + convention.float_results
     return WrapperSignature(
         Tuple(*[UINT64] * results, SPSSequence(CHARS)),
         EXECUTOR_ADDR,
@@ -151,9 +151,6 @@ class RemoteFunction:
         self, frame: CallFrame, regions: Sequence[Region]
     ) -> tuple[list[int], list[bytes]]:
         """Result registers, and the contents of the regions that are copied back."""
-        convention = self._convention
-        integers = frame.integers + [0] * (convention.integer_registers - len(frame.integers))
-        floats = frame.floats + [0] * (convention.float_registers - len(frame.floats))
         buffers = [
             _Buffer(each.is_output, each.size, each.content(), each.pointers) for each in regions
         ]
@@ -162,7 +159,7 @@ class RemoteFunction:
             "__jitlink_call",
             callbacks.runtime.addresses["__jitlink_call"],
             self._signature,
-            *(self.address, *integers, *floats, frame.stack, buffers),
+            *(self.address, *frame.registers, frame.stack, buffers),
         )
         return registers, contents
 
@@ -229,13 +226,19 @@ def host_function(
         if owner is None:
             return parameters.result_words(parameters.zero)
         try:
-            arguments = [
-                value_of(owner, ctype, data)
-                for ctype, data in zip(parameters.types, parameters.read(*words), strict=True)
-            ]
+            found = zip(parameters.each, parameters.read(*words), strict=True)
+            arguments = [_argument(owner, parameter, data) for parameter, data in found]
             return parameters.result_words(call(*arguments))
         except Exception as error:  # noqa: BLE001 - raised in the caller of the code
             report(error)
             return parameters.result_words(parameters.zero)
 
     return HostFunction(parameters.stack_words, handle)
+
+
+def _argument(executor: ExecutorProcessControl, parameter: Parameter, data: bytes) -> Any:  # noqa: ANN401
+    """What a Python function gets for a parameter."""
+    if parameter.is_reference:
+        address = int.from_bytes(data, "little")
+        data = tasks.run(read_memory(executor, address, ctypes.sizeof(parameter.ctype)))
+    return value_of(executor, parameter.ctype, data)

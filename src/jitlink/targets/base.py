@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from jitlink.arch.direct_access import DirectAccess, OutOfLine
-from jitlink.arch.reentry import CodeEdges, Jump, ReentryCode
+from jitlink.arch.reentry import CodeEdges, HostFunctionCode, Jump, ReentryCode
 from jitlink.fixups import FixupTable
 from jitlink.formats.batch import Batch, ReadObjects
 from jitlink.graph import LinkGraph
@@ -31,6 +31,7 @@ __all__ = [
     "Batch",
     "CodeEdges",
     "DirectAccess",
+    "HostFunctionCode",
     "Jump",
     "ObjectFormat",
     "OutOfLine",
@@ -127,6 +128,10 @@ class Target(Protocol):
     @property
     def reentry(self) -> ReentryCode | None:
         """Machine code for lazy functions, if the architecture has it yet."""
+
+    @property
+    def host_function(self) -> HostFunctionCode | None:
+        """Machine code for functions that another process implements, if there is any."""
 
     @property
     def direct_access(self) -> DirectAccess | None:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, NoReturn
 
 import numpy as np
 
-from jitlink.arch.reentry import Jump, ReentryCode
+from jitlink.arch.reentry import HostFunctionCode, Jump, ReentryCode
 from jitlink.errors import (
     InputError,
     ObjectError,
@@ -55,6 +55,7 @@ class ELFTarget(NamedTuple):
         branches: edge kinds of direct calls and jumps, those to stubs included.
         jump: code that jumps elsewhere, to be written to the entry of a function.
         reentry: machine code for lazy functions, if the architecture has it yet.
+        host_function: machine code for functions that another process implements, likewise.
         direct_access: direct references to symbols of libraries, if they can be brought into reach.
         crti_crtn: prologue and epilogue of ``.init`` and ``.fini`` code, if known.
     """
@@ -69,6 +70,7 @@ class ELFTarget(NamedTuple):
     branches: frozenset[EdgeKind] = frozenset()
     jump: Jump | None = None
     reentry: ReentryCode | None = None
+    host_function: HostFunctionCode | None = None
     direct_access: DirectAccess | None = None
     crti_crtn: CrtiCrtn | None = None
 

@@ -20,6 +20,7 @@ from jitlink.arch.aarch64 import (
     FIXUPS,
     GOT_PLT,
     GOT_PLT_BTI,
+    HOST_FUNCTION,
     JUMP,
     relax,
 )
@@ -186,6 +187,7 @@ def _target(name: str, byte_order: Literal["little", "big"]) -> ELFTarget:
         relocations=RelocationTable(RELOCATIONS),
         passes=default_passes,
         jump=JUMP,
+        host_function=HOST_FUNCTION,
     )
 
 

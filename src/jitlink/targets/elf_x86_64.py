@@ -18,6 +18,7 @@ from jitlink.arch.x86_64 import (
     CRTI_CRTN,
     FIXUPS,
     GOT_PLT,
+    HOST_FUNCTION,
     IS_ABSOLUTE,
     JUMP,
     REENTRY,
@@ -202,6 +203,7 @@ TARGET = ELFTarget(
     branches=BRANCHES,
     jump=JUMP,
     reentry=REENTRY,
+    host_function=HOST_FUNCTION,
     direct_access=DirectAccess(
         kinds=(K.POINTER32, K.POINTER32_SIGNED, K.POINTER32_EITHER, K.DELTA32, K.PCREL32),
         got_plt=GOT_PLT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from jitlink.executor import ExecutorExitedError, RemoteExecutorProcessControl
@@ -13,7 +14,7 @@ def open_executor(line: CommandLine) -> RemoteExecutorProcessControl:
     """Start the executor of a command, or connect to it.
 
     Raises:
-        CommandLineError: an option is for this process only.
+        CommandLineError: an option is for this process only, or has words with unpaired quotes.
         ExecutorError: there is none to start, it cannot be started, or does not listen.
     """
     for option, value in (("slab-allocate", line.slab_size), ("slab-address", line.slab_address)):
@@ -23,8 +24,20 @@ def open_executor(line: CommandLine) -> RemoteExecutorProcessControl:
     if line.executor_address is not None:
         host, port = line.executor_address
         return RemoteExecutorProcessControl.connect(host, port, memory=kind or "generic")
-    path = line.executor or None
-    return RemoteExecutorProcessControl.launch(path, memory=kind or "shared")
+    command = _words(line.executor) if line.executor else None
+    return RemoteExecutorProcessControl.launch(command, memory=kind or "shared")
+
+
+def _words(executor: str) -> list[str]:
+    """The words of an option's value: the path of an executor, or a command as in a shell."""
+    if os.path.exists(executor):  # noqa: PTH110 - pathlib is slow to import
+        return [executor]
+    import shlex  # noqa: PLC0415 - few commands need it
+
+    try:
+        return shlex.split(executor) or [executor]
+    except ValueError as error:
+        raise CommandLineError(f"{executor}: {error}", option="oop-executor") from error
 
 
 def status_of_exit(call: Callable[[], int]) -> int:

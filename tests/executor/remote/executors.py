@@ -11,14 +11,17 @@ from jitlink.errors import ExecutorError
 from jitlink.executor import RemoteExecutorProcessControl
 from jitlink.executor.remote.control import MemoryKind
 from jitlink.executor.remote.process import own_executor
-from tests.toolchain import require
+from tests.executor.remote.foreign import executor_command
+from tests.toolchain import HOST_TARGET, require
+
+FOREIGN_MACHINES = ("aarch64",)
 
 
 class Setting(NamedTuple):
     """How an executor is started.
 
     Attributes:
-        kind: ``jitlink``, or LLVM's version.
+        kind: ``jitlink``, LLVM's version, or another processor, for jitlink's in an emulator.
         transport: ``pipes`` or ``tcp``.
         memory: how its memory is managed.
     """
@@ -39,6 +42,18 @@ class Setting(NamedTuple):
             return own
         return str(require(f"llvm-jitlink-executor-{self.kind.removeprefix('llvm')}"))
 
+    @property
+    def target(self) -> str:
+        """The target of the code that it runs."""
+        return f"{self.kind}-linux-gnu" if self.kind in FOREIGN_MACHINES else HOST_TARGET
+
+    @property
+    def command(self) -> list[str]:
+        """The command that starts it, without the word for its connection."""
+        if self.kind in FOREIGN_MACHINES:
+            return executor_command(self.target)
+        return [self.program]
+
 
 KINDS: tuple[MemoryKind, ...] = ("generic", "shared", "simple-remote")
 SETTINGS = [
@@ -48,6 +63,7 @@ SETTINGS = [
     for memory in KINDS
     if (kind, memory) != ("llvm19", "simple-remote")
 ]
+FOREIGN = [Setting(machine, "pipes", kind) for machine in FOREIGN_MACHINES for kind in KINDS]
 PIPES = [setting for setting in SETTINGS if setting.transport == "pipes"]
 
 
@@ -58,14 +74,14 @@ def started(
     """An executor, until the end of the with statement."""
     if setting.transport == "pipes":
         with RemoteExecutorProcessControl.launch(
-            setting.program, memory=setting.memory, timeout=timeout
+            setting.command, memory=setting.memory, timeout=timeout
         ) as executor:
             yield executor
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen([setting.program, f"listen=localhost:{port}"])
+    server = subprocess.Popen([*setting.command, f"listen=localhost:{port}"])
     try:
         with _connect(port, setting.memory, timeout) as executor:
             yield executor

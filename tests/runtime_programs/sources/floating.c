@@ -6,6 +6,10 @@
 #include <math.h>
 #include <stdio.h>
 
+#ifndef __SIZEOF_FLOAT128__
+typedef long double __float128; /* of which that is the format there */
+#endif
+
 static volatile long double third = 3.0L;
 static volatile double angle = 0.75;
 static volatile __float128 wide = 10;

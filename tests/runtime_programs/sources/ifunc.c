@@ -18,7 +18,7 @@ static int twice(int x) { return 2 * x; }
 static int thrice(int x) { return 3 * x; }
 static function *resolve(void) {
   int wanted;
-  __asm__("movl $3, %0" : "=r"(wanted)); /* opaque, or compilers fold the result */
+  __asm__("" : "=r"(wanted) : "0"(3)); /* opaque, or compilers fold the result */
   return wanted == 3 ? thrice : twice;
 }
 int chosen(int) __attribute__((ifunc("resolve")));

@@ -31,17 +31,20 @@ _INTERRUPT_TIMEOUT = 0.5
 
 PROGRAMS = ("llvm-jitlink-executor", "llvm-jitlink-executor-22", "llvm-jitlink-executor-19")
 """LLVM's executors that are looked for on the search path, in this order."""
-_DIRECTORIES = {("Linux", "x86_64"): "x86_64-linux-gnu"}
-"""Where jitlink's own executor is, by system and machine."""
 
 
-def own_executor() -> str | None:
-    """The path of jitlink's own executor for this machine; None if there is none."""
+def own_executor(machine: str | None = None) -> str | None:
+    """The path of jitlink's own executor for a machine; None if there is none.
+
+    Args:
+        machine: a processor architecture, such as ``aarch64``, whose executor an emulator can run
+            here; by default this machine's.
+    """
     system = os.uname()
-    directory = _DIRECTORIES.get((system.sysname, system.machine))
-    if directory is None:
+    if system.sysname != "Linux":
         return None
     package = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))  # noqa: PTH120
+    directory = f"{machine or system.machine}-linux-gnu"
     path = os.path.join(package, "runtime", directory, "jitlink-executor")  # noqa: PTH118
     return path if os.access(path, os.X_OK) else None
 
@@ -67,7 +70,8 @@ class ChildProcess:
     it writes to its standard error appears on this process's, and the end of that is kept.
 
     Args:
-        command: path of the executor, and arguments that follow the one for the descriptors.
+        command: path of the executor, or of an emulator for it, and arguments. The one that names
+            the descriptors is added behind them.
 
     Attributes:
         channel: the connection's byte stream.
@@ -78,19 +82,19 @@ class ChildProcess:
 
     def __init__(self, command: Sequence[str | os.PathLike[str]]) -> None:
         self._kept: deque[bytes] = deque()
-        path, *arguments = [os.fspath(word) for word in command]
+        words = [os.fspath(word) for word in command]
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             try:
                 to_child, from_us = _pipe(theirs, ours)
                 to_us, from_child = _pipe(ours, theirs)
                 self._process = subprocess.Popen(
-                    [path, f"filedescs={to_child},{from_child}", *arguments],
+                    [*words, f"filedescs={to_child},{from_child}"],
                     pass_fds=(to_child, from_child),
                     stderr=subprocess.PIPE,
                     process_group=0,
                 )
             except (OSError, ValueError) as error:
-                raise ExecutorError(f"cannot start the executor {path}: {error}") from error
+                raise ExecutorError(f"cannot start the executor {words[0]}: {error}") from error
             ours.pop_all()
         self.channel: Channel = PipeChannel(to_us, from_us)
         name = "jitlink executor stderr"

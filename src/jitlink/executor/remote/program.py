@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jitlink.executor.control import ExecutorProcessControl, PlacedArguments
+from jitlink.executor.remote.errors import ProtocolError
 from jitlink.executor.remote.memory_services import reserve
 from jitlink.executor.remote.services import Services
 
 _WORD = 8
 _NAMES = ("program_invocation_name", "program_invocation_short_name")
-_POINTERS_AT_ONCE = 64
+_WORDS_AT_ONCE = 64
+_MOST_WORDS = 1 << 20
+"""More arguments, variables or other words than a process can start with."""
+_STACK_END = "__libc_stack_end"
+"""Where glibc has the address of what the process was started with: argc, and so on."""
 
 
 class RemoteProgram:
@@ -25,12 +30,14 @@ class RemoteProgram:
 
     Args:
         services: the executor's services.
-        auxiliary: its auxiliary vector in bytes; empty if that is not known.
+        auxiliary: its auxiliary vector in bytes, if its memory cannot be read; empty if that is
+            not known.
     """
 
     def __init__(self, services: Services, auxiliary: bytes) -> None:
         self._services = services
         self._auxiliary = auxiliary or bytes(2 * _WORD)
+        self._is_read = services.dialect.read_buffers is None
         # Arguments and the address of the first one, by the address of the pointers to them.
         self._placed: dict[int, tuple[list[str], int]] = {}
 
@@ -49,6 +56,8 @@ class RemoteProgram:
         if any(b"\0" in argument for argument in arguments):
             raise ValueError("an argument contains a null character")
         environment = await self._environment(executor)
+        if not self._is_read:
+            await self._read_auxiliary_vector(executor)
         strings = [text + b"\0" for text in (*arguments, *environment)]
         start = (len(strings) + 3) * _WORD + len(self._auxiliary)
         size, page = start + sum(map(len, strings)), executor.page_size
@@ -81,30 +90,62 @@ class RemoteProgram:
                     await _write_pointer(executor, variable, address + offset)
         return arguments
 
+    async def _read_auxiliary_vector(self, executor: ExecutorProcessControl) -> None:
+        """Read what follows the environment that the process was started with.
+
+        The system shows that of a child, too, but of an emulator it is not the emulated one.
+        """
+        self._is_read = True
+        (variable,) = await executor.lookup_symbols([_STACK_END])
+        if variable is None:
+            return
+        (start,) = await _read_words(executor, variable, 1)
+        (count,) = await _read_words(executor, start, 1)
+        if count < _MOST_WORDS:
+            place = start + (count + 2) * _WORD
+            place += (len(await _read_until_zero(executor, place)) + 1) * _WORD
+            words = [*await _read_until_zero(executor, place, stride=2), 0, 0]
+            self._auxiliary = b"".join(word.to_bytes(_WORD, "little") for word in words)
+
     async def _environment(self, executor: ExecutorProcessControl) -> list[bytes]:
         """The executor's environment, each ``NAME=value``."""
         (variable,) = await executor.lookup_symbols(["environ"])
         service = self._services.dialect.read_strings
         if variable is None or service is None:
             return []
-        (place,) = await _read_pointers(executor, variable, 1)
-        found: list[int] = []
-        while place:
-            # No more than there is for sure: an address that cannot be read ends the executor.
-            to_end = (-place % executor.page_size) // _WORD or _POINTERS_AT_ONCE
-            pointers = await _read_pointers(executor, place, min(to_end, _POINTERS_AT_ONCE))
-            if 0 in pointers:
-                found += pointers[: pointers.index(0)]
-                break
-            found += pointers
-            place += len(pointers) * _WORD
+        (place,) = await _read_words(executor, variable, 1)
+        found = await _read_until_zero(executor, place) if place else []
         texts = await self._services.call(service, found)
         return [text.encode("utf-8", "surrogateescape") for text in texts]
 
 
-async def _read_pointers(executor: ExecutorProcessControl, address: int, count: int) -> list[int]:
+async def _read_words(executor: ExecutorProcessControl, address: int, count: int) -> list[int]:
     data = await executor.read_memory(address, count * _WORD)
     return [int.from_bytes(data[n : n + _WORD], "little") for n in range(0, len(data), _WORD)]
+
+
+async def _read_until_zero(
+    executor: ExecutorProcessControl, address: int, stride: int = 1
+) -> list[int]:
+    """The words before the first zero.
+
+    Args:
+        executor: the executor.
+        address: where they begin.
+        stride: only every so many words can be that zero.
+
+    Raises:
+        ProtocolError: there is none.
+    """
+    found: list[int] = []
+    while len(found) < _MOST_WORDS:
+        # No more than there is for sure: an address that cannot be read ends the executor.
+        count = min((-address % executor.page_size) // _WORD or _WORDS_AT_ONCE, _WORDS_AT_ONCE)
+        found += await _read_words(executor, address, count)
+        address += count * _WORD
+        if 0 in found[::stride]:
+            return found[: found[::stride].index(0) * stride]
+    raise ProtocolError(f"the executor has more than {_MOST_WORDS} words at {address:#x}")
 
 
 async def _write_pointer(executor: ExecutorProcessControl, address: int, value: int) -> None:

@@ -49,7 +49,8 @@ static const char *write_segment(const struct segment *segment) {
   if (madvise(start, round_to_pages(segment->size), MADV_DONTNEED))
     memset(start + segment->given, 0, segment->size - segment->given);
   memcpy(start, segment->content, segment->given);
-  __builtin___clear_cache(start, start + segment->size);
+  if (segment->group & EXEC)
+    __builtin___clear_cache(start, start + segment->size);
   return protect(segment->start, segment->size, segment->group) ? 0 : "cannot protect memory";
 }
 

@@ -74,9 +74,14 @@ static wrapper_result initialize(const char *data, size_t size) {
     uint64_t start = sps_u64(&reader), length = sps_u64(&reader);
     if (reader.failed || !place || place_of(&all, start, length) != place)
       return expected_failure("a segment is not in its reservation");
+    /* Emulators, such as qemu before 8.1, do not see what another process writes: pages that lose
+       their permissions are what tells them that code has changed. */
+    if ((group & EXEC) && !protect(start, length, 0))
+      return expected_errno("cannot protect memory");
     if (!protect(start, length, group))
       return expected_errno("cannot protect memory");
-    __builtin___clear_cache((char *)(uintptr_t)start, (char *)(uintptr_t)(start + length));
+    if (group & EXEC)
+      __builtin___clear_cache((char *)(uintptr_t)start, (char *)(uintptr_t)(start + length));
     key = start < key ? start : key;
   }
   return add_allocation(&all, key, &reader);

@@ -1,0 +1,67 @@
+"""Functions that real compilers have compiled, with arguments of all kinds, in other processes."""
+
+import ctypes as c
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import jitlink
+from jitlink.executor import RemoteExecutorProcessControl
+from tests.abi.signatures import ROOM, Generator, content, source_of, stored
+from tests.executor.remote.foreign import executor_command
+from tests.toolchain import CompilerName, compile_c
+
+_COUNT = 150
+TARGETS = ("x86_64-linux-gnu", "aarch64-linux-gnu")
+
+
+class Answer(c.Structure):
+    """The bytes of what the next function returns."""
+
+    _fields_ = (("data", c.c_ubyte * 64),)
+
+
+@contextmanager
+def _linked(
+    source: str | Path, target: str, compiler: CompilerName, level: str
+) -> Iterator[jitlink.Library]:
+    compiled = compile_c(source, compiler, (level, "-fPIC", "-w"), target=target)
+    command = executor_command(target)
+    with (
+        RemoteExecutorProcessControl.launch(command, timeout=120) as executor,
+        jitlink.load(compiled, executor=executor) as library,
+    ):
+        yield library
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O2"])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_random_signatures(target: str, compiler: CompilerName, level: str) -> None:
+    generator = Generator(len(level + compiler + target))
+    signatures = [generator.signature() for _ in range(_COUNT)]
+    with _linked(source_of(signatures), target, compiler, level) as library:
+        seen = library.variable("seen", c.c_char * ROOM)
+        answer = library.variable("answer", Answer)
+        for signature in signatures:
+            function = getattr(library, signature.name)
+            function.argtypes = signature.parameters
+            function.restype = signature.result
+            arguments = [generator.value(kind) for kind in signature.arguments]
+            expected = None if signature.result is None else generator.value(signature.result)
+            told = () if expected is None else tuple(bytes(expected))
+            answer.value = Answer(told)
+            returned = function(*arguments)
+            context = source_of([signature])
+            assert content(returned) == content(expected), context
+            found = stored(signature, bytes(seen.value))
+            assert list(map(content, found)) == list(map(content, arguments)), context
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_unwinding_through_a_call(target: str) -> None:
+    source = Path(__file__).with_name("unwind.c")
+    with _linked(source, target, "clang", "-O2") as library:
+        assert library.reaches_the_start(*range(1, 10)) == 1

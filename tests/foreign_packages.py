@@ -1,0 +1,67 @@
+"""Files of Debian packages for other processors, which are downloaded and not installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from tests.toolchain import report_missing
+
+_CACHE = Path(__file__).resolve().parent.parent / ".cache" / "packages"
+_ARCHITECTURES = {"aarch64-linux-gnu": "arm64"}
+_CONFIGURATION = """
+Dir::State "{place}/state";
+Dir::State::status "{place}/status";
+Dir::Cache "{place}/cache";
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
+APT::Sandbox::User "root";
+"""
+
+
+def foreign_archive(target: str, package: str, name: str) -> Path:
+    """A static archive of a development package; if it cannot be had, the test is skipped."""
+    path = _unpacked(target, package) / "usr/lib" / target / name
+    if not path.exists():
+        report_missing(f"{target}/{name}", f"{package}:{_ARCHITECTURES[target]}")
+    return path
+
+
+@cache
+def _unpacked(target: str, package: str) -> Path:
+    """The directory with a package's files, empty if the package cannot be downloaded."""
+    place = _CACHE / target / package
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix="staging-", dir=_CACHE))
+        try:
+            _download(_ARCHITECTURES[target], package, staging)
+            (staging / "files").rename(place)
+        except (OSError, subprocess.CalledProcessError):
+            # Another run may have been first; without the package, what is needed is missing.
+            pass
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return place
+
+
+def _download(architecture: str, package: str, place: Path) -> None:
+    """Unpack a package into `files`, by a state of apt of its own."""
+    for directory in ("state/lists/partial", "cache/archives/partial"):
+        (place / directory).mkdir(parents=True)
+    (place / "status").touch()
+    configuration = place / "apt.conf"
+    configuration.write_text(_CONFIGURATION.format(place=place, architecture=architecture))
+    environment = {**os.environ, "APT_CONFIG": str(configuration), "LC_ALL": "C.UTF-8"}
+
+    def run(*words: str) -> None:
+        subprocess.run(words, cwd=place, env=environment, check=True, capture_output=True)
+
+    run("apt-get", "update")
+    run("apt-get", "download", package)
+    (found,) = place.glob("*.deb")
+    run("dpkg-deb", "--extract", str(found), "files")
