@@ -22,6 +22,7 @@ import ctypes
 from _ctypes import CFuncPtr, _Pointer  # The bases have no public names.
 from collections.abc import Sequence
 from enum import Enum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 WORD = 8
@@ -135,7 +136,7 @@ _FLOAT_CODES = frozenset("fd")
 _SCALAR_CODES = frozenset("?cbBuhHiIlLqQPzZ") | _FLOAT_CODES
 
 
-def classify(ctype: type[Any], convention: CallingConvention) -> list[Word]:
+def classify(ctype: type[Any], convention: CallingConvention) -> Sequence[Word]:
     """The words of a C type.
 
     Args:
@@ -145,6 +146,12 @@ def classify(ctype: type[Any], convention: CallingConvention) -> list[Word]:
     Raises:
         TypeError: values of the type cannot be passed.
     """
+    key: Any = ctype
+    return _classify(key, convention)
+
+
+@lru_cache(256)
+def _classify(ctype: Any, convention: CallingConvention) -> Sequence[Word]:  # noqa: ANN401
     size = ctypes.sizeof(ctype)
     fields = list(_scalars(ctype, 0))
     member = _homogeneous_member(size, fields)

@@ -32,7 +32,7 @@ from jitlink.sps import (
     EMPTY,
     EXECUTOR_ADDR,
     UINT64,
-    Tuple,
+    Words,
     WrapperFunctionResult,
     WrapperSignature,
 )
@@ -44,7 +44,7 @@ _RESUME = WrapperSignature(EXECUTOR_ADDR, UINT64, UINT64, EXECUTOR_ADDR)
 _CODE, _DATA = MemProt.READ | MemProt.EXEC, MemProt.READ | MemProt.WRITE
 
 
-class Words(NamedTuple):
+class PassedWords(NamedTuple):
     """What a function of the executor was called with.
 
     Attributes:
@@ -68,7 +68,7 @@ class HostFunction(NamedTuple):
     """
 
     stack_words: int
-    call: Callable[[Words], Sequence[int]]
+    call: Callable[[PassedWords], Sequence[int]]
 
 
 class RemoteCallbacks:
@@ -101,7 +101,7 @@ class RemoteCallbacks:
         registers = convention.frame_integers + convention.float_registers
         results = convention.integer_results + convention.float_results
         self._signature = WrapperSignature(
-            Tuple(*[UINT64] * results), *[UINT64] * (2 + registers), SPSSequence(UINT64)
+            Words(results), UINT64, UINT64, Words(registers), SPSSequence(UINT64)
         )
 
     # Functions
@@ -163,14 +163,14 @@ class RemoteCallbacks:
 
     def handle_call(self, data: bytes) -> WrapperFunctionResult:
         """Call a function; without one, the caller continues with zeros."""
-        caller, number, *registers, stack = self._signature.deserialize_arguments(data)
+        caller, number, registers, stack = self._signature.deserialize_arguments(data)
         function = self._functions.get(number)
         if function is None:
             return WrapperFunctionResult()
         count = self.convention.frame_integers
-        words = Words(registers[:count], registers[count:], stack)
+        words = PassedWords(registers[:count], registers[count:], stack)
         with self.calls.on_behalf_of(caller):
-            return self._signature.serialize_result(tuple(function.call(words)))
+            return self._signature.serialize_result(function.call(words))
 
     def handle_resume(self, data: bytes) -> WrapperFunctionResult:
         """Find out where the call of a stub continues."""

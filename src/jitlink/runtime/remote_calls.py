@@ -24,7 +24,7 @@ from jitlink.abi.frames import CallFrame, Parameter, place_arguments, read_resul
 from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorProcessControl, ProtocolError
 from jitlink.executor.callback_errors import callback_errors, report, reporting
-from jitlink.runtime.remote_callbacks import HostFunction, Words, callbacks_of
+from jitlink.runtime.remote_callbacks import HostFunction, PassedWords, callbacks_of
 from jitlink.runtime.remote_memory import RemotePointer, read_memory, string_at
 from jitlink.sps import (
     BOOL,
@@ -33,6 +33,7 @@ from jitlink.sps import (
     UINT64,
     Record,
     Tuple,
+    Words,
     WrapperSignature,
 )
 from jitlink.sps import Sequence as SPSSequence
@@ -47,7 +48,6 @@ class _Buffer(NamedTuple):
     pointers: list[tuple[int, int]]
 
 
-_WORDS = SPSSequence(UINT64)
 _POINTERS = SPSSequence(Tuple(UINT64, UINT64))
 _BUFFERS = SPSSequence(Record(_Buffer, BOOL, UINT64, CHARS, _POINTERS))
 
@@ -56,11 +56,8 @@ def _signature(convention: CallingConvention) -> WrapperSignature[tuple[Any, ...
     registers = convention.frame_integers + convention.float_registers
     results = convention.integer_results + convention.float_results
     return WrapperSignature(
-        Tuple(*[UINT64] * results, SPSSequence(CHARS)),
-        EXECUTOR_ADDR,
-        *[UINT64] * registers,
-        _WORDS,
-        _BUFFERS,
+        Tuple(Words(results), SPSSequence(CHARS)),
+        *(EXECUTOR_ADDR, Words(registers), SPSSequence(UINT64), _BUFFERS),
     )
 
 
@@ -149,17 +146,17 @@ class RemoteFunction:
 
     async def _call(
         self, frame: CallFrame, regions: Sequence[Region]
-    ) -> tuple[list[int], list[bytes]]:
+    ) -> tuple[Sequence[int], list[bytes]]:
         """Result registers, and the contents of the regions that are copied back."""
         buffers = [
             _Buffer(each.is_output, each.size, each.content(), each.pointers) for each in regions
         ]
         callbacks = await callbacks_of(self.executor)
-        *registers, contents = await self.executor.call_function(
+        registers, contents = await self.executor.call_function(
             "__jitlink_call",
             callbacks.runtime.addresses["__jitlink_call"],
             self._signature,
-            *(self.address, *frame.registers, frame.stack, buffers),
+            *(self.address, frame.registers, frame.stack, buffers),
         )
         return registers, contents
 
@@ -221,7 +218,7 @@ def host_function(
     # The connection, which keeps the function, must not keep the executor.
     reference = weakref.ref(executor)
 
-    def handle(words: Words) -> Sequence[int]:
+    def handle(words: PassedWords) -> Sequence[int]:
         owner = reference()
         if owner is None:
             return parameters.result_words(parameters.zero)

@@ -27,6 +27,7 @@ from jitlink.sps.types import (
     SPSError,
     SPSType,
     Tuple,
+    Words,
 )
 from jitlink.sps.wrapper import (
     ALLOC_ACTION_CALL_PAIR,
@@ -69,6 +70,7 @@ __all__ = [
     "SPSType",
     "Sequence",
     "Tuple",
+    "Words",
     "WrapperFunctionCall",
     "WrapperFunctionResult",
     "WrapperSignature",

@@ -30,6 +30,7 @@ from __future__ import annotations
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Sequence as SequenceABC
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from jitlink.errors import JITLinkError
@@ -161,6 +162,25 @@ class Integer(SPSType[int]):
 UINT8, UINT16, UINT32, UINT64 = map(Integer, "BHIQ")
 INT8, INT16, INT32, INT64 = map(Integer, "bhiq")
 EXECUTOR_ADDR = UINT64
+
+
+class Words(SPSType[SequenceABC[int]]):
+    """A fixed number of 64-bit words, one after the other, without their number."""
+
+    def __init__(self, count: int) -> None:
+        self._struct = struct.Struct(f"<{count}Q")
+        self.min_size = self._struct.size
+
+    def write(self, value: SequenceABC[int], out: bytearray) -> None:
+        """Append the words."""
+        try:
+            out += self._struct.pack(*value)
+        except struct.error as error:
+            raise SPSError(f"cannot serialize {value!r}: {error}") from error
+
+    def read(self, reader: Reader) -> tuple[int, ...]:
+        """Read the words."""
+        return self._struct.unpack(reader.take(self.min_size))
 
 
 class _Bool(SPSType[bool]):

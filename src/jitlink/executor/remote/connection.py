@@ -38,6 +38,8 @@ _RECEIVED_AT_ONCE = 1 << 20
 _BUFFERS_AT_ONCE = 64
 _MOST_HANDLERS = 1000
 """How many calls from an executor may be under way."""
+_IDLE_SECONDS = 5.0
+"""Seconds that a thread for such calls waits for the next one."""
 _CLOSE_TIMEOUT = 5.0
 """Seconds that an executor has to finish when a connection is closed."""
 
@@ -175,6 +177,10 @@ class Connection:
         self._calls: dict[int, _Call] = {}
         self._next = 0
         self._handlers = 0
+        # What threads that are idle take.
+        self._messages: deque[Message] = deque()
+        self._has_message = threading.Condition(self._lock)
+        self._idle_handlers = 0
         self._is_closing = False
         self._make_error: MakeError | None = None
         try:
@@ -406,8 +412,31 @@ class Connection:
             self._handlers += 1
             if self._handlers > _MOST_HANDLERS:
                 raise ProtocolError(f"the executor makes more than {_MOST_HANDLERS} calls at once")
-        name = "jitlink executor call"
-        threading.Thread(target=self._run_handler, args=(message,), name=name, daemon=True).start()
+            self._messages.append(message)
+            is_taken = len(self._messages) <= self._idle_handlers
+            self._has_message.notify()
+        if not is_taken:
+            name = "jitlink executor call"
+            threading.Thread(target=self._run_handlers, name=name, daemon=True).start()
+
+    def _run_handlers(self) -> None:
+        """Run handlers until there is nothing to do for a while."""
+        while True:
+            with self._lock:
+                if not self._messages and not self._wait_for_message():
+                    return
+                message = self._messages.popleft()
+            self._run_handler(message)
+
+    def _wait_for_message(self) -> bool:
+        """Wait until a message is left to this thread; with the lock held."""
+        self._idle_handlers += 1
+        end = time.monotonic() + _IDLE_SECONDS
+        while not self._messages and self._make_error is None:
+            if not self._has_message.wait(end - time.monotonic()):
+                break
+        self._idle_handlers -= 1
+        return bool(self._messages)
 
     def _run_handler(self, message: Message) -> None:
         handler = self.handler
@@ -432,6 +461,7 @@ class Connection:
         with self._lock:
             if self._make_error is None:
                 self._make_error = make_error
+            self._has_message.notify_all()
             calls, self._calls = self._calls, {}
             for descriptor in (self._woken, self._wake_up):
                 os.close(descriptor)
@@ -443,6 +473,8 @@ class Connection:
     def after_fork(self) -> None:
         """Leave the connection to the process that has forked."""
         self._lock = threading.Lock()
+        self._has_message = threading.Condition(self._lock)
+        self._idle_handlers = 0
         self._queue.clear()
         self._channel.close()
         self._make_error = partial(

@@ -47,10 +47,10 @@ from jitlink.executor.remote.process import ChildProcess, default_executor
 from jitlink.executor.remote.program import RemoteProgram
 from jitlink.executor.remote.services import Services
 from jitlink.memory import JITLinkMemoryManager
-from jitlink.sps import EXECUTOR_ADDR, UINT64, ExecutorAddrRange, Tuple, WrapperFunctionResult
+from jitlink.sps import ExecutorAddrRange, Words, WrapperFunctionResult
 from jitlink.sps.services import Setup, SymbolLookupElement
 
-_NUMBERED_CALL = Tuple(UINT64, EXECUTOR_ADDR)
+_NUMBERED_CALL = Words(2)
 MemoryKind = Literal["shared", "simple-remote", "generic"]
 _SETUP_TIMEOUT = 30.0
 """Seconds that an executor has to send its setup message."""
