@@ -44,7 +44,7 @@ ret
 _START_FILES, _END_FILES = ("crt1.o", "crti.o", "crtbegin.o"), ("crtend.o", "crtn.o")
 _LIBRARIES = ("libc.so.6", "libc_nonshared.a", "libgcc.a", "libgcc_s.so.1", "libm.so.6")
 _DYNAMIC_LINKER = "/lib64/ld-linux-x86-64.so.2"
-_WALL_TIME = re.compile(r"([\d.]+) \(\s*[\d.]+%\)\s+Total$", re.MULTILINE)
+WALL_TIME = re.compile(r"([\d.]+) \(\s*[\d.]+%\)\s+Total$", re.MULTILINE)
 
 
 class _Command(Peer):
@@ -211,7 +211,7 @@ class LLVMJITLink(_Command):
 
         def link() -> Linked:
             errors, peak = run(command, self.watch_memory)
-            times = _WALL_TIME.findall(errors)
+            times = WALL_TIME.findall(errors)
             if not times:
                 raise PeerError("llvm-jitlink printed no times")
             return Linked(None, seconds=float(times[-1]), peak_bytes=peak)

@@ -49,20 +49,26 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def check_console(text: str, directory: Path) -> None:
-    """Run the jitlink commands of a block, and compare their output."""
+    """Run the jitlink commands of a block, in another process too, and compare their output."""
     for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
         if command.startswith("jitlink "):
-            completed = subprocess.run(
-                f"{sys.executable} -m {command}",
-                shell=True,
-                cwd=directory,
-                env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
-            assert completed.stdout == expected, command
+            assert output(command, directory) == expected, command
+            if "-noexec" not in command:
+                remote = command.replace("jitlink ", "jitlink -oop-executor ", 1)
+                assert output(remote, directory) == expected, remote
+
+
+def output(command: str, directory: Path) -> str:
+    return subprocess.run(
+        f"{sys.executable} -m {command}",
+        shell=True,
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    ).stdout
 
 
 def test_relocations_page_is_up_to_date() -> None:
