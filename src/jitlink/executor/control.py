@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from jitlink.errors import ExecutorError
 from jitlink.executor.callback_errors import CallNumbers
 from jitlink.memory import JITLinkMemoryManager
 from jitlink.memory.images import Images
-from jitlink.sps import Failure, SPSError, WrapperFunctionResult, WrapperSignature
+from jitlink.sps import (
+    ExecutorAddrRange,
+    Failure,
+    SPSError,
+    WrapperFunctionResult,
+    WrapperSignature,
+)
 
 
 class PlacedArguments(NamedTuple):
@@ -313,6 +319,71 @@ class ExecutorProcessControl(ABC):
             ExecutorError: not all of them can be written; some may have been.
         """
 
+    async def read_buffers(self, ranges: Sequence[ExecutorAddrRange]) -> list[bytes]:
+        """The bytes of several ranges.
+
+        Raises:
+            ExecutorError: not all of them can be read.
+        """
+        return [await self.read_memory(start, end - start) for start, end in ranges]
+
+    async def write_buffers(
+        self, buffers: Sequence[tuple[int, bytes | bytearray | memoryview]]
+    ) -> None:
+        """Write bytes to several addresses, in order.
+
+        Args:
+            buffers: pairs of an address and the bytes.
+
+        Raises:
+            ExecutorError: not all of them can be written; some may have been.
+        """
+        for address, content in buffers:
+            await self.write_memory(address, content)
+
+    async def read_integers(self, size: int, addresses: Sequence[int]) -> list[int]:
+        """Unsigned integers.
+
+        Args:
+            size: bytes of each: 1, 2, 4 or 8.
+            addresses: where they are.
+
+        Raises:
+            ValueError: there are no integers of that size.
+            ExecutorError: not all of them can be read.
+        """
+        check_integer_size(size)
+        order = self._byte_order
+        return [int.from_bytes(await self.read_memory(a, size), order) for a in addresses]
+
+    async def write_integers(self, size: int, integers: Sequence[tuple[int, int]]) -> None:
+        """Write unsigned integers, in order.
+
+        Args:
+            size: bytes of each: 1, 2, 4 or 8.
+            integers: pairs of an address and the integer.
+
+        Raises:
+            ValueError: there are no integers of that size, or it cannot hold one.
+            ExecutorError: not all of them can be written; some may have been.
+        """
+        check_integer_size(size, (value for _, value in integers))
+        for address, value in integers:
+            await self.write_memory(address, value.to_bytes(size, self._byte_order))
+
+    async def read_strings(self, addresses: Sequence[int]) -> list[bytes]:
+        """Strings, without the nulls that end them.
+
+        Raises:
+            ExecutorError: not all of them can be read.
+        """
+        read, page = self.read_memory, self.page_size
+        return [await read_to_null(read, address, page) for address in addresses]
+
+    @property
+    def _byte_order(self) -> Literal["little", "big"]:
+        return "big" if self.triple.partition("-")[0] in _BIG_ENDIAN else "little"
+
     @abstractmethod
     async def write_words(self, words: Sequence[tuple[int, int]]) -> None:
         """Write words of the size of a pointer, each in one store.
@@ -323,3 +394,46 @@ class ExecutorProcessControl(ABC):
         Raises:
             ExecutorError: not all of them can be written.
         """
+
+
+_STRING_PIECE = 256
+_BIG_ENDIAN = frozenset({"aarch64_be", "powerpc64", "s390x"})
+_INTEGER_SIZES = (1, 2, 4, 8)
+
+
+async def read_to_null(
+    read: Callable[[int, int], Awaitable[bytes]], address: int, page_size: int, unit: int = 1
+) -> bytes:
+    """The characters of a string, without the null that ends it.
+
+    Args:
+        read: reads some bytes at an address.
+        address: where the string begins.
+        page_size: that of the executor.
+        unit: bytes of a character, which is aligned.
+
+    Raises:
+        ExecutorError: it cannot be read.
+    """
+    found, null = b"", bytes(unit)
+    while True:
+        # No more than there is for sure: an address that cannot be read may end the executor.
+        place = address + len(found)
+        piece = await read(place, min(_STRING_PIECE, -place % page_size or _STRING_PIECE))
+        for start in range(0, len(piece), unit):
+            if piece[start : start + unit] == null:
+                return found + piece[:start]
+        found += piece
+
+
+def check_integer_size(size: int, values: Iterable[int] = ()) -> None:
+    """Check the size of integers, in bytes, and that it can hold some.
+
+    Raises:
+        ValueError: there are none of that size, or it cannot hold one.
+    """
+    if size not in _INTEGER_SIZES:
+        raise ValueError(f"there are no integers of {size} bytes; sizes are {_INTEGER_SIZES}")
+    for value in values:
+        if not 0 <= value < 1 << 8 * size:
+            raise ValueError(f"{value} is no unsigned integer of {size} bytes")

@@ -3,7 +3,6 @@
 import gc
 import os
 import re
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -49,55 +48,6 @@ def test_what_it_says_of_itself(executor: RemoteExecutorProcessControl) -> None:
     assert re.fullmatch("x86_64-(pc|unknown)-linux-gnu", executor.triple)
     assert executor.page_size == os.sysconf("SC_PAGESIZE")
     assert executor.is_alive
-
-
-def test_symbols(executor: RemoteExecutorProcessControl) -> None:
-    names = ["malloc", "no_such_symbol", "", "with\0null", "printf", "malloc"]
-    found = tasks.run(executor.lookup_symbols(names))
-    assert [address is not None for address in found] == [True, False, False, False, True, True]
-    assert found[0] == found[5] != found[4]
-    assert tasks.run(executor.lookup_symbols([])) == []
-
-
-def test_libraries(executor: RemoteExecutorProcessControl) -> None:
-    handle = tasks.run(executor.load_dylib("libz.so.1"))
-    (inside,) = tasks.run(executor.lookup_symbols(["zlibVersion"], handle))
-    (everywhere,) = tasks.run(executor.lookup_symbols(["zlibVersion"]))
-    assert inside == everywhere is not None
-    with pytest.raises(
-        ExecutorError, match=r"cannot load /nothing\.so: .*cannot open shared object"
-    ):
-        tasks.run(executor.load_dylib("/nothing.so"))
-    with pytest.raises(ExecutorError, match="not a file name"):
-        tasks.run(executor.load_dylib(""))
-
-
-def test_memory(executor: RemoteExecutorProcessControl) -> None:
-    with LLJIT(executor=executor, platform=False) as jit:
-        jit.add_object(compile_c(ADD, "gcc", ("-O1", "-fPIC")))
-        address = int(jit.lookup("counter"))
-        run = jit.session.wait
-        assert run(executor.run_as_void_function(int(jit.lookup("count")))) == 41
-        run(executor.write_memory(address, struct.pack("<i", 7)))
-        assert run(executor.run_as_void_function(int(jit.lookup("count")))) == 8
-        if executor.services.dialect.read_buffers is None:
-            with pytest.raises(ExecutorError, match="LLVM 19 cannot read memory"):
-                run(executor.read_memory(address, 4))
-        else:
-            assert run(executor.read_memory(address, 4)) == struct.pack("<i", 8)
-            assert run(executor.read_memory(address, 0)) == b""
-
-
-def test_functions(executor: RemoteExecutorProcessControl) -> None:
-    with LLJIT(executor=executor, platform=False) as jit:
-        jit.add_object(compile_c(ADD, "gcc", ("-O1", "-fPIC")))
-        add = int(jit.lookup("add"))
-        for value in (0, 41, -2, (1 << 31) - 2, -(1 << 31)):
-            assert jit.session.wait(executor.run_as_int_function(add, value)) == value + 1
-        with pytest.raises(ValueError, match="does not fit a C int"):
-            jit.session.wait(executor.run_as_int_function(add, 1 << 31))
-        with pytest.raises(ValueError, match="null character"):
-            jit.session.wait(executor.run_as_main(add, ["a\0b"]))
 
 
 def test_memory_is_used_again(executor: RemoteExecutorProcessControl) -> None:

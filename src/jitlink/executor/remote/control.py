@@ -34,14 +34,18 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from jitlink import tasks
 from jitlink.errors import ExecutorError
 from jitlink.executor.callback_errors import CallNumbers, Raised, innermost_call
-from jitlink.executor.control import ExecutorProcessControl, PlacedArguments
+from jitlink.executor.control import (
+    ExecutorProcessControl,
+    PlacedArguments,
+    check_integer_size,
+)
 from jitlink.executor.remote.connection import Channel, Connection, SocketChannel
-from jitlink.executor.remote.dialects import DISPATCH_CONTEXT, DISPATCH_FUNCTION
+from jitlink.executor.remote.dialects import DISPATCH_CONTEXT, DISPATCH_FUNCTION, Service
 from jitlink.executor.remote.errors import ProtocolError
 from jitlink.executor.remote.process import ChildProcess, default_executor
 from jitlink.executor.remote.program import RemoteProgram
@@ -50,6 +54,7 @@ from jitlink.memory import JITLinkMemoryManager
 from jitlink.sps import ExecutorAddrRange, Words, WrapperFunctionResult
 from jitlink.sps.services import Setup, SymbolLookupElement
 
+T = TypeVar("T")
 _NUMBERED_CALL = Words(2)
 MemoryKind = Literal["shared", "simple-remote", "generic"]
 _SETUP_TIMEOUT = 30.0
@@ -274,22 +279,63 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
 
     async def read_memory(self, address: int, size: int) -> bytes:
         """The bytes at an address; an address that cannot be read ends the executor."""
-        service = self.services.dialect.read_buffers
-        if service is None:
-            raise ExecutorError(f"executors of {self.services.dialect.name} cannot read memory")
-        found = await self.services.call(service, [ExecutorAddrRange(address, address + size)])
-        if [len(each) for each in found] != [size]:
-            raise ProtocolError(f"{size} bytes at {address:#x} were read, and others returned")
-        return found[0]
+        (content,) = await self.read_buffers([ExecutorAddrRange(address, address + size)])
+        return content
+
+    async def read_buffers(self, ranges: Sequence[ExecutorAddrRange]) -> list[bytes]:
+        """The bytes of several ranges, in one message."""
+        service = self._reading(self.services.dialect.read_buffers)
+        found = await self.services.call(service, ranges)
+        if list(map(len, found)) != [end - start for start, end in ranges]:
+            raise ProtocolError(f"{len(ranges)} ranges were read, and others returned")
+        return found
 
     async def write_memory(self, address: int, content: bytes | bytearray | memoryview) -> None:
         """Write bytes to an address; one that cannot be written ends the executor."""
+        await self.write_buffers([(address, content)])
+
+    async def write_buffers(
+        self, buffers: Sequence[tuple[int, bytes | bytearray | memoryview]]
+    ) -> None:
+        """Write bytes to several addresses, in one message."""
         service = self.services.dialect.write_buffers
-        await self.services.call(service, [(address, bytes(content))])
+        await self.services.call(service, [(address, bytes(data)) for address, data in buffers])
+
+    async def read_integers(self, size: int, addresses: Sequence[int]) -> list[int]:
+        """Unsigned integers, in one message."""
+        check_integer_size(size)
+        service = self._reading(self.services.dialect.read_integers.get(size))
+        return self._checked(addresses, await self.services.call(service, addresses))
+
+    async def write_integers(self, size: int, integers: Sequence[tuple[int, int]]) -> None:
+        """Write unsigned integers, in one message, each in one store."""
+        check_integer_size(size, (value for _, value in integers))
+        await self.services.call(self.services.dialect.write_integers[size], list(integers))
+
+    async def read_strings(self, addresses: Sequence[int]) -> list[bytes]:
+        """Strings, in one message."""
+        service = self._reading(self.services.dialect.read_strings)
+        found = self._checked(addresses, await self.services.call(service, addresses))
+        return [text.encode("utf-8", "surrogateescape") for text in found]
+
+    def _reading(self, service: Service[T] | None) -> Service[T]:
+        """A service that reads memory.
+
+        Raises:
+            ExecutorError: there is none.
+        """
+        if service is None:
+            raise ExecutorError(f"executors of {self.services.dialect.name} cannot read memory")
+        return service
+
+    def _checked(self, asked: Sequence[object], found: list[T]) -> list[T]:
+        if len(found) != len(asked):
+            raise ProtocolError(f"{len(asked)} values were read, and {len(found)} returned")
+        return found
 
     async def write_words(self, words: Sequence[tuple[int, int]]) -> None:
-        """Write words; an address that cannot be written ends the executor."""
-        await self.services.call(self.services.dialect.write_words, list(words))
+        """Write words, each in one store; an address that cannot be written ends the executor."""
+        await self.write_integers(8, words)
 
     # Running
 

@@ -22,6 +22,9 @@ from jitlink.sps import (
     INT32,
     INT64,
     STRING,
+    UINT8,
+    UINT16,
+    UINT32,
     UINT64,
     Expected,
     Optional,
@@ -123,7 +126,8 @@ class Dialect:
         run_as_void_function: calls ``int f(void)``.
         run_as_int_function: calls ``int f(int)``.
         write_buffers: writes bytes to addresses.
-        write_words: writes 64-bit words to addresses, each in one store.
+        write_integers: writes integers to addresses, each in one store; by their size in bytes.
+        read_integers: reads integers at addresses, likewise; empty if there is no such service.
         read_buffers: reads ranges of addresses; None in executors that cannot.
         read_strings: reads strings that end with a null; likewise.
         shared_memory: see the class.
@@ -143,7 +147,8 @@ class Dialect:
     run_as_void_function: Service[int]
     run_as_int_function: Service[int]
     write_buffers: Service[None]
-    write_words: Service[None]
+    write_integers: Mapping[int, Service[None]]
+    read_integers: Mapping[int, Service[list[int]]]
     read_buffers: Service[list[bytes]] | None
     read_strings: Service[list[str]] | None
     shared_memory: SharedMemoryServices
@@ -194,7 +199,15 @@ _SHARED_MEMORY = SharedMemoryServices(
 _RUN_AS_MAIN = _bootstrap("run_as_main", INT64, EXECUTOR_ADDR, Sequence(STRING))
 _RUN_AS_VOID_FUNCTION = _bootstrap("run_as_void_function", INT32, EXECUTOR_ADDR)
 _RUN_AS_INT_FUNCTION = _bootstrap("run_as_int_function", INT32, EXECUTOR_ADDR, INT32)
-_WRITE_WORDS = _bootstrap("mem_write_uint64s", EMPTY, Sequence(Tuple(EXECUTOR_ADDR, UINT64)))
+_INTEGERS = {1: UINT8, 2: UINT16, 4: UINT32, 8: UINT64}
+_WRITE_INTEGERS = {
+    size: _bootstrap(f"mem_write_uint{8 * size}s", EMPTY, Sequence(Tuple(EXECUTOR_ADDR, kind)))
+    for size, kind in _INTEGERS.items()
+}
+_READ_INTEGERS = {
+    size: _bootstrap(f"mem_read_uint{8 * size}s", Sequence(kind), _ADDRESSES)
+    for size, kind in _INTEGERS.items()
+}
 _WRITE_BUFFERS = _bootstrap("mem_write_buffers", EMPTY, Sequence(Tuple(EXECUTOR_ADDR, CHARS)))
 
 LLVM_22 = Dialect(
@@ -216,7 +229,8 @@ LLVM_22 = Dialect(
     run_as_void_function=_RUN_AS_VOID_FUNCTION,
     run_as_int_function=_RUN_AS_INT_FUNCTION,
     write_buffers=_WRITE_BUFFERS,
-    write_words=_WRITE_WORDS,
+    write_integers=_WRITE_INTEGERS,
+    read_integers=_READ_INTEGERS,
     read_buffers=_bootstrap("mem_read_buffers", Sequence(CHARS), Sequence(EXECUTOR_ADDR_RANGE)),
     read_strings=_bootstrap("mem_read_strings", Sequence(STRING), _ADDRESSES),
     shared_memory=_SHARED_MEMORY,
@@ -251,7 +265,8 @@ LLVM_19 = Dialect(
     run_as_void_function=_RUN_AS_VOID_FUNCTION,
     run_as_int_function=_RUN_AS_INT_FUNCTION,
     write_buffers=_WRITE_BUFFERS,
-    write_words=_WRITE_WORDS,
+    write_integers=_WRITE_INTEGERS,
+    read_integers={},
     read_buffers=None,
     read_strings=None,
     shared_memory=_SHARED_MEMORY,
