@@ -25,6 +25,7 @@ from jitlink.arch.aarch64 import (
     relax,
 )
 from jitlink.arch.aarch64 import AArch64EdgeKind as K
+from jitlink.arch.aarch64_reentry import REENTRY
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
 from jitlink.formats.elf_notes import has_property_bit
 from jitlink.graph import LinkGraph
@@ -187,6 +188,7 @@ def _target(name: str, byte_order: Literal["little", "big"]) -> ELFTarget:
         relocations=RelocationTable(RELOCATIONS),
         passes=default_passes,
         jump=JUMP,
+        reentry=REENTRY,
         host_function=HOST_FUNCTION,
     )
 
