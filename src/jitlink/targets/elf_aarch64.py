@@ -22,10 +22,10 @@ from jitlink.arch.aarch64 import (
     GOT_PLT_BTI,
     HOST_FUNCTION,
     JUMP,
-    relax,
 )
 from jitlink.arch.aarch64 import AArch64EdgeKind as K
 from jitlink.arch.aarch64_reentry import REENTRY
+from jitlink.arch.aarch64_relax import relax
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
 from jitlink.formats.elf_notes import has_property_bit
 from jitlink.graph import LinkGraph
