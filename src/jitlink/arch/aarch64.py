@@ -18,10 +18,14 @@ Architecture (AAELF64), section 5.7; Arm Architecture Reference Manual, C6 (enco
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from jitlink.arch.reentry import HostFunctionCode, Jump
 from jitlink.fixups import Advice, BitSlice, Check, Fixup, FixupTable, Flip
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
+from jitlink.memory.tls import TLSValue
 from jitlink.passes.got_plt import GotPltSpec
+from jitlink.passes.tls import TLSGOTEntry
 
 
 class AArch64EdgeKind(EdgeKind):
@@ -113,10 +117,94 @@ class AArch64EdgeKind(EdgeKind):
         94, "RequestGOTAndTransformToMoveWide16G2NC")  # fmt: skip
     REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G3 = 95, "RequestGOTAndTransformToMoveWide16G3"
 
+    # TLS. LLVM has the first two only. A tls_index is a module ID and an offset in its TLS block.
+    REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_PAGE21 = 24, "RequestTLSDescEntryAndTransformToPage21"
+    REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_PAGE_OFFSET12 = (
+        25, "RequestTLSDescEntryAndTransformToPageOffset12")  # fmt: skip
+    REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_PAGE_OFFSET12_SHIFT3 = (
+        96, "RequestTLSDescEntryAndTransformToPageOffset12Shift3")  # fmt: skip
+    REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_ADR_LITERAL21 = (
+        97, "RequestTLSDescEntryAndTransformToADRLiteral21")  # fmt: skip
+    REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_LDR_LITERAL19 = (
+        98, "RequestTLSDescEntryAndTransformToLDRLiteral19")  # fmt: skip
+    REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_MOVE_WIDE16_G1 = (
+        99, "RequestTLSDescEntryAndTransformToMoveWide16G1")  # fmt: skip
+    REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC = (
+        100, "RequestTLSDescEntryAndTransformToMoveWide16G0NC")  # fmt: skip
+    REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_PAGE21 = (
+        101, "RequestTLSIndexInGOTAndTransformToPage21")  # fmt: skip
+    REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12 = (
+        102, "RequestTLSIndexInGOTAndTransformToPageOffset12")  # fmt: skip
+    REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_ADR_LITERAL21 = (
+        103, "RequestTLSIndexInGOTAndTransformToADRLiteral21")  # fmt: skip
+    REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1 = (
+        104, "RequestTLSIndexInGOTAndTransformToMoveWide16G1")  # fmt: skip
+    REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC = (
+        105, "RequestTLSIndexInGOTAndTransformToMoveWide16G0NC")  # fmt: skip
+    REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_PAGE21 = 106, "RequestDTPModInGOTAndTransformToPage21"
+    REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12 = (
+        107, "RequestDTPModInGOTAndTransformToPageOffset12")  # fmt: skip
+    REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_ADR_LITERAL21 = (
+        108, "RequestDTPModInGOTAndTransformToADRLiteral21")  # fmt: skip
+    REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_LDR_LITERAL19 = (
+        109, "RequestDTPModInGOTAndTransformToLDRLiteral19")  # fmt: skip
+    REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1 = (
+        110, "RequestDTPModInGOTAndTransformToMoveWide16G1")  # fmt: skip
+    REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC = (
+        111, "RequestDTPModInGOTAndTransformToMoveWide16G0NC")  # fmt: skip
+    REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE21 = 112, "RequestTPOffInGOTAndTransformToPage21"
+    REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12 = (
+        113, "RequestTPOffInGOTAndTransformToPageOffset12")  # fmt: skip
+    REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_LDR_LITERAL19 = (
+        114, "RequestTPOffInGOTAndTransformToLDRLiteral19")  # fmt: skip
+    REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1 = (
+        115, "RequestTPOffInGOTAndTransformToMoveWide16G1")  # fmt: skip
+    REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC = (
+        116, "RequestTPOffInGOTAndTransformToMoveWide16G0NC")  # fmt: skip
+    MOVE_WIDE16_TPOFF_G0 = 117, "MoveWide16TPOffG0"
+    MOVE_WIDE16_TPOFF_G0_NC = 118, "MoveWide16TPOffG0NC"
+    MOVE_WIDE16_TPOFF_G1 = 119, "MoveWide16TPOffG1"
+    MOVE_WIDE16_TPOFF_G1_NC = 120, "MoveWide16TPOffG1NC"
+    MOVE_WIDE16_TPOFF_G2 = 121, "MoveWide16TPOffG2"
+    MOVE_KEEP16_TPOFF_G0 = 122, "MoveKeep16TPOffG0"
+    MOVE_KEEP16_TPOFF_G1 = 123, "MoveKeep16TPOffG1"
+    MOVE_KEEP16_TPOFF_G2 = 124, "MoveKeep16TPOffG2"
+    TPOFF_HIGH12 = 125, "TPOffHigh12"
+    TPOFF_LOW12 = 126, "TPOffLow12"
+    TPOFF_LOW12_NC = 127, "TPOffLow12NC"
+    TPOFF_LOW12_SHIFT1 = 128, "TPOffLow12Shift1"
+    TPOFF_LOW12_SHIFT1_NC = 129, "TPOffLow12Shift1NC"
+    TPOFF_LOW12_SHIFT2 = 130, "TPOffLow12Shift2"
+    TPOFF_LOW12_SHIFT2_NC = 131, "TPOffLow12Shift2NC"
+    TPOFF_LOW12_SHIFT3 = 132, "TPOffLow12Shift3"
+    TPOFF_LOW12_SHIFT3_NC = 133, "TPOffLow12Shift3NC"
+    TPOFF_LOW12_SHIFT4 = 134, "TPOffLow12Shift4"
+    TPOFF_LOW12_SHIFT4_NC = 135, "TPOffLow12Shift4NC"
+    MOVE_WIDE16_DTPOFF_G0 = 136, "MoveWide16DTPOffG0"
+    MOVE_WIDE16_DTPOFF_G0_NC = 137, "MoveWide16DTPOffG0NC"
+    MOVE_WIDE16_DTPOFF_G1 = 138, "MoveWide16DTPOffG1"
+    MOVE_WIDE16_DTPOFF_G1_NC = 139, "MoveWide16DTPOffG1NC"
+    MOVE_WIDE16_DTPOFF_G2 = 140, "MoveWide16DTPOffG2"
+    MOVE_KEEP16_DTPOFF_G0 = 141, "MoveKeep16DTPOffG0"
+    MOVE_KEEP16_DTPOFF_G1 = 142, "MoveKeep16DTPOffG1"
+    MOVE_KEEP16_DTPOFF_G2 = 143, "MoveKeep16DTPOffG2"
+    DTPOFF_HIGH12 = 144, "DTPOffHigh12"
+    DTPOFF_LOW12 = 145, "DTPOffLow12"
+    DTPOFF_LOW12_NC = 146, "DTPOffLow12NC"
+    DTPOFF_LOW12_SHIFT1 = 147, "DTPOffLow12Shift1"
+    DTPOFF_LOW12_SHIFT1_NC = 148, "DTPOffLow12Shift1NC"
+    DTPOFF_LOW12_SHIFT2 = 149, "DTPOffLow12Shift2"
+    DTPOFF_LOW12_SHIFT2_NC = 150, "DTPOffLow12Shift2NC"
+    DTPOFF_LOW12_SHIFT3 = 151, "DTPOffLow12Shift3"
+    DTPOFF_LOW12_SHIFT3_NC = 152, "DTPOffLow12Shift3NC"
+    DTPOFF_LOW12_SHIFT4 = 153, "DTPOffLow12Shift4"
+    DTPOFF_LOW12_SHIFT4_NC = 154, "DTPOffLow12Shift4NC"
+
 
 K = AArch64EdgeKind
 
 _PCREL, _PAGES, _FROM_GOT = "S + A - P", "Page(S + A) - Page(P)", "S + A - GOT"
+_TPOFF, _DTPOFF = "S + A - TP", "S + A - DTP"
 _IMM26 = (BitSlice(2, 26, 0),)
 _IMM19 = (BitSlice(2, 19, 5),)
 _IMM14 = (BitSlice(2, 14, 5),)
@@ -146,6 +234,17 @@ def _low12(kind: EdgeKind, shift: int, what: str) -> Fixup:
     # The whole field is written: its upper bits are zero.
     slices = (BitSlice(shift, 12 - shift, 10),)
     return _code(kind, "S + A", slices, f"offset in the page, of {what}", alignment=1 << shift)
+
+
+def _tls_low12(
+    expression: str, kinds: Sequence[tuple[EdgeKind, EdgeKind]], what: str
+) -> Iterator[Fixup]:
+    """Fixups for the low 12 bits of an offset in units of 1, 2, 4, ... bytes: checked, and not."""
+    for shift, pair in enumerate(kinds):
+        slices = (BitSlice(shift, 12 - shift, 10),)
+        summary = f"low 12 bits of the {what}, in units of {1 << shift}"
+        for kind, check in zip(pair, (Check.UNSIGNED, Check.NONE), strict=True):
+            yield _code(kind, expression, slices, summary, check, 12, 1 << shift)
 
 
 def _move(kind: EdgeKind, expression: str, group: int, check: Check = Check.NONE) -> Fixup:
@@ -179,6 +278,79 @@ _GOT_REQUESTS: dict[EdgeKind, EdgeKind] = {
     K.REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G2_NC: K.MOVE_WIDE16_FROM_GOT_G2_NC,
     K.REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G3: K.MOVE_WIDE16_FROM_GOT_G3,
 }
+_V = TLSValue
+_TPOFF_LOW12 = (
+    (K.TPOFF_LOW12, K.TPOFF_LOW12_NC),
+    (K.TPOFF_LOW12_SHIFT1, K.TPOFF_LOW12_SHIFT1_NC),
+    (K.TPOFF_LOW12_SHIFT2, K.TPOFF_LOW12_SHIFT2_NC),
+    (K.TPOFF_LOW12_SHIFT3, K.TPOFF_LOW12_SHIFT3_NC),
+    (K.TPOFF_LOW12_SHIFT4, K.TPOFF_LOW12_SHIFT4_NC),
+)
+_DTPOFF_LOW12 = (
+    (K.DTPOFF_LOW12, K.DTPOFF_LOW12_NC),
+    (K.DTPOFF_LOW12_SHIFT1, K.DTPOFF_LOW12_SHIFT1_NC),
+    (K.DTPOFF_LOW12_SHIFT2, K.DTPOFF_LOW12_SHIFT2_NC),
+    (K.DTPOFF_LOW12_SHIFT3, K.DTPOFF_LOW12_SHIFT3_NC),
+    (K.DTPOFF_LOW12_SHIFT4, K.DTPOFF_LOW12_SHIFT4_NC),
+)
+_GOT_LOAD = K.PAGE_OFFSET12_SHIFT3
+_GOT_G1, _GOT_G0_NC = K.MOVE_WIDE16_FROM_GOT_G1, K.MOVE_WIDE16_FROM_GOT_G0_NC
+TLS_GOT_REQUESTS: dict[EdgeKind, TLSGOTEntry] = {
+    request: TLSGOTEntry(values, kind, per_module)
+    for values, per_module, kinds in (
+        (
+            (_V.TLSDESC,), False,
+            {
+                K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_PAGE21: K.PAGE21,
+                K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_PAGE_OFFSET12: K.PAGE_OFFSET12,
+                K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_PAGE_OFFSET12_SHIFT3: _GOT_LOAD,
+                K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_ADR_LITERAL21: K.ADR_LITERAL21,
+                K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_LDR_LITERAL19: K.LDR_LITERAL19,
+                K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_MOVE_WIDE16_G1: _GOT_G1,
+                K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC: _GOT_G0_NC,
+            },
+        ),
+        (
+            (_V.DTPMOD, _V.DTPOFF), False,
+            {
+                K.REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_PAGE21: K.PAGE21,
+                K.REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12: K.PAGE_OFFSET12,
+                K.REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_ADR_LITERAL21: K.ADR_LITERAL21,
+                K.REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1: _GOT_G1,
+                K.REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC: _GOT_G0_NC,
+            },
+        ),
+        (
+            (_V.DTPMOD, _V.DTPOFF), True,
+            {
+                K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_PAGE21: K.PAGE21,
+                K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12: K.PAGE_OFFSET12,
+                K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_ADR_LITERAL21: K.ADR_LITERAL21,
+                K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_LDR_LITERAL19: K.LDR_LITERAL19,
+                K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1: _GOT_G1,
+                K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC: _GOT_G0_NC,
+            },
+        ),
+        (
+            (_V.TPOFF,), False,
+            {
+                K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE21: K.PAGE21,
+                K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12: _GOT_LOAD,
+                K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_LDR_LITERAL19: K.LDR_LITERAL19,
+                K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1: _GOT_G1,
+                K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC: _GOT_G0_NC,
+            },
+        ),
+    )
+    for request, kind in kinds.items()
+}  # fmt: skip
+"""GOT entries of the TLS models: TLS descriptors, the arguments of `__tls_get_addr` in general and
+local dynamic, and an offset from the thread pointer in initial exec."""
+TPOFF_KINDS, DTPOFF_KINDS = (
+    frozenset(kind for kind in K if f"_{name}_" in f"_{kind.name}" and "REQUEST" not in kind.name)
+    for name in ("TPOFF", "DTPOFF")
+)
+"""Kinds whose value is an offset from the thread pointer, and one in the TLS block."""
 _DATA_REQUESTS = frozenset({K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32})
 _S, _U, _E = Check.SIGNED, Check.UNSIGNED, Check.EITHER
 _LARGE_GOT = Advice("compile with -fPIC instead of -fpic")
@@ -288,11 +460,43 @@ ROWS = (
         )
     ),
     *(
+        row
+        for expression, high, low, moves, kept, what in (
+            (
+                _TPOFF, K.TPOFF_HIGH12, _TPOFF_LOW12,
+                (
+                    K.MOVE_WIDE16_TPOFF_G0, K.MOVE_WIDE16_TPOFF_G1, K.MOVE_WIDE16_TPOFF_G2,
+                    K.MOVE_WIDE16_TPOFF_G0_NC, K.MOVE_WIDE16_TPOFF_G1_NC,
+                ),
+                (K.MOVE_KEEP16_TPOFF_G0, K.MOVE_KEEP16_TPOFF_G1, K.MOVE_KEEP16_TPOFF_G2),
+                "offset from the thread pointer",
+            ),
+            (
+                _DTPOFF, K.DTPOFF_HIGH12, _DTPOFF_LOW12,
+                (
+                    K.MOVE_WIDE16_DTPOFF_G0, K.MOVE_WIDE16_DTPOFF_G1, K.MOVE_WIDE16_DTPOFF_G2,
+                    K.MOVE_WIDE16_DTPOFF_G0_NC, K.MOVE_WIDE16_DTPOFF_G1_NC,
+                ),
+                (K.MOVE_KEEP16_DTPOFF_G0, K.MOVE_KEEP16_DTPOFF_G1, K.MOVE_KEEP16_DTPOFF_G2),
+                "offset in the TLS block",
+            ),
+        )
+        for row in (
+            *(_signed_move(kind, expression, n) for n, kind in enumerate(moves[:3])),
+            *(_move(kind, expression, n) for n, kind in enumerate(moves[3:])),
+            *(_move(kind, expression, n, _S) for n, kind in enumerate(kept)),
+            _code(
+                high, expression, (BitSlice(12, 12, 10),), f"bits 12 to 23 of the {what}", _U, 24
+            ),
+            *_tls_low12(expression, low, what),
+        )
+    ),
+    *(
         Fixup(
             kind, "", 4, endianness="" if kind in _DATA_REQUESTS else "little",
             summary="request for a GOT entry; transformed to the kind it names",
         )
-        for kind in _GOT_REQUESTS
+        for kind in (*_GOT_REQUESTS, *TLS_GOT_REQUESTS)
     ),
 )  # fmt: skip
 
@@ -330,7 +534,13 @@ GOT_PLT = GotPltSpec(
             K.DELTA32_TO_FUNCTION,
         }
     ),
-    got_users=frozenset({K.DELTA64_FROM_GOT, K.DELTA32_FROM_GOT}),
+    got_users=frozenset(
+        {
+            K.DELTA64_FROM_GOT,
+            K.DELTA32_FROM_GOT,
+            *(each for each, got in TLS_GOT_REQUESTS.items() if "FROM_GOT" in got.edge_kind.name),
+        }
+    ),
     pointer=K.POINTER64,
     pointer_size=8,
     stub=_ADRP_X16 + _LDR_X16 + _BR_X16,
