@@ -370,7 +370,7 @@ static void leave_connection(void) {
 
 static const struct bootstrap_symbol *const all_symbols[] = {
     protocol_symbols, memory_symbols, shared_memory_symbols, dylib_symbols,
-    access_symbols,   run_symbols,    registration_symbols,
+    access_symbols,   run_symbols,    registration_symbols,  sandbox_symbols,
 };
 
 static bool send_setup(void) {
@@ -394,6 +394,8 @@ static bool send_setup(void) {
 }
 
 int serve(int incoming, int outgoing) {
+  if (!close_sandbox(incoming, outgoing))
+    return 1;
   incoming_fd = incoming;
   outgoing_fd = outgoing;
   fcntl(incoming, F_SETFD, FD_CLOEXEC);
