@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jitlink.executor.remote.errors import ExecutorTimeoutError as ExecutorTimeoutError
     from jitlink.executor.remote.errors import ProtocolError as ProtocolError
     from jitlink.executor.remote.process import own_executor as own_executor
+    from jitlink.executor.remote.sandbox import Sandbox as Sandbox
     from jitlink.executor.self_process import (
         SelfExecutorProcessControl as SelfExecutorProcessControl,
     )
@@ -42,6 +43,7 @@ else:
                 "ProtocolError",
             ),
             "jitlink.executor.remote.process": ("own_executor",),
+            "jitlink.executor.remote.sandbox": ("Sandbox",),
             "jitlink.executor.self_process": ("SelfExecutorProcessControl",),
         },
     )

@@ -61,11 +61,14 @@ class ExecutorProcessControl(ABC):
         triple: its target triple, such as ``x86_64-unknown-linux-gnu``.
         page_size: its page size in bytes.
         memory_manager: manages its memory.
+        library_directory: a directory where this process writes what the executor is to load;
+            None if it needs none.
     """
 
     triple: str
     page_size: int
     memory_manager: JITLinkMemoryManager
+    library_directory: str | None = None
 
     def runs(self, triple: str) -> bool:
         """Whether the executor's processor runs code for a triple."""

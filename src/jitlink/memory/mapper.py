@@ -236,6 +236,16 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
             self._by_dylib[dylib] = reservation
         return ranges
 
+    async def reserve(self) -> None:
+        """Reserve memory before a link needs it, because links do not wait for each other's.
+
+        Raises:
+            AllocationError: there is not so much.
+            ExecutorError: the executor is gone.
+        """
+        address = await self.mapper.reserve(self._size)
+        self._reservations.append(_Reservation(address, self._size))
+
     async def _reserve(
         self, requests: Sequence[tuple[int, int]], limit: int
     ) -> tuple[_Reservation, list[_Range]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from jitlink.executor import ExecutorExitedError, RemoteExecutorProcessControl
 from jitlink.executor.remote.control import MemoryKind
+from jitlink.executor.remote.sandbox import sandbox_of
 from jitlink.tool.options import CommandLine, CommandLineError
 
 
@@ -21,11 +22,19 @@ def open_executor(line: CommandLine) -> RemoteExecutorProcessControl:
         if value is not None:
             raise CommandLineError("a slab is memory of this process", option=option)
     kind: MemoryKind | None = None if line.memory_manager == "default" else line.memory_manager
+    if line.executor_address is not None and line.sandbox:
+        message = "an executor that listens was started in a sandbox, or without one"
+        raise CommandLineError(message, option="oop-sandbox")
     if line.executor_address is not None:
         host, port = line.executor_address
         return RemoteExecutorProcessControl.connect(host, port, memory=kind or "generic")
     command = _words(line.executor) if line.executor else None
-    return RemoteExecutorProcessControl.launch(command, memory=kind or "shared")
+    try:
+        sandbox = sandbox_of(line.sandbox) if line.sandbox else None
+        memory = kind or "shared"
+        return RemoteExecutorProcessControl.launch(command, memory=memory, sandbox=sandbox)
+    except ValueError as error:
+        raise CommandLineError(str(error), option="oop-sandbox") from error
 
 
 def _words(executor: str) -> list[str]:

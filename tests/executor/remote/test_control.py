@@ -163,6 +163,41 @@ def test_an_executor_that_is_killed_while_it_is_idle(setting: Setting) -> None:
             tasks.run(executor.lookup_symbols(["malloc"]))
 
 
+def test_signals_of_all_threads_that_run_code() -> None:
+    """One call waits on the main thread; the other one, beside it, is not without signals."""
+    source = """
+    #include <pthread.h>
+    #include <signal.h>
+    #include <semaphore.h>
+    static sem_t begun, ended;
+    void prepare(void) { sem_init(&begun, 0, 0); sem_init(&ended, 0, 0); }
+    int wait_here(void) { sem_post(&begun); return sem_wait(&ended); }
+    int blocked(void) {
+      sigset_t now;
+      sem_wait(&begun);
+      pthread_sigmask(SIG_SETMASK, 0, &now);
+      sem_post(&ended);
+      return sigismember(&now, SIGTERM) + sigismember(&now, SIGXFSZ);
+    }
+    """
+    compiled = compile_c(source, "gcc", ("-O1", "-fPIC"))
+    with (
+        started(Setting("jitlink", "pipes", "shared")) as executor,
+        LLJIT(executor=executor) as jit,
+    ):
+        jit.add_object(compiled)
+        prepare, wait, blocked = (
+            int(jit.lookup(name)) for name in ("prepare", "wait_here", "blocked")
+        )
+        jit.session.wait(executor.run_as_void_function(prepare))
+        waiting = threading.Thread(
+            target=lambda: jit.session.wait(executor.run_as_void_function(wait))
+        )
+        waiting.start()
+        assert jit.session.wait(executor.run_as_void_function(blocked)) == 0
+        waiting.join(60)
+
+
 def test_sessions_one_after_another(executor: RemoteExecutorProcessControl) -> None:
     """Memory of one session is where memory of the session before was."""
     source = """

@@ -27,9 +27,10 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_usage() -> None:
-    assert run("--help").stdout.startswith("usage: jitlink-executor filedescs=IN,OUT")
+    assert run("--help").stdout.startswith("usage: jitlink-executor [OPTION]... filedescs=IN,OUT")
     assert run("--help").returncode == 0
-    for words in ((), ("filedescs=1",), ("filedescs=1,2x",), ("nonsense",)):
+    sandbox = ("--sandbox-memry=5", "filedescs=0,1")
+    for words in ((), ("filedescs=1",), ("filedescs=1,2x",), ("nonsense",), sandbox):
         done = run(*words)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("usage:")

@@ -34,7 +34,8 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Literal, Self, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from jitlink import tasks
 from jitlink.errors import ExecutorError
@@ -54,6 +55,11 @@ from jitlink.memory import JITLinkMemoryManager
 from jitlink.sps import ExecutorAddrRange, Words, WrapperFunctionResult
 from jitlink.sps.services import Setup, SymbolLookupElement
 
+if TYPE_CHECKING:
+    from jitlink.executor.remote.sandbox import Sandbox
+    from jitlink.executor.remote.shared_memory import SharedMemory
+    from jitlink.memory.mapper import MemoryMapper
+
 T = TypeVar("T")
 _NUMBERED_CALL = Words(2)
 MemoryKind = Literal["shared", "simple-remote", "generic"]
@@ -70,6 +76,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         timeout: seconds after which a call is stopped, and with it the executor; by default
             calls may take as long as they do.
         process: the process, if it is a child.
+        given: memory that it was started with, for code; closed with the executor.
 
     Attributes:
         bootstrap_symbols: addresses of what the executor offers, by name.
@@ -87,6 +94,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         memory: MemoryKind = "generic",
         timeout: float | None = None,
         process: ChildProcess | None = None,
+        given: SharedMemory | None = None,
     ) -> None:
         self._process = process
         if process is None:
@@ -94,21 +102,22 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         else:
             self.connection = Connection(channel, explain=process.explain, stop=process.stop)
         self._finalizer = weakref.finalize(self, _abandon, self.connection, process)
+        self._remove_directory: Callable[[], object] = lambda: None
         try:
             setup = self.connection.setup(_SETUP_TIMEOUT)
-            self._set_up(setup, memory)
+            self._set_up(setup, memory, given)
         except BaseException:
             self._finalizer()
             raise
         self.services.timeout = timeout
 
-    def _set_up(self, setup: Setup, memory: MemoryKind) -> None:
+    def _set_up(self, setup: Setup, memory: MemoryKind, given: SharedMemory | None) -> None:
         self.triple, self.page_size = setup.triple, setup.page_size
         if not 0 < self.page_size <= 1 << 30 or self.page_size & (self.page_size - 1):
             raise ProtocolError(f"the executor has an impossible page size, {self.page_size}")
         self.bootstrap_symbols: Mapping[str, int] = setup.bootstrap_symbols
         self.services = Services(self.connection, setup.bootstrap_symbols)
-        self.memory_manager = self._create_memory_manager(memory)
+        self.memory_manager = self._create_memory_manager(memory, given)
         self._handle: int | None = None
         symbols = setup.bootstrap_symbols
         self._dispatch: tuple[int, int] | None = None
@@ -117,13 +126,16 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
             self._dispatch = symbols[DISPATCH_FUNCTION], symbols[DISPATCH_CONTEXT]
         # The connection must not keep the executor.
         self._incoming = self.connection.handler = _IncomingCalls()
+        self._sandbox_report: Mapping[str, str | None] | None = None
         process = self._process
         auxiliary = b"" if process is None else process.auxiliary_vector()
         self._program = RemoteProgram(self.services, auxiliary)
         self._lock = threading.Lock()
         self._at_close: list[int] = []
 
-    def _create_memory_manager(self, kind: MemoryKind) -> JITLinkMemoryManager:
+    def _create_memory_manager(
+        self, kind: MemoryKind, given: SharedMemory | None
+    ) -> JITLinkMemoryManager:
         # Imported on use: each executor needs one of them.
         if kind == "generic":
             from jitlink.executor.remote.generic_memory import (  # noqa: PLC0415
@@ -134,15 +146,19 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         from jitlink.executor.remote import mappers  # noqa: PLC0415
         from jitlink.memory.mapper import MapperJITLinkMemoryManager  # noqa: PLC0415
 
-        kinds = {
-            "shared": mappers.SharedMemoryMapper,
+        kinds: dict[str, Callable[[Services, int], MemoryMapper]] = {
+            "shared": partial(mappers.SharedMemoryMapper, given=given),
             "simple-remote": mappers.SimpleRemoteMemoryMapper,
         }
         if kind not in kinds:
             raise ValueError(
                 f"{kind!r} is no kind of memory; these are: generic, {', '.join(kinds)}"
             )
-        return MapperJITLinkMemoryManager(kinds[kind](self.services, self.page_size))
+        manager = MapperJITLinkMemoryManager(kinds[kind](self.services, self.page_size))
+        if given is not None:
+            # It is all there is.
+            tasks.run(manager.reserve())
+        return manager
 
     @classmethod
     def launch(
@@ -151,6 +167,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         *,
         memory: MemoryKind = "shared",
         timeout: float | None = None,
+        sandbox: Sandbox | None = None,
     ) -> Self:
         """Start an executor as a child process, and connect to it by pipes.
 
@@ -160,15 +177,70 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
                 ``llvm-jitlink-executor`` that is installed.
             memory: how its memory is managed.
             timeout: seconds after which a call is stopped.
+            sandbox: what linked code may do there, if it is jitlink's executor; `memory` is
+                ``shared`` then, unless the sandbox accepts that code can be written.
 
         Raises:
-            ExecutorError: it cannot be started, or is no executor.
+            ExecutorError: it cannot be started, or is no executor; or it cannot enforce the
+                sandbox.
+            ValueError: memory of that kind is not for the sandbox.
         """
         if command is None:
             command = default_executor()
         words = [command] if isinstance(command, str | os.PathLike) else list(command)
+        if sandbox is not None:
+            return cls._launch_sandbox(words, memory, timeout, sandbox)
         process = ChildProcess(words)
         return cls(process.channel, memory=memory, timeout=timeout, process=process)
+
+    @classmethod
+    def _launch_sandbox(
+        cls,
+        words: Sequence[str | os.PathLike[str]],
+        memory: MemoryKind,
+        timeout: float | None,
+        sandbox: Sandbox,
+    ) -> Self:
+        if memory != "shared" and "code" not in sandbox.accept:
+            message = f"memory of the kind {memory} is written by the executor itself"
+            raise ValueError(f"{message}: a sandbox with it needs to accept code")
+        # Imported on use: few executors have a sandbox.
+        from jitlink.executor.remote.sandbox import (  # noqa: PLC0415
+            create_library_directory,
+            remove_library_directory,
+        )
+        from jitlink.memory.mapper import RESERVATION_SIZE  # noqa: PLC0415
+
+        with contextlib.ExitStack() as made:
+            directory = create_library_directory()
+            made.callback(remove_library_directory, directory)
+            options, given = sandbox.options(), None
+            options.append(f"--sandbox-read={directory}")
+            if memory == "shared":
+                given = sandbox.code_memory(RESERVATION_SIZE)
+            if given is not None:
+                made.callback(given.close)
+                options.append(f"--sandbox-code={given.file}")
+            files = [] if given is None else [given.file]
+            process = ChildProcess([*words, *options], files)
+            executor = cls(
+                process.channel, memory=memory, timeout=timeout, process=process, given=given
+            )
+            made.pop_all()
+            executor.library_directory = directory
+            finalizer = weakref.finalize(executor, remove_library_directory, directory)
+            executor._remove_directory = finalizer
+        if not executor._sandbox_is_closed():
+            executor.close()
+            raise ExecutorError(f"the executor {os.fspath(words[0])} has no sandbox")
+        return executor
+
+    def _sandbox_is_closed(self) -> bool:
+        try:
+            return bool(self.sandbox_report)
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def connect(
@@ -214,6 +286,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         self.connection.close()
         self.memory_manager.close()
         self._finalizer()
+        self._remove_directory()
 
     @property
     def reads_memory(self) -> bool:
@@ -230,6 +303,21 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
             # Nothing is left to do for an executor that is gone.
             with contextlib.suppress(ExecutorError):
                 await self.call_wrapper(self._at_close.pop(), b"")
+
+    @property
+    def sandbox_report(self) -> Mapping[str, str | None]:
+        """The features of its sandbox: None if one is enforced, or why it is unavailable.
+
+        It is empty without a sandbox.
+
+        Raises:
+            ExecutorError: the executor is gone.
+        """
+        if self._sandbox_report is None:
+            from jitlink.executor.remote.sandbox import read_report  # noqa: PLC0415 - see launch
+
+            self._sandbox_report = tasks.run(read_report(self.services))
+        return self._sandbox_report
 
     @property
     def process(self) -> ChildProcess | None:

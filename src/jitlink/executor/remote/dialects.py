@@ -137,6 +137,8 @@ class Dialect:
         call_main: calls a ``main`` with arguments that were placed before; takes its address, the
             number of arguments, and the addresses of the pointers to them and to the environment.
             None in executors that cannot.
+        sandbox_report: names the features of the sandbox, and why they are unavailable; empty for
+            those that are enforced. None in executors without sandboxes.
     """
 
     name: str
@@ -155,6 +157,7 @@ class Dialect:
     accepts_null_finalize: bool
     can_initialize_again: bool = False
     call_main: Service[int] | None = None
+    sandbox_report: Service[list[tuple[str, str]]] | None = None
 
     def is_offered_by(self, symbols: Collection[str]) -> bool:
         """Whether an executor with these bootstrap symbols speaks it."""
@@ -243,6 +246,7 @@ JITLINK = replace(
     call_main=Service(
         "__jitlink_executor_call_main", INT64, EXECUTOR_ADDR, UINT64, EXECUTOR_ADDR, EXECUTOR_ADDR
     ),
+    sandbox_report=Service("__jitlink_executor_sandbox_report", Sequence(Tuple(STRING, STRING))),
 )
 LLVM_19 = Dialect(
     "LLVM 19",

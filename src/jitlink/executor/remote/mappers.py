@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 from bisect import bisect_right
 from collections.abc import Sequence
 
@@ -18,13 +16,10 @@ from jitlink.executor.remote.memory_services import (
     working_memory,
 )
 from jitlink.executor.remote.services import Services
+from jitlink.executor.remote.shared_memory import SharedMemory, named_memory
 from jitlink.memory.mapper import MappedSegment, MemoryMapper
 from jitlink.sps import AllocActionCallPair
 from jitlink.sps.services import SharedFinalizeRequest, SharedSegmentFinalizeRequest
-
-_SHARED_MEMORY_DIRECTORY = "/dev/shm"
-_NAME_PREFIX = "/jitlink_"
-"""How names of shared memory begin in all executors: others belong to other programs."""
 
 
 class _ServiceMapper(MemoryMapper):
@@ -91,14 +86,22 @@ class SharedMemoryMapper(_ServiceMapper):
     """Memory that both processes map: writable here, and as linked in the executor.
 
     No byte of content crosses the wire, and no page is ever writable and executable in one process.
+
+    Args:
+        services: the executor's services.
+        page_size: its page size in bytes.
+        given: the only memory there is, if the executor was started with it.
     """
 
-    def __init__(self, services: Services, page_size: int) -> None:
+    def __init__(
+        self, services: Services, page_size: int, given: SharedMemory | None = None
+    ) -> None:
         super().__init__(services, page_size)
         self._memory = services.dialect.shared_memory
+        self._given = given
         # In order of address.
         self._addresses: list[int] = []
-        self._maps: dict[int, _SharedMemory] = {}
+        self._maps: dict[int, SharedMemory] = {}
 
     async def reserve(self, size: int) -> int:
         """Reserve memory, and map it here."""
@@ -110,13 +113,22 @@ class SharedMemoryMapper(_ServiceMapper):
                 message = f"the executor has reserved memory at {address:#x} a second time"
                 raise ProtocolError(message)
         try:
-            self._maps[address] = _SharedMemory(name, size)
+            self._maps[address] = self._shared_memory(name, size)
         except (OSError, OverflowError, ValueError) as error:
             await self._services.call(self._memory.release, [address])
             message = f"cannot map {size:#x} bytes of shared memory: {error}"
             raise AllocationError(message, size=size) from error
         self._addresses.insert(place, address)
         return address
+
+    def _shared_memory(self, name: str, size: int) -> SharedMemory:
+        given = self._given
+        if name or given is None:
+            return named_memory(name, size)
+        if size > given.size:
+            raise ValueError(f"the executor was given {given.size:#x} bytes")
+        self._given = None
+        return given
 
     def prepare(self, address: int, size: int) -> memoryview:
         """The memory that this process maps."""
@@ -153,59 +165,6 @@ class SharedMemoryMapper(_ServiceMapper):
         self._addresses.clear()
         while self._maps:
             self._maps.popitem()[1].close()
-
-
-class _SharedMemory:
-    """A shared memory object, mapped readable and writable.
-
-    Args:
-        name: its name, which is removed.
-        size: its size in bytes.
-
-    Attributes:
-        size: the same.
-
-    Raises:
-        OSError: it cannot be mapped.
-        OverflowError: it is larger than an address space.
-        ValueError: it is smaller than its size.
-    """
-
-    def __init__(self, name: str, size: int) -> None:
-        if not name.startswith(_NAME_PREFIX) or "/" in name[1:] or "\0" in name:
-            raise OSError(f"{name!r} is no name of an executor's shared memory")
-        self.size = size
-        path = _SHARED_MEMORY_DIRECTORY + name
-        self._file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            # Both processes have it; it is freed with the last of them, whatever happens.
-            os.unlink(path)  # noqa: PTH108
-            # Refused by mmap if the object has fewer bytes.
-            self._map = mmap.mmap(self._file, size)
-        except BaseException:
-            os.close(self._file)
-            raise
-        # Up to here pages may have been written to.
-        self._used = 0
-
-    def prepare(self, offset: int, size: int) -> memoryview:
-        """A range of it, all zeros; its pages exist, so that writing to them cannot fail."""
-        try:
-            os.posix_fallocate(self._file, offset, max(size, 1))
-        except OSError as error:
-            message = f"cannot allocate {size:#x} bytes of shared memory: {error.strerror}"
-            raise AllocationError(message, size=size) from error
-        view = memoryview(self._map)[offset : offset + size]
-        end = min(offset + size, self._used)
-        if end > offset:
-            view[: end - offset] = bytes(end - offset)
-        self._used = max(self._used, offset + size)
-        return view
-
-    def close(self) -> None:
-        """Unmap it, unless a view of it is still in use; it is unmapped with the last one then."""
-        os.close(self._file)
-        try:
-            self._map.close()
-        except BufferError:
-            del self._map
+        if self._given is not None:
+            self._given.close()
+            self._given = None

@@ -72,6 +72,7 @@ class ChildProcess:
     Args:
         command: path of the executor, or of an emulator for it, and arguments. The one that names
             the descriptors is added behind them.
+        descriptors: further descriptors that it inherits, by the same numbers.
 
     Attributes:
         channel: the connection's byte stream.
@@ -80,7 +81,9 @@ class ChildProcess:
         ExecutorError: it cannot be started.
     """
 
-    def __init__(self, command: Sequence[str | os.PathLike[str]]) -> None:
+    def __init__(
+        self, command: Sequence[str | os.PathLike[str]], descriptors: Sequence[int] = ()
+    ) -> None:
         self._kept: deque[bytes] = deque()
         words = [os.fspath(word) for word in command]
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
@@ -89,7 +92,7 @@ class ChildProcess:
                 to_us, from_child = _pipe(ours, theirs)
                 self._process = subprocess.Popen(
                     [*words, f"filedescs={to_child},{from_child}"],
-                    pass_fds=(to_child, from_child),
+                    pass_fds=(to_child, from_child, *descriptors),
                     stderr=subprocess.PIPE,
                     process_group=0,
                 )

@@ -16,7 +16,7 @@ struct bootstrap_symbol {
 
 /* The services, one table a file; each ends with a null name. */
 extern const struct bootstrap_symbol protocol_symbols[], memory_symbols[], shared_memory_symbols[],
-    dylib_symbols[], access_symbols[], run_symbols[], registration_symbols[];
+    dylib_symbols[], access_symbols[], run_symbols[], registration_symbols[], sandbox_symbols[];
 
 /* Bytes that grow. Memory that cannot be had ends the process: a controller sees that. */
 struct bytes {
@@ -59,6 +59,16 @@ wrapper_result error_of(struct bytes *failures);
 /* Run the deallocate actions that are left when the connection has ended. */
 void finish_memory(void);
 void finish_shared_memory(void);
+
+/* Share sealed memory of the controller's, which is writable there only, instead of memory with a
+   name; returns its size, and 0 if it is not sealed or cannot be mapped. */
+uint64_t adopt_shared_memory(int file);
+
+/* Record an option of the sandbox; returns -1 if a word is none. */
+int sandbox_option(const char *word);
+/* Close the sandbox, if there are options of it: this process can do no more than they allow from
+   then on. False, with messages, if that cannot be enforced. */
+bool close_sandbox(int incoming, int outgoing);
 
 /* Whether this process was forked by linked code: it has no controller. */
 extern bool is_forked;

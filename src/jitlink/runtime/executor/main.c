@@ -12,26 +12,42 @@
 #include "executor.h"
 
 static const char usage[] =
-    "usage: jitlink-executor filedescs=IN,OUT | listen=HOST:PORT | socket=PATH\n"
+    "usage: jitlink-executor [OPTION]... filedescs=IN,OUT | listen=HOST:PORT | socket=PATH\n"
     "\n"
     "Waits for a controller, which places code in this process and runs it.\n"
     "  filedescs=IN,OUT  read from one descriptor, write to the other\n"
     "  listen=HOST:PORT  accept one TCP connection at this address only; port 0 is any free one\n"
     "  socket=PATH       accept one connection at a Unix socket, which only this user can open\n"
-    "The address is printed once connections are accepted. Every client can run code here.\n";
+    "The address is printed once connections are accepted. Every client can run code here.\n"
+    "  --sandbox                      close the sandbox: no files, network and other processes\n"
+    "  --sandbox-read=PATH            files below this directory can be read\n"
+    "  --sandbox-write=PATH           ... and written\n"
+    "  --sandbox-library=PATH         load this library, or later all in this directory\n"
+    "  --sandbox-network              sockets of the families inet and inet6 can be used\n"
+    "  --sandbox-memory=BYTES         limit of the address space of code and data\n"
+    "  --sandbox-cpu-time=SECONDS     limit of processor time\n"
+    "  --sandbox-processes=COUNT      processes can be forked, up to so many of this user\n"
+    "  --sandbox-file-size=BYTES      limit of the size of files\n"
+    "  --sandbox-kill                 what is forbidden ends the process, by SIGSYS\n"
+    "  --sandbox-code=FD              sealed memory of the controller, for code\n"
+    "  --sandbox-accept=FEATURE       go on if this system cannot enforce a feature: privileges,\n"
+    "                                 cpu-time, file-size, processes, files, code, memory, network,\n"
+    "                                 system-calls\n";
 
 static int fail(const char *what) {
   fprintf(stderr, "jitlink-executor: %s: %s\n", what, strerror(errno));
   return 1;
 }
 
-/* Accepts one connection, and serves it. */
-static int serve_one(int listening) {
+/* Accepts one connection, removes the socket's name, and serves it. */
+static int serve_one(int listening, const char *path) {
   int connected;
   do
     connected = accept(listening, 0, 0);
   while (connected < 0 && errno == EINTR);
   close(listening);
+  if (path)
+    unlink(path);
   if (connected < 0)
     return fail("cannot accept a connection");
   int one = 1;
@@ -88,7 +104,7 @@ static int listen_on(char *text) {
   if (listening < 0)
     return fail("cannot listen");
   print_address(listening);
-  return serve_one(listening);
+  return serve_one(listening, 0);
 }
 
 static int listen_at(const char *path) {
@@ -108,21 +124,30 @@ static int listen_at(const char *path) {
     return fail(path);
   printf("listening on %s\n", path);
   fflush(stdout);
-  int status = serve_one(listening);
-  unlink(path);
-  return status;
+  return serve_one(listening, path);
+}
+
+/* Takes options out of the words; returns how many are left. */
+static int take_options(int count, char **words) {
+  int left = 0;
+  for (int each = 0; each < count; ++each)
+    if (!each || sandbox_option(words[each]))
+      words[left++] = words[each];
+  return left;
 }
 
 int main(int count, char **words) {
   int incoming, outgoing;
   char end;
-  const char *word = count > 1 ? words[1] : "";
+  count = take_options(count, words);
+  /* A word that is not understood may be meant to forbid something. */
+  const char *word = count == 2 ? words[1] : "";
   if (sscanf(word, "filedescs=%d,%d%c", &incoming, &outgoing, &end) == 2)
     return serve(incoming, outgoing);
   if (!strncmp(word, "listen=", 7))
     return listen_on(words[1] + 7);
   if (!strncmp(word, "socket=", 7))
     return listen_at(word + 7);
-  fputs(usage, count > 1 && !strcmp(word, "--help") ? stdout : stderr);
-  return count > 1 && !strcmp(word, "--help") ? 0 : 2;
+  fputs(usage, !strcmp(word, "--help") ? stdout : stderr);
+  return strcmp(word, "--help") ? 2 : 0;
 }

@@ -260,8 +260,12 @@ static void work(bool is_main) {
   }
 }
 
+static sigset_t blocked; /* at the start, and so in the program */
+
 static void *work_apart(void *unused) {
   (void)unused;
+  /* The thread that reads messages has started this one. */
+  pthread_sigmask(SIG_SETMASK, &blocked, 0);
   pthread_mutex_lock(&lock);
   work(false);
   pthread_mutex_unlock(&lock);
@@ -370,7 +374,7 @@ static void leave_connection(void) {
 
 static const struct bootstrap_symbol *const all_symbols[] = {
     protocol_symbols, memory_symbols, shared_memory_symbols, dylib_symbols,
-    access_symbols,   run_symbols,    registration_symbols,
+    access_symbols,   run_symbols,    registration_symbols,  sandbox_symbols,
 };
 
 static bool send_setup(void) {
@@ -394,11 +398,14 @@ static bool send_setup(void) {
 }
 
 int serve(int incoming, int outgoing) {
+  if (!close_sandbox(incoming, outgoing))
+    return 1;
   incoming_fd = incoming;
   outgoing_fd = outgoing;
   fcntl(incoming, F_SETFD, FD_CLOEXEC);
   fcntl(outgoing, F_SETFD, FD_CLOEXEC);
   pthread_atfork(0, 0, leave_connection);
+  pthread_sigmask(SIG_SETMASK, 0, &blocked);
   if (!send_setup() || !start_thread(read_messages)) {
     perror("jitlink-executor: cannot begin");
     return 1;

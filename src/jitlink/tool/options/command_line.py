@@ -139,6 +139,7 @@ class CommandLine:
         self.orc_runtime: str | None = None
         self.executor: str | None = None
         self.executor_address: tuple[str, int] | None = None
+        self.sandbox: list[str] = []
         self.triple: str | None = None
         self.add_self_relocations = False
         self.phony_externals = False
@@ -198,7 +199,8 @@ class CommandLine:
     @property
     def is_out_of_process(self) -> bool:
         """Whether the program runs in another process."""
-        return self.executor is not None or self.executor_address is not None
+        chosen = (self.executor, self.executor_address)
+        return bool(self.sandbox) or any(each is not None for each in chosen)
 
     @property
     def undefined(self) -> list[str]:

@@ -368,6 +368,13 @@ OPTIONS: tuple[Option, ...] = (
         )
         for name in ("oop-executor-connect", "oop-connect")
     ),
+    Option(
+        "oop-sandbox", Form.OPTIONAL, Group.ELSEWHERE,
+        "run in another process, of jitlink-executor in a sandbox; with a setting: read=PATH, "
+        "write=PATH, library=PATH, network, memory=BYTES, cpu-time=SECONDS, file-size=BYTES, "
+        "processes=COUNT, kill or accept=FEATURE; may be repeated",
+        append("sandbox"), "SETTING",
+    ),
     *(
         Option(
             f"{name}-support", Form.FLAG, Group.ELSEWHERE,
