@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from jitlink.lazy_imports import attach
 
 if TYPE_CHECKING:
+    from jitlink.executor.code_map import CodeLocation as CodeLocation
     from jitlink.executor.control import ExecutorProcessControl as ExecutorProcessControl
     from jitlink.executor.control import LibrarySymbol as LibrarySymbol
     from jitlink.executor.control import PlacedArguments as PlacedArguments
@@ -28,6 +29,7 @@ else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
         {
+            "jitlink.executor.code_map": ("CodeLocation",),
             "jitlink.executor.control": (
                 "ExecutorProcessControl",
                 "LibrarySymbol",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jitlink.errors import ExecutorError
 from jitlink.executor.callback_errors import CallNumbers
@@ -22,6 +22,10 @@ from jitlink.sps import (
     WrapperFunctionResult,
     WrapperSignature,
 )
+
+if TYPE_CHECKING:
+    from jitlink.executor.code_map import CodeLocation, CodeMap
+    from jitlink.memory.mapping import MappedRange
 
 
 class PlacedArguments(NamedTuple):
@@ -61,11 +65,13 @@ class ExecutorProcessControl(ABC):
         triple: its target triple, such as ``x86_64-unknown-linux-gnu``.
         page_size: its page size in bytes.
         memory_manager: manages its memory.
+        code_map: what has been linked into it, for `describe_code`; None if that is not recorded.
     """
 
     triple: str
     page_size: int
     memory_manager: JITLinkMemoryManager
+    code_map: CodeMap | None = None
 
     def runs(self, triple: str) -> bool:
         """Whether the executor's processor runs code for a triple."""
@@ -122,6 +128,29 @@ class ExecutorProcessControl(ABC):
             if the executor does not override this.
         """
         return [None] * len(addresses)
+
+    async def mappings(self) -> list[MappedRange]:
+        """What the executor maps, in order of address; by default unknown, which is empty."""
+        return []
+
+    async def describe_code(self, addresses: Sequence[int]) -> list[CodeLocation]:
+        """What code the executor has at addresses, such as those of a backtrace.
+
+        Libraries are described by the files of this machine that their paths are of. A return
+        address is the end of the call: what is at the byte before it has called.
+
+        Args:
+            addresses: the addresses.
+
+        Returns:
+            For each address what is known of it.
+
+        Raises:
+            ExecutorError: the executor is gone.
+        """
+        from jitlink.executor.code_map import describe_code  # noqa: PLC0415 - for people only
+
+        return describe_code(addresses, self.code_map, await self.mappings())
 
     @abstractmethod
     async def place_arguments(self, argv: Sequence[str]) -> PlacedArguments:

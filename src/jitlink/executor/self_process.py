@@ -24,6 +24,7 @@ from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
 from jitlink.memory.actions import call_wrapper
 from jitlink.memory.dynamic_linker import dlerror, dlopen, dlsym, dlvsym
 from jitlink.memory.images import EXPORTING, Images
+from jitlink.memory.mapping import MappedRange, mapped_ranges
 from jitlink.sps import WrapperFunctionResult
 
 _C = ctypes.CDLL(None, use_errno=True)
@@ -110,6 +111,10 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         from jitlink.executor.library_symbols import describe  # noqa: PLC0415 - seldom needed
 
         return describe(addresses)
+
+    async def mappings(self) -> list[MappedRange]:
+        """What this process maps."""
+        return mapped_ranges()
 
     async def place_arguments(self, argv: Sequence[str]) -> PlacedArguments:
         """Place arguments, the environment and the auxiliary vector as the system does."""

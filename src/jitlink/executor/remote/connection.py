@@ -151,6 +151,8 @@ class Connection:
 
     Attributes:
         handler: called for calls from the executor, on threads of their own; None: they fail.
+        notices: functions that take the arguments of calls that are not answered, by tag. They are
+            called at once, and must not wait.
 
     Raises:
         ExecutorError: this process has no more descriptors; the channel is closed.
@@ -165,6 +167,7 @@ class Connection:
         stop: Callable[[], None] = lambda: None,
     ) -> None:
         self.handler: Handler | None = None
+        self.notices: dict[int, Callable[[bytes], None]] = {}
         self._channel = channel
         self._reader = MessageReader(limit)
         self._explain = explain or maker_of
@@ -408,6 +411,10 @@ class Connection:
     # Calls from the executor
 
     def _begin_handler(self, message: Message) -> None:
+        notice = self.notices.get(message.tag)
+        if notice is not None:
+            notice(message.payload)
+            return
         with self._lock:
             self._handlers += 1
             if self._handlers > _MOST_HANDLERS:
@@ -457,7 +464,10 @@ class Connection:
             is_own = self._make_error is not None
             self._channel.close()
             _connections.discard(self)
-        make_error = maker_of(error) if is_own else self._explain(error)
+        try:
+            make_error = maker_of(error) if is_own else self._explain(error)
+        except Exception:  # noqa: BLE001 - without an error, all calls would wait for ever
+            make_error = maker_of(error)
         with self._lock:
             if self._make_error is None:
                 self._make_error = make_error

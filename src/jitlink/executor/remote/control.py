@@ -39,18 +39,22 @@ from typing import Any, Literal, Self, TypeVar
 from jitlink import tasks
 from jitlink.errors import ExecutorError
 from jitlink.executor.callback_errors import CallNumbers, Raised, innermost_call
+from jitlink.executor.code_map import CodeMap
 from jitlink.executor.control import (
     ExecutorProcessControl,
+    LibrarySymbol,
     PlacedArguments,
     check_integer_size,
 )
 from jitlink.executor.remote.connection import Channel, Connection, SocketChannel
+from jitlink.executor.remote.crashes import CrashReports
 from jitlink.executor.remote.dialects import DISPATCH_CONTEXT, DISPATCH_FUNCTION, Service
 from jitlink.executor.remote.errors import ProtocolError
 from jitlink.executor.remote.process import ChildProcess, default_executor
 from jitlink.executor.remote.program import RemoteProgram
 from jitlink.executor.remote.services import Services
 from jitlink.memory import JITLinkMemoryManager
+from jitlink.memory.mapping import MappedRange, parse_mappings
 from jitlink.sps import ExecutorAddrRange, Words, WrapperFunctionResult
 from jitlink.sps.services import Setup, SymbolLookupElement
 
@@ -89,10 +93,13 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         process: ChildProcess | None = None,
     ) -> None:
         self._process = process
-        if process is None:
-            self.connection = Connection(channel)
-        else:
-            self.connection = Connection(channel, explain=process.explain, stop=process.stop)
+        self.code_map = CodeMap()
+        self._crashes = CrashReports(process, self.code_map)
+        self.connection = Connection(
+            channel,
+            explain=self._crashes.explain,
+            stop=(lambda: None) if process is None else process.stop,
+        )
         self._finalizer = weakref.finalize(self, _abandon, self.connection, process)
         try:
             setup = self.connection.setup(_SETUP_TIMEOUT)
@@ -122,6 +129,16 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         self._program = RemoteProgram(self.services, auxiliary)
         self._lock = threading.Lock()
         self._at_close: list[int] = []
+        self._ask_for_reports()
+
+    def _ask_for_reports(self) -> None:
+        service = self.services.dialect.report_crashes
+        if service is not None and self.services.has(service):
+            # No handler has its address for a tag.
+            tag = self.services.address(service)
+            self.connection.notices[tag] = self._crashes.receive
+            self.services.timeout = _SETUP_TIMEOUT
+            tasks.run(self.services.call(service, tag))
 
     def _create_memory_manager(self, kind: MemoryKind) -> JITLinkMemoryManager:
         # Imported on use: each executor needs one of them.
@@ -336,6 +353,22 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
     async def write_words(self, words: Sequence[tuple[int, int]]) -> None:
         """Write words, each in one store; an address that cannot be written ends the executor."""
         await self.write_integers(8, words)
+
+    async def mappings(self) -> list[MappedRange]:
+        """What the process maps; for LLVM's executors that are not children unknown."""
+        process, service = self._process, self.services.dialect.list_mappings
+        if process is not None:
+            return parse_mappings(process.mappings())
+        if service is None or not self.services.has(service):
+            return []
+        return parse_mappings(await self.services.call(service))
+
+    async def describe_addresses(self, addresses: Sequence[int]) -> list[LibrarySymbol | None]:
+        """What the process has at addresses, as far as what it maps is known."""
+        from jitlink.executor.code_map import LibraryFiles  # noqa: PLC0415 - seldom needed
+
+        files = LibraryFiles(await self.mappings())
+        return [files.describe_symbol(address) for address in addresses]
 
     # Running
 

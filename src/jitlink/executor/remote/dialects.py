@@ -137,6 +137,8 @@ class Dialect:
         call_main: calls a ``main`` with arguments that were placed before; takes its address, the
             number of arguments, and the addresses of the pointers to them and to the environment.
             None in executors that cannot.
+        report_crashes: has crashes reported; takes the tag of reports. Likewise.
+        list_mappings: returns what the process maps, as the system lists it. Likewise.
     """
 
     name: str
@@ -155,6 +157,8 @@ class Dialect:
     accepts_null_finalize: bool
     can_initialize_again: bool = False
     call_main: Service[int] | None = None
+    report_crashes: Service[None] | None = None
+    list_mappings: Service[bytes] | None = None
 
     def is_offered_by(self, symbols: Collection[str]) -> bool:
         """Whether an executor with these bootstrap symbols speaks it."""
@@ -243,6 +247,8 @@ JITLINK = replace(
     call_main=Service(
         "__jitlink_executor_call_main", INT64, EXECUTOR_ADDR, UINT64, EXECUTOR_ADDR, EXECUTOR_ADDR
     ),
+    report_crashes=Service("__jitlink_executor_report_crashes", ERROR, EXECUTOR_ADDR),
+    list_mappings=Service("__jitlink_executor_list_mappings", CHARS),
 )
 LLVM_19 = Dialect(
     "LLVM 19",

@@ -108,8 +108,15 @@ class ChildProcess:
 
     def auxiliary_vector(self) -> bytes:
         """Its auxiliary vector; empty if the system does not show it."""
+        return self._proc_file("auxv")
+
+    def mappings(self) -> bytes:
+        """The system's list of what it maps; empty if the system does not show it."""
+        return self._proc_file("maps")
+
+    def _proc_file(self, name: str) -> bytes:
         try:
-            with open(f"/proc/{self.pid}/auxv", "rb") as file:  # noqa: PTH123 - slow to import
+            with open(f"/proc/{self.pid}/{name}", "rb") as file:  # noqa: PTH123 - slow to import
                 return file.read()
         except OSError:
             return b""

@@ -16,7 +16,8 @@ struct bootstrap_symbol {
 
 /* The services, one table a file; each ends with a null name. */
 extern const struct bootstrap_symbol protocol_symbols[], memory_symbols[], shared_memory_symbols[],
-    dylib_symbols[], access_symbols[], run_symbols[], registration_symbols[];
+    dylib_symbols[], access_symbols[], run_symbols[], registration_symbols[],
+    crash_symbols[];
 
 /* Bytes that grow. Memory that cannot be had ends the process: a controller sees that. */
 struct bytes {
@@ -59,6 +60,17 @@ wrapper_result error_of(struct bytes *failures);
 /* Run the deallocate actions that are left when the connection has ended. */
 void finish_memory(void);
 void finish_shared_memory(void);
+
+/* The stack for signal handlers of the calling thread, until it leaves that, or uses another. */
+enum { ALTERNATE_STACK = 1 << 16 };
+void use_alternate_stack(char *stack, size_t size);
+void leave_alternate_stack(const char *stack);
+
+/* A function of the unwinder that frames are registered with; null if there is none. */
+void *find_in_unwinder(const char *name);
+
+/* Send a call that the controller does not answer. Allocates nothing. */
+void send_notice(const void *tag, const void *data, size_t size);
 
 /* Whether this process was forked by linked code: it has no controller. */
 extern bool is_forked;

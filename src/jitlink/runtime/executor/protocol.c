@@ -162,6 +162,10 @@ static bool send_message(uint64_t opcode, uint64_t sequence, uint64_t tag, const
   return is_sent;
 }
 
+void send_notice(const void *tag, const void *data, size_t size) {
+  send_message(CALL, UINT64_MAX, (uintptr_t)tag, data, size);
+}
+
 /* Calls to the controller */
 
 static wrapper_result out_of_band(const char *text) {
@@ -260,11 +264,18 @@ static void work(bool is_main) {
   }
 }
 
+static sigset_t blocked; /* at the start, and so in the program */
+
 static void *work_apart(void *unused) {
   (void)unused;
+  /* The thread that reads messages has started this one. */
+  pthread_sigmask(SIG_SETMASK, &blocked, 0);
+  char stack[ALTERNATE_STACK];
+  use_alternate_stack(stack, sizeof stack);
   pthread_mutex_lock(&lock);
   work(false);
   pthread_mutex_unlock(&lock);
+  leave_alternate_stack(stack);
   return 0;
 }
 
@@ -370,7 +381,7 @@ static void leave_connection(void) {
 
 static const struct bootstrap_symbol *const all_symbols[] = {
     protocol_symbols, memory_symbols, shared_memory_symbols, dylib_symbols,
-    access_symbols,   run_symbols,    registration_symbols,
+    access_symbols,   run_symbols,    registration_symbols,  crash_symbols,
 };
 
 static bool send_setup(void) {
@@ -399,6 +410,9 @@ int serve(int incoming, int outgoing) {
   fcntl(incoming, F_SETFD, FD_CLOEXEC);
   fcntl(outgoing, F_SETFD, FD_CLOEXEC);
   pthread_atfork(0, 0, leave_connection);
+  pthread_sigmask(SIG_SETMASK, 0, &blocked);
+  static char stack[ALTERNATE_STACK];
+  use_alternate_stack(stack, sizeof stack);
   if (!send_setup() || !start_thread(read_messages)) {
     perror("jitlink-executor: cannot begin");
     return 1;
