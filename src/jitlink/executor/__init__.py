@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ExecutorDisconnectedError as ExecutorDisconnectedError,
     )
     from jitlink.executor.remote.errors import ExecutorExitedError as ExecutorExitedError
+    from jitlink.executor.remote.errors import ExecutorInterruptedError as ExecutorInterruptedError
     from jitlink.executor.remote.errors import ExecutorTimeoutError as ExecutorTimeoutError
     from jitlink.executor.remote.errors import ProtocolError as ProtocolError
     from jitlink.executor.remote.process import own_executor as own_executor
@@ -40,6 +41,7 @@ else:
                 "ExecutorCrashedError",
                 "ExecutorDisconnectedError",
                 "ExecutorExitedError",
+                "ExecutorInterruptedError",
                 "ExecutorTimeoutError",
                 "ProtocolError",
             ),

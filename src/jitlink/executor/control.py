@@ -289,12 +289,18 @@ class ExecutorProcessControl(ABC):
 
     @abstractmethod
     def call_wrapper(
-        self, address: int, arguments: bytes
+        self, address: int, arguments: bytes, *, timeout: float | None = None
     ) -> Coroutine[Any, Any, WrapperFunctionResult]:
         """Call a wrapper function with serialized arguments.
 
         What Python functions raise that it calls is recorded for the innermost call by the thread
         that calls this (`jitlink.executor.callback_errors`), whatever thread runs the coroutine.
+
+        Args:
+            address: its address.
+            arguments: the serialized arguments.
+            timeout: seconds after which the call is stopped, and with it the executor. Not in this
+                process, where nothing can stop a call. By default those of the executor.
         """
 
     def call_function(
@@ -303,6 +309,7 @@ class ExecutorProcessControl(ABC):
         address: int,
         signature: WrapperSignature[Any],
         *arguments: object,
+        timeout: float | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Call a wrapper function of a known signature.
 
@@ -311,6 +318,7 @@ class ExecutorProcessControl(ABC):
             address: its address.
             signature: its signature.
             arguments: the arguments.
+            timeout: as for `call_wrapper`.
 
         Returns:
             What it returned; the value, if its result is an `Expected`.
@@ -329,7 +337,8 @@ class ExecutorProcessControl(ABC):
                 raise ExecutorError(value.message)
             return value
 
-        called = self.call_wrapper(address, signature.serialize_arguments(*arguments))
+        data = signature.serialize_arguments(*arguments)
+        called = self.call_wrapper(address, data, timeout=timeout)
         return call()
 
     @abstractmethod

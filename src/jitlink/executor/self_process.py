@@ -161,7 +161,13 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
             raise ValueError(f"{argument} does not fit a C int")
         return _run(lambda: _IntFunction(address)(argument))
 
-    async def call_wrapper(self, address: int, arguments: bytes) -> WrapperFunctionResult:
+    async def call_wrapper(
+        self,
+        address: int,
+        arguments: bytes,
+        *,
+        timeout: float | None = None,  # noqa: ARG002 - nothing can stop the call
+    ) -> WrapperFunctionResult:
         """Call a wrapper function with serialized arguments."""
         return call_wrapper(address, arguments)
 

@@ -34,6 +34,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, Self, TypeVar
 
 from jitlink import tasks
@@ -99,6 +100,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
             channel,
             explain=self._crashes.explain,
             stop=(lambda: None) if process is None else process.stop,
+            interrupt=(lambda: None) if process is None else process.interrupt,
         )
         self._finalizer = weakref.finalize(self, _abandon, self.connection, process)
         try:
@@ -249,6 +251,15 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
                 await self.call_wrapper(self._at_close.pop(), b"")
 
     @property
+    def timeout(self) -> float | None:
+        """Seconds after which a call is stopped, and with it the executor; None for any time."""
+        return self.services.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self.services.timeout = seconds
+
+    @property
     def process(self) -> ChildProcess | None:
         """The process, if it is a child of this one."""
         return self._process
@@ -395,39 +406,51 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
     async def end_program(self) -> None:
         """Nothing: output is flushed when the executor ends."""
 
-    async def run_as_main(self, address: int, argv: Sequence[str]) -> int:
-        """Call ``main`` of a program that has no initialisers and exit handlers."""
+    async def run_as_main(
+        self, address: int, argv: Sequence[str], *, timeout: float | None = None
+    ) -> int:
+        """Call ``main`` of a program that has no initialisers and exit handlers.
+
+        Args:
+            address: address of the function.
+            argv: the arguments.
+            timeout: seconds after which the call is stopped; by default those of any call.
+        """
         if any("\0" in argument for argument in argv):
             raise ValueError("an argument contains a null character")
-        return await self.services.call(self.services.dialect.run_as_main, address, list(argv))
+        service = self.services.dialect.run_as_main
+        return await self.services.call(service, address, list(argv), timeout=timeout)
 
-    async def run_as_void_function(self, address: int) -> int:
-        """Call ``int f(void)`` and return what it returned."""
-        return await self.services.call(self.services.dialect.run_as_void_function, address)
+    async def run_as_void_function(self, address: int, *, timeout: float | None = None) -> int:
+        """Call ``int f(void)`` and return what it returned; ``timeout`` as for `run_as_main`."""
+        service = self.services.dialect.run_as_void_function
+        return await self.services.call(service, address, timeout=timeout)
 
-    async def run_as_int_function(self, address: int, argument: int) -> int:
-        """Call ``int f(int)`` and return what it returned."""
+    async def run_as_int_function(
+        self, address: int, argument: int, *, timeout: float | None = None
+    ) -> int:
+        """Call ``int f(int)`` and return what it returned; ``timeout`` as for `run_as_main`."""
         if not -(1 << 31) <= argument < 1 << 31:
             raise ValueError(f"{argument} does not fit a C int")
         service = self.services.dialect.run_as_int_function
-        return await self.services.call(service, address, argument)
+        return await self.services.call(service, address, argument, timeout=timeout)
 
     def call_wrapper(
-        self, address: int, arguments: bytes
+        self, address: int, arguments: bytes, *, timeout: float | None = None
     ) -> Coroutine[Any, Any, WrapperFunctionResult]:
         """Call a wrapper function; its out-of-band errors arrive as empty results."""
-        return self._call_wrapper(address, arguments, innermost_call())
+        seconds = self.services.timeout if timeout is None else timeout
+        return self._call_wrapper(address, arguments, innermost_call(), seconds)
 
     async def _call_wrapper(
-        self, address: int, arguments: bytes, raised: Raised | None
+        self, address: int, arguments: bytes, raised: Raised | None, seconds: float | None
     ) -> WrapperFunctionResult:
-        timeout = self.services.timeout
+        call = partial(self.connection.call, seconds=seconds, runs_program=True)
         if raised is None or self._numbering is None:
-            return await self.connection.call(address, arguments, timeout)
+            return await call(address, arguments)
         numbers, wrapper = self._numbering
         with numbers.number_of(raised) as number:
-            numbered = _NUMBERED_CALL.serialize((number, address)) + arguments
-            return await self.connection.call(wrapper, numbered, timeout)
+            return await call(wrapper, _NUMBERED_CALL.serialize((number, address)) + arguments)
 
     def call_at_close(self, address: int) -> None:
         """Have a wrapper function without arguments called before the executor is closed."""

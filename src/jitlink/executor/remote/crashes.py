@@ -18,6 +18,7 @@ from jitlink.executor.remote.errors import (
     CRASH_SIGNALS,
     Crash,
     ExecutorCrashedError,
+    ExecutorInterruptedError,
     ExecutorTimeoutError,
 )
 from jitlink.executor.remote.process import ChildProcess
@@ -25,6 +26,7 @@ from jitlink.memory.mapping import parse_mappings
 from jitlink.sps import BOOL, CHARS, INT32, STRING, UINT64, Optional, Record, SPSError, Tuple
 from jitlink.sps import Sequence as SPSSequence
 
+_STOPPED = ExecutorTimeoutError | ExecutorInterruptedError
 _MOST_FRAMES = 128
 """How many frames a report has at most."""
 
@@ -79,7 +81,7 @@ class CrashReports:
 
     def _is_of_report(self, report: _Report, error: ExecutorError) -> bool:
         """Whether the signal of a report is what has ended the executor."""
-        if report.signal not in CRASH_SIGNALS or isinstance(error, ExecutorTimeoutError):
+        if report.signal not in CRASH_SIGNALS or isinstance(error, _STOPPED):
             return False
         return self._process is None or self._process.wait(0) == -report.signal
 

@@ -104,6 +104,13 @@ class ExecutorCrashedError(ExecutorDisconnectedError):
         self.frames = tuple(found.frames)
 
 
+class ExecutorInterruptedError(ExecutorDisconnectedError):
+    """A call was interrupted and did not return, and its executor was ended."""
+
+    def __init__(self, stderr: str = "") -> None:
+        super().__init__("a call was interrupted; it was stopped, and the executor ended", stderr)
+
+
 class ExecutorTimeoutError(ExecutorDisconnectedError):
     """A call took too long, and its executor was ended.
 

@@ -18,6 +18,7 @@ from jitlink.executor.remote.connection import Channel, MakeError, PipeChannel, 
 from jitlink.executor.remote.errors import (
     ExecutorCrashedError,
     ExecutorExitedError,
+    ExecutorInterruptedError,
     ExecutorTimeoutError,
     ProtocolError,
 )
@@ -28,6 +29,9 @@ _EXIT_TIMEOUT = 2.0
 """Seconds that a child has to exit once its connection has ended."""
 _INTERRUPT_TIMEOUT = 0.5
 """Seconds that a child has to end once it was interrupted."""
+
+_PRECISE = ProtocolError | ExecutorTimeoutError | ExecutorInterruptedError
+"""Errors that say more than how the process has ended."""
 
 PROGRAMS = ("llvm-jitlink-executor", "llvm-jitlink-executor-22", "llvm-jitlink-executor-19")
 """LLVM's executors that are looked for on the search path, in this order."""
@@ -142,16 +146,20 @@ class ChildProcess:
         status = self.wait(_EXIT_TIMEOUT)
         if status is None:
             self.kill()
-        if status is None or isinstance(error, ProtocolError | ExecutorTimeoutError):
+        if status is None or isinstance(error, _PRECISE):
             return maker_of(error, self.stderr)
         if status < 0:
             return partial(ExecutorCrashedError, -status, self.stderr)
         return partial(ExecutorExitedError, status, self.stderr)
 
-    def stop(self) -> None:
-        """Interrupt the process, and kill it if that does not end it."""
+    def interrupt(self) -> None:
+        """Interrupt the process, as Ctrl-C does."""
         with contextlib.suppress(OSError):
             self._process.send_signal(signal.SIGINT)
+
+    def stop(self) -> None:
+        """Interrupt the process, and kill it if that does not end it."""
+        self.interrupt()
         if self.wait(_INTERRUPT_TIMEOUT) is None:
             self.kill()
 

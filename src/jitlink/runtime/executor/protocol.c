@@ -222,12 +222,19 @@ static bool handle_result(uint64_t sequence, char *data, size_t size) {
 
 /* Calls from the controller */
 
-static void carry_out(struct call *call) {
+static void carry_out(struct call *call, bool is_main) {
   wrapper_result (*function)(const char *, size_t) =
       (wrapper_result(*)(const char *, size_t))(uintptr_t)call->function;
   wrapper_result result = function(call->data, call->size);
   if (is_forked)
     exit(0); /* there is nothing to return to; functions that know a status exit themselves */
+  if (is_main) {
+    /* The next call may arrive before this thread waits for it. It is left to this thread all the
+       same: calls one after another run on one thread, which interrupts are for. */
+    pthread_mutex_lock(&lock);
+    is_idle = !first_call;
+    pthread_mutex_unlock(&lock);
+  }
   bool is_long = result.size > sizeof result.value.bytes;
   const char *data = is_long ? result.value.pointer : result.value.bytes;
   if (!result.size && result.value.pointer)
@@ -257,7 +264,7 @@ static void work(bool is_main) {
       last_call = &first_call;
     ++running;
     pthread_mutex_unlock(&lock);
-    carry_out(call);
+    carry_out(call, is_main);
     pthread_mutex_lock(&lock);
     --running;
     pthread_cond_broadcast(&changed);
