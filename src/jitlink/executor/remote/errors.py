@@ -44,7 +44,15 @@ class Crash(NamedTuple):
 
 
 class ProtocolError(ExecutorError):
-    """A message of an executor that breaks the protocol."""
+    """A message of an executor that breaks the protocol.
+
+    Attributes:
+        is_truncation: whether all there is to it is that the connection ended within it.
+    """
+
+    def __init__(self, message: str, *, is_truncation: bool = False) -> None:
+        super().__init__(message)
+        self.is_truncation = is_truncation
 
 
 class ExecutorDisconnectedError(ExecutorError):
