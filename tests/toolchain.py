@@ -74,6 +74,7 @@ DEBIAN_PACKAGES = {
     "objcopy": "binutils",
     "llvm-readelf-22": "llvm-22",
     "llvm-readobj-22": "llvm-22",
+    "llvm-symbolizer-22": "llvm-22",
     "mold": "mold",
     "perl": "perl",
     "qemu-aarch64": "qemu-user",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jitlink.errors import ExecutorError
 from jitlink.executor.callback_errors import CallNumbers
@@ -22,6 +22,10 @@ from jitlink.sps import (
     WrapperFunctionResult,
     WrapperSignature,
 )
+
+if TYPE_CHECKING:
+    from jitlink.executor.code_map import CodeLocation, CodeMap
+    from jitlink.memory.mapping import MappedRange
 
 
 class PlacedArguments(NamedTuple):
@@ -63,12 +67,14 @@ class ExecutorProcessControl(ABC):
         memory_manager: manages its memory.
         library_directory: a directory where this process writes what the executor is to load;
             None if it needs none.
+        code_map: what has been linked into it, for `describe_code`; None if that is not recorded.
     """
 
     triple: str
     page_size: int
     memory_manager: JITLinkMemoryManager
     library_directory: str | None = None
+    code_map: CodeMap | None = None
 
     def runs(self, triple: str) -> bool:
         """Whether the executor's processor runs code for a triple."""
@@ -125,6 +131,29 @@ class ExecutorProcessControl(ABC):
             if the executor does not override this.
         """
         return [None] * len(addresses)
+
+    async def mappings(self) -> list[MappedRange]:
+        """What the executor maps, in order of address; by default unknown, which is empty."""
+        return []
+
+    async def describe_code(self, addresses: Sequence[int]) -> list[CodeLocation]:
+        """What code the executor has at addresses, such as those of a backtrace.
+
+        Libraries are described by the files of this machine that their paths are of. A return
+        address is the end of the call: what is at the byte before it has called.
+
+        Args:
+            addresses: the addresses.
+
+        Returns:
+            For each address what is known of it.
+
+        Raises:
+            ExecutorError: the executor is gone.
+        """
+        from jitlink.executor.code_map import describe_code  # noqa: PLC0415 - for people only
+
+        return describe_code(addresses, self.code_map, await self.mappings())
 
     @abstractmethod
     async def place_arguments(self, argv: Sequence[str]) -> PlacedArguments:
@@ -263,12 +292,18 @@ class ExecutorProcessControl(ABC):
 
     @abstractmethod
     def call_wrapper(
-        self, address: int, arguments: bytes
+        self, address: int, arguments: bytes, *, timeout: float | None = None
     ) -> Coroutine[Any, Any, WrapperFunctionResult]:
         """Call a wrapper function with serialized arguments.
 
         What Python functions raise that it calls is recorded for the innermost call by the thread
         that calls this (`jitlink.executor.callback_errors`), whatever thread runs the coroutine.
+
+        Args:
+            address: its address.
+            arguments: the serialized arguments.
+            timeout: seconds after which the call is stopped, and with it the executor. Not in this
+                process, where nothing can stop a call. By default those of the executor.
         """
 
     def call_function(
@@ -277,6 +312,7 @@ class ExecutorProcessControl(ABC):
         address: int,
         signature: WrapperSignature[Any],
         *arguments: object,
+        timeout: float | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Call a wrapper function of a known signature.
 
@@ -285,6 +321,7 @@ class ExecutorProcessControl(ABC):
             address: its address.
             signature: its signature.
             arguments: the arguments.
+            timeout: as for `call_wrapper`.
 
         Returns:
             What it returned; the value, if its result is an `Expected`.
@@ -303,7 +340,8 @@ class ExecutorProcessControl(ABC):
                 raise ExecutorError(value.message)
             return value
 
-        called = self.call_wrapper(address, signature.serialize_arguments(*arguments))
+        data = signature.serialize_arguments(*arguments)
+        called = self.call_wrapper(address, data, timeout=timeout)
         return call()
 
     @abstractmethod

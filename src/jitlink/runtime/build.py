@@ -35,7 +35,7 @@ def build(destination: Path) -> None:
 
 _EXECUTOR = (
     "protocol", "actions", "reservations", "memory", "shared_memory", "dylibs", "access", "run",
-    "registration", "sandbox", "system_calls", "main",
+    "registration", "crash", "sandbox", "system_calls", "main",
 )  # fmt: skip
 
 

@@ -109,7 +109,7 @@ ENDS = {
     "crash": (
         "*(volatile int *)0 = 1;",
         ExecutorCrashedError,
-        "ended by SIGSEGV; its standard error: about to end",
+        "ended by SIGSEGV( at address 0x0)?; its standard error: about to end",
     ),
     "abort": ("abort();", ExecutorCrashedError, "ended by SIGABRT"),
     "exit": ("exit(7);", ExecutorExitedError, "exited with status 7"),

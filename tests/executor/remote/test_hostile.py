@@ -48,7 +48,8 @@ class PlayedExecutor:
         names = dict.fromkeys(
             name for each in services for name in (each.name, each.instance) if name
         )
-        self.answers: dict[Service[Any], list[object]] = {}
+        assert JITLINK.report_crashes is not None
+        self.answers: dict[Service[Any], list[object]] = {JITLINK.report_crashes: [None]}
         self.calls: list[Service[Any]] = []
         self._symbols = {name: number for number, name in enumerate(names, 1)}
         self._by_address = {self._symbols[each.name]: each for each in services}

@@ -40,18 +40,22 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from jitlink import tasks
 from jitlink.errors import ExecutorError
 from jitlink.executor.callback_errors import CallNumbers, Raised, innermost_call
+from jitlink.executor.code_map import CodeMap
 from jitlink.executor.control import (
     ExecutorProcessControl,
+    LibrarySymbol,
     PlacedArguments,
     check_integer_size,
 )
 from jitlink.executor.remote.connection import Channel, Connection, SocketChannel
+from jitlink.executor.remote.crashes import CrashReports
 from jitlink.executor.remote.dialects import DISPATCH_CONTEXT, DISPATCH_FUNCTION, Service
 from jitlink.executor.remote.errors import ProtocolError
 from jitlink.executor.remote.process import ChildProcess, default_executor
 from jitlink.executor.remote.program import RemoteProgram
 from jitlink.executor.remote.services import Services
 from jitlink.memory import JITLinkMemoryManager
+from jitlink.memory.mapping import MappedRange, parse_mappings
 from jitlink.sps import ExecutorAddrRange, Words, WrapperFunctionResult
 from jitlink.sps.services import Setup, SymbolLookupElement
 
@@ -97,10 +101,14 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         given: SharedMemory | None = None,
     ) -> None:
         self._process = process
-        if process is None:
-            self.connection = Connection(channel)
-        else:
-            self.connection = Connection(channel, explain=process.explain, stop=process.stop)
+        self.code_map = CodeMap()
+        self._crashes = CrashReports(process, self.code_map)
+        self.connection = Connection(
+            channel,
+            explain=self._crashes.explain,
+            stop=(lambda: None) if process is None else process.stop,
+            interrupt=(lambda: None) if process is None else process.interrupt,
+        )
         self._finalizer = weakref.finalize(self, _abandon, self.connection, process)
         self._remove_directory: Callable[[], object] = lambda: None
         try:
@@ -132,6 +140,16 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         self._program = RemoteProgram(self.services, auxiliary)
         self._lock = threading.Lock()
         self._at_close: list[int] = []
+        self._ask_for_reports()
+
+    def _ask_for_reports(self) -> None:
+        service = self.services.dialect.report_crashes
+        if service is not None and self.services.has(service):
+            # No handler has its address for a tag.
+            tag = self.services.address(service)
+            self.connection.notices[tag] = self._crashes.receive
+            self.services.timeout = _SETUP_TIMEOUT
+            tasks.run(self.services.call(service, tag))
 
     def _create_memory_manager(
         self, kind: MemoryKind, given: SharedMemory | None
@@ -320,6 +338,15 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         return self._sandbox_report
 
     @property
+    def timeout(self) -> float | None:
+        """Seconds after which a call is stopped, and with it the executor; None for any time."""
+        return self.services.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self.services.timeout = seconds
+
+    @property
     def process(self) -> ChildProcess | None:
         """The process, if it is a child of this one."""
         return self._process
@@ -375,7 +402,8 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         service = self._reading(self.services.dialect.read_buffers)
         found = await self.services.call(service, ranges)
         if list(map(len, found)) != [end - start for start, end in ranges]:
-            raise ProtocolError(f"{len(ranges)} ranges were read, and others returned")
+            asked = " and ".join(f"{end - start} bytes at {start:#x}" for start, end in ranges)
+            raise ProtocolError(f"{asked} were read, and others returned")
         return found
 
     async def write_memory(self, address: int, content: bytes | bytearray | memoryview) -> None:
@@ -425,6 +453,22 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         """Write words, each in one store; an address that cannot be written ends the executor."""
         await self.write_integers(8, words)
 
+    async def mappings(self) -> list[MappedRange]:
+        """What the process maps; for LLVM's executors that are not children unknown."""
+        process, service = self._process, self.services.dialect.list_mappings
+        if process is not None:
+            return parse_mappings(process.mappings())
+        if service is None or not self.services.has(service):
+            return []
+        return parse_mappings(await self.services.call(service))
+
+    async def describe_addresses(self, addresses: Sequence[int]) -> list[LibrarySymbol | None]:
+        """What the process has at addresses, as far as what it maps is known."""
+        from jitlink.executor.code_map import LibraryFiles  # noqa: PLC0415 - seldom needed
+
+        files = LibraryFiles(await self.mappings())
+        return [files.describe_symbol(address) for address in addresses]
+
     # Running
 
     async def place_arguments(self, argv: Sequence[str]) -> PlacedArguments:
@@ -450,39 +494,51 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
     async def end_program(self) -> None:
         """Nothing: output is flushed when the executor ends."""
 
-    async def run_as_main(self, address: int, argv: Sequence[str]) -> int:
-        """Call ``main`` of a program that has no initialisers and exit handlers."""
+    async def run_as_main(
+        self, address: int, argv: Sequence[str], *, timeout: float | None = None
+    ) -> int:
+        """Call ``main`` of a program that has no initialisers and exit handlers.
+
+        Args:
+            address: address of the function.
+            argv: the arguments.
+            timeout: seconds after which the call is stopped; by default those of any call.
+        """
         if any("\0" in argument for argument in argv):
             raise ValueError("an argument contains a null character")
-        return await self.services.call(self.services.dialect.run_as_main, address, list(argv))
+        service = self.services.dialect.run_as_main
+        return await self.services.call(service, address, list(argv), timeout=timeout)
 
-    async def run_as_void_function(self, address: int) -> int:
-        """Call ``int f(void)`` and return what it returned."""
-        return await self.services.call(self.services.dialect.run_as_void_function, address)
+    async def run_as_void_function(self, address: int, *, timeout: float | None = None) -> int:
+        """Call ``int f(void)`` and return what it returned; ``timeout`` as for `run_as_main`."""
+        service = self.services.dialect.run_as_void_function
+        return await self.services.call(service, address, timeout=timeout)
 
-    async def run_as_int_function(self, address: int, argument: int) -> int:
-        """Call ``int f(int)`` and return what it returned."""
+    async def run_as_int_function(
+        self, address: int, argument: int, *, timeout: float | None = None
+    ) -> int:
+        """Call ``int f(int)`` and return what it returned; ``timeout`` as for `run_as_main`."""
         if not -(1 << 31) <= argument < 1 << 31:
             raise ValueError(f"{argument} does not fit a C int")
         service = self.services.dialect.run_as_int_function
-        return await self.services.call(service, address, argument)
+        return await self.services.call(service, address, argument, timeout=timeout)
 
     def call_wrapper(
-        self, address: int, arguments: bytes
+        self, address: int, arguments: bytes, *, timeout: float | None = None
     ) -> Coroutine[Any, Any, WrapperFunctionResult]:
         """Call a wrapper function; its out-of-band errors arrive as empty results."""
-        return self._call_wrapper(address, arguments, innermost_call())
+        seconds = self.services.timeout if timeout is None else timeout
+        return self._call_wrapper(address, arguments, innermost_call(), seconds)
 
     async def _call_wrapper(
-        self, address: int, arguments: bytes, raised: Raised | None
+        self, address: int, arguments: bytes, raised: Raised | None, seconds: float | None
     ) -> WrapperFunctionResult:
-        timeout = self.services.timeout
+        call = partial(self.connection.call, seconds=seconds, runs_program=True)
         if raised is None or self._numbering is None:
-            return await self.connection.call(address, arguments, timeout)
+            return await call(address, arguments)
         numbers, wrapper = self._numbering
         with numbers.number_of(raised) as number:
-            numbered = _NUMBERED_CALL.serialize((number, address)) + arguments
-            return await self.connection.call(wrapper, numbered, timeout)
+            return await call(wrapper, _NUMBERED_CALL.serialize((number, address)) + arguments)
 
     def call_at_close(self, address: int) -> None:
         """Have a wrapper function without arguments called before the executor is closed."""

@@ -58,10 +58,12 @@ class Service(Generic[T]):
         result: what it returns: a type, ERROR or an Expected.
         arguments: types of its arguments, without the instance.
         instance: bootstrap symbol of the object that is its first argument, if it takes one.
+        runs_program: whether it runs linked code, and so may take any time.
 
     Attributes:
         name: the same.
         instance: the same.
+        runs_program: the same.
         signature: signature with the instance.
         returns_value: whether an empty result is no value of the result's type.
     """
@@ -72,8 +74,10 @@ class Service(Generic[T]):
         result: SPSType[Any],
         *arguments: SPSType[Any],
         instance: str | None = None,
+        runs_program: bool = False,
     ) -> None:
         self.name, self.instance = name, instance
+        self.runs_program = runs_program
         first = () if instance is None else (EXECUTOR_ADDR,)
         self.signature: WrapperSignature[Any] = WrapperSignature(result, *first, *arguments)
         self.returns_value = result is not EMPTY
@@ -139,6 +143,8 @@ class Dialect:
             None in executors that cannot.
         sandbox_report: names the features of the sandbox, and why they are unavailable; empty for
             those that are enforced. None in executors without sandboxes.
+        report_crashes: has crashes reported; takes the tag of reports. Likewise.
+        list_mappings: returns what the process maps, as the system lists it. Likewise.
     """
 
     name: str
@@ -158,6 +164,8 @@ class Dialect:
     can_initialize_again: bool = False
     call_main: Service[int] | None = None
     sandbox_report: Service[list[tuple[str, str]]] | None = None
+    report_crashes: Service[None] | None = None
+    list_mappings: Service[bytes] | None = None
 
     def is_offered_by(self, symbols: Collection[str]) -> bool:
         """Whether an executor with these bootstrap symbols speaks it."""
@@ -179,8 +187,10 @@ def _of_shared_memory(name: str, result: SPSType[Any], *arguments: SPSType[Any])
     return Service(_SHARED + name, result, *arguments, instance=f"{_SHARED}Instance")
 
 
-def _bootstrap(name: str, result: SPSType[Any], *arguments: SPSType[Any]) -> Service[Any]:
-    return Service(f"{_BOOTSTRAP}{name}_wrapper", result, *arguments)
+def _bootstrap(
+    name: str, result: SPSType[Any], *arguments: SPSType[Any], runs_program: bool = False
+) -> Service[Any]:
+    return Service(f"{_BOOTSTRAP}{name}_wrapper", result, *arguments, runs_program=runs_program)
 
 
 _RESERVE = _of_memory("reserve", Expected(EXECUTOR_ADDR), UINT64)
@@ -199,9 +209,11 @@ _SHARED_MEMORY = SharedMemoryServices(
     deinitialize=_of_shared_memory("Deinitialize", ERROR, _ADDRESSES),
     release=_of_shared_memory("Release", ERROR, _ADDRESSES),
 )
-_RUN_AS_MAIN = _bootstrap("run_as_main", INT64, EXECUTOR_ADDR, Sequence(STRING))
-_RUN_AS_VOID_FUNCTION = _bootstrap("run_as_void_function", INT32, EXECUTOR_ADDR)
-_RUN_AS_INT_FUNCTION = _bootstrap("run_as_int_function", INT32, EXECUTOR_ADDR, INT32)
+_RUN_AS_MAIN = _bootstrap("run_as_main", INT64, EXECUTOR_ADDR, Sequence(STRING), runs_program=True)
+_RUN_AS_VOID_FUNCTION = _bootstrap("run_as_void_function", INT32, EXECUTOR_ADDR, runs_program=True)
+_RUN_AS_INT_FUNCTION = _bootstrap(
+    "run_as_int_function", INT32, EXECUTOR_ADDR, INT32, runs_program=True
+)
 _INTEGERS = {1: UINT8, 2: UINT16, 4: UINT32, 8: UINT64}
 _WRITE_INTEGERS = {
     size: _bootstrap(f"mem_write_uint{8 * size}s", EMPTY, Sequence(Tuple(EXECUTOR_ADDR, kind)))
@@ -244,9 +256,17 @@ JITLINK = replace(
     name="jitlink",
     can_initialize_again=True,
     call_main=Service(
-        "__jitlink_executor_call_main", INT64, EXECUTOR_ADDR, UINT64, EXECUTOR_ADDR, EXECUTOR_ADDR
+        "__jitlink_executor_call_main",
+        INT64,
+        EXECUTOR_ADDR,
+        UINT64,
+        EXECUTOR_ADDR,
+        EXECUTOR_ADDR,
+        runs_program=True,
     ),
     sandbox_report=Service("__jitlink_executor_sandbox_report", Sequence(Tuple(STRING, STRING))),
+    report_crashes=Service("__jitlink_executor_report_crashes", ERROR, EXECUTOR_ADDR),
+    list_mappings=Service("__jitlink_executor_list_mappings", CHARS),
 )
 LLVM_19 = Dialect(
     "LLVM 19",

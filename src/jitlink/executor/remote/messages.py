@@ -104,5 +104,6 @@ class MessageReader:
         """
         if self._buffer:
             raise ProtocolError(
-                f"the connection ended within a message, {len(self._buffer)} bytes after its start"
+                f"the connection ended within a message, {len(self._buffer)} bytes after its start",
+                is_truncation=True,
             )

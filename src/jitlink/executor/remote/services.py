@@ -50,8 +50,15 @@ class Services:
         first = [] if service.instance is None else [self._symbols[service.instance]]
         return service.signature.serialize_arguments(*first, *arguments)
 
-    async def call(self, service: Service[T], *arguments: object) -> T:
+    async def call(
+        self, service: Service[T], *arguments: object, timeout: float | None = None
+    ) -> T:
         """Call a service.
+
+        Args:
+            service: the service.
+            arguments: its arguments.
+            timeout: seconds that this call may take; by default those of any call.
 
         Raises:
             ExecutorError: it failed, or the executor lacks it.
@@ -61,7 +68,12 @@ class Services:
         if not self.has(service):
             raise ExecutorError(f"the executor does not offer {service.name}")
         data = self.arguments(service, *arguments)
-        result = await self.connection.call(self.address(service), data, self.timeout)
+        result = await self.connection.call(
+            self.address(service),
+            data,
+            self.timeout if timeout is None else timeout,
+            runs_program=service.runs_program,
+        )
         if service.returns_value and not result.data:
             # Out-of-band errors do not cross the wire: their results are empty.
             raise ExecutorError(f"{service.name} failed in the executor, without saying why")

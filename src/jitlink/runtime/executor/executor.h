@@ -16,7 +16,8 @@ struct bootstrap_symbol {
 
 /* The services, one table a file; each ends with a null name. */
 extern const struct bootstrap_symbol protocol_symbols[], memory_symbols[], shared_memory_symbols[],
-    dylib_symbols[], access_symbols[], run_symbols[], registration_symbols[], sandbox_symbols[];
+    dylib_symbols[], access_symbols[], run_symbols[], registration_symbols[], sandbox_symbols[],
+    crash_symbols[];
 
 /* Bytes that grow. Memory that cannot be had ends the process: a controller sees that. */
 struct bytes {
@@ -69,6 +70,17 @@ int sandbox_option(const char *word);
 /* Close the sandbox, if there are options of it: this process can do no more than they allow from
    then on. False, with messages, if that cannot be enforced. */
 bool close_sandbox(int incoming, int outgoing);
+
+/* The stack for signal handlers of the calling thread, until it leaves that, or uses another. */
+enum { ALTERNATE_STACK = 1 << 16 };
+void use_alternate_stack(char *stack, size_t size);
+void leave_alternate_stack(const char *stack);
+
+/* A function of the unwinder that frames are registered with; null if there is none. */
+void *find_in_unwinder(const char *name);
+
+/* Send a call that the controller does not answer. Allocates nothing. */
+void send_notice(const void *tag, const void *data, size_t size);
 
 /* Whether this process was forked by linked code: it has no controller. */
 extern bool is_forked;

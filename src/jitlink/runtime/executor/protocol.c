@@ -162,6 +162,10 @@ static bool send_message(uint64_t opcode, uint64_t sequence, uint64_t tag, const
   return is_sent;
 }
 
+void send_notice(const void *tag, const void *data, size_t size) {
+  send_message(CALL, UINT64_MAX, (uintptr_t)tag, data, size);
+}
+
 /* Calls to the controller */
 
 static wrapper_result out_of_band(const char *text) {
@@ -218,12 +222,19 @@ static bool handle_result(uint64_t sequence, char *data, size_t size) {
 
 /* Calls from the controller */
 
-static void carry_out(struct call *call) {
+static void carry_out(struct call *call, bool is_main) {
   wrapper_result (*function)(const char *, size_t) =
       (wrapper_result(*)(const char *, size_t))(uintptr_t)call->function;
   wrapper_result result = function(call->data, call->size);
   if (is_forked)
     exit(0); /* there is nothing to return to; functions that know a status exit themselves */
+  if (is_main) {
+    /* The next call may arrive before this thread waits for it. It is left to this thread all the
+       same: calls one after another run on one thread, which interrupts are for. */
+    pthread_mutex_lock(&lock);
+    is_idle = !first_call;
+    pthread_mutex_unlock(&lock);
+  }
   bool is_long = result.size > sizeof result.value.bytes;
   const char *data = is_long ? result.value.pointer : result.value.bytes;
   if (!result.size && result.value.pointer)
@@ -253,7 +264,7 @@ static void work(bool is_main) {
       last_call = &first_call;
     ++running;
     pthread_mutex_unlock(&lock);
-    carry_out(call);
+    carry_out(call, is_main);
     pthread_mutex_lock(&lock);
     --running;
     pthread_cond_broadcast(&changed);
@@ -266,9 +277,12 @@ static void *work_apart(void *unused) {
   (void)unused;
   /* The thread that reads messages has started this one. */
   pthread_sigmask(SIG_SETMASK, &blocked, 0);
+  char stack[ALTERNATE_STACK];
+  use_alternate_stack(stack, sizeof stack);
   pthread_mutex_lock(&lock);
   work(false);
   pthread_mutex_unlock(&lock);
+  leave_alternate_stack(stack);
   return 0;
 }
 
@@ -375,6 +389,7 @@ static void leave_connection(void) {
 static const struct bootstrap_symbol *const all_symbols[] = {
     protocol_symbols, memory_symbols, shared_memory_symbols, dylib_symbols,
     access_symbols,   run_symbols,    registration_symbols,  sandbox_symbols,
+    crash_symbols,
 };
 
 static bool send_setup(void) {
@@ -406,6 +421,8 @@ int serve(int incoming, int outgoing) {
   fcntl(outgoing, F_SETFD, FD_CLOEXEC);
   pthread_atfork(0, 0, leave_connection);
   pthread_sigmask(SIG_SETMASK, 0, &blocked);
+  static char stack[ALTERNATE_STACK];
+  use_alternate_stack(stack, sizeof stack);
   if (!send_setup() || !start_thread(read_messages)) {
     perror("jitlink-executor: cannot begin");
     return 1;
