@@ -75,6 +75,7 @@ DEBIAN_PACKAGES = {
     "llvm-readelf-22": "llvm-22",
     "llvm-readobj-22": "llvm-22",
     "mold": "mold",
+    "openssl": "openssl",
     "perl": "perl",
     "qemu-aarch64": "qemu-user",
     "rustc": "rustc",

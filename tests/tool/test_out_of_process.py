@@ -11,6 +11,7 @@ import pytest
 from jitlink.executor.remote.process import own_executor
 from tests.executor.remote.executors import PIPES, Setting
 from tests.executor.remote.foreign import executor_command
+from tests.executor.remote.listening import COMMAND, Certificates, listening
 from tests.tool.command import Command, compile_to
 from tests.tool.test_peer import llvm_jitlink
 from tests.toolchain import compile_c, require
@@ -69,6 +70,39 @@ def test_an_executor_that_listens(command: Command, option: str) -> None:
         assert server.stdout.read() == b"<x>"
 
 
+@pytest.fixture(name="token_file")
+def _token_file() -> Path:
+    path = Path("token")
+    path.write_text("a token\n")
+    return path
+
+
+def test_a_unix_socket_and_a_token(command: Command, token_file: Path) -> None:
+    with listening("socket=./socket", f"--token-file={token_file}") as server:
+        wrong = Path("wrong")
+        wrong.write_text("another one")
+        words = ["-oop-connect=./socket", "hello.o", "-args", "x"]
+        done = command(f"-oop-token-file={wrong}", *words)
+        assert (done.status, done.out) == (1, "")
+        assert "the executor has hung up: the token is wrong" in done.err
+        assert command(f"-oop-token-file={token_file}", *words) == (4, "", "")
+        assert server.process.wait(20) == 0
+
+
+def test_tls(command: Command, certificates: Certificates) -> None:
+    words = [f"--tls-cert={certificates.server}", f"--tls-ca={certificates.authority}", "listen=0"]
+    with listening(*words, command=COMMAND) as server:
+        known = f"-oop-tls-ca={certificates.authority}"
+        address = [f"-oop-connect=tcp:connect={server.host}:{server.port}", "hello.o"]
+        done = command(f"-oop-tls-ca={certificates.stranger}", *address)
+        assert "certificate verify failed" in done.err
+        done = command(known, *address)
+        assert "certificate required" in done.err
+        done = command(known, f"-oop-tls-cert={certificates.client}", *address, "-args", "x")
+        assert done == (4, "", "")
+        assert server.process.wait(20) == 0
+
+
 def test_the_program_ends_the_executor(command: Command) -> None:
     option = f"-oop-executor={require(EXECUTOR)}"
     done = command(option, "hello.o", "-args", "a", "exit")
@@ -125,7 +159,16 @@ def test_a_program_for_another_processor(command: Command) -> None:
         (["-oop-executor-connect=host:0"], "'host:0' is not HOST:PORT"),
         (["-oop-executor-connect=host:99999"], "is not HOST:PORT"),
         (["-oop-executor-connect=127.0.0.1:1"], "cannot connect to 127.0.0.1:1"),
+        (["-oop-connect=/nothing"], "cannot connect to /nothing: "),
         (["-oop-executor", "-slab-allocate=1Mb"], "a slab is memory of this process"),
+        (["-oop-executor", "-oop-token-file=x"], "started by the command needs none"),
+        (["-oop-executor", "-oop-tls-ca=x"], "only TCP connections are encrypted"),
+        (["-oop-connect=/x", "-oop-tls-cert=x"], "only TCP connections are encrypted"),
+        (
+            ["-oop-connect=127.0.0.1:1", "-oop-token-file=/nothing"],
+            "the token in /nothing: No such",
+        ),
+        (["-oop-connect=127.0.0.1:1", "-oop-tls-ca=/nothing"], "the certificates of -oop-tls-*: "),
     ],
 )
 def test_errors(command: Command, words: list[str], message: str) -> None:

@@ -35,7 +35,7 @@ def build(destination: Path) -> None:
 
 _EXECUTOR = (
     "protocol", "actions", "reservations", "memory", "shared_memory", "dylibs", "access", "run",
-    "registration", "main",
+    "registration", "sockets", "main",
 )  # fmt: skip
 
 

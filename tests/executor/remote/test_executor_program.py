@@ -27,9 +27,19 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_usage() -> None:
-    assert run("--help").stdout.startswith("usage: jitlink-executor filedescs=IN,OUT")
+    assert run("--help").stdout.startswith("usage: jitlink-executor [OPTION]... CONNECTION")
     assert run("--help").returncode == 0
-    for words in ((), ("filedescs=1",), ("filedescs=1,2x",), ("nonsense",)):
+    for words in (
+        (),
+        ("filedescs=1",),
+        ("filedescs=1,2x",),
+        ("nonsense",),
+        ("--nonsense",),
+        ("--timeout=x", "listen=0"),
+        ("--timeout=-1", "listen=0"),
+        ("listen=0", "listen=0"),
+        ("socket:adopt=x",),
+    ):
         done = run(*words)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("usage:")
@@ -38,7 +48,11 @@ def test_usage() -> None:
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("listen=nowhere", "nowhere is not HOST:PORT"),
+        ("listen=nowhere", "nowhere is not HOST:PORT, :PORT or PORT"),
+        ("listen=", " is not HOST:PORT"),
+        ("listen=65536", "65536 is not HOST:PORT"),
+        ("listen=127.0.0.1:-1", "127.0.0.1:-1 is not HOST:PORT"),
+        ("tcp:listen=[::1]", "[::1] is not HOST:PORT"),
         ("listen=no.such.host.invalid:1", "no.such.host.invalid: "),
         ("socket=/no/such/directory/socket", "No such file or directory"),
         ("socket=" + "x" * 200, "File name too long"),
