@@ -29,8 +29,14 @@ from jitlink.executor.remote.errors import (
     ExecutorTimeoutError,
     ProtocolError,
 )
-from jitlink.executor.remote.messages import DEFAULT_LIMIT, Message, MessageReader, OpCode
-from jitlink.sps import ERROR, Failure, SPSError, WrapperFunctionResult
+from jitlink.executor.remote.messages import (
+    DEFAULT_LIMIT,
+    Message,
+    MessageReader,
+    OpCode,
+    ResultKind,
+)
+from jitlink.sps import ERROR, STRING, Failure, SPSError, WrapperFunctionResult
 from jitlink.sps.services import SETUP, Setup
 from jitlink.tasks import Future
 
@@ -425,7 +431,12 @@ class Connection:
             call = self._calls.pop(message.sequence, None)
         if call is None:
             raise ProtocolError(f"the executor has sent a result of no call, {message.sequence}")
-        call.succeed(WrapperFunctionResult(message.payload))
+        try:
+            result = _result_of(message)
+        except ProtocolError as error:
+            call.fail(error)
+            raise
+        call.succeed(result)
 
     # Calls from the executor
 
@@ -512,6 +523,23 @@ def maker_of(error: ExecutorError, stderr: str = "") -> MakeError:
     if isinstance(error, ProtocolError):
         return partial(ProtocolError, str(error))
     return partial(ExecutorDisconnectedError, str(error), stderr)
+
+
+def _result_of(message: Message) -> WrapperFunctionResult:
+    """The result in a message.
+
+    Raises:
+        ProtocolError: it is of no kind that is known.
+    """
+    if message.tag == ResultKind.VALUE:
+        return WrapperFunctionResult(message.payload)
+    if message.tag != ResultKind.OUT_OF_BAND_ERROR:
+        raise ProtocolError(f"the executor has sent a result of the unknown kind {message.tag}")
+    try:
+        text = STRING.deserialize(message.payload)
+    except SPSError as error:
+        text = f"for a reason that cannot be read: {error}"
+    return WrapperFunctionResult(out_of_band_error=text)
 
 
 def _reason(payload: bytes) -> str:

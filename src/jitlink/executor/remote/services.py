@@ -62,8 +62,10 @@ class Services:
             raise ExecutorError(f"the executor does not offer {service.name}")
         data = self.arguments(service, *arguments)
         result = await self.connection.call(self.address(service), data, self.timeout)
+        if result.out_of_band_error is not None:
+            raise ExecutorError(f"{service.name} failed: {result.out_of_band_error}")
         if service.returns_value and not result.data:
-            # Out-of-band errors do not cross the wire: their results are empty.
+            # Of most executors out-of-band errors do not cross the wire: their results are empty.
             raise ExecutorError(f"{service.name} failed in the executor, without saying why")
         try:
             value = service.signature.deserialize_result(result)

@@ -359,9 +359,7 @@ static const char *handle_message(void) {
   uint64_t sequence = sps_u64(&reader), tag = sps_u64(&reader);
   if (size < HEADER || size > MOST_BYTES)
     return "a message has an impossible size";
-  if (opcode == HANGUP)
-    return "";
-  if (opcode != RESULT && opcode != CALL)
+  if (opcode != HANGUP && opcode != RESULT && opcode != CALL)
     return "a message has an unexpected opcode";
   char *data = malloc(size - HEADER + 1);
   if (!data)
@@ -369,6 +367,11 @@ static const char *handle_message(void) {
   if (!read_all(data, size - HEADER)) {
     free(data);
     return "the connection ended within a message";
+  }
+  if (opcode == HANGUP) {
+    /* It was read, because a socket with something unread is reset when it is closed. */
+    free(data);
+    return "";
   }
   if (opcode == CALL)
     add_call(sequence, tag, data, size - HEADER);
