@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,27 @@ def test_a_unix_socket(tmp_path: Path) -> None:
             assert tasks.run(executor.lookup_symbols(["malloc"])) != [None]
         assert server.wait(20) == 0
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cos", "_Znwm", "__cxa_throw", "_Unwind_Resume", "__register_frame", "_Znwm@GLIBCXX_3.4"],
+)
+def test_what_programs_expect_is_loaded(name: str) -> None:
+    with RemoteExecutorProcessControl.launch() as executor:
+        names = [name, "_Znwm@NONE_1.0", "no_such_symbol"]
+        found = tasks.run(executor.lookup_symbols(names))
+        assert [address is None for address in found] == [False, True, True]
+
+
+def test_lookups_at_once_all_see_what_one_of_them_loads() -> None:
+    names = ["__deregister_frame", "_ZSt4cout", "__cxa_throw", "_Znwm"]
+    for _ in range(10):
+        with RemoteExecutorProcessControl.launch() as executor, ThreadPoolExecutor() as pool:
+            lookups = [
+                pool.submit(tasks.run, executor.lookup_symbols([name])) for name in names * 3
+            ]
+            assert all(lookup.result(20) != [None] for lookup in lookups)
 
 
 def exchange(data: bytes) -> tuple[int, str]:

@@ -389,12 +389,13 @@ static void *read_messages(void *unused) {
   pthread_sigmask(SIG_BLOCK, &all, 0);
   while (!(end = handle_message()))
     ;
+  /* LLVM 22's controllers wait for the end of a socket before they end; a hangup would be an error. */
   if (is_late)
     end = "nothing was to be done for as long as the timeout";
-  if (*end) {
-    fprintf(stderr, "jitlink-executor: %s\n", end);
+  else if (*end)
     hang_up(outgoing_fd, end);
-  }
+  if (*end)
+    fprintf(stderr, "jitlink-executor: %s\n", end);
   pthread_mutex_lock(&lock);
   status = *end != 0;
   is_ended = true;
