@@ -16,7 +16,9 @@ from jitlink.executor import RemoteExecutorProcessControl
 from jitlink.executor.remote.connection import SocketChannel
 from jitlink.executor.remote.messages import OpCode
 from jitlink.executor.remote.process import own_executor
+from jitlink.lljit import LLJIT
 from tests.executor.remote.fake import encoded
+from tests.toolchain import compile_c
 
 PROGRAM = own_executor() or ""
 
@@ -121,6 +123,37 @@ def test_lookups_at_once_all_see_what_one_of_them_loads() -> None:
                 pool.submit(tasks.run, executor.lookup_symbols([name])) for name in names * 3
             ]
             assert all(lookup.result(20) != [None] for lookup in lookups)
+
+
+SIGNALS = """
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+/* Which signals are blocked, and whether it runs on the main thread. */
+int look(int times) {
+  sigset_t blocked;
+  int count = 0;
+  while (times--) usleep(1000);
+  pthread_sigmask(SIG_BLOCK, 0, &blocked);
+  for (int number = 1; number < 65; number++) count += sigismember(&blocked, number) == 1;
+  return 2 * count + (gettid() == getpid());
+}
+"""
+
+
+def test_no_signals_are_blocked_in_programs() -> None:
+    """Those that run beside another one neither; one after the other all are on the main thread."""
+    with (
+        RemoteExecutorProcessControl.launch() as executor,
+        LLJIT(executor=executor, platform=False) as jit,
+        ThreadPoolExecutor() as pool,
+    ):
+        jit.add_object(compile_c(SIGNALS, "gcc", ("-O1", "-fPIC", "-D_GNU_SOURCE")))
+        look = int(jit.lookup("look"))
+        calls = [pool.submit(tasks.run, executor.run_as_int_function(look, 50)) for _ in range(4)]
+        assert {call.result(20) for call in calls} == {0, 1}
+        for _ in range(200):
+            assert tasks.run(executor.run_as_int_function(look, 0)) == 1
 
 
 def exchange(data: bytes) -> tuple[int, str]:

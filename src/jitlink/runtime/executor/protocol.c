@@ -111,6 +111,7 @@ static bool is_idle; /* the main thread waits for a call, and none was left to i
 static unsigned running;
 static bool is_ended;
 static int status;
+static sigset_t program_signals; /* which signals programs find blocked */
 static int64_t last_used; /* when a call returned */
 
 bool is_forked = false;
@@ -269,12 +270,18 @@ static bool handle_result(uint64_t sequence, char *data, size_t size) {
 
 /* Calls from the controller */
 
-static void carry_out(struct call *call) {
+static void carry_out(struct call *call, bool is_main) {
   wrapper_result (*function)(const char *, size_t) =
       (wrapper_result(*)(const char *, size_t))(uintptr_t)call->function;
   wrapper_result result = function(call->data, call->size);
   if (is_forked)
     exit(0); /* there is nothing to return to; functions that know a status exit themselves */
+  if (is_main) {
+    /* The next call may be here as soon as the controller has this result. */
+    pthread_mutex_lock(&lock);
+    is_idle = !first_call;
+    pthread_mutex_unlock(&lock);
+  }
   bool is_long = result.size > sizeof result.value.bytes;
   const char *data = is_long ? result.value.pointer : result.value.bytes;
   if (!result.size && result.value.pointer)
@@ -304,7 +311,7 @@ static void work(bool is_main) {
       last_call = &first_call;
     ++running;
     pthread_mutex_unlock(&lock);
-    carry_out(call);
+    carry_out(call, is_main);
     pthread_mutex_lock(&lock);
     --running;
     last_used = milliseconds();
@@ -314,6 +321,7 @@ static void work(bool is_main) {
 
 static void *work_apart(void *unused) {
   (void)unused;
+  pthread_sigmask(SIG_SETMASK, &program_signals, 0); /* not those of the thread that reads */
   pthread_mutex_lock(&lock);
   work(false);
   pthread_mutex_unlock(&lock);
@@ -458,6 +466,7 @@ int serve(int incoming, int outgoing) {
   outgoing_fd = outgoing;
   fcntl(incoming, F_SETFD, FD_CLOEXEC);
   fcntl(outgoing, F_SETFD, FD_CLOEXEC);
+  pthread_sigmask(SIG_BLOCK, 0, &program_signals);
   pthread_atfork(0, 0, leave_connection);
   if (!send_setup() || !start_thread(read_messages)) {
     perror("jitlink-executor: cannot begin");
