@@ -1,6 +1,7 @@
 """Commands that run their program in another process, beside llvm-jitlink with the same options."""
 
 import shlex
+import signal
 import socket
 import subprocess
 import time
@@ -12,7 +13,7 @@ from jitlink.executor.remote.process import own_executor
 from tests.executor.remote.executors import PIPES, Setting
 from tests.executor.remote.foreign import executor_command
 from tests.executor.remote.listening import COMMAND, Certificates, listening
-from tests.tool.command import Command, compile_to
+from tests.tool.command import Command, compile_to, spawn
 from tests.tool.test_peer import llvm_jitlink
 from tests.toolchain import compile_c, require
 
@@ -103,6 +104,78 @@ def test_tls(command: Command, certificates: Certificates) -> None:
         assert server.process.wait(20) == 0
 
 
+ENDS = r"""
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int main(int count, char **words) {
+  int number = count > 2 ? atoi(words[2]) : 0;
+  printf("begin\n");
+  fflush(stdout);
+  if (count > 1 && !strcmp(words[1], "exit")) exit(number);
+  if (count > 1 && !strcmp(words[1], "_exit")) _exit(number);
+  if (count > 1 && !strcmp(words[1], "raise")) raise(number);
+  return number;
+}
+"""
+FAILURE = 1
+
+
+@pytest.mark.parametrize("kind", ["jitlink", "llvm22"])
+@pytest.mark.parametrize(
+    ("arguments", "status", "theirs"),
+    [
+        ("", 0, None),
+        ("return 7", 7, None),
+        ("return 256", 0, None),
+        ("return 300", 44, None),
+        ("return -1", 255, None),
+        # For llvm-jitlink an executor that is gone is an error.
+        ("exit 0", 0, FAILURE),
+        ("exit 9", 9, FAILURE),
+        ("_exit 5", 5, FAILURE),
+        (f"raise {signal.SIGABRT:d}", FAILURE, None),
+        (f"raise {signal.SIGSEGV:d}", FAILURE, None),
+        (f"raise {signal.SIGKILL:d}", FAILURE, None),
+        (f"raise {signal.SIGTERM:d}", FAILURE, None),
+    ],
+)
+def test_exit_statuses(arguments: str, status: int, theirs: int | None, kind: str) -> None:
+    """They are llvm-jitlink's, but for programs that exit."""
+    compile_to(Path("ends.o"), ENDS, "gcc", "-fPIC")
+    program = Setting(kind, "pipes", "generic").program
+    words = [f"-oop-executor={program}", "ends.o", "-args", "ends", *arguments.split()]
+    ours, peer = spawn(*words), llvm_jitlink(*words)
+    assert (ours.status, ours.out) == (status, "begin\n")
+    assert (peer.status, peer.out) == (status if theirs is None else theirs, "begin\n")
+    if arguments.startswith("raise"):
+        name = signal.Signals(int(arguments.split()[1])).name
+        assert f"the executor was ended by {name}" in ours.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-oop-executor=/nothing", "hello.o"],
+        ["-oop-executor=/bin/true", "hello.o"],
+        ["-oop-executor=/bin/false", "hello.o"],
+        ["-oop-executor-connect=127.0.0.1:1", "hello.o"],
+        ["-oop-executor-connect=nowhere", "hello.o"],
+        ["-oop-executor-connect=127.0.0.1:1", "-oop-executor", "hello.o"],
+        ["-oop-executor", "-use-memmgr=nonsense", "hello.o"],
+        ["-oop-executor", "absent.o"],
+        ["-oop-executor", "-entry=absent", "hello.o"],
+    ],
+)
+def test_what_is_an_error_for_llvm_jitlink_is_one_here(command: Command, words: list[str]) -> None:
+    ours, theirs = command(*words), llvm_jitlink(*words)
+    assert ours.status == theirs.status == FAILURE
+    assert ours.err.startswith("jitlink: error: ")
+    assert theirs.err
+
+
 def test_the_program_ends_the_executor(command: Command) -> None:
     option = f"-oop-executor={require(EXECUTOR)}"
     done = command(option, "hello.o", "-args", "a", "exit")
@@ -159,6 +232,7 @@ def test_a_program_for_another_processor(command: Command) -> None:
         (["-oop-executor-connect=host:0"], "'host:0' is not HOST:PORT"),
         (["-oop-executor-connect=host:99999"], "is not HOST:PORT"),
         (["-oop-executor-connect=127.0.0.1:1"], "cannot connect to 127.0.0.1:1"),
+        (["-oop-connect=/x", "-oop-launch"], "started, or connected to, not both"),
         (["-oop-connect=/nothing"], "cannot connect to /nothing: "),
         (["-oop-executor", "-slab-allocate=1Mb"], "a slab is memory of this process"),
         (["-oop-executor", "-oop-token-file=x"], "started by the command needs none"),

@@ -27,6 +27,9 @@ def open_executor(line: CommandLine) -> RemoteExecutorProcessControl:
         if value is not None:
             raise CommandLineError("a slab is memory of this process", option=option)
     kind: MemoryKind | None = None if line.memory_manager == "default" else line.memory_manager
+    if line.executor_address is not None and line.executor is not None:
+        message = "an executor is started, or connected to, not both"
+        raise CommandLineError(message, option="oop-executor")
     if line.executor_address is not None:
         return _connect(line, line.executor_address, kind)
     _refuse(line, "an executor that is started by the command needs none", "token-file")
@@ -99,7 +102,10 @@ def _words(executor: str) -> list[str]:
 
 
 def status_of_exit(call: Callable[[], int]) -> int:
-    """What a call returns, or the exit status if it ends the executor by ``exit``."""
+    """What a call returns, or the exit status if it ends the executor by ``exit``.
+
+    LLVM differs: for llvm-jitlink that is an error.
+    """
     try:
         return call()
     except ExecutorExitedError as error:
