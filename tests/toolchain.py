@@ -76,6 +76,7 @@ DEBIAN_PACKAGES = {
     "llvm-readobj-22": "llvm-22",
     "llvm-symbolizer-22": "llvm-22",
     "mold": "mold",
+    "openssl": "openssl",
     "perl": "perl",
     "qemu-aarch64": "qemu-user",
     "rustc": "rustc",

@@ -19,7 +19,7 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 
@@ -30,8 +30,14 @@ from jitlink.executor.remote.errors import (
     ExecutorTimeoutError,
     ProtocolError,
 )
-from jitlink.executor.remote.messages import DEFAULT_LIMIT, Message, MessageReader, OpCode
-from jitlink.sps import ERROR, Failure, SPSError, WrapperFunctionResult
+from jitlink.executor.remote.messages import (
+    DEFAULT_LIMIT,
+    Message,
+    MessageReader,
+    OpCode,
+    ResultKind,
+)
+from jitlink.sps import ERROR, STRING, Failure, SPSError, WrapperFunctionResult
 from jitlink.sps.services import SETUP, Setup
 from jitlink.tasks import Future, TaskInterruptedError
 
@@ -66,6 +72,26 @@ class Channel(ABC):
 
     incoming: int
     outgoing: int
+
+    def receive(self) -> bytes:
+        """What has arrived, or a part of it; nothing at the end.
+
+        Raises:
+            BlockingIOError: nothing has arrived.
+            OSError: the stream is broken.
+        """
+        return os.read(self.incoming, _RECEIVED_AT_ONCE)
+
+    def send(self, buffers: Sequence[memoryview]) -> int:
+        """Send the beginning of these buffers; returns how many bytes.
+
+        After a `BlockingIOError` the next call begins with the same bytes.
+
+        Raises:
+            BlockingIOError: nothing can be sent now.
+            OSError: the stream is broken.
+        """
+        return os.writev(self.outgoing, buffers)
 
     @abstractmethod
     def end_output(self) -> None:
@@ -106,6 +132,7 @@ class SocketChannel(Channel):
         if connected.family in (socket.AF_INET, socket.AF_INET6):
             # Calls are small, and each waits for its result.
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._socket = connected
         self.incoming = self.outgoing = connected.fileno()
 
@@ -326,7 +353,7 @@ class Connection:
         queue = self._queue
         while queue:
             try:
-                written = os.writev(self._channel.outgoing, list(islice(queue, _BUFFERS_AT_ONCE)))
+                written = self._channel.send(list(islice(queue, _BUFFERS_AT_ONCE)))
             except BlockingIOError:
                 return
             except OSError:
@@ -417,7 +444,7 @@ class Connection:
     def _receive(self) -> bool:
         """Handle what has arrived; False if nothing more will."""
         try:
-            data = os.read(self._channel.incoming, _RECEIVED_AT_ONCE)
+            data = self._channel.receive()
         except BlockingIOError:
             return True
         for message in self._reader.feed(data):
@@ -425,6 +452,9 @@ class Connection:
         return bool(data)
 
     def _handle(self, message: Message) -> None:
+        if message.opcode is OpCode.HANGUP:
+            # Before the setup, too: so clients are refused.
+            raise ExecutorDisconnectedError(f"the executor has hung up{_reason(message.payload)}")
         if (message.opcode is OpCode.SETUP) != (self._setup is None):
             raise ProtocolError(
                 "the executor has sent a second setup message"
@@ -435,10 +465,8 @@ class Connection:
             self._set_up(message)
         elif message.opcode is OpCode.RESULT:
             self._complete(message)
-        elif message.opcode is OpCode.CALL_WRAPPER:
-            self._begin_handler(message)
         else:
-            raise ExecutorDisconnectedError(f"the executor has hung up{_reason(message.payload)}")
+            self._begin_handler(message)
 
     def _set_up(self, message: Message) -> None:
         try:
@@ -452,7 +480,12 @@ class Connection:
             call = self._calls.pop(message.sequence, None)
         if call is None:
             raise ProtocolError(f"the executor has sent a result of no call, {message.sequence}")
-        call.succeed(WrapperFunctionResult(message.payload))
+        try:
+            result = _result_of(message)
+        except ProtocolError as error:
+            call.fail(error)
+            raise
+        call.succeed(result)
 
     # Calls from the executor
 
@@ -550,6 +583,23 @@ def maker_of(error: ExecutorError, stderr: str = "") -> MakeError:
     if isinstance(error, ProtocolError):
         return partial(ProtocolError, str(error))
     return partial(ExecutorDisconnectedError, str(error), stderr)
+
+
+def _result_of(message: Message) -> WrapperFunctionResult:
+    """The result in a message.
+
+    Raises:
+        ProtocolError: it is of no kind that is known.
+    """
+    if message.tag == ResultKind.VALUE:
+        return WrapperFunctionResult(message.payload)
+    if message.tag != ResultKind.OUT_OF_BAND_ERROR:
+        raise ProtocolError(f"the executor has sent a result of the unknown kind {message.tag}")
+    try:
+        text = STRING.deserialize(message.payload)
+    except SPSError as error:
+        text = f"for a reason that cannot be read: {error}"
+    return WrapperFunctionResult(out_of_band_error=text)
 
 
 def _reason(payload: bytes) -> str:

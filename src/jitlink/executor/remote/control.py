@@ -22,8 +22,8 @@ Memory of the executor is managed in one of these ways:
 ``generic``        for each link          the same
 =================  =====================  =====================================================
 
-The default is ``shared`` for a child, and ``generic`` for others: whether another executor is on
-this machine is not known. LLVM 19's executor cannot do ``simple-remote``.
+The default is ``shared`` for a child and with a Unix socket, and ``generic`` for others: whether
+another executor is on this machine is not known. LLVM 19's executor cannot do ``simple-remote``.
 """
 
 from __future__ import annotations
@@ -60,15 +60,20 @@ from jitlink.sps import ExecutorAddrRange, Words, WrapperFunctionResult
 from jitlink.sps.services import Setup, SymbolLookupElement
 
 if TYPE_CHECKING:
+    import ssl
+
     from jitlink.executor.remote.sandbox import Sandbox
     from jitlink.executor.remote.shared_memory import SharedMemory
     from jitlink.memory.mapper import MemoryMapper
 
 T = TypeVar("T")
+SocketT = TypeVar("SocketT", bound=socket.socket)
 _NUMBERED_CALL = Words(2)
 MemoryKind = Literal["shared", "simple-remote", "generic"]
 _SETUP_TIMEOUT = 30.0
 """Seconds that an executor has to send its setup message."""
+_MOST_TOKEN = 1024
+"""Bytes of the longest token that executors accept."""
 
 
 class RemoteExecutorProcessControl(ExecutorProcessControl):
@@ -268,25 +273,80 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         *,
         memory: MemoryKind = "generic",
         timeout: float | None = None,
+        token: str | bytes | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
     ) -> Self:
         """Connect to an executor that listens for TCP connections.
-
-        Nothing is encrypted, and the executor runs what its client sends, whichever client that is.
 
         Args:
             host: where it listens.
             port: the port.
             memory: how its memory is managed; ``shared`` if it is on this machine.
             timeout: seconds after which a call is stopped.
+            token: what its token file contains; needed if it has one. Without TLS everyone on the
+                way can read it.
+            ssl_context: connects with TLS, if it is the command ``jitlink-executor`` with a
+                certificate. ``ssl.create_default_context(cafile=...)`` is one.
+            server_hostname: the name in the certificate; by default `host`.
 
         Raises:
-            ExecutorError: it does not listen there, or is no executor.
+            ExecutorError: it does not listen there, refuses, or is no executor; its certificate is
+                not trusted.
+            ValueError: no executor has such a token.
         """
-        try:
-            connected = socket.create_connection((host, port), _SETUP_TIMEOUT)
-        except (OSError, OverflowError) as error:
-            raise ExecutorError(f"cannot connect to {host}:{port}: {error}") from error
-        return cls(SocketChannel(connected), memory=memory, timeout=timeout)
+        where, prologue = f"{host}:{port}", _prologue(token)
+        with contextlib.ExitStack() as opened:
+            try:
+                connected = socket.create_connection((host, port), _SETUP_TIMEOUT)
+                opened.push(connected)
+                if ssl_context is None:
+                    channel = SocketChannel(_sent(connected, prologue))
+                else:
+                    # Imported on use: few need it.
+                    from jitlink.executor.remote.tls_channel import TLSChannel  # noqa: PLC0415
+
+                    name = host if server_hostname is None else server_hostname
+                    encrypted = ssl_context.wrap_socket(connected, server_hostname=name)
+                    opened.push(encrypted)
+                    channel = TLSChannel(_sent(encrypted, prologue))
+            except (OSError, OverflowError) as error:
+                raise ExecutorError(f"cannot connect to {where}: {error}") from error
+            opened.pop_all()
+        return cls(channel, memory=memory, timeout=timeout)
+
+    @classmethod
+    def connect_unix(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        memory: MemoryKind = "shared",
+        timeout: float | None = None,
+        token: str | bytes | None = None,
+    ) -> Self:
+        """Connect to an executor that listens at a Unix socket, so on this machine.
+
+        Args:
+            path: of the socket.
+            memory: how its memory is managed; not ``shared`` if it has another ``/dev/shm``, as in
+                a container.
+            timeout: seconds after which a call is stopped.
+            token: what its token file contains; needed if it has one.
+
+        Raises:
+            ExecutorError: it does not listen there, refuses, or is no executor.
+            ValueError: no executor has such a token.
+        """
+        prologue = _prologue(token)
+        with socket.socket(socket.AF_UNIX) as opened:
+            try:
+                opened.settimeout(_SETUP_TIMEOUT)
+                opened.connect(os.fspath(path))
+                _sent(opened, prologue)
+            except OSError as error:
+                raise ExecutorError(f"cannot connect to {os.fspath(path)}: {error}") from error
+            channel = SocketChannel(socket.socket(fileno=opened.detach()))
+        return cls(channel, memory=memory, timeout=timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -576,6 +636,29 @@ class _IncomingCalls:
     def __call__(self, tag: int, data: bytes) -> WrapperFunctionResult:
         handler = self.handlers.get(tag)
         return WrapperFunctionResult() if handler is None else handler(data)
+
+
+def _prologue(token: str | bytes | None) -> bytes:
+    """The line that a client sends first; empty without a token.
+
+    Raises:
+        ValueError: no executor has such a token.
+    """
+    if token is None:
+        return b""
+    line = token.encode("utf-8", "surrogateescape") if isinstance(token, str) else bytes(token)
+    line = line.rstrip(b"\r\n")
+    if not 0 < len(line) <= _MOST_TOKEN or b"\n" in line:
+        # The token itself is in no message.
+        raise ValueError(f"a token is a line of 1 to {_MOST_TOKEN} bytes")
+    return line + b"\n"
+
+
+def _sent(connected: SocketT, data: bytes) -> SocketT:
+    """A connected socket, through which data was sent."""
+    if data:
+        connected.sendall(data)
+    return connected
 
 
 def _abandon(connection: Connection, process: ChildProcess | None) -> None:

@@ -3,7 +3,8 @@
 All versions frame messages in the same way. They differ in the services that an executor offers,
 which it names in its setup message; `dialect_of` chooses by these names.
 
-Specification: llvm/ExecutionEngine/Orc/Shared/OrcRTBridge.h and ExecutionUtils of each version.
+Specification: llvm/ExecutionEngine/Orc/Shared/OrcRTBridge.h and ExecutionUtils of each version;
+after version 22, the headers in llvm/ExecutionEngine/Orc/Shared/SPSCI.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from jitlink.sps import (
 from jitlink.sps.services import (
     FINALIZE_REQUEST,
     SHARED_FINALIZE_REQUEST,
+    SYMBOL_ADDRESS,
     SYMBOL_DEF,
     SYMBOL_LOOKUP_ELEMENT,
     SymbolDef,
@@ -46,6 +48,7 @@ _BOOTSTRAP = "__llvm_orc_bootstrap_"
 _MEMORY = "__llvm_orc_SimpleExecutorMemoryManager_"
 _DYLIBS = "__llvm_orc_SimpleExecutorDylibManager_"
 _SHARED = "__llvm_orc_ExecutorSharedMemoryMapperService_"
+_RUNTIME = "orc_rt_ci_sps_"
 DISPATCH_FUNCTION = "__llvm_orc_SimpleRemoteEPC_dispatch_fn"
 DISPATCH_CONTEXT = "__llvm_orc_SimpleRemoteEPC_dispatch_ctx"
 
@@ -187,6 +190,13 @@ def _of_shared_memory(name: str, result: SPSType[Any], *arguments: SPSType[Any])
     return Service(_SHARED + name, result, *arguments, instance=f"{_SHARED}Instance")
 
 
+def _of_runtime(
+    owner: str, name: str, result: SPSType[Any], *arguments: SPSType[Any]
+) -> Service[Any]:
+    instance = f"{_RUNTIME.removesuffix('sps_')}{owner}Instance"
+    return Service(_RUNTIME + owner + name, result, *arguments, instance=instance)
+
+
 def _bootstrap(
     name: str, result: SPSType[Any], *arguments: SPSType[Any], runs_program: bool = False
 ) -> Service[Any]:
@@ -296,7 +306,37 @@ LLVM_19 = Dialect(
     shared_memory=_SHARED_MEMORY,
     accepts_null_finalize=False,
 )
-DIALECTS = (JITLINK, LLVM_22, LLVM_19)
+# From LLVM's sources between the releases 22 and 23; no executor that speaks it was met yet.
+_MAP, _LIBRARIES = "SimpleNativeMemoryMap_", "NativeDylibManager_"
+LLVM_TRUNK = replace(
+    LLVM_22,
+    name="LLVM after 22",
+    memory=MemoryServices(
+        reserve=_of_runtime(_MAP, "reserve", Expected(EXECUTOR_ADDR), UINT64),
+        initialize=_of_runtime(_MAP, "initialize", Expected(EXECUTOR_ADDR), FINALIZE_REQUEST),
+        deinitialize=_of_runtime(_MAP, "deinitializeMultiple", ERROR, _ADDRESSES),
+        release=_of_runtime(_MAP, "releaseMultiple", ERROR, _ADDRESSES),
+    ),
+    open_dylib=_of_runtime(_LIBRARIES, "load", Expected(EXECUTOR_ADDR), STRING, UINT64),
+    lookup=_of_runtime(
+        _LIBRARIES,
+        "lookup",
+        Expected(Sequence(Optional(SYMBOL_ADDRESS))),
+        EXECUTOR_ADDR,
+        _ELEMENTS,
+    ),
+    run_as_main=Service(f"{_RUNTIME}call_main", INT64, EXECUTOR_ADDR, Sequence(STRING)),
+    run_as_void_function=Service(f"{_RUNTIME}call_int32_void", INT32, EXECUTOR_ADDR),
+    run_as_int_function=Service(f"{_RUNTIME}call_int32_int32", INT32, EXECUTOR_ADDR, INT32),
+    write_buffers=Service(
+        f"{_RUNTIME}mem_write_buffers", EMPTY, Sequence(Tuple(EXECUTOR_ADDR, CHARS))
+    ),
+    read_buffers=Service(
+        f"{_RUNTIME}mem_read_buffers", Sequence(CHARS), Sequence(EXECUTOR_ADDR_RANGE)
+    ),
+    read_strings=Service(f"{_RUNTIME}mem_read_strings", Sequence(STRING), _ADDRESSES),
+)
+DIALECTS = (JITLINK, LLVM_22, LLVM_TRUNK, LLVM_19)
 """Dialects, those that offer more first."""
 
 

@@ -74,8 +74,10 @@ class Services:
             self.timeout if timeout is None else timeout,
             runs_program=service.runs_program,
         )
+        if result.out_of_band_error is not None:
+            raise ExecutorError(f"{service.name} failed: {result.out_of_band_error}")
         if service.returns_value and not result.data:
-            # Out-of-band errors do not cross the wire: their results are empty.
+            # Of most executors out-of-band errors do not cross the wire: their results are empty.
             raise ExecutorError(f"{service.name} failed in the executor, without saying why")
         try:
             value = service.signature.deserialize_result(result)

@@ -87,5 +87,22 @@ extern bool is_forked;
 
 /* Serve a controller until it hangs up; returns the exit status. */
 int serve(int incoming, int outgoing);
+/* Hang up, with a reason, on a controller or client; does not wait for it. */
+void hang_up(int outgoing, const char *reason);
+
+/* Seconds after which an executor ends that has no client, or is idle; 0 for never. */
+extern unsigned timeout_seconds;
+/* The time, of a clock that only goes forward. */
+int64_t milliseconds(void);
+
+/* Have all clients send the line in a file first; writes a message if it cannot be read. */
+bool read_token(const char *path);
+/* Whether the other side of a connection has sent the token, if one is wanted; waits for it. */
+bool has_sent_token(int incoming, int outgoing);
+/* Serve one client at an address, at a path, or at the other end of a socket; return the exit
+   status. */
+int listen_on(const char *address);
+int listen_at(const char *path);
+int serve_socket(int connected);
 
 #endif

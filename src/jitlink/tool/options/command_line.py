@@ -138,7 +138,10 @@ class CommandLine:
         self.process_symbols = True
         self.orc_runtime: str | None = None
         self.executor: str | None = None
-        self.executor_address: tuple[str, int] | None = None
+        self.executor_address: tuple[str, int] | str | None = None
+        self.executor_token_file: str | None = None
+        self.executor_authority: str | None = None
+        self.executor_certificate: str | None = None
         self.sandbox: list[str] = []
         self.triple: str | None = None
         self.add_self_relocations = False
