@@ -122,6 +122,17 @@ def test_an_act_that_ends_it(name: str, place: Place) -> None:
     assert outcome(compiled, None) == 0
 
 
+def test_crash_reports(place: Place) -> None:
+    """They name functions of linked code, and of libraries."""
+    with (
+        pytest.raises(ExecutorCrashedError, match="ended by SIGABRT") as caught,
+        launched(place.sandbox()) as executor,
+        jitlink.load(place.compiled("abort();"), executor=executor) as library,
+    ):
+        library.act()
+    assert re.search(r"\babort \+ \d+ \(.*/libc\.so\.6\)\n.* act \+ ", str(caught.value))
+
+
 def test_forbidden_calls_can_end_it(place: Place) -> None:
     compiled = place.compiled(ACTS["inet"].body)
     with pytest.raises(ExecutorCrashedError, match=r"SIGSYS; .* system call \d+ \(socket\)"):

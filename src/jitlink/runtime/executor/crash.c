@@ -119,14 +119,18 @@ static void collect(int number, const siginfo_t *info, ucontext_t *context) {
 
 /* Sending */
 
+int mappings_file = -1;
+
 /* Reads the list of mappings into a place; returns its size. */
 static size_t read_mappings(char *place, size_t most) {
-  int file = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  bool is_open = mappings_file >= 0;
+  int file = is_open ? mappings_file : open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
   size_t size = 0;
   ssize_t count;
-  while (file >= 0 && size < most && (count = read(file, place + size, most - size)) > 0)
+  while (file >= 0 && size < most &&
+         (count = pread(file, place + size, most - size, (off_t)size)) > 0)
     size += (size_t)count;
-  if (file >= 0)
+  if (file >= 0 && !is_open)
     close(file);
   return size;
 }

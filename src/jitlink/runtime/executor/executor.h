@@ -65,6 +65,9 @@ void finish_shared_memory(void);
    name; returns its size, and 0 if it is not sealed or cannot be mapped. */
 uint64_t adopt_shared_memory(int file);
 
+/* /proc/self/maps, if it cannot be opened any more; -1 otherwise. */
+extern int mappings_file;
+
 /* Record an option of the sandbox; returns -1 if a word is none. */
 int sandbox_option(const char *word);
 /* Close the sandbox, if there are options of it: this process can do no more than they allow from

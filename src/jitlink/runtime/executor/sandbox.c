@@ -124,7 +124,7 @@ static const char *limit_processes(void) {
   return limit("--sandbox-processes=", RLIMIT_NPROC, 0, 0);
 }
 
-static int kept_files[3]; /* beside standard ones */
+static int kept_files[4]; /* beside standard ones */
 
 /* Closes descriptors that this process was started with by accident. */
 static bool close_others(void) {
@@ -328,7 +328,9 @@ bool close_sandbox(int incoming, int outgoing) {
     return false;
   }
   const char *code = option("--sandbox-code="), *problem = 0;
-  memcpy(kept_files, (int[]){incoming, outgoing, code ? atoi(code) : -1}, sizeof kept_files);
+  mappings_file = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  const int kept[] = {incoming, outgoing, mappings_file, code ? atoi(code) : -1};
+  memcpy(kept_files, kept, sizeof kept_files);
   for (struct feature *each = features; each < features + FEATURES; ++each)
     if (is_wanted(each) && each->enforce && (problem = each->enforce()))
       snprintf(each->problem, sizeof each->problem, "%s", problem);
