@@ -166,7 +166,10 @@ ACTS = {
     "limits of another process": Act(
         "struct rlimit old; REFUSED(prlimit(CONTROLLER, RLIMIT_CORE, 0, &old));"
     ),
-    "priority of another process": Act("REFUSED(setpriority(PRIO_PROCESS, CONTROLLER, 0));"),
+    "priority of another process": Act(
+        "int present = getpriority(PRIO_PROCESS, CONTROLLER);"
+        "REFUSED(setpriority(PRIO_PROCESS, CONTROLLER, present));"
+    ),
     "memory of other processes": Act("REFUSED(shmget(IPC_PRIVATE, PAGE, 0600));"),
     # Code.
     "write to code": Act("REFUSED(mprotect(victim, PAGE, PROT_READ | PROT_WRITE));", NOT_ALLOWED),
