@@ -5,6 +5,7 @@ may crash. Framing, opcodes, sequence numbers, sizes and arguments of services a
 The tests play a controller, also for an executor that is built with sanitizers.
 """
 
+import importlib.util
 import os
 import random
 import socket
@@ -131,12 +132,18 @@ def _sanitized(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The executor, built with AddressSanitizer and UndefinedBehaviorSanitizer."""
     path = tmp_path_factory.mktemp("sanitized") / "executor"
     sources = [build.HERE / f"executor/{name}.c" for name in build.EXECUTOR_SOURCES]
+    # The kernel's headers as the executor is built with them: the system's may be older.
+    found = importlib.util.find_spec("ziglang")
+    assert found is not None
+    assert found.origin is not None
+    headers = Path(found.origin).parent / "lib/libc/include"
+    kernel = [f"-I{headers / kind}" for kind in ("x86-linux-any", "any-linux-any")]
     run(
         [
             require("gcc"), "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g",
             "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
-            '-DJITLINK_TRIPLE="x86_64-unknown-linux-gnu"', *sources, "-rdynamic", "-ldl",
-            "-lpthread", "-o", path,
+            *kernel, '-DJITLINK_TRIPLE="x86_64-unknown-linux-gnu"', *sources, "-rdynamic",
+            "-ldl", "-lpthread", "-o", path,
         ]
     )  # fmt: skip
     return str(path)
