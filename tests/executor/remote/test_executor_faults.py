@@ -5,6 +5,7 @@ may crash. Framing, opcodes, sequence numbers, sizes and arguments of services a
 The tests play a controller, also for an executor that is built with sanitizers.
 """
 
+import importlib.resources
 import os
 import random
 import socket
@@ -134,10 +135,17 @@ def _sanitized(tmp_path_factory: pytest.TempPathFactory) -> str:
             require("gcc"), "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g",
             "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
             '-DJITLINK_TRIPLE="x86_64-unknown-linux-gnu"', *sources, "-rdynamic", "-ldl",
-            "-lpthread", "-o", path,
+            "-lpthread", *_newer_headers(), "-o", path,
         ]
     )  # fmt: skip
     return str(path)
+
+
+def _newer_headers() -> list[str]:
+    """Options for the kernel's headers that the pinned compiler has: those of Debian are older."""
+    include = Path(str(importlib.resources.files("ziglang"))) / "lib" / "libc" / "include"
+    names = ("x86-linux-any", "any-linux-any")
+    return [word for name in names for word in ("-isystem", str(include / name))]
 
 
 @pytest.fixture(name="program", params=["built", "sanitized"])
