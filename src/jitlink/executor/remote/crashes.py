@@ -68,7 +68,11 @@ class CrashReports:
     def receive(self, payload: bytes) -> None:
         """Take a report; one that cannot be read is none."""
         with contextlib.suppress(SPSError):
-            self._report = _REPORT.deserialize(payload)
+            report = _REPORT.deserialize(payload)
+            if not report.mappings and self._process is not None:
+                # In a sandbox. The process waits a moment before it ends.
+                report = report._replace(mappings=self._process.mappings())
+            self._report = report
 
     def explain(self, error: ExecutorError) -> MakeError:
         """Why the connection has ended: see `Connection`."""

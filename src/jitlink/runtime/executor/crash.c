@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/ucontext.h>
+#include <time.h>
 #include <unistd.h>
 #include <unwind.h>
 
@@ -156,6 +157,9 @@ static void send_report(void) {
   size_t size = read_mappings(place + 8, MAP_BYTES);
   place = sps_put_u64(place, size) + size;
   send_notice(tag, report, (size_t)(place - report));
+  if (!size)
+    /* A sandbox hides the list from this process. A controller of which it is a child reads it. */
+    nanosleep(&(struct timespec){.tv_nsec = 200000000}, 0);
 }
 
 /* Signals */
