@@ -21,9 +21,11 @@ from jitlink.executor import (
 from jitlink.executor.remote.dialects import JITLINK
 from jitlink.executor.remote.messages import Message, MessageReader, OpCode
 from jitlink.executor.remote.process import ChildProcess, own_executor
+from jitlink.executor.remote.sandbox import Sandbox
 from jitlink.sps import ExecutorAddrRange
 from jitlink.sps.services import SETUP
 from tests.executor.remote.executors import PIPES, Setting, started
+from tests.executor.remote.foreign import executor_command
 from tests.orc.units import time_limit
 from tests.toolchain import compile_c
 
@@ -297,6 +299,56 @@ def test_an_executor_that_listens() -> None:
         with pytest.raises(ExecutorCrashedError) as caught:
             lib.null()
         assert symbols(caught.value)[:2] == ["load", "null"]
+
+
+def test_an_executor_in_a_sandbox() -> None:
+    """It cannot read the list of its mappings."""
+    with (
+        time_limit(),
+        RemoteExecutorProcessControl.launch(sandbox=Sandbox(), timeout=50) as executor,
+        jitlink.load(compile_c(SOURCE, "gcc", FLAGS), executor=executor) as lib,
+    ):
+        (getenv,) = tasks.run(executor.lookup_symbols(["getenv"]))
+        assert getenv is not None
+        (described,) = tasks.run(executor.describe_code([getenv]))
+        assert (described.symbol, described.offset) == ("getenv", 0)
+        with pytest.raises(ExecutorCrashedError) as caught:
+            lib.aborting()
+        names = symbols(caught.value)
+        assert names.index("abort") == names.index("aborting") - 1
+
+
+def test_another_architecture() -> None:
+    plain = """
+    #include <stdlib.h>
+    static int load(int *p) { return *p; }
+    int null(int *p) { return load(p) + 1; }
+    int aborting(void) { abort(); }
+    int calling(int (*f)(void)) { return f() + 1; }
+    """
+    compiled = compile_c(plain, "zig", ("-g", "-O0", "-fPIC"), target="aarch64-linux-gnu")
+    expected = {
+        "null": (signal.SIGSEGV, ["load", "null", "jitlink_call_frame"]),
+        "calling": (signal.SIGSEGV, ["", "calling", "jitlink_call_frame"]),
+        "aborting": (signal.SIGABRT, ["aborting", "jitlink_call_frame"]),
+    }
+    for name, (number, names) in expected.items():
+        with (
+            time_limit(),
+            RemoteExecutorProcessControl.launch(
+                executor_command("aarch64-linux-gnu"), memory="generic", timeout=50
+            ) as executor,
+            jitlink.load(compiled, executor=executor) as lib,
+            pytest.raises(ExecutorCrashedError) as caught,
+        ):
+            lib.function(name)(0)
+        error = caught.value
+        assert error.signal == number
+        found = symbols(error)
+        first = found.index(names[0])
+        assert found[first : first + len(names)] == names
+        assert error.registers["pc"] == error.frames[0].address
+        assert all(each.line for each in error.frames if each.symbol == name)
 
 
 def test_a_report_that_cannot_be_sent() -> None:

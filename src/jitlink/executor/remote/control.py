@@ -516,11 +516,13 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
     async def mappings(self) -> list[MappedRange]:
         """What the process maps; for LLVM's executors that are not children unknown."""
         process, service = self._process, self.services.dialect.list_mappings
-        if process is not None:
-            return parse_mappings(process.mappings())
-        if service is None or not self.services.has(service):
-            return []
-        return parse_mappings(await self.services.call(service))
+        listed = b""
+        if service is not None and self.services.has(service):
+            listed = await self.services.call(service)
+        if not listed and process is not None:
+            # Of LLVM's executors.
+            listed = process.mappings()
+        return parse_mappings(listed)
 
     async def describe_addresses(self, addresses: Sequence[int]) -> list[LibrarySymbol | None]:
         """What the process has at addresses, as far as what it maps is known."""
