@@ -42,11 +42,9 @@ AT_ONCE = 100
 """Mutated arguments that one executor is given."""
 PAGE = os.sysconf("SC_PAGESIZE")
 SECONDS = 20
-SANITIZERS = {
-    "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:exitcode=99",
-    "UBSAN_OPTIONS": "exitcode=99",
-}
-"""Arguments of programs are never freed; a message may be too large."""
+# Arguments of programs are never freed. What is allocated takes time here, used or not.
+_ALLOCATION = "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=256"
+SANITIZERS = {"ASAN_OPTIONS": f"exitcode=99:{_ALLOCATION}", "UBSAN_OPTIONS": "exitcode=99"}
 FAULTS = {
     "a message has an impossible size",
     "a message has an unexpected opcode",
