@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from jitlink.errors import AllocationError, JITLinkError
 from jitlink.graph import LinkGraph, MemLifetime, MemProt
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.memory.actions import resolve_actions
 from jitlink.memory.free_list import FreeList
 from jitlink.memory.layout import BasicLayout, Segment, check_protections
@@ -29,11 +30,14 @@ from jitlink.memory.manager import (
     JITLinkMemoryManager,
     take_finalized,
 )
+from jitlink.memory.reservation import REACH
 from jitlink.memory.tls import TLSAllocation, release_tls
 from jitlink.sps import AllocActionCallPair
 
 RESERVATION_SIZE = 1 << 30
 """Bytes that are reserved at once by default. As much reaches all of itself."""
+_LOW_RESERVATION_SIZE = 512 << 20
+_LEAST_RESERVATION_SIZE = 16 << 20
 
 
 class MappedSegment(NamedTuple):
@@ -72,11 +76,13 @@ class MemoryMapper(ABC):
         """Whether the executor is there; if not, so is its memory."""
 
     @abstractmethod
-    async def reserve(self, size: int) -> int:
+    async def reserve(self, size: int, limit: int = NO_ADDRESS_LIMIT) -> int:
         """Reserve memory, and return its address.
 
         Args:
             size: in bytes, a multiple of the page size.
+            limit: it is to end at or below this address, but may not if the executor cannot do
+                that.
 
         Raises:
             AllocationError: there is not so much.
@@ -142,14 +148,16 @@ class _Reservation:
 
     Attributes:
         address: its address.
+        is_low: whether it is for position-dependent code, which addresses it in 32 bits.
         free: what is free of it.
         used: how many bytes are in use.
     """
 
-    __slots__ = ("address", "free", "used")
+    __slots__ = ("address", "free", "is_low", "used")
 
     def __init__(self, address: int, size: int) -> None:
         self.address = address
+        self.is_low = address < REACH
         self.free = FreeList(address, address + size)
         self.used = 0
 
@@ -226,15 +234,25 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
             return []
         take_all = _take_all if self.mapper.can_initialize_again else _take_adjacent
         current = None if dylib is None else self._by_dylib.get(dylib)
-        for reservation in [*([current] if current else []), *self._reservations]:
+        for reservation in self._candidates(current, limit):
             ranges = take_all(reservation, requests, limit)
             if ranges is not None:
                 break
         else:
             reservation, ranges = await self._reserve(requests, limit)
-        if dylib is not None:
+        # Position-dependent code may come to what was placed elsewhere before.
+        if dylib is not None and (current is None or limit == NO_ADDRESS_LIMIT):
             self._by_dylib[dylib] = reservation
         return ranges
+
+    def _candidates(self, current: _Reservation | None, limit: int) -> Iterator[_Reservation]:
+        """Where memory below a limit may be: first where the JITDylib's memory is."""
+        if current is not None:
+            yield current
+        for reservation in self._reservations:
+            # Low addresses are scarce.
+            if reservation is not current and (limit < NO_ADDRESS_LIMIT or not reservation.is_low):
+                yield reservation
 
     async def _reserve(
         self, requests: Sequence[tuple[int, int]], limit: int
@@ -242,17 +260,32 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
         page = self.mapper.page_size
         take_all = _take_all if self.mapper.can_initialize_again else _take_adjacent
         need = sum(size + alignment for size, alignment in requests)
-        size = max(self._size, -(-need // page) * page)
-        reservation = _Reservation(await self.mapper.reserve(size), size)
+        size, address = await self._reserve_most(-(-need // page) * page, limit)
+        reservation = _Reservation(address, size)
         ranges = take_all(reservation, requests, limit)
         if ranges is None:
             await self.mapper.release([reservation.address])
-            where = f"the executor reserves memory at {reservation.address:#x}"
-            raise AllocationError(
-                f"cannot allocate {need:#x} bytes below {limit:#x}: {where}", size=need
-            )
+            raise not_below(limit, need, reservation.address)
         self._reservations.append(reservation)
         return reservation, ranges
+
+    async def _reserve_most(self, need: int, limit: int) -> tuple[int, int]:
+        """Reserve as much as is usual, less if the executor has not so much, but what is needed.
+
+        Returns:
+            Size in bytes, and address.
+        """
+        most = self._size
+        if limit < NO_ADDRESS_LIMIT:
+            most, limit = min(most, _LOW_RESERVATION_SIZE), min(limit, REACH)
+        size = max(most, need)
+        while True:
+            try:
+                return size, await self.mapper.reserve(size, limit)
+            except AllocationError:
+                if size == need:
+                    raise
+                size = size // 4 if size // 4 >= max(need, _LEAST_RESERVATION_SIZE) else need
 
     def register(
         self,
@@ -307,6 +340,15 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
     def close(self) -> None:
         """Free what this process holds of the memory of an executor that has ended."""
         self.mapper.close()
+
+
+def not_below(limit: int, size: int, address: int) -> AllocationError:
+    """The error for an executor that has reserved memory at an address above a limit."""
+    return AllocationError(
+        f"cannot allocate {size:#x} bytes below {limit:#x}: the executor reserves memory at "
+        f"{address:#x}; compile with -fPIC, or use jitlink's executor",
+        size=size,
+    )
 
 
 def _take_all(

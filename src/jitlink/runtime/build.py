@@ -34,8 +34,8 @@ def build(destination: Path) -> None:
 
 
 _EXECUTOR = (
-    "protocol", "actions", "reservations", "memory", "shared_memory", "dylibs", "access", "run",
-    "registration", "main",
+    "protocol", "actions", "reservations", "memory", "shared_memory", "dylibs", "addresses",
+    "access", "run", "registration", "main",
 )  # fmt: skip
 
 

@@ -102,6 +102,22 @@ class SymbolLookupElement(NamedTuple):
     is_required: bool
 
 
+class DescribedAddress(NamedTuple):
+    """What the executor has at an address.
+
+    Attributes:
+        library: path of the program or library; empty if it is none.
+        is_function: whether it is code.
+        size: size in bytes of a variable that begins there; 0 if that is unknown.
+        is_constant: whether none of it can change any more.
+    """
+
+    library: str
+    is_function: bool
+    size: int
+    is_constant: bool
+
+
 class Setup(NamedTuple):
     """What an executor says of itself when a connection begins.
 
@@ -127,4 +143,5 @@ SHARED_FINALIZE_REQUEST = Record(
 )
 SYMBOL_DEF = Record(SymbolDef, EXECUTOR_ADDR, Tuple(UINT8, UINT8))
 SYMBOL_LOOKUP_ELEMENT = Record(SymbolLookupElement, STRING, BOOL)
+DESCRIBED_ADDRESS = Record(DescribedAddress, STRING, BOOL, UINT64, BOOL)
 SETUP = Record(Setup, STRING, UINT64, Map(STRING, CHARS), Map(STRING, EXECUTOR_ADDR))

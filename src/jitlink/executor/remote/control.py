@@ -39,7 +39,7 @@ from typing import Any, Literal, Self
 from jitlink import tasks
 from jitlink.errors import ExecutorError
 from jitlink.executor.callback_errors import CallNumbers, Raised, innermost_call
-from jitlink.executor.control import ExecutorProcessControl, PlacedArguments
+from jitlink.executor.control import ExecutorProcessControl, LibrarySymbol, PlacedArguments
 from jitlink.executor.remote.connection import Channel, Connection, SocketChannel
 from jitlink.executor.remote.dialects import DISPATCH_CONTEXT, DISPATCH_FUNCTION
 from jitlink.executor.remote.errors import ProtocolError
@@ -269,6 +269,16 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
             if symbol is not None
         }
         return [addresses.get(name) for name in names]
+
+    async def describe_addresses(self, addresses: Sequence[int]) -> list[LibrarySymbol | None]:
+        """What the executor has at addresses of symbols, if it can say that."""
+        service = self.services.dialect.describe_addresses
+        if service is None:
+            return await super().describe_addresses(addresses)
+        found = await self.services.call(service, list(addresses))
+        if len(found) != len(addresses):
+            raise ProtocolError(f"{len(addresses)} addresses were asked for, not {len(found)}")
+        return [None if each is None else LibrarySymbol(*each) for each in found]
 
     # Memory
 

@@ -31,10 +31,12 @@ from jitlink.sps import (
     WrapperSignature,
 )
 from jitlink.sps.services import (
+    DESCRIBED_ADDRESS,
     FINALIZE_REQUEST,
     SHARED_FINALIZE_REQUEST,
     SYMBOL_DEF,
     SYMBOL_LOOKUP_ELEMENT,
+    DescribedAddress,
     SymbolDef,
 )
 from jitlink.sps.types import T
@@ -85,12 +87,15 @@ class MemoryServices:
         initialize: gives segments content and protection, and runs actions; returns a key.
         deinitialize: runs the deallocate actions of keys; None where `release` does that.
         release: frees reservations, given by their addresses.
+        reserve_below: reserves a number of bytes that end at or below an address; returns the
+            address. None in executors that cannot.
     """
 
     reserve: Service[int]
     initialize: Service[int | None]
     deinitialize: Service[None] | None
     release: Service[None]
+    reserve_below: Service[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,12 +107,15 @@ class SharedMemoryServices:
         initialize: gives segments protection, and runs actions; returns a key.
         deinitialize: runs the deallocate actions of keys.
         release: frees reservations, given by their addresses.
+        reserve_below: the same as `reserve`, for bytes that end at or below an address. None in
+            executors that cannot.
     """
 
     reserve: Service[tuple[int, str]]
     initialize: Service[int]
     deinitialize: Service[None]
     release: Service[None]
+    reserve_below: Service[tuple[int, str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,7 @@ class Dialect:
         call_main: calls a ``main`` with arguments that were placed before; takes its address, the
             number of arguments, and the addresses of the pointers to them and to the environment.
             None in executors that cannot.
+        describe_addresses: says what is at addresses. None in executors that cannot.
     """
 
     name: str
@@ -150,6 +159,7 @@ class Dialect:
     accepts_null_finalize: bool
     can_initialize_again: bool = False
     call_main: Service[int] | None = None
+    describe_addresses: Service[list[DescribedAddress | None]] | None = None
 
     def is_offered_by(self, symbols: Collection[str]) -> bool:
         """Whether an executor with these bootstrap symbols speaks it."""
@@ -169,6 +179,12 @@ def _of_memory(name: str, result: SPSType[Any], *arguments: SPSType[Any]) -> Ser
 
 def _of_shared_memory(name: str, result: SPSType[Any], *arguments: SPSType[Any]) -> Service[Any]:
     return Service(_SHARED + name, result, *arguments, instance=f"{_SHARED}Instance")
+
+
+def _own(
+    name: str, result: SPSType[Any], *arguments: SPSType[Any], instance: str | None = None
+) -> Service[Any]:
+    return Service(f"__jitlink_executor_{name}", result, *arguments, instance=instance)
 
 
 def _bootstrap(name: str, result: SPSType[Any], *arguments: SPSType[Any]) -> Service[Any]:
@@ -225,9 +241,25 @@ LLVM_22 = Dialect(
 JITLINK = replace(
     LLVM_22,
     name="jitlink",
+    memory=replace(
+        LLVM_22.memory,
+        reserve_below=_own(
+            "reserve_below", Expected(EXECUTOR_ADDR), UINT64, UINT64, instance=f"{_MEMORY}Instance"
+        ),
+    ),
+    shared_memory=replace(
+        _SHARED_MEMORY,
+        reserve_below=_own(
+            "reserve_shared_below",
+            Expected(Tuple(EXECUTOR_ADDR, STRING)),
+            *(UINT64, UINT64),
+            instance=f"{_SHARED}Instance",
+        ),
+    ),
     can_initialize_again=True,
-    call_main=Service(
-        "__jitlink_executor_call_main", INT64, EXECUTOR_ADDR, UINT64, EXECUTOR_ADDR, EXECUTOR_ADDR
+    call_main=_own("call_main", INT64, EXECUTOR_ADDR, UINT64, EXECUTOR_ADDR, EXECUTOR_ADDR),
+    describe_addresses=_own(
+        "describe_addresses", Sequence(Optional(DESCRIBED_ADDRESS)), _ADDRESSES
     ),
 )
 LLVM_19 = Dialect(

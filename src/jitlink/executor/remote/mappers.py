@@ -18,6 +18,7 @@ from jitlink.executor.remote.memory_services import (
     working_memory,
 )
 from jitlink.executor.remote.services import Services
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.memory.mapper import MappedSegment, MemoryMapper
 from jitlink.sps import AllocActionCallPair
 from jitlink.sps.services import SharedFinalizeRequest, SharedSegmentFinalizeRequest
@@ -59,9 +60,9 @@ class SimpleRemoteMemoryMapper(_ServiceMapper):
         self._deinitialize = deinitialize
         self.can_initialize_again = services.dialect.can_initialize_again
 
-    async def reserve(self, size: int) -> int:
+    async def reserve(self, size: int, limit: int = NO_ADDRESS_LIMIT) -> int:
         """Reserve memory."""
-        return await reserve(self._services, size)
+        return await reserve(self._services, size, limit)
 
     def prepare(self, address: int, size: int) -> memoryview:  # noqa: ARG002 - part of the interface
         """A buffer of this process."""
@@ -100,9 +101,12 @@ class SharedMemoryMapper(_ServiceMapper):
         self._addresses: list[int] = []
         self._maps: dict[int, _SharedMemory] = {}
 
-    async def reserve(self, size: int) -> int:
+    async def reserve(self, size: int, limit: int = NO_ADDRESS_LIMIT) -> int:
         """Reserve memory, and map it here."""
-        address, name = await reserve_by(self._services, self._memory.reserve, size)
+        memory = self._memory
+        address, name = await reserve_by(
+            self._services, memory.reserve, memory.reserve_below, size, limit
+        )
         check_reservation(address, size)
         place = bisect_right(self._addresses, address)
         for other in self._addresses[max(place - 1, 0) : place + 1]:

@@ -9,19 +9,29 @@
 static struct reservations all = {.lock = PTHREAD_MUTEX_INITIALIZER};
 static char instance;
 
-/* Expected<Addr>(Addr instance, UInt64 size) */
-static wrapper_result reserve(const char *data, size_t size) {
-  sps_reader reader = sps_read(data, size);
-  sps_u64(&reader);
-  uint64_t wanted = round_to_pages(sps_u64(&reader));
-  if (reader.failed || !wanted)
+static wrapper_result reserve_below_limit(sps_reader *reader, bool is_limited) {
+  sps_u64(reader);
+  uint64_t wanted = round_to_pages(sps_u64(reader)), limit = is_limited ? sps_u64(reader) : 0;
+  if (reader->failed || !wanted || (is_limited && !limit))
     return expected_failure("malformed arguments, or no size");
   int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-  void *start = mmap(0, wanted, PROT_READ | PROT_WRITE, flags, -1, 0);
+  void *start = map_below(limit, wanted, PROT_READ | PROT_WRITE, flags, -1);
   if (start == MAP_FAILED)
     return expected_errno("cannot reserve memory");
   add_reservation(&all, start, wanted);
   return expected_u64((uintptr_t)start);
+}
+
+/* Expected<Addr>(Addr instance, UInt64 size) */
+static wrapper_result reserve(const char *data, size_t size) {
+  sps_reader reader = sps_read(data, size);
+  return reserve_below_limit(&reader, false);
+}
+
+/* Expected<Addr>(Addr instance, UInt64 size, UInt64 limit) */
+static wrapper_result reserve_below(const char *data, size_t size) {
+  sps_reader reader = sps_read(data, size);
+  return reserve_below_limit(&reader, true);
 }
 
 struct segment {
@@ -103,5 +113,6 @@ const struct bootstrap_symbol memory_symbols[] = {
     {"__llvm_orc_SimpleExecutorMemoryManager_initialize_wrapper", (const void *)initialize},
     {"__llvm_orc_SimpleExecutorMemoryManager_deinitialize_wrapper", (const void *)deinitialize},
     {"__llvm_orc_SimpleExecutorMemoryManager_release_wrapper", (const void *)release},
+    {"__jitlink_executor_reserve_below", (const void *)reserve_below},
     {0, 0},
 };

@@ -1,6 +1,25 @@
 #include "reservations.h"
 
+#include <errno.h>
 #include <sys/mman.h>
+
+void *map_below(uint64_t limit, uint64_t size, int protection, int flags, int file) {
+  enum { LOWEST = 1 << 20, STEP = 2 << 20, ATTEMPTS = 2048 };
+  if (!limit)
+    return mmap(0, size, protection, flags, file, 0);
+  uint64_t start = size < limit ? (limit - size) & -(uint64_t)STEP : 0;
+  for (unsigned attempt = 0; start >= LOWEST && attempt < ATTEMPTS; ++attempt, start -= STEP) {
+    void *wanted = (void *)(uintptr_t)start;
+    void *found = mmap(wanted, size, protection, flags | MAP_FIXED_NOREPLACE, file, 0);
+    if (found == wanted || (found == MAP_FAILED && errno != EEXIST))
+      return found;
+    /* Kernels before 4.17 take the address for a hint. */
+    if (found != MAP_FAILED)
+      munmap(found, size);
+  }
+  errno = ENOMEM;
+  return MAP_FAILED;
+}
 
 void add_reservation(struct reservations *all, void *start, uint64_t size) {
   struct reservation *made = calloc(1, sizeof *made);

@@ -24,6 +24,10 @@ struct reservations {
   bool ignores_unknown_keys;
 };
 
+/* Maps memory from offset 0 on, as high as possible below a limit; 0 is none. MAP_FAILED sets errno.
+   No page is below the first megabyte, so that null pointers with an offset still fault. */
+void *map_below(uint64_t limit, uint64_t size, int protection, int flags, int file);
+
 /* Records mapped memory. */
 void add_reservation(struct reservations *all, void *start, uint64_t size);
 

@@ -18,13 +18,13 @@ static struct reservations all = {
 static char instance;
 
 /* Maps new shared memory of a name, inaccessible; MAP_FAILED sets errno. */
-static void *map_shared(const char *path, uint64_t size) {
+static void *map_shared(const char *path, uint64_t size, uint64_t limit) {
   int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (file < 0)
     return MAP_FAILED;
   void *start = MAP_FAILED;
   if (!ftruncate(file, (off_t)size))
-    start = mmap(0, size, PROT_NONE, MAP_SHARED, file, 0);
+    start = map_below(limit, size, PROT_NONE, MAP_SHARED, file);
   int error = errno;
   close(file);
   if (start == MAP_FAILED)
@@ -33,13 +33,11 @@ static void *map_shared(const char *path, uint64_t size) {
   return start;
 }
 
-/* Expected<Tuple<Addr, String>>(Addr instance, UInt64 size) */
-static wrapper_result reserve(const char *data, size_t size) {
+static wrapper_result reserve_below_limit(sps_reader *reader, bool is_limited) {
   static unsigned counter;
-  sps_reader reader = sps_read(data, size);
-  sps_u64(&reader);
-  uint64_t wanted = round_to_pages(sps_u64(&reader));
-  if (reader.failed || !wanted)
+  sps_u64(reader);
+  uint64_t wanted = round_to_pages(sps_u64(reader)), limit = is_limited ? sps_u64(reader) : 0;
+  if (reader->failed || !wanted || (is_limited && !limit))
     return expected_failure("malformed arguments, or no size");
   char name[64], path[96];
   void *start;
@@ -49,7 +47,7 @@ static wrapper_result reserve(const char *data, size_t size) {
     unsigned number = __atomic_add_fetch(&counter, 1, __ATOMIC_RELAXED);
     snprintf(name, sizeof name, "/jitlink_%ld_%u", (long)getpid(), number);
     snprintf(path, sizeof path, "/dev/shm%s", name);
-    start = map_shared(path, wanted);
+    start = map_shared(path, wanted, limit);
   } while (start == MAP_FAILED && errno == EEXIST && --attempts);
   if (start == MAP_FAILED)
     return expected_errno("cannot map shared memory");
@@ -59,6 +57,18 @@ static wrapper_result reserve(const char *data, size_t size) {
   put_u64(&bytes, (uintptr_t)start);
   put_text(&bytes, name);
   return result_of(&bytes);
+}
+
+/* Expected<Tuple<Addr, String>>(Addr instance, UInt64 size) */
+static wrapper_result reserve(const char *data, size_t size) {
+  sps_reader reader = sps_read(data, size);
+  return reserve_below_limit(&reader, false);
+}
+
+/* Expected<Tuple<Addr, String>>(Addr instance, UInt64 size, UInt64 limit) */
+static wrapper_result reserve_below(const char *data, size_t size) {
+  sps_reader reader = sps_read(data, size);
+  return reserve_below_limit(&reader, true);
 }
 
 /* Expected<Addr key>(Addr instance, Addr reservation, SharedMemoryFinalizeRequest) */
@@ -103,5 +113,6 @@ const struct bootstrap_symbol shared_memory_symbols[] = {
     {"__llvm_orc_ExecutorSharedMemoryMapperService_Initialize", (const void *)initialize},
     {"__llvm_orc_ExecutorSharedMemoryMapperService_Deinitialize", (const void *)deinitialize},
     {"__llvm_orc_ExecutorSharedMemoryMapperService_Release", (const void *)release},
+    {"__jitlink_executor_reserve_shared_below", (const void *)reserve_below},
     {0, 0},
 };
