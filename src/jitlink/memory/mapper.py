@@ -65,10 +65,12 @@ class MemoryMapper(ABC):
         page_size: the executor's page size in bytes.
         can_initialize_again: whether pages that were initialised can be initialised again. If not,
             what is initialised at once has to be one range, with nothing else within.
+        is_shared: whether this process can write to memory that was initialised.
     """
 
     page_size: int
     can_initialize_again = True
+    is_shared = False
 
     @property
     @abstractmethod
@@ -100,6 +102,19 @@ class MemoryMapper(ABC):
         Raises:
             AllocationError: there is not so much memory.
         """
+
+    def view(self, address: int, size: int) -> memoryview:
+        """Memory that was prepared, and may have been initialised, if `is_shared`.
+
+        Args:
+            address: its address in the executor.
+            size: its size in bytes.
+
+        Raises:
+            AllocationError: this process cannot write to it.
+        """
+        message = f"this process cannot write to the executor's memory at {address:#x}"
+        raise AllocationError(message, size=size)
 
     @abstractmethod
     async def initialize(
@@ -198,6 +213,7 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
         self._reservations: list[_Reservation] = []
         self._by_dylib: WeakKeyDictionary[JITLinkDylib, _Reservation] = WeakKeyDictionary()
         self._finalized: dict[int, _Finalized] = {}
+        self._retired: list[tuple[int, int]] = []
 
     async def allocate(self, dylib: JITLinkDylib | None, graph: LinkGraph) -> InFlightAlloc:
         """Give the graph's blocks addresses in the executor and working memory here."""
@@ -320,7 +336,40 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
 
     def free(self, pages: _Range) -> None:
         """Free pages that were initialised."""
-        pages.free(is_reusable=self.mapper.can_initialize_again)
+        is_reusable = self.mapper.can_initialize_again
+        pages.free(is_reusable=is_reusable and not self.is_retired(pages.address, pages.size))
+
+    async def take_scratch(self, sizes: Sequence[int]) -> list[_Range]:
+        """Page ranges that are prepared, and not for links.
+
+        Args:
+            sizes: of each, in bytes, a multiple of the page size.
+
+        Raises:
+            AllocationError: there is not so much memory.
+            ExecutorError: the executor is gone.
+        """
+        page = self.mapper.page_size
+        ranges = await self.take(None, [(size, page) for size in sizes], NO_ADDRESS_LIMIT)
+        try:
+            for each in ranges:
+                self.mapper.prepare(each.address, each.size)
+        except BaseException:
+            _free(ranges)
+            raise
+        return ranges
+
+    def free_scratch(self, pages: _Range) -> None:
+        """Free pages that were not for links."""
+        pages.free()
+
+    def retire(self, address: int, size: int) -> None:
+        """Have pages of a link never used again, because the executor maps other memory there."""
+        self._retired.append((address, address + size))
+
+    def is_retired(self, address: int, size: int) -> bool:
+        """Whether some pages of a range were retired."""
+        return any(start < address + size and address < end for start, end in self._retired)
 
     async def _release_unused(self) -> list[JITLinkError]:
         """Release the reservations of which nothing is in use and not all can be used again."""

@@ -94,6 +94,8 @@ class SharedMemoryMapper(_ServiceMapper):
     No byte of content crosses the wire, and no page is ever writable and executable in one process.
     """
 
+    is_shared = True
+
     def __init__(self, services: Services, page_size: int) -> None:
         super().__init__(services, page_size)
         self._memory = services.dialect.shared_memory
@@ -126,6 +128,14 @@ class SharedMemoryMapper(_ServiceMapper):
         """The memory that this process maps."""
         start = self._addresses[bisect_right(self._addresses, address) - 1]
         return self._maps[start].prepare(address - start, size)
+
+    def view(self, address: int, size: int) -> memoryview:
+        """The same, with the content that it has."""
+        index = bisect_right(self._addresses, address) - 1
+        start = self._addresses[index] if index >= 0 else 0
+        if index < 0 or address + size > start + self._maps[start].size:
+            return super().view(address, size)
+        return self._maps[start].view(address - start, size)
 
     async def initialize(
         self,
@@ -199,12 +209,16 @@ class _SharedMemory:
         except OSError as error:
             message = f"cannot allocate {size:#x} bytes of shared memory: {error.strerror}"
             raise AllocationError(message, size=size) from error
-        view = memoryview(self._map)[offset : offset + size]
+        view = self.view(offset, size)
         end = min(offset + size, self._used)
         if end > offset:
             view[: end - offset] = bytes(end - offset)
         self._used = max(self._used, offset + size)
         return view
+
+    def view(self, offset: int, size: int) -> memoryview:
+        """A range of it, whose pages exist."""
+        return memoryview(self._map)[offset : offset + size]
 
     def close(self) -> None:
         """Unmap it, unless a view of it is still in use; it is unmapped with the last one then."""
