@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -138,6 +138,14 @@ class MemoryMapper(ABC):
                 refuses, or is gone.
         """
 
+    def discard(self, address: int, size: int) -> None:  # noqa: B027 - mappers may hold nothing
+        """Free what this process holds of pages that are free in the executor.
+
+        Args:
+            address: their address in the executor.
+            size: their size in bytes, a multiple of the page size.
+        """
+
     @abstractmethod
     async def deinitialize(self, keys: Sequence[int]) -> None:
         """Run the deallocate actions of keys, of the last key first.
@@ -184,11 +192,6 @@ class _Range(NamedTuple):
     address: int
     size: int
 
-    def free(self, *, is_reusable: bool = True) -> None:
-        self.reservation.used -= self.size
-        if is_reusable:
-            self.reservation.free.put(self.address, self.address + self.size)
-
 
 class _Finalized(NamedTuple):
     key: int | None
@@ -228,7 +231,7 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
                 segment.working_memory = view[: segment.content_size]
             layout.apply()
         except BaseException:
-            _free(ranges)
+            self.free(ranges)
             raise
         return _MappedAlloc(self, layout, ranges)
 
@@ -326,18 +329,29 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
                 if self.mapper.is_open:
                     errors.append(error)
         for each in reversed(finalized):
-            for pages in each.ranges:
-                self.free(pages)
+            self.free_initialized(each.ranges)
             released = await release_tls(each.tls_allocations)
             errors += released if self.mapper.is_open else []
         errors += await self._release_unused()
         if errors:
             raise DeallocationError(errors)
 
-    def free(self, pages: _Range) -> None:
+    def free_initialized(self, ranges: Iterable[_Range]) -> None:
         """Free pages that were initialised."""
-        is_reusable = self.mapper.can_initialize_again
-        pages.free(is_reusable=is_reusable and not self.is_retired(pages.address, pages.size))
+        for each in ranges:
+            is_retired = self.is_retired(each.address, each.size)
+            if self.mapper.can_initialize_again and not is_retired:
+                self.free([each])
+            else:
+                each.reservation.used -= each.size
+
+    def free(self, ranges: Iterable[_Range]) -> None:
+        """Free pages, which can be used again."""
+        for reservation, address, size in ranges:
+            if self.mapper.is_open:
+                self.mapper.discard(address, size)
+            reservation.used -= size
+            reservation.free.put(address, address + size)
 
     async def take_scratch(self, sizes: Sequence[int]) -> list[_Range]:
         """Page ranges that are prepared, and not for links.
@@ -355,13 +369,9 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
             for each in ranges:
                 self.mapper.prepare(each.address, each.size)
         except BaseException:
-            _free(ranges)
+            self.free(ranges)
             raise
         return ranges
-
-    def free_scratch(self, pages: _Range) -> None:
-        """Free pages that were not for links."""
-        pages.free()
 
     def retire(self, address: int, size: int) -> None:
         """Have pages of a link never used again, because the executor maps other memory there."""
@@ -408,7 +418,9 @@ def _take_all(
     for size, alignment in requests:
         address = reservation.free.take(size, alignment, limit)
         if address is None:
-            _free(taken)
+            for each in taken:
+                reservation.used -= each.size
+                reservation.free.put(each.address, each.address + each.size)
             return None
         reservation.used += size
         taken.append(_Range(reservation, address, size))
@@ -431,11 +443,6 @@ def _take_adjacent(
         _Range(reservation, start + offset, size)
         for offset, (size, _) in zip(offsets, requests, strict=True)
     ]
-
-
-def _free(ranges: Sequence[_Range]) -> None:
-    for each in ranges:
-        each.free()
 
 
 class _MappedAlloc(InFlightAlloc):
@@ -473,16 +480,14 @@ class _MappedAlloc(InFlightAlloc):
         except BaseException:
             self._layout.undo()
             # Some pages may have been initialised.
-            for pages in self._ranges:
-                self._manager.free(pages)
+            self._manager.free_initialized(self._ranges)
             await release_tls(self._tls_allocations)
             raise
-        kept = []
+        temporary: list[_Range] = []
+        kept: list[_Range] = []
         for pages, lifetime in self._pages():
-            if lifetime is MemLifetime.FINALIZE:
-                self._manager.free(pages)
-            else:
-                kept.append(pages)
+            (temporary if lifetime is MemLifetime.FINALIZE else kept).append(pages)
+        self._manager.free_initialized(temporary)
         return self._manager.register(key, kept, self._tls_allocations)
 
     def _pages(self) -> list[tuple[_Range, MemLifetime]]:
@@ -539,5 +544,5 @@ class _MappedAlloc(InFlightAlloc):
         self._mark_done()
         # No content of the graph may refer to freed memory.
         self._layout.undo()
-        _free(self._ranges)
+        self._manager.free(self._ranges)
         await release_tls(self._tls_allocations)

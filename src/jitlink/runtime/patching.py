@@ -123,6 +123,6 @@ async def _replace_shared(
             # The copy is the code from now on, and links would not find it.
             memory.retire(place, sizes[place])
         else:
-            memory.free_scratch(copy)
+            memory.free([copy])
     if lost or len(originals) < len(sizes):
         raise AllocationError("cannot replace code: the executor has run out of mappings")

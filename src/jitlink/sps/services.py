@@ -58,7 +58,7 @@ class SegmentFinalizeRequest(NamedTuple):
     group: int
     address: int
     size: int
-    content: bytes
+    content: bytes | memoryview
 
 
 class FinalizeRequest(NamedTuple):

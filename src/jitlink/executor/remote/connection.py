@@ -29,7 +29,13 @@ from jitlink.executor.remote.errors import (
     ExecutorTimeoutError,
     ProtocolError,
 )
-from jitlink.executor.remote.messages import DEFAULT_LIMIT, Message, MessageReader, OpCode
+from jitlink.executor.remote.messages import (
+    DEFAULT_LIMIT,
+    Message,
+    MessageReader,
+    OpCode,
+    header_of,
+)
 from jitlink.sps import ERROR, Failure, SPSError, WrapperFunctionResult
 from jitlink.sps.services import SETUP, Setup
 from jitlink.tasks import Future
@@ -215,7 +221,7 @@ class Connection:
         return self._setup
 
     async def call(
-        self, function: int, arguments: bytes, seconds: float | None = None
+        self, function: int, arguments: bytes | bytearray, seconds: float | None = None
     ) -> WrapperFunctionResult:
         """Call a wrapper function.
 
@@ -234,7 +240,7 @@ class Connection:
             number = self._next
             self._next += 1
             self._calls[number] = call
-            self._send(Message(OpCode.CALL_WRAPPER, number, function, arguments))
+            self._send(OpCode.CALL_WRAPPER, number, function, arguments)
             if seconds is not None:
                 self._wake()
         return await call.future
@@ -247,7 +253,7 @@ class Connection:
         """
         with self._lock:
             if not self._is_closing and self._make_error is None:
-                self._send(Message(OpCode.HANGUP, 0, 0, ERROR.serialize(None)))
+                self._send(OpCode.HANGUP, 0, 0, ERROR.serialize(None))
                 self._is_closing = True
             self._wake()
         if threading.current_thread() is not self._thread:
@@ -264,11 +270,11 @@ class Connection:
 
     # Sending, with the lock held
 
-    def _send(self, message: Message) -> None:
+    def _send(self, opcode: OpCode, sequence: int, tag: int, payload: bytes | bytearray) -> None:
         is_idle = not self._queue
-        self._queue.append(memoryview(message.header()))
-        if message.payload:
-            self._queue.append(memoryview(message.payload))
+        self._queue.append(memoryview(header_of(opcode, sequence, tag, len(payload))))
+        if payload:
+            self._queue.append(memoryview(payload))
         if is_idle:
             self._flush()
         if self._queue:
@@ -448,7 +454,7 @@ class Connection:
         with self._lock:
             self._handlers -= 1
             if self._make_error is None:
-                self._send(Message(OpCode.RESULT, message.sequence, 0, result.data))
+                self._send(OpCode.RESULT, message.sequence, 0, result.data)
 
     # The end
 

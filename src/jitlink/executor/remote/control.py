@@ -34,7 +34,8 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Literal, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from jitlink import tasks
 from jitlink.errors import ExecutorError
@@ -49,6 +50,9 @@ from jitlink.executor.remote.services import Services
 from jitlink.memory import JITLinkMemoryManager
 from jitlink.sps import ExecutorAddrRange, Words, WrapperFunctionResult
 from jitlink.sps.services import Setup, SymbolLookupElement
+
+if TYPE_CHECKING:
+    from jitlink.memory.mapper import MemoryMapper
 
 _NUMBERED_CALL = Words(2)
 MemoryKind = Literal["shared", "simple-remote", "generic"]
@@ -129,8 +133,9 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         from jitlink.executor.remote import mappers  # noqa: PLC0415
         from jitlink.memory.mapper import MapperJITLinkMemoryManager  # noqa: PLC0415
 
-        kinds = {
-            "shared": mappers.SharedMemoryMapper,
+        pid = None if self._process is None else self._process.pid
+        kinds: dict[str, Callable[[Services, int], MemoryMapper]] = {
+            "shared": partial(mappers.SharedMemoryMapper, pid=pid),
             "simple-remote": mappers.SimpleRemoteMemoryMapper,
         }
         if kind not in kinds:

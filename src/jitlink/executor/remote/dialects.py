@@ -136,8 +136,8 @@ class Dialect:
         read_strings: reads strings that end with a null; likewise.
         shared_memory: see the class.
         accepts_null_finalize: whether an allocation action may have no finalize half.
-        can_initialize_again: whether memory that was initialised and is not writable can be
-            initialised again, with content that crosses the wire.
+        can_initialize_again: whether memory that was initialised can be initialised again, with
+            content that crosses the wire.
         call_main: calls a ``main`` with arguments that were placed before; takes its address, the
             number of arguments, and the addresses of the pointers to them and to the environment.
             None in executors that cannot.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from jitlink.errors import AllocationError, ExecutorError
+from jitlink.errors import AllocationError, ExecutorError, JITLinkError
 from jitlink.executor.remote.errors import ProtocolError
 from jitlink.executor.remote.memory_services import (
     check_reservation,
@@ -44,8 +45,8 @@ class _ServiceMapper(MemoryMapper):
 class SimpleRemoteMemoryMapper(_ServiceMapper):
     """Memory whose content crosses the wire.
 
-    Some executors, such as LLVM's, write content where it belongs before they protect it, and leave
-    protections as they are when it is freed.
+    LLVM's executors initialise each part of a reservation once: what was initialised at an address
+    stays recorded, and other content is refused there.
 
     Raises:
         ExecutorError: the executor cannot initialise parts of a reservation.
@@ -96,8 +97,10 @@ class SharedMemoryMapper(_ServiceMapper):
 
     is_shared = True
 
-    def __init__(self, services: Services, page_size: int) -> None:
+    def __init__(self, services: Services, page_size: int, pid: int | None = None) -> None:
         super().__init__(services, page_size)
+        self._pid = pid
+        self._may_have_left_files = False
         self._memory = services.dialect.shared_memory
         # In order of address.
         self._addresses: list[int] = []
@@ -106,9 +109,13 @@ class SharedMemoryMapper(_ServiceMapper):
     async def reserve(self, size: int, limit: int = NO_ADDRESS_LIMIT) -> int:
         """Reserve memory, and map it here."""
         memory = self._memory
-        address, name = await reserve_by(
-            self._services, memory.reserve, memory.reserve_below, size, limit
-        )
+        try:
+            address, name = await reserve_by(
+                self._services, memory.reserve, memory.reserve_below, size, limit
+            )
+        except JITLinkError:
+            self._may_have_left_files = True
+            raise
         check_reservation(address, size)
         place = bisect_right(self._addresses, address)
         for other in self._addresses[max(place - 1, 0) : place + 1]:
@@ -149,7 +156,14 @@ class SharedMemoryMapper(_ServiceMapper):
             for each in segments
         ]
         request = SharedFinalizeRequest(requests, list(actions))
+        for each in segments:
+            self._maps[reservation].withdraw(each.address - reservation, each.size)
         return await self._services.call(self._memory.initialize, reservation, request)
+
+    def discard(self, address: int, size: int) -> None:
+        """Give pages back to the system."""
+        start = self._addresses[bisect_right(self._addresses, address) - 1]
+        self._maps[start].discard(address - start, size)
 
     async def deinitialize(self, keys: Sequence[int]) -> None:
         """Run the deallocate actions."""
@@ -163,10 +177,24 @@ class SharedMemoryMapper(_ServiceMapper):
         await self._services.call(self._memory.release, reservations)
 
     def close(self) -> None:
-        """Unmap all."""
+        """Unmap all, and remove the files of reservations that have failed."""
         self._addresses.clear()
         while self._maps:
             self._maps.popitem()[1].close()
+        if self._may_have_left_files and self._pid is not None:
+            _remove_files(self._pid)
+
+
+def _remove_files(pid: int) -> None:
+    """Remove the files of shared memory of an executor that has ended.
+
+    LLVM's executors leave those that they could not map, and each one that is ended before its
+    controller knows the name.
+    """
+    with contextlib.suppress(OSError):
+        for name in os.listdir(_SHARED_MEMORY_DIRECTORY):  # noqa: PTH208 - slow to import
+            if name.startswith(f"{_NAME_PREFIX[1:]}{pid}_"):
+                os.unlink(f"{_SHARED_MEMORY_DIRECTORY}/{name}")  # noqa: PTH108
 
 
 class _SharedMemory:
@@ -190,17 +218,18 @@ class _SharedMemory:
             raise OSError(f"{name!r} is no name of an executor's shared memory")
         self.size = size
         path = _SHARED_MEMORY_DIRECTORY + name
-        self._file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
+            self._file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        finally:
             # Both processes have it; it is freed with the last of them, whatever happens.
-            os.unlink(path)  # noqa: PTH108
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)  # noqa: PTH108
+        try:
             # Refused by mmap if the object has fewer bytes.
             self._map = mmap.mmap(self._file, size)
         except BaseException:
             os.close(self._file)
             raise
-        # Up to here pages may have been written to.
-        self._used = 0
 
     def prepare(self, offset: int, size: int) -> memoryview:
         """A range of it, all zeros; its pages exist, so that writing to them cannot fail."""
@@ -209,16 +238,24 @@ class _SharedMemory:
         except OSError as error:
             message = f"cannot allocate {size:#x} bytes of shared memory: {error.strerror}"
             raise AllocationError(message, size=size) from error
-        view = self.view(offset, size)
-        end = min(offset + size, self._used)
-        if end > offset:
-            view[: end - offset] = bytes(end - offset)
-        self._used = max(self._used, offset + size)
-        return view
+        return self.view(offset, size)
 
     def view(self, offset: int, size: int) -> memoryview:
         """A range of it, whose pages exist."""
         return memoryview(self._map)[offset : offset + size]
+
+    def withdraw(self, offset: int, size: int) -> None:
+        """Have pages count no longer as memory of this process, until they are used again."""
+        with contextlib.suppress(OSError):
+            self._map.madvise(mmap.MADV_DONTNEED, offset, size)
+
+    def discard(self, offset: int, size: int) -> None:
+        """Free pages, which are zeros in both processes from now on."""
+        try:
+            self._map.madvise(mmap.MADV_REMOVE, offset, size)
+        except OSError:
+            # Not all kinds of file systems can do it.
+            self.view(offset, size)[:] = bytes(size)
 
     def close(self) -> None:
         """Unmap it, unless a view of it is still in use; it is unmapped with the last one then."""

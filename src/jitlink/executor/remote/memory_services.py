@@ -39,7 +39,7 @@ def finalize_request(
 ) -> FinalizeRequest:
     """A request with the content of segments."""
     requests = [
-        SegmentFinalizeRequest(group_of(each), each.address, each.size, bytes(each.content))
+        SegmentFinalizeRequest(group_of(each), each.address, each.size, each.content)
         for each in segments
     ]
     return FinalizeRequest(requests, list(actions))

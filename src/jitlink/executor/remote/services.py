@@ -47,8 +47,11 @@ class Services:
 
     def arguments(self, service: Service[T], *arguments: object) -> bytes:
         """The serialized arguments of a call of a service that is offered."""
+        return bytes(self._pack(service, *arguments))
+
+    def _pack(self, service: Service[T], *arguments: object) -> bytearray:
         first = [] if service.instance is None else [self._symbols[service.instance]]
-        return service.signature.serialize_arguments(*first, *arguments)
+        return service.signature.pack_arguments(*first, *arguments)
 
     async def call(self, service: Service[T], *arguments: object) -> T:
         """Call a service.
@@ -60,8 +63,10 @@ class Services:
         """
         if not self.has(service):
             raise ExecutorError(f"the executor does not offer {service.name}")
-        data = self.arguments(service, *arguments)
-        result = await self.connection.call(self.address(service), data, self.timeout)
+        # Contents of memory may be large: there is one copy, and none once it is sent.
+        result = await self.connection.call(
+            self.address(service), self._pack(service, *arguments), self.timeout
+        )
         if service.returns_value and not result.data:
             # Out-of-band errors do not cross the wire: their results are empty.
             raise ExecutorError(f"{service.name} failed in the executor, without saying why")

@@ -90,11 +90,18 @@ static wrapper_result initialize(const char *data, size_t size) {
   sps_u64(&reader);
   size_t count = sps_count(&reader, 25);
   const char *problem = check_segments(reader, count, &key);
+  struct pages *pages = problem ? 0 : calloc(count, sizeof *pages);
+  if (!problem && !pages)
+    abort();
   for (size_t each = 0; each < count && !problem; ++each) {
     struct segment segment = read_segment(&reader);
+    pages[each] = (struct pages){segment.start, round_to_pages(segment.size)};
     problem = write_segment(&segment);
   }
-  return problem ? expected_failure(problem) : add_allocation(&all, key, &reader);
+  if (!problem)
+    return add_allocation(&all, key, &reader, pages, count);
+  free(pages);
+  return expected_failure(problem);
 }
 
 static wrapper_result deinitialize(const char *data, size_t size) {

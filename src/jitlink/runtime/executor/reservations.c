@@ -51,16 +51,24 @@ uint64_t place_of(struct reservations *all, uint64_t start, uint64_t size) {
   return place;
 }
 
-wrapper_result add_allocation(struct reservations *all, uint64_t key, sps_reader *actions) {
+static void free_allocation(struct allocation *allocation) {
+  free(allocation->pages);
+  free(allocation);
+}
+
+wrapper_result add_allocation(struct reservations *all, uint64_t key, sps_reader *actions,
+                              struct pages *pages, size_t count) {
   struct allocation *made = calloc(1, sizeof *made);
   if (!made)
     abort();
   made->key = key;
+  made->pages = pages;
+  made->count = count;
   char *message = run_finalize_actions(actions, &made->actions);
   if (message) {
     wrapper_result failure = expected_failure(message);
     free(message);
-    free(made);
+    free_allocation(made);
     return failure;
   }
   pthread_mutex_lock(&all->lock);
@@ -79,16 +87,12 @@ static void add_failure(struct bytes *failures, const char *text) {
   put(failures, text, strlen(text));
 }
 
-static void free_allocation(struct allocation *allocation, struct bytes *failures) {
-  run_deallocate_actions(&allocation->actions, failures);
-  free(allocation);
-}
-
 static void free_allocations(struct reservation *reservation, struct bytes *failures) {
   while (reservation->allocations) {
     struct allocation *allocation = reservation->allocations;
     reservation->allocations = allocation->older;
-    free_allocation(allocation, failures);
+    run_deallocate_actions(&allocation->actions, failures);
+    free_allocation(allocation);
   }
 }
 
@@ -142,12 +146,24 @@ static uint64_t take_last(struct addresses *addresses) {
 wrapper_result deinitialize_keys(struct reservations *all, const char *data, size_t size) {
   struct addresses keys = read_addresses(data, size);
   struct bytes failures = {0};
+  struct allocation *done = 0;
   while (keys.count) {
     struct allocation *allocation = take_allocation(all, take_last(&keys));
-    if (allocation)
-      free_allocation(allocation, &failures);
-    else if (!all->ignores_unknown_keys)
+    if (allocation) {
+      run_deallocate_actions(&allocation->actions, &failures);
+      allocation->older = done;
+      done = allocation;
+    } else if (!all->ignores_unknown_keys)
       add_failure(&failures, "nothing is initialised at an address");
+  }
+  /* The actions of one may be functions of another. */
+  while (done) {
+    struct allocation *allocation = done;
+    done = allocation->older;
+    for (size_t each = 0; each < allocation->count; ++each)
+      madvise((void *)(uintptr_t)allocation->pages[each].start, allocation->pages[each].size,
+              MADV_DONTNEED);
+    free_allocation(allocation);
   }
   return error_of(&failures);
 }

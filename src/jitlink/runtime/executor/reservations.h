@@ -6,9 +6,15 @@
 
 #include "executor.h"
 
+struct pages {
+  uint64_t start, size;
+};
+
 struct allocation {
   uint64_t key; /* the lowest address of its segments */
   struct actions actions;
+  struct pages *pages; /* what is given back to the system when it is deinitialized */
+  size_t count;
   struct allocation *older;
 };
 
@@ -34,9 +40,10 @@ void add_reservation(struct reservations *all, void *start, uint64_t size);
 /* The start of the reservation that contains a range; 0 if there is none. */
 uint64_t place_of(struct reservations *all, uint64_t start, uint64_t size);
 
-/* Runs the finalize actions of an allocation, and records it.
+/* Runs the finalize actions of an allocation, and records it, with pages in memory of malloc.
    Expected<Addr key> */
-wrapper_result add_allocation(struct reservations *all, uint64_t key, sps_reader *actions);
+wrapper_result add_allocation(struct reservations *all, uint64_t key, sps_reader *actions,
+                              struct pages *pages, size_t count);
 
 /* Error(Addr instance, Sequence<Addr keys>): runs deallocate actions, the last key's first. */
 wrapper_result deinitialize_keys(struct reservations *all, const char *data, size_t size);

@@ -94,7 +94,7 @@ static wrapper_result initialize(const char *data, size_t size) {
       __builtin___clear_cache((char *)(uintptr_t)start, (char *)(uintptr_t)(start + length));
     key = start < key ? start : key;
   }
-  return add_allocation(&all, key, &reader);
+  return add_allocation(&all, key, &reader, 0, 0);
 }
 
 static wrapper_result deinitialize(const char *data, size_t size) {
