@@ -236,6 +236,67 @@ def test_dependants_are_freed_first(setting: Setting) -> None:
         assert value("logged") == 765432
 
 
+FORKS = """
+#include <sys/wait.h>
+#include <unistd.h>
+static int initialised = 1, zero;
+int f(void) {
+    pid_t child = fork();
+    if (!child) {
+        initialised = zero = 2;
+        _exit(0);
+    }
+    waitpid(child, 0, 0);
+    return initialised * 10 + zero;
+}
+"""
+
+
+@pytest.mark.parametrize("setting", PIPES, ids=str)
+def test_a_forked_process_has_variables_of_its_own(setting: Setting) -> None:
+    with started(setting) as executor, LLJIT(executor=executor) as jit:
+        for _ in range(3):
+            tracker = jit.create_resource_tracker()
+            jit.add_object(compile_c(FORKS, "gcc", PIC), tracker)
+            result = jit.session.wait(executor.run_as_void_function(int(jit.lookup("f"))))
+            # LLVM's executors share the memory with their children.
+            is_shared = setting.memory == "shared" and setting.kind != "jitlink"
+            assert result == (22 if is_shared else 10)
+            jit.remove(tracker)
+
+
+def test_linked_code_closes_the_file_of_shared_memory() -> None:
+    """Other content is never mapped in its place."""
+    source = """
+    #include <fcntl.h>
+    #include <stdio.h>
+    #include <string.h>
+    #include <unistd.h>
+    int f(int x) {
+        char path[64], target[256];
+        int found = 0;
+        for (int n = 0; n < 100; n++) {
+            snprintf(path, sizeof path, "/proc/self/fd/%d", n);
+            long size = readlink(path, target, sizeof target - 1);
+            target[size > 0 ? size : 0] = 0;
+            if (strstr(target, "/dev/shm/jitlink")) {
+                close(n);
+                found += open("/etc/passwd", O_RDONLY) == n;
+            }
+        }
+        return found;
+    }
+    """
+    setting = Setting("jitlink", "pipes", "shared")
+    with started(setting) as executor, LLJIT(executor=executor) as jit:
+        jit.add_object(compile_c(source, "gcc", PIC))
+        assert jit.session.wait(executor.run_as_int_function(int(jit.lookup("f")), 0)) == 1
+        jit.add_object(compile_c("int g(void) { return 3; }", "gcc", PIC))
+        with pytest.raises(FailedToMaterializeError, match="protect memory: Bad file descriptor"):
+            jit.lookup("g")
+        assert executor.is_alive
+
+
 @pytest.mark.parametrize("setting", PIPES, ids=str)
 def test_no_file_of_shared_memory_is_left(setting: Setting) -> None:
     """LLVM's executors leave the file of what they cannot map."""

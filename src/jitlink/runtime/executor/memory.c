@@ -18,7 +18,7 @@ static wrapper_result reserve_below_limit(sps_reader *reader, bool is_limited) {
   void *start = map_below(limit, wanted, PROT_READ | PROT_WRITE, flags, -1);
   if (start == MAP_FAILED)
     return expected_errno("cannot reserve memory");
-  add_reservation(&all, start, wanted);
+  add_reservation(&all, start, wanted, -1);
   return expected_u64((uintptr_t)start);
 }
 
@@ -70,7 +70,7 @@ static const char *check_segments(sps_reader reader, size_t count, uint64_t *key
   *key = UINT64_MAX;
   for (size_t each = 0; each < count; ++each) {
     struct segment segment = read_segment(&reader);
-    uint64_t found = reader.failed ? 0 : place_of(&all, segment.start, segment.size);
+    uint64_t found = reader.failed ? 0 : place_of(&all, segment.start, segment.size).start;
     if (!found || (place && place != found))
       return "segments are not in one reservation";
     if (segment.given > segment.size)

@@ -17,15 +17,20 @@ static inline uint64_t round_to_pages(uint64_t size) {
   return size > UINT64_MAX - mask ? 0 : (size + mask) & ~mask;
 }
 
-/* Protects the pages from an address on; no page becomes writable and executable. */
-static inline bool protect(uint64_t start, uint64_t size, unsigned group) {
-  int prot = (group & READ ? PROT_READ : 0) | (group & WRITE ? PROT_WRITE : 0) |
-             (group & EXEC ? PROT_EXEC : 0);
+/* The protection of pages; -1 sets errno: no page becomes writable and executable. */
+static inline int protection_of(unsigned group) {
   if ((group & WRITE) && (group & EXEC)) {
     errno = EACCES;
-    return false;
+    return -1;
   }
-  return !mprotect((void *)(uintptr_t)start, round_to_pages(size), prot);
+  return (group & READ ? PROT_READ : 0) | (group & WRITE ? PROT_WRITE : 0) |
+         (group & EXEC ? PROT_EXEC : 0);
+}
+
+/* Protects the pages from an address on. */
+static inline bool protect(uint64_t start, uint64_t size, unsigned group) {
+  int prot = protection_of(group);
+  return prot >= 0 && !mprotect((void *)(uintptr_t)start, round_to_pages(size), prot);
 }
 
 #endif

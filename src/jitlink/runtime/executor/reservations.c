@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 void *map_below(uint64_t limit, uint64_t size, int protection, int flags, int file) {
   enum { LOWEST = 1 << 20, STEP = 2 << 20, ATTEMPTS = 2048 };
@@ -21,12 +23,23 @@ void *map_below(uint64_t limit, uint64_t size, int protection, int flags, int fi
   return MAP_FAILED;
 }
 
-void add_reservation(struct reservations *all, void *start, uint64_t size) {
+static uint64_t inode_of(int file) {
+  struct stat status;
+  return file < 0 || fstat(file, &status) ? 0 : status.st_ino;
+}
+
+bool has_file(const struct reservation *place) {
+  return place->inode && inode_of(place->file) == place->inode;
+}
+
+void add_reservation(struct reservations *all, void *start, uint64_t size, int file) {
   struct reservation *made = calloc(1, sizeof *made);
   if (!made)
     abort();
   made->start = (uintptr_t)start;
   made->size = size;
+  made->file = file;
+  made->inode = inode_of(file);
   pthread_mutex_lock(&all->lock);
   made->older = all->newest;
   all->newest = made;
@@ -43,10 +56,12 @@ static struct reservation *find(const struct reservations *all, uint64_t start, 
   return each;
 }
 
-uint64_t place_of(struct reservations *all, uint64_t start, uint64_t size) {
+struct reservation place_of(struct reservations *all, uint64_t start, uint64_t size) {
+  struct reservation place = {0};
   pthread_mutex_lock(&all->lock);
   struct reservation *found = find(all, start, size);
-  uint64_t place = found ? found->start : 0;
+  if (found)
+    place = *found;
   pthread_mutex_unlock(&all->lock);
   return place;
 }
@@ -179,6 +194,8 @@ wrapper_result release_starts(struct reservations *all, const char *data, size_t
     }
     free_allocations(reservation, &failures);
     munmap((void *)(uintptr_t)reservation->start, reservation->size);
+    if (has_file(reservation))
+      close(reservation->file);
     free(reservation);
   }
   return error_of(&failures);

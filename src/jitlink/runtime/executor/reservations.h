@@ -20,6 +20,8 @@ struct allocation {
 
 struct reservation {
   uint64_t start, size;
+  int file; /* that it maps, or -1 */
+  uint64_t inode;
   struct allocation *allocations;
   struct reservation *older;
 };
@@ -34,11 +36,14 @@ struct reservations {
    No page is below the first megabyte, so that null pointers with an offset still fault. */
 void *map_below(uint64_t limit, uint64_t size, int protection, int flags, int file);
 
-/* Records mapped memory. */
-void add_reservation(struct reservations *all, void *start, uint64_t size);
+/* Records memory that maps a file, which is closed with it, or none (-1). */
+void add_reservation(struct reservations *all, void *start, uint64_t size, int file);
 
-/* The start of the reservation that contains a range; 0 if there is none. */
-uint64_t place_of(struct reservations *all, uint64_t start, uint64_t size);
+/* The reservation that contains a range, without its list; its start is 0 if there is none. */
+struct reservation place_of(struct reservations *all, uint64_t start, uint64_t size);
+
+/* Whether the descriptor of its file is open still. Linked code may close those it does not know. */
+bool has_file(const struct reservation *place);
 
 /* Runs the finalize actions of an allocation, and records it, with pages in memory of malloc.
    Expected<Addr key> */

@@ -1,5 +1,8 @@
 /* Memory that the controller maps, too, and writes to; no content arrives in messages.
  *
+ * Code and constants are pages that are shared. Variables are private copies of such pages, because a
+ * process that linked code forks is to have its own.
+ *
  * The controller removes the name of the shared memory once it has mapped it.
  */
 #include <errno.h>
@@ -17,7 +20,7 @@ static struct reservations all = {
 };
 static char instance;
 
-/* Maps new shared memory of a name, inaccessible; MAP_FAILED sets errno. */
+/* Maps new shared memory of a name, inaccessible, and records it; MAP_FAILED sets errno. */
 static void *map_shared(const char *path, uint64_t size, uint64_t limit) {
   int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (file < 0)
@@ -25,12 +28,30 @@ static void *map_shared(const char *path, uint64_t size, uint64_t limit) {
   void *start = MAP_FAILED;
   if (!ftruncate(file, (off_t)size))
     start = map_below(limit, size, PROT_NONE, MAP_SHARED, file);
+  if (start != MAP_FAILED) {
+    add_reservation(&all, start, size, file);
+    return start;
+  }
   int error = errno;
   close(file);
-  if (start == MAP_FAILED)
-    unlink(path);
+  unlink(path);
   errno = error;
   return start;
+}
+
+/* Maps pages of a reservation anew, with what the controller has written. */
+static bool map_segment(const struct reservation *place, uint64_t start, uint64_t size,
+                        unsigned group) {
+  int prot = protection_of(group);
+  if (prot < 0)
+    return false;
+  if (!has_file(place)) {
+    errno = EBADF;
+    return false;
+  }
+  int flags = MAP_FIXED | MAP_NORESERVE | (group & WRITE ? MAP_PRIVATE : MAP_SHARED);
+  return mmap((void *)(uintptr_t)start, round_to_pages(size), prot, flags, place->file,
+              (off_t)(start - place->start)) != MAP_FAILED;
 }
 
 static wrapper_result reserve_below_limit(sps_reader *reader, bool is_limited) {
@@ -51,7 +72,6 @@ static wrapper_result reserve_below_limit(sps_reader *reader, bool is_limited) {
   } while (start == MAP_FAILED && errno == EEXIST && --attempts);
   if (start == MAP_FAILED)
     return expected_errno("cannot map shared memory");
-  add_reservation(&all, start, wanted);
   struct bytes bytes = {0};
   put_u8(&bytes, 1);
   put_u64(&bytes, (uintptr_t)start);
@@ -71,6 +91,25 @@ static wrapper_result reserve_below(const char *data, size_t size) {
   return reserve_below_limit(&reader, true);
 }
 
+/* Maps the next segment of a request into a reservation; false sets errno. */
+static bool read_segment(sps_reader *reader, uint64_t reservation, struct pages *pages) {
+  unsigned group = (unsigned)sps_number(reader, 1);
+  uint64_t start = sps_u64(reader), size = sps_u64(reader);
+  struct reservation place = place_of(&all, start, size);
+  if (reader->failed || !reservation || place.start != reservation) {
+    errno = EFAULT;
+    return false;
+  }
+  *pages = (struct pages){start, round_to_pages(size)};
+  /* Emulators, such as qemu before 8.1, do not see what another process writes: pages that lose
+     their permissions are what tells them that code has changed. */
+  if (((group & EXEC) && !protect(start, size, 0)) || !map_segment(&place, start, size, group))
+    return false;
+  if (group & EXEC)
+    __builtin___clear_cache((char *)(uintptr_t)start, (char *)(uintptr_t)(start + size));
+  return true;
+}
+
 /* Expected<Addr key>(Addr instance, Addr reservation, SharedMemoryFinalizeRequest) */
 static wrapper_result initialize(const char *data, size_t size) {
   sps_reader reader = sps_read(data, size);
@@ -79,22 +118,20 @@ static wrapper_result initialize(const char *data, size_t size) {
   size_t count = sps_count(&reader, 17);
   if (reader.failed)
     return expected_failure("malformed arguments");
+  struct pages *pages = calloc(count + 1, sizeof *pages);
+  if (!pages)
+    abort();
   for (size_t each = 0; each < count; ++each) {
-    unsigned group = (unsigned)sps_number(&reader, 1);
-    uint64_t start = sps_u64(&reader), length = sps_u64(&reader);
-    if (reader.failed || !place || place_of(&all, start, length) != place)
-      return expected_failure("a segment is not in its reservation");
-    /* Emulators, such as qemu before 8.1, do not see what another process writes: pages that lose
-       their permissions are what tells them that code has changed. */
-    if ((group & EXEC) && !protect(start, length, 0))
-      return expected_errno("cannot protect memory");
-    if (!protect(start, length, group))
-      return expected_errno("cannot protect memory");
-    if (group & EXEC)
-      __builtin___clear_cache((char *)(uintptr_t)start, (char *)(uintptr_t)(start + length));
-    key = start < key ? start : key;
+    if (!read_segment(&reader, place, &pages[each])) {
+      wrapper_result failure = errno == EFAULT
+                                   ? expected_failure("a segment is not in its reservation")
+                                   : expected_errno("cannot protect memory");
+      free(pages);
+      return failure;
+    }
+    key = pages[each].start < key ? pages[each].start : key;
   }
-  return add_allocation(&all, key, &reader, 0, 0);
+  return add_allocation(&all, key, &reader, pages, count);
 }
 
 static wrapper_result deinitialize(const char *data, size_t size) {
