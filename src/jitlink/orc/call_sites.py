@@ -139,7 +139,7 @@ class CallSiteRecorder(Plugin):
             CallSiteOutOfReachError: a call cannot reach it; nothing was changed.
             AllocationError: the system cannot replace pages, or the code is in memory of this
                 process that is not private.
-            ExecutorError: the code is in another process, which cannot read memory, or is gone.
+            ExecutorError: the code is in another process, which is gone.
             KeyError: calls of it are not recorded.
         """
         self._check(name)

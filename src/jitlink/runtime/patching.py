@@ -17,6 +17,7 @@ from jitlink.executor import ExecutorProcessControl, ProtocolError, SelfExecutor
 from jitlink.memory.mapper import MapperJITLinkMemoryManager
 from jitlink.memory.patching import replace_code as replace_here
 from jitlink.runtime.linked import functions_of
+from jitlink.runtime.remote_memory import read_memory
 from jitlink.sps import CHARS, ERROR, EXECUTOR_ADDR, UINT64, Tuple, WrapperSignature
 from jitlink.sps import Sequence as SPSSequence
 
@@ -36,14 +37,14 @@ async def read_code(
         ranges: address and size in bytes of each.
 
     Raises:
-        ExecutorError: the executor cannot read memory, or is gone.
+        ExecutorError: the executor is gone.
     """
     if isinstance(executor, SelfExecutorProcessControl):
         return {address: bytearray(ctypes.string_at(address, n)) for address, n in ranges}
     shared = _shared_memory(executor)
     if shared is not None:
         return {address: bytearray(shared.mapper.view(address, n)) for address, n in ranges}
-    return {address: bytearray(await executor.read_memory(address, n)) for address, n in ranges}
+    return {address: bytearray(await read_memory(executor, address, n)) for address, n in ranges}
 
 
 async def replace_code(
@@ -125,4 +126,7 @@ async def _replace_shared(
         else:
             memory.free([copy])
     if lost or len(originals) < len(sizes):
-        raise AllocationError("cannot replace code: the executor has run out of mappings")
+        raise AllocationError(
+            "cannot replace code: the executor has run out of mappings, or cannot map shared "
+            "memory twice, as emulators cannot"
+        )

@@ -17,6 +17,7 @@ from jitlink.arch.aarch64 import (
     APPLY_IRELATIVE,
     APPLY_IRELATIVE_IMPORTS,
     BIG_ENDIAN_FIXUPS,
+    BRANCHES,
     FIXUPS,
     GOT_PLT,
     GOT_PLT_BTI,
@@ -186,6 +187,7 @@ def _target(name: str, byte_order: Literal["little", "big"]) -> ELFTarget:
         fixups=FIXUPS if byte_order == "little" else BIG_ENDIAN_FIXUPS,
         relocations=RelocationTable(RELOCATIONS),
         passes=default_passes,
+        branches=BRANCHES,
         jump=JUMP,
         host_function=HOST_FUNCTION,
     )
