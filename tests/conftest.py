@@ -7,6 +7,7 @@ from typing import cast
 import hypothesis
 import pytest
 
+from tests.executor.remote.listening import Certificates, certificates_in
 from tests.toolchain import COMPILERS, DEBIAN_ARCHIVES, CompilerName, require
 
 # Property tests: no deadline, because the machine may be busy; the same examples in every CI run.
@@ -36,6 +37,12 @@ def compiler(request: pytest.FixtureRequest) -> CompilerName:
 def debian_archive(request: pytest.FixtureRequest) -> Path:
     """Each of Debian's static archives in turn."""
     return require(request.param)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates for TLS."""
+    return certificates_in(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

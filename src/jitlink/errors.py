@@ -42,6 +42,7 @@
     │   └── ExecutorDisconnectedError       the connection has ended [executor.remote.errors]
     │       ├── ExecutorExitedError         the executor has exited [executor.remote.errors]
     │       ├── ExecutorCrashedError        a signal has ended it [executor.remote.errors]
+    │       ├── ExecutorInterruptedError    a call was interrupted [executor.remote.errors]
     │       └── ExecutorTimeoutError        a call took too long [executor.remote.errors]
     ├── SPSError                            bytes or a value that do not fit an SPS type [sps.types]
     ├── SessionError                        an operation that a session cannot do [orc.errors]

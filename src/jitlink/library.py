@@ -113,6 +113,8 @@ class Function(CFuncPtr):
     _flags_ = FUNCFLAG_CDECL
     _restype_ = ctypes.c_int
     code: LinkedCode
+    timeout: float | None = None
+    """Of functions of other processes; nothing can stop a call in this one."""
 
 
 class Library(Mapping[str, int]):

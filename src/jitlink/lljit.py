@@ -119,6 +119,11 @@ class LLJIT:
                 self.layer = layer_creator(self.session, triple)
             else:
                 self.layer = ObjectLinkingLayer(self.session, memory_manager)
+            if self.session.executor.code_map is not None:
+                # Imported on use: that of this process is not recorded by default.
+                from jitlink.orc.code_map import CodeMapPlugin  # noqa: PLC0415
+
+                self.layer.add_plugin(CodeMapPlugin(self.session.executor.code_map))
             if executable_stack:
                 self.layer.executable_stack = True
             if writable_code:

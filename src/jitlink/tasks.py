@@ -16,6 +16,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import signal
 import threading
 import time
 import weakref
@@ -24,15 +25,22 @@ from collections.abc import Callable, Collection, Coroutine, Generator
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
-from types import TracebackType
-from typing import Any, Generic, TypeVar
+from types import FrameType, TracebackType
+from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
 log = logging.getLogger("jitlink.orc")
 
+_CANCEL_TIMEOUT = 5.0
+"""Seconds that a coroutine has to end when the thread that runs it was interrupted."""
+
 
 class CancelledError(BaseException):
     """Raised in a task that is cancelled, where it waits."""
+
+
+class TaskInterruptedError(CancelledError):
+    """Raised in a task that is cancelled because the thread that waits for it was interrupted."""
 
 
 class Future(Generic[T]):
@@ -94,11 +102,11 @@ class Future(Generic[T]):
         self._finish()
         self._error = error
 
-    def cancel(self) -> bool:
-        """Complete it with `CancelledError`; return False if it is done already."""
+    def cancel(self, error: CancelledError | None = None) -> bool:
+        """Complete it with `CancelledError`, or one of its kind; return False if it is done."""
         if self.is_done:
             return False
-        self.set_exception(CancelledError())
+        self.set_exception(error or CancelledError())
         return True
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
@@ -157,12 +165,12 @@ class Task(Future[T]):
         loop.tasks.add(self)
         loop.call_soon(self._step)
 
-    def cancel(self) -> bool:
+    def cancel(self, error: CancelledError | None = None) -> bool:
         """Raise `CancelledError` where it waits or next waits; return False if it is done."""
         if self.is_done:
             return False
-        if self._waits_for is None or not self._waits_for.cancel():
-            self._thrown = CancelledError()
+        if self._waits_for is None or not self._waits_for.cancel(error):
+            self._thrown = error or CancelledError()
         return True
 
     def abandon(self) -> None:
@@ -470,8 +478,46 @@ async def wait_for_all(tasks: Collection[Task[Any]], seconds: float) -> None:
     await _wait_with_timeout(all_done, seconds)
 
 
+class DeferredInterrupts:
+    """Defers a ``KeyboardInterrupt`` to the end of a ``with`` statement.
+
+    What a thread does inside of one is done completely: a loop that is interrupted between two
+    statements would lose a call, and a lock would stay locked.
+
+    Only on the main thread, which alone gets any, and only if SIGINT has Python's own handler.
+
+    Attributes:
+        is_any: whether one was deferred.
+    """
+
+    __slots__ = ("_is_installed", "is_any")
+
+    def __init__(self) -> None:
+        self.is_any = False
+        is_main = threading.get_ident() == threading.main_thread().ident
+        handler = signal.default_int_handler
+        self._is_installed = is_main and signal.getsignal(signal.SIGINT) is handler
+
+    def __enter__(self) -> Self:
+        if self._is_installed:
+            signal.signal(signal.SIGINT, self._record)
+        return self
+
+    def _record(self, _number: int, _frame: FrameType | None) -> None:
+        self.is_any = True
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._is_installed:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if self.is_any:
+                raise KeyboardInterrupt
+
+
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in a loop of its own, on this thread, and return its result."""
+    """Run a coroutine in a loop of its own, on this thread, and return its result.
+
+    If this thread is interrupted, the coroutine is cancelled with `TaskInterruptedError`.
+    """
     # Held until the loop is woken. Not an event, whose own lock an interrupt could leave held.
     asleep = threading.Lock()
     asleep.acquire()
@@ -484,11 +530,24 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     task = Task(loop, coroutine)
     # Its error is raised here: the loop is not to log it.
     task.add_done_callback(wake)
-    while not task.is_done:
+
+    def work(seconds: float) -> None:
         if not loop.has_due:
+            asleep.acquire(timeout=seconds)
+        with DeferredInterrupts():
+            loop.run_due()
+
+    try:
+        while not task.is_done:
             delay = loop.delay()
-            asleep.acquire(timeout=-1 if delay is None else delay)
-        loop.run_due()
+            work(-1 if delay is None else delay)
+    except BaseException:
+        # What it does when it is cancelled is done, or begun if it takes long.
+        task.cancel(TaskInterruptedError())
+        end = time.monotonic() + _CANCEL_TIMEOUT
+        while not task.is_done and (left := end - time.monotonic()) > 0:
+            work(left)
+        raise
     try:
         return task.result()
     finally:

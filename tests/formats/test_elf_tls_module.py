@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
-from jitlink.formats.elf_tls_module import TLSModuleFormat
+from jitlink.formats.elf_tls_module import AARCH64, AARCH64_BE, TLSModuleFormat
 from jitlink.memory.tls import (
     UNDEFINED_SYMBOL,
     TLSModuleSpec,
@@ -25,6 +25,7 @@ RELOCATIONS = (
     TLSRelocation(V.TLSDESC, "other", 4),
     TLSRelocation(V.DTPMOD, UNDEFINED_SYMBOL),
 )
+AARCH64_TYPES = ("TLS_DTPMOD64", "TLS_DTPREL64", "TLS_TPREL64", "TLSDESC", "TLS_DTPMOD64")
 
 
 def readelf(place: Path, content: bytes, *options: str) -> str:
@@ -71,6 +72,17 @@ def test_relocations_and_their_symbols(tmp_path: Path) -> None:
     dynamic = readelf(tmp_path, content, "-d")
     assert "Shared library: [needed]" in dynamic
     assert "Library soname: [name]" in dynamic
+
+
+@pytest.mark.parametrize(("form", "order"), [(AARCH64, "little"), (AARCH64_BE, "big")])
+def test_modules_for_aarch64(form: TLSModuleFormat, order: str, tmp_path: Path) -> None:
+    content = form.write(TLSModuleSpec("name", b"content", 100, 8, RELOCATIONS))
+    header = readelf(tmp_path, content, "--file-header", "--segments", "--dyn-relocations")
+    assert re.search("Machine: +AArch64", header)
+    assert f"2's complement, {order} endian" in header
+    assert {line.split()[-1] for line in header.splitlines() if " LOAD " in line} == {"0x10000"}
+    kinds = re.findall(r"R_AARCH64_\S+", header)
+    assert kinds == [f"R_AARCH64_{each}" for each in AARCH64_TYPES]
 
 
 @pytest.mark.parametrize("alignment", [1, 2, 8, 64, 4096, 1 << 14, 1 << 21, 1 << 29])

@@ -70,6 +70,7 @@ ARCHITECTURES = {
         aarch64.touched,
         aarch64.follow,
         aarch64.meaning,
+        links_tls=True,
     ),
     EM_RISCV: Architecture(
         # One type serves both pointers in data and GOT entries.

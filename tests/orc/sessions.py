@@ -27,7 +27,7 @@ from jitlink.orc.stubs import IndirectStubsManager
 from jitlink.runtime.remote_calls import RemoteFunction
 from jitlink.runtime.remote_memory import read_memory
 from jitlink.tasks import Event
-from tests.toolchain import compile_c
+from tests.toolchain import HOST_TARGET, compile_c
 
 
 class LinkCounter(Plugin):
@@ -102,7 +102,10 @@ class StubSession:
         tracker: ResourceTracker | None = None,
     ) -> None:
         """Compile and add an object."""
-        compiled = compile_c(source, "zig", ("-O1", "-fPIC", *flags), suffix=suffix)
+        machine = self.session.executor.triple.partition("-")[0]
+        target = HOST_TARGET if HOST_TARGET.startswith(machine) else f"{machine}-linux-gnu"
+        options = ("-O1", "-fPIC", *flags)
+        compiled = compile_c(source, "zig", options, suffix=suffix, target=target)
         self.layer.add_objects(dylib, [open_input(compiled)], tracker)
 
     def address(self, name: str, dylib: JITDylib | None = None) -> int:

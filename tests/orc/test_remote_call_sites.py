@@ -142,7 +142,7 @@ def test_calls_of_other_processors_are_repointed(setting: Setting) -> None:
             jit.add_object(compile_c(source, "zig", PIC, target=setting.target))
         assert (code.run("call", 5), code.run("tail")) == (6, 1)
         if setting.memory == "shared":
-            with pytest.raises(AllocationError, match="as emulators cannot"):
+            with pytest.raises(AllocationError, match="as emulators and sandboxes cannot"):
                 code.repoint("new")
             assert (code.run("call", 5), code.run("tail")) == (6, 1)
             return

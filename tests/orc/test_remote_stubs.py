@@ -8,7 +8,7 @@ import pytest
 
 from jitlink.executor import ExecutorCrashedError, RemoteExecutorProcessControl
 from jitlink.orc.stubs import IndirectStubsManager, LazyCallError
-from tests.executor.remote.executors import PIPES, Setting, started
+from tests.executor.remote.executors import FOREIGN, PIPES, Setting, started
 from tests.orc.sessions import StubSession, reexport, stub_session
 from tests.orc.test_lazy import (  # noqa: F401 - with the fixtures below
     test_a_body_that_does_not_link_fails_every_thread,
@@ -35,7 +35,7 @@ from tests.orc.test_redirect import (  # noqa: F401 - likewise
     test_removed_functions_cannot_be_redirected,
 )
 
-KINDS = [s for s in PIPES if s.memory == "shared" or s.kind == "jitlink"]
+KINDS = [s for s in PIPES if s.memory == "shared" or s.kind == "jitlink"] + FOREIGN
 
 
 @pytest.fixture(params=KINDS, ids=str)

@@ -280,7 +280,7 @@ def test_results_that_do_not_fit_the_call(
         number = c.c_int(1)
         library.store(c.byref(number))
 
-        async def lie(_address: int, _arguments: bytes) -> WrapperFunctionResult:
+        async def lie(*_arguments: object, **_options: object) -> WrapperFunctionResult:
             return WrapperFunctionResult(data)
 
         with monkeypatch.context() as patch:

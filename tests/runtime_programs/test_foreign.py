@@ -18,8 +18,9 @@ from tests.executor.remote.foreign import executor_command
 from tests.foreign_packages import foreign_archive
 from tests.runtime_programs.building import build, link_native
 from tests.runtime_programs.programs import LEVELS, Case, Program, programs
+from tests.runtime_programs.programs import SOURCES as FEATURES
 from tests.runtime_programs.running import execute, linked_command
-from tests.toolchain import compile_c
+from tests.toolchain import compile_c, require
 
 LONG = os.environ.get("JITLINK_LONG") == "1"
 TARGET = "aarch64-linux-gnu"
@@ -35,11 +36,6 @@ DIFFERENT = (
     "terminate.cpp-*",
     "*-fcf-protection=full*",
     "processor.c-*",
-    # Their thread-local variables are not linked yet.
-    "thread_objects.cpp-*",
-    "threads.cpp-*",
-    "tls_models.c-*",
-    "tls_alignment.c-*",
 )
 
 
@@ -49,15 +45,23 @@ def _cases(first: int, program: Program) -> Iterator[Case]:
     compilers = ["clang"] if program.is_cxx else compilers
     if LONG:
         for parts in itertools.product(compilers, LEVELS, program.flags, program.runs):
-            compiler, level, flags, run = parts
-            yield Case(program, compiler, level, True, flags, run)
+            yield _case(program, *parts)
         return
     for number in range(max(len(program.flags), len(program.runs))):
         turn = first + number
         compiler, level = compilers[turn % len(compilers)], LEVELS[turn // 2 % 2]
         flags = program.flags[number % len(program.flags)]
         run = program.runs[number % len(program.runs)]
-        yield Case(program, compiler, level, True, flags, run)
+        yield _case(program, compiler, level, flags, run)
+
+
+def _case(
+    program: Program, compiler: str, level: str, flags: tuple[str, ...], run: tuple[str, ...]
+) -> Case:
+    if flags == ("-mtls-dialect=gnu2",):
+        # TLS descriptors are the default here, and what they replace is gcc's only.
+        compiler, flags = "gcc", ("-mtls-dialect=trad",)
+    return Case(program, compiler, level, True, flags, run)
 
 
 CASES = [
@@ -106,3 +110,15 @@ def test_a_real_program(
     native = execute([*command[:-1], str(program), *words("native.db")])
     assert expected in native.output
     assert execute([*_linked(inputs, command), *words("linked.db")]) == native
+
+
+@pytest.mark.parametrize("name", ["text", "threads"])
+def test_the_static_cxx_library(name: str) -> None:
+    command = executor_command(TARGET)
+    source = FEATURES / f"{name}.cpp"
+    compiled = compile_c(source, "clang", ("-O2", "-fPIC", "-std=c++17"), target=TARGET)
+    archives = [require(f"{TARGET}/lib{each}.a") for each in ("stdc++", "gcc", "gcc_eh")]
+    program = link_native(f"{name}.c", [compiled], "-lstdc++", "-lpthread", target=TARGET)
+    native = execute([*command[:-1], str(program)])
+    assert native.output
+    assert execute(_linked([compiled, *archives], command)) == native

@@ -43,11 +43,19 @@ CASES = [
 ]
 
 
-def _out_of_process(inputs: list[Path], setting: Setting) -> list[str]:
+# What a sandbox forbids.
+FORBIDDEN = ("fork_return.c-*",)
+
+
+def _with_options(inputs: list[Path], options: list[str]) -> list[str]:
     words = linked_command(inputs)
     place = words.index("jitlink") + 1
-    options = [f"-oop-executor={setting.program}", f"-use-memmgr={setting.memory}"]
     return [*words[:place], *options, *words[place:]]
+
+
+def _out_of_process(inputs: list[Path], setting: Setting) -> list[str]:
+    options = [f"-oop-executor={setting.program}", f"-use-memmgr={setting.memory}"]
+    return _with_options(inputs, options)
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
@@ -62,6 +70,18 @@ def test_a_feature(case: Case, setting: Setting) -> None:
     assert execute([*command, *case.arguments]) == native
 
 
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if not any(fnmatch(str(case), p) for p in FORBIDDEN)], ids=str
+)
+def test_a_feature_in_a_sandbox(case: Case) -> None:
+    built = build(case)
+    native = run_native(built.native, case.arguments)
+    # There are temporary files and locales.
+    settings = ("memory=4294967296", "write=/tmp", "read=/usr/lib/locale")
+    options = [f"-oop-sandbox={setting}" for setting in settings]
+    assert execute([*_with_options(list(built.inputs), options), *case.arguments]) == native
+
+
 def test_sqlite(tmp_path: Path) -> None:
     sources = Path(__file__).parents[1] / "real_programs/sources"
     compiled = compile_c(sources / "sqlite_shell.c", "gcc", ("-O2", "-fPIC"))
@@ -74,3 +94,6 @@ def test_sqlite(tmp_path: Path) -> None:
         command = _out_of_process(inputs, setting)
         path = tmp_path / f"{setting}.db"
         assert execute([*command, str(path), script]) == native
+    options = [f"-oop-sandbox=write={tmp_path}", f"-oop-sandbox=read={sources}"]
+    command = _with_options(inputs, options)
+    assert execute([*command, str(tmp_path / "sandbox.db"), script]) == native

@@ -1,6 +1,7 @@
 """Commands that run their program in another process, beside llvm-jitlink with the same options."""
 
 import shlex
+import signal
 import socket
 import subprocess
 import time
@@ -11,7 +12,8 @@ import pytest
 from jitlink.executor.remote.process import own_executor
 from tests.executor.remote.executors import PIPES, Setting
 from tests.executor.remote.foreign import executor_command
-from tests.tool.command import Command, compile_to
+from tests.executor.remote.listening import COMMAND, Certificates, listening
+from tests.tool.command import Command, compile_to, spawn
 from tests.tool.test_peer import llvm_jitlink
 from tests.toolchain import compile_c, require
 
@@ -69,6 +71,111 @@ def test_an_executor_that_listens(command: Command, option: str) -> None:
         assert server.stdout.read() == b"<x>"
 
 
+@pytest.fixture(name="token_file")
+def _token_file() -> Path:
+    path = Path("token")
+    path.write_text("a token\n")
+    return path
+
+
+def test_a_unix_socket_and_a_token(command: Command, token_file: Path) -> None:
+    with listening("socket=./socket", f"--token-file={token_file}") as server:
+        wrong = Path("wrong")
+        wrong.write_text("another one")
+        words = ["-oop-connect=./socket", "hello.o", "-args", "x"]
+        done = command(f"-oop-token-file={wrong}", *words)
+        assert (done.status, done.out) == (1, "")
+        assert "the executor has hung up: the token is wrong" in done.err
+        assert command(f"-oop-token-file={token_file}", *words) == (4, "", "")
+        assert server.process.wait(20) == 0
+
+
+def test_tls(command: Command, certificates: Certificates) -> None:
+    words = [f"--tls-cert={certificates.server}", f"--tls-ca={certificates.authority}", "listen=0"]
+    with listening(*words, command=COMMAND) as server:
+        known = f"-oop-tls-ca={certificates.authority}"
+        address = [f"-oop-connect=tcp:connect={server.host}:{server.port}", "hello.o"]
+        done = command(f"-oop-tls-ca={certificates.stranger}", *address)
+        assert "certificate verify failed" in done.err
+        done = command(known, *address)
+        assert "certificate required" in done.err
+        done = command(known, f"-oop-tls-cert={certificates.client}", *address, "-args", "x")
+        assert done == (4, "", "")
+        assert server.process.wait(20) == 0
+
+
+ENDS = r"""
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int main(int count, char **words) {
+  int number = count > 2 ? atoi(words[2]) : 0;
+  printf("begin\n");
+  fflush(stdout);
+  if (count > 1 && !strcmp(words[1], "exit")) exit(number);
+  if (count > 1 && !strcmp(words[1], "_exit")) _exit(number);
+  if (count > 1 && !strcmp(words[1], "raise")) raise(number);
+  return number;
+}
+"""
+FAILURE = 1
+
+
+@pytest.mark.parametrize("kind", ["jitlink", "llvm22"])
+@pytest.mark.parametrize(
+    ("arguments", "status", "theirs"),
+    [
+        ("", 0, None),
+        ("return 7", 7, None),
+        ("return 256", 0, None),
+        ("return 300", 44, None),
+        ("return -1", 255, None),
+        # For llvm-jitlink an executor that is gone is an error.
+        ("exit 0", 0, FAILURE),
+        ("exit 9", 9, FAILURE),
+        ("_exit 5", 5, FAILURE),
+        (f"raise {signal.SIGABRT:d}", FAILURE, None),
+        (f"raise {signal.SIGSEGV:d}", FAILURE, None),
+        (f"raise {signal.SIGKILL:d}", FAILURE, None),
+        (f"raise {signal.SIGTERM:d}", FAILURE, None),
+    ],
+)
+def test_exit_statuses(arguments: str, status: int, theirs: int | None, kind: str) -> None:
+    """They are llvm-jitlink's, but for programs that exit."""
+    compile_to(Path("ends.o"), ENDS, "gcc", "-fPIC")
+    program = Setting(kind, "pipes", "generic").program
+    words = [f"-oop-executor={program}", "ends.o", "-args", "ends", *arguments.split()]
+    ours, peer = spawn(*words), llvm_jitlink(*words)
+    assert (ours.status, ours.out) == (status, "begin\n")
+    assert (peer.status, peer.out) == (status if theirs is None else theirs, "begin\n")
+    if arguments.startswith("raise"):
+        name = signal.Signals(int(arguments.split()[1])).name
+        assert f"the executor was ended by {name}" in ours.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-oop-executor=/nothing", "hello.o"],
+        ["-oop-executor=/bin/true", "hello.o"],
+        ["-oop-executor=/bin/false", "hello.o"],
+        ["-oop-executor-connect=127.0.0.1:1", "hello.o"],
+        ["-oop-executor-connect=nowhere", "hello.o"],
+        ["-oop-executor-connect=127.0.0.1:1", "-oop-executor", "hello.o"],
+        ["-oop-executor", "-use-memmgr=nonsense", "hello.o"],
+        ["-oop-executor", "absent.o"],
+        ["-oop-executor", "-entry=absent", "hello.o"],
+    ],
+)
+def test_what_is_an_error_for_llvm_jitlink_is_one_here(command: Command, words: list[str]) -> None:
+    ours, theirs = command(*words), llvm_jitlink(*words)
+    assert ours.status == theirs.status == FAILURE
+    assert ours.err.startswith("jitlink: error: ")
+    assert theirs.err
+
+
 def test_the_program_ends_the_executor(command: Command) -> None:
     option = f"-oop-executor={require(EXECUTOR)}"
     done = command(option, "hello.o", "-args", "a", "exit")
@@ -122,10 +229,25 @@ def test_a_program_for_another_processor(command: Command) -> None:
         (["-oop-executor=un'paired"], "un'paired: No closing quotation"),
         (["-oop-executor=/nothing"], "cannot start the executor /nothing"),
         (["-oop-executor-connect=nowhere"], "'nowhere' is not HOST:PORT"),
+        (["-oop-sandbox=nothing"], "-oop-sandbox: 'nothing' is no setting of a sandbox"),
+        (["-oop-sandbox=accept=all"], "-oop-sandbox: all is no feature of a sandbox"),
+        (["-oop-sandbox", "-use-memmgr=generic"], "-oop-sandbox: memory of the kind generic"),
+        (["-oop-sandbox", "-oop-executor-connect=127.0.0.1:1"], "-oop-sandbox: an executor that"),
+        (["-oop-sandbox=read=/nothing"], "cannot enforce files: /nothing: No such file"),
         (["-oop-executor-connect=host:0"], "'host:0' is not HOST:PORT"),
         (["-oop-executor-connect=host:99999"], "is not HOST:PORT"),
         (["-oop-executor-connect=127.0.0.1:1"], "cannot connect to 127.0.0.1:1"),
+        (["-oop-connect=/x", "-oop-launch"], "started, or connected to, not both"),
+        (["-oop-connect=/nothing"], "cannot connect to /nothing: "),
         (["-oop-executor", "-slab-allocate=1Mb"], "a slab is memory of this process"),
+        (["-oop-executor", "-oop-token-file=x"], "started by the command needs none"),
+        (["-oop-executor", "-oop-tls-ca=x"], "only TCP connections are encrypted"),
+        (["-oop-connect=/x", "-oop-tls-cert=x"], "only TCP connections are encrypted"),
+        (
+            ["-oop-connect=127.0.0.1:1", "-oop-token-file=/nothing"],
+            "the token in /nothing: No such",
+        ),
+        (["-oop-connect=127.0.0.1:1", "-oop-tls-ca=/nothing"], "the certificates of -oop-tls-*: "),
     ],
 )
 def test_errors(command: Command, words: list[str], message: str) -> None:

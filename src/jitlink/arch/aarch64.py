@@ -1,4 +1,4 @@
-"""AArch64: edge kinds, their fixups, GOT entries, stubs and relaxations.
+"""AArch64: edge kinds, their fixups, GOT entries and stubs.
 
 Instructions are 32-bit words, little-endian in either byte order of data. Code addresses data by
 page: ``adrp`` computes the address of a 4 KiB page within 4 GiB, and an instruction after it holds
@@ -18,21 +18,14 @@ Architecture (AAELF64), section 5.7; Arm Architecture Reference Manual, C6 (enco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Iterator, Sequence
 
 from jitlink.arch.reentry import HostFunctionCode, Jump
-from jitlink.fixups import Advice, BitSlice, Check, Fixup, FixupTable, Flip, resolved
-from jitlink.graph import LinkGraph
-from jitlink.graph.columns import BoolArray, Int64Array, rows_where
-from jitlink.graph.contents import ZERO_FILL
+from jitlink.fixups import Advice, BitSlice, Check, Fixup, FixupTable, Flip
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
-from jitlink.graph.tables import EXTERNAL
-from jitlink.passes.got_plt import BypassTargets, GotPltSpec, accepts, bypass_stubs
-
-UInt32Array = npt.NDArray[np.uint32]
+from jitlink.memory.tls import TLSValue
+from jitlink.passes.got_plt import GotPltSpec
+from jitlink.passes.tls import TLSGOTEntry
 
 
 class AArch64EdgeKind(EdgeKind):
@@ -124,10 +117,94 @@ class AArch64EdgeKind(EdgeKind):
         94, "RequestGOTAndTransformToMoveWide16G2NC")  # fmt: skip
     REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G3 = 95, "RequestGOTAndTransformToMoveWide16G3"
 
+    # TLS. LLVM has the first two only. A tls_index is a module ID and an offset in its TLS block.
+    REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_PAGE21 = 24, "RequestTLSDescEntryAndTransformToPage21"
+    REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_PAGE_OFFSET12 = (
+        25, "RequestTLSDescEntryAndTransformToPageOffset12")  # fmt: skip
+    REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_PAGE_OFFSET12_SHIFT3 = (
+        96, "RequestTLSDescEntryAndTransformToPageOffset12Shift3")  # fmt: skip
+    REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_ADR_LITERAL21 = (
+        97, "RequestTLSDescEntryAndTransformToADRLiteral21")  # fmt: skip
+    REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_LDR_LITERAL19 = (
+        98, "RequestTLSDescEntryAndTransformToLDRLiteral19")  # fmt: skip
+    REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_MOVE_WIDE16_G1 = (
+        99, "RequestTLSDescEntryAndTransformToMoveWide16G1")  # fmt: skip
+    REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC = (
+        100, "RequestTLSDescEntryAndTransformToMoveWide16G0NC")  # fmt: skip
+    REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_PAGE21 = (
+        101, "RequestTLSIndexInGOTAndTransformToPage21")  # fmt: skip
+    REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12 = (
+        102, "RequestTLSIndexInGOTAndTransformToPageOffset12")  # fmt: skip
+    REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_ADR_LITERAL21 = (
+        103, "RequestTLSIndexInGOTAndTransformToADRLiteral21")  # fmt: skip
+    REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1 = (
+        104, "RequestTLSIndexInGOTAndTransformToMoveWide16G1")  # fmt: skip
+    REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC = (
+        105, "RequestTLSIndexInGOTAndTransformToMoveWide16G0NC")  # fmt: skip
+    REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_PAGE21 = 106, "RequestDTPModInGOTAndTransformToPage21"
+    REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12 = (
+        107, "RequestDTPModInGOTAndTransformToPageOffset12")  # fmt: skip
+    REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_ADR_LITERAL21 = (
+        108, "RequestDTPModInGOTAndTransformToADRLiteral21")  # fmt: skip
+    REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_LDR_LITERAL19 = (
+        109, "RequestDTPModInGOTAndTransformToLDRLiteral19")  # fmt: skip
+    REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1 = (
+        110, "RequestDTPModInGOTAndTransformToMoveWide16G1")  # fmt: skip
+    REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC = (
+        111, "RequestDTPModInGOTAndTransformToMoveWide16G0NC")  # fmt: skip
+    REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE21 = 112, "RequestTPOffInGOTAndTransformToPage21"
+    REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12 = (
+        113, "RequestTPOffInGOTAndTransformToPageOffset12")  # fmt: skip
+    REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_LDR_LITERAL19 = (
+        114, "RequestTPOffInGOTAndTransformToLDRLiteral19")  # fmt: skip
+    REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1 = (
+        115, "RequestTPOffInGOTAndTransformToMoveWide16G1")  # fmt: skip
+    REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC = (
+        116, "RequestTPOffInGOTAndTransformToMoveWide16G0NC")  # fmt: skip
+    MOVE_WIDE16_TPOFF_G0 = 117, "MoveWide16TPOffG0"
+    MOVE_WIDE16_TPOFF_G0_NC = 118, "MoveWide16TPOffG0NC"
+    MOVE_WIDE16_TPOFF_G1 = 119, "MoveWide16TPOffG1"
+    MOVE_WIDE16_TPOFF_G1_NC = 120, "MoveWide16TPOffG1NC"
+    MOVE_WIDE16_TPOFF_G2 = 121, "MoveWide16TPOffG2"
+    MOVE_KEEP16_TPOFF_G0 = 122, "MoveKeep16TPOffG0"
+    MOVE_KEEP16_TPOFF_G1 = 123, "MoveKeep16TPOffG1"
+    MOVE_KEEP16_TPOFF_G2 = 124, "MoveKeep16TPOffG2"
+    TPOFF_HIGH12 = 125, "TPOffHigh12"
+    TPOFF_LOW12 = 126, "TPOffLow12"
+    TPOFF_LOW12_NC = 127, "TPOffLow12NC"
+    TPOFF_LOW12_SHIFT1 = 128, "TPOffLow12Shift1"
+    TPOFF_LOW12_SHIFT1_NC = 129, "TPOffLow12Shift1NC"
+    TPOFF_LOW12_SHIFT2 = 130, "TPOffLow12Shift2"
+    TPOFF_LOW12_SHIFT2_NC = 131, "TPOffLow12Shift2NC"
+    TPOFF_LOW12_SHIFT3 = 132, "TPOffLow12Shift3"
+    TPOFF_LOW12_SHIFT3_NC = 133, "TPOffLow12Shift3NC"
+    TPOFF_LOW12_SHIFT4 = 134, "TPOffLow12Shift4"
+    TPOFF_LOW12_SHIFT4_NC = 135, "TPOffLow12Shift4NC"
+    MOVE_WIDE16_DTPOFF_G0 = 136, "MoveWide16DTPOffG0"
+    MOVE_WIDE16_DTPOFF_G0_NC = 137, "MoveWide16DTPOffG0NC"
+    MOVE_WIDE16_DTPOFF_G1 = 138, "MoveWide16DTPOffG1"
+    MOVE_WIDE16_DTPOFF_G1_NC = 139, "MoveWide16DTPOffG1NC"
+    MOVE_WIDE16_DTPOFF_G2 = 140, "MoveWide16DTPOffG2"
+    MOVE_KEEP16_DTPOFF_G0 = 141, "MoveKeep16DTPOffG0"
+    MOVE_KEEP16_DTPOFF_G1 = 142, "MoveKeep16DTPOffG1"
+    MOVE_KEEP16_DTPOFF_G2 = 143, "MoveKeep16DTPOffG2"
+    DTPOFF_HIGH12 = 144, "DTPOffHigh12"
+    DTPOFF_LOW12 = 145, "DTPOffLow12"
+    DTPOFF_LOW12_NC = 146, "DTPOffLow12NC"
+    DTPOFF_LOW12_SHIFT1 = 147, "DTPOffLow12Shift1"
+    DTPOFF_LOW12_SHIFT1_NC = 148, "DTPOffLow12Shift1NC"
+    DTPOFF_LOW12_SHIFT2 = 149, "DTPOffLow12Shift2"
+    DTPOFF_LOW12_SHIFT2_NC = 150, "DTPOffLow12Shift2NC"
+    DTPOFF_LOW12_SHIFT3 = 151, "DTPOffLow12Shift3"
+    DTPOFF_LOW12_SHIFT3_NC = 152, "DTPOffLow12Shift3NC"
+    DTPOFF_LOW12_SHIFT4 = 153, "DTPOffLow12Shift4"
+    DTPOFF_LOW12_SHIFT4_NC = 154, "DTPOffLow12Shift4NC"
+
 
 K = AArch64EdgeKind
 
 _PCREL, _PAGES, _FROM_GOT = "S + A - P", "Page(S + A) - Page(P)", "S + A - GOT"
+_TPOFF, _DTPOFF = "S + A - TP", "S + A - DTP"
 _IMM26 = (BitSlice(2, 26, 0),)
 _IMM19 = (BitSlice(2, 19, 5),)
 _IMM14 = (BitSlice(2, 14, 5),)
@@ -157,6 +234,17 @@ def _low12(kind: EdgeKind, shift: int, what: str) -> Fixup:
     # The whole field is written: its upper bits are zero.
     slices = (BitSlice(shift, 12 - shift, 10),)
     return _code(kind, "S + A", slices, f"offset in the page, of {what}", alignment=1 << shift)
+
+
+def _tls_low12(
+    expression: str, kinds: Sequence[tuple[EdgeKind, EdgeKind]], what: str
+) -> Iterator[Fixup]:
+    """Fixups for the low 12 bits of an offset in units of 1, 2, 4, ... bytes: checked, and not."""
+    for shift, pair in enumerate(kinds):
+        slices = (BitSlice(shift, 12 - shift, 10),)
+        summary = f"low 12 bits of the {what}, in units of {1 << shift}"
+        for kind, check in zip(pair, (Check.UNSIGNED, Check.NONE), strict=True):
+            yield _code(kind, expression, slices, summary, check, 12, 1 << shift)
 
 
 def _move(kind: EdgeKind, expression: str, group: int, check: Check = Check.NONE) -> Fixup:
@@ -190,6 +278,79 @@ _GOT_REQUESTS: dict[EdgeKind, EdgeKind] = {
     K.REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G2_NC: K.MOVE_WIDE16_FROM_GOT_G2_NC,
     K.REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G3: K.MOVE_WIDE16_FROM_GOT_G3,
 }
+_V = TLSValue
+_TPOFF_LOW12 = (
+    (K.TPOFF_LOW12, K.TPOFF_LOW12_NC),
+    (K.TPOFF_LOW12_SHIFT1, K.TPOFF_LOW12_SHIFT1_NC),
+    (K.TPOFF_LOW12_SHIFT2, K.TPOFF_LOW12_SHIFT2_NC),
+    (K.TPOFF_LOW12_SHIFT3, K.TPOFF_LOW12_SHIFT3_NC),
+    (K.TPOFF_LOW12_SHIFT4, K.TPOFF_LOW12_SHIFT4_NC),
+)
+_DTPOFF_LOW12 = (
+    (K.DTPOFF_LOW12, K.DTPOFF_LOW12_NC),
+    (K.DTPOFF_LOW12_SHIFT1, K.DTPOFF_LOW12_SHIFT1_NC),
+    (K.DTPOFF_LOW12_SHIFT2, K.DTPOFF_LOW12_SHIFT2_NC),
+    (K.DTPOFF_LOW12_SHIFT3, K.DTPOFF_LOW12_SHIFT3_NC),
+    (K.DTPOFF_LOW12_SHIFT4, K.DTPOFF_LOW12_SHIFT4_NC),
+)
+_GOT_LOAD = K.PAGE_OFFSET12_SHIFT3
+_GOT_G1, _GOT_G0_NC = K.MOVE_WIDE16_FROM_GOT_G1, K.MOVE_WIDE16_FROM_GOT_G0_NC
+TLS_GOT_REQUESTS: dict[EdgeKind, TLSGOTEntry] = {
+    request: TLSGOTEntry(values, kind, per_module)
+    for values, per_module, kinds in (
+        (
+            (_V.TLSDESC,), False,
+            {
+                K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_PAGE21: K.PAGE21,
+                K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_PAGE_OFFSET12: K.PAGE_OFFSET12,
+                K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_PAGE_OFFSET12_SHIFT3: _GOT_LOAD,
+                K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_ADR_LITERAL21: K.ADR_LITERAL21,
+                K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_LDR_LITERAL19: K.LDR_LITERAL19,
+                K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_MOVE_WIDE16_G1: _GOT_G1,
+                K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC: _GOT_G0_NC,
+            },
+        ),
+        (
+            (_V.DTPMOD, _V.DTPOFF), False,
+            {
+                K.REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_PAGE21: K.PAGE21,
+                K.REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12: K.PAGE_OFFSET12,
+                K.REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_ADR_LITERAL21: K.ADR_LITERAL21,
+                K.REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1: _GOT_G1,
+                K.REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC: _GOT_G0_NC,
+            },
+        ),
+        (
+            (_V.DTPMOD, _V.DTPOFF), True,
+            {
+                K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_PAGE21: K.PAGE21,
+                K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12: K.PAGE_OFFSET12,
+                K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_ADR_LITERAL21: K.ADR_LITERAL21,
+                K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_LDR_LITERAL19: K.LDR_LITERAL19,
+                K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1: _GOT_G1,
+                K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC: _GOT_G0_NC,
+            },
+        ),
+        (
+            (_V.TPOFF,), False,
+            {
+                K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE21: K.PAGE21,
+                K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12: _GOT_LOAD,
+                K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_LDR_LITERAL19: K.LDR_LITERAL19,
+                K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1: _GOT_G1,
+                K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC: _GOT_G0_NC,
+            },
+        ),
+    )
+    for request, kind in kinds.items()
+}  # fmt: skip
+"""GOT entries of the TLS models: TLS descriptors, the arguments of `__tls_get_addr` in general and
+local dynamic, and an offset from the thread pointer in initial exec."""
+TPOFF_KINDS, DTPOFF_KINDS = (
+    frozenset(kind for kind in K if f"_{name}_" in f"_{kind.name}" and "REQUEST" not in kind.name)
+    for name in ("TPOFF", "DTPOFF")
+)
+"""Kinds whose value is an offset from the thread pointer, and one in the TLS block."""
 _DATA_REQUESTS = frozenset({K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32})
 _S, _U, _E = Check.SIGNED, Check.UNSIGNED, Check.EITHER
 _LARGE_GOT = Advice("compile with -fPIC instead of -fpic")
@@ -299,11 +460,43 @@ ROWS = (
         )
     ),
     *(
+        row
+        for expression, high, low, moves, kept, what in (
+            (
+                _TPOFF, K.TPOFF_HIGH12, _TPOFF_LOW12,
+                (
+                    K.MOVE_WIDE16_TPOFF_G0, K.MOVE_WIDE16_TPOFF_G1, K.MOVE_WIDE16_TPOFF_G2,
+                    K.MOVE_WIDE16_TPOFF_G0_NC, K.MOVE_WIDE16_TPOFF_G1_NC,
+                ),
+                (K.MOVE_KEEP16_TPOFF_G0, K.MOVE_KEEP16_TPOFF_G1, K.MOVE_KEEP16_TPOFF_G2),
+                "offset from the thread pointer",
+            ),
+            (
+                _DTPOFF, K.DTPOFF_HIGH12, _DTPOFF_LOW12,
+                (
+                    K.MOVE_WIDE16_DTPOFF_G0, K.MOVE_WIDE16_DTPOFF_G1, K.MOVE_WIDE16_DTPOFF_G2,
+                    K.MOVE_WIDE16_DTPOFF_G0_NC, K.MOVE_WIDE16_DTPOFF_G1_NC,
+                ),
+                (K.MOVE_KEEP16_DTPOFF_G0, K.MOVE_KEEP16_DTPOFF_G1, K.MOVE_KEEP16_DTPOFF_G2),
+                "offset in the TLS block",
+            ),
+        )
+        for row in (
+            *(_signed_move(kind, expression, n) for n, kind in enumerate(moves[:3])),
+            *(_move(kind, expression, n) for n, kind in enumerate(moves[3:])),
+            *(_move(kind, expression, n, _S) for n, kind in enumerate(kept)),
+            _code(
+                high, expression, (BitSlice(12, 12, 10),), f"bits 12 to 23 of the {what}", _U, 24
+            ),
+            *_tls_low12(expression, low, what),
+        )
+    ),
+    *(
         Fixup(
             kind, "", 4, endianness="" if kind in _DATA_REQUESTS else "little",
             summary="request for a GOT entry; transformed to the kind it names",
         )
-        for kind in _GOT_REQUESTS
+        for kind in (*_GOT_REQUESTS, *TLS_GOT_REQUESTS)
     ),
 )  # fmt: skip
 
@@ -343,7 +536,13 @@ GOT_PLT = GotPltSpec(
             K.DELTA32_TO_FUNCTION,
         }
     ),
-    got_users=frozenset({K.DELTA64_FROM_GOT, K.DELTA32_FROM_GOT}),
+    got_users=frozenset(
+        {
+            K.DELTA64_FROM_GOT,
+            K.DELTA32_FROM_GOT,
+            *(each for each, got in TLS_GOT_REQUESTS.items() if "FROM_GOT" in got.edge_kind.name),
+        }
+    ),
     pointer=K.POINTER64,
     pointer_size=8,
     stub=_ADRP_X16 + _LDR_X16 + _BR_X16,
@@ -398,194 +597,3 @@ The arguments of a resolver are AT_HWCAP with the bit _IFUNC_ARG_HWCAP, and a st
 AT_HWCAP and AT_HWCAP2. Without `getauxval` both values are zero.
 """
 APPLY_IRELATIVE_IMPORTS = {"getauxval": len(APPLY_IRELATIVE) - 8}
-
-
-# Relaxation. All functions below process the instructions of many edges at once.
-
-_NOP = 0xD503201F
-_ADRP_MASK, _ADRP_CODE = 0x9F000000, 0x90000000
-_IMM12_MASK, _ADD_CODE, _LDR_CODE = 0xFFC00000, 0x91000000, 0xF9400000
-_ADR_CODE = 0x10000000
-
-
-def relax(graph: LinkGraph) -> None:
-    """Bypass GOT entries and stubs whose targets are in range (pre-fixup pass).
-
-    =============================================== ============= ==========================
-    instructions                                    target within become
-    =============================================== ============= ==========================
-    bl stub, b stub, b.cond island, tbz island      their range   the same to the target
-    adrp r, f@GOT; ldr r, [r, f@GOT]                4 GiB         adrp r, f; add r, r, f
-    adrp r, f; add r, r, f                          1 MiB         nop; adr r, f
-    =============================================== ============= ==========================
-
-    The two instructions of a pair must be adjacent. If an ``adrp`` or ``ldr`` of a GOT entry is not
-    in such a pair, a jump may combine it with one of any pair, so no pair of the same entry in its
-    block is relaxed. The target may be an absolute symbol. As the ABI requires, a branch to an
-    undefined weak symbol becomes ``nop``.
-    """
-    # LLVM differs: version 22 relaxes no loads. Later ones also relax a load to another register
-    # than the adrp's, which other code may use, so that the ABI excludes it.
-    select_moves(graph)
-    targets = BypassTargets(graph, GOT_PLT)
-    if targets.any:
-        _remove_undefined_branches(graph, targets)
-        bypass_stubs(graph, targets, GOT_PLT, FIXUPS)
-        _relax_loads(graph, targets)
-    _relax_additions(graph)
-
-
-_KEPT_MOVES = {
-    K.MOVE_WIDE16_PCREL_G0: K.MOVE_KEEP16_PCREL_G0,
-    K.MOVE_WIDE16_PCREL_G1: K.MOVE_KEEP16_PCREL_G1,
-    K.MOVE_WIDE16_PCREL_G2: K.MOVE_KEEP16_PCREL_G2,
-    K.MOVE_WIDE16_PCREL_G3: K.MOVE_KEEP16_PCREL_G3,
-    K.MOVE_WIDE16_FROM_GOT_G0: K.MOVE_KEEP16_FROM_GOT_G0,
-    K.MOVE_WIDE16_FROM_GOT_G1: K.MOVE_KEEP16_FROM_GOT_G1,
-    K.MOVE_WIDE16_FROM_GOT_G2: K.MOVE_KEEP16_FROM_GOT_G2,
-    K.MOVE_WIDE16_FROM_GOT_G3: K.MOVE_KEEP16_FROM_GOT_G3,
-}
-_MOVK_BIT = 1 << 29
-
-
-def select_moves(graph: LinkGraph) -> None:
-    """Give edges on ``movk`` the kinds that do not modify its opcode (pre-fixup pass)."""
-    edges = graph.edge_table
-    present = np.bincount(edges.kind, minlength=max(K) + 1)
-    for kind, kept in _KEPT_MOVES.items():
-        if present[kind]:
-            rows = rows_where(edges.kind == kind)
-            for words, at, mask in _instructions(graph, rows):
-                edges.kind[rows[mask][words[at] & _MOVK_BIT != 0]] = kept
-
-
-def _instructions(
-    graph: LinkGraph, rows: Int64Array
-) -> Iterator[tuple[UInt32Array, Int64Array, BoolArray]]:
-    """The instructions that edges modify, by buffer of working memory.
-
-    Yields an overlapping view of the words at all bytes of a buffer, the index in it of each edge's
-    instruction, and the mask of the edges whose instructions are in the buffer.
-    """
-    edges = graph.edge_table
-    block, offset = edges.block[rows], edges.offset[rows]
-    content = graph.block_table.content[block]
-    places = content + offset
-    # Edges outside the content of their block are refused when fixups are applied.
-    inside = (offset >= 0) & (offset <= graph.block_table.size[block] - 4)
-    inside &= content != ZERO_FILL
-    for code, base, here in graph.contents.partition(places):
-        chosen = np.zeros(len(rows), np.bool_)
-        chosen[here] = inside[here]
-        if code.flags.writeable and chosen.any():
-            words = np.ndarray((len(code) - 3,), "<u4", code.data, strides=(1,))
-            yield words, places[chosen] - base, chosen
-
-
-def _remove_undefined_branches(graph: LinkGraph, targets: BypassTargets) -> None:
-    """Replace branches to undefined weak symbols by ``nop``."""
-    edges, symbols = graph.edge_table, graph.symbol_table
-    for kind in GOT_PLT.reach:
-        rows = rows_where(edges.kind == GOT_PLT.stub_requests[kind])
-        target = targets.of(rows)
-        undefined = (target >= 0) & (symbols.kind[target] == EXTERNAL)
-        rows = rows[undefined & (symbols.value[target] == 0)]
-        for words, at, mask in _instructions(graph, rows):
-            words[at] = _NOP
-            edges.kind[rows[mask]] = K.KEEP_ALIVE
-
-
-def _relax_loads(graph: LinkGraph, targets: BypassTargets) -> None:
-    """Rewrite pairs that load an address from the GOT to compute it."""
-    edges = graph.edge_table
-    rows = rows_where((edges.kind == K.PAGE21) | (edges.kind == K.PAGE_OFFSET12_SHIFT3))
-    target = targets.of(rows)
-    rows, target = rows[target >= 0], target[target >= 0]
-    if not len(rows):
-        return
-    is_page = edges.kind[rows] == K.PAGE21
-    first = rows_where(is_page[:-1] & ~is_page[1:])
-    first = first[_follow(graph, rows[first], rows[first + 1])]
-    first = first[_match(graph, rows[first + 1], _LDR_CODE)]
-    alone = np.ones(len(rows), np.bool_)
-    alone[first] = alone[first + 1] = False
-    entry = edges.block[rows] * graph.symbol_table.rows + target
-    first = first[~np.isin(entry[first], entry[alone])]
-    first = first[(edges.addend[rows[first]] == 0) & resolved(graph, target[first])]
-    address = targets.addresses[target[first]]
-    first = first[accepts(graph, FIXUPS.by_kind[K.PAGE21], rows[first], address)]
-    _relax_pairs(graph, rows[first], rows[first + 1], _load_to_add, target[first])
-
-
-def _relax_additions(graph: LinkGraph) -> None:
-    """Rewrite pairs of ``adrp`` and ``add`` to ``adr``, where the address is in its range."""
-    edges = graph.edge_table
-    rows = rows_where((edges.kind == K.PAGE21) | (edges.kind == K.PAGE_OFFSET12))
-    first, second = rows[:-1], rows[1:]
-    pairs = (edges.kind[first] == K.PAGE21) & (edges.kind[second] == K.PAGE_OFFSET12)
-    pairs &= _follow(graph, first, second)
-    first, second = first[pairs], second[pairs]
-    address = graph.symbol_addresses().view(np.int64)[edges.target[second]]
-    near = accepts(graph, FIXUPS.by_kind[K.ADR_LITERAL21], second, address)
-    _relax_pairs(graph, first[near], second[near], _add_to_adr, edges.target[first[near]])
-
-
-def _follow(graph: LinkGraph, first: Int64Array, second: Int64Array) -> BoolArray:
-    """Whether pairs of edges refer to one address and are on adjacent instructions (bool)."""
-    edges = graph.edge_table
-    result: BoolArray = edges.block[second] == edges.block[first]
-    result &= edges.offset[second] == edges.offset[first] + 4
-    result &= edges.target[second] == edges.target[first]
-    result &= edges.addend[second] == edges.addend[first]
-    return result
-
-
-def _match(graph: LinkGraph, second: Int64Array, code: int) -> BoolArray:
-    """Whether pairs are an ``adrp`` and an instruction whose operands are its register (bool)."""
-    result = np.zeros(len(second), np.bool_)
-    for words, at, mask in _instructions(graph, second):
-        result[mask], _ = _matches(words, at - 4, code)
-    return result
-
-
-Rewrite = Callable[[UInt32Array, Int64Array], tuple[BoolArray, EdgeKind, EdgeKind]]
-"""Rewrites the pairs of instructions at indices of words, where they match.
-
-Returns the mask of the pairs that match, and the new kinds of their two edges."""
-
-
-def _relax_pairs(
-    graph: LinkGraph, first: Int64Array, second: Int64Array, rewrite: Rewrite, target: Int64Array
-) -> None:
-    """Rewrite pairs of instructions, and retarget their edges (`target` has symbol rows)."""
-    edges = graph.edge_table
-    for words, at, mask in _instructions(graph, second):
-        done, *kinds = rewrite(words, at - 4)
-        for rows, kind in zip((first, second), kinds, strict=True):
-            chosen = rows[mask][done]
-            edges.kind[chosen] = kind
-            edges.target[chosen] = target[mask][done]
-
-
-def _load_to_add(words: UInt32Array, at: Int64Array) -> tuple[BoolArray, EdgeKind, EdgeKind]:
-    """Rewrite ``adrp`` and ``ldr`` of one register to ``adrp`` and ``add``."""
-    done, register = _matches(words, at, _LDR_CODE)
-    words[at[done] + 4] = _ADD_CODE | register[done] << 5 | register[done]
-    return done, K.PAGE21, K.PAGE_OFFSET12
-
-
-def _add_to_adr(words: UInt32Array, at: Int64Array) -> tuple[BoolArray, EdgeKind, EdgeKind]:
-    """Rewrite ``adrp`` and ``add`` of one register to ``nop`` and ``adr``."""
-    done, register = _matches(words, at, _ADD_CODE)
-    words[at[done]] = _NOP
-    words[at[done] + 4] = _ADR_CODE | register[done]
-    return done, K.KEEP_ALIVE, K.ADR_LITERAL21
-
-
-def _matches(words: UInt32Array, at: Int64Array, code: int) -> tuple[BoolArray, UInt32Array]:
-    """Whether pairs are an ``adrp`` and an instruction whose operands are its register."""
-    first, second = words[at], words[at + 4]
-    register = first & np.uint32(31)
-    done: BoolArray = (first & _ADRP_MASK) == _ADRP_CODE
-    done &= (second & _IMM12_MASK) == code
-    return done & ((second >> 5 & 31) == register) & ((second & 31) == register), register

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from jitlink.lazy_imports import attach
 
 if TYPE_CHECKING:
+    from jitlink.executor.code_map import CodeLocation as CodeLocation
     from jitlink.executor.control import ExecutorProcessControl as ExecutorProcessControl
     from jitlink.executor.control import LibrarySymbol as LibrarySymbol
     from jitlink.executor.control import PlacedArguments as PlacedArguments
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
         ExecutorDisconnectedError as ExecutorDisconnectedError,
     )
     from jitlink.executor.remote.errors import ExecutorExitedError as ExecutorExitedError
+    from jitlink.executor.remote.errors import ExecutorInterruptedError as ExecutorInterruptedError
     from jitlink.executor.remote.errors import ExecutorTimeoutError as ExecutorTimeoutError
     from jitlink.executor.remote.errors import ProtocolError as ProtocolError
     from jitlink.executor.remote.process import own_executor as own_executor
+    from jitlink.executor.remote.sandbox import Sandbox as Sandbox
     from jitlink.executor.self_process import (
         SelfExecutorProcessControl as SelfExecutorProcessControl,
     )
@@ -28,6 +31,7 @@ else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
         {
+            "jitlink.executor.code_map": ("CodeLocation",),
             "jitlink.executor.control": (
                 "ExecutorProcessControl",
                 "LibrarySymbol",
@@ -38,10 +42,12 @@ else:
                 "ExecutorCrashedError",
                 "ExecutorDisconnectedError",
                 "ExecutorExitedError",
+                "ExecutorInterruptedError",
                 "ExecutorTimeoutError",
                 "ProtocolError",
             ),
             "jitlink.executor.remote.process": ("own_executor",),
+            "jitlink.executor.remote.sandbox": ("Sandbox",),
             "jitlink.executor.self_process": ("SelfExecutorProcessControl",),
         },
     )

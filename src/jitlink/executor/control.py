@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jitlink.errors import ExecutorError
 from jitlink.executor.callback_errors import CallNumbers
 from jitlink.memory import JITLinkMemoryManager
 from jitlink.memory.images import Images
-from jitlink.sps import Failure, SPSError, WrapperFunctionResult, WrapperSignature
+from jitlink.sps import (
+    ExecutorAddrRange,
+    Failure,
+    SPSError,
+    WrapperFunctionResult,
+    WrapperSignature,
+)
+
+if TYPE_CHECKING:
+    from jitlink.executor.code_map import CodeLocation, CodeMap
+    from jitlink.memory.mapping import MappedRange
 
 
 class PlacedArguments(NamedTuple):
@@ -55,11 +65,16 @@ class ExecutorProcessControl(ABC):
         triple: its target triple, such as ``x86_64-unknown-linux-gnu``.
         page_size: its page size in bytes.
         memory_manager: manages its memory.
+        library_directory: a directory where this process writes what the executor is to load;
+            None if it needs none.
+        code_map: what has been linked into it, for `describe_code`; None if that is not recorded.
     """
 
     triple: str
     page_size: int
     memory_manager: JITLinkMemoryManager
+    library_directory: str | None = None
+    code_map: CodeMap | None = None
 
     def runs(self, triple: str) -> bool:
         """Whether the executor's processor runs code for a triple."""
@@ -116,6 +131,29 @@ class ExecutorProcessControl(ABC):
             if the executor does not override this.
         """
         return [None] * len(addresses)
+
+    async def mappings(self) -> list[MappedRange]:
+        """What the executor maps, in order of address; by default unknown, which is empty."""
+        return []
+
+    async def describe_code(self, addresses: Sequence[int]) -> list[CodeLocation]:
+        """What code the executor has at addresses, such as those of a backtrace.
+
+        Libraries are described by the files of this machine that their paths are of. A return
+        address is the end of the call: what is at the byte before it has called.
+
+        Args:
+            addresses: the addresses.
+
+        Returns:
+            For each address what is known of it.
+
+        Raises:
+            ExecutorError: the executor is gone.
+        """
+        from jitlink.executor.code_map import describe_code  # noqa: PLC0415 - for people only
+
+        return describe_code(addresses, self.code_map, await self.mappings())
 
     @abstractmethod
     async def place_arguments(self, argv: Sequence[str]) -> PlacedArguments:
@@ -254,12 +292,18 @@ class ExecutorProcessControl(ABC):
 
     @abstractmethod
     def call_wrapper(
-        self, address: int, arguments: bytes
+        self, address: int, arguments: bytes, *, timeout: float | None = None
     ) -> Coroutine[Any, Any, WrapperFunctionResult]:
         """Call a wrapper function with serialized arguments.
 
         What Python functions raise that it calls is recorded for the innermost call by the thread
         that calls this (`jitlink.executor.callback_errors`), whatever thread runs the coroutine.
+
+        Args:
+            address: its address.
+            arguments: the serialized arguments.
+            timeout: seconds after which the call is stopped, and with it the executor. Not in this
+                process, where nothing can stop a call. By default those of the executor.
         """
 
     def call_function(
@@ -268,6 +312,7 @@ class ExecutorProcessControl(ABC):
         address: int,
         signature: WrapperSignature[Any],
         *arguments: object,
+        timeout: float | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Call a wrapper function of a known signature.
 
@@ -276,6 +321,7 @@ class ExecutorProcessControl(ABC):
             address: its address.
             signature: its signature.
             arguments: the arguments.
+            timeout: as for `call_wrapper`.
 
         Returns:
             What it returned; the value, if its result is an `Expected`.
@@ -294,7 +340,8 @@ class ExecutorProcessControl(ABC):
                 raise ExecutorError(value.message)
             return value
 
-        called = self.call_wrapper(address, signature.serialize_arguments(*arguments))
+        data = signature.serialize_arguments(*arguments)
+        called = self.call_wrapper(address, data, timeout=timeout)
         return call()
 
     @abstractmethod
@@ -313,6 +360,71 @@ class ExecutorProcessControl(ABC):
             ExecutorError: not all of them can be written; some may have been.
         """
 
+    async def read_buffers(self, ranges: Sequence[ExecutorAddrRange]) -> list[bytes]:
+        """The bytes of several ranges.
+
+        Raises:
+            ExecutorError: not all of them can be read.
+        """
+        return [await self.read_memory(start, end - start) for start, end in ranges]
+
+    async def write_buffers(
+        self, buffers: Sequence[tuple[int, bytes | bytearray | memoryview]]
+    ) -> None:
+        """Write bytes to several addresses, in order.
+
+        Args:
+            buffers: pairs of an address and the bytes.
+
+        Raises:
+            ExecutorError: not all of them can be written; some may have been.
+        """
+        for address, content in buffers:
+            await self.write_memory(address, content)
+
+    async def read_integers(self, size: int, addresses: Sequence[int]) -> list[int]:
+        """Unsigned integers.
+
+        Args:
+            size: bytes of each: 1, 2, 4 or 8.
+            addresses: where they are.
+
+        Raises:
+            ValueError: there are no integers of that size.
+            ExecutorError: not all of them can be read.
+        """
+        check_integer_size(size)
+        order = self._byte_order
+        return [int.from_bytes(await self.read_memory(a, size), order) for a in addresses]
+
+    async def write_integers(self, size: int, integers: Sequence[tuple[int, int]]) -> None:
+        """Write unsigned integers, in order.
+
+        Args:
+            size: bytes of each: 1, 2, 4 or 8.
+            integers: pairs of an address and the integer.
+
+        Raises:
+            ValueError: there are no integers of that size, or it cannot hold one.
+            ExecutorError: not all of them can be written; some may have been.
+        """
+        check_integer_size(size, (value for _, value in integers))
+        for address, value in integers:
+            await self.write_memory(address, value.to_bytes(size, self._byte_order))
+
+    async def read_strings(self, addresses: Sequence[int]) -> list[bytes]:
+        """Strings, without the nulls that end them.
+
+        Raises:
+            ExecutorError: not all of them can be read.
+        """
+        read, page = self.read_memory, self.page_size
+        return [await read_to_null(read, address, page) for address in addresses]
+
+    @property
+    def _byte_order(self) -> Literal["little", "big"]:
+        return "big" if self.triple.partition("-")[0] in _BIG_ENDIAN else "little"
+
     @abstractmethod
     async def write_words(self, words: Sequence[tuple[int, int]]) -> None:
         """Write words of the size of a pointer, each in one store.
@@ -323,3 +435,46 @@ class ExecutorProcessControl(ABC):
         Raises:
             ExecutorError: not all of them can be written.
         """
+
+
+_STRING_PIECE = 256
+_BIG_ENDIAN = frozenset({"aarch64_be", "powerpc64", "s390x"})
+_INTEGER_SIZES = (1, 2, 4, 8)
+
+
+async def read_to_null(
+    read: Callable[[int, int], Awaitable[bytes]], address: int, page_size: int, unit: int = 1
+) -> bytes:
+    """The characters of a string, without the null that ends it.
+
+    Args:
+        read: reads some bytes at an address.
+        address: where the string begins.
+        page_size: that of the executor.
+        unit: bytes of a character, which is aligned.
+
+    Raises:
+        ExecutorError: it cannot be read.
+    """
+    found, null = b"", bytes(unit)
+    while True:
+        # No more than there is for sure: an address that cannot be read may end the executor.
+        place = address + len(found)
+        piece = await read(place, min(_STRING_PIECE, -place % page_size or _STRING_PIECE))
+        for start in range(0, len(piece), unit):
+            if piece[start : start + unit] == null:
+                return found + piece[:start]
+        found += piece
+
+
+def check_integer_size(size: int, values: Iterable[int] = ()) -> None:
+    """Check the size of integers, in bytes, and that it can hold some.
+
+    Raises:
+        ValueError: there are none of that size, or it cannot hold one.
+    """
+    if size not in _INTEGER_SIZES:
+        raise ValueError(f"there are no integers of {size} bytes; sizes are {_INTEGER_SIZES}")
+    for value in values:
+        if not 0 <= value < 1 << 8 * size:
+            raise ValueError(f"{value} is no unsigned integer of {size} bytes")

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-from bisect import bisect_right
 from collections.abc import Sequence
 
 from jitlink.executor.control import LibrarySymbol
-from jitlink.memory.mapping import MappedRange, mapped_ranges
+from jitlink.memory.mapping import MappedRange, mapped_ranges, mapping_at
 
 _RTLD_DL_SYMENT = 1
 _STT_OBJECT, _STT_FUNC, _STT_GNU_IFUNC = 1, 2, 10
@@ -63,7 +62,7 @@ def describe(addresses: Sequence[int]) -> list[LibrarySymbol | None]:
 
 
 def _describe(address: int, mapped: Sequence[MappedRange]) -> LibrarySymbol | None:
-    place = _mapping_at(address, mapped)
+    place = mapping_at(address, mapped)
     if place is None:
         return None
     information, symbol = _Information(), ctypes.POINTER(_Symbol)()
@@ -86,8 +85,3 @@ def _describe(address: int, mapped: Sequence[MappedRange]) -> LibrarySymbol | No
         size=size,
         is_constant="w" not in place.permissions and address + size <= place.end,
     )
-
-
-def _mapping_at(address: int, mapped: Sequence[MappedRange]) -> MappedRange | None:
-    index = bisect_right(mapped, address, key=lambda each: each.start) - 1
-    return mapped[index] if index >= 0 and address < mapped[index].end else None

@@ -24,6 +24,7 @@ from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
 from jitlink.memory.actions import call_wrapper
 from jitlink.memory.dynamic_linker import dlerror, dlopen, dlsym, dlvsym
 from jitlink.memory.images import EXPORTING, Images
+from jitlink.memory.mapping import MappedRange, mapped_ranges
 from jitlink.sps import WrapperFunctionResult
 
 _C = ctypes.CDLL(None, use_errno=True)
@@ -111,6 +112,10 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
 
         return describe(addresses)
 
+    async def mappings(self) -> list[MappedRange]:
+        """What this process maps."""
+        return mapped_ranges()
+
     async def place_arguments(self, argv: Sequence[str]) -> PlacedArguments:
         """Place arguments, the environment and the auxiliary vector as the system does."""
         return program.place(argv)
@@ -156,7 +161,13 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
             raise ValueError(f"{argument} does not fit a C int")
         return _run(lambda: _IntFunction(address)(argument))
 
-    async def call_wrapper(self, address: int, arguments: bytes) -> WrapperFunctionResult:
+    async def call_wrapper(
+        self,
+        address: int,
+        arguments: bytes,
+        *,
+        timeout: float | None = None,  # noqa: ARG002 - nothing can stop the call
+    ) -> WrapperFunctionResult:
         """Call a wrapper function with serialized arguments."""
         return call_wrapper(address, arguments)
 

@@ -35,7 +35,7 @@ from jitlink.memory.tls import (
     TLSValue,
 )
 
-_EM_X86_64 = 62
+_EM_X86_64, _EM_AARCH64 = 62, 183
 
 
 class TLSModuleFormat:
@@ -95,3 +95,12 @@ X86_64 = TLSModuleFormat(
     },
 )
 """TLS modules for x86-64."""
+_AARCH64_TYPES = {
+    TLSValue.DTPMOD: 1028,  # R_AARCH64_TLS_DTPMOD
+    TLSValue.DTPOFF: 1029,  # R_AARCH64_TLS_DTPREL
+    TLSValue.TPOFF: 1030,  # R_AARCH64_TLS_TPREL
+    TLSValue.TLSDESC: 1031,  # R_AARCH64_TLSDESC
+}
+AARCH64 = TLSModuleFormat(Identity(_EM_AARCH64, ELFCLASS64, "little"), 0x10000, _AARCH64_TYPES)
+AARCH64_BE = TLSModuleFormat(Identity(_EM_AARCH64, ELFCLASS64, "big"), 0x10000, _AARCH64_TYPES)
+"""TLS modules for AArch64 of both byte orders."""

@@ -29,6 +29,13 @@ class ContentSpace:
         self._bases: list[int] = []
         self._end = 0
 
+    def copy(self) -> ContentSpace:
+        """The same buffers at the same references; what is added to one is not in the other."""
+        copied = ContentSpace()
+        copied._buffers, copied._bases = self._buffers.copy(), self._bases.copy()
+        copied._end = self._end
+        return copied
+
     def add(self, buffer: bytes | bytearray | memoryview) -> int:
         """Register a buffer (not copied) and return the reference of its first byte."""
         view = memoryview(buffer).cast("B")

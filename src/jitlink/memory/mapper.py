@@ -273,6 +273,16 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
             if reservation is not current and (limit < NO_ADDRESS_LIMIT or not reservation.is_low):
                 yield reservation
 
+    async def reserve(self) -> None:
+        """Reserve memory before a link needs it, because links do not wait for each other's.
+
+        Raises:
+            AllocationError: there is not so much.
+            ExecutorError: the executor is gone.
+        """
+        address = await self.mapper.reserve(self._size)
+        self._reservations.append(_Reservation(address, self._size))
+
     async def _reserve(
         self, requests: Sequence[tuple[int, int]], limit: int
     ) -> tuple[_Reservation, list[_Range]]:

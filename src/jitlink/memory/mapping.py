@@ -17,6 +17,8 @@ import functools
 import mmap
 import os
 import sys
+from bisect import bisect_right
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from jitlink.errors import AllocationError
@@ -208,13 +210,14 @@ class MappedRange(NamedTuple):
     """One line of the system's list of mappings.
 
     `permissions` is ``rwxp`` with dashes; `path` is the file, ``[stack]`` and the like, or
-    empty.
+    empty; `offset` is where in the file it starts, in bytes.
     """
 
     start: int
     end: int
     permissions: str
     path: str
+    offset: int = 0
 
 
 def mapped_ranges() -> list[MappedRange]:
@@ -240,7 +243,24 @@ def _parse(line: str) -> MappedRange:
     fields = line.rstrip("\n").split(maxsplit=5)
     start, _, end = fields[0].partition("-")
     path = fields[5] if len(fields) > 5 else ""
-    return MappedRange(int(start, 16), int(end, 16), fields[1], path)
+    return MappedRange(int(start, 16), int(end, 16), fields[1], path, int(fields[2], 16))
+
+
+def parse_mappings(text: bytes) -> list[MappedRange]:
+    """The mappings of a list of another process, up to a line that is none."""
+    found: list[MappedRange] = []
+    for line in text.decode("utf-8", "surrogateescape").split("\n"):
+        try:
+            found.append(_parse(line))
+        except (ValueError, IndexError):
+            break
+    return found
+
+
+def mapping_at(address: int, mapped: Sequence[MappedRange]) -> MappedRange | None:
+    """The mapping that contains an address; the mappings are in order of address."""
+    index = bisect_right(mapped, address, key=lambda each: each.start) - 1
+    return mapped[index] if index >= 0 and address < mapped[index].end else None
 
 
 def library_address() -> int:

@@ -138,6 +138,16 @@ class ExecutorAddr(int):
     def restype(self, kind: Callable[..., Any] | None) -> None:
         self._function.restype = kind
 
+    @property
+    def timeout(self) -> float | None:
+        """Seconds after which a call in another process is stopped; None for the executor's own."""
+        seconds: float | None = getattr(self._function, "timeout", None)
+        return seconds
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self._function.timeout = seconds
+
     def __call__(self, *arguments: object) -> Any:  # noqa: ANN401 - as its restype says
         """Call the function at the address.
 

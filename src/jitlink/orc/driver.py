@@ -22,7 +22,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import threading
 import time
 import warnings
@@ -30,11 +29,17 @@ import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from functools import partial
-from types import FrameType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 from jitlink.orc.errors import SessionEndedError, SessionError
-from jitlink.tasks import CancelledError, Loop, Task, action_threads
+from jitlink.tasks import (
+    CancelledError,
+    DeferredInterrupts,
+    Loop,
+    Task,
+    TaskInterruptedError,
+    action_threads,
+)
 
 
 class _CollectorGuard:
@@ -120,7 +125,7 @@ class _Call(Generic[T]):
             del self, task
 
     def abandon(self) -> None:
-        """Cancel it unless it is done, because the thread has stopped waiting."""
+        """Cancel it unless it is done, because the thread was interrupted while it waited."""
         self._is_wanted = False
         if not self.is_done:
             self._loop.call_soon_threadsafe(self._cancel)
@@ -130,7 +135,7 @@ class _Call(Generic[T]):
             # The wait was interrupted before it was scheduled.
             self._coroutine.close()
         else:
-            self.task.cancel()
+            self.task.cancel(TaskInterruptedError())
 
 
 class SessionDriver:
@@ -192,7 +197,7 @@ class SessionDriver:
         """
         if self.is_current:
             return action()
-        with _DeferredInterrupts():
+        with DeferredInterrupts():
             if self._role.try_acquire():
                 try:
                     return Context().run(action)
@@ -249,7 +254,7 @@ class SessionDriver:
     def _drive(self, call: _Call[Any]) -> bool:
         """Start a call and drive until it is done or nothing is due; False if another drives."""
         try:
-            with _DeferredInterrupts() as interrupts:
+            with DeferredInterrupts() as interrupts:
                 if not self._role.try_acquire():
                     return False
                 try:
@@ -320,7 +325,7 @@ class _DriverRole:
 
     def drive_if_free(self, is_done: Callable[[], bool]) -> None:
         """`drive` as the driver; nothing happens if another thread is, or the loop is closed."""
-        with _DeferredInterrupts():
+        with DeferredInterrupts():
             if self.try_acquire():
                 try:
                     self.drive(is_done)
@@ -348,7 +353,7 @@ class _DriverRole:
         """Schedule a call without blocking, and run it if no other thread does."""
         # A driver sees it when it leaves.
         self.loop.call_soon(action)
-        with _DeferredInterrupts():
+        with DeferredInterrupts():
             if self._lock.acquire(blocking=False):
                 try:
                     if is_collecting():
@@ -404,7 +409,7 @@ class _DriverRole:
     def _run_or_wait(self, end: float) -> None:
         """Run what is due, or wait until something is, at most until the time `end`."""
         if self.loop.has_due:
-            with _DeferredInterrupts():
+            with DeferredInterrupts():
                 self.drive(lambda: time.monotonic() > end)
             return
         delays = (end - time.monotonic(), self.loop.delay())
@@ -517,41 +522,6 @@ def _close_dropped(role: _DriverRole) -> None:
     # something that can no longer happen.
     role.close()
     warnings.warn("a session was dropped without being ended", ResourceWarning, stacklevel=2)
-
-
-class _DeferredInterrupts:
-    """Defers a ``KeyboardInterrupt`` to the end of a ``with`` statement.
-
-    A thread becomes the driver and ceases to be it inside of one: an interrupt between that and the
-    ``try`` statement would leave it the driver for ever.
-
-    Only on the main thread, which alone gets any, and only if SIGINT has Python's own handler.
-
-    Attributes:
-        is_any: whether one was deferred.
-    """
-
-    __slots__ = ("_is_installed", "is_any")
-
-    def __init__(self) -> None:
-        self.is_any = False
-        is_main = threading.get_ident() == threading.main_thread().ident
-        handler = signal.default_int_handler
-        self._is_installed = is_main and signal.getsignal(signal.SIGINT) is handler
-
-    def __enter__(self) -> Self:
-        if self._is_installed:
-            signal.signal(signal.SIGINT, self._record)
-        return self
-
-    def _record(self, _number: int, _frame: FrameType | None) -> None:
-        self.is_any = True
-
-    def __exit__(self, *_exception: object) -> None:
-        if self._is_installed:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            if self.is_any:
-                raise KeyboardInterrupt
 
 
 # A loop has only weak references to its tasks.

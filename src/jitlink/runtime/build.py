@@ -41,16 +41,16 @@ def build(destination: Path) -> None:
             subprocess.run(_command(target, name, directory), cwd=HERE, check=True)
 
 
-_EXECUTOR = (
+EXECUTOR_SOURCES = (
     "protocol", "actions", "reservations", "memory", "shared_memory", "dylibs", "addresses",
-    "access", "run", "registration", "main",
+    "access", "run", "registration", "crash", "sandbox", "system_calls", "sockets", "main",
 )  # fmt: skip
 
 
 def _build_executor(target: str, directory: Path) -> None:
     """Link the executor; linked code refers to symbols of it, so all are exported."""
     triple = target.replace("-linux", "-unknown-linux")
-    sources = [f"executor/{name}.c" for name in _EXECUTOR]
+    sources = [f"executor/{name}.c" for name in EXECUTOR_SOURCES]
     words = [*_compiler(target), *_FLAGS, f'-DJITLINK_TRIPLE="{triple}"', *sources]
     words += ["-rdynamic", "-s", "-ldl", "-lpthread", "-o", str(directory / EXECUTOR)]
     subprocess.run(words, cwd=HERE, check=True)

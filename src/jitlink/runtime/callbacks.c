@@ -85,8 +85,7 @@ struct entry_frame {
    address of the function is in a register that no argument is in. */
 void __jitlink_python_entry(void);
 
-/* What a call of a stub continues at that cannot be carried out: returns zero. Only architectures
-   that have stubs have it. */
+/* What a call of a stub continues at that cannot be carried out: returns zero. */
 void __jitlink_return_zero(void);
 
 #if defined(__x86_64__)
@@ -189,7 +188,21 @@ __asm__(
     "  .cfi_restore x30\n"
     "  ret\n"
     "  .cfi_endproc\n"
-    "  .size __jitlink_python_entry, .-__jitlink_python_entry\n");
+    "  .size __jitlink_python_entry, .-__jitlink_python_entry\n"
+    "  .globl __jitlink_return_zero\n"
+    "  .type __jitlink_return_zero, @function\n"
+    "__jitlink_return_zero:\n"
+    "  .cfi_startproc\n"
+    "  hint #34\n"
+    "  mov x0, xzr\n"
+    "  mov x1, xzr\n"
+    "  movi v0.2d, #0\n"
+    "  movi v1.2d, #0\n"
+    "  movi v2.2d, #0\n"
+    "  movi v3.2d, #0\n"
+    "  ret\n"
+    "  .cfi_endproc\n"
+    "  .size __jitlink_return_zero, .-__jitlink_return_zero\n");
 #endif
 
 /* Has the controller handle a call: words in, words out. Zeros are what a call returns that it does

@@ -133,6 +133,8 @@ __asm__(
     "  ldr x8, [x19, #72]\n"
     "  ldr x9, [x19]\n"
     "  blr x9\n"
+    "  .globl __jitlink_call_return\n"
+    "__jitlink_call_return:\n"
     "  stp x0, x1, [x19, #160]\n"
     "  stp d0, d1, [x19, #176]\n"
     "  stp d2, d3, [x19, #192]\n"

@@ -119,6 +119,10 @@ async def _link(
     graph = builder.target_graph
     config = builder.target.configure(graph)
     config.post_prune.append(_register_own_frames)
+    if executor.code_map is not None:
+        from jitlink.executor.code_map import LinkedGraph  # noqa: PLC0415 - not in this process
+
+        executor.code_map.add(LinkedGraph(graph))
     context = _Context(executor)
     alloc = await link(graph, context, config, memory)
     # Never deallocated.

@@ -128,5 +128,5 @@ async def _replace_shared(
     if lost or len(originals) < len(sizes):
         raise AllocationError(
             "cannot replace code: the executor has run out of mappings, or cannot map shared "
-            "memory twice, as emulators cannot"
+            "memory twice, as emulators and sandboxes cannot"
         )

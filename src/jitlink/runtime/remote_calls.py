@@ -73,6 +73,8 @@ class RemoteFunction:
         address: the same.
         argtypes: ctypes types of the parameters; further arguments are variadic. None: all are.
         restype: ctypes type of the result, None for no result, or a function that takes a C int.
+        timeout: seconds after which a call is stopped, and with it the executor; None for the
+            executor's own.
         code: an object that lives as long as this one.
 
     Raises:
@@ -85,6 +87,7 @@ class RemoteFunction:
             raise ExecutorError(f"functions of {executor.triple} cannot be called from here")
         self.argtypes: Sequence[type[Any]] | None = None
         self.restype: Callable[..., Any] | None = ctypes.c_int
+        self.timeout: float | None = None
         self.executor = executor
         self.address = address
         self.code: object = None
@@ -157,6 +160,7 @@ class RemoteFunction:
             callbacks.runtime.addresses["__jitlink_call"],
             self._signature,
             *(self.address, frame.registers, frame.stack, buffers),
+            timeout=self.timeout,
         )
         return registers, contents
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import ctypes
 from _ctypes import _SimpleCData  # The base of simple types has no public name.
+from functools import partial
 from typing import Any
 
 from jitlink import tasks
 from jitlink.executor import ExecutorProcessControl, ProtocolError
+from jitlink.executor.control import read_to_null
 from jitlink.runtime.linked import runtime_of
 from jitlink.sps import CHARS, EXECUTOR_ADDR, UINT64, WrapperSignature
 
-_STRING_PIECE = 256
 _READ = WrapperSignature(CHARS, EXECUTOR_ADDR, UINT64)
 
 
@@ -45,17 +46,7 @@ async def string_at(executor: ExecutorProcessControl, address: int, unit: int = 
     Raises:
         ExecutorError: it cannot be read.
     """
-    found, null = b"", bytes(unit)
-    while True:
-        # No more than there is for sure: an address that cannot be read ends the executor.
-        size = min(_STRING_PIECE, -address % executor.page_size or _STRING_PIECE)
-        # A character of several bytes is aligned, so that none is on two pages.
-        piece = await read_memory(executor, address, size)
-        for start in range(0, size, unit):
-            if piece[start : start + unit] == null:
-                return found + piece[:start]
-        found += piece
-        address += size
+    return await read_to_null(partial(read_memory, executor), address, executor.page_size, unit)
 
 
 def read_value(executor: ExecutorProcessControl, address: int, ctype: type[Any]) -> Any:  # noqa: ANN401

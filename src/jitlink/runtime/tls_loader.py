@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import weakref
 
 from jitlink.errors import ExecutorError
@@ -23,6 +25,7 @@ from jitlink.sps import Sequence as SPSSequence
 from jitlink.sps.types import T
 
 _LOAD = WrapperSignature(Expected(EXECUTOR_ADDR), CHARS)
+_LOAD_FILE = WrapperSignature(Expected(EXECUTOR_ADDR), STRING)
 _UNLOAD = WrapperSignature(ERROR, EXECUTOR_ADDR)
 _READ_WORDS = WrapperSignature(Expected(SPSSequence(UINT64)), EXECUTOR_ADDR, STRING, UINT64)
 
@@ -40,7 +43,19 @@ class RuntimeTLSLoader:
 
     async def load_tls_module(self, data: bytes) -> int:
         """Load a TLS module and return a handle."""
-        return await self._call("__jitlink_load_tls_module", _LOAD, data)
+        executor = self._executor()
+        if executor is None or executor.library_directory is None:
+            return await self._call("__jitlink_load_tls_module", _LOAD, data)
+        # The name is new, because the C library takes equal ones for the same library.
+        path = os.path.join(executor.library_directory, os.urandom(16).hex())  # noqa: PTH118
+        try:
+            _write(path, data)
+            return await self._call("__jitlink_load_tls_file", _LOAD_FILE, path)
+        except OSError as error:
+            raise ExecutorError(f"cannot write a TLS module: {error}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # noqa: PTH108
 
     async def unload_tls_module(self, handle: int) -> None:
         """Unload it."""
@@ -78,6 +93,13 @@ class RuntimeTLSLoader:
     def tunables_for(self, extra: int) -> str | None:  # noqa: ARG002
         """None: how the other process was started is unknown."""
         return None
+
+
+def _write(path: str, data: bytes) -> None:
+    """Write a new file that every user can read who knows its name: as the executor may be."""
+    with open(path, "xb") as file:  # noqa: PTH123 - slow to import
+        os.fchmod(file.fileno(), 0o444)
+        file.write(data)
 
 
 def provide_tls(executor: ExecutorProcessControl, memory: JITLinkMemoryManager) -> None:

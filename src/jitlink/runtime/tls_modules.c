@@ -1,5 +1,7 @@
 /* TLS modules of an executor that is another process: loaded from memory, and read.
  *
+ * In a sandbox there are no files in memory: the controller writes a file, which it names.
+ *
  * The C library takes libraries that are loaded under equal paths for the same library, and file
  * descriptors are reused, so every load spells its path differently.
  *
@@ -54,7 +56,32 @@ static void *load(int file) {
   return dlopen(path, RTLD_NOW | RTLD_LOCAL);
 }
 
-/* Expected<Addr>(Sequence<Char> module): loads a shared library; its handle. */
+/* The result of loading a library. */
+static wrapper_result expected_handle(void *handle) {
+  const char *reason = handle ? 0 : dlerror();
+  if (!handle)
+    return expected_failure(reason ? reason : "unknown reason");
+  wrapper_result result = {{0}, 9};
+  result.value.pointer = malloc(result.size);
+  if (!result.value.pointer)
+    abort();
+  result.value.pointer[0] = 1;
+  sps_put_u64(result.value.pointer + 1, (uintptr_t)handle);
+  return result;
+}
+
+/* Expected<Addr>(String path): loads a shared library; its handle. */
+wrapper_result __jitlink_load_tls_file(const char *data, size_t size) {
+  sps_reader reader = sps_read(data, size);
+  char *path = sps_string(&reader);
+  if (!path)
+    return expected_failure("malformed arguments");
+  void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  free(path);
+  return expected_handle(handle);
+}
+
+/* Expected<Addr>(Sequence<Char> module): the same, of the bytes of a library. */
 wrapper_result __jitlink_load_tls_module(const char *data, size_t size) {
   sps_reader reader = sps_read(data, size);
   size_t length = sps_count(&reader, 1);
@@ -70,17 +97,8 @@ wrapper_result __jitlink_load_tls_module(const char *data, size_t size) {
     return expected_failure(strerror(error));
   }
   void *handle = load(file);
-  const char *reason = handle ? 0 : dlerror();
   close(file);
-  if (!handle)
-    return expected_failure(reason ? reason : "unknown reason");
-  wrapper_result result = {{0}, 9};
-  result.value.pointer = malloc(result.size);
-  if (!result.value.pointer)
-    abort();
-  result.value.pointer[0] = 1;
-  sps_put_u64(result.value.pointer + 1, (uintptr_t)handle);
-  return result;
+  return expected_handle(handle);
 }
 
 /* Error(Addr handle): unloads a shared library. */

@@ -8,6 +8,7 @@ FINALIZE_REQUEST                    SPSFinalizeRequest
 SHARED_SEGMENT_FINALIZE_REQUEST     SPSSharedMemorySegFinalizeRequest
 SHARED_FINALIZE_REQUEST             SPSSharedMemoryFinalizeRequest
 SYMBOL_DEF                          SPSExecutorSymbolDef
+SYMBOL_ADDRESS                      SPSExecutorAddr, of a symbol
 SYMBOL_LOOKUP_ELEMENT               SPSRemoteSymbolLookupSetElement
 SETUP                               the payload of a setup message
 ==================================  ==================================================
@@ -29,8 +30,10 @@ from jitlink.sps.types import (
     UINT8,
     UINT64,
     Map,
+    Reader,
     Record,
     Sequence,
+    SPSType,
     Tuple,
 )
 from jitlink.sps.wrapper import ALLOC_ACTION_CALL_PAIR, AllocActionCallPair
@@ -134,6 +137,18 @@ class Setup(NamedTuple):
     bootstrap_symbols: Mapping[str, int]
 
 
+class _SymbolAddress(SPSType[SymbolDef]):
+    min_size = EXECUTOR_ADDR.min_size
+
+    def write(self, value: SymbolDef, out: bytearray) -> None:
+        """Append the address."""
+        EXECUTOR_ADDR.write(value.address, out)
+
+    def read(self, reader: Reader) -> SymbolDef:
+        """Read the address; there are no flags."""
+        return SymbolDef(EXECUTOR_ADDR.read(reader), (0, 0))
+
+
 _ACTIONS = Sequence(ALLOC_ACTION_CALL_PAIR)
 SEGMENT_FINALIZE_REQUEST = Record(SegmentFinalizeRequest, UINT8, EXECUTOR_ADDR, UINT64, CHARS)
 FINALIZE_REQUEST = Record(FinalizeRequest, Sequence(SEGMENT_FINALIZE_REQUEST), _ACTIONS)
@@ -142,6 +157,8 @@ SHARED_FINALIZE_REQUEST = Record(
     SharedFinalizeRequest, Sequence(SHARED_SEGMENT_FINALIZE_REQUEST), _ACTIONS
 )
 SYMBOL_DEF = Record(SymbolDef, EXECUTOR_ADDR, Tuple(UINT8, UINT8))
+SYMBOL_ADDRESS = _SymbolAddress()
+"""A symbol of which only the address crosses the wire."""
 SYMBOL_LOOKUP_ELEMENT = Record(SymbolLookupElement, STRING, BOOL)
 DESCRIBED_ADDRESS = Record(DescribedAddress, STRING, BOOL, UINT64, BOOL)
 SETUP = Record(Setup, STRING, UINT64, Map(STRING, CHARS), Map(STRING, EXECUTOR_ADDR))

@@ -11,6 +11,7 @@ PAuth ABI extension; "Program property" in section 6.2 for GNU_PROPERTY_AARCH64_
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from jitlink.arch.aarch64 import (
@@ -18,23 +19,29 @@ from jitlink.arch.aarch64 import (
     APPLY_IRELATIVE_IMPORTS,
     BIG_ENDIAN_FIXUPS,
     BRANCHES,
+    DTPOFF_KINDS,
     FIXUPS,
     GOT_PLT,
     GOT_PLT_BTI,
     HOST_FUNCTION,
     JUMP,
-    relax,
+    TLS_GOT_REQUESTS,
+    TPOFF_KINDS,
 )
 from jitlink.arch.aarch64 import AArch64EdgeKind as K
+from jitlink.arch.aarch64_reentry import REENTRY
+from jitlink.arch.aarch64_relax import relax
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
 from jitlink.formats.elf_notes import has_property_bit
 from jitlink.graph import LinkGraph
 from jitlink.link import PassConfiguration
+from jitlink.memory.tls import TLSModuleSpec
 from jitlink.passes.eh_frame import eh_frame_pass
 from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.ifunc import ifunc_pass
+from jitlink.passes.tls import TLSEdgeKinds, plan_tls
 from jitlink.targets.base import Relocation, RelocationTable
-from jitlink.targets.elf import DYNAMIC_ONLY, NO_TLS, ELFTarget
+from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget
 from jitlink.targets.elf_linker_defined import synthesize_elf_symbols
 
 EM_AARCH64 = 183
@@ -118,28 +125,131 @@ RELOCATIONS = (
     Relocation(315, "R_AARCH64_GOTPCREL32", K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32),
     Relocation(316, "R_AARCH64_PATCHINST", reason=_PATCH),
     Relocation(317, "R_AARCH64_FUNCINIT64", reason=_INIT),
-    *_refused(
-        512,
-        NO_TLS,
-        "TLSGD_ADR_PREL21 TLSGD_ADR_PAGE21 TLSGD_ADD_LO12_NC TLSGD_MOVW_G1 TLSGD_MOVW_G0_NC "
-        "TLSLD_ADR_PREL21 TLSLD_ADR_PAGE21 TLSLD_ADD_LO12_NC TLSLD_MOVW_G1 TLSLD_MOVW_G0_NC "
-        "TLSLD_LD_PREL19 TLSLD_MOVW_DTPREL_G2 TLSLD_MOVW_DTPREL_G1 TLSLD_MOVW_DTPREL_G1_NC "
-        "TLSLD_MOVW_DTPREL_G0 TLSLD_MOVW_DTPREL_G0_NC TLSLD_ADD_DTPREL_HI12 "
-        "TLSLD_ADD_DTPREL_LO12 TLSLD_ADD_DTPREL_LO12_NC TLSLD_LDST8_DTPREL_LO12 "
-        "TLSLD_LDST8_DTPREL_LO12_NC TLSLD_LDST16_DTPREL_LO12 TLSLD_LDST16_DTPREL_LO12_NC "
-        "TLSLD_LDST32_DTPREL_LO12 TLSLD_LDST32_DTPREL_LO12_NC TLSLD_LDST64_DTPREL_LO12 "
-        "TLSLD_LDST64_DTPREL_LO12_NC TLSIE_MOVW_GOTTPREL_G1 TLSIE_MOVW_GOTTPREL_G0_NC "
-        "TLSIE_ADR_GOTTPREL_PAGE21 TLSIE_LD64_GOTTPREL_LO12_NC TLSIE_LD_GOTTPREL_PREL19 "
-        "TLSLE_MOVW_TPREL_G2 TLSLE_MOVW_TPREL_G1 TLSLE_MOVW_TPREL_G1_NC TLSLE_MOVW_TPREL_G0 "
-        "TLSLE_MOVW_TPREL_G0_NC TLSLE_ADD_TPREL_HI12 TLSLE_ADD_TPREL_LO12 "
-        "TLSLE_ADD_TPREL_LO12_NC TLSLE_LDST8_TPREL_LO12 TLSLE_LDST8_TPREL_LO12_NC "
-        "TLSLE_LDST16_TPREL_LO12 TLSLE_LDST16_TPREL_LO12_NC TLSLE_LDST32_TPREL_LO12 "
-        "TLSLE_LDST32_TPREL_LO12_NC TLSLE_LDST64_TPREL_LO12 TLSLE_LDST64_TPREL_LO12_NC "
-        "TLSDESC_LD_PREL19 TLSDESC_ADR_PREL21 TLSDESC_ADR_PAGE21 TLSDESC_LD64_LO12 "
-        "TLSDESC_ADD_LO12 TLSDESC_OFF_G1 TLSDESC_OFF_G0_NC TLSDESC_LDR TLSDESC_ADD TLSDESC_CALL "
-        "TLSLE_LDST128_TPREL_LO12 TLSLE_LDST128_TPREL_LO12_NC TLSLD_LDST128_DTPREL_LO12 "
-        "TLSLD_LDST128_DTPREL_LO12_NC",
+    Relocation(
+        512, "R_AARCH64_TLSGD_ADR_PREL21", K.REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_ADR_LITERAL21
     ),
+    Relocation(
+        513, "R_AARCH64_TLSGD_ADR_PAGE21", K.REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_PAGE21
+    ),
+    Relocation(
+        514,
+        "R_AARCH64_TLSGD_ADD_LO12_NC",
+        K.REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12,
+    ),
+    Relocation(
+        515, "R_AARCH64_TLSGD_MOVW_G1", K.REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1
+    ),
+    Relocation(
+        516,
+        "R_AARCH64_TLSGD_MOVW_G0_NC",
+        K.REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC,
+    ),
+    Relocation(
+        517, "R_AARCH64_TLSLD_ADR_PREL21", K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_ADR_LITERAL21
+    ),
+    Relocation(518, "R_AARCH64_TLSLD_ADR_PAGE21", K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_PAGE21),
+    Relocation(
+        519, "R_AARCH64_TLSLD_ADD_LO12_NC", K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12
+    ),
+    Relocation(
+        520, "R_AARCH64_TLSLD_MOVW_G1", K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1
+    ),
+    Relocation(
+        521,
+        "R_AARCH64_TLSLD_MOVW_G0_NC",
+        K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC,
+    ),
+    Relocation(
+        522, "R_AARCH64_TLSLD_LD_PREL19", K.REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_LDR_LITERAL19
+    ),
+    Relocation(523, "R_AARCH64_TLSLD_MOVW_DTPREL_G2", K.MOVE_WIDE16_DTPOFF_G2),
+    Relocation(524, "R_AARCH64_TLSLD_MOVW_DTPREL_G1", K.MOVE_WIDE16_DTPOFF_G1),
+    Relocation(525, "R_AARCH64_TLSLD_MOVW_DTPREL_G1_NC", K.MOVE_WIDE16_DTPOFF_G1_NC),
+    Relocation(526, "R_AARCH64_TLSLD_MOVW_DTPREL_G0", K.MOVE_WIDE16_DTPOFF_G0),
+    Relocation(527, "R_AARCH64_TLSLD_MOVW_DTPREL_G0_NC", K.MOVE_WIDE16_DTPOFF_G0_NC),
+    Relocation(528, "R_AARCH64_TLSLD_ADD_DTPREL_HI12", K.DTPOFF_HIGH12),
+    Relocation(529, "R_AARCH64_TLSLD_ADD_DTPREL_LO12", K.DTPOFF_LOW12),
+    Relocation(530, "R_AARCH64_TLSLD_ADD_DTPREL_LO12_NC", K.DTPOFF_LOW12_NC),
+    Relocation(531, "R_AARCH64_TLSLD_LDST8_DTPREL_LO12", K.DTPOFF_LOW12),
+    Relocation(532, "R_AARCH64_TLSLD_LDST8_DTPREL_LO12_NC", K.DTPOFF_LOW12_NC),
+    Relocation(533, "R_AARCH64_TLSLD_LDST16_DTPREL_LO12", K.DTPOFF_LOW12_SHIFT1),
+    Relocation(534, "R_AARCH64_TLSLD_LDST16_DTPREL_LO12_NC", K.DTPOFF_LOW12_SHIFT1_NC),
+    Relocation(535, "R_AARCH64_TLSLD_LDST32_DTPREL_LO12", K.DTPOFF_LOW12_SHIFT2),
+    Relocation(536, "R_AARCH64_TLSLD_LDST32_DTPREL_LO12_NC", K.DTPOFF_LOW12_SHIFT2_NC),
+    Relocation(537, "R_AARCH64_TLSLD_LDST64_DTPREL_LO12", K.DTPOFF_LOW12_SHIFT3),
+    Relocation(538, "R_AARCH64_TLSLD_LDST64_DTPREL_LO12_NC", K.DTPOFF_LOW12_SHIFT3_NC),
+    Relocation(
+        539,
+        "R_AARCH64_TLSIE_MOVW_GOTTPREL_G1",
+        K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1,
+    ),
+    Relocation(
+        540,
+        "R_AARCH64_TLSIE_MOVW_GOTTPREL_G0_NC",
+        K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC,
+    ),
+    Relocation(
+        541, "R_AARCH64_TLSIE_ADR_GOTTPREL_PAGE21", K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE21
+    ),
+    Relocation(
+        542,
+        "R_AARCH64_TLSIE_LD64_GOTTPREL_LO12_NC",
+        K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12,
+    ),
+    Relocation(
+        543,
+        "R_AARCH64_TLSIE_LD_GOTTPREL_PREL19",
+        K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_LDR_LITERAL19,
+    ),
+    Relocation(544, "R_AARCH64_TLSLE_MOVW_TPREL_G2", K.MOVE_WIDE16_TPOFF_G2),
+    Relocation(545, "R_AARCH64_TLSLE_MOVW_TPREL_G1", K.MOVE_WIDE16_TPOFF_G1),
+    Relocation(546, "R_AARCH64_TLSLE_MOVW_TPREL_G1_NC", K.MOVE_WIDE16_TPOFF_G1_NC),
+    Relocation(547, "R_AARCH64_TLSLE_MOVW_TPREL_G0", K.MOVE_WIDE16_TPOFF_G0),
+    Relocation(548, "R_AARCH64_TLSLE_MOVW_TPREL_G0_NC", K.MOVE_WIDE16_TPOFF_G0_NC),
+    Relocation(549, "R_AARCH64_TLSLE_ADD_TPREL_HI12", K.TPOFF_HIGH12),
+    Relocation(550, "R_AARCH64_TLSLE_ADD_TPREL_LO12", K.TPOFF_LOW12),
+    Relocation(551, "R_AARCH64_TLSLE_ADD_TPREL_LO12_NC", K.TPOFF_LOW12_NC),
+    Relocation(552, "R_AARCH64_TLSLE_LDST8_TPREL_LO12", K.TPOFF_LOW12),
+    Relocation(553, "R_AARCH64_TLSLE_LDST8_TPREL_LO12_NC", K.TPOFF_LOW12_NC),
+    Relocation(554, "R_AARCH64_TLSLE_LDST16_TPREL_LO12", K.TPOFF_LOW12_SHIFT1),
+    Relocation(555, "R_AARCH64_TLSLE_LDST16_TPREL_LO12_NC", K.TPOFF_LOW12_SHIFT1_NC),
+    Relocation(556, "R_AARCH64_TLSLE_LDST32_TPREL_LO12", K.TPOFF_LOW12_SHIFT2),
+    Relocation(557, "R_AARCH64_TLSLE_LDST32_TPREL_LO12_NC", K.TPOFF_LOW12_SHIFT2_NC),
+    Relocation(558, "R_AARCH64_TLSLE_LDST64_TPREL_LO12", K.TPOFF_LOW12_SHIFT3),
+    Relocation(559, "R_AARCH64_TLSLE_LDST64_TPREL_LO12_NC", K.TPOFF_LOW12_SHIFT3_NC),
+    Relocation(
+        560, "R_AARCH64_TLSDESC_LD_PREL19", K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_LDR_LITERAL19
+    ),
+    Relocation(
+        561, "R_AARCH64_TLSDESC_ADR_PREL21", K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_ADR_LITERAL21
+    ),
+    Relocation(
+        562, "R_AARCH64_TLSDESC_ADR_PAGE21", K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_PAGE21
+    ),
+    Relocation(
+        563,
+        "R_AARCH64_TLSDESC_LD64_LO12",
+        K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_PAGE_OFFSET12_SHIFT3,
+    ),
+    Relocation(
+        564, "R_AARCH64_TLSDESC_ADD_LO12", K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_PAGE_OFFSET12
+    ),
+    Relocation(
+        565, "R_AARCH64_TLSDESC_OFF_G1", K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_MOVE_WIDE16_G1
+    ),
+    Relocation(
+        566,
+        "R_AARCH64_TLSDESC_OFF_G0_NC",
+        K.REQUEST_TLSDESC_ENTRY_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC,
+    ),
+    # Mark instructions of an access through a TLS descriptor, for linkers that relax it.
+    Relocation(567, "R_AARCH64_TLSDESC_LDR"),
+    Relocation(568, "R_AARCH64_TLSDESC_ADD"),
+    Relocation(569, "R_AARCH64_TLSDESC_CALL"),
+    Relocation(570, "R_AARCH64_TLSLE_LDST128_TPREL_LO12", K.TPOFF_LOW12_SHIFT4),
+    Relocation(571, "R_AARCH64_TLSLE_LDST128_TPREL_LO12_NC", K.TPOFF_LOW12_SHIFT4_NC),
+    Relocation(572, "R_AARCH64_TLSLD_LDST128_DTPREL_LO12", K.DTPOFF_LOW12_SHIFT4),
+    Relocation(573, "R_AARCH64_TLSLD_LDST128_DTPREL_LO12_NC", K.DTPOFF_LOW12_SHIFT4_NC),
     *_refused(
         580,
         _AUTH,
@@ -157,6 +267,19 @@ RELOCATIONS = (
     *_refused(1041, DYNAMIC_ONLY, "AUTH_RELATIVE AUTH_GLOB_DAT AUTH_TLSDESC AUTH_IRELATIVE"),
 )
 
+
+def _tls_edge_kinds(byte_order: Literal["little", "big"]) -> TLSEdgeKinds:
+    def write(spec: TLSModuleSpec) -> bytes:
+        # Few links have TLS.
+        from jitlink.formats.elf_tls_module import AARCH64, AARCH64_BE  # noqa: PLC0415
+
+        return (AARCH64 if byte_order == "little" else AARCH64_BE).write(spec)
+
+    return TLSEdgeKinds(TLS_GOT_REQUESTS, TPOFF_KINDS, DTPOFF_KINDS, frozenset(), write, byte_order)
+
+
+_plan_fixups = partial(plan_tls, _tls_edge_kinds("little"))
+_plan_big_endian_fixups = partial(plan_tls, _tls_edge_kinds("big"))
 _split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
 
 
@@ -170,12 +293,14 @@ def default_passes(graph: LinkGraph) -> PassConfiguration:
     def build(graph: LinkGraph) -> None:
         build_got_and_stubs(graph, spec)
 
+    is_little = graph.endianness == "little"
     return PassConfiguration(
-        fixups=FIXUPS if graph.endianness == "little" else BIG_ENDIAN_FIXUPS,
+        fixups=FIXUPS if is_little else BIG_ENDIAN_FIXUPS,
         pre_prune=[_split_eh_frames, synthesize_elf_symbols],
         post_prune=[ifunc_pass(spec, APPLY_IRELATIVE, APPLY_IRELATIVE_IMPORTS), build],
         pre_fixup=[relax],
         got_address=got_address,
+        plan_fixups=_plan_fixups if is_little else _plan_big_endian_fixups,
     )
 
 
@@ -189,6 +314,7 @@ def _target(name: str, byte_order: Literal["little", "big"]) -> ELFTarget:
         passes=default_passes,
         branches=BRANCHES,
         jump=JUMP,
+        reentry=REENTRY,
         host_function=HOST_FUNCTION,
     )
 

@@ -4,28 +4,98 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorExitedError, RemoteExecutorProcessControl
 from jitlink.executor.remote.control import MemoryKind
+from jitlink.executor.remote.sandbox import sandbox_of
 from jitlink.tool.options import CommandLine, CommandLineError
+
+if TYPE_CHECKING:
+    import ssl
 
 
 def open_executor(line: CommandLine) -> RemoteExecutorProcessControl:
     """Start the executor of a command, or connect to it.
 
     Raises:
-        CommandLineError: an option is for this process only, or has words with unpaired quotes.
-        ExecutorError: there is none to start, it cannot be started, or does not listen.
+        CommandLineError: an option is for this process only, or for another kind of connection, or
+            has words with unpaired quotes.
+        ExecutorError: there is none to start, it cannot be started, does not listen, or refuses.
     """
     for option, value in (("slab-allocate", line.slab_size), ("slab-address", line.slab_address)):
         if value is not None:
             raise CommandLineError("a slab is memory of this process", option=option)
     kind: MemoryKind | None = None if line.memory_manager == "default" else line.memory_manager
+    if line.executor_address is not None and line.sandbox:
+        message = "an executor that listens was started in a sandbox, or without one"
+        raise CommandLineError(message, option="oop-sandbox")
+    if line.executor_address is not None and line.executor is not None:
+        message = "an executor is started, or connected to, not both"
+        raise CommandLineError(message, option="oop-executor")
     if line.executor_address is not None:
-        host, port = line.executor_address
-        return RemoteExecutorProcessControl.connect(host, port, memory=kind or "generic")
+        return _connect(line, line.executor_address, kind)
+    _refuse(line, "an executor that is started by the command needs none", "token-file")
+    _refuse(line, "only TCP connections are encrypted", "tls-ca", "tls-cert")
     command = _words(line.executor) if line.executor else None
-    return RemoteExecutorProcessControl.launch(command, memory=kind or "shared")
+    try:
+        sandbox = sandbox_of(line.sandbox) if line.sandbox else None
+        memory = kind or "shared"
+        return RemoteExecutorProcessControl.launch(command, memory=memory, sandbox=sandbox)
+    except ValueError as error:
+        raise CommandLineError(str(error), option="oop-sandbox") from error
+
+
+def _connect(
+    line: CommandLine, address: tuple[str, int] | str, kind: MemoryKind | None
+) -> RemoteExecutorProcessControl:
+    token = _token(line.executor_token_file)
+    if isinstance(address, str):
+        _refuse(line, "only TCP connections are encrypted", "tls-ca", "tls-cert")
+        return RemoteExecutorProcessControl.connect_unix(
+            address, memory=kind or "shared", token=token
+        )
+    host, port = address
+    return RemoteExecutorProcessControl.connect(
+        host, port, memory=kind or "generic", token=token, ssl_context=_ssl_context(line)
+    )
+
+
+def _refuse(line: CommandLine, reason: str, *names: str) -> None:
+    given = {
+        "token-file": line.executor_token_file,
+        "tls-ca": line.executor_authority,
+        "tls-cert": line.executor_certificate,
+    }
+    for name in names:
+        if given[name] is not None:
+            raise CommandLineError(reason, option=f"oop-{name}")
+
+
+def _token(path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - pathlib is slow to import
+            return file.read().rstrip(b"\r\n")
+    except OSError as error:
+        raise ExecutorError(f"cannot read the token in {path}: {error.strerror}") from error
+
+
+def _ssl_context(line: CommandLine) -> ssl.SSLContext | None:
+    """What connects by TLS; None without its options."""
+    if line.executor_authority is None and line.executor_certificate is None:
+        return None
+    import ssl  # noqa: PLC0415 - seldom needed
+
+    try:
+        context = ssl.create_default_context(cafile=line.executor_authority)
+        if line.executor_certificate is not None:
+            context.load_cert_chain(line.executor_certificate)
+    except OSError as error:
+        raise ExecutorError(f"cannot use the certificates of -oop-tls-*: {error}") from error
+    return context
 
 
 def _words(executor: str) -> list[str]:
@@ -41,7 +111,10 @@ def _words(executor: str) -> list[str]:
 
 
 def status_of_exit(call: Callable[[], int]) -> int:
-    """What a call returns, or the exit status if it ends the executor by ``exit``."""
+    """What a call returns, or the exit status if it ends the executor by ``exit``.
+
+    LLVM differs: for llvm-jitlink that is an error.
+    """
     try:
         return call()
     except ExecutorExitedError as error:

@@ -3,10 +3,17 @@
 import contextlib
 import socket
 import struct
-from typing import Self
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import fields, is_dataclass
+from typing import Any, Self
 
+from jitlink import tasks
 from jitlink.executor.remote.connection import Connection, SocketChannel
+from jitlink.executor.remote.dialects import Service
 from jitlink.executor.remote.messages import HEADER, Message, MessageReader, OpCode
+from jitlink.sps import WrapperFunctionResult
 from jitlink.sps.services import SETUP, Setup
 
 SETUP_PAYLOAD = SETUP.serialize(Setup("x86_64-unknown-linux-gnu", 4096, {}, {"one": 1}))
@@ -15,6 +22,16 @@ SETUP_PAYLOAD = SETUP.serialize(Setup("x86_64-unknown-linux-gnu", 4096, {}, {"on
 def encoded(opcode: int, sequence: int = 0, tag: int = 0, payload: bytes = b"") -> bytes:
     """The bytes of a message."""
     return HEADER.pack(HEADER.size + len(payload), opcode, sequence, tag) + payload
+
+
+def services_of(dialect: Any) -> Iterator[Service[Any]]:  # noqa: ANN401 - or a part of one
+    """The services of a dialect."""
+    for field in fields(dialect):
+        value = getattr(dialect, field.name)
+        if is_dataclass(value):
+            yield from services_of(value)
+        elif isinstance(value, Service):
+            yield value
 
 
 class FakeExecutor:
@@ -54,6 +71,19 @@ class FakeExecutor:
                 raise EOFError
             self._messages += self._reader.feed(data)
         return self._messages.pop(0)
+
+    def call(self, tag: int, data: bytes = b"") -> Future[WrapperFunctionResult]:
+        """Have the other end call, on a thread of its own."""
+        future: Future[WrapperFunctionResult] = Future()
+
+        def call() -> None:
+            try:
+                future.set_result(tasks.run(self.connection.call(tag, data)))
+            except BaseException as error:  # noqa: BLE001 - the test looks at it
+                future.set_exception(error)
+
+        threading.Thread(target=call, daemon=True).start()
+        return future
 
     def send_part(self, data: bytes) -> None:
         """Send bytes, and go away."""

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from jitlink.executor import RemoteExecutorProcessControl
 from jitlink.executor.remote.connection import SocketChannel
 from jitlink.executor.remote.messages import OpCode
 from jitlink.executor.remote.process import own_executor
+from jitlink.lljit import LLJIT
 from tests.executor.remote.fake import encoded
+from tests.toolchain import compile_c
 
 PROGRAM = own_executor() or ""
 
@@ -27,9 +30,20 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_usage() -> None:
-    assert run("--help").stdout.startswith("usage: jitlink-executor filedescs=IN,OUT")
+    assert run("--help").stdout.startswith("usage: jitlink-executor [OPTION]... CONNECTION")
     assert run("--help").returncode == 0
-    for words in ((), ("filedescs=1",), ("filedescs=1,2x",), ("nonsense",)):
+    for words in (
+        (),
+        ("filedescs=1",),
+        ("filedescs=1,2x",),
+        ("nonsense",),
+        ("--nonsense",),
+        ("--timeout=x", "listen=0"),
+        ("--timeout=-1", "listen=0"),
+        ("listen=0", "listen=0"),
+        ("socket:adopt=x",),
+        ("--sandbox-memry=5", "filedescs=0,1"),
+    ):
         done = run(*words)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("usage:")
@@ -38,7 +52,11 @@ def test_usage() -> None:
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("listen=nowhere", "nowhere is not HOST:PORT"),
+        ("listen=nowhere", "nowhere is not HOST:PORT, :PORT or PORT"),
+        ("listen=", " is not HOST:PORT"),
+        ("listen=65536", "65536 is not HOST:PORT"),
+        ("listen=127.0.0.1:-1", "127.0.0.1:-1 is not HOST:PORT"),
+        ("tcp:listen=[::1]", "[::1] is not HOST:PORT"),
         ("listen=no.such.host.invalid:1", "no.such.host.invalid: "),
         ("socket=/no/such/directory/socket", "No such file or directory"),
         ("socket=" + "x" * 200, "File name too long"),
@@ -85,6 +103,58 @@ def test_a_unix_socket(tmp_path: Path) -> None:
             assert tasks.run(executor.lookup_symbols(["malloc"])) != [None]
         assert server.wait(20) == 0
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cos", "_Znwm", "__cxa_throw", "_Unwind_Resume", "__register_frame", "_Znwm@GLIBCXX_3.4"],
+)
+def test_what_programs_expect_is_loaded(name: str) -> None:
+    with RemoteExecutorProcessControl.launch() as executor:
+        names = [name, "_Znwm@NONE_1.0", "no_such_symbol"]
+        found = tasks.run(executor.lookup_symbols(names))
+        assert [address is None for address in found] == [False, True, True]
+
+
+def test_lookups_at_once_all_see_what_one_of_them_loads() -> None:
+    names = ["__deregister_frame", "_ZSt4cout", "__cxa_throw", "_Znwm"]
+    for _ in range(10):
+        with RemoteExecutorProcessControl.launch() as executor, ThreadPoolExecutor() as pool:
+            lookups = [
+                pool.submit(tasks.run, executor.lookup_symbols([name])) for name in names * 3
+            ]
+            assert all(lookup.result(20) != [None] for lookup in lookups)
+
+
+SIGNALS = """
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+/* Which signals are blocked, and whether it runs on the main thread. */
+int look(int times) {
+  sigset_t blocked;
+  int count = 0;
+  while (times--) usleep(1000);
+  pthread_sigmask(SIG_BLOCK, 0, &blocked);
+  for (int number = 1; number < 65; number++) count += sigismember(&blocked, number) == 1;
+  return 2 * count + (gettid() == getpid());
+}
+"""
+
+
+def test_no_signals_are_blocked_in_programs() -> None:
+    """Those that run beside another one neither; one after the other all are on the main thread."""
+    with (
+        RemoteExecutorProcessControl.launch() as executor,
+        LLJIT(executor=executor, platform=False) as jit,
+        ThreadPoolExecutor() as pool,
+    ):
+        jit.add_object(compile_c(SIGNALS, "gcc", ("-O1", "-fPIC", "-D_GNU_SOURCE")))
+        look = int(jit.lookup("look"))
+        calls = [pool.submit(tasks.run, executor.run_as_int_function(look, 50)) for _ in range(4)]
+        assert {call.result(20) for call in calls} == {0, 1}
+        for _ in range(200):
+            assert tasks.run(executor.run_as_int_function(look, 0)) == 1
 
 
 def exchange(data: bytes) -> tuple[int, str]:

@@ -4,7 +4,6 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,9 @@ from jitlink.executor.remote.memory_services import reserve
 from jitlink.executor.remote.messages import MessageReader, OpCode
 from jitlink.memory.mapper import MapperJITLinkMemoryManager
 from jitlink.sps.services import SETUP, DescribedAddress, Setup, SymbolDef
-from tests.executor.remote.fake import encoded
+from tests.executor.remote.fake import encoded, services_of
 
 PAGE = 4096
-
-
-def _services(dialect: Any) -> Iterator[Service[Any]]:  # noqa: ANN401 - a dialect or a part of it
-    for field in fields(dialect):
-        value = getattr(dialect, field.name)
-        if is_dataclass(value):
-            yield from _services(value)
-        elif isinstance(value, Service):
-            yield value
 
 
 class PlayedExecutor:
@@ -44,11 +34,12 @@ class PlayedExecutor:
     """
 
     def __init__(self, memory: MemoryKind, page_size: int = PAGE) -> None:
-        services = list(_services(JITLINK))
+        services = list(services_of(JITLINK))
         names = dict.fromkeys(
             name for each in services for name in (each.name, each.instance) if name
         )
-        self.answers: dict[Service[Any], list[object]] = {}
+        assert JITLINK.report_crashes is not None
+        self.answers: dict[Service[Any], list[object]] = {JITLINK.report_crashes: [None]}
         self.calls: list[Service[Any]] = []
         self._symbols = {name: number for number, name in enumerate(names, 1)}
         self._by_address = {self._symbols[each.name]: each for each in services}

@@ -168,11 +168,6 @@ def test_code_without_a_symbol_is_a_function() -> None:
         assert data is None
 
 
-def test_llvms_executors_know_nothing_of_addresses() -> None:
-    with started(OTHERS[0]) as executor:
-        assert tasks.run(executor.describe_addresses([1, 2])) == [None, None]
-
-
 @pytest.mark.parametrize("setting", OWN_PIPES, ids=str)
 def test_requests_that_are_malformed(setting: Setting) -> None:
     with started(setting) as executor:

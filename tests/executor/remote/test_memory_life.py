@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -188,9 +189,9 @@ def test_a_tracker_is_freed_in_one_call(setting: Setting, monkeypatch: pytest.Mo
         connection = executor.connection
         call = connection.call
 
-        async def counted(*arguments: object) -> object:
+        async def counted(*arguments: Any, **options: Any) -> object:  # noqa: ANN401
             calls.append(arguments)
-            return await call(*arguments)  # type: ignore[arg-type]
+            return await call(*arguments, **options)
 
         monkeypatch.setattr(connection, "call", counted)
         jit.remove(tracker)

@@ -1,4 +1,7 @@
-"""The command ``jitlink-executor``: runs jitlink's own executor in place of this process."""
+"""The command ``jitlink-executor``: runs jitlink's own executor in place of this process.
+
+With a certificate it stays in between: see `jitlink.executor.remote.tls_server`.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,14 @@ from jitlink.executor.remote.process import own_executor
 
 
 def main() -> int:
-    """Run the executor with the words of this command; returns only if there is none."""
-    path = own_executor()
+    """Run the executor with the words of this command; returns only if it has not become it."""
+    path, words = own_executor(), sys.argv[1:]
+    if path is not None and any(word.startswith("--tls-") for word in words):
+        # Imported on use: it takes longer than an executor needs to start.
+        from jitlink.executor.remote.tls_server import run  # noqa: PLC0415
+
+        return run(path, words)
     if path is not None:
-        os.execv(path, ["jitlink-executor", *sys.argv[1:]])
+        os.execv(path, ["jitlink-executor", *words])
     sys.stderr.write("jitlink-executor: there is no executor for this machine\n")
     return 1

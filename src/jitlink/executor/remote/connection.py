@@ -19,13 +19,14 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 
 from jitlink.errors import ExecutorError
 from jitlink.executor.remote.errors import (
     ExecutorDisconnectedError,
+    ExecutorInterruptedError,
     ExecutorTimeoutError,
     ProtocolError,
 )
@@ -34,11 +35,12 @@ from jitlink.executor.remote.messages import (
     Message,
     MessageReader,
     OpCode,
+    ResultKind,
     header_of,
 )
-from jitlink.sps import ERROR, Failure, SPSError, WrapperFunctionResult
+from jitlink.sps import ERROR, STRING, Failure, SPSError, WrapperFunctionResult
 from jitlink.sps.services import SETUP, Setup
-from jitlink.tasks import Future
+from jitlink.tasks import Future, TaskInterruptedError
 
 _RECEIVED_AT_ONCE = 1 << 20
 _BUFFERS_AT_ONCE = 64
@@ -46,6 +48,12 @@ _MOST_HANDLERS = 1000
 """How many calls from an executor may be under way."""
 _IDLE_SECONDS = 5.0
 """Seconds that a thread for such calls waits for the next one."""
+_RETURN_TIMEOUT = 0.02
+"""Seconds that a call has to return by itself when its caller was interrupted."""
+_INTERRUPT_TIMEOUT = 0.5
+"""Seconds that a call has to return when the executor was interrupted for it."""
+_STOP_TIMEOUT = 5.0
+"""Seconds that a caller waits for its call to be stopped."""
 _CLOSE_TIMEOUT = 5.0
 """Seconds that an executor has to finish when a connection is closed."""
 
@@ -65,6 +73,26 @@ class Channel(ABC):
 
     incoming: int
     outgoing: int
+
+    def receive(self) -> bytes:
+        """What has arrived, or a part of it; nothing at the end.
+
+        Raises:
+            BlockingIOError: nothing has arrived.
+            OSError: the stream is broken.
+        """
+        return os.read(self.incoming, _RECEIVED_AT_ONCE)
+
+    def send(self, buffers: Sequence[memoryview]) -> int:
+        """Send the beginning of these buffers; returns how many bytes.
+
+        After a `BlockingIOError` the next call begins with the same bytes.
+
+        Raises:
+            BlockingIOError: nothing can be sent now.
+            OSError: the stream is broken.
+        """
+        return os.writev(self.outgoing, buffers)
 
     @abstractmethod
     def end_output(self) -> None:
@@ -105,6 +133,7 @@ class SocketChannel(Channel):
         if connected.family in (socket.AF_INET, socket.AF_INET6):
             # Calls are small, and each waits for its result.
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._socket = connected
         self.incoming = self.outgoing = connected.fileno()
 
@@ -126,13 +155,17 @@ class _Call:
         future: of its result.
         seconds: how long it may take, or None.
         deadline: until when, by the monotonic clock.
+        is_interrupted: whether the executor was interrupted for it.
+        ended: set when it has ended, if its caller was interrupted.
     """
 
-    __slots__ = ("deadline", "future", "seconds")
+    __slots__ = ("deadline", "ended", "future", "is_interrupted", "seconds")
 
     def __init__(self, future: Future[WrapperFunctionResult], seconds: float | None) -> None:
         self.future, self.seconds = future, seconds
         self.deadline = None if seconds is None else time.monotonic() + seconds
+        self.is_interrupted = False
+        self.ended: threading.Event | None = None
 
     def succeed(self, result: WrapperFunctionResult) -> None:
         self._complete(partial(self.future.set_result_unless_done, result))
@@ -143,6 +176,8 @@ class _Call:
 
     def _complete(self, action: Callable[[], object]) -> None:
         self.future.loop.call_soon_threadsafe(action)
+        if self.ended is not None:
+            self.ended.set()
 
 
 class Connection:
@@ -154,9 +189,12 @@ class Connection:
         explain: called once when the connection ends, with what was seen of that; returns a
             function that makes the error of calls from then on. It may wait.
         stop: called when a call has not returned in time, to end the executor; it may wait.
+        interrupt: called when a caller was interrupted, to have its call return; does not wait.
 
     Attributes:
         handler: called for calls from the executor, on threads of their own; None: they fail.
+        notices: functions that take the arguments of calls that are not answered, by tag. They are
+            called at once, and must not wait.
 
     Raises:
         ExecutorError: this process has no more descriptors; the channel is closed.
@@ -169,12 +207,14 @@ class Connection:
         limit: int = DEFAULT_LIMIT,
         explain: Callable[[ExecutorError], MakeError] | None = None,
         stop: Callable[[], None] = lambda: None,
+        interrupt: Callable[[], None] = lambda: None,
     ) -> None:
         self.handler: Handler | None = None
+        self.notices: dict[int, Callable[[bytes], None]] = {}
         self._channel = channel
         self._reader = MessageReader(limit)
         self._explain = explain or maker_of
-        self._stop = stop
+        self._stop, self._interrupt = stop, interrupt
         self._setup: Setup | None = None
         self._has_setup = threading.Event()
         # Guards all below.
@@ -221,7 +261,12 @@ class Connection:
         return self._setup
 
     async def call(
-        self, function: int, arguments: bytes | bytearray, seconds: float | None = None
+        self,
+        function: int,
+        arguments: bytes | bytearray,
+        seconds: float | None = None,
+        *,
+        runs_program: bool = False,
     ) -> WrapperFunctionResult:
         """Call a wrapper function.
 
@@ -229,6 +274,9 @@ class Connection:
             function: its address in the executor.
             arguments: its serialized arguments.
             seconds: how long it may take before the executor is stopped; None for any time.
+            runs_program: whether it may take long, and is to be stopped if the caller is
+                interrupted. The executor is interrupted for that, and if the call does not return,
+                ended. Other calls are left alone then.
 
         Raises:
             ExecutorDisconnectedError: the connection has ended; a subclass says how.
@@ -243,7 +291,28 @@ class Connection:
             self._send(OpCode.CALL_WRAPPER, number, function, arguments)
             if seconds is not None:
                 self._wake()
-        return await call.future
+        try:
+            return await call.future
+        except (TaskInterruptedError, KeyboardInterrupt):
+            if runs_program:
+                self._stop_call(number, call)
+            raise
+
+    def _stop_call(self, number: int, call: _Call) -> None:
+        """Stop a call whose caller was interrupted, and wait until it has ended."""
+        ended = threading.Event()
+        with self._lock:
+            if number not in self._calls:
+                return
+            call.ended = ended
+        if ended.wait(_RETURN_TIMEOUT):
+            return
+        with self._lock:
+            call.is_interrupted = True
+            call.deadline = time.monotonic() + _INTERRUPT_TIMEOUT
+            self._wake()
+        self._interrupt()
+        ended.wait(_STOP_TIMEOUT)
 
     def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
         """Hang up, and wait for the executor to end the connection; a second call does nothing.
@@ -285,7 +354,7 @@ class Connection:
         queue = self._queue
         while queue:
             try:
-                written = os.writev(self._channel.outgoing, list(islice(queue, _BUFFERS_AT_ONCE)))
+                written = self._channel.send(list(islice(queue, _BUFFERS_AT_ONCE)))
             except BlockingIOError:
                 return
             except OSError:
@@ -363,18 +432,20 @@ class Connection:
         now = time.monotonic()
         with self._lock:
             late = [
-                call.seconds
+                call
                 for call in self._calls.values()
-                if call.seconds is not None and call.deadline is not None and call.deadline <= now
+                if call.deadline is not None and call.deadline <= now
             ]
         if late:
             self._stop()
-            raise ExecutorTimeoutError(late[0])
+            if late[0].is_interrupted or late[0].seconds is None:
+                raise ExecutorInterruptedError
+            raise ExecutorTimeoutError(late[0].seconds)
 
     def _receive(self) -> bool:
         """Handle what has arrived; False if nothing more will."""
         try:
-            data = os.read(self._channel.incoming, _RECEIVED_AT_ONCE)
+            data = self._channel.receive()
         except BlockingIOError:
             return True
         for message in self._reader.feed(data):
@@ -382,6 +453,9 @@ class Connection:
         return bool(data)
 
     def _handle(self, message: Message) -> None:
+        if message.opcode is OpCode.HANGUP:
+            # Before the setup, too: so clients are refused.
+            raise ExecutorDisconnectedError(f"the executor has hung up{_reason(message.payload)}")
         if (message.opcode is OpCode.SETUP) != (self._setup is None):
             raise ProtocolError(
                 "the executor has sent a second setup message"
@@ -392,10 +466,8 @@ class Connection:
             self._set_up(message)
         elif message.opcode is OpCode.RESULT:
             self._complete(message)
-        elif message.opcode is OpCode.CALL_WRAPPER:
-            self._begin_handler(message)
         else:
-            raise ExecutorDisconnectedError(f"the executor has hung up{_reason(message.payload)}")
+            self._begin_handler(message)
 
     def _set_up(self, message: Message) -> None:
         try:
@@ -409,11 +481,20 @@ class Connection:
             call = self._calls.pop(message.sequence, None)
         if call is None:
             raise ProtocolError(f"the executor has sent a result of no call, {message.sequence}")
-        call.succeed(WrapperFunctionResult(message.payload))
+        try:
+            result = _result_of(message)
+        except ProtocolError as error:
+            call.fail(error)
+            raise
+        call.succeed(result)
 
     # Calls from the executor
 
     def _begin_handler(self, message: Message) -> None:
+        notice = self.notices.get(message.tag)
+        if notice is not None:
+            notice(message.payload)
+            return
         with self._lock:
             self._handlers += 1
             if self._handlers > _MOST_HANDLERS:
@@ -461,9 +542,14 @@ class Connection:
     def _end(self, error: ExecutorError) -> None:
         with self._lock:
             is_own = self._make_error is not None
+            if any(call.is_interrupted for call in self._calls.values()):
+                error = ExecutorInterruptedError()
             self._channel.close()
             _connections.discard(self)
-        make_error = maker_of(error) if is_own else self._explain(error)
+        try:
+            make_error = maker_of(error) if is_own else self._explain(error)
+        except Exception:  # noqa: BLE001 - without an error, all calls would wait for ever
+            make_error = maker_of(error)
         with self._lock:
             if self._make_error is None:
                 self._make_error = make_error
@@ -493,9 +579,28 @@ def maker_of(error: ExecutorError, stderr: str = "") -> MakeError:
     """A function that makes errors like one, each with a traceback of its own."""
     if isinstance(error, ExecutorTimeoutError):
         return partial(ExecutorTimeoutError, error.seconds, stderr)
+    if isinstance(error, ExecutorInterruptedError):
+        return partial(ExecutorInterruptedError, stderr)
     if isinstance(error, ProtocolError):
         return partial(ProtocolError, str(error))
     return partial(ExecutorDisconnectedError, str(error), stderr)
+
+
+def _result_of(message: Message) -> WrapperFunctionResult:
+    """The result in a message.
+
+    Raises:
+        ProtocolError: it is of no kind that is known.
+    """
+    if message.tag == ResultKind.VALUE:
+        return WrapperFunctionResult(message.payload)
+    if message.tag != ResultKind.OUT_OF_BAND_ERROR:
+        raise ProtocolError(f"the executor has sent a result of the unknown kind {message.tag}")
+    try:
+        text = STRING.deserialize(message.payload)
+    except SPSError as error:
+        text = f"for a reason that cannot be read: {error}"
+    return WrapperFunctionResult(out_of_band_error=text)
 
 
 def _reason(payload: bytes) -> str:

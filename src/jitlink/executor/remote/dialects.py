@@ -3,7 +3,8 @@
 All versions frame messages in the same way. They differ in the services that an executor offers,
 which it names in its setup message; `dialect_of` chooses by these names.
 
-Specification: llvm/ExecutionEngine/Orc/Shared/OrcRTBridge.h and ExecutionUtils of each version.
+Specification: llvm/ExecutionEngine/Orc/Shared/OrcRTBridge.h and ExecutionUtils of each version;
+after version 22, the headers in llvm/ExecutionEngine/Orc/Shared/SPSCI.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from jitlink.sps import (
     INT32,
     INT64,
     STRING,
+    UINT8,
+    UINT16,
+    UINT32,
     UINT64,
     Expected,
     Optional,
@@ -34,6 +38,7 @@ from jitlink.sps.services import (
     DESCRIBED_ADDRESS,
     FINALIZE_REQUEST,
     SHARED_FINALIZE_REQUEST,
+    SYMBOL_ADDRESS,
     SYMBOL_DEF,
     SYMBOL_LOOKUP_ELEMENT,
     DescribedAddress,
@@ -45,6 +50,7 @@ _BOOTSTRAP = "__llvm_orc_bootstrap_"
 _MEMORY = "__llvm_orc_SimpleExecutorMemoryManager_"
 _DYLIBS = "__llvm_orc_SimpleExecutorDylibManager_"
 _SHARED = "__llvm_orc_ExecutorSharedMemoryMapperService_"
+_RUNTIME = "orc_rt_ci_sps_"
 DISPATCH_FUNCTION = "__llvm_orc_SimpleRemoteEPC_dispatch_fn"
 DISPATCH_CONTEXT = "__llvm_orc_SimpleRemoteEPC_dispatch_ctx"
 
@@ -57,10 +63,12 @@ class Service(Generic[T]):
         result: what it returns: a type, ERROR or an Expected.
         arguments: types of its arguments, without the instance.
         instance: bootstrap symbol of the object that is its first argument, if it takes one.
+        runs_program: whether it runs linked code, and so may take any time.
 
     Attributes:
         name: the same.
         instance: the same.
+        runs_program: the same.
         signature: signature with the instance.
         returns_value: whether an empty result is no value of the result's type.
     """
@@ -71,8 +79,10 @@ class Service(Generic[T]):
         result: SPSType[Any],
         *arguments: SPSType[Any],
         instance: str | None = None,
+        runs_program: bool = False,
     ) -> None:
         self.name, self.instance = name, instance
+        self.runs_program = runs_program
         first = () if instance is None else (EXECUTOR_ADDR,)
         self.signature: WrapperSignature[Any] = WrapperSignature(result, *first, *arguments)
         self.returns_value = result is not EMPTY
@@ -131,7 +141,8 @@ class Dialect:
         run_as_void_function: calls ``int f(void)``.
         run_as_int_function: calls ``int f(int)``.
         write_buffers: writes bytes to addresses.
-        write_words: writes 64-bit words to addresses, each in one store.
+        write_integers: writes integers to addresses, each in one store; by their size in bytes.
+        read_integers: reads integers at addresses, likewise; empty if there is no such service.
         read_buffers: reads ranges of addresses; None in executors that cannot.
         read_strings: reads strings that end with a null; likewise.
         shared_memory: see the class.
@@ -142,6 +153,10 @@ class Dialect:
             number of arguments, and the addresses of the pointers to them and to the environment.
             None in executors that cannot.
         describe_addresses: says what is at addresses. None in executors that cannot.
+        sandbox_report: names the features of the sandbox, and why they are unavailable; empty for
+            those that are enforced. None in executors without sandboxes.
+        report_crashes: has crashes reported; takes the tag of reports. Likewise.
+        list_mappings: returns what the process maps, as the system lists it. Likewise.
     """
 
     name: str
@@ -152,7 +167,8 @@ class Dialect:
     run_as_void_function: Service[int]
     run_as_int_function: Service[int]
     write_buffers: Service[None]
-    write_words: Service[None]
+    write_integers: Mapping[int, Service[None]]
+    read_integers: Mapping[int, Service[list[int]]]
     read_buffers: Service[list[bytes]] | None
     read_strings: Service[list[str]] | None
     shared_memory: SharedMemoryServices
@@ -160,6 +176,9 @@ class Dialect:
     can_initialize_again: bool = False
     call_main: Service[int] | None = None
     describe_addresses: Service[list[DescribedAddress | None]] | None = None
+    sandbox_report: Service[list[tuple[str, str]]] | None = None
+    report_crashes: Service[None] | None = None
+    list_mappings: Service[bytes] | None = None
 
     def is_offered_by(self, symbols: Collection[str]) -> bool:
         """Whether an executor with these bootstrap symbols speaks it."""
@@ -182,13 +201,27 @@ def _of_shared_memory(name: str, result: SPSType[Any], *arguments: SPSType[Any])
 
 
 def _own(
-    name: str, result: SPSType[Any], *arguments: SPSType[Any], instance: str | None = None
+    name: str,
+    result: SPSType[Any],
+    *arguments: SPSType[Any],
+    instance: str | None = None,
+    runs_program: bool = False,
 ) -> Service[Any]:
-    return Service(f"__jitlink_executor_{name}", result, *arguments, instance=instance)
+    name = f"__jitlink_executor_{name}"
+    return Service(name, result, *arguments, instance=instance, runs_program=runs_program)
 
 
-def _bootstrap(name: str, result: SPSType[Any], *arguments: SPSType[Any]) -> Service[Any]:
-    return Service(f"{_BOOTSTRAP}{name}_wrapper", result, *arguments)
+def _of_runtime(
+    owner: str, name: str, result: SPSType[Any], *arguments: SPSType[Any]
+) -> Service[Any]:
+    instance = f"{_RUNTIME.removesuffix('sps_')}{owner}Instance"
+    return Service(_RUNTIME + owner + name, result, *arguments, instance=instance)
+
+
+def _bootstrap(
+    name: str, result: SPSType[Any], *arguments: SPSType[Any], runs_program: bool = False
+) -> Service[Any]:
+    return Service(f"{_BOOTSTRAP}{name}_wrapper", result, *arguments, runs_program=runs_program)
 
 
 _RESERVE = _of_memory("reserve", Expected(EXECUTOR_ADDR), UINT64)
@@ -207,10 +240,20 @@ _SHARED_MEMORY = SharedMemoryServices(
     deinitialize=_of_shared_memory("Deinitialize", ERROR, _ADDRESSES),
     release=_of_shared_memory("Release", ERROR, _ADDRESSES),
 )
-_RUN_AS_MAIN = _bootstrap("run_as_main", INT64, EXECUTOR_ADDR, Sequence(STRING))
-_RUN_AS_VOID_FUNCTION = _bootstrap("run_as_void_function", INT32, EXECUTOR_ADDR)
-_RUN_AS_INT_FUNCTION = _bootstrap("run_as_int_function", INT32, EXECUTOR_ADDR, INT32)
-_WRITE_WORDS = _bootstrap("mem_write_uint64s", EMPTY, Sequence(Tuple(EXECUTOR_ADDR, UINT64)))
+_RUN_AS_MAIN = _bootstrap("run_as_main", INT64, EXECUTOR_ADDR, Sequence(STRING), runs_program=True)
+_RUN_AS_VOID_FUNCTION = _bootstrap("run_as_void_function", INT32, EXECUTOR_ADDR, runs_program=True)
+_RUN_AS_INT_FUNCTION = _bootstrap(
+    "run_as_int_function", INT32, EXECUTOR_ADDR, INT32, runs_program=True
+)
+_INTEGERS = {1: UINT8, 2: UINT16, 4: UINT32, 8: UINT64}
+_WRITE_INTEGERS = {
+    size: _bootstrap(f"mem_write_uint{8 * size}s", EMPTY, Sequence(Tuple(EXECUTOR_ADDR, kind)))
+    for size, kind in _INTEGERS.items()
+}
+_READ_INTEGERS = {
+    size: _bootstrap(f"mem_read_uint{8 * size}s", Sequence(kind), _ADDRESSES)
+    for size, kind in _INTEGERS.items()
+}
 _WRITE_BUFFERS = _bootstrap("mem_write_buffers", EMPTY, Sequence(Tuple(EXECUTOR_ADDR, CHARS)))
 
 LLVM_22 = Dialect(
@@ -232,7 +275,8 @@ LLVM_22 = Dialect(
     run_as_void_function=_RUN_AS_VOID_FUNCTION,
     run_as_int_function=_RUN_AS_INT_FUNCTION,
     write_buffers=_WRITE_BUFFERS,
-    write_words=_WRITE_WORDS,
+    write_integers=_WRITE_INTEGERS,
+    read_integers=_READ_INTEGERS,
     read_buffers=_bootstrap("mem_read_buffers", Sequence(CHARS), Sequence(EXECUTOR_ADDR_RANGE)),
     read_strings=_bootstrap("mem_read_strings", Sequence(STRING), _ADDRESSES),
     shared_memory=_SHARED_MEMORY,
@@ -257,10 +301,18 @@ JITLINK = replace(
         ),
     ),
     can_initialize_again=True,
-    call_main=_own("call_main", INT64, EXECUTOR_ADDR, UINT64, EXECUTOR_ADDR, EXECUTOR_ADDR),
+    call_main=_own(
+        "call_main",
+        INT64,
+        *(EXECUTOR_ADDR, UINT64, EXECUTOR_ADDR, EXECUTOR_ADDR),
+        runs_program=True,
+    ),
     describe_addresses=_own(
         "describe_addresses", Sequence(Optional(DESCRIBED_ADDRESS)), _ADDRESSES
     ),
+    sandbox_report=_own("sandbox_report", Sequence(Tuple(STRING, STRING))),
+    report_crashes=_own("report_crashes", ERROR, EXECUTOR_ADDR),
+    list_mappings=_own("list_mappings", CHARS),
 )
 LLVM_19 = Dialect(
     "LLVM 19",
@@ -283,13 +335,44 @@ LLVM_19 = Dialect(
     run_as_void_function=_RUN_AS_VOID_FUNCTION,
     run_as_int_function=_RUN_AS_INT_FUNCTION,
     write_buffers=_WRITE_BUFFERS,
-    write_words=_WRITE_WORDS,
+    write_integers=_WRITE_INTEGERS,
+    read_integers={},
     read_buffers=None,
     read_strings=None,
     shared_memory=_SHARED_MEMORY,
     accepts_null_finalize=False,
 )
-DIALECTS = (JITLINK, LLVM_22, LLVM_19)
+# From LLVM's sources between the releases 22 and 23; no executor that speaks it was met yet.
+_MAP, _LIBRARIES = "SimpleNativeMemoryMap_", "NativeDylibManager_"
+LLVM_TRUNK = replace(
+    LLVM_22,
+    name="LLVM after 22",
+    memory=MemoryServices(
+        reserve=_of_runtime(_MAP, "reserve", Expected(EXECUTOR_ADDR), UINT64),
+        initialize=_of_runtime(_MAP, "initialize", Expected(EXECUTOR_ADDR), FINALIZE_REQUEST),
+        deinitialize=_of_runtime(_MAP, "deinitializeMultiple", ERROR, _ADDRESSES),
+        release=_of_runtime(_MAP, "releaseMultiple", ERROR, _ADDRESSES),
+    ),
+    open_dylib=_of_runtime(_LIBRARIES, "load", Expected(EXECUTOR_ADDR), STRING, UINT64),
+    lookup=_of_runtime(
+        _LIBRARIES,
+        "lookup",
+        Expected(Sequence(Optional(SYMBOL_ADDRESS))),
+        EXECUTOR_ADDR,
+        _ELEMENTS,
+    ),
+    run_as_main=Service(f"{_RUNTIME}call_main", INT64, EXECUTOR_ADDR, Sequence(STRING)),
+    run_as_void_function=Service(f"{_RUNTIME}call_int32_void", INT32, EXECUTOR_ADDR),
+    run_as_int_function=Service(f"{_RUNTIME}call_int32_int32", INT32, EXECUTOR_ADDR, INT32),
+    write_buffers=Service(
+        f"{_RUNTIME}mem_write_buffers", EMPTY, Sequence(Tuple(EXECUTOR_ADDR, CHARS))
+    ),
+    read_buffers=Service(
+        f"{_RUNTIME}mem_read_buffers", Sequence(CHARS), Sequence(EXECUTOR_ADDR_RANGE)
+    ),
+    read_strings=Service(f"{_RUNTIME}mem_read_strings", Sequence(STRING), _ADDRESSES),
+)
+DIALECTS = (JITLINK, LLVM_22, LLVM_TRUNK, LLVM_19)
 """Dialects, those that offer more first."""
 
 

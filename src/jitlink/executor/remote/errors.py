@@ -3,15 +3,56 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
 
 from jitlink.errors import ExecutorError
 
+if TYPE_CHECKING:
+    from jitlink.executor.code_map import CodeLocation
+
 _MOST_QUOTED = 2000
 """Characters of an executor's standard error that a message quotes."""
+_MOST_FRAMES = 32
+"""Frames that a message shows."""
+
+CRASH_SIGNALS = (
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGILL,
+    signal.SIGFPE,
+    signal.SIGABRT,
+    signal.SIGTRAP,
+    signal.SIGSYS,
+)
+"""The signals of which jitlink's executor sends reports."""
+
+
+class Crash(NamedTuple):
+    """What an executor has reported of a crash.
+
+    Attributes:
+        fault_address: see `ExecutorCrashedError`, as for the others.
+        registers: by name.
+        frames: the innermost first.
+    """
+
+    fault_address: int | None = None
+    registers: Mapping[str, int] = {}
+    frames: Sequence[CodeLocation] = ()
 
 
 class ProtocolError(ExecutorError):
-    """A message of an executor that breaks the protocol."""
+    """A message of an executor that breaks the protocol.
+
+    Attributes:
+        is_truncation: whether all there is to it is that the connection ended within it.
+    """
+
+    def __init__(self, message: str, *, is_truncation: bool = False) -> None:
+        super().__init__(message)
+        self.is_truncation = is_truncation
 
 
 class ExecutorDisconnectedError(ExecutorError):
@@ -21,9 +62,10 @@ class ExecutorDisconnectedError(ExecutorError):
         stderr: the end of what the executor has written to its standard error, if that is known.
     """
 
-    def __init__(self, message: str, stderr: str = "") -> None:
+    def __init__(self, message: str, stderr: str = "", details: str = "") -> None:
         quoted = stderr.strip()[-_MOST_QUOTED:]
-        super().__init__(f"{message}; its standard error: {quoted}" if quoted else message)
+        text = f"{message}; its standard error: {quoted}" if quoted else message
+        super().__init__(text + details)
         self.stderr = stderr
 
 
@@ -42,17 +84,39 @@ class ExecutorExitedError(ExecutorDisconnectedError):
 class ExecutorCrashedError(ExecutorDisconnectedError):
     """A signal has ended an executor.
 
+    The registers and the frames are known if jitlink's executor was ended by a signal of the
+    processor or of ``abort``, and the program has no handler of its own for it.
+
     Attributes:
         signal: its number.
+        fault_address: the address that could not be accessed, or of the instruction that could not
+            be executed; None if the signal was sent, or the processor does not say.
+        registers: the contents of the thread's registers, by name.
+        frames: what code the thread was in, the innermost first. The address of all but that is a
+            return address, and the source line that of the call.
     """
 
-    def __init__(self, number: int, stderr: str = "") -> None:
+    def __init__(self, number: int, stderr: str = "", crash: Crash | None = None) -> None:
         try:
             name = signal.Signals(number).name
         except ValueError:
             name = f"signal {number}"
-        super().__init__(f"the executor was ended by {name}", stderr)
+        found = crash or Crash()
+        where = "" if found.fault_address is None else f" at address {found.fault_address:#x}"
+        super().__init__(
+            f"the executor was ended by {name}{where}", stderr, _backtrace(found.frames)
+        )
         self.signal = number
+        self.fault_address = found.fault_address
+        self.registers = dict(found.registers)
+        self.frames = tuple(found.frames)
+
+
+class ExecutorInterruptedError(ExecutorDisconnectedError):
+    """A call was interrupted and did not return, and its executor was ended."""
+
+    def __init__(self, stderr: str = "") -> None:
+        super().__init__("a call was interrupted; it was stopped, and the executor ended", stderr)
 
 
 class ExecutorTimeoutError(ExecutorDisconnectedError):
@@ -65,3 +129,18 @@ class ExecutorTimeoutError(ExecutorDisconnectedError):
     def __init__(self, seconds: float, stderr: str = "") -> None:
         super().__init__(f"a call did not return within {seconds:g} s; it was stopped", stderr)
         self.seconds = seconds
+
+
+def _backtrace(frames: Sequence[CodeLocation]) -> str:
+    """Lines for a message, as debuggers show a backtrace."""
+    lines: list[str] = []
+    number = 0
+    for frame, group in groupby(frames):
+        # A recursion.
+        count = len(list(group))
+        if len(lines) < _MOST_FRAMES:
+            repeated = f" ({count} times)" if count > 1 else ""
+            lines.append(f"\n#{number:<2} {frame}{repeated}")
+            number += count
+    left = len(frames) - number
+    return "".join([*lines, f"\n({left} more frames)"] if left else lines)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import mmap
-import os
 from bisect import bisect_right
 from collections.abc import Sequence
 
@@ -19,14 +16,11 @@ from jitlink.executor.remote.memory_services import (
     working_memory,
 )
 from jitlink.executor.remote.services import Services
+from jitlink.executor.remote.shared_memory import SharedMemory, named_memory, remove_files
 from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.memory.mapper import MappedSegment, MemoryMapper
 from jitlink.sps import AllocActionCallPair
 from jitlink.sps.services import SharedFinalizeRequest, SharedSegmentFinalizeRequest
-
-_SHARED_MEMORY_DIRECTORY = "/dev/shm"
-_NAME_PREFIX = "/jitlink_"
-"""How names of shared memory begin in all executors: others belong to other programs."""
 
 
 class _ServiceMapper(MemoryMapper):
@@ -93,18 +87,31 @@ class SharedMemoryMapper(_ServiceMapper):
     """Memory that both processes map: writable here, and as linked in the executor.
 
     No byte of content crosses the wire, and no page is ever writable and executable in one process.
+
+    Args:
+        services: the executor's services.
+        page_size: its page size in bytes.
+        given: the only memory there is, if the executor was started with it.
+        pid: its process, if that is on this machine.
     """
 
     is_shared = True
 
-    def __init__(self, services: Services, page_size: int, pid: int | None = None) -> None:
+    def __init__(
+        self,
+        services: Services,
+        page_size: int,
+        given: SharedMemory | None = None,
+        pid: int | None = None,
+    ) -> None:
         super().__init__(services, page_size)
         self._pid = pid
         self._may_have_left_files = False
         self._memory = services.dialect.shared_memory
+        self._given = given
         # In order of address.
         self._addresses: list[int] = []
-        self._maps: dict[int, _SharedMemory] = {}
+        self._maps: dict[int, SharedMemory] = {}
 
     async def reserve(self, size: int, limit: int = NO_ADDRESS_LIMIT) -> int:
         """Reserve memory, and map it here."""
@@ -123,13 +130,22 @@ class SharedMemoryMapper(_ServiceMapper):
                 message = f"the executor has reserved memory at {address:#x} a second time"
                 raise ProtocolError(message)
         try:
-            self._maps[address] = _SharedMemory(name, size)
+            self._maps[address] = self._shared_memory(name, size)
         except (OSError, OverflowError, ValueError) as error:
             await self._services.call(self._memory.release, [address])
             message = f"cannot map {size:#x} bytes of shared memory: {error}"
             raise AllocationError(message, size=size) from error
         self._addresses.insert(place, address)
         return address
+
+    def _shared_memory(self, name: str, size: int) -> SharedMemory:
+        given = self._given
+        if name or given is None:
+            return named_memory(name, size)
+        if size > given.size:
+            raise ValueError(f"the executor was given {given.size:#x} bytes")
+        self._given = None
+        return given
 
     def prepare(self, address: int, size: int) -> memoryview:
         """The memory that this process maps."""
@@ -182,85 +198,7 @@ class SharedMemoryMapper(_ServiceMapper):
         while self._maps:
             self._maps.popitem()[1].close()
         if self._may_have_left_files and self._pid is not None:
-            _remove_files(self._pid)
-
-
-def _remove_files(pid: int) -> None:
-    """Remove the files of shared memory of an executor that has ended.
-
-    LLVM's executors leave those that they could not map, and each one that is ended before its
-    controller knows the name.
-    """
-    with contextlib.suppress(OSError):
-        for name in os.listdir(_SHARED_MEMORY_DIRECTORY):  # noqa: PTH208 - slow to import
-            if name.startswith(f"{_NAME_PREFIX[1:]}{pid}_"):
-                os.unlink(f"{_SHARED_MEMORY_DIRECTORY}/{name}")  # noqa: PTH108
-
-
-class _SharedMemory:
-    """A shared memory object, mapped readable and writable.
-
-    Args:
-        name: its name, which is removed.
-        size: its size in bytes.
-
-    Attributes:
-        size: the same.
-
-    Raises:
-        OSError: it cannot be mapped.
-        OverflowError: it is larger than an address space.
-        ValueError: it is smaller than its size.
-    """
-
-    def __init__(self, name: str, size: int) -> None:
-        if not name.startswith(_NAME_PREFIX) or "/" in name[1:] or "\0" in name:
-            raise OSError(f"{name!r} is no name of an executor's shared memory")
-        self.size = size
-        path = _SHARED_MEMORY_DIRECTORY + name
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        finally:
-            # Both processes have it; it is freed with the last of them, whatever happens.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)  # noqa: PTH108
-        try:
-            # Refused by mmap if the object has fewer bytes.
-            self._map = mmap.mmap(self._file, size)
-        except BaseException:
-            os.close(self._file)
-            raise
-
-    def prepare(self, offset: int, size: int) -> memoryview:
-        """A range of it, all zeros; its pages exist, so that writing to them cannot fail."""
-        try:
-            os.posix_fallocate(self._file, offset, max(size, 1))
-        except OSError as error:
-            message = f"cannot allocate {size:#x} bytes of shared memory: {error.strerror}"
-            raise AllocationError(message, size=size) from error
-        return self.view(offset, size)
-
-    def view(self, offset: int, size: int) -> memoryview:
-        """A range of it, whose pages exist."""
-        return memoryview(self._map)[offset : offset + size]
-
-    def withdraw(self, offset: int, size: int) -> None:
-        """Have pages count no longer as memory of this process, until they are used again."""
-        with contextlib.suppress(OSError):
-            self._map.madvise(mmap.MADV_DONTNEED, offset, size)
-
-    def discard(self, offset: int, size: int) -> None:
-        """Free pages, which are zeros in both processes from now on."""
-        try:
-            self._map.madvise(mmap.MADV_REMOVE, offset, size)
-        except OSError:
-            # Not all kinds of file systems can do it.
-            self.view(offset, size)[:] = bytes(size)
-
-    def close(self) -> None:
-        """Unmap it, unless a view of it is still in use; it is unmapped with the last one then."""
-        os.close(self._file)
-        try:
-            self._map.close()
-        except BufferError:
-            del self._map
+            remove_files(self._pid)
+        if self._given is not None:
+            self._given.close()
+            self._given = None

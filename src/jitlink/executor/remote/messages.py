@@ -6,7 +6,8 @@ A message is a header of four little-endian 64-bit words, and a payload::
     opcode      `OpCode`; of which the low byte counts
     sequence    number of a call; a result has that of its call
     tag         what is called: in the executor the address of a wrapper function, in the
-                controller that of a variable of the executor that stands for a handler
+                controller that of a variable of the executor that stands for a handler;
+                of a result its `ResultKind`, in which only newer executors have another than 0
 
 The executor begins with a setup message. After that both sides make calls, whose results come in
 any order, until one of them hangs up or closes the connection.
@@ -34,6 +35,13 @@ class OpCode(IntEnum):
     HANGUP = 1
     RESULT = 2
     CALL_WRAPPER = 3
+
+
+class ResultKind(IntEnum):
+    """What the payload of a result is."""
+
+    VALUE = 0
+    OUT_OF_BAND_ERROR = 1
 
 
 class Message(NamedTuple):
@@ -108,5 +116,6 @@ class MessageReader:
         """
         if self._buffer:
             raise ProtocolError(
-                f"the connection ended within a message, {len(self._buffer)} bytes after its start"
+                f"the connection ended within a message, {len(self._buffer)} bytes after its start",
+                is_truncation=True,
             )

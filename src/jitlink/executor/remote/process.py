@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import fcntl
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import threading
+import time
+from array import array
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
@@ -18,16 +24,21 @@ from jitlink.executor.remote.connection import Channel, MakeError, PipeChannel, 
 from jitlink.executor.remote.errors import (
     ExecutorCrashedError,
     ExecutorExitedError,
+    ExecutorInterruptedError,
     ExecutorTimeoutError,
     ProtocolError,
 )
 
 _KEPT_STDERR = 64 << 10
 """Bytes of standard error that are kept."""
+_POLLING_INTERVAL = 0.02
 _EXIT_TIMEOUT = 2.0
 """Seconds that a child has to exit once its connection has ended."""
 _INTERRUPT_TIMEOUT = 0.5
 """Seconds that a child has to end once it was interrupted."""
+
+_PRECISE = ProtocolError | ExecutorTimeoutError | ExecutorInterruptedError
+"""Errors that say more than how the process has ended."""
 
 PROGRAMS = ("llvm-jitlink-executor", "llvm-jitlink-executor-22", "llvm-jitlink-executor-19")
 """LLVM's executors that are looked for on the search path, in this order."""
@@ -72,6 +83,7 @@ class ChildProcess:
     Args:
         command: path of the executor, or of an emulator for it, and arguments. The one that names
             the descriptors is added behind them.
+        descriptors: further descriptors that it inherits, by the same numbers.
 
     Attributes:
         channel: the connection's byte stream.
@@ -80,7 +92,11 @@ class ChildProcess:
         ExecutorError: it cannot be started.
     """
 
-    def __init__(self, command: Sequence[str | os.PathLike[str]]) -> None:
+    def __init__(
+        self, command: Sequence[str | os.PathLike[str]], descriptors: Sequence[int] = ()
+    ) -> None:
+        # Guards what is kept: a thread that holds it has either read nothing or kept it.
+        self._lock = threading.Lock()
         self._kept: deque[bytes] = deque()
         words = [os.fspath(word) for word in command]
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
@@ -89,7 +105,7 @@ class ChildProcess:
                 to_us, from_child = _pipe(ours, theirs)
                 self._process = subprocess.Popen(
                     [*words, f"filedescs={to_child},{from_child}"],
-                    pass_fds=(to_child, from_child),
+                    pass_fds=(to_child, from_child, *descriptors),
                     stderr=subprocess.PIPE,
                     process_group=0,
                 )
@@ -108,8 +124,15 @@ class ChildProcess:
 
     def auxiliary_vector(self) -> bytes:
         """Its auxiliary vector; empty if the system does not show it."""
+        return self._proc_file("auxv")
+
+    def mappings(self) -> bytes:
+        """The system's list of what it maps; empty if the system does not show it."""
+        return self._proc_file("maps")
+
+    def _proc_file(self, name: str) -> bytes:
         try:
-            with open(f"/proc/{self.pid}/auxv", "rb") as file:  # noqa: PTH123 - slow to import
+            with open(f"/proc/{self.pid}/{name}", "rb") as file:  # noqa: PTH123 - slow to import
                 return file.read()
         except OSError:
             return b""
@@ -117,34 +140,66 @@ class ChildProcess:
     @property
     def stderr(self) -> str:
         """The end of what it has written to its standard error."""
-        return b"".join(self._kept).decode("utf-8", "replace")
+        with self._lock:
+            return b"".join(self._kept).decode("utf-8", "replace")
 
     def _copy_stderr(self) -> None:
         assert self._process.stderr is not None
-        size = 0
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
         with contextlib.suppress(OSError), self._process.stderr as source:
-            while data := os.read(source.fileno(), 1 << 16):
-                self._kept.append(data)
-                size += len(data)
-                while size - len(self._kept[0]) > _KEPT_STDERR:
-                    size -= len(self._kept.popleft())
-                _write_stderr(data)
+            readable = select.poll()
+            readable.register(source, select.POLLIN)
+            data = b"-"
+            while data:
+                readable.poll()
+                with self._lock:
+                    data = os.read(source.fileno(), 1 << 16)
+                    self._keep(data)
+                _write_stderr(decoder.decode(data, final=not data))
+
+    def _keep(self, data: bytes) -> None:
+        self._kept.append(data)
+        size = sum(map(len, self._kept))
+        while size - len(self._kept[0]) > _KEPT_STDERR:
+            size -= len(self._kept.popleft())
+
+    def _finish_stderr(self) -> None:
+        """Wait until all that the process has written is kept; it has ended."""
+        self._reader.join(_INTERRUPT_TIMEOUT)
+        end = time.monotonic() + _EXIT_TIMEOUT
+        # Grandchildren may hold it open; or this process is busy.
+        while self._reader.is_alive() and self._has_more() and time.monotonic() < end:
+            self._reader.join(_POLLING_INTERVAL)
+
+    def _has_more(self) -> bool:
+        """Whether it has written to its standard error what has not been read."""
+        assert self._process.stderr is not None
+        waiting = array("i", [0])
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            fcntl.ioctl(self._process.stderr, termios.FIONREAD, waiting)
+        return waiting[0] > 0
 
     def explain(self, error: ExecutorError) -> MakeError:
         """Wait for the process to end, and say why a connection that has ended did so."""
         status = self.wait(_EXIT_TIMEOUT)
         if status is None:
             self.kill()
-        if status is None or isinstance(error, ProtocolError | ExecutorTimeoutError):
+        # A process that dies may leave a message half sent.
+        is_cut = isinstance(error, ProtocolError) and error.is_truncation and status != 0
+        if status is None or (isinstance(error, _PRECISE) and not is_cut):
             return maker_of(error, self.stderr)
         if status < 0:
             return partial(ExecutorCrashedError, -status, self.stderr)
         return partial(ExecutorExitedError, status, self.stderr)
 
-    def stop(self) -> None:
-        """Interrupt the process, and kill it if that does not end it."""
+    def interrupt(self) -> None:
+        """Interrupt the process, as Ctrl-C does."""
         with contextlib.suppress(OSError):
             self._process.send_signal(signal.SIGINT)
+
+    def stop(self) -> None:
+        """Interrupt the process, and kill it if that does not end it."""
+        self.interrupt()
         if self.wait(_INTERRUPT_TIMEOUT) is None:
             self.kill()
 
@@ -158,8 +213,7 @@ class ChildProcess:
             status = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             return None
-        # Grandchildren may hold it open.
-        self._reader.join(_INTERRUPT_TIMEOUT)
+        self._finish_stderr()
         return status
 
     def kill(self) -> None:
@@ -177,8 +231,9 @@ def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[i
     return ends
 
 
-def _write_stderr(data: bytes) -> None:
-    stream = sys.stderr
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        stream.write(data.decode("utf-8", "replace"))
+def _write_stderr(text: str) -> None:
+    # A program may have replaced it by anything; the executor must be able to write all the same.
+    with contextlib.suppress(Exception):
+        stream = sys.stderr
+        stream.write(text)
         stream.flush()

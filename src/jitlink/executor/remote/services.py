@@ -53,8 +53,15 @@ class Services:
         first = [] if service.instance is None else [self._symbols[service.instance]]
         return service.signature.pack_arguments(*first, *arguments)
 
-    async def call(self, service: Service[T], *arguments: object) -> T:
+    async def call(
+        self, service: Service[T], *arguments: object, timeout: float | None = None
+    ) -> T:
         """Call a service.
+
+        Args:
+            service: the service.
+            arguments: its arguments.
+            timeout: seconds that this call may take; by default those of any call.
 
         Raises:
             ExecutorError: it failed, or the executor lacks it.
@@ -65,10 +72,15 @@ class Services:
             raise ExecutorError(f"the executor does not offer {service.name}")
         # Contents of memory may be large: there is one copy, and none once it is sent.
         result = await self.connection.call(
-            self.address(service), self._pack(service, *arguments), self.timeout
+            self.address(service),
+            self._pack(service, *arguments),
+            self.timeout if timeout is None else timeout,
+            runs_program=service.runs_program,
         )
+        if result.out_of_band_error is not None:
+            raise ExecutorError(f"{service.name} failed: {result.out_of_band_error}")
         if service.returns_value and not result.data:
-            # Out-of-band errors do not cross the wire: their results are empty.
+            # Of most executors out-of-band errors do not cross the wire: their results are empty.
             raise ExecutorError(f"{service.name} failed in the executor, without saying why")
         try:
             value = service.signature.deserialize_result(result)

@@ -46,7 +46,7 @@ char *run_finalize_actions(sps_reader *reader, struct actions *actions) {
   *actions = (struct actions){calloc(count + 1, sizeof *actions->each), 0};
   if (!actions->each)
     abort();
-  char *message = 0;
+  char *message = reader->failed ? strdup("malformed arguments") : 0;
   for (size_t each = 0; each < count && !message; ++each) {
     struct action finalize = read_action(reader), deallocate = read_action(reader);
     if (reader->failed)

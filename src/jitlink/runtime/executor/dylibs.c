@@ -1,5 +1,6 @@
 /* Libraries of the process, and their symbols. */
 #include <dlfcn.h>
+#include <pthread.h>
 
 #include "executor.h"
 
@@ -28,31 +29,49 @@ static uint64_t find(void *handle, char *name) {
   if (!at)
     return (uintptr_t)dlsym(handle, name);
   *at = 0;
-  return (uintptr_t)dlvsym(handle, name, at + 1 + (at[1] == '@'));
+  uint64_t address = (uintptr_t)dlvsym(handle, name, at + 1 + (at[1] == '@'));
+  *at = '@';
+  return address;
 }
 
 /* What programs expect in their process, and this one has not loaded. */
 static struct {
   const char *library;
   const char *prefixes[5]; /* of the names that it may define */
-  int is_loaded;
+  bool is_loaded;
 } providers[] = {
     {"libm.so.6", {""}, 0},
+    {"libgcc_s.so.1", {"_Unwind_", "__register_frame", "__deregister_frame", "__gcc_"}, 0},
     {"libstdc++.so.6", {"_Z", "__cxa_", "__gxx_", "_Unwind_", "__dynamic_cast"}, 0},
 };
 
-/* Loads a library that may define a name, unless it has been loaded before. */
-static bool load_provider(const char *name) {
-  bool is_new = false;
+static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER; /* guards them */
+static unsigned loaded;                                      /* how many were loaded */
+
+/* Loads the libraries that may define a name, unless they have been loaded before. */
+static void load_providers(const char *name) {
+  pthread_mutex_lock(&loading);
   for (size_t each = 0; each < sizeof providers / sizeof *providers; ++each)
     for (unsigned number = 0; number < 5; ++number) {
       const char *prefix = providers[each].prefixes[number];
-      if (!prefix || strncmp(name, prefix, strlen(prefix)))
+      if (!prefix || providers[each].is_loaded || strncmp(name, prefix, strlen(prefix)))
         continue;
-      if (!__atomic_exchange_n(&providers[each].is_loaded, 1, __ATOMIC_RELAXED))
-        is_new |= dlopen(providers[each].library, RTLD_NOW | RTLD_GLOBAL) != 0;
+      providers[each].is_loaded = true;
+      if (dlopen(providers[each].library, RTLD_NOW | RTLD_GLOBAL))
+        __atomic_add_fetch(&loaded, 1, __ATOMIC_RELEASE);
     }
-  return is_new;
+  pthread_mutex_unlock(&loading);
+}
+
+/* The address of a symbol of the process or a library, or of what programs expect there. */
+static uint64_t look_up(void *handle, char *name) {
+  unsigned before = __atomic_load_n(&loaded, __ATOMIC_ACQUIRE);
+  uint64_t address = find(handle, name);
+  if (address)
+    return address;
+  load_providers(name);
+  /* Another thread may have loaded them meanwhile. */
+  return before == __atomic_load_n(&loaded, __ATOMIC_ACQUIRE) ? 0 : find(handle, name);
 }
 
 /* Expected<Sequence<Optional<ExecutorSymbolDef>>>(Addr handle, Sequence<Tuple<String, Bool>>) */
@@ -72,9 +91,7 @@ static wrapper_result resolve(const char *data, size_t size) {
       free(bytes.data);
       return expected_failure("malformed arguments");
     }
-    uint64_t address = *name ? find(handle, name) : 0;
-    if (!address && *name && load_provider(name))
-      address = find(handle, name);
+    uint64_t address = *name ? look_up(handle, name) : 0;
     free(name);
     put_u8(&bytes, address || !is_required);
     if (address || !is_required) {

@@ -16,7 +16,8 @@ struct bootstrap_symbol {
 
 /* The services, one table a file; each ends with a null name. */
 extern const struct bootstrap_symbol protocol_symbols[], memory_symbols[], shared_memory_symbols[],
-    dylib_symbols[], address_symbols[], access_symbols[], run_symbols[], registration_symbols[];
+    dylib_symbols[], address_symbols[], access_symbols[], run_symbols[], registration_symbols[],
+    sandbox_symbols[], crash_symbols[];
 
 /* Bytes that grow. Memory that cannot be had ends the process: a controller sees that. */
 struct bytes {
@@ -60,10 +61,48 @@ wrapper_result error_of(struct bytes *failures);
 void finish_memory(void);
 void finish_shared_memory(void);
 
+/* Share sealed memory of the controller's, which is writable there only, instead of memory with a
+   name; returns its size, and 0 if it is not sealed or cannot be mapped. */
+uint64_t adopt_shared_memory(int file);
+
+/* Record an option of the sandbox; returns -1 if a word is none. */
+int sandbox_option(const char *word);
+/* Close the sandbox, if there are options of it: this process can do no more than they allow from
+   then on. False, with messages, if that cannot be enforced. */
+bool close_sandbox(int incoming, int outgoing);
+
+/* The stack for signal handlers of the calling thread, until it leaves that, or uses another. */
+enum { ALTERNATE_STACK = 1 << 16 };
+void use_alternate_stack(char *stack, size_t size);
+void leave_alternate_stack(const char *stack);
+
+/* A function of the unwinder that frames are registered with; null if there is none. */
+void *find_in_unwinder(const char *name);
+
+/* Send a call that the controller does not answer. Allocates nothing. */
+void send_notice(const void *tag, const void *data, size_t size);
+
 /* Whether this process was forked by linked code: it has no controller. */
 extern bool is_forked;
 
 /* Serve a controller until it hangs up; returns the exit status. */
 int serve(int incoming, int outgoing);
+/* Hang up, with a reason, on a controller or client; does not wait for it. */
+void hang_up(int outgoing, const char *reason);
+
+/* Seconds after which an executor ends that has no client, or is idle; 0 for never. */
+extern unsigned timeout_seconds;
+/* The time, of a clock that only goes forward. */
+int64_t milliseconds(void);
+
+/* Have all clients send the line in a file first; writes a message if it cannot be read. */
+bool read_token(const char *path);
+/* Whether the other side of a connection has sent the token, if one is wanted; waits for it. */
+bool has_sent_token(int incoming, int outgoing);
+/* Serve one client at an address, at a path, or at the other end of a socket; return the exit
+   status. */
+int listen_on(const char *address);
+int listen_at(const char *path);
+int serve_socket(int connected);
 
 #endif

@@ -1,128 +1,100 @@
 /* The command: how the executor is reached. */
-#include <errno.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include "executor.h"
 
 static const char usage[] =
-    "usage: jitlink-executor filedescs=IN,OUT | listen=HOST:PORT | socket=PATH\n"
+    "usage: jitlink-executor [OPTION]... CONNECTION\n"
     "\n"
     "Waits for a controller, which places code in this process and runs it.\n"
-    "  filedescs=IN,OUT  read from one descriptor, write to the other\n"
-    "  listen=HOST:PORT  accept one TCP connection at this address only; port 0 is any free one\n"
-    "  socket=PATH       accept one connection at a Unix socket, which only this user can open\n"
-    "The address is printed once connections are accepted. Every client can run code here.\n";
+    "  filedescs=IN,OUT   read from one descriptor, write to the other\n"
+    "  listen=HOST:PORT   accept one TCP connection at this address only; port 0 is any free one,\n"
+    "                     without HOST the address is 127.0.0.1; also tcp:listen=HOST:PORT\n"
+    "  socket=PATH        accept one connection at a Unix socket, which only this user can open\n"
+    "  socket:adopt=FD    use a connected stream socket\n"
+    "  --token-file=FILE  refuse clients that do not send the line in this file first\n"
+    "  --timeout=SECONDS  end if no client comes, or nothing is to be done, for so long\n"
+    "  --sandbox                      close the sandbox: no files, network and other processes\n"
+    "  --sandbox-read=PATH            files below this directory can be read\n"
+    "  --sandbox-write=PATH           ... and written\n"
+    "  --sandbox-library=PATH         load this library, or later all in this directory\n"
+    "  --sandbox-network              sockets of the families inet and inet6 can be used\n"
+    "  --sandbox-memory=BYTES         limit of the address space of code and data\n"
+    "  --sandbox-cpu-time=SECONDS     limit of processor time\n"
+    "  --sandbox-processes=COUNT      processes can be forked, up to so many of this user\n"
+    "  --sandbox-file-size=BYTES      limit of the size of files\n"
+    "  --sandbox-kill                 what is forbidden ends the process, by SIGSYS\n"
+    "  --sandbox-code=FD              sealed memory of the controller, for code\n"
+    "  --sandbox-accept=FEATURE       go on if this system cannot enforce a feature: privileges,\n"
+    "                                 cpu-time, file-size, processes, files, code, memory, network,\n"
+    "                                 system-calls\n"
+    "The address is printed once connections are accepted. A client can run any code here. Only\n"
+    "jitlink's installed command has TLS: its options --tls-cert=FILE, --tls-key=FILE, --tls-ca=FILE.\n";
 
-static int fail(const char *what) {
-  fprintf(stderr, "jitlink-executor: %s: %s\n", what, strerror(errno));
-  return 1;
-}
+unsigned timeout_seconds;
 
-/* Accepts one connection, and serves it. */
-static int serve_one(int listening) {
-  int connected;
-  do
-    connected = accept(listening, 0, 0);
-  while (connected < 0 && errno == EINTR);
-  close(listening);
-  if (connected < 0)
-    return fail("cannot accept a connection");
-  int one = 1;
-  setsockopt(connected, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  return serve(connected, connected);
-}
-
-static void print_address(int listening) {
-  struct sockaddr_storage address;
-  socklen_t size = sizeof address;
-  char host[NI_MAXHOST], port[NI_MAXSERV];
-  if (!getsockname(listening, (struct sockaddr *)&address, &size) &&
-      !getnameinfo((struct sockaddr *)&address, size, host, sizeof host, port, sizeof port,
-                   NI_NUMERICHOST | NI_NUMERICSERV))
-    printf(strchr(host, ':') ? "listening on [%s]:%s\n" : "listening on %s:%s\n", host, port);
-  fflush(stdout);
-}
-
-/* A socket that listens at an address; -1 sets errno. */
-static int listen_on_one(const struct addrinfo *info) {
-  int listening = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
-  if (listening < 0)
+static int serve_descriptors(const char *text) {
+  int incoming, outgoing;
+  char end;
+  if (sscanf(text, "%d,%d%c", &incoming, &outgoing, &end) != 2)
     return -1;
-  setsockopt(listening, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  if (!bind(listening, info->ai_addr, info->ai_addrlen) && !listen(listening, 1))
-    return listening;
-  int error = errno;
-  close(listening);
-  errno = error;
-  return -1;
+  return has_sent_token(incoming, outgoing) ? serve(incoming, outgoing) : 1;
 }
 
-static int listen_on(char *text) {
-  char *colon = strrchr(text, ':'), *host = text;
-  struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found = 0;
-  if (!colon) {
-    fprintf(stderr, "jitlink-executor: %s is not HOST:PORT\n", text);
-    return 1;
-  }
-  *colon = 0;
-  if (*host == '[' && colon > host && colon[-1] == ']') {
-    colon[-1] = 0;
-    ++host;
-  }
-  int problem = getaddrinfo(*host ? host : "localhost", colon + 1, &hints, &found);
-  if (problem) {
-    fprintf(stderr, "jitlink-executor: %s: %s\n", host, gai_strerror(problem));
-    return 1;
-  }
-  int listening = -1;
-  for (struct addrinfo *each = found; each && listening < 0; each = each->ai_next)
-    listening = listen_on_one(each);
-  freeaddrinfo(found);
-  if (listening < 0)
-    return fail("cannot listen");
-  print_address(listening);
-  return serve_one(listening);
+static int adopt(const char *text) {
+  int connected;
+  char end;
+  return sscanf(text, "%d%c", &connected, &end) == 1 ? serve_socket(connected) : -1;
 }
 
-static int listen_at(const char *path) {
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  if (strlen(path) >= sizeof address.sun_path) {
-    errno = ENAMETOOLONG;
-    return fail(path);
-  }
-  memcpy(address.sun_path, path, strlen(path) + 1);
-  int listening = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  /* The name is there with its permissions at once. */
-  mode_t mask = umask(0177);
-  bool is_bound = listening >= 0 && !bind(listening, (struct sockaddr *)&address, sizeof address) &&
-                  !listen(listening, 1);
-  umask(mask);
-  if (!is_bound)
-    return fail(path);
-  printf("listening on %s\n", path);
-  fflush(stdout);
-  int status = serve_one(listening);
-  unlink(path);
-  return status;
+/* How to get a connection; the functions return an exit status, or -1 for words they do not know. */
+static const struct connection {
+  const char *prefix;
+  int (*serve)(const char *text);
+} connections[] = {
+    {"filedescs=", serve_descriptors}, {"listen=", listen_on},     {"tcp:listen=", listen_on},
+    {"socket=", listen_at},            {"socket:adopt=", adopt},
+};
+
+/* What follows a prefix; null if a word has another one. */
+static const char *after(const char *word, const char *prefix) {
+  size_t size = strlen(prefix);
+  return strncmp(word, prefix, size) ? 0 : word + size;
+}
+
+/* Carries out an option; returns an exit status, or -1 if it is none. */
+static int take_option(const char *word) {
+  const char *path = after(word, "--token-file="), *seconds = after(word, "--timeout=");
+  char end;
+  if (path)
+    return read_token(path) ? 0 : 1;
+  if (!sandbox_option(word))
+    return 0;
+  return seconds && *seconds != '-' && sscanf(seconds, "%u%c", &timeout_seconds, &end) == 1 ? 0 : -1;
 }
 
 int main(int count, char **words) {
-  int incoming, outgoing;
-  char end;
-  const char *word = count > 1 ? words[1] : "";
-  if (sscanf(word, "filedescs=%d,%d%c", &incoming, &outgoing, &end) == 2)
-    return serve(incoming, outgoing);
-  if (!strncmp(word, "listen=", 7))
-    return listen_on(words[1] + 7);
-  if (!strncmp(word, "socket=", 7))
-    return listen_at(word + 7);
-  fputs(usage, count > 1 && !strcmp(word, "--help") ? stdout : stderr);
-  return count > 1 && !strcmp(word, "--help") ? 0 : 2;
+  const struct connection *connection = 0;
+  const char *text = 0;
+  int status = 0;
+  for (int each = 1; each < count && !status; ++each) {
+    const char *word = words[each];
+    if (!strcmp(word, "--help"))
+      return fputs(usage, stdout) < 0;
+    if (!strncmp(word, "--", 2)) {
+      status = take_option(word);
+      continue;
+    }
+    status = text ? -1 : 0;
+    for (size_t way = 0; way < sizeof connections / sizeof *connections && !text; ++way)
+      if ((text = after(word, connections[way].prefix)))
+        connection = &connections[way];
+    status = text ? status : -1;
+  }
+  if (!status)
+    status = connection ? connection->serve(text) : -1;
+  if (status >= 0)
+    return status;
+  fputs(usage, stderr);
+  return 2;
 }

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -110,11 +111,40 @@ static bool is_idle; /* the main thread waits for a call, and none was left to i
 static unsigned running;
 static bool is_ended;
 static int status;
+static sigset_t program_signals; /* which signals programs find blocked */
+static int64_t last_used; /* when a call returned */
 
 bool is_forked = false;
 
+int64_t milliseconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return 1000 * (int64_t)now.tv_sec + now.tv_nsec / 1000000;
+}
+
+static bool is_late;
+
+/* Waits until there is something to read. False once nothing has come, and no call was under way,
+   for as long as the executor may be idle. */
+static bool wait_for_input(void) {
+  int64_t limit = 1000 * (int64_t)timeout_seconds, begin = milliseconds();
+  while (limit && !is_late) {
+    pthread_mutex_lock(&lock);
+    int64_t now = milliseconds(), since = last_used > begin ? last_used : begin;
+    int64_t left = running || first_call ? limit : since + limit - now;
+    pthread_mutex_unlock(&lock);
+    struct pollfd polled = {incoming_fd, POLLIN, 0};
+    is_late = left <= 0;
+    if (!is_late && poll(&polled, 1, left < INT32_MAX ? (int)left : INT32_MAX) > 0)
+      return true;
+  }
+  return !limit;
+}
+
 static bool read_all(void *place, size_t size) {
   for (char *next = place; size;) {
+    if (!wait_for_input())
+      return false;
     ssize_t got = read(incoming_fd, next, size);
     if (got < 0 && errno == EINTR)
       continue;
@@ -126,8 +156,9 @@ static bool read_all(void *place, size_t size) {
   return true;
 }
 
-static bool send_message(uint64_t opcode, uint64_t sequence, uint64_t tag, const void *data,
-                         size_t size) {
+/* With `writing` held: sends a message through a descriptor. */
+static bool write_message(int outgoing, uint64_t opcode, uint64_t sequence, uint64_t tag,
+                          const void *data, size_t size) {
   char header[HEADER], *place = header;
   place = sps_put_u64(place, HEADER + size);
   place = sps_put_u64(place, opcode);
@@ -138,11 +169,10 @@ static bool send_message(uint64_t opcode, uint64_t sequence, uint64_t tag, const
   sigset_t broken_pipe, before;
   sigemptyset(&broken_pipe);
   sigaddset(&broken_pipe, SIGPIPE);
-  pthread_mutex_lock(&writing);
   /* The program's own SIGPIPE is as the system has it. */
   pthread_sigmask(SIG_BLOCK, &broken_pipe, &before);
   while (is_sent && parts[0].iov_len + parts[1].iov_len) {
-    ssize_t count = writev(outgoing_fd, parts, 2);
+    ssize_t count = writev(outgoing, parts, 2);
     if (count < 0 && errno == EINTR)
       continue;
     is_sent = count >= 0;
@@ -158,8 +188,34 @@ static bool send_message(uint64_t opcode, uint64_t sequence, uint64_t tag, const
     sigtimedwait(&broken_pipe, 0, &now);
   }
   pthread_sigmask(SIG_SETMASK, &before, 0);
+  return is_sent;
+}
+
+static bool send_message(uint64_t opcode, uint64_t sequence, uint64_t tag, const void *data,
+                         size_t size) {
+  pthread_mutex_lock(&writing);
+  bool is_sent = write_message(outgoing_fd, opcode, sequence, tag, data, size);
   pthread_mutex_unlock(&writing);
   return is_sent;
+}
+
+void send_notice(const void *tag, const void *data, size_t size) {
+  send_message(CALL, UINT64_MAX, (uintptr_t)tag, data, size);
+}
+
+void hang_up(int outgoing, const char *reason) {
+  struct pollfd polled = {outgoing, POLLOUT, 0};
+  if (pthread_mutex_trylock(&writing))
+    return;
+  /* What is that short can be written without waiting, if anything can. */
+  if (poll(&polled, 1, 0) == 1 && polled.revents == POLLOUT) {
+    struct bytes error = {0};
+    put_u8(&error, 1);
+    put_text(&error, reason);
+    write_message(outgoing, HANGUP, 0, 0, error.data, error.size);
+    free(error.data);
+  }
+  pthread_mutex_unlock(&writing);
 }
 
 /* Calls to the controller */
@@ -218,12 +274,19 @@ static bool handle_result(uint64_t sequence, char *data, size_t size) {
 
 /* Calls from the controller */
 
-static void carry_out(struct call *call) {
+static void carry_out(struct call *call, bool is_main) {
   wrapper_result (*function)(const char *, size_t) =
       (wrapper_result(*)(const char *, size_t))(uintptr_t)call->function;
   wrapper_result result = function(call->data, call->size);
   if (is_forked)
     exit(0); /* there is nothing to return to; functions that know a status exit themselves */
+  if (is_main) {
+    /* The next call may arrive before this thread waits for it. It is left to this thread all the
+       same: calls one after another run on one thread, which interrupts are for. */
+    pthread_mutex_lock(&lock);
+    is_idle = !first_call;
+    pthread_mutex_unlock(&lock);
+  }
   bool is_long = result.size > sizeof result.value.bytes;
   const char *data = is_long ? result.value.pointer : result.value.bytes;
   if (!result.size && result.value.pointer)
@@ -253,18 +316,23 @@ static void work(bool is_main) {
       last_call = &first_call;
     ++running;
     pthread_mutex_unlock(&lock);
-    carry_out(call);
+    carry_out(call, is_main);
     pthread_mutex_lock(&lock);
     --running;
+    last_used = milliseconds();
     pthread_cond_broadcast(&changed);
   }
 }
 
 static void *work_apart(void *unused) {
   (void)unused;
+  pthread_sigmask(SIG_SETMASK, &program_signals, 0); /* not those of the thread that reads */
+  char stack[ALTERNATE_STACK];
+  use_alternate_stack(stack, sizeof stack);
   pthread_mutex_lock(&lock);
   work(false);
   pthread_mutex_unlock(&lock);
+  leave_alternate_stack(stack);
   return 0;
 }
 
@@ -307,9 +375,7 @@ static const char *handle_message(void) {
   uint64_t sequence = sps_u64(&reader), tag = sps_u64(&reader);
   if (size < HEADER || size > MOST_BYTES)
     return "a message has an impossible size";
-  if (opcode == HANGUP)
-    return "";
-  if (opcode != RESULT && opcode != CALL)
+  if (opcode != HANGUP && opcode != RESULT && opcode != CALL)
     return "a message has an unexpected opcode";
   char *data = malloc(size - HEADER + 1);
   if (!data)
@@ -317,6 +383,11 @@ static const char *handle_message(void) {
   if (!read_all(data, size - HEADER)) {
     free(data);
     return "the connection ended within a message";
+  }
+  if (opcode == HANGUP) {
+    /* It was read, because a socket with something unread is reset when it is closed. */
+    free(data);
+    return "";
   }
   if (opcode == CALL)
     add_call(sequence, tag, data, size - HEADER);
@@ -334,6 +405,11 @@ static void *read_messages(void *unused) {
   pthread_sigmask(SIG_BLOCK, &all, 0);
   while (!(end = handle_message()))
     ;
+  /* LLVM 22's controllers wait for the end of a socket before they end; a hangup would be an error. */
+  if (is_late)
+    end = "nothing was to be done for as long as the timeout";
+  else if (*end)
+    hang_up(outgoing_fd, end);
   if (*end)
     fprintf(stderr, "jitlink-executor: %s\n", end);
   pthread_mutex_lock(&lock);
@@ -371,6 +447,7 @@ static void leave_connection(void) {
 static const struct bootstrap_symbol *const all_symbols[] = {
     protocol_symbols, memory_symbols, shared_memory_symbols, dylib_symbols,
     address_symbols,  access_symbols, run_symbols,           registration_symbols,
+    sandbox_symbols,  crash_symbols,
 };
 
 static bool send_setup(void) {
@@ -394,11 +471,16 @@ static bool send_setup(void) {
 }
 
 int serve(int incoming, int outgoing) {
+  if (!close_sandbox(incoming, outgoing))
+    return 1;
   incoming_fd = incoming;
   outgoing_fd = outgoing;
   fcntl(incoming, F_SETFD, FD_CLOEXEC);
   fcntl(outgoing, F_SETFD, FD_CLOEXEC);
+  pthread_sigmask(SIG_BLOCK, 0, &program_signals);
   pthread_atfork(0, 0, leave_connection);
+  static char stack[ALTERNATE_STACK];
+  use_alternate_stack(stack, sizeof stack);
   if (!send_setup() || !start_thread(read_messages)) {
     perror("jitlink-executor: cannot begin");
     return 1;

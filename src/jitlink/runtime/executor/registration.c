@@ -7,20 +7,20 @@
 
 #include "executor.h"
 
-static void (*function_of_unwinder(const char *name))(const void *) {
+void *find_in_unwinder(const char *name) {
   void *found = dlsym(RTLD_DEFAULT, name);
   if (!found) {
     void *library = dlopen("libgcc_s.so.1", RTLD_NOW | RTLD_GLOBAL);
     found = library ? dlsym(library, name) : 0;
   }
-  return (void (*)(const void *))found;
+  return found;
 }
 
 static wrapper_result call_unwinder(const char *name, const char *data, size_t size) {
   sps_reader reader = sps_read(data, size);
   const void *start = sps_address(&reader);
   sps_u64(&reader);
-  void (*function)(const void *) = function_of_unwinder(name);
+  void (*function)(const void *) = (void (*)(const void *))find_in_unwinder(name);
   if (reader.failed)
     return sps_malformed();
   if (!function)

@@ -1,14 +1,19 @@
 /* Memory that the controller maps, too, and writes to; no content arrives in messages.
  *
- * Code and constants are pages that are shared. Variables are private copies of such pages, because a
- * process that linked code forks is to have its own.
+ * Code and constants are pages that are shared. Variables are private copies of such pages: a process
+ * that linked code forks is to have its own.
  *
  * The controller removes the name of the shared memory once it has mapped it.
+ *
+ * In a sandbox it is memory without a name, which the controller has created, mapped, and sealed
+ * against writes by others. Pages are mapped anew there, too: what could be written must not become
+ * executable.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "protections.h"
@@ -19,6 +24,30 @@ static struct reservations all = {
     .ignores_unknown_keys = true,
 };
 static char instance;
+
+/* Memory of the controller's. */
+static struct {
+  uint64_t start, size;
+  int file;
+  bool is_reserved;
+} adopted;
+
+uint64_t adopt_shared_memory(int file) {
+  enum { SEAL_FUTURE_WRITE = 16, WANTED = SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_SEAL };
+  struct stat status;
+  int seals = fcntl(file, F_GET_SEALS);
+  if (seals < 0 || (seals & WANTED) != WANTED || fstat(file, &status))
+    return 0;
+  uint64_t size = (uint64_t)status.st_size & ~(page_size() - 1);
+  void *start = mmap(0, size, PROT_NONE, MAP_SHARED, file, 0);
+  if (start == MAP_FAILED)
+    return 0;
+  fcntl(file, F_SETFD, FD_CLOEXEC);
+  adopted.start = (uintptr_t)start;
+  adopted.size = size;
+  adopted.file = file;
+  return size;
+}
 
 /* Maps new shared memory of a name, inaccessible, and records it; MAP_FAILED sets errno. */
 static void *map_shared(const char *path, uint64_t size, uint64_t limit) {
@@ -54,12 +83,28 @@ static bool map_segment(const struct reservation *place, uint64_t start, uint64_
               (off_t)(start - place->start)) != MAP_FAILED;
 }
 
+static wrapper_result reserved(uint64_t start, const char *name) {
+  struct bytes bytes = {0};
+  put_u8(&bytes, 1);
+  put_u64(&bytes, start);
+  put_text(&bytes, name);
+  return result_of(&bytes);
+}
+
+/* Memory that was adopted has no name. */
 static wrapper_result reserve_below_limit(sps_reader *reader, bool is_limited) {
   static unsigned counter;
   sps_u64(reader);
   uint64_t wanted = round_to_pages(sps_u64(reader)), limit = is_limited ? sps_u64(reader) : 0;
   if (reader->failed || !wanted || (is_limited && !limit))
     return expected_failure("malformed arguments, or no size");
+  if (adopted.size) {
+    if (is_limited || wanted > adopted.size ||
+        __atomic_exchange_n(&adopted.is_reserved, true, __ATOMIC_RELAXED))
+      return expected_failure("the sandbox has no more memory for code");
+    add_reservation(&all, (void *)(uintptr_t)adopted.start, adopted.size, adopted.file);
+    return reserved(adopted.start, "");
+  }
   char name[64], path[96];
   void *start;
   /* Other containers may share the directory, and have processes of the same number. */
@@ -72,11 +117,7 @@ static wrapper_result reserve_below_limit(sps_reader *reader, bool is_limited) {
   } while (start == MAP_FAILED && errno == EEXIST && --attempts);
   if (start == MAP_FAILED)
     return expected_errno("cannot map shared memory");
-  struct bytes bytes = {0};
-  put_u8(&bytes, 1);
-  put_u64(&bytes, (uintptr_t)start);
-  put_text(&bytes, name);
-  return result_of(&bytes);
+  return reserved((uintptr_t)start, name);
 }
 
 /* Expected<Tuple<Addr, String>>(Addr instance, UInt64 size) */

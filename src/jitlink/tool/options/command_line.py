@@ -138,7 +138,11 @@ class CommandLine:
         self.process_symbols = True
         self.orc_runtime: str | None = None
         self.executor: str | None = None
-        self.executor_address: tuple[str, int] | None = None
+        self.executor_address: tuple[str, int] | str | None = None
+        self.executor_token_file: str | None = None
+        self.executor_authority: str | None = None
+        self.executor_certificate: str | None = None
+        self.sandbox: list[str] = []
         self.triple: str | None = None
         self.add_self_relocations = False
         self.phony_externals = False
@@ -198,7 +202,8 @@ class CommandLine:
     @property
     def is_out_of_process(self) -> bool:
         """Whether the program runs in another process."""
-        return self.executor is not None or self.executor_address is not None
+        chosen = (self.executor, self.executor_address)
+        return bool(self.sandbox) or any(each is not None for each in chosen)
 
     @property
     def undefined(self) -> list[str]:

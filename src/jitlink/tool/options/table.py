@@ -19,7 +19,7 @@ from jitlink.tool.options.values import (
     begin_lazy,
     boolean,
     definition,
-    host_and_port,
+    executor_address,
     negated,
     number,
     one_of,
@@ -363,10 +363,32 @@ OPTIONS: tuple[Option, ...] = (
     *(
         Option(
             name, Form.VALUE, Group.ELSEWHERE,
-            "run in another process, which listens at this address",
-            put("executor_address", host_and_port), "HOST:PORT",
+            "run in another process, which listens at this address, or at a Unix socket: a path "
+            "has a slash", put("executor_address", executor_address), "HOST:PORT",
         )
         for name in ("oop-executor-connect", "oop-connect")
+    ),
+    Option(
+        "oop-token-file", Form.VALUE, Group.ELSEWHERE,
+        "send the line in this file first, as an executor with --token-file wants it",
+        put("executor_token_file"), "FILE",
+    ),
+    Option(
+        "oop-tls-ca", Form.VALUE, Group.ELSEWHERE,
+        "connect by TLS, to an executor whose certificate an authority in this file vouches for",
+        put("executor_authority"), "FILE",
+    ),
+    Option(
+        "oop-tls-cert", Form.VALUE, Group.ELSEWHERE,
+        "show the certificate in this file to an executor with --tls-ca; it has its key, too",
+        put("executor_certificate"), "FILE",
+    ),
+    Option(
+        "oop-sandbox", Form.OPTIONAL, Group.ELSEWHERE,
+        "run in another process, of jitlink-executor in a sandbox; with a setting: read=PATH, "
+        "write=PATH, library=PATH, network, memory=BYTES, cpu-time=SECONDS, file-size=BYTES, "
+        "processes=COUNT, kill or accept=FEATURE; may be repeated",
+        append("sandbox"), "SETTING",
     ),
     *(
         Option(

@@ -118,9 +118,15 @@ def negated(text: str) -> bool:
     return not boolean(text)
 
 
-def host_and_port(text: str) -> tuple[str, int]:
-    """A host and a TCP port, separated by a colon; brackets surround an IPv6 address."""
-    host, _, port = text.rpartition(":")
+def executor_address(text: str) -> tuple[str, int] | str:
+    """A host and a TCP port, separated by a colon; brackets surround an IPv6 address.
+
+    What has a slash is the path of a Unix socket.
+    """
+    if "/" in text:
+        return text
+    # Newer versions of LLVM have a word for the protocol before the address.
+    host, _, port = text.removeprefix("tcp:connect=").rpartition(":")
     if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 1 << 16:
         raise ValueError(f"{text!r} is not HOST:PORT")
     return host.removeprefix("[").removesuffix("]"), int(port)

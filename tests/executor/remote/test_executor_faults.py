@@ -1,0 +1,283 @@
+"""Faults on the wire, as jitlink's executor sees them: it ends by itself, and says why.
+
+What is called by its address, or read and written at an address, is the controller's business, and
+may crash. Framing, opcodes, sequence numbers, sizes and arguments of services are the executor's.
+The tests play a controller, also for an executor that is built with sanitizers.
+"""
+
+import os
+import random
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jitlink.executor.remote.dialects import JITLINK, Service
+from jitlink.executor.remote.messages import Message, MessageReader, OpCode
+from jitlink.runtime import build
+from jitlink.sps import WrapperFunctionResult
+from jitlink.sps.services import (
+    SETUP,
+    FinalizeRequest,
+    SegmentFinalizeRequest,
+    SharedFinalizeRequest,
+    SharedSegmentFinalizeRequest,
+    SymbolLookupElement,
+)
+from tests.executor.remote.fake import encoded
+from tests.executor.remote.listening import PROGRAM
+from tests.mutations import Region, mutant
+from tests.toolchain import require, run
+
+LONG = os.environ.get("JITLINK_LONG") == "1"
+MUTANTS = 10000 if LONG else 400
+ARGUMENTS = 10000
+AT_ONCE = 100
+"""Mutated arguments that one executor is given."""
+PAGE = os.sysconf("SC_PAGESIZE")
+SECONDS = 20
+SANITIZERS = {
+    "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:exitcode=99",
+    "UBSAN_OPTIONS": "exitcode=99",
+}
+"""Arguments of programs are never freed; a message may be too large."""
+FAULTS = {
+    "a message has an impossible size",
+    "a message has an unexpected opcode",
+    "a message is too large",
+    "a result belongs to no call",
+    "the connection ended within a message",
+}
+
+
+class Controller:
+    """A controller that a test plays.
+
+    Attributes:
+        process: the executor.
+        connected: the connection to it.
+        symbols: its bootstrap symbols.
+    """
+
+    def __init__(self, program: str) -> None:
+        self.connected, theirs = socket.socketpair()
+        self.connected.settimeout(SECONDS)
+        self._reader = MessageReader()
+        self._received: list[Message] = []
+        self._next = 0
+        with theirs:
+            self.process = subprocess.Popen(
+                [program, f"socket:adopt={theirs.fileno()}"],
+                pass_fds=(theirs.fileno(),),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, **SANITIZERS},
+            )
+        self.symbols = SETUP.deserialize(self.receive().payload).bootstrap_symbols
+
+    def receive(self) -> Message:
+        """The next message; raises EOFError at the end."""
+        while not self._received:
+            data = self.connected.recv(1 << 16)
+            if not data:
+                raise EOFError
+            self._received += self._reader.feed(data)
+        return self._received.pop(0)
+
+    def message(self, service: Service[Any], payload: bytes) -> bytes:
+        """A call of a service."""
+        self._next += 1
+        return encoded(OpCode.CALL_WRAPPER, self._next, self.symbols[service.name], payload)
+
+    def arguments(self, service: Service[Any], *values: object) -> bytes:
+        """The serialized arguments of a service."""
+        first = [] if service.instance is None else [self.symbols[service.instance]]
+        return service.signature.serialize_arguments(*first, *values)
+
+    def call(self, service: Service[Any], *values: object) -> Any:  # noqa: ANN401 - the service's
+        """Call a service, and return its result."""
+        self.connected.sendall(self.message(service, self.arguments(service, *values)))
+        return service.signature.deserialize_result(WrapperFunctionResult(self.receive().payload))
+
+    def finish(self) -> tuple[int, str]:
+        """Send no more, and return the executor's status and what it has written."""
+        self.connected.shutdown(socket.SHUT_WR)
+        begun = time.monotonic()
+        _, errors = self.process.communicate(timeout=SECONDS)
+        assert time.monotonic() - begun < SECONDS
+        return self.process.returncode, errors
+
+
+@contextmanager
+def controller(program: str = PROGRAM) -> Iterator[Controller]:
+    """A controller, and its executor until the end of the with statement."""
+    played = Controller(program)
+    try:
+        yield played
+    finally:
+        played.connected.close()
+        played.process.kill()
+        played.process.communicate()
+
+
+@pytest.fixture(name="sanitized", scope="module")
+def _sanitized(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The executor, built with AddressSanitizer and UndefinedBehaviorSanitizer."""
+    path = tmp_path_factory.mktemp("sanitized") / "executor"
+    sources = [build.HERE / f"executor/{name}.c" for name in build.EXECUTOR_SOURCES]
+    run(
+        [
+            require("gcc"), "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g",
+            "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
+            '-DJITLINK_TRIPLE="x86_64-unknown-linux-gnu"', *sources, "-rdynamic", "-ldl",
+            "-lpthread", "-o", path,
+        ]
+    )  # fmt: skip
+    return str(path)
+
+
+@pytest.fixture(name="program", params=["built", "sanitized"])
+def _program(request: pytest.FixtureRequest) -> str:
+    return PROGRAM if request.param == "built" else str(request.getfixturevalue("sanitized"))
+
+
+def conversation(played: Controller) -> list[bytes]:
+    """Calls that an executor carries out, none of which needs an answer of another one."""
+    return [
+        played.message(JITLINK.open_dylib, played.arguments(JITLINK.open_dylib, "", 0)),
+        played.message(JITLINK.memory.reserve, played.arguments(JITLINK.memory.reserve, 4 * PAGE)),
+        played.message(
+            JITLINK.memory.release, played.arguments(JITLINK.memory.release, [PAGE, 2 * PAGE])
+        ),
+    ]
+
+
+def test_cut_at_every_byte() -> None:
+    """The controller is gone after so many bytes."""
+    with controller() as played:
+        size = len(b"".join(conversation(played)))
+    for cut in range(size + 1):
+        with controller() as played:
+            messages = conversation(played)
+            ends = {0}
+            for message in messages:
+                ends.add(max(ends) + len(message))
+            played.connected.sendall(b"".join(messages)[:cut])
+            status, errors = played.finish()
+            within = "jitlink-executor: the connection ended within a message\n"
+            assert (status, errors) == ((0, "") if cut in ends else (1, within)), cut
+
+
+def _faulty(messages: list[bytes], number: int) -> list[bytes]:
+    """Messages with a fault in their framing; calls of an address that is none are left out."""
+    chance = random.Random(number)
+    place = chance.randrange(len(messages))
+    message = messages[place]
+    kind = chance.choice(("size", "size", "opcode", "sequence", "noise", "lost", "cut"))
+    changed = message
+    if kind == "size":
+        changed = mutant(message, [Region(0, 8, 1)], number)
+    elif kind == "opcode":
+        changed = mutant(message, [Region(8, 1, 1)], number)
+    elif kind == "sequence":
+        changed = mutant(message, [Region(16, 8, 1)], number)
+    elif kind == "noise":
+        changed += encoded(chance.choice((0, 1, 2, 4, 255)), chance.getrandbits(64))
+    elif kind == "lost":
+        changed = b""
+    else:
+        changed = message[: chance.randrange(len(message))]
+    return [*messages[:place], changed, *messages[place + 1 :]]
+
+
+def _calls_only_services(stream: bytes, symbols: set[int]) -> bool:
+    """Whether what is called are services, and with arguments of their own."""
+    position = 0
+    while len(stream) - position >= 32:
+        size, opcode, _, tag = (
+            int.from_bytes(stream[position + n : position + n + 8], "little")
+            for n in range(0, 32, 8)
+        )
+        if opcode & 0xFF == OpCode.CALL_WRAPPER and tag not in symbols:
+            return False
+        if size < 32:
+            return True
+        position += size
+    return True
+
+
+def test_mutated_framing(program: str) -> None:
+    statuses = {0: 0, 1: 0}
+    for number in range(MUTANTS // 4):
+        with controller(program) as played:
+            stream = b"".join(_faulty(conversation(played), number))
+            safe = {
+                played.symbols[each.name]
+                for each in (JITLINK.open_dylib, JITLINK.memory.reserve, JITLINK.memory.release)
+            }
+            if not _calls_only_services(stream, safe):
+                continue
+            played.connected.sendall(stream)
+            status, errors = played.finish()
+            assert status in (0, 1), (number, status, errors)
+            statuses[status] += 1
+            if status:
+                last = errors.splitlines()[-1]
+                assert last.removeprefix("jitlink-executor: ") in FAULTS, (number, errors)
+    assert min(statuses.values()) > MUTANTS // 40
+
+
+def _services(played: Controller) -> list[tuple[Service[Any], bytes]]:
+    """Services whose arguments are data, and valid arguments."""
+    base = played.call(JITLINK.memory.reserve, 16 * PAGE)
+    place, name = played.call(JITLINK.shared_memory.reserve, 16 * PAGE)
+    Path(f"/dev/shm{name}").unlink()
+    handle = played.call(JITLINK.open_dylib, "", 0)
+    segments = [
+        SegmentFinalizeRequest(group, base + n * PAGE, 100, bytes(range(50)))
+        for n, group in enumerate((1, 3, 5))
+    ]
+    shared = [SharedSegmentFinalizeRequest(1, place + n * PAGE, 100) for n in range(3)]
+    names = [SymbolLookupElement(name, False) for name in ("malloc", "absent", "cos@GLIBC_2.2.5")]
+    memory, mapped = JITLINK.memory, JITLINK.shared_memory
+    assert memory.deinitialize is not None
+    given: list[tuple[Service[Any], tuple[object, ...]]] = [
+        (memory.reserve, (PAGE,)),
+        (memory.initialize, (FinalizeRequest(segments, []),)),
+        (memory.deinitialize, ([base, base + PAGE],)),
+        (mapped.initialize, (place, SharedFinalizeRequest(shared, []))),
+        (mapped.deinitialize, ([place, place + PAGE],)),
+        (JITLINK.open_dylib, ("libm.so.6", 0)),
+        (JITLINK.lookup, (handle, names)),
+    ]
+    return [(service, played.arguments(service, *values)) for service, values in given]
+
+
+def _region(service: Service[Any], arguments: bytes) -> Region:
+    """What of the arguments may be anything: a handle of a library is a pointer of the system's."""
+    start = 8 if service is JITLINK.lookup else 0
+    return Region(start, len(arguments) - start, 1)
+
+
+def test_mutated_arguments(program: str) -> None:
+    """Each call has a result, and the executor goes on."""
+    chance = random.Random(1)
+    for first in range(0, ARGUMENTS, AT_ONCE):
+        with controller(program) as played:
+            services = _services(played)
+            for number in range(first, first + AT_ONCE):
+                service, arguments = chance.choice(services)
+                changed = mutant(arguments, [_region(service, arguments)], number)
+                if chance.random() < 0.2:
+                    changed = changed[: chance.randrange(len(changed) + 1)]
+                sent = played.message(service, changed)
+                played.connected.sendall(sent)
+                result = played.receive()
+                assert result.sequence == int.from_bytes(sent[16:24], "little")
+            assert played.finish() == (0, ""), first
