@@ -15,6 +15,8 @@ from tests.runtime_programs.running import run_linked, run_native
 from tests.toolchain import CompilerName, compile_c
 
 LOW = 1 << 31
+PLACES = {"here": (), "there": ("-oop-executor",)}
+"""Options of the command: programs run in the process that links them, and in another one."""
 NO_PIC = ["-O1", "-fno-pic"]
 
 FUNCTIONS = r"""
@@ -42,12 +44,13 @@ int main(void) {
 """
 
 
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
-def test_addresses_of_process_functions(compiler: CompilerName) -> None:
+def test_addresses_of_process_functions(compiler: CompilerName, place: str) -> None:
     compiled = compile_c(FUNCTIONS, compiler, NO_PIC)
     native = run_native(link_native("functions.c", [compiled], "-no-pie"))
     assert native == (3, "42 1 1\n", "to stderr\n")
-    assert run_linked([compiled]) == native
+    assert run_linked([compiled], options=PLACES[place]) == native
 
 
 ADDRESS = "#include <stdlib.h>\nvoid *NAME(void) { return (void *)malloc; }"
@@ -174,12 +177,13 @@ int main() {
 """
 
 
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("level", ["-O0", "-O2"])
-def test_virtual_tables_and_type_information(level: str) -> None:
+def test_virtual_tables_and_type_information(level: str, place: str) -> None:
     compiled = compile_c(CXX, "gcc", [level, "-fno-pic"], suffix=".cpp")
     native = run_native(link_native("classes.cpp", [compiled], "-no-pie"))
     assert native.output == "42 5 7 1 0 97\n"
-    assert run_linked([compiled]) == native
+    assert run_linked([compiled], options=PLACES[place]) == native
 
 
 def test_standard_streams_are_copied_for_data_and_the_copies_are_read_only() -> None:
@@ -242,13 +246,14 @@ int main(int argc, char **argv) {
 """
 
 
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("level", ["-O0", "-O2"])
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
-def test_variables_of_the_process(compiler: CompilerName, level: str) -> None:
+def test_variables_of_the_process(compiler: CompilerName, level: str, place: str) -> None:
     compiled = compile_c(VARIABLES, compiler, [level, "-fno-pic"])
     native = run_native(link_native("variables.c", [compiled], "-no-pie"))
     assert native == (1, "1 1\n7\n6\n7 0\n", "")
-    assert run_linked([compiled]) == native
+    assert run_linked([compiled], options=PLACES[place]) == native
 
 
 STREAMS = r"""
@@ -271,13 +276,14 @@ int main(int argc, char **) {
 """
 
 
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("level", ["-O0", "-O2"])
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
-def test_streams_of_the_cxx_library(compiler: CompilerName, level: str) -> None:
+def test_streams_of_the_cxx_library(compiler: CompilerName, level: str, place: str) -> None:
     compiled = compile_c(STREAMS, compiler, [level, "-fno-pic"], suffix=".cpp")
     native = run_native(link_native("streams.cpp", [compiled], "-no-pie"))
     assert native == (1, "hello 42\nff\n  3.5\n010\n", "error\n")
-    assert run_linked([compiled]) == native
+    assert run_linked([compiled], options=PLACES[place]) == native
 
 
 def narrow_reference(name: str) -> Path:

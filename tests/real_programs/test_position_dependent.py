@@ -31,15 +31,17 @@ int main(void) {
 """
 
 
-def test_openmp() -> None:
+@pytest.mark.parametrize("options", [(), ("-oop-executor",)], ids=["here", "there"])
+def test_openmp(options: tuple[str, ...]) -> None:
     inputs = [compile_c(PARALLEL, "gcc", (*NO_PIC, "-fopenmp")), require("libgomp.a")]
     native = run_native(link_native("parallel.c", inputs, "-no-pie"))
     assert native == (0, "499500\n", "1\n")
-    assert run_linked(inputs) == native
+    assert run_linked(inputs, options=options) == native
 
 
 @long_only
-def test_python_without_pic() -> None:
+@pytest.mark.parametrize("options", [(), ("-oop-executor",)], ids=["here", "there"])
+def test_python_without_pic(options: tuple[str, ...]) -> None:
     libraries = [require(f"lib{each}.a") for each in ("python3.11", "expat", "z")]
     inputs = [compile_c(SOURCES / "python.c", "gcc", NO_PIC), *libraries]
     words = ("-no-pie", "-rdynamic", "-lm", "-ldl", "-lutil", "-lpthread")
@@ -47,11 +49,12 @@ def test_python_without_pic() -> None:
     arguments = ["-I", "-S", str(SOURCES / "python_script"), "x"]
     native = run_native(program, arguments)
     assert "RuntimeError: the end" in native.errors
-    assert run_linked(inputs, arguments) == native
+    assert run_linked(inputs, arguments, options=options) == native
 
 
 @long_only
-def test_eight_codecs() -> None:
+@pytest.mark.parametrize("options", [(), ("-oop-executor",)], ids=["here", "there"])
+def test_eight_codecs(options: tuple[str, ...]) -> None:
     libraries = [require(f"lib{each}.a") for each in ("avcodec", "swresample", "avutil")]
     inputs = [compile_c(SOURCES / "codecs.c", "gcc", NO_PIC), *libraries]
     # What the archives need is installed with the shared library.
@@ -61,7 +64,7 @@ def test_eight_codecs() -> None:
     native = run_native(link_native("codecs.c", inputs, "-no-pie", *needed))
     assert len(native.output.splitlines()) == 8
     preloads = [word for each in needed for word in ("-preload", each)]
-    assert execute([*linked_command(inputs)[:-2], *preloads]) == native
+    assert execute([*linked_command(inputs, options)[:-2], *preloads]) == native
 
 
 @long_only

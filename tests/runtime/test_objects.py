@@ -21,7 +21,7 @@ from jitlink.runtime import (
     open_object,
     runtime_of,
 )
-from jitlink.runtime.objects import DIRECTORIES, REMOTE, SHARED
+from jitlink.runtime.objects import DIRECTORIES, OPTIONAL, REMOTE, SHARED
 from jitlink.targets.registry import create_link_graph
 
 HERE = Path(jitlink.runtime.__file__).parent
@@ -43,7 +43,7 @@ def test_the_committed_objects_are_built_from_the_sources(
     built = {path.relative_to(tmp_path): path.read_bytes() for path in _built_files(tmp_path)}
     committed = {path.relative_to(HERE): path.read_bytes() for path in _built_files(HERE)}
     assert committed == built
-    names = (*SHARED, *REMOTE, *PER_DYLIB, *ALLOCATION)
+    names = (*SHARED, *REMOTE, *OPTIONAL, *PER_DYLIB, *ALLOCATION)
     assert len(built) == len(DIRECTORIES) * (len(names) + 1)
 
 

@@ -504,6 +504,8 @@ FIXUPS = FixupTable(ROWS)
 BIG_ENDIAN_FIXUPS = FixupTable(ROWS, endianness="big")
 
 # bti c; b
+BRANCHES = frozenset({K.BRANCH26_PCREL, K.BRANCH26_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE})
+"""Direct calls and jumps, those to stubs included."""
 JUMP = Jump(bytes.fromhex("5f2403d5 00000014"), ((K.BRANCH26_PCREL, 4, 0),))
 
 # bti c; adrp x16, record; add x16, x16, :lo12:record; ldr x17, [x16]; br x17

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from jitlink.errors import AllocationError, JITLinkError
 from jitlink.graph import LinkGraph, MemLifetime, MemProt
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.memory.actions import resolve_actions
 from jitlink.memory.free_list import FreeList
 from jitlink.memory.layout import BasicLayout, Segment, check_protections
@@ -29,11 +30,14 @@ from jitlink.memory.manager import (
     JITLinkMemoryManager,
     take_finalized,
 )
+from jitlink.memory.reservation import REACH
 from jitlink.memory.tls import TLSAllocation, release_tls
 from jitlink.sps import AllocActionCallPair
 
 RESERVATION_SIZE = 1 << 30
 """Bytes that are reserved at once by default. As much reaches all of itself."""
+_LOW_RESERVATION_SIZE = 512 << 20
+_LEAST_RESERVATION_SIZE = 16 << 20
 
 
 class MappedSegment(NamedTuple):
@@ -61,10 +65,12 @@ class MemoryMapper(ABC):
         page_size: the executor's page size in bytes.
         can_initialize_again: whether pages that were initialised can be initialised again. If not,
             what is initialised at once has to be one range, with nothing else within.
+        is_shared: whether this process can write to memory that was initialised.
     """
 
     page_size: int
     can_initialize_again = True
+    is_shared = False
 
     @property
     @abstractmethod
@@ -72,11 +78,13 @@ class MemoryMapper(ABC):
         """Whether the executor is there; if not, so is its memory."""
 
     @abstractmethod
-    async def reserve(self, size: int) -> int:
+    async def reserve(self, size: int, limit: int = NO_ADDRESS_LIMIT) -> int:
         """Reserve memory, and return its address.
 
         Args:
             size: in bytes, a multiple of the page size.
+            limit: it is to end at or below this address, but may not if the executor cannot do
+                that.
 
         Raises:
             AllocationError: there is not so much.
@@ -94,6 +102,19 @@ class MemoryMapper(ABC):
         Raises:
             AllocationError: there is not so much memory.
         """
+
+    def view(self, address: int, size: int) -> memoryview:
+        """Memory that was prepared, and may have been initialised, if `is_shared`.
+
+        Args:
+            address: its address in the executor.
+            size: its size in bytes.
+
+        Raises:
+            AllocationError: this process cannot write to it.
+        """
+        message = f"this process cannot write to the executor's memory at {address:#x}"
+        raise AllocationError(message, size=size)
 
     @abstractmethod
     async def initialize(
@@ -115,6 +136,14 @@ class MemoryMapper(ABC):
         Raises:
             ExecutorError: an action failed, and those before it have been undone; or the executor
                 refuses, or is gone.
+        """
+
+    def discard(self, address: int, size: int) -> None:  # noqa: B027 - mappers may hold nothing
+        """Free what this process holds of pages that are free in the executor.
+
+        Args:
+            address: their address in the executor.
+            size: their size in bytes, a multiple of the page size.
         """
 
     @abstractmethod
@@ -142,14 +171,16 @@ class _Reservation:
 
     Attributes:
         address: its address.
+        is_low: whether it is for position-dependent code, which addresses it in 32 bits.
         free: what is free of it.
         used: how many bytes are in use.
     """
 
-    __slots__ = ("address", "free", "used")
+    __slots__ = ("address", "free", "is_low", "used")
 
     def __init__(self, address: int, size: int) -> None:
         self.address = address
+        self.is_low = address < REACH
         self.free = FreeList(address, address + size)
         self.used = 0
 
@@ -160,11 +191,6 @@ class _Range(NamedTuple):
     reservation: _Reservation
     address: int
     size: int
-
-    def free(self, *, is_reusable: bool = True) -> None:
-        self.reservation.used -= self.size
-        if is_reusable:
-            self.reservation.free.put(self.address, self.address + self.size)
 
 
 class _Finalized(NamedTuple):
@@ -190,6 +216,7 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
         self._reservations: list[_Reservation] = []
         self._by_dylib: WeakKeyDictionary[JITLinkDylib, _Reservation] = WeakKeyDictionary()
         self._finalized: dict[int, _Finalized] = {}
+        self._retired: list[tuple[int, int]] = []
 
     async def allocate(self, dylib: JITLinkDylib | None, graph: LinkGraph) -> InFlightAlloc:
         """Give the graph's blocks addresses in the executor and working memory here."""
@@ -204,7 +231,7 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
                 segment.working_memory = view[: segment.content_size]
             layout.apply()
         except BaseException:
-            _free(ranges)
+            self.free(ranges)
             raise
         return _MappedAlloc(self, layout, ranges)
 
@@ -226,15 +253,25 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
             return []
         take_all = _take_all if self.mapper.can_initialize_again else _take_adjacent
         current = None if dylib is None else self._by_dylib.get(dylib)
-        for reservation in [*([current] if current else []), *self._reservations]:
+        for reservation in self._candidates(current, limit):
             ranges = take_all(reservation, requests, limit)
             if ranges is not None:
                 break
         else:
             reservation, ranges = await self._reserve(requests, limit)
-        if dylib is not None:
+        # Position-dependent code may come to what was placed elsewhere before.
+        if dylib is not None and (current is None or limit == NO_ADDRESS_LIMIT):
             self._by_dylib[dylib] = reservation
         return ranges
+
+    def _candidates(self, current: _Reservation | None, limit: int) -> Iterator[_Reservation]:
+        """Where memory below a limit may be: first where the JITDylib's memory is."""
+        if current is not None:
+            yield current
+        for reservation in self._reservations:
+            # Low addresses are scarce.
+            if reservation is not current and (limit < NO_ADDRESS_LIMIT or not reservation.is_low):
+                yield reservation
 
     async def reserve(self) -> None:
         """Reserve memory before a link needs it, because links do not wait for each other's.
@@ -252,17 +289,32 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
         page = self.mapper.page_size
         take_all = _take_all if self.mapper.can_initialize_again else _take_adjacent
         need = sum(size + alignment for size, alignment in requests)
-        size = max(self._size, -(-need // page) * page)
-        reservation = _Reservation(await self.mapper.reserve(size), size)
+        size, address = await self._reserve_most(-(-need // page) * page, limit)
+        reservation = _Reservation(address, size)
         ranges = take_all(reservation, requests, limit)
         if ranges is None:
             await self.mapper.release([reservation.address])
-            where = f"the executor reserves memory at {reservation.address:#x}"
-            raise AllocationError(
-                f"cannot allocate {need:#x} bytes below {limit:#x}: {where}", size=need
-            )
+            raise not_below(limit, need, reservation.address)
         self._reservations.append(reservation)
         return reservation, ranges
+
+    async def _reserve_most(self, need: int, limit: int) -> tuple[int, int]:
+        """Reserve as much as is usual, less if the executor has not so much, but what is needed.
+
+        Returns:
+            Size in bytes, and address.
+        """
+        most = self._size
+        if limit < NO_ADDRESS_LIMIT:
+            most, limit = min(most, _LOW_RESERVATION_SIZE), min(limit, REACH)
+        size = max(most, need)
+        while True:
+            try:
+                return size, await self.mapper.reserve(size, limit)
+            except AllocationError:
+                if size == need:
+                    raise
+                size = size // 4 if size // 4 >= max(need, _LEAST_RESERVATION_SIZE) else need
 
     def register(
         self,
@@ -287,17 +339,57 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
                 if self.mapper.is_open:
                     errors.append(error)
         for each in reversed(finalized):
-            for pages in each.ranges:
-                self.free(pages)
+            self.free_initialized(each.ranges)
             released = await release_tls(each.tls_allocations)
             errors += released if self.mapper.is_open else []
         errors += await self._release_unused()
         if errors:
             raise DeallocationError(errors)
 
-    def free(self, pages: _Range) -> None:
+    def free_initialized(self, ranges: Iterable[_Range]) -> None:
         """Free pages that were initialised."""
-        pages.free(is_reusable=self.mapper.can_initialize_again)
+        for each in ranges:
+            is_retired = self.is_retired(each.address, each.size)
+            if self.mapper.can_initialize_again and not is_retired:
+                self.free([each])
+            else:
+                each.reservation.used -= each.size
+
+    def free(self, ranges: Iterable[_Range]) -> None:
+        """Free pages, which can be used again."""
+        for reservation, address, size in ranges:
+            if self.mapper.is_open:
+                self.mapper.discard(address, size)
+            reservation.used -= size
+            reservation.free.put(address, address + size)
+
+    async def take_scratch(self, sizes: Sequence[int]) -> list[_Range]:
+        """Page ranges that are prepared, and not for links.
+
+        Args:
+            sizes: of each, in bytes, a multiple of the page size.
+
+        Raises:
+            AllocationError: there is not so much memory.
+            ExecutorError: the executor is gone.
+        """
+        page = self.mapper.page_size
+        ranges = await self.take(None, [(size, page) for size in sizes], NO_ADDRESS_LIMIT)
+        try:
+            for each in ranges:
+                self.mapper.prepare(each.address, each.size)
+        except BaseException:
+            self.free(ranges)
+            raise
+        return ranges
+
+    def retire(self, address: int, size: int) -> None:
+        """Have pages of a link never used again, because the executor maps other memory there."""
+        self._retired.append((address, address + size))
+
+    def is_retired(self, address: int, size: int) -> bool:
+        """Whether some pages of a range were retired."""
+        return any(start < address + size and address < end for start, end in self._retired)
 
     async def _release_unused(self) -> list[JITLinkError]:
         """Release the reservations of which nothing is in use and not all can be used again."""
@@ -319,6 +411,15 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
         self.mapper.close()
 
 
+def not_below(limit: int, size: int, address: int) -> AllocationError:
+    """The error for an executor that has reserved memory at an address above a limit."""
+    return AllocationError(
+        f"cannot allocate {size:#x} bytes below {limit:#x}: the executor reserves memory at "
+        f"{address:#x}; compile with -fPIC, or use jitlink's executor",
+        size=size,
+    )
+
+
 def _take_all(
     reservation: _Reservation, requests: Sequence[tuple[int, int]], limit: int
 ) -> list[_Range] | None:
@@ -327,7 +428,9 @@ def _take_all(
     for size, alignment in requests:
         address = reservation.free.take(size, alignment, limit)
         if address is None:
-            _free(taken)
+            for each in taken:
+                reservation.used -= each.size
+                reservation.free.put(each.address, each.address + each.size)
             return None
         reservation.used += size
         taken.append(_Range(reservation, address, size))
@@ -350,11 +453,6 @@ def _take_adjacent(
         _Range(reservation, start + offset, size)
         for offset, (size, _) in zip(offsets, requests, strict=True)
     ]
-
-
-def _free(ranges: Sequence[_Range]) -> None:
-    for each in ranges:
-        each.free()
 
 
 class _MappedAlloc(InFlightAlloc):
@@ -392,16 +490,14 @@ class _MappedAlloc(InFlightAlloc):
         except BaseException:
             self._layout.undo()
             # Some pages may have been initialised.
-            for pages in self._ranges:
-                self._manager.free(pages)
+            self._manager.free_initialized(self._ranges)
             await release_tls(self._tls_allocations)
             raise
-        kept = []
+        temporary: list[_Range] = []
+        kept: list[_Range] = []
         for pages, lifetime in self._pages():
-            if lifetime is MemLifetime.FINALIZE:
-                self._manager.free(pages)
-            else:
-                kept.append(pages)
+            (temporary if lifetime is MemLifetime.FINALIZE else kept).append(pages)
+        self._manager.free_initialized(temporary)
         return self._manager.register(key, kept, self._tls_allocations)
 
     def _pages(self) -> list[tuple[_Range, MemLifetime]]:
@@ -458,5 +554,5 @@ class _MappedAlloc(InFlightAlloc):
         self._mark_done()
         # No content of the graph may refer to freed memory.
         self._layout.undo()
-        _free(self._ranges)
+        self._manager.free(self._ranges)
         await release_tls(self._tls_allocations)

@@ -27,34 +27,34 @@ What is recorded and what is not:
   the symbol redirectable.
 * A thread that has called remains in the old function, so that must remain in memory as well.
 
-Repointing is safe while other threads execute the calls; `jitlink.memory.patching` says how. Every
-call enters the old function or the new one, and in each run of adjacent code pages all of them
-change at once. If a call cannot reach the new target, that is an error, and nothing changes; code
-of one JITDylib is always within reach.
+Repointing is safe while other threads execute the calls, in this process and in others:
+`jitlink.memory.patching` and `jitlink.runtime.patching` say how. Every call enters the old function
+or the new one, and in each run of adjacent code pages all of them change at once. If a call cannot
+reach the new target, that is an error, and nothing changes; code of one JITDylib is always within
+reach.
 """
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from jitlink import tasks
 from jitlink.fixups import Fixup, FixupTable
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import Int64Array, rows_where
 from jitlink.graph.edges import EdgeKind
 from jitlink.link import PassConfiguration
-from jitlink.memory.mapping import PAGE_SIZE
-from jitlink.memory.patching import replace_code
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import ResourceTracker, Session
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_layer import Plugin
 from jitlink.passes.got_plt import got_plt_targets
+from jitlink.runtime.patching import read_code, replace_code
 from jitlink.targets.registry import target_of_graph
 
 
@@ -137,8 +137,9 @@ class CallSiteRecorder(Plugin):
 
         Raises:
             CallSiteOutOfReachError: a call cannot reach it; nothing was changed.
-            AllocationError: the code is not in private memory of this process, or the system
-                cannot replace pages.
+            AllocationError: the system cannot replace pages, or the code is in memory of this
+                process that is not private.
+            ExecutorError: the code is in another process, which is gone.
             KeyError: calls of it are not recorded.
         """
         self._check(name)
@@ -212,8 +213,16 @@ class CallSiteRecorder(Plugin):
         if far:
             raise CallSiteOutOfReachError(name, site=far[0], target=address, count=len(far))
         if changes:
-            replace_code(_patched_pages(changes))
+            tasks.run(self._replace(changes))
         return sum(len(sites.addresses) for sites, _ in changes)
+
+    async def _replace(self, changes: list[tuple[_CallSites, Int64Array]]) -> None:
+        """Change the sites; the driver thread waits, so that no code is removed meanwhile."""
+        assert self._session is not None
+        executor = self._session.executor
+        contents = await read_code(executor, _page_runs(changes, executor.page_size))
+        _patch(contents, changes)
+        await replace_code(executor, contents)
 
 
 def _find(
@@ -251,22 +260,27 @@ def _distances(sites: _CallSites, address: int) -> Int64Array:
     return value
 
 
-def _patched_pages(changes: Iterable[tuple[_CallSites, Int64Array]]) -> dict[int, bytearray]:
-    """New content of all code pages that contain sites, by address of each run of pages."""
-    changes = list(changes)
+def _page_runs(
+    changes: Iterable[tuple[_CallSites, Int64Array]], page_size: int
+) -> list[tuple[int, int]]:
+    """Address and size of each run of adjacent pages that contain sites, in order."""
     firsts, lasts = [], []
     for sites, _ in changes:
-        firsts.append(sites.addresses & -PAGE_SIZE)
-        lasts.append((sites.addresses + sites.fixup.width - 1) & -PAGE_SIZE)
-    pages = sorted(set(np.concatenate(firsts + lasts).tolist()))
-    contents: dict[int, bytearray] = {}
-    start = end = 0
-    for page in pages:
-        if page != end:
-            start = page
-            contents[start] = bytearray()
-        contents[start] += ctypes.string_at(page, PAGE_SIZE)
-        end = page + PAGE_SIZE
+        firsts.append(sites.addresses & -page_size)
+        lasts.append((sites.addresses + sites.fixup.width - 1) & -page_size)
+    runs: list[tuple[int, int]] = []
+    for page in sorted(set(np.concatenate(firsts + lasts).tolist())):
+        if runs and sum(runs[-1]) == page:
+            runs[-1] = runs[-1][0], runs[-1][1] + page_size
+        else:
+            runs.append((page, page_size))
+    return runs
+
+
+def _patch(
+    contents: Mapping[int, bytearray], changes: Iterable[tuple[_CallSites, Int64Array]]
+) -> None:
+    """Change the sites in the contents of runs of pages, which are in order of address."""
     starts = np.array(list(contents), np.int64)
     for sites, value in changes:
         run = starts.searchsorted(sites.addresses, side="right") - 1
@@ -277,4 +291,3 @@ def _patched_pages(changes: Iterable[tuple[_CallSites, Int64Array]]) -> dict[int
             at = sites.addresses[chosen] - starts[number]
             old = containers[at].astype(f"u{sites.fixup.width}")
             containers[at] = sites.fixup.insert(value[chosen], old)
-    return contents

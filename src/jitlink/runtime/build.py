@@ -10,7 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jitlink.runtime.objects import ALLOCATION, DIRECTORIES, EXECUTOR, PER_DYLIB, REMOTE, SHARED
+from jitlink.runtime.objects import (
+    ALLOCATION,
+    DIRECTORIES,
+    EXECUTOR,
+    OPTIONAL,
+    PER_DYLIB,
+    REMOTE,
+    SHARED,
+)
 
 HERE = Path(__file__).parent
 _FLAGS = (
@@ -29,13 +37,13 @@ def build(destination: Path) -> None:
         directory = destination / target
         directory.mkdir(parents=True, exist_ok=True)
         _build_executor(target, directory)
-        for name in (*SHARED, *REMOTE, *PER_DYLIB, *ALLOCATION):
+        for name in (*SHARED, *REMOTE, *OPTIONAL, *PER_DYLIB, *ALLOCATION):
             subprocess.run(_command(target, name, directory), cwd=HERE, check=True)
 
 
 EXECUTOR_SOURCES = (
-    "protocol", "actions", "reservations", "memory", "shared_memory", "dylibs", "access", "run",
-    "registration", "crash", "sandbox", "system_calls", "sockets", "main",
+    "protocol", "actions", "reservations", "memory", "shared_memory", "dylibs", "addresses",
+    "access", "run", "registration", "crash", "sandbox", "system_calls", "sockets", "main",
 )  # fmt: skip
 
 

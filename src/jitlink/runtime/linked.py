@@ -61,10 +61,27 @@ async def runtime_of(executor: ExecutorProcessControl) -> Runtime:
     runtime = _linked.get(executor)
     if runtime is None:
         names = (*SHARED, *REMOTE)
-        runtime = await _link(executor, executor.memory_manager, names)
+        runtime = Runtime(await _link(executor, executor.memory_manager, names))
         runtime = _linked.setdefault(executor, runtime)
         executor.call_at_close(runtime.addresses["__jitlink_finalize_process"])
     return runtime
+
+
+async def functions_of(executor: ExecutorProcessControl, name: str) -> Mapping[str, int]:
+    """Addresses of the functions of an object that only few need, by name.
+
+    Args:
+        executor: an executor that is another process.
+        name: one of `OPTIONAL`. The object is linked now if it has not been.
+
+    Raises:
+        UnsupportedObjectError: there is none for the executor's target.
+        JITLinkError: it could not be linked.
+    """
+    linked = _functions.setdefault(executor, {})
+    if name not in linked:
+        linked[name] = await _link(executor, executor.memory_manager, [name])
+    return linked[name]
 
 
 def linked_runtime(executor: ExecutorProcessControl) -> Runtime | None:
@@ -75,6 +92,8 @@ def linked_runtime(executor: ExecutorProcessControl) -> Runtime | None:
 
 
 _linked: WeakKeyDictionary[ExecutorProcessControl, Runtime] = WeakKeyDictionary()
+_functions: WeakKeyDictionary[ExecutorProcessControl, dict[str, Mapping[str, int]]]
+_functions = WeakKeyDictionary()
 # All executors that are this process share one.
 _own: list[Runtime] = []
 _lock = threading.Lock()
@@ -85,13 +104,15 @@ def _of_this_process(executor: SelfExecutorProcessControl) -> Runtime:
         with _lock:
             if not _own:
                 # Memory of its own: that of a session may be released before the process ends.
-                _own.append(run_in_process(_link(executor, InProcessMemoryManager(), SHARED)))
+                linked = run_in_process(_link(executor, InProcessMemoryManager(), SHARED))
+                _own.append(Runtime(linked))
     return _own[0]
 
 
 async def _link(
     executor: ExecutorProcessControl, memory: JITLinkMemoryManager, names: Sequence[str]
-) -> Runtime:
+) -> Mapping[str, int]:
+    """Link objects of the runtime; returns the addresses of what they define."""
     builder = InputReader("<runtime>")
     builder.add([open_object(executor.triple, name) for name in names])
     builder.resolver.finish()
@@ -106,7 +127,7 @@ async def _link(
     alloc = await link(graph, context, config, memory)
     # Never deallocated.
     alloc.release()
-    return Runtime(context.addresses)
+    return context.addresses
 
 
 def _register_own_frames(graph: LinkGraph) -> None:

@@ -26,6 +26,9 @@ SHARED = ("frames", "dylibs", "exit_handlers", "initializers", "thread_exit", "d
 REMOTE = ("tls_modules", "calls", "callbacks")
 """Objects that an executor which is another process has besides those."""
 
+OPTIONAL = ("patching",)
+"""Objects that are linked into such an executor when something needs them."""
+
 PER_DYLIB: Mapping[str, tuple[str, ...]] = {
     "dylib_exit": ("atexit", "at_quick_exit", "pthread_atfork"),
     "dylib_dlfcn": (
@@ -110,7 +113,7 @@ def open_object(triple: str, name: str) -> InputFile:
 
     Args:
         triple: the executor's target triple.
-        name: one of `SHARED`, `REMOTE` or `PER_DYLIB`.
+        name: one of `SHARED`, `REMOTE`, `OPTIONAL` or `PER_DYLIB`.
 
     Raises:
         UnsupportedObjectError: there is none for that triple.

@@ -61,7 +61,7 @@ class SegmentFinalizeRequest(NamedTuple):
     group: int
     address: int
     size: int
-    content: bytes
+    content: bytes | memoryview
 
 
 class FinalizeRequest(NamedTuple):
@@ -105,6 +105,22 @@ class SymbolLookupElement(NamedTuple):
     is_required: bool
 
 
+class DescribedAddress(NamedTuple):
+    """What the executor has at an address.
+
+    Attributes:
+        library: path of the program or library; empty if it is none.
+        is_function: whether it is code.
+        size: size in bytes of a variable that begins there; 0 if that is unknown.
+        is_constant: whether none of it can change any more.
+    """
+
+    library: str
+    is_function: bool
+    size: int
+    is_constant: bool
+
+
 class Setup(NamedTuple):
     """What an executor says of itself when a connection begins.
 
@@ -144,4 +160,5 @@ SYMBOL_DEF = Record(SymbolDef, EXECUTOR_ADDR, Tuple(UINT8, UINT8))
 SYMBOL_ADDRESS = _SymbolAddress()
 """A symbol of which only the address crosses the wire."""
 SYMBOL_LOOKUP_ELEMENT = Record(SymbolLookupElement, STRING, BOOL)
+DESCRIBED_ADDRESS = Record(DescribedAddress, STRING, BOOL, UINT64, BOOL)
 SETUP = Record(Setup, STRING, UINT64, Map(STRING, CHARS), Map(STRING, EXECUTOR_ADDR))

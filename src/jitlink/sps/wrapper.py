@@ -88,7 +88,13 @@ class WrapperSignature(Generic[T]):
         Raises:
             SPSError: there are too many or too few values, or a type cannot hold one.
         """
-        return self._arguments.serialize(values)
+        return bytes(self.pack_arguments(*values))
+
+    def pack_arguments(self, *values: object) -> bytearray:
+        """The same, without the copy that makes it immutable."""
+        out = bytearray()
+        self._arguments.write(values, out)
+        return out
 
     def deserialize_arguments(self, data: bytes) -> tuple[Any, ...]:
         """The arguments in serialized form, deserialized.

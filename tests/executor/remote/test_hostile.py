@@ -11,14 +11,14 @@ import pytest
 
 from jitlink import tasks
 from jitlink.errors import AllocationError, ExecutorError
-from jitlink.executor import ProtocolError, RemoteExecutorProcessControl
+from jitlink.executor import LibrarySymbol, ProtocolError, RemoteExecutorProcessControl
 from jitlink.executor.remote.connection import SocketChannel
 from jitlink.executor.remote.control import MemoryKind
 from jitlink.executor.remote.dialects import JITLINK, Service
 from jitlink.executor.remote.memory_services import reserve
 from jitlink.executor.remote.messages import MessageReader, OpCode
 from jitlink.memory.mapper import MapperJITLinkMemoryManager
-from jitlink.sps.services import SETUP, Setup, SymbolDef
+from jitlink.sps.services import SETUP, DescribedAddress, Setup, SymbolDef
 from tests.executor.remote.fake import encoded, services_of
 
 PAGE = 4096
@@ -121,6 +121,18 @@ def test_lookups_that_return_other_than_asked(played: PlayedExecutor) -> None:
             tasks.run(played.control.lookup_symbols(["malloc"]))
 
 
+def test_descriptions_of_other_addresses(shared: PlayedExecutor) -> None:
+    service = JITLINK.describe_addresses
+    assert service is not None
+    shared.answers[service] = [[], [None, None], [DescribedAddress("/lib", False, 8, True)]]
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match=r"1 addresses were asked for, not [02]"):
+            tasks.run(shared.control.describe_addresses([4]))
+    assert tasks.run(shared.control.describe_addresses([4])) == [
+        LibrarySymbol("/lib", is_function=False, size=8, is_constant=True)
+    ]
+
+
 def _manager(executor: PlayedExecutor) -> MapperJITLinkMemoryManager:
     manager = executor.control.memory_manager
     assert isinstance(manager, MapperJITLinkMemoryManager)
@@ -180,7 +192,9 @@ def test_reservations_that_overlap(shared: PlayedExecutor, memory_file: Path, se
 def test_a_reservation_that_is_not_low_enough_is_released(
     shared: PlayedExecutor, memory_file: Path
 ) -> None:
-    shared.answers[JITLINK.shared_memory.reserve] = [(1 << 32, f"/{memory_file.name}")]
+    service = JITLINK.shared_memory.reserve_below
+    assert service is not None
+    shared.answers[service] = [(1 << 32, f"/{memory_file.name}")]
     shared.answers[JITLINK.shared_memory.release] = [None]
     manager = MapperJITLinkMemoryManager(_manager(shared).mapper, 4 * PAGE)
     with pytest.raises(AllocationError, match="below 0x80000000: the executor reserves memory at"):

@@ -9,20 +9,32 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 from jitlink.executor import RemoteExecutorProcessControl
 from jitlink.executor.remote.connection import SocketChannel
 from jitlink.executor.remote.control import MemoryKind
-from jitlink.executor.remote.dialects import JITLINK, LLVM_TRUNK
+from jitlink.executor.remote.dialects import JITLINK, LLVM_TRUNK, Service
 from jitlink.executor.remote.messages import Message, MessageReader, OpCode, ResultKind
 from jitlink.sps import STRING, WrapperFunctionResult
 from jitlink.sps.services import SETUP, Setup
-from tests.executor.remote.fake import services_of
 from tests.executor.remote.listening import PROGRAM
+
+
+def _pairs(ours: Any, theirs: Any) -> Iterator[tuple[Service[Any], Service[Any]]]:  # noqa: ANN401
+    """The services that two dialects, or parts of them, have both."""
+    for field in fields(ours):
+        one, other = getattr(ours, field.name), getattr(theirs, field.name)
+        if is_dataclass(one):
+            yield from _pairs(one, other)
+        elif isinstance(one, Service) and isinstance(other, Service):
+            yield one, other
+
 
 NAMES = {
     getattr(theirs, attribute): getattr(ours, attribute)
-    for ours, theirs in zip(services_of(JITLINK), services_of(LLVM_TRUNK), strict=False)
+    for ours, theirs in _pairs(JITLINK, LLVM_TRUNK)
     for attribute in ("name", "instance")
     if getattr(theirs, attribute) is not None and getattr(ours, attribute) is not None
 }

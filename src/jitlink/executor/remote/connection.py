@@ -36,6 +36,7 @@ from jitlink.executor.remote.messages import (
     MessageReader,
     OpCode,
     ResultKind,
+    header_of,
 )
 from jitlink.sps import ERROR, STRING, Failure, SPSError, WrapperFunctionResult
 from jitlink.sps.services import SETUP, Setup
@@ -262,7 +263,7 @@ class Connection:
     async def call(
         self,
         function: int,
-        arguments: bytes,
+        arguments: bytes | bytearray,
         seconds: float | None = None,
         *,
         runs_program: bool = False,
@@ -287,7 +288,7 @@ class Connection:
             number = self._next
             self._next += 1
             self._calls[number] = call
-            self._send(Message(OpCode.CALL_WRAPPER, number, function, arguments))
+            self._send(OpCode.CALL_WRAPPER, number, function, arguments)
             if seconds is not None:
                 self._wake()
         try:
@@ -321,7 +322,7 @@ class Connection:
         """
         with self._lock:
             if not self._is_closing and self._make_error is None:
-                self._send(Message(OpCode.HANGUP, 0, 0, ERROR.serialize(None)))
+                self._send(OpCode.HANGUP, 0, 0, ERROR.serialize(None))
                 self._is_closing = True
             self._wake()
         if threading.current_thread() is not self._thread:
@@ -338,11 +339,11 @@ class Connection:
 
     # Sending, with the lock held
 
-    def _send(self, message: Message) -> None:
+    def _send(self, opcode: OpCode, sequence: int, tag: int, payload: bytes | bytearray) -> None:
         is_idle = not self._queue
-        self._queue.append(memoryview(message.header()))
-        if message.payload:
-            self._queue.append(memoryview(message.payload))
+        self._queue.append(memoryview(header_of(opcode, sequence, tag, len(payload))))
+        if payload:
+            self._queue.append(memoryview(payload))
         if is_idle:
             self._flush()
         if self._queue:
@@ -534,7 +535,7 @@ class Connection:
         with self._lock:
             self._handlers -= 1
             if self._make_error is None:
-                self._send(Message(OpCode.RESULT, message.sequence, 0, result.data))
+                self._send(OpCode.RESULT, message.sequence, 0, result.data)
 
     # The end
 

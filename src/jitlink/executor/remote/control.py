@@ -169,8 +169,9 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         from jitlink.executor.remote import mappers  # noqa: PLC0415
         from jitlink.memory.mapper import MapperJITLinkMemoryManager  # noqa: PLC0415
 
+        pid = None if self._process is None else self._process.pid
         kinds: dict[str, Callable[[Services, int], MemoryMapper]] = {
-            "shared": partial(mappers.SharedMemoryMapper, given=given),
+            "shared": partial(mappers.SharedMemoryMapper, given=given, pid=pid),
             "simple-remote": mappers.SimpleRemoteMemoryMapper,
         }
         if kind not in kinds:
@@ -525,7 +526,13 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         return parse_mappings(listed)
 
     async def describe_addresses(self, addresses: Sequence[int]) -> list[LibrarySymbol | None]:
-        """What the process has at addresses, as far as what it maps is known."""
+        """What the process has at addresses: as it says, or as the files that it maps do."""
+        service = self.services.dialect.describe_addresses
+        if service is not None and self.services.has(service):
+            found = await self.services.call(service, list(addresses))
+            if len(found) != len(addresses):
+                raise ProtocolError(f"{len(addresses)} addresses were asked for, not {len(found)}")
+            return [None if each is None else LibrarySymbol(*each) for each in found]
         from jitlink.executor.code_map import LibraryFiles  # noqa: PLC0415 - seldom needed
 
         files = LibraryFiles(await self.mappings())

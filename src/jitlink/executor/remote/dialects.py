@@ -35,11 +35,13 @@ from jitlink.sps import (
     WrapperSignature,
 )
 from jitlink.sps.services import (
+    DESCRIBED_ADDRESS,
     FINALIZE_REQUEST,
     SHARED_FINALIZE_REQUEST,
     SYMBOL_ADDRESS,
     SYMBOL_DEF,
     SYMBOL_LOOKUP_ELEMENT,
+    DescribedAddress,
     SymbolDef,
 )
 from jitlink.sps.types import T
@@ -95,12 +97,15 @@ class MemoryServices:
         initialize: gives segments content and protection, and runs actions; returns a key.
         deinitialize: runs the deallocate actions of keys; None where `release` does that.
         release: frees reservations, given by their addresses.
+        reserve_below: reserves a number of bytes that end at or below an address; returns the
+            address. None in executors that cannot.
     """
 
     reserve: Service[int]
     initialize: Service[int | None]
     deinitialize: Service[None] | None
     release: Service[None]
+    reserve_below: Service[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,12 +117,15 @@ class SharedMemoryServices:
         initialize: gives segments protection, and runs actions; returns a key.
         deinitialize: runs the deallocate actions of keys.
         release: frees reservations, given by their addresses.
+        reserve_below: the same as `reserve`, for bytes that end at or below an address. None in
+            executors that cannot.
     """
 
     reserve: Service[tuple[int, str]]
     initialize: Service[int]
     deinitialize: Service[None]
     release: Service[None]
+    reserve_below: Service[tuple[int, str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -139,11 +147,12 @@ class Dialect:
         read_strings: reads strings that end with a null; likewise.
         shared_memory: see the class.
         accepts_null_finalize: whether an allocation action may have no finalize half.
-        can_initialize_again: whether memory that was initialised and is not writable can be
-            initialised again, with content that crosses the wire.
+        can_initialize_again: whether memory that was initialised can be initialised again, with
+            content that crosses the wire.
         call_main: calls a ``main`` with arguments that were placed before; takes its address, the
             number of arguments, and the addresses of the pointers to them and to the environment.
             None in executors that cannot.
+        describe_addresses: says what is at addresses. None in executors that cannot.
         sandbox_report: names the features of the sandbox, and why they are unavailable; empty for
             those that are enforced. None in executors without sandboxes.
         report_crashes: has crashes reported; takes the tag of reports. Likewise.
@@ -166,6 +175,7 @@ class Dialect:
     accepts_null_finalize: bool
     can_initialize_again: bool = False
     call_main: Service[int] | None = None
+    describe_addresses: Service[list[DescribedAddress | None]] | None = None
     sandbox_report: Service[list[tuple[str, str]]] | None = None
     report_crashes: Service[None] | None = None
     list_mappings: Service[bytes] | None = None
@@ -188,6 +198,17 @@ def _of_memory(name: str, result: SPSType[Any], *arguments: SPSType[Any]) -> Ser
 
 def _of_shared_memory(name: str, result: SPSType[Any], *arguments: SPSType[Any]) -> Service[Any]:
     return Service(_SHARED + name, result, *arguments, instance=f"{_SHARED}Instance")
+
+
+def _own(
+    name: str,
+    result: SPSType[Any],
+    *arguments: SPSType[Any],
+    instance: str | None = None,
+    runs_program: bool = False,
+) -> Service[Any]:
+    name = f"__jitlink_executor_{name}"
+    return Service(name, result, *arguments, instance=instance, runs_program=runs_program)
 
 
 def _of_runtime(
@@ -264,19 +285,34 @@ LLVM_22 = Dialect(
 JITLINK = replace(
     LLVM_22,
     name="jitlink",
+    memory=replace(
+        LLVM_22.memory,
+        reserve_below=_own(
+            "reserve_below", Expected(EXECUTOR_ADDR), UINT64, UINT64, instance=f"{_MEMORY}Instance"
+        ),
+    ),
+    shared_memory=replace(
+        _SHARED_MEMORY,
+        reserve_below=_own(
+            "reserve_shared_below",
+            Expected(Tuple(EXECUTOR_ADDR, STRING)),
+            *(UINT64, UINT64),
+            instance=f"{_SHARED}Instance",
+        ),
+    ),
     can_initialize_again=True,
-    call_main=Service(
-        "__jitlink_executor_call_main",
+    call_main=_own(
+        "call_main",
         INT64,
-        EXECUTOR_ADDR,
-        UINT64,
-        EXECUTOR_ADDR,
-        EXECUTOR_ADDR,
+        *(EXECUTOR_ADDR, UINT64, EXECUTOR_ADDR, EXECUTOR_ADDR),
         runs_program=True,
     ),
-    sandbox_report=Service("__jitlink_executor_sandbox_report", Sequence(Tuple(STRING, STRING))),
-    report_crashes=Service("__jitlink_executor_report_crashes", ERROR, EXECUTOR_ADDR),
-    list_mappings=Service("__jitlink_executor_list_mappings", CHARS),
+    describe_addresses=_own(
+        "describe_addresses", Sequence(Optional(DESCRIBED_ADDRESS)), _ADDRESSES
+    ),
+    sandbox_report=_own("sandbox_report", Sequence(Tuple(STRING, STRING))),
+    report_crashes=_own("report_crashes", ERROR, EXECUTOR_ADDR),
+    list_mappings=_own("list_mappings", CHARS),
 )
 LLVM_19 = Dialect(
     "LLVM 19",

@@ -27,7 +27,7 @@ from jitlink.memory.manager import (
     JITLinkMemoryManager,
     take_finalized,
 )
-from jitlink.memory.mapper import MappedSegment
+from jitlink.memory.mapper import MappedSegment, not_below
 from jitlink.memory.tls import TLSAllocation, release_tls
 from jitlink.sps import AllocActionCallPair, WrapperFunctionCall
 
@@ -133,7 +133,10 @@ class _GenericAlloc(InFlightAlloc):
         if not size:
             return
         manager = self._manager
-        address = self._reserved[lifetime] = await reserve(manager.services, size)
+        limit = self._layout.graph.address_limit
+        address = self._reserved[lifetime] = await reserve(manager.services, size, limit)
+        if address + size > limit:
+            raise not_below(limit, size, address)
         segments = self._segments[lifetime] = []
         for segment in self._layout.segments:
             if segment.lifetime is lifetime:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from jitlink.errors import AllocationError, ExecutorError
+from jitlink.errors import AllocationError, ExecutorError, JITLinkError
 from jitlink.executor.remote.errors import ProtocolError
 from jitlink.executor.remote.memory_services import (
     check_reservation,
@@ -16,7 +16,8 @@ from jitlink.executor.remote.memory_services import (
     working_memory,
 )
 from jitlink.executor.remote.services import Services
-from jitlink.executor.remote.shared_memory import SharedMemory, named_memory
+from jitlink.executor.remote.shared_memory import SharedMemory, named_memory, remove_files
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.memory.mapper import MappedSegment, MemoryMapper
 from jitlink.sps import AllocActionCallPair
 from jitlink.sps.services import SharedFinalizeRequest, SharedSegmentFinalizeRequest
@@ -38,8 +39,8 @@ class _ServiceMapper(MemoryMapper):
 class SimpleRemoteMemoryMapper(_ServiceMapper):
     """Memory whose content crosses the wire.
 
-    Some executors, such as LLVM's, write content where it belongs before they protect it, and leave
-    protections as they are when it is freed.
+    LLVM's executors initialise each part of a reservation once: what was initialised at an address
+    stays recorded, and other content is refused there.
 
     Raises:
         ExecutorError: the executor cannot initialise parts of a reservation.
@@ -54,9 +55,9 @@ class SimpleRemoteMemoryMapper(_ServiceMapper):
         self._deinitialize = deinitialize
         self.can_initialize_again = services.dialect.can_initialize_again
 
-    async def reserve(self, size: int) -> int:
+    async def reserve(self, size: int, limit: int = NO_ADDRESS_LIMIT) -> int:
         """Reserve memory."""
-        return await reserve(self._services, size)
+        return await reserve(self._services, size, limit)
 
     def prepare(self, address: int, size: int) -> memoryview:  # noqa: ARG002 - part of the interface
         """A buffer of this process."""
@@ -91,21 +92,37 @@ class SharedMemoryMapper(_ServiceMapper):
         services: the executor's services.
         page_size: its page size in bytes.
         given: the only memory there is, if the executor was started with it.
+        pid: its process, if that is on this machine.
     """
 
+    is_shared = True
+
     def __init__(
-        self, services: Services, page_size: int, given: SharedMemory | None = None
+        self,
+        services: Services,
+        page_size: int,
+        given: SharedMemory | None = None,
+        pid: int | None = None,
     ) -> None:
         super().__init__(services, page_size)
+        self._pid = pid
+        self._may_have_left_files = False
         self._memory = services.dialect.shared_memory
         self._given = given
         # In order of address.
         self._addresses: list[int] = []
         self._maps: dict[int, SharedMemory] = {}
 
-    async def reserve(self, size: int) -> int:
+    async def reserve(self, size: int, limit: int = NO_ADDRESS_LIMIT) -> int:
         """Reserve memory, and map it here."""
-        address, name = await reserve_by(self._services, self._memory.reserve, size)
+        memory = self._memory
+        try:
+            address, name = await reserve_by(
+                self._services, memory.reserve, memory.reserve_below, size, limit
+            )
+        except JITLinkError:
+            self._may_have_left_files = True
+            raise
         check_reservation(address, size)
         place = bisect_right(self._addresses, address)
         for other in self._addresses[max(place - 1, 0) : place + 1]:
@@ -135,6 +152,14 @@ class SharedMemoryMapper(_ServiceMapper):
         start = self._addresses[bisect_right(self._addresses, address) - 1]
         return self._maps[start].prepare(address - start, size)
 
+    def view(self, address: int, size: int) -> memoryview:
+        """The same, with the content that it has."""
+        index = bisect_right(self._addresses, address) - 1
+        start = self._addresses[index] if index >= 0 else 0
+        if index < 0 or address + size > start + self._maps[start].size:
+            return super().view(address, size)
+        return self._maps[start].view(address - start, size)
+
     async def initialize(
         self,
         reservation: int,
@@ -147,7 +172,14 @@ class SharedMemoryMapper(_ServiceMapper):
             for each in segments
         ]
         request = SharedFinalizeRequest(requests, list(actions))
+        for each in segments:
+            self._maps[reservation].withdraw(each.address - reservation, each.size)
         return await self._services.call(self._memory.initialize, reservation, request)
+
+    def discard(self, address: int, size: int) -> None:
+        """Give pages back to the system."""
+        start = self._addresses[bisect_right(self._addresses, address) - 1]
+        self._maps[start].discard(address - start, size)
 
     async def deinitialize(self, keys: Sequence[int]) -> None:
         """Run the deallocate actions."""
@@ -161,10 +193,12 @@ class SharedMemoryMapper(_ServiceMapper):
         await self._services.call(self._memory.release, reservations)
 
     def close(self) -> None:
-        """Unmap all."""
+        """Unmap all, and remove the files of reservations that have failed."""
         self._addresses.clear()
         while self._maps:
             self._maps.popitem()[1].close()
+        if self._may_have_left_files and self._pid is not None:
+            remove_files(self._pid)
         if self._given is not None:
             self._given.close()
             self._given = None

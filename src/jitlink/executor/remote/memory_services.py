@@ -10,6 +10,7 @@ from jitlink.executor.remote.dialects import Service
 from jitlink.executor.remote.errors import ExecutorDisconnectedError, ProtocolError
 from jitlink.executor.remote.services import Services
 from jitlink.graph import MemLifetime, MemProt
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.memory.mapper import MappedSegment
 from jitlink.sps import AllocActionCallPair
 from jitlink.sps.services import FinalizeRequest, RemoteAllocGroup, SegmentFinalizeRequest
@@ -38,15 +39,16 @@ def finalize_request(
 ) -> FinalizeRequest:
     """A request with the content of segments."""
     requests = [
-        SegmentFinalizeRequest(group_of(each), each.address, each.size, bytes(each.content))
+        SegmentFinalizeRequest(group_of(each), each.address, each.size, each.content)
         for each in segments
     ]
     return FinalizeRequest(requests, list(actions))
 
 
-async def reserve(services: Services, size: int) -> int:
-    """Reserve memory in the executor, and return its address; errors as for `reserve_by`."""
-    address = await reserve_by(services, services.dialect.memory.reserve, size)
+async def reserve(services: Services, size: int, limit: int = NO_ADDRESS_LIMIT) -> int:
+    """Reserve memory in the executor, and return its address; see `reserve_by`."""
+    memory = services.dialect.memory
+    address = await reserve_by(services, memory.reserve, memory.reserve_below, size, limit)
     check_reservation(address, size)
     return address
 
@@ -61,24 +63,36 @@ def check_reservation(address: int, size: int) -> None:
         raise ProtocolError(f"the executor has reserved {size:#x} bytes at {address:#x}")
 
 
-async def reserve_by(services: Services, service: Service[T], size: int) -> T:
+async def reserve_by(
+    services: Services,
+    anywhere: Service[T],
+    below: Service[T] | None,
+    size: int,
+    limit: int,
+) -> T:
     """Reserve memory in the executor, and return what the service does.
 
     Args:
         services: the executor's services.
-        service: the one that reserves.
+        anywhere: the one that reserves at any address.
+        below: the one that reserves below an address, if the executor has it.
         size: in bytes.
+        limit: the memory is to end at or below this address. The caller checks that: executors
+            that cannot reserve below an address reserve anywhere.
 
     Raises:
         AllocationError: there is not so much.
         ExecutorDisconnectedError: the executor is gone.
     """
     try:
-        return await services.call(service, size)
+        if limit < NO_ADDRESS_LIMIT and below is not None:
+            return await services.call(below, size, limit)
+        return await services.call(anywhere, size)
     except (ExecutorDisconnectedError, ProtocolError):
         raise
     except ExecutorError as error:
-        message = f"the executor cannot reserve {size:#x} bytes: {error}"
+        where = f" below {limit:#x}" if limit < NO_ADDRESS_LIMIT else ""
+        message = f"the executor cannot reserve {size:#x} bytes{where}: {error}"
         raise AllocationError(message, size=size) from error
 
 

@@ -54,8 +54,12 @@ class Message(NamedTuple):
 
     def header(self) -> bytes:
         """The bytes that precede the payload."""
-        size = HEADER.size + len(self.payload)
-        return HEADER.pack(size, self.opcode, self.sequence, self.tag)
+        return header_of(self.opcode, self.sequence, self.tag, len(self.payload))
+
+
+def header_of(opcode: OpCode, sequence: int, tag: int, size: int) -> bytes:
+    """The bytes that precede a payload of a size in bytes."""
+    return HEADER.pack(HEADER.size + size, opcode, sequence, tag)
 
 
 class MessageReader:

@@ -47,8 +47,11 @@ class Services:
 
     def arguments(self, service: Service[T], *arguments: object) -> bytes:
         """The serialized arguments of a call of a service that is offered."""
+        return bytes(self._pack(service, *arguments))
+
+    def _pack(self, service: Service[T], *arguments: object) -> bytearray:
         first = [] if service.instance is None else [self._symbols[service.instance]]
-        return service.signature.serialize_arguments(*first, *arguments)
+        return service.signature.pack_arguments(*first, *arguments)
 
     async def call(
         self, service: Service[T], *arguments: object, timeout: float | None = None
@@ -67,10 +70,10 @@ class Services:
         """
         if not self.has(service):
             raise ExecutorError(f"the executor does not offer {service.name}")
-        data = self.arguments(service, *arguments)
+        # Contents of memory may be large: there is one copy, and none once it is sent.
         result = await self.connection.call(
             self.address(service),
-            data,
+            self._pack(service, *arguments),
             self.timeout if timeout is None else timeout,
             runs_program=service.runs_program,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import weakref
@@ -42,8 +43,6 @@ class SharedMemory:
         except BaseException:
             self._close_file()
             raise
-        # Up to here pages may have been written to.
-        self._used = 0
 
     def prepare(self, offset: int, size: int) -> memoryview:
         """A range of it, all zeros; its pages exist, so that writing to them cannot fail.
@@ -56,12 +55,32 @@ class SharedMemory:
         except OSError as error:
             message = f"cannot allocate {size:#x} bytes of shared memory: {error.strerror}"
             raise AllocationError(message, size=size) from error
-        view = memoryview(self._map)[offset : offset + size]
-        end = min(offset + size, self._used)
-        if end > offset:
-            view[: end - offset] = bytes(end - offset)
-        self._used = max(self._used, offset + size)
-        return view
+        return self.view(offset, size)
+
+    def view(self, offset: int, size: int) -> memoryview:
+        """A range of it, whose pages exist."""
+        return memoryview(self._map)[offset : offset + size]
+
+    def withdraw(self, offset: int, size: int) -> None:
+        """Have pages count no longer as memory of this process, until they are used again."""
+        with contextlib.suppress(OSError):
+            self._map.madvise(mmap.MADV_DONTNEED, offset, size)
+
+    def discard(self, offset: int, size: int) -> None:
+        """Free pages, which are zeros in both processes from now on."""
+        try:
+            self._map.madvise(mmap.MADV_REMOVE, offset, size)
+        except OSError:
+            # Not all file systems can do it, and memory that is sealed stays. Pages that were never
+            # prepared must not be touched: there may be no memory for them.
+            self._clear(offset, size)
+
+    def _clear(self, offset: int, size: int) -> None:
+        try:
+            os.posix_fallocate(self.file, offset, size)
+        except OSError:
+            return
+        self.view(offset, size)[:] = bytes(size)
 
     def close(self) -> None:
         """Unmap it, unless a view of it is still in use; it is unmapped with the last one then.
@@ -82,14 +101,25 @@ def named_memory(name: str, size: int) -> SharedMemory:
     if not name.startswith(_NAME_PREFIX) or "/" in name[1:] or "\0" in name:
         raise OSError(f"{name!r} is no name of an executor's shared memory")
     path = _DIRECTORY + name
-    file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
+        file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    finally:
         # Both processes have it; it is freed with the last of them, whatever happens.
-        os.unlink(path)  # noqa: PTH108
-    except BaseException:
-        os.close(file)
-        raise
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # noqa: PTH108
     return SharedMemory(file, size)
+
+
+def remove_files(pid: int) -> None:
+    """Remove the files of shared memory of an executor that has ended.
+
+    LLVM's executors leave those that they could not map, and each one that is ended before its
+    controller knows the name.
+    """
+    with contextlib.suppress(OSError):
+        for name in os.listdir(_DIRECTORY):  # noqa: PTH208 - slow to import
+            if name.startswith(f"{_NAME_PREFIX[1:]}{pid}_"):
+                os.unlink(f"{_DIRECTORY}/{name}")  # noqa: PTH108
 
 
 def sealed_memory(size: int) -> SharedMemory:

@@ -16,8 +16,8 @@ struct bootstrap_symbol {
 
 /* The services, one table a file; each ends with a null name. */
 extern const struct bootstrap_symbol protocol_symbols[], memory_symbols[], shared_memory_symbols[],
-    dylib_symbols[], access_symbols[], run_symbols[], registration_symbols[], sandbox_symbols[],
-    crash_symbols[];
+    dylib_symbols[], address_symbols[], access_symbols[], run_symbols[], registration_symbols[],
+    sandbox_symbols[], crash_symbols[];
 
 /* Bytes that grow. Memory that cannot be had ends the process: a controller sees that. */
 struct bytes {

@@ -9,19 +9,29 @@
 static struct reservations all = {.lock = PTHREAD_MUTEX_INITIALIZER};
 static char instance;
 
+static wrapper_result reserve_below_limit(sps_reader *reader, bool is_limited) {
+  sps_u64(reader);
+  uint64_t wanted = round_to_pages(sps_u64(reader)), limit = is_limited ? sps_u64(reader) : 0;
+  if (reader->failed || !wanted || (is_limited && !limit))
+    return expected_failure("malformed arguments, or no size");
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  void *start = map_below(limit, wanted, PROT_READ | PROT_WRITE, flags, -1);
+  if (start == MAP_FAILED)
+    return expected_errno("cannot reserve memory");
+  add_reservation(&all, start, wanted, -1);
+  return expected_u64((uintptr_t)start);
+}
+
 /* Expected<Addr>(Addr instance, UInt64 size) */
 static wrapper_result reserve(const char *data, size_t size) {
   sps_reader reader = sps_read(data, size);
-  sps_u64(&reader);
-  uint64_t wanted = round_to_pages(sps_u64(&reader));
-  if (reader.failed || !wanted)
-    return expected_failure("malformed arguments, or no size");
-  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-  void *start = mmap(0, wanted, PROT_READ | PROT_WRITE, flags, -1, 0);
-  if (start == MAP_FAILED)
-    return expected_errno("cannot reserve memory");
-  add_reservation(&all, start, wanted);
-  return expected_u64((uintptr_t)start);
+  return reserve_below_limit(&reader, false);
+}
+
+/* Expected<Addr>(Addr instance, UInt64 size, UInt64 limit) */
+static wrapper_result reserve_below(const char *data, size_t size) {
+  sps_reader reader = sps_read(data, size);
+  return reserve_below_limit(&reader, true);
 }
 
 struct segment {
@@ -60,7 +70,7 @@ static const char *check_segments(sps_reader reader, size_t count, uint64_t *key
   *key = UINT64_MAX;
   for (size_t each = 0; each < count; ++each) {
     struct segment segment = read_segment(&reader);
-    uint64_t found = reader.failed ? 0 : place_of(&all, segment.start, segment.size);
+    uint64_t found = reader.failed ? 0 : place_of(&all, segment.start, segment.size).start;
     if (!found || (place && place != found))
       return "segments are not in one reservation";
     if (segment.given > segment.size)
@@ -80,11 +90,18 @@ static wrapper_result initialize(const char *data, size_t size) {
   sps_u64(&reader);
   size_t count = sps_count(&reader, 25);
   const char *problem = check_segments(reader, count, &key);
+  struct pages *pages = problem ? 0 : calloc(count, sizeof *pages);
+  if (!problem && !pages)
+    abort();
   for (size_t each = 0; each < count && !problem; ++each) {
     struct segment segment = read_segment(&reader);
+    pages[each] = (struct pages){segment.start, round_to_pages(segment.size)};
     problem = write_segment(&segment);
   }
-  return problem ? expected_failure(problem) : add_allocation(&all, key, &reader);
+  if (!problem)
+    return add_allocation(&all, key, &reader, pages, count);
+  free(pages);
+  return expected_failure(problem);
 }
 
 static wrapper_result deinitialize(const char *data, size_t size) {
@@ -103,5 +120,6 @@ const struct bootstrap_symbol memory_symbols[] = {
     {"__llvm_orc_SimpleExecutorMemoryManager_initialize_wrapper", (const void *)initialize},
     {"__llvm_orc_SimpleExecutorMemoryManager_deinitialize_wrapper", (const void *)deinitialize},
     {"__llvm_orc_SimpleExecutorMemoryManager_release_wrapper", (const void *)release},
+    {"__jitlink_executor_reserve_below", (const void *)reserve_below},
     {0, 0},
 };

@@ -446,8 +446,8 @@ static void leave_connection(void) {
 
 static const struct bootstrap_symbol *const all_symbols[] = {
     protocol_symbols, memory_symbols, shared_memory_symbols, dylib_symbols,
-    access_symbols,   run_symbols,    registration_symbols,  sandbox_symbols,
-    crash_symbols,
+    address_symbols,  access_symbols, run_symbols,           registration_symbols,
+    sandbox_symbols,  crash_symbols,
 };
 
 static bool send_setup(void) {

@@ -1,13 +1,45 @@
 #include "reservations.h"
 
+#include <errno.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-void add_reservation(struct reservations *all, void *start, uint64_t size) {
+void *map_below(uint64_t limit, uint64_t size, int protection, int flags, int file) {
+  enum { LOWEST = 1 << 20, STEP = 2 << 20, ATTEMPTS = 2048 };
+  if (!limit)
+    return mmap(0, size, protection, flags, file, 0);
+  uint64_t start = size < limit ? (limit - size) & -(uint64_t)STEP : 0;
+  for (unsigned attempt = 0; start >= LOWEST && attempt < ATTEMPTS; ++attempt, start -= STEP) {
+    void *wanted = (void *)(uintptr_t)start;
+    void *found = mmap(wanted, size, protection, flags | MAP_FIXED_NOREPLACE, file, 0);
+    if (found == wanted || (found == MAP_FAILED && errno != EEXIST))
+      return found;
+    /* Kernels before 4.17 take the address for a hint. */
+    if (found != MAP_FAILED)
+      munmap(found, size);
+  }
+  errno = ENOMEM;
+  return MAP_FAILED;
+}
+
+static uint64_t inode_of(int file) {
+  struct stat status;
+  return file < 0 || fstat(file, &status) ? 0 : status.st_ino;
+}
+
+bool has_file(const struct reservation *place) {
+  return place->inode && inode_of(place->file) == place->inode;
+}
+
+void add_reservation(struct reservations *all, void *start, uint64_t size, int file) {
   struct reservation *made = calloc(1, sizeof *made);
   if (!made)
     abort();
   made->start = (uintptr_t)start;
   made->size = size;
+  made->file = file;
+  made->inode = inode_of(file);
   pthread_mutex_lock(&all->lock);
   made->older = all->newest;
   all->newest = made;
@@ -24,24 +56,34 @@ static struct reservation *find(const struct reservations *all, uint64_t start, 
   return each;
 }
 
-uint64_t place_of(struct reservations *all, uint64_t start, uint64_t size) {
+struct reservation place_of(struct reservations *all, uint64_t start, uint64_t size) {
+  struct reservation place = {0};
   pthread_mutex_lock(&all->lock);
   struct reservation *found = find(all, start, size);
-  uint64_t place = found ? found->start : 0;
+  if (found)
+    place = *found;
   pthread_mutex_unlock(&all->lock);
   return place;
 }
 
-wrapper_result add_allocation(struct reservations *all, uint64_t key, sps_reader *actions) {
+static void free_allocation(struct allocation *allocation) {
+  free(allocation->pages);
+  free(allocation);
+}
+
+wrapper_result add_allocation(struct reservations *all, uint64_t key, sps_reader *actions,
+                              struct pages *pages, size_t count) {
   struct allocation *made = calloc(1, sizeof *made);
   if (!made)
     abort();
   made->key = key;
+  made->pages = pages;
+  made->count = count;
   char *message = run_finalize_actions(actions, &made->actions);
   if (message) {
     wrapper_result failure = expected_failure(message);
     free(message);
-    free(made);
+    free_allocation(made);
     return failure;
   }
   pthread_mutex_lock(&all->lock);
@@ -60,16 +102,12 @@ static void add_failure(struct bytes *failures, const char *text) {
   put(failures, text, strlen(text));
 }
 
-static void free_allocation(struct allocation *allocation, struct bytes *failures) {
-  run_deallocate_actions(&allocation->actions, failures);
-  free(allocation);
-}
-
 static void free_allocations(struct reservation *reservation, struct bytes *failures) {
   while (reservation->allocations) {
     struct allocation *allocation = reservation->allocations;
     reservation->allocations = allocation->older;
-    free_allocation(allocation, failures);
+    run_deallocate_actions(&allocation->actions, failures);
+    free_allocation(allocation);
   }
 }
 
@@ -123,12 +161,24 @@ static uint64_t take_last(struct addresses *addresses) {
 wrapper_result deinitialize_keys(struct reservations *all, const char *data, size_t size) {
   struct addresses keys = read_addresses(data, size);
   struct bytes failures = {0};
+  struct allocation *done = 0;
   while (keys.count) {
     struct allocation *allocation = take_allocation(all, take_last(&keys));
-    if (allocation)
-      free_allocation(allocation, &failures);
-    else if (!all->ignores_unknown_keys)
+    if (allocation) {
+      run_deallocate_actions(&allocation->actions, &failures);
+      allocation->older = done;
+      done = allocation;
+    } else if (!all->ignores_unknown_keys)
       add_failure(&failures, "nothing is initialised at an address");
+  }
+  /* The actions of one may be functions of another. */
+  while (done) {
+    struct allocation *allocation = done;
+    done = allocation->older;
+    for (size_t each = 0; each < allocation->count; ++each)
+      madvise((void *)(uintptr_t)allocation->pages[each].start, allocation->pages[each].size,
+              MADV_DONTNEED);
+    free_allocation(allocation);
   }
   return error_of(&failures);
 }
@@ -144,6 +194,8 @@ wrapper_result release_starts(struct reservations *all, const char *data, size_t
     }
     free_allocations(reservation, &failures);
     munmap((void *)(uintptr_t)reservation->start, reservation->size);
+    if (has_file(reservation))
+      close(reservation->file);
     free(reservation);
   }
   return error_of(&failures);

@@ -1,10 +1,13 @@
 /* Memory that the controller maps, too, and writes to; no content arrives in messages.
  *
+ * Code and constants are pages that are shared. Variables are private copies of such pages: a process
+ * that linked code forks is to have its own.
+ *
  * The controller removes the name of the shared memory once it has mapped it.
  *
  * In a sandbox it is memory without a name, which the controller has created, mapped, and sealed
- * against writes by others. Code and constants are pages of it. Variables are private copies of
- * such pages.
+ * against writes by others. Pages are mapped anew there, too: what could be written must not become
+ * executable.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -46,37 +49,41 @@ uint64_t adopt_shared_memory(int file) {
   return size;
 }
 
-/* Gives pages their protection; those of adopted memory are mapped anew, because what could be
-   written must not become executable. */
-static bool protect_segment(uint64_t start, uint64_t size, unsigned group) {
-  if (!adopted.size || start < adopted.start || start - adopted.start >= adopted.size)
-    return protect(start, size, group);
-  int prot = protection_of(group);
-  if (prot < 0 || (start & (page_size() - 1)))
-    return false;
-  int flags = MAP_FIXED | (prot & PROT_WRITE ? MAP_PRIVATE : MAP_SHARED);
-  return mmap((void *)(uintptr_t)start, round_to_pages(size), prot, flags, adopted.file,
-              (off_t)(start - adopted.start)) != MAP_FAILED;
-}
-
-/* Maps new shared memory of a name, inaccessible; MAP_FAILED sets errno. */
-static void *map_shared(const char *path, uint64_t size) {
+/* Maps new shared memory of a name, inaccessible, and records it; MAP_FAILED sets errno. */
+static void *map_shared(const char *path, uint64_t size, uint64_t limit) {
   int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (file < 0)
     return MAP_FAILED;
   void *start = MAP_FAILED;
   if (!ftruncate(file, (off_t)size))
-    start = mmap(0, size, PROT_NONE, MAP_SHARED, file, 0);
+    start = map_below(limit, size, PROT_NONE, MAP_SHARED, file);
+  if (start != MAP_FAILED) {
+    add_reservation(&all, start, size, file);
+    return start;
+  }
   int error = errno;
   close(file);
-  if (start == MAP_FAILED)
-    unlink(path);
+  unlink(path);
   errno = error;
   return start;
 }
 
-static wrapper_result reserved(uint64_t start, uint64_t size, const char *name) {
-  add_reservation(&all, (void *)(uintptr_t)start, size);
+/* Maps pages of a reservation anew, with what the controller has written. */
+static bool map_segment(const struct reservation *place, uint64_t start, uint64_t size,
+                        unsigned group) {
+  int prot = protection_of(group);
+  if (prot < 0)
+    return false;
+  if (!has_file(place)) {
+    errno = EBADF;
+    return false;
+  }
+  int flags = MAP_FIXED | MAP_NORESERVE | (group & WRITE ? MAP_PRIVATE : MAP_SHARED);
+  return mmap((void *)(uintptr_t)start, round_to_pages(size), prot, flags, place->file,
+              (off_t)(start - place->start)) != MAP_FAILED;
+}
+
+static wrapper_result reserved(uint64_t start, const char *name) {
   struct bytes bytes = {0};
   put_u8(&bytes, 1);
   put_u64(&bytes, start);
@@ -84,18 +91,19 @@ static wrapper_result reserved(uint64_t start, uint64_t size, const char *name) 
   return result_of(&bytes);
 }
 
-/* Expected<Tuple<Addr, String>>(Addr instance, UInt64 size): memory that was adopted has no name. */
-static wrapper_result reserve(const char *data, size_t size) {
+/* Memory that was adopted has no name. */
+static wrapper_result reserve_below_limit(sps_reader *reader, bool is_limited) {
   static unsigned counter;
-  sps_reader reader = sps_read(data, size);
-  sps_u64(&reader);
-  uint64_t wanted = round_to_pages(sps_u64(&reader));
-  if (reader.failed || !wanted)
+  sps_u64(reader);
+  uint64_t wanted = round_to_pages(sps_u64(reader)), limit = is_limited ? sps_u64(reader) : 0;
+  if (reader->failed || !wanted || (is_limited && !limit))
     return expected_failure("malformed arguments, or no size");
   if (adopted.size) {
-    if (wanted > adopted.size || __atomic_exchange_n(&adopted.is_reserved, true, __ATOMIC_RELAXED))
+    if (is_limited || wanted > adopted.size ||
+        __atomic_exchange_n(&adopted.is_reserved, true, __ATOMIC_RELAXED))
       return expected_failure("the sandbox has no more memory for code");
-    return reserved(adopted.start, adopted.size, "");
+    add_reservation(&all, (void *)(uintptr_t)adopted.start, adopted.size, adopted.file);
+    return reserved(adopted.start, "");
   }
   char name[64], path[96];
   void *start;
@@ -105,11 +113,42 @@ static wrapper_result reserve(const char *data, size_t size) {
     unsigned number = __atomic_add_fetch(&counter, 1, __ATOMIC_RELAXED);
     snprintf(name, sizeof name, "/jitlink_%ld_%u", (long)getpid(), number);
     snprintf(path, sizeof path, "/dev/shm%s", name);
-    start = map_shared(path, wanted);
+    start = map_shared(path, wanted, limit);
   } while (start == MAP_FAILED && errno == EEXIST && --attempts);
   if (start == MAP_FAILED)
     return expected_errno("cannot map shared memory");
-  return reserved((uintptr_t)start, wanted, name);
+  return reserved((uintptr_t)start, name);
+}
+
+/* Expected<Tuple<Addr, String>>(Addr instance, UInt64 size) */
+static wrapper_result reserve(const char *data, size_t size) {
+  sps_reader reader = sps_read(data, size);
+  return reserve_below_limit(&reader, false);
+}
+
+/* Expected<Tuple<Addr, String>>(Addr instance, UInt64 size, UInt64 limit) */
+static wrapper_result reserve_below(const char *data, size_t size) {
+  sps_reader reader = sps_read(data, size);
+  return reserve_below_limit(&reader, true);
+}
+
+/* Maps the next segment of a request into a reservation; false sets errno. */
+static bool read_segment(sps_reader *reader, uint64_t reservation, struct pages *pages) {
+  unsigned group = (unsigned)sps_number(reader, 1);
+  uint64_t start = sps_u64(reader), size = sps_u64(reader);
+  struct reservation place = place_of(&all, start, size);
+  if (reader->failed || !reservation || place.start != reservation) {
+    errno = EFAULT;
+    return false;
+  }
+  *pages = (struct pages){start, round_to_pages(size)};
+  /* Emulators, such as qemu before 8.1, do not see what another process writes: pages that lose
+     their permissions are what tells them that code has changed. */
+  if (((group & EXEC) && !protect(start, size, 0)) || !map_segment(&place, start, size, group))
+    return false;
+  if (group & EXEC)
+    __builtin___clear_cache((char *)(uintptr_t)start, (char *)(uintptr_t)(start + size));
+  return true;
 }
 
 /* Expected<Addr key>(Addr instance, Addr reservation, SharedMemoryFinalizeRequest) */
@@ -120,22 +159,20 @@ static wrapper_result initialize(const char *data, size_t size) {
   size_t count = sps_count(&reader, 17);
   if (reader.failed)
     return expected_failure("malformed arguments");
+  struct pages *pages = calloc(count + 1, sizeof *pages);
+  if (!pages)
+    abort();
   for (size_t each = 0; each < count; ++each) {
-    unsigned group = (unsigned)sps_number(&reader, 1);
-    uint64_t start = sps_u64(&reader), length = sps_u64(&reader);
-    if (reader.failed || !place || place_of(&all, start, length) != place)
-      return expected_failure("a segment is not in its reservation");
-    /* Emulators, such as qemu before 8.1, do not see what another process writes: pages that lose
-       their permissions are what tells them that code has changed. */
-    if ((group & EXEC) && !protect_segment(start, length, 0))
-      return expected_errno("cannot protect memory");
-    if (!protect_segment(start, length, group))
-      return expected_errno("cannot protect memory");
-    if (group & EXEC)
-      __builtin___clear_cache((char *)(uintptr_t)start, (char *)(uintptr_t)(start + length));
-    key = start < key ? start : key;
+    if (!read_segment(&reader, place, &pages[each])) {
+      wrapper_result failure = errno == EFAULT
+                                   ? expected_failure("a segment is not in its reservation")
+                                   : expected_errno("cannot protect memory");
+      free(pages);
+      return failure;
+    }
+    key = pages[each].start < key ? pages[each].start : key;
   }
-  return add_allocation(&all, key, &reader);
+  return add_allocation(&all, key, &reader, pages, count);
 }
 
 static wrapper_result deinitialize(const char *data, size_t size) {
@@ -154,5 +191,6 @@ const struct bootstrap_symbol shared_memory_symbols[] = {
     {"__llvm_orc_ExecutorSharedMemoryMapperService_Initialize", (const void *)initialize},
     {"__llvm_orc_ExecutorSharedMemoryMapperService_Deinitialize", (const void *)deinitialize},
     {"__llvm_orc_ExecutorSharedMemoryMapperService_Release", (const void *)release},
+    {"__jitlink_executor_reserve_shared_below", (const void *)reserve_below},
     {0, 0},
 };
