@@ -87,6 +87,7 @@ struct call { /* from the controller */
   uint64_t sequence, function;
   char *data;
   size_t size;
+  bool is_for_main;
   struct call *next;
 };
 
@@ -299,6 +300,18 @@ static void carry_out(struct call *call, bool is_main) {
   free(call);
 }
 
+/* With the lock held: take a call, on other threads only one that is not left to the main thread; null
+   if there is none. */
+static struct call *take_call(bool is_main) {
+  struct call **link = &first_call;
+  while (*link && (*link)->is_for_main && !is_main)
+    link = &(*link)->next;
+  struct call *call = *link;
+  if (call && !(*link = call->next))
+    last_call = link;
+  return call;
+}
+
 /* With the lock held: carry out calls until there is none, or for the main thread until the end. */
 static void work(bool is_main) {
   for (;;) {
@@ -308,12 +321,9 @@ static void work(bool is_main) {
     }
     if (is_main)
       is_idle = false;
-    struct call *call = first_call;
+    struct call *call = take_call(is_main);
     if (!call)
       return;
-    first_call = call->next;
-    if (!first_call)
-      last_call = &first_call;
     ++running;
     pthread_mutex_unlock(&lock);
     carry_out(call, is_main);
@@ -350,11 +360,11 @@ static void add_call(uint64_t sequence, uint64_t function, char *data, size_t si
   struct call *call = malloc(sizeof *call);
   if (!call)
     abort();
-  *call = (struct call){sequence, function, data, size, 0};
   pthread_mutex_lock(&lock);
+  bool is_apart = !is_idle;
+  *call = (struct call){sequence, function, data, size, !is_apart, 0};
   *last_call = call;
   last_call = &call->next;
-  bool is_apart = !is_idle;
   is_idle = false;
   pthread_cond_broadcast(&changed);
   pthread_mutex_unlock(&lock);
