@@ -1,28 +1,19 @@
-"""Calls the C code of parser.o in another process, and goes on when that crashes."""
+"""Calls the C code of parser.o in another process, and goes on in a new one when that crashes."""
 
 import ctypes
 
 import jitlink
 from jitlink.executor import ExecutorCrashedError, RemoteExecutorProcessControl
 
-
-def print_last_digits(texts: list[bytes]) -> list[bytes]:
-    """Print results, up to a text that crashes the parser; returns the texts after that."""
-    with (
-        RemoteExecutorProcessControl.launch() as executor,
-        jitlink.load("parser.o", executor=executor) as parser,
-    ):
-        parser.last_digit.argtypes = [ctypes.c_char_p]
-        for number, text in enumerate(texts):
-            try:
-                print(text, parser.last_digit(text))
-            except ExecutorCrashedError as error:
-                print(text, error)
-                return texts[number + 1 :]
-    return []
-
-
-remaining = [b"12", b"", b"345"]
-while remaining:
-    remaining = print_last_digits(remaining)
+with (
+    RemoteExecutorProcessControl.launch(on_crash="restart") as executor,
+    jitlink.load("parser.o", executor=executor) as parser,
+):
+    last_digit = parser.last_digit
+    last_digit.argtypes = [ctypes.c_char_p]
+    for text in (b"12", b"", b"345"):
+        try:
+            print(text, last_digit(text))
+        except ExecutorCrashedError as error:
+            print(text, error)
 print("still here")

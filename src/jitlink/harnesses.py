@@ -323,6 +323,9 @@ class Harness(Library):
     def _is_code(self, name: str) -> bool | None:
         return self._definitions.is_code(self._row(name))
 
+    def _finder(self, name: str) -> None:
+        """None: what is under test is not linked again."""
+
     def _row(self, name: str) -> int:
         rows = self._definitions.find(name, self._numbers)
         if len(rows) > 1:

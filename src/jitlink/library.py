@@ -10,7 +10,7 @@ import functools
 import threading
 import weakref
 from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
 from jitlink.errors import NotAFunctionError, SymbolError, UndefinedSymbolError
@@ -64,13 +64,20 @@ class LinkedCode:
     """A JITDylib that is removed, with its memory, when this object is collected.
 
     Attributes:
+        dylib: the JITDylib.
         executor: where it runs.
+        session: the session that has linked it.
+        is_remote: whether that is another process than this one.
+        symbols: the addresses that it defines in another process, by name.
         kept_alive: an object that must live as long as the code.
     """
 
     def __init__(self, jit: LLJIT, dylib: JITDylib) -> None:
+        self.session = jit.session
         self.executor = jit.session.executor
-        self._layer, self._dylib = jit.layer, dylib
+        self.is_remote = not isinstance(self.executor, SelfExecutorProcessControl)
+        self.symbols: Mapping[str, int] = {}
+        self._layer, self.dylib = jit.layer, dylib
         self.kept_alive: object = None
         self._finalizer = weakref.finalize(self, _release, jit, dylib)
         # At the end of the process the platform runs finalisers, and memory is freed with it.
@@ -92,9 +99,27 @@ class LinkedCode:
         tls = self._layer.memory.tls
         return address if tls is None else tls.tls_address(address)
 
+    def place(self, name: str) -> tuple[int, int]:
+        """The generation of another process, and the address of a symbol there.
+
+        Raises:
+            UndefinedSymbolError: there is no such symbol.
+            JITLinkError: the executor is to be restarted, and cannot be.
+        """
+        while True:
+            generation = self.executor.generation
+            self.session.check_executor()
+            try:
+                address = self.symbols[name]
+            except KeyError:
+                raise UndefinedSymbolError([name]) from None
+            # Another thread may restart the executor.
+            if generation == self.executor.generation:
+                return generation, address
+
     def keep(self) -> None:
         """Never free the memory, and never run its deallocate actions."""
-        self._layer.keep_memory(self._dylib)
+        self._layer.keep_memory(self.dylib)
 
 
 def _release(jit: LLJIT, dylib: JITDylib) -> None:
@@ -140,8 +165,10 @@ class Library(Mapping[str, int]):
         self.name = name
         self._linked_files = linked_files
         self._code: LinkedCode | None = code
-        # A link that is given them keeps the code; the session, which has them, too, must not.
-        self.exports = exports.owned_by(code) if isinstance(exports, Exports) else exports
+        self._exports = self._owned(exports)
+        if code.is_remote:
+            code.symbols = exports
+            self._found = exports
 
     def __repr__(self) -> str:
         return f"<Library {self.name}>"
@@ -150,6 +177,36 @@ class Library(Mapping[str, int]):
     def linked_files(self) -> list[str]:
         """Display names of the objects that were linked, in order."""
         return self._linked_files
+
+    @property
+    def exports(self) -> Mapping[str, int]:
+        """The addresses of the code; none once the library is closed."""
+        code = self._code
+        if code is not None and code.is_remote:
+            code.session.check_executor()
+            if code.symbols is not self._found:
+                # The executor was restarted.
+                self._found = code.symbols
+                self._exports = self._owned(code.symbols)
+        return self._exports
+
+    def _owned(self, exports: Mapping[str, int]) -> Mapping[str, int]:
+        # A link that is given them keeps the code; the session, which has them, too, must not.
+        return exports.owned_by(self._code) if isinstance(exports, Exports) else exports
+
+    def restart_executor(self) -> None:
+        """Start another process in place of the executor's, and link the library there again.
+
+        Its functions and variables are found again, and the latter have their initial values. See
+        `ExecutionSession.restart_executor`.
+
+        Raises:
+            ClosedLibraryError: the library is closed.
+            NotRestartableError: something could not be linked again; nothing has happened.
+            ExecutorError: the executor is this process, or cannot be started, or has ended again.
+            JITLinkError: something could not be linked or initialised; the executor was restarted.
+        """
+        self._open_code().session.restart_executor()
 
     def __getitem__(self, name: str) -> int:
         address = self.exports[name]
@@ -194,12 +251,11 @@ class Library(Mapping[str, int]):
         is_code = self._is_code(name)
         if is_code is None:
             # A call of data in another process is reported by that.
-            is_local = isinstance(self._open_code().executor, SelfExecutorProcessControl)
-            is_code = not is_local or may_be_code(address)
+            is_code = self._open_code().is_remote or may_be_code(address)
         if not is_code:
             use = f'variable("{name}", TYPE)'
             raise NotAFunctionError(name, address, f"{use} accesses a variable in place")
-        return self._function_at(address)
+        return self._function_at(name, address)
 
     def variable(self, name: str, ctype: type[CData]) -> CData:
         """A variable of the library, as a ctypes object in place.
@@ -214,7 +270,7 @@ class Library(Mapping[str, int]):
         address, size = self.address(name), self._size(name)
         if 0 < size < ctypes.sizeof(ctype):
             raise SymbolSizeError(name, size=size, type_size=ctypes.sizeof(ctype))
-        return self._variable_at(address, ctype)
+        return self._variable_at(name, address, ctype)
 
     def _size(self, name: str) -> int:
         """Size of a symbol in bytes; 0 if it is not known."""
@@ -225,19 +281,34 @@ class Library(Mapping[str, int]):
         exports = self.exports
         return exports.is_code(exports.row(name)) if isinstance(exports, Exports) else None
 
-    def _function_at(self, address: int) -> Any:  # noqa: ANN401
+    def _finder(self, name: str) -> Callable[[], tuple[int, int]] | None:
+        """What finds a symbol in another process, whenever that was restarted; see `Placed.find`.
+
+        It must not keep the library.
+        """
+        return functools.partial(self._open_code().place, name)
+
+    def _function_at(self, name: str, address: int) -> Any:  # noqa: ANN401
         code = self._open_code()
-        function = function_at(address, code.executor, self._function_type)
-        function.code = code
+        if not code.is_remote:
+            local = function_at(address, None, self._function_type)
+            local.code = code
+            return local
+        find = self._finder(name)
+        generation, address = find() if find is not None else (None, address)
+        function: Any = function_at(address, code.executor, self._function_type, generation)
+        function.code, function.find = code, find
         return function
 
-    def _variable_at(self, address: int, ctype: type[CData]) -> CData:
+    def _variable_at(self, name: str, address: int, ctype: type[CData]) -> CData:
         code = self._open_code()
-        if not isinstance(code.executor, SelfExecutorProcessControl):
+        if code.is_remote:
             from jitlink.runtime.remote_memory import RemoteVariable  # noqa: PLC0415 - as above
 
-            remote = RemoteVariable(code.executor, address, ctype)
-            remote.code = code
+            find = self._finder(name)
+            generation, address = find() if find is not None else (None, address)
+            remote = RemoteVariable(code.executor, address, ctype, generation)
+            remote.code, remote.find = code, find
             return remote  # type: ignore[return-value]
         variable: CData = ctype.from_address(address)  # type: ignore[assignment]
         # Not every ctypes object has attributes, so a finalizer refers to the code.
@@ -266,7 +337,7 @@ class Library(Mapping[str, int]):
     def close(self) -> None:
         """Release the code; it is freed with the last function of the library."""
         self._code = None
-        self.exports = {}
+        self._exports = {}
         for name in [n for n, value in self.__dict__.items() if hasattr(value, "code")]:
             del self.__dict__[name]
 

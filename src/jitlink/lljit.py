@@ -165,6 +165,18 @@ class LLJIT:
         finally:
             self.session.end()
 
+    def restart_executor(self) -> None:
+        """Start another process in place of the executor's, and have all there again that was.
+
+        See `ExecutionSession.restart_executor`.
+
+        Raises:
+            NotRestartableError: something could not be linked again; nothing has happened.
+            ExecutorError: the executor is this process, or cannot be started, or has ended again.
+            JITLinkError: something could not be linked or initialised; the executor was restarted.
+        """
+        self.session.restart_executor()
+
     def mangle(self, name: str) -> str:
         """The linker-level name of a C symbol."""
         return self._prefix + name
@@ -360,16 +372,20 @@ class LLJIT:
             UndefinedSymbolError: it is undefined.
             FailedToMaterializeError: it could not be linked; the cause is chained.
         """
-        wanted = self._name(name, raw)
-        address, flags = self.session.lookup(dylib or self.main, wanted)[wanted]
+        wanted, executor = self._name(name, raw), self.session.executor
+        generation = None
+        while generation != executor.generation:
+            # Another thread may restart the executor.
+            generation = executor.generation
+            address, flags = self.session.lookup(dylib or self.main, wanted)[wanted]
         tls = self.layer.memory.tls
         if is_tls_address(address) and tls is not None:
             address = tls.tls_address(address)
-        executor = self.session.executor
         # A call of data in another process is reported by that.
         is_local = isinstance(executor, SelfExecutorProcessControl)
         is_proven = flags & JITSymbolFlags.CALLABLE or not is_local
-        return ExecutorAddr(address, executor, unproven=None if is_proven else name)
+        unproven = None if is_proven else name
+        return ExecutorAddr(address, executor, unproven=unproven, generation=generation)
 
     def remove(self, tracker: ResourceTracker) -> None:
         """Remove the definitions that a tracker owns, and free their memory.

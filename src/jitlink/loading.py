@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -162,16 +163,24 @@ def load(
             opened = [_open_library(jit, os.fspath(each)) for each in libraries]
             options = options._replace(libraries=opened)
         given = PythonSymbols(jit.session, definitions) if definitions else None
+        kept = [given]
         if is_lazy:
             jit.layer.phony_externals |= phony_externals
             jit.layer.executable_stack = jit.layer.executable_stack or executable_stack
             jit.layer.writable_code |= writable_code
             code, library = _load_archives(jit, files, given, options)
         else:
+
+            def read() -> InputReader:
+                # Once more after a restart, when a library in the executor has other addresses.
+                kept[0] = PythonSymbols(jit.session, definitions) if definitions else None
+                addresses = kept[0].addresses if kept[0] else {}
+                return _read(files, addresses, roots, aliases or {}, all_load=all_load)
+
             addresses = given.addresses if given else {}
             reader = _read(files, addresses, roots, aliases or {}, all_load=all_load)
             linked = list(reader.linked)
-            code, exports = _link_reader(jit, reader, {}, options)
+            code, exports = _link_reader(jit, reader, {}, options, read)
             library = Library(reader.target_graph.name, code, exports, linked)
     except BaseException as error:
         if not is_shared(jit):
@@ -179,7 +188,7 @@ def load(
         shorten(error)
         raise
     if definitions:
-        code.kept_alive = (given, _owner(definitions))
+        code.kept_alive = (kept, _owner(definitions))
     return library
 
 
@@ -249,8 +258,35 @@ def link_inputs(
 
 
 def _link_reader(
-    jit: LLJIT, reader: InputReader, symbols: Mapping[str, HostSymbol], options: LinkOptions
+    jit: LLJIT,
+    reader: InputReader,
+    symbols: Mapping[str, HostSymbol],
+    options: LinkOptions,
+    read: Callable[[], InputReader] | None = None,
 ) -> tuple[LinkedCode, Exports]:
+    """`link_inputs` in a session; `read` reads the inputs once more, after a restart."""
+    whole, graph = _whole_graph(jit, reader, symbols, options)
+    dylib, is_initialized = _link(jit, whole, graph, symbols, options)
+    if options.may_call_python and jit.platform is not None:
+        jit.platform.mark_python_caller(dylib)
+    linked = LinkedCode(jit, dylib)
+    if linked.is_remote and read is not None:
+        dylib.relink = _relinker(jit, linked, whole, symbols, options, read)
+    elif linked.is_remote:
+        dylib.restart_obstacle = whole.name
+    try:
+        if not is_initialized:
+            jit.initialize(dylib)
+    except BaseException:
+        linked.release()
+        raise
+    return linked, whole.exports
+
+
+def _whole_graph(
+    jit: LLJIT, reader: InputReader, symbols: Mapping[str, HostSymbol], options: LinkOptions
+) -> tuple[WholeGraph, LinkGraph]:
+    """The graph of a reader, which is complete."""
     _check_runs(jit, reader.target.triple, reader.linked[0])
     if jit.platform is not None:
         jit.platform.read_per_dylib_functions(reader, symbols)
@@ -263,17 +299,49 @@ def _link_reader(
         executable_stack=options.executable_stack,
         writable_code=options.writable_code,
     )
-    dylib, is_initialized = _link(jit, whole, graph, symbols, options)
-    if options.may_call_python and jit.platform is not None:
-        jit.platform.mark_python_caller(dylib)
-    linked = LinkedCode(jit, dylib)
-    try:
-        if not is_initialized:
-            jit.initialize(dylib)
-    except BaseException:
-        linked.release()
-        raise
-    return linked, whole.exports
+    return whole, graph
+
+
+def _relinker(
+    jit: LLJIT,
+    linked: LinkedCode,
+    whole: WholeGraph,
+    symbols: Mapping[str, HostSymbol],
+    options: LinkOptions,
+    read: Callable[[], InputReader],
+) -> Callable[[], None]:
+    """What links a library once more, after its executor was restarted."""
+    reference = weakref.ref(linked)
+
+    def relink() -> None:
+        nonlocal whole
+        code = reference()
+        if code is None:
+            return  # It is about to be removed.
+        former = whole
+        whole, graph = _whole_graph(jit, read(), symbols, options)
+        jit.session.wait(_relink_async(jit, code.dylib, former, whole, graph))
+        code.symbols = whole.exports
+
+    return relink
+
+
+async def _relink_async(
+    jit: LLJIT, dylib: JITDylib, former: WholeGraph, whole: WholeGraph, graph: LinkGraph
+) -> None:
+    """Link a graph in place of the one that was linked, on the driver thread."""
+    _externalize_references(graph, dylib.address_limit)
+    if former in dylib.generators:
+        dylib.remove_generator(former)
+    await _link_into(jit, dylib, whole, graph)
+
+
+async def _link_into(jit: LLJIT, dylib: JITDylib, whole: WholeGraph, graph: LinkGraph) -> None:
+    platform = jit.platform
+    handle = None if platform is None else await platform.define_handle(dylib, graph)
+    await whole.link_into(dylib)
+    if platform is not None and handle is not None:
+        platform.adopt_handle(dylib, handle)
 
 
 def _check_runs(jit: LLJIT, triple: str, file: str) -> None:
@@ -320,14 +388,9 @@ async def _link_async(
             dylib.add_unit(given)
         if far:
             dylib.add_unit(AbsoluteSymbols(far))
-        handle = None if platform is None else await platform.define_handle(dylib, graph)
         _add_generators(dylib, options)
-        await whole.link_into(dylib)
-        if platform is None:
-            return dylib, True
-        if handle is not None:
-            platform.adopt_handle(dylib, handle)
-        return dylib, platform.initialize_at_once(dylib)
+        await _link_into(jit, dylib, whole, graph)
+        return dylib, platform is None or platform.initialize_at_once(dylib)
     except BaseException:
         await jit.session.remove_jitdylib_async(dylib)
         raise
@@ -389,7 +452,7 @@ def _load_archives(
     for archive in archives:
         dylib.add_generator(archive)
     _add_generators(dylib, options)
-    return code, _ArchiveLibrary(name, code, _SymbolsOnDemand(jit, dylib, archives), [])
+    return code, _ArchiveLibrary(name, code, _SymbolsOnDemand(jit, dylib, archives))
 
 
 def _make_visible(jit: LLJIT, dylib: JITDylib, options: LinkOptions) -> None:
@@ -410,6 +473,7 @@ def _jit(
     if executor is None and configure is None and not is_private:
         return shared_jit()
     jit = LLJIT(executor=executor)
+    jit.session.check_executor()
     if configure is not None:
         jit.layer.add_plugin(_Configurator(configure))
     return jit
@@ -471,14 +535,16 @@ class _SymbolsOnDemand(Mapping[str, int]):
 class _ArchiveLibrary(Library):
     """A library of archives alone, whose members are linked when they are needed."""
 
-    exports: _SymbolsOnDemand
+    def __init__(self, name: str, code: LinkedCode, exports: _SymbolsOnDemand) -> None:
+        super().__init__(name, code, exports, [])
+        self._archives = exports.archives
 
     @property
     def linked_files(self) -> list[str]:
         """Display names of the members that were linked until now."""
         if self._code is None:
             return []
-        return [each.member for archive in self.exports.archives for each in archive.extractions]
+        return [each.member for archive in self._archives for each in archive.extractions]
 
 
 class _Resolver:
@@ -498,4 +564,6 @@ class _Resolver:
         given = {name: self._resolve(name) for name in names}
         found = {name: value for name, value in given.items() if value is not None}
         if found:
-            dylib.add_unit(PythonSymbols(dylib.session, found))
+            unit = PythonSymbols(dylib.session, found)
+            unit.is_generated = True
+            dylib.add_unit(unit)

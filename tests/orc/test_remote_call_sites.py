@@ -10,7 +10,7 @@ import pytest
 from jitlink import tasks
 from jitlink.errors import AllocationError
 from jitlink.executor import ExecutorCrashedError, RemoteExecutorProcessControl
-from jitlink.executor.remote.control import MemoryKind
+from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.lljit import LLJIT
 from jitlink.orc.call_sites import CallSiteOutOfReachError, CallSiteRecorder
 from jitlink.runtime import patching

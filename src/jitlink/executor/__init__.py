@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from jitlink.executor.remote.errors import ExecutorExitedError as ExecutorExitedError
     from jitlink.executor.remote.errors import ExecutorInterruptedError as ExecutorInterruptedError
+    from jitlink.executor.remote.errors import ExecutorRestartedError as ExecutorRestartedError
     from jitlink.executor.remote.errors import ExecutorTimeoutError as ExecutorTimeoutError
     from jitlink.executor.remote.errors import ProtocolError as ProtocolError
     from jitlink.executor.remote.process import own_executor as own_executor
@@ -43,6 +44,7 @@ else:
                 "ExecutorDisconnectedError",
                 "ExecutorExitedError",
                 "ExecutorInterruptedError",
+                "ExecutorRestartedError",
                 "ExecutorTimeoutError",
                 "ProtocolError",
             ),

@@ -68,6 +68,8 @@ class ExecutorProcessControl(ABC):
         library_directory: a directory where this process writes what the executor is to load;
             None if it needs none.
         code_map: what has been linked into it, for `describe_code`; None if that is not recorded.
+        generation: how often it was restarted. Addresses, and all else that is in its memory, are
+            of one generation.
     """
 
     triple: str
@@ -75,6 +77,7 @@ class ExecutorProcessControl(ABC):
     memory_manager: JITLinkMemoryManager
     library_directory: str | None = None
     code_map: CodeMap | None = None
+    generation: int = 0
 
     def runs(self, triple: str) -> bool:
         """Whether the executor's processor runs code for a triple."""
@@ -89,6 +92,37 @@ class ExecutorProcessControl(ABC):
     def is_alive(self) -> bool:
         """Whether the executor is there; if not, so are its memory and what was to be run in it."""
         return True
+
+    @property
+    def restarts_on_crash(self) -> bool:
+        """Whether the executor is to be restarted when it is needed again after it has ended."""
+        return False
+
+    def stop(self, generation: int | None = None) -> None:  # noqa: ARG002 - for subclasses
+        """End the executor's process, which can be restarted.
+
+        What runs in it is stopped, without exit handlers.
+
+        Args:
+            generation: the one that is to end; nothing happens if it was restarted since.
+
+        Raises:
+            ExecutorError: it cannot be restarted.
+        """
+        raise ExecutorError("the executor is this process, which cannot be restarted")
+
+    def restart(self, generation: int | None = None) -> None:  # noqa: ARG002 - for subclasses
+        """End the executor's process and start another, which has loaded the same libraries.
+
+        For sessions: `ExecutionSession.restart_executor` links again what was linked.
+
+        Args:
+            generation: the one that is to end; nothing happens if it was restarted since.
+
+        Raises:
+            ExecutorError: it cannot be restarted.
+        """
+        raise ExecutorError("the executor is this process, which cannot be restarted")
 
     @abstractmethod
     async def load_dylib(self, path: str | os.PathLike[str]) -> int:
@@ -225,11 +259,14 @@ class ExecutorProcessControl(ABC):
         Sessions must have ended before: their memory is the executor's.
         """
 
-    def call_at_close(self, address: int) -> None:  # noqa: B027 - this process ends by itself
+    def call_at_close(  # noqa: B027 - this process ends by itself
+        self, address: int, generation: int | None = None
+    ) -> None:
         """Have a wrapper function without arguments called before the executor is closed.
 
         Args:
             address: its address; what is added last is called first.
+            generation: that of the address, by default the present one.
         """
 
     @property
@@ -292,7 +329,12 @@ class ExecutorProcessControl(ABC):
 
     @abstractmethod
     def call_wrapper(
-        self, address: int, arguments: bytes, *, timeout: float | None = None
+        self,
+        address: int,
+        arguments: bytes,
+        generation: int | None = None,
+        *,
+        timeout: float | None = None,
     ) -> Coroutine[Any, Any, WrapperFunctionResult]:
         """Call a wrapper function with serialized arguments.
 
@@ -302,8 +344,12 @@ class ExecutorProcessControl(ABC):
         Args:
             address: its address.
             arguments: the serialized arguments.
+            generation: that of the address, by default the present one.
             timeout: seconds after which the call is stopped, and with it the executor. Not in this
                 process, where nothing can stop a call. By default those of the executor.
+
+        Raises:
+            ExecutorRestartedError: the executor was restarted since.
         """
 
     def call_function(
@@ -313,6 +359,7 @@ class ExecutorProcessControl(ABC):
         signature: WrapperSignature[Any],
         *arguments: object,
         timeout: float | None = None,
+        generation: int | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Call a wrapper function of a known signature.
 
@@ -322,6 +369,7 @@ class ExecutorProcessControl(ABC):
             signature: its signature.
             arguments: the arguments.
             timeout: as for `call_wrapper`.
+            generation: as for `call_wrapper`.
 
         Returns:
             What it returned; the value, if its result is an `Expected`.
@@ -341,20 +389,35 @@ class ExecutorProcessControl(ABC):
             return value
 
         data = signature.serialize_arguments(*arguments)
-        called = self.call_wrapper(address, data, timeout=timeout)
+        called = self.call_wrapper(address, data, generation, timeout=timeout)
         return call()
 
     @abstractmethod
-    async def read_memory(self, address: int, size: int) -> bytes:
+    async def read_memory(self, address: int, size: int, generation: int | None = None) -> bytes:
         """The bytes at an address.
+
+        Args:
+            address: the address.
+            size: how many.
+            generation: as for `call_wrapper`.
 
         Raises:
             ExecutorError: not all of them can be read.
         """
 
     @abstractmethod
-    async def write_memory(self, address: int, content: bytes | bytearray | memoryview) -> None:
+    async def write_memory(
+        self,
+        address: int,
+        content: bytes | bytearray | memoryview,
+        generation: int | None = None,
+    ) -> None:
         """Write bytes to an address.
+
+        Args:
+            address: the address.
+            content: the bytes.
+            generation: as for `call_wrapper`.
 
         Raises:
             ExecutorError: not all of them can be written; some may have been.

@@ -165,13 +165,19 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         self,
         address: int,
         arguments: bytes,
+        generation: int | None = None,  # noqa: ARG002 - part of the interface
         *,
         timeout: float | None = None,  # noqa: ARG002 - nothing can stop the call
     ) -> WrapperFunctionResult:
         """Call a wrapper function with serialized arguments."""
         return call_wrapper(address, arguments)
 
-    async def read_memory(self, address: int, size: int) -> bytes:
+    async def read_memory(
+        self,
+        address: int,
+        size: int,
+        generation: int | None = None,  # noqa: ARG002 - part of the interface
+    ) -> bytes:
         """The bytes at an address."""
         try:
             buffer = bytearray(size)
@@ -180,7 +186,12 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         _transfer("read", buffer, address)
         return bytes(buffer)
 
-    async def write_memory(self, address: int, content: bytes | bytearray | memoryview) -> None:
+    async def write_memory(
+        self,
+        address: int,
+        content: bytes | bytearray | memoryview,
+        generation: int | None = None,  # noqa: ARG002 - part of the interface
+    ) -> None:
         """Write bytes to an address."""
         _transfer("write", bytearray(content), address)
 

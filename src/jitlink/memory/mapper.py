@@ -11,6 +11,7 @@ have run.
 from __future__ import annotations
 
 import itertools
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -217,6 +218,8 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
         self._by_dylib: WeakKeyDictionary[JITLinkDylib, _Reservation] = WeakKeyDictionary()
         self._finalized: dict[int, _Finalized] = {}
         self._retired: list[tuple[int, int]] = []
+        # Sessions of one executor link on threads of their own, and so does the runtime.
+        self._lock = threading.RLock()
 
     async def allocate(self, dylib: JITLinkDylib | None, graph: LinkGraph) -> InFlightAlloc:
         """Give the graph's blocks addresses in the executor and working memory here."""
@@ -252,15 +255,18 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
         if not requests:
             return []
         take_all = _take_all if self.mapper.can_initialize_again else _take_adjacent
-        current = None if dylib is None else self._by_dylib.get(dylib)
-        for reservation in self._candidates(current, limit):
-            ranges = take_all(reservation, requests, limit)
-            if ranges is not None:
-                break
-        else:
-            reservation, ranges = await self._reserve(requests, limit)
-        # Position-dependent code may come to what was placed elsewhere before.
-        if dylib is not None and (current is None or limit == NO_ADDRESS_LIMIT):
+        with self._lock:
+            current = None if dylib is None else self._by_dylib.get(dylib)
+            # Position-dependent code may come to what was placed elsewhere before.
+            is_first = dylib is not None and (current is None or limit == NO_ADDRESS_LIMIT)
+            for reservation in self._candidates(current, limit):
+                ranges = take_all(reservation, requests, limit)
+                if ranges is not None:
+                    if dylib is not None and is_first:
+                        self._by_dylib[dylib] = reservation
+                    return ranges
+        reservation, ranges = await self._reserve(requests, limit)
+        if dylib is not None and is_first:
             self._by_dylib[dylib] = reservation
         return ranges
 
@@ -353,15 +359,17 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
             if self.mapper.can_initialize_again and not is_retired:
                 self.free([each])
             else:
-                each.reservation.used -= each.size
+                with self._lock:
+                    each.reservation.used -= each.size
 
     def free(self, ranges: Iterable[_Range]) -> None:
         """Free pages, which can be used again."""
         for reservation, address, size in ranges:
             if self.mapper.is_open:
                 self.mapper.discard(address, size)
-            reservation.used -= size
-            reservation.free.put(address, address + size)
+            with self._lock:
+                reservation.used -= size
+                reservation.free.put(address, address + size)
 
     async def take_scratch(self, sizes: Sequence[int]) -> list[_Range]:
         """Page ranges that are prepared, and not for links.
@@ -395,10 +403,11 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
         """Release the reservations of which nothing is in use and not all can be used again."""
         if self.mapper.can_initialize_again:
             return []
-        unused = [each for each in self._reservations if not each.used]
-        self._reservations = [each for each in self._reservations if each.used]
-        for dylib in [key for key, value in self._by_dylib.items() if value in unused]:
-            del self._by_dylib[dylib]
+        with self._lock:
+            unused = [each for each in self._reservations if not each.used]
+            self._reservations = [each for each in self._reservations if each.used]
+            for dylib in [key for key, value in self._by_dylib.items() if value in unused]:
+                del self._by_dylib[dylib]
         if unused and self.mapper.is_open:
             try:
                 await self.mapper.release([each.address for each in unused])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jitlink.orc.errors import Failure as Failure
     from jitlink.orc.errors import JITDylibDefunctError as JITDylibDefunctError
     from jitlink.orc.errors import MissingDefinitionsError as MissingDefinitionsError
+    from jitlink.orc.errors import NotRestartableError as NotRestartableError
     from jitlink.orc.errors import ResourceTrackerDefunctError as ResourceTrackerDefunctError
     from jitlink.orc.errors import SessionEndedError as SessionEndedError
     from jitlink.orc.errors import SessionError as SessionError
@@ -77,6 +78,7 @@ else:
                 "Failure",
                 "JITDylibDefunctError",
                 "MissingDefinitionsError",
+                "NotRestartableError",
                 "ResourceTrackerDefunctError",
                 "SessionEndedError",
                 "SessionError",

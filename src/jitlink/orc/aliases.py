@@ -71,6 +71,11 @@ class ReExports(MaterializationUnit):
         self._targets = {alias: target for alias, (target, _) in pairs.items()}
         self.symbols = {alias: flags for alias, (_, flags) in pairs.items()}
 
+    def renewed(self, symbols: Mapping[str, JITSymbolFlags]) -> ReExports:
+        """The same aliases."""
+        aliases = {alias: (self._targets[alias], flags) for alias, flags in symbols.items()}
+        return ReExports(aliases, self.source, self._lookup_flags)
+
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         """Look up the targets of the aliases.
 

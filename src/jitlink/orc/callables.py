@@ -31,6 +31,7 @@ from jitlink.orc.interface import (
     MaterializationUnit,
     ResourceManager,
     ResourceTracker,
+    Symbols,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +61,10 @@ F = TypeVar("F", bound=CFuncPtr)
 
 
 def function_at(
-    address: int, executor: ExecutorProcessControl | None, kind: type[F]
+    address: int,
+    executor: ExecutorProcessControl | None,
+    kind: type[F],
+    generation: int | None = None,
 ) -> F | RemoteFunction:
     """A C function that takes any arguments, until its types are set.
 
@@ -68,6 +72,8 @@ def function_at(
         address: its address.
         executor: the executor; None for this process.
         kind: class of functions of this process.
+        generation: the executor's generation to which the address belongs; by default the present
+            one.
 
     Raises:
         ExecutorError: functions of the executor's architecture cannot be called.
@@ -76,7 +82,7 @@ def function_at(
         return kind(address)
     from jitlink.runtime.remote_calls import RemoteFunction  # noqa: PLC0415 - not in this process
 
-    return RemoteFunction(executor, address)
+    return RemoteFunction(executor, address, generation)
 
 
 class ExecutorAddr(int):
@@ -84,9 +90,14 @@ class ExecutorAddr(int):
 
     ``argtypes`` and ``restype`` are those of ctypes functions; without them a call takes and
     returns C ints. The address keeps nothing alive: a call after the code was removed, or the
-    session ended, is as wrong as it is in C.
+    session ended, is as wrong as it is in C. Only that another executor was restarted is noticed,
+    as an `ExecutorRestartedError`.
+
+    Attributes:
+        executor: where it is an address; None for this process.
     """
 
+    executor: ExecutorProcessControl | None
     _function: Any
     _unproven: str | None
 
@@ -96,6 +107,7 @@ class ExecutorAddr(int):
         executor: ExecutorProcessControl | None = None,
         *,
         unproven: str | None = None,
+        generation: int | None = None,
     ) -> Self:
         """Create an address.
 
@@ -104,6 +116,7 @@ class ExecutorAddr(int):
             executor: where it is an address, by default in this process.
             unproven: name of the symbol at an address in this process, if that may be no function.
                 The first call then checks that it is in executable memory.
+            generation: the executor's generation to which it belongs; by default the present one.
 
         Raises:
             ValueError: the number is not an address.
@@ -111,7 +124,8 @@ class ExecutorAddr(int):
         if not 0 <= address < 1 << 64:
             raise ValueError(f"{address:#x} is not an address")
         self = super().__new__(cls, address)
-        self._function = function_at(int(address), executor, _Function)
+        self.executor = executor
+        self._function = function_at(int(address), executor, _Function, generation)
         self._unproven = unproven
         return self
 
@@ -283,6 +297,11 @@ def _callable(
         raise TypeError(f"C code cannot call {name}: {error}") from error
 
 
+def _is_lost(value: object, executor: ExecutorProcessControl) -> bool:
+    """Whether something that a name is defined as is lost when an executor is restarted."""
+    return getattr(value, "executor", None) is executor and getattr(value, "find", None) is None
+
+
 class PythonSymbols(MaterializationUnit):
     """Addresses, and Python functions that linked code can call.
 
@@ -303,6 +322,10 @@ class PythonSymbols(MaterializationUnit):
 
     def __init__(self, session: Session, symbols: Mapping[str, HostSymbol]) -> None:
         self.name = "<Python>"
+        self._session = session
+        # Evaluated once more when the executor was restarted: a library then has other addresses.
+        is_copied = session.record is not None and isinstance(symbols, dict)
+        self._given = dict(symbols) if is_copied else symbols
         self.addresses: dict[str, int] = {}
         functions: dict[str, object] = {}
         flags: dict[str, JITSymbolFlags] = {}
@@ -324,6 +347,17 @@ class PythonSymbols(MaterializationUnit):
 
     def discard(self, dylib: JITDylib, name: str) -> None:
         """Do nothing: linked code calls the definition that overrides this one."""
+
+    def restart_obstacles(self, symbols: Symbols) -> Iterable[str]:
+        """Those that are addresses of the executor."""
+        if not isinstance(self._given, dict):
+            return []
+        lost = [name for name in symbols if _is_lost(self._given[name], self._session.executor)]
+        return [f"{name}, an address of the executor," for name in lost]
+
+    def renewed(self, symbols: Symbols) -> PythonSymbols:
+        """The same definitions."""
+        return PythonSymbols(self._session, {name: self._given[name] for name in symbols})
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         """Report the addresses, and keep the functions alive from now on."""

@@ -249,6 +249,7 @@ class _CanonicalUnit(MaterializationUnit):
     """Defines canonical PLT entries and copies."""
 
     name = "<canonical PLT entries and copies>"
+    is_generated = True
 
     def __init__(self, layer: EmittingLayer, access: DirectAccess, limit: int) -> None:
         self.symbols: dict[str, JITSymbolFlags] = {}
@@ -286,6 +287,8 @@ class _CanonicalUnit(MaterializationUnit):
 
 class _OutOfLineUnit(MaterializationUnit):
     """Defines one symbol, at the beginning of code for instructions."""
+
+    is_generated = True
 
     def __init__(self, layer: EmittingLayer, access: DirectAccess, limit: int) -> None:
         self.name = f"$out_of_line.{next(_numbers)}"

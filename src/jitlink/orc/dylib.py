@@ -9,7 +9,7 @@ for the part that has its names, and for no other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -230,6 +230,9 @@ class JITDylib(JITLinkDylib):
         comdat_groups: signatures of the COMDAT groups of the objects that were added here.
         library_directories: directories where errors search first for what is undefined.
         initializers: initializer symbols that have not been looked up, in order of addition.
+        relink: links again what none of its units defines, after the executor was restarted; called
+            on the thread that has restarted it.
+        restart_obstacle: what could not be linked again then; empty if all could.
         is_open: whether it has not been removed.
     """
 
@@ -244,6 +247,8 @@ class JITDylib(JITLinkDylib):
         self.comdat_groups: set[str] = set()
         self.library_directories: tuple[str, ...] = ()
         self.initializers: dict[str, None] = {}
+        self.relink: Callable[[], None] | None = None
+        self.restart_obstacle = ""
         self.is_open = True
         self._link_order: list[tuple[JITDylib, JITDylibLookupFlags]] = [
             (self, JITDylibLookupFlags.MATCH_ALL_SYMBOLS)
@@ -434,6 +439,9 @@ class JITDylib(JITLinkDylib):
             raise ResourceTrackerDefunctError(self.name)
         self.session.check_open()
         overriding, overridden = self.resolve_precedence(unit.symbols, unit.name)
+        record = self.session.record
+        if record is not None:
+            record.discard(self, overriding)
         self.hide(hidden_by_either(self.symbols, unit.symbols, [*overriding, *overridden]), owner)
         unit.symbols = constrained(unit.symbols, self.hidden_names.names)
         if overridden:
@@ -443,6 +451,8 @@ class JITDylib(JITLinkDylib):
             self.trackers[owner] = None
             self.insert(Definition(self, unit.symbols, owner, unit, unit.name))
             self.initializers.update(dict.fromkeys(unit.initializers))
+            if record is not None:
+                record.add(unit, owner)
         self._discard([*removed, *((unit, name) for name in overridden)])
 
     def put_first(self, tracker: ResourceTracker) -> None:
@@ -546,6 +556,8 @@ class JITDylib(JITLinkDylib):
         busy = [name for name in names if self.symbols[name].is_in_progress]
         if busy:
             raise SymbolsCouldNotBeRemovedError(self.name, busy)
+        if self.session.record is not None:
+            self.session.record.discard(self, names)
         self._discard(self._erase_symbols(names))
 
     def insert(self, definition: Definition) -> None:
@@ -561,40 +573,19 @@ class JITDylib(JITLinkDylib):
                 del symbols[name]
         definition.tracker.definitions.pop(definition, None)
 
+    def forget_definitions(self) -> None:
+        """Forget all definitions: their process has ended. Trackers stay, and own nothing."""
+        for tracker in self.trackers:
+            tracker.definitions = {}
+        self.symbols.clear()
+        self.trackers.clear()
+        self.initializers.clear()
+        self.is_placed = self.is_divided = False
+
     def release_references(self) -> None:
         """Break the reference cycles of a JITDylib that has been removed."""
-        self._default_tracker, self._link_order = None, []
+        self._default_tracker, self._link_order, self.relink = None, [], None
 
     def replace_default_tracker(self) -> None:
         """Create a new default tracker; the old one is defunct."""
         self._default_tracker = ResourceTracker(self)
-
-
-def walk_link_orders(
-    roots: Iterable[JITDylib], among: Container[JITDylib] | None = None
-) -> list[JITDylib]:
-    """All JITDylibs that are reached by link orders, in post-order: each after its dependencies.
-
-    In a cycle the JITDylib that is reached last comes first.
-
-    LLVM differs: `getReverseDFSLinkOrder` reverses a pre-order.
-
-    Args:
-        roots: where the walk begins, in this order.
-        among: the JITDylibs to visit; None visits all.
-    """
-    order: list[JITDylib] = []
-    seen: set[JITDylib] = set()
-    for root in roots:
-        work = [(root, iter((root,)))]
-        while work:
-            dylib, others = work[-1]
-            following = next(others, None)
-            if following is None:
-                work.pop()
-                if work:
-                    order.append(dylib)
-            elif following not in seen and (among is None or following in among):
-                seen.add(following)
-                work.append((following, iter([other for other, _ in following.link_order])))
-    return order

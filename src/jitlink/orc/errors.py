@@ -44,6 +44,20 @@ class SessionEndedError(SessionError):
         super().__init__("the session has ended")
 
 
+class NotRestartableError(SessionError):
+    """The executor of a session cannot be restarted: something could not be linked again.
+
+    Attributes:
+        names: what that is.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+        super().__init__(
+            f"the executor cannot be restarted: {listed(self.names)} could not be linked again"
+        )
+
+
 class JITDylibDefunctError(SessionError):
     """The JITDylib has been removed.
 

@@ -90,6 +90,7 @@ class DynamicLibraryGenerator:
         Raises:
             ExecutorError: it cannot be loaded.
         """
+        session.check_executor()
         return cls(session.wait(session.executor.load_dylib(path)), allow)
 
     async def try_to_generate(
@@ -117,7 +118,7 @@ class DynamicLibraryGenerator:
             if address is not None and name not in dylib.symbols
         }
         if found:
-            dylib.add_unit(AbsoluteSymbols(found))
+            dylib.add_unit(AbsoluteSymbols(found, is_generated=True))
 
 
 class Extraction(NamedTuple):

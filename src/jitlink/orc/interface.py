@@ -19,6 +19,7 @@ from enum import Enum, IntEnum, IntFlag
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from jitlink.orc.errors import NotRestartableError
 from jitlink.resolve import Strength
 from jitlink.tasks import Lock
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from jitlink.orc.dylib import Definition, JITDylib
     from jitlink.orc.errors import FailedToMaterializeError
     from jitlink.orc.materialization import MaterializationResponsibility
+    from jitlink.orc.unit_record import UnitRecord
     from jitlink.tasks import Task
 
 T = TypeVar("T")
@@ -120,6 +122,8 @@ class LookupKind(Enum):
     DLSYM = "dlsym"
 
 
+Symbols = Mapping[str, JITSymbolFlags]
+"""Names that are defined, with flags."""
 SearchOrder = Sequence[tuple["JITDylib", JITDylibLookupFlags]]
 
 
@@ -192,12 +196,15 @@ class MaterializationUnit(ABC):
         initializers: names among them, for side effects only: looking them up materializes all
             definitions with initialisers. A platform does so before it runs the initialisers.
         is_complete: whether the archive members that it needs have been extracted; for the session.
+        is_generated: whether what has added it adds it again, when its names are looked up after
+            the executor was restarted; other units are then renewed.
     """
 
     name: str
     symbols: Mapping[str, JITSymbolFlags]
     initializers: Sequence[str] = ()
     is_complete: bool = False
+    is_generated: bool = False
 
     @abstractmethod
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
@@ -208,6 +215,25 @@ class MaterializationUnit(ABC):
 
     def discard(self, dylib: JITDylib, name: str) -> None:  # noqa: B027 - optional
         """Drop an overridden definition, which has been removed from `symbols` already."""
+
+    def restart_obstacles(self, symbols: Symbols) -> Iterable[str]:  # noqa: ARG002
+        """Which definitions could not be materialized once more, if the executor were restarted.
+
+        By default all of them, unless a subclass has overridden `renewed`.
+
+        Args:
+            symbols: those of its definitions that have been neither overridden nor removed.
+        """
+        is_renewable = type(self).renewed is not MaterializationUnit.renewed
+        return () if is_renewable else (self.name,)
+
+    def renewed(self, symbols: Symbols) -> MaterializationUnit:  # noqa: ARG002 - for subclasses
+        """A unit that materializes its definitions once more, in an executor that was restarted.
+
+        Args:
+            symbols: as for `restart_obstacles`, which has found none.
+        """
+        raise NotRestartableError([self.name])
 
     def merge_key(self) -> Hashable | None:
         """Units with equal keys can be materialized as one; None if this one cannot."""
@@ -280,6 +306,24 @@ class ResourceManager(ABC):
 
     def handle_remove_jitdylib(self, dylib: JITDylib) -> None:  # noqa: B027 - optional
         """A JITDylib was removed, after all its trackers."""
+
+    # When an executor is restarted that is another process
+
+    def restart_obstacles(self) -> Iterable[str]:
+        """What it has that could not be there again if the executor were restarted now."""
+        return ()
+
+    def handle_restart(self) -> None:  # noqa: B027 - optional
+        """The executor was restarted: forget what was in the process that has ended.
+
+        All resources have been removed before, while there was no executor.
+        """
+
+    def resume(self) -> None:  # noqa: B027 - optional
+        """Have run in the new process what had run in the one that has ended.
+
+        Not called on the driver thread, but on the one that has restarted the executor.
+        """
 
 
 class ResourceTracker:
@@ -390,8 +434,12 @@ class Session(Protocol):
     queries: dict[Query, None]
     searches: set[Task[Any]]
     is_ending: bool
+    record: UnitRecord | None
 
     # From any thread
+
+    def check_executor(self) -> None:
+        """Check that what was linked is in the executor, which is restarted if it is to be."""
 
     def run(self, action: Callable[[], T]) -> T:
         """Run a function on the driver thread and return its result."""
@@ -419,6 +467,9 @@ class Session(Protocol):
 
     def check_open(self) -> None:
         """Check that the session has not ended."""
+
+    def check_links(self) -> None:
+        """Check that links are possible."""
 
     async def lookup_async(
         self,

@@ -405,6 +405,7 @@ async def _search(
 ) -> Search:
     """`search`; returns the search itself."""
     session.check_open()
+    session.check_links()
     task = current_task()
     searching = Search(order, names, kind)
     log_search(order, names, getattr(REQUESTER.get(), "unit_name", None))
@@ -412,9 +413,10 @@ async def _search(
     try:
         await searching.run()
     except CancelledError:
-        if not session.is_ending:
-            raise
-        raise SessionEndedError from None
+        if session.is_ending:
+            raise SessionEndedError from None
+        session.check_links()
+        raise
     finally:
         session.searches.discard(task)
         # The traceback of an error refers to this frame, and the task to the error: avoid a cycle.

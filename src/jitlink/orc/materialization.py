@@ -45,10 +45,18 @@ if TYPE_CHECKING:
 
 
 class AbsoluteSymbols(MaterializationUnit):
-    """Definitions with fixed addresses."""
+    """Definitions with fixed addresses.
 
-    def __init__(self, symbols: Mapping[str, ExecutorSymbolDef]) -> None:
+    Args:
+        symbols: the definitions.
+        is_generated: whether a generator has found the addresses in the executor.
+    """
+
+    def __init__(
+        self, symbols: Mapping[str, ExecutorSymbolDef], *, is_generated: bool = False
+    ) -> None:
         self.name = "<absolute symbols>"
+        self.is_generated = is_generated
         self.symbols = {name: symbol.flags for name, symbol in symbols.items()}
         self._addresses = {name: symbol.address for name, symbol in symbols.items()}
 
@@ -56,6 +64,12 @@ class AbsoluteSymbols(MaterializationUnit):
         """Report the addresses; there is nothing to emit."""
         responsibility.notify_resolved(self._addresses)
         responsibility.notify_emitted()
+
+    def renewed(self, symbols: Mapping[str, JITSymbolFlags]) -> AbsoluteSymbols:
+        """The same addresses."""
+        return AbsoluteSymbols(
+            {name: ExecutorSymbolDef(self._addresses[name], f) for name, f in symbols.items()}
+        )
 
 
 class MaterializationResponsibility:

@@ -138,6 +138,7 @@ class ObjectLinkingLayer(ResourceManager):
     ) -> None:
         self.session = session
         self.memory = memory or session.executor.memory_manager
+        self._is_executors_memory = self.memory is session.executor.memory_manager
         self.batch_objects = True
         self.auto_claim = False
         self.phony_externals = False
@@ -398,6 +399,16 @@ class ObjectLinkingLayer(ResourceManager):
             except JITLinkError as error:
                 errors.append(error)
         raise_first(errors)
+
+    def restart_obstacles(self) -> list[str]:
+        """Memory that another manager than the executor's allocates."""
+        is_own = self._is_executors_memory
+        return [] if is_own else ["what is in memory of a manager that is not the executor's"]
+
+    def handle_restart(self) -> None:
+        """Use the memory of the process that was started."""
+        self.memory = self.session.executor.memory_manager
+        self.canonical = CanonicalSymbols(self)
 
     def handle_transfer_resources(
         self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker

@@ -11,7 +11,7 @@ from jitlink.graph import LinkGraph
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.tables import exported_rows
 from jitlink.inputs import InputFile, InputReader
-from jitlink.orc.interface import JITSymbolFlags, MaterializationUnit
+from jitlink.orc.interface import JITSymbolFlags, MaterializationUnit, Symbols
 from jitlink.orc.linker_sets import LinkerSets, companions, separate
 from jitlink.orc.objects import ExportedSymbols, ObjectBatch
 from jitlink.passes.initializers import (
@@ -154,6 +154,11 @@ class ObjectUnit(MaterializationUnit):
             if isinstance(other.unit, ObjectUnit) and other.unit.layer is self.layer
         ]
 
+    def renewed(self, symbols: Mapping[str, JITSymbolFlags]) -> ObjectUnit:
+        """The same objects, which are read again."""
+        initializers = [name for name in self.initializers if name in symbols]
+        return type(self)(self.layer, self.parts, symbols, initializers)
+
     # Materialization
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
@@ -229,6 +234,7 @@ class GraphUnit(MaterializationUnit):
         self.layer = layer
         self.graph = graph
         self.name = graph.name
+        self._is_linked = False
         if layer.adds_initializer_symbols:
             self._add_initializers()
         exported = ExportedSymbols(graph)
@@ -243,6 +249,16 @@ class GraphUnit(MaterializationUnit):
         add_initializer_symbols(self.graph, names)
         self.initializers = list(names.values())
 
+    def restart_obstacles(self, symbols: Symbols) -> Iterable[str]:  # noqa: ARG002
+        """The graph, if it was linked, which has changed it."""
+        return [f"graph {self.name}, which its link has changed,"] if self._is_linked else []
+
+    def renewed(self, symbols: Symbols) -> GraphUnit:
+        """The unit itself: its graph is as it was added."""
+        self.symbols = dict(symbols)
+        return self
+
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         """Link the graph."""
+        self._is_linked = True
         await self.layer.emit(responsibility, self.graph)

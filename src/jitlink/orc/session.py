@@ -15,13 +15,13 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.orc.driver import SessionDriver
-from jitlink.orc.dylib import Definition, JITDylib, walk_link_orders
+from jitlink.orc.dylib import Definition, JITDylib
 from jitlink.orc.errors import (
     FailedToMaterializeError,
     Failure,
-    ResourceTrackerDefunctError,
     SessionEndedError,
     SessionError,
     raise_first,
@@ -37,14 +37,18 @@ from jitlink.orc.interface import (
     SearchOrder,
     SymbolState,
 )
+from jitlink.orc.link_orders import walk_link_orders
 from jitlink.orc.lookup import look_up, search, symbols_of
 from jitlink.orc.materialization import MaterializationTask, tasks_for
 from jitlink.orc.tracebacks import shorten
+from jitlink.orc.trackers import remove_tracker, transfer_tracker
 from jitlink.orc.waiting_on_graph import WaitingOnGraph
 from jitlink.tasks import Task, wait_for_all
 
 if TYPE_CHECKING:
     from jitlink.orc.interface import HostSymbol, MaterializationUnit, Query
+    from jitlink.orc.restart import Restarter
+    from jitlink.orc.unit_record import UnitRecord
 
 T = TypeVar("T")
 Names = str | Iterable[str] | Mapping[str, bool]
@@ -80,6 +84,7 @@ class ExecutionSession:
         error_handler: called with errors that no caller waits for, on the thread where they occur;
             by default they are logged.
         is_ending: whether lookups and definitions are refused.
+        record: what was added, if the executor can be restarted; likewise.
     """
 
     def __init__(self, executor: ExecutorProcessControl | None = None) -> None:
@@ -93,6 +98,14 @@ class ExecutionSession:
         self.waiting_on_graph: WaitingOnGraph[Definition] = WaitingOnGraph()
         self._materializations: dict[Task[None], MaterializationTask] = {}
         self._end_lock = threading.Lock()
+        self.record: UnitRecord | None = None
+        self._restarter: Restarter | None = None
+        if not isinstance(self.executor, SelfExecutorProcessControl):
+            from jitlink.orc.restart import Restarter  # noqa: PLC0415 - not in this process
+
+            self._restarter = Restarter(self)
+            self.record = self._restarter.record
+            self.resource_managers.append(self.record)
         self._driver = SessionDriver(self)
 
     def __enter__(self) -> Self:
@@ -184,6 +197,58 @@ class ExecutionSession:
         """
         if self.is_ending:
             raise SessionEndedError
+
+    # The executor
+
+    def restart_executor(self) -> None:
+        """Start another process in place of the executor's, and have all there again that was.
+
+        Definitions, trackers and link orders stay, and are linked when they are looked up; what had
+        been initialised is initialised again. Variables have their initial values. See
+        `jitlink.orc.restart`. While another thread does the same, this waits for that.
+
+        Raises:
+            NotRestartableError: something could not be linked again; nothing has happened.
+            ExecutorError: the executor is this process, or was closed, or cannot be started; or it
+                has ended again, by an initialiser.
+            JITLinkError: something could not be linked or initialised; the executor was restarted.
+            SessionEndedError: the session has ended.
+        """
+        if self._restarter is None:
+            raise ExecutorError("the executor is this process, which cannot be restarted")
+        self._restarter.restart()
+
+    def check_executor(self) -> None:
+        """Restart the executor if it has ended and is to be restarted when it is needed again.
+
+        All methods that wait for links do so first; their asynchronous forms do not.
+
+        Raises:
+            ExecutorRestartedError: the executor was restarted for another session, and is not to be
+                restarted without being told so.
+            JITLinkError: as for `restart_executor`.
+        """
+        if self._restarter is not None:
+            self._restarter.check()
+
+    def check_links(self) -> None:
+        """Check that links are possible; on the driver thread.
+
+        Raises:
+            ExecutorRestartedError: what was linked is in a process that has ended.
+        """
+        if self._restarter is not None:
+            self._restarter.check_links()
+
+    @property
+    def generation(self) -> int:
+        """The executor's generation that the session's addresses belong to."""
+        return 0 if self._restarter is None else self._restarter.generation
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the executor is there, with what the session has linked."""
+        return self._restarter is None or self._restarter.is_connected
 
     # JITDylibs
 
@@ -286,6 +351,7 @@ class ExecutionSession:
             JITDylibDefunctError: a JITDylib of the order was removed.
             SessionEndedError: the session has ended, or ended meanwhile.
         """
+        self.check_executor()
         coroutine = self.lookup_async(order, names, required_state=required_state, kind=kind)
         return self.wait(coroutine)
 
@@ -317,6 +383,7 @@ class ExecutionSession:
             JITDylibDefunctError: a JITDylib of the order was removed.
             SessionEndedError: the session has ended, or ended meanwhile.
         """
+        self.check_executor()
         return self.wait(self.lookup_flags_async(order, names, kind=kind))
 
     async def lookup_flags_async(
@@ -381,6 +448,7 @@ class ExecutionSession:
         except BaseException as error:  # noqa: BLE001 - the lookups that wait fail with it
             if (
                 self.is_ending
+                or not self.is_connected
                 or not isinstance(error, Exception)
                 or not materialization.can_be_split
             ):
@@ -441,63 +509,11 @@ class ExecutionSession:
 
     async def remove_tracker(self, tracker: ResourceTracker) -> None:
         """Remove a tracker's symbols and release its resources; nothing if it is defunct."""
-        dylib = tracker.dylib
-        # The default tracker of a JITDylib that is being removed is defunct before it is empty.
-        if tracker.is_defunct and tracker not in dylib.trackers:
-            return
-        owned = list(tracker.definitions)
-        if owned:
-            count = sum(len(definition.flags) for definition in owned)
-            log.debug("removing a tracker of %s (symbols: %d)", dylib.name, count)
-        tracker.make_defunct()
-        dylib.trackers.pop(tracker, None)
-        if tracker is dylib.default_tracker and dylib.is_open:
-            dylib.replace_default_tracker()
-        for definition in owned:
-            dylib.erase(definition)
-        dylib.hidden_names.remove(tracker)
-        unfinished = [definition for definition in owned if definition.is_in_progress]
-        if unfinished:
-            error = ResourceTrackerDefunctError(dylib.name)
-            responsibilities = {definition.responsibility: None for definition in unfinished}
-            self.fail(unfinished, error)
-            for responsibility in responsibilities:
-                if responsibility is not None:
-                    responsibility.fail_queries(ResourceTrackerDefunctError(dylib.name))
-        errors: list[Exception] = []
-        for manager in reversed(self.resource_managers):
-            try:
-                await manager.handle_remove_resources(dylib, tracker)
-            except Exception as failure:  # noqa: BLE001 - the others are still to be notified
-                errors.append(failure)
-        raise_first(errors)
+        await remove_tracker(self, tracker)
 
     def transfer_tracker(self, destination: ResourceTracker, source: ResourceTracker) -> None:
         """Transfer everything that one tracker owns to another."""
-        dylib = source.dylib
-        if destination.dylib is not dylib:
-            raise ValueError("resources cannot be transferred to another JITDylib")
-        if destination.is_defunct or source.is_defunct:
-            raise ResourceTrackerDefunctError(dylib.name)
-        if destination is source:
-            return
-        for definition in source.definitions:
-            definition.tracker = destination
-        destination.definitions |= source.definitions
-        source.definitions = {}
-        source.make_defunct(moved_to=destination)
-        dylib.hidden_names.transfer(destination, source)
-        if dylib.trackers.pop(source, source) is None:
-            dylib.trackers.setdefault(destination)
-        if source is dylib.default_tracker:
-            dylib.replace_default_tracker()
-        errors: list[Exception] = []
-        for manager in reversed(self.resource_managers):
-            try:
-                manager.handle_transfer_resources(dylib, destination, source)
-            except Exception as failure:  # noqa: BLE001 - the others are still to be notified
-                errors.append(failure)
-        raise_first(errors)
+        transfer_tracker(self, destination, source)
 
     def register_resource_manager(self, manager: ResourceManager) -> None:
         """Notify a manager when resources are to be released or transferred."""
@@ -540,7 +556,7 @@ class ExecutionSession:
         for query in list(self.queries):
             query.fail(SessionEndedError())
         errors: list[Exception] = []
-        stuck = await self._stop_materializing()
+        stuck = await self.stop_materializing()
         for dylib in reversed(walk_link_orders(self.dylibs.values())):
             try:
                 await self.remove_jitdylib_async(dylib)
@@ -550,7 +566,7 @@ class ExecutionSession:
             errors.append(SessionError(f"cannot be stopped: {', '.join(stuck)}"))
         raise_first(errors)
 
-    async def _stop_materializing(self) -> list[str]:
+    async def stop_materializing(self) -> list[str]:
         """Stop all materialization, and return the names of the units that could not be stopped."""
         if self._materializations:
             await wait_for_all(self._materializations, _GRACE)

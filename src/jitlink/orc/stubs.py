@@ -40,13 +40,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-import numpy as np
-
 from jitlink.errors import UndefinedSymbolError, UnsupportedObjectError
 from jitlink.executor import ExecutorProcessControl
-from jitlink.graph import Linkage, MemProt, Scope, Section, SymbolFlags, SymbolKind
-from jitlink.graph.columns import Int64Array
-from jitlink.graph.strings import NO_NAME
 from jitlink.orc.dylib import Definition, JITDylib
 from jitlink.orc.errors import (
     ConsequenceError,
@@ -63,19 +58,19 @@ from jitlink.orc.interface import (
     MaterializationUnit,
     ResourceManager,
     ResourceTracker,
+    Symbols,
     SymbolState,
 )
 from jitlink.orc.lookup import look_up
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.object_layer import ObjectLinkingLayer
-from jitlink.orc.reentry import Reentry, absolute, reentry_of
+from jitlink.orc.reentry import Reentry, reentry_of
+from jitlink.orc.stubs_graph import StubsGraph
 from jitlink.orc.tracebacks import shorten
-from jitlink.targets.base import CodeEdges, Target
+from jitlink.targets.base import Target
 from jitlink.targets.registry import target_of_triple
 from jitlink.tasks import Lock
 
-STUBS_SECTION = "$__INDIRECT_STUBS"
-POINTERS_SECTION = "$__INDIRECT_POINTERS"
 FUNCTION = JITSymbolFlags.EXPORTED | JITSymbolFlags.CALLABLE
 
 
@@ -183,6 +178,21 @@ class StubsUnit(MaterializationUnit):
         self.symbols = dict.fromkeys(targets, flags)
         self.manager = manager
         self.targets = dict(targets)
+        self._flags = flags
+
+    def restart_obstacles(self, symbols: Symbols) -> Iterable[str]:
+        """The stubs that lead to addresses of the executor."""
+        return [
+            f"{name}, which leads to an address of the executor,"
+            for name in symbols
+            if isinstance(self.targets[name], int)
+        ]
+
+    def renewed(self, symbols: Symbols) -> StubsUnit:
+        """The same stubs, with the same targets."""
+        unit = StubsUnit(self.manager, {name: self.targets[name] for name in symbols}, self._flags)
+        unit.name = self.name
+        return unit
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         """Link the stubs."""
@@ -216,6 +226,7 @@ class IndirectStubsManager(ResourceManager):
         self.landing = landing
         self._listeners = tuple(listeners)
         self._target, self._reentry = _reentry_for(session.executor)
+        self._has_reentry = True
         self._storing = Lock()
         # Stubs by their tracker, stubs by the tracker of their body, and stubs by name.
         self._owned: dict[ResourceTracker, list[Stub]] = {}
@@ -262,13 +273,16 @@ class IndirectStubsManager(ResourceManager):
         self, targets: Mapping[str, StubTarget], responsibility: MaterializationResponsibility
     ) -> None:
         """Link the stubs of a responsibility."""
+        if not self._has_reentry:
+            self._target, self._reentry = _reentry_for(self.session.executor)
+            self._has_reentry = True
         dylib, symbols = responsibility.dylib, responsibility.symbols
         stubs = [Stub(self, dylib, name, targets[name]) for name in symbols]
         for stub in stubs:
             stub.identity = self._reentry.register(stub)
         self._stubs.setdefault(dylib, {}).update({stub.name: stub for stub in stubs})
         try:
-            built = _StubsGraph(self._target, self._reentry, stubs, symbols)
+            built = StubsGraph(self._target, self._reentry, stubs, symbols)
             await self.layer.emit(responsibility, built.graph)
             tracker = responsibility.tracker
         except BaseException:
@@ -320,7 +334,15 @@ class IndirectStubsManager(ResourceManager):
             else:
                 self._bind(stub, found[name], target.name)
             changed.append(stub)
+        self._record(dylib, targets)
         await self._store(changed)
+
+    def _record(self, dylib: JITDylib, targets: Mapping[str, StubTarget]) -> None:
+        """Record the targets of stubs, for the case that the executor is restarted."""
+        record = self.session.record
+        for unit in () if record is None else record.units_of(dylib, targets):
+            if isinstance(unit, StubsUnit):
+                unit.targets |= {n: t for n, t in targets.items() if n in unit.targets}
 
     def _check_redirectable(self, dylib: JITDylib, names: Iterable[str]) -> None:
         stubs = self._stubs.get(dylib, {})
@@ -390,8 +412,16 @@ class IndirectStubsManager(ResourceManager):
         for stub in bound:
             stub.owner, stub.entry = None, stub.trampoline
         self._deregister(self._owned.pop(key, ()))
-        if self.session.executor.is_alive:
+        if self.session.is_connected:
             await self._store(bound)
+
+    def restart_obstacles(self) -> Iterable[str]:
+        """The landing: it is an address of the executor."""
+        return () if self.landing is None else ("the landing of lazy functions",)
+
+    def handle_restart(self) -> None:
+        """Link another reentry, when the next stubs are linked."""
+        self._has_reentry = False
 
     def handle_transfer_resources(
         self,
@@ -430,78 +460,6 @@ def _reentry_for(executor: ExecutorProcessControl) -> tuple[Target, Reentry]:
     if reentry is None:
         raise SessionError(f"there are no stubs for {executor.triple}")
     return target, reentry
-
-
-class _StubsGraph:
-    """A graph of stubs, each with its pointer, its trampoline and its identity."""
-
-    def __init__(
-        self,
-        target: Target,
-        reentry: Reentry,
-        stubs: Sequence[Stub],
-        symbols: Mapping[str, JITSymbolFlags],
-    ) -> None:
-        self.graph = graph = target.new_graph("<stubs>")
-        self._count = count = len(stubs)
-        code = reentry.code
-        got_plt, alignment = code.got_plt, code.alignment
-        text = graph.create_section(STUBS_SECTION, MemProt.READ | MemProt.EXEC)
-        data = graph.create_section(POINTERS_SECTION, MemProt.READ | MemProt.WRITE)
-        words = [stub.identity.to_bytes(graph.pointer_size, graph.endianness) for stub in stubs]
-        zeros = got_plt.pointer_content * count
-        self._pointers, pointers = self._add(data, zeros, got_plt.pointer_size)
-        self._trampolines, trampolines = self._add(text, code.trampoline * count, alignment)
-        _, identities = self._add(data, b"".join(words), graph.pointer_size)
-        stub_blocks, functions = self._add(text, got_plt.stub * count, got_plt.stub_alignment)
-        self._name(functions, symbols)
-        reentry_row = absolute(graph, "reentry", reentry.address).row
-        self._connect(self._pointers, ((got_plt.pointer, 0, 0),), trampolines)
-        self._connect(stub_blocks, got_plt.stub_edges, pointers)
-        self._connect(self._trampolines, code.identity_edges, identities)
-        self._connect(self._trampolines, code.reentry_edges, reentry_row)
-
-    def _add(
-        self, section: Section, content: bytes, alignment: int
-    ) -> tuple[Int64Array, Int64Array]:
-        """Add blocks of equal size, each with a symbol; rows (int64) of both."""
-        graph, count = self.graph, self._count
-        size = len(content) // count
-        offsets = graph.contents.add(content) + size * np.arange(count)
-        first = graph.block_table.extend(
-            count, section=section.ordinal, content=offsets, size=size, alignment=alignment
-        )
-        blocks = np.arange(first, first + count)
-        first = graph.symbol_table.extend(
-            count, name=NO_NAME, kind=SymbolKind.DEFINED, block=blocks, size=size, scope=Scope.LOCAL
-        )
-        return blocks, np.arange(first, first + count)
-
-    def _name(self, rows: Int64Array, symbols: Mapping[str, JITSymbolFlags]) -> None:
-        table = self.graph.symbol_table
-        table.name[rows] = self.graph.strings.add_many(symbols)
-        flags = np.fromiter(map(int, symbols.values()), np.int64, self._count)
-        exported = flags & int(JITSymbolFlags.EXPORTED) != 0
-        weak = flags & int(JITSymbolFlags.WEAK | JITSymbolFlags.COMMON) != 0
-        table.scope[rows] = np.where(exported, int(Scope.DEFAULT), int(Scope.HIDDEN))
-        table.linkage[rows] = np.where(weak, int(Linkage.WEAK), int(Linkage.STRONG))
-        table.flags[rows] = int(SymbolFlags.LIVE | SymbolFlags.CALLABLE)
-
-    def _connect(
-        self,
-        blocks: Int64Array,
-        edges: CodeEdges,
-        targets: Int64Array | int,
-    ) -> None:
-        for kind, offset, addend in edges:
-            self.graph.edge_table.extend(
-                self._count, block=blocks, offset=offset, kind=kind, target=targets, addend=addend
-            )
-
-    def addresses(self) -> tuple[list[int], list[int]]:
-        """Addresses of the pointers and of the trampolines, once the graph is linked."""
-        addresses = self.graph.block_table.address
-        return addresses[self._pointers].tolist(), addresses[self._trampolines].tolist()
 
 
 def _owner_and_address(definition: Definition, name: str) -> tuple[ResourceTracker, int]:

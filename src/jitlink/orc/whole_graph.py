@@ -163,7 +163,7 @@ class WholeGraph:
             if name not in dylib.symbols
         }
         if found:
-            dylib.add_unit(AbsoluteSymbols(found))
+            dylib.add_unit(AbsoluteSymbols(found, is_generated=True))
 
     def flags_of(self, names: Iterable[str]) -> dict[str, JITSymbolFlags]:
         """Flags of those names that the graph defines; it need not be linked yet."""

@@ -139,6 +139,8 @@ class AllocationFunctionsUnit(MaterializationUnit):
         name: the object, one of `ALLOCATION`.
     """
 
+    is_generated = True
+
     def __init__(self, platform: Platform, process: JITDylib, name: str) -> None:
         self.name = name
         self.symbols: Mapping[str, JITSymbolFlags] = {}

@@ -185,6 +185,7 @@ class Platform(ResourceManager):
         Raises:
             JITLinkError: something that has initialisers could not be linked; nothing was run.
         """
+        self.session.check_executor()
         executor = self.session.executor
         arguments = self.drive(executor.begin_program(argv, name))
         try:
@@ -366,6 +367,10 @@ class Platform(ResourceManager):
 
     # For the session; on the driver thread
 
+    def restart_obstacles(self) -> Iterable[str]:
+        """The platform itself, unless it can be set up again."""
+        return [f"the JITDylibs of {type(self).__name__}"]
+
     def dylibs_that_call_python(self) -> Iterable[JITDylib]:
         """The JITDylibs that were given addresses, which may be those of Python functions."""
         return [state.dylib for state in self.states.values() if state.may_call_python]
@@ -423,6 +428,8 @@ class PerDylibGenerator:
 class DSOHandleUnit(MaterializationUnit):
     """Defines the `__dso_handle` of a JITDylib, and registers the JITDylib with the runtime."""
 
+    is_generated = True
+
     def __init__(self, platform: Platform) -> None:
         self.name = "<handle>"
         self.symbols = {DSO_HANDLE: JITSymbolFlags.NONE}
@@ -444,6 +451,8 @@ class DSOHandleUnit(MaterializationUnit):
 
 class PerDylibFunctionsUnit(MaterializationUnit):
     """Defines the functions of one prebuilt object, weakly: a program may define its own."""
+
+    is_generated = True
 
     def __init__(self, platform: Platform, name: str) -> None:
         self.name = name
@@ -477,4 +486,4 @@ class ProviderGenerator:
             if name not in dylib.symbols
         }
         if found:
-            dylib.add_unit(AbsoluteSymbols(found))
+            dylib.add_unit(AbsoluteSymbols(found, is_generated=True))

@@ -97,6 +97,10 @@ class DynamicLoading:
                 self._connection = callers.connection
         return self._connection
 
+    def forget_connection(self) -> None:
+        """Connect once more when that is needed: the executor was restarted."""
+        self._connection = None
+
     def call(self, function: str, caller: int, value: int, text: str, mode: int) -> int:
         """Call the function of a tag for the JITDylib with a handle.
 
@@ -151,7 +155,9 @@ class DynamicLoading:
             order = [linked for linked in caller.dylib.link_order if linked[0] is not caller.dylib]
         else:
             order = _exports_order(self._open_dylib(handle))
-        found = self._platform.session.lookup(order, name, kind=LookupKind.DLSYM)
+        session = self._platform.session
+        # Not `lookup`: a call from an executor that has ended since does not restart it.
+        found = session.wait(session.lookup_async(order, name, kind=LookupKind.DLSYM))
         return found[name].address
 
     def _dladdr(self, caller: DylibState, address: int, text: str, mode: int) -> int:  # noqa: ARG002

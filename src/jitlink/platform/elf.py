@@ -36,7 +36,7 @@ from jitlink.errors import ExecutorError, JITLinkError, UnsupportedObjectError
 from jitlink.executor import PlacedArguments, SelfExecutorProcessControl
 from jitlink.executor.callback_errors import callback_errors
 from jitlink.graph import AllocActionPair, LinkGraph, Symbol, WrapperCall
-from jitlink.orc.dylib import JITDylib, walk_link_orders
+from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionEndedError, raise_first
 from jitlink.orc.interface import (
     ExecutorSymbolDef,
@@ -45,6 +45,7 @@ from jitlink.orc.interface import (
     LookupKind,
     ResourceTracker,
 )
+from jitlink.orc.link_orders import walk_link_orders
 from jitlink.orc.materialization import AbsoluteSymbols
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
@@ -127,11 +128,14 @@ class ELFPlatform(Platform):
         self._has_registrations = False
         # In order of initialisation.
         self._initialized: dict[JITDylib, None] = {}
+        # Those that `initialize` holds open, with the arguments: for a restart of the executor.
+        self._held: dict[JITDylib, Sequence[str] | None] = {}
         self._loading = DynamicLoading(self)
         provide_tls(session.executor, layer.memory)
         super().__init__(session, layer, process_symbols)
         self.dylib.add_generator(RuntimeGenerator(self))
-        layer.add_plugin(PlatformPlugin(self))
+        self._plugin = PlatformPlugin(self)
+        layer.add_plugin(self._plugin)
 
     # Set-up
 
@@ -215,7 +219,10 @@ class ELFPlatform(Platform):
             JITLinkError: something that has initialisers could not be linked; none was run.
             SessionError: the JITDylib was not set up.
         """
+        self.session.check_executor()
         self._open(dylib, argv, DylibState.hold)
+        if dylib.is_open:
+            self._held[dylib] = argv
 
     def initialize_at_once(self, dylib: JITDylib) -> bool:
         """`initialize` if there is nothing to link and nothing to run; on the driver thread."""
@@ -224,6 +231,7 @@ class ELFPlatform(Platform):
         if any(unlinked_initializers(other.dylib) or other.has_pending_arrays for other in order):
             return False
         state.hold()
+        self._held[dylib] = None
         for opened in order:
             self._mark_initialized(opened)
         return True
@@ -348,6 +356,8 @@ class ELFPlatform(Platform):
     ) -> None:
         def choose() -> list[int]:
             release(self.state_of(dylib))
+            if not self.states[dylib].is_held:
+                self._held.pop(dylib, None)
             return self._close_unreferenced()
 
         with self._lock:
@@ -371,7 +381,7 @@ class ELFPlatform(Platform):
         return handles
 
     def _finalize(self, handles: Sequence[int], *, is_exit: bool = True) -> None:
-        if handles and self.session.executor.is_alive:
+        if handles and self.session.is_connected:
             with callback_errors():
                 arguments = _FINALIZE.serialize_arguments(handles, is_exit)
                 self._call("__jitlink_finalize", arguments)
@@ -400,6 +410,7 @@ class ELFPlatform(Platform):
             dylibs = list(choose(dict.fromkeys([*reversed(self._initialized), *self.states])))
             for dylib in dylibs:
                 self.states[dylib].release_all()
+                self._held.pop(dylib, None)
             return self._mark_closed(dylibs)
 
         with self._lock:
@@ -417,8 +428,8 @@ class ELFPlatform(Platform):
         runtime = linked_runtime(self.session.executor)
         if runtime is None:
             raise ExecutorError(f"{name} is called before the runtime is linked")
-        executor = self.session.executor
-        result = self.drive(executor.call_wrapper(runtime.addresses[name], arguments))
+        executor, generation = self.session.executor, self.session.generation
+        result = self.drive(executor.call_wrapper(runtime.addresses[name], arguments, generation))
         failure = result.failure()
         if failure is not None:
             raise ExecutorError(f"{name} failed: {failure.message}")
@@ -444,7 +455,7 @@ class ELFPlatform(Platform):
         memory = [ExecutorAddrRange(r.start, r.end) for link in links for r in link.memory]
         errors: list[Exception] = []
         try:
-            if self._has_registrations and memory and self.session.executor.is_alive:
+            if self._has_registrations and memory and self.session.is_connected:
                 await self._finalize_memory(_FINALIZE_MEMORY.serialize_arguments(memory))
         except JITLinkError as error:
             errors.append(error)
@@ -458,12 +469,33 @@ class ELFPlatform(Platform):
     def handle_remove_jitdylib(self, dylib: JITDylib) -> None:
         """Forget a JITDylib."""
         self._initialized.pop(dylib, None)
+        self._held.pop(dylib, None)
         super().handle_remove_jitdylib(dylib)
 
+    def restart_obstacles(self) -> Iterable[str]:
+        """None: all that the platform has is linked when it is needed."""
+        return ()
+
+    def handle_restart(self) -> None:
+        """Forget what was in the process that has ended."""
+        provide_tls(self.session.executor, self.layer.memory)
+        self._has_registrations = False
+        self._initialized.clear()
+        self._loading.forget_connection()
+        self._plugin.handle_restart()
+        for dylib, state in self.states.items():
+            state.reset(is_held=dylib in self._held)
+
+    def resume(self) -> None:
+        """Initialise the JITDylibs that `initialize` had opened, in the same order."""
+        for dylib, argv in self.session.run(lambda: list(self._held.items())):
+            self.initialize(dylib, argv)
+
     async def _finalize_memory(self, arguments: bytes) -> None:
-        runtime, executor = await self.runtime(), self.session.executor
+        runtime, session = await self.runtime(), self.session
         address = runtime.addresses["__jitlink_is_memory_final"]
-        if (await executor.call_wrapper(address, arguments)).data != b"\1":
+        result = await session.executor.call_wrapper(address, arguments, session.generation)
+        if result.data != b"\1":
             await in_thread(lambda: self._call("__jitlink_finalize_memory", arguments))
 
 
@@ -494,4 +526,4 @@ class RuntimeGenerator:
             if name not in dylib.symbols
         }
         if found:
-            dylib.add_unit(AbsoluteSymbols(found))
+            dylib.add_unit(AbsoluteSymbols(found, is_generated=True))

@@ -93,7 +93,7 @@ class PlatformPlugin(Plugin):
 
     def __init__(self, platform: RuntimePlatform) -> None:
         self._platform = platform
-        self._runtime: Runtime | None = None
+        self._runtime: Runtime | None = None  # Of the present process.
         self._in_flight: dict[MaterializationResponsibility, LinkRecord] = {}
         self._handles: dict[MaterializationResponsibility, Symbol] = {}
 
@@ -110,6 +110,12 @@ class PlatformPlugin(Plugin):
             symbol = await self._platform.register_handle_of(dylib, graph)
             if symbol is not None:
                 self._handles[responsibility] = symbol
+
+    def handle_restart(self) -> None:
+        """Forget the runtime of a process that has ended."""
+        self._runtime = None
+        self._in_flight.clear()
+        self._handles.clear()
 
     def modify_pass_config(
         self,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from jitlink.graph import AddressRange
-from jitlink.orc.dylib import JITDylib, walk_link_orders
+from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import ResourceTracker
+from jitlink.orc.link_orders import walk_link_orders
 from jitlink.passes.initializers import FunctionArray
 
 
@@ -82,6 +83,14 @@ class DylibState:
         if not self.dl_ref_count:
             raise SessionError(f"JITDylib {self.dylib.name} has no dlopen left to take back")
         self.dl_ref_count -= 1
+
+    def reset(self, *, is_held: bool) -> None:
+        """Forget all that was in a process that has ended."""
+        self.handle, self.tracker = 0, self.dylib.create_resource_tracker()
+        self.handle_tracker = None
+        self.links.clear()
+        self.is_held, self.dl_ref_count = is_held, 0
+        self.is_initialized = self.is_finalized = False
 
     def release_all(self) -> None:
         """Release all references."""

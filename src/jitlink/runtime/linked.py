@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from jitlink.errors import UndefinedSymbolError
@@ -23,6 +24,9 @@ from jitlink.runtime.libraries import find_in_providers
 from jitlink.runtime.objects import EXPORTS, REMOTE, SHARED, open_object
 from jitlink.sps import EXECUTOR_ADDR
 
+if TYPE_CHECKING:
+    from jitlink.runtime.remote_callbacks import RemoteCallbacks
+
 REGISTER_FRAMES = "__jitlink_register_frames"
 DEREGISTER_FRAMES = "__jitlink_deregister_frames"
 
@@ -33,10 +37,15 @@ class Runtime:
     Attributes:
         addresses: addresses of its functions and variables.
         exports: addresses of what linked code sees, by the names that it uses.
+        generation: the generation of the executor.
+        callbacks: the calls of another process into Python, once there can be any.
     """
 
-    def __init__(self, addresses: Mapping[str, int]) -> None:
+    def __init__(self, addresses: Mapping[str, int], generation: int = 0) -> None:
         self.addresses = addresses
+        self.generation = generation
+        # Not in a dictionary with weak keys: the calls refer to the runtime.
+        self.callbacks: RemoteCallbacks | None = None
         self.exports = {name: addresses[own] for name, own in EXPORTS.items()}
 
     def frame_actions(self, section: FrameSection) -> AllocActionPair:
@@ -58,12 +67,18 @@ async def runtime_of(executor: ExecutorProcessControl) -> Runtime:
     """
     if isinstance(executor, SelfExecutorProcessControl):
         return _of_this_process(executor)
-    runtime = _linked.get(executor)
+    runtime = linked_runtime(executor)
     if runtime is None:
         names = (*SHARED, *REMOTE)
-        runtime = Runtime(await _link(executor, executor.memory_manager, names))
-        runtime = _linked.setdefault(executor, runtime)
-        executor.call_at_close(runtime.addresses["__jitlink_finalize_process"])
+        # In this order: memory of a process that has ended since is no memory of another one.
+        memory, generation = executor.memory_manager, executor.generation
+        runtime = Runtime(await _link(executor, memory, names), generation)
+        other = _linked.get(executor)
+        if other is not None and other.generation >= runtime.generation:
+            return other
+        _linked[executor] = runtime
+        address = runtime.addresses["__jitlink_finalize_process"]
+        executor.call_at_close(address, runtime.generation)
     return runtime
 
 
@@ -88,7 +103,8 @@ def linked_runtime(executor: ExecutorProcessControl) -> Runtime | None:
     """The runtime of an executor if it has been linked."""
     if isinstance(executor, SelfExecutorProcessControl):
         return _own[0] if _own else None
-    return _linked.get(executor)
+    runtime = _linked.get(executor)
+    return None if runtime is None or runtime.generation != executor.generation else runtime
 
 
 _linked: WeakKeyDictionary[ExecutorProcessControl, Runtime] = WeakKeyDictionary()

@@ -12,13 +12,13 @@ calls that it makes; see `jitlink.executor.callback_errors`.
 from __future__ import annotations
 
 import itertools
+import threading
 import weakref
 from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 from jitlink.abi.conventions import CallingConvention, convention_of
 from jitlink.errors import ExecutorError, JITLinkError
@@ -202,19 +202,22 @@ async def callbacks_of(executor: ExecutorProcessControl) -> RemoteCallbacks:
         JITLinkError: the runtime cannot be linked.
     """
     runtime = await runtime_of(executor)
-    found = _callbacks.get(runtime)
+    found = runtime.callbacks
     if found is None:
         convention = convention_of(executor.triple)
         if convention is None:
             raise ExecutorError(f"code of {executor.triple} cannot call Python")
-        found = _callbacks.setdefault(runtime, RemoteCallbacks(runtime, convention))
+        with _lock:
+            if runtime.callbacks is None:
+                runtime.callbacks = RemoteCallbacks(runtime, convention)
+            found = runtime.callbacks
     if not found.is_connected:
         await _connect(executor, found)
         found.is_connected = True
     return found
 
 
-_callbacks: WeakKeyDictionary[Runtime, RemoteCallbacks] = WeakKeyDictionary()
+_lock = threading.Lock()
 
 
 async def _connect(executor: ExecutorProcessControl, callbacks: RemoteCallbacks) -> None:

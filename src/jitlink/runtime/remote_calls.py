@@ -25,7 +25,7 @@ from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorProcessControl, ProtocolError
 from jitlink.executor.callback_errors import callback_errors, report, reporting
 from jitlink.runtime.remote_callbacks import HostFunction, PassedWords, callbacks_of
-from jitlink.runtime.remote_memory import RemotePointer, read_memory, string_at
+from jitlink.runtime.remote_memory import Placed, RemotePointer, read_memory, string_at
 from jitlink.sps import (
     BOOL,
     CHARS,
@@ -61,44 +61,45 @@ def _signature(convention: CallingConvention) -> WrapperSignature[tuple[Any, ...
     )
 
 
-class RemoteFunction:
+class RemoteFunction(Placed):
     """A C function of another process.
 
     Args:
         executor: the process.
         address: the function's address there.
+        generation: the executor's generation to which it belongs; by default the present one.
 
     Attributes:
-        executor: the same.
-        address: the same.
+        executor: the process.
         argtypes: ctypes types of the parameters; further arguments are variadic. None: all are.
         restype: ctypes type of the result, None for no result, or a function that takes a C int.
         timeout: seconds after which a call is stopped, and with it the executor; None for the
             executor's own.
         code: an object that lives as long as this one.
+        find: finds it again, when the executor has ended or was restarted; None if it is lost then.
 
     Raises:
         ExecutorError: functions of the executor's architecture cannot be called.
     """
 
-    def __init__(self, executor: ExecutorProcessControl, address: int) -> None:
+    def __init__(
+        self, executor: ExecutorProcessControl, address: int, generation: int | None = None
+    ) -> None:
+        super().__init__(executor, address, generation)
         convention = convention_of(executor.triple)
         if convention is None:
             raise ExecutorError(f"functions of {executor.triple} cannot be called from here")
         self.argtypes: Sequence[type[Any]] | None = None
         self.restype: Callable[..., Any] | None = ctypes.c_int
         self.timeout: float | None = None
-        self.executor = executor
-        self.address = address
-        self.code: object = None
         self._convention = convention
         self._signature = _signature(convention)
 
     def __repr__(self) -> str:
-        return f"<RemoteFunction {self.address:#x}>"
+        return f"<RemoteFunction {self._place[1]:#x}>"
 
     def __bool__(self) -> bool:
-        return self.address != 0
+        return self._place[1] != 0
 
     def __call__(self, *arguments: object) -> Any:  # noqa: ANN401 - as its restype says
         """Call the function.
@@ -106,14 +107,20 @@ class RemoteFunction:
         Raises:
             TypeError: an argument or the result is of a type that cannot be passed.
             ExecutorError: the executor cannot make the call, or ended during it.
+            ExecutorRestartedError: the function was in a process that has ended.
             BaseException: raised by a Python function that the code called.
         """
-        result = result_memory(self._convention, self.restype)
-        arguments = tuple(map(self._in_executor, arguments))
-        frame = place_arguments(self._convention, self.argtypes, arguments, result)
+        while True:
+            generation, address = self.place
+            result = result_memory(self._convention, self.restype)
+            placed = tuple(map(self._in_executor, arguments))
+            frame = place_arguments(self._convention, self.argtypes, placed, result)
+            if self.place[0] == generation:
+                break
+            # The executor was restarted meanwhile: functions among the arguments have moved.
         regions = regions_of(frame.memory)
         with callback_errors():
-            registers, contents = tasks.run(self._call(frame, regions))
+            registers, contents = tasks.run(self._call(generation, address, frame, regions))
         outputs = [each for each in regions if each.is_output]
         if [each.size for each in outputs] != list(map(len, contents)):
             raise ProtocolError("a call has returned memory of other sizes than it was given")
@@ -122,7 +129,8 @@ class RemoteFunction:
         if result is not None:
             return result.value
         if isinstance(self.restype, type) and issubclass(self.restype, _ADDRESSES):
-            return value_of(self.executor, self.restype, registers[0].to_bytes(WORD, "little"))
+            data = registers[0].to_bytes(WORD, "little")
+            return value_of(self.executor, self.restype, data, generation)
         return read_result(self._convention, self.restype, registers)
 
     def _in_executor(self, argument: object) -> object:
@@ -148,7 +156,7 @@ class RemoteFunction:
         return ctypes.c_void_p(self.address)
 
     async def _call(
-        self, frame: CallFrame, regions: Sequence[Region]
+        self, generation: int, address: int, frame: CallFrame, regions: Sequence[Region]
     ) -> tuple[Sequence[int], list[bytes]]:
         """Result registers, and the contents of the regions that are copied back."""
         buffers = [
@@ -159,7 +167,8 @@ class RemoteFunction:
             "__jitlink_call",
             callbacks.runtime.addresses["__jitlink_call"],
             self._signature,
-            *(self.address, frame.registers, frame.stack, buffers),
+            *(address, frame.registers, frame.stack, buffers),
+            generation=generation,
             timeout=self.timeout,
         )
         return registers, contents
@@ -168,13 +177,16 @@ class RemoteFunction:
 _ADDRESSES = (ctypes.c_char_p, ctypes.c_wchar_p, _Pointer, CFuncPtr)
 
 
-def value_of(executor: ExecutorProcessControl, ctype: type[Any], data: bytes) -> Any:  # noqa: ANN401
+def value_of(
+    executor: ExecutorProcessControl, ctype: type[Any], data: bytes, generation: int
+) -> Any:  # noqa: ANN401 - as its type says
     """A value of another process as ctypes has it: strings, numbers, or an object.
 
     Args:
         executor: the process.
         ctype: its ctypes type.
         data: its bytes.
+        generation: the executor's generation that it comes from.
 
     Raises:
         ExecutorError: a string cannot be read.
@@ -185,17 +197,19 @@ def value_of(executor: ExecutorProcessControl, ctype: type[Any], data: bytes) ->
         return value.value if ctype.__mro__[1] is _SimpleCData else value
     address, kind = int.from_bytes(data, "little"), cast("Any", ctype)
     if issubclass(ctype, _Pointer):
-        return RemotePointer(executor, address, kind._type_)
+        return RemotePointer(executor, address, kind._type_, generation)
     if issubclass(ctype, CFuncPtr):
-        function = RemoteFunction(executor, address)
+        function = RemoteFunction(executor, address, generation)
         function.argtypes, function.restype = kind._argtypes_, kind._restype_
         return function
     if not address:
         return None
     if issubclass(ctype, ctypes.c_char_p):
-        return tasks.run(string_at(executor, address))
+        return tasks.run(string_at(executor, address, generation=generation))
     unit = ctypes.sizeof(ctypes.c_wchar)
-    return ctypes.wstring_at(tasks.run(string_at(executor, address, unit)) + bytes(unit))
+    return ctypes.wstring_at(
+        tasks.run(string_at(executor, address, unit, generation)) + bytes(unit)
+    )
 
 
 def host_function(
@@ -220,7 +234,7 @@ def host_function(
     parameters = Parameters(convention, prototype)
     call = reporting(function, prototype)
     # The connection, which keeps the function, must not keep the executor.
-    reference = weakref.ref(executor)
+    reference, generation = weakref.ref(executor), executor.generation
 
     def handle(words: PassedWords) -> Sequence[int]:
         owner = reference()
@@ -228,7 +242,7 @@ def host_function(
             return parameters.result_words(parameters.zero)
         try:
             found = zip(parameters.each, parameters.read(*words), strict=True)
-            arguments = [_argument(owner, parameter, data) for parameter, data in found]
+            arguments = [_argument(owner, parameter, data, generation) for parameter, data in found]
             return parameters.result_words(call(*arguments))
         except Exception as error:  # noqa: BLE001 - raised in the caller of the code
             report(error)
@@ -237,9 +251,12 @@ def host_function(
     return HostFunction(parameters.stack_words, handle)
 
 
-def _argument(executor: ExecutorProcessControl, parameter: Parameter, data: bytes) -> Any:  # noqa: ANN401
+def _argument(
+    executor: ExecutorProcessControl, parameter: Parameter, data: bytes, generation: int
+) -> Any:  # noqa: ANN401 - as its type says
     """What a Python function gets for a parameter."""
     if parameter.is_reference:
         address = int.from_bytes(data, "little")
-        data = tasks.run(read_memory(executor, address, ctypes.sizeof(parameter.ctype)))
-    return value_of(executor, parameter.ctype, data)
+        size = ctypes.sizeof(parameter.ctype)
+        data = tasks.run(read_memory(executor, address, size, generation))
+    return value_of(executor, parameter.ctype, data, generation)

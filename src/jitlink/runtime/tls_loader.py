@@ -40,6 +40,7 @@ class RuntimeTLSLoader:
     def __init__(self, executor: ExecutorProcessControl) -> None:
         # The executor's memory manager has the loader: without a cycle it ends when it is dropped.
         self._executor = weakref.ref(executor)
+        self._generation = executor.generation
 
     async def load_tls_module(self, data: bytes) -> int:
         """Load a TLS module and return a handle."""
@@ -72,7 +73,9 @@ class RuntimeTLSLoader:
         if executor is None:
             raise ExecutorError("the executor is gone")
         address = (await runtime_of(executor)).addresses[name]
-        value: T = await executor.call_function(name, address, signature, *arguments)
+        value: T = await executor.call_function(
+            name, address, signature, *arguments, generation=self._generation
+        )
         return value
 
     def instance_address(self, module: int, offset: int) -> int:

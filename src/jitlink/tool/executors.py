@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorExitedError, RemoteExecutorProcessControl
-from jitlink.executor.remote.control import MemoryKind
+from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.executor.remote.sandbox import sandbox_of
 from jitlink.tool.options import CommandLine, CommandLineError
 

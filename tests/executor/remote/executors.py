@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from jitlink.errors import ExecutorError
 from jitlink.executor import RemoteExecutorProcessControl
-from jitlink.executor.remote.control import MemoryKind
+from jitlink.executor.remote.control import OnCrash
+from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.executor.remote.process import own_executor
 from tests.executor.remote.foreign import executor_command
 from tests.toolchain import HOST_TARGET, require
@@ -69,12 +70,12 @@ PIPES = [setting for setting in SETTINGS if setting.transport == "pipes"]
 
 @contextmanager
 def started(
-    setting: Setting, *, timeout: float | None = 60
+    setting: Setting, *, timeout: float | None = 60, on_crash: OnCrash = "raise"
 ) -> Iterator[RemoteExecutorProcessControl]:
     """An executor, until the end of the with statement."""
     if setting.transport == "pipes":
         with RemoteExecutorProcessControl.launch(
-            setting.command, memory=setting.memory, timeout=timeout
+            setting.command, memory=setting.memory, timeout=timeout, on_crash=on_crash
         ) as executor:
             yield executor
         return

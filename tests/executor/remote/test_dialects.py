@@ -7,8 +7,8 @@ import pytest
 from jitlink import tasks
 from jitlink.errors import ExecutorError
 from jitlink.executor import ProtocolError
-from jitlink.executor.remote.control import MemoryKind
 from jitlink.executor.remote.dialects import DIALECTS, LLVM_TRUNK, Dialect, dialect_of
+from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.executor.remote.messages import OpCode, ResultKind
 from jitlink.lljit import LLJIT
 from jitlink.sps import STRING, WrapperFunctionResult

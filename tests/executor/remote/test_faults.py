@@ -19,7 +19,7 @@ from jitlink.executor import (
 )
 from jitlink.executor.remote import control
 from jitlink.executor.remote.connection import SocketChannel
-from jitlink.executor.remote.control import MemoryKind
+from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.orc import FailedToMaterializeError
 from tests.executor.remote.conversation import link_and_run, played, recorded
 from tests.mutations import Region, mutant

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jitlink.executor.remote.control import MemoryKind
+from jitlink.executor.remote.memory_kinds import MemoryKind
 from tests.executor.remote.executors import Setting
 from tests.executor.remote.interoperation import (
     CONTROLLERS,

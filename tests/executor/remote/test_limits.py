@@ -18,7 +18,7 @@ from jitlink.executor import (
     ExecutorExitedError,
     RemoteExecutorProcessControl,
 )
-from jitlink.executor.remote.control import MemoryKind
+from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.lljit import LLJIT
 from tests.executor.remote.conversation import compiled, link_and_run
 from tests.executor.remote.listening import PROGRAM, listening
@@ -145,7 +145,7 @@ import os, sys
 from pathlib import Path
 from jitlink.errors import JITLinkError
 from jitlink.executor import RemoteExecutorProcessControl
-from jitlink.executor.remote.control import MemoryKind
+from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.lljit import LLJIT
 with RemoteExecutorProcessControl.launch(timeout=20) as executor:
     with LLJIT(executor=executor, platform=False) as jit:

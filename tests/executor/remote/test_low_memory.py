@@ -9,8 +9,8 @@ import pytest
 from jitlink import tasks
 from jitlink.errors import AllocationError, JITLinkError, TargetOutOfRangeError
 from jitlink.executor import RemoteExecutorProcessControl, SelfExecutorProcessControl
-from jitlink.executor.remote.control import MemoryKind
 from jitlink.executor.remote.dialects import Service
+from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.executor.remote.memory_services import reserve
 from jitlink.link import run_in_process
 from jitlink.lljit import LLJIT

@@ -16,7 +16,7 @@ import pytest
 from jitlink import tasks
 from jitlink.errors import AllocationError
 from jitlink.executor import RemoteExecutorProcessControl
-from jitlink.executor.remote.control import MemoryKind
+from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.graph import AllocActionPair, LinkGraph, MemLifetime, WrapperCall
 from jitlink.lljit import LLJIT
 from jitlink.memory.manager import FinalizedAlloc, JITLinkDylib

@@ -14,8 +14,8 @@ from typing import Any
 
 from jitlink.executor import RemoteExecutorProcessControl
 from jitlink.executor.remote.connection import SocketChannel
-from jitlink.executor.remote.control import MemoryKind
 from jitlink.executor.remote.dialects import JITLINK, LLVM_TRUNK, Service
+from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.executor.remote.messages import Message, MessageReader, OpCode, ResultKind
 from jitlink.sps import STRING, WrapperFunctionResult
 from jitlink.sps.services import SETUP, Setup

@@ -148,6 +148,36 @@ class SocketChannel(Channel):
         self._socket.close()
 
 
+class IncomingCalls:
+    """Takes the calls of an executor's code.
+
+    Attributes:
+        handlers: what takes calls, by tag.
+    """
+
+    def __init__(self) -> None:
+        self.handlers: dict[int, Callable[[bytes], WrapperFunctionResult]] = {}
+
+    def __call__(self, tag: int, data: bytes) -> WrapperFunctionResult:
+        """Take a call; without a handler its result is empty."""
+        handler = self.handlers.get(tag)
+        return WrapperFunctionResult() if handler is None else handler(data)
+
+
+class _Handling(threading.local):
+    """Whether a thread handles a call from an executor."""
+
+    is_active = False
+
+
+_handling = _Handling()
+
+
+def handles_call() -> bool:
+    """Whether this thread handles a call from an executor, whose code waits for it."""
+    return _handling.is_active
+
+
 class _Call:
     """A call that is under way.
 
@@ -228,6 +258,7 @@ class Connection:
         self._has_message = threading.Condition(self._lock)
         self._idle_handlers = 0
         self._is_closing = False
+        self._reason: MakeError | None = None
         self._make_error: MakeError | None = None
         try:
             self._woken, self._wake_up = os.pipe()
@@ -244,6 +275,16 @@ class Connection:
     def is_open(self) -> bool:
         """Whether calls can be made."""
         return self._make_error is None and not self._is_closing
+
+    def check_open(self) -> None:
+        """Check that calls can be made.
+
+        Raises:
+            ExecutorDisconnectedError: the connection has ended; a subclass says how.
+        """
+        with self._lock:
+            if not self.is_open:
+                raise self._error()
 
     def setup(self, timeout: float | None = None) -> Setup:
         """What the executor says of itself; waits for that.
@@ -297,6 +338,10 @@ class Connection:
             if runs_program:
                 self._stop_call(number, call)
             raise
+        finally:
+            # The traceback of an error refers to this frame, and the future to the error: avoid a
+            # cycle, which would keep the code that has made the call.
+            del call
 
     def _stop_call(self, number: int, call: _Call) -> None:
         """Stop a call whose caller was interrupted, and wait until it has ended."""
@@ -314,13 +359,16 @@ class Connection:
         self._interrupt()
         ended.wait(_STOP_TIMEOUT)
 
-    def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
+    def close(self, timeout: float = _CLOSE_TIMEOUT, make_error: MakeError | None = None) -> None:
         """Hang up, and wait for the executor to end the connection; a second call does nothing.
 
         Args:
             timeout: seconds to wait. After that the connection is cut.
+            make_error: makes the error of calls from then on; by default it says how the
+                connection has ended.
         """
         with self._lock:
+            self._reason = make_error
             if not self._is_closing and self._make_error is None:
                 self._send(OpCode.HANGUP, 0, 0, ERROR.serialize(None))
                 self._is_closing = True
@@ -334,7 +382,8 @@ class Connection:
         with self._lock:
             self._is_closing = True
             if self._make_error is None:
-                self._make_error = partial(ExecutorDisconnectedError, "the connection was closed")
+                closed = partial(ExecutorDisconnectedError, "the connection was closed")
+                self._make_error = self._reason or closed
             self._wake()
 
     # Sending, with the lock held
@@ -528,6 +577,7 @@ class Connection:
     def _run_handler(self, message: Message) -> None:
         handler = self.handler
         result = WrapperFunctionResult()
+        _handling.is_active = True
         if handler is not None:
             # What cannot be expressed as a result is an empty one.
             with contextlib.suppress(Exception):
@@ -550,6 +600,8 @@ class Connection:
             make_error = maker_of(error) if is_own else self._explain(error)
         except Exception:  # noqa: BLE001 - without an error, all calls would wait for ever
             make_error = maker_of(error)
+        if self._reason is not None:
+            make_error = self._reason
         with self._lock:
             if self._make_error is None:
                 self._make_error = make_error

@@ -10,7 +10,8 @@
 
 The process may be a child, or listen on this or another machine; and it may be LLVM's. What it
 offers differs by `jitlink.executor.remote.dialects`. If it ends, for whatever reason, calls raise
-an `ExecutorDisconnectedError`, and this process goes on.
+an `ExecutorDisconnectedError`, and this process goes on. It can be restarted then; sessions link
+again what they had linked (`jitlink.orc.restart`).
 
 Memory of the executor is managed in one of these ways:
 
@@ -30,8 +31,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
+import time
 import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
@@ -42,21 +43,20 @@ from jitlink.errors import ExecutorError
 from jitlink.executor.callback_errors import CallNumbers, Raised, innermost_call
 from jitlink.executor.code_map import CodeMap
 from jitlink.executor.control import (
-    ExecutorProcessControl,
-    LibrarySymbol,
     PlacedArguments,
-    check_integer_size,
 )
-from jitlink.executor.remote.connection import Channel, Connection, SocketChannel
+from jitlink.executor.remote import opening
+from jitlink.executor.remote.connection import Channel, Connection, IncomingCalls
 from jitlink.executor.remote.crashes import CrashReports
-from jitlink.executor.remote.dialects import DISPATCH_CONTEXT, DISPATCH_FUNCTION, Service
-from jitlink.executor.remote.errors import ProtocolError
+from jitlink.executor.remote.dialects import DISPATCH_CONTEXT, DISPATCH_FUNCTION
+from jitlink.executor.remote.errors import ExecutorRestartedError, ProtocolError
+from jitlink.executor.remote.memory_access import RemoteMemoryAccess
+from jitlink.executor.remote.memory_kinds import MemoryKind, create_memory_manager
+from jitlink.executor.remote.opening import OpenedExecutor, Opener, abandon
 from jitlink.executor.remote.process import ChildProcess, default_executor
 from jitlink.executor.remote.program import RemoteProgram
 from jitlink.executor.remote.services import Services
-from jitlink.memory import JITLinkMemoryManager
-from jitlink.memory.mapping import MappedRange, parse_mappings
-from jitlink.sps import ExecutorAddrRange, Words, WrapperFunctionResult
+from jitlink.sps import Words, WrapperFunctionResult
 from jitlink.sps.services import Setup, SymbolLookupElement
 
 if TYPE_CHECKING:
@@ -64,28 +64,29 @@ if TYPE_CHECKING:
 
     from jitlink.executor.remote.sandbox import Sandbox
     from jitlink.executor.remote.shared_memory import SharedMemory
-    from jitlink.memory.mapper import MemoryMapper
 
 T = TypeVar("T")
-SocketT = TypeVar("SocketT", bound=socket.socket)
 _NUMBERED_CALL = Words(2)
-MemoryKind = Literal["shared", "simple-remote", "generic"]
+OnCrash = Literal["raise", "restart"]
 _SETUP_TIMEOUT = 30.0
 """Seconds that an executor has to send its setup message."""
-_MOST_TOKEN = 1024
-"""Bytes of the longest token that executors accept."""
+_RESTART_TIMEOUT = 1.0
+"""Seconds that an executor has to finish when it is restarted."""
+_CONNECT_TIMEOUT, _CONNECT_INTERVAL = 10.0, 0.05
+"""Seconds for which another connection to an executor is tried, and how often."""
 
 
-class RemoteExecutorProcessControl(ExecutorProcessControl):
+class RemoteExecutorProcessControl(RemoteMemoryAccess):
     """An executor that is another process.
 
     Args:
-        channel: the byte stream to it, which the executor closes in the end.
+        channel: the byte stream to it, which is closed in the end; or all that was opened.
         memory: how its memory is managed.
         timeout: seconds after which a call is stopped, and with it the executor; by default
             calls may take as long as they do.
         process: the process, if it is a child.
-        given: memory that it was started with, for code; closed with the executor.
+        on_crash: whether the executor is restarted when it is needed again after it has ended; by
+            default only `restart` does that.
 
     Attributes:
         bootstrap_symbols: addresses of what the executor offers, by name.
@@ -98,54 +99,91 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
 
     def __init__(
         self,
-        channel: Channel,
+        channel: Channel | OpenedExecutor,
         *,
         memory: MemoryKind = "generic",
         timeout: float | None = None,
         process: ChildProcess | None = None,
-        given: SharedMemory | None = None,
+        on_crash: OnCrash = "raise",
     ) -> None:
-        self._process = process
+        if on_crash not in {"raise", "restart"}:
+            raise ValueError(f"on_crash is {on_crash!r}, neither 'raise' nor 'restart'")
+        self._memory_kind: MemoryKind = memory
+        self._timeout = timeout
+        self._on_crash = on_crash
+        # Opens it once more; None if that is not known.
+        self._opener: Opener | None = None
+        self._is_closed = False
+        self._restart_lock = threading.Lock()
+        # Paths of the libraries that were loaded, in order; the executor's handles change.
+        self._libraries: list[str] = []
+        if not isinstance(channel, OpenedExecutor):
+            channel = OpenedExecutor(channel, process)
+        self._begin(channel)
+
+    @classmethod
+    def _open(
+        cls, opener: Opener, memory: MemoryKind, timeout: float | None, on_crash: OnCrash
+    ) -> Self:
+        executor = cls(opener(), memory=memory, timeout=timeout, on_crash=on_crash)
+        executor._opener = opener
+        return executor
+
+    def _begin(self, opened: OpenedExecutor) -> None:
+        """Begin a connection, to a process of which nothing is known."""
+        self._process = process = opened.process
         self.code_map = CodeMap()
         self._crashes = CrashReports(process, self.code_map)
         self.connection = Connection(
-            channel,
+            opened.channel,
             explain=self._crashes.explain,
             stop=(lambda: None) if process is None else process.stop,
             interrupt=(lambda: None) if process is None else process.interrupt,
         )
-        self._finalizer = weakref.finalize(self, _abandon, self.connection, process)
-        self._remove_directory: Callable[[], object] = lambda: None
+        self.library_directory = opened.library_directory
+        self._finalizer = weakref.finalize(self, abandon, self.connection, opened)
         try:
             setup = self.connection.setup(_SETUP_TIMEOUT)
-            self._set_up(setup, memory, given)
+            self._set_up(setup, self._memory_kind, opened.given)
+            self._check_sandbox(opened.sandboxed)
         except BaseException:
+            if opened.given is not None:
+                opened.given.close()
             self._finalizer()
             raise
-        self.services.timeout = timeout
+        self.services.timeout = self._timeout
 
     def _set_up(self, setup: Setup, memory: MemoryKind, given: SharedMemory | None) -> None:
+        if self.generation and setup.triple != self.triple:
+            message = f"the executor that was restarted is for {setup.triple}, not {self.triple}"
+            raise ExecutorError(message)
         self.triple, self.page_size = setup.triple, setup.page_size
         if not 0 < self.page_size <= 1 << 30 or self.page_size & (self.page_size - 1):
             raise ProtocolError(f"the executor has an impossible page size, {self.page_size}")
         self.bootstrap_symbols: Mapping[str, int] = setup.bootstrap_symbols
         self.services = Services(self.connection, setup.bootstrap_symbols)
-        self.memory_manager = self._create_memory_manager(memory, given)
-        self._handle: int | None = None
+        pid = None if self._process is None else self._process.pid
+        self.memory_manager = create_memory_manager(
+            memory, self.services, self.page_size, given=given, pid=pid
+        )
         symbols = setup.bootstrap_symbols
         self._dispatch: tuple[int, int] | None = None
         self._numbering: tuple[CallNumbers, int] | None = None
         if DISPATCH_FUNCTION in symbols and DISPATCH_CONTEXT in symbols:
             self._dispatch = symbols[DISPATCH_FUNCTION], symbols[DISPATCH_CONTEXT]
         # The connection must not keep the executor.
-        self._incoming = self.connection.handler = _IncomingCalls()
+        self._incoming = self.connection.handler = IncomingCalls()
         self._sandbox_report: Mapping[str, str | None] | None = None
         process = self._process
         auxiliary = b"" if process is None else process.auxiliary_vector()
         self._program = RemoteProgram(self.services, auxiliary)
         self._lock = threading.Lock()
-        self._at_close: list[int] = []
+        self._at_close: list[tuple[int, int]] = []
         self._ask_for_reports()
+
+    def _check_sandbox(self, sandboxed: str | None) -> None:
+        if sandboxed is not None and not self.sandbox_report:
+            raise ExecutorError(f"the executor {sandboxed} has no sandbox")
 
     def _ask_for_reports(self) -> None:
         service = self.services.dialect.report_crashes
@@ -156,34 +194,6 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
             self.services.timeout = _SETUP_TIMEOUT
             tasks.run(self.services.call(service, tag))
 
-    def _create_memory_manager(
-        self, kind: MemoryKind, given: SharedMemory | None
-    ) -> JITLinkMemoryManager:
-        # Imported on use: each executor needs one of them.
-        if kind == "generic":
-            from jitlink.executor.remote.generic_memory import (  # noqa: PLC0415
-                GenericJITLinkMemoryManager,
-            )
-
-            return GenericJITLinkMemoryManager(self.services, self.page_size)
-        from jitlink.executor.remote import mappers  # noqa: PLC0415
-        from jitlink.memory.mapper import MapperJITLinkMemoryManager  # noqa: PLC0415
-
-        pid = None if self._process is None else self._process.pid
-        kinds: dict[str, Callable[[Services, int], MemoryMapper]] = {
-            "shared": partial(mappers.SharedMemoryMapper, given=given, pid=pid),
-            "simple-remote": mappers.SimpleRemoteMemoryMapper,
-        }
-        if kind not in kinds:
-            raise ValueError(
-                f"{kind!r} is no kind of memory; these are: generic, {', '.join(kinds)}"
-            )
-        manager = MapperJITLinkMemoryManager(kinds[kind](self.services, self.page_size))
-        if given is not None:
-            # It is all there is.
-            tasks.run(manager.reserve())
-        return manager
-
     @classmethod
     def launch(
         cls,
@@ -192,6 +202,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         memory: MemoryKind = "shared",
         timeout: float | None = None,
         sandbox: Sandbox | None = None,
+        on_crash: OnCrash = "raise",
     ) -> Self:
         """Start an executor as a child process, and connect to it by pipes.
 
@@ -203,6 +214,8 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
             timeout: seconds after which a call is stopped.
             sandbox: what linked code may do there, if it is jitlink's executor; `memory` is
                 ``shared`` then, unless the sandbox accepts that code can be written.
+            on_crash: ``restart`` if another one is to be started in its place, when it is needed
+                again after it has ended.
 
         Raises:
             ExecutorError: it cannot be started, or is no executor; or it cannot enforce the
@@ -212,59 +225,14 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         if command is None:
             command = default_executor()
         words = [command] if isinstance(command, str | os.PathLike) else list(command)
+        opener = partial(opening.start, words)
         if sandbox is not None:
-            return cls._launch_sandbox(words, memory, timeout, sandbox)
-        process = ChildProcess(words)
-        return cls(process.channel, memory=memory, timeout=timeout, process=process)
-
-    @classmethod
-    def _launch_sandbox(
-        cls,
-        words: Sequence[str | os.PathLike[str]],
-        memory: MemoryKind,
-        timeout: float | None,
-        sandbox: Sandbox,
-    ) -> Self:
-        if memory != "shared" and "code" not in sandbox.accept:
-            message = f"memory of the kind {memory} is written by the executor itself"
-            raise ValueError(f"{message}: a sandbox with it needs to accept code")
-        # Imported on use: few executors have a sandbox.
-        from jitlink.executor.remote.sandbox import (  # noqa: PLC0415
-            create_library_directory,
-            remove_library_directory,
-        )
-        from jitlink.memory.mapper import RESERVATION_SIZE  # noqa: PLC0415
-
-        with contextlib.ExitStack() as made:
-            directory = create_library_directory()
-            made.callback(remove_library_directory, directory)
-            options, given = sandbox.options(), None
-            options.append(f"--sandbox-read={directory}")
-            if memory == "shared":
-                given = sandbox.code_memory(RESERVATION_SIZE)
-            if given is not None:
-                made.callback(given.close)
-                options.append(f"--sandbox-code={given.file}")
-            files = [] if given is None else [given.file]
-            process = ChildProcess([*words, *options], files)
-            executor = cls(
-                process.channel, memory=memory, timeout=timeout, process=process, given=given
-            )
-            made.pop_all()
-            executor.library_directory = directory
-            finalizer = weakref.finalize(executor, remove_library_directory, directory)
-            executor._remove_directory = finalizer
-        if not executor._sandbox_is_closed():
-            executor.close()
-            raise ExecutorError(f"the executor {os.fspath(words[0])} has no sandbox")
-        return executor
-
-    def _sandbox_is_closed(self) -> bool:
-        try:
-            return bool(self.sandbox_report)
-        except BaseException:
-            self.close()
-            raise
+            if memory != "shared" and "code" not in sandbox.accept:
+                message = f"memory of the kind {memory} is written by the executor itself"
+                raise ValueError(f"{message}: a sandbox with it needs to accept code")
+            is_shared = memory == "shared"
+            opener = partial(opening.start_in_sandbox, words, sandbox, shares_memory=is_shared)
+        return cls._open(opener, memory, timeout, on_crash)
 
     @classmethod
     def connect(
@@ -277,6 +245,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         token: str | bytes | None = None,
         ssl_context: ssl.SSLContext | None = None,
         server_hostname: str | None = None,
+        on_crash: OnCrash = "raise",
     ) -> Self:
         """Connect to an executor that listens for TCP connections.
 
@@ -290,31 +259,17 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
             ssl_context: connects with TLS, if it is the command ``jitlink-executor`` with a
                 certificate. ``ssl.create_default_context(cafile=...)`` is one.
             server_hostname: the name in the certificate; by default `host`.
+            on_crash: ``restart`` if another connection is to be made, when the executor is needed
+                again after this one has ended.
 
         Raises:
             ExecutorError: it does not listen there, refuses, or is no executor; its certificate is
                 not trusted.
             ValueError: no executor has such a token.
         """
-        where, prologue = f"{host}:{port}", _prologue(token)
-        with contextlib.ExitStack() as opened:
-            try:
-                connected = socket.create_connection((host, port), _SETUP_TIMEOUT)
-                opened.push(connected)
-                if ssl_context is None:
-                    channel = SocketChannel(_sent(connected, prologue))
-                else:
-                    # Imported on use: few need it.
-                    from jitlink.executor.remote.tls_channel import TLSChannel  # noqa: PLC0415
-
-                    name = host if server_hostname is None else server_hostname
-                    encrypted = ssl_context.wrap_socket(connected, server_hostname=name)
-                    opened.push(encrypted)
-                    channel = TLSChannel(_sent(encrypted, prologue))
-            except (OSError, OverflowError) as error:
-                raise ExecutorError(f"cannot connect to {where}: {error}") from error
-            opened.pop_all()
-        return cls(channel, memory=memory, timeout=timeout)
+        prologue = opening.prologue_of(token)
+        opener = partial(opening.connect, host, port, prologue, ssl_context, server_hostname)
+        return cls._open(opener, memory, timeout, on_crash)
 
     @classmethod
     def connect_unix(
@@ -324,6 +279,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         memory: MemoryKind = "shared",
         timeout: float | None = None,
         token: str | bytes | None = None,
+        on_crash: OnCrash = "raise",
     ) -> Self:
         """Connect to an executor that listens at a Unix socket, so on this machine.
 
@@ -333,21 +289,14 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
                 a container.
             timeout: seconds after which a call is stopped.
             token: what its token file contains; needed if it has one.
+            on_crash: as for `connect`.
 
         Raises:
             ExecutorError: it does not listen there, refuses, or is no executor.
             ValueError: no executor has such a token.
         """
-        prologue = _prologue(token)
-        with socket.socket(socket.AF_UNIX) as opened:
-            try:
-                opened.settimeout(_SETUP_TIMEOUT)
-                opened.connect(os.fspath(path))
-                _sent(opened, prologue)
-            except OSError as error:
-                raise ExecutorError(f"cannot connect to {os.fspath(path)}: {error}") from error
-            channel = SocketChannel(socket.socket(fileno=opened.detach()))
-        return cls(channel, memory=memory, timeout=timeout)
+        opener = partial(opening.connect_unix, path, opening.prologue_of(token))
+        return cls._open(opener, memory, timeout, on_crash)
 
     def __enter__(self) -> Self:
         return self
@@ -360,17 +309,13 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
 
         Sessions must have ended before: their memory is the executor's.
         """
+        with self._restart_lock:
+            self._is_closed = True
         if self._at_close:
             tasks.run(self._call_at_close())
         self.connection.close()
         self.memory_manager.close()
         self._finalizer()
-        self._remove_directory()
-
-    @property
-    def reads_memory(self) -> bool:
-        """Whether the executor has a service that reads memory."""
-        return self.services.dialect.read_buffers is not None
 
     @property
     def is_alive(self) -> bool:
@@ -379,9 +324,86 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
 
     async def _call_at_close(self) -> None:
         while self._at_close:
+            address, generation = self._at_close.pop()
             # Nothing is left to do for an executor that is gone.
             with contextlib.suppress(ExecutorError):
-                await self.call_wrapper(self._at_close.pop(), b"")
+                await self.call_wrapper(address, b"", generation)
+
+    # Restarting
+
+    @property
+    def restarts_on_crash(self) -> bool:
+        """Whether it is to be restarted when it is needed again after it has ended."""
+        return self._on_crash == "restart" and not self._is_closed
+
+    def stop(self, generation: int | None = None) -> None:
+        """End the process, or cut the connection; it can be restarted.
+
+        What runs in it is stopped, without exit handlers.
+
+        Args:
+            generation: the one that is to end; nothing happens if it was restarted since.
+
+        Raises:
+            ExecutorError: it cannot be restarted.
+        """
+        with self._restart_lock:
+            self._check_restartable()
+            if generation is None or generation == self.generation:
+                self._stop()
+
+    def restart(self, generation: int | None = None) -> None:
+        """`stop` it, and start another process in the same way, or make another connection.
+
+        The process has nothing of the one that has ended but the same libraries, loaded in the same
+        order. For sessions: `ExecutionSession.restart_executor` links again what was linked.
+
+        Args:
+            generation: the one that is to end; nothing happens if it was restarted since.
+
+        Raises:
+            ExecutorError: it was closed, cannot be started or connected to, or cannot load one of
+                the libraries.
+        """
+        with self._restart_lock:
+            opener = self._check_restartable()
+            if generation is None or generation == self.generation or not self.is_alive:
+                self._stop()
+                self._start_again(opener)
+
+    def _check_restartable(self) -> Opener:
+        if self._opener is None:
+            raise ExecutorError("the executor cannot be restarted: its channel was given")
+        if self._is_closed:
+            raise ExecutorError("the executor cannot be restarted: it was closed")
+        return self._opener
+
+    def _stop(self) -> None:
+        stopped = partial(ExecutorRestartedError, "the executor was stopped, to be restarted")
+        self.connection.close(_RESTART_TIMEOUT, stopped)
+        self.memory_manager.close()
+        self._finalizer()
+
+    def _start_again(self, opener: Opener) -> None:
+        # Before there is another connection: whoever has that sees the generation.
+        self.generation += 1
+        self._numbering = None
+        is_child, end = self._process is not None, time.monotonic() + _CONNECT_TIMEOUT
+        while True:
+            try:
+                self._begin(opener())
+                break
+            except ExecutorError:
+                # One that listens is perhaps being started anew, by something else.
+                if is_child or time.monotonic() > end:
+                    raise
+            time.sleep(_CONNECT_INTERVAL)
+        try:
+            for path in list(self._libraries):
+                tasks.run(self._open_library(path))
+        except BaseException:
+            self._finalizer()
+            raise
 
     @property
     def sandbox_report(self) -> Mapping[str, str | None]:
@@ -405,7 +427,7 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
 
     @timeout.setter
     def timeout(self, seconds: float | None) -> None:
-        self.services.timeout = seconds
+        self._timeout = self.services.timeout = seconds
 
     @property
     def process(self) -> ChildProcess | None:
@@ -415,14 +437,21 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
     # Libraries
 
     async def load_dylib(self, path: str | os.PathLike[str]) -> int:
-        """Load a shared library, for the rest of the executor's life."""
+        """Load a shared library, for the rest of the executor's life, also after a restart."""
         name = os.fspath(path)
         if not name or "\0" in name:
             raise ExecutorError(f"cannot load {name!r}: not a file name")
+        await self._open_library(name)
+        if name not in self._libraries:
+            self._libraries.append(name)
+        return 1 + self._libraries.index(name)
+
+    async def _open_library(self, name: str) -> None:
+        services = self.services
         try:
-            return await self.services.call(self.services.dialect.open_dylib, name, 0)
+            await services.handle_of(name)
         except ExecutorError as error:
-            if self.connection.is_open:
+            if services.connection.is_open:
                 raise ExecutorError(f"cannot load {name}: {error}") from error
             raise
 
@@ -431,17 +460,16 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
     ) -> list[int | None]:
         """Addresses of symbols that loaded libraries export; one that is null counts as missing."""
         services = self.services
-        if dylib is None:
-            if self._handle is None:
-                self._handle = await services.call(services.dialect.open_dylib, "", 0)
-            dylib = self._handle
+        if dylib is not None and not 0 < dylib <= len(self._libraries):
+            raise ExecutorError(f"{dylib} is no handle of a library that was loaded")
+        handle = await services.handle_of("" if dylib is None else self._libraries[dylib - 1])
         tls = self.memory_manager.tls
         if tls is not None:
             await tls.reserve_static_tls(names)
         # LLVM's executors end when they are asked for an empty name, and C has no others.
         asked = [name for name in names if name and "\0" not in name]
         elements = [SymbolLookupElement(name, False) for name in asked]
-        found = await services.call(services.dialect.lookup, dylib, elements) if asked else []
+        found = await services.call(services.dialect.lookup, handle, elements) if asked else []
         if len(found) != len(asked):
             raise ProtocolError(f"{len(asked)} symbols were looked up, and {len(found)} returned")
         addresses = {
@@ -450,93 +478,6 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
             if symbol is not None
         }
         return [addresses.get(name) for name in names]
-
-    # Memory
-
-    async def read_memory(self, address: int, size: int) -> bytes:
-        """The bytes at an address; an address that cannot be read ends the executor."""
-        (content,) = await self.read_buffers([ExecutorAddrRange(address, address + size)])
-        return content
-
-    async def read_buffers(self, ranges: Sequence[ExecutorAddrRange]) -> list[bytes]:
-        """The bytes of several ranges, in one message."""
-        service = self._reading(self.services.dialect.read_buffers)
-        found = await self.services.call(service, ranges)
-        if list(map(len, found)) != [end - start for start, end in ranges]:
-            asked = " and ".join(f"{end - start} bytes at {start:#x}" for start, end in ranges)
-            raise ProtocolError(f"{asked} were read, and others returned")
-        return found
-
-    async def write_memory(self, address: int, content: bytes | bytearray | memoryview) -> None:
-        """Write bytes to an address; one that cannot be written ends the executor."""
-        await self.write_buffers([(address, content)])
-
-    async def write_buffers(
-        self, buffers: Sequence[tuple[int, bytes | bytearray | memoryview]]
-    ) -> None:
-        """Write bytes to several addresses, in one message."""
-        service = self.services.dialect.write_buffers
-        await self.services.call(service, [(address, bytes(data)) for address, data in buffers])
-
-    async def read_integers(self, size: int, addresses: Sequence[int]) -> list[int]:
-        """Unsigned integers, in one message."""
-        check_integer_size(size)
-        service = self._reading(self.services.dialect.read_integers.get(size))
-        return self._checked(addresses, await self.services.call(service, addresses))
-
-    async def write_integers(self, size: int, integers: Sequence[tuple[int, int]]) -> None:
-        """Write unsigned integers, in one message, each in one store."""
-        check_integer_size(size, (value for _, value in integers))
-        await self.services.call(self.services.dialect.write_integers[size], list(integers))
-
-    async def read_strings(self, addresses: Sequence[int]) -> list[bytes]:
-        """Strings, in one message."""
-        service = self._reading(self.services.dialect.read_strings)
-        found = self._checked(addresses, await self.services.call(service, addresses))
-        return [text.encode("utf-8", "surrogateescape") for text in found]
-
-    def _reading(self, service: Service[T] | None) -> Service[T]:
-        """A service that reads memory.
-
-        Raises:
-            ExecutorError: there is none.
-        """
-        if service is None:
-            raise ExecutorError(f"executors of {self.services.dialect.name} cannot read memory")
-        return service
-
-    def _checked(self, asked: Sequence[object], found: list[T]) -> list[T]:
-        if len(found) != len(asked):
-            raise ProtocolError(f"{len(asked)} values were read, and {len(found)} returned")
-        return found
-
-    async def write_words(self, words: Sequence[tuple[int, int]]) -> None:
-        """Write words, each in one store; an address that cannot be written ends the executor."""
-        await self.write_integers(8, words)
-
-    async def mappings(self) -> list[MappedRange]:
-        """What the process maps; for LLVM's executors that are not children unknown."""
-        process, service = self._process, self.services.dialect.list_mappings
-        listed = b""
-        if service is not None and self.services.has(service):
-            listed = await self.services.call(service)
-        if not listed and process is not None:
-            # Of LLVM's executors.
-            listed = process.mappings()
-        return parse_mappings(listed)
-
-    async def describe_addresses(self, addresses: Sequence[int]) -> list[LibrarySymbol | None]:
-        """What the process has at addresses: as it says, or as the files that it maps do."""
-        service = self.services.dialect.describe_addresses
-        if service is not None and self.services.has(service):
-            found = await self.services.call(service, list(addresses))
-            if len(found) != len(addresses):
-                raise ProtocolError(f"{len(addresses)} addresses were asked for, not {len(found)}")
-            return [None if each is None else LibrarySymbol(*each) for each in found]
-        from jitlink.executor.code_map import LibraryFiles  # noqa: PLC0415 - seldom needed
-
-        files = LibraryFiles(await self.mappings())
-        return [files.describe_symbol(address) for address in addresses]
 
     # Running
 
@@ -593,25 +534,37 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
         return await self.services.call(service, address, argument, timeout=timeout)
 
     def call_wrapper(
-        self, address: int, arguments: bytes, *, timeout: float | None = None
+        self,
+        address: int,
+        arguments: bytes,
+        generation: int | None = None,
+        *,
+        timeout: float | None = None,
     ) -> Coroutine[Any, Any, WrapperFunctionResult]:
         """Call a wrapper function; its out-of-band errors arrive as empty results."""
         seconds = self.services.timeout if timeout is None else timeout
-        return self._call_wrapper(address, arguments, innermost_call(), seconds)
+        return self._call_wrapper(address, arguments, generation, innermost_call(), seconds)
 
     async def _call_wrapper(
-        self, address: int, arguments: bytes, raised: Raised | None, seconds: float | None
+        self,
+        address: int,
+        arguments: bytes,
+        generation: int | None,
+        raised: Raised | None,
+        seconds: float | None,
     ) -> WrapperFunctionResult:
+        # Taken before the check: the generation changes before the connection does.
         call = partial(self.connection.call, seconds=seconds, runs_program=True)
+        self._check_generation(generation, address)
         if raised is None or self._numbering is None:
             return await call(address, arguments)
         numbers, wrapper = self._numbering
         with numbers.number_of(raised) as number:
             return await call(wrapper, _NUMBERED_CALL.serialize((number, address)) + arguments)
 
-    def call_at_close(self, address: int) -> None:
+    def call_at_close(self, address: int, generation: int | None = None) -> None:
         """Have a wrapper function without arguments called before the executor is closed."""
-        self._at_close.append(address)
+        self._at_close.append((address, self.generation if generation is None else generation))
 
     @property
     def dispatch(self) -> tuple[int, int] | None:
@@ -630,50 +583,3 @@ class RemoteExecutorProcessControl(ExecutorProcessControl):
     def number_calls(self, numbers: CallNumbers, wrapper: int) -> None:
         """Number the calls of wrapper functions that record exceptions."""
         self._numbering = numbers, wrapper
-
-
-class _IncomingCalls:
-    """Takes the calls of an executor's code.
-
-    Attributes:
-        handlers: what takes calls, by tag.
-    """
-
-    def __init__(self) -> None:
-        self.handlers: dict[int, Callable[[bytes], WrapperFunctionResult]] = {}
-
-    def __call__(self, tag: int, data: bytes) -> WrapperFunctionResult:
-        handler = self.handlers.get(tag)
-        return WrapperFunctionResult() if handler is None else handler(data)
-
-
-def _prologue(token: str | bytes | None) -> bytes:
-    """The line that a client sends first; empty without a token.
-
-    Raises:
-        ValueError: no executor has such a token.
-    """
-    if token is None:
-        return b""
-    line = token.encode("utf-8", "surrogateescape") if isinstance(token, str) else bytes(token)
-    line = line.rstrip(b"\r\n")
-    if not 0 < len(line) <= _MOST_TOKEN or b"\n" in line:
-        # The token itself is in no message.
-        raise ValueError(f"a token is a line of 1 to {_MOST_TOKEN} bytes")
-    return line + b"\n"
-
-
-def _sent(connected: SocketT, data: bytes) -> SocketT:
-    """A connected socket, through which data was sent."""
-    if data:
-        connected.sendall(data)
-    return connected
-
-
-def _abandon(connection: Connection, process: ChildProcess | None) -> None:
-    """End what was not closed."""
-    connection.abort()
-    if process is not None:
-        with contextlib.suppress(OSError):
-            if process.wait(0) is None:
-                process.stop()

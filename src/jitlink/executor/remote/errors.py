@@ -119,6 +119,24 @@ class ExecutorInterruptedError(ExecutorDisconnectedError):
         super().__init__("a call was interrupted; it was stopped, and the executor ended", stderr)
 
 
+class ExecutorRestartedError(ExecutorDisconnectedError):
+    """Something of an executor's process that has ended, used after the executor was restarted.
+
+    Attributes:
+        address: the address that was used; None if it was something else.
+    """
+
+    def __init__(self, message: str, *, address: int | None = None) -> None:
+        super().__init__(message)
+        self.address = address
+
+    @classmethod
+    def of_address(cls, address: int) -> ExecutorRestartedError:
+        """The error about an address of the process that has ended."""
+        message = f"{address:#x} is an address of an executor that has ended, and was restarted"
+        return cls(f"{message}: look the symbol up again", address=address)
+
+
 class ExecutorTimeoutError(ExecutorDisconnectedError):
     """A call took too long, and its executor was ended.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import threading
+from bisect import bisect_right, insort
 from collections.abc import Sequence
 
 from jitlink.errors import AllocationError, ExecutorError, JITLinkError
-from jitlink.executor.remote.errors import ProtocolError
+from jitlink.executor.remote.errors import ExecutorDisconnectedError, ProtocolError
 from jitlink.executor.remote.memory_services import (
     check_reservation,
     finalize_request,
@@ -112,6 +113,9 @@ class SharedMemoryMapper(_ServiceMapper):
         # In order of address.
         self._addresses: list[int] = []
         self._maps: dict[int, SharedMemory] = {}
+        # An executor may be stopped by one thread while another one links.
+        self._lock = threading.Lock()
+        self._is_closed = False
 
     async def reserve(self, size: int, limit: int = NO_ADDRESS_LIMIT) -> int:
         """Reserve memory, and map it here."""
@@ -124,18 +128,17 @@ class SharedMemoryMapper(_ServiceMapper):
             self._may_have_left_files = True
             raise
         check_reservation(address, size)
-        place = bisect_right(self._addresses, address)
-        for other in self._addresses[max(place - 1, 0) : place + 1]:
-            if other < address + size and address < other + self._maps[other].size:
-                message = f"the executor has reserved memory at {address:#x} a second time"
-                raise ProtocolError(message)
+        self._check_apart(address, size)
         try:
-            self._maps[address] = self._shared_memory(name, size)
+            mapped = self._shared_memory(name, size)
         except (OSError, OverflowError, ValueError) as error:
             await self._services.call(self._memory.release, [address])
             message = f"cannot map {size:#x} bytes of shared memory: {error}"
             raise AllocationError(message, size=size) from error
-        self._addresses.insert(place, address)
+        with self._lock:
+            self._check_open(mapped)
+            self._maps[address] = mapped
+            insort(self._addresses, address)
         return address
 
     def _shared_memory(self, name: str, size: int) -> SharedMemory:
@@ -147,18 +150,42 @@ class SharedMemoryMapper(_ServiceMapper):
         self._given = None
         return given
 
+    def _check_apart(self, address: int, size: int) -> None:
+        """Check that the executor has not reserved memory twice.
+
+        Raises:
+            ProtocolError: it has.
+        """
+        with self._lock:
+            place = bisect_right(self._addresses, address)
+            for other in self._addresses[max(place - 1, 0) : place + 1]:
+                if other < address + size and address < other + self._maps[other].size:
+                    message = f"the executor has reserved memory at {address:#x} a second time"
+                    raise ProtocolError(message)
+
+    def _check_open(self, memory: SharedMemory | None = None) -> None:
+        """Raise the error of the connection's end if all is unmapped; `memory` is unmapped, too."""
+        if self._is_closed:
+            if memory is not None:
+                memory.close()
+            self._services.connection.check_open()
+            raise ExecutorDisconnectedError("the executor was stopped")
+
     def prepare(self, address: int, size: int) -> memoryview:
         """The memory that this process maps."""
-        start = self._addresses[bisect_right(self._addresses, address) - 1]
-        return self._maps[start].prepare(address - start, size)
+        with self._lock:
+            self._check_open()
+            start = self._addresses[bisect_right(self._addresses, address) - 1]
+            return self._maps[start].prepare(address - start, size)
 
     def view(self, address: int, size: int) -> memoryview:
         """The same, with the content that it has."""
-        index = bisect_right(self._addresses, address) - 1
-        start = self._addresses[index] if index >= 0 else 0
-        if index < 0 or address + size > start + self._maps[start].size:
-            return super().view(address, size)
-        return self._maps[start].view(address - start, size)
+        with self._lock:
+            index = bisect_right(self._addresses, address) - 1
+            start = self._addresses[index] if index >= 0 else 0
+            if index >= 0 and address + size <= start + self._maps[start].size:
+                return self._maps[start].view(address - start, size)
+        return super().view(address, size)
 
     async def initialize(
         self,
@@ -172,14 +199,18 @@ class SharedMemoryMapper(_ServiceMapper):
             for each in segments
         ]
         request = SharedFinalizeRequest(requests, list(actions))
-        for each in segments:
-            self._maps[reservation].withdraw(each.address - reservation, each.size)
+        with self._lock:
+            self._check_open()
+            for each in segments:
+                self._maps[reservation].withdraw(each.address - reservation, each.size)
         return await self._services.call(self._memory.initialize, reservation, request)
 
     def discard(self, address: int, size: int) -> None:
         """Give pages back to the system."""
-        start = self._addresses[bisect_right(self._addresses, address) - 1]
-        self._maps[start].discard(address - start, size)
+        with self._lock:
+            if not self._is_closed:
+                start = self._addresses[bisect_right(self._addresses, address) - 1]
+                self._maps[start].discard(address - start, size)
 
     async def deinitialize(self, keys: Sequence[int]) -> None:
         """Run the deallocate actions."""
@@ -187,16 +218,20 @@ class SharedMemoryMapper(_ServiceMapper):
 
     async def release(self, reservations: Sequence[int]) -> None:
         """Unmap reservations here and there."""
-        for address in reservations:
-            self._addresses.remove(address)
-            self._maps.pop(address).close()
+        with self._lock:
+            self._check_open()
+            for address in reservations:
+                self._addresses.remove(address)
+                self._maps.pop(address).close()
         await self._services.call(self._memory.release, reservations)
 
     def close(self) -> None:
         """Unmap all, and remove the files of reservations that have failed."""
-        self._addresses.clear()
-        while self._maps:
-            self._maps.popitem()[1].close()
+        with self._lock:
+            self._is_closed = True
+            self._addresses.clear()
+            while self._maps:
+                self._maps.popitem()[1].close()
         if self._may_have_left_files and self._pid is not None:
             remove_files(self._pid)
         if self._given is not None:

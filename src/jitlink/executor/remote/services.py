@@ -35,6 +35,7 @@ class Services:
         self.dialect = dialect_of(symbols)
         self.timeout: float | None = None
         self._symbols = symbols
+        self._handles: dict[str, int] = {}
 
     def has(self, service: Service[T]) -> bool:
         """Whether the executor offers a service."""
@@ -52,6 +53,19 @@ class Services:
     def _pack(self, service: Service[T], *arguments: object) -> bytearray:
         first = [] if service.instance is None else [self._symbols[service.instance]]
         return service.signature.pack_arguments(*first, *arguments)
+
+    async def handle_of(self, library: str) -> int:
+        """The executor's handle of a library, which is loaded if it has not been.
+
+        Args:
+            library: its path; empty for the program, and all libraries that are loaded.
+
+        Raises:
+            ExecutorError: it cannot be loaded.
+        """
+        if library not in self._handles:
+            self._handles[library] = await self.call(self.dialect.open_dylib, library, 0)
+        return self._handles[library]
 
     async def call(
         self, service: Service[T], *arguments: object, timeout: float | None = None
