@@ -23,7 +23,7 @@ from bench.commands import WALL_TIME
 from bench.peers import PeerError
 from bench.workloads import CACHE, workload
 from jitlink.executor import RemoteExecutorProcessControl
-from jitlink.executor.remote.control import MemoryKind
+from jitlink.executor.remote.memory_kinds import MemoryKind
 
 _ROUNDS = 15
 _CALLS = 2000

@@ -24,7 +24,7 @@ import threading
 from typing import Protocol
 
 from jitlink.executor import ExecutorProcessControl, ExecutorRestartedError
-from jitlink.executor.remote.connection import handles_call
+from jitlink.executor.remote.incoming import handles_call
 from jitlink.orc.dylib import Definition, JITDylib
 from jitlink.orc.errors import NotRestartableError
 from jitlink.orc.interface import Session

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from jitlink.executor import RemoteExecutorProcessControl
-from jitlink.executor.remote.connection import SocketChannel
+from jitlink.executor.remote.channels import SocketChannel
 from jitlink.executor.remote.messages import Message, MessageReader, OpCode
 from jitlink.lljit import LLJIT
 from tests.executor.remote.listening import PROGRAM

@@ -10,7 +10,8 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Self
 
 from jitlink import tasks
-from jitlink.executor.remote.connection import Connection, SocketChannel
+from jitlink.executor.remote.channels import SocketChannel
+from jitlink.executor.remote.connection import Connection
 from jitlink.executor.remote.dialects import Service
 from jitlink.executor.remote.messages import HEADER, Message, MessageReader, OpCode
 from jitlink.sps import WrapperFunctionResult

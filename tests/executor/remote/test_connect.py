@@ -17,7 +17,7 @@ from jitlink.executor import (
     ExecutorExitedError,
     RemoteExecutorProcessControl,
 )
-from jitlink.executor.remote.connection import SocketChannel
+from jitlink.executor.remote.channels import SocketChannel
 from jitlink.lljit import LLJIT
 from tests.executor.remote.fake import encoded
 from tests.executor.remote.listening import COMMAND, PROGRAM, Certificates, listening

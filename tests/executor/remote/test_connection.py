@@ -18,7 +18,8 @@ from jitlink.executor import (
     ExecutorTimeoutError,
     ProtocolError,
 )
-from jitlink.executor.remote.connection import Connection, PipeChannel
+from jitlink.executor.remote.channels import PipeChannel
+from jitlink.executor.remote.connection import Connection
 from jitlink.executor.remote.messages import Message, OpCode
 from jitlink.sps import ERROR, Failure, WrapperFunctionResult
 from tests.executor.remote.fake import SETUP_PAYLOAD, FakeExecutor, encoded

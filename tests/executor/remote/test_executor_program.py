@@ -13,7 +13,7 @@ import pytest
 
 from jitlink import tasks
 from jitlink.executor import RemoteExecutorProcessControl
-from jitlink.executor.remote.connection import SocketChannel
+from jitlink.executor.remote.channels import SocketChannel
 from jitlink.executor.remote.messages import OpCode
 from jitlink.executor.remote.process import own_executor
 from jitlink.lljit import LLJIT

@@ -18,7 +18,7 @@ from jitlink.executor import (
     RemoteExecutorProcessControl,
 )
 from jitlink.executor.remote import control
-from jitlink.executor.remote.connection import SocketChannel
+from jitlink.executor.remote.channels import SocketChannel
 from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.orc import FailedToMaterializeError
 from tests.executor.remote.conversation import link_and_run, played, recorded

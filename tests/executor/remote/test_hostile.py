@@ -12,7 +12,7 @@ import pytest
 from jitlink import tasks
 from jitlink.errors import AllocationError, ExecutorError
 from jitlink.executor import LibrarySymbol, ProtocolError, RemoteExecutorProcessControl
-from jitlink.executor.remote.connection import SocketChannel
+from jitlink.executor.remote.channels import SocketChannel
 from jitlink.executor.remote.dialects import JITLINK, Service
 from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.executor.remote.memory_services import reserve

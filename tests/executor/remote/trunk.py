@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from jitlink.executor import RemoteExecutorProcessControl
-from jitlink.executor.remote.connection import SocketChannel
+from jitlink.executor.remote.channels import SocketChannel
 from jitlink.executor.remote.dialects import JITLINK, LLVM_TRUNK, Service
 from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.executor.remote.messages import Message, MessageReader, OpCode, ResultKind

@@ -13,23 +13,23 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import socket
 import threading
 import time
 import weakref
-from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 
 from jitlink.errors import ExecutorError
+from jitlink.executor.remote.channels import RECEIVED_AT_ONCE, Channel
 from jitlink.executor.remote.errors import (
     ExecutorDisconnectedError,
     ExecutorInterruptedError,
     ExecutorTimeoutError,
     ProtocolError,
 )
+from jitlink.executor.remote.incoming import Handler, mark_handler
 from jitlink.executor.remote.messages import (
     DEFAULT_LIMIT,
     Message,
@@ -42,7 +42,6 @@ from jitlink.sps import ERROR, STRING, Failure, SPSError, WrapperFunctionResult
 from jitlink.sps.services import SETUP, Setup
 from jitlink.tasks import Future, TaskInterruptedError
 
-_RECEIVED_AT_ONCE = 1 << 20
 _BUFFERS_AT_ONCE = 64
 _MOST_HANDLERS = 1000
 """How many calls from an executor may be under way."""
@@ -57,125 +56,7 @@ _STOP_TIMEOUT = 5.0
 _CLOSE_TIMEOUT = 5.0
 """Seconds that an executor has to finish when a connection is closed."""
 
-Handler = Callable[[int, bytes], WrapperFunctionResult]
-"""Takes the tag and the serialized arguments of a call from the executor; returns its result."""
 MakeError = Callable[[], ExecutorError]
-
-
-class Channel(ABC):
-    """A byte stream in both directions; its descriptors do not block.
-
-    Attributes:
-        incoming: descriptor to read from; -1 once that is closed, because the system uses the
-            numbers of closed descriptors again.
-        outgoing: descriptor to write to, likewise.
-    """
-
-    incoming: int
-    outgoing: int
-
-    def receive(self) -> bytes:
-        """What has arrived, or a part of it; nothing at the end.
-
-        Raises:
-            BlockingIOError: nothing has arrived.
-            OSError: the stream is broken.
-        """
-        return os.read(self.incoming, _RECEIVED_AT_ONCE)
-
-    def send(self, buffers: Sequence[memoryview]) -> int:
-        """Send the beginning of these buffers; returns how many bytes.
-
-        After a `BlockingIOError` the next call begins with the same bytes.
-
-        Raises:
-            BlockingIOError: nothing can be sent now.
-            OSError: the stream is broken.
-        """
-        return os.writev(self.outgoing, buffers)
-
-    @abstractmethod
-    def end_output(self) -> None:
-        """Let the other side see the end of what is written."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close the descriptors; a second call does nothing."""
-
-
-class PipeChannel(Channel):
-    """Two pipes, whose ends belong to the channel."""
-
-    def __init__(self, incoming: int, outgoing: int) -> None:
-        self.incoming, self.outgoing = incoming, outgoing
-        for descriptor in (incoming, outgoing):
-            os.set_blocking(descriptor, False)
-
-    def end_output(self) -> None:
-        """Close the descriptor to write to."""
-        outgoing, self.outgoing = self.outgoing, -1
-        if outgoing >= 0:
-            os.close(outgoing)
-
-    def close(self) -> None:
-        """Close both descriptors."""
-        self.end_output()
-        incoming, self.incoming = self.incoming, -1
-        if incoming >= 0:
-            os.close(incoming)
-
-
-class SocketChannel(Channel):
-    """A connected stream socket, which belongs to the channel."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        connected.setblocking(False)
-        if connected.family in (socket.AF_INET, socket.AF_INET6):
-            # Calls are small, and each waits for its result.
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._socket = connected
-        self.incoming = self.outgoing = connected.fileno()
-
-    def end_output(self) -> None:
-        """Shut down the output."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self.incoming = self.outgoing = -1
-        self._socket.close()
-
-
-class IncomingCalls:
-    """Takes the calls of an executor's code.
-
-    Attributes:
-        handlers: what takes calls, by tag.
-    """
-
-    def __init__(self) -> None:
-        self.handlers: dict[int, Callable[[bytes], WrapperFunctionResult]] = {}
-
-    def __call__(self, tag: int, data: bytes) -> WrapperFunctionResult:
-        """Take a call; without a handler its result is empty."""
-        handler = self.handlers.get(tag)
-        return WrapperFunctionResult() if handler is None else handler(data)
-
-
-class _Handling(threading.local):
-    """Whether a thread handles a call from an executor."""
-
-    is_active = False
-
-
-_handling = _Handling()
-
-
-def handles_call() -> bool:
-    """Whether this thread handles a call from an executor, whose code waits for it."""
-    return _handling.is_active
 
 
 class _Call:
@@ -451,7 +332,7 @@ class Connection:
             while True:
                 ready = {key.fd: events for key, events in selector.select(self._patience())}
                 if self._woken in ready:
-                    os.read(self._woken, _RECEIVED_AT_ONCE)
+                    os.read(self._woken, RECEIVED_AT_ONCE)
                 with self._lock:
                     if self._make_error is not None:
                         return
@@ -577,7 +458,7 @@ class Connection:
     def _run_handler(self, message: Message) -> None:
         handler = self.handler
         result = WrapperFunctionResult()
-        _handling.is_active = True
+        mark_handler()
         if handler is not None:
             # What cannot be expressed as a result is an empty one.
             with contextlib.suppress(Exception):

@@ -46,10 +46,12 @@ from jitlink.executor.control import (
     PlacedArguments,
 )
 from jitlink.executor.remote import opening
-from jitlink.executor.remote.connection import Channel, Connection, IncomingCalls
+from jitlink.executor.remote.channels import Channel
+from jitlink.executor.remote.connection import Connection
 from jitlink.executor.remote.crashes import CrashReports
 from jitlink.executor.remote.dialects import DISPATCH_CONTEXT, DISPATCH_FUNCTION
 from jitlink.executor.remote.errors import ExecutorRestartedError, ProtocolError
+from jitlink.executor.remote.incoming import IncomingCalls
 from jitlink.executor.remote.memory_access import RemoteMemoryAccess
 from jitlink.executor.remote.memory_kinds import MemoryKind, create_memory_manager
 from jitlink.executor.remote.opening import OpenedExecutor, Opener, abandon

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from jitlink.errors import ExecutorError
-from jitlink.executor.remote.connection import Channel, Connection, SocketChannel
+from jitlink.executor.remote.channels import Channel, SocketChannel
+from jitlink.executor.remote.connection import Connection
 from jitlink.executor.remote.process import ChildProcess
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from jitlink.errors import ExecutorError
-from jitlink.executor.remote.connection import Channel, MakeError, PipeChannel, maker_of
+from jitlink.executor.remote.channels import Channel, PipeChannel
+from jitlink.executor.remote.connection import MakeError, maker_of
 from jitlink.executor.remote.errors import (
     ExecutorCrashedError,
     ExecutorExitedError,

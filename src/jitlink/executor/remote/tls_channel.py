@@ -12,7 +12,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Sequence
 
-from jitlink.executor.remote.connection import SocketChannel
+from jitlink.executor.remote.channels import SocketChannel
 
 _RECORD = 1 << 14
 """Bytes of the largest TLS record, of which one is received or sent at a time."""

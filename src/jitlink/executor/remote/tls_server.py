@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from jitlink.errors import ExecutorError
-from jitlink.executor.remote.connection import Channel, SocketChannel
+from jitlink.executor.remote.channels import Channel, SocketChannel
 from jitlink.executor.remote.messages import HEADER, OpCode
 from jitlink.executor.remote.tls_channel import TLSChannel
 
