@@ -425,10 +425,14 @@ class ELFPlatform(Platform):
 
     def _call(self, name: str, arguments: bytes) -> None:
         """Call a function of the runtime that returns an error."""
-        runtime = linked_runtime(self.session.executor)
+        executor, generation = self.session.executor, self.session.generation
+        runtime = linked_runtime(executor)
+        if runtime is None and executor.generation != generation:
+            from jitlink.executor import ExecutorRestartedError  # noqa: PLC0415 - seldom needed
+
+            raise ExecutorRestartedError("the executor was restarted meanwhile")
         if runtime is None:
             raise ExecutorError(f"{name} is called before the runtime is linked")
-        executor, generation = self.session.executor, self.session.generation
         result = self.drive(executor.call_wrapper(runtime.addresses[name], arguments, generation))
         failure = result.failure()
         if failure is not None:
