@@ -223,7 +223,9 @@ def test_the_example_of_code_that_crashes(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
     lines = ["b'12' 2", "b'' the executor was ended by SIGABRT", "b'345' 5", "still here"]
-    assert done.stdout.splitlines() == lines
+    # But for the backtrace, which has the function that has called abort.
+    assert [line for line in done.stdout.splitlines() if not line.startswith("#")] == lines
+    assert "(parser.o)" in done.stdout
     assert not done.stderr
 
 
