@@ -96,6 +96,12 @@ def test_the_table_in_the_documentation() -> None:
     assert table() in DOCS.read_text()
 
 
+def remove_files(directory: Path) -> None:
+    """Remove what the program has left."""
+    for path in directory.iterdir():
+        path.unlink()
+
+
 @pytest.mark.parametrize(
     ("controller", "setting", "name"),
     CASES,
@@ -106,9 +112,14 @@ def test_a_program(controller: Controller, setting: Setting, name: str, tmp_path
     what = outcome(controller, setting.kind, setting.transport, name)
     done = run(controller, setting, chosen)
     if what == WORKS:
-        for path in tmp_path.iterdir():
-            path.unlink()
-        assert done == expected(chosen)
+        remove_files(tmp_path)
+        wanted = expected(chosen)
+        # LLVM's controller with LLVM's executor loses the output at times.
+        attempts = 4 if controller.is_llvm and setting.kind != "jitlink" else 0
+        while done != wanted and attempts:
+            remove_files(tmp_path)
+            done, attempts = run(controller, setting, chosen), attempts - 1
+        assert done == wanted
     elif what == HANGING or done.status == HANGS:
         # LLVM's controllers may also hang after an error, over TCP.
         assert controller.is_llvm
