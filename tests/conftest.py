@@ -1,6 +1,7 @@
 """Fixtures that give the tests their compilers, peers and real archives; see tests/toolchain.py."""
 
 import os
+import signal
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +16,15 @@ hypothesis.settings.register_profile(
     "jitlink", deadline=None, derandomize="CI" in os.environ, print_blob=True
 )
 hypothesis.settings.load_profile("jitlink")
+
+# A shell that starts the tests in the background has signals ignored, and so would all programs.
+for _number, _usual in (
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
