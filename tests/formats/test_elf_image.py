@@ -75,7 +75,8 @@ class Tables:
         while row:
             assert row < count
             value, section = int(table["value"][row]), int(table["shndx"][row])
-            if section and self.string(int(table["name"][row])) == name:
+            is_visible = section and not int(table["other"][row])
+            if is_visible and self.string(int(table["name"][row])) == name:
                 return value, section, int(table["info"][row]) >> 4
             row = int(words[2 + buckets + row])
         return None

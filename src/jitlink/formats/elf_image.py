@@ -12,8 +12,9 @@ The dynamic linker keeps using the program headers, the dynamic section and the 
 are mapped, so what is written there takes effect at once. It may read them at any time, on any
 thread. A row of a segment never changes but in its type and its size, which are one store each. A
 symbol and its name are complete before the head of its bucket refers to it, and nothing moves. A
-symbol that is removed becomes undefined and stays in its chain; its name gets the same place when
-it is defined again.
+symbol that is removed becomes hidden, which is one store: a lookup that has found it already gets
+the address that it had. It stays in its chain; its name gets the same place when it is defined
+again.
 
 There are no relocations, no initialisers and no frames: linked code has all that without an image.
 PT_GNU_STACK is there because without it the dynamic linker would make all stacks executable.
@@ -38,11 +39,12 @@ from jitlink.formats.elf_layout import (
     PT_LOAD,
     PT_NULL,
     SHN_ABS,
-    SHN_UNDEF,
     STB_GLOBAL,
     STB_WEAK,
     STT_FUNC,
     STT_OBJECT,
+    STV_DEFAULT,
+    STV_HIDDEN,
     Identity,
     ProgramHeader,
     check_class,
@@ -216,7 +218,7 @@ class DynamicSymbols:
         index = {name: index[name] for name in names if b"\0" not in name}
         added = [name for name in index if name not in rows]
         known = [name for name in index if name in rows]
-        again = [name for name in known if not self._symbols["shndx"][rows[name]]]
+        again = [name for name in known if self._symbols["other"][rows[name]] == STV_HIDDEN]
         self._reserve(added)
         self._write(
             np.array([rows[name] for name in again], np.int64),
@@ -261,7 +263,7 @@ class DynamicSymbols:
         self._rows.update(zip(names, rows.tolist(), strict=True))
 
     def _write(self, rows: Int64Array, symbols: ImageSymbols) -> None:
-        """Write all of some symbols but their names; the section comes last."""
+        """Write all of some symbols but their names; the visibility comes last."""
         if not len(rows):
             return
         table, binding = self._symbols, np.where(symbols.is_weak, STB_WEAK, STB_GLOBAL)
@@ -269,6 +271,7 @@ class DynamicSymbols:
         table["size"][rows] = symbols.sizes
         table["value"][rows] = self._values(symbols)
         table["shndx"][rows] = np.where(symbols.is_absolute, SHN_ABS, DEFINED)
+        table["other"][rows] = STV_DEFAULT
 
     def _values(self, symbols: ImageSymbols) -> UInt64Array:
         biases = np.array([self._bias, 0], np.uint64)
@@ -280,8 +283,7 @@ class DynamicSymbols:
         rows = np.array([row_of(name, 0) for name in _encoded(symbols.names)], np.int64)
         # The null symbol stands for names that are not here, and is never removed.
         rows = rows[(self._symbols["value"][rows] == self._values(symbols)) & (rows != 0)]
-        self._symbols["shndx"][rows] = SHN_UNDEF
-        self._symbols["value"][rows] = 0
+        self._symbols["other"][rows] = STV_HIDDEN
 
 
 def _encoded(names: Sequence[str]) -> list[bytes]:
