@@ -81,6 +81,9 @@ class FlatTarget:
     def links(self, graph: LinkGraph) -> bool:
         return graph.triple == self.triple
 
+    def read_small(self, data: memoryview) -> None:
+        """None: this format has one reader."""
+
     def add_objects(self, graph: LinkGraph, batch: Batch) -> ReadObjects:
         first_block, first_edge = graph.block_table.rows, graph.edge_table.rows
         ends = batch.starts + batch.sizes

@@ -40,7 +40,7 @@ from jitlink.orc.callables import python_function
 from jitlink.orc.errors import listed
 from jitlink.orc.harness import HarnessRules
 from jitlink.orc.interface import ExecutorSymbolDef, HostSymbol
-from jitlink.orc.objects import ObjectBatch
+from jitlink.orc.object_batch import ObjectBatch
 
 _DATA = (ctypes._SimpleCData, ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._Pointer)  # noqa: SLF001 - their base has no name
 

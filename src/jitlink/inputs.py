@@ -20,6 +20,7 @@ import numpy as np
 
 from jitlink.errors import ArchiveError, InputError, MissingFileError, UnknownFormatError
 from jitlink.formats.archive_magic import is_archive
+from jitlink.formats.small import SmallObject, add_small_objects, are_few, may_be_small
 from jitlink.graph import Linkage, LinkGraph, SymbolFlags
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.tables import exported_rows
@@ -292,6 +293,15 @@ class InputReader:
                 objects.append(file)
         self._read(objects)
 
+    def add_small(self, files: Sequence[InputFile], objects: Sequence[SmallObject]) -> None:
+        """Add objects that have been read as records already.
+
+        Raises:
+            InputError: an object cannot be linked with the others.
+            DuplicateDefinitionError: two objects define one name.
+        """
+        self._read(files, objects)
+
     def define(self, name: str, address: int) -> None:
         """Define a name as an absolute address, now or once an object is read.
 
@@ -327,7 +337,9 @@ class InputReader:
                 return
             self._read(members)
 
-    def _read(self, files: Sequence[InputFile]) -> None:
+    def _read(
+        self, files: Sequence[InputFile], objects: Sequence[SmallObject] | None = None
+    ) -> None:
         if not files:
             return
         self.linked += [file.name for file in files]
@@ -335,8 +347,16 @@ class InputReader:
             self._target = target_of_object(files[0].data, files[0].name)
             self.graph = self._target.new_graph(self._name or files[0].name)
             self._resolver = SymbolResolver(self.graph)
-        reads = [self._target.add_objects(self.graph, batch) for batch in _batches(files)]
+        if objects is None:
+            objects = _read_small(self._target, files)
+        if objects is not None:
+            names = [file.name for file in files]
+            reads = [add_small_objects(self.graph, names, objects)]
+        else:
+            reads = [self._target.add_objects(self.graph, batch) for batch in _batches(files)]
         self._reads += reads
+        if log.isEnabledFor(logging.DEBUG):
+            _log_reads(files, reads)
         if self._rules is not None:
             self._rules.apply(self.graph, files, self._bounds(reads))
         for read in reads:
@@ -361,6 +381,30 @@ class InputReader:
             if isinstance(mapping, _Mapping):
                 mapping.release()
         self._unreleased, self._unreleased_size = [], 0
+
+
+def _log_reads(files: Sequence[InputFile], reads: Sequence[ReadObjects]) -> None:
+    symbols = [n for r in reads for n in np.diff(r.first_symbol, append=r.last_symbol).tolist()]
+    for file, count in zip(files, symbols, strict=True):
+        log.debug("%s: read %d bytes (symbols: %d)", file.name, len(file.data), count)
+    groups = sum([len(read.comdats.signature) for read in reads])
+    edges = sum([read.last_edge - read.first_edge for read in reads])
+    log.debug("in all, relocations: %d, COMDAT groups: %d", edges, groups)
+
+
+def _read_small(target: Target, files: Sequence[InputFile]) -> list[SmallObject] | None:
+    """All objects as records, if that is faster than to read them as columns."""
+    if not may_be_small(len(files), sum([len(file.data) for file in files])):
+        return None
+    objects: list[SmallObject] = []
+    for file in files:
+        small = target.read_small(file.data)
+        if small is None:
+            return None
+        objects.append(small)
+        if not are_few(objects):
+            return None
+    return objects
 
 
 def _batches(files: Sequence[InputFile]) -> list[Batch]:

@@ -10,7 +10,7 @@ from jitlink.graph import Linkage, LinkGraph, Scope
 from jitlink.inputs import InputReader, open_input
 from jitlink.orc.errors import FailedToMaterializeError
 from jitlink.orc.harness import AmbiguousReferenceError, HarnessRules, OverrideError
-from jitlink.orc.objects import ObjectBatch
+from jitlink.orc.object_batch import ObjectBatch
 from jitlink.targets.registry import all_targets
 from tests.emulation import Emulator, Program
 from tests.mutations import elf_regions, mutants

@@ -19,7 +19,7 @@ from jitlink.orc import (
 from jitlink.orc.harness import HarnessRules
 from jitlink.orc.interface import SymbolState
 from jitlink.orc.lazy import BODY_SUFFIX, LazyHiddenObjectLayer, SymbolTransform
-from jitlink.orc.objects import ObjectBatch
+from jitlink.orc.object_batch import ObjectBatch
 from tests.orc.jits import archived, compiled
 from tests.orc.sessions import StubSession, stub_session
 

@@ -325,9 +325,11 @@ REENTRY = ReentryCode(
 HOST_FUNCTION = HostFunctionCode(b"\x4c\x8d\x1d\0\0\0\0\x41\xff\x23", ((K.PCREL32, 3, 0),), 16)
 """Machine code for functions that another process implements."""
 
+ABSOLUTE_KINDS = frozenset((K.POINTER32, K.POINTER32_SIGNED, K.POINTER32_EITHER))
+"""The edge kinds that hold an absolute address in 32 bits."""
 IS_ABSOLUTE = np.zeros(len(X86_64EdgeKind), np.bool_)
 """Whether an edge kind holds an absolute address in 32 bits (bool, one per kind)."""
-IS_ABSOLUTE[[K.POINTER32, K.POINTER32_SIGNED, K.POINTER32_EITHER]] = True
+IS_ABSOLUTE[list(ABSOLUTE_KINDS)] = True
 
 
 # Relaxation. All functions below process many edges at once: `code` is the working memory of their

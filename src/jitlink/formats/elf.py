@@ -15,7 +15,6 @@ Specification: see `jitlink.formats.elf_layout`.
 
 from __future__ import annotations
 
-import logging
 from typing import NamedTuple
 
 from jitlink.formats.batch import Batch, ComdatGroups
@@ -24,8 +23,6 @@ from jitlink.formats.elf_relocations import RawRelocations, read_groups, read_re
 from jitlink.formats.elf_symbols import ObjectTables
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import Int64Array
-
-log = logging.getLogger("jitlink.formats")
 
 
 class ELFObjects(NamedTuple):
@@ -75,15 +72,4 @@ def read_objects(
         tables.first_block,
         groups,
     )
-    _log_read(batch, read, relocations)
     return read, relocations
-
-
-def _log_read(batch: Batch, read: ELFObjects, relocations: RawRelocations) -> None:
-    if log.isEnabledFor(logging.DEBUG):
-        for name, size, symbols in zip(
-            batch.names, batch.sizes.tolist(), read.symbol_counts.tolist(), strict=True
-        ):
-            log.debug("%s: read %d bytes (symbols: %d)", name, size, symbols)
-        groups, edges = len(read.comdats.signature), len(relocations.type)
-        log.debug("in all, relocations: %d, COMDAT groups: %d", edges, groups)

@@ -89,38 +89,38 @@ from jitlink.graph.tables import (
 
 log = logging.getLogger("jitlink.formats")
 
-_ZDEBUG, _SLIM_LTO = ".zdebug_", "__gnu_lto_slim"
+ZDEBUG, _SLIM_LTO = ".zdebug_", "__gnu_lto_slim"
 _METADATA_TYPES = (
     SHT_NULL, SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_REL, SHT_CREL, SHT_GROUP,
     SHT_SYMTAB_SHNDX, SHT_LLVM_ADDRSIG,
 )  # fmt: skip
 _EXTERNAL = EXTERNAL
-_WEAKLY_REFERENCED = int(SymbolFlags.WEAKLY_REFERENCED)
+WEAKLY_REFERENCED = int(SymbolFlags.WEAKLY_REFERENCED)
 _COMMON, _UNIQUE = np.uint8(SymbolFlags.COMMON), np.uint8(SymbolFlags.UNIQUE)
-_SCOPES = np.array([Scope.DEFAULT, Scope.HIDDEN, Scope.HIDDEN, Scope.DEFAULT], np.uint8)
+SCOPES = np.array([Scope.DEFAULT, Scope.HIDDEN, Scope.HIDDEN, Scope.DEFAULT], np.uint8)
 """Scope by visibility: STV_DEFAULT, STV_INTERNAL, STV_HIDDEN, STV_PROTECTED. References have one,
 too, which constrains the definition."""
-_TYPE_FLAGS = np.zeros(16, np.uint8)
+TYPE_FLAGS = np.zeros(16, np.uint8)
 """Flags of a definition by symbol type."""
-_TYPE_FLAGS[STT_FUNC] = SymbolFlags.CALLABLE
-_TYPE_FLAGS[STT_GNU_IFUNC] = SymbolFlags.CALLABLE | SymbolFlags.INDIRECT
-_TYPE_FLAGS[STT_TLS] = SymbolFlags.THREAD_LOCAL
-_ACCESS = SHF_WRITE | SHF_ALLOC | SHF_EXECINSTR
-_THREAD_LOCAL_DATA, _THREAD_LOCAL = SHF_TLS | SHF_ALLOC, int(BlockFlags.THREAD_LOCAL)
-# `MemProt` and `MemLifetime` (uint8) by the bits of `_ACCESS`, which are the lowest three.
-_PROTS = np.array(
+TYPE_FLAGS[STT_FUNC] = SymbolFlags.CALLABLE
+TYPE_FLAGS[STT_GNU_IFUNC] = SymbolFlags.CALLABLE | SymbolFlags.INDIRECT
+TYPE_FLAGS[STT_TLS] = SymbolFlags.THREAD_LOCAL
+ACCESS = SHF_WRITE | SHF_ALLOC | SHF_EXECINSTR
+THREAD_LOCAL_DATA, THREAD_LOCAL = SHF_TLS | SHF_ALLOC, int(BlockFlags.THREAD_LOCAL)
+# `MemProt` and `MemLifetime` (uint8) by the bits of `ACCESS`, which are the lowest three.
+PROTS = np.array(
     [
         MemProt.READ
         | (MemProt.WRITE if access & SHF_WRITE else MemProt.NONE)
         | (MemProt.EXEC if access & SHF_EXECINSTR else MemProt.NONE)
-        for access in range(_ACCESS + 1)
+        for access in range(ACCESS + 1)
     ],
     np.uint8,
 )
-_LIFETIMES = np.array(
+LIFETIMES = np.array(
     [
         MemLifetime.STANDARD if access & SHF_ALLOC else MemLifetime.NO_ALLOC
-        for access in range(_ACCESS + 1)
+        for access in range(ACCESS + 1)
     ],
     np.uint8,
 )
@@ -194,7 +194,7 @@ class ObjectTables(SectionTables):
             alignment=alignment,
             content=content,
             flags=np.where(flags & SHF_GNU_RETAIN, int(BlockFlags.LIVE), 0)
-            | np.where(flags & _THREAD_LOCAL_DATA == _THREAD_LOCAL_DATA, _THREAD_LOCAL, 0),
+            | np.where(flags & THREAD_LOCAL_DATA == THREAD_LOCAL_DATA, THREAD_LOCAL, 0),
         )
         self.section_block = np.full(len(self.sh_type), NO_BLOCK, np.int64)
         self.section_block[rows] = np.arange(first, first + len(rows))
@@ -214,8 +214,8 @@ class ObjectTables(SectionTables):
 
     def _graph_sections(self, names: list[str], flags: Int64Array) -> Int64Array:
         """Ordinals of the graph sections for ELF sections with these names and flags."""
-        access = flags & _ACCESS
-        prots, lifetimes = _PROTS[access], _LIFETIMES[access]
+        access = flags & ACCESS
+        prots, lifetimes = PROTS[access], LIFETIMES[access]
         return self.graph.section_list.obtain(names, prots.tobytes(), lifetimes.tobytes())
 
     def _decompress(
@@ -237,7 +237,7 @@ class ObjectTables(SectionTables):
         if np.count_nonzero(flags & SHF_COMPRESSED):
             chosen = rows_where((flags & SHF_COMPRESSED != 0) & (content != ZERO_FILL)).tolist()
         unloaded = rows_where(flags & SHF_ALLOC == 0).tolist()
-        chosen += [each for each in unloaded if names[each].startswith(_ZDEBUG)]
+        chosen += [each for each in unloaded if names[each].startswith(ZDEBUG)]
         unreadable = []
         for each in chosen:
             try:
@@ -248,7 +248,7 @@ class ObjectTables(SectionTables):
                 log.debug("section %s is left out: %s", names[each], error)
                 unreadable.append(each)
                 continue
-            names[each] = names[each].replace(_ZDEBUG, ".debug_", 1)
+            names[each] = names[each].replace(ZDEBUG, ".debug_", 1)
             content[each] = self.graph.contents.add(data)
             size[each] = len(data)
         return unreadable
@@ -350,17 +350,17 @@ class ObjectTables(SectionTables):
             is_thread_local = kind_of_symbol == STT_TLS
             for common, section, flag in (
                 (is_common & ~is_thread_local, ".common", 0),
-                (is_common & is_thread_local, ".tcommon", _THREAD_LOCAL),
+                (is_common & is_thread_local, ".tcommon", THREAD_LOCAL),
             ):
                 self._place_commons(common, value, size, block, kind, section, flag)
             self._refuse_slim_lto(name, is_common & (size == 1))
 
         external = kind == _EXTERNAL
         weak = ((binding == STB_WEAK) | (binding == STB_GNU_UNIQUE) | is_common) & ~external
-        scope = _SCOPES[entries["other"] & 3]
+        scope = SCOPES[entries["other"] & 3]
         scope[local] = Scope.LOCAL
-        flags = _TYPE_FLAGS[kind_of_symbol]
-        flags[external] = np.where(binding[external] == STB_WEAK, _WEAKLY_REFERENCED, 0)
+        flags = TYPE_FLAGS[kind_of_symbol]
+        flags[external] = np.where(binding[external] == STB_WEAK, WEAKLY_REFERENCED, 0)
         flags[is_common] |= _COMMON
         flags[binding == STB_GNU_UNIQUE] |= _UNIQUE
         columns: dict[str, Array[Any]] = {

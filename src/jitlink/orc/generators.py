@@ -29,7 +29,7 @@ from jitlink.orc.interface import (
     SymbolState,
 )
 from jitlink.orc.materialization import AbsoluteSymbols
-from jitlink.orc.objects import ObjectBatch
+from jitlink.orc.object_batch import ObjectBatch
 from jitlink.passes.linker_defined import is_of_one_image
 from jitlink.resolve import Strength
 

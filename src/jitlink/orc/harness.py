@@ -40,7 +40,7 @@ from jitlink.graph.strings import NO_NAME
 from jitlink.graph.symbols import externalize
 from jitlink.graph.tables import ABSOLUTE, DEFINED
 from jitlink.inputs import InputFile
-from jitlink.orc.objects import ObjectBatch
+from jitlink.orc.object_batch import ObjectBatch
 from jitlink.targets.base import Jump
 from jitlink.targets.registry import target_of_graph
 

@@ -49,9 +49,9 @@ from jitlink.graph.columns import Int64Array
 from jitlink.inputs import InputFile, SymbolRules
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.interface import JITSymbolFlags, MaterializationUnit
+from jitlink.orc.object_batch import ObjectBatch, read_batch
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.object_unit import ObjectPart, ObjectUnit
-from jitlink.orc.objects import ObjectBatch
 from jitlink.orc.session import ExecutionSession
 from jitlink.orc.stubs import FUNCTION, FunctionBody, IndirectStubsManager
 from jitlink.tasks import Task
@@ -177,7 +177,7 @@ class LazyHiddenObjectLayer:
             ResourceTrackerDefunctError: the tracker, or the JITDylib, was removed.
         """
         if files:
-            batch = ObjectBatch(files, self.symbol_rules)
+            batch = read_batch(files, self.symbol_rules)
             self._layer.session.run(lambda: self.define_objects(dylib, batch, tracker))
 
     def define_objects(

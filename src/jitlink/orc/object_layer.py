@@ -51,8 +51,9 @@ from jitlink.orc.interface import (
 from jitlink.orc.link_context import LayerContext, MaterializationContext, UnplacedNames
 from jitlink.orc.linker_sets import LinkerSets
 from jitlink.orc.materialization import MaterializationResponsibility
+from jitlink.orc.object_batch import ObjectBatch, read_batch
 from jitlink.orc.object_unit import GraphUnit, ObjectPart, ObjectUnit
-from jitlink.orc.objects import CommonSizes, ExportedSymbols, ObjectBatch
+from jitlink.orc.objects import CommonSizes, ExportedSymbols
 from jitlink.orc.session import ExecutionSession
 from jitlink.orc.vague_linkage import bind_variables
 from jitlink.targets.registry import default_passes, target_of_graph
@@ -204,7 +205,7 @@ class ObjectLinkingLayer(ResourceManager):
         After an error none of them was added.
         """
         if files:
-            batch = ObjectBatch(files, self.symbol_rules)
+            batch = read_batch(files, self.symbol_rules)
             self.session.run(lambda: self.define_objects(dylib, batch, tracker))
 
     def define_objects(

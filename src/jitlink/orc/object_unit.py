@@ -7,13 +7,15 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from jitlink.formats.small import are_few
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.tables import exported_rows
 from jitlink.inputs import InputFile, InputReader
 from jitlink.orc.interface import JITSymbolFlags, MaterializationUnit, Symbols
 from jitlink.orc.linker_sets import LinkerSets, companions, separate
-from jitlink.orc.objects import ExportedSymbols, ObjectBatch
+from jitlink.orc.object_batch import ObjectBatch
+from jitlink.orc.objects import ExportedSymbols
 from jitlink.passes.initializers import (
     add_initializer_symbols,
     initializer_symbol_name,
@@ -207,7 +209,12 @@ class ObjectUnit(MaterializationUnit):
         if all(part.batch is batch for part in self.parts):
             return batch.take([part.number for part in self.parts])
         builder = InputReader(rules=self.layer.symbol_rules)
-        builder.add([part.file for part in self.parts])
+        files = [part.file for part in self.parts]
+        small = [part.batch.small for part in self.parts if part.batch.small is not None]
+        if len(small) == len(files) and are_few(small):
+            builder.add_small(files, small)
+        else:
+            builder.add(files)
         return builder, ExportedSymbols(builder.target_graph)
 
 

@@ -102,7 +102,7 @@ class _ArraySection(NamedTuple):
     backwards: bool
 
 
-_ARRAYS: Mapping[str, tuple[ArrayKind, bool]] = {
+ARRAY_SECTIONS: Mapping[str, tuple[ArrayKind, bool]] = {
     ".preinit_array": (ArrayKind.PREINIT, False),
     ".init_array": (ArrayKind.INIT, False),
     ".ctors": (ArrayKind.INIT, True),
@@ -111,7 +111,9 @@ _ARRAYS: Mapping[str, tuple[ArrayKind, bool]] = {
     INIT_CALLS: (ArrayKind.INIT, False),
     FINI_CALLS: (ArrayKind.FINI, False),
 }
-_BEGINNINGS = NameBeginnings(_ARRAYS)
+"""What the names of sections of initialisers and finalisers begin with: when their functions are
+called, and whether from the last one to the first."""
+_BEGINNINGS = NameBeginnings(ARRAY_SECTIONS)
 _CALLS_RANK = (-2, 0, "")
 _BEFORE_NUMBERS, _NUMBERED, _AFTER_NUMBERS = -1, 0, 1
 _PLAIN = (2, 0, "")
@@ -128,10 +130,12 @@ def next_serials(count: int) -> list[int]:
 
 
 def _parse_name(name: str) -> _ArraySection | None:
-    base = next((each for each in _ARRAYS if name == each or name.startswith(each + ".")), None)
+    base = next(
+        (each for each in ARRAY_SECTIONS if name == each or name.startswith(each + ".")), None
+    )
     if base is None:
         return None
-    kind, backwards = _ARRAYS[base]
+    kind, backwards = ARRAY_SECTIONS[base]
     if base in (INIT_CALLS, FINI_CALLS):
         return _ArraySection(kind, _CALLS_RANK, backwards)
     rank = _PLAIN if name == base else _rank(name, base, inverted=backwards)

@@ -58,7 +58,8 @@ Definer = Callable[[LinkGraph, Symbol, str], None]
 """Called with the graph, an external symbol, and its name without the prefix."""
 
 _MIDDLE = ".__sets."
-_PIECES = (".init", ".fini")
+PIECES = (".init", ".fini")
+"""Sections of the pieces of the functions ``_init`` and ``_fini``."""
 # Origins that sort before and behind those of all objects.
 _FIRST, _LAST = NO_OBJECT, np.iinfo(np.int32).max
 # Names that are those of one image, besides `IMAGE_NAMES`.
@@ -132,7 +133,7 @@ def linker_sets(graph: LinkGraph) -> dict[int, list[str]]:
     # Nearly all names begin with a dot.
     names = enumerate(sections.names)
     ordinals = [n for n, name in names if name[:1] != "." and _is_set_name(name)]
-    ordinals += [n for name in _PIECES for n in sections.ordinals_named(name)]
+    ordinals += [n for name in PIECES for n in sections.ordinals_named(name)]
     if not ordinals:
         return {}
     is_set = np.zeros(len(sections), np.bool_)

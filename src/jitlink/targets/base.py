@@ -21,6 +21,7 @@ from jitlink.arch.direct_access import DirectAccess, OutOfLine
 from jitlink.arch.reentry import CodeEdges, HostFunctionCode, Jump, ReentryCode
 from jitlink.fixups import FixupTable
 from jitlink.formats.batch import Batch, ReadObjects
+from jitlink.formats.small import SmallObject
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.edges import EdgeKind
@@ -152,6 +153,14 @@ class Target(Protocol):
 
     def links(self, graph: LinkGraph) -> bool:
         """Whether a graph that no target made is one of this target's."""
+
+    def read_small(self, data: memoryview) -> SmallObject | None:
+        """Read one object, if it is small and ordinary.
+
+        Returns:
+            What `add_objects` would add to a graph; None if that is to be asked, because the
+            object is large, unusual in some way, malformed, or of another target.
+        """
 
     def add_objects(self, graph: LinkGraph, batch: Batch) -> ReadObjects:
         """Read all objects of a batch into a graph, with their relocations as edges.

@@ -24,6 +24,8 @@ from jitlink.formats.elf import ELFObjects, read_objects
 from jitlink.formats.elf_layout import ELFCLASS32, ELFCLASS64, Identity, identify
 from jitlink.formats.elf_notes import objects_with_executable_stack
 from jitlink.formats.elf_relocations import RawRelocations
+from jitlink.formats.elf_small import SmallObjectReader
+from jitlink.formats.small import SmallObject
 from jitlink.graph import LinkGraph, MemLifetime, Scope
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.contents import ZERO_FILL
@@ -52,6 +54,7 @@ class ELFTarget(NamedTuple):
         relocations: all relocation types of the ABI.
         passes: the architecture's passes for a graph.
         limit: the address below which a graph must lie, by the architecture's relocations.
+        limiting: the edge kinds by which there can be such a limit.
         branches: edge kinds of direct calls and jumps, those to stubs included.
         jump: code that jumps elsewhere, to be written to the entry of a function.
         reentry: machine code for lazy functions, if the architecture has it yet.
@@ -67,6 +70,7 @@ class ELFTarget(NamedTuple):
     relocations: RelocationTable
     passes: Callable[[LinkGraph], PassConfiguration]
     limit: Callable[[LinkGraph], int] = lambda _graph: NO_ADDRESS_LIMIT
+    limiting: frozenset[EdgeKind] = frozenset()
     branches: frozenset[EdgeKind] = frozenset()
     jump: Jump | None = None
     reentry: ReentryCode | None = None
@@ -117,6 +121,11 @@ class ELFTarget(NamedTuple):
         mine = (self.edge_kinds, self.pointer_size, self.identity.byte_order)
         return (graph.edge_kinds, graph.pointer_size, graph.endianness) == mine
 
+    def read_small(self, data: memoryview) -> SmallObject | None:
+        """Read one object, if it is small and ordinary."""
+        reader = _small_objects(self.identity, self.relocations, self.fixups, self.limiting)
+        return reader.read(data)
+
     def add_objects(self, graph: LinkGraph, batch: Batch) -> ReadObjects:
         """Read all objects of a batch into a graph, with their relocations as edges.
 
@@ -136,6 +145,23 @@ class ELFTarget(NamedTuple):
             objects.comdats,
             refers_to_itself=objects.has_default_versions,
         )
+
+
+@cache
+def _small_objects(
+    identity: Identity,
+    relocations: RelocationTable,
+    fixups: FixupTable,
+    limiting: frozenset[EdgeKind],
+) -> SmallObjectReader:
+    """The reader of small objects of a target."""
+    kinds, biases, widths = relocations.kinds, relocations.biases, fixups.widths
+    linked = {
+        number: (int(kinds[number]), int(biases[number]), int(widths[kinds[number]]))
+        for number in relocations.by_number
+        if kinds[number] or relocations.ignored[number]
+    }
+    return SmallObjectReader(identity, linked, frozenset(map(int, limiting)))
 
 
 _TARGETS = {

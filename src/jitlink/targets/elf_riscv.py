@@ -109,8 +109,9 @@ RELOCATIONS = (
 
 _split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
 
+_ABSOLUTE_KINDS = frozenset((K.R_RISCV_HI20, K.R_RISCV_LO12_I, K.R_RISCV_LO12_S, K.R_RISCV_32))
 _IS_ABSOLUTE = np.zeros(len(K), np.bool_)
-_IS_ABSOLUTE[[K.R_RISCV_HI20, K.R_RISCV_LO12_I, K.R_RISCV_LO12_S, K.R_RISCV_32]] = True
+_IS_ABSOLUTE[list(_ABSOLUTE_KINDS)] = True
 
 
 def _address_limit(graph: LinkGraph) -> int:
@@ -153,6 +154,7 @@ def _target(bits: int) -> ELFTarget:
         relocations=RelocationTable(RELOCATIONS),
         passes=_passes(bits),
         limit=_address_limit,
+        limiting=_ABSOLUTE_KINDS,
         branches=BRANCHES,
         jump=JUMP,
     )

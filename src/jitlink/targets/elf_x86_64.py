@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from jitlink.arch.x86_64 import (
+    ABSOLUTE_KINDS,
     APPLY_IRELATIVE,
     BRANCHES,
     CRTI_CRTN,
@@ -200,6 +201,7 @@ TARGET = ELFTarget(
     relocations=RelocationTable(RELOCATIONS),
     passes=default_passes,
     limit=_address_limit,
+    limiting=ABSOLUTE_KINDS,
     branches=BRANCHES,
     jump=JUMP,
     reentry=REENTRY,

@@ -28,7 +28,7 @@ from jitlink.orc import (
     StaticLibraryGenerator,
 )
 from jitlink.orc.generators import extract_needed
-from jitlink.orc.objects import ObjectBatch
+from jitlink.orc.object_batch import ObjectBatch
 from jitlink.targets.registry import target_of_object
 from jitlink.tool.libraries import InputCollector
 from jitlink.tool.options import (
