@@ -13,7 +13,6 @@ import time
 
 from bench import report
 from bench.measure import (
-    NO_PROGRAMS,
     Cell,
     Memory,
     Settings,
@@ -88,10 +87,10 @@ def _measure(options: argparse.Namespace) -> None:
     measured: dict[str, dict[str, Memory | str]] = {}
     for name in () if options.no_memory else _MEMORY_ROWS:
         if name in workloads:
-            is_program = workloads[name].is_program
+            use = workloads[name].use
             measured[name] = {
-                peer: NO_PROGRAMS
-                if is_program and not PEERS[peer].links_programs
+                peer: use.value
+                if use not in PEERS[peer].uses
                 else _memory(peer, name, absent, settings)
                 for peer in names
             }

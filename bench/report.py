@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.measure import Cell, Memory
-from bench.workloads import Workload
+from bench.workloads import Use, Workload
 
 Cells = Mapping[str, Mapping[str, Cell]]
 Memories = Mapping[str, Mapping[str, Memory | str]]
@@ -140,7 +140,7 @@ def targets(cells: Cells, measured: Memories, workloads: Mapping[str, Workload])
 def _speed_targets(cells: Cells, workloads: Mapping[str, Workload]) -> Iterable[str]:
     for row in cells:
         own, linker = _seconds(cells, row, "jitlink"), _seconds(cells, row, "ld")
-        if own and linker and workloads[row].is_program:
+        if own and linker and workloads[row].use is Use.PROGRAM:
             text = f"{row}: {_short(linker / own)} times as fast as GNU ld, at least 1"
             yield _verdict(text, met=linker >= own)
         peer = _seconds(cells, row, "libllvm")
@@ -163,7 +163,7 @@ def _growth_targets(cells: Cells) -> Iterable[str]:
 def _memory_targets(measured: Memories, workloads: Mapping[str, Workload]) -> Iterable[str]:
     for row, by_peer in measured.items():
         found, peer = by_peer.get("jitlink"), by_peer.get("lld")
-        if workloads[row].is_program:
+        if workloads[row].use is Use.PROGRAM:
             if isinstance(found, Memory) and isinstance(peer, Memory):
                 text = (
                     f"{row}: {_short(found.peak / peer.peak)} times the memory of ld.lld, at most 1"
