@@ -6,7 +6,9 @@ because a peer that starts a process leaves cold caches to the next one. A peer 
 time budget for the row drops out of the remaining rounds.
 
 The garbage collector runs before each sample, outside the timed region, and stays enabled within
-it, as in a program that links.
+it, as in a program that links. What exists after the warm-up is frozen: else each collection would
+visit the objects of all modules of all peers, and evict from the caches what a program that links
+has there, at the expense of the small rows of every peer in this process.
 
 Memory, and rows that take minutes, are measured in a new process per measurement, after a link of
 the smallest row there to exclude one-time costs.
@@ -82,7 +84,10 @@ def measure_row(row: Workload, peers: Mapping[str, Peer], settings: Settings) ->
             cells[name] = prepared
         else:
             links[name] = prepared
+    gc.collect()
+    gc.freeze()
     _measure_rounds(row, links, cells, settings)
+    gc.unfreeze()
     for name in links:
         if (number := len(cells[name].samples)) < settings.repeats:
             cells[name].note = f"{number} samples"
@@ -200,6 +205,8 @@ def once(what: str, name: str, row_name: str) -> dict[str, float]:
     warmed(peer, workload("tiny"))
     link = peer.prepare(workload(row_name))
     if what == "time":
+        gc.collect()
+        gc.freeze()
         return {"seconds": _sample(link)}
     _trim_heap()
     Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
