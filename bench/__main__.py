@@ -106,7 +106,7 @@ def _measure(options: argparse.Namespace) -> None:
     if measured:
         print(report.memories(measured, titles, workloads))
     print(report.holdings(workloads.values()))
-    print(report.targets(cells, measured, workloads))
+    print(report.targets(cells, measured, titles, workloads))
 
 
 def _chosen(what: str, wanted: list[str] | tuple[str, ...], known: tuple[str, ...]) -> list[str]:
