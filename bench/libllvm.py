@@ -245,7 +245,7 @@ class _Session(jit.Session):
         return self.link([root], (), entry)
 
     def _lazy_managers(self, session: int) -> tuple[c_void_p, int]:
-        """What catches first calls, and what has the stubs; both outlive the session."""
+        """What catches first calls, and what has the stubs."""
         llvm, triple = self._llvm, self._llvm.LLVMOrcLLJITGetTripleString(self._lljit)
         # Called instead of a function that cannot be linked.
         abort = ctypes.cast(ctypes.CDLL(None).abort, c_void_p).value
@@ -253,12 +253,13 @@ class _Session(jit.Session):
         create = llvm.LLVMOrcCreateLocalLazyCallThroughManager
         _check(llvm, create(triple, session, abort, byref(calls)))
         stubs: int = llvm.LLVMOrcCreateLocalIndirectStubsManager(triple)
-        self._managers.append((llvm.LLVMOrcDisposeLazyCallThroughManager, calls))
         self._managers.append((llvm.LLVMOrcDisposeIndirectStubsManager, stubs))
+        self._managers.append((llvm.LLVMOrcDisposeLazyCallThroughManager, calls))
         return calls, stubs
 
     def close(self) -> None:
         """See Session."""
-        _check(self._llvm, self._llvm.LLVMOrcDisposeLLJIT(self._lljit))
+        # They have names of the session's.
         for dispose, manager in self._managers:
             dispose(manager)
+        _check(self._llvm, self._llvm.LLVMOrcDisposeLLJIT(self._lljit))
