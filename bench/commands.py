@@ -9,7 +9,8 @@ loaded beforehand. Starting the process is part of their time.
 A program is linked as an executable at a fixed address instead, because archives may not be
 position-independent. It is run once and not loaded.
 
-llvm-jitlink times itself, from reading its files to the entry's address, without its start-up.
+llvm-jitlink times itself, from reading its files to the entry's address, without its start-up,
+except in the row that is a command's: that is the whole process, which runs the program.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import count
 from pathlib import Path
 
 from bench.peers import Linked, Peer, PeerError, run
-from bench.workloads import CACHE, Workload
+from bench.workloads import CACHE, Use, Workload
 
 _ASSEMBLER = "clang-22"
 # Hidden, in every library: a compiler driver's start file defines it.
@@ -47,6 +48,26 @@ _DYNAMIC_LINKER = "/lib64/ld-linux-x86-64.so.2"
 WALL_TIME = re.compile(r"([\d.]+) \(\s*[\d.]+%\)\s+Total$", re.MULTILINE)
 
 
+HELLO = "hello\n"  # what the program of the row of commands prints
+
+
+def run_by(command: Sequence[str | Path], output: str) -> Callable[[], Linked]:
+    """A function that runs a command, which is run once to see that it prints that.
+
+    Raises PeerError if it fails or prints something else.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or done.stdout != output:
+        lines = done.stderr.strip().splitlines() or [f"printed {done.stdout!r}"]
+        raise PeerError(f"{command[0]}: {lines[-1]}")
+
+    def link() -> Linked:
+        run(command)
+        return Linked(None)
+
+    return link
+
+
 class _Command(Peer):
     """A peer that is an executable on the search path."""
 
@@ -63,7 +84,7 @@ class _Command(Peer):
 class _Linker(_Command):
     """An ELF linker and `dlopen`."""
 
-    links_programs = True
+    uses = frozenset({Use.LOAD, Use.PROGRAM})
     # The memory of a linker that forks cannot be watched.
     options_to_watch: tuple[str, ...] = ()
 
@@ -83,7 +104,7 @@ class _Linker(_Command):
         options = ("-shared", "-Bsymbolic", "--eh-frame-hdr")
         watched = self.options_to_watch if watch else ()
         command = (str(shutil.which(self.executable)), *options, *watched)
-        if workload.is_program:
+        if workload.use is Use.PROGRAM:
             return self._program(workload, folder)
         inputs: tuple[str | Path, ...]
         inputs = ("--whole-archive", *workload.paths, *self._stub(workload))
@@ -195,10 +216,13 @@ class LLVMJITLink(_Command):
     title = "llvm-jitlink"
     executable = "llvm-jitlink-22"
     package = "llvm-22"
+    uses = frozenset({Use.LOAD, Use.COMMAND})
     slow = frozenset({"cycle", "1m-symbols", "100k-groups"})
 
     def prepare(self, workload: Workload) -> Callable[[], Linked]:
         """See Peer."""
+        if workload.use is Use.COMMAND:
+            return run_by([str(shutil.which(self.executable)), *workload.paths], HELLO)
         command: list[str | Path] = [
             str(shutil.which(self.executable)),
             "-noexec",

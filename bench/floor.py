@@ -2,7 +2,7 @@
 
 Reads the files, maps new pages for the bytes that would be loaded, copies as many bytes into those
 pages and protects them. Nothing is parsed: the number of bytes of each protection is known
-beforehand.
+beforehand. The floor of a command in Python that uses NumPy is an interpreter that imports that.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import sys
 from collections.abc import Callable
 
+from bench.commands import run_by
 from bench.elf_counts import count
 from bench.peers import Linked, Peer, PeerError
-from bench.workloads import Workload
+from bench.workloads import Use, Workload
 
 _PROT = {"r": mmap.PROT_READ, "rx": mmap.PROT_READ | mmap.PROT_EXEC}
 
@@ -28,6 +30,7 @@ class Floor(Peer):
 
     name = "floor"
     title = "floor"
+    uses = frozenset({Use.LOAD, Use.COMMAND})
 
     def __init__(self) -> None:
         self._mprotect = ctypes.CDLL(None, use_errno=True).mprotect
@@ -39,6 +42,8 @@ class Floor(Peer):
 
     def prepare(self, workload: Workload) -> Callable[[], Linked]:
         """See Peer."""
+        if workload.use is Use.COMMAND:
+            return run_by([sys.executable, "-c", "import numpy"], "")
         per_file = [(os.fspath(path), count(path).loaded) for path in workload.paths]
         totals = dict(workload.counts.loaded)
         totals["rw"] += workload.counts.zero_filled

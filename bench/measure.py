@@ -3,8 +3,12 @@
 All peers of a row are warmed first (and the entry's result checked), then measured in rounds, so
 that a disturbance affects all of them. Each round is in another order (the same in every run),
 because a peer that starts a process leaves cold caches to the next one. A peer that has used up its
-time budget for the row drops out of the remaining rounds. The garbage collector runs before each
-sample, outside the timed region, and stays enabled within it, as in a program that links.
+time budget for the row drops out of the remaining rounds.
+
+The garbage collector runs before each sample, outside the timed region, and stays enabled within
+it, as in a program that links. What exists after the warm-up is frozen: else each collection would
+visit the objects of all modules of all peers, and evict from the caches what a program that links
+has there, at the expense of the small rows of every peer in this process.
 
 Memory, and rows that take minutes, are measured in a new process per measurement, after a link of
 the smallest row there to exclude one-time costs.
@@ -30,7 +34,6 @@ from bench.registry import PEERS
 from bench.workloads import Workload, workload
 
 _SLOW_LIMIT_SECONDS = 300
-NO_PROGRAMS = "links no programs of archives that are searched"
 _RESET_PEAK = "5"  # to /proc/self/clear_refs: the peak starts again from what is resident now
 
 
@@ -81,6 +84,23 @@ def measure_row(row: Workload, peers: Mapping[str, Peer], settings: Settings) ->
             cells[name] = prepared
         else:
             links[name] = prepared
+    gc.collect()
+    gc.freeze()
+    _measure_rounds(row, links, cells, settings)
+    gc.unfreeze()
+    for name in links:
+        if (number := len(cells[name].samples)) < settings.repeats:
+            cells[name].note = f"{number} samples"
+    return cells
+
+
+def _measure_rounds(
+    row: Workload,
+    links: dict[str, Callable[[], Linked]],
+    cells: dict[str, Cell],
+    settings: Settings,
+) -> None:
+    """Add samples to the cells; peers that fail are removed from the links."""
     spent = dict.fromkeys(links, 0.0)
     order = random.Random(row.name)
     for _ in range(settings.repeats):
@@ -90,20 +110,16 @@ def measure_row(row: Workload, peers: Mapping[str, Peer], settings: Settings) ->
             begin = time.perf_counter()
             try:
                 cells[name].samples.append(_sample(links[name]))
-            except Exception as error:  # noqa: BLE001  # as above
+            except Exception as error:  # noqa: BLE001  # the other peers continue
                 cells[name] = Cell(note=f"failed: {_one_line(error)}")
                 del links[name]
             spent[name] += time.perf_counter() - begin
-    for name in links:
-        if (number := len(cells[name].samples)) < settings.repeats:
-            cells[name].note = f"{number} samples"
-    return cells
 
 
 def _prepared(peer: Peer, row: Workload, settings: Settings) -> Cell | Callable[[], Linked]:
     """A function that links the row, or the cell if that is not to be repeated here."""
-    if row.is_program and not peer.links_programs:
-        return Cell(note=NO_PROGRAMS)
+    if row.use not in peer.uses:
+        return Cell(note=row.use.value)
     if row.name in peer.slow:
         return _slow_cell(peer.name, row) if settings.slow else Cell(note="only with --slow")
     if row.fills_tls and peer.is_in_process:
@@ -123,10 +139,11 @@ def warmed(peer: Peer, row: Workload) -> Callable[[], Linked]:
     link = peer.prepare(row)
     linked = link()
     try:
-        if linked.address is not None and row.expected is not None:
+        result = linked.result
+        if result is None and linked.address is not None and row.expected is not None:
             result = ctypes.CFUNCTYPE(ctypes.c_int)(linked.address)()
-            if result != row.expected:
-                raise PeerError(f"{row.entry}() returned {result}, not {row.expected}")
+        if result is not None and result != row.expected:
+            raise PeerError(f"{row.entry}() returned {result}, not {row.expected}")
     finally:
         linked.release()
     return link
@@ -188,6 +205,8 @@ def once(what: str, name: str, row_name: str) -> dict[str, float]:
     warmed(peer, workload("tiny"))
     link = peer.prepare(workload(row_name))
     if what == "time":
+        gc.collect()
+        gc.freeze()
         return {"seconds": _sample(link)}
     _trim_heap()
     Path("/proc/self/clear_refs").write_text(_RESET_PEAK)

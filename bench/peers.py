@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.workloads import Workload
+from bench.workloads import Use, Workload
 
 
 class PeerError(Exception):
@@ -29,12 +29,14 @@ def _nothing() -> None:
 class Linked:
     """The result of one link.
 
-    `address` is the entry's in this process, None if the peer has none. `seconds` is set if the
-    peer times itself; `peak_bytes` if it ran in a process of its own whose memory was watched.
+    `address` is the entry's in this process, None if the peer has none. `result` is set if the row
+    includes that the entry is called. `seconds` is set if the peer times itself; `peak_bytes` if it
+    ran in a process of its own whose memory was watched.
     """
 
     address: int | None
     release: Callable[[], None] = _nothing
+    result: int | None = None
     seconds: float | None = None
     peak_bytes: int | None = None
 
@@ -48,8 +50,8 @@ class Peer(ABC):
     slow: frozenset[str] = frozenset()
     # Whether it links in this process.
     is_in_process = False
-    # Whether it links programs, whose archives are searched.
-    links_programs = False
+    # What it can do with a row's files.
+    uses: frozenset[Use] = frozenset({Use.LOAD})
     # Whether to measure `Linked.peak_bytes`, at the expense of the time.
     watch_memory = False
 

@@ -1,10 +1,10 @@
 """The cost of a session with real objects: ``python -m bench.session_objects``.
 
-Objects of one function each call one another in a chain, in one cycle and at random. All are
-added, and the first is looked up, which links the objects that it reaches. Prints the times per
-object, linked in two batches and one by one, the time of a link of one such object without a
-session, and the memory of all objects, of the half that remains after the removal of every other
-one, and after the session.
+Objects of one function, which calls two, refer to one another in a chain, in one cycle and at
+random. All are added, and the first is looked up, which links the objects that it reaches. Prints
+the times per object, linked in two batches and one by one, the time of a link of one such object
+without a session, and the memory of all objects, of the half that remains after the removal of
+every other one, and after the session.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from functools import cache
 from pathlib import Path
 
+from bench.renamed import name, renamed, source
 from jitlink.executor import SelfExecutorProcessControl
 from jitlink.lljit import LLJIT
 from jitlink.memory import InProcessMemoryManager
@@ -23,28 +24,15 @@ from jitlink.memory.address_space import AddressSpace
 from jitlink.orc import ObjectLinkingLayer
 
 COUNTS = (500, 1000, 2000, 4000)
-_SOURCE = """
-int g00000(int), h00000(int);
-int f00000(int x) { return x <= 0 ? 0 : x & 1 ? g00000(x - 1) : h00000(x - 1); }
-"""
 
 
 @cache
-def _first_object() -> bytes:
+def _original() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "f.c"), Path(folder, "f.o")
-        source.write_text(_SOURCE)
-        subprocess.run(["clang-22", "-O1", "-fPIC", "-c", source, "-o", target], check=True)
+        code, target = Path(folder, "f.c"), Path(folder, "f.o")
+        code.write_text(source(callees=2))
+        subprocess.run(["clang-22", "-O1", "-fPIC", "-c", code, "-o", target], check=True)
         return target.read_bytes()
-
-
-def _object(number: int, first: int, second: int) -> bytes:
-    """The object that defines function `number`, which calls two others."""
-    data = _first_object()
-    for old, new in (("f00000", number), ("g00000", first), ("h00000", second)):
-        # The names have the same length, so offsets do not change.
-        data = data.replace(old.encode(), b"F%05d" % new)
-    return data
 
 
 def _calls(topology: str, count: int) -> list[tuple[int, int]]:
@@ -64,7 +52,7 @@ def _size(space: AddressSpace) -> float:
 
 def measure(topology: str, count: int, *, batched: bool) -> None:
     """Print one line of the table."""
-    objects = [_object(n, *calls) for n, calls in enumerate(_calls(topology, count))]
+    objects = [renamed(_original(), n, calls) for n, calls in enumerate(_calls(topology, count))]
     space = AddressSpace((256 << 20,), resident_size=0)
     manager = InProcessMemoryManager(space)
     with LLJIT(executor=SelfExecutorProcessControl(manager)) as jit:
@@ -75,7 +63,7 @@ def measure(topology: str, count: int, *, batched: bool) -> None:
         for number, data in enumerate(objects):
             jit.add_object(data, halves[number % len(halves)])
         added = time.perf_counter()
-        jit.lookup("F00000")
+        jit.lookup(name(0))
         linked = time.perf_counter()
         sizes = [_size(space)]
         for tracker in halves[::2]:
@@ -101,7 +89,7 @@ def alone() -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "f.o")
-        path.write_bytes(_object(0, 0, 0))
+        path.write_bytes(renamed(_original(), 0, (0, 0)))
         return 1e6 * measure_link(path)[0]
 
 

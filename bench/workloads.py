@@ -24,6 +24,23 @@ fast one.
   number of objects, of symbols with a relocation each, of COMDAT groups (`bench/synthetic.py`).
 - `llvm`, `grpc`: real programs (`bench/programs.py`).
 
+Rows of sessions add objects as JITs do, from memory, to a session that lives (`bench/jit.py`).
+Their one-function objects are copies of one object, with other names and values
+(`bench/renamed.py`).
+
+- `session-1000`: 1,000 such objects that call one another in a binary tree are added one by one to
+  a new session; one lookup reaches all.
+- `session-archive`: the files of `sqlite3` are added to a new session; a lookup.
+- `jit-loop`: in a new session, 1,000 such objects are each added, looked up, called and removed,
+  one after another.
+- `reused-session-1` ...: an object of so many functions is added to a session that exists and has
+  linked it before; a lookup. Its removal is not timed.
+- `lazy-1000`: in a new session, 1,000 such objects are added and lazy functions defined for them;
+  an object that calls all of these is added, looked up, and called.
+
+The row `command` is a whole process: the time of `jitlink hello.o` or `llvm-jitlink hello.o`, which
+link and run a program that prints a line. Its floor is an interpreter that imports NumPy.
+
 Files are compiled by clang-22 with `-O1 -fPIC`; a row's directory is regenerated when its recipe
 (sources, compiler version and options) changes.
 """
@@ -34,13 +51,14 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from pathlib import Path
 
-from bench import programs, synthetic
+from bench import programs, renamed, synthetic
 from bench.elf_counts import Counts, count, members
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "bench"
@@ -61,15 +79,31 @@ class WorkloadError(Exception):
     """A row's input files cannot be generated; the message has the reason."""
 
 
+class Use(Enum):
+    """What is done with the files of a row; the value is the note of a peer that cannot do it.
+
+    Sessions are given objects as bytes and archives as paths. In `LOOP` and `LAZY`, the stem of an
+    object's file name is the name of its function; in `LAZY` the first object has the entry.
+    """
+
+    LOAD = "links no files at once"  # all members of archives
+    PROGRAM = "links no programs of archives that are searched"  # members that are needed
+    COMMAND = "is no command that runs objects"
+    SESSION = "has no sessions"  # a new one
+    LOOP = "has no sessions from which objects are removed"  # each object on its own, in a new one
+    REUSED = "has no sessions that can be used again"  # one that stays
+    LAZY = "has no lazy functions"  # in a new session
+
+
 @dataclass(frozen=True)
 class Workload:
     """One row: files to link, and the function whose address is looked up.
 
     With `phony`, undefined symbols resolve to arbitrary addresses; otherwise they resolve against
     the process. `expected` is the result of the function, of type `int (void)`; None if it cannot
-    be called. With `is_program`, archives are searched for what is needed; otherwise all of their
-    members are linked. `libraries` are the shared libraries that it needs besides the C library.
-    With `fills_tls`, it takes so much static TLS that a process can link it only once.
+    be called. In a `LOOP`, it is the sum of the results of all functions. `libraries` are the
+    shared libraries that it needs besides the C library. With `fills_tls`, it takes so much static
+    TLS that a process can link it only once.
     """
 
     name: str
@@ -77,7 +111,7 @@ class Workload:
     entry: str
     expected: int | None
     phony: bool = False
-    is_program: bool = False
+    use: Use = Use.LOAD
     libraries: tuple[str, ...] = ()
     fills_tls: bool = False
 
@@ -140,11 +174,19 @@ int bench_entry(void) {
 """
 
 
-def _sqlite3(name: str) -> Workload:
-    if not _SQLITE_ARCHIVE.exists():
-        raise WorkloadError(f"{_SQLITE_ARCHIVE} is missing (Debian package libsqlite3-dev)")
-    paths = (*_compiled(name, {"root": _SQLITE_ROOT}), _SQLITE_ARCHIVE)
-    return Workload(name, paths, "bench_entry", 5050)
+def _sqlite3(use: Use) -> Callable[[str], Workload]:
+    def make(name: str) -> Workload:
+        if not _SQLITE_ARCHIVE.exists():
+            raise WorkloadError(f"{_SQLITE_ARCHIVE} is missing (Debian package libsqlite3-dev)")
+        paths = (*_compiled(name, {"root": _SQLITE_ROOT}), _SQLITE_ARCHIVE)
+        return Workload(name, paths, "bench_entry", 5050, use=use)
+
+    return make
+
+
+def _hello(name: str) -> Workload:
+    source = 'int puts(const char *);\nint main(void) { puts("hello"); return 0; }\n'
+    return Workload(name, _compiled(name, {"hello": source}), "main", None, use=Use.COMMAND)
 
 
 def _isel(name: str) -> Workload:
@@ -169,7 +211,13 @@ def _isel(name: str) -> Workload:
 
 def _generated(relocations: int, *options: str) -> Callable[[str], Workload]:
     # A tree of n functions has n - 1 calls and n frames: this gives `relocations + 1` of them.
-    functions = relocations // 2 + 1
+    return _tree(relocations // 2 + 1, options)
+
+
+def _tree(
+    functions: int, options: tuple[str, ...] = (), use: Use = Use.LOAD
+) -> Callable[[str], Workload]:
+    """One object of functions that call one another in a tree of two levels."""
     branches = round(functions**0.5)
 
     def make(name: str) -> Workload:
@@ -180,7 +228,8 @@ def _generated(relocations: int, *options: str) -> Callable[[str], Workload]:
         ]
         calls += [[] for _ in range(functions - len(calls))]
         source = "".join(_functions(calls))
-        return Workload(name, _compiled(name, {"tree": source}, options), "bench_entry", functions)
+        paths = _compiled(name, {"tree": source}, options)
+        return Workload(name, paths, "bench_entry", functions, use=use)
 
     return make
 
@@ -200,7 +249,7 @@ def _objects(number: int) -> Callable[[str], Workload]:
     def make(name: str) -> Workload:
         sources = {}
         for index in range(number):
-            callees = [child for child in (2 * index + 1, 2 * index + 2) if child < number]
+            callees = _children(index, number)
             declared = "".join(f"int f{child}(void); " for child in callees)
             total = " + ".join([f"v{index}", *(f"f{child}()" for child in callees)])
             function = f"f{index}" if index else "bench_entry"
@@ -209,6 +258,49 @@ def _objects(number: int) -> Callable[[str], Workload]:
             )
         expected = number * (number - 1) // 2
         return Workload(name, _compiled(name, sources), "bench_entry", expected)
+
+    return make
+
+
+def _children(number: int, of: int) -> list[int]:
+    """The children of a node of a binary tree of so many nodes."""
+    return [child for child in (2 * number + 1, 2 * number + 2) if child < of]
+
+
+def _session(number: int) -> Callable[[str], Workload]:
+    """One-function objects that call one another in a binary tree."""
+
+    def make(name: str) -> Workload:
+        paths = _renamed(name, [_children(index, number) for index in range(number)])
+        expected = number * (number - 1) // 2
+        return Workload(name, paths, renamed.name(0), expected, use=Use.SESSION)
+
+    return make
+
+
+def _loop(number: int) -> Callable[[str], Workload]:
+    """One-function objects that refer to nothing."""
+
+    def make(name: str) -> Workload:
+        paths = _renamed(name, [()] * number)
+        expected = number * (number - 1) // 2
+        return Workload(name, paths, renamed.name(0), expected, use=Use.LOOP)
+
+    return make
+
+
+def _lazy(number: int) -> Callable[[str], Workload]:
+    """One-function objects, and a function that calls all of them."""
+
+    def make(name: str) -> Workload:
+        names = [renamed.name(index) for index in range(number)]
+        lines = [f"int {each}(void);\n" for each in names]
+        lines += ["int bench_entry(void) { int sum = 0;\n"]
+        lines += [f"sum += {each}();\n" for each in names]
+        root = _compiled(f"{name}-root", {"root": "".join([*lines, "return sum; }\n"])})
+        paths = (*root, *_renamed(name, [()] * number))
+        expected = number * (number - 1) // 2
+        return Workload(name, paths, "bench_entry", expected, use=Use.LAZY)
 
     return make
 
@@ -274,7 +366,7 @@ def _program(find: Callable[[], programs.RealProgram]) -> Callable[[str], Worklo
             paths,
             "bench_entry",
             42,
-            is_program=True,
+            use=Use.PROGRAM,
             libraries=tuple(program.libraries),
             fills_tls=program.fills_tls,
         )
@@ -284,7 +376,7 @@ def _program(find: Callable[[], programs.RealProgram]) -> Callable[[str], Worklo
 
 _RECIPES: Mapping[str, Callable[[str], Workload]] = {
     "tiny": _tiny,
-    "sqlite3": _sqlite3,
+    "sqlite3": _sqlite3(Use.LOAD),
     "isel": _isel,
     "1k": _generated(1_000),
     "1k-fs": _generated(1_000, "-ffunction-sections"),
@@ -306,6 +398,14 @@ _RECIPES: Mapping[str, Callable[[str], Workload]] = {
     "100k-groups": _synthetic(synthetic.Program(1_000, groups=100)),
     "llvm": _program(programs.llvm),
     "grpc": _program(programs.grpc),
+    "session-1000": _session(1_000),
+    "session-archive": _sqlite3(Use.SESSION),
+    "jit-loop": _loop(1_000),
+    "reused-session-1": _tree(1, use=Use.REUSED),
+    "reused-session-100": _tree(100, use=Use.REUSED),
+    "reused-session-1000": _tree(1_000, use=Use.REUSED),
+    "lazy-1000": _lazy(1_000),
+    "command": _hello,
 }
 ROWS = tuple(_RECIPES)
 
@@ -327,6 +427,22 @@ def _compiled(
 
     folder = _made(name, repr((_compiler_version(), command, sources)), make)
     return tuple(folder / f"{stem}.o" for stem in sources)
+
+
+def _renamed(name: str, callees: Sequence[Sequence[int]]) -> tuple[Path, ...]:
+    """One-function objects: function i, whose value is i, calls the functions callees[i]."""
+    numbers = sorted({len(each) for each in callees})
+    sources = {f"calls{number}": renamed.source(number) for number in numbers}
+    originals = dict(zip(numbers, _compiled(f"{name}-originals", sources), strict=True))
+
+    def make(folder: Path) -> None:
+        for index, each in enumerate(callees):
+            data = renamed.renamed(originals[len(each)].read_bytes(), index, each, index)
+            (folder / f"{renamed.name(index)}.o").write_bytes(data)
+
+    generator = Path(renamed.__file__).read_text()
+    folder = _made(name, repr((_compiler_version(), generator, callees)), make)
+    return tuple(folder / f"{renamed.name(index)}.o" for index in range(len(callees)))
 
 
 def _made(name: str, recipe: str, make: Callable[[Path], None]) -> Path:
