@@ -18,7 +18,7 @@ import numpy as np
 from jitlink import link_log
 from jitlink.fixups import FixupTable
 from jitlink.graph import LinkGraph, SymbolFlags
-from jitlink.memory.layout import copy_unallocated_contents
+from jitlink.memory.copying import copy_unallocated_contents
 from jitlink.memory.manager import (
     FinalizedAlloc,
     InFlightAlloc,

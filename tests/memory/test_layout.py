@@ -246,42 +246,6 @@ def test_segment_at_a_wrong_address(address: int, message: str) -> None:
     assert state(graph) == before
 
 
-def test_split_blocks_are_copied_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parts of a block stay adjacent, so a thousand of them are one copy."""
-    graph = empty_graph()
-    content = np.random.default_rng(0).bytes(16000)
-    block = graph.create_content_block(add_section(graph, READ), content, alignment=8)
-    graph.split_block(block, range(16, 16000, 16))
-    graph.create_content_block(add_section(graph, READ_WRITE), b"another buffer")
-    copies = []
-
-    def count(*arguments: object) -> None:
-        counter = _Counted()
-        copy_runs(*arguments[:3], counter, arguments[4])
-        copies.append(counter.copies)
-        copy_runs(*arguments)
-
-    copy_runs: Any = layout_module._copy_runs
-    monkeypatch.setattr(layout_module, "_copy_runs", count)
-    layout = BasicLayout(graph)
-    for number, segment in enumerate(layout.segments):
-        segment.address = number << 16
-    memory = memoryview(bytearray(1 << 17))
-    layout.apply(memory)
-    assert copies == [1, 1]
-    assert bytes(memory[:16000]) == content
-
-
-class _Counted:
-    """Memory that counts the writes to it."""
-
-    def __init__(self) -> None:
-        self.copies = 0
-
-    def __setitem__(self, where: slice, content: bytes) -> None:
-        self.copies += 1
-
-
 @pytest.mark.parametrize("buffers", [1, 2, 16, 17, 40])
 def test_contents_from_many_buffers(buffers: int) -> None:
     """References into successive buffers are contiguous, although the buffers are not."""

@@ -1,15 +1,18 @@
 """`.eh_frame` splitting: FDEs are kept with their functions, malformed records are refused."""
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from jitlink.arch.x86_64 import X86_64EdgeKind as K
 from jitlink.errors import FixupError, ObjectError
-from jitlink.graph import Block, LinkGraph, Scope
+from jitlink.graph import Block, LinkGraph, MemProt, Scope
 from jitlink.graph.edges import KEEP_ALIVE
 from jitlink.link import PassConfiguration
+from jitlink.passes import eh_frame
 from jitlink.passes.eh_frame import eh_frame_pass
 from tests.elf_files import ElfFile
 from tests.linking import Configure, Linked, Linker, read_graph
@@ -344,6 +347,68 @@ def test_records_of_odd_size_have_no_padding_between_them(linker: Linker) -> Non
     first, second = linked_frames(linked.graph, 0)
     assert second.address == first.address + first.size
     assert first.size % 4
+
+
+# Finding the records
+
+
+CIE = struct.pack("<II", 16, 0) + b"\1zR\0\1\x78\x10\1\x1b" + bytes(3)
+
+
+def random_records(random: Random) -> tuple[bytes, list[int]]:
+    """A section of records, and offsets of relocations, also where no record starts before them."""
+    content, relocated, cie = bytearray(CIE), [], 0
+    for _ in range(random.choice((1, 3, 30))):
+        start = len(content)
+        what = random.choice(("FDE", "FDE", "FDE", "FDE", "LSDA", "CIE", "end", "extended"))
+        if what == "CIE":
+            cie = start
+            content += CIE
+        elif what == "end":
+            content += bytes(4)
+        elif what == "extended":
+            content += struct.pack("<IQI16x", 0xFFFFFFFF, 20, start + 12 - cie)
+        else:
+            size = 12 if what == "FDE" else 28
+            content += struct.pack("<II", size + 4, start + 4 - cie) + bytes(size)
+            relocated += [start + 8] if random.random() < 0.9 else []
+            relocated += [start + 20] if what == "LSDA" else []
+    if random.random() < 0.01:
+        content = content[: random.randrange(1, len(content))]
+    if random.random() < 0.3:
+        relocated += random.sample(relocated, len(relocated))
+    return bytes(content), [offset for offset in relocated if offset + 4 <= len(content)]
+
+
+def random_frames(seed: int) -> LinkGraph:
+    """A graph of sections of records."""
+    random = Random(seed)
+    graph = LinkGraph("frames", "x86_64-unknown-linux-gnu", edge_kinds=K)
+    section = graph.create_section(".eh_frame", MemProt.READ)
+    code = graph.create_section(".text", MemProt.READ | MemProt.EXEC)
+    symbol = graph.add_defined_symbol(graph.create_zero_fill_block(code, 16), 0, "f")
+    for _ in range(random.choice((1, 2, 60))):
+        content, relocated = random_records(random)
+        block = graph.create_content_block(section, content)
+        for offset in relocated:
+            graph.add_edge(block, K.DELTA32, offset, symbol)
+    return graph
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_records_are_those_that_lengths_lead_to(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records are found by their relocations as they are one by one."""
+    found: list[list[tuple[int, bytes]] | str] = []
+    for few in (0, 1 << 62):
+        monkeypatch.setattr(eh_frame, "_FEW_BYTES", few)
+        graph = random_frames(seed)
+        try:
+            eh_frame.eh_frame_pass(neg_delta32=K.NEG_DELTA32, leaves_whole=False)(graph)
+        except ObjectError as error:
+            found.append(str(error))
+        else:
+            found.append([(block.row, bytes(block.content)) for block in frame_blocks(graph)])
+    assert found[0] == found[1]
 
 
 # Sections that stay whole

@@ -9,7 +9,7 @@ input are never copied.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -51,6 +51,24 @@ class ContentSpace:
         start = reference - self._bases[index]
         return self._buffers[index][start : start + size]
 
+    def locate(self, references: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """The buffer that each reference lies in, by number, and the offset there (both int64).
+
+        `ZERO_FILL` must not be among them.
+        """
+        lowest, highest = self._bounds(references)
+        if lowest == highest:
+            numbers: Int64Array = np.full(len(references), lowest, np.int64)
+            return numbers, references - self._bases[lowest]
+        bases = np.array(self._bases, np.int64)
+        numbers = bases.searchsorted(references, side="right") - 1
+        return numbers, references - bases[numbers]
+
+    @property
+    def buffers(self) -> Sequence[memoryview]:
+        """All buffers, by number."""
+        return self._buffers
+
     def partition(
         self, references: Int64Array
     ) -> Iterator[tuple[UInt8Array, int, Int64Array | slice]]:
@@ -62,8 +80,7 @@ class ContentSpace:
         """
         if len(references) == 0:
             return
-        lowest = bisect_right(self._bases, int(references.min())) - 1
-        highest = bisect_right(self._bases, int(references.max())) - 1
+        lowest, highest = self._bounds(references)
         if lowest == highest:
             # The usual case: everything lies in one file, or in working memory.
             if lowest >= 0:
@@ -76,3 +93,8 @@ class ContentSpace:
             if index >= 0:
                 array = np.frombuffer(self._buffers[index], np.uint8)
                 yield array, self._bases[index], rows_where(used == index)
+
+    def _bounds(self, references: Int64Array) -> tuple[int, int]:
+        """Numbers of the first and the last buffer that references lie in."""
+        lowest = bisect_right(self._bases, int(references.min())) - 1
+        return lowest, bisect_right(self._bases, int(references.max())) - 1

@@ -13,13 +13,12 @@ the layout. Blocks of NO_ALLOC sections are in no segment.
 from __future__ import annotations
 
 from bisect import bisect_left
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jitlink.errors import AllocationError, WritableCodeError
-from jitlink.graph import AddressRange, BlockFlags, LinkGraph, MemLifetime, MemProt
+from jitlink.graph import AddressRange, LinkGraph, MemLifetime, MemProt
 from jitlink.graph.columns import (
     ADDRESS_MASK,
     Array,
@@ -29,17 +28,14 @@ from jitlink.graph.columns import (
     rows_where,
 )
 from jitlink.graph.contents import ZERO_FILL
-from jitlink.graph.edges import FIRST_RELOCATION
 from jitlink.graph.tables import MEM_LIFETIMES, MEM_PROTS
+from jitlink.memory.copying import copy_contents
 
 _NO_ALLOC_GROUP = MemLifetime.NO_ALLOC << 3
 # More than any address space, and small enough that sums and differences do not overflow.
 _SIZE_LIMIT = 1 << 62
 # Below this many blocks a Python loop is faster than NumPy calls.
 _FEW_BLOCKS = 300
-_FEW_COPIES = 20
-# Above this many buffers, grouping the blocks by buffer does not pay.
-_FEW_BUFFERS = 16
 
 
 class Segment:
@@ -416,73 +412,6 @@ def _place_many(
     base = starts[first] - alignment_offsets[first]
     offsets: Int64Array = starts - base[heads.cumsum() - 1]
     return offsets
-
-
-def copy_contents(
-    graph: LinkGraph,
-    references: Int64Array,
-    sizes: Int64Array,
-    memory: memoryview,
-    target: Int64Array,
-) -> None:
-    """Copy contents to memory; contents that are contiguous in both are one copy.
-
-    Args:
-        graph: the graph whose contents they are.
-        references: content references (int64, shape (n,)).
-        sizes: bytes of each (int64, shape (n,)).
-        memory: where to copy to.
-        target: offset of each in `memory` (int64, shape (n,)).
-    """
-    partition = graph.contents.partition(references) if len(sizes) >= _FEW_COPIES else iter(())
-    groups = list(islice(partition, _FEW_BUFFERS + 1))
-    if not 0 < len(groups) <= _FEW_BUFFERS:
-        columns = (references.tolist(), sizes.tolist(), target.tolist())
-        for reference, size, to in zip(*columns, strict=True):
-            memory[to : to + size] = graph.contents.view(reference, size)
-        return
-    for buffer, base, inside in groups:
-        source = references[inside] - base
-        _copy_runs(buffer.data, source, sizes[inside], memory, target[inside])
-
-
-def copy_unallocated_contents(graph: LinkGraph) -> None:
-    """Give blocks of NO_ALLOC sections that have fixups writable contents of their own.
-
-    Blocks of all other sections get theirs when a layout is applied.
-    """
-    table, edges = graph.block_table, graph.edge_table
-    unallocated = (graph.section_lifetimes() == int(MemLifetime.NO_ALLOC))[table.section]
-    unallocated &= (table.flags & int(BlockFlags.REMOVED)) == 0
-    # Dead-stripping has removed them all, unless they were marked live.
-    if not np.count_nonzero(unallocated):
-        return
-    edited = np.zeros(table.rows, np.bool_)
-    edited[edges.block[edges.kind >= FIRST_RELOCATION]] = True
-    rows = rows_where(edited & unallocated & (table.content != ZERO_FILL))
-    sizes = table.size[rows]
-    places = sizes.cumsum() - sizes
-    memory = memoryview(bytearray(int(sizes.sum())))
-    copy_contents(graph, table.content[rows], sizes, memory, places)
-    table.content[rows] = graph.contents.add(memory) + places
-
-
-def _copy_runs(
-    buffer: memoryview,
-    source: Int64Array,
-    sizes: Int64Array,
-    memory: memoryview,
-    target: Int64Array,
-) -> None:
-    """Copy contents that lie in one buffer."""
-    breaks = source[1:] != source[:-1] + sizes[:-1]
-    breaks |= target[1:] != target[:-1] + sizes[:-1]
-    first = np.concatenate((np.zeros(1, np.int64), rows_where(breaks) + 1))
-    last = np.append(first[1:], len(sizes)) - 1
-    size = target[last] + sizes[last] - target[first]
-    columns = (target[first], target[first] + size, source[first], source[first] + size)
-    for to, to_end, at, at_end in zip(*(column.tolist() for column in columns), strict=True):
-        memory[to:to_end] = buffer[at:at_end]
 
 
 def check_protections(layout: BasicLayout) -> None:

@@ -18,6 +18,7 @@ Specification: Linux Standard Base, "Exception Frames"; DWARF 5, section 6.4.1.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -132,21 +133,24 @@ class _Relocations(NamedTuple):
 
 
 class _Candidates(NamedTuple):
-    """Offsets at which records of several blocks may start, sorted by block and offset.
+    """Places at which records of several blocks may start.
+
+    The blocks are put end to end on one line, one byte apart, so that the end of one is distinct
+    from the beginning of the next.
 
     Attributes:
-        offsets: the offsets (int64).
-        bounds: index of the first candidate of each block, and the number of candidates.
-        plain: whether a record can start there that is neither a terminator nor extended (bool).
-        follow: where that record ends (int64).
-        ends: indices of the candidates whose record the next candidate does not follow (int64).
+        base: place of each block (int64).
+        place: the places (int64, ascending); the first of each block is its base.
+        follow: place at which that record ends, or -1 if it must be read by itself (int64).
+        ends: whether it ends where its block does (bool).
+        leads_on: whether it ends where the next candidate starts (bool).
     """
 
-    offsets: Int64Array
-    bounds: list[int]
-    plain: BoolArray
+    base: Int64Array
+    place: Int64Array
     follow: Int64Array
-    ends: Int64Array
+    ends: BoolArray
+    leads_on: BoolArray
 
 
 class _Records(NamedTuple):
@@ -222,13 +226,11 @@ class _Splitter:
         if int(self.graph.block_table.size[parents].sum()) <= _FEW_BYTES:
             return self._find_few_records(parents)
         candidates = self._find_candidates(parents, relocations)
-        owners: list[Int64Array] = []
-        starts: list[Int64Array] = []
-        for number, parent in enumerate(parents.tolist()):
-            found = self._follow_lengths(parent, candidates, number)
-            starts += found
-            owners.append(np.full(sum(map(len, found)), parent, np.int64))
-        return np.concatenate(owners), np.concatenate(starts)
+        place, base = candidates.place, candidates.base
+        if not (candidates.leads_on | candidates.ends).all():
+            place = self._follow_lengths(parents, candidates)
+        numbers = base.searchsorted(place, side="right") - 1
+        return parents[numbers], place - base[numbers]
 
     def _find_few_records(self, parents: Int64Array) -> tuple[Int64Array, Int64Array]:
         """`_find_records`, record by record."""
@@ -243,29 +245,71 @@ class _Splitter:
         return np.array(owners, np.int64), np.array(starts, np.int64)
 
     def _find_candidates(self, parents: Int64Array, relocations: _Relocations) -> _Candidates:
-        """Offsets at which records may start.
+        """Places at which records may start.
 
-        An FDE has a relocation at offset 8, so the offsets of relocations are candidates for most
-        records, and all of them are checked together.
+        The first record of a block starts at its beginning, and an FDE has a relocation at offset
+        8: that finds most records, and all of them are checked together.
         """
         table = self.graph.block_table
+        sizes = table.size[parents]
+        base = (sizes + 1).cumsum() - (sizes + 1)
         number, offset = relocations.number, relocations.offset - 8
-        size = table.size[parents][number]
-        inside = (offset >= 0) & (offset <= size - 12)
-        number, offset, size = number[inside], offset[inside], size[inside]
-        # Compilers write relocations in ascending order.
-        same = number[1:] == number[:-1]
-        if np.count_nonzero((offset[1:] < offset[:-1]) & same):
-            # The order of the numbers, and so of the sizes, does not change.
-            offset = offset[np.lexsort((offset, number))]
-        length = self._words(table.content[parents][number] + offset)
-        follow = offset + 4 + length
-        plain = (length != 0) & (length != _EXTENDED) & (follow <= size)
-        last = np.ones(len(offset), np.bool_)
-        last[:-1] = ~(plain[:-1] & plain[1:] & (follow[:-1] == offset[1:]) & same)
-        ends = rows_where(last)
-        bounds = number.searchsorted(np.arange(len(parents) + 1)).tolist()
-        return _Candidates(offset, bounds, plain, follow, ends)
+        inside = (offset > 0) & (offset <= sizes[number] - 4)
+        number, offset = number[inside], offset[inside]
+        numbers = np.arange(len(parents))
+        first = number.searchsorted(numbers) + numbers
+        is_first = np.zeros(len(number) + len(parents), np.bool_)
+        is_first[first] = True
+        place = np.empty(len(is_first), np.int64)
+        place[first], place[~is_first] = base, base[number] + offset
+        number = is_first.cumsum() - 1
+        # Compilers write relocations in ascending order, and one at most places.
+        if (place[1:] <= place[:-1]).any():
+            place.sort()
+            place = place[np.append(True, place[1:] > place[:-1])]
+            number = base.searchsorted(place, side="right") - 1
+        end = (base + sizes)[number]
+        length = np.full(len(place), _EXTENDED, np.int64)
+        here = rows_where(place <= end - 4)
+        length[here] = self._words((table.content[parents] - base)[number[here]] + place[here])
+        follow = place + 4 + length
+        follow[(length == _EXTENDED) | (follow > end)] = -1
+        leads_on = np.zeros(len(place), np.bool_)
+        leads_on[:-1] = follow[:-1] == place[1:]
+        return _Candidates(base, place, follow, follow == end, leads_on)
+
+    def _follow_lengths(self, parents: Int64Array, candidates: _Candidates) -> Int64Array:
+        """Places (int64) of the records if some are no candidates, or candidates no records.
+
+        Goes from one run of candidates that lead on to each other to the next. A record that is no
+        candidate is read by itself.
+        """
+        last = rows_where(~candidates.leads_on)
+        place, lasts = candidates.place.tolist(), last.tolist()
+        goals = candidates.follow[last].tolist()
+        entered: list[int] = []
+        left: list[int] = []
+        others: list[int] = []
+        columns = (parents, candidates.base, self.graph.block_table.size[parents])
+        for parent, base, size in zip(*(column.tolist() for column in columns), strict=True):
+            position, end = base, base + size
+            while position < end:
+                index = bisect_left(place, position)
+                if index == len(place) or place[index] != position:
+                    others.append(position)
+                    position = base + self._skip(parent, position - base, size)
+                    continue
+                run = bisect_left(lasts, index)
+                entered.append(index)
+                left.append(lasts[run] + 1)
+                position = goals[run]
+                if position < 0:
+                    position = base + self._skip(parent, place[lasts[run]] - base, size)
+        change = np.zeros(len(place) + 1, np.int64)
+        change[entered] += 1
+        change[left] -= 1
+        found = candidates.place[change[:-1].cumsum() > 0]
+        return np.sort(np.concatenate((found, np.array(others, np.int64))))
 
     def _relocations(self, parents: Int64Array) -> _Relocations:
         """The relocations of these blocks."""
@@ -278,27 +322,6 @@ class _Splitter:
         count = sorted_blocks.searchsorted(parents + 1) - first
         rows = order[ragged_arange(first, count)]
         return _Relocations(rows, np.arange(len(parents)).repeat(count), edges.offset[rows])
-
-    def _follow_lengths(self, block: int, candidates: _Candidates, number: int) -> list[Int64Array]:
-        """Offsets (int64) of the records of one block, in runs.
-
-        A record that is no candidate, or no plain one, is read by itself.
-        """
-        size = int(self.graph.block_table.size[block])
-        offsets, ends = candidates.offsets, candidates.ends
-        low, high = candidates.bounds[number], candidates.bounds[number + 1]
-        found: list[Int64Array] = []
-        position = 0
-        while position < size:
-            index = low + int(offsets[low:high].searchsorted(position))
-            if index < high and offsets[index] == position and candidates.plain[index]:
-                end = int(ends[ends.searchsorted(index)])
-                found.append(offsets[index : end + 1])
-                position = int(candidates.follow[end])
-            else:
-                found.append(np.array([position], np.int64))
-                position = self._skip(block, position, size)
-        return found
 
     def _skip(self, block: int, position: int, size: int) -> int:
         """End of the record at a position of a block."""

@@ -26,7 +26,8 @@ from jitlink.graph.columns import ADDRESS_MASK, BoolArray, Int64Array, rows_wher
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import FIRST_RELOCATION, INVALID, KEEP_ALIVE, EdgeKind
 from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL
-from jitlink.memory.layout import copy_contents, place
+from jitlink.memory.copying import copy_contents
+from jitlink.memory.layout import place
 from jitlink.memory.manager import InFlightAlloc, JITLinkMemoryManager
 from jitlink.memory.tls import (
     END_ADDRESS,

@@ -25,7 +25,8 @@ from jitlink.graph import BlockFlags, LinkGraph, MemLifetime, MemProt, Scope, Sy
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import INVALID
-from jitlink.memory.layout import copy_contents, place
+from jitlink.memory.copying import copy_contents
+from jitlink.memory.layout import place
 from jitlink.passes.got_plt import TLS_INFO_SECTION, add_equal_blocks
 from jitlink.targets.elf_x86_64 import TLS_EDGE_KINDS
 

@@ -1,0 +1,52 @@
+"""Copies of contents to memory: as few as possible, and the same bytes as one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jitlink.memory.copying import copy_contents
+from tests.memory.graphs import empty_graph
+
+
+class _Counted:
+    """Memory that counts the writes to it."""
+
+    def __init__(self) -> None:
+        self.copies = 0
+
+    def __setitem__(self, where: slice, content: bytes) -> None:
+        self.copies += 1
+
+
+def test_contiguous_contents_of_one_buffer_are_one_copy() -> None:
+    graph = empty_graph()
+    first, second = graph.contents.add(bytes(16000)), graph.contents.add(bytes(160))
+    references = np.concatenate((first + np.arange(0, 16000, 16), second + np.arange(0, 160, 16)))
+    sizes = np.full(len(references), 16)
+    memory: Any = _Counted()
+    copy_contents(graph, references, sizes, memory, sizes.cumsum() - 16)
+    assert memory.copies == 2
+
+
+@pytest.mark.parametrize("sizes", [(6,), (0, 1, 6, 7), (4095, 4096, 4097), range(1, 40)])
+@pytest.mark.parametrize(("buffers", "count"), [(1, 20), (1, 21), (1, 500), (3, 300), (40, 4000)])
+def test_copies_agree_with_those_of_single_pieces(
+    sizes: range | tuple[int, ...], buffers: int, count: int
+) -> None:
+    """Pieces in any order, which share bytes of their buffers, with gaps between them."""
+    random, graph = np.random.default_rng(count), empty_graph()
+    bases = np.array([graph.contents.add(random.bytes(5000)) for _ in range(buffers)])
+    size, order = random.choice(np.array(sizes), count), random.permutation(count)
+    gaps = size + random.integers(0, 2, count)
+    target, size = (gaps.cumsum() - gaps)[order], size[order]
+    references = random.choice(bases, count) + random.integers(0, 5000 - size + 1)
+    memory, expected = bytearray(int(gaps.sum())), bytearray(int(gaps.sum()))
+    copy_contents(graph, references, size, memoryview(memory), target)
+    for reference, each, to in zip(
+        references.tolist(), size.tolist(), target.tolist(), strict=True
+    ):
+        expected[to : to + each] = graph.contents.view(reference, each)
+    assert memory == expected
