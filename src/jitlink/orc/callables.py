@@ -19,7 +19,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from jitlink import tasks
-from jitlink.abi.callbacks import wrapped_function
 from jitlink.errors import NotAFunctionError
 from jitlink.executor import SelfExecutorProcessControl
 from jitlink.executor.callback_errors import call_code, reporting
@@ -213,6 +212,9 @@ def python_function(name: str, value: object) -> tuple[Callable[..., Any], type[
     if isinstance(value, tuple):
         function, prototype = value
     elif isinstance(value, CFuncPtr):
+        # Imported on use: links into this process need nothing else of calling conventions.
+        from jitlink.abi.callbacks import wrapped_function  # noqa: PLC0415
+
         prototype, function = type(value), wrapped_function(value)
         if function is None:
             return None

@@ -33,9 +33,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from jitlink.errors import ExecutorError, JITLinkError, UnsupportedObjectError
-from jitlink.executor import PlacedArguments, SelfExecutorProcessControl
+from jitlink.executor import (
+    ExecutorProcessControl,
+    PlacedArguments,
+    SelfExecutorProcessControl,
+)
 from jitlink.executor.callback_errors import callback_errors
 from jitlink.graph import AllocActionPair, LinkGraph, Symbol, WrapperCall
+from jitlink.memory import JITLinkMemoryManager
+from jitlink.memory.tls import TLSRegistry
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionEndedError, raise_first
 from jitlink.orc.interface import (
@@ -62,7 +68,6 @@ from jitlink.runtime import (
     linked_runtime,
     runtime_of,
 )
-from jitlink.runtime.tls_loader import provide_tls
 from jitlink.sps import (
     BOOL,
     ERROR,
@@ -103,6 +108,15 @@ class _InitializerRun(NamedTuple):
     is_program: bool = False
 
 
+def _provide_tls(executor: ExecutorProcessControl, memory: JITLinkMemoryManager) -> None:
+    """Give a memory manager of another process thread-local storage, if it has none."""
+    if memory.tls is None and not isinstance(executor, SelfExecutorProcessControl):
+        # Imported on use: memory of this process has it.
+        from jitlink.runtime.tls_loader import RuntimeTLSLoader  # noqa: PLC0415
+
+        memory.tls = TLSRegistry(RuntimeTLSLoader(executor))
+
+
 class ELFPlatform(Platform):
     """A platform with jitlink's own runtime.
 
@@ -131,7 +145,7 @@ class ELFPlatform(Platform):
         # Those that `initialize` holds open, with the arguments: for a restart of the executor.
         self._held: dict[JITDylib, Sequence[str] | None] = {}
         self._loading = DynamicLoading(self)
-        provide_tls(session.executor, layer.memory)
+        _provide_tls(session.executor, layer.memory)
         super().__init__(session, layer, process_symbols)
         self.dylib.add_generator(RuntimeGenerator(self))
         self._plugin = PlatformPlugin(self)
@@ -482,7 +496,7 @@ class ELFPlatform(Platform):
 
     def handle_restart(self) -> None:
         """Forget what was in the process that has ended."""
-        provide_tls(self.session.executor, self.layer.memory)
+        _provide_tls(self.session.executor, self.layer.memory)
         self._has_registrations = False
         self._initialized.clear()
         self._loading.forget_connection()
