@@ -28,10 +28,9 @@ from jitlink.orc.interface import (
     HostSymbol,
     JITSymbolFlags,
     MaterializationUnit,
-    ResourceManager,
-    ResourceTracker,
     Symbols,
 )
+from jitlink.orc.trackers import TrackedResources
 
 if TYPE_CHECKING:
     from jitlink.executor import ExecutorProcessControl
@@ -364,49 +363,24 @@ class PythonSymbols(MaterializationUnit):
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         """Report the addresses, and keep the functions alive from now on."""
         # An address may be that of a ctypes callback, too.
-        resources = _function_resources(responsibility.session)
-        kept = resources.functions.setdefault(responsibility.tracker, [])
-        if self._kept_alive is not None:
-            kept.append(self._kept_alive)
+        _python_symbols(responsibility.session).add(responsibility.tracker, self)
         responsibility.notify_resolved(self.addresses)
         responsibility.notify_emitted()
 
 
-class _FunctionResources(ResourceManager):
+class _LinkedPythonSymbols(TrackedResources[PythonSymbols]):
     """Keeps the functions alive that linked code may call, under the trackers that own them."""
-
-    def __init__(self) -> None:
-        self.functions: dict[ResourceTracker, list[object]] = {}
 
     def dylibs_that_call_python(self) -> Iterable[JITDylib]:
         """The JITDylibs in which Python has defined functions or addresses."""
-        return {tracker.dylib for tracker in self.functions}
-
-    async def handle_remove_resources(
-        self,
-        dylib: JITDylib,  # noqa: ARG002 - part of the interface
-        key: ResourceTracker,
-    ) -> None:
-        """Release functions."""
-        self.functions.pop(key, None)
-
-    def handle_transfer_resources(
-        self,
-        dylib: JITDylib,  # noqa: ARG002
-        destination: ResourceTracker,
-        source: ResourceTracker,
-    ) -> None:
-        """Hold functions under another tracker."""
-        moved = self.functions.pop(source, None)
-        if moved:
-            self.functions.setdefault(destination, []).extend(moved)
+        return {tracker.dylib for tracker in self.keys}
 
 
-def _function_resources(session: Session) -> _FunctionResources:
+def _python_symbols(session: Session) -> _LinkedPythonSymbols:
     for manager in session.resource_managers:
-        if isinstance(manager, _FunctionResources):
+        if isinstance(manager, _LinkedPythonSymbols):
             return manager
-    created = _FunctionResources()
+    created = _LinkedPythonSymbols()
     # Resources are released from the last manager to the first: code before what it calls.
     session.resource_managers.insert(0, created)
     return created

@@ -171,7 +171,7 @@ class DynamicLoading:
     def _information(self, address: int) -> tuple[int, str, int, str] | None:
         """Base and name of the JITDylib, address and name of the nearest symbol."""
         for state in self._platform.states.values():
-            for link in state.link_records():
+            for link in state.links:
                 ranges = [memory for memory in link.memory if address in memory]
                 if ranges:
                     symbol, name = _symbol_before(state.dylib, address, ranges[0].start)

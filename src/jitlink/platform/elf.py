@@ -469,7 +469,7 @@ class ELFPlatform(Platform):
             handles = self._mark_closed([dylib])
             if handles:
                 await in_thread(lambda: self._finalize(handles))
-        links = state.links.pop(key, [])
+        links = state.links.take(key)
         memory = [ExecutorAddrRange(r.start, r.end) for link in links for r in link.memory]
         errors: list[Exception] = []
         try:
