@@ -230,18 +230,23 @@ def python_function(name: str, value: object) -> tuple[Callable[..., Any], type[
     return function, prototype
 
 
-def _own_functions(functions: Mapping[str, object]) -> tuple[list[int], object]:
-    """Addresses of functions for code of this process, and an object that must live as long.
+_Functions = dict[str, tuple[int, object]]
+"""Address of each function for linked code, and an object that must live as long."""
+
+
+def _own_functions(functions: Mapping[str, object]) -> _Functions:
+    """Functions for code of this process.
 
     Raises:
         TypeError: C cannot call one of them.
     """
-    callbacks = []
+    found: _Functions = {}
     for name, value in functions.items():
         typed = python_function(name, value)
         callback = value if typed is None else _callable(name, *typed, _callback)
-        callbacks.append(cast("CFuncPtr", callback))
-    return [ctypes.cast(each, ctypes.c_void_p).value or 0 for each in callbacks], callbacks
+        address = ctypes.cast(cast("CFuncPtr", callback), ctypes.c_void_p).value
+        found[name] = address or 0, callback
+    return found
 
 
 def _callback(function: Callable[..., Any], prototype: type[Any]) -> object:
@@ -250,8 +255,8 @@ def _callback(function: Callable[..., Any], prototype: type[Any]) -> object:
 
 def _remote_functions(
     executor: ExecutorProcessControl, functions: Mapping[str, object]
-) -> tuple[Sequence[int], object]:
-    """The same for code of another process.
+) -> _Functions:
+    """The same for code of another process; those of Python are released together.
 
     Raises:
         TypeError: C cannot call one of them, or only that of this process.
@@ -261,10 +266,10 @@ def _remote_functions(
     from jitlink.runtime.remote_callbacks import callbacks_of  # noqa: PLC0415
     from jitlink.runtime.remote_calls import RemoteFunction, host_function  # noqa: PLC0415
 
-    callees, addresses = {}, {}
+    callees, found = {}, _Functions()
     for name, value in functions.items():
         if isinstance(value, RemoteFunction) and value.executor is executor:
-            addresses[name] = value.address
+            found[name] = value.address, None
             continue
         typed = None if isinstance(value, RemoteFunction) else python_function(name, value)
         if typed is None:
@@ -275,10 +280,11 @@ def _remote_functions(
         callbacks = await callbacks_of(executor)
         return await callbacks.link_functions(executor, list(callees.values()))
 
-    linked = tasks.run(link()) if callees else None
-    if linked is not None:
-        addresses.update(zip(callees, linked.addresses, strict=True))
-    return [addresses[name] for name in functions], linked
+    if callees:
+        linked = tasks.run(link())
+        for name, address in zip(callees, linked.addresses, strict=True):
+            found[name] = address, linked
+    return found
 
 
 def _callable(
@@ -325,8 +331,9 @@ class PythonSymbols(MaterializationUnit):
         self.name = "<Python>"
         self._session = session
         # Evaluated once more when the executor was restarted: a library then has other addresses.
-        is_copied = session.record is not None and isinstance(symbols, dict)
-        self._given = dict(symbols) if is_copied else symbols
+        self._given: Mapping[str, HostSymbol] = {}
+        if session.record is not None:
+            self._given = dict(symbols) if isinstance(symbols, dict) else symbols
         self.addresses: dict[str, int] = {}
         functions: dict[str, object] = {}
         flags: dict[str, JITSymbolFlags] = {}
@@ -338,16 +345,19 @@ class PythonSymbols(MaterializationUnit):
             else:
                 functions[name], flags[name] = value, _CALLABLE
         self.symbols = flags
-        self._kept_alive: object = None
+        self._functions: dict[str, object] = {}
         if functions:
             executor = session.executor
             is_local = isinstance(executor, SelfExecutorProcessControl)
             make = _own_functions if is_local else partial(_remote_functions, executor)
-            addresses, self._kept_alive = make(functions)
-            self.addresses.update(zip(functions, addresses, strict=True))
+            for name, (address, function) in make(functions).items():
+                self.addresses[name], self._functions[name] = address, function
 
-    def discard(self, dylib: JITDylib, name: str) -> None:
-        """Do nothing: linked code calls the definition that overrides this one."""
+    def discard(self, dylib: JITDylib, name: str) -> None:  # noqa: ARG002 - part of the interface
+        """Release the function of a definition that was overridden or removed."""
+        self._functions.pop(name, None)
+        if isinstance(self._given, dict):
+            self._given.pop(name, None)
 
     def restart_obstacles(self, symbols: Symbols) -> Iterable[str]:
         """Those that are addresses of the executor."""
