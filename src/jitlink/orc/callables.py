@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from jitlink import tasks
 from jitlink.errors import NotAFunctionError
-from jitlink.executor import SelfExecutorProcessControl
 from jitlink.executor.callback_errors import call_code, reporting
 from jitlink.memory.mapping import may_be_code
 from jitlink.orc.interface import (
@@ -76,7 +75,7 @@ def function_at(
     Raises:
         ExecutorError: functions of the executor's architecture cannot be called.
     """
-    if executor is None or isinstance(executor, SelfExecutorProcessControl):
+    if executor is None or executor.is_this_process:
         return kind(address)
     from jitlink.runtime.remote_calls import RemoteFunction  # noqa: PLC0415 - not in this process
 
@@ -348,9 +347,9 @@ class PythonSymbols(MaterializationUnit):
         self._functions: dict[str, object] = {}
         if functions:
             executor = session.executor
-            is_local = isinstance(executor, SelfExecutorProcessControl)
-            make = _own_functions if is_local else partial(_remote_functions, executor)
-            for name, (address, function) in make(functions).items():
+            is_here = executor.is_this_process
+            found = _own_functions(functions) if is_here else _remote_functions(executor, functions)
+            for name, (address, function) in found.items():
                 self.addresses[name], self._functions[name] = address, function
 
     def discard(self, dylib: JITDylib, name: str) -> None:  # noqa: ARG002 - part of the interface

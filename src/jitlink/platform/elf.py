@@ -36,7 +36,6 @@ from jitlink.errors import ExecutorError, JITLinkError, UnsupportedObjectError
 from jitlink.executor import (
     ExecutorProcessControl,
     PlacedArguments,
-    SelfExecutorProcessControl,
 )
 from jitlink.executor.callback_errors import callback_errors
 from jitlink.graph import AllocActionPair, LinkGraph, Symbol, WrapperCall
@@ -110,7 +109,7 @@ class _InitializerRun(NamedTuple):
 
 def _provide_tls(executor: ExecutorProcessControl, memory: JITLinkMemoryManager) -> None:
     """Give a memory manager of another process thread-local storage, if it has none."""
-    if memory.tls is None and not isinstance(executor, SelfExecutorProcessControl):
+    if memory.tls is None and not executor.is_this_process:
         # Imported on use: memory of this process has it.
         from jitlink.runtime.tls_loader import RuntimeTLSLoader  # noqa: PLC0415
 
@@ -313,8 +312,7 @@ class ELFPlatform(Platform):
     def _place_arguments(self, argv: Sequence[str] | None) -> PlacedArguments:
         executor = self.session.executor
         if argv is None:
-            is_this_process = isinstance(executor, SelfExecutorProcessControl)
-            argv = sys.orig_argv if is_this_process else ()
+            argv = sys.orig_argv if executor.is_this_process else ()
         return self.drive(executor.place_arguments(argv))
 
     def _run(self, run: _InitializerRun) -> None:
@@ -406,7 +404,7 @@ class ELFPlatform(Platform):
 
     def close_at_exit(self) -> None:
         """Close the JITDylibs that may call Python, directly or through those they link against."""
-        if isinstance(self.session.executor, SelfExecutorProcessControl):
+        if self.session.executor.is_this_process:
             self._close_at_end(self._that_may_call_python)
         else:
             self.close_all()

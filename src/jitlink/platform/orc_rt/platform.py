@@ -27,7 +27,6 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from jitlink.errors import ExecutorError, InputError, UndefinedSymbolError, UnsupportedObjectError
-from jitlink.executor import SelfExecutorProcessControl
 from jitlink.executor.callback_errors import callback_errors
 from jitlink.graph import AllocActionPair, LinkGraph, MemProt, Scope, Symbol
 from jitlink.inputs import Input
@@ -170,7 +169,7 @@ class ORCRuntimePlatform(Platform):
     async def _own_runtime(self) -> Runtime:
         """Jitlink's runtime, which registers frames, and dispatches or numbers calls."""
         executor = self.session.executor
-        if isinstance(executor, SelfExecutorProcessControl):
+        if executor.is_this_process:
             return await runtime_of(executor)
         return (await callbacks_of(executor)).runtime
 
