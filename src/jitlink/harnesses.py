@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from jitlink.errors import DuplicateDefinitionError, SymbolError, UndefinedSymbolError
-from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.executor import ExecutorProcessControl
 from jitlink.executor.callback_errors import call_code, has_raised
 from jitlink.exports import Exports
 from jitlink.graph import LinkGraph, MemProt, Scope
@@ -410,7 +410,7 @@ def harness(
         TypeError: C code could not use one of the mocks.
         JITLinkError: the link failed otherwise; nothing is left allocated.
     """
-    is_local = executor is None or isinstance(executor, SelfExecutorProcessControl)
+    is_local = executor is None or executor.is_this_process
     mocked = Mocks(mocks or {}, is_local=is_local)
     overriding = [open_input(source, number) for number, source in enumerate(harness)]
     tested = [open_input(source, number) for number, source in enumerate(tests, len(overriding))]

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
 from jitlink.errors import NotAFunctionError, SymbolError, UndefinedSymbolError
-from jitlink.executor import SelfExecutorProcessControl
 from jitlink.exports import Exports
 from jitlink.lljit import LLJIT
 from jitlink.memory.mapping import may_be_code
@@ -75,7 +74,7 @@ class LinkedCode:
     def __init__(self, jit: LLJIT, dylib: JITDylib) -> None:
         self.session = jit.session
         self.executor = jit.session.executor
-        self.is_remote = not isinstance(self.executor, SelfExecutorProcessControl)
+        self.is_remote = not self.executor.is_this_process
         self.symbols: Mapping[str, int] = {}
         self._layer, self.dylib = jit.layer, dylib
         self.kept_alive: object = None

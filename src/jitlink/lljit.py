@@ -382,8 +382,7 @@ class LLJIT:
         if is_tls_address(address) and tls is not None:
             address = tls.tls_address(address)
         # A call of data in another process is reported by that.
-        is_local = isinstance(executor, SelfExecutorProcessControl)
-        is_proven = flags & JITSymbolFlags.CALLABLE or not is_local
+        is_proven = flags & JITSymbolFlags.CALLABLE or not executor.is_this_process
         unproven = None if is_proven else name
         return ExecutorAddr(address, executor, unproven=unproven, generation=generation)
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jitlink.errors import UndefinedSymbolError, UnsupportedObjectError
-from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.executor import ExecutorProcessControl
 from jitlink.exports import Exports
 from jitlink.formats.archive_magic import is_archive
 from jitlink.graph import LinkGraph, Scope
@@ -218,7 +218,7 @@ def _open_library(jit: LLJIT, name: str) -> DynamicLibraryGenerator:
     from jitlink.executor.shared_libraries import find_library, open_library  # noqa: PLC0415
 
     executor = jit.session.executor
-    if isinstance(executor, SelfExecutorProcessControl):
+    if executor.is_this_process:
         return DynamicLibraryGenerator(open_library(find_library(name)))
     return DynamicLibraryGenerator.load(jit.session, name)
 

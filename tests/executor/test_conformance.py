@@ -197,4 +197,5 @@ def test_what_it_says_of_itself(code: Code) -> None:
     assert executor.is_alive
     assert executor.page_size % 4096 == 0
     assert executor.runs(executor.triple)
-    assert isinstance(executor, SelfExecutorProcessControl) == (executor.dispatch is None)
+    assert executor.is_this_process == isinstance(executor, SelfExecutorProcessControl)
+    assert executor.is_this_process == (executor.dispatch is None)

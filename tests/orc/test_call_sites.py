@@ -252,7 +252,8 @@ def test_links_that_fail_leave_no_sites(session: StubSession, recorder: CallSite
     session.add(session.main, CALLERS)
     with pytest.raises(FailedToMaterializeError):
         session.address("call")
-    assert not len(failing._found) + len(recorder._found)
+    assert not len(failing._links) + len(recorder._links)
+    assert not recorder._resources.keys
     assert recorder.sites("old") == failing.sites("old") == []
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jitlink.errors import DuplicateDefinitionError
-from jitlink.orc import ExecutorAddr, JITSymbolFlags
+from jitlink.orc import ExecutorAddr, ExecutorSymbolDef, JITSymbolFlags
 from tests.orc.jits import CountedJIT, compiled, counted_jit
 
 SENSOR = """
@@ -338,6 +338,24 @@ def test_a_function_that_was_never_used_is_released_too(jit: CountedJIT) -> None
     jit.remove(tracker)
     gc.collect()
     assert reference() is None
+
+
+def test_a_function_is_released_whose_definition_is_removed_or_overridden(jit: CountedJIT) -> None:
+    weak = JITSymbolFlags.EXPORTED | JITSymbolFlags.WEAK
+    sensors = [Sensor(2), Sensor(3)]
+    references = [weakref.ref(sensor) for sensor in sensors]
+    jit.define({"first": (sensors[0], Prototype), "second": (sensors[1], Prototype),
+                "third": ExecutorSymbolDef(1, weak)})  # fmt: skip
+    del sensors
+    jit.main.remove(["first"])
+    jit.define({"third": 3})
+    gc.collect()
+    assert references[0]() is None
+    assert references[1]() is not None
+    second = jit.lookup("second")
+    second.argtypes = [ctypes.c_int]
+    assert second(5) == 15
+    assert jit.lookup("third") == 3
 
 
 # Addresses

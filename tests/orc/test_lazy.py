@@ -307,8 +307,8 @@ def test_stubs_are_removed_with_their_tracker(lazy: StubSession) -> None:
         assert lazy.used_size == used
         assert len(reentry._continuations) == known
     assert not lazy.stubs._stubs
-    assert not lazy.stubs._owned
-    assert not any(lazy.stubs._bound.values())
+    assert not lazy.stubs._owned.keys
+    assert not lazy.stubs._bound.keys
 
 
 def test_a_link_of_stubs_that_fails_leaves_nothing_registered(lazy: StubSession) -> None:

@@ -20,6 +20,7 @@ from jitlink.orc import (
     SymbolState,
 )
 from jitlink.orc.errors import SymbolsCouldNotBeRemovedError
+from jitlink.orc.trackers import TrackedResources
 from jitlink.tasks import sleep
 from tests.orc.units import (
     IS_LONG,
@@ -254,6 +255,39 @@ def test_a_long_chain_of_transfers(session: ExecutionSession, main: JITDylib) ->
     open_gates(session, unit)
     assert isinstance(pending.result, dict)
     assert session.run(lambda: list(main.trackers)) == [last]
+
+
+def test_resources_are_told_apart_by_identity(main: JITDylib) -> None:
+    held: TrackedResources[list[int]] = TrackedResources()
+    key = main.default_tracker
+    first, second = [1], [1]
+    for resource in (first, second, first):
+        held.add(key, resource)
+    held.discard(key, [1])
+    assert list(map(id, held)) == list(map(id, held.under(key))) == [id(first), id(second)]
+    held.discard(key, first)
+    assert held.under(key)[0] is second
+    held.discard(key, second)
+    held.discard(key, second)
+    assert not held.keys
+    assert not held.take(key)
+
+
+def test_resources_follow_their_trackers(session: ExecutionSession, main: JITDylib) -> None:
+    held: TrackedResources[list[int]] = TrackedResources()
+    session.register_resource_manager(held)
+    keys = [main.create_resource_tracker() for _ in range(3)]
+    for number, key in enumerate(keys):
+        held.add(key, [number])
+    keys[0].transfer_to(keys[1])
+    assert held.keys == keys[1:]
+    assert held.under(keys[1]) == [[1], [0]]
+    last = main.create_resource_tracker()
+    keys[2].transfer_to(last)
+    keys[1].remove()
+    assert list(held) == [[2]]
+    last.remove()
+    assert held.keys == []
 
 
 def test_all_managers_are_notified_last_first(session: ExecutionSession, main: JITDylib) -> None:

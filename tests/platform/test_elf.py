@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from jitlink.errors import UndefinedSymbolError
+from jitlink.errors import JITLinkError, UndefinedSymbolError
 from jitlink.graph import LinkGraph
 from jitlink.lljit import LLJIT, LLJITBuilder
 from jitlink.orc import (
     FailedToMaterializeError,
     MaterializationResponsibility,
     ObjectLinkingLayer,
+    Plugin,
     SessionError,
 )
 from jitlink.orc.objects import ExportedSymbols
@@ -444,3 +445,42 @@ def test_members_of_archives_are_run_if_they_are_needed(jit: NotingJIT, tmp_path
     jit.initialize()
     # Members come after what needs them, as on a linker's command line.
     assert jit.take() == [21, 20, 20]
+
+
+class Failing(Plugin):
+    """Fails when the link of a function is complete."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def notify_emitted(self, responsibility: MaterializationResponsibility) -> None:
+        if responsibility.defines(self._name):
+            raise JITLinkError("it fails")
+
+
+def test_a_link_that_fails_when_it_is_complete_has_no_initialisers(jit: NotingJIT) -> None:
+    jit.layer.add_plugin(Failing("f10"))
+    jit.add_object(life(10))
+    jit.add_object(life(20))
+    jit.lookup("f20")
+    with pytest.raises(FailedToMaterializeError, match="it fails"):
+        jit.lookup("f10")
+    jit.initialize()
+    assert jit.take() == [20]
+    jit.deinitialize()
+    assert jit.take() == [22, 23]
+
+
+def test_the_handle_of_a_link_that_fails_when_it_is_complete(jit: NotingJIT) -> None:
+    jit.layer.add_plugin(Failing("handle"))
+    program = "void *__dso_handle = &__dso_handle; void *handle(void) { return __dso_handle; }"
+    tracker = jit.create_resource_tracker()
+    jit.add_object(compiled(program), tracker)
+    with pytest.raises(FailedToMaterializeError, match="it fails"):
+        jit.lookup("handle")
+    assert isinstance(jit.platform, ELFPlatform)
+    assert jit.platform.states[jit.main].handle == 0
+    tracker.remove()
+    jit.add_object(life(20))
+    jit.initialize()
+    assert jit.take() == [20]

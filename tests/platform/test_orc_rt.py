@@ -370,6 +370,17 @@ def test_a_program_without_its_entry() -> None:
     assert caught.value.names == ("main",)
 
 
+def test_a_program_may_fail_to_open_a_jitdylib() -> None:
+    main = """
+        extern void *__orc_rt_jit_dlopen(const char *name, int mode);
+        int main(void) { return __orc_rt_jit_dlopen("broken", 1) ? 1 : 42; }
+    """
+    with _jit() as (jit, platform, _):
+        jit.add_object(compile_c(UNDEFINED, "gcc", ("-fPIC",)), dylib=jit.create_jitdylib("broken"))
+        jit.add_object(compile_c(main, "gcc", ("-fPIC",)))
+        assert platform.run_program(jit.main, "main", ["program"]) == 42
+
+
 def test_a_python_exception_in_an_initialiser_is_raised() -> None:
     def say(text: bytes) -> None:
         raise ValueError(text.decode())

@@ -8,6 +8,7 @@ from tests.executor.remote.executors import PIPES, Setting, started
 from tests.platform import test_orc_rt
 from tests.platform.test_orc_rt import (  # noqa: F401 - with the executors below
     test_a_jitdylib_that_was_cleared_is_registered_again,
+    test_a_program_may_fail_to_open_a_jitdylib,
     test_a_program_that_is_given_by_its_address,
     test_a_program_without_its_entry,
     test_a_python_exception_in_an_initialiser_is_raised,

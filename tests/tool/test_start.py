@@ -8,11 +8,20 @@ import pytest
 
 from tests.tool.command import compile_to
 
+# For code of another process.
+_FOR_EXECUTORS = (
+    "jitlink.abi", "jitlink.executor.code_map", "jitlink.executor.remote",
+    "jitlink.formats.dwarf_lines", "jitlink.formats.elf_file_symbols", "jitlink.orc.code_map",
+    "jitlink.orc.restart", "jitlink.orc.unit_record", "jitlink.runtime.patching",
+    "jitlink.runtime.remote_callbacks", "jitlink.runtime.remote_calls",
+    "jitlink.runtime.remote_memory", "jitlink.runtime.tls_loader",
+)  # fmt: skip
 # For other commands, other architectures, errors, or tests.
 _NOT_FOR_HELLO = (
     "argparse", "asyncio", "capstone", "difflib", "inspect", "json", "numpy.testing",
     "numpy.typing", "pathlib", "resource", "textwrap", "typing_extensions", "urllib",
     "zlib", "zstandard",
+    *_FOR_EXECUTORS,
     "jitlink.arch.aarch64", "jitlink.arch.riscv", "jitlink.library",
     "jitlink.orc.aliases", "jitlink.orc.call_sites", "jitlink.orc.lazy", "jitlink.orc.reentry",
     "jitlink.orc.stubs",
@@ -54,6 +63,13 @@ def test_nothing_is_imported_that_the_command_does_not_use(
     after = _modules(f"from jitlink.tool.main import main; main({words})")
     assert "jitlink.tool.main" in after
     assert sorted((after - before) & set(unwanted)) == []
+
+
+def test_nothing_is_imported_for_executors_that_a_library_does_not_use() -> None:
+    compile_to(Path("hello.o"), "int answer(void) { return 42; }")
+    modules = _modules("import jitlink; assert jitlink.load('hello.o').answer() == 42")
+    assert "jitlink.library" in modules
+    assert sorted(modules & set(_FOR_EXECUTORS)) == []
 
 
 def _modules(code: str) -> set[str]:

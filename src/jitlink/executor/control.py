@@ -62,6 +62,7 @@ class ExecutorProcessControl(ABC):
     """An executor.
 
     Attributes:
+        is_this_process: whether it is this process, where linked code is called directly.
         triple: its target triple, such as ``x86_64-unknown-linux-gnu``.
         page_size: its page size in bytes.
         memory_manager: manages its memory.
@@ -72,6 +73,7 @@ class ExecutorProcessControl(ABC):
             of one generation.
     """
 
+    is_this_process = False
     triple: str
     page_size: int
     memory_manager: JITLinkMemoryManager

@@ -48,6 +48,8 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         memory_manager: by default an `InProcessMemoryManager`.
     """
 
+    is_this_process = True
+
     def __init__(self, memory_manager: JITLinkMemoryManager | None = None) -> None:
         self.triple = _host_triple()
         self.page_size = mmap.PAGESIZE

@@ -38,7 +38,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -48,11 +47,10 @@ from jitlink.graph import LinkGraph
 from jitlink.graph.columns import Int64Array, rows_where
 from jitlink.graph.edges import EdgeKind
 from jitlink.link import PassConfiguration
-from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
-from jitlink.orc.interface import ResourceTracker, Session
+from jitlink.orc.interface import Session
+from jitlink.orc.link_resources import LinkResources
 from jitlink.orc.materialization import MaterializationResponsibility
-from jitlink.orc.object_layer import Plugin
 from jitlink.passes.got_plt import got_plt_targets
 from jitlink.runtime.patching import read_code, replace_code
 from jitlink.targets.registry import target_of_graph
@@ -98,7 +96,7 @@ class _CallSites(NamedTuple):
         return self.fixups.by_kind[int(self.kind)]
 
 
-class CallSiteRecorder(Plugin):
+class CallSiteRecorder(LinkResources[list[_CallSites]]):
     """Records the direct calls of some functions, and repoints them.
 
     Args:
@@ -106,12 +104,9 @@ class CallSiteRecorder(Plugin):
     """
 
     def __init__(self, names: Iterable[str]) -> None:
+        super().__init__()
         self.names = frozenset(names)
         self._session: Session | None = None
-        # A link may fail after it was emitted, so its sites are kept as long as its responsibility.
-        self._found: WeakKeyDictionary[MaterializationResponsibility, list[_CallSites]]
-        self._found = WeakKeyDictionary()
-        self._sites: dict[ResourceTracker, list[_CallSites]] = {}
 
     # From any thread
 
@@ -154,8 +149,7 @@ class CallSiteRecorder(Plugin):
     # On the driver thread
 
     def _of(self, name: str) -> Iterator[_CallSites]:
-        recorded = self._sites.values()
-        return (sites for of_tracker in recorded for sites in of_tracker if sites.name == name)
+        return (sites for of_link in self._resources for sites in of_link if sites.name == name)
 
     def modify_pass_config(
         self,
@@ -170,38 +164,9 @@ class CallSiteRecorder(Plugin):
         def record(graph: LinkGraph) -> None:
             found = _find(graph, self.names, branches, config.fixups)
             if found:
-                self._found[responsibility] = found
+                self.keep(responsibility, found)
 
         config.post_fixup.append(record)
-
-    def notify_emitted(self, responsibility: MaterializationResponsibility) -> None:
-        """Record the sites of a link under its tracker."""
-        found = self._found.get(responsibility)
-        if found:
-            self._sites.setdefault(responsibility.tracker, []).extend(found)
-
-    def notify_failed(self, responsibility: MaterializationResponsibility) -> None:
-        """Remove the sites of a link."""
-        found = self._found.pop(responsibility, None)
-        if found:
-            lost = set(map(id, found))
-            for tracker, recorded in list(self._sites.items()):
-                self._sites[tracker] = [sites for sites in recorded if id(sites) not in lost]
-
-    def notify_removing_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:  # noqa: ARG002
-        """Remove the sites in code that is removed."""
-        self._sites.pop(key, None)
-
-    def notify_transferring_resources(
-        self,
-        dylib: JITDylib,  # noqa: ARG002 - part of the interface
-        destination: ResourceTracker,
-        source: ResourceTracker,
-    ) -> None:
-        """Transfer sites with the code that contains them."""
-        sites = self._sites.pop(source, None)
-        if sites:
-            self._sites.setdefault(destination, []).extend(sites)
 
     def _repoint(self, name: str, address: int) -> int:
         changes = []

@@ -19,9 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from jitlink import tasks
-from jitlink.abi.callbacks import wrapped_function
 from jitlink.errors import NotAFunctionError
-from jitlink.executor import SelfExecutorProcessControl
 from jitlink.executor.callback_errors import call_code, reporting
 from jitlink.memory.mapping import may_be_code
 from jitlink.orc.interface import (
@@ -29,10 +27,9 @@ from jitlink.orc.interface import (
     HostSymbol,
     JITSymbolFlags,
     MaterializationUnit,
-    ResourceManager,
-    ResourceTracker,
     Symbols,
 )
+from jitlink.orc.trackers import TrackedResources
 
 if TYPE_CHECKING:
     from jitlink.executor import ExecutorProcessControl
@@ -78,7 +75,7 @@ def function_at(
     Raises:
         ExecutorError: functions of the executor's architecture cannot be called.
     """
-    if executor is None or isinstance(executor, SelfExecutorProcessControl):
+    if executor is None or executor.is_this_process:
         return kind(address)
     from jitlink.runtime.remote_calls import RemoteFunction  # noqa: PLC0415 - not in this process
 
@@ -213,6 +210,9 @@ def python_function(name: str, value: object) -> tuple[Callable[..., Any], type[
     if isinstance(value, tuple):
         function, prototype = value
     elif isinstance(value, CFuncPtr):
+        # Imported on use: links into this process need nothing else of calling conventions.
+        from jitlink.abi.callbacks import wrapped_function  # noqa: PLC0415
+
         prototype, function = type(value), wrapped_function(value)
         if function is None:
             return None
@@ -229,18 +229,23 @@ def python_function(name: str, value: object) -> tuple[Callable[..., Any], type[
     return function, prototype
 
 
-def _own_functions(functions: Mapping[str, object]) -> tuple[list[int], object]:
-    """Addresses of functions for code of this process, and an object that must live as long.
+_Functions = dict[str, tuple[int, object]]
+"""Address of each function for linked code, and an object that must live as long."""
+
+
+def _own_functions(functions: Mapping[str, object]) -> _Functions:
+    """Functions for code of this process.
 
     Raises:
         TypeError: C cannot call one of them.
     """
-    callbacks = []
+    found: _Functions = {}
     for name, value in functions.items():
         typed = python_function(name, value)
         callback = value if typed is None else _callable(name, *typed, _callback)
-        callbacks.append(cast("CFuncPtr", callback))
-    return [ctypes.cast(each, ctypes.c_void_p).value or 0 for each in callbacks], callbacks
+        address = ctypes.cast(cast("CFuncPtr", callback), ctypes.c_void_p).value
+        found[name] = address or 0, callback
+    return found
 
 
 def _callback(function: Callable[..., Any], prototype: type[Any]) -> object:
@@ -249,8 +254,8 @@ def _callback(function: Callable[..., Any], prototype: type[Any]) -> object:
 
 def _remote_functions(
     executor: ExecutorProcessControl, functions: Mapping[str, object]
-) -> tuple[Sequence[int], object]:
-    """The same for code of another process.
+) -> _Functions:
+    """The same for code of another process; those of Python are released together.
 
     Raises:
         TypeError: C cannot call one of them, or only that of this process.
@@ -260,10 +265,10 @@ def _remote_functions(
     from jitlink.runtime.remote_callbacks import callbacks_of  # noqa: PLC0415
     from jitlink.runtime.remote_calls import RemoteFunction, host_function  # noqa: PLC0415
 
-    callees, addresses = {}, {}
+    callees, found = {}, _Functions()
     for name, value in functions.items():
         if isinstance(value, RemoteFunction) and value.executor is executor:
-            addresses[name] = value.address
+            found[name] = value.address, None
             continue
         typed = None if isinstance(value, RemoteFunction) else python_function(name, value)
         if typed is None:
@@ -274,10 +279,11 @@ def _remote_functions(
         callbacks = await callbacks_of(executor)
         return await callbacks.link_functions(executor, list(callees.values()))
 
-    linked = tasks.run(link()) if callees else None
-    if linked is not None:
-        addresses.update(zip(callees, linked.addresses, strict=True))
-    return [addresses[name] for name in functions], linked
+    if callees:
+        linked = tasks.run(link())
+        for name, address in zip(callees, linked.addresses, strict=True):
+            found[name] = address, linked
+    return found
 
 
 def _callable(
@@ -324,8 +330,9 @@ class PythonSymbols(MaterializationUnit):
         self.name = "<Python>"
         self._session = session
         # Evaluated once more when the executor was restarted: a library then has other addresses.
-        is_copied = session.record is not None and isinstance(symbols, dict)
-        self._given = dict(symbols) if is_copied else symbols
+        self._given: Mapping[str, HostSymbol] = {}
+        if session.record is not None:
+            self._given = dict(symbols) if isinstance(symbols, dict) else symbols
         self.addresses: dict[str, int] = {}
         functions: dict[str, object] = {}
         flags: dict[str, JITSymbolFlags] = {}
@@ -337,16 +344,19 @@ class PythonSymbols(MaterializationUnit):
             else:
                 functions[name], flags[name] = value, _CALLABLE
         self.symbols = flags
-        self._kept_alive: object = None
+        self._functions: dict[str, object] = {}
         if functions:
             executor = session.executor
-            is_local = isinstance(executor, SelfExecutorProcessControl)
-            make = _own_functions if is_local else partial(_remote_functions, executor)
-            addresses, self._kept_alive = make(functions)
-            self.addresses.update(zip(functions, addresses, strict=True))
+            is_here = executor.is_this_process
+            found = _own_functions(functions) if is_here else _remote_functions(executor, functions)
+            for name, (address, function) in found.items():
+                self.addresses[name], self._functions[name] = address, function
 
-    def discard(self, dylib: JITDylib, name: str) -> None:
-        """Do nothing: linked code calls the definition that overrides this one."""
+    def discard(self, dylib: JITDylib, name: str) -> None:  # noqa: ARG002 - part of the interface
+        """Release the function of a definition that was overridden or removed."""
+        self._functions.pop(name, None)
+        if isinstance(self._given, dict):
+            self._given.pop(name, None)
 
     def restart_obstacles(self, symbols: Symbols) -> Iterable[str]:
         """Those that are addresses of the executor."""
@@ -362,49 +372,24 @@ class PythonSymbols(MaterializationUnit):
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         """Report the addresses, and keep the functions alive from now on."""
         # An address may be that of a ctypes callback, too.
-        resources = _function_resources(responsibility.session)
-        kept = resources.functions.setdefault(responsibility.tracker, [])
-        if self._kept_alive is not None:
-            kept.append(self._kept_alive)
+        _python_symbols(responsibility.session).add(responsibility.tracker, self)
         responsibility.notify_resolved(self.addresses)
         responsibility.notify_emitted()
 
 
-class _FunctionResources(ResourceManager):
+class _LinkedPythonSymbols(TrackedResources[PythonSymbols]):
     """Keeps the functions alive that linked code may call, under the trackers that own them."""
-
-    def __init__(self) -> None:
-        self.functions: dict[ResourceTracker, list[object]] = {}
 
     def dylibs_that_call_python(self) -> Iterable[JITDylib]:
         """The JITDylibs in which Python has defined functions or addresses."""
-        return {tracker.dylib for tracker in self.functions}
-
-    async def handle_remove_resources(
-        self,
-        dylib: JITDylib,  # noqa: ARG002 - part of the interface
-        key: ResourceTracker,
-    ) -> None:
-        """Release functions."""
-        self.functions.pop(key, None)
-
-    def handle_transfer_resources(
-        self,
-        dylib: JITDylib,  # noqa: ARG002
-        destination: ResourceTracker,
-        source: ResourceTracker,
-    ) -> None:
-        """Hold functions under another tracker."""
-        moved = self.functions.pop(source, None)
-        if moved:
-            self.functions.setdefault(destination, []).extend(moved)
+        return {tracker.dylib for tracker in self.keys}
 
 
-def _function_resources(session: Session) -> _FunctionResources:
+def _python_symbols(session: Session) -> _LinkedPythonSymbols:
     for manager in session.resource_managers:
-        if isinstance(manager, _FunctionResources):
+        if isinstance(manager, _LinkedPythonSymbols):
             return manager
-    created = _FunctionResources()
+    created = _LinkedPythonSymbols()
     # Resources are released from the last manager to the first: code before what it calls.
     session.resource_managers.insert(0, created)
     return created

@@ -441,7 +441,7 @@ class JITDylib(JITLinkDylib):
         overriding, overridden = self.resolve_precedence(unit.symbols, unit.name)
         record = self.session.record
         if record is not None:
-            record.discard(self, overriding)
+            record.drop_names(self, overriding)
         self.hide(hidden_by_either(self.symbols, unit.symbols, [*overriding, *overridden]), owner)
         unit.symbols = constrained(unit.symbols, self.hidden_names.names)
         if overridden:
@@ -452,7 +452,7 @@ class JITDylib(JITLinkDylib):
             self.insert(Definition(self, unit.symbols, owner, unit, unit.name))
             self.initializers.update(dict.fromkeys(unit.initializers))
             if record is not None:
-                record.add(unit, owner)
+                record.add_unit(unit, owner)
         self._discard([*removed, *((unit, name) for name in overridden)])
 
     def put_first(self, tracker: ResourceTracker) -> None:
@@ -557,7 +557,7 @@ class JITDylib(JITLinkDylib):
         if busy:
             raise SymbolsCouldNotBeRemovedError(self.name, busy)
         if self.session.record is not None:
-            self.session.record.discard(self, names)
+            self.session.record.drop_names(self, names)
         self._discard(self._erase_symbols(names))
 
     def insert(self, definition: Definition) -> None:

@@ -8,7 +8,7 @@ libraries that linked code opens.
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import numpy as np
 
@@ -20,9 +20,9 @@ from jitlink.link import PassConfiguration
 from jitlink.memory.images import Images, ImageSymbols
 from jitlink.memory.tls import END_ADDRESS, FIRST_ADDRESS, TLSBlock, TLSRegistry, TLSSymbol
 from jitlink.orc.dylib import JITDylib
-from jitlink.orc.interface import ResourceTracker
+from jitlink.orc.link_resources import LinkResources
 from jitlink.orc.materialization import MaterializationResponsibility
-from jitlink.orc.object_layer import ObjectLinkingLayer, Plugin
+from jitlink.orc.object_layer import ObjectLinkingLayer
 
 # Those that have an `ImagePlugin`.
 _layers: WeakSet[ObjectLinkingLayer] = WeakSet()
@@ -60,37 +60,45 @@ def make_visible(
 class _Exports:
     """What one link exports.
 
-    Attributes:
+    Args:
+        images: the images that export it.
         symbols: symbols that have addresses.
         block: the TLS block with the thread-local variables; None without any.
     """
 
-    def __init__(self, symbols: ImageSymbols, block: TLSBlock | None) -> None:
-        self.symbols = symbols
-        self.block = block
+    def __init__(self, images: Images, symbols: ImageSymbols, block: TLSBlock | None) -> None:
+        self._images = images
+        self._symbols = symbols
+        self._block = block
+        self._is_entered = False
 
-    def enter(self, images: Images) -> None:
-        """Export them.
+    def enter(self) -> None:
+        """Export it.
 
         Raises:
             AllocationError: there is no room for so many.
         """
+        images = self._images
         try:
-            images.define(self.symbols)
+            images.define(self._symbols)
         except BaseException:
-            images.remove(self.symbols)
+            images.remove(self._symbols)
             raise
-        if self.block is not None:
-            images.tls_modules.append(self.block.name)
+        if self._block is not None:
+            images.tls_modules.append(self._block.name)
+        self._is_entered = True
 
-    def leave(self, images: Images) -> None:
-        """Stop exporting them."""
-        images.remove(self.symbols)
-        if self.block is not None:
-            images.tls_modules.remove(self.block.name)
+    def leave(self) -> None:
+        """Stop exporting it, if it is exported."""
+        if not self._is_entered:
+            return
+        self._is_entered = False
+        self._images.remove(self._symbols)
+        if self._block is not None:
+            self._images.tls_modules.remove(self._block.name)
 
 
-class ImagePlugin(Plugin):
+class ImagePlugin(LinkResources[_Exports]):
     """Exports the symbols of links into JITDylibs that are images.
 
     Args:
@@ -100,13 +108,8 @@ class ImagePlugin(Plugin):
     defines_symbols = False
 
     def __init__(self, tls: TLSRegistry | None) -> None:
+        super().__init__()
         self._tls = tls
-        self._in_flight: dict[MaterializationResponsibility, _Exports] = {}
-        self._exported: dict[ResourceTracker, list[_Exports]] = {}
-        # For links that fail after they were emitted.
-        self._emitted: WeakKeyDictionary[MaterializationResponsibility, _Exports] = (
-            WeakKeyDictionary()
-        )
 
     def modify_pass_config(
         self,
@@ -121,7 +124,7 @@ class ImagePlugin(Plugin):
 
         def record(graph: LinkGraph) -> None:
             block = self._export_variables(graph)
-            self._in_flight[responsibility] = _Exports(dynamic_symbols(graph), block)
+            self.keep(responsibility, _Exports(images, dynamic_symbols(graph), block))
 
         # Before the TLS module is loaded.
         config.pre_fixup.append(record)
@@ -142,40 +145,14 @@ class ImagePlugin(Plugin):
 
     def notify_emitted(self, responsibility: MaterializationResponsibility) -> None:
         """Export the symbols of a link."""
-        exports = self._in_flight.pop(responsibility, None)
+        exports = self.kept(responsibility)
         if exports is not None:
-            exports.enter(_images_of(responsibility.dylib))
-            self._exported.setdefault(responsibility.tracker, []).append(exports)
-            self._emitted[responsibility] = exports
+            exports.enter()
+        super().notify_emitted(responsibility)
 
-    def notify_failed(self, responsibility: MaterializationResponsibility) -> None:
-        """Forget the symbols of a link, and stop exporting them."""
-        self._in_flight.pop(responsibility, None)
-        failed = self._emitted.pop(responsibility, None)
-        if failed is not None:
-            failed.leave(_images_of(responsibility.dylib))
-            self._exported[responsibility.tracker].remove(failed)
-
-    def notify_removing_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:
-        """Stop exporting the symbols of code that is removed."""
-        for exports in self._exported.pop(key, ()):
-            exports.leave(_images_of(dylib))
-
-    def notify_transferring_resources(
-        self,
-        dylib: JITDylib,  # noqa: ARG002 - part of the interface
-        destination: ResourceTracker,
-        source: ResourceTracker,
-    ) -> None:
-        """Keep the symbols under another tracker."""
-        moved = self._exported.pop(source, None)
-        if moved:
-            self._exported.setdefault(destination, []).extend(moved)
-
-
-def _images_of(dylib: JITDylib) -> Images:
-    assert dylib.images is not None
-    return dylib.images
+    def release(self, resource: _Exports) -> None:
+        """Stop exporting the symbols of a link."""
+        resource.leave()
 
 
 def _visible(graph: LinkGraph) -> tuple[Int64Array, UInt64Array, BoolArray]:

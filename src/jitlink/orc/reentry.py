@@ -40,7 +40,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from jitlink import tasks
 from jitlink.errors import ExecutorError, JITLinkError
-from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.executor import ExecutorProcessControl
 from jitlink.executor.callback_errors import report
 from jitlink.graph import LinkGraph, MemProt, Scope, Symbol
 from jitlink.link import JITLinkContext, link, run_in_process
@@ -257,7 +257,7 @@ def reentry_of(target: Target, executor: ExecutorProcessControl) -> Reentry | No
     """
     if target.reentry is None:
         return None
-    if not isinstance(executor, SelfExecutorProcessControl):
+    if not executor.is_this_process:
         return tasks.run(_remote(target, target.reentry, executor))
     with _lock:
         if target.triple not in _reentries:

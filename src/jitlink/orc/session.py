@@ -100,7 +100,7 @@ class ExecutionSession:
         self._end_lock = threading.Lock()
         self.record: UnitRecord | None = None
         self._restarter: Restarter | None = None
-        if not isinstance(self.executor, SelfExecutorProcessControl):
+        if not self.executor.is_this_process:
             from jitlink.orc.restart import Restarter  # noqa: PLC0415 - not in this process
 
             self._restarter = Restarter(self)

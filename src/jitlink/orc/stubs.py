@@ -67,6 +67,7 @@ from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.reentry import Reentry, reentry_of
 from jitlink.orc.stubs_graph import StubsGraph
 from jitlink.orc.tracebacks import shorten
+from jitlink.orc.trackers import TrackedResources
 from jitlink.targets.base import Target
 from jitlink.targets.registry import target_of_triple
 from jitlink.tasks import Lock
@@ -229,8 +230,8 @@ class IndirectStubsManager(ResourceManager):
         self._has_reentry = True
         self._storing = Lock()
         # Stubs by their tracker, stubs by the tracker of their body, and stubs by name.
-        self._owned: dict[ResourceTracker, list[Stub]] = {}
-        self._bound: dict[ResourceTracker, set[Stub]] = {}
+        self._owned: TrackedResources[Stub] = TrackedResources()
+        self._bound: TrackedResources[Stub] = TrackedResources()
         self._stubs: dict[JITDylib, dict[str, Stub]] = {}
         session.run(lambda: session.resource_managers.append(self))
 
@@ -289,7 +290,8 @@ class IndirectStubsManager(ResourceManager):
             self._deregister(stubs)
             raise
         # Lookups that wait for the stubs continue only after this.
-        self._owned.setdefault(tracker, []).extend(stubs)
+        for stub in stubs:
+            self._owned.add(tracker, stub)
         for stub, pointer, trampoline in zip(stubs, *built.addresses(), strict=True):
             stub.pointer, stub.trampoline = pointer, trampoline
             stub.entry = stub.target if isinstance(stub.target, int) else trampoline
@@ -383,13 +385,13 @@ class IndirectStubsManager(ResourceManager):
         owner, address = _owner_and_address(definition, name)
         if stub.pointer:
             stub.owner = owner
-            self._bound.setdefault(owner, set()).add(stub)
+            self._bound.add(owner, stub)
             stub.entry = address
         return address
 
     def _unbind(self, stub: Stub) -> None:
         if stub.owner is not None:
-            self._bound[stub.owner].discard(stub)
+            self._bound.discard(stub.owner, stub)
             stub.owner = None
 
     async def _store(self, stubs: Collection[Stub]) -> None:
@@ -408,10 +410,10 @@ class IndirectStubsManager(ResourceManager):
 
     async def handle_remove_resources(self, dylib: JITDylib, key: ResourceTracker) -> None:  # noqa: ARG002
         """Deregister the stubs of a tracker, and reset other stubs whose bodies it owns."""
-        bound = self._bound.pop(key, set())
+        bound = self._bound.take(key)
         for stub in bound:
             stub.owner, stub.entry = None, stub.trampoline
-        self._deregister(self._owned.pop(key, ()))
+        self._deregister(self._owned.take(key))
         if self.session.is_connected:
             await self._store(bound)
 
@@ -430,14 +432,9 @@ class IndirectStubsManager(ResourceManager):
         source: ResourceTracker,
     ) -> None:
         """Transfer stubs, and those whose bodies are transferred, to another tracker."""
-        owned = self._owned.pop(source, None)
-        if owned:
-            self._owned.setdefault(destination, []).extend(owned)
-        bound = self._bound.pop(source, None)
-        if bound:
-            self._bound.setdefault(destination, set()).update(bound)
-            for stub in bound:
-                stub.owner = destination
+        self._owned.transfer(destination, source)
+        for stub in self._bound.transfer(destination, source):
+            stub.owner = destination
 
     def _deregister(self, stubs: Iterable[Stub]) -> None:
         for stub in stubs:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from jitlink.orc.errors import ResourceTrackerDefunctError, raise_first
-from jitlink.orc.interface import ResourceTracker, Session
+from jitlink.orc.interface import ResourceManager, ResourceTracker, Session
 
+if TYPE_CHECKING:
+    from jitlink.orc.dylib import JITDylib
+
+T = TypeVar("T")
 log = logging.getLogger("jitlink.orc")
 
 
@@ -72,3 +78,69 @@ def transfer_tracker(
         except Exception as failure:  # noqa: BLE001 - the others are still to be notified
             errors.append(failure)
     raise_first(errors)
+
+
+class TrackedResources(ResourceManager, Generic[T]):
+    """Resources of any class, told apart by identity: a resource manager, or what one consists of.
+
+    For the driver thread.
+    """
+
+    def __init__(self) -> None:
+        # In order of addition; by identity, since not all resources can be hashed.
+        self._held: dict[ResourceTracker, dict[int, T]] = {}
+
+    def __iter__(self) -> Iterator[T]:
+        """All resources."""
+        return (resource for held in self._held.values() for resource in held.values())
+
+    @property
+    def keys(self) -> list[ResourceTracker]:
+        """The keys under which there are resources."""
+        return list(self._held)
+
+    def under(self, key: ResourceTracker) -> list[T]:
+        """The resources under a key, in order of addition."""
+        return list(self._held.get(key, {}).values())
+
+    def add(self, key: ResourceTracker, resource: T) -> None:
+        """Hold a resource under a key."""
+        self._held.setdefault(key, {})[id(resource)] = resource
+
+    def discard(self, key: ResourceTracker, resource: T) -> None:
+        """Stop holding a resource, if it is held under a key."""
+        held = self._held.get(key, {})
+        if held.pop(id(resource), None) is not None and not held:
+            del self._held[key]
+
+    def take(self, key: ResourceTracker) -> list[T]:
+        """Stop holding what is under a key; returns that."""
+        return list(self._held.pop(key, {}).values())
+
+    def transfer(self, destination: ResourceTracker, source: ResourceTracker) -> list[T]:
+        """Hold what is under a key under another one; returns that."""
+        moved = self._held.pop(source, {})
+        if moved:
+            self._held.setdefault(destination, {}).update(moved)
+        return list(moved.values())
+
+    def clear(self) -> None:
+        """Stop holding anything."""
+        self._held.clear()
+
+    async def handle_remove_resources(
+        self,
+        dylib: JITDylib,  # noqa: ARG002 - part of the interface
+        key: ResourceTracker,
+    ) -> None:
+        """Stop holding what is under a key."""
+        self.take(key)
+
+    def handle_transfer_resources(
+        self,
+        dylib: JITDylib,  # noqa: ARG002 - part of the interface
+        destination: ResourceTracker,
+        source: ResourceTracker,
+    ) -> None:
+        """Hold what is under a key under another one."""
+        self.transfer(destination, source)

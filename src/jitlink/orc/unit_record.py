@@ -13,7 +13,8 @@ import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from jitlink.orc.interface import MaterializationUnit, ResourceManager, ResourceTracker, Symbols
+from jitlink.orc.interface import MaterializationUnit, ResourceTracker, Symbols
+from jitlink.orc.trackers import TrackedResources
 
 if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
@@ -42,26 +43,25 @@ class RecordedUnit:
         return self.unit.renewed(self.symbols)
 
 
-class UnitRecord(ResourceManager):
+class UnitRecord(TrackedResources[RecordedUnit]):
     """The units that were added to the JITDylibs of a session."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._numbers = itertools.count()
-        self._units: dict[ResourceTracker, list[RecordedUnit]] = {}
 
-    def add(self, unit: MaterializationUnit, tracker: ResourceTracker) -> None:
+    def add_unit(self, unit: MaterializationUnit, tracker: ResourceTracker) -> None:
         """Record a unit that was added, unless it is generated."""
         if not unit.is_generated:
-            recorded = RecordedUnit(next(self._numbers), unit, tracker)
-            self._units.setdefault(tracker, []).append(recorded)
+            self.add(tracker, RecordedUnit(next(self._numbers), unit, tracker))
 
-    def discard(self, dylib: JITDylib, names: Iterable[str]) -> None:
+    def drop_names(self, dylib: JITDylib, names: Iterable[str]) -> None:
         """Drop names of a JITDylib that are about to be overridden or removed."""
         by_tracker: dict[ResourceTracker, set[str]] = {}
         for name in names:
             by_tracker.setdefault(dylib.symbols[name].tracker, set()).add(name)
         for tracker, chosen in by_tracker.items():
-            for recorded in self._units.get(tracker, ()):
+            for recorded in self.under(tracker):
                 if not chosen.isdisjoint(recorded.symbols):
                     kept = {n: f for n, f in recorded.symbols.items() if n not in chosen}
                     recorded.symbols = kept
@@ -73,36 +73,17 @@ class UnitRecord(ResourceManager):
         return [
             recorded.unit
             for tracker in trackers
-            for recorded in self._units.get(tracker, ())
+            for recorded in self.under(tracker)
             if not wanted.isdisjoint(recorded.symbols)
         ]
 
     def in_order(self) -> list[RecordedUnit]:
         """The units that still define something, in order of addition."""
-        every = [each for units in self._units.values() for each in units if each.symbols]
-        return sorted(every, key=lambda recorded: recorded.number)
+        return sorted((each for each in self if each.symbols), key=lambda recorded: recorded.number)
 
-    def clear(self) -> None:
-        """Forget all units."""
-        self._units.clear()
-
-    async def handle_remove_resources(
-        self,
-        dylib: JITDylib,  # noqa: ARG002 - part of the interface
-        key: ResourceTracker,
-    ) -> None:
-        """Forget the units of a tracker."""
-        self._units.pop(key, None)
-
-    def handle_transfer_resources(
-        self,
-        dylib: JITDylib,  # noqa: ARG002
-        destination: ResourceTracker,
-        source: ResourceTracker,
-    ) -> None:
-        """Record units under another tracker."""
-        moved = self._units.pop(source, [])
+    def transfer(self, destination: ResourceTracker, source: ResourceTracker) -> list[RecordedUnit]:
+        """Record units under another tracker; returns them."""
+        moved = super().transfer(destination, source)
         for recorded in moved:
             recorded.tracker = destination
-        if moved:
-            self._units.setdefault(destination, []).extend(moved)
+        return moved

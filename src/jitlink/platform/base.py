@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Container, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from jitlink.executor import PlacedArguments, SelfExecutorProcessControl
+from jitlink.executor import PlacedArguments
 from jitlink.graph import AllocActionPair, LinkGraph, MemProt, Scope, Symbol
 from jitlink.inputs import InputReader
 from jitlink.link import run_in_process
@@ -361,7 +361,7 @@ class Platform(ResourceManager):
 
     def drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run an executor's coroutine; code of this process runs on the calling thread."""
-        if isinstance(self.session.executor, SelfExecutorProcessControl):
+        if self.session.executor.is_this_process:
             return run_in_process(coroutine)
         return self.session.wait(coroutine)
 

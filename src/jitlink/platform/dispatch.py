@@ -19,7 +19,7 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from jitlink.errors import JITLinkError
-from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.executor import ExecutorProcessControl
 from jitlink.memory.actions import call_wrapper
 from jitlink.runtime import Runtime
 from jitlink.sps import EXECUTOR_ADDR, Failure, WrapperFunctionResult, WrapperSignature
@@ -50,7 +50,7 @@ class Dispatcher:
 
         Both are 0 for executors that dispatch no calls.
         """
-        if not isinstance(executor, SelfExecutorProcessControl):
+        if not executor.is_this_process:
             self._executor = weakref.ref(executor)
             return executor.dispatch or (0, 0)
         _dispatchers[self.context] = self

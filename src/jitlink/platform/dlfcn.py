@@ -14,7 +14,7 @@ from functools import partial
 from typing import Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.executor import ExecutorProcessControl
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import JITDylibLookupFlags, LookupKind, SearchOrder
@@ -87,7 +87,7 @@ class DynamicLoading:
         """
         if self._connection is None:
             executor = self._platform.session.executor
-            if isinstance(executor, SelfExecutorProcessControl):
+            if executor.is_this_process:
                 self._dispatcher = Dispatcher()
                 self._connection = self._dispatcher.connect(executor, runtime)
                 self._dispatcher.handle(_handlers(runtime, _TAGS, self.call))
@@ -171,7 +171,7 @@ class DynamicLoading:
     def _information(self, address: int) -> tuple[int, str, int, str] | None:
         """Base and name of the JITDylib, address and name of the nearest symbol."""
         for state in self._platform.states.values():
-            for link in state.link_records():
+            for link in state.links:
                 ranges = [memory for memory in link.memory if address in memory]
                 if ranges:
                     symbol, name = _symbol_before(state.dylib, address, ranges[0].start)

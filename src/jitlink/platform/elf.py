@@ -33,9 +33,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from jitlink.errors import ExecutorError, JITLinkError, UnsupportedObjectError
-from jitlink.executor import PlacedArguments, SelfExecutorProcessControl
+from jitlink.executor import (
+    ExecutorProcessControl,
+    PlacedArguments,
+)
 from jitlink.executor.callback_errors import callback_errors
 from jitlink.graph import AllocActionPair, LinkGraph, Symbol, WrapperCall
+from jitlink.memory import JITLinkMemoryManager
+from jitlink.memory.tls import TLSRegistry
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionEndedError, raise_first
 from jitlink.orc.interface import (
@@ -62,7 +67,6 @@ from jitlink.runtime import (
     linked_runtime,
     runtime_of,
 )
-from jitlink.runtime.tls_loader import provide_tls
 from jitlink.sps import (
     BOOL,
     ERROR,
@@ -103,6 +107,15 @@ class _InitializerRun(NamedTuple):
     is_program: bool = False
 
 
+def _provide_tls(executor: ExecutorProcessControl, memory: JITLinkMemoryManager) -> None:
+    """Give a memory manager of another process thread-local storage, if it has none."""
+    if memory.tls is None and not executor.is_this_process:
+        # Imported on use: memory of this process has it.
+        from jitlink.runtime.tls_loader import RuntimeTLSLoader  # noqa: PLC0415
+
+        memory.tls = TLSRegistry(RuntimeTLSLoader(executor))
+
+
 class ELFPlatform(Platform):
     """A platform with jitlink's own runtime.
 
@@ -131,7 +144,7 @@ class ELFPlatform(Platform):
         # Those that `initialize` holds open, with the arguments: for a restart of the executor.
         self._held: dict[JITDylib, Sequence[str] | None] = {}
         self._loading = DynamicLoading(self)
-        provide_tls(session.executor, layer.memory)
+        _provide_tls(session.executor, layer.memory)
         super().__init__(session, layer, process_symbols)
         self.dylib.add_generator(RuntimeGenerator(self))
         self._plugin = PlatformPlugin(self)
@@ -299,8 +312,7 @@ class ELFPlatform(Platform):
     def _place_arguments(self, argv: Sequence[str] | None) -> PlacedArguments:
         executor = self.session.executor
         if argv is None:
-            is_this_process = isinstance(executor, SelfExecutorProcessControl)
-            argv = sys.orig_argv if is_this_process else ()
+            argv = sys.orig_argv if executor.is_this_process else ()
         return self.drive(executor.place_arguments(argv))
 
     def _run(self, run: _InitializerRun) -> None:
@@ -392,7 +404,7 @@ class ELFPlatform(Platform):
 
     def close_at_exit(self) -> None:
         """Close the JITDylibs that may call Python, directly or through those they link against."""
-        if isinstance(self.session.executor, SelfExecutorProcessControl):
+        if self.session.executor.is_this_process:
             self._close_at_end(self._that_may_call_python)
         else:
             self.close_all()
@@ -455,7 +467,7 @@ class ELFPlatform(Platform):
             handles = self._mark_closed([dylib])
             if handles:
                 await in_thread(lambda: self._finalize(handles))
-        links = state.links.pop(key, [])
+        links = state.links.take(key)
         memory = [ExecutorAddrRange(r.start, r.end) for link in links for r in link.memory]
         errors: list[Exception] = []
         try:
@@ -482,7 +494,7 @@ class ELFPlatform(Platform):
 
     def handle_restart(self) -> None:
         """Forget what was in the process that has ended."""
-        provide_tls(self.session.executor, self.layer.memory)
+        _provide_tls(self.session.executor, self.layer.memory)
         self._has_registrations = False
         self._initialized.clear()
         self._loading.forget_connection()

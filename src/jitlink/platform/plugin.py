@@ -13,9 +13,9 @@ from typing import Protocol
 from jitlink.graph import AllocActionPair, LinkGraph, Symbol, WrapperCall
 from jitlink.link import PassConfiguration
 from jitlink.orc.dylib import JITDylib
-from jitlink.orc.interface import ResourceTracker
+from jitlink.orc.link_resources import LinkResources
 from jitlink.orc.materialization import MaterializationResponsibility
-from jitlink.orc.object_layer import Plugin
+from jitlink.orc.trackers import TrackedResources
 from jitlink.passes.eh_frame import SECTION, terminate_eh_frames
 from jitlink.passes.init_fini import init_fini_sections, lower_init_fini
 from jitlink.passes.initializers import FunctionArray, function_arrays, mark_arrays_live
@@ -86,15 +86,16 @@ class RuntimePlatform(Protocol):
         """See `ELFPlatform.register_handle_of`."""
 
 
-class PlatformPlugin(Plugin):
+class PlatformPlugin(LinkResources[LinkRecord]):
     """Takes part in the links of a platform's layer."""
 
     defines_symbols = False
 
     def __init__(self, platform: RuntimePlatform) -> None:
+        super().__init__()
         self._platform = platform
         self._runtime: Runtime | None = None  # Of the present process.
-        self._in_flight: dict[MaterializationResponsibility, LinkRecord] = {}
+        # Of links that are about to begin.
         self._handles: dict[MaterializationResponsibility, Symbol] = {}
 
     async def prepare(
@@ -114,7 +115,6 @@ class PlatformPlugin(Plugin):
     def handle_restart(self) -> None:
         """Forget the runtime of a process that has ended."""
         self._runtime = None
-        self._in_flight.clear()
         self._handles.clear()
 
     def modify_pass_config(
@@ -128,15 +128,18 @@ class PlatformPlugin(Plugin):
         unwinder = _unwinder_of(responsibility)
         if unwinder is not None:
             config.post_prune.append(lambda graph: self._add_unwinder(graph, *unwinder))
-        state = self._platform.states.get(responsibility.dylib)
-        if state is None:
+        handle = self._handles.pop(responsibility, None)
+        if responsibility.dylib not in self._platform.states:
             return
-        link = self._in_flight[responsibility] = LinkRecord()
+        link = LinkRecord()
+        self.keep(responsibility, link)
         arrays = keep_initializers(config)
 
         def record(graph: LinkGraph) -> None:
             link.arrays = arrays(graph)
             link.memory = graph.memory
+            if handle is not None:
+                link.handle = handle.address
 
         config.post_allocation.append(record)
 
@@ -161,29 +164,25 @@ class PlatformPlugin(Plugin):
         ]
         graph.alloc_actions.append(AllocActionPair(*calls))
 
+    def resources(self, dylib: JITDylib) -> TrackedResources[LinkRecord]:
+        """The records of links into a JITDylib."""
+        state = self._platform.states.get(dylib)
+        return super().resources(dylib) if state is None else state.links
+
     def notify_emitted(self, responsibility: MaterializationResponsibility) -> None:
         """Keep the record of the link, under the tracker that owns the code."""
-        link = self._in_flight.pop(responsibility, None)
-        state = self._platform.states.get(responsibility.dylib)
-        handle = self._handles.pop(responsibility, None)
-        if link is not None and state is not None:
-            state.links.setdefault(responsibility.tracker, []).append(link)
-            if handle is not None:
-                state.handle, state.handle_tracker = handle.address, responsibility.tracker
+        super().notify_emitted(responsibility)
+        link, state = self.kept(responsibility), self._platform.states.get(responsibility.dylib)
+        if link is not None and link.handle and state is not None:
+            state.handle, state.handle_tracker = link.handle, responsibility.tracker
 
     def notify_failed(self, responsibility: MaterializationResponsibility) -> None:
-        """Discard the record of the link."""
-        self._in_flight.pop(responsibility, None)
+        """Discard the record of the link, and the handle."""
         self._handles.pop(responsibility, None)
-
-    def notify_transferring_resources(
-        self, dylib: JITDylib, destination: ResourceTracker, source: ResourceTracker
-    ) -> None:
-        """Keep the records of links under another tracker."""
-        state = self._platform.states.get(dylib)
-        moved = state.links.pop(source, None) if state else None
-        if state and moved:
-            state.links.setdefault(destination, []).extend(moved)
+        link, state = self.kept(responsibility), self._platform.states.get(responsibility.dylib)
+        super().notify_failed(responsibility)
+        if link is not None and link.handle and state is not None and state.handle == link.handle:
+            state.handle, state.handle_tracker = 0, None
 
 
 def _unwinder_of(responsibility: MaterializationResponsibility) -> tuple[str, str] | None:

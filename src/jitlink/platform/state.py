@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from jitlink.graph import AddressRange
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
 from jitlink.orc.interface import ResourceTracker
 from jitlink.orc.link_orders import walk_link_orders
+from jitlink.orc.trackers import TrackedResources
 from jitlink.passes.initializers import FunctionArray
 
 
@@ -18,12 +19,14 @@ class LinkRecord:
     Attributes:
         arrays: the initialisers and finalisers of the linked graph.
         memory: the executor memory of the linked graph.
+        handle: address of the `__dso_handle` that the graph defines; 0 if it does not.
         is_initialized: whether the initialisers have run, or are about to.
     """
 
     def __init__(self) -> None:
         self.arrays: list[FunctionArray] = []
         self.memory: list[AddressRange] = []
+        self.handle = 0
         self.is_initialized = False
 
 
@@ -35,7 +38,7 @@ class DylibState:
         tracker: owns what the platform has defined in the JITDylib.
         handle: address of its `__dso_handle`, and what ``dlopen`` returns; 0 until it is linked.
         handle_tracker: what owns the handle if the program defines it, else None.
-        links: records of the links into the JITDylib, by the tracker that owns their code.
+        links: records of the links into the JITDylib, under the trackers that own their code.
         may_call_python: whether its code refers to addresses that Python has given it.
         is_held: whether `Platform.initialize` holds the JITDylib open until `deinitialize`.
         dl_ref_count: calls of ``dlopen`` that no ``dlclose`` has taken back.
@@ -48,7 +51,7 @@ class DylibState:
         self.tracker = tracker
         self.handle = 0
         self.handle_tracker: ResourceTracker | None = None
-        self.links: dict[ResourceTracker, list[LinkRecord]] = {}
+        self.links: TrackedResources[LinkRecord] = TrackedResources()
         self.may_call_python = False
         self.is_held = False
         self.dl_ref_count = 0
@@ -98,20 +101,15 @@ class DylibState:
 
     # Links
 
-    def link_records(self) -> Iterator[LinkRecord]:
-        """The records of all links into the JITDylib."""
-        for records in self.links.values():
-            yield from records
-
     @property
     def has_pending_arrays(self) -> bool:
         """Whether `take_pending_arrays` would return any."""
-        return any(record.arrays and not record.is_initialized for record in self.link_records())
+        return any(record.arrays and not record.is_initialized for record in self.links)
 
     def take_pending_arrays(self) -> list[FunctionArray]:
         """The initialisers and finalisers of the links since the last call or reset."""
         arrays: list[FunctionArray] = []
-        for record in self.link_records():
+        for record in self.links:
             if not record.is_initialized:
                 record.is_initialized = True
                 arrays += record.arrays
@@ -120,7 +118,7 @@ class DylibState:
     def reset_initializers(self) -> None:
         """Have all initialisers run again when the JITDylib is opened again."""
         self.is_initialized = False
-        for record in self.link_records():
+        for record in self.links:
             record.is_initialized = False
 
 

@@ -7,9 +7,7 @@ import os
 import weakref
 
 from jitlink.errors import ExecutorError
-from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
-from jitlink.memory import JITLinkMemoryManager
-from jitlink.memory.tls import TLSRegistry
+from jitlink.executor import ExecutorProcessControl
 from jitlink.runtime.linked import runtime_of
 from jitlink.sps import (
     CHARS,
@@ -103,9 +101,3 @@ def _write(path: str, data: bytes) -> None:
     with open(path, "xb") as file:  # noqa: PTH123 - slow to import
         os.fchmod(file.fileno(), 0o444)
         file.write(data)
-
-
-def provide_tls(executor: ExecutorProcessControl, memory: JITLinkMemoryManager) -> None:
-    """Give a memory manager of another process thread-local storage, if it has none."""
-    if memory.tls is None and not isinstance(executor, SelfExecutorProcessControl):
-        memory.tls = TLSRegistry(RuntimeTLSLoader(executor))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from jitlink.errors import InputError
-from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.executor import ExecutorProcessControl
 from jitlink.executor.self_process import library_at
 from jitlink.formats.archive_magic import is_archive
 from jitlink.inputs import ArchiveInput, InputFile
@@ -77,7 +77,7 @@ class Inspection:
         self.plugin = LinkFacts()
         self._line = line
         self._write = write
-        self._is_here = isinstance(executor, SelfExecutorProcessControl)
+        self._is_here = executor.is_this_process
         self._contents = _contents_of(line)
         self._known: dict[str, InputFile] = {}
 

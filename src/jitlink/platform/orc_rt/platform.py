@@ -23,18 +23,11 @@ Specification: `jitlink.platform.orc_rt.protocol`.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import TypeVar
 
 from jitlink.errors import ExecutorError, InputError, UndefinedSymbolError, UnsupportedObjectError
-from jitlink.executor import SelfExecutorProcessControl
-from jitlink.executor.callback_errors import (
-    callback_errors,
-    innermost_call,
-    recorded_in,
-    report,
-)
+from jitlink.executor.callback_errors import callback_errors
 from jitlink.graph import AllocActionPair, LinkGraph, MemProt, Scope, Symbol
 from jitlink.inputs import Input
 from jitlink.orc.aliases import ReExports
@@ -144,8 +137,8 @@ class ORCRuntimePlatform(Platform):
         archive = _open(session, layer, runtime_archive)
         self._actions = RuntimeActions()
         self._dispatcher = Dispatcher()
-        self._failed = threading.local()
-        self._running: _RuntimeCall | None = None
+        # The innermost one; accessed with the lock, and by the handler that the runtime calls then.
+        self._opening: _Opening | None = None
         super().__init__(session, layer, process_symbols)
         self.tls = RuntimeTLS(layer, self.dylib, self._actions)
         runtime = session.wait(self._own_runtime())
@@ -176,7 +169,7 @@ class ORCRuntimePlatform(Platform):
     async def _own_runtime(self) -> Runtime:
         """Jitlink's runtime, which registers frames, and dispatches or numbers calls."""
         executor = self.session.executor
-        if isinstance(executor, SelfExecutorProcessControl):
+        if executor.is_this_process:
             return await runtime_of(executor)
         return (await callbacks_of(executor)).runtime
 
@@ -250,16 +243,16 @@ class ORCRuntimePlatform(Platform):
     # Handlers of the runtime's calls; on the thread that called the runtime, or one of their own
 
     def _push_initializers(self, handle: int) -> list[tuple[int, list[int]]]:
+        dylib = self.state_of_handle(handle).dylib
+        # The runtime does not say for which call it asks. It asks once, before any code runs.
+        opening = self._opening
+        if opening is None or opening.dylib is not dylib or opening.is_asked:
+            return self.session.wait(self._dependencies(dylib))
+        opening.is_asked = True
         try:
-            dylib = self.state_of_handle(handle).dylib
             return self.session.wait(self._dependencies(dylib))
         except Exception as error:
-            # LLVM's runtime does not say which call of another process this is for.
-            call = innermost_call()
-            if call is None:
-                call = self._running
-            if isinstance(call, _RuntimeCall):
-                call.failure = error
+            opening.failure = error
             raise
 
     async def _dependencies(self, dylib: JITDylib) -> list[tuple[int, list[int]]]:
@@ -308,7 +301,7 @@ class ORCRuntimePlatform(Platform):
         """
         with self._lock, callback_errors():
             state = self.session.run(lambda: self.state_of(dylib))
-            handle = self._call(protocol.DLOPEN, dylib.name, protocol.RTLD_LAZY)
+            handle = self._open(dylib, protocol.DLOPEN, dylib.name, protocol.RTLD_LAZY)
             if not handle:
                 raise self._failure(f"JITDylib {dylib.name} cannot be opened")
             if state.is_held:
@@ -370,39 +363,35 @@ class ORCRuntimePlatform(Platform):
         """
         self.session.lookup([(dylib, _EXPORTED)], entry, kind=LookupKind.DLSYM)
         with self._lock, callback_errors():
-            status = self._call(protocol.RUN_PROGRAM, dylib.name, entry, list(argv))
-            error = self._take_error()
-            if error is not None:
-                raise error
-            return status
+            return self._open(dylib, protocol.RUN_PROGRAM, dylib.name, entry, list(argv))
+
+    def _open(self, dylib: JITDylib, function: RuntimeFunction[T], *arguments: object) -> T:
+        """Call a function of the runtime that opens a JITDylib; with the lock.
+
+        Raises:
+            JITLinkError: something that has initialisers could not be linked.
+        """
+        opening = _Opening(dylib)
+        outer, self._opening = self._opening, opening
+        try:
+            value = self._call(function, *arguments)
+        finally:
+            self._opening = outer
+        if opening.failure is not None:
+            raise opening.failure
+        return value
 
     def _call(self, function: RuntimeFunction[T], *arguments: object) -> T:
         """Call a function of the runtime that may run linked code."""
-        call = _RuntimeCall()
-        name, signature = function.name, function.signature
+        name, executor = function.name, self.session.executor
         address = self._actions.addresses[name]
-        executor = self.session.executor
-        outer, self._running = self._running, call
-        try:
-            with recorded_in(call):
-                value: T = self.drive(executor.call_function(name, address, signature, *arguments))
-        finally:
-            self._running = outer
-        self._failed.error = call.failure
-        for error in call:
-            report(error)
+        call = executor.call_function(name, address, function.signature, *arguments)
+        value: T = self.drive(call)
         return value
 
-    def _take_error(self) -> Exception | None:
-        """The exception of a handler during the last call of the runtime on this thread."""
-        error: Exception | None = self._failed.error
-        self._failed.error = None
-        return error
-
-    def _failure(self, message: str) -> Exception:
+    def _failure(self, message: str) -> ExecutorError:
         """The error of the last call on this thread."""
-        cause = self._take_error()
-        return cause or ExecutorError(f"{message}: {self._call(protocol.DLERROR)}")
+        return ExecutorError(f"{message}: {self._call(protocol.DLERROR)}")
 
     # Removal; on the driver thread
 
@@ -433,14 +422,19 @@ class ORCRuntimePlatform(Platform):
             await self.handle_of(state)
 
 
-class _RuntimeCall(list[BaseException]):
-    """What Python functions have raised in a call of the runtime.
+class _Opening:
+    """A call of the runtime that opens a JITDylib.
 
     Attributes:
-        failure: the exception of a handler of this platform in the call.
+        dylib: the JITDylib.
+        is_asked: whether the runtime has asked for its initialisers.
+        failure: why they could not be linked, if that is so.
     """
 
-    failure: Exception | None = None
+    def __init__(self, dylib: JITDylib) -> None:
+        self.dylib = dylib
+        self.is_asked = False
+        self.failure: Exception | None = None
 
 
 class _HandleRenewal(ResourceManager):
