@@ -143,23 +143,25 @@ class _Reading:
         self._names: list[str] = []
         self._prots, self._lifetimes = bytearray(), bytearray()
         self._blocks: list[tuple[int, int, int, int]] = []
-        self._symtabs: list[int] = []
-        self._relas: list[int] = []
-        self._group_sections: list[int] = []
+        # Indices of the sections without blocks, by type.
+        self._metadata: dict[int, list[int]] = {kind: [] for kind in _METADATA_TYPES}
         self._symbols: list[tuple[int, int, int, int, int, int, int, int]] = []
         self._edges: list[tuple[int, int, int, int, int]] = []
+        self._symtab = 0
         self._may_limit = False
 
     def object(self, names: int, flags: int) -> SmallObject:
         """The object, whose name table and flags are given."""
         self._read_sections(self._strings(names).decode("latin-1"))
-        if len(self._symtabs) != 1:
+        symtabs = self._metadata[SHT_SYMTAB]
+        if len(symtabs) != 1:
             raise _UnusualError
-        symtab = self._symtabs[0]
-        strings = self._strings(self._headers[symtab][6])
-        self._read_symbols(self._content(symtab, _SYMBOL), strings)
-        groups = [group for section in self._group_sections for group in self._group(section)]
-        for section in self._relas:
+        self._symtab = symtabs[0]
+        strings = self._strings(self._headers[self._symtab][6])
+        self._read_symbols(self._content(self._symtab, _SYMBOL), strings)
+        sections = self._metadata[SHT_GROUP]
+        groups = [group for section in sections for group in self._group(section)]
+        for section in self._metadata[SHT_RELA]:
             self._read_relocations(section)
         return SmallObject(
             self._data, flags, self._names, bytes(self._prots), bytes(self._lifetimes),
@@ -187,9 +189,9 @@ class _Reading:
     # Sections
 
     def _read_sections(self, names: str) -> None:
-        if not names.isascii():
+        if not names.isascii() or any(each in names for each in _UNUSUAL_NAMES):
             raise _UnusualError
-        available = len(self._data)
+        available, metadata = len(self._data), self._metadata
         total = 0
         for index, header in enumerate(self._headers):
             name, kind, flags, _, offset, size, _, _, alignment, _ = header
@@ -201,8 +203,8 @@ class _Reading:
                 total += size
                 if offset + size > available:
                     raise _UnusualError
-            if kind in _METADATA_TYPES:
-                self._note(kind, index)
+            if kind in metadata:
+                metadata[kind].append(index)
                 continue
             end = names.find("\0", name)
             if size > MAX_SIZE or kind in _UNUSUAL_TYPES or flags & _UNUSUAL_FLAGS or end < 0:
@@ -214,22 +216,13 @@ class _Reading:
             content = ZERO_FILL if kind == SHT_NOBITS else offset
             self._blocks.append((size, alignment or 1, content, _block_flags(flags)))
         # If sections share bytes, their total size is not bounded by that of the file.
-        if total > available or any(name.startswith(_UNUSUAL_NAMES) for name in self._names):
+        if total > available:
             raise _UnusualError
-
-    def _note(self, kind: int, index: int) -> None:
-        """Note a section without a block that is read later."""
-        if kind == SHT_RELA:
-            self._relas.append(index)
-        elif kind == SHT_SYMTAB:
-            self._symtabs.append(index)
-        elif kind == SHT_GROUP:
-            self._group_sections.append(index)
 
     def _group(self, index: int) -> list[tuple[int, list[int]]]:
         """A COMDAT group, whose blocks are marked; none for other groups."""
         _, _, _, _, offset, size, link, signature, _, _ = self._headers[index]
-        if size < 4 or size % 4 or link != self._symtabs[0] or signature >= len(self._symbols):
+        if size < 4 or size % 4 or link != self._symtab or signature >= len(self._symbols):
             raise _UnusualError
         first, *members = [word for (word,) in _WORD.iter_unpack(self._data[offset:][:size])]
         name = self._symbols[signature][0]
@@ -288,7 +281,7 @@ class _Reading:
     def _read_relocations(self, index: int) -> None:
         link, section = self._headers[index][6:8]
         records = self._content(index, _RELA)
-        if link != self._symtabs[0] or section >= len(self._headers):
+        if link != self._symtab or section >= len(self._headers):
             raise _UnusualError
         block = self._block_of[section]
         if block == NO_BLOCK:

@@ -72,8 +72,8 @@ class SmallObject(NamedTuple):
         return self.strings[offset : None if end < 0 else end].decode("utf-8", "surrogateescape")
 
 
-def may_be_small(count: int, size: int) -> bool:
-    """Whether so many objects of so many bytes in all may have few records."""
+def may_be_small(count: int, size: int = 0) -> bool:
+    """Whether so many objects, of so many bytes in all, may have few records."""
     return count * _LEAST_RECORDS <= MOST_RECORDS and size <= MOST_BYTES
 
 

@@ -497,6 +497,8 @@ class JITDylib(JITLinkDylib):
 
     def hide(self, names: set[str], tracker: ResourceTracker) -> None:
         """Export names no longer, defined already or later, because of objects of a tracker."""
+        if not names:
+            return
         self.hidden_names.add(names, tracker)
         for definition in {self.symbols[name] for name in names & self.symbols.keys()}:
             definition.flags = constrained(definition.flags, names)

@@ -497,10 +497,11 @@ def _materialized_with(
     unit, symbols = definition.unit, definition.dylib.symbols
     if unit is None:
         return []
-    key = keys.get(unit, unit.merge_key())
+    merge_key = unit.merge_key()
+    key = keys.get(unit, merge_key)
     companions = [each for each in unit.companions(definition, handled) if each.unit is not None]
     others: list[Definition] = []
-    if unit.merge_key() is not None:
+    if merge_key is not None:
         named = [symbols.get(name) for name in unit.anticipated()]
         others = [
             each for each in named if each and each.unit and each.unit.merge_key() is not None

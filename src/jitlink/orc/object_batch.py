@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -59,16 +59,16 @@ def read_batch(files: Sequence[InputFile], rules: SymbolRules | None) -> ObjectB
     if len(files) == 1 and rules is None and not is_archive(files[0].data):
         file = files[0]
         small = target_of_object(file.data, file.name).read_small(file.data)
-        if small is not None and _is_plain(small):
+        if small and not small.may_limit_address and _are_plain(tuple(small.sections)):
             return SmallObjectBatch(file, small)
     return ObjectBatch(files, rules)
 
 
-def _is_plain(small: SmallObject) -> bool:
-    """Whether an object adds only its symbols to a JITDylib."""
-    return not small.may_limit_address and not any(
-        name[:1] != "." or name.startswith(_SPECIAL_SECTIONS) for name in small.sections
-    )
+# Objects of one compiler have the same few.
+@lru_cache(maxsize=256)
+def _are_plain(sections: tuple[str, ...]) -> bool:
+    """Whether an object with sections of these names adds only its symbols to a JITDylib."""
+    return all(n[:1] == "." and not n.startswith(_SPECIAL_SECTIONS) for n in sections)
 
 
 class ObjectBatch:
@@ -369,9 +369,10 @@ class SmallObjectBatch(ObjectBatch):
         rows = [s[0] for s in symbols if s[1] == EXTERNAL and not s[7] & without]
         return [list(map(self.small.string, rows))]
 
-    @property
-    def _set_uses(self) -> Mapping[int, SetUse]:
-        return set_uses({}, self.references[0], self.references)
+    def set_use(self, number: int) -> SetUse:
+        """See `ObjectBatch`: it has no elements, and few objects refer to bounds."""
+        names = self.references[number]
+        return next(iter(set_uses({}, names, [names]).values()), NO_USE)
 
     def _record_commons(self, sizes: CommonSizes) -> None:
         """See `ObjectBatch`: there are none."""

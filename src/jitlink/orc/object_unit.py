@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from jitlink.formats.small import are_few
+from jitlink.formats.small import are_few, may_be_small
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.tables import exported_rows
@@ -102,8 +102,9 @@ class ObjectUnit(MaterializationUnit):
     @cached_property
     def set_use(self) -> SetUse:
         """What the objects have to do with linker sets."""
-        uses = [part.batch.set_use(part.number) for part in self.parts]
-        return uses[0] if len(uses) == 1 else SetUse.of_all(uses)
+        if len(self.parts) == 1:
+            return self.parts[0].batch.set_use(self.parts[0].number)
+        return SetUse.of_all(part.batch.set_use(part.number) for part in self.parts)
 
     # Merging
 
@@ -211,7 +212,7 @@ class ObjectUnit(MaterializationUnit):
         builder = InputReader(rules=self.layer.symbol_rules)
         files = [part.file for part in self.parts]
         small = [part.batch.small for part in self.parts if part.batch.small is not None]
-        if len(small) == len(files) and are_few(small):
+        if len(small) == len(files) and may_be_small(len(files)) and are_few(small):
             builder.add_small(files, small)
         else:
             builder.add(files)
