@@ -21,6 +21,7 @@ from jitlink.errors import (
     TargetOutOfRangeError,
 )
 from jitlink.fixups import BitSlice, Check, Fixup, FixupTable, Flip, in_range
+from jitlink.fixups_by_edge import apply_by_edge
 from jitlink.graph import Block, EdgeKind, LinkGraph, MemProt, Symbol
 
 TOP = 1 << 64
@@ -210,11 +211,21 @@ def add_target(place: Place, letters: Letters) -> Symbol:
 
 
 def apply(row: Fixup, letters: Letters, order: str = "little") -> bytes:
+    """The bytes of the block where the row was applied, alone or with others as columns."""
+    alone, as_columns = (
+        apply_once(row, letters, order, as_columns=as_columns) for as_columns in (False, True)
+    )
+    assert alone == as_columns
+    return alone
+
+
+def apply_once(row: Fixup, letters: Letters, order: str, *, as_columns: bool) -> bytes:
     """The bytes of the block where the row was applied; all others must be unchanged."""
     place = make_place(row, (letters.P - OFFSET) & MASK, order)
     place.block.add_edge(row.kind, OFFSET, add_target(place, letters), letters.A)
     bases = {"DTP": letters.DTP, "TP": letters.TP, "MODULE": letters.MODULE}
-    place.table.apply(place.graph, got_address=letters.GOT, tls_bases=bases)
+    rows = np.arange(1) if as_columns else None
+    place.table.apply(place.graph, got_address=letters.GOT, tls_bases=bases, rows=rows)
     end = OFFSET + row.width
     assert place.content[:OFFSET] == FILL[:OFFSET]
     assert place.content[end:] == FILL[end:]
@@ -495,6 +506,31 @@ def test_many_kinds_and_blocks_at_once() -> None:
     FIXUPS.apply(graph)
     values = [np.frombuffer(content, "<u8") for content in contents]
     assert np.array_equal(np.concatenate(values), 0x1234_5678 + np.arange(24000))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (X86_64EdgeKind.POINTER32, 1 << 40),
+        (X86_64EdgeKind.DELTA64_FROM_GOT, 0),
+        (X86_64EdgeKind.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32, 0),
+    ],
+)
+def test_edges_are_applied_one_by_one_if_all_of_them_can(kind: X86_64EdgeKind, value: int) -> None:
+    place = make_place(FIXUPS.by_kind[X86_64EdgeKind.POINTER64], 0x4000)
+    targets = [place.graph.add_absolute_symbol(f"t{n}", n) for n in (7, value)]
+    place.block.add_edge(X86_64EdgeKind.POINTER64, 8, targets[0])
+    assert apply_by_edge(FIXUPS, place.graph, {})
+    assert place.content[8:16] == (7).to_bytes(8, "little")
+    place.content[8:16] = FILL[8:16]
+    place.block.add_edge(kind, 16, targets[1])
+    assert not apply_by_edge(FIXUPS, place.graph, {})
+    assert place.content == FILL
+
+
+def test_most_rows_are_applied_one_by_one() -> None:
+    rows = {X86_64EdgeKind(kind) for kind in FIXUPS.usual}
+    assert {X86_64EdgeKind.POINTER64, X86_64EdgeKind.PCREL32, X86_64EdgeKind.DELTA32} <= rows
 
 
 def test_expressions_are_only_sums() -> None:

@@ -32,13 +32,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
 from jitlink.errors import FixupError, GraphError, MisalignedTargetError, TargetOutOfRangeError
 from jitlink.fixup_errors import fail
+from jitlink.fixups_by_edge import MOST_EDGES, UsualFixup, apply_by_edge, usual_fixups
 from jitlink.graph.columns import (
     ADDRESS_MASK,
     Array,
@@ -306,6 +307,11 @@ class FixupTable:
             self.widths[kind] = row.width
             self.is_in_place[kind] = row.is_in_place
 
+    @cached_property
+    def usual(self) -> dict[int, UsualFixup]:
+        """The rows that are applied edge by edge, by edge kind."""
+        return usual_fixups(self.rows)
+
     def containers(self, data: UInt8Array, row: Fixup) -> Array[Any]:
         """A view of every (unaligned, overlapping) container of a row's kind in `data`."""
         width = row.width
@@ -363,6 +369,8 @@ class FixupTable:
             bases["GOT"] = got_address
         edges = graph.edge_table
         if rows is None:
+            if edges.rows <= MOST_EDGES and apply_by_edge(self, graph, bases):
+                return
             rows = rows_where(edges.kind >= FIRST_RELOCATION)
         else:
             rows = rows[edges.kind[rows] >= FIRST_RELOCATION]
