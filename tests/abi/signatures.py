@@ -51,10 +51,17 @@ class Signature(NamedTuple):
 
 
 class Generator:
-    """Makes signatures and values; equal seeds make equal ones."""
+    """Makes signatures and values; equal seeds make equal ones.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        seed: the seed.
+        has_empty: whether structs may have empty ones as members, of which ctypes makes no
+            callbacks.
+    """
+
+    def __init__(self, seed: int, *, has_empty: bool = False) -> None:
         self._random = random.Random(seed)
+        self._has_empty = has_empty
         self._count = 0
 
     def signature(self) -> Signature:
@@ -109,7 +116,10 @@ class Generator:
         if choose.random() < 0.15:
             return kind * choose.randint(1, 3)
         if choose.random() < 0.1:
-            return self._made([kind, choose.choice(list(_SCALARS))])
+            inner = self._made([kind, choose.choice(list(_SCALARS))])
+            return inner * choose.randint(1, 2) if choose.random() < 0.3 else inner
+        if self._has_empty and choose.random() < 0.05:
+            return self._made([])
         return kind
 
     def _homogeneous(self) -> CType:

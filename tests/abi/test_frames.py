@@ -2,6 +2,7 @@
 
 import ctypes as c
 import struct
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from jitlink.abi.conventions import (
     AAPCS64,
     SYSV_X86_64,
     ArgumentClass,
+    CallingConvention,
     classify,
     convention_of,
 )
@@ -85,6 +87,25 @@ def test_words_of_aapcs64(ctype: type[Any], words: list[tuple[ArgumentClass, int
 def test_types_that_cannot_be_passed(ctype: type[Any]) -> None:
     with pytest.raises(TypeError, match=f"{ctype.__name__} cannot be passed to another process"):
         classify(ctype, SYSV_X86_64)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="ctypes aligns nothing to 16 bytes before")
+def test_types_with_a_larger_alignment_than_a_slot_are_refused() -> None:
+    class Aligned(c.Structure):
+        _align_ = 16
+        _fields_ = (("f0", c.c_double),)
+
+    with pytest.raises(TypeError, match=r"Aligned cannot be passed .*: they are aligned to 16"):
+        classify(Aligned, AAPCS64)
+
+
+@pytest.mark.parametrize("convention", [SYSV_X86_64, AAPCS64])
+@pytest.mark.parametrize("types", [(c.c_char * 0, c.c_double), (c.c_double, (c.c_long * 2) * 0)])
+def test_arrays_without_elements_are_refused(
+    types: tuple[type[Any], ...], convention: CallingConvention
+) -> None:
+    with pytest.raises(TypeError, match="_Array_0 has no elements"):
+        classify(struct_of(*types), convention)
 
 
 def test_bit_fields_are_refused() -> None:

@@ -58,7 +58,7 @@ def _linked(
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 @pytest.mark.parametrize("target", TARGETS)
 def test_random_signatures(target: str, compiler: CompilerName, level: str) -> None:
-    generator = Generator(len(level + compiler + target))
+    generator = Generator(len(level + compiler + target), has_empty=True)
     signatures = [generator.signature() for _ in range(_COUNT)]
     with _linked(source_of(signatures), target, compiler, level) as library:
         seen = library.variable("seen", c.c_char * ROOM)

@@ -152,8 +152,10 @@ def classify(ctype: type[Any], convention: CallingConvention) -> Sequence[Word]:
 
 @lru_cache(256)
 def _classify(ctype: Any, convention: CallingConvention) -> Sequence[Word]:  # noqa: ANN401
-    size = ctypes.sizeof(ctype)
-    fields = list(_scalars(ctype, 0))
+    size, alignment = ctypes.sizeof(ctype), ctypes.alignment(ctype)
+    if alignment > WORD:
+        raise TypeError(f"{_refusal(ctype)}: they are aligned to {alignment} bytes")
+    fields = _scalars(ctype, 0)
     member = _homogeneous_member(size, fields)
     if member and size <= member * convention.homogeneous_members:
         return [Word(ArgumentClass.FLOAT, offset, member) for offset in range(0, size, member)]
@@ -205,6 +207,9 @@ def _scalars(ctype: type[Any], offset: int) -> list[tuple[int, Any]]:
         return found
     if issubclass(ctype, ctypes.Array):
         array: Any = ctype
+        if not array._length_:
+            # Clang counts it as a member of a homogeneous struct that is none; GCC does not.
+            raise TypeError(f"{ctype.__name__} has no elements, so it is not passed by value")
         element, size = array._type_, ctypes.sizeof(array._type_)
         places = [offset + n * size for n in range(array._length_)]
         return [each for place in places for each in _scalars(element, place)]
@@ -213,7 +218,11 @@ def _scalars(ctype: type[Any], offset: int) -> list[tuple[int, Any]]:
         return [(offset, ctype)]
     if issubclass(ctype, _Pointer | CFuncPtr):
         return [(offset, ctypes.c_void_p)]
-    raise TypeError(f"values of type {ctype.__name__} cannot be passed to another process")
+    raise TypeError(_refusal(ctype))
+
+
+def _refusal(ctype: type[Any]) -> str:
+    return f"values of type {ctype.__name__} cannot be passed to another process"
 
 
 def _fields(ctype: type[Any]) -> list[tuple[Any, ...]]:
