@@ -134,6 +134,10 @@ def test_a_struct_is_not_divided_between_registers_and_the_stack() -> None:
 def test_small_integers_are_extended() -> None:
     frame = place_arguments(SYSV_X86_64, [c.c_byte, c.c_ubyte, c.c_int], [-1, 255, -2], None)
     assert frame.integers == [(1 << 64) - 1, 255, (1 << 64) - 2]
+    frame = place_arguments(
+        SYSV_X86_64, [c.c_char, c.c_char, c.c_bool], [b"\xfe", b"~", True], None
+    )
+    assert frame.integers == [(1 << 64) - 2, 0x7E, 1]
 
 
 def test_arguments_without_types() -> None:
@@ -273,6 +277,36 @@ def test_pointers_into_objects_of_this_process() -> None:
     assert _only_region(numbers.ctypes) == place
     (memory,) = place_arguments(SYSV_X86_64, None, [c.c_char_p(b"text")], None).memory
     assert regions_of([memory])[0].content() == b"text\0"
+
+
+@pytest.mark.parametrize(
+    ("ctype", "argument"),
+    [
+        (c.c_char_p, "text"),
+        (c.c_wchar_p, b"text"),
+        (c.c_wchar_p, c.c_char_p(b"text")),
+        (c.c_char_p, (c.c_int * 3)()),
+        (c.POINTER(c.c_int), (c.c_double * 3)()),
+        (c.POINTER(c.c_int), c.byref(c.c_double())),
+    ],
+)
+def test_pointers_to_other_types_are_refused_as_in_this_process(
+    ctype: Any,  # noqa: ANN401
+    argument: object,
+) -> None:
+    with pytest.raises(TypeError):
+        ctype.from_param(argument)
+    with pytest.raises(TypeError, match="argument 1: "):
+        place_arguments(SYSV_X86_64, [ctype], [argument], None)
+
+
+def test_scalars_of_numpy_are_numbers() -> None:
+    types, values = [c.c_long, c.c_double], [np.int64(-2), np.float64(1.5)]
+    frame = place_arguments(SYSV_X86_64, types, values, None)
+    assert (frame.integers, frame.memory) == ([(1 << 64) - 2], [])
+    assert frame.floats == [struct.unpack("<Q", struct.pack("<d", 1.5))[0]]
+    with pytest.raises(TypeError, match="a float64 cannot be passed without a type"):
+        place_arguments(SYSV_X86_64, None, values[1:], None)
 
 
 def test_pointers_of_the_executor_are_passed_as_they_are() -> None:
