@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from jitlink.arch.reentry import HostFunctionCode, Jump
+from jitlink.arch.reentry import Jump
 from jitlink.fixups import Advice, BitSlice, Check, Fixup, FixupTable, Flip
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
 from jitlink.memory.tls import TLSValue
@@ -503,18 +503,11 @@ ROWS = (
 FIXUPS = FixupTable(ROWS)
 BIG_ENDIAN_FIXUPS = FixupTable(ROWS, endianness="big")
 
-# bti c; b
 BRANCHES = frozenset({K.BRANCH26_PCREL, K.BRANCH26_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE})
 """Direct calls and jumps, those to stubs included."""
-JUMP = Jump(bytes.fromhex("5f2403d5 00000014"), ((K.BRANCH26_PCREL, 4, 0),))
 
-# bti c; adrp x16, record; add x16, x16, :lo12:record; ldr x17, [x16]; br x17
-HOST_FUNCTION = HostFunctionCode(
-    bytes.fromhex("5f2403d5 10000090 10020091 110240f9 20021fd6"),
-    ((K.PAGE21, 4, 0), (K.PAGE_OFFSET12, 8, 0)),
-    4,
-)
-"""Machine code for functions that another process implements."""
+# bti c; b
+JUMP = Jump(bytes.fromhex("5f2403d5 00000014"), ((K.BRANCH26_PCREL, 4, 0),))
 
 _BTI_C, _ADRP_X16, _LDR_X16, _BR_X16 = (
     bytes.fromhex("5f2403d5"), bytes.fromhex("10000090"), bytes.fromhex("100240f9"),

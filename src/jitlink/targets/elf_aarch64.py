@@ -23,13 +23,11 @@ from jitlink.arch.aarch64 import (
     FIXUPS,
     GOT_PLT,
     GOT_PLT_BTI,
-    HOST_FUNCTION,
     JUMP,
     TLS_GOT_REQUESTS,
     TPOFF_KINDS,
 )
 from jitlink.arch.aarch64 import AArch64EdgeKind as K
-from jitlink.arch.aarch64_reentry import REENTRY
 from jitlink.arch.aarch64_relax import relax
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
 from jitlink.formats.elf_notes import has_property_bit
@@ -314,8 +312,7 @@ def _target(name: str, byte_order: Literal["little", "big"]) -> ELFTarget:
         passes=default_passes,
         branches=BRANCHES,
         jump=JUMP,
-        reentry=REENTRY,
-        host_function=HOST_FUNCTION,
+        reentry_module="jitlink.arch.aarch64_reentry",
     )
 
 
