@@ -310,11 +310,13 @@ LIMITS = {
     "movz x0, #:tprel_g0:target": (K.MOVE_WIDE16_TPOFF_G0, (-(1 << 16), (1 << 16) - 1)),
     "movk x0, #:tprel_g0:target": (K.MOVE_KEEP16_TPOFF_G0, (-(1 << 16), (1 << 16) - 1)),
     "movz x0, #:tprel_g1:target": (K.MOVE_WIDE16_TPOFF_G1, (-(1 << 32), (1 << 32) - 1)),
+    "movz x0, #:tprel_g2:target": (K.MOVE_WIDE16_TPOFF_G2, (-(1 << 48), (1 << 48) - 1)),
     "add x0, x0, :dtprel_hi12:target": (K.DTPOFF_HIGH12, (0, (1 << 24) - 1)),
     "add x0, x0, :dtprel_lo12:target": (K.DTPOFF_LOW12, (0, (1 << 12) - 1)),
     "ldrb w0, [x0, :dtprel_lo12:target]": (K.DTPOFF_LOW12, (0, (1 << 12) - 1)),
     "movz x0, #:dtprel_g0:target": (K.MOVE_WIDE16_DTPOFF_G0, (-(1 << 16), (1 << 16) - 1)),
     "movz x0, #:dtprel_g1:target": (K.MOVE_WIDE16_DTPOFF_G1, (-(1 << 32), (1 << 32) - 1)),
+    "movz x0, #:dtprel_g2:target": (K.MOVE_WIDE16_DTPOFF_G2, (-(1 << 48), (1 << 48) - 1)),
 }
 
 
@@ -344,7 +346,7 @@ def test_offsets_out_of_range_are_refused_with_the_limits(
     line: str, executor: RemoteExecutorProcessControl
 ) -> None:
     kind, limits = LIMITS[line]
-    far = line.replace("target", f"target + {1 << 33}")
+    far = line.replace("target", f"target + {1 << 49}")
     with pytest.raises(TargetOutOfRangeError) as caught:
         jitlink.load(_line(far), executor=executor).close()
     error = caught.value
