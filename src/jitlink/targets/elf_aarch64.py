@@ -17,10 +17,8 @@ from typing import Literal
 from jitlink.arch.aarch64 import (
     APPLY_IRELATIVE,
     APPLY_IRELATIVE_IMPORTS,
-    BIG_ENDIAN_FIXUPS,
     BRANCHES,
     DTPOFF_KINDS,
-    FIXUPS,
     GOT_PLT,
     GOT_PLT_BTI,
     JUMP,
@@ -28,6 +26,7 @@ from jitlink.arch.aarch64 import (
     TPOFF_KINDS,
 )
 from jitlink.arch.aarch64 import AArch64EdgeKind as K
+from jitlink.arch.aarch64_fixups import BIG_ENDIAN_FIXUPS, FIXUPS
 from jitlink.arch.aarch64_relax import relax
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
 from jitlink.formats.elf_notes import has_property_bit
@@ -192,7 +191,7 @@ RELOCATIONS = (
     Relocation(
         542,
         "R_AARCH64_TLSIE_LD64_GOTTPREL_LO12_NC",
-        K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12,
+        K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12_SHIFT3,
     ),
     Relocation(
         543,
