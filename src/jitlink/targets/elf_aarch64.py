@@ -275,6 +275,7 @@ def _tls_edge_kinds(byte_order: Literal["little", "big"]) -> TLSEdgeKinds:
     return TLSEdgeKinds(TLS_GOT_REQUESTS, TPOFF_KINDS, DTPOFF_KINDS, frozenset(), write, byte_order)
 
 
+_RELOCATION_TABLE = RelocationTable(RELOCATIONS)
 _plan_fixups = partial(plan_tls, _tls_edge_kinds("little"))
 _plan_big_endian_fixups = partial(plan_tls, _tls_edge_kinds("big"))
 _split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
@@ -307,7 +308,7 @@ def _target(name: str, byte_order: Literal["little", "big"]) -> ELFTarget:
         triple=f"{name}-unknown-linux-gnu",
         edge_kinds=K,
         fixups=FIXUPS if byte_order == "little" else BIG_ENDIAN_FIXUPS,
-        relocations=RelocationTable(RELOCATIONS),
+        relocations=_RELOCATION_TABLE,
         passes=default_passes,
         branches=BRANCHES,
         jump=JUMP,
