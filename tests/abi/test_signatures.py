@@ -107,6 +107,36 @@ def test_random_signatures_of_callbacks(target: str, compiler: CompilerName, lev
                 assert content(returned) == content(told), context
 
 
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_small_integers_are_extended(target: str, compiler: CompilerName) -> None:
+    """Arguments and results of callbacks: compiled code relies on the bits above them."""
+    plain = -2 if target.startswith("x86_64") else 0xFE
+    cases: list[tuple[str, CType, object, int]] = [
+        ("char", c.c_char, b"\xfe", plain),
+        ("signed char", c.c_int8, -2, -2),
+        ("unsigned char", c.c_uint8, 0xFE, 0xFE),
+        ("short", c.c_int16, -2, -2),
+        ("unsigned short", c.c_uint16, 0xFFFE, 0xFFFE),
+        ("int", c.c_int32, -2, -2),
+        ("unsigned", c.c_uint32, 0xFFFF_FFFE, 0xFFFF_FFFE),
+        ("_Bool", c.c_bool, True, 1),
+    ]
+    source = "".join(
+        f"long widen{n}({name} x) {{ return x; }}\n"
+        f"long call{n}({name} (*f)(void)) {{ return f(); }}\n"
+        for n, (name, *_) in enumerate(cases)
+    )
+    with _linked(source, target, compiler, "-O2") as library:
+        for n, (_, kind, value, expected) in enumerate(cases):
+            widen, call = getattr(library, f"widen{n}"), getattr(library, f"call{n}")
+            widen.argtypes, widen.restype, call.restype = [kind], c.c_long, c.c_long
+            assert (widen(value), call(c.CFUNCTYPE(kind)(lambda value=value: value))) == (
+                expected,
+                expected,
+            )
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_unwinding_through_a_call(target: str) -> None:
     source = Path(__file__).with_name("unwind.c")
