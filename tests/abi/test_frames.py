@@ -230,6 +230,17 @@ def test_what_is_copied() -> None:
         InOut(np.arange(10)[::2])
 
 
+def test_memory_of_python_objects_and_without_a_format_is_refused() -> None:
+    named, holder = np.dtype([("O", "i4"), ("b", "f8")]), np.dtype([("a", "i4"), ("b", "O")])
+    assert In(np.zeros(2, named)).size == 24
+    for value in (np.array([object()]), np.zeros(2, holder), (c.py_object * 2)()):
+        for kind in (In, Out, InOut):
+            with pytest.raises(TypeError, match="holds Python objects"):
+                kind(value)
+    with pytest.raises(TypeError, match="argument 1: the memory of a ndarray cannot be passed"):
+        place_arguments(SYSV_X86_64, None, [np.zeros(2, "M8[s]")], None)
+
+
 def test_memory_that_overlaps_is_copied_once() -> None:
     numbers = np.arange(10, dtype=np.uint8)
     other = bytearray(3)
