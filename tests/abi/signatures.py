@@ -139,7 +139,8 @@ class Generator:
         self._count += 1
         attributes: dict[str, object] = {"_fields_": [(f"m{n}", f) for n, f in enumerate(fields)]}
         if base is c.Structure and self._random.random() < 0.1:
-            attributes["_pack_"] = 1
+            # Python 3.14 asks for the layout of packed structs to be named; it is the same without.
+            attributes |= {"_pack_": 1, "_layout_": "ms"}
         return type(f"T{self._count}", (base,), attributes)
 
     def value(self, kind: CType) -> Any:  # noqa: ANN401 - an object of that type

@@ -24,7 +24,9 @@ INT, FLT, MEM = ArgumentClass.INTEGER, ArgumentClass.FLOAT, ArgumentClass.MEMORY
 
 def struct_of(*types: type[Any], pack: int = 0) -> type[c.Structure]:
     fields = [(f"f{n}", each) for n, each in enumerate(types)]
-    attributes = {"_fields_": fields, **({"_pack_": pack} if pack else {})}
+    # Python 3.14 asks for the layout of packed structs to be named; it is the same without it.
+    packing = {"_pack_": pack, "_layout_": "ms"} if pack else {}
+    attributes = {**packing, "_fields_": fields}
     return type("S", (c.Structure,), attributes)
 
 
