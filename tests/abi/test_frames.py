@@ -63,6 +63,13 @@ def test_classes(ctype: type[Any], classes: list[ArgumentClass]) -> None:
     assert [each.kind for each in classify(ctype, SYSV_X86_64)] == classes
 
 
+def test_fields_of_a_base_class_with_the_name_of_another() -> None:
+    class Derived(struct_of(c.c_int)):  # type: ignore[misc]
+        _fields_ = (("f0", c.c_double),)
+
+    assert [each.kind for each in classify(Derived, SYSV_X86_64)] == [INT, FLT]
+
+
 @pytest.mark.parametrize(
     ("ctype", "words"),
     [

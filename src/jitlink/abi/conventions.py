@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import ctypes
 from _ctypes import CFuncPtr, _Pointer  # The bases have no public names.
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -199,11 +199,10 @@ def _scalars(ctype: type[Any], offset: int) -> list[tuple[int, Any]]:
     """The scalars in a C type, with their offsets in bytes."""
     if issubclass(ctype, ctypes.Structure | ctypes.Union):
         found = []
-        for field in _fields(ctype):
+        for field, place in _fields(ctype):
             if len(field) > 2:
                 raise TypeError(f"{ctype.__name__} has bit fields, which are not passed by value")
-            inner = getattr(ctype, field[0])
-            found += _scalars(field[1], offset + inner.offset)
+            found += _scalars(field[1], offset + place)
         return found
     if issubclass(ctype, ctypes.Array):
         array: Any = ctype
@@ -225,8 +224,9 @@ def _refusal(ctype: type[Any]) -> str:
     return f"values of type {ctype.__name__} cannot be passed to another process"
 
 
-def _fields(ctype: type[Any]) -> list[tuple[Any, ...]]:
-    """The fields of a struct or union, those of its base classes first."""
-    return [
-        field for each in reversed(ctype.__mro__) for field in each.__dict__.get("_fields_", ())
-    ]
+def _fields(ctype: type[Any]) -> Iterator[tuple[tuple[Any, ...], int]]:
+    """The fields of a struct or union, those of its base classes first, with their offsets."""
+    for each in reversed(ctype.__mro__):
+        for field in each.__dict__.get("_fields_", ()):
+            # Not as an attribute: a field of a derived class may have the same name.
+            yield field, each.__dict__[field[0]].offset
