@@ -354,6 +354,28 @@ def test_offsets_out_of_range_are_refused_with_the_limits(
     assert (error.low, error.high) == limits
 
 
+# Of checked offsets in the thread's own block, ld.lld links those; the thread pointer is 16 bytes
+# before the variable.
+@pytest.mark.parametrize(
+    "line", [each for each in LIMITS if ":tprel_" in each and "lo12" not in each]
+)
+def test_the_limits_are_those_of_lld(line: str, tmp_path: Path) -> None:
+    low, high = LIMITS[line][1]
+    for value, fits in ((low, True), (high, True), (low - 1, False), (high + 1, False)):
+        linked = _line(line.replace("target", f"target + {value - 16}"))
+        command = [
+            str(require("ld.lld-22")),
+            "-e",
+            "f",
+            str(linked),
+            "-o",
+            str(tmp_path / "program"),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) == fits, (value, done.stderr)
+        assert fits or f"is not in [{low}, {high}]" in done.stderr
+
+
 @pytest.mark.parametrize("model", ["tprel", "dtprel"])
 def test_misaligned_offsets_are_refused(model: str, executor: RemoteExecutorProcessControl) -> None:
     line = f"ldr x0, [x0, :{model}_lo12_nc:target + 4]"
