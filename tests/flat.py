@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jitlink.arch.x86_64 import BRANCHES, FIXUPS, GOT_PLT, JUMP, REENTRY, X86_64EdgeKind, relax
+from jitlink.arch.x86_64 import BRANCHES, FIXUPS, GOT_PLT, JUMP, X86_64EdgeKind, relax
+from jitlink.arch.x86_64_reentry import REENTRY
 from jitlink.errors import ObjectError
 from jitlink.fixups import FixupTable
 from jitlink.graph import LinkGraph, MemProt

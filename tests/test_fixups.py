@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitlink.arch.aarch64 import ROWS as AARCH64_ROWS
+from jitlink.arch.aarch64_fixups import ROWS as AARCH64_ROWS
 from jitlink.arch.riscv import FIXUPS as RISCV_FIXUPS
 from jitlink.arch.x86_64 import FIXUPS, X86_64EdgeKind
 from jitlink.errors import (

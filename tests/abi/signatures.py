@@ -1,4 +1,8 @@
-"""Random C functions that store what they get and return what they are told to, as C source."""
+"""Random C functions as C source.
+
+Some store what they get and return what they are told to; others call a function with what they are
+told to, and store what it returns.
+"""
 
 import ctypes as c
 import random
@@ -20,7 +24,7 @@ _INTEGERS: dict[CType, str] = {
 }
 _FLOATS: dict[CType, str] = {c.c_float: "float", c.c_double: "double"}
 _SCALARS = {**_INTEGERS, **_FLOATS}
-_LARGEST = 40
+_LARGEST, _SLOT = 40, 8
 ROOM = 4096
 """Bytes of the variable in which a function stores its arguments one after the other."""
 
@@ -47,10 +51,17 @@ class Signature(NamedTuple):
 
 
 class Generator:
-    """Makes signatures and values; equal seeds make equal ones."""
+    """Makes signatures and values; equal seeds make equal ones.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        seed: the seed.
+        has_empty: whether structs may have empty ones as members, of which ctypes makes no
+            callbacks.
+    """
+
+    def __init__(self, seed: int, *, has_empty: bool = False) -> None:
         self._random = random.Random(seed)
+        self._has_empty = has_empty
         self._count = 0
 
     def signature(self) -> Signature:
@@ -64,6 +75,15 @@ class Generator:
             variadic = [self._promoted() for _ in range(choose.randrange(14))]
         result = None if choose.random() < 0.1 else self._type()
         return Signature(f"f{self._count}", result, parameters, variadic)
+
+    def callback(self) -> Signature:
+        """A random signature that ctypes makes a C function of, for a Python function."""
+        result = self._random.choice([None, *_SCALARS])
+        return self.signature()._replace(result=result, variadic=None)
+
+    def bits(self, size: int) -> bytes:
+        """Random bytes."""
+        return self._random.randbytes(size)
 
     def _promoted(self) -> CType:
         """A type that a variadic argument can have."""
@@ -96,7 +116,10 @@ class Generator:
         if choose.random() < 0.15:
             return kind * choose.randint(1, 3)
         if choose.random() < 0.1:
-            return self._made([kind, choose.choice(list(_SCALARS))])
+            inner = self._made([kind, choose.choice(list(_SCALARS))])
+            return inner * choose.randint(1, 2) if choose.random() < 0.3 else inner
+        if self._has_empty and choose.random() < 0.05:
+            return self._made([])
         return kind
 
     def _homogeneous(self) -> CType:
@@ -116,7 +139,8 @@ class Generator:
         self._count += 1
         attributes: dict[str, object] = {"_fields_": [(f"m{n}", f) for n, f in enumerate(fields)]}
         if base is c.Structure and self._random.random() < 0.1:
-            attributes["_pack_"] = 1
+            # Python 3.14 asks for the layout of packed structs to be named; it is the same without.
+            attributes |= {"_pack_": 1, "_layout_": "ms"}
         return type(f"T{self._count}", (base,), attributes)
 
     def value(self, kind: CType) -> Any:  # noqa: ANN401 - an object of that type
@@ -145,6 +169,43 @@ def source_of(signatures: Sequence[Signature]) -> str:
     return head + "".join(structs.values()) + "".join(functions)
 
 
+def source_of_callers(signatures: Sequence[Signature]) -> str:
+    """C source of functions that call a function pointer of each signature."""
+    structs: dict[CType, str] = {}
+    functions = [_caller(each, structs) for each in signatures]
+    head = f"#include <string.h>\nunsigned char given[{ROOM}], answer[64];\n"
+    return head + "".join(structs.values()) + "".join(functions)
+
+
+def _caller(signature: Signature, structs: dict[CType, str]) -> str:
+    lines, arguments = [], []
+    for number, place in _places(signature):
+        kind = signature.parameters[number]
+        name = _name(kind, structs)
+        # The bits of a register behind a small integer are not specified: they are random.
+        is_small = kind in _INTEGERS and kind is not c.c_bool and c.sizeof(kind) < _SLOT
+        lines.append(f"  {'unsigned long' if is_small else name} a{number};")
+        lines.append(f"  memcpy(&a{number}, given + {place}, sizeof a{number});")
+        arguments.append(f"({name})a{number}" if is_small else f"a{number}")
+    call = f"callback({', '.join(arguments)});"
+    result = "void" if signature.result is None else _name(signature.result, structs)
+    if signature.result is None:
+        lines.append(f"  {call}")
+    else:
+        lines.append(f"  {result} r = {call}\n  memcpy(answer, &r, sizeof r);")
+    types = ", ".join(_name(each, structs) for each in signature.parameters) or "void"
+    body = "\n".join(lines)
+    return f"void {signature.name}({result} (*callback)({types})) {{\n{body}\n}}\n"
+
+
+def packed(signature: Signature, values: Sequence[Any], behind: bytes) -> bytes:
+    """The arguments that a caller passes, and between them other bytes."""
+    content = bytearray(behind)
+    for (_, place), value in zip(_places(signature), values, strict=True):
+        content[place : place + c.sizeof(value)] = bytes(value)
+    return bytes(content)
+
+
 def _function(signature: Signature, structs: dict[CType, str]) -> str:
     names = [
         f"{_name(kind, structs)} a{number}" for number, kind in enumerate(signature.parameters)
@@ -171,7 +232,7 @@ def _places(signature: Signature) -> Iterator[tuple[int, int]]:
     place = 0
     for number, kind in enumerate(signature.arguments):
         yield number, place
-        place += c.sizeof(kind)
+        place += -(-c.sizeof(kind) // _SLOT) * _SLOT
 
 
 def stored(signature: Signature, seen: bytes) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import ctypes as c
 import struct
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from jitlink.abi.conventions import (
     AAPCS64,
     SYSV_X86_64,
     ArgumentClass,
+    CallingConvention,
     classify,
     convention_of,
 )
@@ -22,7 +24,9 @@ INT, FLT, MEM = ArgumentClass.INTEGER, ArgumentClass.FLOAT, ArgumentClass.MEMORY
 
 def struct_of(*types: type[Any], pack: int = 0) -> type[c.Structure]:
     fields = [(f"f{n}", each) for n, each in enumerate(types)]
-    attributes = {"_fields_": fields, **({"_pack_": pack} if pack else {})}
+    # Python 3.14 asks for the layout of packed structs to be named; it is the same without it.
+    packing = {"_pack_": pack, "_layout_": "ms"} if pack else {}
+    attributes = {**packing, "_fields_": fields}
     return type("S", (c.Structure,), attributes)
 
 
@@ -59,6 +63,13 @@ def test_classes(ctype: type[Any], classes: list[ArgumentClass]) -> None:
     assert [each.kind for each in classify(ctype, SYSV_X86_64)] == classes
 
 
+def test_fields_of_a_base_class_with_the_name_of_another() -> None:
+    class Derived(struct_of(c.c_int)):  # type: ignore[misc]
+        _fields_ = (("f0", c.c_double),)
+
+    assert [each.kind for each in classify(Derived, SYSV_X86_64)] == [INT, FLT]
+
+
 @pytest.mark.parametrize(
     ("ctype", "words"),
     [
@@ -87,6 +98,25 @@ def test_types_that_cannot_be_passed(ctype: type[Any]) -> None:
         classify(ctype, SYSV_X86_64)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="ctypes aligns nothing to 16 bytes before")
+def test_types_with_a_larger_alignment_than_a_slot_are_refused() -> None:
+    class Aligned(c.Structure):
+        _align_ = 16
+        _fields_ = (("f0", c.c_double),)
+
+    with pytest.raises(TypeError, match=r"Aligned cannot be passed .*: they are aligned to 16"):
+        classify(Aligned, AAPCS64)
+
+
+@pytest.mark.parametrize("convention", [SYSV_X86_64, AAPCS64])
+@pytest.mark.parametrize("types", [(c.c_char * 0, c.c_double), (c.c_double, (c.c_long * 2) * 0)])
+def test_arrays_without_elements_are_refused(
+    types: tuple[type[Any], ...], convention: CallingConvention
+) -> None:
+    with pytest.raises(TypeError, match="_Array_0 has no elements"):
+        classify(struct_of(*types), convention)
+
+
 def test_bit_fields_are_refused() -> None:
     class Bits(c.Structure):
         _fields_ = (("a", c.c_int, 3),)
@@ -113,6 +143,10 @@ def test_a_struct_is_not_divided_between_registers_and_the_stack() -> None:
 def test_small_integers_are_extended() -> None:
     frame = place_arguments(SYSV_X86_64, [c.c_byte, c.c_ubyte, c.c_int], [-1, 255, -2], None)
     assert frame.integers == [(1 << 64) - 1, 255, (1 << 64) - 2]
+    frame = place_arguments(
+        SYSV_X86_64, [c.c_char, c.c_char, c.c_bool], [b"\xfe", b"~", True], None
+    )
+    assert frame.integers == [(1 << 64) - 2, 0x7E, 1]
 
 
 def test_arguments_without_types() -> None:
@@ -205,6 +239,17 @@ def test_what_is_copied() -> None:
         InOut(np.arange(10)[::2])
 
 
+def test_memory_of_python_objects_and_without_a_format_is_refused() -> None:
+    named, holder = np.dtype([("O", "i4"), ("b", "f8")]), np.dtype([("a", "i4"), ("b", "O")])
+    assert In(np.zeros(2, named)).size == 24
+    for value in (np.array([object()]), np.zeros(2, holder), (c.py_object * 2)()):
+        for kind in (In, Out, InOut):
+            with pytest.raises(TypeError, match="holds Python objects"):
+                kind(value)
+    with pytest.raises(TypeError, match="argument 1: the memory of a ndarray cannot be passed"):
+        place_arguments(SYSV_X86_64, None, [np.zeros(2, "M8[s]")], None)
+
+
 def test_memory_that_overlaps_is_copied_once() -> None:
     numbers = np.arange(10, dtype=np.uint8)
     other = bytearray(3)
@@ -252,6 +297,36 @@ def test_pointers_into_objects_of_this_process() -> None:
     assert _only_region(numbers.ctypes) == place
     (memory,) = place_arguments(SYSV_X86_64, None, [c.c_char_p(b"text")], None).memory
     assert regions_of([memory])[0].content() == b"text\0"
+
+
+@pytest.mark.parametrize(
+    ("ctype", "argument"),
+    [
+        (c.c_char_p, "text"),
+        (c.c_wchar_p, b"text"),
+        (c.c_wchar_p, c.c_char_p(b"text")),
+        (c.c_char_p, (c.c_int * 3)()),
+        (c.POINTER(c.c_int), (c.c_double * 3)()),
+        (c.POINTER(c.c_int), c.byref(c.c_double())),
+    ],
+)
+def test_pointers_to_other_types_are_refused_as_in_this_process(
+    ctype: Any,  # noqa: ANN401
+    argument: object,
+) -> None:
+    with pytest.raises(TypeError):
+        ctype.from_param(argument)
+    with pytest.raises(TypeError, match="argument 1: "):
+        place_arguments(SYSV_X86_64, [ctype], [argument], None)
+
+
+def test_scalars_of_numpy_are_numbers() -> None:
+    types, values = [c.c_long, c.c_double], [np.int64(-2), np.float64(1.5)]
+    frame = place_arguments(SYSV_X86_64, types, values, None)
+    assert (frame.integers, frame.memory) == ([(1 << 64) - 2], [])
+    assert frame.floats == [struct.unpack("<Q", struct.pack("<d", 1.5))[0]]
+    with pytest.raises(TypeError, match="a float64 cannot be passed without a type"):
+        place_arguments(SYSV_X86_64, None, values[1:], None)
 
 
 def test_pointers_of_the_executor_are_passed_as_they_are() -> None:

@@ -1,4 +1,8 @@
-# What the bytes in jitlink.arch.x86_64 are assembled from.
+# What the bytes in jitlink.arch.x86_64_reentry are assembled from.
+
+    .section .trampoline,"ax"
+    push identity(%rip)
+    jmp reentry
 
     .section .reentry,"ax"
     push %rbp
@@ -71,14 +75,14 @@ fallback:
 
     .section .landing,"ax"
     push %rbx
-    call *ensure(%rip)
+    call *PyGILState_Ensure(%rip)
     mov %eax, %ebx
-    call *thread_ident(%rip)
+    call *PyThread_get_thread_ident(%rip)
     mov %rax, %rdi
     mov exception(%rip), %rsi
-    call *set_async_exc(%rip)
+    call *PyThreadState_SetAsyncExc(%rip)
     mov %ebx, %edi
-    call *release(%rip)
+    call *PyGILState_Release(%rip)
     pop %rbx
     xor %eax, %eax
     xor %edx, %edx
@@ -88,13 +92,17 @@ fallback:
     nop
     nop
     nop
-ensure:
+PyGILState_Ensure:
     .quad 0
-thread_ident:
+PyThread_get_thread_ident:
     .quad 0
 exception:
     .quad 0
-set_async_exc:
+PyThreadState_SetAsyncExc:
     .quad 0
-release:
+PyGILState_Release:
     .quad 0
+
+    .section .host_function,"ax"
+    lea record(%rip), %r11
+    jmp *(%r11)

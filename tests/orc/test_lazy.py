@@ -40,7 +40,6 @@ from tests.toolchain import compile_c
 ADD = "int add(int a, int b) { return a + b; }"
 TWICE = "int add(int, int); int twice(int x) { return add(x, x); }"
 ROOT = Path(__file__).parents[2]
-ASSEMBLY = Path(__file__).parent / "reentry_x86_64.s"
 
 
 def state(lazy: StubSession, dylib: JITDylib, name: str) -> SymbolState:

@@ -5,15 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from jitlink.arch.x86_64 import REENTRY
+from jitlink.arch.x86_64_reentry import REENTRY
 from jitlink.orc import stubs as stubs_module
 from jitlink.orc.reentry import ProcessReentry
 from jitlink.targets.registry import create_link_graph, target_of_triple
 from tests.orc.sessions import StubSession, reexport, stub_session
 from tests.toolchain import compile_c
-
-ASSEMBLY = Path(__file__).parent / "reentry_x86_64.s"
-
 
 EVERY_KIND = """
     #include <stdarg.h>
@@ -152,10 +149,23 @@ def section(data: bytes, name: str) -> bytes:
     return b"".join(bytes(block.content) for block in found.blocks)
 
 
-def test_the_bytes_are_those_of_the_assembly() -> None:
-    data = compile_c(ASSEMBLY).read_bytes()
-    assert target_of_triple("x86_64").reentry is REENTRY
-    assert section(data, ".reentry") == REENTRY.reentry
-    assert section(data, ".landing") == REENTRY.landing
-    offsets = sorted(REENTRY.landing_imports.values())
-    assert offsets == list(range(len(REENTRY.landing) - 40, len(REENTRY.landing), 8))
+@pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])
+def test_the_bytes_are_those_of_the_assembly(architecture: str) -> None:
+    assembly = Path(__file__).with_name(f"reentry_{architecture}.s")
+    data = compile_c(assembly, target=f"{architecture}-linux-gnu").read_bytes()
+    target = target_of_triple(architecture)
+    code, host_function = target.reentry, target.host_function
+    assert code is not None
+    assert host_function is not None
+    assert section(data, ".trampoline") == code.trampoline
+    assert section(data, ".reentry") == code.reentry
+    assert section(data, ".landing") == code.landing
+    assert section(data, ".host_function") == host_function.content
+    symbols = {
+        each.name: each.offset for each in create_link_graph(data).defined_symbols if each.has_name
+    }
+    assert (code.callback_offset, code.fallback_offset) == (
+        symbols["callback"],
+        symbols["fallback"],
+    )
+    assert code.landing_imports == {name: symbols[name] for name in code.landing_imports}

@@ -310,11 +310,13 @@ LIMITS = {
     "movz x0, #:tprel_g0:target": (K.MOVE_WIDE16_TPOFF_G0, (-(1 << 16), (1 << 16) - 1)),
     "movk x0, #:tprel_g0:target": (K.MOVE_KEEP16_TPOFF_G0, (-(1 << 16), (1 << 16) - 1)),
     "movz x0, #:tprel_g1:target": (K.MOVE_WIDE16_TPOFF_G1, (-(1 << 32), (1 << 32) - 1)),
+    "movz x0, #:tprel_g2:target": (K.MOVE_WIDE16_TPOFF_G2, (-(1 << 48), (1 << 48) - 1)),
     "add x0, x0, :dtprel_hi12:target": (K.DTPOFF_HIGH12, (0, (1 << 24) - 1)),
     "add x0, x0, :dtprel_lo12:target": (K.DTPOFF_LOW12, (0, (1 << 12) - 1)),
     "ldrb w0, [x0, :dtprel_lo12:target]": (K.DTPOFF_LOW12, (0, (1 << 12) - 1)),
     "movz x0, #:dtprel_g0:target": (K.MOVE_WIDE16_DTPOFF_G0, (-(1 << 16), (1 << 16) - 1)),
     "movz x0, #:dtprel_g1:target": (K.MOVE_WIDE16_DTPOFF_G1, (-(1 << 32), (1 << 32) - 1)),
+    "movz x0, #:dtprel_g2:target": (K.MOVE_WIDE16_DTPOFF_G2, (-(1 << 48), (1 << 48) - 1)),
 }
 
 
@@ -344,12 +346,34 @@ def test_offsets_out_of_range_are_refused_with_the_limits(
     line: str, executor: RemoteExecutorProcessControl
 ) -> None:
     kind, limits = LIMITS[line]
-    far = line.replace("target", f"target + {1 << 33}")
+    far = line.replace("target", f"target + {1 << 49}")
     with pytest.raises(TargetOutOfRangeError) as caught:
         jitlink.load(_line(far), executor=executor).close()
     error = caught.value
     assert (error.kind, error.target) == (str(kind), "target")
     assert (error.low, error.high) == limits
+
+
+# Of checked offsets in the thread's own block, ld.lld links those; the thread pointer is 16 bytes
+# before the variable.
+@pytest.mark.parametrize(
+    "line", [each for each in LIMITS if ":tprel_" in each and "lo12" not in each]
+)
+def test_the_limits_are_those_of_lld(line: str, tmp_path: Path) -> None:
+    low, high = LIMITS[line][1]
+    for value, fits in ((low, True), (high, True), (low - 1, False), (high + 1, False)):
+        linked = _line(line.replace("target", f"target + {value - 16}"))
+        command = [
+            str(require("ld.lld-22")),
+            "-e",
+            "f",
+            str(linked),
+            "-o",
+            str(tmp_path / "program"),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) == fits, (value, done.stderr)
+        assert fits or f"is not in [{low}, {high}]" in done.stderr
 
 
 @pytest.mark.parametrize("model", ["tprel", "dtprel"])

@@ -22,7 +22,7 @@ _NOT_FOR_HELLO = (
     "numpy.typing", "pathlib", "resource", "textwrap", "typing_extensions", "urllib",
     "zlib", "zstandard",
     *_FOR_EXECUTORS,
-    "jitlink.arch.aarch64", "jitlink.arch.riscv", "jitlink.library",
+    "jitlink.arch.aarch64", "jitlink.arch.riscv", "jitlink.arch.x86_64_reentry", "jitlink.library",
     "jitlink.orc.aliases", "jitlink.orc.call_sites", "jitlink.orc.lazy", "jitlink.orc.reentry",
     "jitlink.orc.stubs",
     "jitlink.targets.elf_aarch64", "jitlink.targets.elf_riscv",

@@ -10,8 +10,12 @@ are copied as they are: they are addresses of the other process.
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+_FIELD_NAME = re.compile(":[^:]*:")
+"""A name in the format of a buffer (PEP 3118)."""
 
 _Value = Any
 """Bytes, a ctypes object, or an object with a buffer, such as a bytearray or a NumPy array."""
@@ -31,15 +35,22 @@ class _Memory:
         size: its size in bytes.
 
     Raises:
-        TypeError: it has no such buffer, or one that cannot be written.
+        TypeError: it has no such buffer, or one that cannot be written, or has Python objects,
+            which another process could replace by any addresses.
     """
 
     is_input = True
     is_output = True
 
     def __init__(self, value: _Value, offset: int = 0) -> None:
-        view = memoryview(value)
         kind = type(value).__name__
+        try:
+            view = memoryview(value)
+        except ValueError as error:
+            # NumPy has types of elements that buffers have no format for.
+            raise TypeError(f"the memory of a {kind} cannot be passed: {error}") from None
+        if "O" in _FIELD_NAME.sub("", view.format):
+            raise TypeError(f"a {kind} holds Python objects, which C code cannot use")
         if not view.contiguous:
             raise TypeError(f"the memory of a {kind} is not contiguous")
         if view.readonly and self.is_output:

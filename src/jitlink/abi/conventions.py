@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import ctypes
 from _ctypes import CFuncPtr, _Pointer  # The bases have no public names.
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -152,8 +152,10 @@ def classify(ctype: type[Any], convention: CallingConvention) -> Sequence[Word]:
 
 @lru_cache(256)
 def _classify(ctype: Any, convention: CallingConvention) -> Sequence[Word]:  # noqa: ANN401
-    size = ctypes.sizeof(ctype)
-    fields = list(_scalars(ctype, 0))
+    size, alignment = ctypes.sizeof(ctype), ctypes.alignment(ctype)
+    if alignment > WORD:
+        raise TypeError(f"{_refusal(ctype)}: they are aligned to {alignment} bytes")
+    fields = _scalars(ctype, 0)
     member = _homogeneous_member(size, fields)
     if member and size <= member * convention.homogeneous_members:
         return [Word(ArgumentClass.FLOAT, offset, member) for offset in range(0, size, member)]
@@ -197,14 +199,16 @@ def _scalars(ctype: type[Any], offset: int) -> list[tuple[int, Any]]:
     """The scalars in a C type, with their offsets in bytes."""
     if issubclass(ctype, ctypes.Structure | ctypes.Union):
         found = []
-        for field in _fields(ctype):
+        for field, place in _fields(ctype):
             if len(field) > 2:
                 raise TypeError(f"{ctype.__name__} has bit fields, which are not passed by value")
-            inner = getattr(ctype, field[0])
-            found += _scalars(field[1], offset + inner.offset)
+            found += _scalars(field[1], offset + place)
         return found
     if issubclass(ctype, ctypes.Array):
         array: Any = ctype
+        if not array._length_:
+            # Clang counts it as a member of a homogeneous struct that is none; GCC does not.
+            raise TypeError(f"{ctype.__name__} has no elements, so it is not passed by value")
         element, size = array._type_, ctypes.sizeof(array._type_)
         places = [offset + n * size for n in range(array._length_)]
         return [each for place in places for each in _scalars(element, place)]
@@ -213,11 +217,16 @@ def _scalars(ctype: type[Any], offset: int) -> list[tuple[int, Any]]:
         return [(offset, ctype)]
     if issubclass(ctype, _Pointer | CFuncPtr):
         return [(offset, ctypes.c_void_p)]
-    raise TypeError(f"values of type {ctype.__name__} cannot be passed to another process")
+    raise TypeError(_refusal(ctype))
 
 
-def _fields(ctype: type[Any]) -> list[tuple[Any, ...]]:
-    """The fields of a struct or union, those of its base classes first."""
-    return [
-        field for each in reversed(ctype.__mro__) for field in each.__dict__.get("_fields_", ())
-    ]
+def _refusal(ctype: type[Any]) -> str:
+    return f"values of type {ctype.__name__} cannot be passed to another process"
+
+
+def _fields(ctype: type[Any]) -> Iterator[tuple[tuple[Any, ...], int]]:
+    """The fields of a struct or union, those of its base classes first, with their offsets."""
+    for each in reversed(ctype.__mro__):
+        for field in each.__dict__.get("_fields_", ()):
+            # Not as an attribute: a field of a derived class may have the same name.
+            yield field, each.__dict__[field[0]].offset

@@ -7,6 +7,8 @@ from _ctypes import CFuncPtr, _Pointer, _SimpleCData  # The bases have no public
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jitlink.abi.buffers import In, InOut, Memory, Out, PlacedMemory
 from jitlink.abi.conventions import WORD, ArgumentClass, CallingConvention, Word, classify
 
@@ -15,6 +17,8 @@ _MEMORY = ArgumentClass.MEMORY
 _ADDRESS = Word(_INTEGER, 0, WORD)
 _ByRef = type(ctypes.byref(ctypes.c_int()))
 _POINTERS = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_wchar_p)
+_OF_CTYPES = (bytes, str, ctypes.Array, _Pointer, _ByRef, *_POINTERS)
+"""Arguments that ctypes passes as pointers, too, if the parameter's type allows it."""
 
 
 class Piece(NamedTuple):
@@ -88,10 +92,15 @@ class CallFrame:
             # Of its own: the function may write to it.
             self.add_memory(In(data))
             return
-        if isinstance(value, _SimpleCData) and len(data) < WORD and isinstance(value.value, int):
-            # Compilers rely on small integers that are extended.
-            data = (value.value & ((1 << 8 * WORD) - 1)).to_bytes(WORD, "little")
-            words = [_ADDRESS]
+        if isinstance(value, _SimpleCData) and len(data) < WORD:
+            number = value.value
+            if isinstance(value, ctypes.c_char):
+                # The C type is signed or not; if it is not, functions ignore the bits above it.
+                number = int.from_bytes(data, "little", signed=True)
+            if isinstance(number, int):
+                # Compilers rely on small integers that are extended.
+                data = (number & ((1 << 8 * WORD) - 1)).to_bytes(WORD, "little")
+                words = [_ADDRESS]
         self._place(data, words)
 
     def add_memory(self, memory: Memory) -> None:
@@ -183,11 +192,8 @@ def place_arguments(
 
 
 def _add(frame: CallFrame, kind: Any, argument: object) -> None:  # noqa: ANN401 - a ctypes type
-    memory = _memory_of(argument)
-    if _is_typed_pointer(kind) and isinstance(argument, kind._type_):
-        # As in this process: what a pointer points to is passed by reference.
-        memory = InOut(argument)
-    if memory is not None and (kind is None or _is_pointer(kind)):
+    memory = _memory_for(kind, argument)
+    if memory is not None:
         frame.add_memory(memory)
     elif hasattr(argument, "_as_parameter_"):
         _add(frame, None if _is_function(kind) else kind, argument._as_parameter_)
@@ -230,6 +236,24 @@ def _add_pointer(frame: CallFrame, kind: Any, argument: object) -> None:  # noqa
     frame.add_value(argument)
 
 
+def _memory_for(kind: Any, argument: object) -> Memory | None:  # noqa: ANN401 - a ctypes type
+    """The memory that an argument stands for, if a parameter of a type may be a pointer.
+
+    Raises:
+        TypeError: in this process ctypes refuses it for that type, too.
+    """
+    if kind is None:
+        return _memory_of(argument)
+    if not _is_pointer(kind):
+        return None
+    if _is_typed_pointer(kind) and isinstance(argument, kind._type_):
+        # As in this process: what a pointer points to is passed by reference.
+        return InOut(argument)
+    if isinstance(argument, _OF_CTYPES):
+        kind.from_param(argument)
+    return _memory_of(argument)
+
+
 def _memory_of(argument: object) -> Memory | None:
     """The memory that an argument stands for as a pointer."""
     if isinstance(argument, In | Out | InOut):
@@ -244,7 +268,8 @@ def _memory_of(argument: object) -> Memory | None:
         return InOut(target, _address_in(argument) - ctypes.addressof(target))
     if isinstance(argument, ctypes.Array | bytearray | memoryview):
         return InOut(argument)
-    if hasattr(argument, "__array_interface__"):
+    # NumPy's scalars are numbers that have this attribute, too.
+    if hasattr(argument, "__array_interface__") and not isinstance(argument, np.generic):
         return InOut(argument)
     if isinstance(argument, (_Pointer, *_POINTERS)):
         return _pointee(argument)
@@ -343,9 +368,6 @@ def read_result(
         remaining[each.kind].pop(0).to_bytes(WORD, "little")[: each.size]
         for each in classify(ctype, convention)
     )
-    if issubclass(ctype, ctypes.c_char_p | ctypes.c_wchar_p):
-        # A pointer into the other process, where nothing of this process can follow it.
-        ctype = ctypes.c_void_p
     value = ctype.from_buffer_copy(data)
     if isinstance(value, _SimpleCData) and type(value).__mro__[1] is _SimpleCData:
         value = value.value

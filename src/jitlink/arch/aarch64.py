@@ -1,4 +1,4 @@
-"""AArch64: edge kinds, their fixups, GOT entries and stubs.
+"""AArch64: edge kinds, GOT entries and stubs.
 
 Instructions are 32-bit words, little-endian in either byte order of data. Code addresses data by
 page: ``adrp`` computes the address of a 4 KiB page within 4 GiB, and an instruction after it holds
@@ -18,10 +18,7 @@ Architecture (AAELF64), section 5.7; Arm Architecture Reference Manual, C6 (enco
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-from jitlink.arch.reentry import HostFunctionCode, Jump
-from jitlink.fixups import Advice, BitSlice, Check, Fixup, FixupTable, Flip
+from jitlink.arch.reentry import Jump
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
 from jitlink.memory.tls import TLSValue
 from jitlink.passes.got_plt import GotPltSpec
@@ -29,7 +26,7 @@ from jitlink.passes.tls import TLSGOTEntry
 
 
 class AArch64EdgeKind(EdgeKind):
-    """Edge kinds of AArch64; `ROWS` has their fixups."""
+    """Edge kinds of AArch64; `aarch64_fixups` has their fixups."""
 
     INVALID = INVALID, "INVALID RELOCATION"
     KEEP_ALIVE = KEEP_ALIVE, "Keep-Alive"
@@ -153,8 +150,8 @@ class AArch64EdgeKind(EdgeKind):
     REQUEST_DTPMOD_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC = (
         111, "RequestDTPModInGOTAndTransformToMoveWide16G0NC")  # fmt: skip
     REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE21 = 112, "RequestTPOffInGOTAndTransformToPage21"
-    REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12 = (
-        113, "RequestTPOffInGOTAndTransformToPageOffset12")  # fmt: skip
+    REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12_SHIFT3 = (
+        113, "RequestTPOffInGOTAndTransformToPageOffset12Shift3")  # fmt: skip
     REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_LDR_LITERAL19 = (
         114, "RequestTPOffInGOTAndTransformToLDRLiteral19")  # fmt: skip
     REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1 = (
@@ -203,66 +200,6 @@ class AArch64EdgeKind(EdgeKind):
 
 K = AArch64EdgeKind
 
-_PCREL, _PAGES, _FROM_GOT = "S + A - P", "Page(S + A) - Page(P)", "S + A - GOT"
-_TPOFF, _DTPOFF = "S + A - TP", "S + A - DTP"
-_IMM26 = (BitSlice(2, 26, 0),)
-_IMM19 = (BitSlice(2, 19, 5),)
-_IMM14 = (BitSlice(2, 14, 5),)
-_ADR = (BitSlice(0, 2, 29), BitSlice(2, 19, 5))
-_ADRP = (BitSlice(12, 2, 29), BitSlice(14, 19, 5))
-
-
-def _code(
-    kind: EdgeKind,
-    expression: str,
-    slices: tuple[BitSlice, ...],
-    summary: str,
-    check: Check = Check.NONE,
-    bits: int = 0,
-    alignment: int = 1,
-    advice: Advice | None = None,
-) -> Fixup:
-    """A fixup of an instruction."""
-    return Fixup(
-        kind, expression, 4, check, bits, alignment, slices,
-        endianness="little", summary=summary, advice=advice,
-    )  # fmt: skip
-
-
-def _low12(kind: EdgeKind, shift: int, what: str) -> Fixup:
-    """A fixup for the low 12 bits of an address in units of 2**shift bytes."""
-    # The whole field is written: its upper bits are zero.
-    slices = (BitSlice(shift, 12 - shift, 10),)
-    return _code(kind, "S + A", slices, f"offset in the page, of {what}", alignment=1 << shift)
-
-
-def _tls_low12(
-    expression: str, kinds: Sequence[tuple[EdgeKind, EdgeKind]], what: str
-) -> Iterator[Fixup]:
-    """Fixups for the low 12 bits of an offset in units of 1, 2, 4, ... bytes: checked, and not."""
-    for shift, pair in enumerate(kinds):
-        slices = (BitSlice(shift, 12 - shift, 10),)
-        summary = f"low 12 bits of the {what}, in units of {1 << shift}"
-        for kind, check in zip(pair, (Check.UNSIGNED, Check.NONE), strict=True):
-            yield _code(kind, expression, slices, summary, check, 12, 1 << shift)
-
-
-def _move(kind: EdgeKind, expression: str, group: int, check: Check = Check.NONE) -> Fixup:
-    """A fixup for ``movz`` or ``movk``: 16 bits of the value, unmodified."""
-    bits = 16 * (group + 1) + (check is Check.SIGNED)
-    summary = f"bits {16 * group} to {16 * group + 15} of the value"
-    return _code(kind, expression, (BitSlice(16 * group, 16, 5),), summary, check, bits)
-
-
-def _signed_move(kind: EdgeKind, expression: str, group: int) -> Fixup:
-    """A fixup for ``movz``, or for ``movn``, with complemented bits, if the value is negative."""
-    bits = 16 * (group + 1) + 1
-    slices = (BitSlice(16 * group, 16, 5, Flip.IF_NEGATIVE), BitSlice(63, 1, 30, Flip.ALWAYS))
-    summary = f"bits {16 * group} to {16 * group + 15} of the value; movn if it is negative"
-    check = Check.SIGNED if bits < 64 else Check.NONE
-    return _code(kind, expression, slices, summary, check, bits)
-
-
 _GOT_REQUESTS: dict[EdgeKind, EdgeKind] = {
     K.REQUEST_GOT_AND_TRANSFORM_TO_PAGE21: K.PAGE21,
     K.REQUEST_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12: K.PAGE_OFFSET12_SHIFT3,
@@ -279,20 +216,6 @@ _GOT_REQUESTS: dict[EdgeKind, EdgeKind] = {
     K.REQUEST_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G3: K.MOVE_WIDE16_FROM_GOT_G3,
 }
 _V = TLSValue
-_TPOFF_LOW12 = (
-    (K.TPOFF_LOW12, K.TPOFF_LOW12_NC),
-    (K.TPOFF_LOW12_SHIFT1, K.TPOFF_LOW12_SHIFT1_NC),
-    (K.TPOFF_LOW12_SHIFT2, K.TPOFF_LOW12_SHIFT2_NC),
-    (K.TPOFF_LOW12_SHIFT3, K.TPOFF_LOW12_SHIFT3_NC),
-    (K.TPOFF_LOW12_SHIFT4, K.TPOFF_LOW12_SHIFT4_NC),
-)
-_DTPOFF_LOW12 = (
-    (K.DTPOFF_LOW12, K.DTPOFF_LOW12_NC),
-    (K.DTPOFF_LOW12_SHIFT1, K.DTPOFF_LOW12_SHIFT1_NC),
-    (K.DTPOFF_LOW12_SHIFT2, K.DTPOFF_LOW12_SHIFT2_NC),
-    (K.DTPOFF_LOW12_SHIFT3, K.DTPOFF_LOW12_SHIFT3_NC),
-    (K.DTPOFF_LOW12_SHIFT4, K.DTPOFF_LOW12_SHIFT4_NC),
-)
 _GOT_LOAD = K.PAGE_OFFSET12_SHIFT3
 _GOT_G1, _GOT_G0_NC = K.MOVE_WIDE16_FROM_GOT_G1, K.MOVE_WIDE16_FROM_GOT_G0_NC
 TLS_GOT_REQUESTS: dict[EdgeKind, TLSGOTEntry] = {
@@ -335,7 +258,7 @@ TLS_GOT_REQUESTS: dict[EdgeKind, TLSGOTEntry] = {
             (_V.TPOFF,), False,
             {
                 K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE21: K.PAGE21,
-                K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12: _GOT_LOAD,
+                K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12_SHIFT3: _GOT_LOAD,
                 K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_LDR_LITERAL19: K.LDR_LITERAL19,
                 K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G1: _GOT_G1,
                 K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_MOVE_WIDE16_G0_NC: _GOT_G0_NC,
@@ -351,170 +274,11 @@ TPOFF_KINDS, DTPOFF_KINDS = (
     for name in ("TPOFF", "DTPOFF")
 )
 """Kinds whose value is an offset from the thread pointer, and one in the TLS block."""
-_DATA_REQUESTS = frozenset({K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32})
-_S, _U, _E = Check.SIGNED, Check.UNSIGNED, Check.EITHER
-_LARGE_GOT = Advice("compile with -fPIC instead of -fpic")
-
-ROWS = (
-    Fixup(K.POINTER64, "S + A", 8, summary="pointer"),
-    # LLVM differs: the ABI allows signed and unsigned values in 32 and 16 bits.
-    Fixup(K.POINTER32, "S + A", 4, _E, summary="pointer"),
-    Fixup(K.POINTER16, "S + A", 2, _E, summary="pointer"),
-    Fixup(K.DELTA64, _PCREL, 8, summary="distance from the place"),
-    Fixup(K.DELTA32, _PCREL, 4, _E, summary="distance from the place"),
-    Fixup(K.DELTA16, _PCREL, 2, _E, summary="distance from the place"),
-    Fixup(K.NEG_DELTA64, "P - S + A", 8, summary="distance back to the target"),
-    Fixup(K.NEG_DELTA32, "P - S + A", 4, _S, summary="distance back to the target"),
-    Fixup(K.DELTA32_TO_FUNCTION, _PCREL, 4, _S, summary="distance to a function"),
-    Fixup(
-        K.DELTA32_TO_PTR_JUMP_STUB_BYPASSABLE, _PCREL, 4, _S,
-        summary="distance to a stub that may be bypassed",
-    ),
-    Fixup(K.DELTA64_FROM_GOT, _FROM_GOT, 8, summary="distance from the GOT"),
-    Fixup(K.DELTA32_FROM_GOT, _FROM_GOT, 4, _S, summary="distance from the GOT"),
-    _code(K.BRANCH26_PCREL, _PCREL, _IMM26, "call or jump", _S, 28, 4),
-    _code(K.COND_BRANCH19_PCREL, _PCREL, _IMM19, "conditional branch", _S, 21, 4),
-    _code(K.TEST_AND_BRANCH14_PCREL, _PCREL, _IMM14, "test bit and branch", _S, 16, 4),
-    _code(
-        K.BRANCH26_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE, _PCREL, _IMM26,
-        "call or jump to a stub that may be bypassed", _S, 28, 4,
-    ),
-    _code(
-        K.COND_BRANCH19_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE, _PCREL, _IMM19,
-        "conditional branch to an island that may be bypassed", _S, 21, 4,
-    ),
-    _code(
-        K.TEST_AND_BRANCH14_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE, _PCREL, _IMM14,
-        "test bit and branch to an island that may be bypassed", _S, 16, 4,
-    ),
-    _code(K.LDR_LITERAL19, _PCREL, _IMM19, "load from near the program counter", _S, 21, 4),
-    _code(K.ADR_LITERAL21, _PCREL, _ADR, "address near the program counter", _S, 21),
-    _code(
-        K.PAGE21, _PAGES, _ADRP, "address of the page", _S, 33,
-        advice=Advice(
-            "compile with -fPIC, or with -mcmodel=large for code that must be position-dependent",
-            outside_only=True,
-        ),
-    ),
-    _code(K.PAGE21_NC, _PAGES, _ADRP, "address of the page"),
-    _low12(K.PAGE_OFFSET12, 0, "a byte, or to be added"),
-    _low12(K.PAGE_OFFSET12_SHIFT1, 1, "2 bytes"),
-    _low12(K.PAGE_OFFSET12_SHIFT2, 2, "4 bytes"),
-    _low12(K.PAGE_OFFSET12_SHIFT3, 3, "8 bytes"),
-    _low12(K.PAGE_OFFSET12_SHIFT4, 4, "16 bytes"),
-    _code(
-        K.GOT_PAGE_OFFSET15, "S + A - Page(GOT)", (BitSlice(3, 12, 10),),
-        "offset of a GOT entry from the GOT's first page", _U, 15, 8, _LARGE_GOT,
-    ),
-    _code(
-        K.GOT_OFFSET15, _FROM_GOT, (BitSlice(3, 12, 10),),
-        "offset of a GOT entry from the GOT", _U, 15, 8, _LARGE_GOT,
-    ),
-    _move(K.MOVE_WIDE16_G0, "S + A", 0, _U),
-    _move(K.MOVE_WIDE16_G0_NC, "S + A", 0),
-    _move(K.MOVE_WIDE16_G1, "S + A", 1, _U),
-    _move(K.MOVE_WIDE16_G1_NC, "S + A", 1),
-    _move(K.MOVE_WIDE16_G2, "S + A", 2, _U),
-    _move(K.MOVE_WIDE16_G2_NC, "S + A", 2),
-    _move(K.MOVE_WIDE16_G3, "S + A", 3),
-    _signed_move(K.MOVE_WIDE16_SIGNED_G0, "S + A", 0),
-    _signed_move(K.MOVE_WIDE16_SIGNED_G1, "S + A", 1),
-    _signed_move(K.MOVE_WIDE16_SIGNED_G2, "S + A", 2),
-    *(
-        row
-        for expression, (g0, g0_nc, g1, g1_nc, g2, g2_nc, g3), kept in (
-            (
-                _PCREL,
-                (
-                    K.MOVE_WIDE16_PCREL_G0, K.MOVE_WIDE16_PCREL_G0_NC,
-                    K.MOVE_WIDE16_PCREL_G1, K.MOVE_WIDE16_PCREL_G1_NC,
-                    K.MOVE_WIDE16_PCREL_G2, K.MOVE_WIDE16_PCREL_G2_NC,
-                    K.MOVE_WIDE16_PCREL_G3,
-                ),
-                (
-                    K.MOVE_KEEP16_PCREL_G0, K.MOVE_KEEP16_PCREL_G1,
-                    K.MOVE_KEEP16_PCREL_G2, K.MOVE_KEEP16_PCREL_G3,
-                ),
-            ),
-            (
-                _FROM_GOT,
-                (
-                    K.MOVE_WIDE16_FROM_GOT_G0, K.MOVE_WIDE16_FROM_GOT_G0_NC,
-                    K.MOVE_WIDE16_FROM_GOT_G1, K.MOVE_WIDE16_FROM_GOT_G1_NC,
-                    K.MOVE_WIDE16_FROM_GOT_G2, K.MOVE_WIDE16_FROM_GOT_G2_NC,
-                    K.MOVE_WIDE16_FROM_GOT_G3,
-                ),
-                (
-                    K.MOVE_KEEP16_FROM_GOT_G0, K.MOVE_KEEP16_FROM_GOT_G1,
-                    K.MOVE_KEEP16_FROM_GOT_G2, K.MOVE_KEEP16_FROM_GOT_G3,
-                ),
-            ),
-        )
-        for row in (
-            *(_signed_move(kind, expression, n) for n, kind in enumerate((g0, g1, g2, g3))),
-            *(_move(kind, expression, n) for n, kind in enumerate((g0_nc, g1_nc, g2_nc))),
-            *(
-                _move(kind, expression, n, _S if n < 3 else Check.NONE)
-                for n, kind in enumerate(kept)
-            ),
-        )
-    ),
-    *(
-        row
-        for expression, high, low, moves, kept, what in (
-            (
-                _TPOFF, K.TPOFF_HIGH12, _TPOFF_LOW12,
-                (
-                    K.MOVE_WIDE16_TPOFF_G0, K.MOVE_WIDE16_TPOFF_G1, K.MOVE_WIDE16_TPOFF_G2,
-                    K.MOVE_WIDE16_TPOFF_G0_NC, K.MOVE_WIDE16_TPOFF_G1_NC,
-                ),
-                (K.MOVE_KEEP16_TPOFF_G0, K.MOVE_KEEP16_TPOFF_G1, K.MOVE_KEEP16_TPOFF_G2),
-                "offset from the thread pointer",
-            ),
-            (
-                _DTPOFF, K.DTPOFF_HIGH12, _DTPOFF_LOW12,
-                (
-                    K.MOVE_WIDE16_DTPOFF_G0, K.MOVE_WIDE16_DTPOFF_G1, K.MOVE_WIDE16_DTPOFF_G2,
-                    K.MOVE_WIDE16_DTPOFF_G0_NC, K.MOVE_WIDE16_DTPOFF_G1_NC,
-                ),
-                (K.MOVE_KEEP16_DTPOFF_G0, K.MOVE_KEEP16_DTPOFF_G1, K.MOVE_KEEP16_DTPOFF_G2),
-                "offset in the TLS block",
-            ),
-        )
-        for row in (
-            *(_signed_move(kind, expression, n) for n, kind in enumerate(moves[:3])),
-            *(_move(kind, expression, n) for n, kind in enumerate(moves[3:])),
-            *(_move(kind, expression, n, _S) for n, kind in enumerate(kept)),
-            _code(
-                high, expression, (BitSlice(12, 12, 10),), f"bits 12 to 23 of the {what}", _U, 24
-            ),
-            *_tls_low12(expression, low, what),
-        )
-    ),
-    *(
-        Fixup(
-            kind, "", 4, endianness="" if kind in _DATA_REQUESTS else "little",
-            summary="request for a GOT entry; transformed to the kind it names",
-        )
-        for kind in (*_GOT_REQUESTS, *TLS_GOT_REQUESTS)
-    ),
-)  # fmt: skip
-
-FIXUPS = FixupTable(ROWS)
-BIG_ENDIAN_FIXUPS = FixupTable(ROWS, endianness="big")
-
-# bti c; b
 BRANCHES = frozenset({K.BRANCH26_PCREL, K.BRANCH26_PCREL_TO_PTR_JUMP_STUB_BYPASSABLE})
 """Direct calls and jumps, those to stubs included."""
-JUMP = Jump(bytes.fromhex("5f2403d5 00000014"), ((K.BRANCH26_PCREL, 4, 0),))
 
-# bti c; adrp x16, record; add x16, x16, :lo12:record; ldr x17, [x16]; br x17
-HOST_FUNCTION = HostFunctionCode(
-    bytes.fromhex("5f2403d5 10000090 10020091 110240f9 20021fd6"),
-    ((K.PAGE21, 4, 0), (K.PAGE_OFFSET12, 8, 0)),
-    4,
-)
-"""Machine code for functions that another process implements."""
+# bti c; b
+JUMP = Jump(bytes.fromhex("5f2403d5 00000014"), ((K.BRANCH26_PCREL, 4, 0),))
 
 _BTI_C, _ADRP_X16, _LDR_X16, _BR_X16 = (
     bytes.fromhex("5f2403d5"), bytes.fromhex("10000090"), bytes.fromhex("100240f9"),

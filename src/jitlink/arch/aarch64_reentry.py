@@ -1,4 +1,4 @@
-"""Machine code of AArch64 for lazy calls.
+"""Machine code of AArch64 for lazy calls, and for functions that another process implements.
 
 The trampoline passes the identity in x17, which calls through stubs may change, as x16. The
 reentry saves the registers that may hold arguments or the address for a result, also those of
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from jitlink.arch.aarch64 import GOT_PLT
 from jitlink.arch.aarch64 import AArch64EdgeKind as K
-from jitlink.arch.reentry import ReentryCode
+from jitlink.arch.reentry import HostFunctionCode, ReentryCode
 
 _TRAMPOLINE = bytes.fromhex(
     "5f2403d5 11000090"  # bti c; adrp x17, identity
@@ -75,3 +75,11 @@ REENTRY = ReentryCode(
     },
 )
 """Machine code for calls of functions that are not linked yet."""
+
+# bti c; adrp x16, record; add x16, x16, :lo12:record; ldr x17, [x16]; br x17
+HOST_FUNCTION = HostFunctionCode(
+    bytes.fromhex("5f2403d5 10000090 10020091 110240f9 20021fd6"),
+    ((K.PAGE21, 4, 0), (K.PAGE_OFFSET12, 8, 0)),
+    4,
+)
+"""Machine code for functions that another process implements."""

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from jitlink.arch.aarch64 import FIXUPS, GOT_PLT
+from jitlink.arch.aarch64 import GOT_PLT
 from jitlink.arch.aarch64 import AArch64EdgeKind as K
+from jitlink.arch.aarch64_fixups import FIXUPS
 from jitlink.fixups import resolved
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, rows_where

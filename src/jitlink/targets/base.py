@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -41,7 +41,7 @@ __all__ = [
     "Relocation",
     "RelocationTable",
     "Target",
-    "load_target",
+    "import_name",
 ]
 
 
@@ -203,8 +203,7 @@ class ObjectFormat(Protocol):
 
 
 @cache
-def load_target(path: str) -> Target:
-    """The target at ``module`` or ``module:NAME``; the name is ``TARGET`` by default."""
+def import_name(path: str) -> Any:  # noqa: ANN401 - the caller knows its type
+    """What ``module:NAME`` stands for; the module is imported when it is first used."""
     module, _, name = path.partition(":")
-    target: Target = getattr(importlib.import_module(module), name or "TARGET")
-    return target
+    return getattr(importlib.import_module(module), name)

@@ -1,6 +1,6 @@
 """ELF: what its targets share, and which target an object is for.
 
-A new architecture is one line in `_TARGETS`: a module, and the name in it if that is not TARGET.
+A new architecture is one line in `_TARGETS`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from jitlink.graph.tables import ABSOLUTE, REMOVED
 from jitlink.link import PassConfiguration
 from jitlink.passes.init_fini import CrtiCrtn
 from jitlink.passes.linker_defined import keep_linked_blocks
-from jitlink.targets.base import DirectAccess, RelocationTable, Target, load_target
+from jitlink.targets.base import DirectAccess, RelocationTable, Target, import_name
 from jitlink.targets.elf_linker_defined import ELFLinkerDefinedSymbols
 
 # Why relocation types of every architecture are not linked.
@@ -57,8 +57,8 @@ class ELFTarget(NamedTuple):
         limiting: the edge kinds by which there can be such a limit.
         branches: edge kinds of direct calls and jumps, those to stubs included.
         jump: code that jumps elsewhere, to be written to the entry of a function.
-        reentry: machine code for lazy functions, if the architecture has it yet.
-        host_function: machine code for functions that another process implements, likewise.
+        reentry_module: the module with machine code for lazy functions, and for functions that
+            another process implements, if the architecture has it yet; few links need it.
         direct_access: direct references to symbols of libraries, if they can be brought into reach.
         crti_crtn: prologue and epilogue of ``.init`` and ``.fini`` code, if known.
     """
@@ -73,8 +73,7 @@ class ELFTarget(NamedTuple):
     limiting: frozenset[EdgeKind] = frozenset()
     branches: frozenset[EdgeKind] = frozenset()
     jump: Jump | None = None
-    reentry: ReentryCode | None = None
-    host_function: HostFunctionCode | None = None
+    reentry_module: str = ""
     direct_access: DirectAccess | None = None
     crti_crtn: CrtiCrtn | None = None
 
@@ -87,6 +86,20 @@ class ELFTarget(NamedTuple):
     def byte_order(self) -> Literal["little", "big"]:
         """Byte order of data."""
         return self.identity.byte_order
+
+    @property
+    def reentry(self) -> ReentryCode | None:
+        """Machine code for lazy functions, if the architecture has it yet."""
+        module = self.reentry_module
+        code: ReentryCode | None = import_name(f"{module}:REENTRY") if module else None
+        return code
+
+    @property
+    def host_function(self) -> HostFunctionCode | None:
+        """Machine code for functions that another process implements, if there is any."""
+        module = self.reentry_module
+        code: HostFunctionCode | None = import_name(f"{module}:HOST_FUNCTION") if module else None
+        return code
 
     def new_graph(self, name: str) -> LinkGraph:
         """An empty graph for objects of this target."""
@@ -165,8 +178,8 @@ def _small_objects(
 
 
 _TARGETS = {
-    (62, ELFCLASS64, "little"): "jitlink.targets.elf_x86_64",
-    (183, ELFCLASS64, "little"): "jitlink.targets.elf_aarch64",
+    (62, ELFCLASS64, "little"): "jitlink.targets.elf_x86_64:TARGET",
+    (183, ELFCLASS64, "little"): "jitlink.targets.elf_aarch64:TARGET",
     (183, ELFCLASS64, "big"): "jitlink.targets.elf_aarch64:BIG_ENDIAN_TARGET",
     (243, ELFCLASS64, "little"): "jitlink.targets.elf_riscv:TARGET64",
     (243, ELFCLASS32, "little"): "jitlink.targets.elf_riscv:TARGET32",
@@ -182,7 +195,7 @@ _SYSTEMS = {2: "netbsd", 4: "hurd-gnu", 6: "solaris", 9: "freebsd", 12: "openbsd
 @cache
 def _target_for(path: str, system: str) -> ELFTarget:
     """A target with the triple of another system, which is linked like Linux's."""
-    target: ELFTarget = load_target(path)  # type: ignore[assignment]  # all of `_TARGETS` are
+    target: ELFTarget = import_name(path)
     architecture, vendor = target.triple.split("-")[:2]
     return target._replace(triple=f"{architecture}-{vendor}-{system}")
 
@@ -200,7 +213,8 @@ class _ELF:
             message = f"no {kind} target for machine {identity.machine}"
             raise UnsupportedObjectError(message, file=file)
         system = _SYSTEMS.get(data[_EI_OSABI])
-        return load_target(path) if system is None else _target_for(path, system)
+        target: Target = import_name(path) if system is None else _target_for(path, system)
+        return target
 
     def exported_among(self, data: memoryview, file: str, names: Iterable[str]) -> list[str]:
         """See `ObjectFormat.exported_among`."""
@@ -211,7 +225,7 @@ class _ELF:
 
     def targets(self) -> Iterable[Target]:
         """See `ObjectFormat.targets`."""
-        return map(load_target, _TARGETS.values())
+        return map(import_name, _TARGETS.values())
 
 
 ELF = _ELF()

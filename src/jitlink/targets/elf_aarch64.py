@@ -17,19 +17,16 @@ from typing import Literal
 from jitlink.arch.aarch64 import (
     APPLY_IRELATIVE,
     APPLY_IRELATIVE_IMPORTS,
-    BIG_ENDIAN_FIXUPS,
     BRANCHES,
     DTPOFF_KINDS,
-    FIXUPS,
     GOT_PLT,
     GOT_PLT_BTI,
-    HOST_FUNCTION,
     JUMP,
     TLS_GOT_REQUESTS,
     TPOFF_KINDS,
 )
 from jitlink.arch.aarch64 import AArch64EdgeKind as K
-from jitlink.arch.aarch64_reentry import REENTRY
+from jitlink.arch.aarch64_fixups import BIG_ENDIAN_FIXUPS, FIXUPS
 from jitlink.arch.aarch64_relax import relax
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
 from jitlink.formats.elf_notes import has_property_bit
@@ -194,7 +191,7 @@ RELOCATIONS = (
     Relocation(
         542,
         "R_AARCH64_TLSIE_LD64_GOTTPREL_LO12_NC",
-        K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12,
+        K.REQUEST_TPOFF_IN_GOT_AND_TRANSFORM_TO_PAGE_OFFSET12_SHIFT3,
     ),
     Relocation(
         543,
@@ -278,6 +275,7 @@ def _tls_edge_kinds(byte_order: Literal["little", "big"]) -> TLSEdgeKinds:
     return TLSEdgeKinds(TLS_GOT_REQUESTS, TPOFF_KINDS, DTPOFF_KINDS, frozenset(), write, byte_order)
 
 
+_RELOCATION_TABLE = RelocationTable(RELOCATIONS)
 _plan_fixups = partial(plan_tls, _tls_edge_kinds("little"))
 _plan_big_endian_fixups = partial(plan_tls, _tls_edge_kinds("big"))
 _split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
@@ -310,12 +308,11 @@ def _target(name: str, byte_order: Literal["little", "big"]) -> ELFTarget:
         triple=f"{name}-unknown-linux-gnu",
         edge_kinds=K,
         fixups=FIXUPS if byte_order == "little" else BIG_ENDIAN_FIXUPS,
-        relocations=RelocationTable(RELOCATIONS),
+        relocations=_RELOCATION_TABLE,
         passes=default_passes,
         branches=BRANCHES,
         jump=JUMP,
-        reentry=REENTRY,
-        host_function=HOST_FUNCTION,
+        reentry_module="jitlink.arch.aarch64_reentry",
     )
 
 

@@ -107,6 +107,7 @@ RELOCATIONS = (
     *(Relocation(n, f"R_RISCV_CUSTOM{n}", reason=_VENDOR) for n in range(192, 256)),
 )
 
+_RELOCATION_TABLE = RelocationTable(RELOCATIONS)
 _split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
 
 _ABSOLUTE_KINDS = frozenset((K.R_RISCV_HI20, K.R_RISCV_LO12_I, K.R_RISCV_LO12_S, K.R_RISCV_32))
@@ -151,7 +152,7 @@ def _target(bits: int) -> ELFTarget:
         triple=f"riscv{bits}-unknown-linux-gnu",
         edge_kinds=K,
         fixups=FIXUPS[bits],
-        relocations=RelocationTable(RELOCATIONS),
+        relocations=_RELOCATION_TABLE,
         passes=_passes(bits),
         limit=_address_limit,
         limiting=_ABSOLUTE_KINDS,

@@ -19,10 +19,8 @@ from jitlink.arch.x86_64 import (
     CRTI_CRTN,
     FIXUPS,
     GOT_PLT,
-    HOST_FUNCTION,
     IS_ABSOLUTE,
     JUMP,
-    REENTRY,
     TLS_GOT_REQUESTS,
     relax,
 )
@@ -204,8 +202,7 @@ TARGET = ELFTarget(
     limiting=ABSOLUTE_KINDS,
     branches=BRANCHES,
     jump=JUMP,
-    reentry=REENTRY,
-    host_function=HOST_FUNCTION,
+    reentry_module="jitlink.arch.x86_64_reentry",
     direct_access=DirectAccess(
         kinds=(K.POINTER32, K.POINTER32_SIGNED, K.POINTER32_EITHER, K.DELTA32, K.PCREL32),
         got_plt=GOT_PLT,

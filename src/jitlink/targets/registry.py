@@ -6,9 +6,7 @@ its format. Both are imported when an object of theirs is first read.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator
-from functools import cache
 
 import numpy as np
 
@@ -18,7 +16,7 @@ from jitlink.formats.identification import describe
 from jitlink.graph import LinkGraph
 from jitlink.link import PassConfiguration
 from jitlink.resolve import SymbolResolver
-from jitlink.targets.base import ObjectFormat, Target
+from jitlink.targets.base import ObjectFormat, Target, import_name
 
 OBJECT_FORMATS: dict[bytes, str] = {
     b"\x7fELF": "jitlink.targets.elf:ELF",
@@ -26,13 +24,6 @@ OBJECT_FORMATS: dict[bytes, str] = {
 """Module and name of each object format, by what its files begin with."""
 
 Buffer = bytes | bytearray | memoryview
-
-
-@cache
-def _load(path: str) -> ObjectFormat:
-    module, _, name = path.partition(":")
-    object_format: ObjectFormat = getattr(importlib.import_module(module), name)
-    return object_format
 
 
 def target_of_object(data: Buffer, name: str) -> Target:
@@ -54,7 +45,8 @@ def target_of_object(data: Buffer, name: str) -> Target:
 def _format_of(view: memoryview, name: str) -> ObjectFormat:
     for magic, path in OBJECT_FORMATS.items():
         if view[: len(magic)] == magic:
-            return _load(path)
+            object_format: ObjectFormat = import_name(path)
+            return object_format
     raise UnknownFormatError(describe(view), file=name)
 
 
@@ -77,7 +69,7 @@ def exported_among(data: Buffer, name: str, names: Iterable[str]) -> list[str]:
 def all_targets() -> Iterator[Target]:
     """Every target; each is imported when the iteration comes to it."""
     for path in OBJECT_FORMATS.values():
-        yield from _load(path).targets()
+        yield from import_name(path).targets()
 
 
 def target_of_graph(graph: LinkGraph) -> Target:
