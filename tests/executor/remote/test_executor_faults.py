@@ -133,7 +133,7 @@ def _sanitized(tmp_path_factory: pytest.TempPathFactory) -> str:
     run(
         [
             require("gcc"), "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g",
-            "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
+            "-fvisibility=hidden", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
             '-DJITLINK_TRIPLE="x86_64-unknown-linux-gnu"', *sources, "-rdynamic", "-ldl",
             "-lpthread", *_newer_headers(), "-o", path,
         ]

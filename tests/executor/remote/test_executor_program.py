@@ -116,6 +116,15 @@ def test_what_programs_expect_is_loaded(name: str) -> None:
         assert [address is None for address in found] == [False, True, True]
 
 
+def test_its_own_functions_are_not_found() -> None:
+    """Names such as these are a program's, or a library's."""
+    names = ["__jit_debug_descriptor", "__jit_debug_register_code"]
+    names += ["put", "fail", "serve", "option", "dispatch", "is_forked", "hang_up"]
+    with RemoteExecutorProcessControl.launch() as executor:
+        found = tasks.run(executor.lookup_symbols(names))
+    assert [address is not None for address in found] == [True] * 2 + [False] * 7
+
+
 def test_lookups_at_once_all_see_what_one_of_them_loads() -> None:
     names = ["__deregister_frame", "_ZSt4cout", "__cxa_throw", "_Znwm"]
     for _ in range(10):

@@ -22,7 +22,7 @@ enum { MOST_CLIENTS = 16, MOST_TOKEN = 1024, TOKEN_SECONDS = 5 };
 static char token[MOST_TOKEN + 2];
 static size_t token_size; /* 0 if none is wanted */
 
-int fail(const char *what) {
+static int fail(const char *what) {
   fprintf(stderr, "jitlink-executor: %s: %s\n", what, strerror(errno));
   return 1;
 }
