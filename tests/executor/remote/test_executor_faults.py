@@ -8,11 +8,12 @@ The tests play a controller, also for an executor that is built with sanitizers.
 import importlib.resources
 import os
 import random
+import select
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +288,39 @@ def test_mutated_arguments(program: str) -> None:
                 result = played.receive()
                 assert result.sequence == int.from_bytes(sent[16:24], "little")
             assert played.finish() == (0, ""), first
+
+
+def _address_of(played: Controller, name: str) -> int:
+    handle = played.call(JITLINK.open_dylib, "", 0)
+    (found,) = played.call(JITLINK.lookup, handle, [SymbolLookupElement(name, True)])
+    return int(found.address)
+
+
+def test_a_call_that_is_not_begun_at_the_end() -> None:
+    """The executor does not outlive its controller, be the call noticed before or after the end."""
+    with ExitStack() as stack:
+        executors = [stack.enter_context(controller()) for _ in range(20)]
+        for played in executors:
+            endless = encoded(OpCode.CALL_WRAPPER, 99, _address_of(played, "pause"))
+            played.connected.sendall(endless)
+            played.connected.shutdown(socket.SHUT_WR)
+        assert [played.process.wait(SECONDS) for played in executors] == [1] * len(executors)
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the code is for x86-64")
+def test_a_controller_that_reads_no_more() -> None:
+    """A call of it fails, and does not wait for the end of what it still sends."""
+    with controller() as played:
+        place = played.call(JITLINK.memory.reserve, PAGE)
+        dispatch = played.symbols["__llvm_orc_SimpleRemoteEPC_dispatch_fn"]
+        # xor edi, edi; xor esi, esi; xor edx, edx; xor ecx, ecx; movabs rax, dispatch; jmp rax
+        code = bytes.fromhex("31ff 31f6 31d2 31c9 48b8") + dispatch.to_bytes(8, "little")
+        segment = SegmentFinalizeRequest(5, place, PAGE, code + bytes.fromhex("ffe0"))
+        played.call(JITLINK.memory.initialize, FinalizeRequest([segment], []))
+        played.connected.shutdown(socket.SHUT_RD)
+        played.connected.sendall(encoded(OpCode.CALL_WRAPPER, 99, place))
+        assert played.process.stderr is not None
+        assert select.select([played.process.stderr], [], [], SECONDS)[0]
+        expected = "jitlink-executor: a call failed: the connection has ended\n"
+        assert played.process.stderr.readline() == expected
+        assert played.finish() == (0, "")

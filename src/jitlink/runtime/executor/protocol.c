@@ -23,9 +23,10 @@ enum { GRACE_SECONDS = 2 };
 /* Bytes */
 
 void put(struct bytes *bytes, const void *data, size_t size) {
+  size_t capacity;
   if (bytes->capacity - bytes->size < size) {
-    size_t capacity = 2 * bytes->capacity + size;
-    char *grown = realloc(bytes->data, capacity);
+    bool is_too_large = __builtin_add_overflow(2 * bytes->capacity, size, &capacity);
+    char *grown = is_too_large ? 0 : realloc(bytes->data, capacity);
     if (!grown)
       abort();
     bytes->data = grown;
@@ -227,6 +228,23 @@ static wrapper_result out_of_band(const char *text) {
   return result;
 }
 
+/* With the lock held: the link to a request; to null if there is none of that number. */
+static struct request **find_request(uint64_t sequence) {
+  struct request **link = &requests;
+  while (*link && (*link)->sequence != sequence)
+    link = &(*link)->next;
+  return link;
+}
+
+/* With the lock held: complete a request. */
+static void complete(struct request **link, wrapper_result result) {
+  struct request *request = *link;
+  *link = request->next;
+  request->result = result;
+  request->is_done = true;
+  pthread_cond_signal(&request->done);
+}
+
 /* The dispatch function: has the controller handle a call, and waits for that. */
 static wrapper_result dispatch(void *context, const void *tag, const char *data, size_t size) {
   (void)context;
@@ -240,8 +258,10 @@ static wrapper_result dispatch(void *context, const void *tag, const char *data,
   request.next = requests;
   requests = &request;
   pthread_mutex_unlock(&lock);
-  send_message(CALL, request.sequence, (uintptr_t)tag, data, size);
+  bool is_sent = send_message(CALL, request.sequence, (uintptr_t)tag, data, size);
   pthread_mutex_lock(&lock);
+  if (!is_sent && !request.is_done)
+    complete(find_request(request.sequence), out_of_band("the connection has ended"));
   while (!request.is_done)
     pthread_cond_wait(&request.done, &lock);
   pthread_mutex_unlock(&lock);
@@ -249,21 +269,10 @@ static wrapper_result dispatch(void *context, const void *tag, const char *data,
   return request.result;
 }
 
-/* With the lock held: complete a request. */
-static void complete(struct request **link, wrapper_result result) {
-  struct request *request = *link;
-  *link = request->next;
-  request->result = result;
-  request->is_done = true;
-  pthread_cond_signal(&request->done);
-}
-
 static bool handle_result(uint64_t sequence, char *data, size_t size) {
   struct bytes bytes = {data, size, size};
   pthread_mutex_lock(&lock);
-  struct request **link = &requests;
-  while (*link && (*link)->sequence != sequence)
-    link = &(*link)->next;
+  struct request **link = find_request(sequence);
   bool is_known = *link != 0;
   if (is_known)
     complete(link, result_of(&bytes));
@@ -432,7 +441,7 @@ static void *read_messages(void *unused) {
   struct timespec until;
   clock_gettime(CLOCK_REALTIME, &until);
   until.tv_sec += GRACE_SECONDS;
-  while (running)
+  while (running || first_call)
     if (pthread_cond_timedwait(&changed, &lock, &until) == ETIMEDOUT)
       _exit(1);
   pthread_mutex_unlock(&lock);
