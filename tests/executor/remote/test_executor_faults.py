@@ -22,7 +22,7 @@ import pytest
 from jitlink.executor.remote.dialects import JITLINK, Service
 from jitlink.executor.remote.messages import Message, MessageReader, OpCode
 from jitlink.runtime import build
-from jitlink.sps import WrapperFunctionResult
+from jitlink.sps import AllocActionCallPair, WrapperFunctionCall, WrapperFunctionResult
 from jitlink.sps.services import (
     SETUP,
     FinalizeRequest,
@@ -323,4 +323,48 @@ def test_a_controller_that_reads_no_more() -> None:
         assert select.select([played.process.stderr], [], [], SECONDS)[0]
         expected = "jitlink-executor: a call failed: the connection has ended\n"
         assert played.process.stderr.readline() == expected
+        assert played.finish() == (0, "")
+
+
+def test_malformed_addresses_of_memory(program: str) -> None:
+    """They are no success, which would say that something was freed."""
+    memory, shared = JITLINK.memory, JITLINK.shared_memory
+    with controller(program) as played:
+        for service in (memory.deinitialize, memory.release, shared.deinitialize, shared.release):
+            assert service is not None
+            arguments = played.arguments(service, [PAGE])
+            for size in (0, 8, 15, 16, 23):
+                played.connected.sendall(played.message(service, arguments[:size]))
+                assert b"malformed arguments" in played.receive().payload
+        assert played.finish() == (0, "")
+
+
+def test_requests_without_segments(program: str) -> None:
+    """Their deallocate actions would belong to no memory."""
+    shared = JITLINK.shared_memory
+    with controller(program) as played:
+        place, name = played.call(shared.reserve, PAGE)
+        Path(f"/dev/shm{name}").unlink()
+        for failure in (
+            played.call(JITLINK.memory.initialize, FinalizeRequest([], [])),
+            played.call(shared.initialize, place, SharedFinalizeRequest([], [])),
+        ):
+            assert "no segments" in failure.message
+
+
+def test_an_action_that_releases_its_memory(program: str) -> None:
+    """What follows it is undone."""
+    memory = JITLINK.memory
+    with controller(program) as played:
+        place, kept = (played.call(memory.reserve, PAGE) for _ in range(2))
+        release = WrapperFunctionCall(
+            played.symbols[memory.release.name], played.arguments(memory.release, [place])
+        )
+        write = JITLINK.write_integers[4]
+        undo = WrapperFunctionCall(played.symbols[write.name], played.arguments(write, [(kept, 7)]))
+        segment = SegmentFinalizeRequest(3, place, PAGE, b"")
+        request = FinalizeRequest([segment], [AllocActionCallPair(release, undo)])
+        failure = played.call(memory.initialize, request)
+        assert failure.message == "the memory was released meanwhile"
+        assert played.call(JITLINK.read_integers[4], [kept]) == [7]
         assert played.finish() == (0, "")

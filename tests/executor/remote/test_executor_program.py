@@ -105,6 +105,22 @@ def test_a_unix_socket(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_sockets_send_at_once() -> None:
+    """Those that the executor is given, too."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()) as connected,
+        listening.accept()[0] as theirs,
+    ):
+        words = [PROGRAM, f"socket:adopt={theirs.fileno()}"]
+        with subprocess.Popen(words, pass_fds=[theirs.fileno()]) as process:
+            connected.recv(1)
+            sends_at_once = theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            connected.close()
+            process.wait(20)
+    assert sends_at_once
+
+
 @pytest.mark.parametrize(
     "name",
     ["cos", "_Znwm", "__cxa_throw", "_Unwind_Resume", "__register_frame", "_Znwm@GLIBCXX_3.4"],

@@ -62,24 +62,10 @@ wrapper_result result_of(struct bytes *bytes) {
   return result;
 }
 
-wrapper_result expected_u64(uint64_t value) {
-  struct bytes bytes = {0};
-  put_u8(&bytes, 1);
-  put_u64(&bytes, value);
-  return result_of(&bytes);
-}
-
-wrapper_result expected_failure(const char *text) {
-  struct bytes bytes = {0};
-  put_u8(&bytes, 0);
-  put_text(&bytes, text);
-  return result_of(&bytes);
-}
-
 wrapper_result expected_errno(const char *what) {
   char text[200];
   snprintf(text, sizeof text, "%s: %s", what, strerror(errno));
-  return expected_failure(text);
+  return sps_expected_failure(text);
 }
 
 /* The connection */
@@ -124,6 +110,11 @@ int64_t milliseconds(void) {
   return 1000 * (int64_t)now.tv_sec + now.tv_nsec / 1000000;
 }
 
+int milliseconds_until(int64_t time) {
+  int64_t left = time - milliseconds();
+  return left < 0 ? 0 : left < INT32_MAX ? (int)left : INT32_MAX;
+}
+
 static bool is_late;
 
 /* Waits until there is something to read. False once nothing has come, and no call was under way,
@@ -132,12 +123,12 @@ static bool wait_for_input(void) {
   int64_t limit = 1000 * (int64_t)timeout_seconds, begin = milliseconds();
   while (limit && !is_late) {
     pthread_mutex_lock(&lock);
-    int64_t now = milliseconds(), since = last_used > begin ? last_used : begin;
-    int64_t left = running || first_call ? limit : since + limit - now;
+    int64_t since = last_used > begin ? last_used : begin;
+    int left = milliseconds_until(limit + (running || first_call ? milliseconds() : since));
     pthread_mutex_unlock(&lock);
     struct pollfd polled = {incoming_fd, POLLIN, 0};
-    is_late = left <= 0;
-    if (!is_late && poll(&polled, 1, left < INT32_MAX ? (int)left : INT32_MAX) > 0)
+    is_late = !left;
+    if (left && poll(&polled, 1, left) > 0)
       return true;
   }
   return !limit;
@@ -222,12 +213,6 @@ void hang_up(int outgoing, const char *reason) {
 
 /* Calls to the controller */
 
-static wrapper_result out_of_band(const char *text) {
-  wrapper_result result = {{0}, 0};
-  result.value.pointer = strdup(text);
-  return result;
-}
-
 /* With the lock held: the link to a request; to null if there is none of that number. */
 static struct request **find_request(uint64_t sequence) {
   struct request **link = &requests;
@@ -252,7 +237,7 @@ static wrapper_result dispatch(void *context, const void *tag, const char *data,
   pthread_mutex_lock(&lock);
   if (is_ended) {
     pthread_mutex_unlock(&lock);
-    return out_of_band("the connection has ended");
+    return sps_out_of_band("the connection has ended");
   }
   request.sequence = next_sequence++;
   request.next = requests;
@@ -261,7 +246,7 @@ static wrapper_result dispatch(void *context, const void *tag, const char *data,
   bool is_sent = send_message(CALL, request.sequence, (uintptr_t)tag, data, size);
   pthread_mutex_lock(&lock);
   if (!is_sent && !request.is_done)
-    complete(find_request(request.sequence), out_of_band("the connection has ended"));
+    complete(find_request(request.sequence), sps_out_of_band("the connection has ended"));
   while (!request.is_done)
     pthread_cond_wait(&request.done, &lock);
   pthread_mutex_unlock(&lock);
@@ -297,14 +282,11 @@ static void carry_out(struct call *call, bool is_main) {
     is_idle = !first_call;
     pthread_mutex_unlock(&lock);
   }
-  bool is_long = result.size > sizeof result.value.bytes;
-  const char *data = is_long ? result.value.pointer : result.value.bytes;
   if (!result.size && result.value.pointer)
     /* An out-of-band error, for which the protocol has no message. */
     fprintf(stderr, "jitlink-executor: a call failed: %s\n", result.value.pointer);
-  send_message(RESULT, call->sequence, 0, data, result.size);
-  if (is_long || !result.size)
-    free(result.value.pointer);
+  send_message(RESULT, call->sequence, 0, sps_bytes(&result), result.size);
+  sps_free(&result);
   free(call->data);
   free(call);
 }
@@ -435,7 +417,7 @@ static void *read_messages(void *unused) {
   status = *end != 0;
   is_ended = true;
   while (requests)
-    complete(&requests, out_of_band("the connection has ended"));
+    complete(&requests, sps_out_of_band("the connection has ended"));
   pthread_cond_broadcast(&changed);
   /* The controller has gone: a program that goes on is ended. */
   struct timespec until;
