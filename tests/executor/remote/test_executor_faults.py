@@ -8,6 +8,7 @@ The tests play a controller, also for an executor that is built with sanitizers.
 import importlib.resources
 import os
 import random
+import resource
 import select
 import socket
 import subprocess
@@ -305,6 +306,23 @@ def test_a_call_that_is_not_begun_at_the_end() -> None:
             played.connected.sendall(endless)
             played.connected.shutdown(socket.SHUT_WR)
         assert [played.process.wait(SECONDS) for played in executors] == [1] * len(executors)
+
+
+def test_a_call_for_which_there_is_no_thread() -> None:
+    """It fails: what runs on the main thread may wait for it."""
+    with controller() as played:
+        endless = encoded(OpCode.CALL_WRAPPER, 99, _address_of(played, "pause"))
+        played.connected.sendall(endless)
+        memory = Path(f"/proc/{played.process.pid}/statm").read_text().split()[0]
+        limit = int(memory) * PAGE
+        resource.prlimit(played.process.pid, resource.RLIMIT_AS, (limit, limit))
+        service = JITLINK.memory.reserve
+        sent = played.message(service, played.arguments(service, PAGE))
+        played.connected.sendall(sent)
+        result = played.receive()
+        assert (result.sequence, result.payload) == (int.from_bytes(sent[16:24], "little"), b"")
+        message = "jitlink-executor: a call failed: no thread can be started for it\n"
+        assert played.finish() == (1, message)
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the code is for x86-64")

@@ -291,16 +291,21 @@ static void carry_out(struct call *call, bool is_main) {
   free(call);
 }
 
+/* With the lock held: take the call that a link leads to; null if that is the end. */
+static struct call *take_from(struct call **link) {
+  struct call *call = *link;
+  if (call && !(*link = call->next))
+    last_call = link;
+  return call;
+}
+
 /* With the lock held: take a call, on other threads only one that is not left to the main thread; null
    if there is none. */
 static struct call *take_call(bool is_main) {
   struct call **link = &first_call;
   while (*link && (*link)->is_for_main && !is_main)
     link = &(*link)->next;
-  struct call *call = *link;
-  if (call && !(*link = call->next))
-    last_call = link;
-  return call;
+  return take_from(link);
 }
 
 /* With the lock held: carry out calls until there is none, or for the main thread until the end. */
@@ -347,6 +352,23 @@ static bool start_thread(void *(*function)(void *)) {
   return is_started;
 }
 
+/* Has a call fail that no thread can be started for, unless another thread has come to it: what those
+   do may need its result. */
+static void refuse(const struct call *refused) {
+  pthread_mutex_lock(&lock);
+  struct call **link = &first_call;
+  while (*link && *link != refused)
+    link = &(*link)->next;
+  struct call *call = take_from(link);
+  pthread_mutex_unlock(&lock);
+  if (!call)
+    return;
+  fputs("jitlink-executor: a call failed: no thread can be started for it\n", stderr);
+  send_message(RESULT, call->sequence, 0, 0, 0);
+  free(call->data);
+  free(call);
+}
+
 static void add_call(uint64_t sequence, uint64_t function, char *data, size_t size) {
   struct call *call = malloc(sizeof *call);
   if (!call)
@@ -359,8 +381,8 @@ static void add_call(uint64_t sequence, uint64_t function, char *data, size_t si
   is_idle = false;
   pthread_cond_broadcast(&changed);
   pthread_mutex_unlock(&lock);
-  if (is_apart)
-    start_thread(work_apart); /* if that fails, the main thread will come to it */
+  if (is_apart && !start_thread(work_apart))
+    refuse(call);
 }
 
 /* Reading */
