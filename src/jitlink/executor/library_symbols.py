@@ -1,4 +1,4 @@
-"""What the libraries of this process have at an address.
+"""What the libraries of a process have at an address.
 
 The dynamic linker gives the symbol that begins there, and its size. Whether it can still change is
 read from the protection of its memory: after relocation the dynamic linker makes what is constant
@@ -58,13 +58,14 @@ _dladdr1 = getattr(ctypes.PyDLL(None), "dladdr1", None)
 def describe(addresses: Sequence[int]) -> list[LibrarySymbol | None]:
     """See `ExecutorProcessControl.describe_addresses`."""
     mapped = mapped_ranges()
-    return [_describe(address, mapped) for address in addresses]
+    return [
+        library_symbol(address, mapping_at(address, mapped), _find(address))
+        for address in addresses
+    ]
 
 
-def _describe(address: int, mapped: Sequence[MappedRange]) -> LibrarySymbol | None:
-    place = mapping_at(address, mapped)
-    if place is None:
-        return None
+def _find(address: int) -> tuple[str, int, int] | None:
+    """The symbol that begins at an address: its library, its type of ELF, and its size."""
     information, symbol = _Information(), ctypes.POINTER(_Symbol)()
     is_known = _dladdr1 is not None and _dladdr1(
         ctypes.c_void_p(address),
@@ -72,16 +73,29 @@ def _describe(address: int, mapped: Sequence[MappedRange]) -> LibrarySymbol | No
         ctypes.byref(symbol),
         _RTLD_DL_SYMENT,
     )
-    is_code = "x" in place.permissions
     if not is_known or information.address != address:
+        return None
+    found = symbol.contents
+    return os.fsdecode(information.file or b""), found.info & 15, int(found.size)
+
+
+def library_symbol(
+    address: int, place: MappedRange | None, found: tuple[str, int, int] | None
+) -> LibrarySymbol | None:
+    """What is at an address.
+
+    Args:
+        address: the address.
+        place: the mapping that contains it.
+        found: the symbol that begins there: its library, its type of ELF, and its size in bytes.
+    """
+    if place is None:
+        return None
+    is_code = "x" in place.permissions
+    if found is None:
         return LibrarySymbol(place.path, is_function=True) if is_code else None
-    library, kind = os.fsdecode(information.file or b""), symbol.contents.info & 15
+    library, kind, size = found
     if kind in {_STT_FUNC, _STT_GNU_IFUNC} or (is_code and kind != _STT_OBJECT):
         return LibrarySymbol(library, is_function=True)
-    size = int(symbol.contents.size)
-    return LibrarySymbol(
-        library,
-        is_function=False,
-        size=size,
-        is_constant="w" not in place.permissions and address + size <= place.end,
-    )
+    is_constant = "w" not in place.permissions and address + size <= place.end
+    return LibrarySymbol(library, is_function=False, size=size, is_constant=is_constant)

@@ -48,11 +48,16 @@ EXECUTOR_SOURCES = (
 
 
 def _build_executor(target: str, directory: Path) -> None:
-    """Link the executor; linked code refers to symbols of it, so all are exported."""
+    """Link the executor.
+
+    It exports what debuggers look for. Its other names are hidden: they would take the place of
+    those of libraries, and linked code would find them.
+    """
     triple = target.replace("-linux", "-unknown-linux")
     sources = [f"executor/{name}.c" for name in EXECUTOR_SOURCES]
     words = [*_compiler(target), *_FLAGS, f'-DJITLINK_TRIPLE="{triple}"', *sources]
-    words += ["-rdynamic", "-s", "-ldl", "-lpthread", "-o", str(directory / EXECUTOR)]
+    words += ["-fvisibility=hidden", "-rdynamic", "-s", "-ldl", "-lpthread"]
+    words += ["-o", str(directory / EXECUTOR)]
     subprocess.run(words, cwd=HERE, check=True)
 
 

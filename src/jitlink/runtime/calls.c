@@ -3,15 +3,8 @@
  *
  * Specification: System V ABI, AMD64 supplement, 3.2; AAPCS64, 6.
  */
+#include "registers.h"
 #include "wrapper.h"
-
-/* On AArch64 the last integer register is x8, the address for a result in memory. */
-#if defined(__x86_64__)
-enum { INTEGERS = 6, FLOATS = 8, INTEGER_RESULTS = 2, FLOAT_RESULTS = 2 };
-#elif defined(__aarch64__)
-enum { INTEGERS = 9, FLOATS = 8, INTEGER_RESULTS = 2, FLOAT_RESULTS = 4 };
-#endif
-enum { RESULTS = INTEGER_RESULTS + FLOAT_RESULTS };
 
 struct frame {
   uint64_t function;
@@ -30,124 +23,109 @@ _Static_assert(offsetof(struct frame, integers) == 8, "used below");
 _Static_assert(offsetof(struct frame, floats) == 56, "used below");
 _Static_assert(offsetof(struct frame, count) == 120, "used below");
 _Static_assert(offsetof(struct frame, results) == 136, "used below");
-__asm__(
-    "  .text\n"
-    "  .globl jitlink_call_frame\n"
-    "  .hidden jitlink_call_frame\n"
-    "  .type jitlink_call_frame, @function\n"
-    "jitlink_call_frame:\n"
-    "  .cfi_startproc\n"
-    "  pushq %rbp\n"
-    "  .cfi_def_cfa_offset 16\n"
-    "  .cfi_offset %rbp, -16\n"
-    "  movq %rsp, %rbp\n"
-    "  .cfi_def_cfa_register %rbp\n"
-    "  pushq %rbx\n"
-    "  .cfi_offset %rbx, -24\n"
-    "  subq $8, %rsp\n"
-    "  movq %rdi, %rbx\n"
-    "  movq 120(%rbx), %rcx\n"
-    "  movq 128(%rbx), %rsi\n"
-    /* The stack pointer is a multiple of 16 at the call. */
-    "  testq $1, %rcx\n"
-    "  jz 1f\n"
-    "  subq $8, %rsp\n"
-    "1:\n"
-    "  testq %rcx, %rcx\n"
-    "  jz 2f\n"
-    "  pushq -8(%rsi,%rcx,8)\n"
-    "  subq $1, %rcx\n"
-    "  jmp 1b\n"
-    "2:\n"
-    "  movsd 56(%rbx), %xmm0\n"
-    "  movsd 64(%rbx), %xmm1\n"
-    "  movsd 72(%rbx), %xmm2\n"
-    "  movsd 80(%rbx), %xmm3\n"
-    "  movsd 88(%rbx), %xmm4\n"
-    "  movsd 96(%rbx), %xmm5\n"
-    "  movsd 104(%rbx), %xmm6\n"
-    "  movsd 112(%rbx), %xmm7\n"
-    "  movq 8(%rbx), %rdi\n"
-    "  movq 16(%rbx), %rsi\n"
-    "  movq 24(%rbx), %rdx\n"
-    "  movq 32(%rbx), %rcx\n"
-    "  movq 40(%rbx), %r8\n"
-    "  movq 48(%rbx), %r9\n"
-    /* An upper bound of the floating-point registers, for variadic functions. */
-    "  movl $8, %eax\n"
-    "  callq *(%rbx)\n"
-    "  .globl __jitlink_call_return\n"
-    "__jitlink_call_return:\n"
-    "  movq %rax, 136(%rbx)\n"
-    "  movq %rdx, 144(%rbx)\n"
-    "  movsd %xmm0, 152(%rbx)\n"
-    "  movsd %xmm1, 160(%rbx)\n"
-    "  movq -8(%rbp), %rbx\n"
-    "  leave\n"
-    "  .cfi_def_cfa %rsp, 8\n"
-    "  retq\n"
-    "  .cfi_endproc\n"
-    "  .size jitlink_call_frame, .-jitlink_call_frame\n");
+FUNCTION("jitlink_call_frame",
+         "  .hidden jitlink_call_frame\n"
+         "  pushq %rbp\n"
+         "  .cfi_def_cfa_offset 16\n"
+         "  .cfi_offset %rbp, -16\n"
+         "  movq %rsp, %rbp\n"
+         "  .cfi_def_cfa_register %rbp\n"
+         "  pushq %rbx\n"
+         "  .cfi_offset %rbx, -24\n"
+         "  subq $8, %rsp\n"
+         "  movq %rdi, %rbx\n"
+         "  movq 120(%rbx), %rcx\n"
+         "  movq 128(%rbx), %rsi\n"
+         /* The stack pointer is a multiple of 16 at the call. */
+         "  testq $1, %rcx\n"
+         "  jz 1f\n"
+         "  subq $8, %rsp\n"
+         "1:\n"
+         "  testq %rcx, %rcx\n"
+         "  jz 2f\n"
+         "  pushq -8(%rsi,%rcx,8)\n"
+         "  subq $1, %rcx\n"
+         "  jmp 1b\n"
+         "2:\n"
+         "  movsd 56(%rbx), %xmm0\n"
+         "  movsd 64(%rbx), %xmm1\n"
+         "  movsd 72(%rbx), %xmm2\n"
+         "  movsd 80(%rbx), %xmm3\n"
+         "  movsd 88(%rbx), %xmm4\n"
+         "  movsd 96(%rbx), %xmm5\n"
+         "  movsd 104(%rbx), %xmm6\n"
+         "  movsd 112(%rbx), %xmm7\n"
+         "  movq 8(%rbx), %rdi\n"
+         "  movq 16(%rbx), %rsi\n"
+         "  movq 24(%rbx), %rdx\n"
+         "  movq 32(%rbx), %rcx\n"
+         "  movq 40(%rbx), %r8\n"
+         "  movq 48(%rbx), %r9\n"
+         /* An upper bound of the floating-point registers, for variadic functions. */
+         "  movl $8, %eax\n"
+         "  callq *(%rbx)\n"
+         "  .globl __jitlink_call_return\n"
+         "__jitlink_call_return:\n"
+         "  movq %rax, 136(%rbx)\n"
+         "  movq %rdx, 144(%rbx)\n"
+         "  movsd %xmm0, 152(%rbx)\n"
+         "  movsd %xmm1, 160(%rbx)\n"
+         "  movq -8(%rbp), %rbx\n"
+         "  leave\n"
+         "  .cfi_def_cfa %rsp, 8\n"
+         "  retq\n");
 #elif defined(__aarch64__)
 _Static_assert(offsetof(struct frame, integers) == 8, "used below");
 _Static_assert(offsetof(struct frame, floats) == 80, "used below");
 _Static_assert(offsetof(struct frame, count) == 144, "used below");
 _Static_assert(offsetof(struct frame, results) == 160, "used below");
-__asm__(
-    "  .text\n"
-    "  .p2align 2\n"
-    "  .globl jitlink_call_frame\n"
-    "  .hidden jitlink_call_frame\n"
-    "  .type jitlink_call_frame, @function\n"
-    "jitlink_call_frame:\n"
-    "  .cfi_startproc\n"
-    "  stp x29, x30, [sp, #-32]!\n"
-    "  .cfi_def_cfa_offset 32\n"
-    "  .cfi_offset x29, -32\n"
-    "  .cfi_offset x30, -24\n"
-    "  mov x29, sp\n"
-    "  .cfi_def_cfa_register x29\n"
-    "  str x19, [sp, #16]\n"
-    "  .cfi_offset x19, -16\n"
-    "  mov x19, x0\n"
-    "  ldp x9, x10, [x19, #144]\n"
-    /* The stack pointer is always a multiple of 16. */
-    "  add x11, x9, #1\n"
-    "  and x11, x11, #-2\n"
-    "  sub sp, sp, x11, lsl #3\n"
-    "1:\n"
-    "  cbz x9, 2f\n"
-    "  sub x9, x9, #1\n"
-    "  ldr x11, [x10, x9, lsl #3]\n"
-    "  str x11, [sp, x9, lsl #3]\n"
-    "  b 1b\n"
-    "2:\n"
-    "  ldp d0, d1, [x19, #80]\n"
-    "  ldp d2, d3, [x19, #96]\n"
-    "  ldp d4, d5, [x19, #112]\n"
-    "  ldp d6, d7, [x19, #128]\n"
-    "  ldp x0, x1, [x19, #8]\n"
-    "  ldp x2, x3, [x19, #24]\n"
-    "  ldp x4, x5, [x19, #40]\n"
-    "  ldp x6, x7, [x19, #56]\n"
-    "  ldr x8, [x19, #72]\n"
-    "  ldr x9, [x19]\n"
-    "  blr x9\n"
-    "  .globl __jitlink_call_return\n"
-    "__jitlink_call_return:\n"
-    "  stp x0, x1, [x19, #160]\n"
-    "  stp d0, d1, [x19, #176]\n"
-    "  stp d2, d3, [x19, #192]\n"
-    "  ldr x19, [x29, #16]\n"
-    "  mov sp, x29\n"
-    "  ldp x29, x30, [sp], #32\n"
-    "  .cfi_def_cfa sp, 0\n"
-    "  .cfi_restore x19\n"
-    "  .cfi_restore x29\n"
-    "  .cfi_restore x30\n"
-    "  ret\n"
-    "  .cfi_endproc\n"
-    "  .size jitlink_call_frame, .-jitlink_call_frame\n");
+FUNCTION("jitlink_call_frame",
+         "  .hidden jitlink_call_frame\n"
+         "  stp x29, x30, [sp, #-32]!\n"
+         "  .cfi_def_cfa_offset 32\n"
+         "  .cfi_offset x29, -32\n"
+         "  .cfi_offset x30, -24\n"
+         "  mov x29, sp\n"
+         "  .cfi_def_cfa_register x29\n"
+         "  str x19, [sp, #16]\n"
+         "  .cfi_offset x19, -16\n"
+         "  mov x19, x0\n"
+         "  ldp x9, x10, [x19, #144]\n"
+         /* The stack pointer is always a multiple of 16. */
+         "  add x11, x9, #1\n"
+         "  and x11, x11, #-2\n"
+         "  sub sp, sp, x11, lsl #3\n"
+         "1:\n"
+         "  cbz x9, 2f\n"
+         "  sub x9, x9, #1\n"
+         "  ldr x11, [x10, x9, lsl #3]\n"
+         "  str x11, [sp, x9, lsl #3]\n"
+         "  b 1b\n"
+         "2:\n"
+         "  ldp d0, d1, [x19, #80]\n"
+         "  ldp d2, d3, [x19, #96]\n"
+         "  ldp d4, d5, [x19, #112]\n"
+         "  ldp d6, d7, [x19, #128]\n"
+         "  ldp x0, x1, [x19, #8]\n"
+         "  ldp x2, x3, [x19, #24]\n"
+         "  ldp x4, x5, [x19, #40]\n"
+         "  ldp x6, x7, [x19, #56]\n"
+         "  ldr x8, [x19, #72]\n"
+         "  ldr x9, [x19]\n"
+         "  blr x9\n"
+         "  .globl __jitlink_call_return\n"
+         "__jitlink_call_return:\n"
+         "  stp x0, x1, [x19, #160]\n"
+         "  stp d0, d1, [x19, #176]\n"
+         "  stp d2, d3, [x19, #192]\n"
+         "  ldr x19, [x29, #16]\n"
+         "  mov sp, x29\n"
+         "  ldp x29, x30, [sp], #32\n"
+         "  .cfi_def_cfa sp, 0\n"
+         "  .cfi_restore x19\n"
+         "  .cfi_restore x29\n"
+         "  .cfi_restore x30\n"
+         "  ret\n");
 #endif
 
 /* A copy of memory of the caller; addresses in it take the place of argument words. */
@@ -210,6 +188,10 @@ static wrapper_result results_of(const struct frame *frame, const struct buffer 
   return result;
 }
 
+static wrapper_result malformed_or_too_large(void) {
+  return sps_out_of_band("malformed arguments, or too little memory for them");
+}
+
 /* Tuple<UInt64 x RESULTS, Sequence<Sequence<Char>> outputs>(Addr function,
    UInt64 x INTEGERS, UInt64 x FLOATS, Sequence<UInt64> stack,
    Sequence<Tuple<Bool is_output, UInt64 size, Sequence<Char> content,
@@ -228,14 +210,14 @@ wrapper_result __jitlink_call(const char *data, size_t size) {
   frame.stack = stack;
   size_t count = sps_count(&reader, 25);
   struct buffer *buffers = calloc(count + 1, sizeof *buffers);
-  wrapper_result result = {{0}, 0};
   if (stack && buffers)
     read_buffers(&reader, &frame, stack, buffers, count);
+  wrapper_result result;
   if (stack && buffers && !reader.failed) {
     jitlink_call_frame(&frame);
     result = results_of(&frame, buffers, count);
   } else {
-    result.value.pointer = strdup("malformed arguments, or too little memory for them");
+    result = malformed_or_too_large();
   }
   for (size_t each = 0; buffers && each < count; ++each)
     free(buffers[each].memory);
@@ -250,11 +232,8 @@ wrapper_result __jitlink_read_memory(const char *data, size_t size) {
   const char *place = sps_address(&reader);
   size_t count = (size_t)sps_u64(&reader);
   wrapper_result result = {{0}, 8 + count};
-  if (reader.failed || count > SIZE_MAX / 2 || !(result.value.pointer = malloc(result.size))) {
-    result.size = 0;
-    result.value.pointer = strdup("malformed arguments, or too little memory for them");
-    return result;
-  }
+  if (reader.failed || count > SIZE_MAX / 2 || !(result.value.pointer = malloc(result.size)))
+    return malformed_or_too_large();
   sps_put_text(result.value.pointer, place, count);
   return result;
 }

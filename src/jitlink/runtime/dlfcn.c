@@ -96,11 +96,6 @@ static struct buffer packed(const void *handle, const void *value, const char *t
   return buffer;
 }
 
-static void release(wrapper_result result) {
-  if (result.size > sizeof result.value.bytes || (!result.size && result.value.pointer))
-    free(result.value.pointer);
-}
-
 /* Expected<Addr>(Addr caller, Addr value, String text, UInt64 mode), of any tag.
    Returns whether it was successful; if not, the error is set. */
 static bool call_session(const void *handle, const void *tag, const void *value, const char *text,
@@ -120,12 +115,10 @@ static bool call_session(const void *handle, const void *tag, const void *value,
   free(arguments.data);
   if (!result.size) {
     set_message(strdup(result.value.pointer ? result.value.pointer : "no answer"));
-    release(result);
+    sps_free(&result);
     return false;
   }
-  const char *bytes =
-      result.size > sizeof result.value.bytes ? result.value.pointer : result.value.bytes;
-  sps_reader reader = sps_read(bytes, result.size);
+  sps_reader reader = sps_read(sps_bytes(&result), result.size);
   bool is_success = sps_bool(&reader);
   char *text_of_error = 0;
   if (is_success)
@@ -137,7 +130,7 @@ static bool call_session(const void *handle, const void *tag, const void *value,
     free(text_of_error);
     text_of_error = strdup("the session's answer is malformed");
   }
-  release(result);
+  sps_free(&result);
   set_message(text_of_error);
   return is_success;
 }
@@ -284,10 +277,8 @@ extern int Py_IsInitialized(void) WEAK;
 /* A dispatch function. At exit it may be called when there is no interpreter any more. */
 wrapper_result __jitlink_dispatch(void *context, const void *tag, const char *data, size_t size) {
   wrapper_result result = {{0}, 0};
-  if (Py_IsInitialized && !Py_IsInitialized()) {
-    result.value.pointer = strdup("the session has ended with its interpreter");
-    return result;
-  }
+  if (Py_IsInitialized && !Py_IsInitialized())
+    return sps_out_of_band("the session has ended with its interpreter");
   callback(context, tag, data, size, &result);
   return result;
 }

@@ -107,10 +107,11 @@ static const void *take_last_opened(const struct choice *choice) {
   for (struct dylib *each = 0; (each = next_dylib(choice, each, &place));)
     if (each->order && (!last || each->order > last->order))
       last = each;
+  const void *handle = last ? last->handle : 0;
   if (last)
     last->order = 0;
   unlock_dylibs();
-  return last ? last->handle : 0;
+  return handle;
 }
 
 /* Closes dylibs; as a process that exits, by running the handlers of all of them first. */

@@ -17,13 +17,6 @@
 
 enum { CLOSE_ON_EXEC = 1, NO_EXEC_SEAL = 8 };
 
-/* The failure of a function whose result is an Expected. */
-static wrapper_result expected_failure(const char *text) {
-  wrapper_result result = sps_failure(text);
-  result.value.pointer[0] = 0;
-  return result;
-}
-
 static int memory_file(void) {
   /* Linux may demand the flag for files without code; before 6.3 it does not know it. */
   int file = (int)syscall(SYS_memfd_create, "jitlink", CLOSE_ON_EXEC | NO_EXEC_SEAL);
@@ -58,16 +51,10 @@ static void *load(int file) {
 
 /* The result of loading a library. */
 static wrapper_result expected_handle(void *handle) {
-  const char *reason = handle ? 0 : dlerror();
-  if (!handle)
-    return expected_failure(reason ? reason : "unknown reason");
-  wrapper_result result = {{0}, 9};
-  result.value.pointer = malloc(result.size);
-  if (!result.value.pointer)
-    abort();
-  result.value.pointer[0] = 1;
-  sps_put_u64(result.value.pointer + 1, (uintptr_t)handle);
-  return result;
+  if (handle)
+    return sps_expected_u64((uintptr_t)handle);
+  const char *reason = dlerror();
+  return sps_expected_failure(reason ? reason : "unknown reason");
 }
 
 /* Expected<Addr>(String path): loads a shared library; its handle. */
@@ -75,7 +62,7 @@ wrapper_result __jitlink_load_tls_file(const char *data, size_t size) {
   sps_reader reader = sps_read(data, size);
   char *path = sps_string(&reader);
   if (!path)
-    return expected_failure("malformed arguments");
+    return sps_expected_failure("malformed arguments");
   void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   free(path);
   return expected_handle(handle);
@@ -87,14 +74,14 @@ wrapper_result __jitlink_load_tls_module(const char *data, size_t size) {
   size_t length = sps_count(&reader, 1);
   const unsigned char *bytes = sps_take(&reader, length);
   if (reader.failed)
-    return expected_failure("malformed arguments");
+    return sps_expected_failure("malformed arguments");
   int file = memory_file();
   if (file < 0)
-    return expected_failure(strerror(errno));
+    return sps_expected_failure(strerror(errno));
   if (!write_all(file, bytes, length)) {
     int error = errno;
     close(file);
-    return expected_failure(strerror(error));
+    return sps_expected_failure(strerror(error));
   }
   void *handle = load(file);
   close(file);
@@ -122,11 +109,11 @@ wrapper_result __jitlink_read_words(const char *data, size_t size) {
   const uint64_t *words = reader.failed || !symbol ? 0 : dlsym(handle, symbol);
   free(symbol);
   if (!words || count > SIZE_MAX / 16)
-    return expected_failure("a library loaded from memory has no such symbol");
+    return sps_expected_failure("a library loaded from memory has no such symbol");
   wrapper_result result = {{0}, 9 + 8 * (size_t)count};
   result.value.pointer = malloc(result.size);
   if (!result.value.pointer)
-    return expected_failure("out of memory");
+    return sps_expected_failure("out of memory");
   result.value.pointer[0] = 1;
   char *place = sps_put_u64(result.value.pointer + 1, count);
   for (uint64_t each = 0; each < count; ++each)

@@ -125,4 +125,39 @@ static inline wrapper_result sps_malformed(void) {
   return sps_failure("malformed arguments");
 }
 
+/* The same of a function whose result is an EXPECTED. */
+static inline wrapper_result sps_expected_failure(const char *text) {
+  wrapper_result result = sps_failure(text);
+  result.value.pointer[0] = 0;
+  return result;
+}
+
+/* The success of a function whose result is an EXPECTED of a number. */
+static inline wrapper_result sps_expected_u64(uint64_t number) {
+  wrapper_result result = {{0}, 9};
+  result.value.pointer = malloc(result.size);
+  if (!result.value.pointer)
+    abort();
+  result.value.pointer[0] = 1;
+  sps_put_u64(result.value.pointer + 1, number);
+  return result;
+}
+
+static inline wrapper_result sps_out_of_band(const char *text) {
+  wrapper_result result = {{0}, 0};
+  result.value.pointer = strdup(text);
+  return result;
+}
+
+/* The bytes of a result, which are in memory of its own or in the result itself. */
+static inline const char *sps_bytes(const wrapper_result *result) {
+  bool is_inline = result->size <= sizeof result->value.bytes;
+  return is_inline ? result->value.bytes : result->value.pointer;
+}
+
+static inline void sps_free(const wrapper_result *result) {
+  if (result->size > sizeof result->value.bytes || !result->size)
+    free(result->value.pointer);
+}
+
 #endif

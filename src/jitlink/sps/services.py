@@ -105,20 +105,18 @@ class SymbolLookupElement(NamedTuple):
     is_required: bool
 
 
-class DescribedAddress(NamedTuple):
-    """What the executor has at an address.
+class FoundSymbol(NamedTuple):
+    """The symbol of a library that begins at an address.
 
     Attributes:
-        library: path of the program or library; empty if it is none.
-        is_function: whether it is code.
-        size: size in bytes of a variable that begins there; 0 if that is unknown.
-        is_constant: whether none of it can change any more.
+        library: path of the library, or of the program.
+        kind: its type, of ELF: STT_FUNC and so on.
+        size: in bytes.
     """
 
     library: str
-    is_function: bool
+    kind: int
     size: int
-    is_constant: bool
 
 
 class Setup(NamedTuple):
@@ -160,5 +158,5 @@ SYMBOL_DEF = Record(SymbolDef, EXECUTOR_ADDR, Tuple(UINT8, UINT8))
 SYMBOL_ADDRESS = _SymbolAddress()
 """A symbol of which only the address crosses the wire."""
 SYMBOL_LOOKUP_ELEMENT = Record(SymbolLookupElement, STRING, BOOL)
-DESCRIBED_ADDRESS = Record(DescribedAddress, STRING, BOOL, UINT64, BOOL)
+FOUND_SYMBOL = Record(FoundSymbol, STRING, UINT8, UINT64)
 SETUP = Record(Setup, STRING, UINT64, Map(STRING, CHARS), Map(STRING, EXECUTOR_ADDR))

@@ -118,13 +118,22 @@ ACTS = {
     "fork": Act("int child = fork(); " + _CHILD),
     "vfork": Act("int child = vfork(); " + _CHILD),
     "fork bomb": Act("""
-      int children[100];
-      for (int n = 0; n < 100; n++) {
-        children[n] = fork();
-        REFUSED(children[n]);
-        if (!children[n]) { pause(); _exit(0); }
+      int ends[2], count = 0, error = 0;
+      REFUSED(pipe(ends));
+      while (count < 100 && !error) {
+        int child = fork();
+        if (!child) {
+          /* Until nothing has the other end, be the others ended or killed. */
+          close(ends[1]);
+          _exit((int)read(ends[0], &error, 1));
+        }
+        if (child < 0) error = errno;
+        else count++;
       }
-      for (int n = 0; n < 100; n++) { kill(children[n], SIGKILL); waitpid(children[n], 0, 0); }
+      close(ends[1]);
+      while (count--) wait(0);
+      close(ends[0]);
+      return error;
     """),
     "posix_spawn": Act('return system("exit 0") ? EPERM : 0;'),
     "namespace": Act(

@@ -58,7 +58,7 @@ def test_whoever_names_another_address_is_warned(token_file: Path) -> None:
         with listening("listen=0.0.0.0:0", *words) as server:
             assert server.host == "0.0.0.0"
             server.process.terminate()
-            assert ("everyone who can connect to 0.0.0.0" in server.errors()) is is_warned
+            assert ("any client that can connect to 0.0.0.0" in server.errors()) is is_warned
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6")

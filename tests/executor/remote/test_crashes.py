@@ -138,9 +138,9 @@ def test_frames(name: str) -> None:
     assert Path(own.source).name == "source.c"
     lines = SOURCE.splitlines()
     assert name in lines[own.line - 1] or name == "trapping"
-    # The program's own main and the C library are below.
-    assert {"main", "serve"} <= set(symbols(error))
-    assert any("libc" in each.file for each in error.frames)
+    # The executor and the C library are below.
+    files = {Path(each.file).name for each in error.frames}
+    assert {"jitlink-executor", "libc.so.6"} <= files
 
 
 def test_the_message_shows_the_frames() -> None:

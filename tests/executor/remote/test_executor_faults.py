@@ -8,11 +8,13 @@ The tests play a controller, also for an executor that is built with sanitizers.
 import importlib.resources
 import os
 import random
+import resource
+import select
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import pytest
 from jitlink.executor.remote.dialects import JITLINK, Service
 from jitlink.executor.remote.messages import Message, MessageReader, OpCode
 from jitlink.runtime import build
-from jitlink.sps import WrapperFunctionResult
+from jitlink.sps import AllocActionCallPair, WrapperFunctionCall, WrapperFunctionResult
 from jitlink.sps.services import (
     SETUP,
     FinalizeRequest,
@@ -133,7 +135,7 @@ def _sanitized(tmp_path_factory: pytest.TempPathFactory) -> str:
     run(
         [
             require("gcc"), "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g",
-            "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
+            "-fvisibility=hidden", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
             '-DJITLINK_TRIPLE="x86_64-unknown-linux-gnu"', *sources, "-rdynamic", "-ldl",
             "-lpthread", *_newer_headers(), "-o", path,
         ]
@@ -287,3 +289,100 @@ def test_mutated_arguments(program: str) -> None:
                 result = played.receive()
                 assert result.sequence == int.from_bytes(sent[16:24], "little")
             assert played.finish() == (0, ""), first
+
+
+def _address_of(played: Controller, name: str) -> int:
+    handle = played.call(JITLINK.open_dylib, "", 0)
+    (found,) = played.call(JITLINK.lookup, handle, [SymbolLookupElement(name, True)])
+    return int(found.address)
+
+
+def test_a_call_that_is_not_begun_at_the_end() -> None:
+    """The executor does not outlive its controller, be the call noticed before or after the end."""
+    with ExitStack() as stack:
+        executors = [stack.enter_context(controller()) for _ in range(20)]
+        for played in executors:
+            endless = encoded(OpCode.CALL_WRAPPER, 99, _address_of(played, "pause"))
+            played.connected.sendall(endless)
+            played.connected.shutdown(socket.SHUT_WR)
+        assert [played.process.wait(SECONDS) for played in executors] == [1] * len(executors)
+
+
+def test_a_call_for_which_there_is_no_thread() -> None:
+    """It fails: what runs on the main thread may wait for it."""
+    with controller() as played:
+        endless = encoded(OpCode.CALL_WRAPPER, 99, _address_of(played, "pause"))
+        played.connected.sendall(endless)
+        memory = Path(f"/proc/{played.process.pid}/statm").read_text().split()[0]
+        limit = int(memory) * PAGE
+        resource.prlimit(played.process.pid, resource.RLIMIT_AS, (limit, limit))
+        service = JITLINK.memory.reserve
+        sent = played.message(service, played.arguments(service, PAGE))
+        played.connected.sendall(sent)
+        result = played.receive()
+        assert (result.sequence, result.payload) == (int.from_bytes(sent[16:24], "little"), b"")
+        message = "jitlink-executor: a call failed: no thread can be started for it\n"
+        assert played.finish() == (1, message)
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the code is for x86-64")
+def test_a_controller_that_reads_no_more() -> None:
+    """A call of it fails, and does not wait for the end of what it still sends."""
+    with controller() as played:
+        place = played.call(JITLINK.memory.reserve, PAGE)
+        dispatch = played.symbols["__llvm_orc_SimpleRemoteEPC_dispatch_fn"]
+        # xor edi, edi; xor esi, esi; xor edx, edx; xor ecx, ecx; movabs rax, dispatch; jmp rax
+        code = bytes.fromhex("31ff 31f6 31d2 31c9 48b8") + dispatch.to_bytes(8, "little")
+        segment = SegmentFinalizeRequest(5, place, PAGE, code + bytes.fromhex("ffe0"))
+        played.call(JITLINK.memory.initialize, FinalizeRequest([segment], []))
+        played.connected.shutdown(socket.SHUT_RD)
+        played.connected.sendall(encoded(OpCode.CALL_WRAPPER, 99, place))
+        assert played.process.stderr is not None
+        assert select.select([played.process.stderr], [], [], SECONDS)[0]
+        expected = "jitlink-executor: a call failed: the connection has ended\n"
+        assert played.process.stderr.readline() == expected
+        assert played.finish() == (0, "")
+
+
+def test_malformed_addresses_of_memory(program: str) -> None:
+    """They are no success, which would say that something was freed."""
+    memory, shared = JITLINK.memory, JITLINK.shared_memory
+    with controller(program) as played:
+        for service in (memory.deinitialize, memory.release, shared.deinitialize, shared.release):
+            assert service is not None
+            arguments = played.arguments(service, [PAGE])
+            for size in (0, 8, 15, 16, 23):
+                played.connected.sendall(played.message(service, arguments[:size]))
+                assert b"malformed arguments" in played.receive().payload
+        assert played.finish() == (0, "")
+
+
+def test_requests_without_segments(program: str) -> None:
+    """Their deallocate actions would belong to no memory."""
+    shared = JITLINK.shared_memory
+    with controller(program) as played:
+        place, name = played.call(shared.reserve, PAGE)
+        Path(f"/dev/shm{name}").unlink()
+        for failure in (
+            played.call(JITLINK.memory.initialize, FinalizeRequest([], [])),
+            played.call(shared.initialize, place, SharedFinalizeRequest([], [])),
+        ):
+            assert "no segments" in failure.message
+
+
+def test_an_action_that_releases_its_memory(program: str) -> None:
+    """What follows it is undone."""
+    memory = JITLINK.memory
+    with controller(program) as played:
+        place, kept = (played.call(memory.reserve, PAGE) for _ in range(2))
+        release = WrapperFunctionCall(
+            played.symbols[memory.release.name], played.arguments(memory.release, [place])
+        )
+        write = JITLINK.write_integers[4]
+        undo = WrapperFunctionCall(played.symbols[write.name], played.arguments(write, [(kept, 7)]))
+        segment = SegmentFinalizeRequest(3, place, PAGE, b"")
+        request = FinalizeRequest([segment], [AllocActionCallPair(release, undo)])
+        failure = played.call(memory.initialize, request)
+        assert failure.message == "the memory was released meanwhile"
+        assert played.call(JITLINK.read_integers[4], [kept]) == [7]
+        assert played.finish() == (0, "")

@@ -105,6 +105,22 @@ def test_a_unix_socket(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_sockets_send_at_once() -> None:
+    """Those that the executor is given, too."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()) as connected,
+        listening.accept()[0] as theirs,
+    ):
+        words = [PROGRAM, f"socket:adopt={theirs.fileno()}"]
+        with subprocess.Popen(words, pass_fds=[theirs.fileno()]) as process:
+            connected.recv(1)
+            sends_at_once = theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            connected.close()
+            process.wait(20)
+    assert sends_at_once
+
+
 @pytest.mark.parametrize(
     "name",
     ["cos", "_Znwm", "__cxa_throw", "_Unwind_Resume", "__register_frame", "_Znwm@GLIBCXX_3.4"],
@@ -114,6 +130,15 @@ def test_what_programs_expect_is_loaded(name: str) -> None:
         names = [name, "_Znwm@NONE_1.0", "no_such_symbol"]
         found = tasks.run(executor.lookup_symbols(names))
         assert [address is None for address in found] == [False, True, True]
+
+
+def test_its_own_functions_are_not_found() -> None:
+    """Names such as these are a program's, or a library's."""
+    names = ["__jit_debug_descriptor", "__jit_debug_register_code"]
+    names += ["put", "fail", "serve", "option", "dispatch", "is_forked", "hang_up"]
+    with RemoteExecutorProcessControl.launch() as executor:
+        found = tasks.run(executor.lookup_symbols(names))
+    assert [address is not None for address in found] == [True] * 2 + [False] * 7
 
 
 def test_lookups_at_once_all_see_what_one_of_them_loads() -> None:

@@ -18,7 +18,7 @@ from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.executor.remote.memory_services import reserve
 from jitlink.executor.remote.messages import MessageReader, OpCode
 from jitlink.memory.mapper import MapperJITLinkMemoryManager
-from jitlink.sps.services import SETUP, DescribedAddress, Setup, SymbolDef
+from jitlink.sps.services import SETUP, FoundSymbol, Setup, SymbolDef
 from tests.executor.remote.fake import encoded, services_of
 
 PAGE = 4096
@@ -122,15 +122,20 @@ def test_lookups_that_return_other_than_asked(played: PlayedExecutor) -> None:
 
 
 def test_descriptions_of_other_addresses(shared: PlayedExecutor) -> None:
-    service = JITLINK.describe_addresses
+    service, mappings = JITLINK.find_symbols, JITLINK.list_mappings
     assert service is not None
-    shared.answers[service] = [[], [None, None], [DescribedAddress("/lib", False, 8, True)]]
+    assert mappings is not None
+    shared.answers[service] = [[], [None, None], *[[FoundSymbol("/lib", 1, 8)]] * 3]
+    line = b"1000-2000 r--p 0 00:00 0 /lib"
+    shared.answers[mappings] = [line, line, b"nothing", b"1000-1008 r--p 0 00:00 0 /lib", line]
     for _ in range(2):
         with pytest.raises(ProtocolError, match=r"1 addresses were asked for, not [02]"):
-            tasks.run(shared.control.describe_addresses([4]))
-    assert tasks.run(shared.control.describe_addresses([4])) == [
-        LibrarySymbol("/lib", is_function=False, size=8, is_constant=True)
-    ]
+            tasks.run(shared.control.describe_addresses([0x1004]))
+    assert tasks.run(shared.control.describe_addresses([0x1004])) == [None]
+    for is_constant in (False, True):
+        assert tasks.run(shared.control.describe_addresses([0x1004])) == [
+            LibrarySymbol("/lib", is_function=False, size=8, is_constant=is_constant)
+        ]
 
 
 def _manager(executor: PlayedExecutor) -> MapperJITLinkMemoryManager:

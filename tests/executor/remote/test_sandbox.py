@@ -175,6 +175,30 @@ def test_all_other_system_calls_fail(place: Place) -> None:
     )
 
 
+def test_memory_for_code_can_be_released() -> None:
+    """Though its descriptor stays open: the sandbox ends what tries to close that."""
+    with launched(Sandbox(kill=True)) as executor:
+        services = executor.services
+        memory = services.dialect.shared_memory
+        mapped = tasks.run(executor.mappings())
+        (start,) = [each.start for each in mapped if each.path.startswith("/memfd:")]
+        tasks.run(services.call(memory.release, [start]))
+        assert executor.is_alive
+
+
+def test_what_is_at_addresses() -> None:
+    """The list of mappings can be read, though no file can be opened."""
+    names = ("malloc", "environ", "_ZTVSt9exception")
+    with launched(None) as executor:
+        found = tasks.run(executor.lookup_symbols(names))
+        expected = tasks.run(executor.describe_addresses([each or 0 for each in found]))
+    assert None not in expected
+    with launched(Sandbox()) as executor:
+        found = tasks.run(executor.lookup_symbols(names))
+        described = tasks.run(executor.describe_addresses([each or 0 for each in found]))
+    assert described == expected
+
+
 def test_memory_for_code_is_not_writable(place: Place) -> None:
     """Not by its descriptor, not by another one, and it is there."""
     body = """

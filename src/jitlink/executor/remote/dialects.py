@@ -35,13 +35,13 @@ from jitlink.sps import (
     WrapperSignature,
 )
 from jitlink.sps.services import (
-    DESCRIBED_ADDRESS,
     FINALIZE_REQUEST,
+    FOUND_SYMBOL,
     SHARED_FINALIZE_REQUEST,
     SYMBOL_ADDRESS,
     SYMBOL_DEF,
     SYMBOL_LOOKUP_ELEMENT,
-    DescribedAddress,
+    FoundSymbol,
     SymbolDef,
 )
 from jitlink.sps.types import T
@@ -152,7 +152,8 @@ class Dialect:
         call_main: calls a ``main`` with arguments that were placed before; takes its address, the
             number of arguments, and the addresses of the pointers to them and to the environment.
             None in executors that cannot.
-        describe_addresses: says what is at addresses. None in executors that cannot.
+        find_symbols: finds the symbols of libraries that begin at addresses. None in executors
+            that cannot.
         sandbox_report: names the features of the sandbox, and why they are unavailable; empty for
             those that are enforced. None in executors without sandboxes.
         report_crashes: has crashes reported; takes the tag of reports. Likewise.
@@ -175,7 +176,7 @@ class Dialect:
     accepts_null_finalize: bool
     can_initialize_again: bool = False
     call_main: Service[int] | None = None
-    describe_addresses: Service[list[DescribedAddress | None]] | None = None
+    find_symbols: Service[list[FoundSymbol | None]] | None = None
     sandbox_report: Service[list[tuple[str, str]]] | None = None
     report_crashes: Service[None] | None = None
     list_mappings: Service[bytes] | None = None
@@ -307,9 +308,7 @@ JITLINK = replace(
         *(EXECUTOR_ADDR, UINT64, EXECUTOR_ADDR, EXECUTOR_ADDR),
         runs_program=True,
     ),
-    describe_addresses=_own(
-        "describe_addresses", Sequence(Optional(DESCRIBED_ADDRESS)), _ADDRESSES
-    ),
+    find_symbols=_own("find_symbols", Sequence(Optional(FOUND_SYMBOL)), _ADDRESSES),
     sandbox_report=_own("sandbox_report", Sequence(Tuple(STRING, STRING))),
     report_crashes=_own("report_crashes", ERROR, EXECUTOR_ADDR),
     list_mappings=_own("list_mappings", CHARS),

@@ -11,7 +11,7 @@ from jitlink.executor.remote.dialects import Service
 from jitlink.executor.remote.errors import ExecutorRestartedError, ProtocolError
 from jitlink.executor.remote.process import ChildProcess
 from jitlink.executor.remote.services import Services
-from jitlink.memory.mapping import MappedRange, parse_mappings
+from jitlink.memory.mapping import MappedRange, mapping_at, parse_mappings
 from jitlink.sps import ExecutorAddrRange
 
 T = TypeVar("T")
@@ -124,13 +124,19 @@ class RemoteMemoryAccess(ExecutorProcessControl):
 
     async def describe_addresses(self, addresses: Sequence[int]) -> list[LibrarySymbol | None]:
         """What the process has at addresses: as it says, or as the files that it maps do."""
-        service = self.services.dialect.describe_addresses
-        if service is not None and self.services.has(service):
-            found = await self.services.call(service, list(addresses))
-            if len(found) != len(addresses):
-                raise ProtocolError(f"{len(addresses)} addresses were asked for, not {len(found)}")
-            return [None if each is None else LibrarySymbol(*each) for each in found]
-        from jitlink.executor.code_map import LibraryFiles  # noqa: PLC0415 - seldom needed
+        services, service = self.services, self.services.dialect.find_symbols
+        mapped = await self.mappings()
+        if service is None or not services.has(service):
+            from jitlink.executor.code_map import LibraryFiles  # noqa: PLC0415 - seldom needed
 
-        files = LibraryFiles(await self.mappings())
-        return [files.describe_symbol(address) for address in addresses]
+            files = LibraryFiles(mapped)
+            return [files.describe_symbol(address) for address in addresses]
+        from jitlink.executor.library_symbols import library_symbol  # noqa: PLC0415 - likewise
+
+        found = await services.call(service, list(addresses))
+        if len(found) != len(addresses):
+            raise ProtocolError(f"{len(addresses)} addresses were asked for, not {len(found)}")
+        return [
+            library_symbol(address, mapping_at(address, mapped), symbol)
+            for address, symbol in zip(addresses, found, strict=True)
+        ]

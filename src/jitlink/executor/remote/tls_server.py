@@ -125,7 +125,7 @@ class _Server:
         host, port = self._listening.getsockname()[:2]
         if not self._is_guarded and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
             _say(
-                f"warning: everyone who can connect to {host} can run code here; neither "
+                f"warning: any client that can connect to {host} can run code here; neither "
                 "--token-file nor --tls-ca is used"
             )
         sys.stdout.write(f"listening on {f'[{host}]' if ':' in host else host}:{port}\n")

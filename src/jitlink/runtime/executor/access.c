@@ -18,43 +18,40 @@ static wrapper_result write_numbers(const char *data, size_t size, unsigned widt
   return sps_nothing();
 }
 
-/* Sequence<UIntN>(Sequence<Addr>) */
-static wrapper_result read_numbers(const char *data, size_t size, unsigned width) {
+wrapper_result for_addresses(const char *data, size_t size,
+                             void (*put_value)(const void *address, struct bytes *bytes)) {
   sps_reader reader = sps_read(data, size);
   size_t count = sps_count(&reader, 8);
   struct bytes bytes = {0};
   put_u64(&bytes, count);
-  while (count--) {
-    const void *place = sps_address(&reader);
-    uint64_t number;
-    switch (width) {
-    case 1: number = *(const uint8_t *)place; break;
-    case 2: number = *(const uint16_t *)place; break;
-    case 4: number = *(const uint32_t *)place; break;
-    default: number = *(const uint64_t *)place;
-    }
-    char encoded[8];
-    sps_put_u64(encoded, number);
-    put(&bytes, encoded, width);
-  }
+  while (count--)
+    put_value(sps_address(&reader), &bytes);
   return result_of(&bytes);
 }
 
+static void put_number(uint64_t number, unsigned width, struct bytes *bytes) {
+  char encoded[8];
+  sps_put_u64(encoded, number);
+  put(bytes, encoded, width);
+}
+
+/* The second one is Sequence<UIntN>(Sequence<Addr>). */
 #define NUMBERS(bits)                                                                              \
   static wrapper_result write##bits(const char *data, size_t size) {                               \
     return write_numbers(data, size, bits / 8);                                                    \
   }                                                                                                \
+  static void put_number##bits(const void *place, struct bytes *bytes) {                           \
+    put_number(*(const uint##bits##_t *)place, bits / 8, bytes);                                   \
+  }                                                                                                \
   static wrapper_result read##bits(const char *data, size_t size) {                                \
-    return read_numbers(data, size, bits / 8);                                                     \
+    return for_addresses(data, size, put_number##bits);                                            \
   }
 NUMBERS(8)
 NUMBERS(16)
 NUMBERS(32)
 NUMBERS(64)
 
-static wrapper_result write_pointers(const char *data, size_t size) {
-  return write_numbers(data, size, sizeof(void *));
-}
+static wrapper_result write_pointers(const char *data, size_t size) { return write64(data, size); }
 
 static wrapper_result read_pointers(const char *data, size_t size) { return read64(data, size); }
 
@@ -87,15 +84,11 @@ static wrapper_result read_buffers(const char *data, size_t size) {
   return result_of(&bytes);
 }
 
+static void put_string(const void *place, struct bytes *bytes) { put_text(bytes, place); }
+
 /* Sequence<String>(Sequence<Addr>) */
 static wrapper_result read_strings(const char *data, size_t size) {
-  sps_reader reader = sps_read(data, size);
-  size_t count = sps_count(&reader, 8);
-  struct bytes bytes = {0};
-  put_u64(&bytes, count);
-  while (count--)
-    put_text(&bytes, sps_address(&reader));
-  return result_of(&bytes);
+  return for_addresses(data, size, put_string);
 }
 
 #define BOTH(name, write, read)                                                                    \

@@ -13,18 +13,15 @@ static char *copy_of(const unsigned char *data, size_t size) {
 /* Runs an action; returns the message of a failure, in memory of malloc, or null. */
 static char *run(const struct action *action) {
   wrapper_result result = action->function(action->data, action->size);
-  bool is_long = result.size > sizeof result.value.bytes;
-  const char *data = is_long ? result.value.pointer : result.value.bytes;
   char *message = 0;
   if (!result.size)
     return result.value.pointer; /* null, or an out-of-band error */
-  sps_reader reader = sps_read(data, result.size);
+  sps_reader reader = sps_read(sps_bytes(&result), result.size);
   if (sps_bool(&reader))
     message = sps_string(&reader);
   if (reader.failed && !message)
     message = strdup("an action returned no error value");
-  if (is_long)
-    free(result.value.pointer);
+  sps_free(&result);
   return message;
 }
 
@@ -71,16 +68,19 @@ void run_deallocate_actions(struct actions *actions, struct bytes *failures) {
   while (actions->count) {
     struct action *action = &actions->each[--actions->count];
     char *message = run(action);
-    if (message) {
-      if (failures->size)
-        put(failures, "\n", 1);
-      put(failures, message, strlen(message));
-    }
+    if (message)
+      add_failure(failures, message);
     free(message);
     free(action->data);
   }
   free(actions->each);
   actions->each = 0;
+}
+
+void add_failure(struct bytes *failures, const char *text) {
+  if (failures->size)
+    put(failures, "\n", 1);
+  put(failures, text, strlen(text));
 }
 
 wrapper_result error_of(struct bytes *failures) {

@@ -1,80 +1,74 @@
-/* What the libraries of this process have at an address.
+/* What this process has at its addresses: mappings, and symbols of libraries.
  *
- * The dynamic linker gives the symbol that begins there, and its size. Whether it can still change is
- * read from the protection of its memory: after relocation the dynamic linker makes what is constant
- * from then on read-only (PT_GNU_RELRO).
- *
- * Specification: glibc, dladdr1; System V gABI, chapter 4, "Symbol Table".
+ * Specification: glibc, dladdr1; System V gABI, chapter 4, "Symbol Table"; proc(5).
  */
 #include <dlfcn.h>
 #include <elf.h>
+#include <fcntl.h>
 #include <link.h>
-#include <stdio.h>
+#include <unistd.h>
 
 #include "executor.h"
 
-/* A line of the system's list of mappings; the end is 0 if there is none. */
-struct mapping {
-  unsigned long start, end;
-  char permissions[5], path[4096];
-};
+int mappings_file = -1;
 
-static struct mapping mapping_at(unsigned long address) {
-  struct mapping found = {0};
-  FILE *list = fopen("/proc/self/maps", "re");
-  char *line = 0;
+size_t read_mappings(char *place, size_t most) {
+  bool is_open = mappings_file >= 0;
+  int file = is_open ? mappings_file : open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
   size_t size = 0;
-  while (list && getline(&line, &size, list) > 0) {
-    struct mapping each = {0};
-    int count = sscanf(line, "%lx-%lx %4s %*s %*s %*s %4095[^\n]", &each.start, &each.end,
-                       each.permissions, each.path);
-    if (count >= 3 && each.start <= address && address < each.end) {
-      found = each;
-      break;
-    }
-  }
-  free(line);
-  if (list)
-    fclose(list);
-  return found;
+  ssize_t count;
+  while (file >= 0 && size < most &&
+         (count = pread(file, place + size, most - size, (off_t)size)) > 0)
+    size += (size_t)count;
+  if (file >= 0 && !is_open)
+    close(file);
+  return size;
 }
 
-static void describe_one(void *address, struct bytes *bytes) {
-  struct mapping place = mapping_at((unsigned long)(uintptr_t)address);
+struct bytes all_mappings(size_t before) {
+  struct bytes bytes = {0};
+  size_t most = 0, read;
+  do {
+    free(bytes.data);
+    most = 4 * most + MAPPINGS_SIZE;
+    bytes = (struct bytes){malloc(before + most), before, before + most};
+    if (!bytes.data)
+      abort();
+    read = read_mappings(bytes.data + before, most);
+  } while (read == most);
+  bytes.size += read;
+  return bytes;
+}
+
+/* Sequence<Char>(): the list of mappings. */
+static wrapper_result list_mappings(const char *data, size_t size) {
+  struct bytes bytes = all_mappings(8);
+  (void)data, (void)size;
+  sps_put_u64(bytes.data, bytes.size - 8);
+  return result_of(&bytes);
+}
+
+/* The dynamic linker knows the symbol that begins there. */
+static void put_symbol(const void *address, struct bytes *bytes) {
   const ElfW(Sym) *symbol = 0;
   Dl_info information;
   bool is_known = dladdr1(address, &information, (void **)&symbol, RTLD_DL_SYMENT) && symbol &&
                   information.dli_saddr == address;
-  bool is_code = strchr(place.permissions, 'x');
-  unsigned type = is_known ? symbol->st_info & 15 : STT_NOTYPE;
-  bool is_function =
-      type == STT_FUNC || type == STT_GNU_IFUNC || (is_code && type != STT_OBJECT);
-  if (!place.end || (!is_known && !is_code)) {
-    put_u8(bytes, 0);
-    return;
+  put_u8(bytes, is_known);
+  if (is_known) {
+    put_text(bytes, information.dli_fname);
+    put_u8(bytes, symbol->st_info & 15);
+    put_u64(bytes, symbol->st_size);
   }
-  uint64_t size = is_function ? 0 : symbol->st_size;
-  put_u8(bytes, 1);
-  put_text(bytes, is_known ? information.dli_fname : place.path);
-  put_u8(bytes, is_function);
-  put_u64(bytes, size);
-  put_u8(bytes, !is_function && !strchr(place.permissions, 'w') &&
-                    size <= place.end - (unsigned long)(uintptr_t)address);
 }
 
-/* Sequence<Optional<Tuple<String library, Bool function, UInt64 size, Bool constant>>>
-   (Sequence<Addr>) */
-static wrapper_result describe(const char *data, size_t size) {
-  sps_reader reader = sps_read(data, size);
-  size_t count = sps_count(&reader, 8);
-  struct bytes bytes = {0};
-  put_u64(&bytes, count);
-  while (count--)
-    describe_one(sps_address(&reader), &bytes);
-  return result_of(&bytes);
+/* Sequence<Optional<Tuple<String library, UInt8 type, UInt64 size>>>(Sequence<Addr>) */
+static wrapper_result find_symbols(const char *data, size_t size) {
+  return for_addresses(data, size, put_symbol);
 }
 
 const struct bootstrap_symbol address_symbols[] = {
-    {"__jitlink_executor_describe_addresses", (const void *)describe},
+    {"__jitlink_executor_find_symbols", (const void *)find_symbols},
+    {"__jitlink_executor_list_mappings", (const void *)list_mappings},
     {0, 0},
 };

@@ -11,7 +11,6 @@
  *
  * Specification: POSIX, "Signal Actions"; unwinder: LSB Core, "Interfaces for libgcc_s".
  */
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/ucontext.h>
@@ -20,7 +19,7 @@
 
 #include "executor.h"
 
-enum { MOST_FRAMES = 128, MAP_BYTES = 1 << 17, PATIENCE_SECONDS = 2 };
+enum { MOST_FRAMES = 128, PATIENCE_SECONDS = 2 };
 
 static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS};
 
@@ -119,28 +118,12 @@ static void collect(int number, const siginfo_t *info, ucontext_t *context) {
 
 /* Sending */
 
-int mappings_file = -1;
-
-/* Reads the list of mappings into a place; returns its size. */
-static size_t read_mappings(char *place, size_t most) {
-  bool is_open = mappings_file >= 0;
-  int file = is_open ? mappings_file : open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-  size_t size = 0;
-  ssize_t count;
-  while (file >= 0 && size < most &&
-         (count = pread(file, place + size, most - size, (off_t)size)) > 0)
-    size += (size_t)count;
-  if (file >= 0 && !is_open)
-    close(file);
-  return size;
-}
-
 static const void *tag;
 
 /* Int32 signal, Optional<UInt64> address, Sequence<Tuple<String, UInt64>> registers,
    Sequence<Tuple<UInt64, Bool>> frames, Sequence<Char> mappings */
 static void send_report(void) {
-  static char report[2048 + 9 * MOST_FRAMES + MAP_BYTES];
+  static char report[2048 + 9 * MOST_FRAMES + MAPPINGS_SIZE];
   char *place = report;
   for (int each = 0; each < 4; ++each)
     *place++ = (char)(signal_number >> 8 * each);
@@ -157,7 +140,7 @@ static void send_report(void) {
     place = sps_put_u64(place, frames[each].counter);
     *place++ = frames[each].is_exact;
   }
-  size_t size = read_mappings(place + 8, MAP_BYTES);
+  size_t size = read_mappings(place + 8, MAPPINGS_SIZE);
   place = sps_put_u64(place, size) + size;
   send_notice(tag, report, (size_t)(place - report));
 }
@@ -259,26 +242,7 @@ static wrapper_result report_crashes(const char *data, size_t size) {
   return sps_zero_byte();
 }
 
-/* Sequence<Char>(): the list of mappings. */
-static wrapper_result list_mappings(const char *data, size_t size) {
-  struct bytes bytes = {0};
-  size_t most = 0, read;
-  (void)data, (void)size;
-  do {
-    free(bytes.data);
-    most = 4 * most + MAP_BYTES;
-    bytes = (struct bytes){malloc(8 + most), 0, 8 + most};
-    if (!bytes.data)
-      return sps_nothing();
-    read = read_mappings(bytes.data + 8, most);
-  } while (read == most);
-  sps_put_u64(bytes.data, read);
-  bytes.size = 8 + read;
-  return result_of(&bytes);
-}
-
 const struct bootstrap_symbol crash_symbols[] = {
     {"__jitlink_executor_report_crashes", (const void *)report_crashes},
-    {"__jitlink_executor_list_mappings", (const void *)list_mappings},
     {0, 0},
 };

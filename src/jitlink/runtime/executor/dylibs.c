@@ -13,14 +13,14 @@ static wrapper_result open_dylib(const char *data, size_t size) {
   char *path = sps_string(&reader);
   if (reader.failed || !path) {
     free(path);
-    return expected_failure("malformed arguments");
+    return sps_expected_failure("malformed arguments");
   }
   void *handle = dlopen(*path ? path : 0, RTLD_NOW | RTLD_GLOBAL);
   free(path);
   if (handle)
-    return expected_u64((uintptr_t)handle);
+    return sps_expected_u64((uintptr_t)handle);
   const char *reason = dlerror();
-  return expected_failure(reason ? reason : "unknown reason");
+  return sps_expected_failure(reason ? reason : "unknown reason");
 }
 
 /* The address of a symbol, of a version of it after an at sign; 0 if there is none. */
@@ -37,7 +37,7 @@ static uint64_t find(void *handle, char *name) {
 /* What programs expect in their process, and this one has not loaded. */
 static struct {
   const char *library;
-  const char *prefixes[5]; /* of the names that it may define */
+  const char *prefixes[6]; /* of the names that it may define, up to a null */
   bool is_loaded;
 } providers[] = {
     {"libm.so.6", {""}, 0},
@@ -48,13 +48,11 @@ static struct {
 static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER; /* guards them */
 static unsigned loaded;                                      /* how many were loaded */
 
-/* Loads the libraries that may define a name, unless they have been loaded before. */
-static void load_providers(const char *name) {
+void load_providers(const char *name) {
   pthread_mutex_lock(&loading);
   for (size_t each = 0; each < sizeof providers / sizeof *providers; ++each)
-    for (unsigned number = 0; number < 5; ++number) {
-      const char *prefix = providers[each].prefixes[number];
-      if (!prefix || providers[each].is_loaded || strncmp(name, prefix, strlen(prefix)))
+    for (const char *const *prefix = providers[each].prefixes; *prefix; ++prefix) {
+      if (providers[each].is_loaded || (name && strncmp(name, *prefix, strlen(*prefix))))
         continue;
       providers[each].is_loaded = true;
       if (dlopen(providers[each].library, RTLD_NOW | RTLD_GLOBAL))
@@ -89,7 +87,7 @@ static wrapper_result resolve(const char *data, size_t size) {
     if (reader.failed || !name) {
       free(name);
       free(bytes.data);
-      return expected_failure("malformed arguments");
+      return sps_expected_failure("malformed arguments");
     }
     uint64_t address = *name ? look_up(handle, name) : 0;
     free(name);

@@ -32,10 +32,12 @@ void put_text(struct bytes *bytes, const char *text);
 
 /* Turn bytes into a result, which owns them. */
 wrapper_result result_of(struct bytes *bytes);
-/* The result of a function that returns an Expected, for a value and for a failure. */
-wrapper_result expected_u64(uint64_t value);
-wrapper_result expected_failure(const char *text);
+/* The failure of a function that returns an Expected, with that of errno. */
 wrapper_result expected_errno(const char *what);
+
+/* Sequence<T>(Sequence<Addr>): what a function adds for each address. */
+wrapper_result for_addresses(const char *data, size_t size,
+                             void (*put_value)(const void *address, struct bytes *bytes));
 
 /* Allocation actions: pairs of calls, for when memory is initialised and when it is freed. */
 struct action {
@@ -54,6 +56,7 @@ struct actions {
 char *run_finalize_actions(sps_reader *reader, struct actions *actions);
 /* Run the deallocate halves in reverse order, and forget them. Add messages of failures. */
 void run_deallocate_actions(struct actions *actions, struct bytes *failures);
+void add_failure(struct bytes *failures, const char *text);
 /* ERROR: success if there are no failures; takes ownership. */
 wrapper_result error_of(struct bytes *failures);
 
@@ -67,6 +70,11 @@ uint64_t adopt_shared_memory(int file);
 
 /* /proc/self/maps, if it cannot be opened any more; -1 otherwise. */
 extern int mappings_file;
+/* Read the system's list of mappings into a place, and return its size. Allocates nothing. */
+enum { MAPPINGS_SIZE = 1 << 17 }; /* usually enough */
+size_t read_mappings(char *place, size_t most);
+/* All of the list, after so many bytes that the caller writes. */
+struct bytes all_mappings(size_t before);
 
 /* Record an option of the sandbox; returns -1 if a word is none. */
 int sandbox_option(const char *word);
@@ -78,6 +86,10 @@ bool close_sandbox(int incoming, int outgoing);
 enum { ALTERNATE_STACK = 1 << 16 };
 void use_alternate_stack(char *stack, size_t size);
 void leave_alternate_stack(const char *stack);
+
+/* Load the libraries that may define a name, which programs expect in their process; all of them, if
+   there is no name. */
+void load_providers(const char *name);
 
 /* A function of the unwinder that frames are registered with; null if there is none. */
 void *find_in_unwinder(const char *name);
@@ -97,6 +109,8 @@ void hang_up(int outgoing, const char *reason);
 extern unsigned timeout_seconds;
 /* The time, of a clock that only goes forward. */
 int64_t milliseconds(void);
+/* What is left until a time, as an argument of poll. */
+int milliseconds_until(int64_t time);
 
 /* Have all clients send the line in a file first; writes a message if it cannot be read. */
 bool read_token(const char *path);

@@ -9,29 +9,19 @@
 static struct reservations all = {.lock = PTHREAD_MUTEX_INITIALIZER};
 static char instance;
 
-static wrapper_result reserve_below_limit(sps_reader *reader, bool is_limited) {
-  sps_u64(reader);
-  uint64_t wanted = round_to_pages(sps_u64(reader)), limit = is_limited ? sps_u64(reader) : 0;
-  if (reader->failed || !wanted || (is_limited && !limit))
-    return expected_failure("malformed arguments, or no size");
+/* Expected<Addr>(Addr instance, UInt64 size), or with a third argument, UInt64 limit. */
+static wrapper_result reserve(const char *data, size_t size) {
+  sps_reader reader = sps_read(data, size);
+  sps_u64(&reader);
+  uint64_t wanted = round_to_pages(sps_u64(&reader)), limit = reader.left ? sps_u64(&reader) : 0;
+  if (reader.failed || !wanted)
+    return sps_expected_failure("malformed arguments, or no size");
   int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
   void *start = map_below(limit, wanted, PROT_READ | PROT_WRITE, flags, -1);
   if (start == MAP_FAILED)
     return expected_errno("cannot reserve memory");
   add_reservation(&all, start, wanted, -1);
-  return expected_u64((uintptr_t)start);
-}
-
-/* Expected<Addr>(Addr instance, UInt64 size) */
-static wrapper_result reserve(const char *data, size_t size) {
-  sps_reader reader = sps_read(data, size);
-  return reserve_below_limit(&reader, false);
-}
-
-/* Expected<Addr>(Addr instance, UInt64 size, UInt64 limit) */
-static wrapper_result reserve_below(const char *data, size_t size) {
-  sps_reader reader = sps_read(data, size);
-  return reserve_below_limit(&reader, true);
+  return sps_expected_u64((uintptr_t)start);
 }
 
 struct segment {
@@ -50,18 +40,19 @@ static struct segment read_segment(sps_reader *reader) {
   return segment;
 }
 
-static const char *write_segment(const struct segment *segment) {
+/* False sets errno. */
+static bool write_segment(const struct segment *segment) {
   char *start = (char *)(uintptr_t)segment->start;
   /* The pages may have been in use before. */
   if (!protect(segment->start, segment->size, READ | WRITE))
-    return "cannot make memory writable";
+    return false;
   /* Pages that are dropped are zero, and take no memory until they are used. */
   if (madvise(start, round_to_pages(segment->size), MADV_DONTNEED))
     memset(start + segment->given, 0, segment->size - segment->given);
   memcpy(start, segment->content, segment->given);
   if (segment->group & EXEC)
     __builtin___clear_cache(start, start + segment->size);
-  return protect(segment->start, segment->size, segment->group) ? 0 : "cannot protect memory";
+  return protect(segment->start, segment->size, segment->group);
 }
 
 /* Checks all segments before the first is written, and finds the lowest address. */
@@ -90,18 +81,21 @@ static wrapper_result initialize(const char *data, size_t size) {
   sps_u64(&reader);
   size_t count = sps_count(&reader, 25);
   const char *problem = check_segments(reader, count, &key);
-  struct pages *pages = problem ? 0 : calloc(count, sizeof *pages);
-  if (!problem && !pages)
+  if (problem)
+    return sps_expected_failure(problem);
+  struct pages *pages = calloc(count, sizeof *pages);
+  if (!pages)
     abort();
-  for (size_t each = 0; each < count && !problem; ++each) {
+  for (size_t each = 0; each < count; ++each) {
     struct segment segment = read_segment(&reader);
     pages[each] = (struct pages){segment.start, round_to_pages(segment.size)};
-    problem = write_segment(&segment);
+    if (!write_segment(&segment)) {
+      wrapper_result failure = expected_errno("cannot protect memory");
+      free(pages);
+      return failure;
+    }
   }
-  if (!problem)
-    return add_allocation(&all, key, &reader, pages, count);
-  free(pages);
-  return expected_failure(problem);
+  return add_allocation(&all, key, &reader, pages, count);
 }
 
 static wrapper_result deinitialize(const char *data, size_t size) {
@@ -120,6 +114,6 @@ const struct bootstrap_symbol memory_symbols[] = {
     {"__llvm_orc_SimpleExecutorMemoryManager_initialize_wrapper", (const void *)initialize},
     {"__llvm_orc_SimpleExecutorMemoryManager_deinitialize_wrapper", (const void *)deinitialize},
     {"__llvm_orc_SimpleExecutorMemoryManager_release_wrapper", (const void *)release},
-    {"__jitlink_executor_reserve_below", (const void *)reserve_below},
+    {"__jitlink_executor_reserve_below", (const void *)reserve},
     {0, 0},
 };

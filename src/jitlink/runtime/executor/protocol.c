@@ -23,9 +23,10 @@ enum { GRACE_SECONDS = 2 };
 /* Bytes */
 
 void put(struct bytes *bytes, const void *data, size_t size) {
+  size_t capacity;
   if (bytes->capacity - bytes->size < size) {
-    size_t capacity = 2 * bytes->capacity + size;
-    char *grown = realloc(bytes->data, capacity);
+    bool is_too_large = __builtin_add_overflow(2 * bytes->capacity, size, &capacity);
+    char *grown = is_too_large ? 0 : realloc(bytes->data, capacity);
     if (!grown)
       abort();
     bytes->data = grown;
@@ -61,24 +62,10 @@ wrapper_result result_of(struct bytes *bytes) {
   return result;
 }
 
-wrapper_result expected_u64(uint64_t value) {
-  struct bytes bytes = {0};
-  put_u8(&bytes, 1);
-  put_u64(&bytes, value);
-  return result_of(&bytes);
-}
-
-wrapper_result expected_failure(const char *text) {
-  struct bytes bytes = {0};
-  put_u8(&bytes, 0);
-  put_text(&bytes, text);
-  return result_of(&bytes);
-}
-
 wrapper_result expected_errno(const char *what) {
   char text[200];
   snprintf(text, sizeof text, "%s: %s", what, strerror(errno));
-  return expected_failure(text);
+  return sps_expected_failure(text);
 }
 
 /* The connection */
@@ -123,6 +110,11 @@ int64_t milliseconds(void) {
   return 1000 * (int64_t)now.tv_sec + now.tv_nsec / 1000000;
 }
 
+int milliseconds_until(int64_t time) {
+  int64_t left = time - milliseconds();
+  return left < 0 ? 0 : left < INT32_MAX ? (int)left : INT32_MAX;
+}
+
 static bool is_late;
 
 /* Waits until there is something to read. False once nothing has come, and no call was under way,
@@ -131,12 +123,12 @@ static bool wait_for_input(void) {
   int64_t limit = 1000 * (int64_t)timeout_seconds, begin = milliseconds();
   while (limit && !is_late) {
     pthread_mutex_lock(&lock);
-    int64_t now = milliseconds(), since = last_used > begin ? last_used : begin;
-    int64_t left = running || first_call ? limit : since + limit - now;
+    int64_t since = last_used > begin ? last_used : begin;
+    int left = milliseconds_until(limit + (running || first_call ? milliseconds() : since));
     pthread_mutex_unlock(&lock);
     struct pollfd polled = {incoming_fd, POLLIN, 0};
-    is_late = left <= 0;
-    if (!is_late && poll(&polled, 1, left < INT32_MAX ? (int)left : INT32_MAX) > 0)
+    is_late = !left;
+    if (left && poll(&polled, 1, left) > 0)
       return true;
   }
   return !limit;
@@ -221,32 +213,12 @@ void hang_up(int outgoing, const char *reason) {
 
 /* Calls to the controller */
 
-static wrapper_result out_of_band(const char *text) {
-  wrapper_result result = {{0}, 0};
-  result.value.pointer = strdup(text);
-  return result;
-}
-
-/* The dispatch function: has the controller handle a call, and waits for that. */
-static wrapper_result dispatch(void *context, const void *tag, const char *data, size_t size) {
-  (void)context;
-  struct request request = {.done = PTHREAD_COND_INITIALIZER};
-  pthread_mutex_lock(&lock);
-  if (is_ended) {
-    pthread_mutex_unlock(&lock);
-    return out_of_band("the connection has ended");
-  }
-  request.sequence = next_sequence++;
-  request.next = requests;
-  requests = &request;
-  pthread_mutex_unlock(&lock);
-  send_message(CALL, request.sequence, (uintptr_t)tag, data, size);
-  pthread_mutex_lock(&lock);
-  while (!request.is_done)
-    pthread_cond_wait(&request.done, &lock);
-  pthread_mutex_unlock(&lock);
-  pthread_cond_destroy(&request.done);
-  return request.result;
+/* With the lock held: the link to a request; to null if there is none of that number. */
+static struct request **find_request(uint64_t sequence) {
+  struct request **link = &requests;
+  while (*link && (*link)->sequence != sequence)
+    link = &(*link)->next;
+  return link;
 }
 
 /* With the lock held: complete a request. */
@@ -258,12 +230,34 @@ static void complete(struct request **link, wrapper_result result) {
   pthread_cond_signal(&request->done);
 }
 
+/* The dispatch function: has the controller handle a call, and waits for that. */
+static wrapper_result dispatch(void *context, const void *tag, const char *data, size_t size) {
+  (void)context;
+  struct request request = {.done = PTHREAD_COND_INITIALIZER};
+  pthread_mutex_lock(&lock);
+  if (is_ended) {
+    pthread_mutex_unlock(&lock);
+    return sps_out_of_band("the connection has ended");
+  }
+  request.sequence = next_sequence++;
+  request.next = requests;
+  requests = &request;
+  pthread_mutex_unlock(&lock);
+  bool is_sent = send_message(CALL, request.sequence, (uintptr_t)tag, data, size);
+  pthread_mutex_lock(&lock);
+  if (!is_sent && !request.is_done)
+    complete(find_request(request.sequence), sps_out_of_band("the connection has ended"));
+  while (!request.is_done)
+    pthread_cond_wait(&request.done, &lock);
+  pthread_mutex_unlock(&lock);
+  pthread_cond_destroy(&request.done);
+  return request.result;
+}
+
 static bool handle_result(uint64_t sequence, char *data, size_t size) {
   struct bytes bytes = {data, size, size};
   pthread_mutex_lock(&lock);
-  struct request **link = &requests;
-  while (*link && (*link)->sequence != sequence)
-    link = &(*link)->next;
+  struct request **link = find_request(sequence);
   bool is_known = *link != 0;
   if (is_known)
     complete(link, result_of(&bytes));
@@ -288,16 +282,21 @@ static void carry_out(struct call *call, bool is_main) {
     is_idle = !first_call;
     pthread_mutex_unlock(&lock);
   }
-  bool is_long = result.size > sizeof result.value.bytes;
-  const char *data = is_long ? result.value.pointer : result.value.bytes;
   if (!result.size && result.value.pointer)
     /* An out-of-band error, for which the protocol has no message. */
     fprintf(stderr, "jitlink-executor: a call failed: %s\n", result.value.pointer);
-  send_message(RESULT, call->sequence, 0, data, result.size);
-  if (is_long || !result.size)
-    free(result.value.pointer);
+  send_message(RESULT, call->sequence, 0, sps_bytes(&result), result.size);
+  sps_free(&result);
   free(call->data);
   free(call);
+}
+
+/* With the lock held: take the call that a link leads to; null if that is the end. */
+static struct call *take_from(struct call **link) {
+  struct call *call = *link;
+  if (call && !(*link = call->next))
+    last_call = link;
+  return call;
 }
 
 /* With the lock held: take a call, on other threads only one that is not left to the main thread; null
@@ -306,10 +305,7 @@ static struct call *take_call(bool is_main) {
   struct call **link = &first_call;
   while (*link && (*link)->is_for_main && !is_main)
     link = &(*link)->next;
-  struct call *call = *link;
-  if (call && !(*link = call->next))
-    last_call = link;
-  return call;
+  return take_from(link);
 }
 
 /* With the lock held: carry out calls until there is none, or for the main thread until the end. */
@@ -356,6 +352,23 @@ static bool start_thread(void *(*function)(void *)) {
   return is_started;
 }
 
+/* Has a call fail that no thread can be started for, unless another thread has come to it: what those
+   do may need its result. */
+static void refuse(const struct call *refused) {
+  pthread_mutex_lock(&lock);
+  struct call **link = &first_call;
+  while (*link && *link != refused)
+    link = &(*link)->next;
+  struct call *call = take_from(link);
+  pthread_mutex_unlock(&lock);
+  if (!call)
+    return;
+  fputs("jitlink-executor: a call failed: no thread can be started for it\n", stderr);
+  send_message(RESULT, call->sequence, 0, 0, 0);
+  free(call->data);
+  free(call);
+}
+
 static void add_call(uint64_t sequence, uint64_t function, char *data, size_t size) {
   struct call *call = malloc(sizeof *call);
   if (!call)
@@ -368,8 +381,8 @@ static void add_call(uint64_t sequence, uint64_t function, char *data, size_t si
   is_idle = false;
   pthread_cond_broadcast(&changed);
   pthread_mutex_unlock(&lock);
-  if (is_apart)
-    start_thread(work_apart); /* if that fails, the main thread will come to it */
+  if (is_apart && !start_thread(work_apart))
+    refuse(call);
 }
 
 /* Reading */
@@ -426,13 +439,13 @@ static void *read_messages(void *unused) {
   status = *end != 0;
   is_ended = true;
   while (requests)
-    complete(&requests, out_of_band("the connection has ended"));
+    complete(&requests, sps_out_of_band("the connection has ended"));
   pthread_cond_broadcast(&changed);
   /* The controller has gone: a program that goes on is ended. */
   struct timespec until;
   clock_gettime(CLOCK_REALTIME, &until);
   until.tv_sec += GRACE_SECONDS;
-  while (running)
+  while (running || first_call)
     if (pthread_cond_timedwait(&changed, &lock, &until) == ETIMEDOUT)
       _exit(1);
   pthread_mutex_unlock(&lock);

@@ -23,13 +23,10 @@ void *map_below(uint64_t limit, uint64_t size, int protection, int flags, int fi
   return MAP_FAILED;
 }
 
-static uint64_t inode_of(int file) {
-  struct stat status;
-  return file < 0 || fstat(file, &status) ? 0 : status.st_ino;
-}
-
 bool has_file(const struct reservation *place) {
-  return place->inode && inode_of(place->file) == place->inode;
+  struct stat status;
+  return place->inode && !fstat(place->file, &status) && status.st_ino == place->inode &&
+         status.st_dev == place->device;
 }
 
 void add_reservation(struct reservations *all, void *start, uint64_t size, int file) {
@@ -39,7 +36,11 @@ void add_reservation(struct reservations *all, void *start, uint64_t size, int f
   made->start = (uintptr_t)start;
   made->size = size;
   made->file = file;
-  made->inode = inode_of(file);
+  struct stat status;
+  if (file >= 0 && !fstat(file, &status)) {
+    made->device = status.st_dev;
+    made->inode = status.st_ino;
+  }
   pthread_mutex_lock(&all->lock);
   made->older = all->newest;
   all->newest = made;
@@ -81,7 +82,7 @@ wrapper_result add_allocation(struct reservations *all, uint64_t key, sps_reader
   made->count = count;
   char *message = run_finalize_actions(actions, &made->actions);
   if (message) {
-    wrapper_result failure = expected_failure(message);
+    wrapper_result failure = sps_expected_failure(message);
     free(message);
     free_allocation(made);
     return failure;
@@ -93,13 +94,13 @@ wrapper_result add_allocation(struct reservations *all, uint64_t key, sps_reader
     place->allocations = made;
   }
   pthread_mutex_unlock(&all->lock);
-  return expected_u64(key);
-}
-
-static void add_failure(struct bytes *failures, const char *text) {
-  if (failures->size)
-    put(failures, "\n", 1);
-  put(failures, text, strlen(text));
+  if (place)
+    return sps_expected_u64(key);
+  struct bytes failures = {0};
+  run_deallocate_actions(&made->actions, &failures);
+  free(failures.data);
+  free_allocation(made);
+  return sps_expected_failure("the memory was released meanwhile");
 }
 
 static void free_allocations(struct reservation *reservation, struct bytes *failures) {
@@ -146,11 +147,12 @@ struct addresses {
   size_t count;
 };
 
-static struct addresses read_addresses(const char *data, size_t size) {
+static bool read_addresses(const char *data, size_t size, struct addresses *addresses) {
   sps_reader reader = sps_read(data, size);
   sps_u64(&reader);
   size_t count = sps_count(&reader, 8);
-  return (struct addresses){(const char *)reader.next, count};
+  *addresses = (struct addresses){(const char *)reader.next, count};
+  return !reader.failed;
 }
 
 static uint64_t take_last(struct addresses *addresses) {
@@ -159,8 +161,10 @@ static uint64_t take_last(struct addresses *addresses) {
 }
 
 wrapper_result deinitialize_keys(struct reservations *all, const char *data, size_t size) {
-  struct addresses keys = read_addresses(data, size);
+  struct addresses keys;
   struct bytes failures = {0};
+  if (!read_addresses(data, size, &keys))
+    return sps_malformed();
   struct allocation *done = 0;
   while (keys.count) {
     struct allocation *allocation = take_allocation(all, take_last(&keys));
@@ -184,8 +188,10 @@ wrapper_result deinitialize_keys(struct reservations *all, const char *data, siz
 }
 
 wrapper_result release_starts(struct reservations *all, const char *data, size_t size) {
-  struct addresses starts = read_addresses(data, size);
+  struct addresses starts;
   struct bytes failures = {0};
+  if (!read_addresses(data, size, &starts))
+    return sps_malformed();
   while (starts.count) {
     struct reservation *reservation = take_reservation(all, take_last(&starts));
     if (!reservation) {
@@ -194,7 +200,7 @@ wrapper_result release_starts(struct reservations *all, const char *data, size_t
     }
     free_allocations(reservation, &failures);
     munmap((void *)(uintptr_t)reservation->start, reservation->size);
-    if (has_file(reservation))
+    if (has_file(reservation) && !all->keeps_files)
       close(reservation->file);
     free(reservation);
   }

@@ -21,7 +21,7 @@ struct allocation {
 struct reservation {
   uint64_t start, size;
   int file; /* that it maps, or -1 */
-  uint64_t inode;
+  uint64_t device, inode;
   struct allocation *allocations;
   struct reservation *older;
 };
@@ -29,7 +29,7 @@ struct reservation {
 struct reservations {
   pthread_mutex_t lock; /* guards the list */
   struct reservation *newest;
-  bool ignores_unknown_keys;
+  bool ignores_unknown_keys, keeps_files;
 };
 
 /* Maps memory from offset 0 on, as high as possible below a limit; 0 is none. MAP_FAILED sets errno.

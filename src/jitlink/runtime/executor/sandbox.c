@@ -92,18 +92,17 @@ static const char *limit(const char *name, int resource, rlim_t more, rlim_t gra
 static rlim_t used_memory;
 static bool has_writable_code;
 
-/* Reads the process's mappings; false if that is impossible. */
-static bool read_mappings(void) {
-  FILE *file = fopen("/proc/self/maps", "re");
+static void add_mappings(void) {
+  struct bytes list = all_mappings(0);
   unsigned long start, end;
   char rights[8];
-  while (file && fscanf(file, "%lx-%lx %7s%*[^\n]", &start, &end, rights) == 3) {
+  put_u8(&list, 0);
+  for (const char *line = list.data; sscanf(line, "%lx-%lx %7s", &start, &end, rights) == 3;
+       line = strchr(line, '\n') + 1) {
     used_memory += end - start;
     has_writable_code |= rights[1] == 'w' && rights[2] == 'x';
   }
-  if (file)
-    fclose(file);
-  return used_memory;
+  free(list.data);
 }
 
 static const char *limit_memory(void) {
@@ -296,9 +295,7 @@ static bool is_wanted(const struct feature *feature) {
 
 /* What programs expect in their process: it cannot be loaded later. */
 static bool load_libraries(void) {
-  static const char *const usual[] = {"libgcc_s.so.1", "libm.so.6", "libstdc++.so.6"};
-  for (size_t each = 0; each < sizeof usual / sizeof *usual; ++each)
-    dlopen(usual[each], RTLD_NOW | RTLD_GLOBAL);
+  load_providers(0);
   const char *path;
   for (size_t place = 0; (path = next_option("--sandbox-library=", &place));)
     if (is_directory(path)) {
@@ -323,12 +320,13 @@ bool close_sandbox(int incoming, int outgoing) {
     return true;
   if (!load_libraries())
     return false;
-  if (!read_mappings()) {
+  mappings_file = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  add_mappings();
+  if (!used_memory) {
     perror("jitlink-executor: /proc/self/maps");
     return false;
   }
   const char *code = option("--sandbox-code="), *problem = 0;
-  mappings_file = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
   const int kept[] = {incoming, outgoing, mappings_file, code ? atoi(code) : -1};
   memcpy(kept_files, kept, sizeof kept_files);
   for (struct feature *each = features; each < features + FEATURES; ++each)

@@ -46,6 +46,7 @@ uint64_t adopt_shared_memory(int file) {
   adopted.start = (uintptr_t)start;
   adopted.size = size;
   adopted.file = file;
+  all.keeps_files = true; /* a sandbox forbids to close this one */
   return size;
 }
 
@@ -91,17 +92,19 @@ static wrapper_result reserved(uint64_t start, const char *name) {
   return result_of(&bytes);
 }
 
-/* Memory that was adopted has no name. */
-static wrapper_result reserve_below_limit(sps_reader *reader, bool is_limited) {
+/* Expected<Tuple<Addr, String>>(Addr instance, UInt64 size), or with a third argument, UInt64 limit.
+   Memory that was adopted has no name. */
+static wrapper_result reserve(const char *data, size_t size) {
   static unsigned counter;
-  sps_u64(reader);
-  uint64_t wanted = round_to_pages(sps_u64(reader)), limit = is_limited ? sps_u64(reader) : 0;
-  if (reader->failed || !wanted || (is_limited && !limit))
-    return expected_failure("malformed arguments, or no size");
+  sps_reader reader = sps_read(data, size);
+  sps_u64(&reader);
+  uint64_t wanted = round_to_pages(sps_u64(&reader)), limit = reader.left ? sps_u64(&reader) : 0;
+  if (reader.failed || !wanted)
+    return sps_expected_failure("malformed arguments, or no size");
   if (adopted.size) {
-    if (is_limited || wanted > adopted.size ||
+    if (limit || wanted > adopted.size ||
         __atomic_exchange_n(&adopted.is_reserved, true, __ATOMIC_RELAXED))
-      return expected_failure("the sandbox has no more memory for code");
+      return sps_expected_failure("the sandbox has no more memory for code");
     add_reservation(&all, (void *)(uintptr_t)adopted.start, adopted.size, adopted.file);
     return reserved(adopted.start, "");
   }
@@ -118,18 +121,6 @@ static wrapper_result reserve_below_limit(sps_reader *reader, bool is_limited) {
   if (start == MAP_FAILED)
     return expected_errno("cannot map shared memory");
   return reserved((uintptr_t)start, name);
-}
-
-/* Expected<Tuple<Addr, String>>(Addr instance, UInt64 size) */
-static wrapper_result reserve(const char *data, size_t size) {
-  sps_reader reader = sps_read(data, size);
-  return reserve_below_limit(&reader, false);
-}
-
-/* Expected<Tuple<Addr, String>>(Addr instance, UInt64 size, UInt64 limit) */
-static wrapper_result reserve_below(const char *data, size_t size) {
-  sps_reader reader = sps_read(data, size);
-  return reserve_below_limit(&reader, true);
 }
 
 /* Maps the next segment of a request into a reservation; false sets errno. */
@@ -157,15 +148,15 @@ static wrapper_result initialize(const char *data, size_t size) {
   sps_u64(&reader);
   uint64_t place = sps_u64(&reader), key = UINT64_MAX;
   size_t count = sps_count(&reader, 17);
-  if (reader.failed)
-    return expected_failure("malformed arguments");
-  struct pages *pages = calloc(count + 1, sizeof *pages);
+  if (reader.failed || !count)
+    return sps_expected_failure("malformed arguments, or no segments");
+  struct pages *pages = calloc(count, sizeof *pages);
   if (!pages)
     abort();
   for (size_t each = 0; each < count; ++each) {
     if (!read_segment(&reader, place, &pages[each])) {
       wrapper_result failure = errno == EFAULT
-                                   ? expected_failure("a segment is not in its reservation")
+                                   ? sps_expected_failure("a segment is not in its reservation")
                                    : expected_errno("cannot protect memory");
       free(pages);
       return failure;
@@ -191,6 +182,6 @@ const struct bootstrap_symbol shared_memory_symbols[] = {
     {"__llvm_orc_ExecutorSharedMemoryMapperService_Initialize", (const void *)initialize},
     {"__llvm_orc_ExecutorSharedMemoryMapperService_Deinitialize", (const void *)deinitialize},
     {"__llvm_orc_ExecutorSharedMemoryMapperService_Release", (const void *)release},
-    {"__jitlink_executor_reserve_shared_below", (const void *)reserve_below},
+    {"__jitlink_executor_reserve_shared_below", (const void *)reserve},
     {0, 0},
 };

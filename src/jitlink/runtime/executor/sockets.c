@@ -1,7 +1,7 @@
 /* Sockets: addresses to listen at, and which clients are let in.
  *
  * With a token, a client sends it as a line before anything else. A client that sends another one, or
- * nothing in time, is told so by a hangup; it keeps nobody else from being let in.
+ * nothing in time, is told so by a hangup; it does not keep others from being let in.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +22,7 @@ enum { MOST_CLIENTS = 16, MOST_TOKEN = 1024, TOKEN_SECONDS = 5 };
 static char token[MOST_TOKEN + 2];
 static size_t token_size; /* 0 if none is wanted */
 
-int fail(const char *what) {
+static int fail(const char *what) {
   fprintf(stderr, "jitlink-executor: %s: %s\n", what, strerror(errno));
   return 1;
 }
@@ -91,12 +91,12 @@ bool has_sent_token(int incoming, int outgoing) {
   const char *why = token_size ? "" : 0;
   while (why && !*why) {
     struct pollfd polled = {incoming, POLLIN, 0};
-    int64_t left = client.until - milliseconds();
-    if (left > 0 && poll(&polled, 1, (int)left) < 0 && errno != EINTR)
+    int left = milliseconds_until(client.until);
+    if (left && poll(&polled, 1, left) < 0 && errno != EINTR)
       why = "no token was sent";
     else if (polled.revents)
       why = read_line(&client);
-    else if (left <= 0)
+    else if (!left)
       why = "no token was sent in time";
   }
   if (why)
@@ -124,8 +124,7 @@ static int admit(int listening) {
       until = clients[each].until < until ? clients[each].until : until;
     }
     polled[count] = (struct pollfd){listening, POLLIN, 0};
-    int64_t left = until - milliseconds();
-    int ready = poll(polled, count + 1, until == INT64_MAX ? -1 : left > 0 ? (int)left : 0);
+    int ready = poll(polled, count + 1, milliseconds_until(until));
     if (ready < 0 && errno == EINTR)
       continue;
     if (ready < 0)
@@ -166,18 +165,23 @@ static int admit(int listening) {
 
 /* Sockets */
 
+static int serve_client(int connected) {
+  int one = 1;
+  setsockopt(connected, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  /* A client that is cut off is noticed, in hours. */
+  setsockopt(connected, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+  return serve(connected, connected);
+}
+
 /* Serves one client; closes the socket that listens, and removes its name if it has one. */
 static int serve_one(int listening, const char *path) {
-  int connected = admit(listening), one = 1;
+  int connected = admit(listening);
   close(listening);
   if (path)
     unlink(path); /* a sandbox would not let that be done later */
   if (connected < 0)
     return 1;
-  setsockopt(connected, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  /* A client that is cut off is noticed, in hours. */
-  setsockopt(connected, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-  return serve(connected, connected);
+  return serve_client(connected);
 }
 
 int serve_socket(int connected) {
@@ -188,7 +192,7 @@ int serve_socket(int connected) {
     return 1;
   }
   fcntl(connected, F_SETFD, FD_CLOEXEC);
-  return has_sent_token(connected, connected) ? serve(connected, connected) : 1;
+  return has_sent_token(connected, connected) ? serve_client(connected) : 1;
 }
 
 static bool is_loopback(const struct sockaddr_storage *address) {
@@ -208,7 +212,7 @@ static void print_address(int listening) {
     return;
   if (!token_size && !is_loopback(&address))
     fprintf(stderr,
-            "jitlink-executor: warning: everyone who can connect to %s can run code here; "
+            "jitlink-executor: warning: any client that can connect to %s can run code here; "
             "--token-file is not used\n",
             host);
   printf(strchr(host, ':') ? "listening on [%s]:%s\n" : "listening on %s:%s\n", host, port);
