@@ -171,8 +171,8 @@ class Restarter:
         ]
         for recorded in self.record.in_order():
             obstacles += recorded.unit.restart_obstacles(recorded.symbols)
-        dylibs = self._session.dylibs.values()
-        obstacles += [dylib.restart_obstacle for dylib in dylibs if dylib.restart_obstacle]
+        for dylib in self._session.dylibs.values():
+            obstacles += dylib.restart_obstacles
         if obstacles:
             raise NotRestartableError(obstacles)
         self.is_stopped, self._is_complete = True, False
