@@ -475,7 +475,11 @@ def _jit(
     if executor is None and configure is None and not is_private:
         return shared_jit()
     jit = LLJIT(executor=executor)
-    jit.session.check_executor()
+    try:
+        jit.session.check_executor()
+    except BaseException:
+        jit.close()
+        raise
     if configure is not None:
         jit.layer.add_plugin(_Configurator(configure))
     return jit
