@@ -475,8 +475,8 @@ class ELFPlatform(Platform):
                 await self._finalize_memory(_FINALIZE_MEMORY.serialize_arguments(memory))
         except JITLinkError as error:
             errors.append(error)
-        if key is state.handle_tracker:
-            state.handle, state.handle_tracker = 0, None
+        if any(link.handle == state.handle for link in links if link.handle):
+            state.handle = 0
         if key is state.tracker:
             self._initialized.pop(dylib, None)
             self.reset_handle(state)
