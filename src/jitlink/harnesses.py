@@ -147,12 +147,11 @@ class Mocks(Mapping[str, Any]):
 
     Args:
         mocks: the mocks, by name.
+        is_local: whether the code is linked into this process.
 
     Attributes:
         symbols: the definitions to link with, other than variables.
         variables: types of the variables to allocate.
-
-        is_local: whether the code is linked into this process.
 
     Raises:
         TypeError: C code could not use one of them.

@@ -24,6 +24,7 @@ from jitlink.orc.driver import is_collecting
 
 FUNCFLAG_CDECL = 1
 
+_Finder = Callable[[], tuple[int, int]]
 CData = TypeVar("CData", bound="ctypes._CDataType")  # noqa: SLF001 - has no other name
 
 
@@ -280,12 +281,23 @@ class Library(Mapping[str, int]):
         exports = self.exports
         return exports.is_code(exports.row(name)) if isinstance(exports, Exports) else None
 
-    def _finder(self, name: str) -> Callable[[], tuple[int, int]] | None:
+    def _finder(self, name: str) -> _Finder | None:
         """What finds a symbol in another process, whenever that was restarted; see `Placed.find`.
 
         It must not keep the library.
         """
         return functools.partial(self._open_code().place, name)
+
+    def _placed(self, name: str, address: int) -> tuple[_Finder | None, int | None, int]:
+        """The finder of a symbol in another process, and the generation and address it finds.
+
+        Args:
+            name: the symbol.
+            address: its address, if there is no finder.
+        """
+        find = self._finder(name)
+        generation, address = (None, address) if find is None else find()
+        return find, generation, address
 
     def _function_at(self, name: str, address: int) -> Any:  # noqa: ANN401
         code = self._open_code()
@@ -293,8 +305,7 @@ class Library(Mapping[str, int]):
             local = function_at(address, None, self._function_type)
             local.code = code
             return local
-        find = self._finder(name)
-        generation, address = find() if find is not None else (None, address)
+        find, generation, address = self._placed(name, address)
         function: Any = function_at(address, code.executor, self._function_type, generation)
         function.code, function.find = code, find
         return function
@@ -304,8 +315,7 @@ class Library(Mapping[str, int]):
         if code.is_remote:
             from jitlink.runtime.remote_memory import RemoteVariable  # noqa: PLC0415 - as above
 
-            find = self._finder(name)
-            generation, address = find() if find is not None else (None, address)
+            find, generation, address = self._placed(name, address)
             remote = RemoteVariable(code.executor, address, ctype, generation)
             remote.code, remote.find = code, find
             return remote  # type: ignore[return-value]

@@ -181,6 +181,8 @@ def load(
             reader = _read(files, addresses, roots, aliases or {}, all_load=all_load)
             linked = list(reader.linked)
             code, exports = _link_reader(jit, reader, {}, options, read)
+            if given is not None and code.is_remote:
+                code.dylib.restart_obstacles = list(given.restart_obstacles(given.symbols))
             library = Library(reader.target_graph.name, code, exports, linked)
     except BaseException as error:
         if not is_shared(jit):
@@ -273,7 +275,7 @@ def _link_reader(
     if linked.is_remote and read is not None:
         dylib.relink = _relinker(jit, linked, whole, symbols, options, read)
     elif linked.is_remote:
-        dylib.restart_obstacle = whole.name
+        dylib.restart_obstacles = [whole.name]
     try:
         if not is_initialized:
             jit.initialize(dylib)
@@ -330,13 +332,16 @@ async def _relink_async(
     jit: LLJIT, dylib: JITDylib, former: WholeGraph, whole: WholeGraph, graph: LinkGraph
 ) -> None:
     """Link a graph in place of the one that was linked, on the driver thread."""
-    _externalize_references(graph, dylib.address_limit)
     if former in dylib.generators:
         dylib.remove_generator(former)
     await _link_into(jit, dylib, whole, graph)
 
 
 async def _link_into(jit: LLJIT, dylib: JITDylib, whole: WholeGraph, graph: LinkGraph) -> None:
+    far = _externalize_references(graph, dylib.address_limit)
+    if far:
+        # Generated: after a restart they are added again here, with other addresses.
+        dylib.add_unit(AbsoluteSymbols(far, is_generated=True))
     platform = jit.platform
     handle = None if platform is None else await platform.define_handle(dylib, graph)
     await whole.link_into(dylib)
@@ -380,14 +385,11 @@ async def _link_async(
     dylib = jit.create_jitdylib(name, process_symbols=options.process_symbols)
     dylib.limit_addresses(options.address_limit)
     dylib.limit_addresses(target_of_graph(graph).address_limit(graph))
-    far = _externalize_references(graph, dylib.address_limit)
     platform = jit.platform
     try:
         _make_visible(jit, dylib, options)
         if given.symbols:
             dylib.add_unit(given)
-        if far:
-            dylib.add_unit(AbsoluteSymbols(far))
         _add_generators(dylib, options)
         await _link_into(jit, dylib, whole, graph)
         return dylib, platform is None or platform.initialize_at_once(dylib)
@@ -473,7 +475,11 @@ def _jit(
     if executor is None and configure is None and not is_private:
         return shared_jit()
     jit = LLJIT(executor=executor)
-    jit.session.check_executor()
+    try:
+        jit.session.check_executor()
+    except BaseException:
+        jit.close()
+        raise
     if configure is not None:
         jit.layer.add_plugin(_Configurator(configure))
     return jit

@@ -368,6 +368,33 @@ def test_initialisers_run_again_where_they_had(executor: RemoteExecutorProcessCo
         assert runs() == [1, 0, 1]
 
 
+def test_an_initialiser_that_fails_does_not_keep_others_from_running(
+    executor: RemoteExecutorProcessControl,
+) -> None:
+    source = """
+        static int runs;
+        void check(void);
+        __attribute__((constructor)) static void start(void) { runs++; check(); }
+        int runs_of_it(void) { return runs; }
+    """
+    is_faulty = False
+
+    def check() -> None:
+        if is_faulty:
+            raise ValueError("it fails")
+
+    with LLJIT(executor=executor) as jit:
+        dylibs = [jit.create_jitdylib(name) for name in ("first", "second")]
+        for dylib in dylibs:
+            dylib.define({"check": (check, ctypes.CFUNCTYPE(None))})
+            jit.add_object(c(source), dylib=dylib)
+            jit.initialize(dylib)
+        is_faulty = True
+        with pytest.raises(ValueError, match="it fails"):
+            jit.restart_executor()
+        assert [jit.lookup("runs_of_it", dylib=dylib)() for dylib in dylibs] == [1, 1]
+
+
 def test_exit_handlers_after_a_restart(
     executor: RemoteExecutorProcessControl, capfd: pytest.CaptureFixture[str]
 ) -> None:

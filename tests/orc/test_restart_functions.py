@@ -16,6 +16,9 @@ from jitlink.orc import IndirectStubsManager, NotRestartableError, RedirectableS
 from jitlink.orc.lazy import lazy_reexports
 from tests.executor.remote.executors import started
 from tests.orc.test_restart import CRASH, OWN, STATE, c, crash
+from tests.toolchain import compile_c
+
+COUNTER = "int counter = 40; int next(void) { return ++counter; }"
 
 
 @pytest.fixture
@@ -58,6 +61,34 @@ def test_functions_of_another_library(executor: RemoteExecutorProcessControl) ->
                 second.f()
             second.restart_executor()
             assert [second.f(), first.next()] == [41, 42]
+
+
+@pytest.mark.parametrize("flag", ["-fno-pic", "-fPIE"])
+def test_variables_of_another_library(executor: RemoteExecutorProcessControl, flag: str) -> None:
+    with jitlink.load(c(COUNTER), executor=executor) as first:
+        # Referred to in 32 bits, which do not reach it.
+        source = "extern int counter; int f(void) { return ++counter; } int (*g)(void) = f;"
+        file = compile_c(source, "gcc", ("-O1", flag))
+        with jitlink.load(file, definitions=first, executor=executor) as second:
+            assert second.f() == 41
+            for _ in range(2):
+                first.restart_executor()
+                second.restart_executor()
+                assert [second.f(), first.next()] == [41, 42]
+
+
+def test_addresses_that_a_library_was_given(executor: RemoteExecutorProcessControl) -> None:
+    with LLJIT(executor=executor) as jit:
+        jit.add_object(c(COUNTER))
+        given = {"next": jit.lookup("next"), "also": jit.lookup("next"), "third": 3}
+        source = c("int next(void); int f(void) { return next(); }")
+        with jitlink.load(source, definitions=given, executor=executor) as library:
+            assert library.f() == 41
+            with pytest.raises(NotRestartableError) as caught:
+                library.restart_executor()
+            lost = [f"{name}, an address of the executor," for name in ("next", "also")]
+            assert caught.value.names == tuple(lost)
+            assert library.f() == 42
 
 
 def test_lazy_functions(executor: RemoteExecutorProcessControl) -> None:

@@ -484,3 +484,20 @@ def test_the_handle_of_a_link_that_fails_when_it_is_complete(jit: NotingJIT) -> 
     jit.add_object(life(20))
     jit.initialize()
     assert jit.take() == [20]
+
+
+def test_the_handle_of_a_program_that_is_transferred_and_removed(jit: NotingJIT) -> None:
+    program = "void *__dso_handle = &__dso_handle; void *handle(void) { return __dso_handle; }"
+    first, second = jit.create_resource_tracker(), jit.create_resource_tracker()
+    jit.add_object(compiled(program), first)
+    handle = jit.lookup("handle")
+    handle.restype = ctypes.c_void_p
+    assert isinstance(jit.platform, ELFPlatform)
+    state = jit.platform.states[jit.main]
+    assert state.handle == handle()
+    first.transfer_to(second)
+    second.remove()
+    assert state.handle == 0
+    jit.add_object(life(20))
+    jit.initialize()
+    assert jit.take() == [20]

@@ -9,7 +9,7 @@ for the part that has its names, and for no other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -232,7 +232,7 @@ class JITDylib(JITLinkDylib):
         initializers: initializer symbols that have not been looked up, in order of addition.
         relink: links again what none of its units defines, after the executor was restarted; called
             on the thread that has restarted it.
-        restart_obstacle: what could not be linked again then; empty if all could.
+        restart_obstacles: what could not be linked again then.
         is_open: whether it has not been removed.
     """
 
@@ -248,7 +248,7 @@ class JITDylib(JITLinkDylib):
         self.library_directories: tuple[str, ...] = ()
         self.initializers: dict[str, None] = {}
         self.relink: Callable[[], None] | None = None
-        self.restart_obstacle = ""
+        self.restart_obstacles: Sequence[str] = ()
         self.is_open = True
         self._link_order: list[tuple[JITDylib, JITDylibLookupFlags]] = [
             (self, JITDylibLookupFlags.MATCH_ALL_SYMBOLS)

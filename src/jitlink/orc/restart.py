@@ -26,7 +26,7 @@ from typing import Protocol
 from jitlink.executor import ExecutorProcessControl, ExecutorRestartedError
 from jitlink.executor.remote.incoming import handles_call
 from jitlink.orc.dylib import Definition, JITDylib
-from jitlink.orc.errors import NotRestartableError
+from jitlink.orc.errors import NotRestartableError, raise_first
 from jitlink.orc.interface import Session
 from jitlink.orc.link_orders import walk_link_orders
 from jitlink.orc.unit_record import UnitRecord
@@ -152,12 +152,16 @@ class Restarter:
 
     def _resume(self) -> None:
         session = self._session
+        errors: list[Exception] = []
         try:
             for manager in session.run(lambda: list(session.resource_managers)):
-                manager.resume()
+                try:
+                    manager.resume()
+                except Exception as error:  # noqa: BLE001 - the others are still to be resumed
+                    errors.append(error)
         finally:
-            # If an initialiser has failed, the others are not the worse for it.
             self._is_complete = True
+        raise_first(errors)
 
     # On the driver thread
 
@@ -171,8 +175,8 @@ class Restarter:
         ]
         for recorded in self.record.in_order():
             obstacles += recorded.unit.restart_obstacles(recorded.symbols)
-        dylibs = self._session.dylibs.values()
-        obstacles += [dylib.restart_obstacle for dylib in dylibs if dylib.restart_obstacle]
+        for dylib in self._session.dylibs.values():
+            obstacles += dylib.restart_obstacles
         if obstacles:
             raise NotRestartableError(obstacles)
         self.is_stopped, self._is_complete = True, False

@@ -8,12 +8,15 @@ Specification: POSIX, ``dlfcn.h``; `__jitlink_dlopen` and the others in ``runtim
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
+from jitlink import tasks
+from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorProcessControl
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
@@ -166,7 +169,7 @@ class DynamicLoading:
         if information is None:
             return 0
         content = _INFORMATION.serialize(information)
-        return copy_to_c(UINT64.serialize(len(content)) + content)
+        return _copy_to(self._platform.session.executor, UINT64.serialize(len(content)) + content)
 
     def _information(self, address: int) -> tuple[int, str, int, str] | None:
         """Base and name of the JITDylib, address and name of the nearest symbol."""
@@ -178,6 +181,29 @@ class DynamicLoading:
                     base = min(memory.start for memory in link.memory)
                     return base, state.dylib.name, symbol, name
         return None
+
+
+def _copy_to(executor: ExecutorProcessControl, content: bytes) -> int:
+    """Address of a copy in memory of the executor from malloc, which C code frees.
+
+    Raises:
+        ExecutorError: the executor is gone, or has no memory left.
+    """
+    if executor.is_this_process:
+        return copy_to_c(content)
+    from jitlink.runtime.remote_calls import RemoteFunction  # noqa: PLC0415 - not in this process
+
+    generation = executor.generation
+    (malloc,) = tasks.run(executor.lookup_symbols(["malloc"]))
+    if not malloc:
+        raise ExecutorError("the executor has no function malloc")
+    allocate = RemoteFunction(executor, malloc, generation)
+    allocate.argtypes, allocate.restype = [ctypes.c_size_t], ctypes.c_size_t
+    address = int(allocate(len(content)))
+    if not address:
+        raise ExecutorError(f"the executor has no memory for {len(content)} bytes")
+    tasks.run(executor.write_memory(address, content, generation))
+    return address
 
 
 def _exports_order(dylib: JITDylib) -> SearchOrder:

@@ -475,8 +475,8 @@ class ELFPlatform(Platform):
                 await self._finalize_memory(_FINALIZE_MEMORY.serialize_arguments(memory))
         except JITLinkError as error:
             errors.append(error)
-        if key is state.handle_tracker:
-            state.handle, state.handle_tracker = 0, None
+        if any(link.handle == state.handle for link in links if link.handle):
+            state.handle = 0
         if key is state.tracker:
             self._initialized.pop(dylib, None)
             self.reset_handle(state)
@@ -503,9 +503,18 @@ class ELFPlatform(Platform):
             state.reset(is_held=dylib in self._held)
 
     def resume(self) -> None:
-        """Initialise the JITDylibs that `initialize` had opened, in the same order."""
+        """Initialise the JITDylibs that `initialize` had opened, in the same order.
+
+        Raises:
+            Exception: what the first one raised that failed, once all others are initialised.
+        """
+        errors: list[Exception] = []
         for dylib, argv in self.session.run(lambda: list(self._held.items())):
-            self.initialize(dylib, argv)
+            try:
+                self.initialize(dylib, argv)
+            except Exception as error:  # noqa: BLE001 - raised when all are initialised
+                errors.append(error)
+        raise_first(errors)
 
     async def _finalize_memory(self, arguments: bytes) -> None:
         runtime, session = await self.runtime(), self.session

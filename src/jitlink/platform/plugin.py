@@ -174,7 +174,7 @@ class PlatformPlugin(LinkResources[LinkRecord]):
         super().notify_emitted(responsibility)
         link, state = self.kept(responsibility), self._platform.states.get(responsibility.dylib)
         if link is not None and link.handle and state is not None:
-            state.handle, state.handle_tracker = link.handle, responsibility.tracker
+            state.handle = link.handle
 
     def notify_failed(self, responsibility: MaterializationResponsibility) -> None:
         """Discard the record of the link, and the handle."""
@@ -182,7 +182,7 @@ class PlatformPlugin(LinkResources[LinkRecord]):
         link, state = self.kept(responsibility), self._platform.states.get(responsibility.dylib)
         super().notify_failed(responsibility)
         if link is not None and link.handle and state is not None and state.handle == link.handle:
-            state.handle, state.handle_tracker = 0, None
+            state.handle = 0
 
 
 def _unwinder_of(responsibility: MaterializationResponsibility) -> tuple[str, str] | None:

@@ -37,7 +37,6 @@ class DylibState:
         dylib: the JITDylib.
         tracker: owns what the platform has defined in the JITDylib.
         handle: address of its `__dso_handle`, and what ``dlopen`` returns; 0 until it is linked.
-        handle_tracker: what owns the handle if the program defines it, else None.
         links: records of the links into the JITDylib, under the trackers that own their code.
         may_call_python: whether its code refers to addresses that Python has given it.
         is_held: whether `Platform.initialize` holds the JITDylib open until `deinitialize`.
@@ -50,7 +49,6 @@ class DylibState:
         self.dylib = dylib
         self.tracker = tracker
         self.handle = 0
-        self.handle_tracker: ResourceTracker | None = None
         self.links: TrackedResources[LinkRecord] = TrackedResources()
         self.may_call_python = False
         self.is_held = False
@@ -90,7 +88,6 @@ class DylibState:
     def reset(self, *, is_held: bool) -> None:
         """Forget all that was in a process that has ended."""
         self.handle, self.tracker = 0, self.dylib.create_resource_tracker()
-        self.handle_tracker = None
         self.links.clear()
         self.is_held, self.dl_ref_count = is_held, 0
         self.is_initialized = self.is_finalized = False

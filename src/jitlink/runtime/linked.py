@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from jitlink.errors import UndefinedSymbolError
-from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.executor import ExecutorProcessControl
 from jitlink.exports import Exports
 from jitlink.graph import AllocActionPair, LinkGraph, WrapperCall
 from jitlink.inputs import InputReader
@@ -65,7 +65,7 @@ async def runtime_of(executor: ExecutorProcessControl) -> Runtime:
         UnsupportedObjectError: there is none for the executor's target.
         JITLinkError: it could not be linked.
     """
-    if isinstance(executor, SelfExecutorProcessControl):
+    if executor.is_this_process:
         return _of_this_process(executor)
     runtime = linked_runtime(executor)
     if runtime is None:
@@ -101,7 +101,7 @@ async def functions_of(executor: ExecutorProcessControl, name: str) -> Mapping[s
 
 def linked_runtime(executor: ExecutorProcessControl) -> Runtime | None:
     """The runtime of an executor if it has been linked."""
-    if isinstance(executor, SelfExecutorProcessControl):
+    if executor.is_this_process:
         return _own[0] if _own else None
     runtime = _linked.get(executor)
     return None if runtime is None or runtime.generation != executor.generation else runtime
@@ -115,7 +115,7 @@ _own: list[Runtime] = []
 _lock = threading.Lock()
 
 
-def _of_this_process(executor: SelfExecutorProcessControl) -> Runtime:
+def _of_this_process(executor: ExecutorProcessControl) -> Runtime:
     if not _own:
         with _lock:
             if not _own:

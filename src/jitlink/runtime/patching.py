@@ -13,7 +13,7 @@ import ctypes
 from collections.abc import Mapping, Sequence
 
 from jitlink.errors import AllocationError, ExecutorError
-from jitlink.executor import ExecutorProcessControl, ProtocolError, SelfExecutorProcessControl
+from jitlink.executor import ExecutorProcessControl, ProtocolError
 from jitlink.memory.mapper import MapperJITLinkMemoryManager
 from jitlink.memory.patching import replace_code as replace_here
 from jitlink.runtime.linked import functions_of
@@ -39,7 +39,7 @@ async def read_code(
     Raises:
         ExecutorError: the executor is gone.
     """
-    if isinstance(executor, SelfExecutorProcessControl):
+    if executor.is_this_process:
         return {address: bytearray(ctypes.string_at(address, n)) for address, n in ranges}
     shared = _shared_memory(executor)
     if shared is not None:
@@ -65,7 +65,7 @@ async def replace_code(
         UnsupportedObjectError: there is no runtime for the executor's target.
         ExecutorError: the executor is gone.
     """
-    if isinstance(executor, SelfExecutorProcessControl):
+    if executor.is_this_process:
         replace_here(contents)
         return
     functions = await functions_of(executor, "patching")

@@ -238,6 +238,27 @@ def test_sessions_at_once(setting: Setting) -> None:
                 assert first.lookup("f")() == 1
 
 
+@pytest.mark.parametrize("setting", PIPES, ids=str)
+def test_dladdr(setting: Setting) -> None:
+    source = """
+    #define _GNU_SOURCE
+    #include <dlfcn.h>
+    #include <string.h>
+    int sought(void) { return 1; }
+    int is_found(void) {
+        Dl_info found;
+        return dladdr((char *)sought + 1, &found) && found.dli_saddr == (void *)sought
+            && !strcmp(found.dli_sname, "sought") && !strcmp(found.dli_fname, "main");
+    }
+    int is_nothing_found(void) { Dl_info found; return !dladdr((void *)8, &found); }
+    """
+    with started(setting) as executor, LLJIT(executor=executor) as jit:
+        jit.add_object(compile_c(source, "gcc", ("-O1", "-fPIC")))
+        for _ in range(2):
+            assert jit.lookup("is_found")() == 1
+        assert jit.lookup("is_nothing_found")() == 1
+
+
 def test_programs_that_are_no_executors(tmp_path: Path) -> None:
     with pytest.raises(ExecutorError, match="cannot start the executor /nothing"):
         RemoteExecutorProcessControl.launch("/nothing")

@@ -191,6 +191,22 @@ def test_several_sessions(executor: RemoteExecutorProcessControl) -> None:
         assert [first.next(), second.next()] == [42, 41]
 
 
+def test_a_library_for_an_executor_that_cannot_be_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def restart(*_arguments: object) -> None:
+        raise ExecutorError("it is not found")
+
+    with started(OWN, on_crash="restart") as executor:
+        with jitlink.load(c(CRASH), executor=executor) as lib:
+            kill(executor, lib)
+        monkeypatch.setattr(executor, "restart", restart)
+        with pytest.raises(ExecutorError, match="it is not found"):
+            jitlink.load(c(CRASH), executor=executor)
+        # A session that was left would be a ResourceWarning.
+        gc.collect()
+
+
 def test_several_sessions_on_crash() -> None:
     with (
         started(OWN, on_crash="restart") as executor,
