@@ -140,11 +140,12 @@ def test_calls_of_the_executor_may_call_in_turn() -> None:
         assert results == {n: b"x%d!?" % n for n in range(20)}
 
 
-def test_a_handler_that_fails_sends_an_empty_result() -> None:
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_a_handler_that_fails_sends_an_empty_result(error: type[BaseException]) -> None:
     with FakeExecutor() as executor:
 
         def handle(tag: int, data: bytes) -> WrapperFunctionResult:
-            raise ValueError(f"{tag} {data!r}")
+            raise error(f"{tag} {data!r}")
 
         executor.send(encoded(OpCode.CALL_WRAPPER, 5, 1))
         assert executor.receive() == Message(OpCode.RESULT, 5, 0, b"")

@@ -460,8 +460,9 @@ class Connection:
         result = WrapperFunctionResult()
         mark_handler()
         if handler is not None:
-            # What cannot be expressed as a result is an empty one.
-            with contextlib.suppress(Exception):
+            # What cannot be expressed as a result is an empty one. Code waits for that, so that
+            # SystemExit, too, must not end this thread.
+            with contextlib.suppress(BaseException):
                 result = handler(message.tag, message.payload)
         with self._lock:
             self._handlers -= 1
