@@ -295,13 +295,22 @@ class ExecutorProcessControl(ABC):
         """
         raise ExecutorError("the executor dispatches no calls")
 
-    def number_calls(self, numbers: CallNumbers, wrapper: int) -> None:  # noqa: ARG002
+    def number_calls(
+        self,
+        numbers: CallNumbers,  # noqa: ARG002 - for subclasses, as the others
+        wrapper: int,  # noqa: ARG002
+        generation: int,  # noqa: ARG002
+    ) -> None:
         """Number the calls of wrapper functions from now on that record exceptions.
 
         Args:
             numbers: the numbers.
             wrapper: address of a wrapper function, which takes the number of a call, the address
                 of the wrapper function to call, and the arguments of that.
+            generation: that of the address; calls of others are not numbered.
+
+        Raises:
+            ExecutorError: the executor has no dispatch function.
         """
         raise ExecutorError("the executor dispatches no calls")
 

@@ -27,6 +27,7 @@ from jitlink.executor import (
     RemoteExecutorProcessControl,
     Sandbox,
 )
+from jitlink.executor.callback_errors import CallNumbers, callback_errors
 from jitlink.executor.remote.process import own_executor
 from jitlink.lljit import LLJIT
 from jitlink.orc import (
@@ -36,6 +37,7 @@ from jitlink.orc import (
     MaterializationUnit,
     Plugin,
 )
+from jitlink.sps import WrapperFunctionResult
 from jitlink.tasks import Event
 from tests.executor.remote.executors import PIPES, Setting, started
 from tests.orc.test_restart import CRASH, OWN, STATE, Own, c, crash, process_of
@@ -336,6 +338,22 @@ def test_an_executor_without_sessions(executor: RemoteExecutorProcessControl) ->
         tasks.run(executor.lookup_symbols(["malloc"]))
     executor.restart()
     assert is_alive(executor)
+
+
+def test_calls_are_not_numbered_by_a_process_that_has_ended(
+    executor: RemoteExecutorProcessControl,
+) -> None:
+    """As when a thread that connects callbacks was late."""
+    executor.restart()
+    executor.number_calls(CallNumbers(), 16, generation=0)
+    source = (
+        "struct r { char *data; unsigned long size; }; struct r f(void) { return (struct r){}; }"
+    )
+    with LLJIT(executor=executor) as jit:
+        jit.add_object(c(source))
+        with callback_errors():
+            result = tasks.run(executor.call_wrapper(int(jit.lookup("f")), b""))
+    assert result == WrapperFunctionResult()
 
 
 def test_on_crash_is_checked() -> None:

@@ -42,9 +42,7 @@ from jitlink import tasks
 from jitlink.errors import ExecutorError
 from jitlink.executor.callback_errors import CallNumbers, Raised, innermost_call
 from jitlink.executor.code_map import CodeMap
-from jitlink.executor.control import (
-    PlacedArguments,
-)
+from jitlink.executor.control import PlacedArguments
 from jitlink.executor.remote import opening
 from jitlink.executor.remote.channels import Channel
 from jitlink.executor.remote.connection import Connection
@@ -117,6 +115,8 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
         self._opener: Opener | None = None
         self._is_closed = False
         self._restart_lock = threading.Lock()
+        # Numbers of calls, the wrapper function that takes them, and the generation of that.
+        self._numbering: tuple[CallNumbers, int, int] | None = None
         # Paths of the libraries that were loaded, in order; the executor's handles change.
         self._libraries: list[str] = []
         if not isinstance(channel, OpenedExecutor):
@@ -164,15 +164,12 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
             raise ProtocolError(f"the executor has an impossible page size, {self.page_size}")
         self.bootstrap_symbols: Mapping[str, int] = setup.bootstrap_symbols
         self.services = Services(self.connection, setup.bootstrap_symbols)
+        # Until it is set up; those of the user come after that.
+        self.services.timeout = _SETUP_TIMEOUT
         pid = None if self._process is None else self._process.pid
         self.memory_manager = create_memory_manager(
             memory, self.services, self.page_size, given=given, pid=pid
         )
-        symbols = setup.bootstrap_symbols
-        self._dispatch: tuple[int, int] | None = None
-        self._numbering: tuple[CallNumbers, int] | None = None
-        if DISPATCH_FUNCTION in symbols and DISPATCH_CONTEXT in symbols:
-            self._dispatch = symbols[DISPATCH_FUNCTION], symbols[DISPATCH_CONTEXT]
         # The connection must not keep the executor.
         self._incoming = self.connection.handler = IncomingCalls()
         self._sandbox_report: Mapping[str, str | None] | None = None
@@ -193,7 +190,6 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
             # No handler has its address for a tag.
             tag = self.services.address(service)
             self.connection.notices[tag] = self._crashes.receive
-            self.services.timeout = _SETUP_TIMEOUT
             tasks.run(self.services.call(service, tag))
 
     @classmethod
@@ -256,8 +252,8 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
             port: the port.
             memory: how its memory is managed; ``shared`` if it is on this machine.
             timeout: seconds after which a call is stopped.
-            token: what its token file contains; needed if it has one. Without TLS everyone on the
-                way can read it.
+            token: what its token file contains; needed if it has one. Without TLS it can be
+                read on the way.
             ssl_context: connects with TLS, if it is the command ``jitlink-executor`` with a
                 certificate. ``ssl.create_default_context(cafile=...)`` is one.
             server_hostname: the name in the certificate; by default `host`.
@@ -387,9 +383,8 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
         self._finalizer()
 
     def _start_again(self, opener: Opener) -> None:
-        # Before there is another connection: whoever has that sees the generation.
+        # Before there is another connection: a thread that has that sees the generation.
         self.generation += 1
-        self._numbering = None
         is_child, end = self._process is not None, time.monotonic() + _CONNECT_TIMEOUT
         while True:
             try:
@@ -558,9 +553,10 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
         # Taken before the check: the generation changes before the connection does.
         call = partial(self.connection.call, seconds=seconds, runs_program=True)
         self._check_generation(generation, address)
-        if raised is None or self._numbering is None:
+        numbering = self._numbering
+        if raised is None or numbering is None or numbering[2] != self.generation:
             return await call(address, arguments)
-        numbers, wrapper = self._numbering
+        numbers, wrapper, _ = numbering
         with numbers.number_of(raised) as number:
             return await call(wrapper, _NUMBERED_CALL.serialize((number, address)) + arguments)
 
@@ -582,6 +578,6 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
         """Have functions take calls that code of the executor dispatches."""
         self._incoming.handlers.update(handlers)
 
-    def number_calls(self, numbers: CallNumbers, wrapper: int) -> None:
+    def number_calls(self, numbers: CallNumbers, wrapper: int, generation: int) -> None:
         """Number the calls of wrapper functions that record exceptions."""
-        self._numbering = numbers, wrapper
+        self._numbering = numbers, wrapper, generation
