@@ -40,6 +40,7 @@ from jitlink.orc import (
 from jitlink.sps import WrapperFunctionResult
 from jitlink.tasks import Event
 from tests.executor.remote.executors import PIPES, Setting, started
+from tests.executor.remote.resources import shared_files
 from tests.orc.test_restart import CRASH, OWN, STATE, Own, c, crash, process_of
 from tests.toolchain import require, run
 
@@ -585,19 +586,12 @@ def test_nothing_grows(setting: Setting) -> None:
             use()
         settled(jit)
         after = Usage()
-        # Other programs' executors may have left some.
-        left = {int(path.name.split("_")[1]) for path in shared_files() - others}
-        assert not left & pids
+        assert not any(shared_files(pid) - others for pid in pids)
         for name in ("descriptors", "threads", "processes"):
             assert getattr(after, name) <= getattr(before, name), name
         assert after.maps <= before.maps + 20
         # Allocators keep some of what was freed.
         assert after.resident < before.resident + (8 << 20)
-
-
-def shared_files() -> set[Path]:
-    """The shared memory of executors that has a name."""
-    return set(Path("/dev/shm").glob("jitlink_*_*"))
 
 
 def settled(jit: LLJIT) -> None:
