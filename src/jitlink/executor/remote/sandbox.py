@@ -99,8 +99,6 @@ class Sandbox:
         """
         try:
             return sealed_memory(size)
-        except NotImplementedError:
-            return None
         except (OSError, OverflowError, ValueError) as error:
             raise ExecutorError(f"cannot create memory for a sandbox: {error}") from error
 
