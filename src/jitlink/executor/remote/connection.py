@@ -108,7 +108,7 @@ class Connection:
             called at once, and must not wait.
 
     Raises:
-        ExecutorError: this process has no more descriptors; the channel is closed.
+        ExecutorError: this process has no more descriptors or threads; the channel is closed.
     """
 
     def __init__(
@@ -141,16 +141,19 @@ class Connection:
         self._is_closing = False
         self._reason: MakeError | None = None
         self._make_error: MakeError | None = None
-        try:
-            self._woken, self._wake_up = os.pipe()
-        except OSError as error:
-            channel.close()
-            raise ExecutorError(f"cannot make a connection: {error}") from error
-        for descriptor in (self._woken, self._wake_up):
-            os.set_blocking(descriptor, False)
         self._thread = threading.Thread(target=self._serve, name="jitlink executor", daemon=True)
+        with contextlib.ExitStack() as made:
+            made.callback(channel.close)
+            try:
+                self._woken, self._wake_up = os.pipe()
+                for descriptor in (self._woken, self._wake_up):
+                    made.callback(os.close, descriptor)
+                    os.set_blocking(descriptor, False)
+                self._thread.start()
+            except (OSError, RuntimeError) as error:
+                raise ExecutorError(f"cannot make a connection: {error}") from error
+            made.pop_all()
         _connections.add(self)
-        self._thread.start()
 
     @property
     def is_open(self) -> bool:

@@ -136,23 +136,23 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
         self._process = process = opened.process
         self.code_map = CodeMap()
         self._crashes = CrashReports(process, self.code_map)
-        self.connection = Connection(
-            opened.channel,
-            explain=self._crashes.explain,
-            stop=(lambda: None) if process is None else process.stop,
-            interrupt=(lambda: None) if process is None else process.interrupt,
-        )
         self.library_directory = opened.library_directory
-        self._finalizer = weakref.finalize(self, abandon, self.connection, opened)
-        try:
+        with contextlib.ExitStack() as undo:
+            if opened.given is not None:
+                undo.callback(opened.given.close)
+            undo.callback(opening.end, opened)
+            self.connection = Connection(
+                opened.channel,
+                explain=self._crashes.explain,
+                stop=(lambda: None) if process is None else process.stop,
+                interrupt=(lambda: None) if process is None else process.interrupt,
+            )
+            self._finalizer = weakref.finalize(self, abandon, self.connection, opened)
+            undo.callback(self._finalizer)
             setup = self.connection.setup(_SETUP_TIMEOUT)
             self._set_up(setup, self._memory_kind, opened.given)
             self._check_sandbox(opened.sandboxed)
-        except BaseException:
-            if opened.given is not None:
-                opened.given.close()
-            self._finalizer()
-            raise
+            undo.pop_all()
         self.services.timeout = self._timeout
 
     def _set_up(self, setup: Setup, memory: MemoryKind, given: SharedMemory | None) -> None:

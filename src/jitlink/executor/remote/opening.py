@@ -170,8 +170,13 @@ def _sent(connected: SocketT, data: bytes) -> SocketT:
 
 
 def abandon(connection: Connection, opened: OpenedExecutor) -> None:
-    """End what was not closed."""
+    """End what was not closed; `given` is the memory manager's."""
     connection.abort()
+    end(opened)
+
+
+def end(opened: OpenedExecutor) -> None:
+    """End an executor whose channel is closed, and remove its directory."""
     process, directory = opened.process, opened.library_directory
     if process is not None:
         with contextlib.suppress(OSError):
