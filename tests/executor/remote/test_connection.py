@@ -117,11 +117,11 @@ def test_an_executor_that_does_not_read_blocks_no_caller() -> None:
 def test_calls_of_the_executor_may_call_in_turn() -> None:
     with FakeExecutor() as executor:
 
-        def handle(tag: int, data: bytes) -> WrapperFunctionResult:
-            inner = tasks.run(executor.connection.call(tag + 1, data + b"!"))
+        def handle(data: bytes) -> WrapperFunctionResult:
+            inner = tasks.run(executor.connection.call(101, data + b"!"))
             return WrapperFunctionResult(inner.data + b"?")
 
-        executor.connection.handler = handle
+        executor.connection.handlers[100] = handle
         for number in range(20):
             executor.send(encoded(OpCode.CALL_WRAPPER, number, 100, b"x%d" % number))
         inner = [executor.receive() for _ in range(20)]
@@ -136,12 +136,12 @@ def test_calls_of_the_executor_may_call_in_turn() -> None:
 def test_a_handler_that_fails_sends_an_empty_result(error: type[BaseException]) -> None:
     with FakeExecutor() as executor:
 
-        def handle(tag: int, data: bytes) -> WrapperFunctionResult:
-            raise error(f"{tag} {data!r}")
+        def handle(data: bytes) -> WrapperFunctionResult:
+            raise error(f"{data!r}")
 
         executor.send(encoded(OpCode.CALL_WRAPPER, 5, 1))
         assert executor.receive() == Message(OpCode.RESULT, 5, 0, b"")
-        executor.connection.handler = handle
+        executor.connection.handlers[1] = handle
         executor.send(encoded(OpCode.CALL_WRAPPER, 6, 1))
         assert executor.receive() == Message(OpCode.RESULT, 6, 0, b"")
 
@@ -277,12 +277,12 @@ def test_closing_cuts_the_connection_of_an_executor_that_goes_on() -> None:
 def test_a_flood_of_calls_ends_the_connection() -> None:
     go_on = threading.Event()
 
-    def handle(_tag: int, _data: bytes) -> WrapperFunctionResult:
+    def handle(_data: bytes) -> WrapperFunctionResult:
         go_on.wait(20)
         return WrapperFunctionResult()
 
     with FakeExecutor() as executor:
-        executor.connection.handler = handle
+        executor.connection.handlers[0] = handle
         executor.send(encoded(OpCode.CALL_WRAPPER) * 1001)
         caller = Caller(executor.connection, 1)
         with pytest.raises(ProtocolError, match="more than 1000 calls at once"):

@@ -103,7 +103,8 @@ class Connection:
         interrupt: called when a caller was interrupted, to have its call return; does not wait.
 
     Attributes:
-        handler: called for calls from the executor, on threads of their own; None: they fail.
+        handlers: functions that take the arguments of calls from the executor, by tag. They are
+            called on threads of their own; a call without one has an empty result.
         notices: functions that take the arguments of calls that are not answered, by tag. They are
             called at once, and must not wait.
 
@@ -120,7 +121,7 @@ class Connection:
         stop: Callable[[], None] = lambda: None,
         interrupt: Callable[[], None] = lambda: None,
     ) -> None:
-        self.handler: Handler | None = None
+        self.handlers: dict[int, Handler] = {}
         self.notices: dict[int, Callable[[bytes], None]] = {}
         self._channel = channel
         self._reader = MessageReader(limit)
@@ -459,14 +460,14 @@ class Connection:
         return bool(self._messages)
 
     def _run_handler(self, message: Message) -> None:
-        handler = self.handler
+        handler = self.handlers.get(message.tag)
         result = WrapperFunctionResult()
         mark_handler()
         if handler is not None:
             # What cannot be expressed as a result is an empty one. Code waits for that, so that
             # SystemExit, too, must not end this thread.
             with contextlib.suppress(BaseException):
-                result = handler(message.tag, message.payload)
+                result = handler(message.payload)
         with self._lock:
             self._handlers -= 1
             if self._make_error is None:

@@ -34,7 +34,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -49,7 +49,7 @@ from jitlink.executor.remote.connection import Connection
 from jitlink.executor.remote.crashes import CrashReports
 from jitlink.executor.remote.dialects import DISPATCH_CONTEXT, DISPATCH_FUNCTION
 from jitlink.executor.remote.errors import ExecutorRestartedError, ProtocolError
-from jitlink.executor.remote.incoming import IncomingCalls
+from jitlink.executor.remote.incoming import Handler
 from jitlink.executor.remote.memory_access import RemoteMemoryAccess
 from jitlink.executor.remote.memory_kinds import MemoryKind, create_memory_manager
 from jitlink.executor.remote.opening import OpenedExecutor, Opener, abandon
@@ -89,7 +89,6 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
             default only `restart` does that.
 
     Attributes:
-        bootstrap_symbols: addresses of what the executor offers, by name.
         connection: the connection.
         services: its services.
 
@@ -162,7 +161,6 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
         self.triple, self.page_size = setup.triple, setup.page_size
         if not 0 < self.page_size <= 1 << 30 or self.page_size & (self.page_size - 1):
             raise ProtocolError(f"the executor has an impossible page size, {self.page_size}")
-        self.bootstrap_symbols: Mapping[str, int] = setup.bootstrap_symbols
         self.services = Services(self.connection, setup.bootstrap_symbols)
         # Until it is set up; those of the user come after that.
         self.services.timeout = _SETUP_TIMEOUT
@@ -170,13 +168,10 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
         self.memory_manager = create_memory_manager(
             memory, self.services, self.page_size, given=given, pid=pid
         )
-        # The connection must not keep the executor.
-        self._incoming = self.connection.handler = IncomingCalls()
         self._sandbox_report: Mapping[str, str | None] | None = None
         process = self._process
         auxiliary = b"" if process is None else process.auxiliary_vector()
         self._program = RemoteProgram(self.services, auxiliary)
-        self._lock = threading.Lock()
         self._at_close: list[tuple[int, int]] = []
         self._ask_for_reports()
 
@@ -418,9 +413,14 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
         return self._sandbox_report
 
     @property
+    def bootstrap_symbols(self) -> Mapping[str, int]:
+        """Addresses of what the executor offers, by name."""
+        return self.services.symbols
+
+    @property
     def timeout(self) -> float | None:
         """Seconds after which a call is stopped, and with it the executor; None for any time."""
-        return self.services.timeout
+        return self._timeout
 
     @timeout.setter
     def timeout(self, seconds: float | None) -> None:
@@ -572,11 +572,10 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
             return None
         return symbols[DISPATCH_FUNCTION], symbols[DISPATCH_CONTEXT]
 
-    def handle_calls(
-        self, handlers: Mapping[int, Callable[[bytes], WrapperFunctionResult]]
-    ) -> None:
+    def handle_calls(self, handlers: Mapping[int, Handler]) -> None:
         """Have functions take calls that code of the executor dispatches."""
-        self._incoming.handlers.update(handlers)
+        # The connection must not keep the executor, nor may they.
+        self.connection.handlers.update(handlers)
 
     def number_calls(self, numbers: CallNumbers, wrapper: int, generation: int) -> None:
         """Number the calls of wrapper functions that record exceptions."""
