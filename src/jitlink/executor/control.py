@@ -512,6 +512,7 @@ class ExecutorProcessControl(ABC):
 
 
 _STRING_PIECE = 256
+"""Bytes of a string that are read first; most are short."""
 _BIG_ENDIAN = frozenset({"aarch64_be", "powerpc64", "s390x"})
 _INTEGER_SIZES = (1, 2, 4, 8)
 
@@ -530,15 +531,16 @@ async def read_to_null(
     Raises:
         ExecutorError: it cannot be read.
     """
-    found, null = b"", bytes(unit)
+    found, null, most = bytearray(), bytes(unit), _STRING_PIECE
     while True:
         # No more than there is for sure: an address that cannot be read may end the executor.
         place = address + len(found)
-        piece = await read(place, min(_STRING_PIECE, -place % page_size or _STRING_PIECE))
+        piece = await read(place, min(most, page_size - place % page_size))
         for start in range(0, len(piece), unit):
             if piece[start : start + unit] == null:
-                return found + piece[:start]
+                return bytes(found + piece[:start])
         found += piece
+        most = min(2 * most, page_size)
 
 
 def check_integer_size(size: int, values: Iterable[int] = ()) -> None:
