@@ -105,6 +105,7 @@ class Connection:
     Attributes:
         handlers: functions that take the arguments of calls from the executor, by tag. They are
             called on threads of their own; a call without one has an empty result.
+        is_inherited: whether it belongs to the process that this one was forked from.
         notices: functions that take the arguments of calls that are not answered, by tag. They are
             called at once, and must not wait.
 
@@ -122,6 +123,7 @@ class Connection:
         interrupt: Callable[[], None] = lambda: None,
     ) -> None:
         self.handlers: dict[int, Handler] = {}
+        self.is_inherited = False
         self.notices: dict[int, Callable[[bytes], None]] = {}
         self._channel = channel
         self._reader = MessageReader(limit)
@@ -502,6 +504,7 @@ class Connection:
 
     def after_fork(self) -> None:
         """Leave the connection to the process that has forked."""
+        self.is_inherited = True
         self._lock = threading.Lock()
         self._has_message = threading.Condition(self._lock)
         self._idle_handlers = 0
