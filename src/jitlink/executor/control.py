@@ -386,7 +386,8 @@ class ExecutorProcessControl(ABC):
             What it returned; the value, if its result is an `Expected`.
 
         Raises:
-            ExecutorError: it returned a failure, or nothing of its result type.
+            ExecutorError: an argument does not fit its type; it returned a failure, or nothing of
+                its result type.
         """
 
         async def call() -> Any:  # noqa: ANN401 - as the signature says
@@ -399,7 +400,10 @@ class ExecutorProcessControl(ABC):
                 raise ExecutorError(value.message)
             return value
 
-        data = signature.serialize_arguments(*arguments)
+        try:
+            data = signature.serialize_arguments(*arguments)
+        except SPSError as error:
+            raise ExecutorError(f"{name} cannot be called: {error}") from error
         called = self.call_wrapper(address, data, generation, timeout=timeout)
         return call()
 

@@ -53,7 +53,10 @@ class Services:
 
     def _pack(self, service: Service[T], *arguments: object) -> bytearray:
         first = [] if service.instance is None else [self.symbols[service.instance]]
-        return service.signature.pack_arguments(*first, *arguments)
+        try:
+            return service.signature.pack_arguments(*first, *arguments)
+        except SPSError as error:
+            raise ExecutorError(f"{service.name} cannot be called: {error}") from error
 
     async def handle_of(self, library: str) -> int:
         """The executor's handle of a library, which is loaded if it has not been.
@@ -79,7 +82,7 @@ class Services:
             timeout: seconds that this call may take; by default those of any call.
 
         Raises:
-            ExecutorError: it failed, or the executor lacks it.
+            ExecutorError: it failed, the executor lacks it, or an argument does not fit its type.
             ProtocolError: its result cannot be read.
             ExecutorDisconnectedError: the executor is gone.
         """
