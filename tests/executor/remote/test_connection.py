@@ -406,12 +406,16 @@ def test_pipes_that_close_one_by_one() -> None:
 def test_a_forked_process_leaves_the_connection_alone() -> None:
     with FakeExecutor() as executor:
         executor.connection.setup(20)
+        before = open_descriptors()
         child = os.fork()
         if child == 0:
             status = 1
             try:
+                # The socket, and both ends of a pipe.
+                assert len(before - open_descriptors()) == 3
                 tasks.run(executor.connection.call(1, b""))
             except ExecutorDisconnectedError:
+                executor.connection.close()
                 status = 0
             finally:
                 os._exit(status)

@@ -510,6 +510,10 @@ class Connection:
         self._idle_handlers = 0
         self._queue.clear()
         self._channel.close()
+        # The other ends of the pipe are the connection's, which must not be woken from here.
+        for descriptor in (self._woken, self._wake_up):
+            os.close(descriptor)
+        self._wake_up = -1
         self._make_error = partial(
             ExecutorDisconnectedError, "the connection belongs to the process that has forked"
         )
