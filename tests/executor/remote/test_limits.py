@@ -1,17 +1,13 @@
 """Limits of the system: no more descriptors or shared memory, and half of a connection."""
 
-import gc
 import os
 import resource
 import shutil
 import subprocess
 import sys
-import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,10 +17,8 @@ from jitlink.executor import (
     ExecutorDisconnectedError,
     ExecutorExitedError,
     RemoteExecutorProcessControl,
-    Sandbox,
 )
 from jitlink.executor.remote.memory_kinds import MemoryKind
-from jitlink.executor.remote.sandbox import FEATURES
 from jitlink.lljit import LLJIT
 from tests.executor.remote.conversation import compiled, link_and_run
 from tests.executor.remote.listening import PROGRAM, listening
@@ -141,42 +135,6 @@ def test_connecting_without_descriptors() -> None:
             ):
                 link_and_run(executor)
             assert are_closed_but(before)
-
-
-# Threads
-
-
-@pytest.mark.serial("counts descriptors of this process")
-@pytest.mark.parametrize("name", ["jitlink executor", "jitlink executor stderr"])
-@pytest.mark.parametrize("sandbox", [None, Sandbox(accept=FEATURES)])
-def test_a_controller_without_threads(
-    name: str, sandbox: Sandbox | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is an error, and no process is left, nor what was made for it."""
-    start, processes = threading.Thread.start, list[int]()
-    popen = subprocess.Popen.__init__
-
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name == name:
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    def begin(process: subprocess.Popen[bytes], *words: Any, **options: Any) -> None:  # noqa: ANN401
-        popen(process, *words, **options)
-        processes.append(process.pid)
-
-    gc.collect()
-    before = open_descriptors()
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    monkeypatch.setattr(subprocess.Popen, "__init__", begin)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(ExecutorError, match="can't start new thread"):
-        RemoteExecutorProcessControl.launch(PROGRAM, sandbox=sandbox)
-    (process,) = processes
-    with pytest.raises(ChildProcessError):
-        os.waitpid(process, os.WNOHANG)
-    assert not list(tmp_path.iterdir())
-    assert are_closed_but(before)
 
 
 # Shared memory
