@@ -136,6 +136,18 @@ def test_strings(code: Code) -> None:
     ]
 
 
+@pytest.mark.parametrize("address", [-1, 1 << 64])
+def test_what_is_no_address(code: Code, address: int) -> None:
+    executor = code.executor
+    with pytest.raises(ExecutorError):
+        tasks.run(executor.write_memory(address, b"content"))
+    with pytest.raises(ExecutorError):
+        tasks.run(executor.read_memory(address, 8))
+    with pytest.raises(ExecutorError):
+        tasks.run(executor.write_integers(4, [(address, 1)]))
+    assert executor.is_alive
+
+
 def test_wrapper_functions(code: Code) -> None:
     for size in (0, 1, 8, 9, 100_000):
         data = bytes(n % 256 for n in range(size))

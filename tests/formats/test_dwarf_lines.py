@@ -89,7 +89,7 @@ def _section(version: int) -> bytes:
 
 def _find(data: bytes) -> dict[int, tuple[str, int]]:
     section = LineSection(
-        memoryview(data), 8, "little", lambda _: 0x1000, lambda _: b"directory/file.c\0more"
+        memoryview(data), "little", lambda _: 0x1000, lambda _: b"directory/file.c\0more"
     )
     return section.find([0x1000, 0x1001, 0x1020])
 
@@ -105,8 +105,37 @@ def test_damaged_tables(version: int) -> None:
         assert _find(mutant).keys() <= found.keys()
 
 
+HEADER_5 = bytes([5, 0, 8, 0, 255, 0, 0, 0, 1, 1, 1, 251, 14, 13, *[0] * 12])
+
+
+def _with_size(unit: bytes) -> bytes:
+    return len(unit).to_bytes(4, "little") + unit
+
+
 def test_counts_that_would_take_for_ever() -> None:
-    header = bytes([5, 0, 8, 0, 255, 0, 0, 0, 1, 1, 1, 251, 14, 13, *[0] * 12])
     for formats in (b"\0", b"\1\1\x0b"):
-        unit = header + formats + b"\xff\xff\xff\xff\x0f" + bytes(20)
-        assert _find(len(unit).to_bytes(4, "little") + unit) == {}
+        unit = HEADER_5 + formats + b"\xff\xff\xff\xff\x0f" + bytes(20)
+        assert _find(_with_size(unit)) == {}
+
+
+def test_names_that_would_take_for_ever() -> None:
+    """The time for a name is linear in its length; this one, of a directory, has no end."""
+    unit = HEADER_5 + b"\1\1\x08" + b"\1" + b"a" * (8 << 20)
+    assert _find(_with_size(unit)) == {}
+
+
+@pytest.mark.parametrize("version", [3, 5])
+@pytest.mark.parametrize("damaged", [b"", b"\x06\0", HEADER_5, HEADER_5 + b"\0\xff"])
+def test_a_damaged_unit_hides_no_other(version: int, damaged: bytes) -> None:
+    whole = _section(version)
+    assert _find(_with_size(damaged) + whole + _with_size(damaged)) == _find(whole)
+
+
+def test_lines_are_unsigned() -> None:
+    """A line number that is advanced below 0 wraps, as its register of four bytes does."""
+    header = bytes([2, 0, 26, 0, 0, 0, 1, 1, 251, 14, 13, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1])
+    files = b"\0" + b"f.c\0\0\0\0" + b"\0"
+    header = header[:2] + (len(header) - 6 + len(files)).to_bytes(4, "little") + header[6:]
+    # Set the address, line 1 - 3, a row, 32 bytes on, the end of the sequence.
+    program = b"\0\x09\x02" + bytes(8) + b"\x03\x7d" + b"\x01" + b"\x02\x40" + b"\0\1\1"
+    assert _find(_with_size(header + files + program))[0x1000] == ("f.c", (1 << 32) - 2)

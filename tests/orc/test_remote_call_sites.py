@@ -14,7 +14,7 @@ from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.lljit import LLJIT
 from jitlink.orc.call_sites import CallSiteOutOfReachError, CallSiteRecorder
 from jitlink.runtime import patching
-from jitlink.runtime.linked import functions_of
+from jitlink.runtime.linked import OptionalFunctions, functions_of
 from tests.executor.remote.executors import FOREIGN, PIPES, Setting, started
 from tests.toolchain import compile_c
 
@@ -130,6 +130,15 @@ def test_calls_are_repointed(code: Code) -> None:
         assert (code.run("call", 5), code.run("tail")) == (7, 2)
         assert code.repoint("old") == 2
         assert (code.run("call", 5), code.run("tail")) == (6, 1)
+
+
+def test_calls_are_repointed_after_a_restart(code: Code) -> None:
+    code.add(CALLERS)
+    for _ in range(2):
+        assert code.run("call", 5) == 6
+        assert code.repoint("new") == 2
+        assert (code.run("call", 5), code.run("tail")) == (7, 2)
+        code.jit.restart_executor()
 
 
 @pytest.mark.parametrize("setting", FOREIGN, ids=str)
@@ -281,11 +290,11 @@ def test_pages_that_cannot_be_mapped_again(monkeypatch: pytest.MonkeyPatch) -> N
         jit.add_object(compile_c(CALLERS, "gcc", PIC), tracker)
         place = int(jit.lookup("call"))
         code.repoint("new")
-        functions = dict(tasks.run(functions_of(executor, "patching")))
-        functions["__jitlink_map_originals"] = int(jit.lookup("refuse"))
+        functions = tasks.run(functions_of(executor, "patching"))
+        refuse = {"__jitlink_map_originals": int(jit.lookup("refuse"))}
 
-        async def refusing(*_arguments: object) -> dict[str, int]:
-            return functions
+        async def refusing(*_arguments: object) -> OptionalFunctions:
+            return functions._replace(addresses={**functions.addresses, **refuse})
 
         monkeypatch.setattr(patching, "functions_of", refusing)
         with pytest.raises(AllocationError, match="the executor has run out of mappings"):

@@ -5,6 +5,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -12,8 +13,15 @@ from unittest.mock import Mock
 import pytest
 
 import jitlink
-from jitlink import LLJIT
+from jitlink import LLJIT, tasks
+from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorCrashedError, RemoteExecutorProcessControl
+from jitlink.runtime.remote_callbacks import (
+    HostFunction,
+    LinkedHostFunctions,
+    RemoteCallbacks,
+    callbacks_of,
+)
 from jitlink.runtime.remote_calls import RemoteFunction
 from jitlink.runtime.remote_memory import RemotePointer
 from tests.executor.remote.executors import FOREIGN, PIPES, started
@@ -477,3 +485,58 @@ def test_sessions_of_one_executor() -> None:
         assert [jit.lookup("g")(10) for jit in jits] == [10, 11, 12]
         for jit in jits:
             jit.close()
+
+
+def test_a_function_that_threads_pass_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has one address, for as long as it lives: calls with it may be under way."""
+    link_functions, barrier = RemoteCallbacks.link_functions, threading.Barrier(2)
+
+    async def link_together(self: RemoteCallbacks, *arguments: Any) -> LinkedHostFunctions:  # noqa: ANN401
+        barrier.wait(20)
+        return await link_functions(self, *arguments)
+
+    with started(PIPES[0]) as executor, LLJIT(executor=executor) as jit:
+        added(
+            jit,
+            "long at(int (*f)(int)) { return (long)f; }"
+            "int call(int (*f)(int), int x) { return f(x); }",
+        )
+        at, call = typed(jit, "at", c.c_long, Int), typed(jit, "call", c.c_int, Int, c.c_int)
+        function, other = Int(lambda x: x + 1), Int(lambda x: x + 2)
+        call(other, 1)
+        monkeypatch.setattr(RemoteCallbacks, "link_functions", link_together)
+        with ThreadPoolExecutor(2) as threads:
+            addresses = set(threads.map(at, [function] * 2))
+        monkeypatch.undo()
+        assert len(addresses) == 1
+        # What one of them has linked in vain is freed.
+        assert call(Int(lambda x: x + 3), 1) == 4
+        assert call(function, 1) == 2
+        assert at(function) in addresses
+        del function
+        gc.collect()
+        assert call(other, 1) == 3
+
+
+def test_a_call_of_what_was_released() -> None:
+    with started(PIPES[0]) as executor, LLJIT(executor=executor) as jit:
+        added(jit, "int call(int (*f)(int)) { return f(1) + 5; }")
+        callbacks = tasks.run(callbacks_of(executor))
+        call = typed(jit, "call", c.c_int, c.c_void_p)
+        function = HostFunction(0, lambda _words: [1, 0, 0, 0])
+        linked = tasks.run(callbacks.link_functions(executor, [function]))
+        assert call(linked.addresses[0]) == 6
+        callbacks._functions.clear()
+        with pytest.raises(ExecutorError, match="called a Python function that was released"):
+            call(linked.addresses[0])
+        del linked
+
+
+def test_a_string_that_cannot_be_read() -> None:
+    """Its address is as wrong as in this process, but only the executor ends."""
+    with started(PIPES[0]) as executor, LLJIT(executor=executor) as jit:
+        source = "int f(const char *); int g(void) { return f((const char *)16); }"
+        added(jit, source, f=(mock := Mock(), c.CFUNCTYPE(c.c_int, c.c_char_p)))
+        with pytest.raises(ExecutorCrashedError, match="SIGSEGV"):
+            jit.lookup("g")()
+        mock.assert_not_called()

@@ -7,8 +7,8 @@ system's list of mappings and the symbols in their files.
 
 from __future__ import annotations
 
-import mmap
 import os
+import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -136,7 +136,7 @@ class _DebugLines:
         self._edges = tuple(
             column[chosen] for column in (edges.block, edges.offset, edges.target, edges.addend)
         )
-        self._pointer_size, self._byte_order = graph.pointer_size, graph.endianness
+        self._byte_order = graph.endianness
         self._symbols, self._blocks = graph.symbol_table, graph.block_table
         # Without what is added when they are placed in memory.
         self._contents, self._references = graph.contents.copy(), blocks.content.copy()
@@ -150,7 +150,6 @@ class _DebugLines:
             own = targets.get(row, {})
             yield LineSection(
                 self._content(row),
-                self._pointer_size,
                 self._byte_order,
                 partial(self._address, own),
                 partial(self._text, own),
@@ -267,14 +266,20 @@ class LibraryFiles:
 
 
 def _symbols_of(path: str) -> FileSymbols | None:
-    """The symbols of a file; None if it cannot be read."""
+    """The symbols of a file; None if it cannot be read.
+
+    An executor names it, whose code need not be trusted. To open a device may have effects, and
+    access to a file that is mapped would be a SIGBUS if that code truncates it meanwhile.
+    """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - pathlib is slow to import
+            return None
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            data = memoryview(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ))
+            size = os.fstat(descriptor).st_size
+            return FileSymbols(lambda start, count: os.pread(descriptor, count, start), size, path)
         finally:
             os.close(descriptor)
-        return FileSymbols(data, path)
     except (OSError, ValueError, JITLinkError):
         return None
 

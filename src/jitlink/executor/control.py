@@ -295,13 +295,22 @@ class ExecutorProcessControl(ABC):
         """
         raise ExecutorError("the executor dispatches no calls")
 
-    def number_calls(self, numbers: CallNumbers, wrapper: int) -> None:  # noqa: ARG002
+    def number_calls(
+        self,
+        numbers: CallNumbers,  # noqa: ARG002 - for subclasses, as the others
+        wrapper: int,  # noqa: ARG002
+        generation: int,  # noqa: ARG002
+    ) -> None:
         """Number the calls of wrapper functions from now on that record exceptions.
 
         Args:
             numbers: the numbers.
             wrapper: address of a wrapper function, which takes the number of a call, the address
                 of the wrapper function to call, and the arguments of that.
+            generation: that of the address; calls of others are not numbered.
+
+        Raises:
+            ExecutorError: the executor has no dispatch function.
         """
         raise ExecutorError("the executor dispatches no calls")
 
@@ -377,7 +386,8 @@ class ExecutorProcessControl(ABC):
             What it returned; the value, if its result is an `Expected`.
 
         Raises:
-            ExecutorError: it returned a failure, or nothing of its result type.
+            ExecutorError: an argument does not fit its type; it returned a failure, or nothing of
+                its result type.
         """
 
         async def call() -> Any:  # noqa: ANN401 - as the signature says
@@ -390,7 +400,10 @@ class ExecutorProcessControl(ABC):
                 raise ExecutorError(value.message)
             return value
 
-        data = signature.serialize_arguments(*arguments)
+        try:
+            data = signature.serialize_arguments(*arguments)
+        except SPSError as error:
+            raise ExecutorError(f"{name} cannot be called: {error}") from error
         called = self.call_wrapper(address, data, generation, timeout=timeout)
         return call()
 
@@ -503,6 +516,7 @@ class ExecutorProcessControl(ABC):
 
 
 _STRING_PIECE = 256
+"""Bytes of a string that are read first; most are short."""
 _BIG_ENDIAN = frozenset({"aarch64_be", "powerpc64", "s390x"})
 _INTEGER_SIZES = (1, 2, 4, 8)
 
@@ -521,15 +535,16 @@ async def read_to_null(
     Raises:
         ExecutorError: it cannot be read.
     """
-    found, null = b"", bytes(unit)
+    found, null, most = bytearray(), bytes(unit), _STRING_PIECE
     while True:
         # No more than there is for sure: an address that cannot be read may end the executor.
         place = address + len(found)
-        piece = await read(place, min(_STRING_PIECE, -place % page_size or _STRING_PIECE))
+        piece = await read(place, min(most, page_size - place % page_size))
         for start in range(0, len(piece), unit):
             if piece[start : start + unit] == null:
-                return found + piece[:start]
+                return bytes(found + piece[:start])
         found += piece
+        most = min(2 * most, page_size)
 
 
 def check_integer_size(size: int, values: Iterable[int] = ()) -> None:

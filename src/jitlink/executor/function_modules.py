@@ -19,7 +19,7 @@ from jitlink.memory.tls_glibc import load_module
 
 
 def load_function_module(soname: str, functions: Mapping[str, int]) -> int:
-    """Make functions visible to those who open a name, for as long as the process lives.
+    """Make functions visible to code that opens a name, for as long as the process lives.
 
     Args:
         soname: the name; no library of the process has it.

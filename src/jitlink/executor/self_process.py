@@ -238,7 +238,7 @@ def _host_triple() -> str:
 
 
 def _is_linked(address: int) -> bool:
-    """Whether an address is in an image, whose code is not kept by those who find it here."""
+    """Whether an address is in an image, whose code is not kept by what finds it here."""
     return any(address in image for image in list(EXPORTING))
 
 

@@ -1,4 +1,4 @@
-"""Shared libraries of this process that are visible only to those who have the handle.
+"""Shared libraries of this process whose symbols only the handle leads to.
 
 Specification: dlopen(3).
 """

@@ -11,6 +11,7 @@ Specification: DWARF 5, section 6.2; DWARF 2 to 4, the same section.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -25,8 +26,9 @@ _LNCT_PATH, _LNCT_DIRECTORY_INDEX = 1, 2
 _EXTENDED, _COPY, _ADVANCE_PC, _ADVANCE_LINE, _SET_FILE = 0, 1, 2, 3, 4
 _CONST_ADD_PC, _FIXED_ADVANCE_PC = 8, 9
 _END_SEQUENCE, _SET_ADDRESS = 1, 2
-_MASK = (1 << 64) - 1
+_ADDRESS_MASK, _LINE_MASK = (1 << 64) - 1, (1 << 32) - 1
 _LONGEST_LEB128 = 10
+_SIZE_BYTES = 4
 _RESERVED_SIZES = 0xFFFF_FFF0
 """Sizes from here on have other meanings, such as 64-bit DWARF."""
 
@@ -40,7 +42,6 @@ class LineSection(NamedTuple):
 
     Attributes:
         data: the section `.debug_line`.
-        pointer_size: bytes of an address.
         byte_order: that of the object.
         address_at: the address that a field refers to, by the field's offset in the section; None
             if it refers to nothing that has one.
@@ -48,50 +49,54 @@ class LineSection(NamedTuple):
     """
 
     data: memoryview
-    pointer_size: int
     byte_order: Literal["little", "big"]
     address_at: Callable[[int], int | None]
     text_at: Callable[[int], bytes | None]
 
     def find(self, addresses: Sequence[int]) -> dict[int, tuple[str, int]]:
         """Source file and line of the code at addresses, of those that a table says it of."""
-        place, found = 0, dict[int, tuple[str, int]]()
+        found: dict[int, tuple[str, int]] = {}
         wanted = sorted(addresses)
-        try:
-            while place < len(self.data):
-                cursor = _Cursor(self.data, place, self.byte_order)
-                size = cursor.number(4)
-                if size >= _RESERVED_SIZES:
-                    break
-                place = cursor.place + size
-                unit = _Cursor(self.data[:place], cursor.place, self.byte_order)
+        for unit in self._units():
+            # What was found before, and what other units say, is as good as it is.
+            with contextlib.suppress(_MalformedError):
                 _Unit(self, unit).find(wanted, found)
-        except _MalformedError:
-            # What was found before is as good as it is.
-            pass
         return found
+
+    def _units(self) -> Iterator[_Cursor]:
+        """Each unit, without its size, up to one whose size cannot be."""
+        data, end = bytes(self.data), 0
+        while len(data) - end >= _SIZE_BYTES:
+            start = end + _SIZE_BYTES
+            size = int.from_bytes(data[end:start], self.byte_order)
+            if size >= _RESERVED_SIZES or size > len(data) - start:
+                return
+            end = start + size
+            yield _Cursor(data, start, end, self.byte_order)
 
 
 class _Cursor:
-    """Reads values one after another.
+    """Reads values one after another, up to the end of a part of the data.
 
     Attributes:
-        place: offset of the next one.
+        place: offset of the next one in the data.
     """
 
-    def __init__(self, data: memoryview, place: int, byte_order: Literal["little", "big"]) -> None:
+    def __init__(
+        self, data: bytes, place: int, end: int, byte_order: Literal["little", "big"]
+    ) -> None:
         self.place = place
-        self._data, self._byte_order = data, byte_order
+        self._data, self._end, self._byte_order = data, end, byte_order
 
     @property
     def is_at_end(self) -> bool:
-        return self.place >= len(self._data)
+        return self.place >= self._end
 
     def take(self, size: int) -> bytes:
-        if size > len(self._data) - self.place:
+        if size > self._end - self.place:
             raise _MalformedError
         self.place += size
-        return bytes(self._data[self.place - size : self.place])
+        return self._data[self.place - size : self.place]
 
     def number(self, size: int, *, signed: bool = False) -> int:
         return int.from_bytes(self.take(size), self._byte_order, signed=signed)
@@ -114,10 +119,10 @@ class _Cursor:
         raise _MalformedError
 
     def string(self) -> bytes:
-        found = b""
-        while (byte := self.take(1)) != b"\0":
-            found += byte
-        return found
+        end = self._data.find(0, self.place, self._end)
+        if end < 0:
+            raise _MalformedError
+        return self.take(end + 1 - self.place)[:-1]
 
 
 class _Row(NamedTuple):
@@ -139,7 +144,10 @@ class _Registers:
 
     def advance(self, size: int) -> None:
         if self.address is not None:
-            self.address = (self.address + size) & _MASK
+            self.address = (self.address + size) & _ADDRESS_MASK
+
+    def advance_line(self, count: int) -> None:
+        self.line = (self.line + count) & _LINE_MASK
 
     @property
     def row(self) -> _Row | None:
@@ -154,10 +162,9 @@ class _Unit:
         self._version = cursor.number(2)
         if self._version not in _VERSIONS:
             raise _MalformedError
-        self._pointer_size = section.pointer_size
         if self._version >= 5:
-            self._pointer_size = cursor.number(1)
-            cursor.take(1)
+            # Sizes of an address and of a segment selector: what refers to them is looked up.
+            cursor.take(2)
         header_size = cursor.number(4)
         program = cursor.place + header_size
         self._minimum = cursor.number(1)
@@ -242,7 +249,7 @@ class _Unit:
             if opcode >= self._opcode_base:
                 steps, lines = divmod(opcode - self._opcode_base, self._line_range)
                 state.advance(steps * self._minimum)
-                state.line += self._line_base + lines
+                state.advance_line(self._line_base + lines)
                 yield state.row
             elif opcode == _EXTENDED:
                 if self._extended(state):
@@ -268,7 +275,7 @@ class _Unit:
         """Carry out a standard opcode that makes no row."""
         cursor = self._cursor
         if opcode == _ADVANCE_LINE:
-            state.line += cursor.sleb128()
+            state.advance_line(cursor.sleb128())
         elif opcode == _SET_FILE:
             state.file = cursor.uleb128()
         elif opcode == _ADVANCE_PC:

@@ -1,13 +1,14 @@
 """Symbols of shared objects and programs in files, by address.
 
 Those of the table `.symtab` if the file has one, else those that it exports, `.dynsym`. Nothing
-here is loaded.
+here is loaded, and of a file of gigabytes only the tables are read.
 
 Specification: System V gABI, chapters 4 and 5.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,10 @@ from jitlink.formats.elf_layout import (
 )
 
 _SHT_DYNSYM = 11
+_ADDRESS_MASK = (1 << 64) - 1
+_LARGEST_HEADER = 64
+_LARGEST_TABLE = 1 << 28
+"""Bytes of symbols or their names: a file may have holes, and claim any size."""
 _LONGEST_NAME = 1 << 16
 
 
@@ -47,17 +52,19 @@ class FileSymbols:
     """The functions and variables of a shared object or program.
 
     Args:
-        data: the file.
+        read: reads a number of bytes at an offset of the file; fewer if it has been truncated. Not
+            called any more once this is made.
+        size: bytes of the file.
         file: its name, for errors.
 
     Raises:
-        ObjectError: it is no ELF file with symbols, or is malformed.
+        ObjectError: it is no ELF file with symbols, is malformed, or has enormous tables.
+        OSError: it cannot be read.
     """
 
-    def __init__(self, data: memoryview, file: str) -> None:
-        self._data, self._file = data, file
-        identity = identify(data, file)
-        layout = identity.layout
+    def __init__(self, read: Callable[[int, int], bytes], size: int, file: str) -> None:
+        self._read, self._size, self._file = read, size, file
+        layout = identify(memoryview(self._part(0, min(size, _LARGEST_HEADER))), file).layout
         header = np.frombuffer(self._part(0, layout.header.itemsize), layout.header)[0]
         self._segments = self._table(header, "ph", layout.program_header)
         sections = self._table(header, "sh", layout.section)
@@ -80,10 +87,15 @@ class FileSymbols:
     def _error(self, message: str) -> ObjectError:
         return ObjectError(message, file=self._file)
 
-    def _part(self, start: int, size: int) -> memoryview:
-        if start + size > len(self._data):
-            raise self._error(f"{size} bytes at {start:#x} of a file of {len(self._data)} bytes")
-        return self._data[start : start + size]
+    def _part(self, start: int, size: int) -> bytes:
+        if start + size > self._size:
+            raise self._error(f"{size} bytes at {start:#x} of a file of {self._size} bytes")
+        if size > _LARGEST_TABLE:
+            raise self._error(f"a table of {size} bytes, more than the limit of {_LARGEST_TABLE}")
+        part = self._read(start, size)
+        if len(part) != size:
+            raise self._error(f"{len(part)} of {size} bytes at {start:#x}: it was truncated")
+        return part
 
     def _table(self, header: np.void, prefix: str, layout: np.dtype[np.void]) -> np.ndarray:
         count, size = int(header[f"{prefix}num"]), int(header[f"{prefix}entsize"])
@@ -96,7 +108,7 @@ class FileSymbols:
         for each in self._segments[self._segments["type"] == PT_LOAD]:
             start = int(each["offset"])
             if start <= offset < start + int(each["filesz"]):
-                return int(each["vaddr"]) + offset - start
+                return (int(each["vaddr"]) + offset - start) & _ADDRESS_MASK
         return None
 
     def find(self, address: int) -> FileSymbol | None:
@@ -108,6 +120,7 @@ class FileSymbols:
         start, size = int(row["value"]), int(row["size"])
         if address - start >= max(size, 1):
             return None
-        name = bytes(self._strings[int(row["name"]) :][:_LONGEST_NAME]).partition(b"\0")[0]
+        text = int(row["name"])
+        name = self._strings[text : text + _LONGEST_NAME].partition(b"\0")[0]
         is_function = int(row["info"]) & 15 != STT_OBJECT
         return FileSymbol(name.decode("utf-8", "surrogateescape"), is_function, start, size)

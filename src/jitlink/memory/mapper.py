@@ -114,8 +114,7 @@ class MemoryMapper(ABC):
         Raises:
             AllocationError: this process cannot write to it.
         """
-        message = f"this process cannot write to the executor's memory at {address:#x}"
-        raise AllocationError(message, size=size)
+        raise not_writable(address, size)
 
     @abstractmethod
     async def initialize(
@@ -266,8 +265,10 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
                         self._by_dylib[dylib] = reservation
                     return ranges
         reservation, ranges = await self._reserve(requests, limit)
-        if dylib is not None and is_first:
-            self._by_dylib[dylib] = reservation
+        with self._lock:
+            self._reservations.append(reservation)
+            if dylib is not None and is_first:
+                self._by_dylib[dylib] = reservation
         return ranges
 
     def _candidates(self, current: _Reservation | None, limit: int) -> Iterator[_Reservation]:
@@ -287,7 +288,8 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
             ExecutorError: the executor is gone.
         """
         address = await self.mapper.reserve(self._size)
-        self._reservations.append(_Reservation(address, self._size))
+        with self._lock:
+            self._reservations.append(_Reservation(address, self._size))
 
     async def _reserve(
         self, requests: Sequence[tuple[int, int]], limit: int
@@ -301,7 +303,6 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
         if ranges is None:
             await self.mapper.release([reservation.address])
             raise not_below(limit, need, reservation.address)
-        self._reservations.append(reservation)
         return reservation, ranges
 
     async def _reserve_most(self, need: int, limit: int) -> tuple[int, int]:
@@ -418,6 +419,12 @@ class MapperJITLinkMemoryManager(JITLinkMemoryManager):
     def close(self) -> None:
         """Free what this process holds of the memory of an executor that has ended."""
         self.mapper.close()
+
+
+def not_writable(address: int, size: int) -> AllocationError:
+    """The error for memory of an executor that this process does not map."""
+    message = f"this process cannot write to the executor's memory at {address:#x}"
+    return AllocationError(message, size=size)
 
 
 def not_below(limit: int, size: int, address: int) -> AllocationError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from jitlink.errors import UndefinedSymbolError
@@ -82,8 +82,20 @@ async def runtime_of(executor: ExecutorProcessControl) -> Runtime:
     return runtime
 
 
-async def functions_of(executor: ExecutorProcessControl, name: str) -> Mapping[str, int]:
-    """Addresses of the functions of an object that only few need, by name.
+class OptionalFunctions(NamedTuple):
+    """The functions of an object that is linked into an executor when something needs it.
+
+    Attributes:
+        addresses: their addresses, by name.
+        generation: the generation of the executor.
+    """
+
+    addresses: Mapping[str, int]
+    generation: int
+
+
+async def functions_of(executor: ExecutorProcessControl, name: str) -> OptionalFunctions:
+    """The functions of an object that only few need.
 
     Args:
         executor: an executor that is another process.
@@ -94,9 +106,13 @@ async def functions_of(executor: ExecutorProcessControl, name: str) -> Mapping[s
         JITLinkError: it could not be linked.
     """
     linked = _functions.setdefault(executor, {})
-    if name not in linked:
-        linked[name] = await _link(executor, executor.memory_manager, [name])
-    return linked[name]
+    found = linked.get(name)
+    if found is None or found.generation != executor.generation:
+        # In this order, as for the runtime itself.
+        memory, generation = executor.memory_manager, executor.generation
+        found = OptionalFunctions(await _link(executor, memory, [name]), generation)
+        linked[name] = found
+    return found
 
 
 def linked_runtime(executor: ExecutorProcessControl) -> Runtime | None:
@@ -108,7 +124,7 @@ def linked_runtime(executor: ExecutorProcessControl) -> Runtime | None:
 
 
 _linked: WeakKeyDictionary[ExecutorProcessControl, Runtime] = WeakKeyDictionary()
-_functions: WeakKeyDictionary[ExecutorProcessControl, dict[str, Mapping[str, int]]]
+_functions: WeakKeyDictionary[ExecutorProcessControl, dict[str, OptionalFunctions]]
 _functions = WeakKeyDictionary()
 # All executors that are this process share one.
 _own: list[Runtime] = []

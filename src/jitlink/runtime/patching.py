@@ -16,7 +16,7 @@ from jitlink.errors import AllocationError, ExecutorError
 from jitlink.executor import ExecutorProcessControl, ProtocolError
 from jitlink.memory.mapper import MapperJITLinkMemoryManager
 from jitlink.memory.patching import replace_code as replace_here
-from jitlink.runtime.linked import functions_of
+from jitlink.runtime.linked import OptionalFunctions, functions_of
 from jitlink.runtime.remote_memory import read_memory
 from jitlink.sps import CHARS, ERROR, EXECUTOR_ADDR, UINT64, Tuple, WrapperSignature
 from jitlink.sps import Sequence as SPSSequence
@@ -74,8 +74,9 @@ async def replace_code(
         await _replace_shared(executor, functions, shared, contents)
         return
     name, pages = "__jitlink_replace_code", list(contents.items())
+    address, generation = functions.addresses[name], functions.generation
     try:
-        await executor.call_function(name, functions[name], _REPLACE, pages)
+        await executor.call_function(name, address, _REPLACE, pages, generation=generation)
     except ExecutorError as error:
         if not executor.is_alive:
             raise
@@ -92,14 +93,17 @@ def _shared_memory(executor: ExecutorProcessControl) -> MapperJITLinkMemoryManag
 
 async def _replace_shared(
     executor: ExecutorProcessControl,
-    functions: Mapping[str, int],
+    functions: OptionalFunctions,
     memory: MapperJITLinkMemoryManager,
     contents: Mapping[int, bytes | bytearray],
 ) -> None:
     """Replace code in memory that this process can write to."""
 
     async def call(name: str, ranges: Sequence[tuple[int, int, int]]) -> list[int]:
-        found: list[int] = await executor.call_function(name, functions[name], _MAP, ranges)
+        address, generation = functions.addresses[name], functions.generation
+        found: list[int] = await executor.call_function(
+            name, address, _MAP, ranges, generation=generation
+        )
         if len(found) != len(ranges):
             raise ProtocolError(f"{name} was called for {len(ranges)} ranges, not {len(found)}")
         return found

@@ -23,10 +23,10 @@ from typing import NamedTuple
 from jitlink.abi.conventions import CallingConvention, convention_of
 from jitlink.errors import ExecutorError, JITLinkError
 from jitlink.executor import ExecutorProcessControl
-from jitlink.executor.callback_errors import CallNumbers
+from jitlink.executor.callback_errors import CallNumbers, report
 from jitlink.graph import MemProt
 from jitlink.link import JITLinkContext, link
-from jitlink.memory.manager import FinalizedAlloc, JITLinkDylib
+from jitlink.memory.manager import FinalizedAlloc, JITLinkDylib, JITLinkMemoryManager
 from jitlink.runtime.linked import Runtime, runtime_of
 from jitlink.sps import (
     EMPTY,
@@ -97,7 +97,7 @@ class RemoteCallbacks:
         # What ctypes functions lead to that were passed as arguments, by identity.
         self._arguments: dict[int, LinkedHostFunctions] = {}
         # Numbers and memory of functions that are not needed any more.
-        self._unused: deque[tuple[Sequence[int], int]] = deque()
+        self._unused: deque[tuple[Sequence[int], JITLinkMemoryManager, int]] = deque()
         registers = convention.frame_integers + convention.float_registers
         results = convention.integer_results + convention.float_results
         self._signature = WrapperSignature(
@@ -114,27 +114,33 @@ class RemoteCallbacks:
         Raises:
             JITLinkError: they cannot be linked.
         """
-        await self._free_unused(executor)
+        await self._free_unused()
+        # That of the process whose memory it is, which may end meanwhile.
+        memory = executor.memory_manager
         numbers = [next(self._numbers) for _ in functions]
         entry = self.runtime.addresses["__jitlink_python_entry"]
         records = [
             (entry, number, function.stack_words)
             for number, function in zip(numbers, functions, strict=True)
         ]
-        alloc, addresses = await _link_records(executor, records)
+        alloc, addresses = await _link_records(executor.triple, memory, records)
         self._functions.update(zip(numbers, functions, strict=True))
         linked = LinkedHostFunctions(addresses)
         # A finalizer cannot wait for the executor.
-        unused = partial(self._unused.append, (numbers, alloc.release()))
+        unused = partial(self._unused.append, (numbers, memory, alloc.release()))
         weakref.finalize(linked, unused).atexit = False
         return linked
 
-    async def _free_unused(self, executor: ExecutorProcessControl) -> None:
-        while self._unused:
-            numbers, address = self._unused.popleft()
+    async def _free_unused(self) -> None:
+        while True:
+            try:
+                numbers, memory, address = self._unused.popleft()
+            except IndexError:
+                # Perhaps another thread has taken the last one.
+                return
             for number in numbers:
                 del self._functions[number]
-            await executor.memory_manager.deallocate([FinalizedAlloc(address)])
+            await memory.deallocate([FinalizedAlloc(address)])
 
     async def address_of(
         self,
@@ -155,17 +161,21 @@ class RemoteCallbacks:
         """
         key = id(function)
         if key not in self._arguments:
-            self._arguments[key] = await self.link_functions(executor, [make()])
-            weakref.finalize(function, self._arguments.pop, key).atexit = False
+            linked = await self.link_functions(executor, [make()])
+            # Another thread may have passed it meanwhile; calls with its address are under way.
+            if self._arguments.setdefault(key, linked) is linked:
+                weakref.finalize(function, self._arguments.pop, key).atexit = False
         return self._arguments[key].addresses[0]
 
     # Calls from the executor, on threads of their own
 
     def handle_call(self, data: bytes) -> WrapperFunctionResult:
-        """Call a function; without one, the caller continues with zeros."""
+        """Call a function; without one it is an error, and the caller continues with zeros."""
         caller, number, registers, stack = self._signature.deserialize_arguments(data)
         function = self._functions.get(number)
         if function is None:
+            with self.calls.on_behalf_of(caller):
+                report(ExecutorError("code has called a Python function that was released"))
             return WrapperFunctionResult()
         count = self.convention.frame_integers
         words = PassedWords(registers[:count], registers[count:], stack)
@@ -231,19 +241,22 @@ async def _connect(executor: ExecutorProcessControl, callbacks: RemoteCallbacks)
     if dispatch is None:
         raise ExecutorError("the executor does not let its code call this process")
     executor.handle_calls(handlers)
-    executor.number_calls(callbacks.calls, addresses["__jitlink_call_wrapper"])
+    generation = callbacks.runtime.generation
+    executor.number_calls(callbacks.calls, addresses["__jitlink_call_wrapper"], generation)
     name = "__jitlink_set_python_dispatch"
-    await executor.call_function(name, addresses[name], _ADDRESSES, *dispatch)
+    await executor.call_function(
+        name, addresses[name], _ADDRESSES, *dispatch, generation=generation
+    )
 
 
 async def _link_records(
-    executor: ExecutorProcessControl, records: Sequence[Sequence[int]]
+    triple: str, memory: JITLinkMemoryManager, records: Sequence[Sequence[int]]
 ) -> tuple[FinalizedAlloc, list[int]]:
     """Link a function for each record of words; their memory and their addresses."""
-    target = target_of_triple(executor.triple)
+    target = target_of_triple(triple)
     code = target.host_function
     if code is None:
-        raise ExecutorError(f"code of {executor.triple} cannot call Python")
+        raise ExecutorError(f"code of {triple} cannot call Python")
     graph = target.new_graph("<Python functions>")
     functions = graph.create_section("$__PYTHON_FUNCTIONS", _CODE)
     data = graph.create_section("$__PYTHON_RECORDS", _DATA)
@@ -256,7 +269,7 @@ async def _link_records(
         for kind, offset, addend in code.record_edges:
             block.add_edge(kind, offset, record, addend)
         symbols.append(graph.add_anonymous_symbol(block, 0, len(code.content), is_live=True))
-    alloc = await link(graph, IsolatedContext(), default_passes(graph), executor.memory_manager)
+    alloc = await link(graph, IsolatedContext(), default_passes(graph), memory)
     return alloc, [symbol.address for symbol in symbols]
 
 

@@ -79,6 +79,8 @@ async def read_memory(
     if executor.reads_memory:
         return await executor.read_memory(address, size, generation)
     runtime, name = await runtime_of(executor), "__jitlink_read_memory"
+    if generation is None:
+        generation = runtime.generation
     data = await executor.call_function(
         name, runtime.addresses[name], _READ, address, size, generation=generation
     )

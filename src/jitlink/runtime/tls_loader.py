@@ -97,7 +97,7 @@ class RuntimeTLSLoader:
 
 
 def _write(path: str, data: bytes) -> None:
-    """Write a new file that every user can read who knows its name: as the executor may be."""
+    """Write a new file that any user can read: the executor may be another one's."""
     with open(path, "xb") as file:  # noqa: PTH123 - slow to import
         os.fchmod(file.fileno(), 0o444)
         file.write(data)

@@ -24,10 +24,14 @@ from jitlink.executor import (
     ExecutorExitedError,
     ExecutorTimeoutError,
     RemoteExecutorProcessControl,
+    Sandbox,
 )
+from jitlink.executor.remote.sandbox import FEATURES
 from jitlink.lljit import LLJIT
+from jitlink.memory.mapper import RESERVATION_SIZE, MapperJITLinkMemoryManager
 from jitlink.orc import FailedToMaterializeError
 from tests.executor.remote.executors import PIPES, SETTINGS, Setting, started
+from tests.executor.remote.resources import is_free_soon, open_descriptors
 from tests.toolchain import compile_c
 
 ADD = "int add(int x) { return x + 1; }\nint counter = 40;\nint count(void) { return ++counter; }"
@@ -298,11 +302,11 @@ def test_a_second_definition_is_refused_as_in_process() -> None:
 @pytest.mark.parametrize("setting", PIPES, ids=str)
 def test_closing_frees_all_descriptors(setting: Setting) -> None:
     gc.collect()
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_descriptors()
     with started(setting) as executor, LLJIT(executor=executor) as jit:
         jit.add_object(compile_c(ADD, "gcc", ("-O1", "-fPIC")))
         jit.lookup("add")
-    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    assert is_free_soon(lambda: len(open_descriptors()) <= len(before))
     assert not executor.is_alive
 
 
@@ -318,3 +322,44 @@ def test_an_executor_that_is_dropped_is_ended() -> None:
     finally:
         gc.enable()
     assert process.wait(20) is not None
+
+
+def test_a_forked_process_leaves_the_executor_alone() -> None:
+    with RemoteExecutorProcessControl.launch(sandbox=Sandbox(accept=FEATURES)) as executor:
+        assert executor.library_directory is not None
+        directory = Path(executor.library_directory)
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                # As at the end of a block, or when it is collected.
+                executor.close()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert directory.is_dir()
+        assert None not in tasks.run(executor.lookup_symbols(["malloc"]))
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize("host", ["a" * 70, "a..b", "\udcff"])
+def test_names_of_no_host(host: str) -> None:
+    with pytest.raises(ExecutorError, match=r"^cannot connect to .*:1: "):
+        RemoteExecutorProcessControl.connect(host, 1)
+
+
+def test_shared_memory_that_was_not_reserved() -> None:
+    with RemoteExecutorProcessControl.launch() as executor:
+        manager = executor.memory_manager
+        assert isinstance(manager, MapperJITLinkMemoryManager)
+        for access in (manager.mapper.view, manager.mapper.prepare, manager.mapper.discard):
+            with pytest.raises(AllocationError, match="executor's memory at 0x1000"):
+                access(0x1000, 0x1000)
+        tasks.run(manager.reserve())
+        (start,) = manager.mapper._addresses  # type: ignore[attr-defined]
+        end = start + RESERVATION_SIZE
+        assert len(manager.mapper.view(end - 0x1000, 0x1000)) == 0x1000
+        for address in (start - 0x1000, end - 0x800, end):
+            with pytest.raises(AllocationError, match=f"executor's memory at {address:#x}"):
+                manager.mapper.view(address, 0x1000)

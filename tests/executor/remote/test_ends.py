@@ -26,6 +26,7 @@ from jitlink.executor import (
 from jitlink.lljit import LLJIT
 from jitlink.orc import FailedToMaterializeError
 from tests.executor.remote.executors import PIPES, Setting, started
+from tests.executor.remote.resources import is_free_soon, open_descriptors, shared_files
 from tests.orc.units import time_limit
 from tests.toolchain import compile_c
 
@@ -119,23 +120,21 @@ REPORTED = (signal.SIGSEGV, signal.SIGABRT)
 
 def _resources() -> tuple[int, int]:
     """How many threads and descriptors this process has."""
-    return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    return threading.active_count(), len(open_descriptors())
 
 
 @contextmanager
 def nothing_left() -> Iterator[list[int]]:
     """Check that what a block has used is gone; the list is for identifiers of processes."""
     gc.collect()
-    before, pids = _resources(), list[int]()
+    before, others, pids = _resources(), shared_files(), list[int]()
     yield pids
-    end = time.monotonic() + 20
-    while any(map(operator.gt, _resources(), before)) and time.monotonic() < end:
-        gc.collect()
-        time.sleep(0.005)
-    assert all(map(operator.le, _resources(), before))
+    assert is_free_soon(lambda: all(map(operator.le, _resources(), before)))
     for pid in pids:
-        assert not Path(f"/proc/{pid}").exists()
-        assert not list(Path("/dev/shm").glob(f"jitlink_{pid}_*"))
+        # Another process may have the identifier by now, which is no child.
+        with pytest.raises(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        assert not shared_files(pid) - others
 
 
 def call(executor: RemoteExecutorProcessControl, path: Path) -> None:

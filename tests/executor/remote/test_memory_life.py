@@ -23,6 +23,7 @@ from jitlink.memory.manager import FinalizedAlloc, JITLinkDylib
 from jitlink.memory.mapper import MapperJITLinkMemoryManager
 from jitlink.orc import FailedToMaterializeError
 from tests.executor.remote.executors import PIPES, Setting, started
+from tests.executor.remote.resources import shared_files
 from tests.memory.graphs import READ, READ_EXEC, READ_WRITE, add_section, empty_graph
 from tests.toolchain import compile_c
 
@@ -301,13 +302,14 @@ def test_linked_code_closes_the_file_of_shared_memory() -> None:
 @pytest.mark.parametrize("setting", PIPES, ids=str)
 def test_no_file_of_shared_memory_is_left(setting: Setting) -> None:
     """LLVM's executors leave the file of what they cannot map."""
+    before = shared_files()
     with started(setting) as executor:
         graph = empty_graph()
         graph.create_zero_fill_block(add_section(graph, READ_WRITE), 1 << 47)
         with pytest.raises(AllocationError):
             tasks.run(executor.memory_manager.allocate(None, graph))
         tasks.run(executor.memory_manager.allocate(None, random_graph(random.Random(1))))
-    assert not list(Path("/dev/shm").glob(f"jitlink_{pid_of(executor)}_*"))
+    assert not shared_files(pid_of(executor)) - before
 
 
 def limited(tmp_path: Path, limit: int, program: str) -> Path:
@@ -338,6 +340,7 @@ def test_an_executor_with_little_address_space(tmp_path: Path, memory: MemoryKin
 
 @pytest.mark.parametrize("setting", OWN, ids=str)
 def test_this_process_runs_out_of_descriptors(setting: Setting) -> None:
+    before = shared_files()
     with started(setting) as executor, LLJIT(executor=executor) as jit:
         jit.add_object(compile_c("int f(void) { return 3; }", "gcc", PIC))
         compile_c("int g(void) { return 3; }", "gcc", PIC)
@@ -354,7 +357,7 @@ def test_this_process_runs_out_of_descriptors(setting: Setting) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         address = int(jit.lookup("f"))
         assert jit.session.wait(executor.run_as_void_function(address)) == 3
-    assert not list(Path("/dev/shm").glob(f"jitlink_{pid_of(executor)}_*"))
+    assert not shared_files(pid_of(executor)) - before
 
 
 FULL = """

@@ -27,6 +27,7 @@ from jitlink.executor import (
     RemoteExecutorProcessControl,
     Sandbox,
 )
+from jitlink.executor.callback_errors import CallNumbers, callback_errors
 from jitlink.executor.remote.process import own_executor
 from jitlink.lljit import LLJIT
 from jitlink.orc import (
@@ -36,8 +37,10 @@ from jitlink.orc import (
     MaterializationUnit,
     Plugin,
 )
+from jitlink.sps import WrapperFunctionResult
 from jitlink.tasks import Event
 from tests.executor.remote.executors import PIPES, Setting, started
+from tests.executor.remote.resources import shared_files
 from tests.orc.test_restart import CRASH, OWN, STATE, Own, c, crash, process_of
 from tests.toolchain import require, run
 
@@ -354,6 +357,22 @@ def test_an_executor_without_sessions(executor: RemoteExecutorProcessControl) ->
     assert is_alive(executor)
 
 
+def test_calls_are_not_numbered_by_a_process_that_has_ended(
+    executor: RemoteExecutorProcessControl,
+) -> None:
+    """As when a thread that connects callbacks was late."""
+    executor.restart()
+    executor.number_calls(CallNumbers(), 16, generation=0)
+    source = (
+        "struct r { char *data; unsigned long size; }; struct r f(void) { return (struct r){}; }"
+    )
+    with LLJIT(executor=executor) as jit:
+        jit.add_object(c(source))
+        with callback_errors():
+            result = tasks.run(executor.call_wrapper(int(jit.lookup("f")), b""))
+    assert result == WrapperFunctionResult()
+
+
 def test_on_crash_is_checked() -> None:
     with pytest.raises(ValueError, match="neither 'raise' nor 'restart'"):
         RemoteExecutorProcessControl.launch(on_crash="restrat")  # type: ignore[arg-type]
@@ -583,19 +602,12 @@ def test_nothing_grows(setting: Setting) -> None:
             use()
         settled(jit)
         after = Usage()
-        # Other programs' executors may have left some.
-        left = {int(path.name.split("_")[1]) for path in shared_files() - others}
-        assert not left & pids
+        assert not any(shared_files(pid) - others for pid in pids)
         for name in ("descriptors", "threads", "processes"):
             assert getattr(after, name) <= getattr(before, name), name
         assert after.maps <= before.maps + 20
         # Allocators keep some of what was freed.
         assert after.resident < before.resident + (8 << 20)
-
-
-def shared_files() -> set[Path]:
-    """The shared memory of executors that has a name."""
-    return set(Path("/dev/shm").glob("jitlink_*_*"))
 
 
 def settled(jit: LLJIT) -> None:

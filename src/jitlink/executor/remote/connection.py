@@ -103,12 +103,14 @@ class Connection:
         interrupt: called when a caller was interrupted, to have its call return; does not wait.
 
     Attributes:
-        handler: called for calls from the executor, on threads of their own; None: they fail.
+        handlers: functions that take the arguments of calls from the executor, by tag. They are
+            called on threads of their own; a call without one has an empty result.
+        is_inherited: whether it belongs to the process that this one was forked from.
         notices: functions that take the arguments of calls that are not answered, by tag. They are
             called at once, and must not wait.
 
     Raises:
-        ExecutorError: this process has no more descriptors; the channel is closed.
+        ExecutorError: this process has no more descriptors or threads; the channel is closed.
     """
 
     def __init__(
@@ -120,7 +122,8 @@ class Connection:
         stop: Callable[[], None] = lambda: None,
         interrupt: Callable[[], None] = lambda: None,
     ) -> None:
-        self.handler: Handler | None = None
+        self.handlers: dict[int, Handler] = {}
+        self.is_inherited = False
         self.notices: dict[int, Callable[[bytes], None]] = {}
         self._channel = channel
         self._reader = MessageReader(limit)
@@ -141,16 +144,19 @@ class Connection:
         self._is_closing = False
         self._reason: MakeError | None = None
         self._make_error: MakeError | None = None
-        try:
-            self._woken, self._wake_up = os.pipe()
-        except OSError as error:
-            channel.close()
-            raise ExecutorError(f"cannot make a connection: {error}") from error
-        for descriptor in (self._woken, self._wake_up):
-            os.set_blocking(descriptor, False)
         self._thread = threading.Thread(target=self._serve, name="jitlink executor", daemon=True)
+        with contextlib.ExitStack() as made:
+            made.callback(channel.close)
+            try:
+                self._woken, self._wake_up = os.pipe()
+                for descriptor in (self._woken, self._wake_up):
+                    made.callback(os.close, descriptor)
+                    os.set_blocking(descriptor, False)
+                self._thread.start()
+            except (OSError, RuntimeError) as error:
+                raise ExecutorError(f"cannot make a connection: {error}") from error
+            made.pop_all()
         _connections.add(self)
-        self._thread.start()
 
     @property
     def is_open(self) -> bool:
@@ -456,13 +462,14 @@ class Connection:
         return bool(self._messages)
 
     def _run_handler(self, message: Message) -> None:
-        handler = self.handler
+        handler = self.handlers.get(message.tag)
         result = WrapperFunctionResult()
         mark_handler()
         if handler is not None:
-            # What cannot be expressed as a result is an empty one.
-            with contextlib.suppress(Exception):
-                result = handler(message.tag, message.payload)
+            # What cannot be expressed as a result is an empty one. Code waits for that, so that
+            # SystemExit, too, must not end this thread.
+            with contextlib.suppress(BaseException):
+                result = handler(message.payload)
         with self._lock:
             self._handlers -= 1
             if self._make_error is None:
@@ -497,11 +504,16 @@ class Connection:
 
     def after_fork(self) -> None:
         """Leave the connection to the process that has forked."""
+        self.is_inherited = True
         self._lock = threading.Lock()
         self._has_message = threading.Condition(self._lock)
         self._idle_handlers = 0
         self._queue.clear()
         self._channel.close()
+        # The other ends of the pipe are the connection's, which must not be woken from here.
+        for descriptor in (self._woken, self._wake_up):
+            os.close(descriptor)
+        self._wake_up = -1
         self._make_error = partial(
             ExecutorDisconnectedError, "the connection belongs to the process that has forked"
         )

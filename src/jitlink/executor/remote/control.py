@@ -34,7 +34,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -42,16 +42,14 @@ from jitlink import tasks
 from jitlink.errors import ExecutorError
 from jitlink.executor.callback_errors import CallNumbers, Raised, innermost_call
 from jitlink.executor.code_map import CodeMap
-from jitlink.executor.control import (
-    PlacedArguments,
-)
+from jitlink.executor.control import PlacedArguments
 from jitlink.executor.remote import opening
 from jitlink.executor.remote.channels import Channel
 from jitlink.executor.remote.connection import Connection
 from jitlink.executor.remote.crashes import CrashReports
 from jitlink.executor.remote.dialects import DISPATCH_CONTEXT, DISPATCH_FUNCTION
 from jitlink.executor.remote.errors import ExecutorRestartedError, ProtocolError
-from jitlink.executor.remote.incoming import IncomingCalls
+from jitlink.executor.remote.incoming import Handler
 from jitlink.executor.remote.memory_access import RemoteMemoryAccess
 from jitlink.executor.remote.memory_kinds import MemoryKind, create_memory_manager
 from jitlink.executor.remote.opening import OpenedExecutor, Opener, abandon
@@ -91,7 +89,6 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
             default only `restart` does that.
 
     Attributes:
-        bootstrap_symbols: addresses of what the executor offers, by name.
         connection: the connection.
         services: its services.
 
@@ -117,6 +114,8 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
         self._opener: Opener | None = None
         self._is_closed = False
         self._restart_lock = threading.Lock()
+        # Numbers of calls, the wrapper function that takes them, and the generation of that.
+        self._numbering: tuple[CallNumbers, int, int] | None = None
         # Paths of the libraries that were loaded, in order; the executor's handles change.
         self._libraries: list[str] = []
         if not isinstance(channel, OpenedExecutor):
@@ -136,23 +135,23 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
         self._process = process = opened.process
         self.code_map = CodeMap()
         self._crashes = CrashReports(process, self.code_map)
-        self.connection = Connection(
-            opened.channel,
-            explain=self._crashes.explain,
-            stop=(lambda: None) if process is None else process.stop,
-            interrupt=(lambda: None) if process is None else process.interrupt,
-        )
         self.library_directory = opened.library_directory
-        self._finalizer = weakref.finalize(self, abandon, self.connection, opened)
-        try:
+        with contextlib.ExitStack() as undo:
+            if opened.given is not None:
+                undo.callback(opened.given.close)
+            undo.callback(opening.end, opened)
+            self.connection = Connection(
+                opened.channel,
+                explain=self._crashes.explain,
+                stop=(lambda: None) if process is None else process.stop,
+                interrupt=(lambda: None) if process is None else process.interrupt,
+            )
+            self._finalizer = weakref.finalize(self, abandon, self.connection, opened)
+            undo.callback(self._finalizer)
             setup = self.connection.setup(_SETUP_TIMEOUT)
             self._set_up(setup, self._memory_kind, opened.given)
             self._check_sandbox(opened.sandboxed)
-        except BaseException:
-            if opened.given is not None:
-                opened.given.close()
-            self._finalizer()
-            raise
+            undo.pop_all()
         self.services.timeout = self._timeout
 
     def _set_up(self, setup: Setup, memory: MemoryKind, given: SharedMemory | None) -> None:
@@ -162,24 +161,17 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
         self.triple, self.page_size = setup.triple, setup.page_size
         if not 0 < self.page_size <= 1 << 30 or self.page_size & (self.page_size - 1):
             raise ProtocolError(f"the executor has an impossible page size, {self.page_size}")
-        self.bootstrap_symbols: Mapping[str, int] = setup.bootstrap_symbols
         self.services = Services(self.connection, setup.bootstrap_symbols)
+        # Until it is set up; those of the user come after that.
+        self.services.timeout = _SETUP_TIMEOUT
         pid = None if self._process is None else self._process.pid
         self.memory_manager = create_memory_manager(
             memory, self.services, self.page_size, given=given, pid=pid
         )
-        symbols = setup.bootstrap_symbols
-        self._dispatch: tuple[int, int] | None = None
-        self._numbering: tuple[CallNumbers, int] | None = None
-        if DISPATCH_FUNCTION in symbols and DISPATCH_CONTEXT in symbols:
-            self._dispatch = symbols[DISPATCH_FUNCTION], symbols[DISPATCH_CONTEXT]
-        # The connection must not keep the executor.
-        self._incoming = self.connection.handler = IncomingCalls()
         self._sandbox_report: Mapping[str, str | None] | None = None
         process = self._process
         auxiliary = b"" if process is None else process.auxiliary_vector()
         self._program = RemoteProgram(self.services, auxiliary)
-        self._lock = threading.Lock()
         self._at_close: list[tuple[int, int]] = []
         self._ask_for_reports()
 
@@ -193,7 +185,6 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
             # No handler has its address for a tag.
             tag = self.services.address(service)
             self.connection.notices[tag] = self._crashes.receive
-            self.services.timeout = _SETUP_TIMEOUT
             tasks.run(self.services.call(service, tag))
 
     @classmethod
@@ -256,8 +247,8 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
             port: the port.
             memory: how its memory is managed; ``shared`` if it is on this machine.
             timeout: seconds after which a call is stopped.
-            token: what its token file contains; needed if it has one. Without TLS everyone on the
-                way can read it.
+            token: what its token file contains; needed if it has one. Without TLS it can be
+                read on the way.
             ssl_context: connects with TLS, if it is the command ``jitlink-executor`` with a
                 certificate. ``ssl.create_default_context(cafile=...)`` is one.
             server_hostname: the name in the certificate; by default `host`.
@@ -387,9 +378,8 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
         self._finalizer()
 
     def _start_again(self, opener: Opener) -> None:
-        # Before there is another connection: whoever has that sees the generation.
+        # Before there is another connection: a thread that has that sees the generation.
         self.generation += 1
-        self._numbering = None
         is_child, end = self._process is not None, time.monotonic() + _CONNECT_TIMEOUT
         while True:
             try:
@@ -423,9 +413,14 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
         return self._sandbox_report
 
     @property
+    def bootstrap_symbols(self) -> Mapping[str, int]:
+        """Addresses of what the executor offers, by name."""
+        return self.services.symbols
+
+    @property
     def timeout(self) -> float | None:
         """Seconds after which a call is stopped, and with it the executor; None for any time."""
-        return self.services.timeout
+        return self._timeout
 
     @timeout.setter
     def timeout(self, seconds: float | None) -> None:
@@ -558,9 +553,10 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
         # Taken before the check: the generation changes before the connection does.
         call = partial(self.connection.call, seconds=seconds, runs_program=True)
         self._check_generation(generation, address)
-        if raised is None or self._numbering is None:
+        numbering = self._numbering
+        if raised is None or numbering is None or numbering[2] != self.generation:
             return await call(address, arguments)
-        numbers, wrapper = self._numbering
+        numbers, wrapper, _ = numbering
         with numbers.number_of(raised) as number:
             return await call(wrapper, _NUMBERED_CALL.serialize((number, address)) + arguments)
 
@@ -576,12 +572,11 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
             return None
         return symbols[DISPATCH_FUNCTION], symbols[DISPATCH_CONTEXT]
 
-    def handle_calls(
-        self, handlers: Mapping[int, Callable[[bytes], WrapperFunctionResult]]
-    ) -> None:
+    def handle_calls(self, handlers: Mapping[int, Handler]) -> None:
         """Have functions take calls that code of the executor dispatches."""
-        self._incoming.handlers.update(handlers)
+        # The connection must not keep the executor, nor may they.
+        self.connection.handlers.update(handlers)
 
-    def number_calls(self, numbers: CallNumbers, wrapper: int) -> None:
+    def number_calls(self, numbers: CallNumbers, wrapper: int, generation: int) -> None:
         """Number the calls of wrapper functions that record exceptions."""
-        self._numbering = numbers, wrapper
+        self._numbering = numbers, wrapper, generation

@@ -7,24 +7,8 @@ from collections.abc import Callable
 
 from jitlink.sps import WrapperFunctionResult
 
-Handler = Callable[[int, bytes], WrapperFunctionResult]
-"""Takes the tag and the serialized arguments of a call from the executor; returns its result."""
-
-
-class IncomingCalls:
-    """Takes the calls of an executor's code.
-
-    Attributes:
-        handlers: what takes calls, by tag.
-    """
-
-    def __init__(self) -> None:
-        self.handlers: dict[int, Callable[[bytes], WrapperFunctionResult]] = {}
-
-    def __call__(self, tag: int, data: bytes) -> WrapperFunctionResult:
-        """Take a call; without a handler its result is empty."""
-        handler = self.handlers.get(tag)
-        return WrapperFunctionResult() if handler is None else handler(data)
+Handler = Callable[[bytes], WrapperFunctionResult]
+"""Takes the serialized arguments of a call from the executor; returns its result."""
 
 
 class _Handling(threading.local):

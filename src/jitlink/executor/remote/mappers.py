@@ -19,7 +19,7 @@ from jitlink.executor.remote.memory_services import (
 from jitlink.executor.remote.services import Services
 from jitlink.executor.remote.shared_memory import SharedMemory, named_memory, remove_files
 from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
-from jitlink.memory.mapper import MappedSegment, MemoryMapper
+from jitlink.memory.mapper import MappedSegment, MemoryMapper, not_writable
 from jitlink.sps import AllocActionCallPair
 from jitlink.sps.services import SharedFinalizeRequest, SharedSegmentFinalizeRequest
 
@@ -175,17 +175,27 @@ class SharedMemoryMapper(_ServiceMapper):
         """The memory that this process maps."""
         with self._lock:
             self._check_open()
-            start = self._addresses[bisect_right(self._addresses, address) - 1]
+            start = self._reservation_of(address, size)
             return self._maps[start].prepare(address - start, size)
 
     def view(self, address: int, size: int) -> memoryview:
         """The same, with the content that it has."""
         with self._lock:
-            index = bisect_right(self._addresses, address) - 1
-            start = self._addresses[index] if index >= 0 else 0
-            if index >= 0 and address + size <= start + self._maps[start].size:
-                return self._maps[start].view(address - start, size)
-        return super().view(address, size)
+            self._check_open()
+            start = self._reservation_of(address, size)
+            return self._maps[start].view(address - start, size)
+
+    def _reservation_of(self, address: int, size: int) -> int:
+        """The address of the reservation that contains a range.
+
+        Raises:
+            AllocationError: none does.
+        """
+        index = bisect_right(self._addresses, address) - 1
+        start = self._addresses[index] if index >= 0 else None
+        if start is None or address + size > start + self._maps[start].size:
+            raise not_writable(address, size)
+        return start
 
     async def initialize(
         self,
@@ -209,7 +219,7 @@ class SharedMemoryMapper(_ServiceMapper):
         """Give pages back to the system."""
         with self._lock:
             if not self._is_closed:
-                start = self._addresses[bisect_right(self._addresses, address) - 1]
+                start = self._reservation_of(address, size)
                 self._maps[start].discard(address - start, size)
 
     async def deinitialize(self, keys: Sequence[int]) -> None:

@@ -120,7 +120,8 @@ def connect(
                 encrypted = ssl_context.wrap_socket(connected, server_hostname=name)
                 opened.push(encrypted)
                 channel = TLSChannel(_sent(encrypted, prologue))
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:
+            # No host can have a name that cannot be encoded.
             raise ExecutorError(f"cannot connect to {host}:{port}: {error}") from error
         opened.pop_all()
     return OpenedExecutor(channel)
@@ -170,8 +171,15 @@ def _sent(connected: SocketT, data: bytes) -> SocketT:
 
 
 def abandon(connection: Connection, opened: OpenedExecutor) -> None:
-    """End what was not closed."""
+    """End what was not closed; `given` is the memory manager's."""
     connection.abort()
+    # A process that was forked ends long before the executor, which is not its own.
+    if not connection.is_inherited:
+        end(opened)
+
+
+def end(opened: OpenedExecutor) -> None:
+    """End an executor whose channel is closed, and remove its directory."""
     process, directory = opened.process, opened.library_directory
     if process is not None:
         with contextlib.suppress(OSError):

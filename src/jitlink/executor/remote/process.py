@@ -110,13 +110,14 @@ class ChildProcess:
                     stderr=subprocess.PIPE,
                     process_group=0,
                 )
-            except (OSError, ValueError) as error:
+                ours.callback(self._discard)
+                name = "jitlink executor stderr"
+                self._reader = threading.Thread(target=self._copy_stderr, name=name, daemon=True)
+                self._reader.start()
+            except (OSError, RuntimeError, ValueError) as error:
                 raise ExecutorError(f"cannot start the executor {words[0]}: {error}") from error
             ours.pop_all()
         self.channel: Channel = PipeChannel(to_us, from_us)
-        name = "jitlink executor stderr"
-        self._reader = threading.Thread(target=self._copy_stderr, name=name, daemon=True)
-        self._reader.start()
 
     @property
     def pid(self) -> int:
@@ -222,6 +223,12 @@ class ChildProcess:
         with contextlib.suppress(OSError):
             self._process.kill()
         self._process.wait()
+
+    def _discard(self) -> None:
+        """End the process, whose standard error no thread reads."""
+        self.kill()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
 
 
 def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:

@@ -99,8 +99,6 @@ class Sandbox:
         """
         try:
             return sealed_memory(size)
-        except NotImplementedError:
-            return None
         except (OSError, OverflowError, ValueError) as error:
             raise ExecutorError(f"cannot create memory for a sandbox: {error}") from error
 
@@ -159,6 +157,6 @@ async def read_report(services: Services) -> Mapping[str, str | None]:
         A reason for each feature, or None if it is enforced; nothing without a sandbox.
     """
     service = services.dialect.sandbox_report
-    if service is None:
+    if service is None or not services.has(service):
         return {}
     return {name: problem or None for name, problem in await services.call(service)}

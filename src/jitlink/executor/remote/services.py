@@ -23,6 +23,7 @@ class Services:
 
     Attributes:
         connection: the connection.
+        symbols: its bootstrap symbols.
         dialect: which services there are.
         timeout: seconds that a call may take; None for as long as it takes.
 
@@ -34,25 +35,28 @@ class Services:
         self.connection = connection
         self.dialect = dialect_of(symbols)
         self.timeout: float | None = None
-        self._symbols = symbols
+        self.symbols = symbols
         self._handles: dict[str, int] = {}
 
     def has(self, service: Service[T]) -> bool:
         """Whether the executor offers a service."""
         names = [service.name, *([service.instance] if service.instance else [])]
-        return all(name in self._symbols for name in names)
+        return all(name in self.symbols for name in names)
 
     def address(self, service: Service[T]) -> int:
         """The address of a service that is offered."""
-        return self._symbols[service.name]
+        return self.symbols[service.name]
 
     def arguments(self, service: Service[T], *arguments: object) -> bytes:
         """The serialized arguments of a call of a service that is offered."""
         return bytes(self._pack(service, *arguments))
 
     def _pack(self, service: Service[T], *arguments: object) -> bytearray:
-        first = [] if service.instance is None else [self._symbols[service.instance]]
-        return service.signature.pack_arguments(*first, *arguments)
+        first = [] if service.instance is None else [self.symbols[service.instance]]
+        try:
+            return service.signature.pack_arguments(*first, *arguments)
+        except SPSError as error:
+            raise ExecutorError(f"{service.name} cannot be called: {error}") from error
 
     async def handle_of(self, library: str) -> int:
         """The executor's handle of a library, which is loaded if it has not been.
@@ -78,7 +82,7 @@ class Services:
             timeout: seconds that this call may take; by default those of any call.
 
         Raises:
-            ExecutorError: it failed, or the executor lacks it.
+            ExecutorError: it failed, the executor lacks it, or an argument does not fit its type.
             ProtocolError: its result cannot be read.
             ExecutorDisconnectedError: the executor is gone.
         """

@@ -122,13 +122,15 @@ def remove_files(pid: int) -> None:
                 os.unlink(f"{_DIRECTORY}/{name}")  # noqa: PTH108
 
 
-def sealed_memory(size: int) -> SharedMemory:
+def sealed_memory(size: int) -> SharedMemory | None:
     """New shared memory without a name, that only this process can write to.
 
     Other processes can map its descriptor, and neither write to it nor truncate it.
 
+    Returns:
+        None if the system cannot seal memory; Linux can since 5.1.
+
     Raises:
-        NotImplementedError: the system cannot seal it; Linux can since 5.1.
         OSError: it cannot be created; further errors as for `SharedMemory`.
     """
     import fcntl  # noqa: PLC0415 - seldom needed
@@ -148,7 +150,7 @@ def sealed_memory(size: int) -> SharedMemory:
     seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL | _F_SEAL_FUTURE_WRITE
     try:
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, seals)
-    except OSError as error:
+    except OSError:
         memory.close()
-        raise NotImplementedError(f"memory cannot be sealed: {error}") from error
+        return None
     return memory
