@@ -385,11 +385,13 @@ def _needed_names(
     undefined: dict[str, str] = {}
     commons: list[str] = []
     handled: set[Hashable] = set()
+    visited: set[Definition] = set()
     while pending:
         definition = pending.pop()
         unit = definition.unit
-        if unit is None:
+        if unit is None or definition in visited:
             continue
+        visited.add(definition)
         # Others may have been added since the unit was complete.
         pending += unit.companions(definition, handled)
         if unit.is_complete:
