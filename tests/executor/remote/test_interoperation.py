@@ -1,6 +1,6 @@
 """The interoperation of controllers and executors: jitlink's and LLVM's, in one table.
 
-`docs/executors.md` has the same table.
+`docs/executor-setup.md` has the same table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.executor.remote.interoperation import (
     run,
 )
 
-DOCS = Path(__file__).parents[3] / "docs" / "executors.md"
+DOCS = Path(__file__).parents[3] / "docs" / "executor-setup.md"
 EXECUTORS = {"jitlink": "jitlink-executor", "llvm22": "LLVM 22's", "llvm19": "LLVM 19's"}
 TRANSPORTS = {"pipes": "pipes", "tcp": "TCP"}
 LONG = os.environ.get("JITLINK_LONG") == "1"
