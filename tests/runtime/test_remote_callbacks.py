@@ -400,9 +400,8 @@ def test_what_c_cannot_call(jit: LLJIT) -> None:
             jit.define({"f": c.CDLL(None).abs})
 
 
-def test_memory_of_this_process_is_no_result(jit: LLJIT) -> None:
-    if not is_remote(jit):
-        pytest.skip("it is, for code of this process")
+@pytest.mark.parametrize("jit", [*PIPES, *FOREIGN], ids=str, indirect=True)
+def test_memory_of_this_process_is_no_result_elsewhere(jit: LLJIT) -> None:
     added(
         jit,
         "char *f(void); long g(void) { return (long)f(); }",

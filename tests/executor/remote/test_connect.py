@@ -21,7 +21,7 @@ from jitlink.executor.remote.channels import SocketChannel
 from jitlink.lljit import LLJIT
 from tests.executor.remote.fake import encoded
 from tests.executor.remote.listening import COMMAND, PROGRAM, Certificates, listening
-from tests.toolchain import compile_c
+from tests.toolchain import compile_c, report_missing
 
 TOKEN = "a token of many words, 0123456789"
 
@@ -61,16 +61,15 @@ def test_whoever_names_another_address_is_warned(token_file: Path) -> None:
             assert ("any client that can connect to 0.0.0.0" in server.errors()) is is_warned
 
 
-@pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6")
 def test_ipv6() -> None:
     try:
-        with listening("listen=[::1]:0") as server:
-            assert server.host == "::1"
-            check_that_it_serves(server.connect())
-    except AssertionError as error:
-        if "Cannot assign requested address" not in str(error):
-            raise
-        pytest.skip("there is no IPv6 address")
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError as error:
+        report_missing(f"the address ::1 ({error.strerror})")
+    with listening("listen=[::1]:0") as server:
+        assert server.host == "::1"
+        check_that_it_serves(server.connect())
 
 
 @pytest.mark.parametrize("token", [None, TOKEN])
