@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from jitlink.executor.remote.dialects import JITLINK, Service
-from jitlink.executor.remote.messages import Message, MessageReader, OpCode
+from jitlink.executor.remote.messages import Message, OpCode
 from jitlink.runtime import build
 from jitlink.sps import AllocActionCallPair, WrapperFunctionCall, WrapperFunctionResult
 from jitlink.sps.services import (
@@ -32,7 +32,7 @@ from jitlink.sps.services import (
     SharedSegmentFinalizeRequest,
     SymbolLookupElement,
 )
-from tests.executor.remote.fake import encoded
+from tests.executor.remote.fake import encoded, messages_of, receive
 from tests.executor.remote.listening import PROGRAM
 from tests.mutations import Region, mutant
 from tests.toolchain import require, run
@@ -68,8 +68,7 @@ class Controller:
     def __init__(self, program: str) -> None:
         self.connected, theirs = socket.socketpair()
         self.connected.settimeout(SECONDS)
-        self._reader = MessageReader()
-        self._received: list[Message] = []
+        self._messages = messages_of(self.connected)
         self._next = 0
         with theirs:
             self.process = subprocess.Popen(
@@ -84,12 +83,7 @@ class Controller:
 
     def receive(self) -> Message:
         """The next message; raises EOFError at the end."""
-        while not self._received:
-            data = self.connected.recv(1 << 16)
-            if not data:
-                raise EOFError
-            self._received += self._reader.feed(data)
-        return self._received.pop(0)
+        return receive(self._messages)
 
     def message(self, service: Service[Any], payload: bytes) -> bytes:
         """A call of a service."""
