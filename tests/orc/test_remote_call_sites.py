@@ -60,28 +60,7 @@ far:
     mov $2, %eax
     ret
 """
-# The four bytes of the distance are on two pages.
-STRADDLING = """
-    .text
-    .balign 4096
-    .zero 4096 - 11, 0x90
-    .globl straddling
-straddling:
-    push %rbx
-    xor %ebx, %ebx
-1:  mov $0, %eax
-    call old@PLT
-    cmp $1, %eax
-    je 2f
-    cmp $2, %eax
-    jne 3f
-2:  inc %ebx
-    dec %edi
-    jnz 1b
-3:  mov %ebx, %eax
-    pop %rbx
-    ret
-"""
+STRADDLING = Path(__file__).with_name("straddling.s")
 PIC = ("-O1", "-fPIC", "-fno-inline")
 
 
@@ -92,7 +71,7 @@ class Code(NamedTuple):
     jit: LLJIT
     recorder: CallSiteRecorder
 
-    def add(self, source: str, suffix: str = ".c") -> None:
+    def add(self, source: Path | str, suffix: str = ".c") -> None:
         self.jit.add_object(compile_c(source, "gcc", PIC, suffix=suffix))
 
     def run(self, name: str, argument: int = 0) -> int:
@@ -163,7 +142,7 @@ def test_calls_of_other_processors_are_repointed(setting: Setting) -> None:
 def test_calls_are_repointed_while_threads_run_them(code: Code) -> None:
     code.add(THREADS)
     code.add(FAR, ".s")
-    code.add(STRADDLING, ".s")
+    code.add(STRADDLING)
     assert code.run("straddling", 10) == 10
     assert {each.address % 4096 for each in code.recorder.sites("old")} >= {4096 - 2}
     assert code.run("start", 3) == 1
