@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from jitlink.sps.services import (
 from tests.executor.remote.fake import encoded, messages_of, receive
 from tests.executor.remote.listening import PROGRAM
 from tests.mutations import Region, mutant
+from tests.runtime_programs.building import cached
 from tests.toolchain import require, run
 
 LONG = os.environ.get("JITLINK_LONG") == "1"
@@ -121,20 +123,23 @@ def controller(program: str = PROGRAM) -> Iterator[Controller]:
         played.process.communicate()
 
 
-@pytest.fixture(name="sanitized", scope="module")
-def _sanitized(tmp_path_factory: pytest.TempPathFactory) -> str:
+@cache
+def sanitized() -> str:
     """The executor, built with AddressSanitizer and UndefinedBehaviorSanitizer."""
-    path = tmp_path_factory.mktemp("sanitized") / "executor"
-    sources = [build.HERE / f"executor/{name}.c" for name in build.EXECUTOR_SOURCES]
-    run(
-        [
-            require("gcc"), "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g",
-            "-fvisibility=hidden", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
-            '-DJITLINK_TRIPLE="x86_64-unknown-linux-gnu"', *sources, "-rdynamic", "-ldl",
-            "-lpthread", *_newer_headers(), "-o", path,
-        ]
-    )  # fmt: skip
-    return str(path)
+    directory = build.HERE / "executor"
+    sources = [str(directory / f"{name}.c") for name in build.EXECUTOR_SOURCES]
+    command = [
+        str(require("gcc")), "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g",
+        "-fvisibility=hidden", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
+        '-DJITLINK_TRIPLE="x86_64-unknown-linux-gnu"', *sources, "-rdynamic", "-ldl",
+        "-lpthread", *_newer_headers(),
+    ]  # fmt: skip
+    contents = [path.read_bytes() for path in sorted(build.HERE.rglob("*.[ch]"))]
+
+    def make(place: Path) -> None:
+        run([*command, "-o", place / "executor"])
+
+    return str(cached("sanitized", [*command, *contents], make) / "executor")
 
 
 def _newer_headers() -> list[str]:
@@ -146,7 +151,7 @@ def _newer_headers() -> list[str]:
 
 @pytest.fixture(name="program", params=["built", "sanitized"])
 def _program(request: pytest.FixtureRequest) -> str:
-    return PROGRAM if request.param == "built" else str(request.getfixturevalue("sanitized"))
+    return PROGRAM if request.param == "built" else sanitized()
 
 
 def conversation(played: Controller) -> list[bytes]:
