@@ -53,7 +53,7 @@ def test_without_a_host_it_listens_on_loopback(word: str) -> None:
         assert server.errors() == ""
 
 
-def test_whoever_names_another_address_is_warned(token_file: Path) -> None:
+def test_listening_on_other_interfaces_is_warned_of(token_file: Path) -> None:
     for words, is_warned in (([], True), ([f"--token-file={token_file}"], False)):
         with listening("listen=0.0.0.0:0", *words) as server:
             assert server.host == "0.0.0.0"
@@ -127,7 +127,7 @@ def test_a_token_is_needed(token_file: Path) -> None:
         assert TOKEN[:10] not in errors
 
 
-def test_clients_that_send_nothing_keep_nobody_out(token_file: Path) -> None:
+def test_clients_that_send_nothing_keep_no_other_out(token_file: Path) -> None:
     with listening("listen=0", f"--token-file={token_file}") as server:
         address = (server.host, server.port)
         silent = [socket.create_connection(address) for _ in range(40)]

@@ -1,4 +1,4 @@
-"""Limits of the system: no more descriptors or shared memory, and half of a connection."""
+"""Systems with too few descriptors, and executors that close some of their own."""
 
 import os
 import resource
