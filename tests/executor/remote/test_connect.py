@@ -228,7 +228,7 @@ def test_a_message_that_does_not_go_on() -> None:
 
 
 def test_a_long_call_is_not_idle() -> None:
-    source = "#include <unistd.h>\nint f(void) { usleep(2500000); return 7; }"
+    source = "#include <unistd.h>\nint f(void) { usleep(1500000); return 7; }"
     with (
         RemoteExecutorProcessControl.launch([PROGRAM, "--timeout=1"]) as executor,
         LLJIT(executor=executor, platform=False) as jit,
