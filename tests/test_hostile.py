@@ -30,7 +30,7 @@ from tests.linking import Linker
 from tests.mutations import Region, archive_regions, elf_regions, mutants
 from tests.toolchain import compile_c, require, run, zig_command
 
-MUTATIONS = int(os.environ.get("JITLINK_MUTATIONS", "2500"))
+MUTATIONS = int(os.environ.get("JITLINK_MUTATIONS", "1000"))
 PIECE = 500
 TIME_LIMIT = 1.0
 RESIDENT_LIMIT = 200 << 20

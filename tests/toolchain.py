@@ -198,9 +198,14 @@ def require(peer: str) -> Path:
     return path
 
 
-def report_missing(what: str, package: str) -> NoReturn:
-    """Skip the test, because something of a Debian package is missing; or fail it, as `require`."""
-    reason = f"{what} is missing; Debian package {package}"
+def report_missing(what: str, package: str | None = None) -> NoReturn:
+    """Skip the test, because something is missing; or fail it, as `require`.
+
+    Args:
+        what: a part of a Debian package, or a property of the system.
+        package: the package.
+    """
+    reason = f"{what} is missing" + (f"; Debian package {package}" if package else "")
     if os.environ.get("JITLINK_REQUIRE_PEERS") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

@@ -12,7 +12,7 @@ from jitlink import LLJIT, tasks
 from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.sps import ExecutorAddrRange
-from tests.executor.remote.executors import FOREIGN, SETTINGS, started
+from tests.executor.remote.executors import FOREIGN, PIPES, SETTINGS, started
 from tests.toolchain import HOST_TARGET, compile_c
 
 SOURCE = r"""
@@ -58,7 +58,11 @@ class Code:
         return int(self.jit.lookup(name))
 
 
-@pytest.fixture(params=[None, *SETTINGS, *FOREIGN], ids=str)
+# What is written how does not depend on the transport.
+PLACES = [None, *PIPES, *(s for s in SETTINGS if (s.transport, s.memory) == ("tcp", "generic"))]
+
+
+@pytest.fixture(params=[*PLACES, *FOREIGN], ids=str)
 def code(request: pytest.FixtureRequest) -> Iterator[Code]:
     if request.param is None:
         with LLJIT(platform=False) as jit:

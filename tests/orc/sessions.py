@@ -4,6 +4,7 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from jitlink import tasks
@@ -96,7 +97,7 @@ class StubSession:
     def add(
         self,
         dylib: JITDylib,
-        source: str,
+        source: Path | str,
         *flags: str,
         suffix: str = ".c",
         tracker: ResourceTracker | None = None,

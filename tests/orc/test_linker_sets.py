@@ -1,4 +1,4 @@
-"""Linker sets across the objects of a JITDylib: linked together, whoever is looked up first."""
+"""Linker sets across the objects of a JITDylib: linked together, whichever is looked up first."""
 
 from __future__ import annotations
 

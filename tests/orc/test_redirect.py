@@ -16,7 +16,9 @@ from jitlink.orc import (
 )
 from jitlink.orc.stubs import LazyCallError, NotRedirectableError, RedirectableSymbolManager
 from tests.orc.sessions import Slow, StubSession, run_threads, stub_session
+from tests.orc.units import IS_LONG
 
+ROUNDS = 1_000 if IS_LONG else 300
 VERSIONS = "int one(void) { return 1; } int two(void) { return 2; } int three(void) { return 3; }"
 CALLER = """
     int f(void);
@@ -99,7 +101,7 @@ def test_calls_under_load_go_to_the_old_function_or_to_the_new_one(session: Stub
 
     def redirect() -> None:
         caller = session.function("caller")
-        for number in range(1_000):
+        for number in range(ROUNDS):
             redirector.redirect(session.main, {"f": found["two" if number % 2 else "one"]})
             seen.add(caller())
         done.set()

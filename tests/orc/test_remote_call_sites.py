@@ -16,7 +16,7 @@ from jitlink.orc.call_sites import CallSiteOutOfReachError, CallSiteRecorder
 from jitlink.runtime import patching
 from jitlink.runtime.linked import OptionalFunctions, functions_of
 from tests.executor.remote.executors import FOREIGN, PIPES, Setting, started
-from tests.toolchain import compile_c
+from tests.toolchain import compile_c, report_missing
 
 BODIES = "int old(void) { return 1; } int new(void) { return 2; }"
 CALLERS = "int old(void); int call(int x) { return old() + x; } int tail(int x) { return old(); }"
@@ -60,28 +60,7 @@ far:
     mov $2, %eax
     ret
 """
-# The four bytes of the distance are on two pages.
-STRADDLING = """
-    .text
-    .balign 4096
-    .zero 4096 - 11, 0x90
-    .globl straddling
-straddling:
-    push %rbx
-    xor %ebx, %ebx
-1:  mov $0, %eax
-    call old@PLT
-    cmp $1, %eax
-    je 2f
-    cmp $2, %eax
-    jne 3f
-2:  inc %ebx
-    dec %edi
-    jnz 1b
-3:  mov %ebx, %eax
-    pop %rbx
-    ret
-"""
+STRADDLING = Path(__file__).with_name("straddling.s")
 PIC = ("-O1", "-fPIC", "-fno-inline")
 
 
@@ -92,7 +71,7 @@ class Code(NamedTuple):
     jit: LLJIT
     recorder: CallSiteRecorder
 
-    def add(self, source: str, suffix: str = ".c") -> None:
+    def add(self, source: Path | str, suffix: str = ".c") -> None:
         self.jit.add_object(compile_c(source, "gcc", PIC, suffix=suffix))
 
     def run(self, name: str, argument: int = 0) -> int:
@@ -163,7 +142,7 @@ def test_calls_of_other_processors_are_repointed(setting: Setting) -> None:
 def test_calls_are_repointed_while_threads_run_them(code: Code) -> None:
     code.add(THREADS)
     code.add(FAR, ".s")
-    code.add(STRADDLING, ".s")
+    code.add(STRADDLING)
     assert code.run("straddling", 10) == 10
     assert {each.address % 4096 for each in code.recorder.sites("old")} >= {4096 - 2}
     assert code.run("start", 3) == 1
@@ -248,7 +227,7 @@ def test_an_executor_that_runs_out_of_mappings(memory: MemoryKind) -> None:
         assert (code.run("call", 5), code.repoint("new"), code.repoint("old")) == (6, 2, 2)
         for left in range(5, 10):
             if not code.run("fill", left):
-                pytest.skip("the system allows very many mappings")
+                report_missing("a limit of mappings, vm.max_map_count, below two million")
             try:
                 code.repoint("new" if left % 4 else "old")
                 outcomes.add("")

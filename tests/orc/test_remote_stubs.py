@@ -34,8 +34,13 @@ from tests.orc.test_redirect import (  # noqa: F401 - likewise
     test_removal_of_the_old_body_does_not_affect_a_redirected_stub,
     test_removed_functions_cannot_be_redirected,
 )
+from tests.orc.units import IS_LONG
 
-KINDS = [s for s in PIPES if s.memory == "shared" or s.kind == "jitlink"] + FOREIGN
+# Kinds of memory do not depend on the processor, and emulators are slow.
+KINDS = [
+    *(s for s in PIPES if s.memory == "shared" or s.kind == "jitlink"),
+    *(s for s in FOREIGN if s.memory == "shared" or IS_LONG),
+]
 
 
 @pytest.fixture(params=KINDS, ids=str)

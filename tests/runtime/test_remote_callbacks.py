@@ -25,27 +25,10 @@ from jitlink.runtime.remote_callbacks import (
 from jitlink.runtime.remote_calls import RemoteFunction
 from jitlink.runtime.remote_memory import RemotePointer
 from tests.executor.remote.executors import FOREIGN, PIPES, started
+from tests.runtime.structs import DECLARATIONS, Big, Pair, Small
 from tests.toolchain import HOST_TARGET, compile_c
 
 Int = c.CFUNCTYPE(c.c_int, c.c_int)
-
-
-class Small(c.Structure):
-    """In two registers of different classes."""
-
-    _fields_ = (("a", c.c_int), ("b", c.c_double))
-
-
-class Pair(c.Structure):
-    """In one floating-point register."""
-
-    _fields_ = (("x", c.c_float), ("y", c.c_float))
-
-
-class Big(c.Structure):
-    """On the stack."""
-
-    _fields_ = (("a", c.c_long * 5),)
 
 
 @pytest.fixture(params=[None, *PIPES, *FOREIGN], ids=str)
@@ -80,10 +63,9 @@ def typed(jit: LLJIT, name: str, restype: object, *argtypes: Any) -> Any:  # noq
     return function
 
 
-TYPES = r"""
-struct small { int a; double b; };
-struct pair { float x, y; };
-struct big { long a[5]; };
+TYPES = (
+    DECLARATIONS
+    + r"""
 double f(int a, double b, signed char c, struct small d, long e, float f, struct big g, long h,
          struct pair i, unsigned j, unsigned char k, short l, struct small m, double n, double o,
          double p, double q, long r);
@@ -94,6 +76,7 @@ double call(void) {
   return f(-1, 2, -3, d, 5, 6.5f, g, 8, i, 4000000000u, 255, -12, m, 14, 15, 16, 17, 18);
 }
 """
+)
 
 
 def test_arguments_of_all_classes(jit: LLJIT) -> None:
@@ -400,9 +383,8 @@ def test_what_c_cannot_call(jit: LLJIT) -> None:
             jit.define({"f": c.CDLL(None).abs})
 
 
-def test_memory_of_this_process_is_no_result(jit: LLJIT) -> None:
-    if not is_remote(jit):
-        pytest.skip("it is, for code of this process")
+@pytest.mark.parametrize("jit", [*PIPES, *FOREIGN], ids=str, indirect=True)
+def test_memory_of_this_process_is_no_result_elsewhere(jit: LLJIT) -> None:
     added(
         jit,
         "char *f(void); long g(void) { return (long)f(); }",

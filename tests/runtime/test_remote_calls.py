@@ -14,15 +14,15 @@ from jitlink.executor import ExecutorCrashedError
 from jitlink.library import Library
 from jitlink.sps import WrapperFunctionResult
 from tests.executor.remote.executors import FOREIGN, PIPES, Setting, started
+from tests.runtime.structs import DECLARATIONS, Big, Pair, Small
 from tests.toolchain import HOST_TARGET, compile_c
 
-SOURCE = r"""
+SOURCE = (
+    DECLARATIONS
+    + r"""
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
-struct small { int a; double b; };
-struct two { float x, y; };
-struct big { long a[5]; };
 int add(int a, int b) { return a + b; }
 double mix(int a, double b, float c, long d, char e, short f, unsigned g, long long h, double i,
            int j, int k, double l, double m, double n, double o, double p, double q, double r) {
@@ -30,7 +30,7 @@ double mix(int a, double b, float c, long d, char e, short f, unsigned g, long l
          m * 13 + n * 14 + o * 15 + p * 16 + q * 17 + r * 18;
 }
 struct small swap_small(struct small s) { return (struct small){(int)s.b, s.a}; }
-struct two swap_two(struct two t) { return (struct two){t.y, t.x}; }
+struct pair swap_pair(struct pair p) { return (struct pair){p.y, p.x}; }
 struct big twice(struct big b, int n) {
   for (int i = 0; i < 5; i++) b.a[i] *= n;
   return b;
@@ -68,24 +68,7 @@ int *address_of_counter(void) { return &counter; }
 int get_at(const int *p) { return *p; }
 int apply(int (*f)(int, int), int a) { return f(a, a); }
 """
-
-
-class Small(c.Structure):
-    """Two classes of words."""
-
-    _fields_ = (("a", c.c_int), ("b", c.c_double))
-
-
-class Two(c.Structure):
-    """Two numbers in one register."""
-
-    _fields_ = (("x", c.c_float), ("y", c.c_float))
-
-
-class Big(c.Structure):
-    """Too large for registers."""
-
-    _fields_ = (("a", c.c_long * 5),)
+)
 
 
 @pytest.fixture(params=[None, *PIPES, *FOREIGN], ids=str)
@@ -126,8 +109,8 @@ def test_scalars(library: Library) -> None:
 def test_structs(library: Library) -> None:
     small = _typed(library.swap_small, Small, Small)(Small(3, 8.0))
     assert (small.a, small.b) == (8, 3.0)
-    two = _typed(library.swap_two, Two, Two)(Two(1.5, 2.5))
-    assert (two.x, two.y) == (2.5, 1.5)
+    pair = _typed(library.swap_pair, Pair, Pair)(Pair(1.5, 2.5))
+    assert (pair.x, pair.y) == (2.5, 1.5)
     big = _typed(library.twice, Big, Big, c.c_int)(Big((c.c_long * 5)(1, 2, 3, 4, 5)), 3)
     assert list(big.a) == [3, 6, 9, 12, 15]
 

@@ -65,7 +65,7 @@ def build(case: Case, target: str = HOST_TARGET) -> Built:
     return _build_c(case, target)
 
 
-def _cached(name: str, parts: Sequence[str | bytes], make: Callable[[Path], None]) -> Path:
+def cached(name: str, parts: Sequence[str | bytes], make: Callable[[Path], None]) -> Path:
     """A directory that is named by the hash of its inputs, and filled if it does not exist."""
     digest = hashlib.sha256()
     for part in (str(_CACHE), *parts):
@@ -94,7 +94,7 @@ def _archive(members: Sequence[Path]) -> Path:
         copies = [shutil.copy(each, place / f"{n}.o") for n, each in enumerate(members)]
         run(["ar", "rcs", place / "lib.a", *copies])
 
-    return _cached("archive", [str(each) for each in members], make) / "lib.a"
+    return cached("archive", [str(each) for each in members], make) / "lib.a"
 
 
 def link_native(name: str, inputs: Sequence[Path], *words: str, target: str = HOST_TARGET) -> Path:
@@ -118,7 +118,7 @@ def link_native(name: str, inputs: Sequence[Path], *words: str, target: str = HO
     def make(place: Path) -> None:
         run([*command, place / "program"])
 
-    return _cached(Path(name).stem, command, make) / "program"
+    return cached(Path(name).stem, command, make) / "program"
 
 
 # C and C++
@@ -152,7 +152,7 @@ def _build_c(case: Case, target: str) -> Built:
     def make(place: Path) -> None:
         run([*command, place / "program"])
 
-    native = _cached(program.source.stem, command, make) / "program"
+    native = cached(program.source.stem, command, make) / "program"
     place = "" if is_host else f"{target}/"
     needed = [each for each in program.links if each not in _IN_PROCESS]
     archives = [require(f"{place}lib{each}.a") for each in needed]
@@ -216,7 +216,7 @@ def _build_fortran(case: Case) -> Built:
         *position,
         source.read_bytes(),
     ]
-    place = _cached(source.stem, parts, make)
+    place = cached(source.stem, parts, make)
     libraries = [require(f"lib{each}.a") for each in ("gfortran", "quadmath", "gcc")]
     return Built((place / "program.o", *libraries), place / "program")
 
@@ -243,6 +243,6 @@ def _build_rust(case: Case) -> Built:
             (place / f"{number:02}.a").symlink_to(name)
 
     parts: list[str | bytes] = [run([compiler, "--version"]), *words, source.read_bytes()]
-    place = _cached(source.stem, parts, make)
+    place = cached(source.stem, parts, make)
     inputs = [*sorted(place.glob("*.o")), *sorted(place.glob("*.a"))]
     return Built(tuple(inputs), place / "program")

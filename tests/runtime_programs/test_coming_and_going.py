@@ -1,6 +1,6 @@
 """A JITDylib with every feature is created and removed repeatedly, and leaves nothing behind.
 
-500 times by default, 5,000 times with JITLINK_LONG=1 in the environment.
+250 times by default, 5,000 times with JITLINK_LONG=1 in the environment.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.toolchain import compile_c, require
 
 pytestmark = pytest.mark.serial("counts threads, mappings and resident memory")
 
-ROUNDS = 5000 if os.environ.get("JITLINK_LONG") == "1" else 500
+ROUNDS = 5000 if os.environ.get("JITLINK_LONG") == "1" else 250
 # Until allocators and caches have reached their size.
 _FIRST_ROUNDS = 100
 _RESIDENT_LIMIT = 2 << 20

@@ -34,17 +34,20 @@ DIFFERENT_WITH_LLVM = (
     "fork_return.c-*",  # What main returns in a forked process is sent, as if its parent had.
     "*-nopic*",  # Position-dependent code needs memory below 2 GiB.
 )
+# What a sandbox forbids, beside memory below 2 GiB.
+FORBIDDEN = ("fork_return.c-*",)
+
+
+def _is_one_of(case: Case, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(str(case), pattern) for pattern in patterns)
+
+
 CASES = [
     case
     for first, program in enumerate(programs())
     for case in (program.all_cases() if LONG else program.few_cases(first))
-    if case.compiler == ("gcc" if first % 2 else "clang")
-    and not any(fnmatch(str(case), pattern) for pattern in DIFFERENT)
+    if case.compiler == ("gcc" if first % 2 else "clang") and not _is_one_of(case, DIFFERENT)
 ]
-
-
-# What a sandbox forbids, beside memory below 2 GiB.
-FORBIDDEN = ("fork_return.c-*",)
 
 
 def _with_options(inputs: list[Path], options: list[str]) -> list[str]:
@@ -58,11 +61,17 @@ def _out_of_process(inputs: list[Path], setting: Setting) -> list[str]:
     return _with_options(inputs, options)
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=str)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    ("case", "setting"),
+    [
+        (case, setting)
+        for case in CASES
+        for setting in SETTINGS
+        if setting.kind == "jitlink" or not _is_one_of(case, DIFFERENT_WITH_LLVM)
+    ],
+    ids=str,
+)
 def test_a_feature(case: Case, setting: Setting) -> None:
-    if setting.kind != "jitlink" and any(fnmatch(str(case), p) for p in DIFFERENT_WITH_LLVM):
-        pytest.skip("LLVM's executors do this differently")
     built = build(case)
     native = run_native(built.native, case.arguments)
     assert native.output, native
@@ -72,7 +81,7 @@ def test_a_feature(case: Case, setting: Setting) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    [c for c in CASES if c.is_pic and not any(fnmatch(str(c), p) for p in FORBIDDEN)],
+    [case for case in CASES if case.is_pic and not _is_one_of(case, FORBIDDEN)],
     ids=str,
 )
 def test_a_feature_in_a_sandbox(case: Case) -> None:
@@ -82,6 +91,12 @@ def test_a_feature_in_a_sandbox(case: Case) -> None:
     settings = ("memory=4294967296", "write=/tmp", "read=/usr/lib/locale")
     options = [f"-oop-sandbox={setting}" for setting in settings]
     assert execute([*_with_options(list(built.inputs), options), *case.arguments]) == native
+
+
+def test_programs_that_differ_exist() -> None:
+    cases = [case for program in programs() for case in program.all_cases()]
+    for pattern in DIFFERENT + DIFFERENT_WITH_LLVM + FORBIDDEN:
+        assert any(_is_one_of(case, (pattern,)) for case in cases), pattern
 
 
 def test_sqlite(tmp_path: Path) -> None:

@@ -240,14 +240,27 @@ def test_a_program_for_another_processor(command: Command) -> None:
         (["-oop-connect=/x", "-oop-launch"], "started, or connected to, not both"),
         (["-oop-connect=/nothing"], "cannot connect to /nothing: "),
         (["-oop-executor", "-slab-allocate=1Mb"], "a slab is memory of this process"),
-        (["-oop-executor", "-oop-token-file=x"], "started by the command needs none"),
-        (["-oop-executor", "-oop-tls-ca=x"], "only TCP connections are encrypted"),
+        (["-oop-executor", "-oop-token-file=x"], "nothing is connected to"),
+        (["-oop-token-file=x"], "-oop-token-file: nothing is connected to"),
+        (["-oop-tls-ca=x"], "-oop-tls-ca: nothing is connected to"),
+        (["-oop-tls-cert=x"], "-oop-tls-cert: nothing is connected to"),
         (["-oop-connect=/x", "-oop-tls-cert=x"], "only TCP connections are encrypted"),
         (
             ["-oop-connect=127.0.0.1:1", "-oop-token-file=/nothing"],
             "the token in /nothing: No such",
         ),
-        (["-oop-connect=127.0.0.1:1", "-oop-tls-ca=/nothing"], "the certificates of -oop-tls-*: "),
+        (
+            ["-oop-connect=127.0.0.1:1", "-oop-token-file=hello.o"],
+            "cannot use the token in hello.o: a token is a line of 1 to 1024 bytes",
+        ),
+        (
+            ["-oop-connect=127.0.0.1:1", "-oop-tls-ca=/nothing"],
+            "the certificates in /nothing: No such file",
+        ),
+        (
+            ["-oop-connect=127.0.0.1:1", "-oop-tls-cert=hello.o"],
+            "the certificates in hello.o: [SSL] PEM lib",
+        ),
     ],
 )
 def test_errors(command: Command, words: list[str], message: str) -> None:

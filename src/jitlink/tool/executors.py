@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorExitedError, RemoteExecutorProcessControl
 from jitlink.executor.remote.memory_kinds import MemoryKind
+from jitlink.executor.remote.opening import prologue_of
 from jitlink.executor.remote.sandbox import sandbox_of
 from jitlink.tool.options import CommandLine, CommandLineError
 
@@ -22,7 +23,8 @@ def open_executor(line: CommandLine) -> RemoteExecutorProcessControl:
     Raises:
         CommandLineError: an option is for this process only, or for another kind of connection, or
             has words with unpaired quotes.
-        ExecutorError: there is none to start, it cannot be started, does not listen, or refuses.
+        ExecutorError: there is none to start, it cannot be started, does not listen, or refuses;
+            a file with a token or certificates cannot be used.
     """
     for option, value in (("slab-allocate", line.slab_size), ("slab-address", line.slab_address)):
         if value is not None:
@@ -36,8 +38,6 @@ def open_executor(line: CommandLine) -> RemoteExecutorProcessControl:
         raise CommandLineError(message, option="oop-executor")
     if line.executor_address is not None:
         return _connect(line, line.executor_address, kind)
-    _refuse(line, "an executor that is started by the command needs none", "token-file")
-    _refuse(line, "only TCP connections are encrypted", "tls-ca", "tls-cert")
     command = _words(line.executor) if line.executor else None
     try:
         sandbox = sandbox_of(line.sandbox) if line.sandbox else None
@@ -52,7 +52,12 @@ def _connect(
 ) -> RemoteExecutorProcessControl:
     token = _token(line.executor_token_file)
     if isinstance(address, str):
-        _refuse(line, "only TCP connections are encrypted", "tls-ca", "tls-cert")
+        for option, file in (
+            ("oop-tls-ca", line.executor_authority),
+            ("oop-tls-cert", line.executor_certificate),
+        ):
+            if file is not None:
+                raise CommandLineError("only TCP connections are encrypted", option=option)
         return RemoteExecutorProcessControl.connect_unix(
             address, memory=kind or "shared", token=token
         )
@@ -62,25 +67,19 @@ def _connect(
     )
 
 
-def _refuse(line: CommandLine, reason: str, *names: str) -> None:
-    given = {
-        "token-file": line.executor_token_file,
-        "tls-ca": line.executor_authority,
-        "tls-cert": line.executor_certificate,
-    }
-    for name in names:
-        if given[name] is not None:
-            raise CommandLineError(reason, option=f"oop-{name}")
-
-
 def _token(path: str | None) -> bytes | None:
     if path is None:
         return None
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - pathlib is slow to import
-            return file.read().rstrip(b"\r\n")
+            token = file.read(1 << 16)
     except OSError as error:
         raise ExecutorError(f"cannot read the token in {path}: {error.strerror}") from error
+    try:
+        prologue_of(token)
+    except ValueError as error:
+        raise ExecutorError(f"cannot use the token in {path}: {error}") from error
+    return token
 
 
 def _ssl_context(line: CommandLine) -> ssl.SSLContext | None:
@@ -89,12 +88,14 @@ def _ssl_context(line: CommandLine) -> ssl.SSLContext | None:
         return None
     import ssl  # noqa: PLC0415 - seldom needed
 
+    file = line.executor_authority
     try:
-        context = ssl.create_default_context(cafile=line.executor_authority)
+        context = ssl.create_default_context(cafile=file)
         if line.executor_certificate is not None:
-            context.load_cert_chain(line.executor_certificate)
+            file = line.executor_certificate
+            context.load_cert_chain(file)
     except OSError as error:
-        raise ExecutorError(f"cannot use the certificates of -oop-tls-*: {error}") from error
+        raise ExecutorError(f"cannot use the certificates in {file}: {error.strerror}") from error
     return context
 
 

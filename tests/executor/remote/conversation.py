@@ -14,8 +14,9 @@ from pathlib import Path
 
 from jitlink.executor import RemoteExecutorProcessControl
 from jitlink.executor.remote.channels import SocketChannel
-from jitlink.executor.remote.messages import Message, MessageReader, OpCode
+from jitlink.executor.remote.messages import MessageReader, OpCode
 from jitlink.lljit import LLJIT
+from tests.executor.remote.fake import encoded, messages_of
 from tests.executor.remote.listening import PROGRAM
 from tests.toolchain import compile_c
 
@@ -44,11 +45,6 @@ def link_and_run(executor: RemoteExecutorProcessControl) -> None:
         jit.session.wait(executor.write_memory(address, b""))
 
 
-def encoded(message: Message) -> bytes:
-    """Its bytes."""
-    return message.header() + message.payload
-
-
 @cache
 def recorded() -> list[bytes]:
     """What the executor has said, message by message."""
@@ -64,7 +60,7 @@ def recorded() -> list[bytes]:
         while data := source.recv(1 << 16):
             target.sendall(data)
             if source is ours:
-                messages.extend(map(encoded, reader.feed(data)))
+                messages.extend(encoded(*message) for message in reader.feed(data))
         target.shutdown(socket.SHUT_WR)
 
     threads = [
@@ -96,20 +92,15 @@ def played(script: Sequence[Sequence[bytes]]) -> Iterator[socket.socket]:
     ours, theirs = socket.socketpair()
 
     def play() -> None:
-        reader = MessageReader()
+        messages = messages_of(ours)
         with ours, contextlib.suppress(OSError):
             for number, part in enumerate(script):
                 for piece in part:
                     ours.sendall(piece)
                 if number == len(script) - 1:
                     return
-                messages: list[Message] = []
-                while not messages:
-                    data = ours.recv(1 << 16)
-                    if not data:
-                        return
-                    messages = reader.feed(data)
-                if messages[-1].opcode is OpCode.HANGUP:
+                message = next(messages, None)
+                if message is None or message.opcode is OpCode.HANGUP:
                     return
 
     thread = threading.Thread(target=play)

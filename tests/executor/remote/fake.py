@@ -25,6 +25,20 @@ def encoded(opcode: int, sequence: int = 0, tag: int = 0, payload: bytes = b"") 
     return HEADER.pack(HEADER.size + len(payload), opcode, sequence, tag) + payload
 
 
+def messages_of(source: socket.socket) -> Iterator[Message]:
+    """The messages that arrive, until the end of the connection."""
+    reader = MessageReader()
+    while data := source.recv(1 << 16):
+        yield from reader.feed(data)
+
+
+def receive(messages: Iterator[Message]) -> Message:
+    """The next message; raises EOFError at the end of the connection."""
+    for message in messages:
+        return message
+    raise EOFError
+
+
 def services_of(dialect: Any) -> Iterator[Service[Any]]:  # noqa: ANN401 - or a part of one
     """The services of a dialect."""
     for field in fields(dialect):
@@ -46,8 +60,7 @@ class FakeExecutor:
         ours, theirs = socket.socketpair()
         ours.settimeout(20)
         self._socket = ours
-        self._reader = MessageReader()
-        self._messages: list[Message] = []
+        self._messages = messages_of(ours)
         self.connection = Connection(SocketChannel(theirs), limit=limit)
         if sets_up:
             self.send(encoded(OpCode.SETUP, payload=SETUP_PAYLOAD))
@@ -66,12 +79,7 @@ class FakeExecutor:
 
     def receive(self) -> Message:
         """The next message."""
-        while not self._messages:
-            data = self._socket.recv(1 << 16)
-            if not data:
-                raise EOFError
-            self._messages += self._reader.feed(data)
-        return self._messages.pop(0)
+        return receive(self._messages)
 
     def call(self, tag: int, data: bytes = b"") -> Future[WrapperFunctionResult]:
         """Have the other end call, on a thread of its own."""

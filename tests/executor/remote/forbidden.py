@@ -35,6 +35,13 @@ PRELUDE = r"""
 #include <unistd.h>
 #define REFUSED(call) do { if ((long)(call) == -1) return errno; } while (0)
 #define PAGE 4096ul
+#define OUTSIDE "outside"
+#define READ "in"
+#define WRITE "work"
+#define CONTROLLER ((int)number_of("CONTROLLER"))
+#define PLACE number_of("PLACE")
+#define PORT ((short)number_of("PORT"))
+static unsigned long number_of(const char *name) { return strtoul(getenv(name), 0, 10); }
 /* A function in a page of its own. */
 __asm__(".text\n.balign 4096\nvictim: ret\n.balign 4096\n");
 extern char victim[];
@@ -96,7 +103,7 @@ ACTS = {
     "make a symbolic link": Act('REFUSED(symlink("/", WRITE "/symbolic"));'),
     "make a pipe": Act('REFUSED(mkfifo(WRITE "/pipe", 0600));'),
     "change a mode": Act('REFUSED(chmod(OUTSIDE "/file", 0666));'),
-    "change times": Act('REFUSED(utimensat(0, OUTSIDE "/file", 0, 0));'),
+    "change times": Act('REFUSED(utimensat(AT_FDCWD, OUTSIDE "/file", 0, 0));'),
     "system's files": Act('REFUSED(open("/proc/self/maps", O_RDONLY));', NOT_ALLOWED),
     # Sockets.
     "inet": Act("return open_socket(AF_INET, SOCK_STREAM);"),

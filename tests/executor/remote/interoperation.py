@@ -87,7 +87,7 @@ CONTROLLERS = (
 HANGS = -1000
 """The status of a controller that does not end."""
 _IDLE = "jitlink-executor: nothing was to be done for as long as the timeout\n"
-_HANG_SECONDS = 5
+_SECONDS, _HANG_SECONDS = 120, 4
 _LIBRARY = """
 import sys
 from jitlink.executor import RemoteExecutorProcessControl as Remote
@@ -113,10 +113,12 @@ def run(controller: Controller, setting: Setting, program: Program) -> Outcome:
     if setting.transport == "pipes":
         return _run(controller, setting.program, setting.memory, program)
     # LLVM 22's controller waits for the end of the connection before it ends.
-    more = ["--timeout=1"] if controller.is_llvm and setting.kind == "jitlink" else []
+    is_own = setting.kind == "jitlink"
+    more = ["--timeout=1"] if controller.is_llvm and is_own else []
+    seconds = _HANG_SECONDS if controller.is_llvm and not is_own else _SECONDS
     with _listening([setting.program, *more]) as (address, server):
         try:
-            done = _run(controller, address, setting.memory, program)
+            done = _run(controller, address, setting.memory, program, seconds)
         except subprocess.TimeoutExpired:
             done = Outcome(HANGS, "", "")
             server.kill()
@@ -126,7 +128,9 @@ def run(controller: Controller, setting: Setting, program: Program) -> Outcome:
     return Outcome(done.status, done.output + output, done.errors + errors)
 
 
-def _run(controller: Controller, where: str, memory: str, program: Program) -> Outcome:
+def _run(
+    controller: Controller, where: str, memory: str, program: Program, seconds: float = _SECONDS
+) -> Outcome:
     if controller.name == "library":
         inputs = ",".join(map(str, program.inputs))
         words = [sys.executable, "-W", "error", "-c", _LIBRARY, where, memory, inputs]
@@ -138,7 +142,6 @@ def _run(controller: Controller, where: str, memory: str, program: Program) -> O
     words += ["-args", "program", *program.arguments]
     if not controller.is_llvm:
         return execute([sys.executable, "-W", "error", "-m", "jitlink", *words])
-    seconds = _HANG_SECONDS if where.startswith("127") else 60
     return execute([str(require("llvm-jitlink-22")), *words], seconds=seconds)
 
 

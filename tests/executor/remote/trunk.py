@@ -16,9 +16,10 @@ from jitlink.executor import RemoteExecutorProcessControl
 from jitlink.executor.remote.channels import SocketChannel
 from jitlink.executor.remote.dialects import JITLINK, LLVM_TRUNK, Service
 from jitlink.executor.remote.memory_kinds import MemoryKind
-from jitlink.executor.remote.messages import Message, MessageReader, OpCode, ResultKind
+from jitlink.executor.remote.messages import Message, OpCode, ResultKind
 from jitlink.sps import STRING, WrapperFunctionResult
 from jitlink.sps.services import SETUP, Setup
+from tests.executor.remote.fake import encoded, messages_of
 from tests.executor.remote.listening import PROGRAM
 
 
@@ -68,23 +69,18 @@ class _Translator:
             assert not thread.is_alive()
 
     def _pass_calls(self) -> None:
-        reader = MessageReader()
-        while data := self._controller.recv(1 << 16):
-            for message in reader.feed(data):
-                if message.opcode is OpCode.CALL_WRAPPER:
-                    self._calls[message.sequence] = message.tag
-                is_lookup = message.tag == self._addresses.get(LLVM_TRUNK.lookup.name)
-                # This dialect's takes the instance, too.
-                sent = message._replace(payload=message.payload[8:]) if is_lookup else message
-                self._executor.sendall(sent.header() + sent.payload)
+        for message in messages_of(self._controller):
+            if message.opcode is OpCode.CALL_WRAPPER:
+                self._calls[message.sequence] = message.tag
+            is_lookup = message.tag == self._addresses.get(LLVM_TRUNK.lookup.name)
+            # This dialect's takes the instance, too.
+            sent = message._replace(payload=message.payload[8:]) if is_lookup else message
+            self._executor.sendall(encoded(*sent))
         self._executor.shutdown(socket.SHUT_WR)
 
     def _pass_results(self) -> None:
-        reader = MessageReader()
-        while data := self._executor.recv(1 << 16):
-            for message in reader.feed(data):
-                translated = self._translate(message)
-                self._controller.sendall(translated.header() + translated.payload)
+        for message in messages_of(self._executor):
+            self._controller.sendall(encoded(*self._translate(message)))
         self._controller.shutdown(socket.SHUT_WR)
 
     def _translate(self, message: Message) -> Message:

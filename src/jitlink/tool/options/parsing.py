@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from jitlink.tool.options.command_line import (
     CommandLine,
@@ -132,14 +132,27 @@ def _check(line: CommandLine) -> None:
             "nothing is printed without -show-graphs", option="show-graphs-format"
         )
     if line.slab_size is None:
-        for option, value in (
-            ("slab-address", line.slab_address),
-            ("slab-page-size", line.slab_page_size),
-        ):
-            if value is not None:
-                raise CommandLineError("there is no slab without -slab-allocate", option=option)
+        _refuse_given(
+            "there is no slab without -slab-allocate",
+            {"slab-address": line.slab_address, "slab-page-size": line.slab_page_size},
+        )
+    if line.executor_address is None:
+        _refuse_given(
+            "nothing is connected to without -oop-executor-connect",
+            {
+                "oop-token-file": line.executor_token_file,
+                "oop-tls-ca": line.executor_authority,
+                "oop-tls-cert": line.executor_certificate,
+            },
+        )
     _check_speculation(line)
     _warn(line)
+
+
+def _refuse_given(reason: str, values: Mapping[str, object]) -> None:
+    for option, value in values.items():
+        if value is not None:
+            raise CommandLineError(reason, option=option)
 
 
 def _check_speculation(line: CommandLine) -> None:

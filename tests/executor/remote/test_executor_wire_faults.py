@@ -15,13 +15,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jitlink.executor.remote.dialects import JITLINK, Service
-from jitlink.executor.remote.messages import Message, MessageReader, OpCode
+from jitlink.executor.remote.messages import Message, OpCode
 from jitlink.runtime import build
 from jitlink.sps import AllocActionCallPair, WrapperFunctionCall, WrapperFunctionResult
 from jitlink.sps.services import (
@@ -32,9 +33,10 @@ from jitlink.sps.services import (
     SharedSegmentFinalizeRequest,
     SymbolLookupElement,
 )
-from tests.executor.remote.fake import encoded
+from tests.executor.remote.fake import encoded, messages_of, receive
 from tests.executor.remote.listening import PROGRAM
 from tests.mutations import Region, mutant
+from tests.runtime_programs.building import cached
 from tests.toolchain import require, run
 
 LONG = os.environ.get("JITLINK_LONG") == "1"
@@ -68,8 +70,7 @@ class Controller:
     def __init__(self, program: str) -> None:
         self.connected, theirs = socket.socketpair()
         self.connected.settimeout(SECONDS)
-        self._reader = MessageReader()
-        self._received: list[Message] = []
+        self._messages = messages_of(self.connected)
         self._next = 0
         with theirs:
             self.process = subprocess.Popen(
@@ -84,12 +85,7 @@ class Controller:
 
     def receive(self) -> Message:
         """The next message; raises EOFError at the end."""
-        while not self._received:
-            data = self.connected.recv(1 << 16)
-            if not data:
-                raise EOFError
-            self._received += self._reader.feed(data)
-        return self._received.pop(0)
+        return receive(self._messages)
 
     def message(self, service: Service[Any], payload: bytes) -> bytes:
         """A call of a service."""
@@ -127,20 +123,23 @@ def controller(program: str = PROGRAM) -> Iterator[Controller]:
         played.process.communicate()
 
 
-@pytest.fixture(name="sanitized", scope="module")
-def _sanitized(tmp_path_factory: pytest.TempPathFactory) -> str:
+@cache
+def sanitized() -> str:
     """The executor, built with AddressSanitizer and UndefinedBehaviorSanitizer."""
-    path = tmp_path_factory.mktemp("sanitized") / "executor"
-    sources = [build.HERE / f"executor/{name}.c" for name in build.EXECUTOR_SOURCES]
-    run(
-        [
-            require("gcc"), "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g",
-            "-fvisibility=hidden", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
-            '-DJITLINK_TRIPLE="x86_64-unknown-linux-gnu"', *sources, "-rdynamic", "-ldl",
-            "-lpthread", *_newer_headers(), "-o", path,
-        ]
-    )  # fmt: skip
-    return str(path)
+    directory = build.HERE / "executor"
+    sources = [str(directory / f"{name}.c") for name in build.EXECUTOR_SOURCES]
+    command = [
+        str(require("gcc")), "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g",
+        "-fvisibility=hidden", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
+        '-DJITLINK_TRIPLE="x86_64-unknown-linux-gnu"', *sources, "-rdynamic", "-ldl",
+        "-lpthread", *_newer_headers(),
+    ]  # fmt: skip
+    contents = [path.read_bytes() for path in sorted(build.HERE.rglob("*.[ch]"))]
+
+    def make(place: Path) -> None:
+        run([*command, "-o", place / "executor"])
+
+    return str(cached("sanitized", [*command, *contents], make) / "executor")
 
 
 def _newer_headers() -> list[str]:
@@ -152,7 +151,7 @@ def _newer_headers() -> list[str]:
 
 @pytest.fixture(name="program", params=["built", "sanitized"])
 def _program(request: pytest.FixtureRequest) -> str:
-    return PROGRAM if request.param == "built" else str(request.getfixturevalue("sanitized"))
+    return PROGRAM if request.param == "built" else sanitized()
 
 
 def conversation(played: Controller) -> list[bytes]:

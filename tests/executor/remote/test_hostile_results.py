@@ -16,10 +16,10 @@ from jitlink.executor.remote.channels import SocketChannel
 from jitlink.executor.remote.dialects import JITLINK, Service
 from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.executor.remote.memory_services import reserve
-from jitlink.executor.remote.messages import MessageReader, OpCode
+from jitlink.executor.remote.messages import OpCode
 from jitlink.memory.mapper import MapperJITLinkMemoryManager
 from jitlink.sps.services import SETUP, FoundSymbol, Setup, SymbolDef
-from tests.executor.remote.fake import encoded, services_of
+from tests.executor.remote.fake import encoded, messages_of, services_of
 
 PAGE = 4096
 
@@ -57,18 +57,14 @@ class PlayedExecutor:
             raise
 
     def _serve(self) -> None:
-        reader = MessageReader()
         with self._socket:
-            while data := self._socket.recv(1 << 16):
-                for message in reader.feed(data):
-                    if message.opcode is OpCode.HANGUP:
-                        return
-                    service = self._by_address[message.tag]
-                    self.calls.append(service)
-                    result = service.signature.serialize_result(self.answers[service].pop(0))
-                    self._socket.sendall(
-                        encoded(OpCode.RESULT, message.sequence, payload=result.data)
-                    )
+            for message in messages_of(self._socket):
+                if message.opcode is OpCode.HANGUP:
+                    return
+                service = self._by_address[message.tag]
+                self.calls.append(service)
+                result = service.signature.serialize_result(self.answers[service].pop(0))
+                self._socket.sendall(encoded(OpCode.RESULT, message.sequence, payload=result.data))
 
     def close(self) -> None:
         """End the connection."""

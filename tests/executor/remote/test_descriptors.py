@@ -1,10 +1,7 @@
-"""Limits of the system: no more descriptors or shared memory, and half of a connection."""
+"""Systems with too few descriptors, and executors that close some of their own."""
 
 import os
 import resource
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,58 +132,6 @@ def test_connecting_without_descriptors() -> None:
             ):
                 link_and_run(executor)
             assert are_closed_but(before)
-
-
-# Shared memory
-
-FULL = """
-import os, sys
-from pathlib import Path
-from jitlink.errors import JITLinkError
-from jitlink.executor import RemoteExecutorProcessControl
-from jitlink.executor.remote.memory_kinds import MemoryKind
-from jitlink.lljit import LLJIT
-with RemoteExecutorProcessControl.launch(timeout=20) as executor:
-    with LLJIT(executor=executor, platform=False) as jit:
-        tracker = jit.create_resource_tracker()
-        jit.add_object(sys.argv[1])
-        jit.add_object(sys.argv[2], tracker)
-        try:
-            jit.lookup("big")
-        except JITLinkError as error:
-            print(type(getattr(error, "reason", error)).__name__, getattr(error, "reason", error))
-        jit.remove(tracker)
-        # There is room for what is small.
-        print(jit.session.wait(executor.run_as_int_function(int(jit.lookup("add")), 41)))
-print(os.listdir("/dev/shm"))
-"""
-
-
-def test_full_shared_memory(tmp_path: Path) -> None:
-    """Working memory exists before it is written to: there is no SIGBUS."""
-    unshare = shutil.which("unshare")
-    mount = "mount -t tmpfs -o size=1m tmpfs /dev/shm"
-    if (
-        unshare is None
-        or subprocess.run([unshare, "-rm", "sh", "-c", mount], check=False).returncode
-    ):
-        pytest.skip("a namespace with a /dev/shm of its own cannot be made")
-    script = tmp_path / "script.py"
-    script.write_text(FULL)
-    add = compile_c(ADD, "gcc", ("-O1", "-fPIC"))
-    big = compile_c("char big[4 << 20] = {1};", "gcc", ("-O1", "-fPIC"))
-    command = f'{mount} && exec "{sys.executable}" "{script}" "{add}" "{big}"'
-    done = subprocess.run(
-        [unshare, "-rm", "sh", "-c", command],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    first, *others = done.stdout.splitlines()
-    assert first.startswith("AllocationError cannot allocate 0x4")
-    assert "shared memory: No space left on device" in first
-    assert (others, done.stderr, done.returncode) == (["42", "[]"], "", 0)
 
 
 # Half of a connection
