@@ -25,6 +25,7 @@ from jitlink.memory.manager import (
     JITLinkDylib,
     JITLinkMemoryManager,
 )
+from jitlink.passes.eh_frame import FramePass
 from jitlink.passes.prune import mark_exported_live, prune
 
 Pass = Callable[[LinkGraph], None]
@@ -81,7 +82,8 @@ class PassConfiguration:
 
     Attributes:
         fixups: how the edge kinds of the graph modify content.
-        pre_prune: on the graph as it was built; symbols may be marked live here.
+        pre_prune: on the graph as it was built; symbols may be marked live here. Passes that do not
+            read `.eh_frame` are added by `add_pre_prune`.
         post_prune: on what is left; content may still be added (GOT entries, stubs).
         post_allocation: addresses of everything defined in the graph are known.
         pre_fixup: all addresses are known, content is in working memory but not fixed up.
@@ -101,6 +103,17 @@ class PassConfiguration:
     plan_fixups: Callable[[LinkGraph, FixupTable], FixupPlan] = TableFixups
     needs_executable_stack: Sequence[str] = ()
 
+    def add_pre_prune(self, *passes: Pass) -> None:
+        """Add passes that do not read `.eh_frame` sections to the pre-prune passes.
+
+        The last pass stays the last if it is the one that splits these sections: no pass needs
+        them split then, and it waits until live symbols are marked.
+        """
+        place = len(self.pre_prune)
+        if self.pre_prune and isinstance(self.pre_prune[-1], FramePass):
+            place -= 1
+        self.pre_prune[place:place] = passes
+
 
 class JITLinkContext(ABC):
     """What a link asks of its client, and notifies it of."""
@@ -119,7 +132,10 @@ class JITLinkContext(ABC):
         """
 
     def mark_live(self, graph: LinkGraph) -> None:
-        """Mark the symbols that dead-stripping starts from; by default all exported ones."""
+        """Mark the symbols that dead-stripping starts from; by default all exported ones.
+
+        Sections of frames are perhaps not split yet: see `PassConfiguration.add_pre_prune`.
+        """
         mark_exported_live(graph)
 
     def notify_resolved(self, graph: LinkGraph) -> None:  # noqa: B027 - optional, as the next two
@@ -160,9 +176,7 @@ async def _link(
 ) -> FinalizedAlloc:
     # The graph is as its builder left it, with the object's own addresses.
     link_log.begun(graph)
-    _run(passes.pre_prune, graph)
-    context.mark_live(graph)
-    prune(graph)
+    _prune(graph, context, passes.pre_prune)
     link_log.pruned(graph)
 
     # Only live blocks are left; GOT entries and stubs that they need are added.
@@ -194,6 +208,18 @@ async def _link(
     link_log.finalized(graph)
     context.notify_finalized(final)
     return final
+
+
+def _prune(graph: LinkGraph, context: JITLinkContext, passes: list[Pass]) -> None:
+    frames = passes[-1] if passes else None
+    if isinstance(frames, FramePass):
+        _run(passes[:-1], graph)
+        context.mark_live(graph)
+        frames.run_marked(graph)
+    else:
+        _run(passes, graph)
+        context.mark_live(graph)
+    prune(graph)
 
 
 def _run(passes: list[Pass], graph: LinkGraph) -> None:

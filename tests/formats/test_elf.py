@@ -6,9 +6,11 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jitlink.errors import JITLinkError, ObjectError
+from jitlink.formats import elf_symbols
 from jitlink.graph import (
     Block,
     BlockFlags,
@@ -81,6 +83,33 @@ def test_flags_and_types(directive: str, prot: MemProt, lifetime: MemLifetime) -
     assert (block.section.mem_prot, block.section.mem_lifetime) == (prot, lifetime)
     assert (block.size, block.alignment, block.is_zero_fill) == (8, 32, False)
     assert bytes(block.content) == bytes.fromhex("8877665544332211")
+
+
+@pytest.mark.parametrize(
+    ("more", "is_unread"),
+    [
+        ("", True),
+        (".byte 1\n".join(f'.section s, "a", @progbits, unique, {n}\n' for n in range(3)), False),
+        (f'.section {"long" * 300}, "a"\n.byte 1', False),
+        (".section .zdebug_info\n.byte 1", False),
+    ],
+)  # fmt: skip
+def test_names_of_many_sections_are_read_when_they_are_asked_for(
+    more: str, is_unread: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    functions = [f'.section .text.{n}, "ax"\n.globl f{n}\nf{n}: ret\n' for n in range(600)]
+    source = "".join([*functions, '.section data, "aw"\n.quad f7\n', more])
+    unread = graph_of(source)
+    assert any(unread.section_list.read_names) != is_unread
+    assert bytes(block_of(unread, "data").content) == bytes(8)
+    monkeypatch.setattr(elf_symbols, "_MANY", 1 << 62)
+    read = graph_of(source)
+    for column in ("section", "origin", "size", "flags"):
+        columns = (getattr(graph.block_table, column) for graph in (unread, read))
+        assert np.array_equal(*columns)
+    assert unread.section_list.names == read.section_list.names
+    assert np.array_equal(unread.section_list.prots(), read.section_list.prots())
+    assert np.array_equal(unread.section_list.lifetimes(), read.section_list.lifetimes())
 
 
 def test_zero_fill() -> None:

@@ -1,5 +1,8 @@
 """Sections: attributes, order, look-up, merging and removal."""
 
+from random import Random
+
+import numpy as np
 import pytest
 
 from jitlink.errors import GraphError
@@ -74,6 +77,82 @@ def test_name_beginnings_among_many_sections_that_change() -> None:
     check()
     with pytest.raises(ValueError, match="is never found"):
         NameBeginnings([".text.hot"])
+
+
+FUNCTIONS = [f".text.{number}" for number in range(600)]
+UNREAD = [".text", ".data", *FUNCTIONS, "odd", ".init_array", ".textual", ".data.\u00e9"]
+
+
+def unread_graph() -> LinkGraph:
+    """A graph of sections whose names have not been read."""
+    graph = make_graph()
+    encoded = [name.encode() for name in UNREAD]
+    base = graph.strings.add_table(b"\0".join(encoded) + b"\0")
+    sizes = np.array([len(name) + 1 for name in encoded])
+    count = len(UNREAD)
+    found = graph.section_list.extend_unread(
+        graph.strings, base + sizes.cumsum() - sizes, bytes([READ]) * count, bytes(count)
+    )
+    assert found.tolist() == list(range(count))
+    return graph
+
+
+def test_unread_names_are_found_without_those_of_functions() -> None:
+    graph = unread_graph()
+    sections = graph.section_list
+    graph.create_section("odd", READ_WRITE)
+    late = graph.create_section(".text.late", READ_EXEC)
+    names = [*UNREAD, "odd", ".text.late"]
+    for name in ("odd", ".init_array", ".text.17", ".text", ".textual", ".data.\u00e9", "none"):
+        assert sections.ordinals_named(name) == [n for n, each in enumerate(names) if each == name]
+    assert graph.find_section_by_name(".text.late") is late
+    assert sections.others() == [n for n, name in enumerate(names) if name[:5] != ".text"]
+    beginnings = NameBeginnings([".init_array", ".data"])
+    assert [names[n] for n in beginnings.ordinals(sections)] == [".data", ".init_array", UNREAD[-1]]
+    assert [sections.name(n) for n in (0, 1, 5, len(names) - 1)] == [
+        ".text", ".data", ".text.3", ".text.late",
+    ]  # fmt: skip
+    assert sections[7].name == ".text.5"
+    assert [name for name in sections.read_names if name] == [
+        ".data", "odd", ".init_array", ".data.\u00e9", "odd", ".text.late",
+    ]  # fmt: skip
+    assert list(sections.names) == names
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_unread_sections_are_changed_like_others(is_read: bool) -> None:
+    graph = unread_graph()
+    sections = graph.section_list
+    names: list[str] = list(sections.names) if is_read else UNREAD.copy()
+    graph.remove_section(sections[2])
+    del names[2]
+    graph.move_section(sections[600], 0)
+    names.insert(0, names.pop(600))
+    found = sections.obtain([".text.9", "new", "odd"], bytes([READ, READ, READ]), bytes(3))
+    names.append("new")
+    assert found.tolist() == [names.index(name) for name in (".text.9", "new", "odd")]
+    assert list(sections.names) == names
+    assert sections.ordinals_named("odd") == [names.index("odd")]
+
+
+def test_obtained_sections_are_those_of_their_first_properties() -> None:
+    """Sections of one name in one call, with several protections and lifetimes."""
+    random = Random(0)
+    bulk, single = make_graph(), make_graph()
+    for _ in range(20):
+        names = [f"s{random.randrange(40)}" for _ in range(30)]
+        prots = bytes(random.choice((READ, READ, READ_WRITE)) for _ in names)
+        lifetimes = bytes(random.choice((0, 0, 0, 2)) for _ in names)
+        found = bulk.section_list.obtain(names, prots, lifetimes).tolist()
+        expected = [
+            single.obtain_section(name, MemProt(prot), MemLifetime(lifetime))
+            for name, prot, lifetime in zip(names, prots, lifetimes, strict=True)
+        ]
+        of_bulk = [bulk.section_list[ordinal] for ordinal in found]
+        assert [(each.name, each.mem_prot, each.mem_lifetime) for each in of_bulk] == [
+            (each.name, each.mem_prot, each.mem_lifetime) for each in expected
+        ]
+    assert bulk.sections_size == single.sections_size
 
 
 def test_many_sections_are_obtained_without_handles(monkeypatch: pytest.MonkeyPatch) -> None:

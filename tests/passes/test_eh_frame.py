@@ -13,7 +13,7 @@ from jitlink.graph import Block, LinkGraph, MemProt, Scope
 from jitlink.graph.edges import KEEP_ALIVE
 from jitlink.link import PassConfiguration
 from jitlink.passes import eh_frame
-from jitlink.passes.eh_frame import eh_frame_pass
+from jitlink.passes.eh_frame import FramePass
 from tests.elf_files import ElfFile
 from tests.linking import Configure, Linked, Linker, read_graph
 from tests.passes.frame_sources import (
@@ -52,7 +52,7 @@ def assemble(*parts: str) -> Path:
 
 def split(path: Path | bytes, *, leaves_whole: bool = False) -> LinkGraph:
     graph = read_graph(path)
-    eh_frame_pass(neg_delta32=K.NEG_DELTA32, leaves_whole=leaves_whole)(graph)
+    FramePass(neg_delta32=K.NEG_DELTA32, leaves_whole=leaves_whole)(graph)
     return graph
 
 
@@ -403,7 +403,7 @@ def test_records_are_those_that_lengths_lead_to(seed: int, monkeypatch: pytest.M
         monkeypatch.setattr(eh_frame, "_FEW_BYTES", few)
         graph = random_frames(seed)
         try:
-            eh_frame.eh_frame_pass(neg_delta32=K.NEG_DELTA32, leaves_whole=False)(graph)
+            eh_frame.FramePass(neg_delta32=K.NEG_DELTA32, leaves_whole=False)(graph)
         except ObjectError as error:
             found.append(str(error))
         else:
@@ -414,6 +414,11 @@ def test_records_are_those_that_lengths_lead_to(seed: int, monkeypatch: pytest.M
 # Sections that stay whole
 
 TWO = "int f(int x) { return x + 1; } int g(int x) { return f(x) * 2; }"
+
+
+def reading_frames(_graph: LinkGraph, passes: PassConfiguration) -> None:
+    """Add a pre-prune pass, which may read frames."""
+    passes.pre_prune.append(lambda _graph: None)
 
 
 def frame_blocks(graph: LinkGraph) -> list[Block]:
@@ -455,7 +460,7 @@ def test_whole_sections_beside_split_ones(linker: Linker, odd: bool) -> None:
         parts = [each.text.replace(".balign 4, 0", "") for each in (cie, Fde("j", cie))]
         paths.insert(1, assemble(functions("j"), frame_section(*parts)))
     names = ["f", "g", "h", "i", *(["j"] if odd else [])]
-    linked = linker.link(*paths)
+    linked = linker.link(*paths, configure=reading_frames)
     assert described(linked) == addresses(linked, *names)
     assert len(frame_blocks(linked.graph)) == 1 + odd + 3
 
@@ -481,6 +486,61 @@ def test_frames_of_the_frame_section_itself_are_split() -> None:
     """As a whole, only the section itself would keep it alive."""
     path = assemble(functions("f"), frame_section(Cie(), Fde("cie")))
     assert len(frame_blocks(split(path, leaves_whole=True))) == 2
+
+
+SECTIONS = ("-O1", "-fPIC", "-ffunction-sections", "-fno-inline")
+
+
+def test_frames_of_live_functions_stay_whole(linker: Linker, compiler: CompilerName) -> None:
+    linked = linker.link(compile_c(TWO, compiler, SECTIONS))
+    assert len(frame_blocks(linked.graph)) == 1
+    assert described(linked) == addresses(linked, "f", "g")
+
+
+def test_frames_are_split_for_passes_that_follow(linker: Linker, compiler: CompilerName) -> None:
+    found: list[int] = []
+
+    def configure(_graph: LinkGraph, passes: PassConfiguration) -> None:
+        passes.pre_prune.append(lambda graph: found.append(len(frame_blocks(graph))))
+
+    linked = linker.link(compile_c(TWO, compiler, SECTIONS), configure=configure)
+    assert found == [3]
+    assert described(linked) == addresses(linked, "f", "g")
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_frames_of_functions_that_a_pass_hides(
+    linker: Linker, compiler: CompilerName, is_last: bool
+) -> None:
+    """Whether a function is live is known when all passes have run."""
+
+    def configure(_graph: LinkGraph, passes: PassConfiguration) -> None:
+        place = len(passes.pre_prune) if is_last else 0
+        passes.pre_prune.insert(place, lambda graph: exporting("f")(graph, passes))
+
+    linked = linker.link(compile_c(TWO, compiler, SECTIONS), configure=configure)
+    assert described(linked) == addresses(linked, "f")
+
+
+def test_frames_of_functions_that_are_reached_only_by_others(
+    linker: Linker, compiler: CompilerName
+) -> None:
+    source = "static int h(int x) { return x + 1; } int f(int x) { return h(x) * 2; }"
+    linked = linker.link(compile_c(source, compiler, SECTIONS))
+    assert len(frame_blocks(linked.graph)) == 3
+    assert len(described(linked)) == 2
+
+
+@pytest.mark.parametrize("has_personality", [False, True])
+def test_frames_with_personalities_are_split(linker: Linker, has_personality: bool) -> None:
+    """Else each function would depend on the personalities and LSDAs of all."""
+    routine = "personality - ." if has_personality else "0"
+    data = (".byte 0x1b", f".long {routine}", ".byte 0x1b")
+    cie = Cie(augmentation="zPR", data=data)
+    path = assemble(functions("f", "g"), frame_section(cie, Fde("f", cie), Fde("g", cie)))
+    linked = linker.link(path)
+    assert len(frame_blocks(linked.graph)) == (3 if has_personality else 1)
+    assert described(linked) == addresses(linked, "f", "g")
 
 
 # Malformed sections

@@ -243,14 +243,17 @@ class SectionTables:
         self.name_base, self.name_limit = references[name_tables], sizes[name_tables]
         self.string_base, self.string_limit = references[string_tables], sizes[string_tables]
 
-    def section_names(self, rows: Int64Array) -> list[str]:
-        """Names of sections, range-checked."""
+    def section_references(self, rows: Int64Array) -> Int64Array:
+        """References (int64) of names of sections, range-checked."""
         number = self.section_object[rows]
         bad = np.zeros(len(self.sh_type), np.bool_)
         bad[rows] = self.sh_name[rows] >= np.maximum(self.name_limit[number], 1)
         self.check_sections(bad, "name lies outside the section name table")
         references = self.name_base[number]
-        references = np.where(references < 0, NO_NAME, references + self.sh_name[rows])
+        return np.where(references < 0, NO_NAME, references + self.sh_name[rows])
+
+    def section_names(self, references: Int64Array) -> list[str]:
+        """Names of sections by their references (int64)."""
         try:
             return self.graph.strings.get_many(references)
         except GraphError as error:

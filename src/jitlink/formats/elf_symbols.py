@@ -125,6 +125,15 @@ LIFETIMES = np.array(
     np.uint8,
 )
 
+_MANY = 512
+"""From so many sections on, names are not read if that can be avoided."""
+
+
+def _properties(flags: Int64Array) -> tuple[bytes, bytes]:
+    """`MemProt` and `MemLifetime` of sections with these flags, one byte each."""
+    access = flags & ACCESS
+    return PROTS[access].tobytes(), LIFETIMES[access].tobytes()
+
 
 class ObjectTables(SectionTables):
     """All sections and symbols of a batch, with their blocks and symbol rows.
@@ -169,26 +178,30 @@ class ObjectTables(SectionTables):
         kept = ~is_one_of(self.sh_type, _METADATA_TYPES)
         kept &= (self.sh_flags & SHF_EXCLUDE) == 0
         rows = rows_where(kept)
-        flags, size, names = (
-            self.sh_flags[rows],
-            self.sh_size[rows].copy(),
-            self.section_names(rows),
-        )
+        flags, size = self.sh_flags[rows], self.sh_size[rows].copy()
+        references = self.section_references(rows)
         nobits = self.sh_type[rows] == SHT_NOBITS
         content = np.where(nobits, ZERO_FILL, self._content_base + self.sh_position[rows])
         alignment = self.sh_align[rows].copy()
-        unreadable = self._decompress(rows, names, content, size, alignment)
-        if unreadable:
-            # From here on they are like sections that the object excludes from the link.
-            self.sh_flags[rows[unreadable]] |= SHF_EXCLUDE
-            kept = np.ones(len(rows), np.bool_)
-            kept[unreadable] = False
-            names = [name for name, is_kept in zip(names, kept.tolist(), strict=True) if is_kept]
-            rows, flags, size = rows[kept], flags[kept], size[kept]
-            content, alignment = content[kept], alignment[kept]
+        if self._may_stay_unread(references, flags):
+            ordinals = self.graph.section_list.extend_unread(
+                self.graph.strings, references, *_properties(flags)
+            )
+        else:
+            names = self.section_names(references)
+            unreadable = self._decompress(rows, names, content, size, alignment)
+            if unreadable:
+                # From here on they are like sections that the object excludes from the link.
+                self.sh_flags[rows[unreadable]] |= SHF_EXCLUDE
+                kept = np.ones(len(rows), np.bool_)
+                kept[unreadable] = False
+                names = [name for name, each in zip(names, kept.tolist(), strict=True) if each]
+                rows, flags, size = rows[kept], flags[kept], size[kept]
+                content, alignment = content[kept], alignment[kept]
+            ordinals = self.graph.section_list.obtain(names, *_properties(flags))
         first = self.graph.block_table.extend(
             len(rows),
-            section=self._graph_sections(names, flags),
+            section=ordinals,
             origin=self.first_origin + self.section_object[rows],
             size=size,
             alignment=alignment,
@@ -212,11 +225,21 @@ class ObjectTables(SectionTables):
         pairs = zip(blocks[known].tolist(), others[known].tolist(), strict=True)
         self.graph.linked_to.update(pairs)
 
-    def _graph_sections(self, names: list[str], flags: Int64Array) -> Int64Array:
-        """Ordinals of the graph sections for ELF sections with these names and flags."""
-        access = flags & ACCESS
-        prots, lifetimes = PROTS[access], LIFETIMES[access]
-        return self.graph.section_list.obtain(names, prots.tobytes(), lifetimes.tobytes())
+    def _may_stay_unread(self, references: Int64Array, flags: Int64Array) -> bool:
+        """Whether the names of the sections of an object can be read when one asks for them.
+
+        They must be distinct, as assemblers store them, and those of the first object.
+        """
+        if len(self.batch.names) > 1 or len(references) < _MANY or len(self.graph.section_list):
+            return False
+        if np.count_nonzero(flags & SHF_COMPRESSED) or not self.graph.strings.are_short(references):
+            return False
+        unloaded = self.section_names(references[flags & SHF_ALLOC == 0])
+        if any(name.startswith(ZDEBUG) for name in unloaded):
+            return False
+        seen = np.zeros(int(np.ptp(references)) + 1, np.bool_)
+        seen[references - references.min()] = True
+        return int(np.count_nonzero(seen)) == len(references)
 
     def _decompress(
         self,

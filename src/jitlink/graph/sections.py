@@ -3,21 +3,23 @@
 A section's ordinal is its position in `SectionList`, and blocks refer to their section by it,
 so operations that change the order also renumber the `section` column of the block table.
 Objects with a section per function have as many sections as symbols: a `Section` is created on
-access, and is the same object for as long as it is referenced.
+access, and is the same object for as long as it is referenced. Names may be references, which are
+read when one asks for them: passes ask for names that those of functions do not begin like.
 """
 
 from __future__ import annotations
 
-import re
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jitlink.errors import GraphError
-from jitlink.graph.columns import Int64Array, UInt8Array
+from jitlink.graph.columns import Int64Array, UInt8Array, rows_where
 from jitlink.graph.elements import Block, Section
+from jitlink.graph.strings import StringHeap
 from jitlink.graph.tables import MEM_LIFETIMES, MEM_PROTS, MemLifetime, MemProt
 
 if TYPE_CHECKING:
@@ -46,28 +48,14 @@ class NameBeginnings:
 
     def ordinals(self, sections: SectionList) -> list[int]:
         """Ordinals of the sections whose names have one of the prefixes, in order."""
-        names = sections.names
-        if len(names) <= _FEW:
-            return self._search(names, 0)
         # Objects are read batch by batch, and several passes search all sections.
+        others = sections.others()
         searched, found = sections.searched.get(self, (0, []))
-        if searched < len(names):
-            found = [*found, *self._search(names[searched:], searched)]
-            sections.searched[self] = len(names), found
+        if searched < len(others):
+            names, texts = sections.read_names, self._texts
+            found = found + [n for n in others[searched:] if names[n].startswith(texts)]
+            sections.searched[self] = len(others), found
         return list(found)
-
-    def _search(self, names: Sequence[str], first: int) -> list[int]:
-        """Ordinals of those of some names that have one of the prefixes, from `first` on."""
-        if len(names) > _FEW and not self._occur_in(names):
-            return []
-        texts = self._texts
-        return [n for n, name in enumerate(names, first) if name.startswith(texts)]
-
-    def _occur_in(self, names: Sequence[str]) -> bool:
-        # Graphs of many sections have mostly those of single functions, which this skips fast.
-        alternatives = "|".join(map(re.escape, self._texts))
-        pattern = re.compile(f"\n(?!{re.escape(_FUNCTIONS)})(?:{alternatives})")
-        return pattern.search("\n" + "\n".join(names)) is not None
 
 
 def distinct_contents(graph: LinkGraph, section_name: str) -> Iterator[tuple[Block, bytes]]:
@@ -88,18 +76,24 @@ class SectionList:
     """All sections of one graph by ordinal.
 
     Attributes:
-        searched: for `NameBeginnings`, how many sections were searched, and which were found.
+        read_names: names of all sections, by ordinal; those of functions may be missing.
+        searched: for `NameBeginnings`, how many of `others` were searched, and which were found.
     """
 
     __slots__ = (
-        "_first", "_handles", "_lifetimes", "_names", "_owner", "_prots", "_shared", "searched",
+        "_first", "_handles", "_lifetimes", "_others", "_owner", "_prots", "_shared", "_unread",
+        "read_names", "searched",
     )  # fmt: skip
 
     def __init__(self, graph: LinkGraph) -> None:
         # Weak, like the references to the sections below: a graph without reference cycles is
         # freed as soon as the last reference to it is dropped.
         self._owner = weakref.ref(graph)
-        self._names: list[str] = []
+        self.read_names: list[str] = []
+        # References of the names of the first sections, of which some are empty in `read_names`.
+        self._unread: tuple[StringHeap, Int64Array] | None = None
+        # How many sections were examined for `others`, and which are.
+        self._others: tuple[int, list[int]] = (0, [])
         # Values of `MemProt` and `MemLifetime`.
         self._prots = bytearray()
         self._lifetimes = bytearray()
@@ -119,12 +113,12 @@ class SectionList:
         return graph
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self.read_names)
 
     def __getitem__(self, ordinal: int) -> Section:
         section = self._handles.get(ordinal)
         if section is None:
-            section = Section(self._graph, self._names[ordinal], ordinal)
+            section = Section(self._graph, self.name(ordinal), ordinal)
             self._handles[ordinal] = section
         return section
 
@@ -136,7 +130,35 @@ class SectionList:
     @property
     def names(self) -> Sequence[str]:
         """Names of all sections, by ordinal."""
-        return self._names
+        if self._unread is not None:
+            (strings, references), self._unread = self._unread, None
+            self.read_names[: len(references)] = strings.get_many(references)
+        return self.read_names
+
+    def name(self, ordinal: int) -> str:
+        """The name of the section of an ordinal."""
+        name = self.read_names[ordinal]
+        if not name and self._unread is not None and ordinal < len(self._unread[1]):
+            strings, references = self._unread
+            return strings.get(int(references[ordinal]))
+        return name
+
+    def others(self) -> list[int]:
+        """Ordinals of the sections whose names do not begin as those of functions do, in order."""
+        examined, found = self._others
+        if examined == len(self):
+            return found
+        names = self.read_names
+        if self._unread is not None and examined < len(self._unread[1]):
+            strings, references = self._unread
+            rows = rows_where(~strings.begin_with(references, _FUNCTIONS))
+            found, examined = rows.tolist(), len(references)
+            for ordinal, name in zip(found, strings.get_many(references[rows]), strict=True):
+                names[ordinal] = name
+        added = enumerate(names[examined:], examined)
+        found = found + [n for n, name in added if not name.startswith(_FUNCTIONS)]
+        self._others = len(self), found
+        return found
 
     def prots(self) -> UInt8Array:
         """Protections (uint8, `MemProt`) of all sections, by ordinal."""
@@ -175,11 +197,11 @@ class SectionList:
 
     def _index(self) -> dict[str, int]:
         if self._first is None:
-            count = len(self)
-            self._first = dict(zip(reversed(self._names), range(count - 1, -1, -1), strict=True))
+            count, names = len(self), self.names
+            self._first = dict(zip(reversed(names), range(count - 1, -1, -1), strict=True))
             self._shared = {}
             if len(self._first) < count:
-                for ordinal, name in enumerate(self._names):
+                for ordinal, name in enumerate(names):
                     self._share(self._first, name, ordinal)
         return self._first
 
@@ -190,10 +212,21 @@ class SectionList:
 
     def ordinals_named(self, name: str) -> list[int]:
         """Ordinals of all sections of that name, in order."""
+        if self._unread is not None and len(self.others()) <= _FEW:
+            return self._find_unread(name, *self._unread)
         first = self._index().get(name)
         if first is None:
             return []
         return self._shared.get(name) or [first]
+
+    def _find_unread(self, name: str, strings: StringHeap, references: Int64Array) -> list[int]:
+        """`ordinals_named` without reading names of functions."""
+        names = self.read_names
+        if not name.startswith(_FUNCTIONS):
+            return [n for n in self.others() if names[n] == name]
+        places = [rows_where(references == each) for each in strings.find(name).tolist()]
+        found = sorted(n for rows in places for n in rows.tolist())
+        return found + [n for n in range(len(references), len(names)) if names[n] == name]
 
     def find(self, name: str, mem_prot: MemProt, lifetime: MemLifetime) -> Section | None:
         """A section that currently has this name, protection and lifetime, or None."""
@@ -208,8 +241,8 @@ class SectionList:
 
     def find_by_name(self, name: str) -> Section | None:
         """The first section of that name, or None."""
-        first = self._index().get(name)
-        return None if first is None else self[first]
+        found = self.ordinals_named(name)
+        return self[found[0]] if found else None
 
     # Changes
 
@@ -227,29 +260,30 @@ class SectionList:
             prots: their protections, one byte (`MemProt`) each.
             lifetimes: their lifetimes, one byte (`MemLifetime`) each.
         """
-        if not self._names:
+        if not self.read_names:
             fresh = dict(zip(names, range(len(names)), strict=True))
             if len(fresh) == len(names):
                 # The usual case, whose index is that of all sections.
                 self.extend(names, prots, lifetimes)
                 self._first = fresh
                 return np.arange(len(names))
-        first, known_prots, known_lifetimes = self._index(), self._prots, self._lifetimes
-        ordinals = []
-        for name, prot, lifetime in zip(names, prots, lifetimes, strict=True):
-            ordinal = first.get(name)
-            if ordinal is not None and (
-                known_prots[ordinal] != prot or known_lifetimes[ordinal] != lifetime
-            ):
-                ordinal = self._find(name, prot, lifetime)
+        first = self._index()
+        ordinals = np.fromiter(map(first.get, names, repeat(-1)), np.int64, len(names))
+        new = rows_where(ordinals < 0).tolist()
+        if new:
+            # Of equal names the first one counts, so they are gone through from the end.
+            rows = sorted({names[row]: row for row in reversed(new)}.values())
+            self.extend(*_chosen(rows, names, prots, lifetimes))
+            ordinals[new] = [first[names[row]] for row in new]
+        differs = self.prots()[ordinals] != np.frombuffer(prots, np.uint8)
+        differs |= self.lifetimes()[ordinals] != np.frombuffer(lifetimes, np.uint8)
+        for row in rows_where(differs).tolist():
+            ordinal = self._find(names[row], prots[row], lifetimes[row])
             if ordinal is None:
-                ordinal = len(self._names)
-                self._share(first, name, ordinal)
-                self._names.append(name)
-                known_prots.append(prot)
-                known_lifetimes.append(lifetime)
-            ordinals.append(ordinal)
-        return np.array(ordinals, np.int64)
+                ordinal = len(self)
+                self.extend(*_chosen([row], names, prots, lifetimes))
+            ordinals[row] = ordinal
+        return ordinals
 
     def extend(self, names: Sequence[str], prots: bytes, lifetimes: bytes) -> None:
         """Add sections at the end.
@@ -260,11 +294,30 @@ class SectionList:
             lifetimes: their lifetimes, one byte (`MemLifetime`) each.
         """
         if self._first is not None:
-            for ordinal, name in enumerate(names, len(self)):
-                self._share(self._first, name, ordinal)
-        self._names += names
+            fresh = dict(zip(names, range(len(self), len(self) + len(names)), strict=True))
+            if len(fresh) == len(names) and self._first.keys().isdisjoint(fresh):
+                self._first.update(fresh)
+            else:
+                for ordinal, name in enumerate(names, len(self)):
+                    self._share(self._first, name, ordinal)
+        self.read_names += names
         self._prots += prots
         self._lifetimes += lifetimes
+
+    def extend_unread(
+        self, strings: StringHeap, references: Int64Array, prots: bytes, lifetimes: bytes
+    ) -> Int64Array:
+        """Add the first sections, by references of their names; returns their ordinals (int64).
+
+        Args:
+            strings: the names of the graph.
+            references: references (int64) of distinct names in one table.
+            prots: their protections, one byte (`MemProt`) each.
+            lifetimes: their lifetimes, one byte (`MemLifetime`) each.
+        """
+        self.extend([""] * len(references), prots, lifetimes)
+        self._unread = strings, references
+        return np.arange(len(references))
 
     def check_owner(self, section: Section) -> None:
         """Check that a section is one of these.
@@ -313,10 +366,18 @@ class SectionList:
             section.ordinal = int(moved[old]) if old in kept else NO_SECTION
             if section.ordinal != NO_SECTION:
                 self._handles[section.ordinal] = section
-        self._names = [self._names[ordinal] for ordinal in order]
+        names = self.names
+        self.read_names = [names[ordinal] for ordinal in order]
         self._prots = bytearray(self._prots[ordinal] for ordinal in order)
         self._lifetimes = bytearray(self._lifetimes[ordinal] for ordinal in order)
-        self._first = None
+        self._first, self._others = None, (0, [])
         self.searched.clear()
         column = self._graph.block_table.section
         column[:] = moved[column]
+
+
+def _chosen(
+    rows: Sequence[int], names: Sequence[str], prots: bytes, lifetimes: bytes
+) -> tuple[list[str], bytes, bytes]:
+    chosen = [names[row] for row in rows]
+    return chosen, bytes([prots[row] for row in rows]), bytes([lifetimes[row] for row in rows])

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from jitlink.errors import GraphError
-from jitlink.graph.columns import Int64Array, rows_where
+from jitlink.graph.columns import BoolArray, Int64Array, rows_where
 
 NO_NAME = -1
 _FIRST_STRING = -2
@@ -24,6 +24,8 @@ _FEW = 32
 """Up to this many names are read one by one, without finding the ends of all."""
 _COPIES_SIZE = 1024
 _COPIES_SHARE = 16
+_PIECE = _COPIES_SIZE // 2
+"""A name of at least `_COPIES_SIZE` bytes has a whole piece of this size."""
 
 
 class _Table:
@@ -78,6 +80,20 @@ class _Table:
         text = self.text
         names = [text[a:b] for a, b in zip(positions.tolist(), ends.tolist(), strict=True)]
         return names if self.ascii else [self._decode(name) for name in names]
+
+    def has_short_names(self) -> bool:
+        """Whether all names are so short that any number of them is within the bound."""
+        codes = np.frombuffer(self.text.encode("latin-1"), np.uint8)
+        pieces = codes[: len(codes) // _PIECE * _PIECE].reshape(-1, _PIECE)
+        return not np.count_nonzero(pieces.min(axis=1))
+
+    def begin_with(self, positions: Int64Array, latin: str) -> BoolArray:
+        """Whether the names at many positions begin with a text, as Latin-1 and without NUL."""
+        codes = np.frombuffer((self.text + "\0" * len(latin)).encode("latin-1"), np.uint8)
+        result = np.ones(len(positions), np.bool_)
+        for place, code in enumerate(latin.encode("latin-1")):
+            result &= codes[positions + place] == code
+        return result
 
     def _bound(self, count: int) -> int:
         """How many bytes that many names may have, each of which is a copy.
@@ -162,6 +178,21 @@ class StringHeap:
         first = len(self._strings)
         self._strings.extend(names)
         return _FIRST_STRING - np.arange(first, len(self._strings), dtype=np.int64)
+
+    def are_short(self, references: Int64Array) -> bool:
+        """Whether names at references (int64) are in one table whose names are all short.
+
+        `get_many` then refuses none of them.
+        """
+        table = bisect_right(self._bases, int(references.min())) - 1
+        if table < 0 or table != bisect_right(self._bases, int(references.max())) - 1:
+            return False
+        return self._tables[table].has_short_names()
+
+    def begin_with(self, references: Int64Array, text: str) -> BoolArray:
+        """Whether names at references (int64) in one table begin with an ASCII text."""
+        table = bisect_right(self._bases, int(references[0])) - 1
+        return self._tables[table].begin_with(references - self._bases[table], text)
 
     def has_text(self, text: str) -> bool:
         """Whether a name may contain a text, which has no NUL: if not, none does."""

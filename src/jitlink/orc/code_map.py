@@ -39,7 +39,7 @@ class CodeMapPlugin(LinkResources[LinkedGraph]):
                 self._code.add(linked)
 
         # Dead-stripping removes debug information.
-        config.pre_prune.append(keep)
+        config.add_pre_prune(keep)
         config.post_fixup.append(record)
 
     def release(self, resource: LinkedGraph) -> None:

@@ -6,7 +6,8 @@ becomes an edge, since records between them may be removed; its pointer to the f
 a relocation in the object; and the function gets a keep-alive edge to the FDE. So a live function
 keeps its FDE, with CIE, personality and LSDA, and the FDE of a dead function is removed.
 If all FDEs of an object's section describe one block of code, the section stays one block, because
-none of its records could be removed alone. Its records are checked all the same.
+none of its records could be removed alone. So does a section that describes live symbols only, if
+no pass reads frames before dead-stripping. Its records are checked all the same.
 
 Quirks: the CIE pointer counts backwards from its own position; a record whose length field is all
 ones has a 64-bit length, but still a 32-bit CIE pointer; a record of length zero ends the section;
@@ -19,7 +20,6 @@ Specification: Linux Standard Base, "Exception Frames"; DWARF 5, section 6.4.1.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import KEEP_ALIVE, EdgeKind
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import DEFINED
+from jitlink.passes.prune import marked_blocks
 
 SECTION = ".eh_frame"
 DW_EH_PE_OMIT = 0xFF
@@ -42,12 +43,14 @@ _HEAD_SIZE = 64
 _FEW_BYTES = 1024
 """Smaller sections are read record by record: finding candidates takes as long as 30 records."""
 _LAST_ORIGIN = np.iinfo(np.int32).max
+_LIVE = int(BlockFlags.LIVE)
 
 
-def eh_frame_pass(
-    *, neg_delta32: EdgeKind, section_name: str = SECTION, leaves_whole: bool = True
-) -> Callable[[LinkGraph], None]:
-    """A pre-prune pass that splits all sections of that name.
+class FramePass:
+    """A pre-prune pass that splits all sections of one name.
+
+    Behind the last pass that may read frames it can wait until live symbols are marked
+    (`run_marked`), and then leaves more sections whole.
 
     Args:
         neg_delta32: edge kind for a 32-bit distance back to the target.
@@ -56,10 +59,23 @@ def eh_frame_pass(
             block of code.
     """
 
-    def split_eh_frames(graph: LinkGraph) -> None:
-        _Splitter(graph, neg_delta32, section_name, leaves_whole=leaves_whole).run()
+    def __init__(
+        self, *, neg_delta32: EdgeKind, section_name: str = SECTION, leaves_whole: bool = True
+    ) -> None:
+        self.neg_delta32 = neg_delta32
+        self.section_name = section_name
+        self.leaves_whole = leaves_whole
 
-    return split_eh_frames
+    def __call__(self, graph: LinkGraph) -> None:
+        """Split the sections of a graph."""
+        _Splitter(graph, self, is_marked=False).run()
+
+    def run_marked(self, graph: LinkGraph) -> None:
+        """Split the sections of a graph whose live symbols are marked and stay so.
+
+        Those that refer to live functions and nothing else stay whole.
+        """
+        _Splitter(graph, self, is_marked=True).run()
 
 
 class FrameSection:
@@ -178,13 +194,12 @@ class _Records(NamedTuple):
 
 
 class _Splitter:
-    def __init__(
-        self, graph: LinkGraph, neg_delta32: EdgeKind, section_name: str, *, leaves_whole: bool
-    ) -> None:
+    def __init__(self, graph: LinkGraph, options: FramePass, *, is_marked: bool) -> None:
         self.graph = graph
-        self.leaves_whole = leaves_whole
-        self.neg_delta32 = neg_delta32
-        self.section_name = section_name
+        self.leaves_whole = options.leaves_whole
+        self.is_marked = is_marked
+        self.neg_delta32 = options.neg_delta32
+        self.section_name = options.section_name
         self.word = np.dtype("<u4" if graph.endianness == "little" else ">u4")
         self.pointer_sizes: dict[bytes, int] = {}
 
@@ -212,12 +227,12 @@ class _Splitter:
     def _split(self, parents: Int64Array) -> None:
         relocations = self._relocations(parents)
         records = self._read(parents, *self._find_records(parents, relocations))
+        is_whole = np.zeros(len(parents), np.bool_)
         code = self._described_code(parents, relocations, records)
-        whole = code >= 0
-        if np.count_nonzero(whole):
-            self._keep_whole(parents[whole], code[whole], records.alignment)
-        if not whole.all():
-            self._split_records(records, ~whole[records.numbers])
+        if code is not None:
+            is_whole = self._leave_whole(parents, relocations, records, code)
+        if not is_whole.all():
+            self._split_records(records, ~is_whole[records.numbers])
 
     def _find_records(
         self, parents: Int64Array, relocations: _Relocations
@@ -382,33 +397,68 @@ class _Splitter:
 
     def _described_code(
         self, parents: Int64Array, relocations: _Relocations, records: _Records
-    ) -> Int64Array:
-        """For each block, the one block row (int64) that all its FDEs describe, or -1."""
-        # LLVM differs: it splits all sections. Most code is compiled without a section for each
-        # function, and then dead-stripping keeps or removes all records of an object.
-        found = np.full(len(parents), -1, np.int64)
+    ) -> Int64Array | None:
+        """The block row of the code that each FDE describes, or -1 (int64).
+
+        None if relocations are not in order, or no section can stay whole.
+        """
         fdes = records.fdes
         span = int(self.graph.block_table.size[parents].max()) + 1
         keys = relocations.number * span + relocations.offset
         if not (self.leaves_whole and len(fdes) and len(keys)) or (keys[1:] < keys[:-1]).any():
-            return found
-        of_fde = records.numbers[fdes]
-        wanted = of_fde * span + records.starts[fdes] + records.id_offset[fdes] + 4
+            return None
+        wanted = records.numbers[fdes] * span + records.starts[fdes] + records.id_offset[fdes] + 4
         index = np.minimum(keys.searchsorted(wanted), len(keys) - 1)
         symbols = self.graph.symbol_table
         target = self.graph.edge_table.target[relocations.edge[index]]
         is_defined = (keys[index] == wanted) & (symbols.kind[target] == DEFINED)
-        code = np.where(is_defined, symbols.block[target], -1)
-        first = rows_where(np.concatenate((np.ones(1, np.bool_), of_fde[1:] != of_fde[:-1])))
+        code: Int64Array = np.where(is_defined, symbols.block[target], -1)
+        return code
+
+    def _leave_whole(
+        self,
+        parents: Int64Array,
+        relocations: _Relocations,
+        records: _Records,
+        code: Int64Array,
+    ) -> BoolArray:
+        """Keep sections alive as one block where that is possible; returns which (bool)."""
+        # LLVM differs: it splits all sections. Most code is compiled without a section for each
+        # function, and then dead-stripping keeps or removes all records of an object. Where all
+        # functions are exported, none is removed.
+        count, of_fde = len(parents), records.numbers[records.fdes]
+        first = rows_where(np.append(True, of_fde[1:] != of_fde[:-1]))
+        owner = of_fde[first]
         lowest, highest = np.minimum.reduceat(code, first), np.maximum.reduceat(code, first)
-        found[of_fde[first]] = np.where(lowest == highest, lowest, -1)
-        found[records.numbers[~records.is_plain]] = -1
+        may_stay, is_one = np.zeros((2, count), np.bool_)
+        may_stay[owner], is_one[owner] = lowest >= 0, lowest == highest
+        may_stay[records.numbers[~records.is_plain]] = False
         is_parent = np.zeros(self.graph.block_table.rows, np.bool_)
         is_parent[parents] = True
-        found[is_parent[found]] = -1
-        return found
+        may_stay[of_fde[is_parent[code]]] = False
+        is_live = np.zeros(count, np.bool_)
+        if self.is_marked:
+            is_live[owner] = np.logical_and.reduceat(marked_blocks(self.graph)[code], first)
+            # Functions depend on what other relocations refer to, personalities and LSDAs.
+            fdes, others = (
+                np.bincount(each, minlength=count) for each in (of_fde, relocations.number)
+            )
+            is_live &= may_stay & (fdes == others)
+            self._keep_live(parents[is_live], records.alignment)
+        is_one &= may_stay & ~is_live
+        if np.count_nonzero(is_one):
+            one = np.zeros(count, np.int64)
+            one[owner] = lowest
+            self._keep_with(parents[is_one], one[is_one], records.alignment)
+        return is_live | is_one
 
-    def _keep_whole(self, parents: Int64Array, code: Int64Array, alignment: int) -> None:
+    def _keep_live(self, parents: Int64Array, alignment: int) -> None:
+        """Keep sections in any case."""
+        table = self.graph.block_table
+        table.alignment[parents], table.alignment_offset[parents] = alignment, 0
+        table.flags[parents] |= _LIVE
+
+    def _keep_with(self, parents: Int64Array, code: Int64Array, alignment: int) -> None:
         """Add keep-alive edges from code to the sections that describe it."""
         table = self.graph.block_table
         table.alignment[parents], table.alignment_offset[parents] = alignment, 0

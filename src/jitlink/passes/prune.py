@@ -87,20 +87,26 @@ def _check_references(graph: LinkGraph, referenced: BoolArray) -> None:
         )
 
 
+def marked_blocks(graph: LinkGraph) -> BoolArray:
+    """Mask (bool, one per block row) of the blocks that dead-stripping starts from."""
+    blocks, symbols = graph.block_table, graph.symbol_table
+    marked: BoolArray = (blocks.flags & (_BLOCK_LIVE | _REMOVED_BLOCK)) == _BLOCK_LIVE
+    is_live = (symbols.kind == DEFINED) & ((symbols.flags & _SYMBOL_LIVE) != 0)
+    marked[symbols.block[is_live]] = True
+    return marked
+
+
 def _live_blocks(graph: LinkGraph) -> BoolArray:
     """Mask (bool, one per block row) of the blocks that live symbols reach."""
     blocks, symbols, edges = graph.block_table, graph.symbol_table, graph.edge_table
-    present: BoolArray = (blocks.flags & _REMOVED_BLOCK) == 0
-    live: BoolArray = present & ((blocks.flags & _BLOCK_LIVE) != 0)
-    defined = symbols.kind == DEFINED
-    live[symbols.block[defined & ((symbols.flags & _SYMBOL_LIVE) != 0)]] = True
+    live, defined = marked_blocks(graph), symbols.kind == DEFINED
     order, sorted_blocks = edges.by_block()
     target_block = np.where(defined, symbols.block, -1)
     neighbours = target_block[edges.target[order]]
     neighbours[edges.kind[order] == 0] = -1
     starts = sorted_blocks.searchsorted(np.arange(blocks.rows + 1))
     mark_reachable(neighbours, starts, live)
-    live &= present
+    live &= (blocks.flags & _REMOVED_BLOCK) == 0
     return live
 
 

@@ -66,7 +66,7 @@ def keep_initializers(config: PassConfiguration) -> Callable[[LinkGraph], list[F
             lower_init_fini(graph, target_of_graph(graph).crti_crtn)
         has_arrays = mark_arrays_live(graph)
 
-    config.pre_prune += [keep, keep_runtime_sections]
+    config.add_pre_prune(keep, keep_runtime_sections)
     return lambda graph: function_arrays(graph) if has_arrays else []
 
 

@@ -116,7 +116,7 @@ class ELFTarget(NamedTuple):
     def configure(self, graph: LinkGraph) -> PassConfiguration:
         """The passes for a graph: the architecture's, and those of all ELF targets."""
         config, bounds = self.passes(graph), ELFLinkerDefinedSymbols(self.identity)
-        config.pre_prune += [bounds.define, keep_linked_blocks]
+        config.add_pre_prune(bounds.define, keep_linked_blocks)
         config.post_prune.append(self._limit_addresses)
         config.post_allocation.append(bounds.place)
         config.needs_executable_stack = objects_with_executable_stack(graph)

@@ -33,7 +33,7 @@ from jitlink.formats.elf_notes import has_property_bit
 from jitlink.graph import LinkGraph
 from jitlink.link import PassConfiguration
 from jitlink.memory.tls import TLSModuleSpec
-from jitlink.passes.eh_frame import eh_frame_pass
+from jitlink.passes.eh_frame import FramePass
 from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.ifunc import ifunc_pass
 from jitlink.passes.tls import TLSEdgeKinds, plan_tls
@@ -278,7 +278,7 @@ def _tls_edge_kinds(byte_order: Literal["little", "big"]) -> TLSEdgeKinds:
 _RELOCATION_TABLE = RelocationTable(RELOCATIONS)
 _plan_fixups = partial(plan_tls, _tls_edge_kinds("little"))
 _plan_big_endian_fixups = partial(plan_tls, _tls_edge_kinds("big"))
-_split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
+_split_eh_frames = FramePass(neg_delta32=K.NEG_DELTA32)
 
 
 def default_passes(graph: LinkGraph) -> PassConfiguration:
@@ -294,7 +294,7 @@ def default_passes(graph: LinkGraph) -> PassConfiguration:
     is_little = graph.endianness == "little"
     return PassConfiguration(
         fixups=FIXUPS if is_little else BIG_ENDIAN_FIXUPS,
-        pre_prune=[_split_eh_frames, synthesize_elf_symbols],
+        pre_prune=[synthesize_elf_symbols, _split_eh_frames],
         post_prune=[ifunc_pass(spec, APPLY_IRELATIVE, APPLY_IRELATIVE_IMPORTS), build],
         pre_fixup=[relax],
         got_address=got_address,

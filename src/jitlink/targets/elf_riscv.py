@@ -30,7 +30,7 @@ from jitlink.graph.columns import rows_where
 from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.graph.tables import DEFINED, EXTERNAL
 from jitlink.link import PassConfiguration
-from jitlink.passes.eh_frame import eh_frame_pass
+from jitlink.passes.eh_frame import FramePass
 from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.ifunc import ifunc_pass
 from jitlink.targets.base import Relocation, RelocationTable
@@ -108,7 +108,7 @@ RELOCATIONS = (
 )
 
 _RELOCATION_TABLE = RelocationTable(RELOCATIONS)
-_split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
+_split_eh_frames = FramePass(neg_delta32=K.NEG_DELTA32)
 
 _ABSOLUTE_KINDS = frozenset((K.R_RISCV_HI20, K.R_RISCV_LO12_I, K.R_RISCV_LO12_S, K.R_RISCV_32))
 _IS_ABSOLUTE = np.zeros(len(K), np.bool_)
@@ -137,7 +137,7 @@ def _passes(bits: int) -> Callable[[LinkGraph], PassConfiguration]:
         """The passes that every ELF RISC-V graph needs."""
         return PassConfiguration(
             fixups=FIXUPS[bits],
-            pre_prune=[check_abi, _split_eh_frames, synthesize_elf_symbols],
+            pre_prune=[check_abi, synthesize_elf_symbols, _split_eh_frames],
             post_prune=[build_ifunc_stubs, select_jumps, build_got, relax],
             pre_fixup=[pair_hi_lo],
             got_address=got_address,

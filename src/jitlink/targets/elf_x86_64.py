@@ -33,7 +33,7 @@ from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL
 from jitlink.link import PassConfiguration
 from jitlink.memory.tls import TLSModuleSpec
-from jitlink.passes.eh_frame import eh_frame_pass
+from jitlink.passes.eh_frame import FramePass
 from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.ifunc import ifunc_pass
 from jitlink.passes.personality import build_personality_stubs
@@ -175,7 +175,7 @@ TLS_EDGE_KINDS = TLSEdgeKinds(
     write_module=_write_tls_module,
 )
 _plan_fixups = partial(plan_tls, TLS_EDGE_KINDS)
-_split_eh_frames = eh_frame_pass(neg_delta32=K.NEG_DELTA32)
+_split_eh_frames = FramePass(neg_delta32=K.NEG_DELTA32)
 _build_ifunc_stubs = ifunc_pass(GOT_PLT, APPLY_IRELATIVE)
 
 
@@ -183,7 +183,7 @@ def default_passes(_graph: LinkGraph) -> PassConfiguration:
     """The passes that every ELF x86-64 graph needs."""
     return PassConfiguration(
         fixups=FIXUPS,
-        pre_prune=[_split_eh_frames, synthesize_elf_symbols],
+        pre_prune=[synthesize_elf_symbols, _split_eh_frames],
         post_prune=[_build_ifunc_stubs, _build_personality_stubs, _build_got_and_stubs],
         pre_fixup=[relax],
         got_address=got_address,

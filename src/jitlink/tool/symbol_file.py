@@ -47,7 +47,7 @@ class SymbolFileWriter(Plugin):
             named = _named_rows(graph)
 
         # Dead-stripping removes symbols that nothing refers to, also those of blocks that stay.
-        config.pre_prune.append(find)
+        config.add_pre_prune(find)
         config.post_fixup.append(lambda graph: self._symbols.append(_symbols(graph, named)))
 
     def notify_emitted(self, responsibility: MaterializationResponsibility) -> None:

@@ -22,10 +22,10 @@ def open_descriptors() -> set[str]:
 
 def is_free_soon(is_free: Callable[[], bool]) -> bool:
     """Wait until something is free: threads with nothing left to do may still be ending."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not is_free():
         if time.monotonic() > end:
             return False
         gc.collect()
-        time.sleep(0.005)
+        time.sleep(0.05)
     return True
