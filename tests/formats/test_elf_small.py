@@ -1,9 +1,10 @@
-"""Small objects that are read as records are read as the reader of columns reads them.
+"""Small objects and single ones are read as the reader of batches reads them.
 
 The corpus is all members of archives that many compilers, assemblers and languages have written,
 for three architectures; mutants of some of them are what is malformed.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from jitlink.graph import LinkGraph
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.strings import NO_NAME
 from jitlink.targets.base import Target
+from jitlink.targets.elf import ELFTarget
 from jitlink.targets.registry import target_of_object
 from tests.mutations import elf_regions, mutants
 from tests.toolchain import compile_c, require
@@ -86,12 +88,26 @@ def contents(graph: LinkGraph, read: ReadObjects) -> Contents:
     )  # fmt: skip
 
 
-def as_columns(target: Target, objects: list[bytes]) -> Contents:
+def batch_of(objects: Sequence[bytes]) -> Batch:
     sizes = np.array(list(map(len, objects)))
     starts = sizes.cumsum() - sizes
-    graph, buffer = target.new_graph("graph"), memoryview(b"".join(objects))
     names = [str(number) for number in range(len(objects))]
-    return contents(graph, target.add_objects(graph, Batch(buffer, names, starts, sizes)))
+    return Batch(memoryview(b"".join(objects)), names, starts, sizes)
+
+
+def as_batch(target: Target, objects: Sequence[bytes]) -> Contents:
+    graph = target.new_graph("graph")
+    assert isinstance(target, ELFTarget)
+    return contents(graph, target._add_batch(graph, batch_of(objects)))
+
+
+def as_single(target: Target, data: bytes) -> Contents | None:
+    graph = target.new_graph("graph")
+    assert isinstance(target, ELFTarget)
+    read = target._add_single(graph, batch_of([data]))
+    if read is None:
+        assert len(graph.origins) == len(graph.section_list) == graph.symbol_table.rows == 0
+    return read and contents(graph, read)
 
 
 def as_records(target: Target, objects: list[SmallObject]) -> Contents:
@@ -102,9 +118,13 @@ def as_records(target: Target, objects: list[SmallObject]) -> Contents:
 
 def check(target: Target, data: bytes) -> SmallObject | None:
     """Check one object; what was read, if it was read as records."""
-    small = target.read_small(memoryview(data))
+    small, single = target.read_small(memoryview(data)), as_single(target, data)
+    expected = as_batch(target, [data]) if small or single else None
+    if single is not None:
+        assert single == expected
     if small is not None:
-        assert as_records(target, [small]) == as_columns(target, [data])
+        # Every object that is read as records can be read as a single one.
+        assert as_records(target, [small]) == expected == single
         graph = target.new_graph("limited")
         add_small_objects(graph, ["0"], [small])
         limit = target.new_graph("unlimited").address_limit
@@ -152,11 +172,23 @@ def test_what_compilers_write() -> None:
     assert [grouped.string(name) for name, _ in grouped.groups] == ["_Z5twiceIiET_S0_"]
 
 
+@pytest.mark.parametrize("name", ["libsqlite3.a", "liblua5.4.a", "aarch64-linux-gnu/libm.a"])
+def test_single_objects(name: str) -> None:
+    """Most members of these have few sections, and too many records for a small object."""
+    members = Archive(memoryview(require(name).read_bytes()), name).members()
+    objects = [bytes(member.data or b"") for member in members]
+    read = [check(target_of_object(data, name), data) for data in objects]
+    targets = [target_of_object(data, name) for data in objects]
+    single = [as_single(t, data) for t, data in zip(targets, objects, strict=True)]
+    large = [each for each, small in zip(single, read, strict=True) if each and not small]
+    assert len(large) >= 10
+
+
 def test_several_objects() -> None:
     objects = [data for name, data in compiled().items() if name.startswith(("gcc ", "clang "))]
     target = target_of_object(objects[0], "first")
     small = [target.read_small(memoryview(data)) for data in objects]
-    assert as_records(target, [each for each in small if each]) == as_columns(target, objects)
+    assert as_records(target, [each for each in small if each]) == as_batch(target, objects)
 
 
 @pytest.mark.parametrize("name", ["gcc data", "clang function", "gcc template", "clang arrays"])

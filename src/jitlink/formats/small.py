@@ -11,14 +11,14 @@ the same order, with numbers that begin at 0 in each object.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jitlink.formats.batch import NO_COMDAT_GROUPS, ComdatGroups, ReadObjects
 from jitlink.graph import LinkGraph
-from jitlink.graph.columns import Columns, Int64Array
+from jitlink.graph.columns import Array, Columns, Int64Array
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.strings import NO_NAME
@@ -28,6 +28,10 @@ MOST_RECORDS = 200
 """How many bytes and records are read and added to a graph as records at once."""
 _LEAST_RECORDS = 8
 """How many records most objects have at least."""
+
+
+ColumnsOfRows = Mapping[str, Array[Any]]
+"""Columns of a table by name, of equal length."""
 
 
 class SmallObject(NamedTuple):
@@ -104,10 +108,7 @@ def add_small_objects(
         block = first_block + len(blocks)
         symbol = graph.symbol_table.rows + len(symbols)
         first_symbols.append(symbol)
-        blocks += [
-            (origin, size, alignment, place if place == ZERO_FILL else content + place, flags)
-            for size, alignment, place, flags in each.blocks
-        ]
+        blocks += _block_rows(each, origin, content)
         symbols += [
             (name if name == NO_NAME else string + name, kind,
              in_block if in_block == NO_BLOCK else block + in_block, *others)
@@ -127,6 +128,50 @@ def add_small_objects(
         np.array(first_symbols), graph.symbol_table.rows, first_block, first_edge,
         graph.edge_table.rows, _comdat_groups(groups),
     )  # fmt: skip
+
+
+def add_columns(
+    graph: LinkGraph,
+    name: str,
+    sections: SmallObject,
+    symbols: ColumnsOfRows,
+    edges: ColumnsOfRows,
+) -> ReadObjects:
+    """Add one object to a graph whose symbols and edges are columns.
+
+    Args:
+        graph: the graph, which is one of the object's target.
+        name: display name of the object.
+        sections: the object, without symbols and edges.
+        symbols: columns of its symbols, with numbers and names as in a `SmallObject`.
+        edges: columns of its edges, likewise; empty if there are none.
+    """
+    content = graph.contents.add(sections.data)
+    string = graph.strings.add_table(sections.strings + b"\0")
+    block = graph.block_table.rows
+    _add_blocks(graph, [sections], _block_rows(sections, len(graph.origins), content))
+    graph.origins.append(name)
+    graph.origin_flags.append(sections.flags)
+    names, in_block = symbols["name"], symbols["block"]
+    names[names != NO_NAME] += string
+    in_block[in_block != NO_BLOCK] += block
+    first_symbol = graph.symbol_table.extend(len(names), **symbols)
+    first_edge = graph.edge_table.rows
+    if edges:
+        placed = {"block": edges["block"] + block, "target": edges["target"] + first_symbol}
+        graph.edge_table.extend(len(edges["kind"]), **{**edges, **placed})
+    groups = [(string + n, [block + row for row in rows]) for n, rows in sections.groups]
+    return ReadObjects(
+        np.array([first_symbol]), graph.symbol_table.rows, block, first_edge,
+        graph.edge_table.rows, _comdat_groups(groups),
+    )  # fmt: skip
+
+
+def _block_rows(each: SmallObject, origin: int, content: int) -> list[tuple[int, ...]]:
+    return [
+        (origin, size, alignment, place if place == ZERO_FILL else content + place, flags)
+        for size, alignment, place, flags in each.blocks
+    ]
 
 
 _BLOCK_COLUMNS = ("origin", "size", "alignment", "content", "flags")

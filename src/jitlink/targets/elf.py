@@ -24,6 +24,7 @@ from jitlink.formats.elf import ELFObjects, read_objects
 from jitlink.formats.elf_layout import ELFCLASS32, ELFCLASS64, Identity, identify
 from jitlink.formats.elf_notes import objects_with_executable_stack
 from jitlink.formats.elf_relocations import RawRelocations
+from jitlink.formats.elf_single import RelocationColumns, add_single_object
 from jitlink.formats.elf_small import SmallObjectReader
 from jitlink.formats.small import SmallObject
 from jitlink.graph import LinkGraph, MemLifetime, Scope
@@ -146,6 +147,18 @@ class ELFTarget(NamedTuple):
             InputError: an object is malformed, of another target, or has a relocation that
                 is not linked; the graph must not be used any more.
         """
+        read = self._add_single(graph, batch) if len(batch.names) == 1 else None
+        return read or self._add_batch(graph, batch)
+
+    def _add_single(self, graph: LinkGraph, batch: Batch) -> ReadObjects | None:
+        """Read the only object of a batch; None if it has many sections, or is unusual."""
+        start, size = int(batch.starts[0]), int(batch.sizes[0])
+        data, types = batch.buffer[start : start + size].toreadonly(), self.relocations
+        columns = RelocationColumns(types.kinds, types.biases, types.ignored, self.fixups.widths)
+        return add_single_object(graph, data, batch.names[0], self.identity, columns)
+
+    def _add_batch(self, graph: LinkGraph, batch: Batch) -> ReadObjects:
+        """Read all objects of a batch as columns."""
         first_edge = graph.edge_table.rows
         objects, raw = read_objects(graph, batch, self.identity)
         _EdgeBuilder(self, graph, objects, raw).run()
