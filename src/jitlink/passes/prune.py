@@ -103,6 +103,19 @@ def _prune_few(graph: LinkGraph) -> bool:
     return True
 
 
+def few_marked_blocks(graph: LinkGraph) -> list[int]:
+    """`marked_blocks` as rows, found row by row; some may be there more than once."""
+    symbols = graph.symbol_table
+    columns = (symbols.kind.tolist(), symbols.flags.tolist(), symbols.block.tolist())
+    flags = graph.block_table.flags.tolist()
+    marked = [row for row, each in enumerate(flags) if each & _PRESENCE == _BLOCK_LIVE]
+    return marked + [
+        block
+        for kind, each, block in zip(*columns, strict=True)
+        if kind == DEFINED and each & _SYMBOL_LIVE
+    ]
+
+
 def _few_live_blocks(graph: LinkGraph) -> set[int]:
     """Rows of the blocks that live symbols reach, found row by row."""
     blocks, symbols, edges = graph.block_table, graph.symbol_table, graph.edge_table
@@ -112,10 +125,7 @@ def _few_live_blocks(graph: LinkGraph) -> set[int]:
     for block, kind, target in zip(*columns, strict=True):
         if kind and kinds[target] == DEFINED:
             neighbours.setdefault(block, []).append(in_block[target])
-    pending = [row for row, each in enumerate(flags) if each & _PRESENCE == _BLOCK_LIVE]
-    for kind, block, each in zip(kinds, in_block, symbols.flags.tolist(), strict=True):
-        if kind == DEFINED and each & _SYMBOL_LIVE:
-            pending.append(block)
+    pending = few_marked_blocks(graph)
     reached: set[int] = set()
     while pending:
         block = pending.pop()
@@ -152,7 +162,7 @@ def _check_references(graph: LinkGraph, referenced: BoolArray) -> None:
 def marked_blocks(graph: LinkGraph) -> BoolArray:
     """Mask (bool, one per block row) of the blocks that dead-stripping starts from."""
     blocks, symbols = graph.block_table, graph.symbol_table
-    marked: BoolArray = (blocks.flags & (_BLOCK_LIVE | _REMOVED_BLOCK)) == _BLOCK_LIVE
+    marked: BoolArray = (blocks.flags & _PRESENCE) == _BLOCK_LIVE
     is_live = (symbols.kind == DEFINED) & ((symbols.flags & _SYMBOL_LIVE) != 0)
     marked[symbols.block[is_live]] = True
     return marked
