@@ -87,6 +87,17 @@ def test_layout_agrees_with_a_plain_loop(seed: int, blocks: int) -> None:
     check_against_plain(random_graph(seed, blocks))
 
 
+@pytest.mark.parametrize("few", [0, 200])
+@given(seed=st.integers(0, 1 << 32), blocks=st.integers(0, 80))
+def test_few_blocks_and_many_are_laid_out_alike(few: int, seed: int, blocks: int) -> None:
+    graph = random_graph(seed, blocks)
+    random = np.random.default_rng(seed)
+    graph.block_table.origin[:] = random.integers(-1, 2, blocks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout_module, "_FEW_ROWS", few)
+        check_against_plain(graph)
+
+
 @pytest.mark.parametrize("blocks", [299, 300, 301, 1500])
 def test_large_layout_agrees_with_a_plain_loop(blocks: int) -> None:
     check_against_plain(random_graph(blocks, blocks))
@@ -158,11 +169,16 @@ def test_blocks_come_by_section_address_and_creation_and_zero_fill_last() -> Non
     assert (segment.content_size, segment.zero_fill_size, segment.size) == (4, 7, 11)
 
 
-def test_removed_blocks_are_left_out() -> None:
+@pytest.mark.parametrize("few", [0, 200])
+def test_removed_blocks_are_left_out(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout_module, "_FEW_ROWS", few)
     graph = empty_graph()
     section = add_section(graph, READ)
     graph.remove_block(graph.create_content_block(section, b"removed"))
     assert BasicLayout(graph).segments == []
+    kept = graph.create_content_block(section, b"kept")
+    (segment,) = BasicLayout(graph).segments
+    assert segment.block_rows.tolist() == [kept.row]
 
 
 def test_block_offsets_are_known_without_addresses() -> None:

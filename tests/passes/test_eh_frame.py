@@ -400,7 +400,7 @@ def test_records_are_those_that_lengths_lead_to(seed: int, monkeypatch: pytest.M
     """Records are found by their relocations as they are one by one."""
     found: list[list[tuple[int, bytes]] | str] = []
     for few in (0, 1 << 62):
-        monkeypatch.setattr(eh_frame, "_FEW_BYTES", few)
+        monkeypatch.setattr(eh_frame, "MOST_BYTES", few)
         graph = random_frames(seed)
         try:
             eh_frame.FramePass(neg_delta32=K.NEG_DELTA32, leaves_whole=False)(graph)

@@ -3,6 +3,7 @@
 Cost is counted, not timed: executed lines of Python, and elements that array operations process.
 """
 
+import copy
 import ctypes
 import sys
 from collections.abc import Callable
@@ -25,9 +26,13 @@ from jitlink.graph import (
     MemProt,
     Scope,
     Symbol,
+    SymbolFlags,
+    SymbolKind,
 )
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.edges import INVALID, KEEP_ALIVE
+from jitlink.graph.link_graph import NO_BLOCK
+from jitlink.graph.strings import NO_NAME
 from jitlink.passes import prune as module
 from jitlink.passes.linker_defined import NO_OBJECT
 from jitlink.passes.prune import mark_exported_live, mark_reachable, prune
@@ -196,6 +201,66 @@ def test_any_graph(data: st.DataObject, count: int) -> None:
     live[list(roots)] = True
     mark_reachable(targets, starts, live)
     assert set(np.flatnonzero(live).tolist()) == found
+
+
+# Row by row
+
+_TABLES = ("block_table", "symbol_table", "edge_table")
+
+
+def random_graph(draw: Callable[..., Any]) -> LinkGraph:
+    """Blocks and symbols of any kind, some of them removed, and edges of any kind."""
+    graph = LinkGraph("any.o", "none", edge_kinds=Kind)
+    for name, lifetime in ((".text", MemLifetime.STANDARD), (".debug", MemLifetime.NO_ALLOC)):
+        graph.create_section(name, MemProt.READ, lifetime)
+    count, most = draw(st.integers(1, 8)), BlockFlags.REMOVED | BlockFlags.LIVE
+
+    def column(size: int, most: int) -> list[int]:
+        found: list[int] = draw(st.lists(st.integers(0, most), min_size=size, max_size=size))
+        return found
+
+    section = [int(each == 0) for each in column(count, 5)]
+    graph.block_table.extend(count, section=section, size=8, alignment=1, flags=column(count, most))
+    kinds = column(draw(st.integers(1, 16)), SymbolKind.REMOVED)
+    block = [
+        place if kind == SymbolKind.DEFINED else NO_BLOCK
+        for kind, place in zip(kinds, column(len(kinds), count - 1), strict=True)
+    ]
+    flags = column(len(kinds), SymbolFlags.LIVE | SymbolFlags.CALLABLE)
+    graph.symbol_table.extend(len(kinds), name=NO_NAME, kind=kinds, block=block, flags=flags)
+    edges = draw(st.integers(0, 24))
+    target, kind = column(edges, len(kinds) - 1), column(edges, Kind.POINTER)
+    places = column(edges, count - 1)
+    graph.edge_table.extend(edges, block=places, kind=kind, target=target, addend=range(edges))
+    return graph
+
+
+def outcome(graph: LinkGraph) -> object:
+    """The tables of a graph after pruning, or the error."""
+    try:
+        prune(graph)
+    except ObjectError as error:
+        return str(error)
+    tables = [getattr(graph, name) for name in _TABLES]
+    return [{name: getattr(table, name).tolist() for name in table.FIELDS} for table in tables]
+
+
+@given(data=st.data())
+def test_row_by_row_is_as_by_columns(data: st.DataObject) -> None:
+    graph = random_graph(data.draw)
+    other = copy.deepcopy({name: getattr(graph, name) for name in _TABLES})
+    by_row = outcome(graph)
+    vars(graph).update(other)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_FEW_ROWS", 0)
+        assert outcome(graph) == by_row
+
+
+def test_a_graph_of_few_rows_is_pruned_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_live_blocks", None)
+    nodes = Nodes(3)
+    nodes.connect((0, 1))
+    assert nodes.live_after(0) == {0, 1}
 
 
 # References to symbols without an address

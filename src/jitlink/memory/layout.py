@@ -13,12 +13,13 @@ the layout. Blocks of NO_ALLOC sections are in no segment.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jitlink.errors import AllocationError, WritableCodeError
-from jitlink.graph import AddressRange, LinkGraph, MemLifetime, MemProt
+from jitlink.graph import AddressRange, BlockFlags, LinkGraph, MemLifetime, MemProt
 from jitlink.graph.columns import (
     ADDRESS_MASK,
     Array,
@@ -31,11 +32,15 @@ from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.tables import MEM_LIFETIMES, MEM_PROTS
 from jitlink.memory.copying import copy_contents
 
-_NO_ALLOC_GROUP = MemLifetime.NO_ALLOC << 3
+_NO_ALLOC_GROUP = int(MemLifetime.NO_ALLOC) << 3
+_REMOVED = int(BlockFlags.REMOVED)
+_WRITE_EXEC = int(MemProt.WRITE | MemProt.EXEC)
 # More than any address space, and small enough that sums and differences do not overflow.
 _SIZE_LIMIT = 1 << 62
 # Below this many blocks a Python loop is faster than NumPy calls.
 _FEW_BLOCKS = 300
+_FEW_ROWS = 32
+"""How many rows a block table may have whose blocks are arranged one by one."""
 
 
 class Segment:
@@ -129,25 +134,63 @@ class BasicLayout:
 
     def __init__(self, graph: LinkGraph) -> None:
         self.graph = graph
+        self._previous: tuple[UInt64Array, Int64Array] | None = None
         table = graph.block_table
-        rows = graph.block_rows()
         groups = (graph.section_lifetimes() << 3) | graph.section_list.prots()
+        if table.rows <= _FEW_ROWS and not graph.linked_to:
+            key = self._arrange_few(groups.tolist())
+        else:
+            key = self._arrange(groups)
+        self._sizes = table.size[self._rows]
+        self.segments = self._make_segments(key, table.alignment[self._rows])
+
+    def _arrange(self, groups: UInt8Array) -> bytes:
+        """Find the order and the offsets of the blocks.
+
+        Args:
+            groups: lifetime and protection of each section.
+
+        Returns:
+            One byte for each block that is allocated: lifetime, protection, zero-fill.
+        """
+        graph, table = self.graph, self.graph.block_table
+        rows = graph.block_rows()
         group = groups[table.section[rows]]
         if np.count_nonzero(groups >= _NO_ALLOC_GROUP):
             allocated = group < _NO_ALLOC_GROUP
             rows, group = rows[allocated], group[allocated]
-        # One byte a block: lifetime, protection, zero-fill.
         key = (group << 1) | (table.content[rows] == ZERO_FILL)
         order = _order(graph, rows, key)
         if graph.linked_to:
             order = _order_linked(graph, rows, key, order)
-        self._rows, key = rows[order], key[order]
-        self._sizes = table.size[self._rows]
-        alignments = table.alignment[self._rows]
-        self._offsets = place(key >> 1, self._sizes, alignments, table.alignment_offset[self._rows])
-        self._content = rows_where((key & 1) == 0)
-        self._previous: tuple[UInt64Array, Int64Array] | None = None
-        self.segments = self._make_segments(key.tobytes(), alignments)
+        rows, key = rows[order], key[order]
+        sizes, alignments = table.size[rows], table.alignment[rows]
+        self._rows, self._content = rows, rows_where((key & 1) == 0)
+        self._offsets = place(key >> 1, sizes, alignments, table.alignment_offset[rows])
+        return key.tobytes()
+
+    def _arrange_few(self, groups: Sequence[int]) -> bytes:
+        """`_arrange`, block by block."""
+        table = self.graph.block_table
+        columns = (table.flags, table.section, table.content, table.origin, table.address)
+        order = sorted(
+            [
+                (groups[section] << 1 | (content == ZERO_FILL), section, origin, address, row)
+                for row, (flags, section, content, origin, address) in enumerate(
+                    zip(*[column.tolist() for column in columns], strict=True)
+                )
+                if not flags & _REMOVED and groups[section] < _NO_ALLOC_GROUP
+            ]
+        )
+        rows = [each[-1] for each in order]
+        key = bytes([each[0] for each in order])
+        self._rows = np.array(rows, np.int64)
+        self._content = np.array([n for n, each in enumerate(key) if not each & 1], np.int64)
+        sizes, alignments = table.size[self._rows].tolist(), table.alignment[self._rows].tolist()
+        alignment_offsets = table.alignment_offset[self._rows].tolist()
+        offsets = _place_each([each >> 1 for each in key], sizes, alignments, alignment_offsets)
+        self._offsets = np.array(offsets, np.int64)
+        return key
 
     def _make_segments(self, key: bytes, alignments: Int64Array) -> list[Segment]:
         firsts, first = [], 0
@@ -236,6 +279,9 @@ class BasicLayout:
         ]
         table, rows = self.graph.block_table, self._rows
         self._previous = table.address[rows], table.content[rows]
+        if memory is not None and len(rows) <= _FEW_ROWS:
+            self._apply_few(memory, address)
+            return
         starts = [segment.address - address for segment in self.segments]
         places = self._offsets + self._spread(starts)
         table.address[rows] = places.view(np.uint64) + np.uint64(address)
@@ -247,6 +293,27 @@ class BasicLayout:
         for segment, first in zip(self.segments, self._firsts, strict=True):
             blocks = np.arange(first, first + len(segment.content_rows))
             self._fill(segment.working_memory, blocks, self._offsets[blocks])
+
+    def _apply_few(self, memory: memoryview, address: int) -> None:
+        """`apply`, block by block."""
+        graph, rows = self.graph, self._rows
+        contents = graph.block_table.content[rows].tolist()
+        sizes, offsets = self._sizes.tolist(), self._offsets.tolist()
+        addresses: list[int] = []
+        for segment, first in zip(self.segments, self._firsts, strict=True):
+            start = segment.address - address
+            segment.working_memory = memory[start : start + segment.content_size]
+            middle = first + len(segment.content_rows)
+            for number in range(first, middle + len(segment.zero_fill_rows)):
+                place, size = start + offsets[number], sizes[number]
+                addresses.append(address + place)
+                if number < middle:
+                    memory[place : place + size] = graph.contents.view(contents[number], size)
+                    contents[number] = place
+        base = graph.contents.add(memory)
+        contents = [each if each == ZERO_FILL else base + each for each in contents]
+        graph.block_table.address[rows] = np.array(addresses, np.uint64)
+        graph.block_table.content[rows] = np.array(contents, np.int64)
 
     def _spread(self, values: list[int]) -> Int64Array:
         """Repeat one value per segment for each block of the segment (int64, modulo 2**64)."""
@@ -339,7 +406,7 @@ def place(
     return implementation(group, sizes, alignments, alignment_offsets)
 
 
-def _check_total(total: float, sizes: Int64Array, alignments: Int64Array) -> None:
+def _check_total(total: float, sizes: Sequence[int], alignments: Sequence[int]) -> None:
     """Refuse sizes whose sums and differences might overflow 64 bits.
 
     Args:
@@ -348,9 +415,9 @@ def _check_total(total: float, sizes: Int64Array, alignments: Int64Array) -> Non
         alignments: the alignments.
     """
     if total >= _SIZE_LIMIT:
-        size = sum(sizes.tolist())
+        size = sum(sizes)
         raise AllocationError(
-            f"blocks of {size:#x} bytes with alignments up to {int(alignments.max()):#x} "
+            f"blocks of {size:#x} bytes with alignments up to {max(alignments):#x} "
             "exceed every address space",
             size=size,
         )
@@ -363,17 +430,28 @@ def _place_few(
     alignment_offsets: Int64Array,
 ) -> Int64Array:
     """`place` with a loop over blocks."""
-    offsets = []
-    current, end = -1, 0
     columns = (group.tolist(), sizes.tolist(), alignments.tolist(), alignment_offsets.tolist())
-    _check_total(sum(columns[1]) + sum(columns[2]), sizes, alignments)
-    for block_group, size, alignment, alignment_offset in zip(*columns, strict=True):
+    return np.array(_place_each(*columns), np.int64)
+
+
+def _place_each(
+    group: Sequence[int],
+    sizes: Sequence[int],
+    alignments: Sequence[int],
+    alignment_offsets: Sequence[int],
+) -> list[int]:
+    """`place` for numbers."""
+    offsets: list[int] = []
+    current, end = -1, 0
+    _check_total(sum(sizes) + sum(alignments), sizes, alignments)
+    columns = zip(group, sizes, alignments, alignment_offsets, strict=True)
+    for block_group, size, alignment, alignment_offset in columns:
         if block_group != current:
             current, end = block_group, 0
         end += (alignment_offset - end) & (alignment - 1)
         offsets.append(end)
         end += size
-    return np.array(offsets, np.int64)
+    return offsets
 
 
 def _place_many(
@@ -389,8 +467,9 @@ def _place_many(
     between. Those belong to blocks of smaller alignment, so processing alignments in ascending
     order finds all paddings.
     """
-    total = sizes.sum(dtype=np.float64) + alignments.sum(dtype=np.float64)
-    _check_total(float(total), sizes, alignments)
+    total = float(sizes.sum(dtype=np.float64) + alignments.sum(dtype=np.float64))
+    if total >= _SIZE_LIMIT:
+        _check_total(total, sizes.tolist(), alignments.tolist())
     heads = np.empty(len(group), np.bool_)
     heads[0] = True
     np.not_equal(group[1:], group[:-1], out=heads[1:])
@@ -422,7 +501,8 @@ def check_protections(layout: BasicLayout) -> None:
     """
     graph = layout.graph
     for segment in layout.segments:
-        is_both = segment.prot & MemProt.WRITE and segment.prot & MemProt.EXEC
+        # As numbers: operators of flags are slow.
+        is_both = int(segment.prot) & _WRITE_EXEC == _WRITE_EXEC
         if is_both and not graph.writable_code:
             sections = [
                 section

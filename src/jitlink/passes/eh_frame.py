@@ -10,9 +10,7 @@ none of its records could be removed alone. So does a section that describes liv
 no pass reads frames before dead-stripping. Its records are checked all the same.
 
 Quirks: the CIE pointer counts backwards from its own position; a record whose length field is all
-ones has a 64-bit length, but still a 32-bit CIE pointer; a record of length zero ends the section;
-the size of the pointers in an FDE is encoded only in the augmentation of its CIE. GNU as writes
-CIEs of version 3 for RISC-V, which LLVM refuses.
+ones has a 64-bit length, but still a 32-bit CIE pointer; a record of length zero ends the section.
 
 Specification: Linux Standard Base, "Exception Frames"; DWARF 5, section 6.4.1.
 """
@@ -31,17 +29,14 @@ from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import KEEP_ALIVE, EdgeKind
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import DEFINED
+from jitlink.passes.cie import size_of_pointers
+from jitlink.passes.eh_frame_few import MOST_BYTES, find_whole_sections
 from jitlink.passes.prune import marked_blocks
 
 SECTION = ".eh_frame"
-DW_EH_PE_OMIT = 0xFF
 _EXTENDED = 0xFFFFFFFF
-_ENCODED_SIZES = {0x00: 0, 0x02: 2, 0x03: 4, 0x04: 8, 0x0A: 2, 0x0B: 4, 0x0C: 8}
-_CIE_VERSIONS = (1, 3, 4)
 _TERMINATOR = bytes(4)
 _HEAD_SIZE = 64
-_FEW_BYTES = 1024
-"""Smaller sections are read record by record: finding candidates takes as long as 30 records."""
 _LAST_ORIGIN = np.iinfo(np.int32).max
 _LIVE = int(BlockFlags.LIVE)
 
@@ -208,6 +203,14 @@ class _Splitter:
         ordinals = self.graph.section_list.ordinals_named(self.section_name)
         if not ordinals:
             return
+        if self.leaves_whole:
+            few = find_whole_sections(self.graph, ordinals, is_marked=self.is_marked)
+            if few is not None:
+                self._keep_live(np.array(few.live, np.int64), few.alignment)
+                self._keep_with(
+                    np.array(few.others, np.int64), np.array(few.code, np.int64), few.alignment
+                )
+                return
         present = (table.flags & int(BlockFlags.REMOVED)) == 0
         chosen = np.zeros(self.graph.sections_size, np.bool_)
         chosen[ordinals] = True
@@ -238,7 +241,7 @@ class _Splitter:
         self, parents: Int64Array, relocations: _Relocations
     ) -> tuple[Int64Array, Int64Array]:
         """Block and offset (int64) of all records of these blocks, in order."""
-        if int(self.graph.block_table.size[parents].sum()) <= _FEW_BYTES:
+        if int(self.graph.block_table.size[parents].sum()) <= MOST_BYTES:
             return self._find_few_records(parents)
         candidates = self._find_candidates(parents, relocations)
         place, base = candidates.place, candidates.base
@@ -446,20 +449,23 @@ class _Splitter:
             is_live &= may_stay & (fdes == others)
             self._keep_live(parents[is_live], records.alignment)
         is_one &= may_stay & ~is_live
-        if np.count_nonzero(is_one):
-            one = np.zeros(count, np.int64)
-            one[owner] = lowest
-            self._keep_with(parents[is_one], one[is_one], records.alignment)
+        one = np.zeros(count, np.int64)
+        one[owner] = lowest
+        self._keep_with(parents[is_one], one[is_one], records.alignment)
         return is_live | is_one
 
     def _keep_live(self, parents: Int64Array, alignment: int) -> None:
         """Keep sections in any case."""
+        if not len(parents):
+            return
         table = self.graph.block_table
         table.alignment[parents], table.alignment_offset[parents] = alignment, 0
         table.flags[parents] |= _LIVE
 
     def _keep_with(self, parents: Int64Array, code: Int64Array, alignment: int) -> None:
         """Add keep-alive edges from code to the sections that describe it."""
+        if not len(parents):
+            return
         table = self.graph.block_table
         table.alignment[parents], table.alignment_offset[parents] = alignment, 0
         symbols = self._add_symbols(parents)
@@ -561,52 +567,8 @@ class _Splitter:
         content = bytes(cie)
         known = self.pointer_sizes.get(content)
         if known is None:
-            try:
-                known = self._parse_cie(content)
-            except IndexError:
-                known = 0
+            known = size_of_pointers(content, self.graph.pointer_size)
             if known == 0:
                 raise self._fail(block, start, "CIE is malformed or not supported")
             self.pointer_sizes[content] = known
         return known
-
-    def _parse_cie(self, content: bytes) -> int:
-        """`_pointer_size`, or 0 if the CIE is malformed; raises IndexError if it is truncated."""
-        position = 16 if content[:4] == b"\xff\xff\xff\xff" else 8
-        version = content[position]
-        end = content.find(b"\0", position + 1)
-        if version not in _CIE_VERSIONS or end < 0:
-            return 0
-        augmentation = content[position + 1 : end]
-        position = end + 1
-        if version == 4:
-            position += 2
-        position = _skip_leb(content, _skip_leb(content, position))
-        position = position + 1 if version == 1 else _skip_leb(content, position)
-        pointer_size = self.graph.pointer_size
-        if not augmentation.startswith(b"z"):
-            return pointer_size if augmentation in (b"", b"eh") else 0
-        position = _skip_leb(content, position)
-        for letter in augmentation[1:]:
-            if letter == ord("R"):
-                pointer_size = self._encoded_size(content[position])
-                position += 1
-            elif letter == ord("L"):
-                position += 1
-            elif letter == ord("P"):
-                position += 1 + self._encoded_size(content[position])
-            elif letter not in b"SBG":
-                return 0
-        return pointer_size
-
-    def _encoded_size(self, encoding: int) -> int:
-        """Size in bytes of a pointer of a DW_EH_PE encoding; raises IndexError if it has none."""
-        if encoding == DW_EH_PE_OMIT or encoding & 0xF not in _ENCODED_SIZES:
-            raise IndexError(encoding)
-        return _ENCODED_SIZES[encoding & 0xF] or self.graph.pointer_size
-
-
-def _skip_leb(content: bytes, position: int) -> int:
-    while content[position] & 0x80:
-        position += 1
-    return position + 1

@@ -4,9 +4,13 @@ A live symbol makes its block live, and a live block the targets of its edges. T
 breadth-first, over whole columns, while the frontier is large. A long chain of calls would take
 one step for each call, so a small frontier is traversed block by block, with set operations on the
 blocks' neighbours. Both are linear in blocks and edges.
+
+A graph of few rows is pruned row by row instead: an array operation takes as long as several rows.
 """
 
 from __future__ import annotations
+
+from itertools import compress
 
 import numpy as np
 
@@ -25,10 +29,13 @@ from jitlink.graph.tables import DEFINED, EXTERNAL, REMOVED, exported_rows
 # Plain integers: NumPy converts them faster than members of an enumeration.
 _SYMBOL_LIVE, _BLOCK_LIVE, _REMOVED_BLOCK = (
     int(SymbolFlags.LIVE), int(BlockFlags.LIVE), int(BlockFlags.REMOVED))  # fmt: skip
+_PRESENCE = _BLOCK_LIVE | _REMOVED_BLOCK
 _NO_ALLOC = int(MemLifetime.NO_ALLOC)
 _SMALL = 48
 """Frontiers of fewer blocks, or edges of a block, than this are cheaper block by block."""
 _FEW_STEPS = 4
+_FEW_ROWS = 100
+"""How many rows the tables of a graph may have in all that is pruned row by row."""
 
 
 def mark_exported_live(graph: LinkGraph) -> None:
@@ -51,6 +58,8 @@ def prune(graph: LinkGraph) -> None:
             or in a block that was discarded with its COMDAT group.
     """
     blocks, symbols, edges = graph.block_table, graph.symbol_table, graph.edge_table
+    if blocks.rows + symbols.rows + edges.rows <= _FEW_ROWS and _prune_few(graph):
+        return
     live = _live_blocks(graph)
     edges.keep(live[edges.block] & (edges.kind != 0))
     referenced = np.zeros(symbols.rows, np.bool_)
@@ -61,6 +70,69 @@ def prune(graph: LinkGraph) -> None:
     symbols.kind[~referenced] = REMOVED
     symbols.flags[referenced] |= _SYMBOL_LIVE
     blocks.flags[~live] |= _REMOVED_BLOCK
+
+
+def _prune_few(graph: LinkGraph) -> bool:
+    """`prune`, row by row; False if nothing was done, because a reference is to be checked."""
+    blocks, symbols, edges = graph.block_table, graph.symbol_table, graph.edge_table
+    kinds, in_block = symbols.kind.tolist(), symbols.block.tolist()
+    live, targets = _few_live_blocks(graph), edges.target.tolist()
+    columns = (edges.block.tolist(), edges.kind.tolist())
+    kept = [kind != 0 and block in live for block, kind in zip(*columns, strict=True)]
+    referenced = set(compress(targets, kept))
+    lifetimes, section = graph.section_lifetimes().tolist(), blocks.section.tolist()
+    for target in referenced:
+        is_inside = kinds[target] == DEFINED
+        if kinds[target] == REMOVED or (
+            is_inside and lifetimes[section[in_block[target]]] == _NO_ALLOC
+        ):
+            return False
+    if not all(kept):
+        edges.keep(np.array(kept, np.bool_))
+    flags = symbols.flags.tolist()
+    for row, kind in enumerate(kinds):
+        if row in referenced or (flags[row] & _SYMBOL_LIVE and kind != EXTERNAL):
+            flags[row] |= _SYMBOL_LIVE
+        else:
+            kinds[row] = REMOVED
+    symbols.kind[:], symbols.flags[:] = kinds, flags
+    flags = blocks.flags.tolist()
+    blocks.flags[:] = [
+        each if row in live else each | _REMOVED_BLOCK for row, each in enumerate(flags)
+    ]
+    return True
+
+
+def few_marked_blocks(graph: LinkGraph) -> list[int]:
+    """`marked_blocks` as rows, found row by row; some may be there more than once."""
+    symbols = graph.symbol_table
+    columns = (symbols.kind.tolist(), symbols.flags.tolist(), symbols.block.tolist())
+    flags = graph.block_table.flags.tolist()
+    marked = [row for row, each in enumerate(flags) if each & _PRESENCE == _BLOCK_LIVE]
+    return marked + [
+        block
+        for kind, each, block in zip(*columns, strict=True)
+        if kind == DEFINED and each & _SYMBOL_LIVE
+    ]
+
+
+def _few_live_blocks(graph: LinkGraph) -> set[int]:
+    """Rows of the blocks that live symbols reach, found row by row."""
+    blocks, symbols, edges = graph.block_table, graph.symbol_table, graph.edge_table
+    kinds, in_block, flags = symbols.kind.tolist(), symbols.block.tolist(), blocks.flags.tolist()
+    neighbours: dict[int, list[int]] = {}
+    columns = (edges.block.tolist(), edges.kind.tolist(), edges.target.tolist())
+    for block, kind, target in zip(*columns, strict=True):
+        if kind and kinds[target] == DEFINED:
+            neighbours.setdefault(block, []).append(in_block[target])
+    pending = few_marked_blocks(graph)
+    reached: set[int] = set()
+    while pending:
+        block = pending.pop()
+        if block not in reached:
+            reached.add(block)
+            pending += neighbours.get(block, ())
+    return {row for row in reached if not flags[row] & _REMOVED_BLOCK}
 
 
 def _check_references(graph: LinkGraph, referenced: BoolArray) -> None:
@@ -90,7 +162,7 @@ def _check_references(graph: LinkGraph, referenced: BoolArray) -> None:
 def marked_blocks(graph: LinkGraph) -> BoolArray:
     """Mask (bool, one per block row) of the blocks that dead-stripping starts from."""
     blocks, symbols = graph.block_table, graph.symbol_table
-    marked: BoolArray = (blocks.flags & (_BLOCK_LIVE | _REMOVED_BLOCK)) == _BLOCK_LIVE
+    marked: BoolArray = (blocks.flags & _PRESENCE) == _BLOCK_LIVE
     is_live = (symbols.kind == DEFINED) & ((symbols.flags & _SYMBOL_LIVE) != 0)
     marked[symbols.block[is_live]] = True
     return marked
