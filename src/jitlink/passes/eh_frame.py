@@ -382,11 +382,12 @@ class _Splitter:
             identifier[is_record] = self._words((content + id_offset)[is_record])
         fdes = rows_where(identifier != 0)
         pointer_sizes = np.zeros(len(size), np.int64)
-        for number in rows_where(is_record & (identifier == 0)).tolist():
-            view = self.graph.contents.view(int(content[number]), int(size[number]))
-            pointer_sizes[number] = self._pointer_size(
-                view, int(owners[number]), int(starts[number])
-            )
+        cies = rows_where(is_record & (identifier == 0))
+        columns = (column[cies].tolist() for column in (content, size, owners, starts))
+        pointer_sizes[cies] = [
+            self._pointer_size(self.graph.contents.view(reference, length), *place)
+            for reference, length, *place in zip(*columns, strict=True)
+        ]
         cies = self._find_cies(fdes, owners, numbers, starts, id_offset, identifier, pointer_sizes)
         # There may be no gaps between records: padding of zeros would be a terminator.
         alignment = 4 if (size & 3 == 0).all() else 1
