@@ -35,7 +35,7 @@ log = logging.getLogger("jitlink.formats")
 
 _MAPPED_FROM = 1 << 16
 """Size in bytes from which files are mapped; reading smaller ones costs less than mapping."""
-_RELEASED_FROM = 1 << 24
+_RELEASED_FROM = 1 << 23
 """Size in bytes of objects that have been read from which their pages are released."""
 _SMALL = 0
 """Key of the group of all small files; others are grouped by the identity of their buffer."""
