@@ -208,9 +208,9 @@ def test_members_of_one_name_are_numbered_at_once(monkeypatch: pytest.MonkeyPatc
     read: list[Archive] = []
     members = Archive.members
 
-    def record(self: Archive) -> Iterator[Member]:
+    def record(self: Archive, *, checks_index: bool = False) -> Iterator[Member]:
         read.append(self)
-        return members(self)
+        return members(self, checks_index=checks_index)
 
     monkeypatch.setattr(Archive, "members", record)
     names = [file.name for file in archive.extract_all()]

@@ -280,6 +280,25 @@ def test_groups_across_calls(linker: Linker) -> None:
     assert linker.used_size == 0
 
 
+def test_several_groups_across_calls() -> None:
+    """The first of each signature is kept, whatever was read before."""
+    builder, seen = InputReader(), ""
+    for signatures in ("aab", "bc", "acdd", "d", "dabe"):
+        directives = [
+            f'.section .text.{each}, "axG", @progbits, {each}, comdat\n.byte {{}}\n'
+            for each in signatures
+        ]
+        objects = [
+            compile_c(each.format(number), "clang", suffix=".s")
+            for number, each in enumerate(directives, len(seen))
+        ]
+        builder.add([open_input(each) for each in objects])
+        seen += signatures
+    graph = builder.target_graph
+    kept = [block.content[0] for block in graph.blocks if block.size == 1]
+    assert sorted(kept) == [seen.index(each) for each in "abcde"]
+
+
 def test_a_strong_definition_and_a_group(linker: Linker) -> None:
     strong = ".text\n.globl shared\nshared: mov $500, %eax\nret"
     other = compile_c(strong, "clang", suffix=".s")

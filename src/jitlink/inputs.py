@@ -35,12 +35,14 @@ log = logging.getLogger("jitlink.formats")
 
 _MAPPED_FROM = 1 << 16
 """Size in bytes from which files are mapped; reading smaller ones costs less than mapping."""
-_RELEASED_FROM = 1 << 24
+_RELEASED_FROM = 1 << 23
 """Size in bytes of objects that have been read from which their pages are released."""
 _SMALL = 0
 """Key of the group of all small files; others are grouped by the identity of their buffer."""
 
 Input = str | os.PathLike[str] | Buffer
+_PATH_TYPES = (str, os.PathLike)
+_READ_ONLY = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 
 
 class InputFile(NamedTuple):
@@ -66,7 +68,7 @@ def open_input(source: Input, number: int = 0) -> InputFile:
     Raises:
         InputError: the file cannot be read.
     """
-    if isinstance(source, str | os.PathLike):
+    if isinstance(source, _PATH_TYPES):
         name = os.fspath(source)
         return InputFile(name, _read_file(name))
     return InputFile(f"<memory {number}>", memoryview(source).cast("B"))
@@ -83,7 +85,7 @@ class _Mapping(mmap.mmap):
 
 def _read_file(name: str) -> memoryview:
     try:
-        descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        descriptor = os.open(name, _READ_ONLY)
         try:
             size = os.fstat(descriptor).st_size
             if size >= _MAPPED_FROM:
@@ -512,7 +514,14 @@ class ArchiveInput:
 
     def extract_all(self) -> list[InputFile]:
         """All object members that were not extracted before."""
-        return self.extract(self.member_offsets())
+        members = [
+            member
+            for member in self.archive.members(checks_index=True)
+            if member.header_offset not in self._extracted
+        ]
+        self._extracted.update([member.header_offset for member in members])
+        files = map(self._open_member, members)
+        return [file for file in files if file is not None]
 
     def open(self, offsets: Sequence[int]) -> list[InputFile]:
         """The members at header offsets, without empty ones; they count as extracted."""
@@ -521,13 +530,16 @@ class ArchiveInput:
         return [file for file in files if file is not None]
 
     def _read_member(self, offset: int) -> InputFile | None:
-        """The member at a header offset; None if it is empty.
+        """The member at a header offset; None if it is empty."""
+        return self._open_member(self.archive.member_at(offset))
+
+    def _open_member(self, member: Member) -> InputFile | None:
+        """The file that a member is; None if it is empty.
 
         If another member of its name has been read, its own name has its number.
         """
         # LLVM differs: all names have the numbers. That takes reading all members' headers.
-        member = self.archive.member_at(offset)
-        name = member.display_name
+        name, offset = member.display_name, member.header_offset
         if self._named.setdefault(name, offset) != offset:
             name = member.numbered_name(self._number(offset))
         if member.data is None:

@@ -25,18 +25,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from enum import Enum, IntEnum
+from itertools import compress, repeat
+from operator import not_
 
 import numpy as np
 
 from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
 from jitlink.formats.batch import ReadObjects
-from jitlink.graph import Block, BlockFlags, Linkage, LinkGraph, Scope, SymbolFlags, SymbolKind
+from jitlink.graph import Block, BlockFlags, Linkage, LinkGraph, Scope, SymbolFlags
 from jitlink.graph.columns import ADDRESS_MASK, Int64Array, rows_where
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.symbols import externalize
-from jitlink.graph.tables import DEFINED, exported_rows
+from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL, REMOVED, exported_rows
 from jitlink.passes.got_plt import got_plt_blocks, got_plt_targets
 
+_WEAKLY_REFERENCED = int(SymbolFlags.WEAKLY_REFERENCED)
+_WEAK, _LOCAL, _HIDDEN, _DEFAULT = (
+    int(Linkage.WEAK), int(Scope.LOCAL), int(Scope.HIDDEN), int(Scope.DEFAULT))  # fmt: skip
 _COMMON, _UNIQUE, _COMDAT = int(SymbolFlags.COMMON), int(SymbolFlags.UNIQUE), int(BlockFlags.COMDAT)
 
 
@@ -87,9 +92,9 @@ def strength_of(graph: LinkGraph, row: int) -> Strength:
     table = graph.symbol_table
     if table.flags[row] & _COMMON:
         return Strength.COMMON
-    if table.linkage[row] == Linkage.WEAK and not table.flags[row] & _UNIQUE:
+    if table.linkage[row] == _WEAK and not table.flags[row] & _UNIQUE:
         return Strength.WEAK
-    is_defined = table.kind[row] == SymbolKind.DEFINED
+    is_defined = table.kind[row] == DEFINED
     if is_defined and graph.block_table.flags[table.block[row]] & _COMDAT:
         return Strength.COMDAT
     return Strength.STRONG
@@ -112,7 +117,9 @@ class SymbolResolver:
         self._defined: list[tuple[list[str], Int64Array]] = []
         self._references: list[tuple[list[str], Int64Array]] = []
         self._overridden: list[tuple[int, int]] = []
-        self._groups: set[str] = set()
+        # Number of the first group of each signature, and how many groups there are.
+        self._groups: dict[str, int] = {}
+        self._group_count = 0
 
     @property
     def definitions(self) -> dict[str, int]:
@@ -186,7 +193,7 @@ class SymbolResolver:
             table = self.graph.symbol_table
             first, last = int(read.first_symbol[0]), read.last_symbol
             self._define(exported_rows(table, first, last))
-            self._refer(rows_where(table.kind[first:last] == SymbolKind.EXTERNAL) + first)
+            self._refer(rows_where(table.kind[first:last] == EXTERNAL) + first)
 
     def define(self, name: str, address: int) -> None:
         """Define a name as an absolute address.
@@ -195,9 +202,7 @@ class SymbolResolver:
             DuplicateDefinitionError: the name has a strong definition.
         """
         # Not with the graph's own method: an object may have a weaker definition of the name.
-        self._add_definition(
-            name, kind=SymbolKind.ABSOLUTE, block=NO_BLOCK, value=address & ADDRESS_MASK
-        )
+        self._add_definition(name, kind=ABSOLUTE, block=NO_BLOCK, value=address & ADDRESS_MASK)
 
     def define_block(self, name: str, block: Block) -> None:
         """Define a name as the start of a block of the graph.
@@ -205,7 +210,7 @@ class SymbolResolver:
         Raises:
             DuplicateDefinitionError: the name has a strong definition.
         """
-        self._add_definition(name, kind=SymbolKind.DEFINED, block=block.row, size=block.size)
+        self._add_definition(name, kind=DEFINED, block=block.row, size=block.size)
 
     def alias(self, alias: str, name: str) -> None:
         """Define a name as an alias of a symbol that is defined in the graph.
@@ -233,7 +238,7 @@ class SymbolResolver:
         self._index()
         table = self.graph.symbol_table
         kind = table.kind[first:]
-        is_definition = (kind == SymbolKind.DEFINED) | (kind == SymbolKind.ABSOLUTE)
+        is_definition = (kind == DEFINED) | (kind == ABSOLUTE)
         table.scope[first + rows_where(is_definition)] = Scope.LOCAL
 
     def finish(self) -> None:
@@ -247,31 +252,32 @@ class SymbolResolver:
         definitions, external = self._definitions, dict[str, int]()
         references, self._references, self._defined = self._references, [], []
         for names, rows in references:
-            canonical[rows] = [
-                definitions[name] if name in definitions else external.setdefault(name, row)
-                for name, row in zip(names, rows.tolist(), strict=True)
-            ]
+            found = np.fromiter(map(definitions.get, names, repeat(-1)), np.int64, len(names))
+            missing = rows_where(found < 0)
+            absent = [names[number] for number in missing.tolist()]
+            found[missing] = list(map(external.setdefault, absent, rows[missing].tolist()))
+            canonical[rows] = found
         # An overriding definition may itself have been overridden later.
         while not np.array_equal(canonical, further := canonical[canonical]):
             canonical = further
         self._strengthen(canonical)
         self._constrain(canonical)
         edges.target[:] = canonical[edges.target]
-        table.kind[canonical != np.arange(table.rows)] = SymbolKind.REMOVED
+        table.kind[canonical != np.arange(table.rows)] = REMOVED
 
     def _strengthen(self, canonical: Int64Array) -> None:
         """Make an external symbol strongly referenced if any of the references to it is strong."""
         table = self.graph.symbol_table
-        external = rows_where(table.kind == SymbolKind.EXTERNAL)
-        weak = np.uint8(SymbolFlags.WEAKLY_REFERENCED)
+        external = rows_where(table.kind == EXTERNAL)
+        weak = np.uint8(_WEAKLY_REFERENCED)
         strong = external[table.flags[external] & weak == 0]
         table.flags[canonical[strong]] &= ~weak
 
     def _constrain(self, canonical: Int64Array) -> None:
         """Give symbols the most constraining visibility of all symbols of their names."""
         table = self.graph.symbol_table
-        hidden = canonical[rows_where(table.scope == int(Scope.HIDDEN))]
-        table.scope[hidden[table.scope[hidden] == int(Scope.DEFAULT)]] = int(Scope.HIDDEN)
+        hidden = canonical[rows_where(table.scope == _HIDDEN)]
+        table.scope[hidden[table.scope[hidden] == _DEFAULT]] = _HIDDEN
 
     # Definitions and references
 
@@ -279,16 +285,13 @@ class SymbolResolver:
         table = self.graph.symbol_table
         names = self.graph.strings.get_many(table.name[rows])
         self._defined.append((names, rows))
-        fresh = dict(zip(names, rows.tolist(), strict=True))
-        is_unique = len(fresh) == len(names)
-        if is_unique and not self._definitions:
-            self._definitions = fresh
-        elif is_unique and self._definitions.keys().isdisjoint(fresh):
-            self._definitions.update(fresh)
-        else:
-            for name, row in zip(names, rows.tolist(), strict=True):
-                self._merge(name, row)
-        for name in self._undefined.keys() & fresh.keys():
+        # Most names have one definition: the dictionary is filled without a loop.
+        found = np.fromiter(
+            map(self._definitions.setdefault, names, rows.tolist()), np.int64, len(names)
+        )
+        for number in rows_where(found != rows).tolist():
+            self._merge(names[number], int(rows[number]))
+        for name in self._undefined.keys() & self._definitions.keys():
             del self._undefined[name]
 
     def _merge(self, name: str, row: int) -> None:
@@ -319,18 +322,19 @@ class SymbolResolver:
         table = self.graph.symbol_table
         names = self.graph.strings.get_many(table.name[rows])
         self._references.append((names, rows))
-        weak = table.flags[rows] & SymbolFlags.WEAKLY_REFERENCED != 0
+        weak = table.flags[rows] & _WEAKLY_REFERENCED != 0
         definitions, undefined = self._definitions, self._undefined
-        for name, row, is_weak in zip(names, rows.tolist(), weak.tolist(), strict=True):
-            if name not in definitions:
-                if is_weak:
-                    self._weakly_undefined.add(name)
-                else:
-                    undefined.setdefault(name, row)
+        is_missing = map(not_, map(definitions.__contains__, names))
+        columns = zip(names, rows.tolist(), weak.tolist(), strict=True)
+        for name, row, is_weak in compress(columns, is_missing):
+            if is_weak:
+                self._weakly_undefined.add(name)
+            else:
+                undefined.setdefault(name, row)
 
     def _file(self, row: int) -> str:
         table = self.graph.symbol_table
-        if table.kind[row] != SymbolKind.DEFINED:
+        if table.kind[row] != DEFINED:
             return "an absolute definition"
         return self.graph.origin_name(int(table.block[row]))
 
@@ -340,14 +344,14 @@ class SymbolResolver:
         """Remove the groups whose signature another group has already."""
         comdats = read.comdats
         names = self.graph.strings.get_many(comdats.signature)
-        fresh = set(names)
-        if len(fresh) != len(names) or not self._groups.isdisjoint(fresh):
-            duplicate = np.zeros(len(names), np.bool_)
-            for number, name in enumerate(names):
-                duplicate[number] = name in self._groups
-                self._groups.add(name)
+        numbers = np.arange(self._group_count, self._group_count + len(names))
+        self._group_count += len(names)
+        found = np.fromiter(
+            map(self._groups.setdefault, names, numbers.tolist()), np.int64, len(names)
+        )
+        duplicate = found != numbers
+        if duplicate.any():
             self._discard(read, comdats.member_block[duplicate[comdats.member_group]])
-        self._groups |= fresh
 
     def _discard(self, read: ReadObjects, rows: Int64Array) -> None:
         """Remove blocks that were just read; their global symbols become references.
@@ -363,10 +367,10 @@ class SymbolResolver:
         within = slice(read.first_edge, read.last_edge)
         edges.kind[within][removed[edges.block[within] - first]] = 0
         start = int(read.first_symbol[0])
-        defined = rows_where(table.kind[start : read.last_symbol] == SymbolKind.DEFINED) + start
+        defined = rows_where(table.kind[start : read.last_symbol] == DEFINED) + start
         inside = defined[removed[table.block[defined] - first]]
-        local = table.scope[inside] == Scope.LOCAL
-        table.kind[inside[local]] = SymbolKind.REMOVED
+        local = table.scope[inside] == _LOCAL
+        table.kind[inside[local]] = REMOVED
         table.block[inside[local]] = NO_BLOCK
         references = inside[~local]
         scope = table.scope[references]

@@ -192,6 +192,10 @@ def test_members_that_the_index_names_do_not_overlap() -> None:
     with pytest.raises(ArchiveError, match="overlaps the one at offset") as caught:
         archive.member_at(start)
     assert caught.value.offset == start
+    assert [each.name for each in archive.members()] == ["outer"]
+    with pytest.raises(ArchiveError, match="overlaps the one at offset") as caught:
+        list(archive.members(checks_index=True))
+    assert caught.value.offset == start
 
 
 def test_memory_is_bounded_by_the_size_of_the_file() -> None:

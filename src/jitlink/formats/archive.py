@@ -263,23 +263,17 @@ class Archive:
         header = self._read_header(header_offset)
         if header_offset < self._first or header.role is not _Role.ORDINARY:
             raise self._error("not an ordinary member, but a special one", header_offset)
-        # The members of an archive do not overlap. A hostile index could name a member at every
-        # byte, each of which holds all that follow, and make the work of a linker quadratic.
-        targets = self._targets if self.index else []
-        position = bisect_right(targets, header_offset)
-        if position < len(targets) and header.end > targets[position]:
-            raise self._error(
-                f"member of {header.size} bytes overlaps the one at offset "
-                f"{targets[position]:#x} that the symbol index names",
-                header_offset,
-            )
+        self._check_overlap(header)
         return self._make_member(header)
 
-    def members(self) -> Iterator[Member]:
+    def members(self, *, checks_index: bool = False) -> Iterator[Member]:
         """Read all ordinary members, in the order of the archive.
 
         Special members are skipped. The iteration checks every header and name, and that the
-        members fill the archive to its end; it does not read the index.
+        members fill the archive to its end.
+
+        Args:
+            checks_index: check what `member_at` checks, too; else the index is not read.
 
         Raises:
             ArchiveError: when the iteration reaches a malformed member.
@@ -288,12 +282,27 @@ class Archive:
         while position < len(self._data):
             header = self._read_header(position)
             if header.role is _Role.ORDINARY:
+                if checks_index:
+                    self._check_overlap(header)
                 yield self._make_member(header)
             elif header.role is not _Role.IGNORED:
                 raise self._error(
                     f"special member {_shown(header.name)} behind ordinary members", position
                 )
             position = header.following
+
+    def _check_overlap(self, header: _Header) -> None:
+        """Refuse a member that overlaps another one that the index names."""
+        # The members of an archive do not overlap. A hostile index could name a member at every
+        # byte, each of which holds all that follow, and make the work of a linker quadratic.
+        targets = self._targets if self.index else []
+        position = bisect_right(targets, header.header_offset)
+        if position < len(targets) and header.end > targets[position]:
+            raise self._error(
+                f"member of {header.size} bytes overlaps the one at offset "
+                f"{targets[position]:#x} that the symbol index names",
+                header.header_offset,
+            )
 
     def _error(self, message: str, offset: int) -> ArchiveError:
         return ArchiveError(message, file=self._name, offset=offset)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 MAGIC: Final = b"!<arch>\n"
 THIN_MAGIC: Final = b"!<thin>\n"
+_MAGICS, _SIZE = (MAGIC, THIN_MAGIC), len(MAGIC)
 
 
 def is_archive(data: Buffer) -> bool:
@@ -17,4 +18,4 @@ def is_archive(data: Buffer) -> bool:
     Args:
         data: a contiguous buffer; only its first eight bytes are read.
     """
-    return bytes(memoryview(data).cast("B")[: len(MAGIC)]) in (MAGIC, THIN_MAGIC)
+    return bytes(memoryview(data).cast("B")[:_SIZE]) in _MAGICS

@@ -145,15 +145,17 @@ def _read_fixed(tables: ObjectTables, rows: Int64Array, *, explicit: bool) -> Ra
     positions += tables.sh_position[rows].repeat(counts)
     records = gather(tables.data, dtype, positions)
     info, shift = int64(records["info"]), tables.layout.symbol_shift
+    # int64 keeps the bits of an unsigned 64-bit r_info; the mask undoes the sign.
+    symbol, kind = (info >> shift) & 0xFFFFFFFF, info & ((1 << shift) - 1)
     count = len(records)
+    del positions, info  # There are as many as relocations, and more are to come.
     return _place(
         tables,
         rows,
         counts,
         int64(records["offset"]),
-        # int64 keeps the bits of an unsigned 64-bit r_info; the mask undoes the sign.
-        (info >> shift) & 0xFFFFFFFF,
-        info & ((1 << shift) - 1),
+        symbol,
+        kind,
         int64(records["addend"]) if explicit else np.zeros(count, np.int64),
         np.full(count, not explicit),
     )

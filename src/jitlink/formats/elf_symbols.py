@@ -314,7 +314,6 @@ class ObjectTables(SectionTables):
         index = ragged_arange(np.zeros(len(tables), np.int64), counts)
         positions = self.sh_position[tables].repeat(counts) + index * record
         self._entries = gather(self.data, self.layout.symbol, positions)
-        self._st_index = index
         self.st_shndx = self._section_indices()
 
     def _section_indices(self) -> Int64Array:
@@ -327,8 +326,8 @@ class ObjectTables(SectionTables):
         tables = rows_where(self.sh_type == SHT_SYMTAB_SHNDX)
         table_of = np.full(len(self.symtab), -1, np.int64)
         table_of[self.section_object[tables]] = tables
-        table = table_of[self.entry_object[extended]]
-        index = self._st_index[extended]
+        number = self.entry_object[extended]
+        table, index = table_of[number], extended - self.entry_base[number]
         bad = np.zeros(len(raw), np.bool_)
         bad[extended] = (table < 0) | ((index + 1) * 4 > self.sh_size[table])
         self._check_symbols(bad, "has no entry in the table of extended section indices")
@@ -338,7 +337,7 @@ class ObjectTables(SectionTables):
 
     def _add_symbols(self) -> None:
         entries, shndx = self._entries, self.st_shndx
-        info = int64(entries["info"])
+        info: UInt8Array = entries["info"]
         binding, kind_of_symbol = info >> 4, info & 15
         value, size = int64(entries["value"]), entries["size"].astype(np.uint64)
         number = self.entry_object

@@ -38,7 +38,7 @@ from jitlink.targets.registry import target_of_graph
 if TYPE_CHECKING:
     from jitlink.orc.dylib import Definition, JITDylib
 
-_COMDAT = int(BlockFlags.COMDAT)
+_COMDAT, _WRITE = int(BlockFlags.COMDAT), int(MemProt.WRITE)
 _CONSTANT_AFTER_RELOCATION = ".data.rel.ro"
 _NO_BLOCK = -1
 _VARIABLE, _GUARD = "_Z", "_ZGV"
@@ -87,9 +87,12 @@ def _variables(graph: LinkGraph) -> Int64Array:
     chosen &= (flags & int(SymbolFlags.CALLABLE) == 0) & (table.name[rows] != NO_NAME)
     own = blocks.flags[block]
     chosen &= (own & _COMDAT != 0) & (own & int(BlockFlags.THREAD_LOCAL) == 0)
-    is_variable = (sections.prots() & np.uint8(MemProt.WRITE)) != 0
-    is_variable &= [not each.startswith(_CONSTANT_AFTER_RELOCATION) for each in sections.names]
-    variables: Int64Array = rows[chosen & is_variable[blocks.section[block]]]
+    section = blocks.section[block]
+    chosen &= (sections.prots() & _WRITE != 0)[section]
+    rows = rows[chosen]
+    names = map(sections.name, section[chosen].tolist())
+    is_variable = [not name.startswith(_CONSTANT_AFTER_RELOCATION) for name in names]
+    variables: Int64Array = rows[np.array(is_variable, np.bool_)]
     return variables
 
 

@@ -288,8 +288,9 @@ class _Splitter:
             number = base.searchsorted(place, side="right") - 1
         end = (base + sizes)[number]
         length = np.full(len(place), _EXTENDED, np.int64)
-        here = rows_where(place <= end - 4)
-        length[here] = self._words((table.content[parents] - base)[number[here]] + place[here])
+        is_readable = place <= end - 4
+        content = (table.content[parents] - base)[number] + place
+        length[is_readable] = self._words(content[is_readable])
         follow = place + 4 + length
         follow[(length == _EXTENDED) | (follow > end)] = -1
         leads_on = np.zeros(len(place), np.bool_)
@@ -385,11 +386,12 @@ class _Splitter:
             identifier[is_record] = self._words((content + id_offset)[is_record])
         fdes = rows_where(identifier != 0)
         pointer_sizes = np.zeros(len(size), np.int64)
-        for number in rows_where(is_record & (identifier == 0)).tolist():
-            view = self.graph.contents.view(int(content[number]), int(size[number]))
-            pointer_sizes[number] = self._pointer_size(
-                view, int(owners[number]), int(starts[number])
-            )
+        cies = rows_where(is_record & (identifier == 0))
+        columns = (column[cies].tolist() for column in (content, size, owners, starts))
+        pointer_sizes[cies] = [
+            self._pointer_size(self.graph.contents.view(reference, length), *place)
+            for reference, length, *place in zip(*columns, strict=True)
+        ]
         cies = self._find_cies(fdes, owners, numbers, starts, id_offset, identifier, pointer_sizes)
         # There may be no gaps between records: padding of zeros would be a terminator.
         alignment = 4 if (size & 3 == 0).all() else 1
@@ -411,7 +413,10 @@ class _Splitter:
         if not (self.leaves_whole and len(fdes) and len(keys)) or (keys[1:] < keys[:-1]).any():
             return None
         wanted = records.numbers[fdes] * span + records.starts[fdes] + records.id_offset[fdes] + 4
-        index = np.minimum(keys.searchsorted(wanted), len(keys) - 1)
+        if np.array_equal(keys, wanted):
+            index = np.arange(len(keys))  # Frames of C have no other relocations.
+        else:
+            index = np.minimum(keys.searchsorted(wanted), len(keys) - 1)
         symbols = self.graph.symbol_table
         target = self.graph.edge_table.target[relocations.edge[index]]
         is_defined = (keys[index] == wanted) & (symbols.kind[target] == DEFINED)
@@ -441,12 +446,13 @@ class _Splitter:
         may_stay[of_fde[is_parent[code]]] = False
         is_live = np.zeros(count, np.bool_)
         if self.is_marked:
-            is_live[owner] = np.logical_and.reduceat(marked_blocks(self.graph)[code], first)
+            marked = marked_blocks(self.graph)
+            is_live[owner] = marked[lowest]
+            if not is_one[owner].all():
+                is_live[owner] = np.logical_and.reduceat(marked[code], first)
             # Functions depend on what other relocations refer to, personalities and LSDAs.
-            fdes, others = (
-                np.bincount(each, minlength=count) for each in (of_fde, relocations.number)
-            )
-            is_live &= may_stay & (fdes == others)
+            others = relocations.number.searchsorted(np.arange(count + 1))
+            is_live &= may_stay & (np.bincount(of_fde, minlength=count) == np.diff(others))
             self._keep_live(parents[is_live], records.alignment)
         is_one &= may_stay & ~is_live
         one = np.zeros(count, np.int64)
