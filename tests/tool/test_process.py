@@ -4,19 +4,61 @@ from __future__ import annotations
 
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.runtime_programs.building import build
 from tests.runtime_programs.programs import SOURCES, Case, read_program
 from tests.runtime_programs.running import linked_command
-from tests.tool.command import compile_to, spawn
+from tests.tool.command import compile_to, shared_library, spawn
 
 BUFFERED_BY_PYTHON = {**os.environ, "PYTHONUNBUFFERED": ""}
 UNBUFFERED_BY_PYTHON = {**os.environ, "PYTHONUNBUFFERED": "1"}
+
+# Prints what a library finds when it is loaded, and what a program and its child process find.
+OPENBLAS_VARIABLE = """
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+extern char **environ;
+extern char found_by_library[];
+static const char *find(char **environment) {
+    for (; *environment; ++environment)
+        if (!strncmp(*environment, "OPENBLAS_NUM_THREADS=", 21)) return *environment + 21;
+    return "none";
+}
+int main(int argc, char **argv, char **given) {
+    const char *value = getenv("OPENBLAS_NUM_THREADS");
+    printf("%s %s %s %s\\n", found_by_library, value ? value : "none", find(environ), find(given));
+    fflush(stdout);
+    execl("/bin/sh", "sh", "-c", "echo ${OPENBLAS_NUM_THREADS-none}", (char *)NULL);
+    return 1;
+}
+"""
+OPENBLAS_VARIABLE_OF_LIBRARY = """
+#include <stdio.h>
+#include <stdlib.h>
+char found_by_library[99];
+__attribute__((constructor)) static void find(void) {
+    const char *value = getenv("OPENBLAS_NUM_THREADS");
+    snprintf(found_by_library, sizeof found_by_library, "%s", value ? value : "none");
+}
+"""
+
+# As pip installs it.
+SCRIPT = """
+import sys
+from jitlink.tool.main import run
+if __name__ == "__main__":
+    sys.exit(run())
+"""
 
 LEAVES = """
 #include <pthread.h>
@@ -118,3 +160,69 @@ def test_a_program_without_arguments_is_named_by_its_first_input() -> None:
     assert done.err.startswith("failing.o: ")
     assert "Assertion `argc' failed" in done.err
     assert spawn(path, "-args", "some/program").status == 0
+
+
+@pytest.mark.parametrize("value", [None, "", "1", "3"])
+@pytest.mark.parametrize("start", [("-m", "jitlink"), ("script",), ("numpy_first",)], ids=str)
+def test_the_number_of_threads_that_the_environment_gives_openblas_is_as_it_was(
+    start: tuple[str, ...], value: str | None
+) -> None:
+    Path("script").write_text(SCRIPT)
+    Path("numpy_first").write_text(f"import numpy{SCRIPT}")
+    program = compile_to(Path("program.o"), OPENBLAS_VARIABLE, "zig", "-fPIC")
+    library = shared_library(Path("libfinds.so"), OPENBLAS_VARIABLE_OF_LIBRARY)
+    environment = _environment(OPENBLAS_NUM_THREADS=value)
+    command = [sys.executable, *start, str(program), f"-L{library.parent.resolve()}", "-lfinds"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    expected = "none" if value is None else value
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.stdout == f"{' '.join([expected] * 4)}\n{expected}\n"
+
+
+@pytest.mark.parametrize(("value", "expected"), [(None, 1), ("1", 1), ("2", 2)])
+def test_numpy_starts_no_threads_unless_the_user_wants_them(
+    value: str | None, expected: int
+) -> None:
+    if (os.cpu_count() or 1) < expected:
+        pytest.skip("OpenBLAS starts no threads on one processor")
+    source = """
+    #include <dirent.h>
+    int main(void) {
+        DIR *tasks = opendir("/proc/self/task");
+        int entries = 0;
+        while (readdir(tasks)) ++entries;
+        return entries - 2;
+    }
+    """
+    program = compile_to(Path("program.o"), source, "zig", "-fPIC")
+    command = [sys.executable, "-m", "jitlink", str(program)]
+    environment = _environment(OPENBLAS_NUM_THREADS=value)
+    assert subprocess.run(command, env=environment, check=False).returncode == expected
+
+
+def test_the_openblas_of_a_program_has_its_usual_number_of_threads() -> None:
+    # A second OpenBLAS: another file is another library.
+    installed = sorted(Path(np.__file__).parent.with_name("numpy.libs").glob("*openblas*.so"))
+    if not installed:
+        pytest.skip("NumPy has no OpenBLAS of its own")
+    library = Path(f"{installed[0].name}.copy.so").resolve()
+    for each in installed[0].parent.iterdir():
+        # What it needs is found beside it.
+        library.with_name(each.name).symlink_to(each)
+    shutil.copyfile(installed[0], library)
+    name = "scipy_openblas_get_num_threads64_"
+    source = f"int {name}(void); int main(void) {{ return {name}(); }}"
+    program = compile_to(Path("program.o"), source, "zig", "-fPIC")
+    command = [sys.executable, "-m", "jitlink", str(program), str(library)]
+    native = f"import ctypes; raise SystemExit(ctypes.CDLL({str(library)!r}).{name}())"
+    environment = _environment(OPENBLAS_NUM_THREADS=None)
+    expected = subprocess.run([sys.executable, "-c", native], env=environment, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (done.stderr, done.returncode) == (b"", expected.returncode)
+    assert done.returncode >= 1
+
+
+def _environment(**changes: str | None) -> dict[str, str]:
+    """The environment with changes; None removes a variable."""
+    changed = {**os.environ, **changes}
+    return {name: value for name, value in changed.items() if value is not None}

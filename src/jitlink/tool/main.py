@@ -186,22 +186,19 @@ def _without_threads_of_numpy(owns_process: bool) -> Iterator[None]:
     """Keep NumPy's OpenBLAS from starting threads, of which the linker has no use.
 
     A program expects to be the only thread of its process: others outlive `pthread_exit` in
-    ``main``, and with them the system refuses new user namespaces.
+    ``main``, and with them the system refuses new user namespaces. A number that the user has set
+    is left.
     """
-    if not owns_process:
+    name = "OPENBLAS_NUM_THREADS"
+    if not owns_process or name in os.environ:
         yield
         return
-    name = "OPENBLAS_NUM_THREADS"
-    given = os.environ.get(name)
     os.environ[name] = "1"
     try:
         yield
     finally:
-        # The program gets the environment as it was.
-        if given is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = given
+        # The program, and what it executes, find the environment as it was.
+        del os.environ[name]
 
 
 @contextmanager
