@@ -39,7 +39,7 @@ import numpy as np
 
 from jitlink.errors import FixupError, GraphError, MisalignedTargetError, TargetOutOfRangeError
 from jitlink.fixup_errors import fail
-from jitlink.fixups_by_edge import MOST_EDGES, UsualFixup, apply_by_edge, usual_fixups
+from jitlink.fixups_by_edge import UsualFixup, apply_by_edge, usual_fixups
 from jitlink.graph.columns import (
     ADDRESS_MASK,
     Array,
@@ -369,7 +369,7 @@ class FixupTable:
             bases["GOT"] = got_address
         edges = graph.edge_table
         if rows is None:
-            if edges.rows <= MOST_EDGES and apply_by_edge(self, graph, bases):
+            if apply_by_edge(self, graph, bases):
                 return
             rows = rows_where(edges.kind >= FIRST_RELOCATION)
         else:

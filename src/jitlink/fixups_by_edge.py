@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from jitlink.fixups import Fixup, FixupTable
     from jitlink.graph import LinkGraph
 
-MOST_EDGES = 64
-"""How many edges a graph may have whose fixups are applied one by one."""
+_MOST_EDGES, _MOST_ROWS = 64, 400
+"""How many edges, and how many other rows, a graph may have that is handled here."""
 _SIGN = 1 << 63
 _OF_EDGES = frozenset(("A", "S", "P"))
 _OF_GRAPHS = frozenset(("GOT", "DTP", "TP", "MODULE"))
@@ -60,7 +60,7 @@ def _is_usual(fixup: Fixup) -> bool:
 
 
 def apply_by_edge(table: FixupTable, graph: LinkGraph, bases: Mapping[str, int]) -> bool:
-    """Apply all fixups of a graph; False if nothing was done.
+    """Apply all fixups of a graph, if it is small; False if nothing was done.
 
     Args:
         table: the fixups.
@@ -68,6 +68,8 @@ def apply_by_edge(table: FixupTable, graph: LinkGraph, bases: Mapping[str, int])
         bases: values of the letters that have one value for the graph.
     """
     blocks, symbols, edges = graph.block_table, graph.symbol_table, graph.edge_table
+    if edges.rows > _MOST_EDGES or max(blocks.rows, symbols.rows) > _MOST_ROWS:
+        return False
     contents, sizes = blocks.content.tolist(), blocks.size.tolist()
     starts = blocks.address.tolist()
     kinds, in_block, values = symbols.kind.tolist(), symbols.block.tolist(), symbols.value.tolist()

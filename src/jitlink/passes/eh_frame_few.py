@@ -66,7 +66,8 @@ def find_whole_sections(
         ordinals: ordinals of the sections.
         is_marked: whether live symbols of the graph are marked and stay so.
     """
-    if max(graph.block_table.rows, graph.edge_table.rows) > MOST_ROWS:
+    tables = (graph.block_table, graph.symbol_table, graph.edge_table)
+    if max([table.rows for table in tables]) > MOST_ROWS:
         return None
     contents = _contents(graph, ordinals)
     relocations = _relocations(graph, contents)
