@@ -35,6 +35,7 @@ from jitlink.graph.tables import (
     check_block_size,
     check_linkage,
     check_scope,
+    rows_of_section,
 )
 
 if TYPE_CHECKING:
@@ -113,10 +114,7 @@ class Section:
 
     def block_rows(self) -> Int64Array:
         """Rows (int64) of the section's blocks in the block table."""
-        table = self.graph.block_table
-        return rows_where(
-            (table.section == self.ordinal) & (table.flags & int(BlockFlags.REMOVED) == 0)
-        )
+        return rows_of_section(self.graph.block_table, self.ordinal)
 
     def symbol_rows(self) -> Int64Array:
         """Rows (int64) of the section's symbols in the symbol table."""

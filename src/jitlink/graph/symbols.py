@@ -45,10 +45,12 @@ def rows_named(graph: LinkGraph, kind: SymbolKind, name: str) -> Int64Array:
     """Rows (int64) of the symbols of one kind that have this name."""
     # The heap finds all references of the name, so that no name need be decoded here, and
     # there is no index that writes to columns would have to keep up to date.
+    table = graph.symbol_table
+    if kind not in table.kind.tobytes():
+        return np.empty(0, np.int64)
     references = graph.strings.find(name)
     if len(references) == 0:
         return references
-    table = graph.symbol_table
     return np.flatnonzero((table.kind == kind) & np.isin(table.name, references))
 
 

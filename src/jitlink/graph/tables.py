@@ -124,6 +124,9 @@ class BlockFlags(IntFlag):
     """The block is a member of a COMDAT group."""
 
 
+_REMOVED_BLOCK = int(BlockFlags.REMOVED)
+
+
 class BlockTable(Columns):
     """One row per block.
 
@@ -228,6 +231,11 @@ def check_scope(kind: SymbolKind, name: str, scope: Scope) -> None:
         raise GraphError("an anonymous symbol can only have local scope")
     if scope == Scope.LOCAL and kind == SymbolKind.EXTERNAL:
         raise GraphError(f"external symbol {name} cannot have local scope")
+
+
+def rows_of_section(blocks: BlockTable, ordinal: int) -> Int64Array:
+    """Rows (int64) of the blocks of the section of an ordinal."""
+    return rows_where((blocks.section == ordinal) & (blocks.flags & _REMOVED_BLOCK == 0))
 
 
 def exported_rows(symbols: SymbolTable, first: int = 0, last: int | None = None) -> Int64Array:

@@ -70,18 +70,26 @@ def call_wrapper(address: int, arguments: bytes) -> WrapperFunctionResult:
 
 def resolve_actions(pairs: Sequence[AllocActionPair]) -> list[AllocActionCallPair]:
     """The calls for a graph's allocation actions; all addresses must be known."""
-    return [
-        AllocActionCallPair(_resolve(pair.finalize), _resolve(pair.deallocate)) for pair in pairs
-    ]
+    resolved: list[AllocActionCallPair] = []
+    for finalize, deallocate in pairs:
+        first = _resolve(finalize, None)
+        # Functions that serialize arguments take longer than all else here.
+        shares = finalize and deallocate and finalize.arguments is deallocate.arguments
+        resolved.append(
+            AllocActionCallPair(first, _resolve(deallocate, first.arguments if shares else None))
+        )
+    return resolved
 
 
-def _resolve(call: WrapperCall | None) -> WrapperFunctionCall:
+def _resolve(call: WrapperCall | None, serialized: bytes | None) -> WrapperFunctionCall:
+    """The call, with arguments that are serialized already if there are any."""
     if call is None:
         return NO_CALL
     function, arguments = call.function, call.arguments
+    if serialized is None:
+        serialized = arguments if isinstance(arguments, bytes) else arguments()
     return WrapperFunctionCall(
-        function.address if isinstance(function, Symbol) else function,
-        arguments if isinstance(arguments, bytes) else arguments(),
+        function.address if isinstance(function, Symbol) else function, serialized
     )
 
 

@@ -12,12 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from jitlink.graph import BlockFlags, LinkGraph, MemLifetime
-from jitlink.graph.columns import Array, Int64Array, rows_where
+from jitlink.graph.columns import Array, BoolArray, Int64Array, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import FIRST_RELOCATION
 
+_NO_ALLOC, _REMOVED = int(MemLifetime.NO_ALLOC), int(BlockFlags.REMOVED)
 _FEW = 20
-"""Up to this many contents are copied one by one."""
+"""Up to this many contents are copied one by one, and blocks looked at."""
 _MANY_OF_A_SIZE = 48
 """So many pieces of one size are one operation on arrays, which then takes less time."""
 _SMALL_SIZE = 4095
@@ -115,12 +116,11 @@ def copy_unallocated_contents(graph: LinkGraph) -> None:
 
     Blocks of all other sections get theirs when a layout is applied.
     """
-    table, edges = graph.block_table, graph.edge_table
-    unallocated = (graph.section_lifetimes() == int(MemLifetime.NO_ALLOC))[table.section]
-    unallocated &= (table.flags & int(BlockFlags.REMOVED)) == 0
     # Dead-stripping has removed them all, unless they were marked live.
-    if not np.count_nonzero(unallocated):
+    unallocated = _unallocated(graph)
+    if unallocated is None:
         return
+    table, edges = graph.block_table, graph.edge_table
     edited = np.zeros(table.rows, np.bool_)
     edited[edges.block[edges.kind >= FIRST_RELOCATION]] = True
     rows = rows_where(edited & unallocated & (table.content != ZERO_FILL))
@@ -129,3 +129,16 @@ def copy_unallocated_contents(graph: LinkGraph) -> None:
     memory = memoryview(bytearray(int(sizes.sum())))
     copy_contents(graph, table.content[rows], sizes, memory, places)
     table.content[rows] = graph.contents.add(memory) + places
+
+
+def _unallocated(graph: LinkGraph) -> BoolArray | None:
+    """Which blocks are in NO_ALLOC sections (bool, one per block row); None if none is."""
+    table, lifetimes = graph.block_table, graph.section_lifetimes()
+    if table.rows <= _FEW:
+        of_section = lifetimes.tolist()
+        blocks = zip(table.section.tolist(), table.flags.tolist(), strict=True)
+        if not any(of_section[n] == _NO_ALLOC and not flags & _REMOVED for n, flags in blocks):
+            return None
+    unallocated: BoolArray = (lifetimes == _NO_ALLOC)[table.section]
+    unallocated &= (table.flags & _REMOVED) == 0
+    return unallocated if np.count_nonzero(unallocated) else None

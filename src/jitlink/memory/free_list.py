@@ -49,11 +49,15 @@ class FreeList:
 
     def _remove(self, index: int, start: int, end: int) -> None:
         first, last = self._starts[index], self._ends[index]
+        self.size -= end - start
+        if first == start and end < last:
+            # The usual case.
+            self._starts[index] = end
+            return
         # Zero, one or two ranges remain.
         pieces = [(a, b) for a, b in ((first, start), (end, last)) if a < b]
         self._starts[index : index + 1] = [a for a, _ in pieces]
         self._ends[index : index + 1] = [b for _, b in pieces]
-        self.size -= end - start
 
     def put(self, start: int, end: int) -> None:
         """Add a range, no part of which may be free already."""

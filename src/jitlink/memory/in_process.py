@@ -34,6 +34,7 @@ from jitlink.sps import WrapperFunctionCall
 log = logging.getLogger("jitlink.memory")
 
 _FINALIZE = MemLifetime.FINALIZE
+_MACHINE = os.uname().machine
 # Larger zero-fill is populated by page faults: much of a large table may never be touched.
 _POPULATED_ZERO_FILL = 64 << 10
 # So is larger padding: an object may require any alignment.
@@ -172,7 +173,7 @@ def _apply(layout: BasicLayout, allocator: PageAllocator, ranges: Sequence[PageR
 
 def _is_native(graph: LinkGraph) -> bool:
     """Whether this machine's processor runs the code of a graph."""
-    return graph.triple.partition("-")[0] == os.uname().machine
+    return graph.triple.partition("-")[0] == _MACHINE
 
 
 class _InProcessAlloc(InFlightAlloc):
@@ -227,7 +228,8 @@ class _InProcessAlloc(InFlightAlloc):
             of_lifetime.append(pages)
         _log_ranges("protected", standard)
         # Errors are ignored: the pages are lost, but the linked code is usable.
-        self._allocator.free(temporary)
+        if temporary:
+            self._allocator.free(temporary)
         return self._register(_Finalized(standard, deallocate_actions, self._tls_allocations))
 
     def _finalize(self) -> list[WrapperFunctionCall]:

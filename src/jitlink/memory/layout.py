@@ -144,7 +144,7 @@ class BasicLayout:
         self._sizes = table.size[self._rows]
         self.segments = self._make_segments(key, table.alignment[self._rows])
 
-    def _arrange(self, groups: UInt8Array) -> bytes:
+    def _arrange(self, groups: Array[np.integer[Any]]) -> bytes:
         """Find the order and the offsets of the blocks.
 
         Args:
@@ -167,7 +167,8 @@ class BasicLayout:
         sizes, alignments = table.size[rows], table.alignment[rows]
         self._rows, self._content = rows, rows_where((key & 1) == 0)
         self._offsets = place(key >> 1, sizes, alignments, table.alignment_offset[rows])
-        return key.tobytes()
+        result: bytes = key.tobytes()
+        return result
 
     def _arrange_few(self, groups: Sequence[int]) -> bytes:
         """`_arrange`, block by block."""

@@ -50,6 +50,7 @@ _Numbers = TypeVar("_Numbers", int, Int64Array)
 # Bits of a key: see `flags_key`.
 _WEAK, _IN_GROUP, _COMDAT_SHIFT = 1 << 2, 1 << 5, 2
 _COMDAT = int(BlockFlags.COMDAT)
+_COMMON = int(SymbolFlags.COMMON)
 
 
 def flags_key(
@@ -121,8 +122,12 @@ class ExportedSymbols:
 
     def addresses(self, graph: LinkGraph) -> dict[str, int]:
         """Addresses of those symbols that the graph still defines."""
-        rows, names = self.rows, self.names
-        kind = graph.symbol_table.kind[rows]
+        rows, names, table = self.rows, self.names, graph.symbol_table
+        kind = table.kind[rows]
+        if not np.count_nonzero(kind != DEFINED):
+            # The usual case: all are in blocks.
+            found = table.value[rows] + graph.block_table.address[table.block[rows]]
+            return dict(zip(names, found.tolist(), strict=True))
         is_defined = (kind == int(SymbolKind.DEFINED)) | (kind == int(SymbolKind.ABSOLUTE))
         if not is_defined.all():
             kept = rows_where(is_defined)
@@ -139,10 +144,9 @@ class ExportedSymbols:
     def common_rows(self, graph: LinkGraph) -> Int64Array:
         """Rows (int64) of the common symbols."""
         table = graph.symbol_table
-        common = table.flags[self.rows] & int(SymbolFlags.COMMON) != 0
-        common &= table.kind[self.rows] == int(SymbolKind.DEFINED)
+        common = rows_where((table.flags[self.rows] & _COMMON) != 0)
         rows: Int64Array = self.rows[common]
-        return rows
+        return rows[table.kind[rows] == DEFINED] if len(rows) else rows
 
     def updated(self, graph: LinkGraph) -> ExportedSymbols:
         """The present definitions of the graph; this object itself if they are the same."""

@@ -53,7 +53,7 @@ async def bind_variables(graph: LinkGraph, dylib: JITDylib) -> None:
         graph: a graph that is about to be linked.
         dylib: the JITDylib that it is linked into.
     """
-    if not (graph.block_table.flags & _COMDAT).any():
+    if not np.count_nonzero(graph.block_table.flags & _COMDAT):
         return
     rows = _variables(graph)
     executor = dylib.session.executor

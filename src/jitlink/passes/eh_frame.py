@@ -28,7 +28,7 @@ from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_whe
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import KEEP_ALIVE, EdgeKind
 from jitlink.graph.strings import NO_NAME
-from jitlink.graph.tables import DEFINED
+from jitlink.graph.tables import DEFINED, rows_of_section
 from jitlink.passes.cie import size_of_pointers
 from jitlink.passes.eh_frame_few import MOST_BYTES, find_whole_sections
 from jitlink.passes.prune import marked_blocks
@@ -39,6 +39,7 @@ _TERMINATOR = bytes(4)
 _HEAD_SIZE = 64
 _LAST_ORIGIN = np.iinfo(np.int32).max
 _LIVE = int(BlockFlags.LIVE)
+_NO_ALLOC = int(MemLifetime.NO_ALLOC)
 
 
 class FramePass:
@@ -103,9 +104,8 @@ def terminate_eh_frames(graph: LinkGraph, section_name: str = SECTION) -> list[F
     """
     found, blocks = [], graph.block_table
     for ordinal in graph.section_list.ordinals_named(section_name):
-        section = graph.section_list[ordinal]
-        rows = section.block_rows()
-        if len(rows) == 0 or section.mem_lifetime == MemLifetime.NO_ALLOC:
+        rows = rows_of_section(blocks, ordinal)
+        if len(rows) == 0 or graph.section_lifetimes()[ordinal] == _NO_ALLOC:
             continue
         # Without padding before it, and behind the records of all objects.
         blocks.extend(

@@ -33,6 +33,7 @@ STUBS_SECTION = "$__STUBS"
 TLS_INFO_SECTION = "$__TLSINFO"
 GOT_SYMBOL = "_GLOBAL_OFFSET_TABLE_"
 _NO_ROWS = np.empty(0, np.int64)
+_FEW_EDGES = 64
 
 
 class GotPltSpec(NamedTuple):
@@ -81,15 +82,17 @@ class GotPltSpec(NamedTuple):
 def build_got_and_stubs(graph: LinkGraph, spec: GotPltSpec) -> None:
     """Create the GOT entries and stubs that edges request, and retarget the edges to them."""
     edges = graph.edge_table
-    counts = np.bincount(edges.kind, minlength=1)
-    present = set(rows_where(counts != 0).tolist())
-    far = _far_kinds(graph, spec, counts) if spec.reach else frozenset()
+    present = _kinds_present(graph)
+    got_symbol = graph.find_external_symbol_by_name(GOT_SYMBOL) if present else None
+    asking = (spec.stub_requests, spec.got_requests, spec.got_users)
+    if got_symbol is None and all(map(present.isdisjoint, asking)):
+        return
+    far = _far_kinds(graph, spec, present) if spec.reach else frozenset()
     stub_rows = _requests(graph, spec.stub_requests, spec.external_only, present, far)
     if spec.reach:
         _point_at_targets(graph, stub_rows, spec)
         stub_rows = _create_jump_islands(graph, stub_rows, spec)
     got_rows = _requests(graph, spec.got_requests, frozenset(), present)
-    got_symbol = graph.find_external_symbol_by_name(GOT_SYMBOL) if present else None
     needs_base = got_symbol is not None or not present.isdisjoint(spec.got_users)
     if not len(stub_rows) and not len(got_rows) and not needs_base:
         return
@@ -334,11 +337,19 @@ def _is_of(graph: LinkGraph, rows: Int64Array, kinds: Collection[EdgeKind]) -> B
     return np.isin(graph.edge_table.kind[rows], [int(kind) for kind in kinds])
 
 
-def _far_kinds(graph: LinkGraph, spec: GotPltSpec, counts: Int64Array) -> frozenset[EdgeKind]:
+def _kinds_present(graph: LinkGraph) -> set[int]:
+    """The kinds of all edges."""
+    kinds = graph.edge_table.kind
+    found = kinds if len(kinds) <= _FEW_EDGES else rows_where(np.bincount(kinds) != 0)
+    return set(found.tolist())
+
+
+def _far_kinds(graph: LinkGraph, spec: GotPltSpec, kinds: set[int]) -> frozenset[EdgeKind]:
     """The edge kinds present whose range may be smaller than the graph's code and stubs."""
-    present = [kind for kind in spec.reach if int(kind) < len(counts) and counts[int(kind)]]
+    present = [kind for kind in spec.reach if kind in kinds]
     if not present:
         return frozenset()
+    counts = np.bincount(graph.edge_table.kind)
     sections, blocks = graph.section_list, graph.block_table
     prots, lifetimes = sections.prots(), sections.lifetimes()
     rows = graph.block_rows()
