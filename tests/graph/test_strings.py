@@ -143,3 +143,27 @@ def test_every_position_reads_what_find_finds(pieces: list[bytes], data: st.Data
     found = set(heap.find(chosen).tolist())
     assert found - {-2} == expected
     assert (-2 in found) == (chosen == "ab")
+
+
+def test_beginnings_of_names() -> None:
+    strings = StringHeap()
+    strings.add_table(b"other\0")
+    base = strings.add_table(b"ab\0abc\0xab\0a\0ab")
+    places = np.array([0, 3, 5, 7, 8, 11, 13])
+    texts = ["ab", "abc", "c", "xab", "ab", "a", "ab"]
+    assert strings.get_many(base + places) == texts
+    for text in ("a", "ab", "abc", "b", "abcdefghijklmnopqrs"):
+        found = strings.begin_with(base + places, text)
+        assert found.tolist() == [each.startswith(text) for each in texts]
+
+
+@pytest.mark.parametrize(("longest", "is_short"), [(0, True), (400, True), (1100, False)])
+def test_tables_of_short_names(longest: int, is_short: bool) -> None:
+    strings = StringHeap()
+    first = strings.add_table(b"a\0" * 700)
+    second = strings.add_table(b"a\0" * 700 + b"b" * longest + b"\0" + b"a\0" * 700)
+    places = np.arange(0, 1400, 2)
+    assert strings.are_short(second + places) == is_short
+    assert strings.are_short(first + places)
+    assert not strings.are_short(np.array([first, second]))
+    assert not strings.are_short(np.array([NO_NAME, first]))

@@ -344,7 +344,7 @@ def _relax_loads(
 ) -> None:
     """Rewrite the instructions of a kind's edges that can be relaxed."""
     edges, blocks = graph.edge_table, graph.block_table
-    rows = rows_where(edges.kind == kind)
+    rows = rows_where(edges.kind == int(kind))
     rows = rows[(edges.addend[rows] == 0) & (edges.offset[rows] >= 2 + encoding.size)]
     target = targets.of(rows)
     rows, target = rows[target >= 0], target[target >= 0]

@@ -125,7 +125,7 @@ LIFETIMES = np.array(
     np.uint8,
 )
 
-_MANY = 512
+_MANY = 256
 """From so many sections on, names are not read if that can be avoided."""
 
 

@@ -89,10 +89,10 @@ class _Table:
 
     def begin_with(self, positions: Int64Array, latin: str) -> BoolArray:
         """Whether the names at many positions begin with a text, as Latin-1 and without NUL."""
-        codes = np.frombuffer((self.text + "\0" * len(latin)).encode("latin-1"), np.uint8)
-        result = np.ones(len(positions), np.bool_)
+        codes = np.frombuffer(self.text.encode("latin-1"), np.uint8)
+        result: BoolArray = positions <= len(codes) - len(latin)
         for place, code in enumerate(latin.encode("latin-1")):
-            result &= codes[positions + place] == code
+            result &= codes[np.minimum(positions + place, len(codes) - 1)] == code
         return result
 
     def _bound(self, count: int) -> int:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from jitlink.orc.dylib import Definition, JITDylib
 
 _COMDAT, _WRITE = int(BlockFlags.COMDAT), int(MemProt.WRITE)
+_DEFAULT, _WEAK = int(Scope.DEFAULT), int(Linkage.WEAK)
 _CONSTANT_AFTER_RELOCATION = ".data.rel.ro"
 _NO_BLOCK = -1
 _VARIABLE, _GUARD = "_Z", "_ZGV"
@@ -81,9 +82,9 @@ async def bind_variables(graph: LinkGraph, dylib: JITDylib) -> None:
 def _variables(graph: LinkGraph) -> Int64Array:
     """Rows (int64) of the symbols of variables with vague linkage."""
     table, blocks, sections = graph.symbol_table, graph.block_table, graph.section_list
-    rows = rows_where((table.kind == DEFINED) & (table.scope == Scope.DEFAULT))
+    rows = rows_where((table.kind == DEFINED) & (table.scope == _DEFAULT))
     flags, block = table.flags[rows], table.block[rows]
-    chosen = (table.linkage[rows] == Linkage.WEAK) | (flags & int(SymbolFlags.UNIQUE) != 0)
+    chosen = (table.linkage[rows] == _WEAK) | (flags & int(SymbolFlags.UNIQUE) != 0)
     chosen &= (flags & int(SymbolFlags.CALLABLE) == 0) & (table.name[rows] != NO_NAME)
     own = blocks.flags[block]
     chosen &= (own & _COMDAT != 0) & (own & int(BlockFlags.THREAD_LOCAL) == 0)

@@ -166,7 +166,7 @@ class BypassTargets:
         graph = self.graph
         edges, blocks, symbols = graph.edge_table, graph.block_table, graph.symbol_table
         section = blocks.section[edges.block]
-        pointers = rows_where((section == got) & (edges.kind == spec.pointer))
+        pointers = rows_where((section == got) & (edges.kind == int(spec.pointer)))
         pointers = pointers[edges.addend[pointers] == 0]
         self._of_block[edges.block[pointers]] = edges.target[pointers]
         stubs = graph.find_section_by_name(STUBS_SECTION)
@@ -176,7 +176,7 @@ class BypassTargets:
         if spec.reach:
             # Islands are not in the stubs section.
             is_stub |= _islands(graph, spec, spec.reach.keys() - spec.no_calls)
-        jumps = rows_where(is_stub[edges.block] & (edges.kind == spec.stub_edges[0][0]))
+        jumps = rows_where(is_stub[edges.block] & (edges.kind == int(spec.stub_edges[0][0])))
         entry = symbols.block[edges.target[jumps]]
         self._of_block[edges.block[jumps]] = self._of_block[entry]
 
@@ -229,7 +229,7 @@ def bypass(
         is_lost: whether blocks are islands that do not reach their target (bool, one per row).
     """
     edges, symbols = graph.edge_table, graph.symbol_table
-    rows = rows_where(edges.kind == kind)
+    rows = rows_where(edges.kind == int(kind))
     target = targets.of(rows)
     rows, target = rows[target >= 0], target[target >= 0]
     if not len(rows):
@@ -264,7 +264,7 @@ def _jumps_of_islands(graph: LinkGraph, spec: GotPltSpec) -> Int64Array:
         return _NO_ROWS
     edges = graph.edge_table
     is_island = _islands(graph, spec, spec.no_calls)
-    return rows_where(is_island[edges.block] & (edges.kind == spec.jump_edge[0]))
+    return rows_where(is_island[edges.block] & (edges.kind == int(spec.jump_edge[0])))
 
 
 def _islands(graph: LinkGraph, spec: GotPltSpec, kinds: Collection[EdgeKind]) -> BoolArray:
@@ -318,7 +318,7 @@ def _requests(
     found = []
     for kind in requests:
         if int(kind) in present:
-            rows = rows_where(edges.kind == kind)
+            rows = rows_where(edges.kind == int(kind))
             if kind in external_only:
                 target = edges.target[rows]
                 wanted = symbols.kind[target] != DEFINED

@@ -131,8 +131,8 @@ def linker_sets(graph: LinkGraph) -> dict[int, list[str]]:
     """
     sections, table = graph.section_list, graph.block_table
     # Nearly all names begin with a dot.
-    names = enumerate(sections.names)
-    ordinals = [n for n, name in names if name[:1] != "." and _is_set_name(name)]
+    others, names = sections.others(), sections.read_names
+    ordinals = [n for n in others if names[n][:1] != "." and _is_set_name(names[n])]
     ordinals += [n for name in PIECES for n in sections.ordinals_named(name)]
     if not ordinals:
         return {}
@@ -144,7 +144,7 @@ def linker_sets(graph: LinkGraph) -> dict[int, list[str]]:
     found: dict[int, dict[str, None]] = {}
     origins = table.origin[rows].tolist()
     for origin, ordinal in zip(origins, table.section[rows].tolist(), strict=True):
-        found.setdefault(origin, {})[sections.names[ordinal]] = None
+        found.setdefault(origin, {})[sections.name(ordinal)] = None
     return {origin: list(names) for origin, names in found.items()}
 
 
