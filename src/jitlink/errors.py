@@ -77,7 +77,6 @@ on an input file, on the executor or on the linked code are a `JITLinkError`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 _MOST_LISTED = 20
@@ -363,11 +362,10 @@ class NotAFunctionError(SymbolError):
         self.name, self.address = name, address
 
 
-@dataclass(frozen=True)
 class FailedTarget:
     """The fixups with one target that cannot be applied.
 
-    Attributes:
+    Args:
         target: name of the target symbol, or a description of it if it has none.
         object: display name of the object with the first of them; empty if none is known.
         section: name of the section with it.
@@ -375,11 +373,21 @@ class FailedTarget:
         count: how many there are.
     """
 
-    target: str
-    object: str = ""
-    section: str = ""
-    within: str = ""
-    count: int = 1
+    __slots__ = ("count", "object", "section", "target", "within")
+
+    def __init__(
+        self,
+        target: str,
+        object: str = "",  # noqa: A002 - as the attribute
+        section: str = "",
+        within: str = "",
+        count: int = 1,
+    ) -> None:
+        self.target = target
+        self.object = object
+        self.section = section
+        self.within = within
+        self.count = count
 
     def __str__(self) -> str:
         place = [self.object, f"section {self.section}", self.within]

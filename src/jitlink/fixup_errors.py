@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
@@ -72,10 +71,12 @@ def _targets(graph: LinkGraph, rows: Int64Array) -> list[FailedTarget]:
     for position, count in zip(first[order].tolist(), counts[order].tolist(), strict=True):
         row = int(rows[position])
         if len(targets) < _MOST_PLACES:
-            targets.append(replace(_place(graph, row), count=count))
+            target = _place(graph, row)
+            target.count = count
+            targets.append(target)
         else:
-            target = describe(Symbol(graph, int(graph.edge_table.target[row])))
-            targets.append(FailedTarget(target, count=count))
+            name = describe(Symbol(graph, int(graph.edge_table.target[row])))
+            targets.append(FailedTarget(name, count=count))
     return targets
 
 

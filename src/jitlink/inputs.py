@@ -7,7 +7,6 @@ reader; large ones are mapped.
 
 from __future__ import annotations
 
-import logging
 import mmap
 import os
 from bisect import bisect_right
@@ -24,6 +23,7 @@ from jitlink.formats.small import SmallObject, add_small_objects, are_few, may_b
 from jitlink.graph import Linkage, LinkGraph, SymbolFlags
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.tables import exported_rows
+from jitlink.logs import Log
 from jitlink.resolve import SymbolResolver
 from jitlink.targets.base import Batch, ReadObjects, Target
 from jitlink.targets.registry import Buffer, target_of_object
@@ -31,7 +31,7 @@ from jitlink.targets.registry import Buffer, target_of_object
 if TYPE_CHECKING:
     from jitlink.formats.archive import Archive, Member
 
-log = logging.getLogger("jitlink.formats")
+log = Log("jitlink.formats")
 
 _MAPPED_FROM = 1 << 16
 """Size in bytes from which files are mapped; reading smaller ones costs less than mapping."""
@@ -357,7 +357,7 @@ class InputReader:
         else:
             reads = [self._target.add_objects(self.graph, batch) for batch in _batches(files)]
         self._reads += reads
-        if log.isEnabledFor(logging.DEBUG):
+        if log.is_on:
             _log_reads(files, reads)
         if self._rules is not None:
             self._rules.apply(self.graph, files, self._bounds(reads))

@@ -12,7 +12,6 @@ Specification: ld.so(8) for the directories of shared libraries; the manual of G
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import stat
@@ -26,10 +25,11 @@ from jitlink.compilers import gcc_directories
 from jitlink.errors import DefiningLibrary, InputError
 from jitlink.formats.archive_magic import is_archive
 from jitlink.inputs import ArchiveInput, InputFile, open_input
+from jitlink.logs import Log
 from jitlink.names.shared_libraries import ONE_PER_PROCESS
 from jitlink.targets.registry import exported_among, target_of_object
 
-log = logging.getLogger("jitlink.formats")
+log = Log("jitlink.formats")
 
 _MOST_ENTRIES = 50_000
 """How many entries of each directory are looked at."""

@@ -9,8 +9,7 @@ specific to one comes in through a `PassConfiguration`, as passes, as a fixup ta
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -76,11 +75,10 @@ class TableFixups:
         self._fixups.apply(self._graph, got_address=got_address)
 
 
-@dataclass
 class PassConfiguration:
     """The passes of one link, in five lists, and how its fixups are applied.
 
-    Attributes:
+    Args:
         fixups: how the edge kinds of the graph modify content.
         pre_prune: on the graph as it was built; symbols may be marked live here. Passes that do not
             read `.eh_frame` are added by `add_pre_prune`.
@@ -93,15 +91,27 @@ class PassConfiguration:
         needs_executable_stack: display names of the objects whose code needs executable stacks.
     """
 
-    fixups: FixupTable
-    pre_prune: list[Pass] = field(default_factory=list)
-    post_prune: list[Pass] = field(default_factory=list)
-    post_allocation: list[Pass] = field(default_factory=list)
-    pre_fixup: list[Pass] = field(default_factory=list)
-    post_fixup: list[Pass] = field(default_factory=list)
-    got_address: Callable[[LinkGraph], int | None] = lambda _graph: None
-    plan_fixups: Callable[[LinkGraph, FixupTable], FixupPlan] = TableFixups
-    needs_executable_stack: Sequence[str] = ()
+    def __init__(
+        self,
+        fixups: FixupTable,
+        pre_prune: Iterable[Pass] = (),
+        post_prune: Iterable[Pass] = (),
+        post_allocation: Iterable[Pass] = (),
+        pre_fixup: Iterable[Pass] = (),
+        post_fixup: Iterable[Pass] = (),
+        got_address: Callable[[LinkGraph], int | None] = lambda _graph: None,
+        plan_fixups: Callable[[LinkGraph, FixupTable], FixupPlan] = TableFixups,
+        needs_executable_stack: Sequence[str] = (),
+    ) -> None:
+        self.fixups = fixups
+        self.pre_prune = list(pre_prune)
+        self.post_prune = list(post_prune)
+        self.post_allocation = list(post_allocation)
+        self.pre_fixup = list(pre_fixup)
+        self.post_fixup = list(post_fixup)
+        self.got_address = got_address
+        self.plan_fixups = plan_fixups
+        self.needs_executable_stack = needs_executable_stack
 
     def add_pre_prune(self, *passes: Pass) -> None:
         """Add passes that do not read `.eh_frame` sections to the pre-prune passes.

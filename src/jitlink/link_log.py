@@ -5,7 +5,6 @@ The counts in a message are computed only if the logger is enabled.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,14 +12,15 @@ import numpy as np
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import rows_where
 from jitlink.graph.tables import EXTERNAL, REMOVED
+from jitlink.logs import Log
 from jitlink.passes.got_plt import GOT_SECTION, STUBS_SECTION
 
-log = logging.getLogger("jitlink.link")
+log = Log("jitlink.link")
 
 
 def is_on() -> bool:
     """Whether the logger is enabled."""
-    return log.isEnabledFor(logging.DEBUG)
+    return log.is_on
 
 
 def begun(graph: LinkGraph) -> None:

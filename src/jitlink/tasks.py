@@ -18,7 +18,6 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import heapq
 import itertools
-import logging
 import threading
 import time
 import weakref
@@ -30,8 +29,10 @@ from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from jitlink.logs import Log
+
 T = TypeVar("T")
-log = logging.getLogger("jitlink.orc")
+log = Log("jitlink.orc")
 
 _CANCEL_TIMEOUT = 5.0
 """Seconds that a coroutine has to end when the thread that runs it was interrupted."""
@@ -194,7 +195,7 @@ class Task(Future[T]):
             self.set_result(stop.value)
         except BaseException as error:
             if not self._callbacks and not isinstance(error, CancelledError):
-                log.exception("a task failed, and nothing waits for it")
+                log.logger.exception("a task failed, and nothing waits for it")
             # Without this frame, which refers to the task.
             self.set_exception(error.with_traceback(_without_first(error.__traceback__)))
         else:
@@ -394,7 +395,7 @@ class Loop:
             try:
                 due.popleft()()
             except BaseException:
-                log.exception("a call of the session failed")
+                log.logger.exception("a call of the session failed")
         _current.task = outer
 
     def call_soon(self, action: Callable[[], object]) -> None:

@@ -71,7 +71,7 @@ def test_a_process_has_one_c_library(tmp_path: Path) -> None:
 
 
 def test_libraries_of_the_process_need_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jitlink.tool.libraries.system_directories", list)
+    monkeypatch.setattr("jitlink.library_search.system_directories", list)
     (path,) = _collect("-lc").dylibs
     assert re.search(r"/libc\.so\.\d+$|/ld-musl|/libc\.so$", path)
 

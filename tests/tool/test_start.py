@@ -16,12 +16,15 @@ _FOR_EXECUTORS = (
     "jitlink.runtime.remote_callbacks", "jitlink.runtime.remote_calls",
     "jitlink.runtime.remote_memory", "jitlink.runtime.tls_loader",
 )  # fmt: skip
+# Of the standard library: what NumPy imports, too, does not count.
+_SLOW_TO_IMPORT = (
+    "argparse", "asyncio", "dataclasses", "difflib", "inspect", "json", "logging", "pathlib",
+    "resource", "signal", "string", "textwrap", "traceback", "urllib", "zlib",
+)  # fmt: skip
 # For other commands, other architectures, errors, or tests.
 _NOT_FOR_HELLO = (
-    "argparse", "asyncio", "capstone", "difflib", "inspect", "json", "numpy.testing",
-    "numpy.typing", "pathlib", "resource", "textwrap", "typing_extensions", "urllib",
-    "zlib", "zstandard",
-    *_FOR_EXECUTORS,
+    "capstone", "numpy.testing", "numpy.typing", "typing_extensions", "zstandard",
+    *_SLOW_TO_IMPORT, *_FOR_EXECUTORS,
     "jitlink.arch.aarch64", "jitlink.arch.riscv", "jitlink.arch.x86_64_reentry", "jitlink.library",
     "jitlink.orc.aliases", "jitlink.orc.call_sites", "jitlink.orc.lazy", "jitlink.orc.reentry",
     "jitlink.orc.stubs",
@@ -29,6 +32,7 @@ _NOT_FOR_HELLO = (
     "jitlink.formats.archive", "jitlink.formats.compression", "jitlink.formats.crel",
     "jitlink.formats.elf_shared_object", "jitlink.formats.elf_tls_module",
     "jitlink.memory.segment_alloc", "jitlink.memory.slab",
+    "jitlink.compilers", "jitlink.library_search",
     "jitlink.harnesses", "jitlink.names.demangling", "jitlink.names.spelling",
     "jitlink.names.providers", "jitlink.orc.harness", "jitlink.orc.suggestions",
     "jitlink.tool.backtraces", "jitlink.tool.check", "jitlink.tool.graph_dot",
@@ -70,6 +74,13 @@ def test_nothing_is_imported_for_executors_that_a_library_does_not_use() -> None
     modules = _modules("import jitlink; assert jitlink.load('hello.o').answer() == 42")
     assert "jitlink.library" in modules
     assert sorted(modules & set(_FOR_EXECUTORS)) == []
+
+
+def test_a_library_imports_no_more_of_the_standard_library_than_it_uses() -> None:
+    compile_to(Path("hello.o"), "int answer(void) { return 42; }")
+    modules = _modules("import jitlink; assert jitlink.load('hello.o').answer() == 42")
+    modules -= _modules("import numpy")
+    assert sorted(modules & set(_SLOW_TO_IMPORT)) == []
 
 
 def _modules(code: str) -> set[str]:

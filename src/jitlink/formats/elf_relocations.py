@@ -7,7 +7,6 @@ Specification: see `jitlink.formats.elf_layout`; for CREL see `jitlink.formats.c
 
 from __future__ import annotations
 
-import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -32,8 +31,9 @@ from jitlink.graph.columns import BoolArray, Int64Array, ragged_arange, rows_whe
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.sections import NameBeginnings
 from jitlink.graph.strings import NO_NAME
+from jitlink.logs import Log
 
-log = logging.getLogger("jitlink.formats")
+log = Log("jitlink.formats")
 
 _LINKONCE = LINKONCE.decode()
 _LINKONCE_SECTIONS = NameBeginnings([_LINKONCE])

@@ -9,7 +9,6 @@ Specification: see `jitlink.formats.elf_layout`.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -86,8 +85,9 @@ from jitlink.graph.tables import (
     EXTERNAL,
     REMOVED,
 )
+from jitlink.logs import Log
 
-log = logging.getLogger("jitlink.formats")
+log = Log("jitlink.formats")
 
 ZDEBUG, _SLIM_LTO = ".zdebug_", "__gnu_lto_slim"
 _METADATA_TYPES = (

@@ -8,13 +8,13 @@ graph is linked whose sections are, and may be.
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from jitlink.errors import JITLinkError
 from jitlink.graph import LinkGraph, MemLifetime
+from jitlink.logs import Log
 from jitlink.memory.actions import resolve_actions, run_deallocate_actions, run_finalize_actions
 from jitlink.memory.address_space import PROCESS
 from jitlink.memory.layout import BasicLayout, Segment, check_protections
@@ -31,7 +31,7 @@ from jitlink.memory.tls import TLSAllocation, TLSRegistry, release_tls
 from jitlink.memory.tls_glibc import PROCESS_TLS, GlibcLoader
 from jitlink.sps import WrapperFunctionCall
 
-log = logging.getLogger("jitlink.memory")
+log = Log("jitlink.memory")
 
 _FINALIZE = MemLifetime.FINALIZE
 _MACHINE = os.uname().machine
@@ -132,7 +132,7 @@ def _request(segment: Segment, page_size: int) -> PageRequest:
 
 
 def _log_allocated(layout: BasicLayout) -> None:
-    if log.isEnabledFor(logging.DEBUG):
+    if log.is_on:
         for segment in layout.segments:
             log.debug(
                 "%s: segment %s %s at %#x: %d bytes of content, %d of zeros, aligned to %d",
@@ -147,7 +147,7 @@ def _log_allocated(layout: BasicLayout) -> None:
 
 
 def _log_ranges(what: str, ranges: Sequence[PageRange]) -> None:
-    if log.isEnabledFor(logging.DEBUG):
+    if log.is_on:
         for pages in ranges:
             log.debug("%s: %#x bytes at %#x", what, pages.size, pages.address)
 

@@ -11,12 +11,12 @@ a JITDylib with an address limit gets its own, because its code refers to data s
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jitlink.errors import InputError
 from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
+from jitlink.logs import Log
 from jitlink.orc.generators import StaticLibraryGenerator, extract
 from jitlink.orc.interface import JITDylibLookupFlags, JITSymbolFlags, LookupKind
 from jitlink.orc.lookup import REQUESTER
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 COMPILER_SUPPORT = "<compiler support>"
 """Name of the JITDylib that the functions are linked into."""
 
-log = logging.getLogger("jitlink.orc")
+log = Log("jitlink.orc")
 
 
 class CompilerSupportGenerator:

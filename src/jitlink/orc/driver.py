@@ -20,7 +20,6 @@ from __future__ import annotations
 import _thread
 import contextlib
 import gc
-import logging
 import os
 import threading
 import time
@@ -62,7 +61,6 @@ def is_collecting() -> bool:
 
 
 T = TypeVar("T")
-log = logging.getLogger("jitlink.orc")
 
 _CANCEL_TIMEOUT = 5.0
 """Seconds that cancelled tasks have to end when a driver is stopped."""

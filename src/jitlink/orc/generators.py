@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from jitlink.inputs import (
     defining_members,
     open_input,
 )
+from jitlink.logs import Log
 from jitlink.orc.errors import listed
 from jitlink.orc.interface import (
     ExecutorSymbolDef,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from jitlink.orc.dylib import Definition, JITDylib
     from jitlink.orc.interface import ResourceTracker, Session
 
-log = logging.getLogger("jitlink.orc")
+log = Log("jitlink.orc")
 
 _FOUND = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE
 
@@ -309,7 +309,7 @@ def extract(
         members.read_needed(archives)
         members.define(archives[0].layer)
         members.record_reasons()
-        if log.isEnabledFor(logging.DEBUG):
+        if log.is_on:
             log.debug("members extracted for %s: %s", dylib.name, listed(members.names))
     return has_read
 

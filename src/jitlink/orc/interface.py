@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum, IntEnum, IntFlag
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -274,17 +273,19 @@ class MaterializationUnit(ABC):
         return ()
 
 
-@dataclass
 class SymbolDependenceGroup:
     """Symbols of a link that have the same dependencies.
 
-    Attributes:
+    Args:
         symbols: names of the symbols.
         dependencies: names that all of them depend on, by JITDylib.
     """
 
-    symbols: set[str]
-    dependencies: dict[JITDylib, set[str]] = field(default_factory=dict)
+    def __init__(
+        self, symbols: set[str], dependencies: dict[JITDylib, set[str]] | None = None
+    ) -> None:
+        self.symbols = symbols
+        self.dependencies: dict[JITDylib, set[str]] = {} if dependencies is None else dependencies
 
 
 class ResourceManager(ABC):

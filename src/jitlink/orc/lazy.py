@@ -36,7 +36,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, replace
@@ -47,6 +46,7 @@ import numpy as np
 from jitlink.graph import LinkGraph, Scope, SymbolFlags, SymbolKind
 from jitlink.graph.columns import Int64Array
 from jitlink.inputs import InputFile, SymbolRules
+from jitlink.logs import Log
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.interface import JITSymbolFlags, MaterializationUnit
 from jitlink.orc.object_batch import ObjectBatch, read_batch
@@ -238,7 +238,7 @@ def _by_flags(symbols: Symbols) -> Iterable[tuple[JITSymbolFlags, list[str]]]:
     return groups.items()
 
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 _PAUSE = 0.001
 """Seconds before each lookup of a body."""

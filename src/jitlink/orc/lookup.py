@@ -16,11 +16,11 @@ was found, and an `AsynchronousSymbolQuery` waits until all of it has reached th
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jitlink.errors import UndefinedSymbolError
+from jitlink.logs import Log
 from jitlink.orc.errors import (
     FailedToMaterializeError,
     Failure,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         Session,
     )
 
-log = logging.getLogger("jitlink.orc")
+log = Log("jitlink.orc")
 
 _IN_PROGRESS: TaskVariable[InProgressLookup | None] = TaskVariable(None)
 """The call of a generator that the running task belongs to; tasks inherit it."""
@@ -195,7 +195,7 @@ def _undefined_among(names: Mapping[str, bool], dylib: JITDylib) -> Mapping[str,
 
 def log_search(order: SearchOrder, names: Mapping[str, bool], requester: str | None) -> None:
     """Log that a search begins, and for which unit."""
-    if log.isEnabledFor(logging.DEBUG):
+    if log.is_on:
         places = ", ".join(dylib.name for dylib, _ in order)
         log.debug("%s looks up in %s: %s", requester or "caller", places, listed(tuple(names)))
 
@@ -203,7 +203,7 @@ def log_search(order: SearchOrder, names: Mapping[str, bool], requester: str | N
 def _log_generated(
     generator: DefinitionGenerator, dylib: JITDylib, names: Mapping[str, bool]
 ) -> None:
-    if log.isEnabledFor(logging.DEBUG):
+    if log.is_on:
         kind = type(generator).__name__
         found = tuple(name for name in names if name in dylib.symbols)
         missing = tuple(name for name in names if name not in dylib.symbols)

@@ -30,7 +30,6 @@ import _thread
 import ctypes
 import functools
 import itertools
-import logging
 import struct
 import threading
 from abc import ABC, abstractmethod
@@ -44,6 +43,7 @@ from jitlink.executor import ExecutorProcessControl
 from jitlink.executor.callback_errors import report
 from jitlink.graph import LinkGraph, MemProt, Scope, Symbol
 from jitlink.link import JITLinkContext, link, run_in_process
+from jitlink.logs import Log
 from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
 from jitlink.memory.manager import JITLinkDylib
 from jitlink.targets.base import ReentryCode, Target
@@ -52,7 +52,7 @@ from jitlink.targets.registry import default_passes
 if TYPE_CHECKING:
     from jitlink.runtime.linked import Runtime
 
-log = logging.getLogger("jitlink.orc")
+log = Log("jitlink.orc")
 _CODE = MemProt.READ | MemProt.EXEC
 _Callback = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, use_errno=True)
 _MEASURE = 0
@@ -136,7 +136,7 @@ class Reentry(ABC):
 
     def abort_after(self, error: BaseException) -> int:
         """Log why a call cannot continue; the address of ``abort``."""
-        log.critical("a lazy call cannot continue: %s", error, exc_info=error)
+        log.logger.critical("a lazy call cannot continue: %s", error, exc_info=error)
         return self.abort
 
 

@@ -8,7 +8,6 @@ from any other thread; each that waits has an asynchronous form, for which a thr
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import Context
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.logs import Log
 from jitlink.orc.driver import SessionDriver
 from jitlink.orc.dylib import Definition, JITDylib
 from jitlink.orc.errors import (
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Names = str | Iterable[str] | Mapping[str, bool]
-log = logging.getLogger("jitlink.orc")
+log = Log("jitlink.orc")
 
 _GRACE = 0.5
 """Seconds that links have to finish when a session ends, before they are cancelled."""
@@ -62,7 +62,7 @@ _CANCEL_TIMEOUT = 5.0
 
 def log_error(error: BaseException) -> None:
     """Log an error: the default `ExecutionSession.error_handler`."""
-    log.error("%s", error, exc_info=error)
+    log.logger.error("%s", error, exc_info=error)
 
 
 class ExecutionSession:

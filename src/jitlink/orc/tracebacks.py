@@ -10,14 +10,13 @@ With the log ``jitlink.orc`` at the level DEBUG, tracebacks stay complete.
 
 from __future__ import annotations
 
-import logging
 import sys
-import traceback
 from types import TracebackType
 
 from jitlink.errors import JITLinkError
+from jitlink.logs import Log
 
-log = logging.getLogger("jitlink.orc")
+log = Log("jitlink.orc")
 
 _INTERNAL = frozenset({"jitlink", "numpy", *sys.stdlib_module_names})
 """Packages whose frames are not those of a user."""
@@ -29,7 +28,7 @@ def shorten(error: BaseException) -> BaseException:
     Returns:
         The error.
     """
-    if log.isEnabledFor(logging.DEBUG):
+    if log.is_on:
         return error
     each: BaseException | None = error
     seen: set[int] = set()
@@ -69,6 +68,8 @@ def clear_frames(error: BaseException) -> None:
 
     The error may be kept for long, and must not keep alive what those refer to.
     """
+    import traceback  # noqa: PLC0415 - only for errors
+
     first = error.__traceback__
     if first is not None:
         # The first frame is that of the caller, which still runs and cannot be cleared.

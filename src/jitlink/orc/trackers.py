@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from jitlink.logs import Log
 from jitlink.orc.errors import ResourceTrackerDefunctError, raise_first
 from jitlink.orc.interface import ResourceManager, ResourceTracker, Session
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jitlink.orc.dylib import JITDylib
 
 T = TypeVar("T")
-log = logging.getLogger("jitlink.orc")
+log = Log("jitlink.orc")
 
 
 async def remove_tracker(session: Session, tracker: ResourceTracker) -> None:

@@ -13,12 +13,12 @@ Specification: ``libgcc/generic-morestack.c`` and ``libgcc/config/i386/morestack
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jitlink.compilers import support_archives
 from jitlink.errors import InputError
+from jitlink.logs import Log
 from jitlink.orc.aliases import ReExports
 from jitlink.orc.generators import StaticLibraryGenerator
 from jitlink.orc.interface import JITDylibLookupFlags, JITSymbolFlags, LookupKind
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _CREATE, _WRAP, _REAL = "pthread_create", "__wrap_pthread_create", "__real_pthread_create"
 _FLAGS = JITSymbolFlags.WEAK | JITSymbolFlags.CALLABLE
 
-log = logging.getLogger("jitlink.platform")
+log = Log("jitlink.platform")
 
 
 async def add_split_stacks(

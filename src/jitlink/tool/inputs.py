@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from jitlink.errors import DuplicateDefinitionError, ExecutorError
 from jitlink.formats.archive_magic import is_archive
 from jitlink.inputs import InputFile, open_input
-from jitlink.library_search import run_time_directories
 from jitlink.lljit import LLJIT
 from jitlink.orc import (
     AbsoluteSymbols,
@@ -192,8 +191,11 @@ class SessionInputs:
 
     def _find(self, arguments: DylibArguments) -> _Found:
         """Open the inputs of a JITDylib, and load its shared libraries."""
-        further = run_time_directories() if self._line.search_system_libraries else []
-        directories = [*arguments.library_directories, *further]
+        directories = list(arguments.library_directories)
+        if self._line.search_system_libraries:
+            from jitlink.library_search import run_time_directories  # noqa: PLC0415
+
+            directories += run_time_directories()
         self.dylibs[arguments.name].library_directories = tuple(directories)
         collector = InputCollector(directories)
         found = _Found()

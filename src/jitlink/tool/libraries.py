@@ -25,7 +25,6 @@ from jitlink.errors import InputError, UnknownFormatError
 from jitlink.formats.archive_magic import is_archive
 from jitlink.formats.elf_layout import is_elf, is_shared_object
 from jitlink.inputs import InputFile, open_input
-from jitlink.library_search import distinct, file_names, system_directories
 from jitlink.memory.mapping import mapped_ranges
 from jitlink.names.shared_libraries import C_LIBRARY
 from jitlink.tool.options import CommandLineError, InputArgument, LibraryPreference
@@ -146,6 +145,9 @@ class InputCollector:
             self.files.append(file)
 
     def _search_path(self) -> tuple[str, ...]:
+        # Imported on use: a program of objects alone needs no libraries to be searched for.
+        from jitlink.library_search import distinct, system_directories  # noqa: PLC0415
+
         return tuple(distinct([*self._directories, *system_directories()]))
 
     def _add_script(self, path: str, text: str) -> None:
@@ -175,7 +177,11 @@ def _file_names(name: str, preference: LibraryPreference) -> tuple[str, ...]:
         return (name[1:],)
     if preference == "static" and name not in C_LIBRARY:
         return (f"lib{name}.a",)
-    return (f"lib{name}.so", f"lib{name}.a") if preference == "shared" else file_names(name)
+    if preference == "shared":
+        return (f"lib{name}.so", f"lib{name}.a")
+    from jitlink.library_search import file_names  # noqa: PLC0415 - as above
+
+    return file_names(name)
 
 
 def _loaded_library(name: str) -> str | None:

@@ -207,7 +207,8 @@ def _signals_of_a_program(owns_process: bool) -> Iterator[None]:
     if not owns_process:
         yield
         return
-    import signal  # noqa: PLC0415 - only to run a program
+    # Not `signal`, which makes enumerations of its numbers: that takes as long as a link.
+    import _signal as signal  # type: ignore[import-not-found] # noqa: PLC0415
 
     numbers = [signal.SIGPIPE, signal.SIGXFSZ]
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
