@@ -247,6 +247,8 @@ class _Splitter:
         place, base = candidates.place, candidates.base
         if not (candidates.leads_on | candidates.ends).all():
             place = self._follow_lengths(parents, candidates)
+        if len(parents) == 1:
+            return parents.repeat(len(place)), place
         numbers = base.searchsorted(place, side="right") - 1
         return parents[numbers], place - base[numbers]
 
@@ -269,28 +271,30 @@ class _Splitter:
         8: that finds most records, and all of them are checked together.
         """
         table = self.graph.block_table
-        sizes = table.size[parents]
+        sizes, is_one = table.size[parents], len(parents) == 1
         base = (sizes + 1).cumsum() - (sizes + 1)
         number, offset = relocations.number, relocations.offset - 8
-        inside = (offset > 0) & (offset <= sizes[number] - 4)
+        inside = (offset > 0) & (offset <= (sizes if is_one else sizes[number]) - 4)
         number, offset = number[inside], offset[inside]
-        numbers = np.arange(len(parents))
-        first = number.searchsorted(numbers) + numbers
-        is_first = np.zeros(len(number) + len(parents), np.bool_)
-        is_first[first] = True
-        place = np.empty(len(is_first), np.int64)
-        place[first], place[~is_first] = base, base[number] + offset
-        number = is_first.cumsum() - 1
+        # The beginning of each block is put before its relocations.
+        first = number.searchsorted(np.arange(len(parents)))
+        place = np.insert(offset if is_one else base[number] + offset, first, base)
         # Compilers write relocations in ascending order, and one at most places.
         if (place[1:] <= place[:-1]).any():
             place.sort()
             place = place[np.append(True, place[1:] > place[:-1])]
+        # Columns of one block are of length one, and fit all places.
+        end, content = base + sizes, table.content[parents] - base
+        if not is_one:
             number = base.searchsorted(place, side="right") - 1
-        end = (base + sizes)[number]
-        length = np.full(len(place), _EXTENDED, np.int64)
+            end, content = end[number], content[number]
+        content = content + place
         is_readable = place <= end - 4
-        content = (table.content[parents] - base)[number] + place
-        length[is_readable] = self._words(content[is_readable])
+        if is_readable.all():
+            length = self._words(content)
+        else:
+            length = np.full(len(place), _EXTENDED, np.int64)
+            length[is_readable] = self._words(content[is_readable])
         follow = place + 4 + length
         follow[(length == _EXTENDED) | (follow > end)] = -1
         leads_on = np.zeros(len(place), np.bool_)
