@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jitlink.memory.copying import copy_contents
-from tests.memory.graphs import empty_graph
+from jitlink.arch.x86_64 import X86_64EdgeKind
+from jitlink.graph import Block, BlockFlags
+from jitlink.graph.edges import KEEP_ALIVE
+from jitlink.memory.copying import copy_contents, copy_unallocated_contents
+from tests.memory.graphs import NO_ALLOC, READ, add_section, empty_graph
 
 
 class _Counted:
@@ -50,3 +53,38 @@ def test_copies_agree_with_those_of_single_pieces(
     ):
         expected[to : to + each] = graph.contents.view(reference, each)
     assert memory == expected
+
+
+@pytest.mark.parametrize("others", [0, 40])
+def test_unallocated_contents_with_fixups_are_copied(others: int) -> None:
+    graph = empty_graph()
+    loaded, debug = add_section(graph, READ), add_section(graph, READ, NO_ALLOC)
+    graph.edge_kinds = X86_64EdgeKind
+    for _ in range(others):
+        graph.create_content_block(loaded, b"others")
+    symbol = graph.add_external_symbol("target")
+
+    def add(kind: int | None, flags: int = 0) -> Block:
+        block = graph.create_content_block(debug, b"contents")
+        if kind is not None:
+            block.add_edge(kind, 0, symbol)
+        graph.block_table.flags[block.row] |= flags
+        return block
+
+    kinds = (X86_64EdgeKind.POINTER64, KEEP_ALIVE, None)
+    edited, kept, plain = (add(kind) for kind in kinds)
+    add(X86_64EdgeKind.POINTER64, BlockFlags.REMOVED)
+    constant = graph.create_content_block(loaded, b"constant")
+    constant.add_edge(X86_64EdgeKind.POINTER64, 0, symbol)
+    before = graph.block_table.content.tolist()
+    copy_unallocated_contents(graph)
+    changed = graph.block_table.content != before
+    assert np.flatnonzero(changed).tolist() == [edited.row]
+    reference, size = int(graph.block_table.content[edited.row]), edited.size
+    view = graph.contents.view(reference, size)
+    assert (bytes(view), view.readonly) == (b"contents", False)
+    for block in (edited, kept, plain):
+        graph.block_table.flags[block.row] |= np.uint8(BlockFlags.REMOVED)
+    before = graph.block_table.content.tolist()
+    copy_unallocated_contents(graph)
+    assert graph.block_table.content.tolist() == before

@@ -21,7 +21,10 @@ class WrapperCall(NamedTuple):
 
 
 class AllocActionPair(NamedTuple):
-    """The calls to make when memory is finalized and when it is deallocated."""
+    """The calls to make when memory is finalized and when it is deallocated.
+
+    A function that serializes the arguments of both is called once.
+    """
 
     finalize: WrapperCall | None = None
     deallocate: WrapperCall | None = None

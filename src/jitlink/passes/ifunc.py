@@ -48,8 +48,8 @@ def ifunc_pass(
 
     def build_ifunc_stubs(graph: LinkGraph) -> None:
         table = graph.symbol_table
-        is_ifunc = (table.flags & int(SymbolFlags.INDIRECT)) != 0
-        rows = rows_where(is_ifunc & (table.kind == DEFINED))
+        rows = rows_where((table.flags & int(SymbolFlags.INDIRECT)) != 0)
+        rows = rows[table.kind[rows] == DEFINED] if len(rows) else rows
         if len(rows):
             pairs = [_build_stub(graph, spec, Symbol(graph, row)) for row in rows.tolist()]
             block = _add_action(graph, apply_irelative, pairs)
