@@ -140,11 +140,11 @@ def test_a_library_is_collected_while_a_lock_is_held(session: str) -> None:
 
 SESSIONS = """
 import jitlink, sys
-from jitlink.library import shared_jit
+from jitlink.library import _shared
 
 with jitlink.load(sys.argv[1], configure=lambda graph, config: None) as library:
     assert library.add(2, 3) == 5
-print(shared_jit.cache_info().currsize)
+print(len(_shared))
 """
 
 

@@ -49,15 +49,22 @@ class SymbolSizeError(SymbolError):
         self.name, self.size, self.type_size = name, size, type_size
 
 
-@functools.cache
+_shared: list[LLJIT] = []
+_shared_lock = threading.Lock()
+
+
 def shared_jit() -> LLJIT:
     """The session of all libraries of this process."""
-    return LLJIT()
+    if not _shared:
+        with _shared_lock:
+            if not _shared:
+                _shared.append(LLJIT())
+    return _shared[0]
 
 
 def is_shared(jit: LLJIT) -> bool:
     """Whether a session is the shared one, which is not created for that."""
-    return shared_jit.cache_info().currsize == 1 and jit is shared_jit()
+    return bool(_shared) and jit is _shared[0]
 
 
 class LinkedCode:

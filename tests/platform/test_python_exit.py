@@ -236,3 +236,25 @@ def test_the_session_cannot_be_asked_when_the_interpreter_has_ended() -> None:
     path = compile_c(LOADS, "zig", ("-O1", "-fPIC"))
     message = "the session has ended with its interpreter"
     assert _script(LOADED, path) == (0, ["1", "-1, 1, 0, 0", message], "")
+
+
+# Without a GIL, handlers may be deleted when Python has ended all other threads.
+LATE = f"""
+{CALLBACKS}
+import threading, time
+from jitlink.orc.driver import _all_roles
+def hold():
+    with list(_all_roles)[0]._lock:
+        held.set()
+        time.sleep(1000)
+held = threading.Event()
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+sys.is_finalizing = lambda: True
+"""
+
+
+def test_no_thread_is_waited_for_that_has_ended_in_a_session() -> None:
+    status, output, errors = _script(LATE, "load", compiled(LIFE))
+    assert (status, errors) == (0, "")
+    assert output[-2:] == ["note 2", "note 3"]

@@ -40,9 +40,7 @@ class ArgumentBlock:
         count = 1 + len(argv) + 1 + len(environment) + 1 + len(auxiliary)
         strings = [text + b"\0" for text in (*argv, *environment)]
         size = count * _WORD + sum(map(len, strings))
-        # Never collected: threads and exit handlers of a program may use it when it has ended.
         self._memory = (ctypes.c_char * (size + _ALIGNMENT))()
-        _blocks.append(self)
         start = -(-ctypes.addressof(self._memory) // _ALIGNMENT) * _ALIGNMENT
         pointers, place = [], start + count * _WORD
         for text in strings:
@@ -65,6 +63,7 @@ class ArgumentBlock:
         )
 
 
+# Never collected: threads and exit handlers of a program may use one when it has ended.
 _blocks: list[ArgumentBlock] = []
 
 
@@ -78,9 +77,12 @@ def place(argv: Sequence[str]) -> PlacedArguments:
     if any(b"\0" in argument for argument in encoded):
         raise ValueError("an argument contains a null character")
     environment = _environment()
-    if not _blocks or not _blocks[-1].holds(encoded, environment):
-        ArgumentBlock(encoded, environment)
-    return _blocks[-1].placed
+    block = _blocks[-1] if _blocks else None
+    if block is None or not block.holds(encoded, environment):
+        # Complete before it is listed: other threads read it there.
+        block = ArgumentBlock(encoded, environment)
+        _blocks.append(block)
+    return block.placed
 
 
 _environ = ctypes.POINTER(ctypes.c_char_p).in_dll(_C, "environ")

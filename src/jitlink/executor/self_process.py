@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import functools
 import mmap
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from itertools import repeat
-from typing import Literal, Self
+from typing import Literal
 
 from jitlink.errors import ExecutorError
 from jitlink.executor import program
@@ -57,11 +57,14 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         self._process = dlopen(None, os.RTLD_NOW)
         self._name = program.ProgramName()
 
-    @classmethod
-    @functools.cache
-    def shared(cls) -> Self:
+    @staticmethod
+    def shared() -> SelfExecutorProcessControl:
         """The executor that all users in this process share by default."""
-        return cls()
+        if not _shared:
+            with _shared_lock:
+                if not _shared:
+                    _shared.append(SelfExecutorProcessControl())
+        return _shared[0]
 
     async def load_dylib(self, path: str | os.PathLike[str]) -> int:
         """Load a shared library, whose symbols are then visible to later lookups."""
@@ -203,6 +206,9 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
             # ctypes copies a word of fixed size, which is one store to an aligned address.
             _Word.from_address(address).value = word
 
+
+_shared: list[SelfExecutorProcessControl] = []
+_shared_lock = threading.Lock()
 
 _Word = ctypes.c_uint64 if ctypes.sizeof(ctypes.c_void_p) == 8 else ctypes.c_uint32
 

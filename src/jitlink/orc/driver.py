@@ -494,8 +494,8 @@ class _DriverRole:
             if not thread.is_alive():
                 action_threads.discard(thread)
 
-    def reset_after_fork(self) -> None:
-        """Forget the threads that a forked process does not have: all but the forking one."""
+    def forget_other_threads(self) -> None:
+        """Forget all threads but the calling one, because they have ended wherever they were."""
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._fallback = self._ended = None
@@ -506,13 +506,14 @@ class _DriverRole:
 _all_roles: weakref.WeakSet[_DriverRole] = weakref.WeakSet()
 
 
-def _reset_after_fork() -> None:
+def forget_other_threads() -> None:
+    """Have no session wait for other threads, in a forked process or when Python has ended."""
     for role in list(_all_roles):
-        role.reset_after_fork()
+        role.forget_other_threads()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)
+    os.register_at_fork(after_in_child=forget_other_threads)
 
 
 def _close_dropped(role: _DriverRole) -> None:

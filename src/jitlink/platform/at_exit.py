@@ -6,15 +6,19 @@ registered with Python's `atexit`, whichever module registered them first: these
 
 `atexit` calls handlers in reverse order of registration, then drops all of them, while the
 interpreter is whole. So a handler that is registered at any time can act after the last one: when
-it is deleted.
+it is deleted. Without a GIL that may be later: an object whose thread has ended may be left to
+another thread with the same identity. Python has then ended all threads but the main one.
 """
 
 from __future__ import annotations
 
 import atexit
 import sys
+import threading
 import weakref
 from typing import Protocol
+
+from jitlink.orc.driver import forget_other_threads
 
 
 class Closable(Protocol):
@@ -25,6 +29,7 @@ class Closable(Protocol):
 
 
 _open: list[weakref.ref[Closable]] = []
+_lock = threading.Lock()
 
 
 class _LastHandler:
@@ -42,6 +47,8 @@ class _LastHandler:
     def __del__(self) -> None:
         """Close the platforms."""
         _LastHandler.is_registered = False
+        if sys.is_finalizing():
+            forget_other_threads()
         references = list(_open) if self._is_called else []
         for reference in reversed(references):
             platform = reference()
@@ -56,8 +63,9 @@ class _LastHandler:
 def close_when_python_ends(platform: Closable) -> None:
     """Have a platform closed when Python ends, if it still exists."""
     _open.append(weakref.ref(platform, _open.remove))
-    if not _LastHandler.is_registered:
-        _LastHandler.is_registered = True
+    with _lock:
+        is_first, _LastHandler.is_registered = not _LastHandler.is_registered, True
+    if is_first:
         # Only `atexit` refers to it.
         atexit.register(_LastHandler())
 
