@@ -20,6 +20,7 @@ from typing import Literal
 from jitlink.errors import ExecutorError
 from jitlink.executor import program
 from jitlink.executor.control import ExecutorProcessControl, LibrarySymbol, PlacedArguments
+from jitlink.executor.program_variables import DlInfo, program_variable
 from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
 from jitlink.memory.actions import call_wrapper
 from jitlink.memory.dynamic_linker import dlerror, dlopen, dlsym, dlvsym
@@ -93,6 +94,9 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         handle = self._process if dylib is None else dylib
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
         found: list[int | None] = list(map(dlsym, repeat(handle), encoded))
+        if dylib is not None:
+            own = zip(encoded, found, strict=True)
+            found = [address and program_variable(self._process, n, address) for n, address in own]
         if EXPORTING:
             found = [
                 None if address is None or _is_linked(address) else address for address in found
@@ -213,19 +217,10 @@ _shared_lock = threading.Lock()
 _Word = ctypes.c_uint64 if ctypes.sizeof(ctypes.c_void_p) == 8 else ctypes.c_uint32
 
 
-class _DlInfo(ctypes.Structure):
-    _fields_ = (
-        ("file", ctypes.c_char_p),
-        ("base", ctypes.c_void_p),
-        ("name", ctypes.c_char_p),
-        ("address", ctypes.c_void_p),
-    )
-
-
 def library_at(address: int) -> str | None:
     """The path of the program or shared library of this process that contains an address."""
     function = getattr(_C_LOCKED, "dladdr", None)
-    info = _DlInfo()
+    info = DlInfo()
     if function is None or not function(ctypes.c_void_p(address), ctypes.byref(info)):
         return None
     path = info.file
