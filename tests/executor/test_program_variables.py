@@ -24,7 +24,7 @@ for name in (b"environ", b"getenv", b"optind", b"no_such_symbol"):
 def test_the_copies_of_an_executable() -> None:
     """What is looked up in the C library is what the C library uses."""
     if not PYTHON.exists():
-        report_missing(str(PYTHON), "python3")
+        report_missing(str(PYTHON), "python3-minimal")
     source = Path(jitlink.__file__).parent.parent
     environment = {**os.environ, "PYTHONPATH": str(source)}
     command = [str(PYTHON), "-c", CODE]
