@@ -14,7 +14,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jitlink.inputs import InputReader, open_input
+from jitlink.input_reader import InputReader
+from jitlink.inputs import open_input
 from jitlink.link import JITLinkContext, link, run_in_process
 from jitlink.memory import InProcessMemoryManager, JITLinkDylib
 

@@ -23,7 +23,8 @@ from unicorn import arm64_const, riscv_const
 
 from jitlink.errors import ActionError
 from jitlink.graph import LinkGraph, MemLifetime, MemProt
-from jitlink.inputs import Input, InputReader, open_input
+from jitlink.input_reader import InputReader
+from jitlink.inputs import Input, open_input
 from jitlink.link import JITLinkContext, PassConfiguration, link, run_in_process
 from jitlink.memory.actions import resolve_actions
 from jitlink.memory.layout import BasicLayout, Segment

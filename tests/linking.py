@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from jitlink.graph import LinkGraph
-from jitlink.inputs import Input, InputReader, open_input
+from jitlink.input_reader import InputReader
+from jitlink.inputs import Input, open_input
 from jitlink.link import JITLinkContext, PassConfiguration, link, run_in_process
 from jitlink.memory.address_space import AddressSpace
 from jitlink.memory.in_process import InProcessMemoryManager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jitlink.exports import Exports
-from jitlink.inputs import InputReader, open_input
+from jitlink.input_reader import InputReader
+from jitlink.inputs import open_input
 from tests.toolchain import compile_c
 
 DEFINITIONS = """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import jitlink
-from jitlink import inputs
+from jitlink import input_reader, inputs
 from jitlink.errors import (
     ArchiveError,
     ExecutorError,
@@ -281,15 +281,15 @@ def test_pages_of_inputs_are_released_once_they_are_read(
     large.write_bytes(compiled(source % 41).read_bytes())
     released: list[int] = []
 
-    class Mapping(inputs._Mapping):
+    class Mapping(inputs.MappedFile):
         def release(self) -> None:
             released.append(len(self))
             super().release()
 
-    monkeypatch.setattr(inputs, "_Mapping", Mapping)
+    monkeypatch.setattr(inputs, "MappedFile", Mapping)
     with jitlink.load(large) as library:
         assert (library.f(), released) == (42, [])
-    monkeypatch.setattr(inputs, "_RELEASED_FROM", 1)
+    monkeypatch.setattr(input_reader, "_RELEASED_FROM", 1)
     with jitlink.load(large) as library:
         assert (library.f(), released) == (42, [large.stat().st_size])
 
@@ -298,7 +298,7 @@ def test_pages_of_a_caller_are_not_released(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # They would lose what was written to them.
-    monkeypatch.setattr(inputs, "_RELEASED_FROM", 1)
+    monkeypatch.setattr(input_reader, "_RELEASED_FROM", 1)
     path = tmp_path / "value.o"
     path.write_bytes(
         compiled("const int value = 0x12345678; int f(void) { return value; }").read_bytes()

@@ -11,7 +11,8 @@ from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
 from jitlink.graph import Linkage, LinkGraph, SymbolFlags
 from jitlink.graph.columns import rows_where
 from jitlink.graph.tables import EXTERNAL, exported_rows
-from jitlink.inputs import InputReader, open_input
+from jitlink.input_reader import InputReader
+from jitlink.inputs import open_input
 from jitlink.resolve import referrers
 from tests.linking import Linked, Linker
 from tests.toolchain import compile_c

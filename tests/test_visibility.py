@@ -15,7 +15,8 @@ import pytest
 import jitlink
 from jitlink.errors import DuplicateDefinitionError, UndefinedSymbolError
 from jitlink.graph import Scope
-from jitlink.inputs import InputReader, open_input
+from jitlink.input_reader import InputReader
+from jitlink.inputs import open_input
 from jitlink.orc import FailedToMaterializeError, JITDylibLookupFlags, JITSymbolFlags
 from tests.toolchain import compile_c, require
 

@@ -35,7 +35,8 @@ from jitlink.errors import JITLinkError
 from jitlink.executor.function_modules import load_function_module
 from jitlink.formats.archive_magic import is_archive
 from jitlink.graph import LinkGraph
-from jitlink.inputs import ArchiveInput, Input, InputReader, open_input
+from jitlink.input_reader import InputReader
+from jitlink.inputs import ArchiveInput, Input, open_input
 from jitlink.library import Library
 from jitlink.link import PassConfiguration
 from jitlink.loading import Resolve, load

@@ -33,7 +33,8 @@ from jitlink.graph import LinkGraph, MemProt, Scope
 from jitlink.graph.columns import Int64Array, rows_where
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL
-from jitlink.inputs import Input, InputFile, InputReader, open_input
+from jitlink.input_reader import InputReader
+from jitlink.inputs import Input, InputFile, open_input
 from jitlink.library import FUNCFLAG_CDECL, CData, Function, Library, LinkedCode
 from jitlink.loading import LinkOptions, link_inputs
 from jitlink.orc.callables import python_function

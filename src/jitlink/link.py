@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -24,11 +24,24 @@ from jitlink.memory.manager import (
     JITLinkDylib,
     JITLinkMemoryManager,
 )
-from jitlink.passes.eh_frame import FramePass
 from jitlink.passes.prune import mark_exported_live, prune
 
 Pass = Callable[[LinkGraph], None]
 T = TypeVar("T")
+
+
+class WaitingPass(Protocol):
+    """A pre-prune pass that does more if live symbols are marked already.
+
+    It waits for that if it is the last one. Passes behind it see its effect, so that it is then run
+    like any other, with `__call__`.
+    """
+
+    def __call__(self, graph: LinkGraph) -> None:
+        """Run before live symbols are marked."""
+
+    def run_marked(self, graph: LinkGraph) -> None:
+        """Run when live symbols are marked, and stay so."""
 
 
 class FixupPlan(Protocol):
@@ -119,9 +132,7 @@ class PassConfiguration:
         The last pass stays the last if it is the one that splits these sections: no pass needs
         them split then, and it waits until live symbols are marked.
         """
-        place = len(self.pre_prune)
-        if self.pre_prune and isinstance(self.pre_prune[-1], FramePass):
-            place -= 1
+        place = len(self.pre_prune) - (_waiting(self.pre_prune) is not None)
         self.pre_prune[place:place] = passes
 
 
@@ -221,15 +232,18 @@ async def _link(
 
 
 def _prune(graph: LinkGraph, context: JITLinkContext, passes: list[Pass]) -> None:
-    frames = passes[-1] if passes else None
-    if isinstance(frames, FramePass):
-        _run(passes[:-1], graph)
-        context.mark_live(graph)
-        frames.run_marked(graph)
-    else:
-        _run(passes, graph)
-        context.mark_live(graph)
+    waiting = _waiting(passes)
+    _run(passes if waiting is None else passes[:-1], graph)
+    context.mark_live(graph)
+    if waiting is not None:
+        waiting.run_marked(graph)
     prune(graph)
+
+
+def _waiting(passes: list[Pass]) -> WaitingPass | None:
+    """The last pass, if it waits until live symbols are marked."""
+    last = passes[-1] if passes else None
+    return cast("WaitingPass", last) if hasattr(last, "run_marked") else None
 
 
 def _run(passes: list[Pass], graph: LinkGraph) -> None:

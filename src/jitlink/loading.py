@@ -28,7 +28,8 @@ from jitlink.graph.columns import rows_where
 from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import ABSOLUTE
-from jitlink.inputs import Input, InputFile, InputReader, open_input
+from jitlink.input_reader import InputReader
+from jitlink.inputs import Input, InputFile, open_input
 from jitlink.library import Library, LinkedCode, is_shared, shared_jit
 from jitlink.link import PassConfiguration
 from jitlink.lljit import LLJIT

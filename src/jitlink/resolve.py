@@ -291,7 +291,8 @@ class SymbolResolver:
         )
         for number in rows_where(found != rows).tolist():
             self._merge(names[number], int(rows[number]))
-        for name in self._undefined.keys() & self._definitions.keys():
+        # Not of all definitions: archives may be read member by member.
+        for name in self._undefined.keys() & names if self._undefined else ():
             del self._undefined[name]
 
     def _merge(self, name: str, row: int) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from jitlink.arch.x86_64_instructions import decode, instruction_with_field
 from jitlink.graph import LinkGraph, MemProt
-from jitlink.inputs import InputReader, open_input
+from jitlink.input_reader import InputReader
+from jitlink.inputs import open_input
 from tests.toolchain import require
 
 _LEAST = 500

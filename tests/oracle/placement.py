@@ -10,7 +10,8 @@ import numpy as np
 
 from jitlink.errors import JITLinkError, UnsupportedRelocationError
 from jitlink.graph import Block, BlockFlags, LinkGraph, MemLifetime, Scope, Symbol
-from jitlink.inputs import InputFile, InputReader
+from jitlink.input_reader import InputReader
+from jitlink.inputs import InputFile
 from jitlink.link import JITLinkContext, PassConfiguration, link, run_in_process
 from jitlink.memory.slab import SlabMemoryManager
 from jitlink.passes.got_plt import STUBS_SECTION

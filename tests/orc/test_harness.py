@@ -7,7 +7,8 @@ import pytest
 
 from jitlink.errors import DuplicateDefinitionError, JITLinkError
 from jitlink.graph import Linkage, LinkGraph, Scope
-from jitlink.inputs import InputReader, open_input
+from jitlink.input_reader import InputReader
+from jitlink.inputs import open_input
 from jitlink.orc.errors import FailedToMaterializeError
 from jitlink.orc.harness import AmbiguousReferenceError, HarnessRules, OverrideError
 from jitlink.orc.object_batch import ObjectBatch

@@ -10,7 +10,8 @@ import pytest
 import jitlink
 from jitlink.executor import ExecutorRestartedError, RemoteExecutorProcessControl
 from jitlink.graph import LinkGraph
-from jitlink.inputs import InputReader, open_input
+from jitlink.input_reader import InputReader
+from jitlink.inputs import open_input
 from jitlink.lljit import LLJIT
 from jitlink.orc import IndirectStubsManager, NotRestartableError, RedirectableSymbolManager
 from jitlink.orc.lazy import lazy_reexports

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
-from jitlink.inputs import InputReader, open_input
+from jitlink.input_reader import InputReader
+from jitlink.inputs import open_input
 from jitlink.targets.registry import target_of_graph
 from tests.toolchain import HOST_TARGET, compile_c
 

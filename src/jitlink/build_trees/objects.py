@@ -29,7 +29,8 @@ from jitlink.build_trees.base import (
     project_root,
 )
 from jitlink.errors import InputError
-from jitlink.inputs import InputReader, open_input
+from jitlink.input_reader import InputReader
+from jitlink.inputs import open_input
 from jitlink.names.init_functions import init_function
 from jitlink.resolve import Strength, strength_of
 

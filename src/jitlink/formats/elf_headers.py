@@ -45,7 +45,7 @@ from jitlink.formats.elf_symbols import (
     ZDEBUG,
 )
 from jitlink.graph import BlockFlags
-from jitlink.graph.columns import Int64Array
+from jitlink.graph.columns import BoolArray, Int64Array
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.strings import NO_NAME
@@ -69,6 +69,22 @@ _MOST_NAMES = 1 << 16
 
 class UnusualError(Exception):
     """An object is left to the other reader."""
+
+
+class RelocationColumns(NamedTuple):
+    """What relocation types become, by number; the last element stands for all higher numbers.
+
+    Attributes:
+        kinds: edge kind of each, 0 for none (int64).
+        biases: what is added to its addend (int64).
+        ignored: whether it needs no edge (bool).
+        widths: size in bytes of what each edge kind modifies (int64, by edge kind).
+    """
+
+    kinds: Int64Array
+    biases: Int64Array
+    ignored: BoolArray
+    widths: Int64Array
 
 
 class RelocationSection(NamedTuple):

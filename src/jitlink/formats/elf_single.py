@@ -10,12 +10,17 @@ Specification: see `jitlink.formats.elf_layout`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from jitlink.formats.batch import ReadObjects
-from jitlink.formats.elf_headers import ObjectHeaders, RelocationSection, UnusualError
+from jitlink.formats.elf_headers import (
+    ObjectHeaders,
+    RelocationColumns,
+    RelocationSection,
+    UnusualError,
+)
 from jitlink.formats.elf_layout import (
     ELFCLASS64,
     ELFDATA2LSB,
@@ -31,29 +36,13 @@ from jitlink.formats.elf_layout import (
 from jitlink.formats.elf_symbols import SCOPES, TYPE_FLAGS, WEAKLY_REFERENCED
 from jitlink.formats.small import ColumnsOfRows, SmallObject, add_columns
 from jitlink.graph import LinkGraph, Scope
-from jitlink.graph.columns import INT64_MAX, Array, BoolArray, Int64Array, UInt8Array
+from jitlink.graph.columns import INT64_MAX, Array, UInt8Array
 from jitlink.graph.link_graph import NO_BLOCK
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL, REMOVED
 
 _LAYOUT = RECORD_LAYOUTS[ELFCLASS64, ELFDATA2LSB]
 _LOCAL = int(Scope.LOCAL)
-
-
-class RelocationColumns(NamedTuple):
-    """What relocation types become, by number; the last element stands for all higher numbers.
-
-    Attributes:
-        kinds: edge kind of each, 0 for none (int64).
-        biases: what is added to its addend (int64).
-        ignored: whether it needs no edge (bool).
-        widths: size in bytes of what each edge kind modifies (int64, by edge kind).
-    """
-
-    kinds: Int64Array
-    biases: Int64Array
-    ignored: BoolArray
-    widths: Int64Array
 
 
 def add_single_object(

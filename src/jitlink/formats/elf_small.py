@@ -5,10 +5,15 @@ Specification: see `jitlink.formats.elf_layout`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
-from jitlink.formats.elf_headers import RELA, SYMBOL, ObjectHeaders, UnusualError
+from jitlink.formats.elf_headers import (
+    RELA,
+    SYMBOL,
+    ObjectHeaders,
+    RelocationColumns,
+    UnusualError,
+)
 from jitlink.formats.elf_layout import (
     SHN_ABS,
     SHN_UNDEF,
@@ -38,19 +43,26 @@ class SmallObjectReader:
 
     Args:
         identity: the identity.
-        relocations: for each relocation type that is linked, the edge kind, what is added to the
-            addend, and the size in bytes of what is modified. The kind is 0 if there is no edge.
+        relocations: the relocation types of the machine.
         limiting: edge kinds that may limit the addresses at which an object can be linked.
     """
 
     def __init__(
         self,
         identity: Identity,
-        relocations: Mapping[int, tuple[int, int, int]],
+        relocations: RelocationColumns,
         limiting: AbstractSet[int],
     ) -> None:
-        self._identity = identity
-        self._relocations, self._limiting = relocations, limiting
+        self._identity, self._limiting = identity, limiting
+        # Edge kind, bias and width of the types that are linked; the kind is 0 if there is no edge.
+        widths = relocations.widths[relocations.kinds]
+        columns = (relocations.kinds, relocations.biases, widths, relocations.ignored)
+        rows = enumerate(zip(*(column.tolist() for column in columns), strict=True))
+        self._relocations = {
+            number: (kind, bias, width)
+            for number, (kind, bias, width, ignored) in rows
+            if kind or ignored
+        }
 
     def read(self, data: memoryview) -> SmallObject | None:
         """Read an object; None if it is not small, unusual in some way, or malformed."""
@@ -63,8 +75,8 @@ class SmallObjectReader:
 
     def _read(self, headers: ObjectHeaders) -> SmallObject:
         sections = headers.relocations()
-        size = len(headers.symbols) + sum([len(section.records) for section in sections])
-        if size > MOST_RECORDS * SYMBOL.size:
+        record_bytes = len(headers.symbols) + sum([len(each.records) for each in sections])
+        if record_bytes > MOST_RECORDS * SYMBOL.size:
             raise UnusualError
         symbols = _read_symbols(headers)
         groups = headers.groups([symbol[0] for symbol in symbols])

@@ -36,7 +36,6 @@ from jitlink.graph.sections import NO_SECTION, SectionList
 from jitlink.graph.strings import NO_NAME, StringHeap
 from jitlink.graph.symbols import NO_BLOCK
 from jitlink.graph.tables import (
-    EXTERNAL,
     BlockFlags,
     BlockTable,
     Linkage,
@@ -53,7 +52,6 @@ from jitlink.graph.text import GraphText
 __all__ = ["NO_BLOCK", "NO_SECTION", "AllocActionPair", "LinkGraph", "WrapperCall"]
 
 
-_NO_ROWS = np.empty(0, np.int64)
 NO_ADDRESS_LIMIT = 1 << 64
 """The address limit of code that may be anywhere."""
 
@@ -117,7 +115,7 @@ class LinkGraph:
         self.alloc_actions: list[AllocActionPair] = []
         self.is_defined_elsewhere: Callable[[str], bool] = lambda _name: False
         self.linked_to: dict[int, int] = {}
-        self._external_names: tuple[Int64Array, Sequence[str]] = np.empty(0, np.int64), ()
+        self._external_names = symbols.ExternalNames()
 
     def __repr__(self) -> str:
         return f"<LinkGraph {self.name}>"
@@ -343,18 +341,7 @@ class LinkGraph:
 
     def external_names(self) -> tuple[Int64Array, Sequence[str]]:
         """Rows (int64) of the external symbols, and the name of each."""
-        table = self.symbol_table
-        # Bytes are searched much faster than a column is compared.
-        if EXTERNAL not in table.kind.tobytes():
-            return _NO_ROWS, ()
-        rows = rows_where(table.kind == EXTERNAL)
-        references = table.name[rows]
-        known, names = self._external_names
-        if len(known) != len(references) or (known != references).any():
-            # Several passes call this, and the names rarely change in between.
-            names = self.strings.get_many(references)
-            self._external_names = references, names
-        return rows, names
+        return self._external_names.of(self)
 
     def find_external_symbol_by_name(self, name: str) -> Symbol | None:
         """The external symbol of that name, or None."""

@@ -12,15 +12,17 @@ Code that writes to columns directly must keep the rules itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jitlink.errors import GraphError
-from jitlink.graph.columns import ADDRESS_MASK, Int64Array
+from jitlink.graph.columns import ADDRESS_MASK, Int64Array, rows_where
 from jitlink.graph.elements import Block, Symbol
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import (
+    EXTERNAL,
     Linkage,
     Scope,
     SymbolFlags,
@@ -52,6 +54,26 @@ def rows_named(graph: LinkGraph, kind: SymbolKind, name: str) -> Int64Array:
     if len(references) == 0:
         return references
     return np.flatnonzero((table.kind == kind) & np.isin(table.name, references))
+
+
+class ExternalNames:
+    """The names of a graph's external symbols, which several passes ask for and few change."""
+
+    def __init__(self) -> None:
+        self._references: Int64Array = np.empty(0, np.int64)
+        self._names: Sequence[str] = ()
+
+    def of(self, graph: LinkGraph) -> tuple[Int64Array, Sequence[str]]:
+        """Rows (int64) of the external symbols, and the name of each."""
+        table = graph.symbol_table
+        # Bytes are searched much faster than a column is compared.
+        if EXTERNAL not in table.kind.tobytes():
+            return np.empty(0, np.int64), ()
+        rows = rows_where(table.kind == EXTERNAL)
+        references = table.name[rows]
+        if not np.array_equal(references, self._references):
+            self._references, self._names = references, graph.strings.get_many(references)
+        return rows, self._names
 
 
 def find(graph: LinkGraph, kind: SymbolKind, name: str) -> Symbol | None:

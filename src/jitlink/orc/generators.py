@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 from weakref import WeakKeyDictionary
 
 from jitlink.errors import JITLinkError
-from jitlink.inputs import (
-    ArchiveInput,
-    Input,
-    InputFile,
-    SymbolRules,
-    defining_members,
-    open_input,
-)
+from jitlink.input_reader import SymbolRules
+from jitlink.inputs import ArchiveInput, Input, InputFile, defining_members, open_input
 from jitlink.logs import Log
 from jitlink.orc.errors import listed
 from jitlink.orc.interface import (

@@ -138,7 +138,7 @@ class HarnessRules:
         return cls(definitions, references, harness.files)
 
     def apply(self, graph: LinkGraph, files: Sequence[InputFile], bounds: Int64Array) -> None:
-        """Change the symbols of objects under test; see `jitlink.inputs.SymbolRules`.
+        """Change the symbols of objects under test; see `jitlink.input_reader.SymbolRules`.
 
         Raises:
             AmbiguousReferenceError: the harness refers to a local symbol, and several objects

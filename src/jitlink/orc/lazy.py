@@ -45,7 +45,8 @@ import numpy as np
 
 from jitlink.graph import LinkGraph, Scope, SymbolFlags, SymbolKind
 from jitlink.graph.columns import Int64Array
-from jitlink.inputs import InputFile, SymbolRules
+from jitlink.input_reader import SymbolRules
+from jitlink.inputs import InputFile
 from jitlink.logs import Log
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.interface import JITSymbolFlags, MaterializationUnit

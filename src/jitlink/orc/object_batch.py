@@ -25,7 +25,8 @@ from jitlink.graph.columns import rows_where
 from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL
-from jitlink.inputs import InputFile, InputReader, SymbolRules
+from jitlink.input_reader import InputReader, SymbolRules
+from jitlink.inputs import InputFile
 from jitlink.orc.interface import JITSymbolFlags
 from jitlink.orc.objects import FLAGS, CommonSizes, ExportedSymbols, flags_key
 from jitlink.passes.initializers import (
@@ -61,6 +62,7 @@ def read_batch(files: Sequence[InputFile], rules: SymbolRules | None) -> ObjectB
         small = target_of_object(file.data, file.name).read_small(file.data)
         if small and not small.may_limit_address and _are_plain(tuple(small.sections)):
             return SmallObjectBatch(file, small)
+        return ObjectBatch(files, small=small)
     return ObjectBatch(files, rules)
 
 
@@ -78,18 +80,17 @@ class ObjectBatch:
         files: at least one object.
         rules: applied to them, also when they are read again.
         is_extracted: whether they are members of archives that were extracted together.
+        small: the records of the only object, if it was read so.
 
     Attributes:
         files: the objects.
         is_extracted: the same.
-        small: the records of the object, if there is only one and it was read so.
+        small: the same.
 
     Raises:
         InputError: an object cannot be read.
         DuplicateDefinitionError: two of them have strong definitions of one name.
     """
-
-    small: SmallObject | None = None
 
     def __init__(
         self,
@@ -97,7 +98,9 @@ class ObjectBatch:
         rules: SymbolRules | None = None,
         *,
         is_extracted: bool = False,
+        small: SmallObject | None = None,
     ) -> None:
+        self.small = small
         self.files = list(files)
         self.is_extracted = is_extracted
         self._serials = next_serials(len(self.files))
@@ -111,7 +114,11 @@ class ObjectBatch:
 
     def _read(self, numbers: Iterable[int]) -> InputReader:
         builder = InputReader(rules=self._rules)
-        builder.add([self.files[number] for number in numbers])
+        files = [self.files[number] for number in numbers]
+        if self.small is not None and len(self.files) == 1:
+            builder.add_small(files, [self.small])
+        else:
+            builder.add(files)
         return builder
 
     def _whole(self) -> InputReader:
@@ -143,6 +150,7 @@ class ObjectBatch:
             DuplicateDefinitionError: two objects have strong definitions of one name.
         """
         self._whole().add(files)
+        self.small = None
         self.files += files
         self._serials += next_serials(len(files))
 
@@ -309,16 +317,10 @@ class SmallObjectBatch(ObjectBatch):
     small: SmallObject
 
     def __init__(self, file: InputFile, small: SmallObject) -> None:
-        self.small = small
-        super().__init__([file])
+        super().__init__([file], small=small)
 
     def _first_reader(self) -> None:
         """None: the graph is made when it is linked."""
-
-    def _read(self, numbers: Iterable[int]) -> InputReader:  # noqa: ARG002 - there is one
-        builder = InputReader()
-        builder.add_small(self.files, [self.small])
-        return builder
 
     @cached_property
     def definitions(self) -> list[dict[str, JITSymbolFlags]]:

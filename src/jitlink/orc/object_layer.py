@@ -36,7 +36,8 @@ from weakref import WeakKeyDictionary
 
 from jitlink.errors import JITLinkError, TargetOutOfRangeError
 from jitlink.graph import LinkGraph
-from jitlink.inputs import Input, InputFile, SymbolRules, open_input
+from jitlink.input_reader import SymbolRules
+from jitlink.inputs import Input, InputFile, open_input
 from jitlink.link import PassConfiguration
 from jitlink.link import link as link_graph
 from jitlink.memory.manager import FinalizedAlloc, JITLinkMemoryManager

@@ -11,7 +11,8 @@ from jitlink.formats.small import are_few, may_be_small
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import Int64Array
 from jitlink.graph.tables import exported_rows
-from jitlink.inputs import InputFile, InputReader
+from jitlink.input_reader import InputReader
+from jitlink.inputs import InputFile
 from jitlink.orc.interface import JITSymbolFlags, MaterializationUnit, Symbols
 from jitlink.orc.linker_sets import LinkerSets, companions, separate
 from jitlink.orc.object_batch import ObjectBatch
@@ -25,7 +26,7 @@ from jitlink.passes.initializers import (
 from jitlink.passes.linker_defined import SetUse, add_element_symbols
 
 if TYPE_CHECKING:
-    from jitlink.inputs import SymbolRules
+    from jitlink.input_reader import SymbolRules
     from jitlink.orc.dylib import Definition, JITDylib
     from jitlink.orc.materialization import MaterializationResponsibility
 

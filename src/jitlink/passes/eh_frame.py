@@ -45,8 +45,7 @@ _NO_ALLOC = int(MemLifetime.NO_ALLOC)
 class FramePass:
     """A pre-prune pass that splits all sections of one name.
 
-    Behind the last pass that may read frames it can wait until live symbols are marked
-    (`run_marked`), and then leaves more sections whole.
+    It is a `jitlink.link.WaitingPass`: with live symbols marked it leaves more sections whole.
 
     Args:
         neg_delta32: edge kind for a 32-bit distance back to the target.

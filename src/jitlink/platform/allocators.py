@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from jitlink.errors import AllocatorError
 from jitlink.graph import Scope
-from jitlink.inputs import InputReader
+from jitlink.input_reader import InputReader
 from jitlink.orc.generators import StaticLibraryGenerator
 from jitlink.orc.interface import JITDylibLookupFlags, JITSymbolFlags, MaterializationUnit
 from jitlink.orc.whole_graph import WholeGraph

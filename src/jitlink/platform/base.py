@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from jitlink.executor import PlacedArguments
 from jitlink.graph import AllocActionPair, LinkGraph, MemProt, Scope, Symbol
-from jitlink.inputs import InputReader
+from jitlink.input_reader import InputReader
 from jitlink.link import run_in_process
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError

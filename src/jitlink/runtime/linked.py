@@ -15,7 +15,7 @@ from jitlink.errors import UndefinedSymbolError
 from jitlink.executor import ExecutorProcessControl
 from jitlink.exports import Exports
 from jitlink.graph import AllocActionPair, LinkGraph, WrapperCall
-from jitlink.inputs import InputReader
+from jitlink.input_reader import InputReader
 from jitlink.link import JITLinkContext, link, run_in_process
 from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
 from jitlink.memory.manager import JITLinkDylib

@@ -21,10 +21,11 @@ from jitlink.errors import (
 from jitlink.fixups import FixupTable
 from jitlink.formats.batch import Batch, ReadObjects
 from jitlink.formats.elf import ELFObjects, read_objects
+from jitlink.formats.elf_headers import RelocationColumns
 from jitlink.formats.elf_layout import ELFCLASS32, ELFCLASS64, Identity, identify
 from jitlink.formats.elf_notes import objects_with_executable_stack
 from jitlink.formats.elf_relocations import RawRelocations
-from jitlink.formats.elf_single import RelocationColumns, add_single_object
+from jitlink.formats.elf_single import add_single_object
 from jitlink.formats.elf_small import SmallObjectReader
 from jitlink.formats.small import SmallObject
 from jitlink.graph import LinkGraph, MemLifetime, Scope
@@ -153,8 +154,8 @@ class ELFTarget(NamedTuple):
     def _add_single(self, graph: LinkGraph, batch: Batch) -> ReadObjects | None:
         """Read the only object of a batch; None if it has many sections, or is unusual."""
         start, size = int(batch.starts[0]), int(batch.sizes[0])
-        data, types = batch.buffer[start : start + size].toreadonly(), self.relocations
-        columns = RelocationColumns(types.kinds, types.biases, types.ignored, self.fixups.widths)
+        data = batch.buffer[start : start + size].toreadonly()
+        columns = _relocation_columns(self.relocations, self.fixups)
         return add_single_object(graph, data, batch.names[0], self.identity, columns)
 
     def _add_batch(self, graph: LinkGraph, batch: Batch) -> ReadObjects:
@@ -174,6 +175,13 @@ class ELFTarget(NamedTuple):
 
 
 @cache
+def _relocation_columns(relocations: RelocationTable, fixups: FixupTable) -> RelocationColumns:
+    """The relocation types of a target, for readers of single objects."""
+    types = relocations
+    return RelocationColumns(types.kinds, types.biases, types.ignored, fixups.widths)
+
+
+@cache
 def _small_objects(
     identity: Identity,
     relocations: RelocationTable,
@@ -181,13 +189,8 @@ def _small_objects(
     limiting: frozenset[EdgeKind],
 ) -> SmallObjectReader:
     """The reader of small objects of a target."""
-    kinds, biases, widths = relocations.kinds, relocations.biases, fixups.widths
-    linked = {
-        number: (int(kinds[number]), int(biases[number]), int(widths[kinds[number]]))
-        for number in relocations.by_number
-        if kinds[number] or relocations.ignored[number]
-    }
-    return SmallObjectReader(identity, linked, frozenset(map(int, limiting)))
+    columns = _relocation_columns(relocations, fixups)
+    return SmallObjectReader(identity, columns, frozenset(map(int, limiting)))
 
 
 _TARGETS = {

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from jitlink.graph import Linkage, LinkGraph, Scope, SymbolFlags, SymbolKind
 from jitlink.graph.columns import rows_where
 from jitlink.graph.strings import NO_NAME
-from jitlink.inputs import InputFile, InputReader
+from jitlink.input_reader import InputReader
+from jitlink.inputs import InputFile
 
 
 class ReadBlock(NamedTuple):
