@@ -20,10 +20,10 @@ from typing import Literal
 from jitlink.errors import ExecutorError
 from jitlink.executor import program
 from jitlink.executor.control import ExecutorProcessControl, LibrarySymbol, PlacedArguments
-from jitlink.executor.program_variables import DlInfo, program_variable
+from jitlink.executor.program_variables import program_variables
 from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
 from jitlink.memory.actions import call_wrapper
-from jitlink.memory.dynamic_linker import dlerror, dlopen, dlsym, dlvsym
+from jitlink.memory.dynamic_linker import dlerror, dlopen, dlsym, dlvsym, object_at
 from jitlink.memory.images import EXPORTING, Images
 from jitlink.memory.mapping import MappedRange, mapped_ranges
 from jitlink.sps import WrapperFunctionResult
@@ -95,8 +95,7 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
         found: list[int | None] = list(map(dlsym, repeat(handle), encoded))
         if dylib is not None:
-            own = zip(encoded, found, strict=True)
-            found = [address and program_variable(self._process, n, address) for n, address in own]
+            found = program_variables(self._process, encoded, found)
         if EXPORTING:
             found = [
                 None if address is None or _is_linked(address) else address for address in found
@@ -219,12 +218,8 @@ _Word = ctypes.c_uint64 if ctypes.sizeof(ctypes.c_void_p) == 8 else ctypes.c_uin
 
 def library_at(address: int) -> str | None:
     """The path of the program or shared library of this process that contains an address."""
-    function = getattr(_C_LOCKED, "dladdr", None)
-    info = DlInfo()
-    if function is None or not function(ctypes.c_void_p(address), ctypes.byref(info)):
-        return None
-    path = info.file
-    return os.fsdecode(path) if path else None
+    found = object_at(address)
+    return os.fsdecode(found.file) if found is not None and found.file else None
 
 
 def _host_triple() -> str:
