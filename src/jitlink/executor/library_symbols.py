@@ -4,7 +4,7 @@ The dynamic linker gives the symbol that begins there, and its size. Whether it 
 read from the protection of its memory: after relocation the dynamic linker makes what is constant
 from then on read-only (PT_GNU_RELRO).
 
-Specification: glibc, `dladdr1`; System V gABI, chapter 4, "Symbol Table".
+Specification: System V gABI, chapter 4, "Symbol Table"; LSB Core, "Program Header" (PT_GNU_RELRO).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 
 from jitlink.executor.control import LibrarySymbol
-from jitlink.memory.dynamic_linker import STT_FUNC, STT_GNU_IFUNC, STT_OBJECT, symbol_at
+from jitlink.memory.loaded_symbols import STT_FUNC, STT_GNU_IFUNC, STT_OBJECT, symbol_at
 from jitlink.memory.mapping import MappedRange, mapped_ranges, mapping_at
 
 

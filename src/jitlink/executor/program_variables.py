@@ -11,13 +11,13 @@ Specification: System V psABI, AMD64 supplement, R_X86_64_COPY; dladdr(3).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
 
-from jitlink.memory.dynamic_linker import STT_OBJECT, dlsym, link_map_of, object_at, symbol_at
+from jitlink.memory.dynamic_linker import link_map_of, object_at
+from jitlink.memory.loaded_symbols import STT_OBJECT, symbol_at
 
 
 def program_variables(
-    process: int, names: Sequence[bytes], addresses: Sequence[int | None]
+    process: int, owned: Sequence[int | None], first: Sequence[int | None]
 ) -> list[int | None]:
     """The addresses that libraries use for symbols that one of them, or a dependency, defines.
 
@@ -26,23 +26,22 @@ def program_variables(
 
     Args:
         process: handle of the process.
-        names: the symbols.
-        addresses: where the library has them; 0 or None if it does not.
+        owned: where the library has the symbols; 0 or None if it does not.
+        first: where the dynamic linker finds their names first in the process; likewise.
 
     Returns:
-        For each the address of the program's variable of this name, if the library's symbol is a
-        variable, too; otherwise the same address.
+        For each the address of the program's variable of its name, if there is one and the
+        library's symbol is a variable, too; otherwise that in the library.
     """
-    used = map(dlsym, repeat(process), names)
     return [
-        first if own and first and own != first and _replaces(process, first, own) else own
-        for own, first in zip(addresses, used, strict=True)
+        found if own and found and own != found and _replaces(process, found, own) else own
+        for own, found in zip(owned, first, strict=True)
     ]
 
 
-def _replaces(process: int, first: int, own: int) -> bool:
+def _replaces(process: int, found: int, own: int) -> bool:
     """Whether a variable of the program takes the place of one of a library."""
-    symbol, replaced = symbol_at(first), symbol_at(own)
+    symbol, replaced = symbol_at(found), symbol_at(own)
     if symbol is None or replaced is None:
         return False
     program = object_at(link_map_of(process).dynamic)

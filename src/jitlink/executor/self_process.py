@@ -20,7 +20,6 @@ from typing import Literal
 from jitlink.errors import ExecutorError
 from jitlink.executor import program
 from jitlink.executor.control import ExecutorProcessControl, LibrarySymbol, PlacedArguments
-from jitlink.executor.program_variables import program_variables
 from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
 from jitlink.memory.actions import call_wrapper
 from jitlink.memory.dynamic_linker import dlerror, dlopen, dlsym, dlvsym, object_at
@@ -95,7 +94,12 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
         found: list[int | None] = list(map(dlsym, repeat(handle), encoded))
         if dylib is not None:
-            found = program_variables(self._process, encoded, found)
+            first = list(map(dlsym, repeat(self._process), encoded))
+            if any(used and used != own for own, used in zip(found, first, strict=True)):
+                # Imported on use: seldom does a library have what the process has elsewhere.
+                from jitlink.executor.program_variables import program_variables  # noqa: PLC0415
+
+                found = program_variables(self._process, found, first)
         if EXPORTING:
             found = [
                 None if address is None or _is_linked(address) else address for address in found
