@@ -29,8 +29,9 @@ from jitlink.executor import SelfExecutorProcessControl
 from jitlink.link import run_in_process
 from jitlink.memory.dynamic_linker import dlopen, dlsym
 executor, library = SelfExecutorProcessControl(), dlopen(b"libc.so.6", os.RTLD_NOW)
-names = ["environ", "getenv", "no_such_symbol"]
-used = [dlsym(dlopen(None, os.RTLD_NOW), name.encode()) for name in names]
+version = {"x86_64": "GLIBC_2.2.5", "aarch64": "GLIBC_2.17"}[os.uname().machine]
+names = ["environ", f"environ@{version}", "getenv", "no_such_symbol"]
+used = [dlsym(dlopen(None, os.RTLD_NOW), name.split("@")[0].encode()) for name in names]
 print(run_in_process(executor.lookup_symbols(names, library)) == used)
 """
 FUNCTION = "int Py_OptimizeFlag(void) { return 1; }"

@@ -93,13 +93,6 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         handle = self._process if dylib is None else dylib
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
         found: list[int | None] = list(map(dlsym, repeat(handle), encoded))
-        if dylib is not None:
-            first = list(map(dlsym, repeat(self._process), encoded))
-            if any(used and used != own for own, used in zip(found, first, strict=True)):
-                # Imported on use: seldom does a library have what the process has elsewhere.
-                from jitlink.executor.program_variables import program_variables  # noqa: PLC0415
-
-                found = program_variables(self._process, found, first)
         if EXPORTING:
             found = [
                 None if address is None or _is_linked(address) else address for address in found
@@ -108,6 +101,13 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
             for index, name in enumerate(encoded):
                 if found[index] is None or b"\0" in name:
                     found[index] = _null_or_missing(handle, name)
+        if dylib is not None:
+            first = [_find(self._process, name) for name in encoded]
+            if any(own and used and own != used for own, used in zip(found, first, strict=True)):
+                # Imported on use: seldom does a library have what the process has elsewhere.
+                from jitlink.executor.program_variables import program_variables  # noqa: PLC0415
+
+                found = program_variables(self._process, found, first)
         return found
 
     async def symbol_versions(self, name: str) -> list[str]:
@@ -242,14 +242,20 @@ def _is_linked(address: int) -> bool:
     return any(address in image for image in list(EXPORTING))
 
 
+def _find(handle: int, name: bytes) -> int | None:
+    """The address of a symbol, of a version of it after an at sign."""
+    plain, at, version = name.partition(b"@")
+    found: int | None = dlvsym(handle, plain, version) if at and dlvsym else dlsym(handle, name)
+    return found
+
+
 def _null_or_missing(handle: int, name: bytes) -> int | None:
     """0 if there is a symbol whose value is null, None if there is none."""
     if b"\0" in name:
         return None
     # Only a new error message distinguishes the two.
     dlerror()
-    plain, at, version = name.partition(b"@")
-    address = dlvsym(handle, plain, version) if at and dlvsym else dlsym(handle, name)
+    address = _find(handle, name)
     if address and _is_linked(address):
         return None
     return None if not address and dlerror() is not None else address or 0
