@@ -403,6 +403,38 @@ def test_pipes_that_close_one_by_one() -> None:
     connection.close()
 
 
+def test_a_forked_process_has_nothing_of_a_connection_that_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It closes no descriptors, which may be those of something else now."""
+    start = threading.Thread.start
+
+    def run(thread: threading.Thread) -> None:
+        start(thread)
+        thread.join(20)
+
+    (to_us, from_them), (to_them, from_us) = os.pipe(), os.pipe()
+    os.close(from_them)
+    os.close(to_them)
+    monkeypatch.setattr(threading.Thread, "start", run)
+    connection = Connection(PipeChannel(to_us, from_us))
+    assert not connection.is_open
+    others = [*os.pipe(), *os.pipe()]
+    try:
+        child = os.fork()
+        if not child:
+            try:
+                for descriptor in others:
+                    os.fstat(descriptor)
+            except OSError:
+                os._exit(1)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        for descriptor in others:
+            os.close(descriptor)
+
+
 def test_a_forked_process_leaves_the_connection_alone() -> None:
     with FakeExecutor() as executor:
         executor.connection.setup(20)

@@ -152,11 +152,13 @@ class Connection:
                 for descriptor in (self._woken, self._wake_up):
                     made.callback(os.close, descriptor)
                     os.set_blocking(descriptor, False)
+                # Before the thread begins, which may end at once and remove it.
+                _connections.add(self)
+                made.callback(_connections.discard, self)
                 self._thread.start()
             except (OSError, RuntimeError) as error:
                 raise ExecutorError(f"cannot make a connection: {error}") from error
             made.pop_all()
-        _connections.add(self)
 
     @property
     def is_open(self) -> bool:
