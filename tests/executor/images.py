@@ -5,17 +5,10 @@ from __future__ import annotations
 import ctypes
 from typing import NamedTuple
 
+from jitlink.memory.dynamic_linker import DlInfo
+
 _C = ctypes.CDLL(None)
 PT_LOAD = 1
-
-
-class _DlInfo(ctypes.Structure):
-    _fields_ = (
-        ("file", ctypes.c_char_p),
-        ("base", ctypes.c_void_p),
-        ("name", ctypes.c_char_p),
-        ("address", ctypes.c_void_p),
-    )
 
 
 class _ProgramHeader(ctypes.Structure):
@@ -100,11 +93,11 @@ def segment_at(address: int) -> Listed | None:
 
 def symbol_at(address: int) -> tuple[str, str | None, int] | None:
     """What ``dladdr`` says: file, symbol and its address; None if the address is in no image."""
-    info = _DlInfo()
+    info = DlInfo()
     if not _C.dladdr(ctypes.c_void_p(address), ctypes.byref(info)):
         return None
     name = None if info.name is None else info.name.decode()
-    return info.file.decode(), name, info.address or 0
+    return (info.file or b"").decode(), name, info.address or 0
 
 
 def object_at(address: int) -> int | None:

@@ -262,7 +262,7 @@ def test_show_graphs_takes_a_regular_expression() -> None:
         (
             ["-debugger-support"],
             "debugger-support",
-            "-debugger-support: linked code cannot be registered with a debugger yet",
+            "-debugger-support: linked code cannot be registered with a debugger",
         ),
         (["-args=a"], "args", "-args: takes the words that follow it"),
         (["-abs", "x"], "abs", "-abs: 'x' is not of the form NAME=ADDRESS"),

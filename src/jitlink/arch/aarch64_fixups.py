@@ -6,7 +6,7 @@ Reference Manual, C6 (encodings).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from jitlink.arch.aarch64 import GOT_PLT, TLS_GOT_REQUESTS
 from jitlink.arch.aarch64 import AArch64EdgeKind as K
@@ -46,14 +46,13 @@ def _low12(kind: EdgeKind, shift: int, what: str) -> Fixup:
     return _code(kind, "S + A", slices, f"offset in the page, of {what}", alignment=1 << shift)
 
 
-def _tls_low12(
-    expression: str, kinds: Sequence[tuple[EdgeKind, EdgeKind]], what: str
-) -> Iterator[Fixup]:
+def _tls_low12(expression: str, place: str, what: str) -> Iterator[Fixup]:
     """Fixups for the low 12 bits of an offset in units of 1, 2, 4, ... bytes: checked, and not."""
-    for shift, pair in enumerate(kinds):
+    for shift in range(5):
+        name = f"{place}_LOW12" + (f"_SHIFT{shift}" if shift else "")
         slices = (BitSlice(shift, 12 - shift, 10),)
         summary = f"low 12 bits of the {what}, in units of {1 << shift}"
-        for kind, check in zip(pair, (Check.UNSIGNED, Check.NONE), strict=True):
+        for kind, check in ((K[name], Check.UNSIGNED), (K[f"{name}_NC"], Check.NONE)):
             yield _code(kind, expression, slices, summary, check, 12, 1 << shift)
 
 
@@ -73,20 +72,6 @@ def _signed_move(kind: EdgeKind, expression: str, group: int) -> Fixup:
     return _code(kind, expression, slices, summary, check, bits)
 
 
-_TPOFF_LOW12 = (
-    (K.TPOFF_LOW12, K.TPOFF_LOW12_NC),
-    (K.TPOFF_LOW12_SHIFT1, K.TPOFF_LOW12_SHIFT1_NC),
-    (K.TPOFF_LOW12_SHIFT2, K.TPOFF_LOW12_SHIFT2_NC),
-    (K.TPOFF_LOW12_SHIFT3, K.TPOFF_LOW12_SHIFT3_NC),
-    (K.TPOFF_LOW12_SHIFT4, K.TPOFF_LOW12_SHIFT4_NC),
-)
-_DTPOFF_LOW12 = (
-    (K.DTPOFF_LOW12, K.DTPOFF_LOW12_NC),
-    (K.DTPOFF_LOW12_SHIFT1, K.DTPOFF_LOW12_SHIFT1_NC),
-    (K.DTPOFF_LOW12_SHIFT2, K.DTPOFF_LOW12_SHIFT2_NC),
-    (K.DTPOFF_LOW12_SHIFT3, K.DTPOFF_LOW12_SHIFT3_NC),
-    (K.DTPOFF_LOW12_SHIFT4, K.DTPOFF_LOW12_SHIFT4_NC),
-)
 _DATA_REQUESTS = frozenset({K.REQUEST_GOT_AND_TRANSFORM_TO_DELTA32})
 _S, _U, _E = Check.SIGNED, Check.UNSIGNED, Check.EITHER
 _LARGE_GOT = Advice("compile with -fPIC instead of -fpic")
@@ -158,73 +143,29 @@ ROWS = (
     _signed_move(K.MOVE_WIDE16_SIGNED_G2, "S + A", 2),
     *(
         row
-        for expression, (g0, g0_nc, g1, g1_nc, g2, g2_nc, g3), kept in (
-            (
-                _PCREL,
-                (
-                    K.MOVE_WIDE16_PCREL_G0, K.MOVE_WIDE16_PCREL_G0_NC,
-                    K.MOVE_WIDE16_PCREL_G1, K.MOVE_WIDE16_PCREL_G1_NC,
-                    K.MOVE_WIDE16_PCREL_G2, K.MOVE_WIDE16_PCREL_G2_NC,
-                    K.MOVE_WIDE16_PCREL_G3,
-                ),
-                (
-                    K.MOVE_KEEP16_PCREL_G0, K.MOVE_KEEP16_PCREL_G1,
-                    K.MOVE_KEEP16_PCREL_G2, K.MOVE_KEEP16_PCREL_G3,
-                ),
-            ),
-            (
-                _FROM_GOT,
-                (
-                    K.MOVE_WIDE16_FROM_GOT_G0, K.MOVE_WIDE16_FROM_GOT_G0_NC,
-                    K.MOVE_WIDE16_FROM_GOT_G1, K.MOVE_WIDE16_FROM_GOT_G1_NC,
-                    K.MOVE_WIDE16_FROM_GOT_G2, K.MOVE_WIDE16_FROM_GOT_G2_NC,
-                    K.MOVE_WIDE16_FROM_GOT_G3,
-                ),
-                (
-                    K.MOVE_KEEP16_FROM_GOT_G0, K.MOVE_KEEP16_FROM_GOT_G1,
-                    K.MOVE_KEEP16_FROM_GOT_G2, K.MOVE_KEEP16_FROM_GOT_G3,
-                ),
-            ),
-        )
+        for expression, place in ((_PCREL, "PCREL"), (_FROM_GOT, "FROM_GOT"))
         for row in (
-            *(_signed_move(kind, expression, n) for n, kind in enumerate((g0, g1, g2, g3))),
-            *(_move(kind, expression, n) for n, kind in enumerate((g0_nc, g1_nc, g2_nc))),
-            *(
-                _move(kind, expression, n, _S if n < 3 else Check.NONE)
-                for n, kind in enumerate(kept)
-            ),
+            *(_signed_move(K[f"MOVE_WIDE16_{place}_G{n}"], expression, n) for n in range(4)),
+            *(_move(K[f"MOVE_WIDE16_{place}_G{n}_NC"], expression, n) for n in range(3)),
+            *(_move(K[f"MOVE_KEEP16_{place}_G{n}"], expression, n, _S) for n in range(3)),
+            _move(K[f"MOVE_KEEP16_{place}_G3"], expression, 3),
         )
     ),
     *(
         row
-        for expression, high, low, moves, kept, what in (
-            (
-                _TPOFF, K.TPOFF_HIGH12, _TPOFF_LOW12,
-                (
-                    K.MOVE_WIDE16_TPOFF_G0, K.MOVE_WIDE16_TPOFF_G1, K.MOVE_WIDE16_TPOFF_G2,
-                    K.MOVE_WIDE16_TPOFF_G0_NC, K.MOVE_WIDE16_TPOFF_G1_NC,
-                ),
-                (K.MOVE_KEEP16_TPOFF_G0, K.MOVE_KEEP16_TPOFF_G1, K.MOVE_KEEP16_TPOFF_G2),
-                "offset from the thread pointer",
-            ),
-            (
-                _DTPOFF, K.DTPOFF_HIGH12, _DTPOFF_LOW12,
-                (
-                    K.MOVE_WIDE16_DTPOFF_G0, K.MOVE_WIDE16_DTPOFF_G1, K.MOVE_WIDE16_DTPOFF_G2,
-                    K.MOVE_WIDE16_DTPOFF_G0_NC, K.MOVE_WIDE16_DTPOFF_G1_NC,
-                ),
-                (K.MOVE_KEEP16_DTPOFF_G0, K.MOVE_KEEP16_DTPOFF_G1, K.MOVE_KEEP16_DTPOFF_G2),
-                "offset in the TLS block",
-            ),
+        for expression, place, what in (
+            (_TPOFF, "TPOFF", "offset from the thread pointer"),
+            (_DTPOFF, "DTPOFF", "offset in the TLS block"),
         )
         for row in (
-            *(_signed_move(kind, expression, n) for n, kind in enumerate(moves[:3])),
-            *(_move(kind, expression, n) for n, kind in enumerate(moves[3:])),
-            *(_move(kind, expression, n, _S) for n, kind in enumerate(kept)),
+            *(_signed_move(K[f"MOVE_WIDE16_{place}_G{n}"], expression, n) for n in range(3)),
+            *(_move(K[f"MOVE_WIDE16_{place}_G{n}_NC"], expression, n) for n in range(2)),
+            *(_move(K[f"MOVE_KEEP16_{place}_G{n}"], expression, n, _S) for n in range(3)),
             _code(
-                high, expression, (BitSlice(12, 12, 10),), f"bits 12 to 23 of the {what}", _U, 24
+                K[f"{place}_HIGH12"], expression, (BitSlice(12, 12, 10),),
+                f"bits 12 to 23 of the {what}", _U, 24,
             ),
-            *_tls_low12(expression, low, what),
+            *_tls_low12(expression, place, what),
         )
     ),
     *(

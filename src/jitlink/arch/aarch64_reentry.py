@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from jitlink.arch.aarch64 import GOT_PLT
 from jitlink.arch.aarch64 import AArch64EdgeKind as K
-from jitlink.arch.reentry import HostFunctionCode, ReentryCode
+from jitlink.arch.reentry import LANDING_WORDS, HostFunctionCode, ReentryCode
 
 _TRAMPOLINE = bytes.fromhex(
     "5f2403d5 11000090"  # bti c; adrp x17, identity
@@ -54,7 +54,7 @@ _LANDING = bytes.fromhex(
     "e1031faa 00e4006f"  # mov x1, xzr; movi v0.2d, #0
     "01e4006f 02e4006f"  # movi v1.2d, #0; movi v2.2d, #0
     "03e4006f c0035fd6"  # movi v3.2d, #0; ret
-) + bytes(5 * 8)
+) + bytes(8 * len(LANDING_WORDS))
 
 REENTRY = ReentryCode(
     got_plt=GOT_PLT,
@@ -63,16 +63,7 @@ REENTRY = ReentryCode(
     reentry_edges=((K.POINTER64, 24, 0),),
     alignment=16,
     reentry=_REENTRY,
-    callback_offset=0x98,
-    fallback_offset=0xA0,
     landing=_LANDING,
-    landing_imports={
-        "PyGILState_Ensure": 0x60,
-        "PyThread_get_thread_ident": 0x68,
-        "exception": 0x70,
-        "PyThreadState_SetAsyncExc": 0x78,
-        "PyGILState_Release": 0x80,
-    },
 )
 """Machine code for calls of functions that are not linked yet."""
 

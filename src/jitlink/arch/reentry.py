@@ -11,18 +11,26 @@ Code of another process has no Python: there, the callback is C code that asks t
 functions that Python implements lead to such code, too (`HostFunctionCode`).
 
 All of the code is position independent. One `ReentryCode`, a table of bytes and offsets, is
-everything that an architecture provides for lazy calls.
+everything that an architecture provides for lazy calls. The addresses that reentry and landing need
+are words at their ends, in the same order for all architectures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from jitlink.graph.edges import EdgeKind
 from jitlink.passes.got_plt import GotPltSpec
 
 CodeEdges = tuple[tuple[EdgeKind, int, int], ...]
+
+EXCEPTION = "exception"
+LANDING_WORDS = (
+    "PyGILState_Ensure", "PyThread_get_thread_ident", EXCEPTION, "PyThreadState_SetAsyncExc",
+    "PyGILState_Release",
+)  # fmt: skip
+"""What the words at the end of a landing are the addresses of: functions of Python's C interface,
+and the type of the exception that it sets."""
 
 
 class Jump(NamedTuple):
@@ -66,16 +74,11 @@ class ReentryCode(NamedTuple):
         alignment: alignment of trampolines, reentry and landing in bytes.
         reentry: content of the reentry. On entry the registers are as in the call of the stub,
             except those that the ABI lets linkage code change; the identity is where the
-            trampoline has stored it.
-        callback_offset: offset in the reentry of the address of the callback. The arguments of the
-            callback are the identity and the return address of the call; it returns the address
-            to jump to.
-        fallback_offset: offset in the reentry of the address to jump to if the callback returns
-            null.
-        landing: content of the landing. It sets the exception, with the functions of Python's C
-            interface in `landing_imports`, and returns zero in all result registers.
-        landing_imports: offsets in the landing of the addresses of those functions, by name, and
-            of the exception's type, under the name ``exception``.
+            trampoline has stored it. Its last two words are the address of the callback, and the
+            address to jump to if that returns null. The arguments of the callback are the identity
+            and the return address of the call; it returns the address to jump to.
+        landing: content of the landing. It sets the exception, and returns zero in all result
+            registers. Its last words are `LANDING_WORDS`.
     """
 
     got_plt: GotPltSpec
@@ -84,7 +87,4 @@ class ReentryCode(NamedTuple):
     reentry_edges: CodeEdges
     alignment: int
     reentry: bytes
-    callback_offset: int
-    fallback_offset: int
     landing: bytes
-    landing_imports: Mapping[str, int]

@@ -13,7 +13,7 @@ Developer's Manual, volume 1, chapter 13 (XSAVE).
 
 from __future__ import annotations
 
-from jitlink.arch.reentry import HostFunctionCode, ReentryCode
+from jitlink.arch.reentry import LANDING_WORDS, HostFunctionCode, ReentryCode
 from jitlink.arch.x86_64 import GOT_PLT
 from jitlink.arch.x86_64 import X86_64EdgeKind as K
 
@@ -54,7 +54,7 @@ _LANDING = bytes.fromhex(
     "31c0 31d2"  # xor %eax, %eax; xor %edx, %edx
     "660fefc0 660fefc9 c3"  # pxor %xmm0, %xmm0; pxor %xmm1, %xmm1; ret
     "90 90 90"  # nop; nop; nop
-) + bytes(5 * 8)
+) + bytes(8 * len(LANDING_WORDS))
 
 REENTRY = ReentryCode(
     got_plt=GOT_PLT,
@@ -63,16 +63,7 @@ REENTRY = ReentryCode(
     reentry_edges=((K.BRANCH_PCREL32, 7, 0),),
     alignment=16,
     reentry=_REENTRY,
-    callback_offset=0xB8,
-    fallback_offset=0xC0,
     landing=_LANDING,
-    landing_imports={
-        "PyGILState_Ensure": 0x38,
-        "PyThread_get_thread_ident": 0x40,
-        "exception": 0x48,
-        "PyThreadState_SetAsyncExc": 0x50,
-        "PyGILState_Release": 0x58,
-    },
 )
 """Machine code for calls of functions that are not linked yet."""
 

@@ -240,19 +240,16 @@ class LibraryFiles:
 
     def describe_symbol(self, address: int) -> LibrarySymbol | None:
         """See `ExecutorProcessControl.describe_addresses`."""
+        # Imported on use: crash reports do not need it.
+        from jitlink.executor.library_symbols import library_symbol  # noqa: PLC0415
+        from jitlink.memory.loaded_symbols import STT_FUNC, STT_OBJECT  # noqa: PLC0415
+
         place, found = self.mapping_at(address), self.symbol_at(address)
-        if place is None:
-            return None
-        if found is None or found[1]:
-            is_code = "x" in place.permissions
-            return LibrarySymbol(place.path, is_function=True) if is_code else None
+        if place is None or found is None or found[1]:
+            return library_symbol(address, place, None)
         symbol = found[0]
-        if symbol.is_function:
-            return LibrarySymbol(place.path, is_function=True)
-        is_constant = "w" not in place.permissions and address + symbol.size <= place.end
-        return LibrarySymbol(
-            place.path, is_function=False, size=symbol.size, is_constant=is_constant
-        )
+        kind = STT_FUNC if symbol.is_function else STT_OBJECT
+        return library_symbol(address, place, (place.path, kind, symbol.size))
 
     def describe(self, address: int) -> CodeLocation:
         """What is at an address of code."""

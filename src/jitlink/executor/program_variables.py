@@ -10,65 +10,41 @@ Specification: System V psABI, AMD64 supplement, R_X86_64_COPY; dladdr(3).
 
 from __future__ import annotations
 
-import ctypes
-from functools import cache
+from collections.abc import Sequence
 
-from jitlink.memory.dynamic_linker import dlsym
-
-_AT_PHDR = 3
-_RTLD_DL_SYMENT = 1
-_STT_OBJECT = 1
-_C = ctypes.PyDLL(None)
+from jitlink.memory.dynamic_linker import link_map_of, object_at
+from jitlink.memory.loaded_symbols import STT_OBJECT, symbol_at
 
 
-class DlInfo(ctypes.Structure):
-    """What ``dladdr`` says: path and base of an object, name and address of a symbol."""
+def program_variables(
+    process: int, owned: Sequence[int | None], first: Sequence[int | None]
+) -> list[int | None]:
+    """The addresses that libraries use for symbols that one of them, or a dependency, defines.
 
-    _fields_ = (
-        ("file", ctypes.c_char_p),
-        ("base", ctypes.c_void_p),
-        ("name", ctypes.c_char_p),
-        ("address", ctypes.c_void_p),
-    )
-
-
-class _Symbol(ctypes.Structure):
-    """The beginning of an Elf64_Sym."""
-
-    _fields_ = (("name", ctypes.c_uint32), ("info", ctypes.c_uint8))
-
-
-@cache
-def _program_base() -> int | None:
-    """Where the program of this process is loaded; None if that is not known."""
-    get = getattr(_C, "getauxval", None)
-    if get is None or not hasattr(_C, "dladdr1"):
-        return None
-    get.argtypes, get.restype = (ctypes.c_ulong,), ctypes.c_ulong
-    info = DlInfo()
-    found = _C.dladdr(ctypes.c_void_p(get(_AT_PHDR)), ctypes.byref(info))
-    base: int | None = info.base if found else None
-    return base
-
-
-def program_variable(process: int, name: bytes, address: int) -> int:
-    """The address that libraries use for a symbol that one of them, or a dependency, defines.
+    Thread-local variables, which no executable has copies of, are not replaced: their memory is in
+    no file. Nor is anything with a C library that does not tell the types of symbols, as musl's.
 
     Args:
         process: handle of the process.
-        name: the symbol.
-        address: where the library has it.
+        owned: where the library has the symbols; 0 or None if it does not.
+        first: where the dynamic linker finds their names first in the process; likewise.
 
     Returns:
-        That of the program's variable of this name, if there is one; otherwise the same address.
+        For each the address of the program's variable of its name, if there is one and the
+        library's symbol is a variable, too; otherwise that in the library.
     """
-    found = dlsym(process, name)
-    if not found or found == address or _program_base() is None:
-        return address
-    info, symbol = DlInfo(), ctypes.c_void_p()
-    arguments = (ctypes.byref(info), ctypes.byref(symbol), _RTLD_DL_SYMENT)
-    is_known = _C.dladdr1(ctypes.c_void_p(found), *arguments) and symbol.value
-    if not is_known or (info.base, info.address) != (_program_base(), found):
-        return address
-    kind = _Symbol.from_address(symbol.value or 0).info & 15
-    return int(found) if kind == _STT_OBJECT else address
+    return [
+        found if own and found and own != found and _replaces(process, found, own) else own
+        for own, found in zip(owned, first, strict=True)
+    ]
+
+
+def _replaces(process: int, found: int, own: int) -> bool:
+    """Whether a variable of the program takes the place of one of a library."""
+    symbol, replaced = symbol_at(found), symbol_at(own)
+    if symbol is None or replaced is None:
+        return False
+    program = object_at(link_map_of(process).dynamic)
+    # A library's function is called, whatever the program has of its name.
+    is_variable = symbol.kind == replaced.kind == STT_OBJECT
+    return is_variable and program is not None and symbol.base == program.base

@@ -20,10 +20,9 @@ from typing import Literal
 from jitlink.errors import ExecutorError
 from jitlink.executor import program
 from jitlink.executor.control import ExecutorProcessControl, LibrarySymbol, PlacedArguments
-from jitlink.executor.program_variables import DlInfo, program_variable
 from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
 from jitlink.memory.actions import call_wrapper
-from jitlink.memory.dynamic_linker import dlerror, dlopen, dlsym, dlvsym
+from jitlink.memory.dynamic_linker import dlerror, dlopen, dlsym, dlvsym, object_at
 from jitlink.memory.images import EXPORTING, Images
 from jitlink.memory.mapping import MappedRange, mapped_ranges
 from jitlink.sps import WrapperFunctionResult
@@ -94,9 +93,6 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
         handle = self._process if dylib is None else dylib
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
         found: list[int | None] = list(map(dlsym, repeat(handle), encoded))
-        if dylib is not None:
-            own = zip(encoded, found, strict=True)
-            found = [address and program_variable(self._process, n, address) for n, address in own]
         if EXPORTING:
             found = [
                 None if address is None or _is_linked(address) else address for address in found
@@ -105,6 +101,13 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
             for index, name in enumerate(encoded):
                 if found[index] is None or b"\0" in name:
                     found[index] = _null_or_missing(handle, name)
+        if dylib is not None:
+            first = [_find(self._process, name) for name in encoded]
+            if any(own and used and own != used for own, used in zip(found, first, strict=True)):
+                # Imported on use: seldom does a library have what the process has elsewhere.
+                from jitlink.executor.program_variables import program_variables  # noqa: PLC0415
+
+                found = program_variables(self._process, found, first)
         return found
 
     async def symbol_versions(self, name: str) -> list[str]:
@@ -219,12 +222,8 @@ _Word = ctypes.c_uint64 if ctypes.sizeof(ctypes.c_void_p) == 8 else ctypes.c_uin
 
 def library_at(address: int) -> str | None:
     """The path of the program or shared library of this process that contains an address."""
-    function = getattr(_C_LOCKED, "dladdr", None)
-    info = DlInfo()
-    if function is None or not function(ctypes.c_void_p(address), ctypes.byref(info)):
-        return None
-    path = info.file
-    return os.fsdecode(path) if path else None
+    found = object_at(address)
+    return os.fsdecode(found.file) if found is not None and found.file else None
 
 
 def _host_triple() -> str:
@@ -243,14 +242,20 @@ def _is_linked(address: int) -> bool:
     return any(address in image for image in list(EXPORTING))
 
 
+def _find(handle: int, name: bytes) -> int | None:
+    """The address of a symbol, of a version of it after an at sign."""
+    plain, at, version = name.partition(b"@")
+    found: int | None = dlvsym(handle, plain, version) if at and dlvsym else dlsym(handle, name)
+    return found
+
+
 def _null_or_missing(handle: int, name: bytes) -> int | None:
     """0 if there is a symbol whose value is null, None if there is none."""
     if b"\0" in name:
         return None
     # Only a new error message distinguishes the two.
     dlerror()
-    plain, at, version = name.partition(b"@")
-    address = dlvsym(handle, plain, version) if at and dlvsym else dlsym(handle, name)
+    address = _find(handle, name)
     if address and _is_linked(address):
         return None
     return None if not address and dlerror() is not None else address or 0

@@ -1,7 +1,7 @@
 """The functions of this process's dynamic linker, with their C types.
 
-Specification: POSIX.1-2017, `dlopen`, `dlclose`, `dlsym`, `dlerror`; `dlvsym` and dlinfo(3) are of
-the GNU C library.
+Specification: POSIX.1-2017, `dlopen`, `dlclose`, `dlsym`, `dlerror`; `dlvsym`, dladdr(3) and
+dlinfo(3) are of the GNU C library.
 """
 
 from __future__ import annotations
@@ -32,6 +32,30 @@ if dlvsym is not None:
 dlerror = _C_LOCKED["dlerror"]
 dlerror.argtypes = ()
 dlerror.restype = ctypes.c_char_p
+_dladdr = getattr(_C_LOCKED, "dladdr", None)
+
+
+class DlInfo(ctypes.Structure):
+    """What ``dladdr`` says: path and base of an object, name and address of a symbol."""
+
+    _fields_ = (
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    )
+    file: bytes | None
+    base: int | None
+    name: bytes | None
+    address: int | None
+
+
+def object_at(address: int) -> DlInfo | None:
+    """The program or shared library that contains an address, if one does."""
+    info = DlInfo()
+    if _dladdr is None or not _dladdr(ctypes.c_void_p(address), ctypes.byref(info)):
+        return None
+    return info
 
 
 class LinkMap(ctypes.Structure):

@@ -30,7 +30,6 @@ import _thread
 import ctypes
 import functools
 import itertools
-import struct
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -46,7 +45,7 @@ from jitlink.link import JITLinkContext, link, run_in_process
 from jitlink.logs import Log
 from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
 from jitlink.memory.manager import JITLinkDylib
-from jitlink.targets.base import ReentryCode, Target
+from jitlink.targets.base import EXCEPTION, LANDING_WORDS, ReentryCode, Target
 from jitlink.targets.registry import default_passes
 
 if TYPE_CHECKING:
@@ -160,13 +159,14 @@ class ProcessReentry(Reentry):
     def _contents(self, target: Target) -> Mapping[str, bytes]:
         """The code of the reentry and of the landing, with the addresses filled in."""
         callback = ctypes.cast(self._callback, ctypes.c_void_p).value or 0
-        landing = bytearray(self.code.landing)
-        for name, offset in self.code.landing_imports.items():
-            # The identity of an object in CPython is its address.
-            value = id(_Raised) if name == "exception" else _python_function(name)
-            struct.pack_into(_word(target), landing, offset, value)
-        reentry = _reentry_content(target, self.code, callback, self.abort)
-        return {"reentry": reentry, "landing": bytes(landing)}
+        # The identity of an object in CPython is its address.
+        words = [
+            id(_Raised) if name == EXCEPTION else _python_function(name) for name in LANDING_WORDS
+        ]
+        return {
+            "reentry": _with_words(target, self.code.reentry, callback, self.abort),
+            "landing": _with_words(target, self.code.landing, *words),
+        }
 
     def _measure(self, trampoline: int) -> int:
         """The return address of ctypes' calls, measured by a call through the reentry."""
@@ -282,7 +282,8 @@ async def _remote(
         (abort,) = await executor.lookup_symbols(["abort"])
         if abort is None:
             raise ExecutorError("the executor has no function abort")
-        content = _reentry_content(target, code, runtime.addresses["__jitlink_resume"], abort)
+        resume = runtime.addresses["__jitlink_resume"]
+        content = _with_words(target, code.reentry, resume, abort)
         graph, reentry = _graph(target, code, {"reentry": content})
         await _link_forever(graph, executor.memory_manager)
         created = RemoteReentry(runtime, code, reentry[0].address, abort)
@@ -300,19 +301,10 @@ class _Context(JITLinkContext):
         raise JITLinkError(f"the reentry refers to {', '.join(names)}")
 
 
-def _word(target: Target) -> str:
-    """The format of a word for `struct`."""
-    return ("<" if target.byte_order == "little" else ">") + (
-        "Q" if target.pointer_size == 8 else "I"
-    )
-
-
-def _reentry_content(target: Target, code: ReentryCode, callback: int, fallback: int) -> bytes:
-    """The code of the reentry, with the addresses filled in."""
-    content = bytearray(code.reentry)
-    struct.pack_into(_word(target), content, code.callback_offset, callback)
-    struct.pack_into(_word(target), content, code.fallback_offset, fallback)
-    return bytes(content)
+def _with_words(target: Target, code: bytes, *words: int) -> bytes:
+    """Machine code with the words that are to be at its end."""
+    size, order = target.pointer_size, target.byte_order
+    return code[: -size * len(words)] + b"".join(word.to_bytes(size, order) for word in words)
 
 
 def _graph(

@@ -33,10 +33,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from jitlink.errors import ExecutorError, JITLinkError, UnsupportedObjectError
-from jitlink.executor import (
-    ExecutorProcessControl,
-    PlacedArguments,
-)
+from jitlink.executor import ExecutorProcessControl, PlacedArguments
 from jitlink.executor.callback_errors import callback_errors
 from jitlink.graph import AllocActionPair, LinkGraph, Symbol, WrapperCall
 from jitlink.memory import JITLinkMemoryManager

@@ -18,7 +18,14 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from jitlink.arch.direct_access import DirectAccess, OutOfLine
-from jitlink.arch.reentry import CodeEdges, HostFunctionCode, Jump, ReentryCode
+from jitlink.arch.reentry import (
+    EXCEPTION,
+    LANDING_WORDS,
+    CodeEdges,
+    HostFunctionCode,
+    Jump,
+    ReentryCode,
+)
 from jitlink.fixups import FixupTable
 from jitlink.formats.batch import Batch, ReadObjects
 from jitlink.formats.small import SmallObject
@@ -29,6 +36,8 @@ from jitlink.link import PassConfiguration
 from jitlink.passes.init_fini import CrtiCrtn
 
 __all__ = [
+    "EXCEPTION",
+    "LANDING_WORDS",
     "Batch",
     "CodeEdges",
     "DirectAccess",

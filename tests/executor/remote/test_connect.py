@@ -83,7 +83,7 @@ def test_a_unix_socket(tmp_path: Path, token_file: Path, token: str | None) -> N
 
 
 def test_a_unix_socket_that_is_not_there(tmp_path: Path) -> None:
-    for path in (tmp_path / "nothing", tmp_path / ("x" * 200)):
+    for path in (tmp_path / "nothing", tmp_path / ("x" * 200), tmp_path / "\ud800"):
         with pytest.raises(ExecutorError, match=f"cannot connect to {path}: "):
             RemoteExecutorProcessControl.connect_unix(path)
 

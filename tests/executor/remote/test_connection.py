@@ -4,6 +4,7 @@ import gc
 import operator
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from jitlink.executor import (
     ProtocolError,
 )
 from jitlink.executor.remote.channels import PipeChannel
-from jitlink.executor.remote.connection import Connection
+from jitlink.executor.remote.connection import Connection, MakeError, maker_of
 from jitlink.executor.remote.messages import Message, OpCode
 from jitlink.sps import ERROR, Failure, WrapperFunctionResult
 from tests.executor.remote.fake import SETUP_PAYLOAD, FakeExecutor, encoded
@@ -400,6 +401,66 @@ def test_pipes_that_close_one_by_one() -> None:
     with pytest.raises(ExecutorDisconnectedError, match="no more"):
         caller.join()
     os.close(from_executor)
+    connection.close()
+
+
+def test_a_forked_process_has_nothing_of_a_connection_that_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It closes no descriptors, which may be those of something else now."""
+    start = threading.Thread.start
+
+    def run(thread: threading.Thread) -> None:
+        start(thread)
+        thread.join(20)
+
+    (to_us, from_them), (to_them, from_us) = os.pipe(), os.pipe()
+    os.close(from_them)
+    os.close(to_them)
+    monkeypatch.setattr(threading.Thread, "start", run)
+    connection = Connection(PipeChannel(to_us, from_us))
+    assert not connection.is_open
+    others = [*os.pipe(), *os.pipe()]
+    try:
+        child = os.fork()
+        if not child:
+            try:
+                for descriptor in others:
+                    os.fstat(descriptor)
+            except OSError:
+                os._exit(1)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        for descriptor in others:
+            os.close(descriptor)
+
+
+def test_a_forked_process_leaves_a_connection_alone_that_is_ending() -> None:
+    asked, told = threading.Event(), threading.Event()
+
+    def explain(error: ExecutorError) -> MakeError:
+        asked.set()
+        told.wait(20)
+        return maker_of(error)
+
+    (to_us, from_them), (to_them, from_us) = os.pipe(), os.pipe()
+    connection = Connection(PipeChannel(to_us, from_us), explain=explain)
+    os.close(from_them)
+    assert asked.wait(20)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        status = 1
+        try:
+            tasks.run(connection.call(1, b""))
+        except ExecutorDisconnectedError:
+            status = 0 if connection.is_inherited else 2
+        finally:
+            os._exit(status)
+    told.set()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    os.close(to_them)
     connection.close()
 
 

@@ -282,6 +282,11 @@ def test_programs_that_are_no_executors(tmp_path: Path) -> None:
         RemoteExecutorProcessControl.launch(script)
 
 
+def test_a_command_without_words() -> None:
+    with pytest.raises(ExecutorError, match="cannot start an executor: the command has no words"):
+        RemoteExecutorProcessControl.launch([])
+
+
 def test_nothing_listens() -> None:
     with pytest.raises(ExecutorError, match=r"cannot connect to 127\.0\.0\.1:1: .*refused"):
         RemoteExecutorProcessControl.connect("127.0.0.1", 1)

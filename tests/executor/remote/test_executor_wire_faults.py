@@ -37,7 +37,7 @@ from tests.executor.remote.fake import encoded, messages_of, receive
 from tests.executor.remote.listening import PROGRAM
 from tests.mutations import Region, mutant
 from tests.runtime_programs.building import cached
-from tests.toolchain import require, run
+from tests.toolchain import require, run, zig_command
 
 LONG = os.environ.get("JITLINK_LONG") == "1"
 MUTANTS = 10000 if LONG else 400
@@ -49,6 +49,15 @@ SECONDS = 20
 # Arguments of programs are never freed. What is allocated takes time here, used or not.
 _ALLOCATION = "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=256"
 SANITIZERS = {"ASAN_OPTIONS": f"exitcode=99:{_ALLOCATION}", "UBSAN_OPTIONS": "exitcode=99"}
+CALLER = """
+#include <stddef.h>
+typedef struct { char *value; size_t size; } wrapper_result;
+typedef wrapper_result dispatch_function(void *, const void *, const char *, size_t);
+wrapper_result call_controller(dispatch_function *const *dispatch) {
+  return (*dispatch)(0, 0, 0, 0);
+}
+"""
+"""A wrapper function that calls the controller through the dispatch function in its arguments."""
 FAULTS = {
     "a message has an impossible size",
     "a message has an unexpected opcode",
@@ -290,8 +299,8 @@ def test_mutated_arguments(program: str) -> None:
             assert played.finish() == (0, ""), first
 
 
-def _address_of(played: Controller, name: str) -> int:
-    handle = played.call(JITLINK.open_dylib, "", 0)
+def _address_of(played: Controller, name: str, library: str | Path = "") -> int:
+    handle = played.call(JITLINK.open_dylib, str(library), 0)
     (found,) = played.call(JITLINK.lookup, handle, [SymbolLookupElement(name, True)])
     return int(found.address)
 
@@ -325,18 +334,17 @@ def test_a_call_for_which_there_is_no_thread() -> None:
         assert (status, set(text.splitlines())) == (1, {message})
 
 
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the code is for x86-64")
-def test_a_controller_that_reads_no_more() -> None:
+def test_a_controller_that_reads_no_more(tmp_path: Path) -> None:
     """A call of it fails, and does not wait for the end of what it still sends."""
+    source, library = tmp_path / "caller.c", tmp_path / "caller.so"
+    source.write_text(CALLER)
+    run([*zig_command("cc"), "-shared", "-fPIC", source, "-o", library])
     with controller() as played:
-        place = played.call(JITLINK.memory.reserve, PAGE)
         dispatch = played.symbols["__llvm_orc_SimpleRemoteEPC_dispatch_fn"]
-        # xor edi, edi; xor esi, esi; xor edx, edx; xor ecx, ecx; movabs rax, dispatch; jmp rax
-        code = bytes.fromhex("31ff 31f6 31d2 31c9 48b8") + dispatch.to_bytes(8, "little")
-        segment = SegmentFinalizeRequest(5, place, PAGE, code + bytes.fromhex("ffe0"))
-        played.call(JITLINK.memory.initialize, FinalizeRequest([segment], []))
+        caller = _address_of(played, "call_controller", library)
         played.connected.shutdown(socket.SHUT_RD)
-        played.connected.sendall(encoded(OpCode.CALL_WRAPPER, 99, place))
+        call = encoded(OpCode.CALL_WRAPPER, 99, caller, dispatch.to_bytes(8, "little"))
+        played.connected.sendall(call)
         assert played.process.stderr is not None
         assert select.select([played.process.stderr], [], [], SECONDS)[0]
         expected = "jitlink-executor: a call failed: the connection has ended\n"

@@ -14,6 +14,7 @@ from jitlink.errors import AllocationError, ExecutorError
 from jitlink.executor import LibrarySymbol, ProtocolError, RemoteExecutorProcessControl
 from jitlink.executor.remote.channels import SocketChannel
 from jitlink.executor.remote.dialects import JITLINK, Service
+from jitlink.executor.remote.mappers import SharedMemoryMapper
 from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.executor.remote.memory_services import reserve
 from jitlink.executor.remote.messages import OpCode
@@ -188,6 +189,22 @@ def test_reservations_that_overlap(shared: PlayedExecutor, memory_file: Path, se
     tasks.run(mapper.reserve(4 * PAGE))
     with pytest.raises(ProtocolError, match=f"reserved memory at {second:#x} a second time"):
         tasks.run(mapper.reserve(4 * PAGE))
+
+
+def test_the_file_of_a_reservation_that_is_refused(shared: PlayedExecutor) -> None:
+    """It is removed with the others of the process."""
+    pid = 1 << 30  # None has so large a number.
+    path = Path(f"/dev/shm/jitlink_{pid}_{os.getpid()}")
+    path.write_bytes(bytes(PAGE))
+    shared.answers[JITLINK.shared_memory.reserve] = [(0, f"/{path.name}")]
+    mapper = SharedMemoryMapper(shared.control.services, PAGE, pid=pid)
+    try:
+        with pytest.raises(ProtocolError, match="reserved 0x1000 bytes at 0x0"):
+            tasks.run(mapper.reserve(PAGE))
+        mapper.close()
+        assert not path.exists()
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def test_a_reservation_that_is_not_low_enough_is_released(

@@ -4,10 +4,12 @@ import errno
 import fcntl
 import gc
 import os
+from pathlib import Path
 
 import pytest
 
 from jitlink.executor import Sandbox
+from jitlink.executor.remote.shared_memory import named_memory
 from tests.executor.remote.resources import open_descriptors
 
 
@@ -34,3 +36,25 @@ def test_memory_that_is_sealed() -> None:
         os.ftruncate(memory.file, 0)
     assert os.pread(memory.file, 4, 0) == b"code"
     memory.close()
+
+
+@pytest.mark.serial("counts descriptors of this process")
+def test_a_name_that_cannot_be_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An executor of another user may have made it; nothing is kept open."""
+    name = f"/jitlink_{os.getpid()}_kept"
+    path = f"/dev/shm{name}"
+    Path(path).write_bytes(bytes(4096))
+    unlink = os.unlink
+
+    def refuse(_path: str) -> None:
+        raise PermissionError(errno.EPERM, "it is another user's")
+
+    gc.collect()
+    before = open_descriptors()
+    monkeypatch.setattr(os, "unlink", refuse)
+    try:
+        with pytest.raises(PermissionError, match="another user's"):
+            named_memory(name, 4096)
+    finally:
+        unlink(path)
+    assert open_descriptors() <= before

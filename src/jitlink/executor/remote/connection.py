@@ -152,11 +152,13 @@ class Connection:
                 for descriptor in (self._woken, self._wake_up):
                     made.callback(os.close, descriptor)
                     os.set_blocking(descriptor, False)
+                # Before the thread begins, which may end at once and remove it.
+                _connections.add(self)
+                made.callback(_connections.discard, self)
                 self._thread.start()
             except (OSError, RuntimeError) as error:
                 raise ExecutorError(f"cannot make a connection: {error}") from error
             made.pop_all()
-        _connections.add(self)
 
     @property
     def is_open(self) -> bool:
@@ -483,7 +485,6 @@ class Connection:
             if any(call.is_interrupted for call in self._calls.values()):
                 error = ExecutorInterruptedError()
             self._channel.close()
-            _connections.discard(self)
         try:
             make_error = maker_of(error) if is_own else self._explain(error)
         except Exception:  # noqa: BLE001 - without an error, all calls would wait for ever
@@ -495,9 +496,11 @@ class Connection:
                 self._make_error = make_error
             self._has_message.notify_all()
             calls, self._calls = self._calls, {}
-            for descriptor in (self._woken, self._wake_up):
+            ends, self._wake_up = (self._woken, self._wake_up), -1
+            for descriptor in ends:
                 os.close(descriptor)
-            self._wake_up = -1
+            # Not before: in a process that is forked meanwhile no thread goes on here.
+            _connections.discard(self)
         for call in calls.values():
             call.fail(self._error())
         self._has_setup.set()
@@ -511,8 +514,9 @@ class Connection:
         self._queue.clear()
         self._channel.close()
         # The other ends of the pipe are the connection's, which must not be woken from here.
-        for descriptor in (self._woken, self._wake_up):
-            os.close(descriptor)
+        if self._wake_up >= 0:
+            for descriptor in (self._woken, self._wake_up):
+                os.close(descriptor)
         self._wake_up = -1
         self._make_error = partial(
             ExecutorDisconnectedError, "the connection belongs to the process that has forked"

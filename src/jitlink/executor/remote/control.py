@@ -218,6 +218,8 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
         if command is None:
             command = default_executor()
         words = [command] if isinstance(command, str | os.PathLike) else list(command)
+        if not words:
+            raise ExecutorError("cannot start an executor: the command has no words")
         opener = partial(opening.start, words)
         if sandbox is not None:
             if memory != "shared" and "code" not in sandbox.accept:

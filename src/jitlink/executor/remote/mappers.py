@@ -124,11 +124,11 @@ class SharedMemoryMapper(_ServiceMapper):
             address, name = await reserve_by(
                 self._services, memory.reserve, memory.reserve_below, size, limit
             )
+            check_reservation(address, size)
+            self._check_apart(address, size)
         except JITLinkError:
             self._may_have_left_files = True
             raise
-        check_reservation(address, size)
-        self._check_apart(address, size)
         try:
             mapped = self._shared_memory(name, size)
         except (OSError, OverflowError, ValueError) as error:

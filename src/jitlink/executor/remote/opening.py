@@ -142,7 +142,7 @@ def connect_unix(path: str | os.PathLike[str], prologue: bytes) -> OpenedExecuto
             opened.settimeout(CONNECT_TIMEOUT)
             opened.connect(os.fspath(path))
             _sent(opened, prologue)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise ExecutorError(f"cannot connect to {os.fspath(path)}: {error}") from error
         return OpenedExecutor(SocketChannel(socket.socket(fileno=opened.detach())))
 

@@ -101,12 +101,15 @@ def named_memory(name: str, size: int) -> SharedMemory:
     if not name.startswith(_NAME_PREFIX) or "/" in name[1:] or "\0" in name:
         raise OSError(f"{name!r} is no name of an executor's shared memory")
     path = _DIRECTORY + name
-    try:
-        file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    finally:
-        # Both processes have it; it is freed with the last of them, whatever happens.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # noqa: PTH108
+    with contextlib.ExitStack() as undo:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            undo.callback(os.close, file)
+        finally:
+            # Both processes have it; it is freed with the last of them, whatever happens.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)  # noqa: PTH108
+        undo.pop_all()
     return SharedMemory(file, size)
 
 

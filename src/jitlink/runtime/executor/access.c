@@ -35,7 +35,7 @@ static void put_number(uint64_t number, unsigned width, struct bytes *bytes) {
   put(bytes, encoded, width);
 }
 
-/* The second one is Sequence<UIntN>(Sequence<Addr>). */
+/* What writes numbers of N bits, and what reads them: Sequence<UIntN>(Sequence<Addr>). */
 #define NUMBERS(bits)                                                                              \
   static wrapper_result write##bits(const char *data, size_t size) {                               \
     return write_numbers(data, size, bits / 8);                                                    \
@@ -50,10 +50,6 @@ NUMBERS(8)
 NUMBERS(16)
 NUMBERS(32)
 NUMBERS(64)
-
-static wrapper_result write_pointers(const char *data, size_t size) { return write64(data, size); }
-
-static wrapper_result read_pointers(const char *data, size_t size) { return read64(data, size); }
 
 /* void(Sequence<Tuple<Addr, Sequence<Char>>>) */
 static wrapper_result write_buffers(const char *data, size_t size) {
@@ -99,7 +95,7 @@ const struct bootstrap_symbol access_symbols[] = {
     BOTH("uint16s", write16, read16),
     BOTH("uint32s", write32, read32),
     BOTH("uint64s", write64, read64),
-    BOTH("pointers", write_pointers, read_pointers),
+    BOTH("pointers", write64, read64),
     BOTH("buffers", write_buffers, read_buffers),
     {"__llvm_orc_bootstrap_mem_read_strings_wrapper", (const void *)read_strings},
     {0, 0},

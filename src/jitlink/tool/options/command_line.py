@@ -262,7 +262,7 @@ class Option(NamedTuple):
         store: stores its value in the command line; raises ValueError with a reason if the
             value is invalid. A flag has the value ``true`` or ``false``, an optional value that
             is not given is empty.
-        value: the placeholder of its value on the help page; empty for a flag.
+        value: what stands for its value on the help page; empty for a flag.
     """
 
     name: str

@@ -393,8 +393,8 @@ OPTIONS: tuple[Option, ...] = (
     *(
         Option(
             f"{name}-support", Form.FLAG, Group.ELSEWHERE,
-            f"register linked code with {tool}; refused for now, except with =false",
-            refuse(f"linked code cannot be registered with {tool} yet"),
+            f"register linked code with {tool}: not supported; only =false is accepted",
+            refuse(f"linked code cannot be registered with {tool}"),
         )
         for name, tool in (
             ("debugger", "a debugger"),
