@@ -1,6 +1,6 @@
 """Logs: loggers of the standard module `logging`, which they do not import by themselves.
 
-What is logged is of level DEBUG, which no logger writes unless it has been set to; whoever does
+What is logged is of level DEBUG, which no logger writes unless it has been set to; code that does
 that has imported `logging`, whose import takes longer than the link of a small object. Errors that
 can be reported in no other way are logged, too: `Log.logger` is for these.
 """
