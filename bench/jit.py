@@ -12,6 +12,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from bench.peers import Linked
 from bench.workloads import Use, Workload
@@ -45,6 +46,9 @@ class Session(ABC):
         """End the session."""
 
 
+S = TypeVar("S", bound=Session)
+
+
 def prepared(open_session: Callable[[], Session], workload: Workload) -> Callable[[], Linked]:
     """`Peer.prepare` for the uses that are sessions'."""
     paths, entry = workload.paths, workload.entry
@@ -53,27 +57,31 @@ def prepared(open_session: Callable[[], Session], workload: Workload) -> Callabl
     if workload.use is Use.REUSED:
         return _in_reused(open_session(), objects, archives, entry)
 
-    def link() -> Linked:
-        session = open_session()
-        try:
-            match workload.use:
-                case Use.LOOP:
-                    return Linked(None, session.close, _loop(session, objects))
-                case Use.LAZY:
-                    result = _lazy(session, objects, entry)
-                    return Linked(None, session.close, result)
-            linked = session.link([*objects.values()], archives, entry)
-        except BaseException:
-            session.close()
-            raise
+    def link(session: Session) -> Linked:
+        match workload.use:
+            case Use.LOOP:
+                return Linked(None, result=_loop(session, objects))
+            case Use.LAZY:
+                return Linked(None, result=_lazy(session, objects, entry))
+        return session.link([*objects.values()], archives, entry)
 
-        def release() -> None:
-            linked.release()
-            session.close()
+    return lambda: in_new_session(open_session, link)
 
-        return Linked(linked.address, release)
 
-    return link
+def in_new_session(open_session: Callable[[], S], link: Callable[[S], Linked]) -> Linked:
+    """Link in a session that ends when the result is released, or with an error."""
+    session = open_session()
+    try:
+        linked = link(session)
+    except BaseException:
+        session.close()
+        raise
+
+    def release() -> None:
+        linked.release()
+        session.close()
+
+    return Linked(linked.address, release, linked.result)
 
 
 def _in_reused(

@@ -121,20 +121,15 @@ class LibLLVM(Peer):
         entry = workload.entry.encode()
         phony = [name.encode() for name in workload.phony_names]
 
-        def link() -> Linked:
-            session = _Session(llvm)
-            try:
-                session.define(phony)
-                for path in objects:
-                    session.add_file(path)
-                for path in archives:
-                    session.add_archive(path)
-                return Linked(session.lookup(entry), session.close)
-            except PeerError:
-                session.close()
-                raise
+        def link(session: _Session) -> Linked:
+            session.define(phony)
+            for path in objects:
+                session.add_file(path)
+            for path in archives:
+                session.add_archive(path)
+            return Linked(session.lookup(entry))
 
-        return link
+        return lambda: jit.in_new_session(lambda: _Session(llvm), link)
 
     def _library(self) -> ctypes.CDLL:
         if self._llvm is None:

@@ -55,21 +55,10 @@ class LLVMLite(Peer):
         paths, entry = workload.paths, workload.entry
         phony = workload.phony_names
 
-        def link() -> Linked:
-            session = _Session(binding)
-            try:
-                linked = session.link_files(paths, phony, entry)
-            except PeerError:
-                session.close()
-                raise
+        def link(session: _Session) -> Linked:
+            return session.link_files(paths, phony, entry)
 
-            def release() -> None:
-                linked.release()
-                session.close()
-
-            return Linked(linked.address, release)
-
-        return link
+        return lambda: jit.in_new_session(lambda: _Session(binding), link)
 
 
 class _Session(jit.Session):

@@ -39,7 +39,8 @@ _SYMBOL: _Fields = {
 }
 _RELA: _Fields = {"offset": (0, "Q"), "type": (8, "I"), "symbol": (12, "I"), "addend": (16, "q")}
 
-SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_NOBITS, SHT_REL, SHT_GROUP = 2, 3, 4, 8, 9, 17
+SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_RELA = 1, 2, 3, 4
+SHT_NOBITS, SHT_REL, SHT_GROUP = 8, 9, 17
 
 
 class ElfFile:

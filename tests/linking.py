@@ -1,7 +1,7 @@
 """Links for tests: objects in, a graph and its memory out, with nothing run that is not asked for.
 
 Each `Linker` has an address space of its own, so that what a failed link left behind can be
-counted, and gives symbols that nobody defines the addresses that a test chooses.
+counted, and gives symbols without a definition the addresses that a test chooses.
 """
 
 import ctypes

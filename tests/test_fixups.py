@@ -23,6 +23,8 @@ from jitlink.errors import (
 from jitlink.fixups import BitSlice, Check, Fixup, FixupTable, Flip, in_range
 from jitlink.fixups_by_edge import apply_by_edge
 from jitlink.graph import Block, EdgeKind, LinkGraph, MemProt, Symbol
+from jitlink.graph.contents import ZERO_FILL
+from jitlink.graph.edges import INVALID, KEEP_ALIVE
 
 TOP = 1 << 64
 MASK = TOP - 1
@@ -525,6 +527,35 @@ def test_edges_are_applied_one_by_one_if_all_of_them_can(kind: X86_64EdgeKind, v
     place.content[8:16] = FILL[8:16]
     place.block.add_edge(kind, 16, targets[1])
     assert not apply_by_edge(FIXUPS, place.graph, {})
+    assert place.content == FILL
+
+
+def test_removed_and_keep_alive_edges_are_no_fixups() -> None:
+    place = make_place(FIXUPS.by_kind[X86_64EdgeKind.POINTER64], 0x4000)
+    target = place.graph.add_absolute_symbol("target", 7)
+    for kind in (INVALID, KEEP_ALIVE, X86_64EdgeKind.POINTER64):
+        place.block.add_edge(kind, 8, target)
+    assert apply_by_edge(FIXUPS, place.graph, {})
+    assert place.content[8:16] == (7).to_bytes(8, "little")
+
+
+@pytest.mark.parametrize("what", ["zeros", "input", "end", "negative"])
+def test_places_that_cannot_be_written_are_left_to_the_columns(what: str) -> None:
+    place = make_place(FIXUPS.by_kind[X86_64EdgeKind.POINTER64], 0x4000)
+    graph = place.graph
+    place.block.add_edge(X86_64EdgeKind.POINTER64, 0, graph.add_absolute_symbol("target", 7))
+    offsets, contents = graph.edge_table.offset, graph.block_table.content
+    # Something follows the block.
+    graph.contents.add(bytearray(FILL))
+    if what == "zeros":
+        contents[:] = ZERO_FILL
+    if what == "input":
+        contents[:] = graph.contents.add(FILL)
+    if what == "end":
+        offsets[:] = len(FILL) - 7
+    if what == "negative":
+        offsets[:] = -1
+    assert not apply_by_edge(FIXUPS, graph, {})
     assert place.content == FILL
 
 

@@ -1,4 +1,4 @@
-"""Loggers that are not imported by who does not use them."""
+"""Loggers that are imported only when they are used."""
 
 import logging
 import subprocess
@@ -13,7 +13,7 @@ import sys
 from jitlink.logs import Log
 log = Log("jitlink.some")
 assert not log.is_on
-log.debug("%s", "nobody reads this")
+log.debug("%s", "this is not read")
 assert "logging" not in sys.modules
 import logging
 log.debug("%s", "this neither")
@@ -32,11 +32,11 @@ def _written(code: str) -> str:
     return done.stderr
 
 
-def test_messages_are_written_from_when_somebody_wants_them() -> None:
+def test_messages_are_written_once_logging_is_configured() -> None:
     assert _written(LATER) == "jitlink.some <string>: part of 2\n"
 
 
-def test_errors_are_written_even_if_nobody_has_imported_the_loggers() -> None:
+def test_errors_are_written_although_logging_was_not_imported() -> None:
     assert _written(ERROR) == "it fails\n"
 
 

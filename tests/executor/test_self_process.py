@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -59,6 +61,22 @@ def test_shared_executor() -> None:
     shared = SelfExecutorProcessControl.shared()
     assert isinstance(shared, SelfExecutorProcessControl)
     assert SelfExecutorProcessControl.shared() is shared
+
+
+def test_threads_share_one_executor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if another thread asks for it while it is created."""
+    monkeypatch.setattr(self_process, "_shared", [])
+    create, threads = SelfExecutorProcessControl.__init__, 4
+
+    def slow(self: SelfExecutorProcessControl) -> None:
+        # Meanwhile the others ask, too.
+        time.sleep(0.1)
+        create(self)
+
+    monkeypatch.setattr(SelfExecutorProcessControl, "__init__", slow)
+    with ThreadPoolExecutor(threads) as pool:
+        found = pool.map(lambda _: SelfExecutorProcessControl.shared(), range(threads))
+        assert len(set(found)) == 1
 
 
 # Lookups

@@ -170,6 +170,18 @@ def test_symbols_that_are_added_removed_and_added_again() -> None:
     assert tables.soname == b"soname"
 
 
+def test_a_removed_symbol_keeps_its_place() -> None:
+    """A lookup on another thread, which has found it already, gets the address that it had."""
+    tables = Tables()
+    tables.symbols.define(symbols(["one"], BIAS + 0x100))
+    table = np.frombuffer(tables.memory, X86_64.layout.symbol, 2, tables.tags[DT_SYMTAB])
+    before = table.copy()
+    tables.symbols.remove(symbols(["one"], BIAS + 0x100))
+    assert tables.find(b"one") is None
+    changed = [name for name in table.dtype.names or () if (table[name] != before[name]).any()]
+    assert changed == ["other"]
+
+
 def test_the_first_definition_of_a_name_prevails_until_it_is_removed() -> None:
     tables = Tables()
     first, second = symbols(["name", "name"]), symbols(["name"], BIAS + 0x100)

@@ -20,6 +20,14 @@ from jitlink.graph.strings import NO_NAME
 from jitlink.targets.base import Target
 from jitlink.targets.elf import ELFTarget
 from jitlink.targets.registry import target_of_object
+from tests.elf_files import (
+    SHT_GROUP,
+    SHT_NOBITS,
+    SHT_PROGBITS,
+    SHT_RELA,
+    SHT_STRTAB,
+    ElfFile,
+)
 from tests.mutations import elf_regions, mutants
 from tests.toolchain import compile_c, require
 
@@ -200,6 +208,59 @@ def test_mutants(name: str) -> None:
         check(target, each) is not None for each in mutants(data, elf_regions(data), MUTANTS)
     }
     assert outcomes == {True, False}
+
+
+UNUSUAL_SOURCES = {
+    "an order of links": '.text\nf: ret\n.section s, "ao", @progbits, f\n.byte 1',
+    "a default version": ".globl f\nf: ret\n.symver f, f@@V1",
+    "a group by name": '.section .gnu.linkonce.t.f, "ax"\n.globl f\nf: ret',
+    "an old compressed section": ".globl f\nf: ret\n.section .zdebug_info\n.byte 1",
+    "a common symbol": ".comm f, 8",
+}
+
+
+def share_bytes(elf: ElfFile) -> None:
+    for index in elf.of_type(SHT_PROGBITS)[:2]:
+        elf.set_section(index, offset=0, size=len(elf.data))
+
+
+def two_symbol_tables(elf: ElfFile) -> None:
+    start, table = elf.section_at(elf.find(".data")), elf.section_at(elf.symbol_table)
+    elf.data[start : start + 64] = elf.data[table : table + 64]
+
+
+def group_by_another_table(elf: ElfFile) -> None:
+    elf.set_section(elf.of_type(SHT_GROUP)[0], link=elf.of_type(SHT_STRTAB)[0])
+
+
+def relocate_zeros(elf: ElfFile) -> None:
+    elf.set_section(elf.section(elf.of_type(SHT_RELA)[0], "info"), type=SHT_NOBITS)
+
+
+def test_unusual_objects_are_not_read_here() -> None:
+    objects = {
+        name: compile_c(source, "gcc", suffix=".s").read_bytes()
+        for name, source in UNUSUAL_SOURCES.items()
+    }
+    plain = compile_c(".globl f\nf: ret", "gcc", suffix=".s").read_bytes()
+    for change in (share_bytes, two_symbol_tables, group_by_another_table, relocate_zeros):
+        elf = ElfFile(plain if change is two_symbol_tables else compiled()["gcc template"])
+        change(elf)
+        objects[change.__name__] = bytes(elf)
+    for name, data in objects.items():
+        target = target_of_object(data, name)
+        assert (name, check(target, data), as_single(target, data)) == (name, None, None)
+
+
+@pytest.mark.parametrize("addend", [(1 << 63) - 1, -(1 << 63)])
+def test_addends_wrap(addend: int) -> None:
+    """What is added to an addend may take it beyond int64, where only columns wrap."""
+    elf = ElfFile(compiled()["gcc function"])
+    elf.set_relocation(elf.of_type(SHT_RELA)[0], 0, addend=addend)
+    data = bytes(elf)
+    target = target_of_object(data, "wraps")
+    assert check(target, data) is None
+    assert as_single(target, data) is not None
 
 
 def test_a_target_refuses_objects_of_others() -> None:

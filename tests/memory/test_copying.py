@@ -34,6 +34,18 @@ def test_contiguous_contents_of_one_buffer_are_one_copy() -> None:
     assert memory.copies == 2
 
 
+def test_contents_of_two_buffers_are_not_contiguous() -> None:
+    """Although each piece is where the one before ends in the other buffer."""
+    graph, size, count = empty_graph(), 16, 40
+    buffers = [bytes([number]) * (size * count) for number in (1, 2)]
+    bases = np.array([graph.contents.add(each) for each in buffers])
+    places = np.arange(0, size * count, size)
+    references = bases[np.arange(count) % 2] + places
+    memory = bytearray(size * count)
+    copy_contents(graph, references, np.full(count, size), memoryview(memory), places)
+    assert memory == (b"\1" * size + b"\2" * size) * (count // 2)
+
+
 @pytest.mark.parametrize("sizes", [(6,), (0, 1, 6, 7), (4095, 4096, 4097), range(1, 40)])
 @pytest.mark.parametrize(("buffers", "count"), [(1, 20), (1, 21), (1, 500), (3, 300), (40, 4000)])
 def test_copies_agree_with_those_of_single_pieces(

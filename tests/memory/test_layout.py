@@ -181,6 +181,20 @@ def test_removed_blocks_are_left_out(few: int, monkeypatch: pytest.MonkeyPatch) 
     assert segment.block_rows.tolist() == [kept.row]
 
 
+@pytest.mark.parametrize("few", [0, 200])
+def test_linked_blocks_are_in_the_order_of_others(
+    few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout_module, "_FEW_ROWS", few)
+    graph = empty_graph()
+    code, data = add_section(graph, READ_EXEC), add_section(graph, READ)
+    first, second = (graph.create_content_block(code, b"code") for _ in range(2))
+    of_second, of_first = (graph.create_content_block(data, b"data") for _ in range(2))
+    graph.linked_to = {of_second.row: second.row, of_first.row: first.row}
+    rows = [segment.block_rows.tolist() for segment in BasicLayout(graph).segments]
+    assert sorted(rows) == [[first.row, second.row], [of_first.row, of_second.row]]
+
+
 def test_block_offsets_are_known_without_addresses() -> None:
     graph = empty_graph()
     sections = [add_section(graph, prot) for prot in (READ_EXEC, READ)]

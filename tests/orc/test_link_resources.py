@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -81,6 +82,9 @@ def test_a_resource_lives_as_long_as_the_code(jit: CountedJIT, names: Names) -> 
     jit.add_object(compiled("int g(void) { return 2; }"), first)
     jit.lookup("f")
     jit.lookup("g")
+    gc.collect()
+    # What is known of a link goes with it, but for its resource.
+    assert len(names._links) == 0
     first.transfer_to(second)
     assert names.released == []
     assert len(names.resources(jit.main).under(second)) == 1

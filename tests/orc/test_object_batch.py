@@ -1,8 +1,12 @@
 """What is known of an object that was read as records is what is known of its graph."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from jitlink.formats.archive import Archive
+from jitlink.graph import LinkGraph
+from jitlink.graph.columns import Int64Array
 from jitlink.inputs import InputFile, open_input
 from jitlink.orc.interface import JITSymbolFlags
 from jitlink.orc.object_batch import ObjectBatch, SmallObjectBatch, read_batch
@@ -60,6 +64,8 @@ def test_definitions_that_have_flags() -> None:
     strong: weak: hidden: nop
     .type callable, @function; .globl callable; callable: ret
     number = 5
+    .section .text.group, "axG", @progbits, group, comdat
+    .globl grouped; grouped: nop
     """
     batch = read_batch([open_input(compile_c(text, "gcc", suffix=".s"))], None)
     assert isinstance(batch, SmallObjectBatch)
@@ -70,5 +76,19 @@ def test_definitions_that_have_flags() -> None:
             "hidden": JITSymbolFlags.NONE,
             "callable": JITSymbolFlags.EXPORTED | JITSymbolFlags.CALLABLE,
             "number": JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE,
+            "grouped": JITSymbolFlags.EXPORTED | JITSymbolFlags.COMDAT,
         }
     ]
+
+
+class NoRules:
+    """Change nothing."""
+
+    def apply(self, graph: LinkGraph, files: Sequence[InputFile], bounds: Int64Array) -> None:
+        """See SymbolRules."""
+
+
+def test_rules_are_applied_to_the_graph_of_an_object() -> None:
+    file = open_input(compiled()["gcc function"])
+    assert is_small(file)
+    assert not isinstance(read_batch([file], NoRules()), SmallObjectBatch)

@@ -12,7 +12,7 @@ from jitlink.errors import FixupError, ObjectError
 from jitlink.graph import Block, LinkGraph, MemProt, Scope
 from jitlink.graph.edges import KEEP_ALIVE
 from jitlink.link import PassConfiguration
-from jitlink.passes import eh_frame
+from jitlink.passes import eh_frame, eh_frame_few
 from jitlink.passes.eh_frame import FramePass
 from tests.elf_files import ElfFile
 from tests.linking import Configure, Linked, Linker, read_graph
@@ -482,10 +482,20 @@ def test_sections_that_are_split(records: tuple[Cie | Fde | str, ...]) -> None:
     assert len(frame_blocks(split(path, leaves_whole=True))) == len(records)
 
 
-def test_frames_of_the_frame_section_itself_are_split() -> None:
+@pytest.mark.parametrize("is_small", [False, True])
+def test_frames_of_the_frame_section_itself_are_split(
+    is_small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a whole, only the section itself would keep it alive."""
-    path = assemble(functions("f"), frame_section(Cie(), Fde("cie")))
-    assert len(frame_blocks(split(path, leaves_whole=True))) == 2
+    graph = read_graph(assemble(functions("f"), frame_section(Cie(), Fde("f"))))
+    (section,) = frame_blocks(graph)
+    # An assembler computes the distance, and leaves no relocation.
+    (edge,) = section.edges
+    edge.target = graph.add_anonymous_symbol(section, 0)
+    if not is_small:
+        monkeypatch.setattr(eh_frame_few, "MOST_ROWS", 0)
+    FramePass(neg_delta32=K.NEG_DELTA32)(graph)
+    assert len(frame_blocks(graph)) == 2
 
 
 SECTIONS = ("-O1", "-fPIC", "-ffunction-sections", "-fno-inline")

@@ -16,6 +16,7 @@ from tests.runtime_programs.building import build
 from tests.runtime_programs.programs import SOURCES, Case, read_program
 from tests.runtime_programs.running import linked_command
 from tests.tool.command import compile_to, shared_library, spawn
+from tests.toolchain import report_missing
 
 BUFFERED_BY_PYTHON = {**os.environ, "PYTHONUNBUFFERED": ""}
 UNBUFFERED_BY_PYTHON = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -184,7 +185,7 @@ def test_numpy_starts_no_threads_unless_the_user_wants_them(
     value: str | None, expected: int
 ) -> None:
     if (os.cpu_count() or 1) < expected:
-        pytest.skip("OpenBLAS starts no threads on one processor")
+        report_missing("a second processor, without which OpenBLAS starts no threads")
     source = """
     #include <dirent.h>
     int main(void) {
@@ -204,7 +205,7 @@ def test_the_openblas_of_a_program_has_its_usual_number_of_threads() -> None:
     # A second OpenBLAS: another file is another library.
     installed = sorted(Path(np.__file__).parent.with_name("numpy.libs").glob("*openblas*.so"))
     if not installed:
-        pytest.skip("NumPy has no OpenBLAS of its own")
+        report_missing("an OpenBLAS of NumPy's own, as in the wheels of PyPI")
     library = Path(f"{installed[0].name}.copy.so").resolve()
     for each in installed[0].parent.iterdir():
         # What it needs is found beside it.

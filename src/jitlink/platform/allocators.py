@@ -47,7 +47,7 @@ _EXPORTED = JITDylibLookupFlags.MATCH_EXPORTED_ONLY
 
 
 class _Origin(Enum):
-    """What defines a name: linked code, or someone who gave its address."""
+    """What defines a name: linked code, or the call that gave its address."""
 
     LINKED = "linked"
     GIVEN = "given"

@@ -127,7 +127,7 @@ def test_a_token_is_needed(token_file: Path) -> None:
         assert TOKEN[:10] not in errors
 
 
-def test_clients_that_send_nothing_keep_no_other_out(token_file: Path) -> None:
+def test_clients_that_send_nothing_do_not_delay_others(token_file: Path) -> None:
     with listening("listen=0", f"--token-file={token_file}") as server:
         address = (server.host, server.port)
         silent = [socket.create_connection(address) for _ in range(40)]
@@ -300,7 +300,7 @@ def test_tls_with_certificates_of_clients(
         assert server.process.wait(20) == 0
 
 
-def test_who_is_no_tls_client_is_refused(
+def test_a_client_without_tls_is_refused(
     certificates: Certificates, context: ssl.SSLContext
 ) -> None:
     with listening(f"--tls-cert={certificates.server}", "listen=0", command=COMMAND) as server:
@@ -315,7 +315,7 @@ def test_who_is_no_tls_client_is_refused(
         assert "a client was refused: " in server.errors()
 
 
-def test_who_is_no_tls_server_is_refused(context: ssl.SSLContext, token_file: Path) -> None:
+def test_a_server_without_tls_is_refused(context: ssl.SSLContext, token_file: Path) -> None:
     with (
         listening("listen=0", f"--token-file={token_file}") as server,
         pytest.raises(ExecutorError, match=r"cannot connect to 127\.0\.0\.1:\d+: .*SSL"),

@@ -1,12 +1,12 @@
 """Faults on the wire, as controllers see them: bounded time, the right exception, nothing left."""
 
 import gc
+import operator
 import os
 import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -22,6 +22,7 @@ from jitlink.executor.remote.channels import SocketChannel
 from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.orc import FailedToMaterializeError
 from tests.executor.remote.conversation import link_and_run, played, recorded
+from tests.executor.remote.resources import is_free_soon, open_descriptors
 from tests.mutations import Region, mutant
 
 LONG = os.environ.get("JITLINK_LONG") == "1"
@@ -37,15 +38,11 @@ def _nothing_is_left() -> Iterator[None]:
     gc.collect()
     before = _resources()
     yield
-    end = time.monotonic() + SECONDS
-    while any(now > then for now, then in zip(_resources(), before, strict=True)):
-        assert time.monotonic() < end, (_resources(), before)
-        gc.collect()
-        time.sleep(0.005)
+    assert is_free_soon(lambda: all(map(operator.le, _resources(), before)))
 
 
 def _resources() -> tuple[int, int]:
-    return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    return threading.active_count(), len(open_descriptors())
 
 
 def converse(
