@@ -258,7 +258,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (
             "good.o -perf-support",
-            "-perf-support: linked code cannot be registered with the profiler perf yet",
+            "-perf-support: linked code cannot be registered with the profiler perf",
         ),
     ],
 )
