@@ -201,6 +201,7 @@ async def _link(
     link_log.pruned(graph)
 
     # Only live blocks are left; GOT entries and stubs that they need are added.
+    memory.divide(graph)
     _run(passes.post_prune, graph)
     plan = passes.plan_fixups(graph, passes.fixups)
     link_log.got_and_stubs_added(graph)

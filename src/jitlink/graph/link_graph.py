@@ -82,6 +82,8 @@ class LinkGraph:
             would define otherwise.
         linked_to: for each block that lives and dies with another one, the other one's row. Those
             of a section are in the order of the blocks that they are linked to.
+        segment_number: a number for each name of a section, from 0 to 7; sections of different
+            numbers are in different segments. None if all of them have the same.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class LinkGraph:
         self.alloc_actions: list[AllocActionPair] = []
         self.is_defined_elsewhere: Callable[[str], bool] = lambda _name: False
         self.linked_to: dict[int, int] = {}
+        self.segment_number: Callable[[str], int] | None = None
         self._external_names = symbols.ExternalNames()
 
     def __repr__(self) -> str:

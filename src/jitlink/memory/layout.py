@@ -32,7 +32,12 @@ from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.tables import MEM_LIFETIMES, MEM_PROTS
 from jitlink.memory.copying import copy_contents
 
+# A segment is of sections of one group, which is in seven bits: three for their protection, one for
+# their lifetime and three for their number. Without numbers, lifetimes have the bits of these, too.
 _NO_ALLOC_GROUP = int(MemLifetime.NO_ALLOC) << 3
+_NUMBER_SHIFT = 4
+MOST_NUMBERS = 7
+"""The highest number that `LinkGraph.segment_number` may return."""
 _REMOVED = int(BlockFlags.REMOVED)
 _WRITE_EXEC = int(MemProt.WRITE | MemProt.EXEC)
 # More than any address space, and small enough that sums and differences do not overflow.
@@ -49,6 +54,7 @@ class Segment:
     Attributes:
         prot: protection of the memory once finalized.
         lifetime: STANDARD or FINALIZE.
+        number: that of its sections, see `LinkGraph.segment_number`.
         alignment: the segment's address must be a multiple of this, in bytes.
         content_size: bytes from the start to the end of the last content block.
         zero_fill_size: bytes from there to the end of the last zero-fill block.
@@ -65,6 +71,7 @@ class Segment:
         "content_rows",
         "content_size",
         "lifetime",
+        "number",
         "prot",
         "working_memory",
         "zero_fill_rows",
@@ -80,9 +87,11 @@ class Segment:
         zero_fill_size: int,
         content_rows: Int64Array,
         zero_fill_rows: Int64Array,
+        number: int = 0,
     ) -> None:
         self.prot = prot
         self.lifetime = lifetime
+        self.number = number
         self.alignment = alignment
         self.content_size = content_size
         self.zero_fill_size = zero_fill_size
@@ -136,7 +145,7 @@ class BasicLayout:
         self.graph = graph
         self._previous: tuple[UInt64Array, Int64Array] | None = None
         table = graph.block_table
-        groups = (graph.section_lifetimes() << 3) | graph.section_list.prots()
+        groups, self._end_of_groups = _groups(graph)
         if table.rows <= _FEW_ROWS and not graph.linked_to:
             key = self._arrange_few(groups.tolist())
         else:
@@ -148,16 +157,17 @@ class BasicLayout:
         """Find the order and the offsets of the blocks.
 
         Args:
-            groups: lifetime and protection of each section.
+            groups: the group of each section.
 
         Returns:
-            One byte for each block that is allocated: lifetime, protection, zero-fill.
+            One byte for each block that is allocated: its group, and whether it is zero-fill.
         """
         graph, table = self.graph, self.graph.block_table
         rows = graph.block_rows()
         group = groups[table.section[rows]]
-        if np.count_nonzero(groups >= _NO_ALLOC_GROUP):
-            allocated = group < _NO_ALLOC_GROUP
+        end = self._end_of_groups
+        if np.count_nonzero(groups >= end):
+            allocated = group < end
             rows, group = rows[allocated], group[allocated]
         key = (group << 1) | (table.content[rows] == ZERO_FILL)
         order = _order(graph, rows, key)
@@ -172,7 +182,7 @@ class BasicLayout:
 
     def _arrange_few(self, groups: Sequence[int]) -> bytes:
         """`_arrange`, block by block."""
-        table = self.graph.block_table
+        table, end = self.graph.block_table, self._end_of_groups
         columns = (table.flags, table.section, table.content, table.origin, table.address)
         order = sorted(
             [
@@ -180,7 +190,7 @@ class BasicLayout:
                 for row, (flags, section, content, origin, address) in enumerate(
                     zip(*[column.tolist() for column in columns], strict=True)
                 )
-                if not flags & _REMOVED and groups[section] < _NO_ALLOC_GROUP
+                if not flags & _REMOVED and groups[section] < end
             ]
         )
         rows = [each[-1] for each in order]
@@ -211,12 +221,13 @@ class BasicLayout:
             segments.append(
                 Segment(
                     MEM_PROTS[group & 7],
-                    MEM_LIFETIMES[group >> 3],
+                    MEM_LIFETIMES[group >> 3 & 1],
                     alignment,
                     content_size,
                     self._end(last - 1) - content_size,
                     self._rows[first:middle],
                     self._rows[middle:last],
+                    group >> _NUMBER_SHIFT,
                 )
             )
         return segments
@@ -350,6 +361,16 @@ class BasicLayout:
         if self._previous is not None:
             table = self.graph.block_table
             table.address[self._rows], table.content[self._rows] = self._previous
+
+
+def _groups(graph: LinkGraph) -> tuple[Array[np.integer[Any]], int]:
+    """The group of each section, and the first group that is not allocated."""
+    groups, end = (graph.section_lifetimes() << 3) | graph.section_list.prots(), _NO_ALLOC_GROUP
+    if graph.segment_number is not None:
+        numbers = np.array([*map(graph.segment_number, graph.section_list.names)], np.uint8)
+        # All numbers are below the group of what is not allocated.
+        groups, end = np.where(groups < end, groups | numbers << _NUMBER_SHIFT, 0x80), 0x80
+    return groups, end
 
 
 def _order(graph: LinkGraph, rows: Int64Array, key: UInt8Array) -> Int64Array:

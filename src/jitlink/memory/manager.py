@@ -168,6 +168,15 @@ class JITLinkMemoryManager(ABC):
     tls: TLSRegistry | None = None
     supports_images = False
 
+    def divide(self, graph: LinkGraph) -> None:  # noqa: B027 - most have one memory for all
+        """Say which sections of a graph must be in segments of their own.
+
+        It is called before code is made shorter on the assumption that segments stay as they are.
+
+        Args:
+            graph: the graph, whose `LinkGraph.segment_number` may be set.
+        """
+
     @abstractmethod
     async def allocate(self, dylib: JITLinkDylib | None, graph: LinkGraph) -> InFlightAlloc:
         """Give the blocks of a graph addresses and working memory.
