@@ -9,7 +9,7 @@ this module and a line in the registry.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +24,8 @@ from jitlink.graph.edges import EdgeKind
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import DEFINED, EXTERNAL, Linkage, Scope
 from jitlink.link import PassConfiguration
+from jitlink.memory.images import ImageSymbols
+from jitlink.memory.regions import PlacedSegment
 from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.init_fini import CrtiCrtn
 from jitlink.targets.base import (
@@ -81,6 +83,16 @@ class FlatTarget:
 
     def links(self, graph: LinkGraph) -> bool:
         return graph.triple == self.triple
+
+    def write_executable(
+        self,
+        segments: Sequence[PlacedSegment],
+        symbols: ImageSymbols,
+        entry: int,
+        flags: Iterable[int],
+    ) -> bytes:
+        del symbols, entry, flags
+        return MAGIC + b"".join(segment.content for segment in segments)
 
     def read_small(self, data: memoryview) -> None:
         """None: this format has one reader."""

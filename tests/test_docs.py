@@ -1,8 +1,9 @@
 """The code in the documentation does what it says.
 
 The first word after a fence is the kind of block: ``c NAME.c FLAG...`` is compiled to NAME.o,
-where the flag PYTHON_HEADERS means those of this Python; ``python`` is run; ``console`` has
-commands after ``$`` and their output. The blocks of a page share a directory and a namespace.
+where the flag PYTHON_HEADERS means those of this Python, and --target=T another target; ``python``
+is run; ``console`` has commands after ``$`` and their output. The blocks of a page share a
+directory and a namespace.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from typing import Any
 import pytest
 
 from tests.extension_sources import include_flag
-from tests.toolchain import compile_c
+from tests.toolchain import HOST_TARGET, compile_c
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_TARGET = "--target="
 _BLOCK = re.compile(r"^```(\w+)(?: ([^\n]+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -41,7 +43,11 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             source = tmp_path / file
             source.write_text(text)
             flags = [include_flag() if flag == "PYTHON_HEADERS" else flag for flag in flags]
-            shutil.copy(compile_c(source, flags=["-O1", *flags]), source.with_suffix(".o"))
+            targets = [flag for flag in flags if flag.startswith(_TARGET)]
+            target = targets[0].removeprefix(_TARGET) if targets else HOST_TARGET
+            flags = ["-O1", *(flag for flag in flags if flag not in targets)]
+            compiled = compile_c(source, flags=flags, target=target)
+            shutil.copy(compiled, source.with_suffix(".o"))
         elif language == "python":
             exec(compile(text, f"{page.name}: {text.splitlines()[0]}", "exec"), namespace)
         elif language == "console":

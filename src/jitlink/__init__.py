@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from jitlink.lljit import LLJIT as LLJIT
     from jitlink.lljit import LLJITBuilder as LLJITBuilder
     from jitlink.loading import load as load
+    from jitlink.memory_image import MemoryImage as MemoryImage
     from jitlink.targets.registry import create_link_graph as create_link_graph
     from jitlink.targets.registry import default_passes as default_passes
 else:
@@ -134,6 +135,7 @@ else:
             "jitlink.link": ("JITLinkContext", "PassConfiguration"),
             "jitlink.lljit": ("LLJIT", "LLJITBuilder"),
             "jitlink.loading": ("load",),
+            "jitlink.memory_image": ("MemoryImage",),
             "jitlink.targets.registry": ("create_link_graph", "default_passes"),
         },
     )

@@ -39,7 +39,7 @@ def symbols(first: int, *names: str) -> ImageSymbols:
     count = len(names)
     addresses = np.arange(count, dtype=np.uint64) * np.uint64(16) + np.uint64(first)
     yes, no = np.ones(count, bool), np.zeros(count, bool)
-    return ImageSymbols(names, addresses, np.full(count, 8, np.uint64), yes, no, no)
+    return ImageSymbols(names, addresses, np.full(count, 8, np.uint64), yes, no, no, no)
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def symbols(
 ) -> ImageSymbols:
     count = len(names)
     addresses = np.arange(count, dtype=np.uint64) * np.uint64(16) + np.uint64(first)
-    columns = (np.full(count, value) for value in (True, weak, absolute))
+    columns = (np.full(count, value) for value in (True, weak, absolute, False))
     return ImageSymbols(names, addresses, np.full(count, 8, np.uint64), *columns)
 
 

@@ -18,7 +18,7 @@ def symbols(*names: str) -> ImageSymbols:
     addresses = np.arange(count, dtype=np.uint64) * np.uint64(16) + np.uint64(BIAS + 0x1000)
     is_callable = np.arange(count) % 2 == 0
     no = np.zeros(count, bool)
-    return ImageSymbols(names, addresses, np.full(count, 8, np.uint64), is_callable, no, no)
+    return ImageSymbols(names, addresses, np.full(count, 8, np.uint64), is_callable, no, no, no)
 
 
 @pytest.mark.parametrize(

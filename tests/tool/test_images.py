@@ -262,7 +262,7 @@ def test_a_symbol_file(tmp_path: Path) -> None:
     assert "thread_local" not in rows
     sizes = run([require("llvm-readelf-22"), "-sW", path])
     assert re.search(r" 4 OBJECT +GLOBAL DEFAULT +1 variable", sizes)
-    assert re.search(r" FUNC +GLOBAL DEFAULT +1 local", sizes)
+    assert re.search(r" FUNC +LOCAL +DEFAULT +1 local", sizes)
 
 
 def test_symbol_files_that_cannot_be(tmp_path: Path) -> None:

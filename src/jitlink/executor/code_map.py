@@ -20,11 +20,12 @@ from jitlink.errors import JITLinkError
 from jitlink.executor.control import LibrarySymbol
 from jitlink.formats.dwarf_lines import LineSection
 from jitlink.formats.elf_file_symbols import FileSymbol, FileSymbols
-from jitlink.graph import BlockFlags, LinkGraph, MemLifetime, SymbolFlags
+from jitlink.graph import BlockFlags, LinkGraph, MemLifetime, Scope, SymbolFlags
 from jitlink.graph.columns import BoolArray, rows_where
 from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.strings import NO_NAME
 from jitlink.graph.tables import DEFINED, REMOVED
+from jitlink.memory.images import ImageSymbols
 from jitlink.memory.mapping import MappedRange, mapping_at
 
 _LINE_SECTION = ".debug_line"
@@ -70,6 +71,10 @@ class LinkedGraph:
 
     Args:
         graph: the graph.
+
+    Attributes:
+        name: its display name.
+        origin_flags: see `LinkGraph.origin_flags`.
     """
 
     def __init__(self, graph: LinkGraph) -> None:
@@ -78,6 +83,7 @@ class LinkedGraph:
         self._strings = graph.strings
         self._symbols, self._blocks = graph.symbol_table, graph.block_table
         self._sections = graph.section_list
+        self.origin_flags = graph.origin_flags
         section = graph.find_section_by_name(_LINE_SECTION)
         self._lines = None if section is None else _DebugLines(graph, section.ordinal)
 
@@ -95,6 +101,31 @@ class LinkedGraph:
         (name,) = self._strings.get_many(self._symbols.name[[row]])
         offset = address - start - int(self._symbols.value[row])
         return CodeLocation(address, name, offset, file, self.name)
+
+    def symbols(self) -> ImageSymbols:
+        """The named symbols in memory, local ones too, once they have their addresses.
+
+        Dead-stripping removes symbols that nothing refers to; those of blocks that stay are here.
+        """
+        table, blocks = self._symbols, self._blocks
+        there = (table.kind == DEFINED) | (table.kind == REMOVED)
+        there &= (table.name != NO_NAME) & (table.scope != int(Scope.SIDE_EFFECTS_ONLY))
+        rows = rows_where(there & (table.block >= 0))
+        block = table.block[rows]
+        kept = self._sections.lifetimes()[blocks.section[block]] == int(MemLifetime.STANDARD)
+        # Thread-local variables have no address.
+        excluded = int(BlockFlags.REMOVED | BlockFlags.THREAD_LOCAL)
+        rows = rows[kept & (blocks.flags[block] & excluded == 0)]
+        neither = np.zeros(len(rows), np.bool_)
+        return ImageSymbols(
+            self._strings.get_many(table.name[rows]),
+            blocks.address[table.block[rows]] + table.value[rows],
+            table.size[rows],
+            table.flags[rows] & int(SymbolFlags.CALLABLE) != 0,
+            neither,
+            neither,
+            table.scope[rows] == int(Scope.LOCAL),
+        )
 
     def _block_at(self, address: int) -> int | None:
         blocks, place = self._blocks, np.uint64(address)
@@ -194,12 +225,15 @@ class CodeMap:
         with self._lock:
             self._graphs.pop(graph, None)
 
+    def graphs(self) -> list[LinkedGraph]:
+        """What has been linked, in that order."""
+        with self._lock:
+            return list(self._graphs)
+
     def describe(self, addresses: Iterable[int]) -> dict[int, CodeLocation]:
         """What linked code is at addresses, for those where some is."""
-        with self._lock:
-            graphs = list(self._graphs)
         left, found = set(addresses), dict[int, CodeLocation]()
-        for graph in graphs:
+        for graph in self.graphs():
             inside = {each: place for each in left if (place := graph.find(each)) is not None}
             if inside:
                 left -= inside.keys()

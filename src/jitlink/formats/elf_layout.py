@@ -18,7 +18,7 @@ from jitlink.errors import ObjectError
 MAGIC = b"\x7fELF"
 ELFCLASS32, ELFCLASS64 = 1, 2
 ELFDATA2LSB, ELFDATA2MSB = 1, 2
-ET_REL, ET_DYN = 1, 3
+ET_REL, ET_EXEC, ET_DYN = 1, 2, 3
 EV_CURRENT = 1
 
 SHT_NULL, SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_RELA = 0, 1, 2, 3, 4
@@ -170,7 +170,7 @@ def identify(data: memoryview, file: str) -> Identity:
 
 
 class ProgramHeader(NamedTuple):
-    """A program header; the physical address is the virtual one."""
+    """A program header; without a physical address of its own, that is the virtual one."""
 
     type: int
     flags: int
@@ -179,23 +179,36 @@ class ProgramHeader(NamedTuple):
     filesz: int
     memsz: int
     align: int
+    paddr: int | None = None
 
 
-def write_headers(identity: Identity, program_headers: Sequence[ProgramHeader] = ()) -> bytes:
-    """The ELF header of a shared object without sections, and its program headers behind it."""
+def write_headers(
+    identity: Identity,
+    program_headers: Sequence[ProgramHeader] = (),
+    file_type: int = ET_DYN,
+    entry: int = 0,
+) -> bytes:
+    """The ELF header of a file without sections, and its program headers behind it.
+
+    Args:
+        identity: what tells its target apart.
+        program_headers: its program headers.
+        file_type: e_type, by default that of shared objects.
+        entry: e_entry, the address of the entry point.
+    """
     layout = identity.layout
     header, rows = np.zeros(1, layout.header), np.zeros(len(program_headers), layout.program_header)
     header["start"], header["ident"][0, 0] = identity.start, EV_CURRENT
-    header["type"], header["machine"], header["version"] = ET_DYN, identity.machine, EV_CURRENT
+    header["type"], header["machine"], header["version"] = file_type, identity.machine, EV_CURRENT
     header["flags"], header["ehsize"] = identity.flags, layout.header.itemsize
+    header["entry"] = entry
     if program_headers:
         header["phoff"] = layout.header.itemsize
         header["phentsize"], header["phnum"] = layout.program_header.itemsize, len(rows)
-        for name, column in zip(
-            ProgramHeader._fields, zip(*program_headers, strict=True), strict=True
-        ):
+        columns = zip(*[each[:-1] for each in program_headers], strict=True)
+        for name, column in zip(ProgramHeader._fields[:-1], columns, strict=True):
             rows[name] = column
-        rows["paddr"] = rows["vaddr"]
+        rows["paddr"] = [h.vaddr if h.paddr is None else h.paddr for h in program_headers]
     return header.tobytes() + rows.tobytes()
 
 

@@ -14,18 +14,11 @@ from jitlink.formats.elf_layout import (
     SHF_ALLOC,
     SHF_EXECINSTR,
     SHT_NOBITS,
-    SHT_STRTAB,
-    SHT_SYMTAB,
-    STB_GLOBAL,
-    STT_FUNC,
-    STT_OBJECT,
     Identity,
     write_headers,
 )
+from jitlink.formats.elf_writer import OutputSection, symbol_sections, write_sections
 from jitlink.memory.images import ImageSymbols
-
-_SECTION_NAMES = b"\0.text\0.symtab\0.strtab\0.shstrtab\0"
-_TEXT, _SYMTAB, _STRTAB, _SHSTRTAB = 1, 2, 3, 4
 
 
 def write_symbol_file(identity: Identity, symbols: ImageSymbols, bias: int) -> bytes:
@@ -36,41 +29,13 @@ def write_symbol_file(identity: Identity, symbols: ImageSymbols, bias: int) -> b
         symbols: the symbols, at their addresses.
         bias: the address at which the image is loaded.
     """
-    layout = identity.layout
-    names = [name.encode("utf-8", "surrogateescape").replace(b"\0", b"?") for name in symbols.names]
-    strings = b"\0" + b"\0".join(names) + b"\0"
-    lengths = np.array([len(name) + 1 for name in names], np.int64)
-    values = symbols.addresses - np.uint64(bias)
-    table = np.zeros(1 + len(names), layout.symbol)
-    table["name"][1:] = 1 + np.cumsum(lengths) - lengths
-    table["info"][1:] = STB_GLOBAL << 4 | np.where(symbols.is_callable, STT_FUNC, STT_OBJECT)
-    table["shndx"][1:] = _TEXT
-    table["value"][1:], table["size"][1:] = values, symbols.sizes
-    contents = [table.tobytes(), strings, _SECTION_NAMES]
-    sections = np.zeros(5, layout.section)
-    sections["name"] = [0, *(_SECTION_NAMES.index(name) for name in _names())]
-    sections["type"] = [0, SHT_NOBITS, SHT_SYMTAB, SHT_STRTAB, SHT_STRTAB]
-    sections["flags"][_TEXT] = SHF_ALLOC | SHF_EXECINSTR
-    if len(values):
-        start, end = values.min(), (values + symbols.sizes).max()
-        sections["addr"][_TEXT], sections["size"][_TEXT] = start, end - start
-    sections["addralign"] = [0, 16, 8, 1, 1]
-    sections["entsize"][_SYMTAB], sections["link"][_SYMTAB] = layout.symbol.itemsize, _STRTAB
-    # The first symbol that is not local.
-    sections["info"][_SYMTAB] = 1
-    content = bytearray(write_headers(identity))
-    for number, part in enumerate(contents, _SYMTAB):
-        content += bytes(-len(content) % 8)
-        sections["offset"][number], sections["size"][number] = len(content), len(part)
-        content += part
-    content += bytes(-len(content) % 8)
-    header = np.frombuffer(content, layout.header, 1).copy()
-    header["shoff"], header["shentsize"] = len(content), layout.section.itemsize
-    header["shnum"], header["shstrndx"] = len(sections), _SHSTRTAB
-    content[: layout.header.itemsize] = header.tobytes()
-    return bytes(content + sections.tobytes())
-
-
-def _names() -> list[bytes]:
-    """The names of the sections but the first, each with what precedes and follows it."""
-    return [name + b"\0" for name in _SECTION_NAMES.split(b"\0")[1:-1]]
+    starts = symbols.addresses - np.uint64(bias)
+    start = int(starts.min()) if len(starts) else 0
+    end = int((starts + symbols.sizes).max()) if len(starts) else 0
+    text = OutputSection(
+        ".text", SHT_NOBITS, flags=SHF_ALLOC | SHF_EXECINSTR, address=start, size=end - start,
+        alignment=16,
+    )  # fmt: skip
+    numbers = np.ones(len(starts), np.int64)
+    sections = [text, *symbol_sections(identity, symbols, numbers, bias, 2)]
+    return write_sections(identity, write_headers(identity), sections)

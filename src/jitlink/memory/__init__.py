@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from jitlink.memory.manager import InFlightAlloc as InFlightAlloc
     from jitlink.memory.manager import JITLinkDylib as JITLinkDylib
     from jitlink.memory.manager import JITLinkMemoryManager as JITLinkMemoryManager
+    from jitlink.memory.regions import MemoryRegion as MemoryRegion
+    from jitlink.memory.regions import PlacedSegment as PlacedSegment
+    from jitlink.memory.regions import RegionMemoryManager as RegionMemoryManager
     from jitlink.memory.segment_alloc import AllocGroup as AllocGroup
     from jitlink.memory.segment_alloc import SegmentInfo as SegmentInfo
     from jitlink.memory.segment_alloc import SegmentRequest as SegmentRequest
@@ -35,6 +38,7 @@ else:
                 "JITLinkDylib",
                 "JITLinkMemoryManager",
             ),
+            "jitlink.memory.regions": ("MemoryRegion", "PlacedSegment", "RegionMemoryManager"),
             "jitlink.memory.segment_alloc": (
                 "AllocGroup",
                 "SegmentInfo",

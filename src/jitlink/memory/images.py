@@ -15,6 +15,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from jitlink.graph import MemProt
 from jitlink.graph.columns import BoolArray, UInt64Array
 
@@ -38,6 +40,7 @@ class ImageSymbols(NamedTuple):
         is_callable: whether they are functions.
         is_weak: whether they are weak.
         is_absolute: whether they are numbers, and not in the image.
+        is_local: whether they are local to an object; the dynamic linker is told of none of these.
     """
 
     names: Sequence[str]
@@ -46,19 +49,35 @@ class ImageSymbols(NamedTuple):
     is_callable: BoolArray
     is_weak: BoolArray
     is_absolute: BoolArray
+    is_local: BoolArray
+
+    @classmethod
+    def joined(cls, parts: Sequence[ImageSymbols]) -> ImageSymbols:
+        """The symbols of all parts, in their order."""
+        if not parts:
+            none, neither = np.zeros(0, np.uint64), np.zeros(0, np.bool_)
+            return cls([], none, none, neither, neither, neither, neither)
+        names = [name for part in parts for name in part.names]
+        columns = zip(*[part[1:] for part in parts], strict=True)
+        return cls(names, *map(np.concatenate, columns))
 
     def rows(self, numbers: Sequence[int]) -> ImageSymbols:
         """Some of the symbols, by their numbers in ascending order."""
         if len(numbers) == len(self.names):
             return self
-        rows = list(numbers)
+        return self.take(numbers)
+
+    def take(self, rows: Sequence[int]) -> ImageSymbols:
+        """Symbols by their numbers, in any order."""
+        chosen = list(rows)
         return ImageSymbols(
-            [self.names[number] for number in rows],
-            self.addresses[rows],
-            self.sizes[rows],
-            self.is_callable[rows],
-            self.is_weak[rows],
-            self.is_absolute[rows],
+            [self.names[row] for row in chosen],
+            self.addresses[chosen],
+            self.sizes[chosen],
+            self.is_callable[chosen],
+            self.is_weak[chosen],
+            self.is_absolute[chosen],
+            self.is_local[chosen],
         )
 
 

@@ -157,6 +157,7 @@ class RegionMemoryManager(JITLinkMemoryManager):
         self._named = [each for each in self._regions if each.region.sections]
         _check([each.region for each in self._regions])
         self._lock = threading.Lock()
+        self._in_flight: list[list[_Placement]] = []
         self._finalized: dict[int, list[_Placement]] = {}
         self._next_number = 1
 
@@ -165,10 +166,15 @@ class RegionMemoryManager(JITLinkMemoryManager):
         """The regions."""
         return [each.region for each in self._regions]
 
-    def segments(self) -> list[PlacedSegment]:
-        """The segments of all finalized allocations, in order of address."""
+    def segments(self, *, in_flight: bool = False) -> list[PlacedSegment]:
+        """The segments of all finalized allocations, in order of address.
+
+        Args:
+            in_flight: whether those are wanted, too, whose contents are not finished.
+        """
         with self._lock:
-            placements = [each for those in self._finalized.values() for each in those]
+            lists = [*self._finalized.values(), *(self._in_flight if in_flight else ())]
+            placements = [each for those in lists for each in those]
         return sorted((each.placed() for each in placements), key=lambda each: each.address)
 
     def divide(self, graph: LinkGraph) -> None:
@@ -199,6 +205,8 @@ class RegionMemoryManager(JITLinkMemoryManager):
         except BaseException:
             self._free(placements)
             raise
+        with self._lock:
+            self._in_flight.append(placements)
         return _RegionAlloc(self, layout, placements)
 
     def _place(self, segment: Segment, graph: LinkGraph) -> _Placement:
@@ -245,6 +253,11 @@ class RegionMemoryManager(JITLinkMemoryManager):
                 for region, address, size in placement.ranges:
                     region.free.put(address, address + size)
 
+    def _land(self, placements: list[_Placement]) -> None:
+        """Forget placements that are no longer in flight."""
+        with self._lock:
+            self._in_flight = [each for each in self._in_flight if each is not placements]
+
     def _register(self, placements: list[_Placement]) -> FinalizedAlloc:
         with self._lock:
             number, self._next_number = self._next_number, self._next_number + 1
@@ -273,6 +286,7 @@ class _RegionAlloc(InFlightAlloc):
         placements, self._placements = self._placements, None
         if placements is None:
             raise RuntimeError("the allocation was finalized or abandoned before")
+        self._manager._land(placements)  # noqa: SLF001 - one class in two parts
         return placements
 
     async def finalize(self) -> FinalizedAlloc:
@@ -284,7 +298,7 @@ class _RegionAlloc(InFlightAlloc):
         placements = self._take_placements()
         if self._layout.graph.alloc_actions:
             self._layout.undo()
-            self._manager._free(placements)  # noqa: SLF001 - one class in two parts
+            self._manager._free(placements)  # noqa: SLF001
             raise AllocationError(
                 f"graph {self._layout.graph.name} has code that is to run when it is placed, such "
                 "as the resolver of an IFUNC, and nothing runs in a memory image"

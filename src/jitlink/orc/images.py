@@ -176,4 +176,5 @@ def dynamic_symbols(graph: LinkGraph) -> ImageSymbols:
         (table.flags[rows] & int(SymbolFlags.CALLABLE)) != 0,
         table.linkage[rows] == Linkage.WEAK,
         table.kind[rows] == ABSOLUTE,
+        np.zeros(len(rows), np.bool_),
     )

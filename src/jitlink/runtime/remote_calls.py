@@ -14,6 +14,7 @@ import ctypes
 import weakref
 from _ctypes import CFuncPtr, _Pointer, _SimpleCData  # The bases have no public names.
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 from jitlink import tasks
@@ -77,23 +78,27 @@ class RemoteFunction(Placed):
             executor's own.
         code: an object that lives as long as this one.
         find: finds it again, when the executor has ended or was restarted; None if it is lost then.
-
-    Raises:
-        ExecutorError: functions of the executor's architecture cannot be called.
     """
 
     def __init__(
         self, executor: ExecutorProcessControl, address: int, generation: int | None = None
     ) -> None:
         super().__init__(executor, address, generation)
-        convention = convention_of(executor.triple)
-        if convention is None:
-            raise ExecutorError(f"functions of {executor.triple} cannot be called from here")
         self.argtypes: Sequence[type[Any]] | None = None
         self.restype: Callable[..., Any] | None = ctypes.c_int
         self.timeout: float | None = None
-        self._convention = convention
-        self._signature = _signature(convention)
+
+    @cached_property
+    def _convention(self) -> CallingConvention:
+        """How the function is called. Addresses have functions, also where these cannot be."""
+        convention = convention_of(self.executor.triple)
+        if convention is None:
+            raise ExecutorError(f"functions of {self.executor.triple} cannot be called from here")
+        return convention
+
+    @cached_property
+    def _signature(self) -> WrapperSignature[tuple[Any, ...]]:
+        return _signature(self._convention)
 
     def __repr__(self) -> str:
         return f"<RemoteFunction {self._place[1]:#x}>"
@@ -106,7 +111,8 @@ class RemoteFunction(Placed):
 
         Raises:
             TypeError: an argument or the result is of a type that cannot be passed.
-            ExecutorError: the executor cannot make the call, or ended during it.
+            ExecutorError: the executor cannot make the call, or ended during it, or functions of
+                its architecture cannot be called.
             ExecutorRestartedError: the function was in a process that has ended.
             BaseException: raised by a Python function that the code called.
         """

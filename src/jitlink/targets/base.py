@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -34,6 +34,10 @@ from jitlink.graph.columns import Int64Array
 from jitlink.graph.edges import EdgeKind
 from jitlink.link import PassConfiguration
 from jitlink.passes.init_fini import CrtiCrtn
+
+if TYPE_CHECKING:
+    from jitlink.memory.images import ImageSymbols
+    from jitlink.memory.regions import PlacedSegment
 
 __all__ = [
     "EXCEPTION",
@@ -177,6 +181,22 @@ class Target(Protocol):
         Raises:
             InputError: an object is malformed, of another target, or has a relocation that
                 is not linked; the graph must not be used any more.
+        """
+
+    def write_executable(
+        self,
+        segments: Sequence[PlacedSegment],
+        symbols: ImageSymbols,
+        entry: int,
+        flags: Iterable[int],
+    ) -> bytes:
+        """The bytes of an executable of placed code.
+
+        Args:
+            segments: the segments, in order of address.
+            symbols: the symbols, at their addresses.
+            entry: the address of the entry point; 0 for none.
+            flags: flags from the headers of the objects that were linked.
         """
 
 

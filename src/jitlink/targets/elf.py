@@ -5,9 +5,10 @@ A new architecture is one line in `_TARGETS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import cache
-from typing import Literal, NamedTuple, NoReturn
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, reduce
+from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -39,6 +40,10 @@ from jitlink.passes.init_fini import CrtiCrtn
 from jitlink.passes.linker_defined import keep_linked_blocks
 from jitlink.targets.base import DirectAccess, RelocationTable, Target, import_name
 from jitlink.targets.elf_linker_defined import ELFLinkerDefinedSymbols
+
+if TYPE_CHECKING:
+    from jitlink.memory.images import ImageSymbols
+    from jitlink.memory.regions import PlacedSegment
 
 # Why relocation types of every architecture are not linked.
 DYNAMIC_ONLY = "only a dynamic linker's input has it"
@@ -127,6 +132,19 @@ class ELFTarget(NamedTuple):
     def address_limit(self, graph: LinkGraph) -> int:
         """The address below which the code of a graph must lie, by its relocations."""
         return self.limit(graph)
+
+    def write_executable(
+        self,
+        segments: Sequence[PlacedSegment],
+        symbols: ImageSymbols,
+        entry: int,
+        flags: Iterable[int],
+    ) -> bytes:
+        """The bytes of an executable; its e_flags are all those of the objects."""
+        from jitlink.formats.elf_executable import write_executable  # noqa: PLC0415 - seldom needed
+
+        identity = self.identity._replace(flags=reduce(operator.or_, flags, 0))
+        return write_executable(identity, segments, symbols, entry)
 
     def _limit_addresses(self, graph: LinkGraph) -> None:
         graph.address_limit = min(graph.address_limit, self.limit(graph))

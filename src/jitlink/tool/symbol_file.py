@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from jitlink.executor.code_map import LinkedGraph
 from jitlink.executor.images import program_identity
 from jitlink.formats.elf_symbol_file import write_symbol_file
-from jitlink.graph import BlockFlags, LinkGraph, MemLifetime, Scope, SymbolFlags, SymbolKind
-from jitlink.graph.columns import Int64Array, rows_where
-from jitlink.graph.strings import NO_NAME
+from jitlink.graph import LinkGraph
 from jitlink.link import PassConfiguration
 from jitlink.memory.images import ImageSymbols
-from jitlink.memory.tls import FIRST_ADDRESS
 from jitlink.orc import JITDylib, MaterializationResponsibility, Plugin
 from jitlink.tool.output_file import OutputFileError
 
@@ -40,15 +36,12 @@ class SymbolFileWriter(Plugin):
         """Record the symbols when their addresses are final."""
         if responsibility.dylib is not self._dylib:
             return
-        named = np.zeros(0, np.int64)
 
-        def find(graph: LinkGraph) -> None:
-            nonlocal named
-            named = _named_rows(graph)
+        def record(graph: LinkGraph) -> None:
+            linked = LinkedGraph(graph)
+            config.post_fixup.append(lambda _graph: self._symbols.append(linked.symbols()))
 
-        # Dead-stripping removes symbols that nothing refers to, also those of blocks that stay.
-        config.add_pre_prune(find)
-        config.post_fixup.append(lambda graph: self._symbols.append(_symbols(graph, named)))
+        config.add_pre_prune(record)
 
     def notify_emitted(self, responsibility: MaterializationResponsibility) -> None:
         """Write the symbols of all links until now.
@@ -59,40 +52,10 @@ class SymbolFileWriter(Plugin):
         images = self._dylib.images
         if responsibility.dylib is not self._dylib or images is None:
             return
-        names = [name for symbols in self._symbols for name in symbols.names]
-        rows = [symbols[1:] for symbols in self._symbols]
-        columns = [np.concatenate(each) for each in zip(*rows, strict=True)]
-        content = write_symbol_file(program_identity(), ImageSymbols(names, *columns), images.bias)
+        symbols = ImageSymbols.joined(self._symbols)
+        content = write_symbol_file(program_identity(), symbols, images.bias)
         try:
             with open(self._path, "wb") as file:  # noqa: PTH123 - pathlib is slow to import
                 file.write(content)
         except OSError as error:
             raise OutputFileError(self._path, error) from error
-
-
-def _named_rows(graph: LinkGraph) -> Int64Array:
-    """The symbols of a graph that have a name, local ones too."""
-    table = graph.symbol_table
-    named = (table.kind == int(SymbolKind.DEFINED)) & (table.name != NO_NAME)
-    return rows_where(named & (table.scope != int(Scope.SIDE_EFFECTS_ONLY)))
-
-
-def _symbols(graph: LinkGraph, rows: Int64Array) -> ImageSymbols:
-    """Those of some symbols that are in the memory of a linked graph."""
-    table, blocks = graph.symbol_table, graph.block_table
-    kept = [s.ordinal for s in graph.sections if s.mem_lifetime == MemLifetime.STANDARD]
-    block = table.block[rows]
-    is_there = (block >= 0) & (blocks.flags[block] & int(BlockFlags.REMOVED) == 0)
-    rows = rows[is_there & np.isin(blocks.section[block], kept)]
-    addresses = blocks.address[table.block[rows]] + table.value[rows]
-    is_thread_local = addresses >= FIRST_ADDRESS
-    rows, addresses = rows[~is_thread_local], addresses[~is_thread_local]
-    neither = np.zeros(len(rows), bool)
-    return ImageSymbols(
-        graph.strings.get_many(table.name[rows]),
-        addresses,
-        table.size[rows],
-        (table.flags[rows] & int(SymbolFlags.CALLABLE)) != 0,
-        neither,
-        neither,
-    )
