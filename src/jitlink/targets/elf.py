@@ -43,7 +43,6 @@ from jitlink.targets.elf_linker_defined import ELFLinkerDefinedSymbols
 
 # Why relocation types of every architecture are not linked.
 DYNAMIC_ONLY = "only a dynamic linker's input has it"
-NO_TLS = "thread-local storage is not linked yet"
 
 
 class ELFTarget(NamedTuple):
