@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.toolchain import report_missing
 
 _CACHE = Path(__file__).resolve().parent.parent / ".cache" / "packages"
-_ARCHITECTURES = {"aarch64-linux-gnu": "arm64"}
+_ARCHITECTURES = {"aarch64-linux-gnu": "arm64", "riscv64-linux-gnu": "riscv64"}
 _CONFIGURATION = """
 Dir::State "{place}/state";
 Dir::State::status "{place}/status";

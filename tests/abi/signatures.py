@@ -104,6 +104,8 @@ class Generator:
             return self._homogeneous()
         if choose.random() < 0.2:
             return self._made([choose.choice(list(_INTEGERS)) * choose.randint(1, 5)])
+        if choose.random() < 0.2:
+            return self._pair()
         while True:
             fields = [self._field() for _ in range(choose.randint(1, 6))]
             found = self._made(fields, c.Union if choose.random() < 0.1 else c.Structure)
@@ -134,6 +136,14 @@ class Generator:
         if shape == 2:
             return self._made([kind * count, self._made([kind])], c.Union)
         return self._made([kind] * count)
+
+    def _pair(self) -> CType:
+        """A struct of two scalars, of which one is floating-point, flat or not."""
+        choose = self._random
+        first, second = choose.choice(list(_FLOATS)), choose.choice(list(_SCALARS))
+        fields = [first, second] if choose.random() < 0.5 else [second, first]
+        shapes = [fields, [self._made(fields)], [self._made(fields[:1]), fields[1] * 1]]
+        return self._made(choose.choice(shapes))
 
     def _made(self, fields: Sequence[CType], base: CType = c.Structure) -> CType:
         self._count += 1

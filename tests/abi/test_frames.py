@@ -11,6 +11,8 @@ import pytest
 from jitlink.abi.buffers import In, InOut, Out, PlacedMemory, regions_of
 from jitlink.abi.conventions import (
     AAPCS64,
+    CONVENTIONS,
+    LP64D,
     SYSV_X86_64,
     ArgumentClass,
     CallingConvention,
@@ -92,6 +94,30 @@ def test_words_of_aapcs64(ctype: type[Any], words: list[tuple[ArgumentClass, int
     assert classify(ctype, AAPCS64) == words
 
 
+@pytest.mark.parametrize(
+    ("ctype", "words"),
+    [
+        (c.c_int, [(INT, 0, 4)]),
+        (c.c_float, [(FLT, 0, 4)]),
+        (struct_of(c.c_float), [(FLT, 0, 4)]),
+        (struct_of(c.c_float, c.c_double), [(FLT, 0, 4), (FLT, 8, 8)]),
+        (struct_of(c.c_float * 2), [(FLT, 0, 4), (FLT, 4, 4)]),
+        (struct_of(c.c_float * 3), [(INT, 0, 8), (INT, 8, 4)]),
+        (struct_of(c.c_short, struct_of(c.c_double)), [(INT, 0, 2), (FLT, 8, 8)]),
+        (struct_of(c.c_double, c.c_bool), [(FLT, 0, 8), (INT, 8, 1)]),
+        (struct_of(c.c_char, c.c_double, pack=1), [(INT, 0, 1), (FLT, 1, 8)]),
+        (struct_of(c.c_float, c.c_void_p), [(INT, 0, 8), (INT, 8, 8)]),
+        (struct_of(c.c_float, c.c_int, c.c_int), [(INT, 0, 8), (INT, 8, 4)]),
+        (struct_of(c.c_int, c.c_int), [(INT, 0, 8)]),
+        (struct_of(c.c_char * 17), [(MEM, 0, 8), (MEM, 8, 8), (MEM, 16, 1)]),
+        (Union, [(INT, 0, 8)]),
+        (struct_of(Union * 1), [(INT, 0, 8)]),
+    ],
+)
+def test_words_of_lp64d(ctype: type[Any], words: list[tuple[ArgumentClass, int, int]]) -> None:
+    assert classify(ctype, LP64D) == words
+
+
 @pytest.mark.parametrize("ctype", [c.c_longdouble, c.py_object])
 def test_types_that_cannot_be_passed(ctype: type[Any]) -> None:
     with pytest.raises(TypeError, match=f"{ctype.__name__} cannot be passed to another process"):
@@ -108,7 +134,7 @@ def test_types_with_a_larger_alignment_than_a_slot_are_refused() -> None:
         classify(Aligned, AAPCS64)
 
 
-@pytest.mark.parametrize("convention", [SYSV_X86_64, AAPCS64])
+@pytest.mark.parametrize("convention", CONVENTIONS.values())
 @pytest.mark.parametrize("types", [(c.c_char * 0, c.c_double), (c.c_double, (c.c_long * 2) * 0)])
 def test_arrays_without_elements_are_refused(
     types: tuple[type[Any], ...], convention: CallingConvention
@@ -195,6 +221,74 @@ def test_addresses_of_copies_on_the_stack() -> None:
     frame = place_arguments(AAPCS64, [c.c_int] * 9 + [large], [*[0] * 9, large()], None)
     assert frame.stack == [0, 0]
     assert [each.slot for each in frame.memory] == [9 + 8 + 1]
+
+
+def float_bits(number: float) -> int:
+    return int.from_bytes(struct.pack("<f", number), "little")
+
+
+def double_bits(number: float) -> int:
+    return int.from_bytes(struct.pack("<d", number), "little")
+
+
+_BOX = 0xFFFF_FFFF_0000_0000
+
+
+def test_lp64d_divides_what_does_not_fit() -> None:
+    pair, mixed = struct_of(c.c_long, c.c_long), struct_of(c.c_double, c.c_short)
+    types = [*[c.c_long] * 7, pair, mixed, c.c_float, c.c_int]
+    values = [*range(7), pair(7, 8), mixed(9, 10), 0.5, 11]
+    frame = place_arguments(LP64D, types, values, None)
+    # No integer register is left for the second member, so both are on the stack.
+    assert frame.integers == list(range(8))
+    assert frame.stack == [8, double_bits(9), 10, 11]
+    assert frame.floats == [_BOX | float_bits(0.5)]
+
+
+def test_lp64d_has_floats_in_integer_registers_when_the_others_are_used_up() -> None:
+    two = struct_of(c.c_float, c.c_float)
+    types = [*[c.c_double] * 7, two, c.c_float, c.c_float]
+    frame = place_arguments(LP64D, types, [*[0.0] * 7, two(1, 2), 3, 4], None)
+    assert frame.floats == [0] * 7 + [_BOX | float_bits(3)]
+    assert frame.integers == [float_bits(1) | float_bits(2) << 32, float_bits(4)]
+
+
+def test_variadic_arguments_of_lp64d() -> None:
+    mixed = struct_of(c.c_float, c.c_int)
+    values = [c.c_double(1), c.c_double(2), mixed(3, 4)]
+    frame = place_arguments(LP64D, [c.c_double], values, None)
+    assert (frame.floats, frame.integers) == (
+        [double_bits(1)],
+        [double_bits(2), float_bits(3) | 4 << 32],
+    )
+    # Without types it is a function that is not variadic.
+    frame = place_arguments(LP64D, None, values[:2], None)
+    assert (frame.floats, frame.integers) == ([double_bits(1), double_bits(2)], [])
+
+
+def test_small_integers_of_lp64d_are_extended_as_signed_ones_of_32_bits() -> None:
+    types = [c.c_uint32, c.c_int32, c.c_uint16, c.c_char, c.c_bool]
+    frame = place_arguments(LP64D, types, [0xFFFF_FFFE, -2, 0xFFFE, b"\xfe", True], None)
+    assert frame.integers == [(1 << 64) - 2, (1 << 64) - 2, 0xFFFE, 0xFE, 1]
+
+
+def test_lp64d_passes_addresses_of_copies() -> None:
+    large = struct_of(*[c.c_long] * 3)
+    result = result_memory(LP64D, large)
+    frame = place_arguments(LP64D, [*[c.c_int] * 7, large], [*[0] * 7, large(1, 2, 3)], result)
+    assert [each.slot for each in frame.memory] == [0, 16]
+    assert (len(frame.integers), frame.stack) == (8, [0])
+
+
+def test_results_of_lp64d() -> None:
+    mixed = struct_of(c.c_float, c.c_double)
+    registers = [-2 & 0xFFFF_FFFF, 0, _BOX | float_bits(0.5), double_bits(1.5)]
+    found = read_result(LP64D, mixed, registers)
+    assert (found.f0, found.f1) == (0.5, 1.5)
+    found = read_result(LP64D, struct_of(c.c_double, c.c_int), [5, 0, double_bits(1.5), 0])
+    assert (found.f0, found.f1) == (1.5, 5)
+    assert read_result(LP64D, c.c_float, registers) == 0.5
+    assert read_result(LP64D, c.c_uint, registers) == 0xFFFF_FFFE
 
 
 def test_results_of_homogeneous_structs() -> None:
@@ -400,4 +494,5 @@ def test_conventions() -> None:
     assert convention_of("x86_64-pc-linux-gnu") is SYSV_X86_64
     assert convention_of("x86_64-pc-windows-msvc") is None
     assert convention_of("aarch64-unknown-linux-gnu") is AAPCS64
+    assert convention_of("riscv64-unknown-linux-gnu") is LP64D
     assert convention_of("aarch64_be-unknown-linux-gnu") is None

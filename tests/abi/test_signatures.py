@@ -26,7 +26,7 @@ from tests.executor.remote.foreign import executor_command
 from tests.toolchain import CompilerName, compile_c
 
 _COUNT = 150
-TARGETS = ("x86_64-linux-gnu", "aarch64-linux-gnu")
+TARGETS = ("x86_64-linux-gnu", "aarch64-linux-gnu", "riscv64-linux-gnu")
 
 
 class Answer(c.Structure):
@@ -121,11 +121,13 @@ def test_small_integers_are_extended(target: str, compiler: CompilerName) -> Non
         ("int", c.c_int32, -2, -2),
         ("unsigned", c.c_uint32, 0xFFFF_FFFE, 0xFFFF_FFFE),
         ("_Bool", c.c_bool, True, 1),
+        # RISC-V has them extended as if they were signed.
+        ("unsigned", c.c_uint32, 0xFFFF_FFFE, -2),
     ]
     source = "".join(
-        f"long widen{n}({name} x) {{ return x; }}\n"
-        f"long call{n}({name} (*f)(void)) {{ return f(); }}\n"
-        for n, (name, *_) in enumerate(cases)
+        f"long widen{n}({name} x) {{ return {'' if expected >= 0 else '(signed)'}x; }}\n"
+        f"long call{n}({name} (*f)(void)) {{ return {'' if expected >= 0 else '(signed)'}f(); }}\n"
+        for n, (name, _, _, expected) in enumerate(cases)
     )
     with _linked(source, target, compiler, "-O2") as library:
         for n, (_, kind, value, expected) in enumerate(cases):

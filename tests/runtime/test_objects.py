@@ -10,6 +10,7 @@ import pytest
 import jitlink.runtime.build
 from jitlink.errors import UnsupportedObjectError
 from jitlink.executor import SelfExecutorProcessControl, own_executor
+from jitlink.executor.runtime_targets import RUNTIME_TARGETS
 from jitlink.graph import Scope
 from jitlink.link import run_in_process
 from jitlink.runtime import (
@@ -21,16 +22,16 @@ from jitlink.runtime import (
     open_object,
     runtime_of,
 )
-from jitlink.runtime.objects import DIRECTORIES, OPTIONAL, REMOTE, SHARED
+from jitlink.runtime.objects import OPTIONAL, REMOTE, SHARED
 from jitlink.targets.registry import create_link_graph
 
 HERE = Path(jitlink.runtime.__file__).parent
 TRIPLE = "x86_64-unknown-linux-gnu"
-TRIPLES = (TRIPLE, "aarch64-unknown-linux-gnu")
+TRIPLES = [f"{machine}-unknown-linux-gnu" for machine, _ in RUNTIME_TARGETS]
 
 
 def _built_files(root: Path) -> list[Path]:
-    return [path for target in DIRECTORIES.values() for path in (root / target).iterdir()]
+    return [path for target in RUNTIME_TARGETS.values() for path in (root / target.name).iterdir()]
 
 
 def test_the_committed_objects_are_built_from_the_sources(
@@ -44,14 +45,14 @@ def test_the_committed_objects_are_built_from_the_sources(
     committed = {path.relative_to(HERE): path.read_bytes() for path in _built_files(HERE)}
     assert committed == built
     names = (*SHARED, *REMOTE, *OPTIONAL, *PER_DYLIB, *ALLOCATION)
-    assert len(built) == len(DIRECTORIES) * (len(names) + 1)
+    assert len(built) == len(RUNTIME_TARGETS) * (len(names) + 1)
 
 
 def test_executors_are_where_they_are_looked_for() -> None:
-    for machine, system in DIRECTORIES:
+    for (machine, _), target in RUNTIME_TARGETS.items():
         found = own_executor(machine)
         assert found is not None
-        assert Path(found).parent == HERE / DIRECTORIES[machine, system]
+        assert Path(found).parent == HERE / target.name
     assert own_executor() == own_executor(os.uname().machine)
     assert own_executor("vax") is None
 
@@ -87,7 +88,7 @@ def test_an_executor_has_one_runtime() -> None:
 def test_other_targets_have_none() -> None:
     assert has_runtime(TRIPLE)
     assert has_runtime("x86_64-pc-linux-musl")
-    assert has_runtime("aarch64-unknown-linux-gnu")
+    assert all(map(has_runtime, TRIPLES))
     for triple in ("aarch64_be-unknown-linux-gnu", "x86_64-pc-windows-msvc", "x86_64"):
         assert not has_runtime(triple)
         with pytest.raises(UnsupportedObjectError, match="no runtime"):

@@ -23,7 +23,7 @@ from tests.runtime_programs.running import execute, linked_command
 from tests.toolchain import compile_c, require
 
 LONG = os.environ.get("JITLINK_LONG") == "1"
-TARGET = "aarch64-linux-gnu"
+TARGETS = ("aarch64-linux-gnu", "riscv64-linux-gnu")
 REAL_SOURCES = Path(__file__).parents[1] / "real_programs/sources"
 # Programs that show how executors differ from a process of their own, or are for x86-64.
 DIFFERENT = (
@@ -77,15 +77,17 @@ def _linked(inputs: list[Path], command: list[str]) -> list[str]:
     return linked_command(inputs, [f"-oop-executor={shlex.join(command)}"])
 
 
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_feature(case: Case) -> None:
-    command = executor_command(TARGET)
-    built = build(case, TARGET)
+def test_a_feature(case: Case, target: str) -> None:
+    command = executor_command(target)
+    built = build(case, target)
     native = execute([*command[:-1], str(built.native), *case.arguments])
     assert native.output, native
     assert execute([*_linked(list(built.inputs), command), *case.arguments]) == native
 
 
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.skipif(not LONG, reason="downloads packages; JITLINK_LONG=1 runs it")
 @pytest.mark.parametrize(
     ("name", "package", "archive", "arguments", "expected"),
@@ -96,12 +98,18 @@ def test_a_feature(case: Case) -> None:
     ],
 )
 def test_a_real_program(
-    name: str, package: str, archive: str, arguments: list[str], expected: str, tmp_path: Path
+    name: str,
+    package: str,
+    archive: str,
+    arguments: list[str],
+    expected: str,
+    target: str,
+    tmp_path: Path,
 ) -> None:
-    command = executor_command(TARGET)
-    compiled = compile_c(REAL_SOURCES / name, "gcc", ("-O2", "-fPIC"), target=TARGET)
-    inputs = [compiled, foreign_archive(TARGET, package, archive)]
-    program = link_native(name, inputs, "-lm", "-ldl", "-lpthread", target=TARGET)
+    command = executor_command(target)
+    compiled = compile_c(REAL_SOURCES / name, "gcc", ("-O2", "-fPIC"), target=target)
+    inputs = [compiled, foreign_archive(target, package, archive)]
+    program = link_native(name, inputs, "-lm", "-ldl", "-lpthread", target=target)
 
     def words(database: str) -> list[str]:
         places = {"DATABASE": str(tmp_path / database)}
@@ -112,13 +120,14 @@ def test_a_real_program(
     assert execute([*_linked(inputs, command), *words("linked.db")]) == native
 
 
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", ["text", "threads"])
-def test_the_static_cxx_library(name: str) -> None:
-    command = executor_command(TARGET)
+def test_the_static_cxx_library(name: str, target: str) -> None:
+    command = executor_command(target)
     source = FEATURES / f"{name}.cpp"
-    compiled = compile_c(source, "clang", ("-O2", "-fPIC", "-std=c++17"), target=TARGET)
-    archives = [require(f"{TARGET}/lib{each}.a") for each in ("stdc++", "gcc", "gcc_eh")]
-    program = link_native(f"{name}.c", [compiled], "-lstdc++", "-lpthread", target=TARGET)
+    compiled = compile_c(source, "clang", ("-O2", "-fPIC", "-std=c++17"), target=target)
+    archives = [require(f"{target}/lib{each}.a") for each in ("stdc++", "gcc", "gcc_eh")]
+    program = link_native(f"{name}.c", [compiled], "-lstdc++", "-lpthread", target=target)
     native = execute([*command[:-1], str(program)])
     assert native.output
     assert execute(_linked([compiled, *archives], command)) == native

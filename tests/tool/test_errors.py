@@ -14,7 +14,7 @@ from tests.toolchain import compile_c, run, zig_command
 MISSING = "No such file or directory"
 FOREIGN = (
     "code for aarch64 cannot run in this process, which is x86_64; "
-    "-noexec links it without running it"
+    "-oop-executor runs it in another one, -noexec links it without running it"
 )
 NO_MAIN = "no input defines main, the function to call; -entry names another one"
 UNKNOWN = "not an object file of a known format"

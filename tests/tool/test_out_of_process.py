@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from jitlink.executor.remote.process import own_executor
-from tests.executor.remote.executors import PIPES, Setting
+from tests.executor.remote.executors import FOREIGN_MACHINES, PIPES, Setting
 from tests.executor.remote.foreign import executor_command
 from tests.executor.remote.listening import COMMAND, Certificates, listening
 from tests.tool.command import Command, compile_to, spawn
 from tests.tool.test_peer import llvm_jitlink
-from tests.toolchain import compile_c, require
+from tests.toolchain import compile_c, require, run
 
 HELLO = r"""
 #include <stdio.h>
@@ -30,7 +30,6 @@ int main(int count, char **words) {
   return count + 3;
 }
 """
-TARGET = "aarch64-linux-gnu"
 EXECUTOR = "llvm-jitlink-executor-22"
 
 
@@ -214,13 +213,26 @@ def test_a_command_that_runs_the_executor(command: Command) -> None:
         assert (done.status, done.out, done.err) == (4, "<one>", "")
 
 
-def test_a_program_for_another_processor(command: Command) -> None:
-    compiled = compile_c(HELLO, "gcc", ("-fPIC", "-O1"), target=TARGET)
-    option = f"-oop-executor={shlex.join(executor_command(TARGET))}"
-    done = command(option, str(compiled), "-args", "one", "two words")
-    assert (done.status, done.out, done.err) == (5, "<one><two words>", "")
-    done = command(option, str(compiled), "-args", "a", "exit")
+@pytest.mark.parametrize("machine", FOREIGN_MACHINES)
+def test_a_program_for_another_processor(command: Command, machine: str) -> None:
+    target = f"{machine}-linux-gnu"
+    compiled = str(compile_c(HELLO, "gcc", ("-fPIC", "-O1"), target=target))
+    run([require("ar"), "rcs", "archive.a", compiled])
+    given = f"-oop-executor={shlex.join(executor_command(target))}"
+    for words in ([given, compiled], ["-oop-executor", compiled], ["-oop-launch", "archive.a"]):
+        done = command(*words, "-args", "one", "two words")
+        assert (done.status, done.out, done.err) == (5, "<one><two words>", "")
+    done = command(given, compiled, "-args", "a", "exit")
     assert (done.status, done.out) == (9, "<a><exit>")
+
+
+def test_a_program_for_a_processor_that_no_executor_is_for(command: Command) -> None:
+    compiled = compile_c("int main(void) { return 0; }", target="aarch64_be-linux-gnu")
+    done = command("-oop-executor", "missing.o", str(compiled))
+    assert done.status == 1
+    assert "there is no executor for aarch64_be-unknown-linux-gnu, only for x86_64" in done.err
+    done = command(f"-oop-executor={own_executor()}", str(compiled))
+    assert "code for aarch64_be cannot run in the executor, which is x86_64; -noexec" in done.err
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,21 @@
 
 A value is *words*, each for one register or slot of the stack, and each of a class: INTEGER words
 go to integer registers, FLOAT words to floating-point registers, while there are enough for all
-words of the value; otherwise the value goes to the stack as it is in memory. Values with MEMORY
-words are never in registers.
+words of the value; otherwise the value goes to the stack as it is in memory, or what there are
+integer registers for to these. Values with MEMORY words are never in registers.
 
 Quirks: System V divides small structs into words of eight bytes, each of a class of its own, and
 puts others on the stack. AAPCS64 gives each member of a homogeneous floating-point aggregate (HFA)
 a register, has all other small structs in integer registers, and passes the address of a copy of a
 larger one. There, an argument that is on the stack for lack of registers takes those that are left
-of its class with it; the x86-64 convention fills them with later arguments.
+of its class with it; the x86-64 convention fills them with later arguments. LP64D of RISC-V gives
+each member of a struct with one floating-point member, or that and another one, a register; what
+lacks these is in integer registers, perhaps only the first half of it; and so are the variadic
+arguments of all types. Variadic functions of the others take arguments as other functions do.
 
 Specification: System V ABI, AMD64 supplement, 3.2.3 "Parameter Passing"; Procedure Call Standard
-for the Arm 64-bit Architecture (AAPCS64), 6.8 "Parameter passing". Variadic functions of AArch64
-Linux take arguments as others do.
+for the Arm 64-bit Architecture (AAPCS64), 6.8 "Parameter passing"; RISC-V Calling Conventions
+(psABI), "Integer Calling Convention" and "Hardware Floating-point Calling Convention".
 """
 
 from __future__ import annotations
@@ -66,12 +69,20 @@ class CallingConvention(NamedTuple):
             unless it is homogeneous; larger ones are in memory.
         homogeneous_members: the most members of a homogeneous struct, each of which has a
             floating-point register; 0 if the convention has no such rule.
+        flattens_structs: whether each scalar of a struct has a register, if there are at most two,
+            of which one is floating-point, and none a pointer.
         has_float_words: whether words of other structs that are floating-point only are of the
             class FLOAT.
         requires_alignment: whether structs with unaligned fields are in memory.
         passes_copies: whether a struct in memory is passed as the address of a copy; otherwise it
             is on the stack.
         fills_gaps: whether arguments use the registers that did not suffice for an earlier one.
+        divides_values: whether words of a value are in integer registers while there are any, and
+            on the stack then, if there are not enough registers of the classes of its words.
+        has_variadic_floats: whether variadic arguments are in floating-point registers.
+        boxes_floats: whether the bits above a small floating-point number are ones.
+        has_signed_char: whether the type ``char`` is signed.
+        sign_extends_32: whether unsigned numbers of 32 bits are extended as if they were signed.
     """
 
     name: str
@@ -82,10 +93,16 @@ class CallingConvention(NamedTuple):
     result_register: int
     largest_in_registers: int
     homogeneous_members: int
+    flattens_structs: bool
     has_float_words: bool
     requires_alignment: bool
     passes_copies: bool
     fills_gaps: bool
+    divides_values: bool
+    has_variadic_floats: bool
+    boxes_floats: bool
+    has_signed_char: bool
+    sign_extends_32: bool
 
     @property
     def frame_integers(self) -> int:
@@ -102,10 +119,16 @@ SYSV_X86_64 = CallingConvention(
     result_register=0,
     largest_in_registers=16,
     homogeneous_members=0,
+    flattens_structs=False,
     has_float_words=True,
     requires_alignment=True,
     passes_copies=False,
     fills_gaps=True,
+    divides_values=False,
+    has_variadic_floats=True,
+    boxes_floats=False,
+    has_signed_char=True,
+    sign_extends_32=False,
 )
 AAPCS64 = CallingConvention(
     name="AAPCS64",
@@ -116,12 +139,42 @@ AAPCS64 = CallingConvention(
     result_register=8,
     largest_in_registers=16,
     homogeneous_members=4,
+    flattens_structs=False,
     has_float_words=False,
     requires_alignment=False,
     passes_copies=True,
     fills_gaps=False,
+    divides_values=False,
+    has_variadic_floats=True,
+    boxes_floats=False,
+    has_signed_char=False,
+    sign_extends_32=False,
 )
-CONVENTIONS = {("x86_64", "linux"): SYSV_X86_64, ("aarch64", "linux"): AAPCS64}
+LP64D = CallingConvention(
+    name="LP64D",
+    integer_registers=8,
+    float_registers=8,
+    integer_results=2,
+    float_results=2,
+    result_register=0,
+    largest_in_registers=16,
+    homogeneous_members=0,
+    flattens_structs=True,
+    has_float_words=False,
+    requires_alignment=False,
+    passes_copies=True,
+    fills_gaps=True,
+    divides_values=True,
+    has_variadic_floats=False,
+    boxes_floats=True,
+    has_signed_char=False,
+    sign_extends_32=True,
+)
+CONVENTIONS = {
+    ("x86_64", "linux"): SYSV_X86_64,
+    ("aarch64", "linux"): AAPCS64,
+    ("riscv64", "linux"): LP64D,
+}
 """Conventions by architecture and system."""
 
 
@@ -133,21 +186,34 @@ def convention_of(triple: str) -> CallingConvention | None:
 
 
 _FLOAT_CODES = frozenset("fd")
-_SCALAR_CODES = frozenset("?cbBuhHiIlLqQPzZ") | _FLOAT_CODES
+_POINTER_CODES = frozenset("PzZ")
+_SCALAR_CODES = frozenset("?cbBuhHiIlLqQ") | _FLOAT_CODES | _POINTER_CODES
 
 
-def classify(ctype: type[Any], convention: CallingConvention) -> Sequence[Word]:
+def classify(
+    ctype: type[Any], convention: CallingConvention, *, is_variadic: bool = False
+) -> Sequence[Word]:
     """The words of a C type.
 
     Args:
         ctype: a ctypes type.
         convention: the convention.
+        is_variadic: whether it is the type of an argument that a function has no parameter for.
 
     Raises:
         TypeError: values of the type cannot be passed.
     """
     key: Any = ctype
-    return _classify(key, convention)
+    words = _classify(key, convention)
+    if not is_variadic or convention.has_variadic_floats:
+        return words
+    is_in_memory = any(word.kind is ArgumentClass.MEMORY for word in words)
+    return words if is_in_memory else words_of(ArgumentClass.INTEGER, ctypes.sizeof(ctype))
+
+
+def words_of(kind: ArgumentClass, size: int) -> list[Word]:
+    """The words of one class that a value of some bytes has, as it is in memory."""
+    return [Word(kind, offset, min(WORD, size - offset)) for offset in range(0, size, WORD)]
 
 
 @lru_cache(256)
@@ -159,6 +225,8 @@ def _classify(ctype: Any, convention: CallingConvention) -> Sequence[Word]:  # n
     member = _homogeneous_member(size, fields)
     if member and size <= member * convention.homogeneous_members:
         return [Word(ArgumentClass.FLOAT, offset, member) for offset in range(0, size, member)]
+    if convention.flattens_structs and _is_flattened(ctype, fields):
+        return [Word(_class_of(scalar), at, ctypes.sizeof(scalar)) for at, scalar in fields]
     return [
         Word(kind, number * WORD, min(WORD, size - number * WORD))
         for number, kind in enumerate(_classes(size, fields, convention))
@@ -172,10 +240,34 @@ def _homogeneous_member(size: int, fields: Sequence[tuple[int, Any]]) -> int:
         return 0
     (scalar,) = types
     member = ctypes.sizeof(scalar)
-    is_homogeneous = scalar._type_ in _FLOAT_CODES and {offset for offset, _ in fields} == set(
-        range(0, size, member)
-    )
+    is_float = _class_of(scalar) is ArgumentClass.FLOAT
+    is_homogeneous = is_float and {offset for offset, _ in fields} == set(range(0, size, member))
     return member if is_homogeneous else 0
+
+
+def _is_flattened(ctype: type[Any], fields: Sequence[tuple[int, Any]]) -> bool:
+    """Whether the scalars of a type have a register each, one of them a floating-point one.
+
+    Compilers take pointers for no integers here.
+    """
+    codes = [scalar._type_ for _, scalar in fields]
+    has_float = not _FLOAT_CODES.isdisjoint(codes)
+    is_small = len(codes) <= 2 and _POINTER_CODES.isdisjoint(codes)
+    return has_float and is_small and not _has_union(ctype)
+
+
+def _has_union(ctype: type[Any]) -> bool:
+    if issubclass(ctype, ctypes.Array):
+        array: Any = ctype
+        return _has_union(array._type_)
+    if issubclass(ctype, ctypes.Structure):
+        return any(_has_union(field[1]) for field, _ in _fields(ctype))
+    return issubclass(ctype, ctypes.Union)
+
+
+def _class_of(scalar: Any) -> ArgumentClass:  # noqa: ANN401 - a ctypes type
+    is_float = scalar._type_ in _FLOAT_CODES
+    return ArgumentClass.FLOAT if is_float else ArgumentClass.INTEGER
 
 
 def _classes(
@@ -190,7 +282,7 @@ def _classes(
         return [ArgumentClass.INTEGER] * count
     classes = [ArgumentClass.FLOAT] * count
     for offset, scalar in fields:
-        if scalar._type_ not in _FLOAT_CODES:
+        if _class_of(scalar) is ArgumentClass.INTEGER:
             classes[offset // WORD] = ArgumentClass.INTEGER
     return classes
 

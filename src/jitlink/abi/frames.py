@@ -10,11 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jitlink.abi.buffers import In, InOut, Memory, Out, PlacedMemory
-from jitlink.abi.conventions import WORD, ArgumentClass, CallingConvention, Word, classify
+from jitlink.abi.conventions import (
+    WORD,
+    ArgumentClass,
+    CallingConvention,
+    Word,
+    classify,
+    words_of,
+)
 
 _INTEGER, _FLOAT = ArgumentClass.INTEGER, ArgumentClass.FLOAT
 _MEMORY = ArgumentClass.MEMORY
 _ADDRESS = Word(_INTEGER, 0, WORD)
+_ONES = (1 << 8 * WORD) - 1
 _ByRef = type(ctypes.byref(ctypes.c_int()))
 _POINTERS = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_wchar_p)
 _OF_CTYPES = (bytes, str, ctypes.Array, _Pointer, _ByRef, *_POINTERS)
@@ -80,13 +88,22 @@ class CallFrame:
         integers = self.integers + [0] * (convention.frame_integers - len(self.integers))
         return integers + self.floats + [0] * (convention.float_registers - len(self.floats))
 
-    def add_value(self, value: Any) -> None:  # noqa: ANN401 - any ctypes object
+    def add_value(
+        self,
+        value: Any,  # noqa: ANN401 - any ctypes object
+        *,
+        is_variadic: bool = False,
+    ) -> None:
         """Place a ctypes object.
+
+        Args:
+            value: the object.
+            is_variadic: whether the function has no parameter for it.
 
         Raises:
             TypeError: such a value cannot be passed.
         """
-        words = classify(type(value), self._convention)
+        words = classify(type(value), self._convention, is_variadic=is_variadic)
         data = bytes(value)
         if self._convention.passes_copies and _is_in_memory(words):
             # Of its own: the function may write to it.
@@ -95,11 +112,12 @@ class CallFrame:
         if isinstance(value, _SimpleCData) and len(data) < WORD:
             number = value.value
             if isinstance(value, ctypes.c_char):
-                # The C type is signed or not; if it is not, functions ignore the bits above it.
-                number = int.from_bytes(data, "little", signed=True)
+                number = int.from_bytes(data, "little", signed=self._convention.has_signed_char)
             if isinstance(number, int):
+                if len(data) == 4 and self._convention.sign_extends_32:
+                    number = ctypes.c_int32(number).value
                 # Compilers rely on small integers that are extended.
-                data = (number & ((1 << 8 * WORD) - 1)).to_bytes(WORD, "little")
+                data = (number & _ONES).to_bytes(WORD, "little")
                 words = [_ADDRESS]
         self._place(data, words)
 
@@ -131,24 +149,33 @@ class CallFrame:
 
     def _place(self, data: bytes, words: Sequence[Word]) -> None:
         for target, place, offset, size in self._reserve(words, len(data)):
-            target[place] = _number(data[offset : offset + size])
+            number = _number(data[offset : offset + size])
+            if target is self.floats and self._convention.boxes_floats:
+                number |= -1 << 8 * size & _ONES
+            target[place] = number
 
     def _reserve(self, words: Sequence[Word], size: int) -> list[Piece]:
         """Registers or slots of the stack for a value of some bytes."""
         kinds = [each.kind for each in words]
-        fits = all(kinds.count(kind) <= self._free.get(kind, 0) for kind in kinds)
-        if not fits:
-            words = [Word(_MEMORY, n, min(WORD, size - n)) for n in range(0, size, WORD)]
-            if not self._convention.fills_gaps:
-                self._free.update(dict.fromkeys(kinds, 0))
+        if not all(kinds.count(kind) <= self._free.get(kind, 0) for kind in kinds):
+            words = self._remaining_words(kinds, size)
         pieces = []
         for kind, offset, count in words:
             target = self._targets[kind]
             pieces.append(Piece(target, len(target), offset, count))
             target.append(0)
-            if fits:
+            if kind in self._free:
                 self._free[kind] -= 1
         return pieces
+
+    def _remaining_words(self, kinds: Sequence[ArgumentClass], size: int) -> list[Word]:
+        """The words of a value for whose words there are not enough registers of their kinds."""
+        if self._convention.divides_values:
+            free = self._free[_INTEGER]
+            return [*words_of(_INTEGER, size)[:free], *words_of(_MEMORY, size)[free:]]
+        if not self._convention.fills_gaps:
+            self._free.update(dict.fromkeys(kinds, 0))
+        return words_of(_MEMORY, size)
 
 
 def _number(data: bytes) -> int:
@@ -169,34 +196,42 @@ def place_arguments(
 
     Args:
         convention: the calling convention.
-        types: ctypes types of the arguments; further ones are variadic. None: all are.
+        types: ctypes types of the arguments; further ones are variadic. None: they are not known,
+            and the function is not variadic.
         arguments: the arguments.
         result: memory for a result that is not returned in registers.
 
     Raises:
         TypeError: an argument is missing, or cannot be passed.
     """
-    types = types or ()
-    if len(arguments) < len(types):
-        raise TypeError(f"{len(types)} arguments are needed, and {len(arguments)} were given")
+    known = types or ()
+    if len(arguments) < len(known):
+        raise TypeError(f"{len(known)} arguments are needed, and {len(arguments)} were given")
     frame = CallFrame(convention)
     if result is not None:
         frame.add_result_memory(result)
     for number, argument in enumerate(arguments):
-        kind = types[number] if number < len(types) else None
+        kind = known[number] if number < len(known) else None
         try:
-            _add(frame, kind, argument)
+            _add(frame, kind, argument, is_variadic=types is not None and kind is None)
         except TypeError as error:
             raise TypeError(f"argument {number + 1}: {error}") from None
     return frame
 
 
-def _add(frame: CallFrame, kind: Any, argument: object) -> None:  # noqa: ANN401 - a ctypes type
+def _add(
+    frame: CallFrame,
+    kind: Any,  # noqa: ANN401 - a ctypes type
+    argument: object,
+    *,
+    is_variadic: bool,
+) -> None:
     memory = _memory_for(kind, argument)
     if memory is not None:
         frame.add_memory(memory)
     elif hasattr(argument, "_as_parameter_"):
-        _add(frame, None if _is_function(kind) else kind, argument._as_parameter_)
+        kind = None if _is_function(kind) else kind
+        _add(frame, kind, argument._as_parameter_, is_variadic=is_variadic)
     elif _is_function(kind) or isinstance(argument, CFuncPtr):
         _add_function(frame, kind, argument)
     elif _is_typed_pointer(kind) or (_is_pointer(kind) and isinstance(argument, _Pointer)):
@@ -208,7 +243,7 @@ def _add(frame: CallFrame, kind: Any, argument: object) -> None:  # noqa: ANN401
     elif isinstance(argument, int):
         frame.add_value(ctypes.c_int(argument))
     elif isinstance(argument, _SimpleCData | ctypes.Structure | ctypes.Union | _Pointer):
-        frame.add_value(argument)
+        frame.add_value(argument, is_variadic=is_variadic)
     else:
         raise TypeError(f"a {type(argument).__name__} cannot be passed without a type")
 
@@ -364,10 +399,9 @@ def read_result(
         _INTEGER: list(registers[: convention.integer_results]),
         _FLOAT: list(registers[convention.integer_results :]),
     }
-    data = b"".join(
-        remaining[each.kind].pop(0).to_bytes(WORD, "little")[: each.size]
-        for each in classify(ctype, convention)
-    )
+    data = bytearray(ctypes.sizeof(ctype))
+    for kind, offset, size in classify(ctype, convention):
+        data[offset : offset + size] = remaining[kind].pop(0).to_bytes(WORD, "little")[:size]
     value = ctype.from_buffer_copy(data)
     if isinstance(value, _SimpleCData) and type(value).__mro__[1] is _SimpleCData:
         value = value.value

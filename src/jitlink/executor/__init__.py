@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jitlink.executor.remote.control import (
         RemoteExecutorProcessControl as RemoteExecutorProcessControl,
     )
+    from jitlink.executor.remote.emulation import executor_command as executor_command
     from jitlink.executor.remote.errors import ExecutorCrashedError as ExecutorCrashedError
     from jitlink.executor.remote.errors import (
         ExecutorDisconnectedError as ExecutorDisconnectedError,
@@ -39,6 +40,7 @@ else:
                 "PlacedArguments",
             ),
             "jitlink.executor.remote.control": ("RemoteExecutorProcessControl",),
+            "jitlink.executor.remote.emulation": ("executor_command",),
             "jitlink.executor.remote.errors": (
                 "ExecutorCrashedError",
                 "ExecutorDisconnectedError",

@@ -10,9 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from jitlink.executor.runtime_targets import RUNTIME_TARGETS, RuntimeTarget
 from jitlink.runtime.objects import (
     ALLOCATION,
-    DIRECTORIES,
     EXECUTOR,
     OPTIONAL,
     PER_DYLIB,
@@ -27,14 +27,12 @@ _FLAGS = (
     # Exceptions and forced unwinding pass through the functions that call the program's code.
     "-fexceptions", "-fasynchronous-unwind-tables",
 )  # fmt: skip
-# The oldest C library whose functions are used by their present names.
-_OLDEST_LIBRARY = {"x86_64-linux-gnu": "2.17", "aarch64-linux-gnu": "2.17"}
 
 
 def build(destination: Path) -> None:
     """Compile all sources for all targets, into a directory for each target."""
-    for target in dict.fromkeys(DIRECTORIES.values()):
-        directory = destination / target
+    for target in RUNTIME_TARGETS.values():
+        directory = destination / target.name
         directory.mkdir(parents=True, exist_ok=True)
         _build_executor(target, directory)
         for name in (*SHARED, *REMOTE, *OPTIONAL, *PER_DYLIB, *ALLOCATION):
@@ -47,13 +45,13 @@ EXECUTOR_SOURCES = (
 )  # fmt: skip
 
 
-def _build_executor(target: str, directory: Path) -> None:
+def _build_executor(target: RuntimeTarget, directory: Path) -> None:
     """Link the executor.
 
     It exports what debuggers look for. Its other names are hidden: they would take the place of
     those of libraries, and linked code would find them.
     """
-    triple = target.replace("-linux", "-unknown-linux")
+    triple = target.name.replace("-linux", "-unknown-linux")
     sources = [f"executor/{name}.c" for name in EXECUTOR_SOURCES]
     words = [*_compiler(target), *_FLAGS, f'-DJITLINK_TRIPLE="{triple}"', *sources]
     words += ["-fvisibility=hidden", "-rdynamic", "-s", "-ldl", "-lpthread"]
@@ -61,13 +59,13 @@ def _build_executor(target: str, directory: Path) -> None:
     subprocess.run(words, cwd=HERE, check=True)
 
 
-def _compiler(target: str) -> list[str]:
-    versioned = f"{target}.{_OLDEST_LIBRARY[target]}"
+def _compiler(target: RuntimeTarget) -> list[str]:
+    versioned = f"{target.name}.{target.oldest_library}"
     mapped = f"-ffile-prefix-map={HERE}=."
     return [sys.executable, "-m", "ziglang", "cc", "-target", versioned, mapped]
 
 
-def _command(target: str, name: str, directory: Path) -> list[str]:
+def _command(target: RuntimeTarget, name: str, directory: Path) -> list[str]:
     return [*_compiler(target), *_FLAGS, "-c", f"{name}.c", "-o", str(directory / f"{name}.o")]
 
 

@@ -5,14 +5,12 @@
  * The controller numbers its own calls of linked code. The number of the call that a thread is in
  * goes along, so that an exception of a Python function is raised where that call was made. It is 0
  * on threads that linked code has started.
- *
- * Specification: System V ABI, AMD64 supplement, 3.2; AAPCS64, 6.
  */
 #include <errno.h>
 #include <pthread.h>
 
 #include "dylibs.h"
-#include "registers.h"
+#include "machine.h"
 
 char __jitlink_python_tag;
 char __jitlink_resume_tag;
@@ -83,97 +81,12 @@ void __jitlink_python_entry(void);
 /* What a call of a stub continues at that cannot be carried out: returns zero. */
 void __jitlink_return_zero(void);
 
-#if defined(__x86_64__)
-_Static_assert(offsetof(struct entry_frame, floats) == 48, "used below");
-_Static_assert(offsetof(struct entry_frame, stack) == 112, "used below");
-_Static_assert(offsetof(struct entry_frame, results) == 120, "used below");
-_Static_assert(sizeof(struct entry_frame) <= 160, "used below");
-FUNCTION("__jitlink_python_entry",
-         "  pushq %rbp\n"
-         "  .cfi_def_cfa_offset 16\n"
-         "  .cfi_offset %rbp, -16\n"
-         "  movq %rsp, %rbp\n"
-         "  .cfi_def_cfa_register %rbp\n"
-         "  subq $160, %rsp\n"
-         "  movq %rdi, 0(%rsp)\n"
-         "  movq %rsi, 8(%rsp)\n"
-         "  movq %rdx, 16(%rsp)\n"
-         "  movq %rcx, 24(%rsp)\n"
-         "  movq %r8, 32(%rsp)\n"
-         "  movq %r9, 40(%rsp)\n"
-         "  movsd %xmm0, 48(%rsp)\n"
-         "  movsd %xmm1, 56(%rsp)\n"
-         "  movsd %xmm2, 64(%rsp)\n"
-         "  movsd %xmm3, 72(%rsp)\n"
-         "  movsd %xmm4, 80(%rsp)\n"
-         "  movsd %xmm5, 88(%rsp)\n"
-         "  movsd %xmm6, 96(%rsp)\n"
-         "  movsd %xmm7, 104(%rsp)\n"
-         "  leaq 16(%rbp), %rax\n"
-         "  movq %rax, 112(%rsp)\n"
-         "  movq %r11, %rdi\n"
-         "  movq %rsp, %rsi\n"
-         "  callq jitlink_call_python\n"
-         "  movq 120(%rsp), %rax\n"
-         "  movq 128(%rsp), %rdx\n"
-         "  movsd 136(%rsp), %xmm0\n"
-         "  movsd 144(%rsp), %xmm1\n"
-         "  leave\n"
-         "  .cfi_def_cfa %rsp, 8\n"
-         "  retq\n");
-FUNCTION("__jitlink_return_zero",
-         "  xorl %eax, %eax\n"
-         "  xorl %edx, %edx\n"
-         "  pxor %xmm0, %xmm0\n"
-         "  pxor %xmm1, %xmm1\n"
-         "  retq\n");
-#elif defined(__aarch64__)
-_Static_assert(offsetof(struct entry_frame, floats) == 72, "used below");
-_Static_assert(offsetof(struct entry_frame, stack) == 136, "used below");
-_Static_assert(offsetof(struct entry_frame, results) == 144, "used below");
-_Static_assert(sizeof(struct entry_frame) == 192, "used below");
-FUNCTION("__jitlink_python_entry",
-         "  hint #34\n" /* bti c */
-         "  stp x29, x30, [sp, #-16]!\n"
-         "  .cfi_def_cfa_offset 16\n"
-         "  .cfi_offset x29, -16\n"
-         "  .cfi_offset x30, -8\n"
-         "  mov x29, sp\n"
-         "  .cfi_def_cfa_register x29\n"
-         "  sub sp, sp, #192\n"
-         "  stp x0, x1, [sp, #0]\n"
-         "  stp x2, x3, [sp, #16]\n"
-         "  stp x4, x5, [sp, #32]\n"
-         "  stp x6, x7, [sp, #48]\n"
-         "  str x8, [sp, #64]\n"
-         "  stp d0, d1, [sp, #72]\n"
-         "  stp d2, d3, [sp, #88]\n"
-         "  stp d4, d5, [sp, #104]\n"
-         "  stp d6, d7, [sp, #120]\n"
-         "  add x9, x29, #16\n"
-         "  str x9, [sp, #136]\n"
-         "  mov x0, x16\n"
-         "  mov x1, sp\n"
-         "  bl jitlink_call_python\n"
-         "  ldp x0, x1, [sp, #144]\n"
-         "  ldp d0, d1, [sp, #160]\n"
-         "  ldp d2, d3, [sp, #176]\n"
-         "  mov sp, x29\n"
-         "  ldp x29, x30, [sp], #16\n"
-         "  .cfi_def_cfa sp, 0\n"
-         "  .cfi_restore x29\n"
-         "  .cfi_restore x30\n"
-         "  ret\n");
-FUNCTION("__jitlink_return_zero",
-         "  hint #34\n"
-         "  mov x0, xzr\n"
-         "  mov x1, xzr\n"
-         "  movi v0.2d, #0\n"
-         "  movi v1.2d, #0\n"
-         "  movi v2.2d, #0\n"
-         "  movi v3.2d, #0\n"
-         "  ret\n");
-#endif
+_Static_assert(offsetof(struct entry_frame, floats) == ENTRY_FLOATS, "as PYTHON_ENTRY has it");
+_Static_assert(offsetof(struct entry_frame, stack) == ENTRY_STACK, "as PYTHON_ENTRY has it");
+_Static_assert(offsetof(struct entry_frame, results) == ENTRY_RESULTS, "as PYTHON_ENTRY has it");
+_Static_assert(sizeof(struct entry_frame) <= ENTRY_SIZE, "as PYTHON_ENTRY has it");
+FUNCTION("__jitlink_python_entry", PYTHON_ENTRY);
+FUNCTION("__jitlink_return_zero", RETURN_ZERO);
 
 /* Has the controller handle a call: words in, words out. Zeros are what a call returns that it does
    not handle. */

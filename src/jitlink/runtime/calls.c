@@ -1,9 +1,7 @@
 /* Calls of C functions with arguments in registers and on the stack, for executors that are other
  * processes. jitlink.abi places the arguments; the code here knows registers, and no types.
- *
- * Specification: System V ABI, AMD64 supplement, 3.2; AAPCS64, 6.
  */
-#include "registers.h"
+#include "machine.h"
 #include "wrapper.h"
 
 struct frame {
@@ -18,115 +16,11 @@ struct frame {
 /* Loads the registers from a frame, calls the function, and stores the results. */
 HIDDEN void jitlink_call_frame(struct frame *frame);
 
-#if defined(__x86_64__)
-_Static_assert(offsetof(struct frame, integers) == 8, "used below");
-_Static_assert(offsetof(struct frame, floats) == 56, "used below");
-_Static_assert(offsetof(struct frame, count) == 120, "used below");
-_Static_assert(offsetof(struct frame, results) == 136, "used below");
-FUNCTION("jitlink_call_frame",
-         "  .hidden jitlink_call_frame\n"
-         "  pushq %rbp\n"
-         "  .cfi_def_cfa_offset 16\n"
-         "  .cfi_offset %rbp, -16\n"
-         "  movq %rsp, %rbp\n"
-         "  .cfi_def_cfa_register %rbp\n"
-         "  pushq %rbx\n"
-         "  .cfi_offset %rbx, -24\n"
-         "  subq $8, %rsp\n"
-         "  movq %rdi, %rbx\n"
-         "  movq 120(%rbx), %rcx\n"
-         "  movq 128(%rbx), %rsi\n"
-         /* The stack pointer is a multiple of 16 at the call. */
-         "  testq $1, %rcx\n"
-         "  jz 1f\n"
-         "  subq $8, %rsp\n"
-         "1:\n"
-         "  testq %rcx, %rcx\n"
-         "  jz 2f\n"
-         "  pushq -8(%rsi,%rcx,8)\n"
-         "  subq $1, %rcx\n"
-         "  jmp 1b\n"
-         "2:\n"
-         "  movsd 56(%rbx), %xmm0\n"
-         "  movsd 64(%rbx), %xmm1\n"
-         "  movsd 72(%rbx), %xmm2\n"
-         "  movsd 80(%rbx), %xmm3\n"
-         "  movsd 88(%rbx), %xmm4\n"
-         "  movsd 96(%rbx), %xmm5\n"
-         "  movsd 104(%rbx), %xmm6\n"
-         "  movsd 112(%rbx), %xmm7\n"
-         "  movq 8(%rbx), %rdi\n"
-         "  movq 16(%rbx), %rsi\n"
-         "  movq 24(%rbx), %rdx\n"
-         "  movq 32(%rbx), %rcx\n"
-         "  movq 40(%rbx), %r8\n"
-         "  movq 48(%rbx), %r9\n"
-         /* An upper bound of the floating-point registers, for variadic functions. */
-         "  movl $8, %eax\n"
-         "  callq *(%rbx)\n"
-         "  .globl __jitlink_call_return\n"
-         "__jitlink_call_return:\n"
-         "  movq %rax, 136(%rbx)\n"
-         "  movq %rdx, 144(%rbx)\n"
-         "  movsd %xmm0, 152(%rbx)\n"
-         "  movsd %xmm1, 160(%rbx)\n"
-         "  movq -8(%rbp), %rbx\n"
-         "  leave\n"
-         "  .cfi_def_cfa %rsp, 8\n"
-         "  retq\n");
-#elif defined(__aarch64__)
-_Static_assert(offsetof(struct frame, integers) == 8, "used below");
-_Static_assert(offsetof(struct frame, floats) == 80, "used below");
-_Static_assert(offsetof(struct frame, count) == 144, "used below");
-_Static_assert(offsetof(struct frame, results) == 160, "used below");
-FUNCTION("jitlink_call_frame",
-         "  .hidden jitlink_call_frame\n"
-         "  stp x29, x30, [sp, #-32]!\n"
-         "  .cfi_def_cfa_offset 32\n"
-         "  .cfi_offset x29, -32\n"
-         "  .cfi_offset x30, -24\n"
-         "  mov x29, sp\n"
-         "  .cfi_def_cfa_register x29\n"
-         "  str x19, [sp, #16]\n"
-         "  .cfi_offset x19, -16\n"
-         "  mov x19, x0\n"
-         "  ldp x9, x10, [x19, #144]\n"
-         /* The stack pointer is always a multiple of 16. */
-         "  add x11, x9, #1\n"
-         "  and x11, x11, #-2\n"
-         "  sub sp, sp, x11, lsl #3\n"
-         "1:\n"
-         "  cbz x9, 2f\n"
-         "  sub x9, x9, #1\n"
-         "  ldr x11, [x10, x9, lsl #3]\n"
-         "  str x11, [sp, x9, lsl #3]\n"
-         "  b 1b\n"
-         "2:\n"
-         "  ldp d0, d1, [x19, #80]\n"
-         "  ldp d2, d3, [x19, #96]\n"
-         "  ldp d4, d5, [x19, #112]\n"
-         "  ldp d6, d7, [x19, #128]\n"
-         "  ldp x0, x1, [x19, #8]\n"
-         "  ldp x2, x3, [x19, #24]\n"
-         "  ldp x4, x5, [x19, #40]\n"
-         "  ldp x6, x7, [x19, #56]\n"
-         "  ldr x8, [x19, #72]\n"
-         "  ldr x9, [x19]\n"
-         "  blr x9\n"
-         "  .globl __jitlink_call_return\n"
-         "__jitlink_call_return:\n"
-         "  stp x0, x1, [x19, #160]\n"
-         "  stp d0, d1, [x19, #176]\n"
-         "  stp d2, d3, [x19, #192]\n"
-         "  ldr x19, [x29, #16]\n"
-         "  mov sp, x29\n"
-         "  ldp x29, x30, [sp], #32\n"
-         "  .cfi_def_cfa sp, 0\n"
-         "  .cfi_restore x19\n"
-         "  .cfi_restore x29\n"
-         "  .cfi_restore x30\n"
-         "  ret\n");
-#endif
+_Static_assert(offsetof(struct frame, integers) == 8, "as CALL_FRAME has it");
+_Static_assert(offsetof(struct frame, floats) == CALL_FLOATS, "as CALL_FRAME has it");
+_Static_assert(offsetof(struct frame, count) == CALL_COUNT, "as CALL_FRAME has it");
+_Static_assert(offsetof(struct frame, results) == CALL_RESULTS, "as CALL_FRAME has it");
+FUNCTION("jitlink_call_frame", "  .hidden jitlink_call_frame\n" CALL_FRAME);
 
 /* A copy of memory of the caller; addresses in it take the place of argument words. */
 struct buffer {

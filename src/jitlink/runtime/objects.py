@@ -10,15 +10,11 @@ import os
 from collections.abc import Mapping
 
 from jitlink.errors import UnsupportedObjectError
+from jitlink.executor.runtime_targets import runtime_target
 from jitlink.inputs import InputFile
 
-DIRECTORIES: Mapping[tuple[str, str], str] = {
-    (machine, "linux"): f"{machine}-linux-gnu" for machine in ("x86_64", "aarch64")
-}
-"""The directory of a target's objects, by architecture and system."""
-
 EXECUTOR = "jitlink-executor"
-"""The program that runs linked code in a process of its own, in the same directories."""
+"""The program that runs linked code in a process of its own, in the same directory as objects."""
 
 SHARED = ("frames", "dylibs", "exit_handlers", "initializers", "thread_exit", "dlfcn")
 """Objects of which an executor has one copy."""
@@ -105,7 +101,7 @@ EXPORTS: Mapping[str, str] = {
 
 def has_runtime(triple: str) -> bool:
     """Whether there are objects for executors of a target triple."""
-    return _key(triple) in DIRECTORIES
+    return runtime_target(triple) is not None
 
 
 def open_object(triple: str, name: str) -> InputFile:
@@ -118,17 +114,11 @@ def open_object(triple: str, name: str) -> InputFile:
     Raises:
         UnsupportedObjectError: there is none for that triple.
     """
-    directory = DIRECTORIES.get(_key(triple))
-    if directory is None:
+    target = runtime_target(triple)
+    if target is None:
         raise UnsupportedObjectError(f"there is no runtime for {triple}", file="<runtime>")
     # Without pathlib, which is slow to import.
-    path = os.path.join(os.path.dirname(__file__), directory, f"{name}.o")  # noqa: PTH118, PTH120
+    path = os.path.join(os.path.dirname(__file__), target.name, f"{name}.o")  # noqa: PTH118, PTH120
     with open(path, "rb") as file:  # noqa: PTH123
         data = file.read()
     return InputFile(f"<runtime>({name}.o)", memoryview(data))
-
-
-def _key(triple: str) -> tuple[str, str]:
-    """Architecture and system: ``x86_64-unknown-linux-gnu`` is ``("x86_64", "linux")``."""
-    architecture, *rest = triple.split("-")
-    return architecture, next((part for part in rest if part.startswith("linux")), "")

@@ -72,7 +72,8 @@ class RemoteFunction(Placed):
 
     Attributes:
         executor: the process.
-        argtypes: ctypes types of the parameters; further arguments are variadic. None: all are.
+        argtypes: ctypes types of the parameters; further arguments are variadic. None: they are not
+            known, and the function is not variadic, which makes a difference on RISC-V.
         restype: ctypes type of the result, None for no result, or a function that takes a C int.
         timeout: seconds after which a call is stopped, and with it the executor; None for the
             executor's own.

@@ -195,6 +195,7 @@ def _target(bits: int) -> ELFTarget:
         limiting=_ABSOLUTE_KINDS,
         branches=BRANCHES,
         jump=JUMP,
+        reentry_module="jitlink.arch.riscv_reentry" if bits == 64 else "",
     )
 
 

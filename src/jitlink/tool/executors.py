@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from jitlink.errors import ExecutorError
+from jitlink.errors import ExecutorError, JITLinkError
 from jitlink.executor import ExecutorExitedError, RemoteExecutorProcessControl
 from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.executor.remote.opening import prologue_of
 from jitlink.executor.remote.sandbox import sandbox_of
-from jitlink.tool.options import CommandLine, CommandLineError
+from jitlink.formats.archive_magic import is_archive
+from jitlink.inputs import ArchiveInput, open_input
+from jitlink.targets.registry import target_of_object
+from jitlink.tool.options import CommandLine, CommandLineError, InputArgument
 
 if TYPE_CHECKING:
     import ssl
@@ -39,12 +43,26 @@ def open_executor(line: CommandLine) -> RemoteExecutorProcessControl:
     if line.executor_address is not None:
         return _connect(line, line.executor_address, kind)
     command = _words(line.executor) if line.executor else None
+    target = _target_of(line.inputs) if command is None else None
     try:
         sandbox = sandbox_of(line.sandbox) if line.sandbox else None
-        memory = kind or "shared"
-        return RemoteExecutorProcessControl.launch(command, memory=memory, sandbox=sandbox)
+        return RemoteExecutorProcessControl.launch(
+            command, target=target, memory=kind or "shared", sandbox=sandbox
+        )
     except ValueError as error:
         raise CommandLineError(str(error), option="oop-sandbox") from error
+
+
+def _target_of(inputs: Sequence[InputArgument]) -> str | None:
+    """The target triple of the first object; None without one that can be read, reported later."""
+    for each in inputs:
+        with suppress(JITLinkError):
+            file = open_input(each.name)
+            if is_archive(file.data):
+                archive = ArchiveInput(file)
+                (file, *_) = archive.open(archive.member_offsets()[:1]) or [file]
+            return target_of_object(file.data, file.name).triple
+    return None
 
 
 def _connect(

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from jitlink.errors import DuplicateDefinitionError, ExecutorError
+from jitlink.executor.runtime_targets import runtime_target
 from jitlink.formats.archive_magic import is_archive
 from jitlink.inputs import InputFile, open_input
 from jitlink.lljit import LLJIT
@@ -283,8 +284,10 @@ class SessionInputs:
             return
         if not self._line.noexec:
             code, process = (each.partition("-")[0] for each in (triple, executor.triple))
+            where = "this process" if executor.is_this_process else "the executor"
+            hint = "-oop-executor runs it in another one, " if runtime_target(triple) else ""
             raise CommandLineError(
-                f"code for {code} cannot run in this process, which is {process}; -noexec links "
+                f"code for {code} cannot run in {where}, which is {process}; {hint}-noexec links "
                 "it without running it"
             )
         from jitlink.platform.link_only import LinkOnlyPlatform  # noqa: PLC0415 - seldom needed

@@ -15,7 +15,7 @@ from jitlink.executor.remote.process import own_executor
 from tests.executor.remote.foreign import executor_command
 from tests.toolchain import HOST_TARGET, require
 
-FOREIGN_MACHINES = ("aarch64",)
+FOREIGN_MACHINES = ("aarch64", "riscv64")
 
 
 class Setting(NamedTuple):

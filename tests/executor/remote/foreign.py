@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from jitlink.executor import own_executor
+from jitlink import executor
+from jitlink.executor.runtime_targets import runtime_target
 from tests.toolchain import HOST_TARGET, report_missing, require
 
 
@@ -12,12 +13,10 @@ def executor_command(target: str) -> list[str]:
     Args:
         target: the target, such as ``aarch64-linux-gnu``.
     """
-    machine = target.partition("-")[0]
-    own = own_executor(machine)
-    assert own is not None
-    if target == HOST_TARGET:
-        return [own]
-    root = Path("/usr", target)
-    if not (root / "lib/libstdc++.so.6").exists():
-        report_missing(f"a C++ library for {target}", "libstdc++6-arm64-cross")
-    return [str(require(f"qemu-{machine}")), "-L", str(root), own]
+    row = runtime_target(target)
+    assert row is not None
+    if target != HOST_TARGET:
+        require(row.emulator)
+        if not Path("/usr", target, "lib/libstdc++.so.6").exists():
+            report_missing(f"a C++ library for {target}", row.package)
+    return executor.executor_command(target)

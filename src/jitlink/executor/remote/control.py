@@ -192,6 +192,7 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
         cls,
         command: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
         *,
+        target: str | None = None,
         memory: MemoryKind = "shared",
         timeout: float | None = None,
         sandbox: Sandbox | None = None,
@@ -203,6 +204,9 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
             command: path of the executor, or a sequence of it and further arguments; by default
                 jitlink's own, or where there is none for this machine an
                 ``llvm-jitlink-executor`` that is installed.
+            target: the target of the code in its place, such as ``riscv64-linux-gnu``: an executor
+                is started for it, which for other architectures than this machine's an emulator
+                runs; see `executor_command`.
             memory: how its memory is managed.
             timeout: seconds after which a call is stopped.
             sandbox: what linked code may do there, if it is jitlink's executor; `memory` is
@@ -213,9 +217,17 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
         Raises:
             ExecutorError: it cannot be started, or is no executor; or it cannot enforce the
                 sandbox.
-            ValueError: memory of that kind is not for the sandbox.
+            ValueError: memory of that kind is not for the sandbox; or there are both a command
+                and a target.
         """
-        if command is None:
+        if command is not None and target is not None:
+            raise ValueError("an executor is started by a command, or for a target, not both")
+        if target is not None:
+            # Imported on use: few executors are for other architectures.
+            from jitlink.executor.remote.emulation import executor_command  # noqa: PLC0415
+
+            command = executor_command(target)
+        elif command is None:
             command = default_executor()
         words = [command] if isinstance(command, str | os.PathLike) else list(command)
         if not words:

@@ -29,6 +29,7 @@ from jitlink.executor.remote.errors import (
     ExecutorTimeoutError,
     ProtocolError,
 )
+from jitlink.executor.runtime_targets import RUNTIME_TARGETS
 
 _KEPT_STDERR = 64 << 10
 """Bytes of standard error that are kept."""
@@ -53,11 +54,11 @@ def own_executor(machine: str | None = None) -> str | None:
             here; by default this machine's.
     """
     system = os.uname()
-    if system.sysname != "Linux":
+    target = RUNTIME_TARGETS.get((machine or system.machine, "linux"))
+    if system.sysname != "Linux" or target is None:
         return None
     package = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))  # noqa: PTH120
-    directory = f"{machine or system.machine}-linux-gnu"
-    path = os.path.join(package, "runtime", directory, "jitlink-executor")  # noqa: PTH118
+    path = os.path.join(package, "runtime", target.name, "jitlink-executor")  # noqa: PTH118
     return path if os.access(path, os.X_OK) else None
 
 

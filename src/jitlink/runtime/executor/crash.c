@@ -13,55 +13,17 @@
  */
 #include <pthread.h>
 #include <signal.h>
-#include <sys/ucontext.h>
 #include <unistd.h>
 #include <unwind.h>
 
+#include "../machine.h"
 #include "executor.h"
 
 enum { MOST_FRAMES = 128, PATIENCE_SECONDS = 2 };
 
 static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS};
 
-#if defined(__x86_64__)
-static const char *const names[] = {"rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8",
-                                    "r9",  "r10", "r11", "r12", "r13", "r14", "r15", "rip", "eflags"};
-static const int places[] = {REG_RAX, REG_RBX, REG_RCX, REG_RDX, REG_RSI, REG_RDI,
-                             REG_RBP, REG_RSP, REG_R8,  REG_R9,  REG_R10, REG_R11,
-                             REG_R12, REG_R13, REG_R14, REG_R15, REG_RIP, REG_EFL};
-
-static uint64_t register_at(const ucontext_t *context, size_t number) {
-  return (uint64_t)context->uc_mcontext.gregs[places[number]];
-}
-
-static uint64_t counter_of(const ucontext_t *context) {
-  return (uint64_t)context->uc_mcontext.gregs[REG_RIP];
-}
-
-/* Undo a call that has led nowhere. */
-static void return_from_call(ucontext_t *context) {
-  greg_t *registers = context->uc_mcontext.gregs;
-  registers[REG_RIP] = *(greg_t *)(uintptr_t)registers[REG_RSP];
-  registers[REG_RSP] += 8;
-}
-#elif defined(__aarch64__)
-static const char *const names[] = {
-    "x0",  "x1",  "x2",  "x3",  "x4",  "x5",  "x6",  "x7",  "x8",  "x9",  "x10",
-    "x11", "x12", "x13", "x14", "x15", "x16", "x17", "x18", "x19", "x20", "x21",
-    "x22", "x23", "x24", "x25", "x26", "x27", "x28", "x29", "x30", "sp",  "pc"};
-
-static uint64_t register_at(const ucontext_t *context, size_t number) {
-  if (number < 31)
-    return context->uc_mcontext.regs[number];
-  return number == 31 ? context->uc_mcontext.sp : context->uc_mcontext.pc;
-}
-
-static uint64_t counter_of(const ucontext_t *context) { return context->uc_mcontext.pc; }
-
-static void return_from_call(ucontext_t *context) {
-  context->uc_mcontext.pc = context->uc_mcontext.regs[30];
-}
-#endif
+static const char *const names[] = {REGISTER_NAMES};
 
 enum { REGISTERS = sizeof names / sizeof *names };
 

@@ -8,7 +8,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -18,9 +17,9 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "../machine.h"
 #include "sandbox.h"
 
 enum comparison { ANY, EQUAL, OTHER, BELOW };
@@ -81,11 +80,7 @@ enum { NAMESPACES = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC 
 
 /* What concerns this process only, and files and descriptors that it has. */
 static const short plain_calls[] = {
-#ifdef __x86_64__
-    SYS_stat, SYS_lstat, SYS_poll, SYS_access, SYS_pipe, SYS_select, SYS_pause, SYS_alarm,
-    SYS_getdents, SYS_rename, SYS_mkdir, SYS_rmdir, SYS_creat, SYS_link, SYS_unlink, SYS_readlink,
-    SYS_getpgrp, SYS_epoll_create, SYS_epoll_wait, SYS_signalfd, SYS_eventfd, SYS_time,
-#endif
+    MACHINE_CALLS
     SYS_read, SYS_write, SYS_readv, SYS_writev, SYS_pread64, SYS_pwrite64, SYS_preadv, SYS_pwritev,
     SYS_preadv2, SYS_pwritev2, SYS_lseek, SYS_fstat, SYS_newfstatat, SYS_statx, SYS_statfs,
     SYS_fstatfs, SYS_futex, SYS_futex_waitv, SYS_brk, SYS_munmap, SYS_mremap, SYS_madvise,
@@ -107,7 +102,7 @@ static const short plain_calls[] = {
     SYS_readlinkat, SYS_faccessat, SYS_faccessat2, SYS_ftruncate, SYS_fallocate, SYS_fsync,
     SYS_fdatasync, SYS_sync_file_range, SYS_flock, SYS_fadvise64, SYS_readahead, SYS_sendfile,
     SYS_splice, SYS_copy_file_range, SYS_shutdown, SYS_getsockname, SYS_getpeername,
-    SYS_getsockopt, SYS_setsockopt, SYS_recvfrom, SYS_renameat,
+    SYS_getsockopt, SYS_setsockopt, SYS_recvfrom,
 };
 
 static const struct rule checked_calls[] = {
@@ -115,7 +110,7 @@ static const struct rule checked_calls[] = {
     {SYS_openat, {ARGUMENT(2, EQUAL, O_TRUNC, 0)}},
     {SYS_openat, {ARGUMENT(2, EQUAL, O_ACCMODE, O_WRONLY)}},
     {SYS_openat, {ARGUMENT(2, EQUAL, O_ACCMODE, O_RDWR)}},
-#ifdef __x86_64__
+#ifdef SYS_open
     {SYS_open, {ARGUMENT(1, EQUAL, O_TRUNC, 0)}},
     {SYS_open, {ARGUMENT(1, EQUAL, O_ACCMODE, O_WRONLY)}},
     {SYS_open, {ARGUMENT(1, EQUAL, O_ACCMODE, O_RDWR)}},
@@ -167,7 +162,7 @@ static void allow_memory(void) {
   if (code_file < 0) {
     ALLOW({SYS_mmap, {{0}}}, {SYS_mprotect, {{0}}}, {SYS_close, {{0}}}, {SYS_dup3, {{0}}},
           {SYS_close_range, {{0}}}, {SYS_memfd_create, {{0}}});
-#ifdef __x86_64__
+#ifdef SYS_dup2
     ALLOW({SYS_dup2, {{0}}});
 #endif
     return;
@@ -179,7 +174,7 @@ static void allow_memory(void) {
         {SYS_close, {ARGUMENT(0, OTHER, ~0u, code)}},
         {SYS_dup3, {ARGUMENT(1, OTHER, ~0u, code)}},
         {SYS_close_range, {ARGUMENT(1, BELOW, ~0u, code)}});
-#ifdef __x86_64__
+#ifdef SYS_dup2
   ALLOW({SYS_dup2, {ARGUMENT(1, OTHER, ~0u, code)}});
 #endif
   if (has_libraries)
@@ -200,7 +195,7 @@ static void allow_processes(void) {
   else
     ALLOW({SYS_kill, {EXACT(0, process)}}, {SYS_tgkill, {EXACT(0, process)}},
           {SYS_rt_sigqueueinfo, {EXACT(0, process)}}, {SYS_rt_tgsigqueueinfo, {EXACT(0, process)}});
-#ifdef __x86_64__
+#ifdef SYS_fork
   if (has_processes)
     ALLOW({SYS_fork, {{0}}}, {SYS_vfork, {{0}}});
 #endif
@@ -224,7 +219,7 @@ static const char *name_of_call(int number) {
       CALL(clone), CALL(ptrace), CALL(kill), CALL(tgkill), CALL(process_vm_readv),
       CALL(process_vm_writev), CALL(mprotect), CALL(mmap), CALL(unshare), CALL(setns),
       CALL(io_uring_setup), CALL(personality), CALL(prctl), CALL(memfd_create), CALL(ioctl),
-#ifdef __x86_64__
+#ifdef SYS_fork
       CALL(fork), CALL(vfork),
 #endif
   };
@@ -255,15 +250,10 @@ static void report_signal(int signal) {
 }
 
 const char *filter_calls(void) {
-#if defined __x86_64__
-  enum { ARCHITECTURE = (int)AUDIT_ARCH_X86_64 };
-#elif defined __aarch64__
-  enum { ARCHITECTURE = (int)AUDIT_ARCH_AARCH64 };
-#endif
   enum { FIRST_UNKNOWN = 463 };
   bool kills = option("--sandbox-kill");
   emit_load(offsetof(struct seccomp_data, arch));
-  emit_jump(BPF_JEQ, (uint32_t)ARCHITECTURE, 1, 0);
+  emit_jump(BPF_JEQ, (uint32_t)AUDIT_ARCHITECTURE, 1, 0);
   emit_result(SECCOMP_RET_KILL_PROCESS);
   emit_load(offsetof(struct seccomp_data, nr));
   for (size_t each = 0; each < sizeof plain_calls / sizeof *plain_calls; ++each)

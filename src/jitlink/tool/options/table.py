@@ -354,8 +354,9 @@ OPTIONS: tuple[Option, ...] = (
     *(
         Option(
             name, Form.OPTIONAL, Group.ELSEWHERE,
-            "run in another process, started from this program, by default jitlink-executor; words "
-            "as in a shell are a command, such as 'qemu-aarch64 -L DIR EXECUTOR'",
+            "run in another process, started from this program, by default the executor for the "
+            "first object, which for another processor qemu-user runs; words as in a shell are a "
+            "command, such as 'qemu-aarch64 -L DIR EXECUTOR'",
             put("executor"), "FILE",
         )
         for name in ("oop-executor", "oop-launch")
