@@ -9,7 +9,14 @@ import hypothesis
 import pytest
 
 from tests.executor.remote.listening import Certificates, certificates_in
-from tests.toolchain import COMPILERS, DEBIAN_ARCHIVES, CompilerName, require
+from tests.toolchain import (
+    COMPILERS,
+    DEBIAN_ARCHIVES,
+    IS_EMULATED,
+    MACHINE,
+    CompilerName,
+    require,
+)
 
 # Property tests: no deadline, because the machine may be busy; the same examples in every CI run.
 hypothesis.settings.register_profile(
@@ -32,6 +39,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if failed := os.environ.get("JITLINK_FAILED_CHECKS"):
         terminalreporter.section("failed before these tests", red=True)
         terminalreporter.write_line(failed, red=True)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests of other machines, and in an emulator those of what it lacks."""
+    for mark in item.iter_markers("machine"):
+        if MACHINE not in mark.args:
+            pytest.skip(f"runs code of {' or '.join(mark.args)}")
+    if IS_EMULATED:
+        for mark in item.iter_markers("native"):
+            pytest.skip(f"in an emulator: {mark.args[0]}")
 
 
 @pytest.fixture(params=COMPILERS)

@@ -111,7 +111,7 @@ def test_libraries_of_the_same_machine(tmp_path: Path) -> None:
     target = "aarch64-linux-gnu"
     member = compile_c(_source("one"), flags=("-fPIC",), target=target)
     archive(tmp_path / "libarm.a", member)
-    run([*zig_command("cc"), "-shared", "-target", target, member, "-o", tmp_path / "libarms.so"])
+    run([*zig_command("cc", target), "-shared", member, "-o", tmp_path / "libarms.so"])
     _archive(tmp_path / "libhere.a")
     assert _found(tmp_path) == {"searched_one": [("libhere.a", "-lhere")]}
     assert _found(tmp_path, triple=AARCH64) == {

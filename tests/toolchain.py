@@ -10,7 +10,6 @@ the name of its Debian package; with JITLINK_REQUIRE_PEERS=1 in the environment 
 """
 
 import hashlib
-import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -26,7 +25,26 @@ import pytest
 CompilerName = Literal["zig", "gcc", "clang"]
 
 COMPILERS: tuple[CompilerName, ...] = ("zig", "gcc", "clang")
-HOST_TARGET = "x86_64-linux-gnu"
+MACHINE = os.uname().machine
+"""The architecture that tests run on, or that an emulator has for them."""
+HOST_TARGET = f"{MACHINE}-linux-gnu"
+
+NATIVE_PYTHON = os.environ.get("JITLINK_NATIVE_PYTHON", sys.executable)
+"""An interpreter that has the pinned compiler, and runs without an emulator."""
+IS_EMULATED = "JITLINK_NATIVE_PYTHON" in os.environ
+"""Whether an emulator runs the tests, as `script/foreign-python` does; compilers run natively."""
+
+# What takes the place of the machine's own programs in an emulator: those for its architecture.
+_CROSS_PROGRAMS = {
+    "gcc": f"{HOST_TARGET}-gcc-12",
+    "g++": f"{HOST_TARGET}-g++-12",
+    **{name: f"{HOST_TARGET}-{name}" for name in ("ar", "ld", "nm", "objcopy")},
+}
+# Programs that run code, or generate it for their own machine only.
+_NATIVE_PROGRAMS = frozenset({
+    "gdb", "gfortran-12", "go", "ldc2", "llvm-jitlink-22", "llvm-jitlink-executor-19",
+    "llvm-jitlink-executor-22", "perl", "rustc", "valgrind",
+})  # fmt: skip
 
 # The archives of which every object is linked and compared, smallest first.
 DEBIAN_ARCHIVES = (
@@ -46,6 +64,7 @@ CROSS_ARCHIVES = {
 
 DEBIAN_PACKAGES = {
     "aarch64-linux-gnu-gcc-12": "gcc-12-aarch64-linux-gnu",
+    "aarch64-linux-gnu-g++-12": "g++-12-aarch64-linux-gnu",
     "ar": "binutils",
     "aarch64-linux-gnu/libatomic.a": "libgcc-12-dev-arm64-cross",
     "aarch64-linux-gnu/libc.a": "libc6-dev-arm64-cross",
@@ -125,7 +144,7 @@ DEBIAN_PACKAGES = {
 
 _LLVM_SUFFIX = "-22"
 _LLVM_ROOT = Path("/usr/lib/llvm-22")
-_LIBRARY_ROOT = Path("/usr/lib/x86_64-linux-gnu")
+_LIBRARY_ROOT = Path("/usr/lib") / HOST_TARGET
 
 _CACHE = Path(__file__).resolve().parent.parent / ".cache"
 _OBJECTS = _CACHE / "objects"
@@ -195,7 +214,8 @@ def require(peer: str) -> Path:
     """
     path = find(peer)
     if path is None:
-        report_missing(peer, DEBIAN_PACKAGES.get(peer, "unknown"))
+        name = _CROSS_PROGRAMS.get(peer, peer) if IS_EMULATED else peer
+        report_missing(name, DEBIAN_PACKAGES.get(name, "unknown"))
     return path
 
 
@@ -214,6 +234,10 @@ def report_missing(what: str, package: str | None = None) -> NoReturn:
 
 @cache
 def _find_program(name: str) -> Path | None:
+    if IS_EMULATED:
+        if name in _NATIVE_PROGRAMS:
+            return None
+        name = _CROSS_PROGRAMS.get(name, name)
     found = shutil.which(name)
     if found is None and name.endswith(_LLVM_SUFFIX):
         found = shutil.which(name.removesuffix(_LLVM_SUFFIX), path=str(_LLVM_ROOT / "bin"))
@@ -236,7 +260,8 @@ def _llvm_archive(name: str) -> list[Path]:
 
 def _compiler_archive(name: str, target: str) -> list[Path]:
     # A compiler that does not find the file prints its bare name.
-    names = [cross_compiler(target)] if target else ["gcc", "clang-22"]
+    native = ["gcc"] if IS_EMULATED else ["gcc", "clang-22"]
+    names = [cross_compiler(target)] if target else native
     compilers = map(_find_program, names)
     printed = (Path(run([path, f"-print-file-name={name}"]).strip()) for path in compilers if path)
     found = [path for path in printed if path.is_absolute()]
@@ -248,9 +273,10 @@ def cross_compiler(target: str) -> str:
     return f"{target}-gcc-12"
 
 
-def zig_command(tool: str) -> list[str]:
+def zig_command(tool: str, target: str = HOST_TARGET) -> list[str]:
     """Return the command of one tool of the pinned compiler: `cc`, `c++`, `ar`, `objcopy`, ..."""
-    return [sys.executable, "-m", "ziglang", tool]
+    words = [NATIVE_PYTHON, "-m", "ziglang", tool]
+    return [*words, "-target", target] if tool in {"cc", "c++"} else words
 
 
 def compile_c(
@@ -320,7 +346,7 @@ def _compile_into(place: Path, name: str, text: bytes, command: Sequence[str]) -
 def _compile_command(compiler: CompilerName, suffix: str, target: str) -> list[str]:
     is_cxx = suffix in _CXX_SUFFIXES
     if compiler == "zig":
-        return [*zig_command("c++" if is_cxx else "cc"), "-target", target]
+        return zig_command("c++" if is_cxx else "cc", target)
     if compiler == "clang":
         return [str(require("clang-22")), f"--target={target}"]
     if target != HOST_TARGET:
@@ -341,7 +367,8 @@ def _default_flags(compiler: CompilerName, flags: Sequence[str]) -> list[str]:
 @cache
 def _identity(compiler: CompilerName) -> str:
     if compiler == "zig":
-        return f"ziglang {importlib.metadata.version('ziglang')}"
+        version = "import importlib.metadata as m; print(m.version('ziglang'))"
+        return f"ziglang {run([NATIVE_PYTHON, '-c', version]).strip()}"
     return run([require("gcc" if compiler == "gcc" else "clang-22"), "--version"])
 
 

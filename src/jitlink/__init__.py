@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from jitlink.errors import TLSError as TLSError
     from jitlink.errors import UndefinedSymbolError as UndefinedSymbolError
     from jitlink.errors import UnknownFormatError as UnknownFormatError
+    from jitlink.errors import UnsupportedHostError as UnsupportedHostError
     from jitlink.errors import UnsupportedObjectError as UnsupportedObjectError
     from jitlink.errors import UnsupportedRelocationError as UnsupportedRelocationError
     from jitlink.errors import WritableCodeError as WritableCodeError
@@ -103,6 +104,7 @@ else:
                 "TLSError",
                 "UndefinedSymbolError",
                 "UnknownFormatError",
+                "UnsupportedHostError",
                 "UnsupportedObjectError",
                 "UnsupportedRelocationError",
                 "WritableCodeError",

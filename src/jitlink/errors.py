@@ -38,6 +38,7 @@
     ├── ActionError                         a finalize or deallocate action that failed
     ├── DeallocationError                   failures while memory was deallocated [memory.manager]
     ├── ExecutorError                       a request that the executor cannot carry out
+    │   ├── UnsupportedHostError            this process cannot run linked code
     │   ├── ProtocolError                   a message against the protocol [executor.remote.errors]
     │   └── ExecutorDisconnectedError       the connection has ended [executor.remote.errors]
     │       ├── ExecutorExitedError         the executor has exited [executor.remote.errors]
@@ -595,3 +596,18 @@ class ActionError(JITLinkError):
 
 class ExecutorError(JITLinkError):
     """The executor could not look up, read, write or call something."""
+
+
+class UnsupportedHostError(ExecutorError):
+    """Linked code cannot run in this process; it can in others that jitlink links for.
+
+    Attributes:
+        missing: what it lacks.
+    """
+
+    def __init__(self, missing: str) -> None:
+        super().__init__(
+            f"linked code cannot run in this process: that takes {missing}; "
+            "a remote executor can run it"
+        )
+        self.missing = missing

@@ -24,6 +24,7 @@ from typing import NamedTuple
 from jitlink.compilers import gcc_directories
 from jitlink.errors import DefiningLibrary, InputError
 from jitlink.formats.archive_magic import is_archive
+from jitlink.host import MACHINE
 from jitlink.inputs import ArchiveInput, InputFile, open_input
 from jitlink.logs import Log
 from jitlink.names.shared_libraries import ONE_PER_PROCESS
@@ -55,7 +56,7 @@ def system_directories(machine: str | None = None) -> list[str]:
     Args:
         machine: the architecture, as in a triple; by default that of this machine.
     """
-    machine = machine or os.uname().machine
+    machine = machine or MACHINE
     multiarch = f"{machine}-linux-gnu"
     candidates = [
         *os.environ.get("LIBRARY_PATH", "").split(os.pathsep),

@@ -29,6 +29,7 @@ from tests.executor.images import (
     symbol_at,
 )
 from tests.memory.graphs import drive
+from tests.toolchain import run, zig_command
 
 SIZE = 4 << 20
 NAME = "/somewhere/a program"
@@ -248,10 +249,7 @@ def test_an_image_that_a_library_is_bound_to_is_unloaded_after_it(tmp_path: Path
     source = tmp_path / "plugin.c"
     source.write_text("extern char jitlink_bound[]; char *get(void) { return jitlink_bound; }")
     library = tmp_path / "plugin.so"
-    subprocess.run(
-        [sys.executable, "-m", "ziglang", "cc", "-shared", "-fPIC", source, "-o", library],
-        check=True,
-    )
+    run([*zig_command("cc"), "-shared", "-fPIC", source, "-o", library])
     code = f"""if True:
         import ctypes, _ctypes
         from tests.executor.test_images import *

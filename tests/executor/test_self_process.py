@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import random
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -228,13 +232,42 @@ def test_memory(executor: SelfExecutorProcessControl) -> None:
     drive(executor.write_memory(place, b""))
 
 
-def test_memory_that_cannot_be_accessed(executor: SelfExecutorProcessControl) -> None:
+Access = Callable[[pytest.MonkeyPatch], None]
+
+
+def _use_system_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the system's call as it is."""
+
+
+def _lack_system_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(self_process, "_C", None)
+
+
+def _forbid_system_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> int:
+        ctypes.set_errno(errno.EPERM)
+        return -1
+
+    forbidding = SimpleNamespace(process_vm_readv=refuse, process_vm_writev=refuse)
+    monkeypatch.setattr(self_process, "_C", forbidding)
+
+
+every_access = pytest.mark.parametrize(
+    "access", [_use_system_call, _lack_system_call, _forbid_system_call]
+)
+
+
+@every_access
+def test_memory_that_cannot_be_accessed(
+    executor: SelfExecutorProcessControl, access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access(monkeypatch)
     place = mapping.reserve(3 * mapping.PAGE_SIZE)
     assert place is not None
     mapping.map_zeroed(place, mapping.PAGE_SIZE, mapping.PAGE_SIZE)
     end = place + mapping.PAGE_SIZE
     assert drive(executor.read_memory(end - 4, 4)) == bytes(4)
-    with pytest.raises(ExecutorError, match=f"cannot read 0x8 bytes at {end - 4:#x}"):
+    with pytest.raises(ExecutorError, match=f"cannot read 0x8 bytes at {end - 4:#x}: Bad address"):
         drive(executor.read_memory(end - 4, 8))
     with pytest.raises(ExecutorError, match="cannot write 0x8 bytes"):
         drive(executor.write_memory(end - 4, b"12345678"))
@@ -244,22 +277,32 @@ def test_memory_that_cannot_be_accessed(executor: SelfExecutorProcessControl) ->
     mapping.release(place, 3 * mapping.PAGE_SIZE)
 
 
+@every_access
 @pytest.mark.parametrize(("place", "size"), [(-1, 1), ((1 << 64) - 1, 2), (1, 1 << 62), (0, 1)])
 def test_memory_outside_the_address_space(
-    executor: SelfExecutorProcessControl, place: int, size: int
+    executor: SelfExecutorProcessControl,
+    place: int,
+    size: int,
+    access: Access,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    access(monkeypatch)
     with pytest.raises(ExecutorError, match="cannot read"):
         drive(executor.read_memory(place, size))
 
 
-def test_memory_without_the_system_call(
-    executor: SelfExecutorProcessControl, monkeypatch: pytest.MonkeyPatch
+@every_access
+def test_more_memory_than_a_pipe_holds(
+    executor: SelfExecutorProcessControl, access: Access, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(self_process, "_C", None)
-    buffer = ctypes.create_string_buffer(b"content")
+    access(monkeypatch)
+    content = random.Random(1).randbytes(300_001)
+    buffer = ctypes.create_string_buffer(len(content))
     place = ctypes.addressof(buffer)
-    drive(executor.write_memory(place + 3, b"ext"))
-    assert drive(executor.read_memory(place, 7)) == b"conextt"
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    drive(executor.write_memory(place, content))
+    assert drive(executor.read_memory(place, len(content))) == content
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
 
 
 def test_library_at_an_address() -> None:

@@ -66,7 +66,7 @@ def archived(path: Path, *members: Path) -> Path:
 
 def shared_library(path: Path, source: str) -> Path:
     """Compile C to a shared library."""
-    command = [*zig_command("cc"), "-shared", "-target", "x86_64-linux-gnu"]
+    command = [*zig_command("cc"), "-shared"]
     run([*command, compiled(source), "-o", path])
     return path
 

@@ -170,7 +170,7 @@ def _standard(program: Program) -> list[str]:
 def _driver(program: Program, compiler: str) -> list[str]:
     if compiler == "zig" and (program.needs_library or not program.is_cxx):
         tool = "c++" if program.is_cxx else "cc"
-        return [*zig_command(tool), "-target", HOST_TARGET]
+        return zig_command(tool)
     if compiler == "clang":
         return [str(require("clang-22")), *(["--driver-mode=g++"] if program.is_cxx else [])]
     # The pinned compiler's objects use the process's C++ runtime, too.
@@ -181,7 +181,7 @@ def _driver(program: Program, compiler: str) -> list[str]:
 def _zig_library() -> tuple[Path, ...]:
     """The pinned compiler's C++ library, without the unwinder, which the process has."""
     compiled = compile_c('extern "C" int main() {}', "zig", ("-O0",), suffix=".cpp")
-    command = [*zig_command("c++"), "-target", HOST_TARGET, "-v", str(compiled)]
+    command = [*zig_command("c++"), "-v", str(compiled)]
     folder = str(_CACHE.parent / "zig")
     places = {"ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder}
     with tempfile.TemporaryDirectory() as place:

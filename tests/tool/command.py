@@ -64,5 +64,5 @@ def archive(place: Path, *members: Path) -> Path:
 def shared_library(place: Path, source: str) -> Path:
     """Compile C to a shared library."""
     object_file = compile_c(source, "zig", ("-O1", "-fPIC"))
-    run([*zig_command("cc"), "-shared", "-target", "x86_64-linux-gnu", object_file, "-o", place])
+    run([*zig_command("cc"), "-shared", object_file, "-o", place])
     return place

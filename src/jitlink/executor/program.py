@@ -15,8 +15,9 @@ import os
 from collections.abc import Sequence
 
 from jitlink.executor.control import PlacedArguments
+from jitlink.host import c_library
 
-_C = ctypes.CDLL(None, use_errno=True)
+_C = c_library()
 _Word = ctypes.c_size_t
 _WORD = ctypes.sizeof(_Word)
 _ALIGNMENT = 16
@@ -85,25 +86,27 @@ def place(argv: Sequence[str]) -> PlacedArguments:
     return block.placed
 
 
-_environ = ctypes.POINTER(ctypes.c_char_p).in_dll(_C, "environ")
+@functools.cache
+def _environ() -> ctypes._Pointer[ctypes.c_char_p]:
+    return ctypes.POINTER(ctypes.c_char_p).in_dll(_C, "environ")
 
 
 def _environment() -> list[bytes]:
     found: list[bytes] = []
     if environment_address():
-        while (text := _environ[len(found)]) is not None:
+        while (text := _environ()[len(found)]) is not None:
             found.append(text)
     return found
 
 
 def environment_address() -> int:
     """Address of the process's environment, which code that changes it may move."""
-    return ctypes.c_void_p.from_address(ctypes.addressof(_environ)).value or 0
+    return ctypes.c_void_p.from_address(ctypes.addressof(_environ())).value or 0
 
 
 def set_environment(address: int) -> None:
     """Make an array of pointers to ``NAME=value`` the process's environment."""
-    ctypes.c_void_p.from_address(ctypes.addressof(_environ)).value = address
+    ctypes.c_void_p.from_address(ctypes.addressof(_environ())).value = address
 
 
 @functools.cache

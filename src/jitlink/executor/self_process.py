@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Literal
 
+from jitlink import host
 from jitlink.errors import ExecutorError
 from jitlink.executor import program
 from jitlink.executor.control import ExecutorProcessControl, LibrarySymbol, PlacedArguments
@@ -27,9 +28,7 @@ from jitlink.memory.images import EXPORTING, Images
 from jitlink.memory.mapping import MappedRange, mapped_ranges
 from jitlink.sps import WrapperFunctionResult
 
-_C = ctypes.CDLL(None, use_errno=True)
-# Lookups are short and frequent: they keep the interpreter lock, as those of ctypes do.
-_C_LOCKED = ctypes.PyDLL(None)
+_C = host.c_library()
 
 _fflush = _C["fflush"]
 _fflush.argtypes = (ctypes.c_void_p,)
@@ -46,12 +45,16 @@ class SelfExecutorProcessControl(ExecutorProcessControl):
 
     Args:
         memory_manager: by default an `InProcessMemoryManager`.
+
+    Raises:
+        UnsupportedHostError: linked code cannot run in this process.
     """
 
     is_this_process = True
 
     def __init__(self, memory_manager: JITLinkMemoryManager | None = None) -> None:
-        self.triple = _host_triple()
+        host.check()
+        self.triple = host.triple()
         self.page_size = mmap.PAGESIZE
         self.memory_manager = memory_manager or InProcessMemoryManager()
         self._process = dlopen(None, os.RTLD_NOW)
@@ -226,17 +229,6 @@ def library_at(address: int) -> str | None:
     return os.fsdecode(found.file) if found is not None and found.file else None
 
 
-def _host_triple() -> str:
-    machine = os.uname().machine
-    if not sys.platform.startswith("linux"):
-        return f"{machine}-unknown-{sys.platform}"
-    try:
-        os.confstr("CS_GNU_LIBC_VERSION")
-    except ValueError:
-        return f"{machine}-unknown-linux-musl"
-    return f"{machine}-unknown-linux-gnu"
-
-
 def _is_linked(address: int) -> bool:
     """Whether an address is in an image, whose code is not kept by what finds it here."""
     return any(address in image for image in list(EXPORTING))
@@ -277,6 +269,10 @@ def _flush_python() -> None:
             stream.flush()
 
 
+# What a pipe holds, usually.
+_PIPE_SIZE = 64 << 10
+
+
 class _Iovec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_size_t), ("length", ctypes.c_size_t))
 
@@ -290,15 +286,45 @@ def _transfer(verb: Literal["read", "write"], buffer: bytearray, address: int) -
     local = ctypes.addressof(ctypes.c_char.from_buffer(buffer)) if size else 0
     function = getattr(_C, f"process_vm_{verb}v", None)
     done = 0
-    while function is not None and done < size:
+    while done < size:
         ranges = [_Iovec(start + done, size - done) for start in (local, address)]
-        count = function(os.getpid(), ctypes.byref(ranges[0]), 1, ctypes.byref(ranges[1]), 1, 0)
+        ctypes.set_errno(errno.ENOSYS)
+        count = -1
+        if function is not None:
+            count = function(os.getpid(), ctypes.byref(ranges[0]), 1, ctypes.byref(ranges[1]), 1, 0)
         if count <= 0:
-            if ctypes.get_errno() in {errno.ENOSYS, errno.EPERM}:
-                break
-            raise ExecutorError(f"cannot {verb} {where}: {os.strerror(ctypes.get_errno())}")
+            number = ctypes.get_errno()
+            if number not in {errno.ENOSYS, errno.EPERM}:
+                raise ExecutorError(f"cannot {verb} {where}: {os.strerror(number)}")
+            break
         done += count
-    # Where the system call is missing or forbidden: a direct copy, which may fault.
     if done < size:
-        target, source = (local, address) if verb == "read" else (address, local)
-        ctypes.memmove(target + done, source + done, size - done)
+        source, target = (address, local) if verb == "read" else (local, address)
+        try:
+            _copy_through_pipe(target + done, source + done, size - done)
+        except OSError as error:
+            raise ExecutorError(f"cannot {verb} {where}: {error.strerror}") from error
+
+
+def _copy_through_pipe(target: int, source: int, size: int) -> None:
+    """Copy memory where the system call is missing, as in emulators, or forbidden.
+
+    Raises:
+        OSError: the kernel cannot read or write some of it; what comes before may be copied.
+    """
+    # A pipe that is empty takes a page at least, or as much as it can without waiting.
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        while size:
+            part = min(size, _PIPE_SIZE)
+            left = written = os.write(writer, _memory(source, part))
+            while left:
+                left -= os.readv(reader, [_memory(target + written - left, left)])
+            source, target, size = source + written, target + written, size - written
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def _memory(address: int, size: int) -> ctypes.Array[ctypes.c_char]:
+    return (ctypes.c_char * size).from_address(address)

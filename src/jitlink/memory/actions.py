@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from jitlink.errors import ActionError, JITLinkError
 from jitlink.graph import AllocActionPair, Symbol, WrapperCall
+from jitlink.host import c_library
 from jitlink.sps import (
     NO_CALL,
     AllocActionCallPair,
@@ -34,7 +35,7 @@ class _ThreadCalls(threading.local):
 
 
 _calls = _ThreadCalls()
-_free = ctypes.CDLL(None).free
+_free = c_library()["free"]
 _free.argtypes = (ctypes.c_void_p,)
 _free.restype = None
 _INLINE_SIZE = 8

@@ -9,11 +9,12 @@ from __future__ import annotations
 import ctypes
 
 from jitlink.errors import ExecutorError
+from jitlink.host import c_library
 
-_C = ctypes.CDLL(None)
+_C = c_library()
 # Lookups are short and frequent, and dlerror's message is the thread's: these calls keep the
 # interpreter lock, as those of ctypes do.
-_C_LOCKED = ctypes.PyDLL(None)
+_C_LOCKED = c_library(keeps_lock=True)
 
 dlopen = _C["dlopen"]
 dlopen.argtypes = (ctypes.c_char_p, ctypes.c_int)

@@ -8,12 +8,12 @@ graph is linked whose sections are, and may be.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from jitlink.errors import JITLinkError
 from jitlink.graph import LinkGraph, MemLifetime
+from jitlink.host import MACHINE
 from jitlink.logs import Log
 from jitlink.memory.actions import resolve_actions, run_deallocate_actions, run_finalize_actions
 from jitlink.memory.address_space import PROCESS
@@ -34,7 +34,6 @@ from jitlink.sps import WrapperFunctionCall
 log = Log("jitlink.memory")
 
 _FINALIZE = MemLifetime.FINALIZE
-_MACHINE = os.uname().machine
 # Larger zero-fill is populated by page faults: much of a large table may never be touched.
 _POPULATED_ZERO_FILL = 64 << 10
 # So is larger padding: an object may require any alignment.
@@ -173,7 +172,7 @@ def _apply(layout: BasicLayout, allocator: PageAllocator, ranges: Sequence[PageR
 
 def _is_native(graph: LinkGraph) -> bool:
     """Whether this machine's processor runs the code of a graph."""
-    return graph.triple.partition("-")[0] == _MACHINE
+    return graph.triple.partition("-")[0] == MACHINE
 
 
 class _InProcessAlloc(InFlightAlloc):

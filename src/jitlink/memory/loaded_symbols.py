@@ -8,12 +8,13 @@ from __future__ import annotations
 import ctypes
 from typing import NamedTuple
 
+from jitlink.host import c_library
 from jitlink.memory.dynamic_linker import DlInfo
 
 STT_OBJECT, STT_FUNC, STT_GNU_IFUNC = 1, 2, 10
 """Types of symbols."""
 
-_dladdr1 = getattr(ctypes.PyDLL(None), "dladdr1", None)
+_dladdr1 = getattr(c_library(keeps_lock=True), "dladdr1", None)
 
 
 class _Symbol(ctypes.Structure):

@@ -16,18 +16,18 @@ import errno
 import functools
 import mmap
 import os
-import sys
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from jitlink.errors import AllocationError
 from jitlink.graph import MemProt
+from jitlink.host import MACHINE, c_library, is_linux, python_function
 
 PAGE_SIZE = mmap.PAGESIZE
 
-_LINUX = sys.platform.startswith("linux")
-_MAP_PRIVATE_ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANON
+_LINUX = is_linux()
+_MAP_PRIVATE_ANONYMOUS = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANON", 0)
 _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000 if _LINUX else 0
 _MAP_FIXED_NOREPLACE = 0x100000 if _LINUX else 0
@@ -53,15 +53,15 @@ def _function(
 
 # Short calls keep the interpreter lock: releasing it may cost a thread switch, which takes a
 # thousand times as long as the call. Calls that touch many pages release it.
-_short = ctypes.PyDLL(None, use_errno=True)
-_long = ctypes.CDLL(None, use_errno=True)
+_short = c_library(keeps_lock=True)
+_long = c_library()
 _MMAP_ARGUMENTS = (_Size, _Size, _Int, _Int, _Int, ctypes.c_ssize_t)
 _mmap = _function(_short, "mmap", *_MMAP_ARGUMENTS)
 _mmap_populate = _function(_long, "mmap", *_MMAP_ARGUMENTS)
 _munmap = _function(_long, "munmap", _Size, _Size)
 _mprotect = _function(_short, "mprotect", _Size, _Size, _Int)
 _madvise = _function(_long, "madvise", _Size, _Size, _Int)
-_memory_view = ctypes.pythonapi.PyMemoryView_FromMemory
+_memory_view = python_function("PyMemoryView_FromMemory")
 _memory_view.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, _Int)
 _memory_view.restype = ctypes.py_object
 
@@ -187,7 +187,7 @@ def view(address: int, size: int) -> memoryview:
 
 
 # x86 processors keep their instruction caches coherent with memory.
-_COHERENT = os.uname().machine in {"x86_64", "amd64", "i686", "i386"}
+_COHERENT = MACHINE in {"x86_64", "amd64", "i686", "i386"}
 
 
 @functools.cache

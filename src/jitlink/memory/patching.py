@@ -16,11 +16,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import sys
 from collections.abc import Mapping
 
 from jitlink.errors import AllocationError
 from jitlink.graph import MemProt
+from jitlink.host import c_library, is_linux
 from jitlink.memory import mapping
 
 _MREMAP_MAYMOVE, _MREMAP_FIXED = 1, 2
@@ -29,9 +29,9 @@ _CODE = "r-xp"
 
 @functools.cache
 def _mremap() -> ctypes._NamedFuncPointer:
-    if not sys.platform.startswith("linux"):
+    if not is_linux():
         raise AllocationError("this system cannot replace code pages atomically")
-    function = ctypes.CDLL(None, use_errno=True)["mremap"]
+    function = c_library()["mremap"]
     size = ctypes.c_size_t
     function.argtypes = (size, size, size, ctypes.c_int, size)
     function.restype = ctypes.c_ssize_t

@@ -16,12 +16,15 @@ import itertools
 import os
 
 from jitlink.errors import ExecutorError
+from jitlink.host import c_library, glibc_version
 from jitlink.memory.dynamic_linker import dlclose, dlerror, dlopen, dlsym
 from jitlink.memory.tls import TLSRegistry
 
-_C = ctypes.CDLL(None)
+_C = c_library()
 _MFD_NOEXEC_SEAL = 8
 _loads = itertools.count()
+# Other systems than those of POSIX have neither.
+_NOW_AND_LOCAL = getattr(os, "RTLD_NOW", 0) | getattr(os, "RTLD_LOCAL", 0)
 _SURPLUS = "glibc.rtld.optional_static_tls"
 _DEFAULT_SURPLUS, _FIRST_WITH_SURPLUS = 512, (2, 33)
 
@@ -30,7 +33,7 @@ class _TLSIndex(ctypes.Structure):
     _fields_ = (("module", ctypes.c_size_t), ("offset", ctypes.c_size_t))
 
 
-def load_module(data: bytes, mode: int = os.RTLD_NOW | os.RTLD_LOCAL, *, path_size: int = 0) -> int:
+def load_module(data: bytes, mode: int = _NOW_AND_LOCAL, *, path_size: int = 0) -> int:
     """Load a shared library from memory; by default its symbols are visible to no other library.
 
     Args:
@@ -116,7 +119,7 @@ def tunables_for(extra: int) -> str | None:
     The surplus is a power of two, so that a process that starts again, and lacks more for what it
     links next, has to start again a few times at most.
     """
-    if _glibc_version() < _FIRST_WITH_SURPLUS:
+    if glibc_version() < _FIRST_WITH_SURPLUS:
         return None
     settings = [each for each in _tunables_at_start().split(":") if each]
     values = [each.partition("=")[2] for each in settings if each.startswith(f"{_SURPLUS}=")]
@@ -124,14 +127,6 @@ def tunables_for(extra: int) -> str | None:
     wanted = (_DEFAULT_SURPLUS if surplus is None else surplus) + extra
     others = [each for each in settings if not each.startswith(f"{_SURPLUS}=")]
     return ":".join([*others, f"{_SURPLUS}={1 << (wanted - 1).bit_length()}"])
-
-
-def _glibc_version() -> tuple[int, ...]:
-    """The version of the GNU C library; empty for others."""
-    with contextlib.suppress(ValueError, OSError):
-        text = os.confstr("CS_GNU_LIBC_VERSION") or ""
-        return tuple(map(int, text.rpartition(" ")[2].split(".")))
-    return ()
 
 
 def _tunables_at_start() -> str:
@@ -162,7 +157,7 @@ def check_support() -> None:
     Raises:
         ExecutorError: it does not.
     """
-    if not hasattr(os, "memfd_create") or not _is_gnu():
+    if not hasattr(os, "memfd_create") or not glibc_version():
         raise ExecutorError("libraries are loaded from memory on Linux with the GNU C library only")
 
 
@@ -178,12 +173,6 @@ def _memory_file() -> int:
         else:
             return descriptor
     raise AssertionError
-
-
-def _is_gnu() -> bool:
-    with contextlib.suppress(ValueError, OSError):
-        return os.confstr("CS_GNU_LIBC_VERSION") is not None
-    return False
 
 
 def _path(descriptor: int, number: int, size: int) -> bytes:

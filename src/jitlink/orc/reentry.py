@@ -41,6 +41,7 @@ from jitlink.errors import ExecutorError, JITLinkError
 from jitlink.executor import ExecutorProcessControl
 from jitlink.executor.callback_errors import report
 from jitlink.graph import LinkGraph, MemProt, Scope, Symbol
+from jitlink.host import c_library
 from jitlink.link import JITLinkContext, link, run_in_process
 from jitlink.logs import Log
 from jitlink.memory import InProcessMemoryManager, JITLinkMemoryManager
@@ -151,7 +152,7 @@ class ProcessReentry(Reentry):
         super().__init__()
         self.code = code
         self._callback = _Callback(self._enter)
-        self.abort = _address_of(ctypes.CDLL(None).abort)
+        self.abort = _address_of(c_library()["abort"])
         symbols = _link(target, code, self._contents(target))
         self.address, self._landing, trampoline = (symbol.address for symbol in symbols)
         self._python_caller = self._measure(trampoline)

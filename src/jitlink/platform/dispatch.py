@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 
 from jitlink.errors import JITLinkError
 from jitlink.executor import ExecutorProcessControl
+from jitlink.host import c_library
 from jitlink.memory.actions import call_wrapper
 from jitlink.runtime import Runtime
 from jitlink.sps import EXECUTOR_ADDR, Failure, WrapperFunctionResult, WrapperSignature
@@ -124,8 +125,7 @@ def wrap_with_sps(
 _Callback = ctypes.CFUNCTYPE(
     None, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p
 )
-_C = ctypes.CDLL(None)
-_malloc = _C.malloc
+_malloc = c_library()["malloc"]
 _malloc.argtypes = (ctypes.c_size_t,)
 _malloc.restype = ctypes.c_void_p
 _dispatchers: WeakValueDictionary[int, Dispatcher] = WeakValueDictionary()

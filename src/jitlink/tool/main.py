@@ -210,7 +210,7 @@ def _signals_of_a_program(owns_process: bool) -> Iterator[None]:
     # Not `signal`, which makes enumerations of its numbers: that takes as long as a link.
     import _signal as signal  # type: ignore[import-not-found] # noqa: PLC0415
 
-    numbers = [signal.SIGPIPE, signal.SIGXFSZ]
+    numbers = [getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ") if hasattr(signal, name)]
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         numbers.append(signal.SIGINT)
     handlers = [(number, signal.signal(number, signal.SIG_DFL)) for number in numbers]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +57,8 @@ class PhaseTimes:
 
 
 def _now() -> Span:
+    import resource  # noqa: PLC0415 - not every system has it
+
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return Span(usage.ru_utime, usage.ru_stime, time.perf_counter())
 

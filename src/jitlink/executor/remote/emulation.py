@@ -16,6 +16,7 @@ import shutil
 from jitlink.errors import ExecutorError
 from jitlink.executor.remote.process import default_executor, own_executor
 from jitlink.executor.runtime_targets import RUNTIME_TARGETS, RuntimeTarget, runtime_target
+from jitlink.host import MACHINE, is_linux
 
 _C_LIBRARY = "libc.so.6"
 
@@ -33,8 +34,8 @@ def executor_command(target: str) -> list[str]:
     Raises:
         ExecutorError: there is no executor for it, or nothing here that runs it.
     """
-    system, architecture = os.uname(), target.partition("-")[0]
-    if system.sysname == "Linux" and architecture == system.machine:
+    architecture = target.partition("-")[0]
+    if is_linux() and architecture == MACHINE:
         return [default_executor()]
     found = runtime_target(target)
     if found is None:
@@ -42,7 +43,7 @@ def executor_command(target: str) -> list[str]:
         raise ExecutorError(f"there is no executor for {target}, only for {names}")
     own = own_executor(architecture)
     if own is None:
-        raise ExecutorError(f"{system.sysname} runs no executor for {target}: connect to one")
+        raise ExecutorError(f"this system runs no executor for {target}: connect to one")
     emulator, root = _find_emulator(found), _find_root(found)
     missing = []
     if emulator is None:

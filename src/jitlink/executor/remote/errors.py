@@ -17,16 +17,16 @@ _MOST_QUOTED = 2000
 _MOST_FRAMES = 32
 """Frames that a message shows."""
 
-CRASH_SIGNALS = (
-    signal.SIGSEGV,
-    signal.SIGBUS,
-    signal.SIGILL,
-    signal.SIGFPE,
-    signal.SIGABRT,
-    signal.SIGTRAP,
-    signal.SIGSYS,
-)
-"""The signals of which jitlink's executor sends reports."""
+CRASH_SIGNALS = {
+    4: "SIGILL",
+    5: "SIGTRAP",
+    6: "SIGABRT",
+    7: "SIGBUS",
+    8: "SIGFPE",
+    11: "SIGSEGV",
+    31: "SIGSYS",
+}
+"""The signals of which jitlink's executor sends reports: Linux's, whatever this system is."""
 
 
 class Crash(NamedTuple):
@@ -98,7 +98,7 @@ class ExecutorCrashedError(ExecutorDisconnectedError):
 
     def __init__(self, number: int, stderr: str = "", crash: Crash | None = None) -> None:
         try:
-            name = signal.Signals(number).name
+            name = CRASH_SIGNALS.get(number) or signal.Signals(number).name
         except ValueError:
             name = f"signal {number}"
         found = crash or Crash()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import fcntl
 import os
 import select
 import shutil
 import signal
 import subprocess
 import sys
-import termios
 import threading
 import time
 from array import array
@@ -30,6 +28,7 @@ from jitlink.executor.remote.errors import (
     ProtocolError,
 )
 from jitlink.executor.runtime_targets import RUNTIME_TARGETS
+from jitlink.host import MACHINE, is_linux
 
 _KEPT_STDERR = 64 << 10
 """Bytes of standard error that are kept."""
@@ -53,9 +52,8 @@ def own_executor(machine: str | None = None) -> str | None:
         machine: a processor architecture, such as ``aarch64``, whose executor an emulator can run
             here; by default this machine's.
     """
-    system = os.uname()
-    target = RUNTIME_TARGETS.get((machine or system.machine, "linux"))
-    if system.sysname != "Linux" or target is None:
+    target = RUNTIME_TARGETS.get((machine or MACHINE, "linux"))
+    if not is_linux() or target is None:
         return None
     package = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))  # noqa: PTH120
     path = os.path.join(package, "runtime", target.name, "jitlink-executor")  # noqa: PTH118
@@ -176,6 +174,10 @@ class ChildProcess:
 
     def _has_more(self) -> bool:
         """Whether it has written to its standard error what has not been read."""
+        # Not every system has them, and it may still connect to executors.
+        import fcntl  # noqa: PLC0415
+        import termios  # noqa: PLC0415
+
         assert self._process.stderr is not None
         waiting = array("i", [0])
         with self._lock, contextlib.suppress(OSError, ValueError):
