@@ -12,7 +12,12 @@ from pathlib import Path
 from tests.toolchain import report_missing
 
 _CACHE = Path(__file__).resolve().parent.parent / ".cache" / "packages"
-_ARCHITECTURES = {"aarch64-linux-gnu": "arm64", "riscv64-linux-gnu": "riscv64"}
+# The architecture, and the release that has it; None is that of this machine.
+_ARCHITECTURES = {"aarch64-linux-gnu": ("arm64", None), "riscv64-linux-gnu": ("riscv64", "trixie")}
+_SOURCE = (
+    "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] "
+    "http://deb.debian.org/debian {release} main\n"
+)
 _CONFIGURATION = """
 Dir::State "{place}/state";
 Dir::State::status "{place}/status";
@@ -21,13 +26,17 @@ APT::Architecture "{architecture}";
 APT::Architectures {{ "{architecture}"; }};
 APT::Sandbox::User "root";
 """
+_OTHER_SOURCES = """
+Dir::Etc::sourcelist "{place}/sources.list";
+Dir::Etc::sourceparts "{place}/state";
+"""
 
 
 def foreign_archive(target: str, package: str, name: str) -> Path:
     """A static archive of a development package; if it cannot be had, the test is skipped."""
     path = _unpacked(target, package) / "usr/lib" / target / name
     if not path.exists():
-        report_missing(f"{target}/{name}", f"{package}:{_ARCHITECTURES[target]}")
+        report_missing(f"{target}/{name}", f"{package}:{_ARCHITECTURES[target][0]}")
     return path
 
 
@@ -39,7 +48,7 @@ def _unpacked(target: str, package: str) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix="staging-", dir=_CACHE))
         try:
-            _download(_ARCHITECTURES[target], package, staging)
+            _download(*_ARCHITECTURES[target], package, staging)
             (staging / "files").rename(place)
         except (OSError, subprocess.CalledProcessError):
             # Another run may have been first; without the package, what is needed is missing.
@@ -49,13 +58,17 @@ def _unpacked(target: str, package: str) -> Path:
     return place
 
 
-def _download(architecture: str, package: str, place: Path) -> None:
+def _download(architecture: str, release: str | None, package: str, place: Path) -> None:
     """Unpack a package into `files`, by a state of apt of its own."""
     for directory in ("state/lists/partial", "cache/archives/partial"):
         (place / directory).mkdir(parents=True)
     (place / "status").touch()
     configuration = place / "apt.conf"
-    configuration.write_text(_CONFIGURATION.format(place=place, architecture=architecture))
+    text = _CONFIGURATION
+    if release is not None:
+        (place / "sources.list").write_text(_SOURCE.format(release=release))
+        text += _OTHER_SOURCES
+    configuration.write_text(text.format(place=place, architecture=architecture))
     environment = {**os.environ, "APT_CONFIG": str(configuration), "LC_ALL": "C.UTF-8"}
 
     def run(*words: str) -> None:
