@@ -34,9 +34,15 @@ from jitlink.memory.manager import (
     JITLinkDylib,
     JITLinkMemoryManager,
 )
+from jitlink.memory.tls import TLSAllocation, TLSBlock
+from jitlink.memory.tls_glibc import GlibcLoader
+from jitlink.memory.tls_link_only import LinkOnlyTLS
+from jitlink.memory.tls_module import TLSABI, TLSModuleSpec, TLSValue
 from jitlink.sps import AllocActionCallPair, WrapperFunctionCall
 
 PAGE_SIZE = 0x1000
+TLS_AREA = range(0x50000, 0x90000)
+"""The memory of TLS blocks; the thread pointer is its start."""
 Configure = Callable[[LinkGraph, PassConfiguration], None]
 Host = Callable[..., int]
 Place = Callable[[Segment], int | None]
@@ -54,6 +60,7 @@ class Machine:
         float_arguments: registers of floating-point arguments; the first also holds a result.
         stack, link, pc: registers of the stack pointer, return address and program counter.
         ret: the return instruction.
+        thread_pointer: register of the thread pointer.
         setup: values of control registers, which enable floating point.
     """
 
@@ -68,6 +75,7 @@ class Machine:
     link: int
     pc: int
     ret: bytes
+    thread_pointer: int
     setup: Mapping[int, int]
 
     @property
@@ -94,6 +102,7 @@ def _aarch64(target: str, byte_order: Literal["little", "big"]) -> Machine:
         arm64_const.UC_ARM64_REG_X30,
         arm64_const.UC_ARM64_REG_PC,
         bytes.fromhex("c0035fd6"),
+        arm64_const.UC_ARM64_REG_TPIDR_EL0,
         {arm64_const.UC_ARM64_REG_CPACR_EL1: 3 << 20},
     )
 
@@ -112,6 +121,7 @@ def _riscv(target: str, mode: int, pointer_size: int) -> Machine:
         riscv_const.UC_RISCV_REG_X1,
         riscv_const.UC_RISCV_REG_PC,
         bytes.fromhex("67800000"),
+        riscv_const.UC_RISCV_REG_X4,
         {riscv_const.UC_RISCV_REG_MSTATUS: 3 << 13},
     )
 
@@ -238,6 +248,11 @@ class Emulator:
         )
         bits = sum(bit for flag, bit in protections if prot & flag)
         self._uc.mem_map(address, size, bits)
+
+    def map_tls(self) -> None:
+        """Map the memory of TLS blocks, which few tests have."""
+        self._uc.reg_write(self.machine.thread_pointer, TLS_AREA.start)
+        self.map(TLS_AREA.start, len(TLS_AREA), MemProt.READ | MemProt.WRITE)
 
     def unmap(self, address: int, size: int) -> None:
         """Unmap memory."""
@@ -370,11 +385,49 @@ class _Mapped:
     deallocate: list[WrapperFunctionCall]
 
 
+class EmulatedTLS(LinkOnlyTLS):
+    """Thread-local storage of the only thread: static TLS, and other blocks at the end of the area.
+
+    Code calls `get_address`, as a function of the host, for `__tls_get_addr`.
+    """
+
+    def __init__(self, emulator: Emulator) -> None:
+        super().__init__(GlibcLoader())
+        self._emulator = emulator
+        self._end = TLS_AREA.stop
+        self._instances: dict[int, int] = {}
+
+    async def load(
+        self, spec: TLSModuleSpec, abi: TLSABI, others: Sequence[TLSBlock] = ()
+    ) -> tuple[int, list[list[int]]]:
+        """Place the TLS block of a module."""
+        module, values = await super().load(spec, abi, others)
+        if module == 1:
+            self._emulator.map_tls()
+        if spec.size:
+            address = self._end = (self._end - spec.size) & -spec.alignment
+            for relocation, (first, *_) in zip(spec.relocations, values, strict=True):
+                if relocation.value is TLSValue.TPOFF and not relocation.symbol:
+                    address = TLS_AREA.start + first - relocation.addend
+            assert TLS_AREA.start <= address <= TLS_AREA.stop - spec.size
+            self._emulator.write(address, bytes(spec.image).ljust(spec.size, b"\0"))
+            self._instances[module] = address + abi.dtp_bias
+        return module, values
+
+    def get_address(self, index: int) -> int:
+        """The address of a variable, by the address of its tls_index."""
+        machine, read = self._emulator.machine, self._emulator.read
+        size, order = machine.pointer_size, machine.byte_order
+        module, offset = (int.from_bytes(read(index + place, size), order) for place in (0, size))
+        return self._instances[module] + offset
+
+
 class _MemoryManager(JITLinkMemoryManager):
     """Allocates segments in the emulator's memory, each on pages of its own."""
 
     def __init__(self, emulator: Emulator) -> None:
         self.emulator = emulator
+        self.tls: EmulatedTLS = EmulatedTLS(emulator)
         self.mapped: dict[int, _Mapped] = {}
         self.count = 0
 
@@ -405,6 +458,9 @@ class _InFlight(InFlightAlloc):
     def __init__(self, manager: _MemoryManager, layout: BasicLayout) -> None:
         self.manager = manager
         self.layout = layout
+
+    def hold(self, tls_allocation: TLSAllocation) -> None:
+        """Do nothing: what is linked into an emulator stays as long as that."""
 
     async def finalize(self) -> FinalizedAlloc:
         emulator = self.manager.emulator

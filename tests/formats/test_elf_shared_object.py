@@ -1,5 +1,6 @@
 """Shared objects without code, read back by LLVM's readelf."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from jitlink.formats.elf_layout import (
     STT_FUNC,
     Identity,
 )
-from jitlink.formats.elf_shared_object import SharedObject, Symbol, write_shared_object
+from jitlink.formats.elf_shared_object import Relocation, SharedObject, Symbol, write_shared_object
 from tests.toolchain import require, run
 
 X86_64 = Identity(62, ELFCLASS64, "little")
@@ -50,6 +51,11 @@ def test_access_to_stacks(access: int, printed: str, tmp_path: Path) -> None:
     assert row[6] == printed
 
 
-def test_32_bit_shared_objects_are_not_written() -> None:
-    with pytest.raises(ValueError, match="64-bit ELF"):
-        write_shared_object(Identity(3, ELFCLASS32, "little"), SharedObject("name"))
+def test_32_bit_shared_objects(tmp_path: Path) -> None:
+    path = tmp_path / "name.so"
+    contents = SharedObject("name", ["first"], [Symbol("weak", 1, 2)], 4, [Relocation(0, 1, 0, -4)])
+    path.write_bytes(write_shared_object(Identity(243, ELFCLASS32, "little"), contents))
+    printed = run([require("llvm-readelf-22"), "-h", "-d", "--dyn-relocations", path])
+    assert re.search("Class: +ELF32", printed)
+    assert re.search(r"R_RISCV_32 +00000000 +weak - 4", printed)
+    assert "[first]" in printed

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from jitlink.formats.elf_layout import ELFCLASS64, Identity
-from jitlink.formats.elf_tls_module import AARCH64, AARCH64_BE, TLSModuleFormat
-from jitlink.memory.tls import (
+from jitlink.formats.elf_tls_module import AARCH64, AARCH64_BE, RISCV32, RISCV64, TLSModuleFormat
+from jitlink.memory.tls_module import (
     UNDEFINED_SYMBOL,
     TLSModuleSpec,
     TLSRelocation,
@@ -37,7 +37,7 @@ def readelf(place: Path, content: bytes, *options: str) -> str:
 def test_exported_variables(tmp_path: Path) -> None:
     exported = [TLSSymbol("first", 0, 4), TLSSymbol("größe", 96, 8)]
     spec = TLSModuleSpec("name", b"content", 104, 8, RELOCATIONS, symbols=exported)
-    symbols = readelf(tmp_path, TLS_EDGE_KINDS.write_module(spec), "--dyn-syms")
+    symbols = readelf(tmp_path, TLS_EDGE_KINDS.abi.write_module(spec), "--dyn-syms")
     for name, offset, size in exported:
         row = rf"{offset:016x} +{size} TLS +GLOBAL DEFAULT +1 {name}"
         assert re.search(row, symbols)
@@ -46,7 +46,7 @@ def test_exported_variables(tmp_path: Path) -> None:
 
 def test_relocations_and_their_symbols(tmp_path: Path) -> None:
     spec = TLSModuleSpec("name", b"content", 100, 8, RELOCATIONS, ("needed",))
-    content = TLS_EDGE_KINDS.write_module(spec)
+    content = TLS_EDGE_KINDS.abi.write_module(spec)
     printed = readelf(tmp_path, content, "--dyn-relocations")
     rows = re.findall(r"^([0-9a-f]+) +[0-9a-f]+ (R_\S+) +(.*)$", printed, re.MULTILINE)
     first = int(rows[0][0], 16)
@@ -89,7 +89,7 @@ def test_modules_for_aarch64(form: TLSModuleFormat, order: str, tmp_path: Path) 
 @pytest.mark.parametrize("content", [b"", b"x" * 9, b"y" * 10_000])
 def test_segments_of_any_alignment(alignment: int, content: bytes, tmp_path: Path) -> None:
     size = len(content) + 50
-    data = TLS_EDGE_KINDS.write_module(
+    data = TLS_EDGE_KINDS.abi.write_module(
         TLSModuleSpec("name", content, size, alignment, RELOCATIONS[:1])
     )
     # Neither zeros nor the gap before an aligned address take space.
@@ -113,7 +113,7 @@ def test_segments_of_any_alignment(alignment: int, content: bytes, tmp_path: Pat
 def test_modules_without_a_tls_block(tmp_path: Path) -> None:
     printed = readelf(
         tmp_path,
-        TLS_EDGE_KINDS.write_module(TLSModuleSpec("name", relocations=RELOCATIONS[2:])),
+        TLS_EDGE_KINDS.abi.write_module(TLSModuleSpec("name", relocations=RELOCATIONS[2:])),
         "-l",
     )
     assert "TLS" not in printed
@@ -126,5 +126,22 @@ def test_modules_of_other_byte_orders_and_classes(tmp_path: Path) -> None:
     big = TLSModuleFormat(Identity(22, ELFCLASS64, "big"), 0x1000, types)
     printed = readelf(tmp_path, big.write(TLSModuleSpec("name", b"1", 8, 8, RELOCATIONS[:1])), "-h")
     assert "2's complement, big endian" in printed
-    with pytest.raises(ValueError, match="64-bit ELF"):
-        TLSModuleFormat(Identity(243, 1, "little"), 0x1000, types)
+
+
+@pytest.mark.parametrize(("form", "bits", "float_abi"), [(RISCV64, 64, 4), (RISCV32, 32, 0)])
+def test_modules_for_risc_v(
+    form: TLSModuleFormat, bits: int, float_abi: int, tmp_path: Path
+) -> None:
+    relocations = [each for each in RELOCATIONS if each.value is not V.TLSDESC]
+    spec = TLSModuleSpec("name", b"content", 100, 8, relocations)
+    printed = readelf(
+        tmp_path, form.write(spec, float_abi), "-h", "--dyn-relocations", "--segments"
+    )
+    assert re.search(f"Class: +ELF{bits}", printed)
+    assert re.search("Machine: +RISC-V", printed)
+    assert re.search(rf"Flags: +{float_abi:#x}", printed)
+    rows = re.findall(r"^([0-9a-f]+) +[0-9a-f]+ (R_\S+)", printed, re.MULTILINE)
+    types = [f"R_RISCV_TLS_{each}{bits}" for each in ("DTPMOD", "DTPREL", "TPREL", "DTPMOD")]
+    assert [kind for _, kind in rows] == types
+    places = [int(place, 16) for place, _ in rows]
+    assert places == [places[0] + bits // 8 * n for n in range(4)]

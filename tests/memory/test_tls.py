@@ -6,19 +6,18 @@ import threading
 import pytest
 
 from jitlink.errors import ExecutorError, StaticTLSError, TLSError
+from jitlink.formats.elf_tls_module import X86_64
 from jitlink.memory.tls import (
     BLOCK_LIMIT,
     END_ADDRESS,
     FIRST_ADDRESS,
     TLSAllocation,
     TLSBlock,
-    TLSModuleSpec,
     TLSRegistry,
-    TLSRelocation,
-    TLSValue,
 )
 from jitlink.memory.tls_glibc import PROCESS_TLS, load_module, unload_module
 from jitlink.memory.tls_link_only import LinkOnlyTLS
+from jitlink.memory.tls_module import TLSABI, TLSModuleSpec, TLSRelocation, TLSValue
 from jitlink.targets.elf_x86_64 import TLS_EDGE_KINDS
 from jitlink.tasks import Task, current_task, run, sleep
 from tests.memory.graphs import drive
@@ -62,14 +61,17 @@ class Recorder:
         return None
 
 
-def write(_spec: TLSModuleSpec) -> bytes:
+def _write(_spec: TLSModuleSpec) -> bytes:
     return b""
+
+
+ABI = TLSABI(_write)
 
 
 def static_allocation(registry: TLSRegistry) -> TLSAllocation:
     allocation = registry.new_allocation()
     allocation.reserve(8, 8)
-    drive(allocation.load(bytearray(), [TPOFF], write))
+    drive(allocation.load(bytearray(), [TPOFF], ABI))
     return allocation
 
 
@@ -87,7 +89,7 @@ def test_every_thread_gets_the_image_and_zeros(size: int, alignment: int) -> Non
     content = bytearray(n % 251 + 1 for n in range(size // 2))
     allocation = PROCESS_TLS.new_allocation()
     block = allocation.reserve(size, alignment)
-    drive(allocation.load(content, [], TLS_EDGE_KINDS.write_module))
+    drive(allocation.load(content, [], TLS_EDGE_KINDS.abi))
     found: list[tuple[int, bytes]] = []
 
     def look() -> None:
@@ -112,13 +114,13 @@ def test_data_that_is_no_module() -> None:
     allocation = PROCESS_TLS.new_allocation()
     allocation.reserve(8, 8)
     with pytest.raises(TLSError, match="the TLS module cannot be loaded"):
-        drive(allocation.load(bytearray(), [], lambda _spec: b"nothing"))
+        drive(allocation.load(bytearray(), [], TLSABI(lambda _spec: b"nothing")))
     assert drive(allocation.release()) == []
 
 
 def test_equal_descriptors_are_not_taken_for_equal_libraries() -> None:
     modules = [
-        TLS_EDGE_KINDS.write_module(TLSModuleSpec(f"jitlink-test-{n}", bytes([n]), 8, 8, (DTPOFF,)))
+        X86_64.write(TLSModuleSpec(f"jitlink-test-{n}", bytes([n]), 8, 8, (DTPOFF,)))
         for n in range(3)
     ]
     handles = [load_module(data) for data in modules]
@@ -170,7 +172,7 @@ def test_an_address_before_its_module_is_loaded() -> None:
     block = allocation.reserve(8, 8)
     with pytest.raises(TLSError, match="no thread-local variable is linked"):
         registry.tls_address(block.address)
-    drive(allocation.load(bytearray(), [], write))
+    drive(allocation.load(bytearray(), [], ABI))
     assert registry.tls_address(block.address + 4) == block.module * 0x1000 + 4
 
 
@@ -182,7 +184,7 @@ def test_modules_are_unloaded_with_their_allocation() -> None:
     registry = TLSRegistry(loader)
     allocation = registry.new_allocation()
     allocation.reserve(8, 8)
-    drive(allocation.load(bytearray(), [], write))
+    drive(allocation.load(bytearray(), [], ABI))
     assert loader.loaded == [1]
     assert drive(allocation.release()) == []
     assert drive(allocation.release()) == []
@@ -194,9 +196,9 @@ def test_modules_stay_loaded_while_they_have_users() -> None:
     registry = TLSRegistry(loader)
     provider, user = registry.new_allocation(), registry.new_allocation()
     block = provider.reserve(8, 8)
-    drive(provider.load(bytearray(), [], write))
+    drive(provider.load(bytearray(), [], ABI))
     relocation = TLSRelocation(TLSValue.DTPMOD, block.name)
-    assert drive(user.resolve([relocation], [block], write)) == [[200]]
+    assert drive(user.resolve([relocation], [block], ABI)) == [[200]]
     drive(provider.release())
     assert loader.loaded == [1, 2]
     drive(user.release())
@@ -220,10 +222,10 @@ def test_static_tls_that_a_user_requires() -> None:
     registry = TLSRegistry(loader)
     provider, user = registry.new_allocation(), registry.new_allocation()
     block = provider.reserve(16, 8)
-    drive(provider.load(bytearray(), [], write))
+    drive(provider.load(bytearray(), [], ABI))
     before = block.tp_offset
     relocation = TLSRelocation(TLSValue.TPOFF, block.name, 8)
-    drive(user.resolve([relocation], [block], write))
+    drive(user.resolve([relocation], [block], ABI))
     assert (before, block.tp_offset) == (None, 200 - 8)
     last = static_allocation(registry)
     for allocation in (user, provider):
@@ -237,12 +239,12 @@ def test_a_block_that_is_only_linked_has_one_place_in_static_tls() -> None:
     registry = LinkOnlyTLS(Recorder())
     provider, user, other = (registry.new_allocation() for _ in range(3))
     block = provider.reserve(16, 8)
-    drive(provider.load(bytearray(), [], write))
+    drive(provider.load(bytearray(), [], ABI))
     relocations = [TLSRelocation(TLSValue.TPOFF, block.name, addend) for addend in (0, 8)]
-    (first,), (second,) = drive(user.resolve(relocations, [block], write))
+    (first,), (second,) = drive(user.resolve(relocations, [block], ABI))
     assert block.tp_offset == 2**64 - 16
     assert (first, second) == (2**64 - 16, 2**64 - 8)
-    assert drive(other.resolve(relocations, [block], write)) == [[first], [second]]
+    assert drive(other.resolve(relocations, [block], ABI)) == [[first], [second]]
 
 
 def test_links_that_need_each_other_wait_until_both_are_loaded() -> None:
@@ -252,10 +254,10 @@ def test_links_that_need_each_other_wait_until_both_are_loaded() -> None:
         one, other = registry.new_allocation(), registry.new_allocation()
         block = one.reserve(8, 8)
         relocation = TLSRelocation(TLSValue.DTPMOD, block.name)
-        waiting = Task(current_task().loop, other.resolve([relocation], [block], write))
+        waiting = Task(current_task().loop, other.resolve([relocation], [block], ABI))
         await sleep(0.01)
         assert not waiting.is_done
-        await one.load(bytearray(), [], write)
+        await one.load(bytearray(), [], ABI)
         return await waiting
 
     assert run(both()) == [[200]]
@@ -267,7 +269,7 @@ def test_waiting_for_a_link_that_fails() -> None:
     async def both() -> None:
         one, other = registry.new_allocation(), registry.new_allocation()
         block = one.reserve(8, 8)
-        waiting = Task(current_task().loop, other.resolve([], [block], write))
+        waiting = Task(current_task().loop, other.resolve([], [block], ABI))
         await sleep(0.01)
         await one.release()
         await waiting
@@ -283,7 +285,7 @@ def test_errors_of_loading() -> None:
     allocation = registry.new_allocation()
     allocation.reserve(8, 8)
     with pytest.raises(TLSError, match="refused") as caught:
-        drive(allocation.load(bytearray(), [TPOFF], write))
+        drive(allocation.load(bytearray(), [TPOFF], ABI))
     # Without the relocation it is not loaded either: static TLS is not the reason.
     assert not isinstance(caught.value, StaticTLSError)
     assert isinstance(caught.value.__cause__, ExecutorError)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from jitlink.arch.reentry import Jump
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
-from jitlink.memory.tls import TLSValue
+from jitlink.memory.tls_module import TLSValue
 from jitlink.passes.got_plt import GotPltSpec
 from jitlink.passes.tls import TLSGOTEntry
 

@@ -6,7 +6,10 @@ the second adds the low 12 bits (LO12) *as a signed number*, so HI20 is rounded
 (`BitSlice.rounding`). The symbol of a PC-relative LO12 is not that of the address but the label of
 its ``auipc``, which may be at any place and may have several LO12;
 `jitlink.arch.riscv_pairs.pair_hi_lo` gives each LO12 the target of its HI20 when addresses are
-known.
+known. That is so for GOT entries of thread-local variables and for TLS descriptors as well.
+
+Code of the local exec model adds an offset to the thread pointer, tp, and is not relaxed to the
+forms for offsets of 12 bits: the C library chooses the offset after memory has been allocated.
 
 A difference of labels is a pair of edges at one place that add and subtract, or set and subtract,
 because relaxation (`riscv_relax`) may reduce the difference. The fixup table has sets first, then
@@ -37,7 +40,9 @@ from jitlink.graph.contents import ZERO_FILL
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
 from jitlink.graph.link_graph import LinkGraph
 from jitlink.leb128 import ULEB128
+from jitlink.memory.tls_module import TLSValue
 from jitlink.passes.got_plt import GotPltSpec
+from jitlink.passes.tls import TLSGOTEntry
 
 CodeArray = npt.NDArray[np.uint32]
 
@@ -93,6 +98,16 @@ class RISCVEdgeKind(EdgeKind):
     RVC_LUI = 43, "RVCLui"
     JAL_WITHOUT_LINK = 44, "JALWithoutLink"
     JAL_TO_PTR_JUMP_STUB_BYPASSABLE = 45, "JALToPtrJumpStubBypassable"
+    R_RISCV_TLS_GOT_HI20 = 46, "R_RISCV_TLS_GOT_HI20"
+    R_RISCV_TLS_GD_HI20 = 47, "R_RISCV_TLS_GD_HI20"
+    R_RISCV_TLSDESC_HI20 = 48, "R_RISCV_TLSDESC_HI20"
+    R_RISCV_TPREL_HI20 = 49, "R_RISCV_TPREL_HI20"
+    R_RISCV_TPREL_LO12_I = 50, "R_RISCV_TPREL_LO12_I"
+    R_RISCV_TPREL_LO12_S = 51, "R_RISCV_TPREL_LO12_S"
+    R_RISCV_TLS_DTPREL32 = 52, "R_RISCV_TLS_DTPREL32"
+    R_RISCV_TLS_DTPREL64 = 53, "R_RISCV_TLS_DTPREL64"
+    REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_POINTER = (
+        54, "RequestTLSIndexInGOTAndTransformToPointer")  # fmt: skip
 
 
 K = RISCVEdgeKind
@@ -113,9 +128,15 @@ _C_LUI = (S(17, 1, 12), S(12, 5, 2))
 _AUIPC_JALR = (*_U_TYPE, S(0, 12, 32 + 20))
 _LOW6 = (S(0, 6, 0),)
 
+DTP_BIAS = 0x800
+"""What `__tls_get_addr` adds to an offset in a TLS block (TLS_DTV_OFFSET)."""
+
 _PCREL = "S + A - P"
+_TPREL = "S + A - TP"
+_DTPREL = f"S + A - DTP - {DTP_BIAS}"
 _ADD, _SUB = "V + S + A", "V - S - A"
 _GOT_REQUEST = "request for a GOT entry; transformed to the kind it names"
+_TLS_GOT_REQUEST = "request for a GOT entry for a thread-local variable"
 _ABSOLUTE_CODE = Advice("compile with -fPIC")
 _THROUGH_GOT = Advice("compile with -fPIC", outside_only=True)
 _NEEDS_HI20 = "low 12 bits of the address whose HI20 is at the target"
@@ -189,6 +210,24 @@ def _fixups(bits: int) -> FixupTable:
         Fixup(K.R_RISCV_SUB32, _SUB, 4, summary="label to be subtracted"),
         Fixup(K.R_RISCV_SUB64, _SUB, 8, summary="label to be subtracted"),
         Fixup(K.R_RISCV_SUB_ULEB128, _SUB, 1, field=ULEB128(), summary="label to be subtracted"),
+        hi20(K.R_RISCV_TPREL_HI20, _TPREL, "bits 12 to 31 of an offset from tp (lui)"),
+        Fixup(
+            K.R_RISCV_TPREL_LO12_I, _TPREL, 4, slices=_I_TYPE,
+            summary="low 12 bits of an offset from tp, I-type",
+        ),
+        Fixup(
+            K.R_RISCV_TPREL_LO12_S, _TPREL, 4, slices=_S_TYPE,
+            summary="low 12 bits of an offset from tp, S-type",
+        ),
+        Fixup(K.R_RISCV_TLS_DTPREL32, _DTPREL, 4, delta, summary="offset in the TLS block"),
+        Fixup(K.R_RISCV_TLS_DTPREL64, _DTPREL, 8, summary="offset in the TLS block"),
+        Fixup(K.R_RISCV_TLS_GOT_HI20, "", 4, summary=_TLS_GOT_REQUEST),
+        Fixup(K.R_RISCV_TLS_GD_HI20, "", 4, summary=_TLS_GOT_REQUEST),
+        Fixup(K.R_RISCV_TLSDESC_HI20, "", 4, summary="request for a TLS descriptor"),
+        Fixup(
+            K.REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_POINTER, "", bits // 8,
+            summary=_TLS_GOT_REQUEST,
+        ),
         Fixup(K.R_RISCV_GOT_HI20, "", 4, summary=_GOT_REQUEST),
         Fixup(K.R_RISCV_GOT32_PCREL, "", 4, summary=_GOT_REQUEST),
         Fixup(K.R_RISCV_PCREL_LO12_I, "", 4, summary=_NEEDS_HI20),
@@ -236,6 +275,22 @@ def _got_plt(bits: int) -> GotPltSpec:
 
 GOT_PLT = {bits: _got_plt(bits) for bits in (32, 64)}
 """GOT entries and stubs of RV32 and RV64."""
+
+_TLS_INDEX = (TLSValue.DTPMOD, TLSValue.DTPOFF)
+TLS_GOT_REQUESTS: dict[int, dict[EdgeKind, TLSGOTEntry]] = {
+    bits: {
+        K.R_RISCV_TLS_GD_HI20: TLSGOTEntry(_TLS_INDEX, K.R_RISCV_PCREL_HI20),
+        K.R_RISCV_TLS_GOT_HI20: TLSGOTEntry((TLSValue.TPOFF,), K.R_RISCV_PCREL_HI20),
+        K.REQUEST_TLS_INDEX_IN_GOT_AND_TRANSFORM_TO_POINTER: TLSGOTEntry(
+            _TLS_INDEX, GOT_PLT[bits].pointer
+        ),
+    }
+    for bits in (32, 64)
+}
+"""GOT entries of the general dynamic and initial exec models, and of TLS descriptors."""
+TPREL_KINDS = frozenset((K.R_RISCV_TPREL_HI20, K.R_RISCV_TPREL_LO12_I, K.R_RISCV_TPREL_LO12_S))
+DTPREL_KINDS = frozenset((K.R_RISCV_TLS_DTPREL32, K.R_RISCV_TLS_DTPREL64))
+"""Kinds whose value is an offset from the thread pointer, and one in the TLS block."""
 
 APPLY_IRELATIVE = {
     64: _code(

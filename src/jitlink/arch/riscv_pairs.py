@@ -41,7 +41,10 @@ from jitlink.graph.tables import DEFINED, EXTERNAL
 from jitlink.leb128 import ULEB128
 from jitlink.passes.got_plt import BypassTargets, bypass
 
-_HI = (K.R_RISCV_PCREL_HI20, K.GOT_LOAD_HI20)
+_HI = (
+    K.R_RISCV_PCREL_HI20, K.GOT_LOAD_HI20, K.R_RISCV_TLS_GOT_HI20, K.R_RISCV_TLS_GD_HI20,
+    K.R_RISCV_TLSDESC_HI20,
+)  # fmt: skip
 _LO = (K.R_RISCV_PCREL_LO12_I, K.PCREL_LO12_I_RELAXABLE, K.R_RISCV_PCREL_LO12_S)
 
 

@@ -24,7 +24,7 @@ from jitlink.fixups import Advice, Check, Fixup, FixupTable, in_range, resolved
 from jitlink.graph import LinkGraph
 from jitlink.graph.columns import BoolArray, Int64Array, UInt8Array, rows_where
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
-from jitlink.memory.tls import TLSValue
+from jitlink.memory.tls_module import TLSValue
 from jitlink.passes.got_plt import BypassTargets, GotPltSpec, bypass_stubs
 from jitlink.passes.init_fini import CrtiCrtn
 from jitlink.passes.tls import TLSGOTEntry

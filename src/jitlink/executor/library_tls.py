@@ -11,6 +11,7 @@ from jitlink.errors import StaticTLSError
 from jitlink.formats.elf_layout import PT_TLS
 from jitlink.formats.elf_tls_module import X86_64
 from jitlink.memory.tls import TLSRegistry
+from jitlink.memory.tls_module import TLSABI
 from jitlink.memory.tls_surplus import exhausted
 
 _MAGIC = b"\x7fELF\2\1"
@@ -35,7 +36,7 @@ async def lack_of_static_tls(library: str, reason: str, tls: TLSRegistry) -> Sta
         return None
     size, alignment = block
     why = "" if path == library else f", for loading {library}"
-    return await exhausted(tls, size, alignment, X86_64.write, why=why, library=path)
+    return await exhausted(tls, size, alignment, TLSABI(X86_64.write), why=why, library=path)
 
 
 def _tls_block(path: str) -> tuple[int, int] | None:

@@ -130,6 +130,11 @@ class Identity(NamedTuple):
         return MAGIC + bytes([self.elf_class, data])
 
     @property
+    def pointer_size(self) -> int:
+        """Size of a pointer in bytes."""
+        return 8 if self.elf_class == ELFCLASS64 else 4
+
+    @property
     def layout(self) -> RecordLayout:
         """The layout of the records of such a file."""
         return RECORD_LAYOUTS[self.start[4], self.start[5]]

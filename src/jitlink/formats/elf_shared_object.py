@@ -38,7 +38,6 @@ from jitlink.formats.elf_layout import (
     STB_GLOBAL,
     Identity,
     ProgramHeader,
-    check_class,
     dynamic_section,
     dynamic_size,
     write_headers,
@@ -131,11 +130,7 @@ def write_shared_object(
         identity: what the ELF header says.
         contents: the contents.
         page_size: the largest page size that the ABI allows, in bytes.
-
-    Raises:
-        ValueError: the identity is that of 32-bit ELF.
     """
-    check_class(identity)
     return _Writer(identity, contents, page_size).write()
 
 

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 
 from jitlink.formats.elf_layout import (
     DEFINED,
+    ELFCLASS32,
     ELFCLASS64,
     STB_GLOBAL,
     STB_WEAK,
     STT_OBJECT,
     STT_TLS,
     Identity,
-    check_class,
 )
 from jitlink.formats.elf_shared_object import (
     Relocation,
@@ -28,14 +28,9 @@ from jitlink.formats.elf_shared_object import (
     TLSSegment,
     write_shared_object,
 )
-from jitlink.memory.tls import (
-    UNDEFINED_SYMBOL,
-    VALUES_SYMBOL,
-    TLSModuleSpec,
-    TLSValue,
-)
+from jitlink.memory.tls_module import UNDEFINED_SYMBOL, VALUES_SYMBOL, TLSModuleSpec, TLSValue
 
-_EM_X86_64, _EM_AARCH64 = 62, 183
+_EM_X86_64, _EM_AARCH64, _EM_RISCV = 62, 183, 243
 
 
 class TLSModuleFormat:
@@ -46,19 +41,21 @@ class TLSModuleFormat:
         page_size: the largest page size that the ABI allows, in bytes.
         relocation_types: type of the relocation that stores each value.
 
-    Raises:
-        ValueError: the identity is that of 32-bit ELF, which is not written.
     """
 
     def __init__(
         self, identity: Identity, page_size: int, relocation_types: Mapping[TLSValue, int]
     ) -> None:
-        check_class(identity)
         self.identity, self.page_size = identity, page_size
         self.relocation_types = relocation_types
 
-    def write(self, spec: TLSModuleSpec) -> bytes:
-        """The bytes of a TLS module, without the zeros after the initialisation image."""
+    def write(self, spec: TLSModuleSpec, flags: int = 0) -> bytes:
+        """The bytes of a TLS module, without the zeros after the initialisation image.
+
+        Args:
+            spec: its contents.
+            flags: e_flags, where they differ between programs of the architecture.
+        """
         # Without a TLS block there is no symbol of that name: it must not hide another module's.
         block = TLSSegment(spec.image, spec.size, spec.alignment) if spec.size else None
         symbols = [Symbol(spec.name, STT_TLS, section=DEFINED, size=spec.size)] if block else []
@@ -66,7 +63,8 @@ class TLSModuleFormat:
             Symbol(each.name, STT_TLS, section=DEFINED, value=each.offset, size=each.size)
             for each in spec.symbols
         ]
-        values = sum(each.value.size for each in spec.relocations)
+        word = self.identity.pointer_size
+        values = word * sum(each.value.words for each in spec.relocations)
         symbols.append(
             Symbol(VALUES_SYMBOL, STT_OBJECT, section=DEFINED, size=values, is_data=True)
         )
@@ -79,9 +77,10 @@ class TLSModuleFormat:
         for value, name, addend in spec.relocations:
             kind = self.relocation_types[value]
             relocations.append(Relocation(offset, kind, numbers[name] if name else None, addend))
-            offset += value.size
+            offset += word * value.words
         contents = SharedObject(spec.name, spec.needed, symbols, values, relocations, block)
-        return write_shared_object(self.identity, contents, self.page_size)
+        identity = self.identity._replace(flags=flags)
+        return write_shared_object(identity, contents, self.page_size)
 
 
 X86_64 = TLSModuleFormat(
@@ -104,3 +103,23 @@ _AARCH64_TYPES = {
 AARCH64 = TLSModuleFormat(Identity(_EM_AARCH64, ELFCLASS64, "little"), 0x10000, _AARCH64_TYPES)
 AARCH64_BE = TLSModuleFormat(Identity(_EM_AARCH64, ELFCLASS64, "big"), 0x10000, _AARCH64_TYPES)
 """TLS modules for AArch64 of both byte orders."""
+# The C library fills no TLS descriptors: those of `riscv_tls` need no dynamic relocation.
+RISCV64 = TLSModuleFormat(
+    Identity(_EM_RISCV, ELFCLASS64, "little"),
+    0x1000,
+    {
+        TLSValue.DTPMOD: 7,  # R_RISCV_TLS_DTPMOD64
+        TLSValue.DTPOFF: 9,  # R_RISCV_TLS_DTPREL64
+        TLSValue.TPOFF: 11,  # R_RISCV_TLS_TPREL64
+    },
+)
+RISCV32 = TLSModuleFormat(
+    Identity(_EM_RISCV, ELFCLASS32, "little"),
+    0x1000,
+    {
+        TLSValue.DTPMOD: 6,  # R_RISCV_TLS_DTPMOD32
+        TLSValue.DTPOFF: 8,  # R_RISCV_TLS_DTPREL32
+        TLSValue.TPOFF: 10,  # R_RISCV_TLS_TPREL32
+    },
+)
+"""TLS modules for RISC-V of 64 and 32 bits."""

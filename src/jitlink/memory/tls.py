@@ -31,15 +31,22 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from enum import Enum
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from jitlink.errors import (
     ExecutorError,
     JITLinkError,
     TLSError,
+)
+from jitlink.memory.tls_module import (
+    TLSABI,
+    VALUES_SYMBOL,
+    TLSModuleSpec,
+    TLSRelocation,
+    TLSSymbol,
+    TLSValue,
 )
 from jitlink.tasks import Future
 
@@ -47,11 +54,6 @@ FIRST_ADDRESS, END_ADDRESS = 1 << 63, (1 << 63) + (1 << 62)
 """The range of TLS addresses: no processor has them, and no kernel."""
 BLOCK_LIMIT = 1 << 30
 """Limit of a TLS block's size and alignment together, in bytes: every thread gets as much."""
-VALUES_SYMBOL = "jitlink_tls_values"
-"""The symbol of a TLS module where the C library stores the values of its relocations."""
-UNDEFINED_SYMBOL = "jitlink_undefined"
-"""A weak symbol that is not defined, for relocations against other such symbols."""
-_WORD = 8
 _PAGE = 4096
 
 
@@ -60,88 +62,11 @@ def is_tls_address(address: int) -> bool:
     return FIRST_ADDRESS <= address < END_ADDRESS
 
 
-class TLSValue(Enum):
-    """What a dynamic relocation for TLS stores, in words of eight bytes.
-
-    DTPMOD: the ID of the module that defines the symbol.
-    DTPOFF: the symbol's offset in that module's TLS block.
-    TPOFF: the symbol's offset from the thread pointer, which puts the module into static TLS.
-    TLSDESC: a function that returns that offset, and the function's argument.
-    """
-
-    DTPMOD = 1
-    DTPOFF = 2
-    TPOFF = 3
-    TLSDESC = 4
-
-    @property
-    def words(self) -> int:
-        """Size of the value in words."""
-        return 2 if self is TLSValue.TLSDESC else 1
-
-    @property
-    def size(self) -> int:
-        """Size of the value in bytes."""
-        return self.words * _WORD
-
-
-class TLSRelocation(NamedTuple):
-    """A dynamic relocation of a TLS module.
-
-    Attributes:
-        value: the value to store.
-        symbol: a thread-local symbol of another module; empty for the TLS module itself.
-        addend: offset from that symbol, or from the start of the TLS module's block.
-    """
-
-    value: TLSValue
-    symbol: str = ""
-    addend: int = 0
-
-
-class TLSSymbol(NamedTuple):
-    """A thread-local variable that a TLS module exports: its name, and its place in bytes."""
-
-    name: str
-    offset: int
-    size: int
-
-
-class TLSModuleSpec(NamedTuple):
-    """The contents of a TLS module.
-
-    Attributes:
-        name: unique; also the symbol at the start of its TLS block.
-        image: the initialisation image; the rest of the block is zero.
-        size: size of the TLS block in bytes; 0 for a module without one.
-        alignment: of the TLS block in bytes, a power of two.
-        relocations: its dynamic relocations.
-        needed: names of the TLS modules that define the relocations' symbols.
-        is_weak: whether symbols may be undefined; their values are then unspecified.
-        symbols: the variables of its TLS block that it exports.
-    """
-
-    name: str
-    image: bytes | bytearray = b""
-    size: int = 0
-    alignment: int = 1
-    relocations: Sequence[TLSRelocation] = ()
-    needed: Sequence[str] = ()
-    is_weak: bool = False
-    symbols: Sequence[TLSSymbol] = ()
-
-    @property
-    def needs_static_tls(self) -> bool:
-        """Whether a relocation requires static TLS."""
-        return any(each.value is TLSValue.TPOFF for each in self.relocations)
-
-
-WriteTLSModule = Callable[[TLSModuleSpec], bytes]
-"""Writes a TLS module in a format that the executor's C library loads."""
-
-
 class TLSModuleLoader(Protocol):
-    """Loads TLS modules in an executor; errors are `ExecutorError`."""
+    """Loads TLS modules in an executor; errors are `ExecutorError`.
+
+    Offsets in TLS blocks are `TLSValue.DTPOFF`.
+    """
 
     async def load_tls_module(self, data: bytes) -> int:
         """Load a TLS module and return a handle."""
@@ -150,7 +75,7 @@ class TLSModuleLoader(Protocol):
         """Unload it."""
 
     async def read_words(self, handle: int, symbol: str, count: int) -> list[int]:
-        """Read unsigned words of eight bytes at a symbol of a loaded TLS module."""
+        """Read unsigned words of the size of a pointer at a symbol of a loaded TLS module."""
 
     def instance_address(self, module: int, offset: int) -> int:
         """Address of the calling thread's instance of a variable."""
@@ -177,6 +102,7 @@ class TLSBlock:
         address: TLS address of the start of the block.
         size, alignment: of the block, in bytes.
         module: the module ID, once the TLS module is loaded.
+        dtp_offset: DTPOFF of the start of the block, once the TLS module is loaded.
         tp_offset: offset of the block from the thread pointer, if it is in static TLS.
         handle: the loader's handle of the TLS module; 0 while it is not loaded.
         users: how many other links use its variables.
@@ -190,6 +116,7 @@ class TLSBlock:
         self.size = size
         self.alignment = alignment
         self.module = 0
+        self.dtp_offset = 0
         self.tp_offset: int | None = None
         self.handle = 0
         self.users = 0
@@ -250,14 +177,14 @@ class TLSAllocation:
         return self.block
 
     async def load(
-        self, image: bytearray, relocations: Sequence[TLSRelocation], write: WriteTLSModule
+        self, image: bytearray, relocations: Sequence[TLSRelocation], abi: TLSABI
     ) -> list[list[int]]:
         """Load the link's own TLS module.
 
         Args:
             image: the initialisation image; the rest of the block is zero.
             relocations: relocations against the block itself.
-            write: writes the TLS module.
+            abi: the TLS of the architecture.
 
         Returns:
             The words of each relocation's value.
@@ -272,8 +199,8 @@ class TLSAllocation:
         spec = TLSModuleSpec(
             block.name, image, block.size, block.alignment, all_relocations, symbols=block.symbols
         )
-        block.handle, values = await self._registry.load(spec, write)
-        block.module = values[0][0]
+        block.handle, values = await self._registry.load(spec, abi)
+        block.module, block.dtp_offset = values[0][0], -abi.dtp_bias
         for relocation, words in zip(relocations, values[1:], strict=True):
             if relocation.value is TLSValue.TPOFF:
                 self._registry.add_static(block, words[0] - relocation.addend)
@@ -284,7 +211,7 @@ class TLSAllocation:
         self,
         relocations: Sequence[TLSRelocation],
         blocks: Iterable[TLSBlock],
-        write: WriteTLSModule,
+        abi: TLSABI,
     ) -> list[list[int]]:
         """Find out values of variables of other links and of libraries.
 
@@ -292,7 +219,7 @@ class TLSAllocation:
             relocations: relocations against names of `blocks`, or against symbols of
                 libraries that the executor has loaded.
             blocks: other links' blocks, which stay loaded until the allocation is released.
-            write: writes the module that has the relocations.
+            abi: the TLS of the architecture.
 
         Returns:
             The words of each relocation's value.
@@ -308,7 +235,7 @@ class TLSAllocation:
         spec = TLSModuleSpec(name, relocations=relocations, needed=needed)
         self._registry.use(others)
         self._used += others
-        handle, values = await self._registry.load(spec, write, others)
+        handle, values = await self._registry.load(spec, abi, others)
         self._handles.append(handle)
         for relocation, words in zip(relocations, values, strict=True):
             if relocation.value is TLSValue.TPOFF:
@@ -317,14 +244,14 @@ class TLSAllocation:
                         self._registry.add_static(block, words[0] - relocation.addend)
         return values
 
-    def request_static_tls(self, names: Iterable[str], write: WriteTLSModule) -> None:
+    def request_static_tls(self, names: Iterable[str], abi: TLSABI) -> None:
         """Request static TLS for external variables, in case they are of loaded libraries.
 
         Args:
             names: names of the variables; replaces those of the last call.
-            write: writes TLS modules.
+            abi: the TLS of the architecture.
         """
-        self._registry.request_static_tls(self, names, write)
+        self._registry.request_static_tls(self, names, abi)
 
     async def release(self) -> list[JITLinkError]:
         """Release everything.
@@ -360,7 +287,7 @@ class TLSRegistry:
         self._next_name = 0
         self._starts: list[int] = []
         self._blocks: list[TLSBlock] = []
-        self._requests: dict[TLSAllocation, tuple[frozenset[str], WriteTLSModule]] = {}
+        self._requests: dict[TLSAllocation, tuple[frozenset[str], TLSABI]] = {}
         # The blocks in static TLS, in the order in which they got it.
         self._static: list[TLSBlock] = []
 
@@ -406,15 +333,15 @@ class TLSRegistry:
         return block
 
     async def load(
-        self, spec: TLSModuleSpec, write: WriteTLSModule, others: Sequence[TLSBlock] = ()
+        self, spec: TLSModuleSpec, abi: TLSABI, others: Sequence[TLSBlock] = ()
     ) -> tuple[int, list[list[int]]]:
         """Load a TLS module: its handle, and the words of each relocation's value."""
         try:
-            handle = await self._loader.load_tls_module(write(spec))
+            handle = await self._loader.load_tls_module(abi.write_module(spec))
         except ExecutorError as error:
             from jitlink.memory.tls_surplus import explain  # noqa: PLC0415 - only for errors
 
-            raise await explain(self, spec, write, others, error) from error
+            raise await explain(self, spec, abi, others, error) from error
         try:
             count = sum(each.value.words for each in spec.relocations)
             words = await self._loader.read_words(handle, VALUES_SYMBOL, count)
@@ -428,14 +355,14 @@ class TLSRegistry:
         return handle, values
 
     def request_static_tls(
-        self, allocation: TLSAllocation, names: Iterable[str], write: WriteTLSModule | None
+        self, allocation: TLSAllocation, names: Iterable[str], abi: TLSABI | None
     ) -> None:
         """See `TLSAllocation.request_static_tls`."""
         requested = frozenset(names)
         with self._lock:
             self._requests.pop(allocation, None)
-            if requested and write is not None:
-                self._requests[allocation] = requested, write
+            if requested and abi is not None:
+                self._requests[allocation] = requested, abi
 
     async def reserve_static_tls(self, names: Iterable[str]) -> None:
         """Put libraries whose variables links have requested into static TLS, if there is space.
@@ -445,12 +372,12 @@ class TLSRegistry:
         """
         with self._lock:
             requests = list(self._requests.values())
-        for requested, write in requests:
+        for requested, abi in requests:
             # One by one: a variable that does not fit must not keep others out.
             for name in requested.intersection(names):
                 relocations = [TLSRelocation(TLSValue.TPOFF, name)]
                 spec = TLSModuleSpec(self.new_module_name(), relocations=relocations, is_weak=True)
-                await self.can_load(spec, write)
+                await self.can_load(spec, abi)
 
     def use(self, blocks: Sequence[TLSBlock]) -> None:
         """Count a user of each block, which stays loaded until its users have gone."""
@@ -538,14 +465,14 @@ class TLSRegistry:
         if found is None or not found[0].handle:
             raise TLSError(f"no thread-local variable is linked at {address:#x}")
         block, offset = found
-        return self._loader.instance_address(block.module, offset)
+        return self._loader.instance_address(block.module, block.dtp_offset + offset)
 
     def is_instance(self, module: int, offset: int, address: int) -> bool:
         """Whether a variable of any module is at an address for the calling thread.
 
         Args:
             module: the module's ID.
-            offset: the variable's offset in the module's TLS block.
+            offset: the variable's `TLSValue.DTPOFF` there.
             address: where an instance of it may be.
         """
         return self._loader.is_instance(module, offset, address)
@@ -556,10 +483,10 @@ class TLSRegistry:
         """See `TLSModuleLoader.tunables_for`."""
         return self._loader.tunables_for(extra)
 
-    async def can_load(self, spec: TLSModuleSpec, write: WriteTLSModule) -> bool:
+    async def can_load(self, spec: TLSModuleSpec, abi: TLSABI) -> bool:
         """Load a TLS module and unload it; whether it could be loaded."""
         try:
-            handle = await self._loader.load_tls_module(write(spec))
+            handle = await self._loader.load_tls_module(abi.write_module(spec))
         except ExecutorError:
             return False
         await self.unload(handle)

@@ -80,7 +80,7 @@ def unload_module(handle: int) -> None:
 
 
 def read_words(handle: int, symbol: str, count: int) -> list[int]:
-    """Read unsigned words of eight bytes at a symbol of a loaded library.
+    """Read unsigned words of the size of a pointer at a symbol of a loaded library.
 
     Raises:
         ExecutorError: there is no such symbol.
@@ -88,7 +88,7 @@ def read_words(handle: int, symbol: str, count: int) -> list[int]:
     address = dlsym(handle, symbol.encode())
     if not address:
         raise ExecutorError(f"a library loaded from memory has no symbol {symbol}")
-    return list((ctypes.c_uint64 * count).from_address(address))
+    return list((ctypes.c_size_t * count).from_address(address))
 
 
 def instance_address(module: int, offset: int) -> int:
@@ -96,7 +96,7 @@ def instance_address(module: int, offset: int) -> int:
 
     Args:
         module: ID of the module that has the variable.
-        offset: the variable's offset in the module's TLS block.
+        offset: the variable's `TLSValue.DTPOFF`.
 
     Raises:
         ExecutorError: the C library has no `__tls_get_addr`.

@@ -1,10 +1,10 @@
 """TLS of code that is linked and never run: the values are assigned here, and nothing is loaded.
 
-Module IDs are consecutive, and blocks in static TLS follow one another below the thread pointer, as
+Module IDs are consecutive, and blocks in static TLS follow one another from the thread pointer, as
 a dynamic linker assigns them; there is no limit for either. Variables of libraries that the
 executor has loaded have the values that they have there.
 
-Specification: "ELF Handling For Thread-Local Storage", variant II.
+Specification: "ELF Handling For Thread-Local Storage", variants I and II.
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from jitlink.errors import JITLinkError
-from jitlink.memory.tls import (
+from jitlink.memory.tls import TLSBlock, TLSModuleLoader, TLSRegistry, padded
+from jitlink.memory.tls_module import (
+    TLSABI,
     UNDEFINED_SYMBOL,
-    TLSBlock,
-    TLSModuleLoader,
     TLSModuleSpec,
-    TLSRegistry,
     TLSRelocation,
     TLSValue,
-    WriteTLSModule,
-    padded,
 )
 
 _MASK = (1 << 64) - 1
@@ -42,12 +39,14 @@ class LinkOnlyTLS(TLSRegistry):
         self._static_size = 0
 
     async def load(
-        self, spec: TLSModuleSpec, write: WriteTLSModule, others: Sequence[TLSBlock] = ()
+        self, spec: TLSModuleSpec, abi: TLSABI, others: Sequence[TLSBlock] = ()
     ) -> tuple[int, list[list[int]]]:
         """Assign a module ID, and the words of each relocation's value."""
         module, blocks = next(self._modules), {block.name: block for block in others}
-        found = await self._find_in_libraries(spec, write, blocks)
-        offset = self._assign_static(spec.size, spec.alignment) if spec.needs_static_tls else 0
+        found = await self._find_in_libraries(spec, abi, blocks)
+        offset = 0
+        if spec.needs_static_tls:
+            offset = self._assign_static(spec.size, spec.alignment, abi)
         # The caller records the offsets of other blocks afterwards.
         offsets = {name: block.tp_offset for name, block in blocks.items()}
         values = []
@@ -56,17 +55,19 @@ class LinkOnlyTLS(TLSRegistry):
             if block is not None:
                 tp_offset = offsets[block.name]
                 if relocation.value is TLSValue.TPOFF and tp_offset is None:
-                    tp_offset = self._assign_static(block.size, block.alignment)
+                    tp_offset = self._assign_static(block.size, block.alignment, abi)
                     offsets[block.name] = tp_offset
-                values.append(_words(relocation, block.module, tp_offset or 0))
+                values.append(_words(relocation, block.module, tp_offset or 0, abi))
             elif relocation in found:
                 values.append(found[relocation])
+            elif relocation.symbol == UNDEFINED_SYMBOL:
+                values.append([0] * relocation.value.words)
             else:
-                values.append(_words(relocation, module, offset))
+                values.append(_words(relocation, module, offset, abi))
         return module, values
 
     async def _find_in_libraries(
-        self, spec: TLSModuleSpec, write: WriteTLSModule, blocks: Iterable[str]
+        self, spec: TLSModuleSpec, abi: TLSABI, blocks: Iterable[str]
     ) -> dict[TLSRelocation, list[int]]:
         """The words of relocations that do not depend on static TLS, against libraries' symbols."""
         dynamic = (TLSValue.DTPMOD, TLSValue.DTPOFF)
@@ -75,14 +76,18 @@ class LinkOnlyTLS(TLSRegistry):
         if not wanted:
             return {}
         part = TLSModuleSpec(spec.name, relocations=wanted, is_weak=True)
-        handle, values = await super().load(part, write)
+        handle, values = await super().load(part, abi)
         await super().unload(handle)
         return dict(zip(wanted, values, strict=True))
 
-    def _assign_static(self, size: int, alignment: int) -> int:
+    def _assign_static(self, size: int, alignment: int, abi: TLSABI) -> int:
         """The offset from the thread pointer of another block in static TLS."""
-        self._static_size = padded(self._static_size + size, alignment)
-        return -self._static_size
+        if abi.tcb_size is None:
+            self._static_size = padded(self._static_size + size, alignment)
+            return -self._static_size
+        start = padded(max(self._static_size, abi.tcb_size), alignment)
+        self._static_size = start + size
+        return start
 
     async def unload(self, handle: int) -> list[JITLinkError]:  # noqa: ARG002 - nothing is loaded
         """Do nothing."""
@@ -92,13 +97,13 @@ class LinkOnlyTLS(TLSRegistry):
         """Do nothing: no static TLS of the executor is used."""
 
 
-def _words(relocation: TLSRelocation, module: int, tp_offset: int) -> list[int]:
+def _words(relocation: TLSRelocation, module: int, tp_offset: int, abi: TLSABI) -> list[int]:
     """The words of a relocation's value in a block."""
     match relocation.value:
         case TLSValue.DTPMOD:
             return [module]
         case TLSValue.DTPOFF:
-            return [relocation.addend]
+            return [(relocation.addend - abi.dtp_bias) & _MASK]
         case TLSValue.TPOFF:
             return [(tp_offset + relocation.addend) & _MASK]
         case TLSValue.TLSDESC:

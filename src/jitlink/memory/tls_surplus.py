@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jitlink.errors import ExecutorError, StaticTLSError, TLSError
-from jitlink.memory.tls import TLSModuleSpec, TLSRelocation, TLSValue, padded
+from jitlink.memory.tls import padded
+from jitlink.memory.tls_module import TLSModuleSpec, TLSRelocation, TLSValue
 
 if TYPE_CHECKING:
-    from jitlink.memory.tls import TLSBlock, TLSRegistry, WriteTLSModule
+    from jitlink.memory.tls import (
+        TLSBlock,
+        TLSRegistry,
+    )
+    from jitlink.memory.tls_module import TLSABI
 
 _SURPLUS_LIMIT = 1 << 24
 """More than the surplus of any C library, in bytes."""
@@ -18,7 +23,7 @@ _SURPLUS_LIMIT = 1 << 24
 async def explain(
     registry: TLSRegistry,
     spec: TLSModuleSpec,
-    write: WriteTLSModule,
+    abi: TLSABI,
     others: Sequence[TLSBlock],
     error: ExecutorError,
 ) -> TLSError:
@@ -27,7 +32,7 @@ async def explain(
     Args:
         registry: of the executor that could not load it.
         spec: the TLS module.
-        write: writes TLS modules.
+        abi: the TLS of the architecture.
         others: blocks of other links that its relocations are against.
         error: the dynamic linker's.
     """
@@ -35,7 +40,7 @@ async def explain(
     if not spec.needs_static_tls:
         return general
     dynamic = [each for each in spec.relocations if each.value is not TLSValue.TPOFF]
-    if not await registry.can_load(spec._replace(relocations=dynamic), write):
+    if not await registry.can_load(spec._replace(relocations=dynamic), abi):
         return general
     size, alignment, why = spec.size, spec.alignment, ""
     needed = padded(size, alignment)
@@ -48,14 +53,14 @@ async def explain(
         needed = sum(padded(each.size, each.alignment) for each in lacking)
         alignment = max(each.alignment for each in lacking)
         why = ", or a thread has used the variable already"
-    return await exhausted(registry, size, alignment, write, why=why, needed=needed)
+    return await exhausted(registry, size, alignment, abi, why=why, needed=needed)
 
 
 async def exhausted(
     registry: TLSRegistry,
     size: int,
     alignment: int,
-    write: WriteTLSModule,
+    abi: TLSABI,
     *,
     why: str = "",
     needed: int = 0,
@@ -67,26 +72,26 @@ async def exhausted(
         registry: of the executor.
         size: of the block, in bytes.
         alignment: of the block, in bytes.
-        write: writes TLS modules, which measure the surplus.
+        abi: the TLS of the architecture.
         why: the cause if it may be another one.
         needed: size of all blocks that have to fit; 0 for this one.
         library: path of the shared library that has the block.
     """
-    surplus, most = await _measure_surplus(registry, write)
+    surplus, most = await _measure_surplus(registry, abi)
     extra = (needed or padded(size, alignment)) + alignment - surplus
     # All blocks in static TLS are aligned to what the process was started with.
     tunables = registry.tunables_for(extra) if extra > 0 and alignment <= most else None
     return StaticTLSError(size, alignment, surplus, most, why, tunables=tunables, library=library)
 
 
-async def _measure_surplus(registry: TLSRegistry, write: WriteTLSModule) -> tuple[int, int]:
+async def _measure_surplus(registry: TLSRegistry, abi: TLSABI) -> tuple[int, int]:
     """The largest size and the largest alignment of a block that the surplus has left."""
 
     async def fits(size: int, alignment: int) -> bool:
         relocation = TLSRelocation(TLSValue.TPOFF)
         name = registry.new_module_name()
         spec = TLSModuleSpec(name, b"", size, alignment, (relocation,))
-        return await registry.can_load(spec, write)
+        return await registry.can_load(spec, abi)
 
     # The alignment first: a trial may make the C library lose some of it; see `padded`.
     alignment = 1

@@ -18,7 +18,8 @@ from jitlink.graph.columns import BoolArray, Int64Array, UInt64Array
 from jitlink.graph.tables import ABSOLUTE, exported_rows, symbol_addresses
 from jitlink.link import PassConfiguration
 from jitlink.memory.images import Images, ImageSymbols
-from jitlink.memory.tls import END_ADDRESS, FIRST_ADDRESS, TLSBlock, TLSRegistry, TLSSymbol
+from jitlink.memory.tls import END_ADDRESS, FIRST_ADDRESS, TLSBlock, TLSRegistry
+from jitlink.memory.tls_module import TLSSymbol
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.link_resources import LinkResources
 from jitlink.orc.materialization import MaterializationResponsibility

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,14 +29,8 @@ from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL
 from jitlink.memory.copying import copy_contents
 from jitlink.memory.layout import place
 from jitlink.memory.manager import InFlightAlloc, JITLinkMemoryManager
-from jitlink.memory.tls import (
-    END_ADDRESS,
-    FIRST_ADDRESS,
-    TLSAllocation,
-    TLSRegistry,
-    TLSValue,
-    WriteTLSModule,
-)
+from jitlink.memory.tls import END_ADDRESS, FIRST_ADDRESS, TLSAllocation, TLSRegistry
+from jitlink.memory.tls_module import TLSABI, TLSValue
 from jitlink.passes.got_plt import TLS_INFO_SECTION, add_equal_blocks
 from jitlink.passes.tls_variables import OWN_TLS_BLOCK, TLSVariables
 
@@ -65,9 +59,9 @@ class TLSGOTEntry(NamedTuple):
     per_module: bool = False
 
     @property
-    def size(self) -> int:
-        """Size of the entry in bytes."""
-        return sum(value.size for value in self.values)
+    def words(self) -> int:
+        """Size of the entry in words."""
+        return sum(value.words for value in self.values)
 
 
 class TLSEdgeKinds:
@@ -78,8 +72,7 @@ class TLSEdgeKinds:
         tpoff: edge kinds whose value is an offset from the thread pointer.
         dtpoff: edge kinds whose value is an offset from the start of the TLS block.
         dtpmod: edge kinds whose value is the module ID of the graph's TLS module.
-        write_module: writes a TLS module.
-        endianness: byte order of GOT entries.
+        abi: the TLS of the architecture.
     """
 
     def __init__(
@@ -88,13 +81,11 @@ class TLSEdgeKinds:
         tpoff: frozenset[EdgeKind],
         dtpoff: frozenset[EdgeKind],
         dtpmod: frozenset[EdgeKind],
-        write_module: WriteTLSModule,
-        endianness: Literal["little", "big"] = "little",
+        abi: TLSABI,
     ) -> None:
         self.got_requests = got_requests
         self.tpoff, self.dtpoff, self.dtpmod = tpoff, dtpoff, dtpmod
-        self.write_module = write_module
-        self.endianness: Literal["little", "big"] = endianness
+        self.abi = abi
 
     @cached_property
     def mask(self) -> BoolArray:
@@ -291,8 +282,9 @@ class TLSPlan(CheckedPlan):
     def _add_got_entries(self, entry: TLSGOTEntry, targets: list[int]) -> list[tuple[int, int]]:
         """Add a GOT entry for each target; pairs of the target's and the entry's symbol row."""
         graph = self._graph
-        section = graph.obtain_section(TLS_INFO_SECTION, MemProt.READ)
-        blocks, symbols = add_equal_blocks(graph, section, len(targets), bytes(entry.size), 8, 0)
+        section, word = graph.obtain_section(TLS_INFO_SECTION, MemProt.READ), graph.pointer_size
+        content = bytes(word * entry.words)
+        blocks, symbols = add_equal_blocks(graph, section, len(targets), content, word, 0)
         for block, target in zip(blocks.tolist(), targets, strict=True):
             self._got_blocks.append(_GOTBlock(block, target, entry))
             if target != OWN_TLS_BLOCK:
@@ -346,7 +338,7 @@ class TLSPlan(CheckedPlan):
         self._registry = registry
         self._allocation = allocation = registry.new_allocation()
         alloc.hold(allocation)
-        allocation.request_static_tls(self._static_names, self._kinds.write_module)
+        allocation.request_static_tls(self._static_names, self._kinds.abi)
         if not self._has_block:
             return
         try:
@@ -373,7 +365,7 @@ class TLSPlan(CheckedPlan):
                 value depends on where the C library puts the TLS block.
         """
         # All names have been looked up.
-        self._allocation.request_static_tls((), self._kinds.write_module)
+        self._allocation.request_static_tls((), self._kinds.abi)
         in_image = self._image[self._graph.edge_table.block]
         image, bases = self._gather_image(), {}
         if self._allocation.block is not None:
@@ -409,11 +401,13 @@ class TLSPlan(CheckedPlan):
         external = self._offset_accesses[self._is_external(self._offset_accesses)]
         wanted = [(value, got.target) for got in self._got_blocks for value in got.entry.values]
         wanted += [(TLSValue.TPOFF, target) for target in edges.target[external].tolist()]
-        variables = TLSVariables(graph, self._registry, self._allocation, self._kinds.write_module)
+        variables = TLSVariables(graph, self._registry, self._allocation, self._kinds.abi)
         await variables.load(wanted, image, static=bool(self._static_accesses.any()))
+        dtype = f"{'<' if graph.endianness == 'little' else '>'}u{graph.pointer_size}"
         for block, target, entry in self._got_blocks:
             words = [word for value in entry.values for word in variables.words(value, target)]
-            content = b"".join(word.to_bytes(8, self._kinds.endianness) for word in words)
+            # Truncated to the size of a pointer.
+            content = np.array(words, np.uint64).astype(dtype).tobytes()
             Block(graph, block).already_mutable_content[:] = content
         # S - TP and S - DTP hold only in the link's own TLS block; the addend makes up for it.
         if len(external):

@@ -14,16 +14,8 @@ from jitlink.errors import TLSError
 from jitlink.fixup_errors import describe
 from jitlink.graph import LinkGraph, Symbol
 from jitlink.graph.columns import ADDRESS_MASK
-from jitlink.memory.tls import (
-    UNDEFINED_SYMBOL,
-    TLSAllocation,
-    TLSBlock,
-    TLSRegistry,
-    TLSRelocation,
-    TLSValue,
-    WriteTLSModule,
-    is_tls_address,
-)
+from jitlink.memory.tls import TLSAllocation, TLSBlock, TLSRegistry, is_tls_address
+from jitlink.memory.tls_module import TLSABI, UNDEFINED_SYMBOL, TLSRelocation, TLSValue
 
 PHONY_SECTION = "$__PHONY"
 """The section of the zeros whose address phony externals have."""
@@ -39,7 +31,7 @@ class TLSVariables:
         graph: with all addresses; targets are rows of its symbols.
         registry: the executor's TLS.
         allocation: the link's TLS.
-        write: writes TLS modules.
+        abi: the TLS of the architecture.
     """
 
     def __init__(
@@ -47,12 +39,12 @@ class TLSVariables:
         graph: LinkGraph,
         registry: TLSRegistry,
         allocation: TLSAllocation,
-        write: WriteTLSModule,
+        abi: TLSABI,
     ) -> None:
         self._graph = graph
         self._registry = registry
         self._allocation = allocation
-        self._write = write
+        self._abi = abi
         self._addresses = graph.symbol_addresses()
         self._words: dict[TLSRelocation, list[int]] = {}
         self._blocks: dict[str, TLSBlock] = {}
@@ -78,14 +70,14 @@ class TLSVariables:
         if static:
             own.append(TLSRelocation(_V.TPOFF))
         if self._allocation.block is not None:
-            words = await self._allocation.load(image, own, self._write)
+            words = await self._allocation.load(image, own, self._abi)
             self._words.update(zip(own, words, strict=True))
         others = [each for each in relocations if each.symbol]
         for name in self._libraries:
             others += [TLSRelocation(_V.DTPMOD, name), TLSRelocation(_V.DTPOFF, name)]
         others = list(dict.fromkeys(others))
         if others:
-            words = await self._allocation.resolve(others, self._blocks.values(), self._write)
+            words = await self._allocation.resolve(others, self._blocks.values(), self._abi)
             self._words.update(zip(others, words, strict=True))
             self._check_libraries()
 
@@ -97,7 +89,7 @@ class TLSVariables:
             if value is _V.DTPMOD:
                 return [block.module]
             if value is _V.DTPOFF:
-                return [offset]
+                return [(block.dtp_offset + offset) & ADDRESS_MASK]
             if value is _V.TPOFF and block.tp_offset is not None:
                 return [(block.tp_offset + offset) & ADDRESS_MASK]
         return self._words[relocation]

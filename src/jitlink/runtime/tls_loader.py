@@ -61,7 +61,7 @@ class RuntimeTLSLoader:
         await self._call("__jitlink_unload_tls_module", _UNLOAD, handle)
 
     async def read_words(self, handle: int, symbol: str, count: int) -> list[int]:
-        """Read unsigned words of eight bytes at a symbol of a loaded TLS module."""
+        """Read unsigned words of the size of a pointer at a symbol of a loaded TLS module."""
         return await self._call("__jitlink_read_words", _READ_WORDS, handle, symbol, count)
 
     async def _call(

@@ -100,13 +100,14 @@ wrapper_result __jitlink_unload_tls_module(const char *data, size_t size) {
   return sps_failure(reason ? reason : "unknown reason");
 }
 
-/* Expected<Sequence<UInt64>>(Addr handle, String symbol, UInt64 count): the words at a symbol. */
+/* Expected<Sequence<UInt64>>(Addr handle, String symbol, UInt64 count): the words at a symbol,
+   which have the size of a pointer. */
 wrapper_result __jitlink_read_words(const char *data, size_t size) {
   sps_reader reader = sps_read(data, size);
   void *handle = sps_address(&reader);
   char *symbol = sps_string(&reader);
   uint64_t count = sps_u64(&reader);
-  const uint64_t *words = reader.failed || !symbol ? 0 : dlsym(handle, symbol);
+  const uintptr_t *words = reader.failed || !symbol ? 0 : dlsym(handle, symbol);
   free(symbol);
   if (!words || count > SIZE_MAX / 16)
     return sps_expected_failure("a library loaded from memory has no such symbol");

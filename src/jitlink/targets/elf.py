@@ -36,6 +36,7 @@ from jitlink.graph.edges import EdgeKind
 from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.graph.tables import ABSOLUTE, REMOVED
 from jitlink.link import PassConfiguration
+from jitlink.memory.tls_module import TLSModuleSpec
 from jitlink.passes.init_fini import CrtiCrtn
 from jitlink.passes.linker_defined import keep_linked_blocks
 from jitlink.targets.base import DirectAccess, RelocationTable, Target, import_name
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 
 # Why relocation types of every architecture are not linked.
 DYNAMIC_ONLY = "only a dynamic linker's input has it"
-NO_TLS = "thread-local storage is not linked yet"
 
 
 class ELFTarget(NamedTuple):
@@ -87,7 +87,7 @@ class ELFTarget(NamedTuple):
     @property
     def pointer_size(self) -> int:
         """Size of a pointer in bytes."""
-        return 8 if self.identity.elf_class == ELFCLASS64 else 4
+        return self.identity.pointer_size
 
     @property
     def byte_order(self) -> Literal["little", "big"]:
@@ -190,6 +190,17 @@ class ELFTarget(NamedTuple):
             objects.comdats,
             refers_to_itself=objects.has_default_versions,
         )
+
+
+def tls_module_writer(name: str, flags: int = 0) -> Callable[[TLSModuleSpec], bytes]:
+    """What writes TLS modules of a format of `elf_tls_module`, which few links import."""
+
+    def write(spec: TLSModuleSpec) -> bytes:
+        form = import_name(f"jitlink.formats.elf_tls_module:{name}")
+        content: bytes = form.write(spec, flags)
+        return content
+
+    return write
 
 
 @cache

@@ -32,13 +32,13 @@ from jitlink.formats.elf_layout import ELFCLASS64, Identity
 from jitlink.formats.elf_notes import has_property_bit
 from jitlink.graph import LinkGraph
 from jitlink.link import PassConfiguration
-from jitlink.memory.tls import TLSModuleSpec
+from jitlink.memory.tls_module import TLSABI
 from jitlink.passes.eh_frame import FramePass
 from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.ifunc import ifunc_pass
 from jitlink.passes.tls import TLSEdgeKinds, plan_tls
 from jitlink.targets.base import Relocation, RelocationTable
-from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget
+from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget, tls_module_writer
 from jitlink.targets.elf_linker_defined import synthesize_elf_symbols
 
 EM_AARCH64 = 183
@@ -265,19 +265,14 @@ RELOCATIONS = (
 )
 
 
-def _tls_edge_kinds(byte_order: Literal["little", "big"]) -> TLSEdgeKinds:
-    def write(spec: TLSModuleSpec) -> bytes:
-        # Few links have TLS.
-        from jitlink.formats.elf_tls_module import AARCH64, AARCH64_BE  # noqa: PLC0415
-
-        return (AARCH64 if byte_order == "little" else AARCH64_BE).write(spec)
-
-    return TLSEdgeKinds(TLS_GOT_REQUESTS, TPOFF_KINDS, DTPOFF_KINDS, frozenset(), write, byte_order)
+def _tls_edge_kinds(tls_modules: str) -> TLSEdgeKinds:
+    abi = TLSABI(tls_module_writer(tls_modules), tcb_size=16)
+    return TLSEdgeKinds(TLS_GOT_REQUESTS, TPOFF_KINDS, DTPOFF_KINDS, frozenset(), abi)
 
 
 _RELOCATION_TABLE = RelocationTable(RELOCATIONS)
-_plan_fixups = partial(plan_tls, _tls_edge_kinds("little"))
-_plan_big_endian_fixups = partial(plan_tls, _tls_edge_kinds("big"))
+_plan_fixups = partial(plan_tls, _tls_edge_kinds("AARCH64"))
+_plan_big_endian_fixups = partial(plan_tls, _tls_edge_kinds("AARCH64_BE"))
 _split_eh_frames = FramePass(neg_delta32=K.NEG_DELTA32)
 
 

@@ -32,14 +32,14 @@ from jitlink.graph.columns import rows_where
 from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.graph.tables import ABSOLUTE, DEFINED, EXTERNAL
 from jitlink.link import PassConfiguration
-from jitlink.memory.tls import TLSModuleSpec
+from jitlink.memory.tls_module import TLSABI
 from jitlink.passes.eh_frame import FramePass
 from jitlink.passes.got_plt import build_got_and_stubs, got_address
 from jitlink.passes.ifunc import ifunc_pass
 from jitlink.passes.personality import build_personality_stubs
 from jitlink.passes.tls import TLSEdgeKinds, plan_tls
 from jitlink.targets.base import DirectAccess, OutOfLine, Relocation, RelocationTable
-from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget
+from jitlink.targets.elf import DYNAMIC_ONLY, ELFTarget, tls_module_writer
 from jitlink.targets.elf_linker_defined import synthesize_elf_symbols
 
 EM_X86_64 = 62
@@ -160,19 +160,13 @@ def _out_of_line(graph: LinkGraph, row: int) -> OutOfLine | None:
 _IDENTITY = Identity(EM_X86_64, ELFCLASS64, "little")
 
 
-def _write_tls_module(spec: TLSModuleSpec) -> bytes:
-    from jitlink.formats.elf_tls_module import X86_64  # noqa: PLC0415 - few links have TLS
-
-    return X86_64.write(spec)
-
-
 # LLVM differs: it links the general dynamic model only, with TLS of its own runtime.
 TLS_EDGE_KINDS = TLSEdgeKinds(
     got_requests=TLS_GOT_REQUESTS,
     tpoff=frozenset({K.TPOFF64, K.TPOFF32}),
     dtpoff=frozenset({K.DTPOFF64, K.DTPOFF32}),
     dtpmod=frozenset({K.DTPMOD64}),
-    write_module=_write_tls_module,
+    abi=TLSABI(tls_module_writer("X86_64")),
 )
 _plan_fixups = partial(plan_tls, TLS_EDGE_KINDS)
 _split_eh_frames = FramePass(neg_delta32=K.NEG_DELTA32)
