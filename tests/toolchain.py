@@ -99,6 +99,7 @@ DEBIAN_PACKAGES = {
     "perl": "perl",
     "qemu-aarch64": "qemu-user",
     "qemu-riscv64": "qemu-user",
+    "qemu-x86_64": "qemu-user",
     "rustc": "rustc",
     "riscv64-linux-gnu-gcc-12": "gcc-12-riscv64-linux-gnu",
     "riscv64-linux-gnu/libc.a": "libc6-dev-riscv64-cross",

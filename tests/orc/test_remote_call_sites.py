@@ -129,9 +129,12 @@ def test_calls_of_other_processors_are_repointed(setting: Setting) -> None:
         for source in (BODIES, CALLERS):
             jit.add_object(compile_c(source, "zig", PIC, target=setting.target))
         assert (code.run("call", 5), code.run("tail")) == (6, 1)
-        if setting.memory == "shared":
-            with pytest.raises(AllocationError, match="as emulators and sandboxes cannot"):
-                code.repoint("new")
+        try:
+            assert code.repoint("new") == 2
+        except AllocationError as error:
+            # Emulators before qemu 10 cannot move shared memory.
+            assert setting.memory == "shared"
+            assert "as emulators and sandboxes cannot" in str(error)  # noqa: PT017 - or there is none
             assert (code.run("call", 5), code.run("tail")) == (6, 1)
             return
         for name, expected in (("new", (7, 2)), ("old", (6, 1)), ("new", (7, 2))):

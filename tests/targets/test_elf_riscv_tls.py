@@ -1,9 +1,10 @@
 """TLS of RISC-V: every relocation type, in instructions that run in an emulator.
 
-The emulator's C library is `tests.emulation.EmulatedTLS`; `tests/runtime_programs` run such code
-with a real one.
+The emulator's C library is `tests.emulation.EmulatedTLS`. The same instructions run with the GNU C
+library in an executor, and as ld.lld links them.
 """
 
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
@@ -11,16 +12,19 @@ from pathlib import Path
 
 import pytest
 
+import jitlink
 from jitlink.arch.riscv import RISCVEdgeKind as K
 from jitlink.arch.riscv_tls import RESOLVER_SECTION, resolver
 from jitlink.errors import FixupError, TargetOutOfRangeError, TLSError
+from jitlink.executor import RemoteExecutorProcessControl
 from jitlink.graph import LinkGraph
 from jitlink.link import PassConfiguration
 from jitlink.targets.elf_riscv import RELOCATIONS
 from tests.arch.disassembly import disassemble
 from tests.elf_files import ElfFile
 from tests.emulation import TLS_AREA, Emulator, Program
-from tests.toolchain import CompilerName, compile_c
+from tests.executor.remote.foreign import executor_command
+from tests.toolchain import CompilerName, compile_c, cross_compiler, require, run
 
 BITS = (32, 64)
 _DESCRIPTOR = (
@@ -267,8 +271,8 @@ static __thread long many[1000] = {1, 2, 3};
 __thread char zeros[3000];
 __thread struct { char c; short s; long long l; } mixed = {1, 2, 3};
 int next(void) { return first++; }
-long get(int i) { return many[i]; }
-void set(int i, int value) { many[i] = value; }
+long element(int i) { return many[i]; }
+void assign(int i, int value) { many[i] = value; }
 int *address(void) { return &first; }
 int distance(void) { return (int)((char *)&many[7] - (char *)many); }
 int sum(void) {
@@ -311,13 +315,132 @@ def linked(compiler: CompilerName, bits: int, flags: tuple[str, ...]) -> Iterato
 def test_compiled_accesses(compiler: CompilerName, bits: int, flags: tuple[str, ...]) -> None:
     with linked(compiler, bits, flags) as program:
         assert [program.call("next") for _ in range(3)] == [5, 6, 7]
-        assert [program.call("get", n) for n in (0, 2, 3, 999)] == [1, 3, 0, 0]
-        program.call("set", 999, 77)
-        assert program.call("get", 999) == 77
+        assert [program.call("element", n) for n in (0, 2, 3, 999)] == [1, 3, 0, 0]
+        program.call("assign", 999, 77)
+        assert program.call("element", 999) == 77
         address = program.call("address")
         assert program.emulator.read(address, 4) == (8).to_bytes(4, "little")
         assert program.call("distance") == 7 * bits // 8
         assert [program.call("sum"), program.call("sum")] == [7, 8]
+
+
+# In an executor, with the GNU C library
+
+TARGET = "riscv64-linux-gnu"
+CHECK = """
+#include <pthread.h>
+#include <stdio.h>
+extern __thread int target[];
+extern void *(*const functions[])(void);
+
+/* The number of the first function with a wrong result; -1 if all are right. */
+static void *check(void *unused) {
+    for (long n = 0; n < COUNT; n++)
+        if (functions[n]() != target) return (void *)n;
+    return target[0] == 7 && target[1]++ == 8 ? (void *)-1 : (void *)COUNT;
+}
+
+int first_wrong(void) {
+    pthread_t thread;
+    void *result = check(0);
+    if ((long)result >= 0) return (int)(long)result;
+    pthread_create(&thread, 0, check, 0);
+    pthread_join(thread, &result);
+    return (int)(long)result;
+}
+
+int main(void) {
+    printf("%d\\n", first_wrong());
+    return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[RemoteExecutorProcessControl]:
+    command = executor_command(TARGET)
+    with RemoteExecutorProcessControl.launch(command, timeout=60) as executor:
+        yield executor
+
+
+def checks(names: Sequence[str]) -> list[Path]:
+    """Accesses, and a program that checks them in two threads."""
+    functions = "\n".join(f".quad f{n}" for n in range(len(names)))
+    table = f'.section .data.rel.ro, "aw"\n.balign 8\n.globl functions\nfunctions: {functions}\n'
+    text = source(64, [ADDRESSES[name] for name in names], 48) + table
+    flags = ("-O1", "-fPIC", f"-DCOUNT={len(names)}L")
+    return [assemble(text, 64, "-march=rv64gc"), compile_c(CHECK, "gcc", flags, target=TARGET)]
+
+
+def test_all_accesses_with_a_real_c_library(executor: RemoteExecutorProcessControl) -> None:
+    with jitlink.load(*checks(list(ADDRESSES)), executor=executor) as library:
+        wrong = library.first_wrong()
+        assert wrong == -1, [*ADDRESSES, "contents"][wrong]
+
+
+def test_lld_links_them_to_the_same(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    (tmp_path / "ld.lld").symlink_to(require("ld.lld-22"))
+    flags = [f"-B{tmp_path}", "-fuse-ld=lld", "-pie"]
+    run([require(cross_compiler(TARGET)), *flags, *checks(list(ADDRESSES)), "-o", program])
+    command = [*executor_command(TARGET)[:-1], str(program)]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"-1\n"
+
+
+@pytest.mark.parametrize("dialect", ["trad", "desc"])
+@pytest.mark.parametrize("model", MODELS)
+def test_programs_of_every_model(
+    dialect: str, model: str, executor: RemoteExecutorProcessControl
+) -> None:
+    flags = ("-O2", "-fPIC", f"-mtls-dialect={dialect}", f"-ftls-model={model}", "-mrelax")
+    # Static TLS has no room for large variables.
+    text = PROGRAM.replace("1000", "40").replace("3000", "30").replace("2999", "29")
+    path = compile_c(text, "clang", (*flags, "-march=rv64gc", "-mabi=lp64d"), target=TARGET)
+    with jitlink.load(path, executor=executor) as library:
+        assert [library.next() for _ in range(3)] == [5, 6, 7]
+        assert [library.element(n) for n in (0, 2, 3, 39)] == [1, 3, 0, 0]
+        assert [library.sum(), library.sum()] == [7, 8]
+
+
+def test_a_variable_of_another_link(
+    executor: RemoteExecutorProcessControl,
+) -> None:
+    first = "__thread int shared = 5; int *place(void) { return &shared; }"
+    second = """
+    extern __thread int shared;
+    int add(int by) { return shared += by; }
+    """
+    for dialect in ("desc", "trad"):
+        flags = ("-O1", "-fPIC", f"-mtls-dialect={dialect}", "-march=rv64gc", "-mabi=lp64d")
+        objects = [compile_c(each, "clang", flags, target=TARGET) for each in (first, second)]
+        with (
+            jitlink.load(objects[0], executor=executor) as one,
+            jitlink.load(
+                objects[1], executor=executor, definitions={"shared": one.exports["shared"]}
+            ) as other,
+        ):
+            assert [other.add(2), other.add(3)] == [7, 10]
+
+
+def test_a_variable_of_a_library(executor: RemoteExecutorProcessControl) -> None:
+    """`errno`, in each model: glibc's is in static TLS."""
+    text = """
+    #include <errno.h>
+    #include <unistd.h>
+    #undef errno
+    extern __thread int errno;
+    int fails(void) { errno = 0; close(-1); return errno; }
+    """
+    cases: list[tuple[CompilerName, str]] = [
+        ("gcc", "-ftls-model=global-dynamic"),
+        ("gcc", "-ftls-model=initial-exec"),
+        ("clang", "-mtls-dialect=desc"),
+    ]
+    for compiler, flag in cases:
+        march = ("-march=rv64gc", "-mabi=lp64d") if compiler == "clang" else ()
+        path = compile_c(text, compiler, ("-O1", "-fPIC", flag, *march), target=TARGET)
+        with jitlink.load(path, executor=executor) as library:
+            assert library.fails() == 9
 
 
 # Errors

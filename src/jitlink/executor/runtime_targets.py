@@ -29,6 +29,11 @@ class RuntimeTarget(NamedTuple):
     emulator: str
     package: str
 
+    @property
+    def architecture(self) -> str:
+        """The processor architecture, as Linux has it."""
+        return self.name.partition("-")[0]
+
 
 RUNTIME_TARGETS: Mapping[tuple[str, str], RuntimeTarget] = {
     ("x86_64", "linux"): RuntimeTarget(
@@ -47,8 +52,12 @@ RUNTIME_TARGETS: Mapping[tuple[str, str], RuntimeTarget] = {
 """The targets, by architecture and system."""
 
 
+_ALIASES = {"amd64": "x86_64", "arm64": "aarch64", "riscv64gc": "riscv64"}
+"""Names of architectures in triples of other tools, such as Rust's."""
+
+
 def runtime_target(triple: str) -> RuntimeTarget | None:
     """The row of a target triple, such as ``x86_64-unknown-linux-gnu``; None if there is none."""
     architecture, *rest = triple.split("-")
     system = next((part for part in rest if part.startswith("linux")), "")
-    return RUNTIME_TARGETS.get((architecture, system))
+    return RUNTIME_TARGETS.get((_ALIASES.get(architecture, architecture), system))

@@ -1,7 +1,9 @@
 """Executors of other architectures are found, with what runs them; what is missing is named."""
 
+import os
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -12,7 +14,7 @@ from jitlink.executor.remote import emulation
 from jitlink.executor.runtime_targets import runtime_target
 from tests.executor.remote.executors import FOREIGN_MACHINES
 from tests.executor.remote.foreign import executor_command as required_command
-from tests.toolchain import HOST_TARGET, compile_c
+from tests.toolchain import HOST_TARGET, compile_c, require
 
 
 @pytest.fixture(autouse=True)
@@ -21,14 +23,54 @@ def _no_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_this_machine_needs_no_emulator() -> None:
-    for target in (HOST_TARGET, "x86_64-unknown-linux-gnu"):
+    for target in (HOST_TARGET, "x86_64-unknown-linux-gnu", "amd64-linux"):
         assert executor_command(target) == [own_executor()]
 
 
-@pytest.mark.parametrize("machine", FOREIGN_MACHINES)
-@pytest.mark.parametrize("middle", ["", "unknown-"])
+def test_the_executor_for_this_machine_is_found_on_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    require("qemu-x86_64")
+    here = os.uname()
+    with monkeypatch.context() as context:
+        context.setattr(os, "uname", lambda: _Host(here.sysname, "aarch64"))
+        context.setenv("QEMU_LD_PREFIX", "/")
+        command = executor_command("x86_64-linux-gnu")
+    assert command[1:5] == [
+        *("-E", "LD_LIBRARY_PATH=/lib/x86_64-linux-gnu:/usr/lib/x86_64-linux-gnu"),
+        *("-L", "/"),
+    ]
+    compiled = compile_c("int scale(int x) { return 3 * x; }", "zig", ("-O1", "-fPIC"))
+    with (
+        RemoteExecutorProcessControl.launch(command, timeout=60) as executor,
+        jitlink.load(compiled, executor=executor) as library,
+    ):
+        assert library.scale(14) == 42
+
+
+class _Host(NamedTuple):
+    """What `os.uname` says."""
+
+    sysname: str
+    machine: str
+
+
+def test_other_systems_run_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "uname", lambda: _Host("Darwin", "x86_64"))
+    for machine in (*FOREIGN_MACHINES, "x86_64"):
+        with pytest.raises(ExecutorError, match=r"^Darwin runs no executor for .*: connect to one"):
+            executor_command(f"{machine}-linux-gnu")
+
+
+@pytest.mark.parametrize(
+    ("machine", "target"),
+    [
+        ("aarch64", "aarch64-linux-gnu"),
+        ("aarch64", "arm64-unknown-linux-gnu"),
+        ("riscv64", "riscv64-unknown-linux-gnu"),
+        ("riscv64", "riscv64gc-unknown-linux-gnu"),
+    ],
+)
 def test_an_executor_is_launched_for_a_target(
-    machine: str, middle: str, monkeypatch: pytest.MonkeyPatch
+    machine: str, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     required_command(f"{machine}-linux-gnu")
     # Libraries for this machine.
@@ -36,9 +78,7 @@ def test_an_executor_is_launched_for_a_target(
     source = "int scale(int x) { return 3 * x; }"
     compiled = compile_c(source, "zig", ("-O1", "-fPIC"), target=f"{machine}-linux-gnu")
     with (
-        RemoteExecutorProcessControl.launch(
-            target=f"{machine}-{middle}linux-gnu", timeout=60
-        ) as executor,
+        RemoteExecutorProcessControl.launch(target=target, timeout=60) as executor,
         jitlink.load(compiled, executor=executor) as library,
     ):
         assert executor.triple == f"{machine}-unknown-linux-gnu"
@@ -79,10 +119,10 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ExecutorError) as caught:
             RemoteExecutorProcessControl.launch(target=target)
         assert str(caught.value).startswith(f"there is no executor for {target}, only for x86_64-")
-    monkeypatch.setattr(emulation, "runtime_target", lambda _: row._replace(name="nothing"))
+    monkeypatch.setattr(emulation, "runtime_target", lambda _: row._replace(name="riscv64-nothing"))
     monkeypatch.setenv("QEMU_LD_PREFIX", "/usr/aarch64-linux-gnu")
     library = (
-        "a C library for it in /usr/aarch64-linux-gnu or /usr/nothing "
+        "a C library for it in /usr/aarch64-linux-gnu or /usr/riscv64-nothing "
         "(Debian's package libstdc++6-riscv64-cross)"
     )
     needed = "no executor for riscv64-linux-gnu runs here without "

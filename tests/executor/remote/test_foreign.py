@@ -2,6 +2,7 @@
 
 import ctypes as c
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from jitlink.executor import (
     ExecutorTimeoutError,
     RemoteExecutorProcessControl,
 )
+from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.lljit import LLJIT
 from tests.executor.remote.executors import (
     FOREIGN,
@@ -23,7 +25,7 @@ from tests.executor.remote.executors import (
     started,
 )
 from tests.executor.remote.foreign import executor_command
-from tests.toolchain import compile_c, require, run
+from tests.toolchain import compile_c, cross_compiler, require, run
 
 SETTINGS = [*FOREIGN, *(Setting(machine, "tcp", "generic") for machine in FOREIGN_MACHINES)]
 
@@ -58,34 +60,64 @@ def test_code_where_other_code_was(setting: Setting) -> None:
         assert len(addresses) <= 4 or setting.memory == "generic"
 
 
-# What is run then, as the emulator's log has it: on RISC-V that is the number of a system call.
-MAINTENANCE = {"aarch64": ("cvau, ", "ivau, ", "isb"), "riscv64": ("10300893",)}
-CALL = {"aarch64": "bl  ", "riscv64": "jalr "}
+CODE_OR_DATA = [("int f(void) { return 1; }", True), ("int f = 1;", False)]
 
 
-@pytest.mark.parametrize("setting", FOREIGN, ids=str)
-@pytest.mark.parametrize(
-    ("source", "is_code"), [("int f(void) { return 1; }", True), ("int f = 1;", False)]
-)
-def test_instruction_caches_are_maintained(
-    source: str, is_code: bool, setting: Setting, tmp_path: Path
-) -> None:
-    """The emulator needs that for nothing, so its log tells: what it has translated was run."""
-    log = tmp_path / "log"
-    emulator, *rest = setting.command
-    command = [emulator, "-d", "in_asm", "-D", str(log), *rest]
+def _link(command: Sequence[str], source: str, setting: Setting) -> None:
+    """Link a source, of which nothing runs."""
     with (
         RemoteExecutorProcessControl.launch(command, memory=setting.memory, timeout=60) as executor,
         LLJIT(executor=executor, platform=False) as jit,
     ):
-        # Not what the process does at its start.
-        log.write_text("")
         jit.add_object(compiled(source, setting))
         jit.lookup("f")
+
+
+@pytest.mark.parametrize("memory", KINDS)
+@pytest.mark.parametrize(("source", "is_code"), CODE_OR_DATA)
+def test_instruction_caches_of_aarch64_are_maintained(
+    source: str, is_code: bool, memory: MemoryKind, tmp_path: Path
+) -> None:
+    """The emulator needs that for nothing, so its log tells: what it has translated was run."""
+    log = tmp_path / "log"
+    setting = Setting("aarch64", "pipes", memory)
+    emulator, *rest = setting.command
+    command = [emulator, "-d", "in_asm", "-dfilter", "0x1000000+0x1000000", "-D", str(log), *rest]
+    _link(command, source, setting)
     code = log.read_text()
-    assert CALL[setting.kind] in code
-    for instruction in MAINTENANCE[setting.kind]:
+    assert "bl  " in code
+    for instruction in ("cvau, ", "ivau, ", "isb"):
         assert (instruction in code) == is_code
+
+
+FLUSH = r"""
+#include <stdlib.h>
+#include <fcntl.h>
+#include <unistd.h>
+int __riscv_flush_icache(void *start, void *end, unsigned long flags) {
+  int file = open(getenv("FLUSHES"), O_CREAT | O_WRONLY | O_APPEND, 0600);
+  int is_written = write(file, start < end && !flags ? "+" : "-", 1) == 1;
+  close(file);
+  return is_written - 1;
+}
+"""
+
+
+@pytest.mark.parametrize("memory", KINDS)
+@pytest.mark.parametrize(("source", "is_code"), CODE_OR_DATA)
+def test_instruction_caches_of_riscv_are_maintained(
+    source: str, is_code: bool, memory: MemoryKind, tmp_path: Path
+) -> None:
+    """For all processors, which is a function of the C library."""
+    setting = Setting("riscv64", "pipes", memory)
+    emulator, *rest = setting.command
+    preloaded, flushes = tmp_path / "flush.so", tmp_path / "flushes"
+    function = compile_c(FLUSH, "gcc", ("-O1", "-fPIC"), target=setting.target)
+    run([require(cross_compiler(setting.target)), "-shared", "-o", preloaded, function])
+    flushes.touch()
+    variables = ["-E", f"LD_PRELOAD={preloaded}", "-E", f"FLUSHES={flushes}"]
+    _link([emulator, *variables, *rest], source, setting)
+    assert flushes.read_text() == ("+" if is_code else "")
 
 
 ENDS = {

@@ -34,10 +34,10 @@ def executor_command(target: str) -> list[str]:
     Raises:
         ExecutorError: there is no executor for it, or nothing here that runs it.
     """
-    architecture = target.partition("-")[0]
+    found = runtime_target(target)
+    architecture = target.partition("-")[0] if found is None else found.architecture
     if is_linux() and architecture == MACHINE:
         return [default_executor()]
-    found = runtime_target(target)
     if found is None:
         names = ", ".join(each.name for each in RUNTIME_TARGETS.values())
         raise ExecutorError(f"there is no executor for {target}, only for {names}")
