@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 
 from jitlink.errors import ExecutorError
 from jitlink.executor.remote.process import default_executor, own_executor
@@ -43,7 +44,7 @@ def executor_command(target: str) -> list[str]:
         raise ExecutorError(f"there is no executor for {target}, only for {names}")
     own = own_executor(architecture)
     if own is None:
-        raise ExecutorError(f"this system runs no executor for {target}: connect to one")
+        raise ExecutorError(f"{sys.platform} runs no executor for {target}: connect to one")
     emulator, root = _find_emulator(found), _find_root(found)
     missing = []
     if emulator is None:
