@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,55 @@ def test_functions_and_variables(executor: Counted) -> None:
         with pytest.raises(UndefinedSymbolError) as caught:
             library.address("subtract")
         assert caught.value.names == ("subtract",)
+
+
+SLOW_END = """
+#include <unistd.h>
+extern volatile int ended;
+int f(void) { return 1; }
+__attribute__((destructor)) static void end(void) { usleep(100000); ended++; }
+"""
+
+
+def test_finalisers_have_run_when_a_library_is_closed() -> None:
+    ended = ctypes.c_int()
+    definitions = {"ended": ctypes.addressof(ended)}
+    library = jitlink.load(compiled(SLOW_END), definitions=definitions)
+    assert library.f() == 1
+    library.close()
+    assert ended.value == 1
+    with jitlink.load(compiled(SLOW_END), definitions=definitions) as library:
+        function = library.f
+    # The code is freed with its last function, whose end waits for nothing.
+    assert ended.value == 1
+    assert function() == 1
+    del function, library
+    while ended.value == 1:
+        time.sleep(0.01)
+    assert ended.value == 2
+
+
+def test_a_library_may_be_closed_by_code_that_another_one_calls() -> None:
+    ended = ctypes.c_int()
+    inner = jitlink.load(compiled(SLOW_END), definitions={"ended": ctypes.addressof(ended)})
+
+    def close() -> int:
+        inner.close()
+        return ended.value
+
+    close_it = ctypes.CFUNCTYPE(ctypes.c_int)(close)
+    source = "int close_it(void); int g(void) { return close_it(); }"
+    at_end = (
+        "int close_it(void); extern int result;"
+        "__attribute__((destructor)) static void end(void) { result = close_it(); }"
+    )
+    with jitlink.load(compiled(source), definitions={"close_it": close_it}) as outer:
+        assert outer.g() == 1
+    inner = jitlink.load(compiled(SLOW_END), definitions={"ended": ctypes.addressof(ended)})
+    result = ctypes.c_int()
+    place = ctypes.addressof(result)
+    jitlink.load(compiled(at_end), definitions={"close_it": close_it, "result": place}).close()
+    assert result.value == 2
 
 
 def test_a_closed_library(executor: Counted) -> None:

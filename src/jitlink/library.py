@@ -91,7 +91,10 @@ class LinkedCode:
         self._finalizer.atexit = False
 
     def release(self) -> None:
-        """Run the deallocate actions and free the memory now; a second call does nothing."""
+        """Free the memory, after finalisers and deallocate actions; a second call does nothing.
+
+        It does not wait for finalisers, which run on another thread.
+        """
         self._finalizer()
 
     def tls_address(self, address: int) -> int:
@@ -351,11 +354,19 @@ class Library(Mapping[str, int]):
         return self._code
 
     def close(self) -> None:
-        """Release the code; it is freed with the last function of the library."""
-        self._code = None
+        """Release the code; it is freed with the last function of the library.
+
+        If there is no such function left, its finalisers have run on return, on another thread.
+        """
+        code, self._code = self._code, None
         self._exports = {}
         for name in [n for n, value in self.__dict__.items() if hasattr(value, "code")]:
             del self.__dict__[name]
+        if code is not None:
+            session, dylib, reference = code.session, code.dylib, weakref.ref(code)
+            del code
+            if reference() is None:
+                session.wait_until_removed(dylib)
 
     def keep(self) -> None:
         """Keep the code in memory until the process ends.

@@ -8,6 +8,7 @@ from any other thread; each that waits has an asynchronous form, for which a thr
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import Context
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.logs import Log
-from jitlink.orc.driver import SessionDriver
+from jitlink.orc.driver import SessionDriver, is_collecting
 from jitlink.orc.dylib import Definition, JITDylib
 from jitlink.orc.errors import (
     FailedToMaterializeError,
@@ -43,7 +44,7 @@ from jitlink.orc.materialization import MaterializationTask, tasks_for
 from jitlink.orc.tracebacks import shorten
 from jitlink.orc.trackers import remove_tracker, transfer_tracker
 from jitlink.orc.waiting_on_graph import WaitingOnGraph
-from jitlink.tasks import Task, wait_for_all
+from jitlink.tasks import Event, Task, wait_for_all
 
 if TYPE_CHECKING:
     from jitlink.orc.interface import HostSymbol, MaterializationUnit, Query
@@ -90,6 +91,7 @@ class ExecutionSession:
     def __init__(self, executor: ExecutorProcessControl | None = None) -> None:
         self.executor = executor or SelfExecutorProcessControl.shared()
         self.dylibs: dict[str, JITDylib] = {}
+        self._discarded: dict[JITDylib, Event] = {}
         self.resource_managers: list[ResourceManager] = []
         self.queries: dict[Query, None] = {}
         self.searches: set[Task[Any]] = set()
@@ -309,17 +311,33 @@ class ExecutionSession:
     def discard_jitdylib(self, dylib: JITDylib) -> None:
         """Remove a JITDylib: at once if no other thread drives the session, else soon.
 
-        It does not block, so that it may be called while garbage is collected. Errors are reported
-        with `report_error`.
+        It does not block, so that it may be called while garbage is collected; finalisers of its
+        code run on another thread. Errors are reported with `report_error`.
         """
+        removed = self._discarded[dylib] = Event()
 
         async def remove() -> None:
             try:
                 await self.remove_jitdylib_async(dylib)
             except Exception as error:  # noqa: BLE001 - no caller waits for it
                 self.report_error(error)
+            finally:
+                self._discarded.pop(dylib, None)
+                removed.set()
 
         self._driver.call_from_finalizer(remove)
+
+    def wait_until_removed(self, dylib: JITDylib) -> None:
+        """Wait for `discard_jitdylib`; not where that is impossible.
+
+        That is so on the driver thread, while garbage is collected, and once the session has ended.
+        """
+        removed = self._discarded.get(dylib)
+        if removed is None or self._driver.is_current or is_collecting():
+            return
+        with contextlib.suppress(SessionEndedError):
+            # Native code may have called this thread.
+            self._driver.wait(removed.wait(), may_drive=False)
 
     # Lookup
 
