@@ -118,10 +118,12 @@ class Memory:
         Raises:
             LookupError: there is none.
         """
-        for block in self.tls:
-            start = block.tp_offset
-            if start is not None and start <= tp_offset <= start + block.size:
-                return block.address + tp_offset - start
+        # The end of one block may be the start of the next.
+        for end in (0, 1):
+            for block in self.tls:
+                start = block.tp_offset
+                if start is not None and start <= tp_offset < start + block.size + end:
+                    return block.address + tp_offset - start
         raise LookupError(f"no variable at tp + {tp_offset:#x}")
 
     def indexed_variable(self, index: int) -> int:
