@@ -16,6 +16,7 @@ from jitlink.link import JITLinkContext, PassConfiguration, link, run_in_process
 from jitlink.memory.address_space import AddressSpace
 from jitlink.memory.in_process import InProcessMemoryManager
 from jitlink.memory.manager import FinalizedAlloc, JITLinkDylib
+from jitlink.memory.tls import FIRST_ADDRESS
 
 Configure = Callable[[LinkGraph, PassConfiguration], None]
 
@@ -29,7 +30,8 @@ class _Context(JITLinkContext):
         self.near = 0
 
     def notify_resolved(self, graph: LinkGraph) -> None:
-        self.near = int(graph.block_table.address.max(initial=0))
+        addresses = graph.block_table.address
+        self.near = int(addresses[addresses < FIRST_ADDRESS].max(initial=0))
 
     async def lookup(self, names: Mapping[str, bool]) -> Mapping[str, int]:
         return {

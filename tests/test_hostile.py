@@ -14,7 +14,7 @@ import signal
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -39,11 +39,19 @@ SOURCES = Path(__file__).parent / "sources"
 
 
 class Case(NamedTuple):
-    """An object or archive to mutate, and other objects to link it with."""
+    """An object or archive to mutate.
+
+    Attributes:
+        data: its bytes.
+        regions: what is mutated.
+        others: other objects to link it with.
+        is_foreign: whether it is for another processor, whose TLS modules this process cannot load.
+    """
 
     data: bytes
     regions: list[Region]
     others: tuple[bytes, ...] = ()
+    is_foreign: bool = False
 
 
 def _gcc_c() -> Case:
@@ -98,6 +106,25 @@ def _linker_defined() -> Case:
     return Case(data, elf_regions(data))
 
 
+RISCV_VARIABLES = """
+static __thread int own = 5;
+__thread long many[100] = {1, 2, 3};
+__attribute__((tls_model("initial-exec"))) __thread int static_one = 7;
+__attribute__((tls_model("local-exec"))) __thread int local_one = 8;
+extern __thread int absent __attribute__((weak));
+extern int outside(int), data[];
+int sum(int i) { return own++ + (int)many[i] + static_one + local_one + outside(data[i]); }
+int *get(void) { local_one = static_one; return &absent; }
+"""
+
+
+def _riscv_variables(dialect: str) -> Case:
+    flags = ["-O1", "-g", "-fPIC", "-mrelax", "-march=rv64gc", f"-mtls-dialect={dialect}"]
+    target = "riscv64-linux-gnu"
+    data = compile_c(RISCV_VARIABLES, "clang", flags, target=target).read_bytes()
+    return Case(data, elf_regions(data), is_foreign=True)
+
+
 def make_archive(directory: Path) -> bytes:
     """An archive of two members, one with a long name, with an index."""
     one = compile_c("int one(void) { return 1; }").read_bytes()
@@ -121,6 +148,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "zig-c": _zig_c,
     "debian-member": _debian_member,
     "linker-defined": _linker_defined,
+    "riscv-tls": partial(_riscv_variables, "trad"),
+    "riscv-tls-descriptors": partial(_riscv_variables, "desc"),
 }
 
 
@@ -175,7 +204,9 @@ def try_link(linker: Linker, data: bytes, others: tuple[bytes, ...] = ()) -> boo
 
 
 @contextmanager
-def unchanged_process(original: bytes, others: tuple[bytes, ...] = ()) -> Iterator[Linker]:
+def unchanged_process(
+    original: bytes, others: tuple[bytes, ...] = (), *, is_foreign: bool = False
+) -> Iterator[Linker]:
     """A linker; checks afterwards that mappings and resident memory have not grown."""
 
     def mappings() -> list[MappedRange]:
@@ -189,6 +220,8 @@ def unchanged_process(original: bytes, others: tuple[bytes, ...] = ()) -> Iterat
         try_link(linker, original, others)
     before, resident = mappings(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with Linker() as linker:
+        if is_foreign:
+            linker.memory.link_only()
         yield linker
         check_usable(linker)
     assert mappings() == before
@@ -198,7 +231,7 @@ def unchanged_process(original: bytes, others: tuple[bytes, ...] = ()) -> Iterat
 def check_mutants(case: Case, count: int) -> None:
     results = {True: 0, False: 0}
     for first in range(0, count, PIECE):
-        with unchanged_process(case.data, case.others) as linker:
+        with unchanged_process(case.data, case.others, is_foreign=case.is_foreign) as linker:
             for data in mutants(case.data, case.regions, min(PIECE, count - first), first):
                 results[try_link(linker, data, case.others)] += 1
     # If one outcome is rare, the mutations miss the structures that they should modify.
@@ -208,7 +241,7 @@ def check_mutants(case: Case, count: int) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_originals_link(name: str) -> None:
     case = CASES[name]()
-    with unchanged_process(case.data) as linker:
+    with unchanged_process(case.data, is_foreign=case.is_foreign) as linker:
         assert try_link(linker, case.data)
 
 

@@ -61,6 +61,7 @@
     │   ├── SymbolsCouldNotBeRemovedError   symbols that are being materialized [orc.errors]
     │   ├── AliasCycleError                 aliases that resolve only to each other [orc.aliases]
     │   ├── CallSiteOutOfReachError         a call that cannot reach its new target [orc.call_sites]
+    │   ├── SplitCallSiteError              a call of several instructions [orc.call_sites]
     │   ├── CommonSizeError                 a common symbol too large for its memory [orc.objects]
     │   └── NotRedirectableError            functions without a redirectable stub [orc.stubs]
     ├── CommandLineError                    an invalid command line [tool.options.command_line]

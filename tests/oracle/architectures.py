@@ -21,19 +21,29 @@ class Dynamic(NamedTuple):
     irelative: int
 
 
+class DynamicTLS(NamedTuple):
+    """Numbers of the dynamic relocation types of TLS, and what the second subtracts (DTP bias)."""
+
+    dtpmod: int
+    dtpoff: int
+    tpoff: int
+    bias: int
+
+
 class Architecture(NamedTuple):
     """One architecture.
 
     Attributes:
         dynamic: dynamic relocation types.
-        tls_relocations: names of the TLS relocation types, the only ones that may be refused.
+        tls_relocations: names of the TLS relocation types.
         reaches_any_address: whether a relocation of a type is in range of every address.
         touched: offsets in the section of the bytes that a linker may change.
         follow: target of a jump through a stub.
         meaning: target of the field at an address.
         flags: flags that make ld.lld relax no more than jitlink.
         configure: reduces jitlink's passes likewise, or None.
-        links_tls: whether jitlink links TLS for the architecture.
+        tls: for architectures whose TLS blocks are behind the thread pointer, and whose TLS is
+            compared: the blocks are then at the offsets that they have in a program of ld.lld.
     """
 
     dynamic: Dynamic
@@ -44,7 +54,7 @@ class Architecture(NamedTuple):
     meaning: Callable[[Memory, int, ElfRelocation, ElfFile, ElfSection], object]
     flags: Sequence[str] = ()
     configure: Callable[[PassConfiguration], None] | None = None
-    links_tls: bool = False
+    tls: DynamicTLS | None = None
 
 
 def _meaning_x86_64(
@@ -61,7 +71,6 @@ ARCHITECTURES = {
         references.touched,
         follow_x86_64,
         _meaning_x86_64,
-        links_tls=True,
     ),
     EM_AARCH64: Architecture(
         Dynamic(257, 1025, 1026, 1027, 1032),
@@ -70,7 +79,6 @@ ARCHITECTURES = {
         aarch64.touched,
         aarch64.follow,
         aarch64.meaning,
-        links_tls=True,
     ),
     EM_RISCV: Architecture(
         # One type serves both pointers in data and GOT entries.
@@ -82,6 +90,7 @@ ARCHITECTURES = {
         riscv.meaning,
         ("--no-relax",),
         riscv.keep_code,
+        DynamicTLS(7, 9, 11, 0x800),
     ),
 }
 """By e_machine."""

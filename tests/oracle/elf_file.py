@@ -13,7 +13,7 @@ from typing import NamedTuple
 SHT_NULL, SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_RELA = 0, 1, 2, 3, 4
 SHT_NOBITS, SHT_REL, SHT_DYNSYM, SHT_GROUP, SHT_SYMTAB_SHNDX = 8, 9, 11, 17, 18
 SHT_LLVM_ADDRSIG = 0x6FFF4C03
-SHF_ALLOC, SHF_TLS, SHF_COMPRESSED, SHF_EXCLUDE = 0x2, 0x400, 0x800, 0x80000000
+SHF_WRITE, SHF_ALLOC, SHF_TLS, SHF_COMPRESSED, SHF_EXCLUDE = 0x1, 0x2, 0x400, 0x800, 0x80000000
 SHN_XINDEX = 0xFFFF
 STB_LOCAL = 0
 STT_TLS = 6
@@ -209,41 +209,52 @@ class ElfFile:
         ]
 
 
-def externals_object(offsets: Mapping[str, int], size: int, like: ElfFile) -> bytes:
-    """A relocatable object that defines symbols in a section `.externals` of type SHT_NOBITS.
+def externals_object(
+    offsets: Mapping[str, int], size: int, like: ElfFile, tls_offsets: Mapping[str, int]
+) -> bytes:
+    """A relocatable object that defines symbols in sections of type SHT_NOBITS.
+
+    They are `.externals`, and `.tbss.externals` if there are thread-local ones.
 
     Args:
         offsets: offset in the section of each symbol, by name, in bytes.
         size: size of the section in bytes.
         like: an object of the same machine.
+        tls_offsets: the same as `offsets` for thread-local symbols.
     """
     layout = like._layout
     wide = layout.pointer_size == 8
-    strings = b"\0" + b"".join(name.encode() + b"\0" for name in offsets)
-    section_names = b"\0.externals\0.symtab\0.strtab\0"
+    named = [(name, 1 << 4, 1, offset) for name, offset in offsets.items()]
+    named += [(name, 1 << 4 | STT_TLS, 2, offset) for name, offset in tls_offsets.items()]
+    strings = b"\0" + b"".join(name.encode() + b"\0" for name, *_ in named)
+    section_names = b"\0.externals\0.tbss.externals\0.symtab\0.strtab\0"
     symbols = bytearray(layout.symbol.size)
     position = 1
-    for name, offset in offsets.items():
+    for name, info, section, offset in named:
         fields = [0] * 6
-        for place, value in zip(
-            layout.symbol_fields, (position, 1 << 4, 0, 1, offset, 0), strict=True
-        ):
+        values = (position, info, 0, section, offset, 0)
+        for place, value in zip(layout.symbol_fields, values, strict=True):
             fields[place] = value
         symbols += layout.symbol.pack(*fields)
         position += len(name.encode()) + 1
     body = bytes(symbols) + strings + section_names
     body += bytes(-len(body) % 8)
+    tls_size = max(tls_offsets.values(), default=0) + 16
     start, record = layout.header.size, layout.section.size
     string_start = start + len(symbols)
     names_start = string_start + len(strings)
     rows = (
         (0, SHT_NULL, 0, 0, 0, 0, 0, 0, 0, 0),
         (1, SHT_NOBITS, SHF_ALLOC, 0, start, size, 0, 0, 1, 0),
-        (12, SHT_SYMTAB, 0, 0, start, len(symbols), 3, 1, 8, layout.symbol.size),
-        (20, SHT_STRTAB, 0, 0, string_start, len(strings), 0, 0, 1, 0),
+        (12, SHT_NOBITS, SHF_WRITE | SHF_ALLOC | SHF_TLS, 0, start, tls_size, 0, 0, 16, 0),
+        (28, SHT_SYMTAB, 0, 0, start, len(symbols), 4, 1, 8, layout.symbol.size),
+        (36, SHT_STRTAB, 0, 0, string_start, len(strings), 0, 0, 1, 0),
         (1, SHT_STRTAB, 0, 0, names_start, len(section_names), 0, 0, 1, 0),
     )
+    if not tls_offsets:
+        # An empty section would be a TLS segment, too.
+        rows = (*rows[:2], (0,) * 10, *rows[3:])
     ident = b"\x7fELF" + bytes([2 if wide else 1, 1, 1]).ljust(12, b"\0")
-    ends = (like.flags, start, 0, 0, record, len(rows), 4)
+    ends = (like.flags, start, 0, 0, record, len(rows), 5)
     header = layout.header.pack(ident, 1, like.machine, 1, 0, 0, start + len(body), *ends)
     return header + body + b"".join(layout.section.pack(*row) for row in rows)

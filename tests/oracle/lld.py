@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.oracle.architectures import ARCHITECTURES
 from tests.oracle.elf_file import (
+    SHF_TLS,
     SHT_NOBITS,
     SHT_RELA,
     STB_LOCAL,
@@ -22,10 +23,11 @@ from tests.oracle.elf_file import (
     ElfSection,
     externals_object,
 )
-from tests.oracle.memory import Memory
+from tests.oracle.memory import Memory, TLSBlock
 from tests.oracle.placement import (
     EH_FRAME,
     EXTERNAL_SPACING,
+    EXTERNAL_TLS_PLACE,
     SLAB_SIZE,
     Addressing,
     ObjectFile,
@@ -51,6 +53,7 @@ _GENERATED = (
     _STUBS,
     (".dynamic", ".got", ".got.plt"),
 )
+_EXTERNAL_VARIABLES = ".tbss.externals"
 _GOT_SYMBOL = "_GLOBAL_OFFSET_TABLE_"
 
 
@@ -124,24 +127,35 @@ def _externals(placement: Placement, addressing: Addressing) -> bytes:
         # ld.lld gets the addresses that jitlink chose for linker-defined symbols, modulo 2**64.
         offsets[name] = (address - addressing.near) & ((1 << 64) - 1)
     size = (len(placement.externals) + 1) * EXTERNAL_SPACING
-    elf = placement.sections[0].elf
-    return externals_object(offsets, size, elf) if offsets else b""
+    elf, start = placement.sections[0].elf, addressing.base + EXTERNAL_TLS_PLACE
+    variables = {name: place - start for name, place in placement.external_variables.items()}
+    return externals_object(offsets, size, elf, variables) if offsets or variables else b""
 
 
 def _script(placement: Placement, addressing: Addressing) -> str:
     seen: set[str] = {EH_FRAME}
     places: list[tuple[int, str, str]] = []
+    variables: list[tuple[int, str]] = []
     allocated = [each for each in placement.sections if each.section.is_allocated]
     others = [each for each in placement.sections if not each.section.is_allocated]
     for _, section, address, _ in (*sorted(allocated, key=_address), *others):
         # Both linkers put sections of one name one behind the other.
         if section.name not in seen:
             seen.add(section.name)
-            places.append((address, section.name, f'"{section.name}"'))
+            if section.flags & SHF_TLS and section.type == SHT_NOBITS:
+                variables.append((address, f'"{section.name}"'))
+            else:
+                places.append((address, section.name, f'"{section.name}"'))
     if placement.commons is not None:
         places.append((placement.commons, ".common", "COMMON"))
         places.sort()
     lines = [f'"{name}" {address:#x} : {{ *({pattern}) }}' for address, name, pattern in places]
+    if placement.external_variables:
+        variables.append((addressing.base + EXTERNAL_TLS_PLACE, _EXTERNAL_VARIABLES))
+    if variables:
+        # ld.lld ignores the address expression of a TLS section without content.
+        parts = [f". = {address:#x}; *({pattern})" for address, pattern in variables]
+        lines.append(f". = {variables[0][0]:#x};\n.tbss : {{ {' '.join(parts)} }}")
     generated = addressing.base + SLAB_SIZE
     for group in _GENERATED:
         generated += 1 << 20
@@ -162,6 +176,7 @@ def _read(elf: ElfFile, externals: Mapping[str, int]) -> Reference:
     )
     memory.follow_stub = ARCHITECTURES[elf.machine].follow
     memory.pointer_size = elf.pointer_size
+    _describe_tls(elf, memory)
     memory.stubs = [_range(each) for each in allocated if each.name in _STUBS and each.size]
     for each in allocated:
         if each.type == SHT_RELA:
@@ -180,18 +195,37 @@ def _read(elf: ElfFile, externals: Mapping[str, int]) -> Reference:
     return Reference(memory, symbols, _range(frames) if frames else None, outside)
 
 
+def _describe_tls(elf: ElfFile, memory: Memory) -> None:
+    """Add the TLS segment, which is the block of module 1, and the first in static TLS."""
+    tls = ARCHITECTURES[elf.machine].tls
+    sections = [each for each in elf.sections if each.flags & SHF_TLS]
+    if tls is None or not sections:
+        return
+    memory.dtp_bias = tls.bias
+    start = min(each.address for each in sections)
+    end = max(each.address + each.size for each in sections)
+    memory.tls.append(TLSBlock(start, end - start, 1, 0))
+
+
 def _range(section: ElfSection) -> range:
     return range(section.address, section.address + section.size)
 
 
 def _load(elf: ElfFile, table: ElfSection, memory: Memory, externals: Mapping[str, int]) -> None:
     """Apply the dynamic relocations to the memory, for load address zero."""
-    dynamic = ARCHITECTURES[elf.machine].dynamic
+    dynamic, tls = ARCHITECTURES[elf.machine].dynamic, ARCHITECTURES[elf.machine].tls
     for place, kind, number, addend in elf.records(table):
         if kind == dynamic.irelative:
             memory.resolvers[place] = addend
             continue
         value = addend
+        if tls is not None and kind in tls[:3]:
+            # A symbol's value is its offset in the TLS segment.
+            value += elf.dynamic_symbols[number].value if number else 0
+            value = {tls.dtpmod: 1, tls.dtpoff: value - tls.bias, tls.tpoff: value}[kind]
+            mask = (1 << 8 * elf.pointer_size) - 1
+            assert memory.write(place, (value & mask).to_bytes(elf.pointer_size, "little"))
+            continue
         if kind != dynamic.relative:
             symbol = elf.dynamic_symbols[number]
             value += symbol.value if symbol.shndx else externals[symbol.name]

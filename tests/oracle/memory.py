@@ -17,6 +17,22 @@ class Ifunc(NamedTuple):
 Target = int | Ifunc
 
 
+class TLSBlock(NamedTuple):
+    """A TLS block.
+
+    Attributes:
+        address: of the variables in the comparison; no thread has them there.
+        size: in bytes.
+        module: the module ID.
+        tp_offset: its offset from the thread pointer, if it is in static TLS.
+    """
+
+    address: int
+    size: int
+    module: int
+    tp_offset: int | None
+
+
 class Memory:
     """Bytes by address, as they are when the program starts.
 
@@ -26,6 +42,8 @@ class Memory:
         got: address of the GOT, or None if there is none.
         follow_stub: the architecture's function that returns the target of a stub.
         pointer_size: size of an address in bytes.
+        tls: the TLS blocks.
+        dtp_bias: what `__tls_get_addr` adds to an offset.
     """
 
     def __init__(self) -> None:
@@ -35,6 +53,8 @@ class Memory:
         self.resolvers: dict[int, int] = {}
         self.got: int | None = None
         self.pointer_size = 8
+        self.tls: list[TLSBlock] = []
+        self.dtp_bias = 0
         self.follow_stub: Callable[[Memory, int], Target] = follow_x86_64
 
     @classmethod
@@ -91,6 +111,33 @@ class Memory:
         if not any(address in each for each in self.stubs):
             return address
         return self.follow_stub(self, address)
+
+    def variable(self, tp_offset: int) -> int:
+        """The address of the variable at an offset from the thread pointer.
+
+        Raises:
+            LookupError: there is none.
+        """
+        # The end of one block may be the start of the next.
+        for end in (0, 1):
+            for block in self.tls:
+                start = block.tp_offset
+                if start is not None and start <= tp_offset < start + block.size + end:
+                    return block.address + tp_offset - start
+        raise LookupError(f"no variable at tp + {tp_offset:#x}")
+
+    def indexed_variable(self, index: int) -> int:
+        """The address of the variable of a tls_index at an address.
+
+        Raises:
+            LookupError: there is none.
+        """
+        size = self.pointer_size
+        module, offset = self.integer(index, size), self.integer(index + size, size)
+        for block in self.tls:
+            if block.module == module and 0 <= offset + self.dtp_bias <= block.size:
+                return block.address + offset + self.dtp_bias
+        raise LookupError(f"no variable at {offset:#x} of module {module}")
 
 
 def follow_x86_64(memory: Memory, address: int) -> Target:

@@ -3,7 +3,7 @@
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -14,11 +14,14 @@ from jitlink.input_reader import InputReader
 from jitlink.inputs import InputFile
 from jitlink.link import JITLinkContext, PassConfiguration, link, run_in_process
 from jitlink.memory.slab import SlabMemoryManager
+from jitlink.memory.tls import TLSBlock as RegisteredBlock
+from jitlink.memory.tls import TLSRegistry
+from jitlink.memory.tls_module import TLSABI
 from jitlink.passes.got_plt import STUBS_SECTION
 from jitlink.passes.linker_defined import IMAGE_NAMES
 from tests.oracle.architectures import ARCHITECTURES
-from tests.oracle.elf_file import ElfFile, ElfSection
-from tests.oracle.memory import Memory
+from tests.oracle.elf_file import STT_TLS, ElfFile, ElfSection
+from tests.oracle.memory import Memory, TLSBlock
 
 EH_FRAME = ".eh_frame"
 COMMONS = ".common"
@@ -26,6 +29,9 @@ LINKER_DEFINED = frozenset({"__dso_handle", *IMAGE_NAMES})
 """Symbols that the linker defines if no object does."""
 EXTERNAL_SPACING = 16
 SLAB_SIZE = 64 << 20
+TLS_PLACE, EXTERNAL_TLS_PLACE = SLAB_SIZE - (2 << 20), SLAB_SIZE - (1 << 20)
+"""Where variables of the objects, and external ones, are in the comparison: offsets in the slab,
+the end of which no object reaches."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ class Placement:
         linker_defined: addresses of linker-defined symbols, such as `__dso_handle`.
         memory: contents of memory.
         frames: address range of `.eh_frame`, or None.
+        external_variables: addresses of the thread-local symbols that were looked up.
     """
 
     sections: list[PlacedSection]
@@ -85,6 +92,7 @@ class Placement:
     linker_defined: Mapping[str, int]
     memory: Memory
     frames: range | None
+    external_variables: Mapping[str, int] = field(default_factory=dict)
 
 
 class Refused(Exception):  # noqa: N818 - no error: an outcome that is counted
@@ -110,19 +118,24 @@ class _Recorded(Exception):  # noqa: N818 - no error: it ends a link before anyt
 class _Context(JITLinkContext):
     """Gives external symbols consecutive addresses."""
 
-    def __init__(self, addressing: Addressing, far: frozenset[str]) -> None:
+    def __init__(
+        self, addressing: Addressing, far: frozenset[str], variables: Mapping[str, int]
+    ) -> None:
         self.addressing = addressing
         self.far = far
+        self.variables = variables
         self.addresses: dict[str, int] = {}
 
     async def lookup(self, names: Mapping[str, bool]) -> Mapping[str, int]:
         for number, (name, required) in enumerate(names.items()):
+            if name in self.variables:
+                continue
             first = self.addressing.near
             if name in self.far and self.addressing.far is not None:
                 first = self.addressing.far
             address = first + number * EXTERNAL_SPACING
             self.addresses[name] = 0 if self._is_absent(name, required) else address
-        return self.addresses
+        return {**self.addresses, **self.variables}
 
     def _is_absent(self, name: str, required: bool) -> bool:
         if required or not self.addressing.null_weak:
@@ -137,9 +150,12 @@ class _Context(JITLinkContext):
 class _Recorder:
     """Passes that keep all sections alive, and record the linked output."""
 
-    def __init__(self, elves: Sequence[ElfFile], passes: PassConfiguration) -> None:
+    def __init__(
+        self, elves: Sequence[ElfFile], passes: PassConfiguration, tls: "_TLS | None"
+    ) -> None:
         self.elves = elves
         self.passes = passes
+        self.tls = tls
         self.inputs: list[tuple[ElfFile, ElfSection, Block]] = []
         self.placement: Placement | None = None
         passes.pre_prune.insert(0, self.keep_all)
@@ -169,11 +185,19 @@ class _Recorder:
 
     def record(self, graph: LinkGraph) -> None:
         """Record addresses and contents, and abort the link."""
+        flags, is_tls = graph.block_table.flags, int(BlockFlags.THREAD_LOCAL)
         memory = Memory.of(
-            (block.address, bytes(block.content))
+            (self.address(block), bytes(block.content))
             for block in graph.blocks
-            if block.section.mem_lifetime != MemLifetime.NO_ALLOC and not block.is_zero_fill
+            if (block.section.mem_lifetime != MemLifetime.NO_ALLOC or flags[block.row] & is_tls)
+            and not block.is_zero_fill
         )
+        sections = [
+            PlacedSection(elf, section, self.address(block), _content(block))
+            for elf, section, block in self.inputs
+        ]
+        if self.tls is not None:
+            self.tls.describe(memory)
         memory.got = self.passes.got_address(graph)
         memory.follow_stub = ARCHITECTURES[self.elves[0].machine].follow
         memory.pointer_size = self.elves[0].pointer_size
@@ -188,10 +212,7 @@ class _Recorder:
             s for s in graph.absolute_symbols if s.name in LINKER_DEFINED and s.scope is Scope.LOCAL
         ]
         self.placement = Placement(
-            sections=[
-                PlacedSection(elf, section, block.address, _content(block))
-                for elf, section, block in self.inputs
-            ],
+            sections=sections,
             externals={},
             far=frozenset(),
             symbols={each.name: each.address for each in exported},
@@ -201,6 +222,52 @@ class _Recorder:
             frames=_span(graph, EH_FRAME),
         )
         raise _Recorded
+
+    def address(self, block: Block) -> int:
+        """Its address in the comparison."""
+        return block.address if self.tls is None else self.tls.address(block.address)
+
+
+class _TLS:
+    """The TLS blocks of a link: that of the objects, and one of external variables.
+
+    Args:
+        registry: assigns them.
+        abi: the TLS of the architecture.
+        base: start of the slab.
+        names: names of the external variables.
+    """
+
+    def __init__(self, registry: TLSRegistry, abi: TLSABI, base: int, names: Sequence[str]) -> None:
+        self._registry, self._abi, self._base = registry, abi, base
+        allocation = registry.new_allocation()
+        self._external = allocation.reserve(EXTERNAL_SPACING * (len(names) + 1), EXTERNAL_SPACING)
+        # Outside of static TLS, in which the objects' block comes first.
+        run_in_process(allocation.load(bytearray(), [], abi))
+        self._own: RegisteredBlock | None = None
+        offsets = {name: EXTERNAL_SPACING * number for number, name in enumerate(names)}
+        start = self._external.address
+        self.variables = {name: start + offset for name, offset in offsets.items()}
+        self.placed = {name: base + EXTERNAL_TLS_PLACE + offset for name, offset in offsets.items()}
+
+    def address(self, address: int) -> int:
+        """The address in the comparison of what has an address in the graph."""
+        found = self._registry.find(address)
+        if found is None:
+            return address
+        block, offset = found
+        if block is self._external:
+            return self._base + EXTERNAL_TLS_PLACE + offset
+        self._own = block
+        return self._base + TLS_PLACE + offset
+
+    def describe(self, memory: Memory) -> None:
+        """Add the blocks to the memory of the link."""
+        memory.dtp_bias = self._abi.dtp_bias
+        for block in (self._own, self._external):
+            if block is not None:
+                place = self.address(block.address)
+                memory.tls.append(TLSBlock(place, block.size, block.module, block.tp_offset))
 
 
 def _content(block: Block) -> bytes | None:
@@ -242,10 +309,16 @@ def place(
         Refused: jitlink refuses them.
     """
     elves = [ElfFile(each.data) for each in objects]
+    architecture, tls = ARCHITECTURES[elves[0].machine], None
+    if architecture.tls is not None:
+        memory.link_only()
+        assert memory.tls is not None
+        abi = TLSABI(lambda _spec: b"", tcb_size=0, dtp_bias=architecture.tls.bias)
+        tls = _TLS(memory.tls, abi, addressing.base, _external_variables(elves))
     far = frozenset[str]()
     if addressing.far is not None:
         far = _reachable_from_anywhere(elves)
-    context = _Context(addressing, far)
+    context = _Context(addressing, far, tls.variables if tls else {})
     recorder: _Recorder | None = None
     try:
         builder = InputReader()
@@ -253,9 +326,9 @@ def place(
         builder.resolver.finish()
         graph = builder.resolver.graph
         passes = builder.target.configure(graph)
-        if (configure := ARCHITECTURES[elves[0].machine].configure) is not None:
-            configure(passes)
-        recorder = _Recorder(elves, passes)
+        if architecture.configure is not None:
+            architecture.configure(passes)
+        recorder = _Recorder(elves, passes, tls)
         run_in_process(link(graph, context, recorder.passes, memory))
     except JITLinkError as error:
         raise Refused(error) from error
@@ -265,7 +338,16 @@ def place(
     assert recorder.placement is not None
     recorder.placement.externals = context.addresses
     recorder.placement.far = far
+    recorder.placement.external_variables = tls.placed if tls else {}
     return recorder.placement
+
+
+def _external_variables(elves: Sequence[ElfFile]) -> list[str]:
+    """Names of the thread-local symbols that no object defines."""
+    symbols = [each for elf in elves for each in elf.symbols if each.name]
+    defined = {each.name for each in symbols if each.shndx}
+    undefined = {each.name for each in symbols if not each.shndx and each.type == STT_TLS}
+    return sorted(undefined - defined)
 
 
 def _reachable_from_anywhere(elves: Sequence[ElfFile]) -> frozenset[str]:

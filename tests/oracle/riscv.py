@@ -17,6 +17,7 @@ from tests.oracle.memory import Memory, Target
 R_64, R_BRANCH, R_JAL, R_CALL, R_CALL_PLT, R_GOT_HI20 = 2, 16, 17, 18, 19, 20
 R_PCREL_HI20, R_PCREL_LO12_I, R_PCREL_LO12_S, R_ALIGN, R_RELAX, R_PLT32 = 23, 24, 25, 43, 51, 59
 R_GOT32_PCREL = 41
+R_TLS_GOT_HI20, R_TLS_GD_HI20, R_TPREL_HI20, R_TPREL_LO12_I, R_TPREL_LO12_S = 21, 22, 29, 30, 31
 TLS_RELOCATIONS = {
     21: "R_RISCV_TLS_GOT_HI20",
     22: "R_RISCV_TLS_GD_HI20",
@@ -34,6 +35,7 @@ _WIDTHS = {
 }  # fmt: skip
 # Calls may go through stubs, and pointers hold any address.
 _ANYWHERE = frozenset({R_64, R_CALL, R_CALL_PLT, R_GOT_HI20, R_PLT32, R_GOT32_PCREL})
+_PCREL_HI20 = frozenset({R_GOT_HI20, R_PCREL_HI20, R_TLS_GOT_HI20, R_TLS_GD_HI20})
 _AUIPC, _LUI, _ADDI, _JALR = 0x17, 0x37, 0x13, 0x67
 _LOADS = {0x2003: 4, 0x3003: 8}
 
@@ -98,11 +100,12 @@ def meaning(
             return follow(memory, place + memory.integer(place, 4) - relocation.addend)
         case 41:
             return memory.load(place + memory.integer(place, 4) - relocation.addend)
-        case 20:
+        case 20 | 21 | 22 | 29:
             # The target is decoded with its LO12.
             return Hi20(memory.integer(place, 4, signed=False) >> 7 & 31)
-        case 24:
-            return _lo12(memory, place, relocation, elf, section)
+        case 24 | 30 | 31:
+            decode = _lo12 if relocation.type == R_PCREL_LO12_I else _local_exec
+            return decode(memory, place, relocation, elf, section)
     raise LookupError(f"relocation type {relocation.type}")
 
 
@@ -116,11 +119,34 @@ def _lo12(
     size = _LOADS.get(code & 0x707F)
     if elf.sections[label.shndx] is not section:
         raise LookupError("HI20 in another section")
-    hi20_types = {each.offset: each.type for each in elf.relocations(section)
-              if each.type in {R_GOT_HI20, R_PCREL_HI20}}  # fmt: skip
+    hi20_types = {
+        each.offset: each.type for each in elf.relocations(section) if each.type in _PCREL_HI20
+    }
+    if hi20_types[label.value] == R_TLS_GOT_HI20 and size:
+        return memory.variable(memory.integer(address, memory.pointer_size))
+    if hi20_types[label.value] == R_TLS_GD_HI20:
+        return memory.indexed_variable(address)
     if hi20_types[label.value] == R_GOT_HI20 and size:
         return memory.load(address)
     return follow(memory, address)
+
+
+def _local_exec(
+    memory: Memory, place: int, relocation: ElfRelocation, elf: ElfFile, section: ElfSection
+) -> Meaning:
+    """The variable of a TPREL_LO12 at `place`, whose TPREL_HI20 is the last one of its symbol."""
+    before = [
+        each for each in elf.relocations(section)
+        if each.type == R_TPREL_HI20 and each.offset < relocation.offset
+        and (each.symbol, each.addend) == (relocation.symbol, relocation.addend)
+    ]  # fmt: skip
+    if not before:
+        raise LookupError("no TPREL_HI20")
+    high = memory.integer(place - relocation.offset + before[-1].offset, 4, signed=False)
+    code = memory.integer(place, 4, signed=False)
+    low = code >> 20 if relocation.type == R_TPREL_LO12_I else code >> 25 << 5 | code >> 7 & 31
+    offset = _signed(high & 0xFFFFF000, 32) + _signed(low, 12)
+    return memory.variable(offset) - relocation.addend
 
 
 def _hi20(memory: Memory, place: int) -> int:

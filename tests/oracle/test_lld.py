@@ -21,7 +21,7 @@ from tests.oracle.check import (
     linkable,
     linkers,
     members,
-    uses_linked_tls,
+    uses_other_tls,
 )
 from tests.oracle.placement import ObjectFile
 from tests.toolchain import ToolError, run
@@ -121,4 +121,4 @@ def test_what_llvm_jitlink_links(llvm_jitlink: Path, debian_archive: Path, tmp_p
         len(theirs - ours),
     )
     only_theirs = [each for each in objects if each.name in theirs - ours]
-    assert [each.name for each in only_theirs if not uses_linked_tls(each.data)] == []
+    assert [each.name for each in only_theirs if not uses_other_tls(each.data)] == []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.oracle.check import LAYOUTS, linkers, members
+from tests.oracle.check import LAYOUTS, linkers, members, tls_relocations
 from tests.oracle.elf_file import ElfFile
 from tests.oracle.placement import ObjectFile
 from tests.oracle.riscv import R_JAL
@@ -34,11 +34,21 @@ def jumps_outside(each: ObjectFile) -> bool:
     )
 
 
+def comparable(archive: str, layout: str) -> list[ObjectFile]:
+    """The objects of an archive that ld.lld links with a layout."""
+    objects = [each for each in members(require(f"{TARGET}/{archive}")) if not jumps_outside(each)]
+    if layout == "far":
+        # ld.lld refuses code of the local exec model in shared objects.
+        objects = [
+            each for each in objects if "R_RISCV_TPREL_HI20" not in tls_relocations(each.data)
+        ]
+    return objects
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("archive", ARCHIVES)
 def test_objects_linked_one_by_one(archive: str, layout: str, tmp_path: Path) -> None:
-    objects = members(require(f"{TARGET}/{archive}"))
-    objects = [each for each in objects if not jumps_outside(each)]
+    objects = comparable(archive, layout)
     if not LONG:
         objects = random.Random(SEED).sample(objects, min(SAMPLE, len(objects)))
     with linkers(layout, tmp_path) as both:
@@ -51,7 +61,7 @@ def test_objects_linked_one_by_one(archive: str, layout: str, tmp_path: Path) ->
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("archive", ARCHIVES)
 def test_objects_linked_together(archive: str, layout: str, tmp_path: Path) -> None:
-    objects = [each for each in members(require(f"{TARGET}/{archive}")) if not jumps_outside(each)]
+    objects = comparable(archive, layout)
     with linkers(layout, tmp_path) as both:
         tally = compare_together(both, objects)
     log.info("%s, %s, together: %s", archive, layout, tally)

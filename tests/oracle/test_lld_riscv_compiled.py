@@ -64,3 +64,38 @@ def test_compiled(source: str, bits: int, layout: str, flags: str, tmp_path: Pat
 def test_compiled_by_clang(bits: int, flags: str, tmp_path: Path) -> None:
     options = {**ANYWHERE, **LOW}[flags]
     compare("low", tmp_path, compiled("programs/foreign_main.c", "clang", options, bits))
+
+
+VARIABLES = """
+extern __thread int far, near;
+__thread int own = 5;
+static __thread long many[300] = {1, 2, 3};
+__thread char zeros[3000] __attribute__((aligned(64)));
+int memory[4];
+__thread int *pointer = memory;
+int next(void) { return far++ + near-- + own++; }
+long *address(int i) { return &many[i] + zeros[i]; }
+int **where(void) { return &pointer; }
+"""
+MODELS = ("global-dynamic", "local-dynamic", "initial-exec", "local-exec")
+# ld.lld relaxes TLS descriptors in programs, and refuses local exec code in shared objects.
+TLS_CASES = [
+    (compiler, bits, layout, model)
+    for (compiler, bits), (layout, model) in product(
+        (("clang", 32), ("clang", 64), ("gcc", 64)), product(LAYOUTS, MODELS)
+    )
+    if (layout, model) != ("far", "local-exec") and (bits == 64 or layout == "low")
+]
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O2"])
+@pytest.mark.parametrize(("compiler", "bits", "layout", "model"), TLS_CASES)
+def test_thread_local_variables(
+    compiler: CompilerName, bits: int, layout: str, model: str, level: str, tmp_path: Path
+) -> None:
+    flags: tuple[str, ...] = (level, "-g", "-fPIC", f"-ftls-model={model}")
+    if compiler == "clang":
+        abi = "lp64d" if bits == 64 else "ilp32d"
+        flags = (*flags, f"-march=rv{bits}gc", f"-mabi={abi}")
+    path = compile_c(VARIABLES, compiler, flags, target=f"riscv{bits}-linux-gnu")
+    compare(layout, tmp_path, path)

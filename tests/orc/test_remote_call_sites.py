@@ -12,7 +12,7 @@ from jitlink.errors import AllocationError
 from jitlink.executor import ExecutorCrashedError, RemoteExecutorProcessControl
 from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.lljit import LLJIT
-from jitlink.orc.call_sites import CallSiteOutOfReachError, CallSiteRecorder
+from jitlink.orc.call_sites import CallSiteOutOfReachError, CallSiteRecorder, SplitCallSiteError
 from jitlink.runtime import patching
 from jitlink.runtime.linked import OptionalFunctions, functions_of
 from tests.executor.remote.executors import FOREIGN, PIPES, Setting, started
@@ -126,8 +126,12 @@ def test_calls_of_other_processors_are_repointed(setting: Setting) -> None:
         recorder = CallSiteRecorder(["old"])
         jit.layer.add_plugin(recorder)
         code = Code(executor, jit, recorder)
-        for source in (BODIES, CALLERS):
-            jit.add_object(compile_c(source, "zig", PIC, target=setting.target))
+        # On RISC-V only calls within a link can be changed.
+        one_link = f"#pragma weak old\n{BODIES} {CALLERS}"
+        sources = (one_link,) if setting.kind == "riscv64" else (BODIES, CALLERS)
+        flags = (*PIC, "-ffunction-sections", "-mrelax") if setting.kind == "riscv64" else PIC
+        for source in sources:
+            jit.add_object(compile_c(source, "zig", flags, target=setting.target))
         assert (code.run("call", 5), code.run("tail")) == (6, 1)
         try:
             assert code.repoint("new") == 2
@@ -140,6 +144,24 @@ def test_calls_of_other_processors_are_repointed(setting: Setting) -> None:
         for name, expected in (("new", (7, 2)), ("old", (6, 1)), ("new", (7, 2))):
             assert code.repoint(name) == 2
             assert (code.run("call", 5), code.run("tail")) == expected
+
+
+def test_calls_of_several_instructions_are_not_changed() -> None:
+    (setting, *_) = (each for each in FOREIGN if each.kind == "riscv64")
+    with started(setting) as executor, LLJIT(executor=executor) as jit:
+        recorder = CallSiteRecorder(["old"])
+        jit.layer.add_plugin(recorder)
+        code = Code(executor, jit, recorder)
+        for source in (BODIES, CALLERS):
+            jit.add_object(compile_c(source, "zig", PIC, target=setting.target))
+        assert (code.run("call", 5), code.run("tail")) == (6, 1)
+        with pytest.raises(
+            SplitCallSiteError, match=r"the call of old at 0x.*more calls"
+        ) as caught:
+            code.repoint("new")
+        assert (caught.value.name, caught.value.count) == ("old", 2)
+        assert caught.value.site in {each.address for each in recorder.sites("old")}
+        assert (code.run("call", 5), code.run("tail")) == (6, 1)
 
 
 def test_calls_are_repointed_while_threads_run_them(code: Code) -> None:

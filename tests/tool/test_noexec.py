@@ -91,13 +91,30 @@ def test_objects_of_cxx(command: Command) -> None:
 def test_code_for_other_processors(command: Command, target: str) -> None:
     compiled_cxx(Path("main.o"), target)
     assert command("-noexec", "main.o") == (0, "", "")
-    for name in ("exits", "handle", "dlopen", "ifunc", "support"):
+    for name in ("exits", "handle", "dlopen", "ifunc", "support", "tls"):
         object_file = compile_c(RUN[name], "zig", ("-O1", "-fPIC"), target=target)
         assert command("-noexec", object_file) == (0, "", ""), name
     object_file = compile_c(UNDEFINED, "zig", ("-O1", "-fPIC"), target=target)
     done = command("-noexec", object_file)
     assert done.status == 1
     assert done.err.startswith(f"{PREFIX}undefined symbol: nowhere (referenced by ")
+
+
+LOCAL_EXEC = "static __thread int one = 1; int main(void) { return one - 1; }"
+
+
+@pytest.mark.parametrize("model", ["global-dynamic", "initial-exec", "local-exec"])
+@pytest.mark.parametrize(
+    "target",
+    ["aarch64-linux-gnu", "aarch64_be-linux-gnu", "riscv64-linux-gnu", "riscv32-linux-gnu"],
+)
+def test_thread_local_variables_of_other_processors(
+    command: Command, target: str, model: str
+) -> None:
+    """Those of local exec code have offsets that the ABI allows."""
+    flags = ("-O1", "-fPIC", f"-ftls-model={model}")
+    object_file = compile_c(LOCAL_EXEC, "clang", flags, target=target)
+    assert command("-noexec", object_file, "-phony-externals") == (0, "", "")
 
 
 def test_functions_of_another_processors_support_library(command: Command) -> None:

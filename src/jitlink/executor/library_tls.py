@@ -5,18 +5,28 @@ Specification: System V gABI, "Program Header"; "ELF Handling For Thread-Local S
 
 from __future__ import annotations
 
-import struct
+from functools import partial
+from typing import NamedTuple
 
-from jitlink.errors import StaticTLSError
-from jitlink.formats.elf_layout import PT_TLS
-from jitlink.formats.elf_tls_module import X86_64
+import numpy as np
+
+from jitlink.errors import ObjectError, StaticTLSError
+from jitlink.formats.elf_layout import PT_TLS, identify
+from jitlink.formats.elf_tls_module import FORMATS
 from jitlink.memory.tls import TLSRegistry
 from jitlink.memory.tls_module import TLSABI
 from jitlink.memory.tls_surplus import exhausted
 
-_MAGIC = b"\x7fELF\2\1"
-_HEADER = struct.Struct("<18xH12xQ14xHH")
-_SEGMENT = struct.Struct("<IIQQQQQQ")
+_HEADERS_SIZE = 1 << 16
+"""So many bytes at the start of a library have its program headers."""
+
+
+class _Block(NamedTuple):
+    """The TLS block of a library: size and alignment in bytes, and the TLS of its architecture."""
+
+    size: int
+    alignment: int
+    abi: TLSABI
 
 
 async def lack_of_static_tls(library: str, reason: str, tls: TLSRegistry) -> StaticTLSError | None:
@@ -34,25 +44,26 @@ async def lack_of_static_tls(library: str, reason: str, tls: TLSRegistry) -> Sta
     block = _tls_block(path)
     if block is None:
         return None
-    size, alignment = block
+    size, alignment, abi = block
     why = "" if path == library else f", for loading {library}"
-    return await exhausted(tls, size, alignment, TLSABI(X86_64.write), why=why, library=path)
+    return await exhausted(tls, size, alignment, abi, why=why, library=path)
 
 
-def _tls_block(path: str) -> tuple[int, int] | None:
-    """Size and alignment, in bytes, of the TLS block of a library for x86-64."""
+def _tls_block(path: str) -> _Block | None:
+    """The TLS block of a library for an architecture whose TLS modules are known."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - pathlib is slow to import
-            header = file.read(1 << 16)
-        machine, start, entry_size, count = _HEADER.unpack_from(header)
-        if not header.startswith(_MAGIC) or machine != X86_64.identity.machine:
+            content = file.read(_HEADERS_SIZE)
+        identity = identify(memoryview(content), path)
+        form, layout = FORMATS.get(identity[:3]), identity.layout
+        (header,) = np.frombuffer(content, layout.header, 1)
+        if form is None or header["phentsize"] != layout.program_header.itemsize:
             return None
-        for number in range(count):
-            kind, _, _, _, _, _, size, alignment = _SEGMENT.unpack_from(
-                header, start + number * entry_size
-            )
-            if kind == PT_TLS:
-                return size, max(alignment, 1)
-    except (OSError, OverflowError, struct.error):
-        pass
+        start, count = int(header["phoff"]), int(header["phnum"])
+        rows = np.frombuffer(content, layout.program_header, count, start)
+    except (OSError, OverflowError, ValueError, ObjectError):
+        return None
+    write = partial(form.write, flags=identity.flags)
+    for row in rows[rows["type"] == PT_TLS]:
+        return _Block(int(row["memsz"]), max(int(row["align"]), 1), TLSABI(write))
     return None

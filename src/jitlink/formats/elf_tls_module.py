@@ -123,3 +123,5 @@ RISCV32 = TLSModuleFormat(
     },
 )
 """TLS modules for RISC-V of 64 and 32 bits."""
+FORMATS = {each.identity[:3]: each for each in (X86_64, AARCH64, AARCH64_BE, RISCV64, RISCV32)}
+"""The formats by machine, class and byte order."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jitlink.orc.call_sites import CallSite as CallSite
     from jitlink.orc.call_sites import CallSiteOutOfReachError as CallSiteOutOfReachError
     from jitlink.orc.call_sites import CallSiteRecorder as CallSiteRecorder
+    from jitlink.orc.call_sites import SplitCallSiteError as SplitCallSiteError
     from jitlink.orc.callables import ExecutorAddr as ExecutorAddr
     from jitlink.orc.callables import PythonSymbols as PythonSymbols
     from jitlink.orc.compiler_support import CompilerSupportGenerator as CompilerSupportGenerator
@@ -68,7 +69,12 @@ else:
         __name__,
         {
             "jitlink.orc.aliases": ("AliasCycleError", "ReExports", "ReExportsGenerator"),
-            "jitlink.orc.call_sites": ("CallSite", "CallSiteOutOfReachError", "CallSiteRecorder"),
+            "jitlink.orc.call_sites": (
+                "CallSite",
+                "CallSiteOutOfReachError",
+                "CallSiteRecorder",
+                "SplitCallSiteError",
+            ),
             "jitlink.orc.callables": ("ExecutorAddr", "PythonSymbols"),
             "jitlink.orc.compiler_support": ("CompilerSupportGenerator",),
             "jitlink.orc.dylib": ("JITDylib",),

@@ -32,6 +32,10 @@ Repointing is safe while other threads execute the calls, in this process and in
 or the new one, and in each run of adjacent code pages all of them change at once. If a call cannot
 reach the new target, that is an error, and nothing changes; code of one JITDylib is always within
 reach.
+
+RISC-V has calls of two instructions. A thread may be between the two, so such a call is never
+changed: that is an error, too. Relaxed calls, which have a target of the same link within 1 MiB,
+are one instruction.
 """
 
 from __future__ import annotations
@@ -55,6 +59,9 @@ from jitlink.passes.got_plt import got_plt_targets
 from jitlink.runtime.patching import read_code, replace_code
 from jitlink.targets.registry import target_of_graph
 
+_INSTRUCTION = 4
+"""The largest field of one instruction with a distance, in bytes."""
+
 
 class CallSiteOutOfReachError(SessionError):
     """A direct call cannot reach its new target.
@@ -70,6 +77,24 @@ class CallSiteOutOfReachError(SessionError):
         others = f" (nor do {count - 1} more calls)" if count > 1 else ""
         super().__init__(f"the call of {name} at {site:#x} does not reach {target:#x}{others}")
         self.name, self.site, self.target, self.count = name, site, target, count
+
+
+class SplitCallSiteError(SessionError):
+    """A direct call consists of several instructions, which cannot be changed at once.
+
+    Attributes:
+        name: the function that is called.
+        site: address of the first of them.
+        count: how many calls do.
+    """
+
+    def __init__(self, name: str, *, site: int, count: int) -> None:
+        others = f" (as do {count - 1} more calls)" if count > 1 else ""
+        super().__init__(
+            f"the call of {name} at {site:#x} consists of several instructions{others}, and a "
+            "thread may be between them; calls of redirectable functions can be changed"
+        )
+        self.name, self.site, self.count = name, site, count
 
 
 class CallSite(NamedTuple):
@@ -132,6 +157,7 @@ class CallSiteRecorder(LinkResources[list[_CallSites]]):
 
         Raises:
             CallSiteOutOfReachError: a call cannot reach it; nothing was changed.
+            SplitCallSiteError: a call consists of several instructions; nothing was changed.
             AllocationError: the system cannot replace pages, or the code is in memory of this
                 process that is not private.
             ExecutorError: the code is in another process, which is gone.
@@ -171,6 +197,10 @@ class CallSiteRecorder(LinkResources[list[_CallSites]]):
     def _repoint(self, name: str, address: int) -> int:
         changes = []
         far: list[int] = []
+        split = [sites for sites in self._of(name) if sites.fixup.width > _INSTRUCTION]
+        if split:
+            count = sum(len(sites.addresses) for sites in split)
+            raise SplitCallSiteError(name, site=int(split[0].addresses[0]), count=count)
         for sites in self._of(name):
             value = _distances(sites, address)
             far += sites.addresses[rows_where(~sites.fixup.accepts(value))].tolist()

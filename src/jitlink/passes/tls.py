@@ -207,12 +207,20 @@ class TLSPlan(CheckedPlan):
         return result
 
     def _check_ordinary(self) -> None:
-        """Refuse ordinary edges to thread-local variables of the graph."""
+        """Refuse ordinary edges to thread-local variables of the graph.
+
+        Debug information of compilers that know no TLS kind for it has such edges: the value of a
+        thread-local symbol is then its offset in the TLS block.
+        """
+        self._debug_offsets = np.empty(0, np.int64)
         if not self._image.any():
             return
         edges = self._graph.edge_table
         rows = rows_where((edges.kind >= FIRST_RELOCATION) & ~self._kinds.mask[edges.kind])
-        self._refuse_tls_targets(rows[self._is_local(rows)])
+        rows = rows[self._is_local(rows)]
+        self._refuse_tls_targets(rows)
+        rows = rows[~_loaded(self._graph, rows)]
+        self._debug_offsets = rows[_uses_address(self._graph, self._fixups, rows)]
 
     def _check_accesses(self, rows: Int64Array) -> Int64Array:
         """Refuse accesses to what is not thread-local; rows of the accesses that are loaded.
@@ -348,6 +356,8 @@ class TLSPlan(CheckedPlan):
             raise
         address = np.uint64(block.address)
         self._graph.block_table.address[self._rows] = self._offsets.view(np.uint64) + address
+        addends = self._graph.edge_table.addend.view(np.uint64)
+        addends[self._debug_offsets] -= address
         if self._base_symbol is not None:
             self._graph.make_absolute(self._base_symbol, block.address)
 
