@@ -15,6 +15,10 @@ from tests.platform.test_dlfcn import (  # noqa: F401 - with the fixtures below
     test_a_failed_link_is_an_error,
     test_a_jitdylib_without_code_can_be_opened,
     test_a_program_may_define_its_own,
+    test_an_initializer_may_call_python_that_calls_what_opens_another,
+    test_an_initializer_may_open_another,
+    test_an_initializer_may_open_another_through_python,
+    test_an_initializer_may_open_its_own_jitdylib,
     test_dlclose_does_not_release_what_initialize_holds,
     test_hidden_symbols_are_not_found,
     test_initialize_and_dlopen_each_hold_a_reference,
@@ -23,6 +27,7 @@ from tests.platform.test_dlfcn import (  # noqa: F401 - with the fixtures below
     test_threads_open_and_close,
     test_updating_runs_what_was_added,
     test_what_does_not_exist_is_an_error,
+    test_what_runs_at_the_end_may_open_and_close,
 )
 from tests.platform.test_elf import (  # noqa: F401 - likewise
     test_a_cleared_jitdylib_can_be_used_again,
