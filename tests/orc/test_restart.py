@@ -35,9 +35,9 @@ from jitlink.orc import (
     StaticLibraryGenerator,
 )
 from jitlink.orc.callables import ExecutorAddr
-from tests.executor.remote.executors import PIPES, Setting, started
+from tests.executor.remote.executors import FOREIGN, PIPES, Setting, started
 from tests.orc.jits import archived
-from tests.toolchain import compile_c, require
+from tests.toolchain import HOST_TARGET, CompilerName, compile_c, require
 
 CRASH = """
 int *nowhere;
@@ -54,15 +54,21 @@ FLAGS = ("-O1", "-fPIC")
 OWN = Setting("jitlink", "pipes", "shared")
 
 
-def c(source: str, *flags: str) -> Path:
-    return compile_c(source, "gcc", (*FLAGS, *flags))
+def c(source: str, *flags: str, target: str = HOST_TARGET) -> Path:
+    return compile_c(source, "gcc", (*FLAGS, *flags), target=target)
 
 
-def cpp(source: str) -> Path:
-    return compile_c(source, "gcc", FLAGS, suffix=".cpp")
+def cpp(source: str, target: str) -> Path:
+    # gcc is installed for other processors as a compiler of C.
+    compiler: CompilerName = "gcc" if target == HOST_TARGET else "clang"
+    return compile_c(source, compiler, FLAGS, suffix=".cpp", target=target)
 
 
-@pytest.fixture(params=PIPES, ids=str)
+def target_of(executor: RemoteExecutorProcessControl) -> str:
+    return f"{executor.triple.partition('-')[0]}-linux-gnu"
+
+
+@pytest.fixture(params=[*PIPES, *(s for s in FOREIGN if s.memory == "shared")], ids=str)
 def anywhere(request: pytest.FixtureRequest) -> Iterator[RemoteExecutorProcessControl]:
     with started(request.param) as executor:
         yield executor
@@ -106,7 +112,8 @@ extern "C" int guarded(int n) {
 
 
 def test_a_library(anywhere: RemoteExecutorProcessControl) -> None:
-    inputs = [cpp(STATIC_OBJECTS), c(STATE), c(CRASH)]
+    target = target_of(anywhere)
+    inputs = [cpp(STATIC_OBJECTS, target), c(STATE, target=target), c(CRASH, target=target)]
     with jitlink.load(*inputs, executor=anywhere) as lib:
         note, is_opened, following = lib.note, lib.is_opened, lib.next
         note.argtypes = [ctypes.c_char_p]
@@ -128,8 +135,13 @@ def test_a_library(anywhere: RemoteExecutorProcessControl) -> None:
 
 
 def test_an_lljit(anywhere: RemoteExecutorProcessControl) -> None:
+    target = target_of(anywhere)
     with LLJIT(executor=anywhere) as jit:
-        for each in (cpp(STATIC_OBJECTS), c(STATE), c(CRASH)):
+        for each in (
+            cpp(STATIC_OBJECTS, target),
+            c(STATE, target=target),
+            c(CRASH, target=target),
+        ):
             jit.add_object(each)
         jit.initialize()
         for _ in range(3):
@@ -148,8 +160,8 @@ def test_a_bare_session(anywhere: RemoteExecutorProcessControl) -> None:
         layer = ObjectLinkingLayer(session)
         main = session.create_jitdylib("main")
         main.add_generator(DynamicLibraryGenerator.for_process(session))
-        layer.add_object(main, c("int counter = 40; int next(void) { return ++counter; }"))
-        layer.add_object(main, c(CRASH))
+        for source in ("int counter = 40; int next(void) { return ++counter; }", CRASH):
+            layer.add_object(main, c(source, target=target_of(anywhere)))
         for _ in range(3):
             found = session.lookup(main, ["next", "crash"])
             run = anywhere.run_as_void_function

@@ -7,13 +7,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from jitlink.executor import SelfExecutorProcessControl
+from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.lljit import LLJIT
 from jitlink.memory.address_space import AddressSpace
 from jitlink.memory.in_process import InProcessMemoryManager
 from jitlink.orc import JITDylib
 from jitlink.platform import ELFPlatform
-from tests.toolchain import compile_c
+from tests.toolchain import HOST_TARGET, compile_c
+
+TARGET = HOST_TARGET
+"""What `compiled` compiles for; tests that run code elsewhere replace it."""
 
 PROLOGUE = """
 typedef unsigned long size_t;
@@ -30,14 +33,18 @@ char *jit_dlerror(void);
 class NotingJIT(LLJIT):
     """An LLJIT with a platform, and memory of its own.
 
+    Args:
+        executor: where its code runs; by default in this process.
+
     Attributes:
         notes: the numbers that linked code has passed to ``note``.
-        space: the address space that its memory is in.
+        space: the address space that its memory is in, if that is this process's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, executor: ExecutorProcessControl | None = None) -> None:
         self.space = AddressSpace((64 << 20,), resident_size=0)
-        executor = SelfExecutorProcessControl(InProcessMemoryManager(self.space))
+        if executor is None:
+            executor = SelfExecutorProcessControl(InProcessMemoryManager(self.space))
         super().__init__(executor=executor, platform=True)
         self.notes: list[int] = []
         prototype = ctypes.CFUNCTYPE(None, ctypes.c_int)
@@ -94,7 +101,8 @@ def noting_jit() -> Iterator[NotingJIT]:
 
 def compiled(source: str, *flags: str, suffix: str = ".c") -> Path:
     """An object of position-independent code that may use what `PROLOGUE` declares."""
-    return compile_c(PROLOGUE + source, "zig", ("-O1", "-fPIC", *flags), suffix=suffix)
+    flags = ("-O1", "-fPIC", *flags)
+    return compile_c(PROLOGUE + source, "zig", flags, suffix=suffix, target=TARGET)
 
 
 LIFE = (

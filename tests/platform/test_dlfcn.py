@@ -175,6 +175,40 @@ def test_an_initializer_may_open_its_own_jitdylib(jit: NotingJIT) -> None:
     assert jit.take() == [1, 2]
 
 
+def test_an_initializer_may_open_another_through_python(jit: NotingJIT, plugin: JITDylib) -> None:
+    jit.define({"open_it": (lambda: jit.initialize(plugin), ctypes.CFUNCTYPE(None))})
+    jit.add_object(compiled("void open_it(void); BEGIN(begin) { note(1); open_it(); note(2); }"))
+    jit.initialize()
+    assert jit.take() == [1, 10, 2]
+
+
+def test_an_initializer_may_call_python_that_calls_what_opens_another(
+    jit: NotingJIT, plugin: JITDylib
+) -> None:
+    del plugin
+    source = 'int g(void) { return jit_dlopen("plugin", 1) != 0; }'
+    jit.add_object(compiled(source), dylib=(dylib := jit.create_jitdylib("between")))
+    jit.define({
+        "call_it": (lambda: int(jit.lookup("g", dylib=dylib)()), ctypes.CFUNCTYPE(ctypes.c_int))
+    })  # fmt: skip
+    jit.add_object(compiled("int call_it(void); BEGIN(begin) { note(call_it()); }"))
+    jit.initialize()
+    assert jit.take() == [10, 1]
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize("where", ["END(end)", "static void f(void)"])
+def test_what_runs_at_the_end_may_open_and_close(jit: NotingJIT, where: str) -> None:
+    """A finaliser, or an exit handler."""
+    begin = "" if where.startswith("END") else "BEGIN(begin) { atexit(f); }"
+    jit.add_object(compiled(
+        f'{where} {{ note(1); jit_dlclose(jit_dlopen("plugin", 1)); note(2); }} {begin}'
+    ))  # fmt: skip
+    jit.initialize()
+    jit.deinitialize()
+    assert jit.take() == [1, 10, 13, 12, 2]
+
+
 def test_threads_open_and_close(jit: NotingJIT, caller: Caller) -> None:
     source = (
         "int round_trip(const char *name) {"

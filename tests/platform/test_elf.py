@@ -24,6 +24,7 @@ from jitlink.orc.objects import ExportedSymbols
 from jitlink.platform import ELFPlatform
 from jitlink.targets.registry import create_link_graph
 from tests.orc.jits import archived
+from tests.platform import jits
 from tests.platform.jits import NotingJIT, compiled, life, noting_jit
 from tests.toolchain import compile_c
 
@@ -423,8 +424,9 @@ def test_a_shared_object_of_two_links_is_constructed_once(jit: NotingJIT) -> Non
         "inline Object shared;"
         'extern "C" void *f{}() {{ return &shared; }}'
     )
+    flags = ("-O1", "-fPIC", "-std=c++17")
     paths = [
-        compile_c(source.format(number), "zig", ("-O1", "-fPIC", "-std=c++17"), suffix=".cpp")
+        compile_c(source.format(number), "zig", flags, suffix=".cpp", target=jits.TARGET)
         for number in range(2)
     ]
     addresses = []

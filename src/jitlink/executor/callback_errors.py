@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,30 +50,36 @@ def call_code(function: Callable[..., Any], *arguments: object) -> Any:  # noqa:
 
 
 @contextmanager
-def callback_errors() -> Iterator[None]:
+def callback_errors() -> Iterator[Raised]:
     """Raise, at the end of a ``with`` statement, what Python functions raise that code calls."""
     raised: Raised = []
-    with recorded_in(raised):
-        yield
+    with recorded_in([raised]):
+        yield raised
     if raised:
         raise raised[0]
 
 
 @contextmanager
-def recorded_in(raised: Raised) -> Iterator[None]:
-    """Record exceptions for a call, which another thread may have made."""
+def recorded_in(calls: Sequence[Raised]) -> Iterator[None]:
+    """Record exceptions for the last one of these calls, which another thread may have made."""
     frames = _calls.frames
-    frames.append(raised)
+    size = len(frames)
+    frames.extend(calls)
     try:
         yield
     finally:
-        frames.pop()
+        del frames[size:]
 
 
 def innermost_call() -> Raised | None:
     """What the innermost call of linked code by this thread will raise; None if there is none."""
     frames = _calls.frames
     return frames[-1] if frames else None
+
+
+def calls_under_way() -> Sequence[Raised]:
+    """What each call of linked code will raise that this thread is in; the innermost is last."""
+    return tuple(_calls.frames)
 
 
 def has_raised() -> bool:
@@ -118,13 +124,13 @@ class CallNumbers:
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
-        self._calls: dict[int, Raised] = {}
+        self._calls: dict[int, Sequence[Raised]] = {}
 
     @contextmanager
-    def number_of(self, raised: Raised) -> Iterator[int]:
-        """The number of a call, for as long as it lasts; `raised` is what it will raise."""
+    def number_of(self, calls: Sequence[Raised]) -> Iterator[int]:
+        """The number of the last one of calls, while it lasts; the others are around it."""
         number = next(self._numbers)
-        self._calls[number] = raised
+        self._calls[number] = calls
         try:
             yield number
         finally:
@@ -133,9 +139,5 @@ class CallNumbers:
     @contextmanager
     def on_behalf_of(self, number: int) -> Iterator[None]:
         """Record exceptions for a call by its number; 0 is none."""
-        raised = self._calls.get(number)
-        if raised is None:
-            yield
-            return
-        with recorded_in(raised):
+        with recorded_in(self._calls.get(number, ())):
             yield

@@ -7,7 +7,6 @@ lookup of initialisers, and the libraries that a compiler driver would name.
 
 from __future__ import annotations
 
-import threading
 from abc import abstractmethod
 from collections.abc import Callable, Container, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -31,6 +30,7 @@ from jitlink.orc.materialization import AbsoluteSymbols, MaterializationResponsi
 from jitlink.orc.object_layer import ObjectLinkingLayer
 from jitlink.orc.session import ExecutionSession
 from jitlink.platform import at_exit
+from jitlink.platform.loader_lock import LoaderLock
 from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
 from jitlink.runtime import ALLOCATOR_NAMES, PER_DYLIB, find_in_providers, open_object
 from jitlink.targets.registry import target_of_triple
@@ -80,9 +80,8 @@ class Platform(ResourceManager):
         self.session = session
         self.layer = layer
         self.states: dict[JITDylib, DylibState] = {}
-        # Reentrant, as a dynamic linker's lock: it is held while initialisers run, which may call
-        # ``dlopen``.
-        self._lock = threading.RLock()
+        # Held while initialisers run, which may call ``dlopen``.
+        self._lock = LoaderLock()
         # Those of the program that `run_main` is running.
         self._program_arguments: PlacedArguments | None = None
         self._process_symbols = process_symbols

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Protocol
 from weakref import WeakKeyDictionary, WeakSet
@@ -33,7 +35,9 @@ from jitlink.runtime import Runtime
 from jitlink.sps import EXECUTOR_ADDR, STRING, UINT64, WrapperSignature
 from jitlink.sps.types import Expected, Tuple
 
-_CALL = WrapperSignature(Expected(EXECUTOR_ADDR), EXECUTOR_ADDR, EXECUTOR_ADDR, STRING, UINT64)
+_CALL = WrapperSignature(
+    Expected(EXECUTOR_ADDR), EXECUTOR_ADDR, EXECUTOR_ADDR, STRING, UINT64, UINT64
+)
 _INFORMATION = Tuple(EXECUTOR_ADDR, STRING, EXECUTOR_ADDR, STRING)
 _ONLY_JITDYLIBS = 1 << 30
 _RTLD_DEFAULT, _RTLD_NEXT = 0, (1 << 64) - 1
@@ -93,7 +97,7 @@ class DynamicLoading:
             if executor.is_this_process:
                 self._dispatcher = Dispatcher()
                 self._connection = self._dispatcher.connect(executor, runtime)
-                self._dispatcher.handle(_handlers(runtime, _TAGS, self.call))
+                self._dispatcher.handle(_handlers(runtime, _TAGS, self._call_here))
             else:
                 callers = _callers_of(executor, runtime)
                 callers.loadings.add(self)
@@ -112,6 +116,13 @@ class DynamicLoading:
         """
         state = self._platform.state_of_handle(caller)
         return self._functions[function](state, value, text, mode)
+
+    def _call_here(
+        self, function: str, caller: int, value: int, text: str, mode: int, number: int
+    ) -> int:
+        """Call a function for code of this process, which is on the same thread."""
+        del number
+        return self.call(function, caller, value, text, mode)
 
     def has_handle(self, handle: int) -> bool:
         """Whether a JITDylib of the session has a handle."""
@@ -232,14 +243,21 @@ class _Callers:
 
     def __init__(self, executor: ExecutorProcessControl, runtime: Runtime) -> None:
         self.loadings: WeakSet[DynamicLoading] = WeakSet()
+        # Not the runtime itself, by which this is found.
+        self._runtime = weakref.ref(runtime)
         self._dispatcher = Dispatcher()
         self.connection = self._dispatcher.connect(executor, runtime)
         self._dispatcher.handle(_handlers(runtime, _TAGS, self._call))
 
-    def _call(self, function: str, caller: int, value: int, text: str, mode: int) -> int:
+    def _call(
+        self, function: str, caller: int, value: int, text: str, mode: int, number: int
+    ) -> int:
+        runtime = self._runtime()
+        callbacks = None if runtime is None else runtime.callbacks
         for loading in list(self.loadings):
             if loading.has_handle(caller):
-                return loading.call(function, caller, value, text, mode)
+                with nullcontext() if callbacks is None else callbacks.calls.on_behalf_of(number):
+                    return loading.call(function, caller, value, text, mode)
         raise SessionError(f"{caller:#x} is not the handle of a JITDylib")
 
 

@@ -34,7 +34,6 @@ from typing import NamedTuple
 
 from jitlink.errors import ExecutorError, JITLinkError, UnsupportedObjectError
 from jitlink.executor import ExecutorProcessControl, PlacedArguments
-from jitlink.executor.callback_errors import callback_errors
 from jitlink.graph import AllocActionPair, LinkGraph, Symbol, WrapperCall
 from jitlink.memory import JITLinkMemoryManager
 from jitlink.memory.tls import TLSRegistry
@@ -276,7 +275,8 @@ class ELFPlatform(Platform):
                 placed = self._program_arguments or self._place_arguments(argv)
                 self._call("__jitlink_set_arguments", _SET_ARGUMENTS.serialize_arguments(*placed))
                 self.session.settle()
-                with callback_errors():
+                self._number_calls()
+                with self._lock.running_code():
                     for run in runs:
                         self._run(run)
         return self.states[dylib].handle
@@ -391,7 +391,8 @@ class ELFPlatform(Platform):
 
     def _finalize(self, handles: Sequence[int], *, is_exit: bool = True) -> None:
         if handles and self.session.is_connected:
-            with callback_errors():
+            self._number_calls()
+            with self._lock.running_code():
                 arguments = _FINALIZE.serialize_arguments(handles, is_exit)
                 self._call("__jitlink_finalize", arguments)
 
@@ -431,6 +432,16 @@ class ELFPlatform(Platform):
             self._finalize(handles)
 
     # Calls into the executor
+
+    def _number_calls(self) -> None:
+        """Have what code of another process calls here say by which call it runs."""
+        executor = self.session.executor
+        if executor.is_this_process or executor.dispatch is None:
+            return
+        from jitlink.runtime.remote_callbacks import callbacks_of  # noqa: PLC0415 - not here
+
+        if executor.generation == self.session.generation:
+            self.session.wait(callbacks_of(executor))
 
     def _call(self, name: str, arguments: bytes) -> None:
         """Call a function of the runtime that returns an error."""

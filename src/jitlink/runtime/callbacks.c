@@ -27,7 +27,7 @@ static void make_key(void) {
     abort();
 }
 
-static uintptr_t this_call(void) {
+uintptr_t __jitlink_this_call(void) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_once(&once, make_key);
   return (uintptr_t)pthread_getspecific(key);
@@ -51,7 +51,7 @@ wrapper_result __jitlink_call_wrapper(const char *data, size_t size) {
       (wrapper_result(*)(const char *, size_t))sps_u64(&reader);
   if (reader.failed)
     return sps_nothing();
-  uintptr_t outer = this_call();
+  uintptr_t outer = __jitlink_this_call();
   pthread_setspecific(key, number);
   wrapper_result result = function((const char *)reader.next, reader.left);
   pthread_setspecific(key, (void *)outer);
@@ -108,7 +108,7 @@ HIDDEN void jitlink_call_python(const struct python_function *function,
   char *data = malloc(size), *place = data;
   if (!data)
     abort();
-  place = sps_put_u64(place, this_call());
+  place = sps_put_u64(place, __jitlink_this_call());
   place = sps_put_u64(place, function->number);
   for (unsigned each = 0; each < INTEGERS; ++each)
     place = sps_put_u64(place, frame->integers[each]);
@@ -128,7 +128,7 @@ uintptr_t __jitlink_resume(uint64_t stub, uintptr_t return_address) {
   int error = errno;
   uint64_t address = 0;
   char data[24], *place = data;
-  place = sps_put_u64(place, this_call());
+  place = sps_put_u64(place, __jitlink_this_call());
   place = sps_put_u64(place, stub);
   sps_put_u64(place, return_address);
   call_controller(&__jitlink_resume_tag, data, sizeof data, &address, 1);

@@ -83,20 +83,25 @@ struct buffer {
   size_t size;
 };
 
+/* Of callbacks.c, which is only in executors that are other processes. */
+extern uintptr_t __jitlink_this_call(void) WEAK;
+
 static struct buffer packed(const void *handle, const void *value, const char *text, int mode) {
   size_t length = text ? strlen(text) : 0;
-  struct buffer buffer = {malloc(32 + length), 0};
+  struct buffer buffer = {malloc(40 + length), 0};
   if (!buffer.data)
     abort();
   char *end = sps_put_u64(buffer.data, (uintptr_t)handle);
   end = sps_put_u64(end, (uintptr_t)value);
   end = sps_put_text(end, text ? text : "", length);
   end = sps_put_u64(end, (uint64_t)(int64_t)mode);
+  end = sps_put_u64(end, __jitlink_this_call ? __jitlink_this_call() : 0);
   buffer.size = (size_t)(end - buffer.data);
   return buffer;
 }
 
-/* Expected<Addr>(Addr caller, Addr value, String text, UInt64 mode), of any tag.
+/* Expected<Addr>(Addr caller, Addr value, String text, UInt64 mode, UInt64 number), of any tag;
+   the number is that of the controller's call that the thread is in.
    Returns whether it was successful; if not, the error is set. */
 static bool call_session(const void *handle, const void *tag, const void *value, const char *text,
                          int mode, uintptr_t *answer) {

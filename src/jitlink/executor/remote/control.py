@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from jitlink import tasks
 from jitlink.errors import ExecutorError
-from jitlink.executor.callback_errors import CallNumbers, Raised, innermost_call
+from jitlink.executor.callback_errors import CallNumbers, Raised, calls_under_way
 from jitlink.executor.code_map import CodeMap
 from jitlink.executor.control import PlacedArguments
 from jitlink.executor.remote import opening
@@ -554,24 +554,24 @@ class RemoteExecutorProcessControl(RemoteMemoryAccess):
     ) -> Coroutine[Any, Any, WrapperFunctionResult]:
         """Call a wrapper function; its out-of-band errors arrive as empty results."""
         seconds = self.services.timeout if timeout is None else timeout
-        return self._call_wrapper(address, arguments, generation, innermost_call(), seconds)
+        return self._call_wrapper(address, arguments, generation, calls_under_way(), seconds)
 
     async def _call_wrapper(
         self,
         address: int,
         arguments: bytes,
         generation: int | None,
-        raised: Raised | None,
+        calls: Sequence[Raised],
         seconds: float | None,
     ) -> WrapperFunctionResult:
         # Taken before the check: the generation changes before the connection does.
         call = partial(self.connection.call, seconds=seconds, runs_program=True)
         self._check_generation(generation, address)
         numbering = self._numbering
-        if raised is None or numbering is None or numbering[2] != self.generation:
+        if not calls or numbering is None or numbering[2] != self.generation:
             return await call(address, arguments)
         numbers, wrapper, _ = numbering
-        with numbers.number_of(raised) as number:
+        with numbers.number_of(calls) as number:
             return await call(wrapper, _NUMBERED_CALL.serialize((number, address)) + arguments)
 
     def call_at_close(self, address: int, generation: int | None = None) -> None:
