@@ -301,7 +301,9 @@ def test_pages_of_a_caller_are_not_released(
     monkeypatch.setattr(input_reader, "_RELEASED_FROM", 1)
     path = tmp_path / "value.o"
     path.write_bytes(
-        compiled("const int value = 0x12345678; int f(void) { return value; }").read_bytes()
+        compiled(
+            "int value = 0x12345678; int f(void) { return *(volatile int *)&value; }"
+        ).read_bytes()
     )
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as data:
         place = data.find((0x12345678).to_bytes(4, "little"))

@@ -18,9 +18,10 @@ from jitlink.library_search import LibrarySearch
 from jitlink.lljit import LLJIT
 from tests.mutations import archive_regions, mutants
 from tests.tool.command import Done, archive, error, shared_library, spawn
-from tests.toolchain import compile_c, run, zig_command
+from tests.toolchain import HOST_TARGET, MACHINE, compile_c, run, zig_command
 
-X86_64, AARCH64 = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+OTHER_MACHINE = "x86_64" if MACHINE == "aarch64" else "aarch64"
+HERE, ELSEWHERE = f"{MACHINE}-unknown-linux-gnu", f"{OTHER_MACHINE}-unknown-linux-gnu"
 SOURCE = "int searched_{0}(void) {{ return 1; }} int searched_all(void) {{ return 2; }}"
 CALLER = "int searched_one(void); int main(void) { return searched_one(); }"
 
@@ -35,11 +36,11 @@ def _source(name: str) -> str:
     return SOURCE.format(name)
 
 
-def _archive(place: Path, name: str = "one", target: str = "x86_64-linux-gnu") -> Path:
+def _archive(place: Path, name: str = "one", target: str = HOST_TARGET) -> Path:
     return archive(place, compile_c(_source(name), target=target))
 
 
-def _found(place: Path, *names: str, triple: str = X86_64) -> dict[str, list[tuple[str, str]]]:
+def _found(place: Path, *names: str, triple: str = HERE) -> dict[str, list[tuple[str, str]]]:
     """Base names and options of what is found, by name."""
     found = LibrarySearch(triple, (str(place),))(names or ("searched_one",))
     return {
@@ -72,7 +73,7 @@ def test_what_the_option_finds(tmp_path: Path) -> None:
     later = tmp_path / "later"
     later.mkdir()
     _archive(later / "libboth.a", "later")
-    search = LibrarySearch(X86_64, (str(tmp_path), str(later)))
+    search = LibrarySearch(HERE, (str(tmp_path), str(later)))
     assert search(["searched_later"]) == {
         "searched_later": (DefiningLibrary(str(later / "libboth.a")),)
     }
@@ -108,13 +109,13 @@ def test_only_definitions_for_others(tmp_path: Path) -> None:
 
 
 def test_libraries_of_the_same_machine(tmp_path: Path) -> None:
-    target = "aarch64-linux-gnu"
+    target = f"{OTHER_MACHINE}-linux-gnu"
     member = compile_c(_source("one"), flags=("-fPIC",), target=target)
     archive(tmp_path / "libarm.a", member)
     run([*zig_command("cc", target), "-shared", member, "-o", tmp_path / "libarms.so"])
     _archive(tmp_path / "libhere.a")
     assert _found(tmp_path) == {"searched_one": [("libhere.a", "-lhere")]}
-    assert _found(tmp_path, triple=AARCH64) == {
+    assert _found(tmp_path, triple=ELSEWHERE) == {
         "searched_one": [("libarm.a", "-larm"), ("libarms.so", "-larms")]
     }
     caller = compile_c(CALLER, target=target)
@@ -179,7 +180,7 @@ def test_directories_of_the_dynamic_linker(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("LD_LIBRARY_PATH", f"{places[0]}:/nowhere")
     monkeypatch.setattr(library_search, "_LOADER_CONFIGURATION", str(tmp_path / "main.conf"))
     names = [f"searched_{place.name}" for place in places]
-    found = LibrarySearch(X86_64)(names)
+    found = LibrarySearch(HERE)(names)
     assert found == {
         name: (DefiningLibrary(f"{place}/lib{place.name}.a"),)
         for name, place in zip(names, places, strict=True)
@@ -188,9 +189,9 @@ def test_directories_of_the_dynamic_linker(tmp_path: Path, monkeypatch: pytest.M
 
 def test_directories_of_the_system() -> None:
     # Python needs the C library.
-    (library,) = LibrarySearch(X86_64)(["gnu_get_libc_version"])["gnu_get_libc_version"]
+    (library,) = LibrarySearch(HERE)(["gnu_get_libc_version"])["gnu_get_libc_version"]
     assert Path(library.path).name in {"libc.so.6", "libc.so"}
-    assert LibrarySearch(AARCH64)(["searched_one"]) == {}
+    assert LibrarySearch(ELSEWHERE)(["searched_one"]) == {}
 
 
 # Errors

@@ -215,6 +215,7 @@ def test_the_example_of_a_python_function(tmp_path: Path) -> None:
     assert done.stdout == "highest of 3 channels: 42\nno channel 3\n"
 
 
+@pytest.mark.native("says itself that a signal has ended a program")
 def test_the_example_of_code_that_crashes(tmp_path: Path) -> None:
     source = (EXAMPLES / "parser.c").read_text()
     (tmp_path / "parser.o").write_bytes(compiled(source).read_bytes())
@@ -241,6 +242,7 @@ def mappings() -> int:
     return len(Path("/proc/self/maps").read_text().splitlines())
 
 
+@pytest.mark.native("keeps translated code")
 @pytest.mark.serial("counts objects, mappings and resident memory")
 def test_adding_calling_and_removing_leaves_nothing_behind(jit: CountedJIT) -> None:
     objects = [

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import jitlink
-from tests.toolchain import report_missing, run, zig_command
+from tests.toolchain import IS_EMULATED, report_missing, run, zig_command
 
-PYTHON = Path("/usr/bin/python3")
+# Of Debian, as the one is that an emulator runs.
+PYTHON = Path(sys.executable if IS_EMULATED else "/usr/bin/python3")
 # Where a library has each name, where the program's dynamic linker finds it, and the answer.
 CODE = """
 import os, sys

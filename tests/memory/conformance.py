@@ -31,6 +31,7 @@ from tests.memory.graphs import (
     READ,
     READ_EXEC,
     READ_WRITE,
+    RETURN_42,
     accessible,
     add_section,
     check_blocks,
@@ -243,7 +244,7 @@ class MemoryManagerConformance:
         assert actions.functions.called() == "seen"
         with pytest.raises(ExecutorError):
             read(arguments.address, 4)
-        assert read(next(graph.blocks).address, 1) == b"\xb8"
+        assert read(next(graph.blocks).address, 1) == RETURN_42[:1]
         self.deallocate(finalized)
 
     # Finalization, abandonment, deallocation
@@ -440,14 +441,14 @@ class MemoryManagerConformance:
         code, data = AllocGroup(READ_EXEC), AllocGroup(READ_WRITE, MemLifetime.STANDARD)
         temporary = AllocGroup(READ, FINALIZE)
         wanted = {
-            code: SegmentRequest(6, 16),
+            code: SegmentRequest(len(RETURN_42), 16),
             data: SegmentRequest(100, 64),
             temporary: SegmentRequest(10),
         }
         create = SimpleSegmentAlloc.create(self._manager, JITLinkDylib("test"), wanted)
         segments = drive(create)
         info = segments.segment_info(code)
-        info.working_memory[:] = bytes.fromhex("b82a000000c3")
+        info.working_memory[:] = RETURN_42
         variables = segments.segment_info(data)
         assert variables.address % 64 == 0
         assert bytes(variables.working_memory) == bytes(100)

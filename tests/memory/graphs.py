@@ -10,6 +10,8 @@ import numpy as np
 
 from jitlink.graph import LinkGraph, MemLifetime, MemProt, Section
 from jitlink.memory import mapping
+from tests.machine_code import returning
+from tests.toolchain import MACHINE
 
 T = TypeVar("T")
 
@@ -19,7 +21,7 @@ READ_EXEC = MemProt.READ | MemProt.EXEC
 FINALIZE = MemLifetime.FINALIZE
 NO_ALLOC = MemLifetime.NO_ALLOC
 
-RETURN_42 = bytes.fromhex("b82a000000c3")
+RETURN_42 = returning(42)
 
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -34,7 +36,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 
 def empty_graph() -> LinkGraph:
     """A graph without sections."""
-    return LinkGraph("test.o", "x86_64-unknown-linux-gnu")
+    return LinkGraph("test.o", f"{MACHINE}-unknown-linux-gnu")
 
 
 def add_section(

@@ -2,11 +2,11 @@
 
 import ctypes
 import threading
+from functools import partial
 
 import pytest
 
 from jitlink.errors import ExecutorError, StaticTLSError, TLSError
-from jitlink.formats.elf_tls_module import X86_64
 from jitlink.memory.tls import (
     BLOCK_LIMIT,
     END_ADDRESS,
@@ -18,11 +18,22 @@ from jitlink.memory.tls import (
 from jitlink.memory.tls_glibc import PROCESS_TLS, load_module, unload_module
 from jitlink.memory.tls_link_only import LinkOnlyTLS
 from jitlink.memory.tls_module import TLSABI, TLSModuleSpec, TLSRelocation, TLSValue
-from jitlink.targets.elf_x86_64 import TLS_EDGE_KINDS
+from jitlink.passes.tls import TLSEdgeKinds, plan_tls
+from jitlink.targets.registry import target_of_triple
 from jitlink.tasks import Task, current_task, run, sleep
-from tests.memory.graphs import drive
+from tests.memory.graphs import drive, empty_graph
+from tests.toolchain import MACHINE
 
 DTPOFF, TPOFF = TLSRelocation(TLSValue.DTPOFF), TLSRelocation(TLSValue.TPOFF)
+
+
+def edge_kinds() -> TLSEdgeKinds:
+    """Those of this machine's target."""
+    plan = target_of_triple(MACHINE).configure(empty_graph()).plan_fixups
+    assert isinstance(plan, partial)
+    assert plan.func is plan_tls
+    kinds: TLSEdgeKinds = plan.args[0]
+    return kinds
 
 
 class Recorder:
@@ -89,7 +100,7 @@ def test_every_thread_gets_the_image_and_zeros(size: int, alignment: int) -> Non
     content = bytearray(n % 251 + 1 for n in range(size // 2))
     allocation = PROCESS_TLS.new_allocation()
     block = allocation.reserve(size, alignment)
-    drive(allocation.load(content, [], TLS_EDGE_KINDS.abi))
+    drive(allocation.load(content, [], edge_kinds().abi))
     found: list[tuple[int, bytes]] = []
 
     def look() -> None:
@@ -119,8 +130,9 @@ def test_data_that_is_no_module() -> None:
 
 
 def test_equal_descriptors_are_not_taken_for_equal_libraries() -> None:
+    abi = edge_kinds().abi
     modules = [
-        X86_64.write(TLSModuleSpec(f"jitlink-test-{n}", bytes([n]), 8, 8, (DTPOFF,)))
+        abi.write_module(TLSModuleSpec(f"jitlink-test-{n}", bytes([n]), 8, 8, (DTPOFF,)))
         for n in range(3)
     ]
     handles = [load_module(data) for data in modules]

@@ -57,6 +57,7 @@ def called_by(site: CallSite) -> int:
     return site.address + 4 + ctypes.c_int32.from_address(site.address).value
 
 
+@pytest.mark.machine("x86_64")
 def test_direct_calls_are_recorded_and_repointed(
     session: StubSession, recorder: CallSiteRecorder
 ) -> None:
@@ -76,6 +77,7 @@ def test_direct_calls_are_recorded_and_repointed(
     assert [function() for function in functions] == [2, 151, 1]
 
 
+@pytest.mark.machine("x86_64")
 def test_calls_that_are_relaxed_are_recorded(
     session: StubSession, recorder: CallSiteRecorder
 ) -> None:
@@ -90,6 +92,7 @@ def test_calls_that_are_relaxed_are_recorded(
     assert opcodes == {b"\xe8", b"\xe9"}
 
 
+@pytest.mark.machine("x86_64")
 def test_calls_of_plt_stubs_for_distant_targets_are_recorded(
     session: StubSession, recorder: CallSiteRecorder
 ) -> None:
@@ -156,6 +159,7 @@ def test_calls_are_repointed_while_threads_run_them(
     assert seen == [1, 2] * 150
 
 
+@pytest.mark.machine("x86_64")
 def test_a_call_may_cross_a_page_boundary(session: StubSession, recorder: CallSiteRecorder) -> None:
     session.add(session.main, Path(__file__).with_name("straddling.s"))
     function = session.function("straddling", ctypes.c_int, ctypes.c_int)
@@ -232,6 +236,7 @@ def test_links_that_fail_leave_no_sites(session: StubSession, recorder: CallSite
     assert recorder.sites("old") == failing.sites("old") == []
 
 
+@pytest.mark.machine("x86_64")
 def test_a_target_out_of_reach_changes_nothing(
     session: StubSession, recorder: CallSiteRecorder
 ) -> None:

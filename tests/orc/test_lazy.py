@@ -35,7 +35,7 @@ from jitlink.orc.reentry import reentry_of
 from jitlink.orc.stubs import IndirectStubsManager, LazyCallError
 from jitlink.targets.registry import target_of_triple
 from tests.orc.sessions import Slow, StubSession, reexport, run_threads, stub_session
-from tests.toolchain import compile_c
+from tests.toolchain import MACHINE, compile_c
 
 ADD = "int add(int a, int b) { return a + b; }"
 TWICE = "int add(int, int); int twice(int x) { return add(x, x); }"
@@ -286,7 +286,7 @@ def test_a_body_that_is_removed_is_looked_up_again(lazy: StubSession) -> None:
 
 
 def test_stubs_are_removed_with_their_tracker(lazy: StubSession) -> None:
-    reentry = reentry_of(target_of_triple("x86_64"), SelfExecutorProcessControl.shared())
+    reentry = reentry_of(target_of_triple(MACHINE), SelfExecutorProcessControl.shared())
     assert reentry is not None
     known = len(reentry._continuations)
     lazy.add(lazy.bodies, ADD)
@@ -311,7 +311,7 @@ def test_stubs_are_removed_with_their_tracker(lazy: StubSession) -> None:
 
 
 def test_a_link_of_stubs_that_fails_leaves_nothing_registered(lazy: StubSession) -> None:
-    reentry = reentry_of(target_of_triple("x86_64"), SelfExecutorProcessControl.shared())
+    reentry = reentry_of(target_of_triple(MACHINE), SelfExecutorProcessControl.shared())
     assert reentry is not None
     known = len(reentry._continuations)
 

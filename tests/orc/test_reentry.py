@@ -11,7 +11,7 @@ from jitlink.orc.reentry import ProcessReentry
 from jitlink.targets.base import LANDING_WORDS
 from jitlink.targets.registry import create_link_graph, target_of_triple
 from tests.orc.sessions import StubSession, reexport, stub_session
-from tests.toolchain import compile_c
+from tests.toolchain import MACHINE, compile_c
 
 EVERY_KIND = """
     #include <stdarg.h>
@@ -67,7 +67,7 @@ def test_arguments_of_every_kind_arrive(lazy: StubSession) -> None:
     assert lazy.counter.count("integers") == 1
 
 
-def registers(prefix: str, size: int, count: int) -> tuple[str, str]:
+def x86_64_registers(prefix: str, size: int, count: int) -> tuple[str, str]:
     """Assembly of a caller that fills all registers, and of a body that stores them all."""
     general = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{n}" for n in range(8, 16))]
     move = {"xmm": "movups", "ymm": "vmovups", "zmm": "vmovdqu64"}[prefix]
@@ -92,8 +92,54 @@ def registers(prefix: str, size: int, count: int) -> tuple[str, str]:
     return caller, f"{body}\n.zero {area}\n"
 
 
+# Those for arguments, results and the callee; those of vectors for arguments of any function.
+GENERAL = [f"x{n}" for n in (*range(16), *range(19, 29))]
+VECTORS = [f"q{n}" for n in range(8)] + [f"d{n}" for n in range(8, 16)]
+
+
+def aarch64_registers() -> tuple[str, str]:
+    """The same for AArch64, without the registers that stubs or the callee may change."""
+    pairs = [("x29", "x30"), *((f"x{n}", f"x{n + 1}") for n in range(19, 29, 2))]
+    pairs += [(f"d{n}", f"d{n + 1}") for n in range(8, 16, 2)]
+    load = [f"stp {first}, {second}, [sp, #-16]!" for first, second in pairs]
+    load += ["adrp x16, pattern", "add x16, x16, :lo12:pattern"]
+    load += [f"ldr q{n}, [x16, #{16 * n}]" for n in range(16)]
+    for number, name in enumerate(GENERAL):
+        value = 0x1122334455667700 + number
+        load += [f"movz {name}, #{value & 0xFFFF}"]
+        load += [f"movk {name}, #{value >> n & 0xFFFF}, lsl #{n}" for n in (16, 32, 48)]
+    load += ["bl body"]
+    load += [f"ldp {first}, {second}, [sp], #16" for first, second in reversed(pairs)]
+    code = "\n".join([".globl caller", "caller:", *load, "ret"])
+    data = "\n".join(f".byte {n % 251 + 1}" for n in range(16 * 16))
+    caller = f".text\n{code}\n.data\n.balign 16\n.globl pattern\npattern:\n{data}\n"
+    store = ["adrp x16, seen", "add x16, x16, :lo12:seen"]
+    store += [f"str {name}, [x16, #{8 * n}]" for n, name in enumerate(GENERAL)]
+    store += [f"str {name}, [x16, #{8 * len(GENERAL) + 16 * n}]" for n, name in enumerate(VECTORS)]
+    body = "\n".join([".text", ".globl body", "body:", *store, "ret", ".bss", ".balign 16"])
+    return caller, f"{body}\n.globl seen\nseen:\n.zero {8 * len(GENERAL) + 16 * 16}\n"
+
+
+@pytest.mark.machine("aarch64")
+def test_no_register_of_aarch64_changes(lazy: StubSession) -> None:
+    caller, body = aarch64_registers()
+    lazy.add(lazy.bodies, body, suffix=".s")
+    lazy.add(lazy.main, caller, suffix=".s")
+    reexport(lazy, "body")
+    function = lazy.function("caller", None)
+    count, pattern = len(GENERAL), bytes(n % 251 + 1 for n in range(16 * 16))
+    # Of the last ones the callee keeps the lower half.
+    expected = pattern[:128] + b"".join(pattern[n : n + 8] + bytes(8) for n in range(128, 256, 16))
+    for _ in range(2):
+        function()
+        seen = ctypes.string_at(lazy.address("seen", lazy.bodies), 8 * count + 256)
+        values = [0x1122334455667700 + number for number in range(count)]
+        assert seen[: 8 * count] == b"".join(value.to_bytes(8, "little") for value in values)
+        assert seen[8 * count :] == expected
+
+
 def check_registers(lazy: StubSession, prefix: str, size: int, count: int) -> None:
-    caller, body = registers(prefix, size, count)
+    caller, body = x86_64_registers(prefix, size, count)
     lazy.add(lazy.bodies, body, suffix=".s")
     lazy.add(lazy.main, caller, suffix=".s")
     reexport(lazy, "body")
@@ -111,6 +157,7 @@ VECTOR_REGISTERS = [("xmm", 16, 16, "sse2"), ("ymm", 32, 16, "avx"), ("zmm", 64,
 FEATURES = Path("/proc/cpuinfo").read_text().split()
 
 
+@pytest.mark.machine("x86_64")
 @pytest.mark.parametrize(
     ("prefix", "size", "count"),
     [tuple(registers) for *registers, feature in VECTOR_REGISTERS if feature in FEATURES],
@@ -119,13 +166,14 @@ def test_no_register_changes(lazy: StubSession, prefix: str, size: int, count: i
     check_registers(lazy, prefix, size, count)
 
 
+@pytest.mark.machine("x86_64")
 def test_no_register_changes_on_processors_without_xsave(monkeypatch: pytest.MonkeyPatch) -> None:
     # The test for XSAVE is replaced by its result.
     assert REENTRY.reentry[0x1D] == 0x73
     patched = bytearray(REENTRY.reentry)
     patched[0x1D] = 0xEB
     code = REENTRY._replace(reentry=bytes(patched))
-    other = ProcessReentry(target_of_triple("x86_64"), code)
+    other = ProcessReentry(target_of_triple(MACHINE), code)
     monkeypatch.setattr(stubs_module, "reentry_of", lambda *_: other)
     with stub_session() as lazy:
         check_registers(lazy, "xmm", 16, 16)

@@ -12,7 +12,7 @@ from jitlink.lljit import LLJIT
 from jitlink.passes.init_fini import init_fini_sections, lower_init_fini
 from jitlink.targets.registry import target_of_triple
 from tests.tool.command import spawn
-from tests.toolchain import compile_c, require, run
+from tests.toolchain import MACHINE, compile_c, require, run
 
 SOURCE = r"""
 #include <stdio.h>
@@ -24,16 +24,22 @@ __attribute__((constructor)) static void begin(void) {{ puts("constructor {name}
 __attribute__((destructor)) static void end(void) {{ puts("destructor {name}"); }}
 __attribute__((destructor(200))) static void late(void) {{ puts("destructor 200 {name}"); }}
 __asm__(".section .init,\"ax\",@progbits\n"
-        "    call say_{name}_init\n    jmp 1f\n    ud2\n1:\n"
-        ".section .fini,\"ax\",@progbits\n    call say_{name}_fini\n.text");
+        "    {call} say_{name}_init\n    {jump} 1f\n    {trap}\n1:\n"
+        ".section .fini,\"ax\",@progbits\n    {call} say_{name}_fini\n.text");
 {main}
 """
+INSTRUCTIONS = {
+    "x86_64": {"call": "call", "jump": "jmp", "trap": "ud2"},
+    "aarch64": {"call": "bl", "jump": "b", "trap": "udf #0"},
+}.get(MACHINE, {})
+pytestmark = pytest.mark.machine("x86_64", "aarch64")
 MAIN = 'void leave(void) { puts("exit handler"); } int main(void) { return atexit(leave) + 5; }'
 
 
 def objects(*flags: str) -> list[Path]:
     mains = {"one": MAIN, "two": ""}
-    return [compile_c(SOURCE.format(name=n, main=m), "gcc", flags) for n, m in mains.items()]
+    sources = [SOURCE.format(name=n, main=m, **INSTRUCTIONS) for n, m in mains.items()]
+    return [compile_c(source, "gcc", flags) for source in sources]
 
 
 @pytest.mark.parametrize("flags", [("-fPIC", "-O2"), ("-fno-pic", "-O0")], ids=str)
@@ -51,8 +57,8 @@ def test_unreferenced_objects_with_init_code_are_linked() -> None:
     source = """
     int called;
     void call(void) { called += 1; }
-    __asm__(".section .init,\\"ax\\",@progbits\\n call call\\n.text");
-    """
+    __asm__(".section .init,\\"ax\\",@progbits\\n CALL call\\n.text");
+    """.replace("CALL", INSTRUCTIONS["call"])
     with LLJIT() as jit:
         jit.add_object(compile_c("int unrelated;", "gcc", ("-fPIC",)))
         jit.add_object(compile_c(source, "gcc", ("-fPIC",)))
@@ -62,7 +68,7 @@ def test_unreferenced_objects_with_init_code_are_linked() -> None:
 
 
 def test_other_architectures_refuse_init_code() -> None:
-    target = target_of_triple("aarch64-linux")
+    target = target_of_triple("riscv64-linux")
     graph = target.new_graph("g")
     graph.origins.append("0.o")
     section = graph.create_section(".init", MemProt.READ | MemProt.EXEC)

@@ -4,6 +4,9 @@
 #ifndef ALIGNMENT
 #define ALIGNMENT 4096
 #endif
+#ifndef MEDIUM
+#define MEDIUM 64
+#endif
 
 extern __thread int shared;
 extern __thread int *pointer;
@@ -31,12 +34,12 @@ int plain = 77;
 __thread int shared = 9;
 __thread int *pointer = &plain;
 __thread char zeros[300];
-static __thread char medium[64] __attribute__((aligned(64)));
+static __thread char medium[64] __attribute__((aligned(MEDIUM)));
 __thread long large __attribute__((aligned(ALIGNMENT)));
 
 int through_pointer(void) { return *pointer; }
 uintptr_t misaligned(void) {
-    return (((uintptr_t)medium & 63) | ((uintptr_t)&large & (ALIGNMENT - 1))) + medium[5] + large;
+    return (((uintptr_t)medium & (MEDIUM - 1)) | ((uintptr_t)&large & (ALIGNMENT - 1))) + medium[5] + large;
 }
 int nonzero(void) {
     for (int i = 0; i < 300; ++i)

@@ -326,7 +326,7 @@ def test_systems_without_images_run_programs_all_the_same(tmp_path: Path) -> Non
         import sys
         from jitlink.memory import tls_glibc
         from jitlink.tool.main import main
-        tls_glibc._is_gnu = lambda: False
+        tls_glibc.glibc_version = tuple
         sys.exit(main(sys.argv[1:]))
     """
     for words, status in (([], 3), (["-rdynamic"], 1)):

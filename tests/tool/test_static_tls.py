@@ -239,7 +239,7 @@ def test_tunables(given: str, extra: int, expected: str, monkeypatch: pytest.Mon
 
 def test_older_c_libraries_have_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     for version in ((2, 32), ()):
-        monkeypatch.setattr(tls_glibc, "_glibc_version", lambda version=version: version)
+        monkeypatch.setattr(tls_glibc, "glibc_version", lambda version=version: version)
         assert tunables_for(1) is None
 
 

@@ -22,6 +22,7 @@ from jitlink.arch.reentry import Jump
 from jitlink.graph.edges import INVALID, KEEP_ALIVE, EdgeKind
 from jitlink.memory.tls_module import TLSValue
 from jitlink.passes.got_plt import GotPltSpec
+from jitlink.passes.init_fini import CrtiCrtn
 from jitlink.passes.tls import TLSGOTEntry
 
 
@@ -331,6 +332,14 @@ GOT_PLT = GotPltSpec(
 GOT_PLT_BTI = GOT_PLT._replace(
     stub=_BTI_C + GOT_PLT.stub,
     stub_edges=((K.PAGE21, 4, 0), (K.PAGE_OFFSET12_SHIFT3, 8, 0)),
+)
+
+CRTI_CRTN = CrtiCrtn(
+    # bti c; stp x29, x30, [sp, #-16]!; mov x29, sp; nop
+    bytes.fromhex("5f2403d5 fd7bbfa9 fd030091 1f2003d5"),
+    # ldp x29, x30, [sp], #16; ret
+    bytes.fromhex("fd7bc1a8 c0035fd6"),
+    K.POINTER64,
 )
 """`GOT_PLT` with a landing pad in stubs, for code with branch target identification."""
 

@@ -18,6 +18,7 @@ from jitlink.arch.aarch64 import (
     APPLY_IRELATIVE,
     APPLY_IRELATIVE_IMPORTS,
     BRANCHES,
+    CRTI_CRTN,
     DTPOFF_KINDS,
     GOT_PLT,
     GOT_PLT_BTI,
@@ -308,6 +309,7 @@ def _target(name: str, byte_order: Literal["little", "big"]) -> ELFTarget:
         branches=BRANCHES,
         jump=JUMP,
         reentry_module="jitlink.arch.aarch64_reentry",
+        crti_crtn=CRTI_CRTN,
     )
 
 

@@ -176,7 +176,7 @@ int main(void) {
     int *numbers = reallocarray(0, 100, sizeof *numbers);
     printf("reallocarray: %d\n", is_own(numbers));
     free(numbers);
-    printf("%d\n", allocations() > 40);
+    printf("%d\n", allocations() > 30);
     fflush(stdout);
     return 0;
 }
