@@ -333,6 +333,7 @@ GOT_PLT_BTI = GOT_PLT._replace(
     stub=_BTI_C + GOT_PLT.stub,
     stub_edges=((K.PAGE21, 4, 0), (K.PAGE_OFFSET12_SHIFT3, 8, 0)),
 )
+"""`GOT_PLT` with a landing pad in stubs, for code with branch target identification."""
 
 CRTI_CRTN = CrtiCrtn(
     # bti c; stp x29, x30, [sp, #-16]!; mov x29, sp; nop
@@ -341,7 +342,6 @@ CRTI_CRTN = CrtiCrtn(
     bytes.fromhex("fd7bc1a8 c0035fd6"),
     K.POINTER64,
 )
-"""`GOT_PLT` with a landing pad in stubs, for code with branch target identification."""
 
 APPLY_IRELATIVE = bytes.fromhex(
     "5f2403d5 fd7bbba9"  # bti c; stp x29, x30, [sp, #-80]!
