@@ -31,8 +31,13 @@ PIC, PIE, FIXED = ("-fPIC",), ("-fPIE",), ("-fno-pic",)
 DYNAMIC = {
     "x86_64": ((*PIC, "-mcmodel=large"), (*PIC, "-mtls-dialect=gnu2")),
     "aarch64": ((*PIC, "-mtls-dialect=trad"),),
+    "riscv64": ((*PIC, "-mtls-dialect=desc"),),
 }.get(MACHINE, ())
-DIALECT = (*PIC, f"-mtls-dialect={'trad' if MACHINE == 'aarch64' else 'gnu2'}")
+# The dialect that is not gcc's default, which has one only for RISC-V.
+DIALECTS = {
+    "x86_64": ((*PIC, "-mtls-dialect=gnu2"),),
+    "aarch64": ((*PIC, "-mtls-dialect=trad"),),
+}.get(MACHINE, ())
 MODELS = [
     PIC,
     PIE,
@@ -130,10 +135,12 @@ def here(function: Callable[[], int]) -> int:
 def builds() -> Iterator[tuple[CompilerName, tuple[str, ...]]]:
     for compiler in COMPILERS:
         for flags in MODELS:
-            # gcc has no emulated TLS for this target, zig no fixed addresses; one dialect is gcc's.
+            # gcc has no emulated TLS for this target, zig no fixed addresses. One dialect is gcc's,
+            # one all others'.
             if (compiler, flags[-1]) in {("gcc", "-femulated-tls"), ("zig", "-fno-pic")}:
                 continue
-            if compiler != "gcc" and flags[-1] == "-mtls-dialect=trad":
+            dialect_of_gcc = {"-mtls-dialect=trad": True, "-mtls-dialect=desc": False}
+            if dialect_of_gcc.get(flags[-1], compiler == "gcc") != (compiler == "gcc"):
                 continue
             for level in ("-O0", "-O2"):
                 yield compiler, (level, *flags)
@@ -238,7 +245,7 @@ int same(void) { return &errno_of_libc == &errno; }
 """
 
 
-@pytest.mark.parametrize("flags", [PIC, DIALECT, FIXED], ids=str)
+@pytest.mark.parametrize("flags", [PIC, *DIALECTS, FIXED], ids=str)
 def test_errno(flags: tuple[str, ...], old: Worker) -> None:
     with jitlink.load(compile_c(HOST, "gcc", ("-O1", *flags))) as library:
         for run in (here, old, in_new_thread):
@@ -431,7 +438,7 @@ print((rss() - size) // {rounds})
 """
 
 
-@pytest.mark.parametrize("flags", [PIC, FIXED, DIALECT], ids=str)
+@pytest.mark.parametrize("flags", [PIC, FIXED, *DIALECTS], ids=str)
 def test_nothing_leaks(flags: tuple[str, ...]) -> None:
     rounds = 500
     objects = parts("gcc", "-O1", *flags, *aligned_to(STATIC_ALIGNMENT))
