@@ -103,6 +103,7 @@ def test_a_feature(case: Case, target: str) -> None:
         ("sqlite_shell.c", "libsqlite3-dev", "libsqlite3.a", ["DATABASE", "script.sql"], "80\nok"),
         ("lua_interpreter.c", "liblua5.4-dev", "liblua5.4.a", ["script.lua", "one"], "5050\ttrue"),
         ("zstd_stream.c", "libzstd-dev", "libzstd.a", [], "104857600 bytes"),
+        ("zlib_levels.c", "zlib1g-dev", "libz.a", [], "4 9 "),
     ],
 )
 def test_a_real_program(

@@ -53,6 +53,7 @@ int aborting(void) { fprintf(stderr, "no way on\\n"); abort(); }
 int calling(void) { int (*volatile f)(void) = 0; return f() + 1; }
 static int data;
 int calling_data(void) { int (*volatile f)(void) = (int (*)(void))&data; return f() + 1; }
+int calling_nowhere(void) { return ((int (*volatile)(void))0x123456789000)() + 1; }
 int overflow(int n) { volatile char big[3000]; big[0] = (char)n; return overflow(n + 1) + big[0]; }
 int trapping(void) { __asm__ volatile("mov $0x123456789, %%r12\\n ud2" ::: "r12"); return 0; }
 int breakpoint(void) { __asm__ volatile("int3"); return 3; }
@@ -117,6 +118,11 @@ CRASHES: dict[str, tuple[signal.Signals, int | None, list[str]]] = {
     "null": (signal.SIGSEGV, 0, ["load", "null", "jitlink_call_frame", "__jitlink_call"]),
     "unaligned": (signal.SIGSEGV, None, ["load", "unaligned", "jitlink_call_frame"]),
     "calling": (signal.SIGSEGV, 0, ["", "calling", "jitlink_call_frame"]),
+    "calling_nowhere": (
+        signal.SIGSEGV,
+        0x123456789000,
+        ["", "calling_nowhere", "jitlink_call_frame"],
+    ),
     "trapping": (signal.SIGILL, -1, ["trapping", "jitlink_call_frame"]),
     "breakpoint": (signal.SIGTRAP, None, ["breakpoint", "jitlink_call_frame"]),
     "dividing": (signal.SIGFPE, -1, ["dividing", "jitlink_call_frame"]),
@@ -327,11 +333,13 @@ def test_another_architecture(machine: str) -> None:
     /* Not abort, which has no unwind information in the C library of RISC-V. */
     int raising(void) { return raise(SIGABRT); }
     int calling(int (*f)(void)) { return f() + 1; }
+    int calling_nowhere(void) { return ((int (*volatile)(void))0x123456789000)() + 1; }
     """
     compiled = compile_c(plain, "zig", ("-g", "-O0", "-fPIC"), target=f"{machine}-linux-gnu")
     expected = {
         "null": (signal.SIGSEGV, ["load", "null", "jitlink_call_frame"]),
         "calling": (signal.SIGSEGV, ["", "calling", "jitlink_call_frame"]),
+        "calling_nowhere": (signal.SIGSEGV, ["", "calling_nowhere", "jitlink_call_frame"]),
         "raising": (signal.SIGABRT, ["raise", "raising", "jitlink_call_frame"]),
     }
     for name, (number, names) in expected.items():

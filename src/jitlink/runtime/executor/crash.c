@@ -41,6 +41,7 @@ static size_t frame_count;
 
 static _Unwind_Reason_Code (*backtrace)(_Unwind_Trace_Fn, void *);
 static _Unwind_Ptr (*counter_in)(struct _Unwind_Context *, int *);
+static const void *(*find_description)(const void *, void *bases);
 
 static _Unwind_Reason_Code add_frame(struct _Unwind_Context *context, void *is_inside) {
   int is_exact = 0;
@@ -62,6 +63,12 @@ static void add_callers(void) {
     backtrace(add_frame, &is_inside);
 }
 
+/* Whether the unwinder knows the function at an address; if not, it reads what is there. */
+static bool is_described(uint64_t counter) {
+  void *bases[3];
+  return find_description && find_description((const void *)(uintptr_t)counter, bases);
+}
+
 static void collect(int number, const siginfo_t *info, ucontext_t *context) {
   signal_number = number;
   address = (uintptr_t)info->si_addr;
@@ -70,8 +77,10 @@ static void collect(int number, const siginfo_t *info, ucontext_t *context) {
   for (size_t each = 0; each < REGISTERS; ++each)
     registers[each] = register_at(context, each);
   frames[frame_count++] = (struct frame){counter_of(context), true};
-  add_callers();
-  if (frame_count == 1 && has_address && address == frames[0].counter) {
+  bool is_nowhere = has_address && address == frames[0].counter;
+  if (!is_nowhere || is_described(address))
+    add_callers();
+  if (frame_count == 1 && is_nowhere) {
     return_from_call(context);
     frames[frame_count++] = (struct frame){counter_of(context), false};
     add_callers();
@@ -192,6 +201,7 @@ static wrapper_result report_crashes(const char *data, size_t size) {
   owner = getpid();
   *(void **)&counter_in = find_in_unwinder("_Unwind_GetIPInfo");
   *(void **)&backtrace = find_in_unwinder("_Unwind_Backtrace");
+  *(void **)&find_description = find_in_unwinder("_Unwind_Find_FDE");
   /* Its first call may load and allocate. */
   frame_count = 1;
   frames[0] = (struct frame){0, true};
