@@ -25,6 +25,7 @@ from jitlink.sps import (
 
 if TYPE_CHECKING:
     from jitlink.executor.code_map import CodeLocation, CodeMap
+    from jitlink.executor.emulated.calls import EmulatedCalls
     from jitlink.memory.mapping import MappedRange
 
 
@@ -84,6 +85,19 @@ class ExecutorProcessControl(ABC):
     def runs(self, triple: str) -> bool:
         """Whether the executor's processor runs code for a triple."""
         return triple.partition("-")[0] == self.triple.partition("-")[0]
+
+    @property
+    def direct_calls(self) -> EmulatedCalls | None:
+        """What loads registers for calls, and takes calls of Python, without any code there.
+
+        None if the runtime does that, which is linked into other processes.
+        """
+        return None
+
+    @property
+    def static_libraries(self) -> Sequence[str]:
+        """Paths of archives that are searched as libraries of a process are."""
+        return ()
 
     @property
     def reads_memory(self) -> bool:
