@@ -100,6 +100,11 @@ class ExecutorProcessControl(ABC):
         return ()
 
     @property
+    def support_libraries(self) -> Sequence[str]:
+        """Paths of archives that are searched before those of installed compilers' support."""
+        return ()
+
+    @property
     def reads_memory(self) -> bool:
         """Whether `read_memory` works without the runtime in the executor."""
         return True

@@ -95,8 +95,9 @@ class CompilerSupportGenerator:
             from jitlink.compilers import support_archives  # noqa: PLC0415
 
             self._archives = []
-            machine = dylib.session.executor.triple.partition("-")[0]
-            for path in support_archives(machine):
+            executor = dylib.session.executor
+            machine = executor.triple.partition("-")[0]
+            for path in (*executor.support_libraries, *support_archives(machine)):
                 try:
                     archive = StaticLibraryGenerator(self._layer, path)
                     archive.known_names()

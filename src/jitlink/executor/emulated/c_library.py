@@ -29,7 +29,6 @@ WriteOutput = Callable[[int, bytes], object]
 """Takes a file descriptor, 1 or 2, and bytes."""
 _HERE = os.path.abspath(__file__)  # noqa: PTH100
 _RUNTIME = os.path.join(_HERE.rpartition("executor")[0], "runtime")  # noqa: PTH118
-_ARCHIVES = ("libc.a", "libcompiler_rt.a")
 
 _NUMBER = re.compile(
     rb"[ \t\n\v\f\r]*([+-]?(?:0[xX](?:[0-9a-fA-F]+\.?[0-9a-fA-F]*|\.[0-9a-fA-F]+)(?:[pP][+-]?\d+)?"
@@ -83,13 +82,10 @@ class CLibrary:
             "__tls_get_addr": (1, tls.get_address),
         }
 
-    @property
-    def archives(self) -> list[str]:
-        """Paths of the archive of the part in C, and of others that there are."""
+    def path(self, name: str) -> str:
+        """The path of an archive for the machine and its ABI, which may not exist."""
         machine = self._calls.processor.machine.name
-        directory = os.path.join(_RUNTIME, f"{machine}-{self._abi}")  # noqa: PTH118
-        paths = [os.path.join(directory, name) for name in _ARCHIVES]  # noqa: PTH118
-        return [path for path in paths if os.path.exists(path)]  # noqa: PTH110
+        return os.path.join(_RUNTIME, f"{machine}-{self._abi}", name)  # noqa: PTH118
 
     def address_of(self, name: str) -> int | None:
         """The address of a function; None if there is no such function."""

@@ -163,8 +163,14 @@ class Emulated(ExecutorProcessControl):
 
     @property
     def static_libraries(self) -> Sequence[str]:
-        """The C library, and the support library of compilers where none is installed."""
-        return self.c_library.archives
+        """The archive of the C library."""
+        return [self.c_library.path("libc.a")]
+
+    @property
+    def support_libraries(self) -> Sequence[str]:
+        """The support library of compilers, for machines of which none is likely to be there."""
+        path = self.c_library.path("libcompiler_rt.a")
+        return [path] if os.path.exists(path) else []  # noqa: PTH110 - pathlib is slow to import
 
     def close(self) -> None:
         """Release the machine and its memory; a second call does nothing.
