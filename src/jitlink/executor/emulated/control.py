@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Self
 
 from jitlink.abi.conventions import convention_of
 from jitlink.errors import ActionError, ExecutorError
-from jitlink.executor.code_map import CodeMap
+from jitlink.executor.code_map import CodeLocation, CodeMap, describe_code
 from jitlink.executor.control import ExecutorProcessControl, PlacedArguments
 from jitlink.executor.emulated.c_library import CLibrary, WriteOutput
 from jitlink.executor.emulated.calls import EmulatedCalls, Limits
@@ -392,6 +392,13 @@ class Emulated(ExecutorProcessControl):
                 call emulated code.
         """
         return self.debugger.watch(address, size, callback)
+
+    def describe(self, addresses: Iterable[int]) -> list[CodeLocation]:
+        """What linked code is at addresses, such as those of blocks that were executed.
+
+        Symbols, objects, and with debug information source files and lines.
+        """
+        return describe_code(list(addresses), self.code_map, ())
 
     def coverage(self) -> AbstractContextManager[Coverage]:
         """Record which code is executed during a ``with`` statement."""

@@ -76,7 +76,7 @@ class Backtraces:
         """The caller's registers by the link register or the frame pointer; None without any."""
         machine = self._processor.machine
         found = dict(registers)
-        if is_innermost and not self._code.describe([registers[machine.pc]]):
+        if is_innermost and not self._processor.is_executable(registers[machine.pc]):
             # A jump to nowhere, by a call: nothing has changed but the program counter.
             if machine.link:
                 found[machine.pc] = registers[machine.link]

@@ -46,6 +46,9 @@ class Machine(NamedTuple):
         return_code: the bytes of an instruction that returns.
         red_zone: bytes below the stack pointer that code uses.
         exceptions: what exceptions of the processor are by number, and the signals for them.
+        exception_distance: how many bytes behind an instruction the program counter is in Unicorn
+            when the instruction raises an exception.
+        breakpoints: breakpoint instructions that Unicorn takes for undefined ones.
         frame_record: where the caller's frame pointer and the return address are, in words from the
             frame pointer.
         dwarf_registers: the registers by their DWARF number; empty names are not known.
@@ -73,6 +76,8 @@ class Machine(NamedTuple):
     return_code: bytes
     red_zone: int
     exceptions: Mapping[int, tuple[int, str]]
+    exception_distance: int
+    breakpoints: Sequence[bytes]
     frame_record: tuple[int, int]
     dwarf_registers: Sequence[str]
 
@@ -124,6 +129,8 @@ def _aarch64(name: str, byte_order: Literal["little", "big"]) -> Machine:
             17: (SIGILL, "a hypervisor call (hvc)"),
             18: (SIGILL, "a secure monitor call (smc)"),
         },
+        exception_distance=0,
+        breakpoints=(),
         frame_record=(0, 1),
         dwarf_registers=(*_numbered("X", 0, 31), "SP"),
     )
@@ -155,13 +162,15 @@ def _riscv(name: str, mode: str, pointer_size: int) -> Machine:
         red_zone=0,
         exceptions={
             2: (SIGILL, "an undefined instruction"),
-            3: (SIGTRAP, "a breakpoint instruction (ebreak)"),
             4: (SIGBUS, "a misaligned read"),
             6: (SIGBUS, "a misaligned write"),
             8: (SIGSYS, "a system call (ecall)"),
             9: (SIGSYS, "a system call (ecall)"),
             11: (SIGSYS, "a system call (ecall)"),
         },
+        exception_distance=4,
+        # Of two bytes, and of four.
+        breakpoints=(bytes.fromhex("0290"), bytes.fromhex("73001000")),
         frame_record=(-2, -1),
         dwarf_registers=("", *_numbered("X", 1, 31)),
     )
@@ -199,6 +208,8 @@ _X86_64 = Machine(
         128: (SIGSYS, "a system call (int 0x80)"),
         SYSCALL: (SIGSYS, "a system call (syscall)"),
     },
+    exception_distance=0,
+    breakpoints=(),
     frame_record=(0, 1),
     dwarf_registers=(
         *("RAX", "RDX", "RCX", "RBX", "RSI", "RDI", "RBP", "RSP"),

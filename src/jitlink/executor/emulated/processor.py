@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from jitlink.errors import ExecutorError
-from jitlink.executor.emulated.machines import SIGILL, SIGSEGV, SYSCALL, Machine
+from jitlink.executor.emulated.machines import SIGILL, SIGSEGV, SIGTRAP, SYSCALL, Machine
 from jitlink.executor.emulated.memory_map import PAGE_SIZE, Device, device_pages
 from jitlink.graph import MemProt
 
@@ -94,7 +94,7 @@ class Processor:
         self.is_closed = False
         self._pending: BaseException | None = None
         self._fault: tuple[str, int, int] | None = None
-        self._exception: int | None = None
+        self._exception: tuple[int, int] | None = None
         self.interrupted = False
         self.breakpoints: dict[int, tuple[Callable[[], object], int]] = {}
         self._break: int | None = None
@@ -142,11 +142,15 @@ class Processor:
         return False
 
     def _note_exception(self, _uc: object, number: int, _data: object) -> None:
-        self._exception = number
-        self._uc.emu_stop()
+        self._note(number)
 
     def _note_system_call(self, _uc: object, _data: object) -> None:
-        self._exception = SYSCALL
+        self._note(SYSCALL)
+
+    def _note(self, number: int) -> None:
+        # The processor may go on for a few instructions, and raise more.
+        if self._exception is None:
+            self._exception = number, self.pc
         self._uc.emu_stop()
 
     def guard(self, action: Callable[[], int | None]) -> int:
@@ -306,6 +310,13 @@ class Processor:
             found.append((start, end + 1, prot))
         return found
 
+    def is_executable(self, address: int) -> bool:
+        """Whether there is memory at an address that code may be in."""
+        return any(
+            start <= address < end and prot & MemProt.EXEC
+            for start, end, prot in self.mapped_ranges()
+        )
+
     def map_devices(self, devices: Iterable[Device]) -> None:
         """Map devices; several may share pages."""
         pages: dict[int, list[Device]] = {}
@@ -421,6 +432,8 @@ class Processor:
                 SIGSEGV, f"a {access} of {size} bytes at {address:#x}, an address {kind}", address
             )
         if error.errno == unicorn.UC_ERR_INSN_INVALID:
+            if self.read(pc, 4).startswith(tuple(self.machine.breakpoints)):
+                raise Stop(SIGTRAP, f"a breakpoint instruction at {pc:#x}")
             raise Stop(SIGILL, f"an undefined instruction at {pc:#x}", pc)
         raise Stop(SIGSEGV, f"{error} at {pc:#x}", pc)
 
@@ -428,9 +441,11 @@ class Processor:
         """Where code continues after a piece that has ended before the call did."""
         self._raise_pending()
         if self._exception is not None:
-            number, self._exception = self._exception, None
+            (number, pc), self._exception = self._exception, None
             unknown = SIGILL, f"exception {number} of the processor"
             signal, cause = self.machine.exceptions.get(number, unknown)
+            pc -= self.machine.exception_distance
+            self.write_register(self.machine.pc, pc)
             raise Stop(signal, f"{cause} at {pc:#x}")
         if self._break is not None:
             place, self._break = self._break, None
@@ -542,12 +557,18 @@ class _DevicePage:
         self._processor, self._page, self._devices = processor, page, devices
 
     def read(self, _uc: object, offset: int, size: int, _data: object) -> int:
-        """Called by Unicorn."""
-        return self._processor.guard(lambda: self._read(self._page + offset, size))
+        """Called by Unicorn, whose devices are little-endian."""
+        value = self._processor.guard(lambda: self._read(self._page + offset, size))
+        return self._converted(value, size)
 
     def write(self, _uc: object, offset: int, size: int, value: int, _data: object) -> None:
-        """Called by Unicorn."""
-        self._processor.guard(lambda: self._write(self._page + offset, size, value))
+        """Called by Unicorn, likewise."""
+        converted = self._converted(value, size)
+        self._processor.guard(lambda: self._write(self._page + offset, size, converted))
+
+    def _converted(self, value: int, size: int) -> int:
+        order = self._processor.machine.byte_order
+        return value if order == "little" else int.from_bytes(value.to_bytes(size, "little"), "big")
 
     def _read(self, address: int, size: int) -> int:
         device = self._device_at(address, size)
