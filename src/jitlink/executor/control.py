@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jitlink.errors import ExecutorError
 from jitlink.executor.callback_errors import CallNumbers
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.memory import JITLinkMemoryManager
 from jitlink.memory.images import Images
 from jitlink.sps import (
@@ -72,6 +73,7 @@ class ExecutorProcessControl(ABC):
         code_map: what has been linked into it, for `describe_code`; None if that is not recorded.
         generation: how often it was restarted. Addresses, and all else that is in its memory, are
             of one generation.
+        address_limit: all of its addresses are below.
     """
 
     is_this_process = False
@@ -81,6 +83,7 @@ class ExecutorProcessControl(ABC):
     library_directory: str | None = None
     code_map: CodeMap | None = None
     generation: int = 0
+    address_limit: int = NO_ADDRESS_LIMIT
 
     def runs(self, triple: str) -> bool:
         """Whether the executor's processor runs code for a triple."""

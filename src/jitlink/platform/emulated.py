@@ -94,6 +94,23 @@ class EmulatedPlatform(ELFPlatform):
         if self.session.is_connected and self.session.executor.is_alive:
             self.drive(self.session.executor.end_program())
 
+    def run_main(
+        self,
+        dylib: JITDylib,
+        address: int,
+        argv: Sequence[str],
+        *,
+        also: Sequence[JITDylib] = (),
+        name: str | None = None,
+    ) -> int:
+        """Run a program as a process does; ``exit`` ends it wherever it is called."""
+        try:
+            return super().run_main(dylib, address, argv, also=also, name=name)
+        except EmulatedExitError as error:
+            # An initialiser has called it: handlers are left to be run.
+            self.close_all()
+            return error.status
+
     # Handlers
 
     def add_handler(self, function: int, argument: int, handle: int) -> int:

@@ -1,9 +1,7 @@
 """What emulated code can do wrong, and how that is told."""
 
 import ctypes as c
-import threading
 import time
-from _thread import interrupt_main
 
 import pytest
 
@@ -161,27 +159,43 @@ def test_limits(machine: str) -> None:
         assert lib.fine(1) == 2
 
 
-def test_an_interrupt_ends_the_call() -> None:
-    with loaded(SOURCE, "riscv64") as (_, lib):
-        timer = threading.Timer(0.3, interrupt_main)
-        timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            lib.forever()
-        timer.join()
-        assert lib.fine(1) == 2
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_deadline_does_not_change_what_code_does(machine: str) -> None:
+    """Unicorn executes code again that was stopped and is resumed, so nothing resumes it."""
+    source = """
+    long f(long n) {
+      long s = 0;
+      volatile long v = 0;
+      for (long i = 0; i < n; ++i) { v = v + 1; s += i % 3 == 0 ? 2 : 1; }
+      return v * 10 - s;
+    }
+    """
+    with loaded(source, machine, None, "-O2", time_limit=60) as (_, lib):
+        assert lib.f(3_000_000) == 30_000_000 - 4_000_000
+        for _ in range(100):
+            lib.f.timeout = 0.05
+            assert lib.f(30) == 300 - 40
 
 
-def test_a_call_of_another_thread_waits() -> None:
-    source = SOURCE + "int flag; int wait_for(void) { return spin(&flag); }"
-    with loaded(source, "aarch64", time_limit=30) as (_, lib):
-        results: list[int] = []
-        thread = threading.Thread(target=lambda: results.append(lib.wait_for()))
-        thread.start()
-        # Memory can be written while code runs.
-        time.sleep(0.1)
-        lib.variable("flag", c.c_int).value = 1
-        thread.join(60)
-        assert len(results) == 1
+def test_deadlines_of_nested_calls() -> None:
+    prototype = c.CFUNCTYPE(c.c_int)
+    source = SOURCE + "int call(int (*f)(void)) { int stop = 0; f(); return spin(&stop); }"
+    with loaded(source, "aarch64", time_limit=0.5) as (_, lib):
+        inner: list[BaseException] = []
+        lib.forever.timeout = 0.1
+
+        def python() -> int:
+            try:
+                return int(lib.forever())
+            except EmulatedTimeoutError as error:
+                inner.append(error)
+                return 0
+
+        with pytest.raises(EmulatedTimeoutError, match=r"after 0\.5 s"):
+            lib.call(prototype(python))
+        assert [str(error).split("\n")[0] for error in inner] == [
+            "emulated code was stopped after 0.1 s"
+        ]
 
 
 def test_a_misaligned_access_is_one_of_memory() -> None:

@@ -85,7 +85,9 @@ class EmulatedCalls:
         memory.protect(self.stack, prot)
         memory.protect(self.guard, MemProt.NONE)
         self._next_stack = self.stack.address + self.stack.size
+        # That of the call, and that which the watchdog knows.
         self._deadline: float | None = None
+        self._watched: float | None = None
         self._is_at_breakpoint = False
         self.is_closed = False
         self.callbacks: Any = None
@@ -124,7 +126,7 @@ class EmulatedCalls:
         with self._lock:
             if self.is_closed:
                 raise ExecutorError("the emulated machine is closed")
-            outer = self._next_stack, self._deadline
+            outer = self._next_stack, self._deadline, self._seconds
             saved = self.processor.save() if self._is_at_breakpoint else None
             was_at_breakpoint, self._is_at_breakpoint = self._is_at_breakpoint, False
             extra: list[Pages] = []
@@ -135,7 +137,7 @@ class EmulatedCalls:
                 self._execute(address)
                 return self._results(regions, places, results)
             finally:
-                self._next_stack, self._deadline = outer
+                self._next_stack, self._deadline, self._seconds = outer
                 self._is_at_breakpoint = was_at_breakpoint
                 if saved is not None:
                     self.processor.restore(saved)
@@ -208,10 +210,12 @@ class EmulatedCalls:
         self._next_stack = stack
 
     def _execute(self, address: int) -> None:
-        watchdog, processor = self._watchdog, self.processor
-        watchdog.enter()
+        processor, outer = self.processor, self._watched
+        if self._deadline is not None:
+            self._watched = self._deadline
+            self._watchdog.set_deadline(self._deadline)
         try:
-            processor.execute(address, self.limits.steps, self._check_time)
+            processor.execute(address, self.limits.steps, self._time_error)
         except Stop as stop:
             cause = stop.cause
             if stop.address is not None and self._is_guard(stop.address):
@@ -222,15 +226,17 @@ class EmulatedCalls:
             steps = self.limits.steps
             raise EmulatedTimeoutError(0, steps, self._describe(None)) from None
         finally:
-            watchdog.leave()
+            if self._watched != outer:
+                self._watched = outer
+                self._watchdog.set_deadline(outer)
 
     def _is_guard(self, address: int) -> bool:
         # A large frame may reach beyond the page; what is linked is at the other end.
         return self.guard.address - _GUARD <= address < self.guard.address + _GUARD
 
-    def _check_time(self) -> None:
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            raise EmulatedTimeoutError(self._seconds, 0, self._describe(None))
+    def _time_error(self) -> EmulatedTimeoutError:
+        """The error of a call that was stopped at its deadline."""
+        return EmulatedTimeoutError(self._seconds, 0, self._describe(None))
 
     def _results(
         self,

@@ -42,6 +42,7 @@ from jitlink.executor.emulated.tls import EmulatedTLS
 from jitlink.executor.emulated.unwinding import Unwinder
 from jitlink.executor.emulated.wrappers import call_wrapper
 from jitlink.graph import MemProt
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.memory.mapping import MappedRange
 from jitlink.memory.regions import MemoryRegion
 from jitlink.sps import WrapperFunctionCall, WrapperFunctionResult
@@ -111,6 +112,8 @@ class Emulated(ExecutorProcessControl):
     ) -> None:
         row = machine_of(machine)
         self.machine, self.triple = machine, row.triple(abi)
+        # As large as it can be, it is no limit.
+        self.address_limit = 1 << 32 if row.pointer_size == 4 else NO_ADDRESS_LIMIT
         regions = [DEFAULT_MEMORY] if memory is None else list(memory)
         check_map(regions, devices, row.pointer_size)
         convention = convention_of(self.triple)

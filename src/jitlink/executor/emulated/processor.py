@@ -1,10 +1,9 @@
 """One emulated processor: Unicorn's engine, its registers and memory, and the loop that runs code.
 
 Code runs in pieces. A piece ends where the call returns, at the address of a host function, at a
-breakpoint, or when a `Watchdog` stops it, for Python to handle signals and to look at the clock.
-Then Python is not called by Unicorn: host functions and breakpoints may call emulated code, and
-raise anything. Devices and watches are called within a piece; what they raise is kept until it has
-ended.
+breakpoint, or when a `Watchdog` stops it, which ends the call. Then Python is not called by
+Unicorn: host functions and breakpoints may call emulated code, and raise anything. Devices and
+watches are called within a piece; what they raise is kept until it has ended, and ends the call.
 
 Quirks of Unicorn 2.1: the addresses of host functions are not mapped, because a fault costs nothing
 until there is one, but hooks do. The address where calls return is mapped, because RISC-V code
@@ -373,19 +372,19 @@ class Processor:
 
     # Running
 
-    def execute(self, address: int, steps: int, check_time: Callable[[], None]) -> None:
+    def execute(self, address: int, steps: int, time_error: Callable[[], BaseException]) -> None:
         """Run code from an address until it jumps to `return_address`.
 
         Args:
             address: where to begin; registers are set.
             steps: how many instructions may be executed between two calls of host functions, 0 for
                 any number.
-            check_time: called after each piece that was stopped; raises what is to end the call.
+            time_error: makes what is raised when `stop_piece` was called.
 
         Raises:
             Stop: the code cannot go on.
             StepsExceededError: it has executed more steps.
-            BaseException: raised by a device, a watch, a breakpoint or `check_time`.
+            BaseException: raised by a device, a watch or a breakpoint, or that of `time_error`.
         """
         unicorn, end = self._unicorn, self.return_address
         if self._is_in_piece:
@@ -394,6 +393,7 @@ class Processor:
             # What was translated before does not count.
             self.flush()
         self._counts = steps > 0
+        self.interrupted = False
         while address != end:
             try:
                 with self.lock:
@@ -407,7 +407,7 @@ class Processor:
                 continue
             address = self.pc
             if address != end or self._pending is not None:
-                address = self._after_piece(address, steps, check_time)
+                address = self._after_piece(address, steps, time_error)
 
     def _after_fault(self, error: Any) -> int:  # noqa: ANN401 - Unicorn has no types
         """Where code continues after a fault."""
@@ -437,7 +437,7 @@ class Processor:
             raise Stop(SIGILL, f"an undefined instruction at {pc:#x}", pc)
         raise Stop(SIGSEGV, f"{error} at {pc:#x}", pc)
 
-    def _after_piece(self, pc: int, steps: int, check_time: Callable[[], None]) -> int:
+    def _after_piece(self, pc: int, steps: int, time_error: Callable[[], BaseException]) -> int:
         """Where code continues after a piece that has ended before the call did."""
         self._raise_pending()
         if self._exception is not None:
@@ -454,9 +454,8 @@ class Processor:
                 self.breakpoints[place][0]()
             return self.pc
         if self.interrupted:
-            self.interrupted = False
-            check_time()
-        elif steps:
+            raise time_error()
+        if steps:
             raise StepsExceededError
         return pc
 

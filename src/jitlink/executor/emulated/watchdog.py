@@ -1,6 +1,7 @@
-"""A thread that stops emulated code now and then.
+"""A thread that stops emulated code whose time is over.
 
-While Unicorn runs, Python handles no signals and looks at no clock.
+What it stops is never resumed: Unicorn does not know then how far the code had come, and would
+execute some of it again. A program counter of that time is only about right.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ import threading
 import time
 from collections.abc import Callable
 
-_INTERVAL = 0.05
-"""Seconds for which code runs at most, before Python handles signals and looks at the clock."""
+_INTERVAL = 0.02
+"""Seconds after which a stop is repeated that came while no code ran, as in a host function."""
+_NEVER = float("inf")
 
 
 class Watchdog:
-    """Stops what runs, every twentieth of a second.
+    """Stops what runs at a deadline.
 
-    The thread starts with the first call, sleeps while nothing runs, and ends with `close`.
+    The thread starts with the first call that has one. It sleeps until the deadline that it knows,
+    so that many short calls do not wake it, and ends with `close`.
 
     Args:
         stop: stops what runs now; it must not keep the emulator.
@@ -24,47 +27,40 @@ class Watchdog:
 
     def __init__(self, stop: Callable[[], None]) -> None:
         self._stop = stop
-        self._running = 0
+        self._deadline = self._wakes_at = _NEVER
         self._is_closed = False
-        self._wake = threading.Event()
+        self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def enter(self) -> None:
-        """Begin a call."""
-        self._running += 1
-        # So that many short calls do not wake the thread.
-        if not self._wake.is_set():
-            self._wake.set()
+    def set_deadline(self, deadline: float | None) -> None:
+        """Stop what runs at a time of `time.monotonic`; None for never."""
+        with self._changed:
+            self._deadline = _NEVER if deadline is None else deadline
+            if self._deadline == _NEVER:
+                return
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="jitlink emulator")
                 self._thread.daemon = True
                 self._thread.start()
-
-    def leave(self) -> None:
-        """End a call."""
-        self._running -= 1
+            elif self._deadline < self._wakes_at:
+                self._changed.notify()
 
     def _run(self) -> None:
-        while True:
-            self._wake.wait()
-            if self._is_closed:
-                return
-            time.sleep(_INTERVAL)
-            if self._running:
-                self._stop()
-            else:
-                self._wake.clear()
-                # What has happened meanwhile has found it set.
-                if self._is_needed():
-                    self._wake.set()
-
-    def _is_needed(self) -> bool:
-        return self._is_closed or self._running > 0
+        with self._changed:
+            while not self._is_closed:
+                now = time.monotonic()
+                if self._deadline <= now:
+                    self._stop()
+                    self._wakes_at = now + _INTERVAL
+                else:
+                    self._wakes_at = self._deadline
+                self._changed.wait(None if self._wakes_at == _NEVER else self._wakes_at - now)
 
     def close(self) -> None:
         """End the thread."""
-        self._is_closed = True
-        self._wake.set()
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
         thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
             thread.join()

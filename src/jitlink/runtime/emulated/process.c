@@ -2,14 +2,15 @@
 #include "library.h"
 
 /* There is no environment. */
+static char *no_environment[1];
+char **environ = no_environment;
+
 char *getenv(const char *name) {
   (void)name;
   return 0;
 }
 
-_Noreturn void abort(void) {
-  __jitlink_host_abort();
-}
+_Noreturn void abort(void) { __jitlink_host_abort(); }
 
 _Noreturn void _Exit(int status) { __jitlink_host_exit(status); }
 
