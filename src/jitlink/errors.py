@@ -42,7 +42,7 @@
     │   ├── ProtocolError                   a message against the protocol [executor.remote.errors]
     │   └── ExecutorDisconnectedError       the connection has ended [executor.remote.errors]
     │       ├── ExecutorExitedError         the executor has exited [executor.remote.errors]
-    │       │   └── EmulatedExitError       emulated code has, which goes on [executor.emulated.errors]
+    │       │   └── EmulatedExitError       emulated code has [executor.emulated.errors]
     │       ├── ExecutorCrashedError        a signal has ended it [executor.remote.errors]
     │       │   └── EmulatedCrashError      emulated code cannot go on [executor.emulated.errors]
     │       ├── ExecutorInterruptedError    a call was interrupted [executor.remote.errors]

@@ -162,6 +162,24 @@ def test_a_map_without_room() -> None:
         pass
 
 
+def test_sections_of_a_region() -> None:
+    fast = MemoryRegion("fast", 0x1000_0000, 0x1000, "rwx", sections=(".fast*",))
+    source = """
+    __attribute__((section(".fast.text"))) int quick(int x) { return x + 1; }
+    int slow(int x) { return quick(x) * 2; }
+    """
+    with loaded(source, "riscv32", memory=[fast, FLASH, RAM]) as (_, lib):
+        assert lib["quick"] == fast.start
+        assert FLASH.start <= lib["slow"] < FLASH.end
+        assert lib.slow(3) == 8
+    constant = MemoryRegion("constant", 0x1000_0000, 0x1000, "r", sections=(".fast*",))
+    with (
+        pytest.raises(AllocationError, match="region constant of the memory map does not allow"),
+        loaded(source, "riscv32", memory=[constant, FLASH, RAM]),
+    ):
+        pass
+
+
 def test_memory_is_given_back() -> None:
     source = "int large[20000] = {1}; int f(void) { return large[0]++; }"
     path = build(source, "riscv32")

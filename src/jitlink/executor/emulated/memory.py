@@ -69,15 +69,22 @@ class EmulatedMemory:
         """
         return self.regions[self._candidates(prot)[0]]
 
-    def _candidates(self, prot: MemProt) -> list[int]:
+    def _candidates(self, prot: MemProt, named: int = 0) -> list[int]:
+        """Indices of the regions for a protection; only that of a number of `number_of`, if any."""
         found = [
             (bool(each.prot & ~prot & MemProt.WRITE), int(each.prot & ~prot).bit_count(), n)
             for n, each in enumerate(self.regions)
-            if prot & each.prot == prot
+            if prot & each.prot == prot and (n == named - 1 if named else not each.sections)
         ]
         if not found:
-            raise AllocationError(f"no region of the memory map allows {prot}", size=0)
+            which = f"region {self.regions[named - 1].name}" if named else "no region"
+            verb = "does not allow" if named else "allows"
+            raise AllocationError(f"{which} of the memory map {verb} {prot}", size=0)
         return [number for *_, number in sorted(found)]
+
+    def number_of(self, section: str) -> int:
+        """The number of the region that names a section, counted from one; 0 if none does."""
+        return next((n for n, each in enumerate(self.regions, 1) if each.names(section)), 0)
 
     def allocate(
         self,
@@ -87,6 +94,7 @@ class EmulatedMemory:
         limit: int = NO_ADDRESS_LIMIT,
         *,
         at_end: bool = False,
+        named: int = 0,
     ) -> Pages:
         """Allocate pages that can be written from here; code may not use them yet.
 
@@ -96,12 +104,13 @@ class EmulatedMemory:
             alignment: of the address, in bytes.
             limit: they end at or below this address.
             at_end: whether the highest addresses are taken.
+            named: the number of the region that it must be in, of `number_of`; 0 for any.
 
         Raises:
             AllocationError: there are none.
         """
         size, alignment = -(-size // PAGE_SIZE) * PAGE_SIZE, max(alignment, PAGE_SIZE)
-        candidates = self._candidates(prot)
+        candidates = self._candidates(prot, named)
         with self.processor.lock:
             for number in candidates:
                 region, free = self.regions[number], self._free[number]
@@ -195,6 +204,7 @@ class EmulatedMemoryManager(JITLinkMemoryManager):
         graph: LinkGraph,
     ) -> InFlightAlloc:
         """Give the graph's blocks addresses in the machine and working memory here."""
+        self.divide(graph)
         layout = BasicLayout(graph)
         check_protections(layout)
         alloc = _EmulatedAlloc(self, layout)
@@ -206,6 +216,11 @@ class EmulatedMemoryManager(JITLinkMemoryManager):
             alloc.release()
             raise
         return alloc
+
+    def divide(self, graph: LinkGraph) -> None:
+        """Give the sections that regions name segments of their own."""
+        if any(each.sections for each in self.memory.regions):
+            graph.segment_number = self.memory.number_of
 
     def register(self, finalized: _Finalized) -> FinalizedAlloc:
         """Record finalized memory."""
@@ -254,7 +269,9 @@ class _EmulatedAlloc(InFlightAlloc):
         wanted = manager.place(segment) if manager.place is not None else None
         size, limit = max(segment.size, 1), self._layout.graph.address_limit
         if wanted is None:
-            pages = memory.allocate(size, segment.prot, segment.alignment, limit)
+            pages = memory.allocate(
+                size, segment.prot, segment.alignment, limit, named=segment.number
+            )
         else:
             pages = memory.allocate_at(wanted, size, segment.prot)
         self._pages.append((segment, pages))
