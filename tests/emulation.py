@@ -58,7 +58,7 @@ class Emulator:
         )
         self.machine: Machine = self.executor.processor.machine
         self.dylib = JITLinkDylib(name)
-        self._data = _MEMORY
+        self._data, self._float_bits = _MEMORY, 0
         manager = self.executor.memory_manager
         assert isinstance(manager, EmulatedMemoryManager)
         assert isinstance(manager.tls, EmulatedTLS)
@@ -135,8 +135,8 @@ class Emulator:
 
     # Calls
 
-    def call(self, address: int, *arguments: float) -> tuple[int, float]:
-        """Call a function; returns its integer result, unsigned, and the floating-point one.
+    def call(self, address: int, *arguments: float) -> int:
+        """Call a function; returns its integer result, unsigned.
 
         Raises:
             EmulationError: the code faulted or did not return in time.
@@ -150,8 +150,12 @@ class Emulator:
             else:
                 frame.add_value(ctypes.c_double(value))
         integers, floats, _ = calls.call(address, frame, results=(1, 1))
-        number = ctypes.c_double.from_buffer_copy(floats[0].to_bytes(8, "little")).value
-        return integers[0], number
+        self._float_bits = floats[0]
+        return integers[0]
+
+    def float_result(self) -> float:
+        """The floating-point result of the last call."""
+        return ctypes.c_double.from_buffer_copy(self._float_bits.to_bytes(8, "little")).value
 
     def release(self) -> None:
         """Deallocate everything."""
@@ -188,13 +192,14 @@ class Program:
 
     def call(self, name: str, *arguments: float, size: int = 4, signed: bool = True) -> int:
         """Call a function; returns its result as an integer of `size` bytes."""
-        result, _ = self.emulator.call(self.address(name), *arguments)
+        result = self.emulator.call(self.address(name), *arguments)
         mask = (1 << 8 * size) - 1
         return int.from_bytes((result & mask).to_bytes(size, "little"), "little", signed=signed)
 
     def call_float(self, name: str, *arguments: float) -> float:
         """Call a function that returns a double."""
-        return self.emulator.call(self.address(name), *arguments)[1]
+        self.emulator.call(self.address(name), *arguments)
+        return self.emulator.float_result()
 
     def read(self, name: str, size: int) -> bytes:
         """Read memory at a symbol."""

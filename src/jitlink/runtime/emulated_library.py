@@ -53,10 +53,7 @@ def build(destination: Path) -> None:
                 out = f"{source.stem}.o"
                 subprocess.run([*words, str(source), "-o", out], cwd=scratch, check=True)
             objects = [f"{each.stem}.o" for each in sources if each.stem != PER_DYLIB_OBJECT]
-            archive = directory / ARCHIVE
-            archive.unlink(missing_ok=True)
-            # Without dates and owners.
-            subprocess.run([*_tool("ar"), "rcsD", str(archive), *objects], cwd=scratch, check=True)
+            _archive(directory / ARCHIVE, objects, scratch)
             own = f"{PER_DYLIB_OBJECT}.o"
             (directory / own).write_bytes((Path(scratch) / own).read_bytes())
             if name in WITH_COMPILER_SUPPORT:
@@ -72,10 +69,19 @@ def _build_compiler_support(
     source = Path(spec.origin).parent / "lib" / "compiler_rt.zig"
     # The ABI is that of the processor's features here.
     features = [option for option in options if option.startswith("-mcpu=")]
-    words = [*_tool("build-lib"), str(source), "-target", target, *features]
+    # With `ar`, because the compiler names members by their temporary paths.
+    name = "compiler_rt.o"
+    words = [*_tool("build-obj"), str(source), "-target", target, *features]
     words += ["-O", "ReleaseSmall", "-fPIC", "-ffunction-sections", "-fstrip"]
-    words.append(f"-femit-bin={directory / COMPILER_SUPPORT}")
+    words.append(f"-femit-bin={Path(scratch) / name}")
     subprocess.run(words, cwd=scratch, check=True)
+    _archive(directory / COMPILER_SUPPORT, [name], scratch)
+
+
+def _archive(path: Path, objects: Sequence[str], directory: str) -> None:
+    """Write an archive of objects of a directory, without dates and owners."""
+    path.unlink(missing_ok=True)
+    subprocess.run([*_tool("ar"), "rcsD", str(path), *objects], cwd=directory, check=True)
 
 
 def _tool(name: str) -> list[str]:

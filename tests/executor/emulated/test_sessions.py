@@ -107,7 +107,7 @@ def test_many_links_leave_nothing() -> None:
             before = tuple(mapped)
 
 
-@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64", "riscv64"])
 def test_lazy_functions(machine: str) -> None:
     body = build("double f(double a, int x) { return a + x; }", machine)
     user = build("double f(double, int); int g(int x) { return f(0.5, x) * 2; }", machine)
