@@ -53,8 +53,12 @@ def global_prefix(triple: str) -> str:
     return "_" if is_32_bit_x86 and "windows" in system else ""
 
 
-def _elf_platform() -> PlatformCreator:
+def _elf_platform(*, is_direct: bool) -> PlatformCreator:
     # Imported on use: many sessions have no platform, or another one.
+    if is_direct:
+        from jitlink.platform.emulated import EmulatedPlatform  # noqa: PLC0415
+
+        return EmulatedPlatform
     from jitlink.platform import ELFPlatform  # noqa: PLC0415
 
     return ELFPlatform
@@ -133,10 +137,14 @@ class LLJIT:
                 self.process_symbols = self.session.create_jitdylib("<process symbols>")
                 generator = DynamicLibraryGenerator.for_process(self.session)
                 self.process_symbols.add_generator(generator)
+                for path in self.session.executor.static_libraries:
+                    archive = StaticLibraryGenerator(self.layer, path)
+                    self.process_symbols.add_generator(archive)
                 if compiler_support:
                     self.process_symbols.add_generator(CompilerSupportGenerator(self.layer))
-            if platform or (platform is None and has_runtime(triple)):
-                create = platform if callable(platform) else _elf_platform()
+            is_direct = self.session.executor.direct_calls is not None
+            if platform or (platform is None and (is_direct or has_runtime(triple))):
+                create = platform if callable(platform) else _elf_platform(is_direct=is_direct)
                 self.platform = create(self.session, self.layer, self.process_symbols)
             self.main = self.create_jitdylib("main", visible=visible)
         except BaseException:

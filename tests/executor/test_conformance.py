@@ -1,4 +1,4 @@
-"""What every executor does: this process, and others in every way in which they are reached."""
+"""What every executor does: this process, others however they are reached, emulated machines."""
 
 import ctypes as c
 import threading
@@ -10,7 +10,7 @@ import pytest
 
 from jitlink import LLJIT, tasks
 from jitlink.errors import ExecutorError
-from jitlink.executor import ExecutorProcessControl, SelfExecutorProcessControl
+from jitlink.executor import Emulated, ExecutorProcessControl, SelfExecutorProcessControl
 from jitlink.sps import ExecutorAddrRange
 from tests.executor.remote.executors import FOREIGN, PIPES, SETTINGS, started
 from tests.toolchain import HOST_TARGET, compile_c
@@ -62,10 +62,21 @@ class Code:
 PLACES = [None, *PIPES, *(s for s in SETTINGS if (s.transport, s.memory) == ("tcp", "generic"))]
 
 
-@pytest.fixture(params=[*PLACES, *FOREIGN], ids=str)
+# With pointers of 64 bits, for which the source is written.
+EMULATED = ("x86_64", "aarch64", "riscv64")
+
+
+@pytest.fixture(params=[*PLACES, *FOREIGN, *EMULATED], ids=str)
 def code(request: pytest.FixtureRequest) -> Iterator[Code]:
     if request.param is None:
         with LLJIT(platform=False) as jit:
+            yield Code(jit)
+        return
+    if isinstance(request.param, str):
+        with (
+            Emulated(request.param) as machine,
+            LLJIT(executor=machine, platform=False) as jit,
+        ):
             yield Code(jit)
         return
     with started(request.param) as executor, LLJIT(executor=executor, platform=False) as jit:
@@ -173,6 +184,16 @@ def test_functions_of_fixed_types(code: Code) -> None:
 
 def test_libraries(code: Code) -> None:
     executor = code.executor
+    if isinstance(executor, Emulated):
+        with pytest.raises(ExecutorError, match=r"cannot load 'libm\.so\.6': .*no dynamic linker"):
+            tasks.run(executor.load_dylib("libm.so.6"))
+        with pytest.raises(ExecutorError, match="1 is no handle"):
+            tasks.run(executor.lookup_symbols(["cos"], 1))
+        (cosine, missing) = tasks.run(executor.lookup_symbols(["cos", "a\0b"]))
+        assert cosine is not None
+        assert missing is None
+        assert tasks.run(executor.lookup_symbols(["cos"])) == [cosine]
+        return
     names = ["malloc", "no such symbol", "", "with\0null", "free"]
     first = tasks.run(executor.lookup_symbols(names))
     assert [address is None for address in first] == [False, True, True, True, False]
@@ -214,4 +235,5 @@ def test_what_it_says_of_itself(code: Code) -> None:
     assert executor.page_size % 4096 == 0
     assert executor.runs(executor.triple)
     assert executor.is_this_process == isinstance(executor, SelfExecutorProcessControl)
-    assert executor.is_this_process == (executor.dispatch is None)
+    is_direct = executor.is_this_process or executor.direct_calls is not None
+    assert is_direct == (executor.dispatch is None)

@@ -14,13 +14,13 @@ import pytest
 
 import jitlink
 from jitlink import LLJIT, tasks
+from jitlink.abi.callbacks import HostFunction
 from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorCrashedError, RemoteExecutorProcessControl
 from jitlink.runtime.remote_callbacks import (
-    HostFunction,
     LinkedHostFunctions,
     RemoteCallbacks,
-    callbacks_of,
+    remote_callbacks_of,
 )
 from jitlink.runtime.remote_calls import RemoteFunction
 from jitlink.runtime.remote_memory import RemotePointer
@@ -503,9 +503,9 @@ def test_a_function_that_threads_pass_at_once(monkeypatch: pytest.MonkeyPatch) -
 def test_a_call_of_what_was_released() -> None:
     with started(PIPES[0]) as executor, LLJIT(executor=executor) as jit:
         added(jit, "int call(int (*f)(int)) { return f(1) + 5; }")
-        callbacks = tasks.run(callbacks_of(executor))
+        callbacks = tasks.run(remote_callbacks_of(executor))
         call = typed(jit, "call", c.c_int, c.c_void_p)
-        function = HostFunction(0, lambda _words: [1, 0, 0, 0])
+        function = HostFunction((0, 0, 0), (1, 0), lambda _words: [1, 0, 0, 0])
         linked = tasks.run(callbacks.link_functions(executor, [function]))
         assert call(linked.addresses[0]) == 6
         callbacks._functions.clear()

@@ -1,7 +1,7 @@
 """TLS of RISC-V: every relocation type, in instructions that run in an emulator.
 
-The emulator's C library is `tests.emulation.EmulatedTLS`. The same instructions run with the GNU C
-library in an executor, and as ld.lld links them.
+The machine has the thread-local storage of emulated machines. The same instructions run with the
+GNU C library in an executor, and as ld.lld links them.
 """
 
 import subprocess
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -19,10 +20,12 @@ from jitlink.errors import FixupError, TargetOutOfRangeError, TLSError
 from jitlink.executor import RemoteExecutorProcessControl
 from jitlink.graph import LinkGraph
 from jitlink.link import PassConfiguration
+from jitlink.memory.tls import TLSBlock
+from jitlink.memory.tls_module import TLSABI, TLSModuleSpec
 from jitlink.targets.elf_riscv import RELOCATIONS
 from tests.arch.disassembly import disassemble
 from tests.elf_files import ElfFile
-from tests.emulation import TLS_AREA, Emulator, Program
+from tests.emulation import Emulator, Program
 from tests.executor.remote.foreign import executor_command
 from tests.toolchain import CompilerName, compile_c, cross_compiler, require, run
 
@@ -94,7 +97,7 @@ def source(bits: int, bodies: Sequence[str], gap: int) -> str:
 
 def link(emulator: Emulator, *paths: Path, **externals: int) -> Program:
     def get_address(index: int) -> int:
-        return emulator.memory.tls.get_address(index)
+        return emulator.tls.get_address(index)
 
     return emulator.link(*paths, externals={"__tls_get_addr": get_address, **externals})
 
@@ -109,7 +112,7 @@ def test_every_access_reaches_the_variable(bits: int, relax: str, flags: str, ga
     with Emulator(f"riscv{bits}") as emulator:
         program = link(emulator, path)
         found = [program.call(f"f{n}", size=8, signed=False) for n in range(len(bodies))]
-        address = TLS_AREA.start + gap
+        address = emulator.tls.thread_pointer + gap
         assert found == [address] * len(ADDRESSES) + [7, 42, 8]
 
 
@@ -130,8 +133,20 @@ def test_every_type_is_used() -> None:
 @pytest.mark.parametrize("bits", BITS)
 def test_dynamic_models_take_no_static_tls(bits: int, name: str) -> None:
     with Emulator(f"riscv{bits}") as emulator:
-        program = link(emulator, assemble(source(bits, [ADDRESSES[name]], 0x1000), bits))
-        assert program.call("f0", size=4) > TLS_AREA.start + 0x10000
+        specs: list[TLSModuleSpec] = []
+        load = emulator.tls.load
+
+        async def record(
+            spec: TLSModuleSpec, abi: TLSABI, others: Sequence[TLSBlock] = ()
+        ) -> tuple[int, list[list[int]]]:
+            specs.append(spec)
+            return await load(spec, abi, others)
+
+        with patch.object(emulator.tls, "load", record):
+            program = link(emulator, assemble(source(bits, [ADDRESSES[name]], 0x1000), bits))
+        assert [spec.needs_static_tls for spec in specs] == [False]
+        found = program.call("f0", size=bits // 8, signed=False)
+        assert found == emulator.tls.thread_pointer + 0x1000
 
 
 # Descriptors

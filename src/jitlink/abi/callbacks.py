@@ -6,10 +6,41 @@ import ctypes
 import gc
 from _ctypes import CFuncPtr, _SimpleCData  # The bases have no public names.
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jitlink.abi.conventions import WORD, CallingConvention
-from jitlink.abi.frames import CallFrame
+from jitlink.abi.frames import CallFrame, result_words
+
+
+class PassedWords(NamedTuple):
+    """What a function of the executor was called with.
+
+    Attributes:
+        integers: words of the integer registers.
+        floats: words of the floating-point registers.
+        stack: words on the stack.
+    """
+
+    integers: Sequence[int]
+    floats: Sequence[int]
+    stack: Sequence[int]
+
+
+class HostFunction(NamedTuple):
+    """A function that this process implements for an executor.
+
+    Attributes:
+        words: how many words of its arguments are in integer registers, in floating-point
+            registers, and on the stack.
+        results: how many integer and floating-point registers hold its result.
+        call: takes what it was called with, at least so many words, and returns words of the
+            integer and floating-point registers that hold results; it raises nothing that a call
+            could not raise.
+    """
+
+    words: tuple[int, int, int]
+    results: tuple[int, int]
+    call: Callable[[PassedWords], Sequence[int]]
 
 
 class Parameters:
@@ -21,7 +52,9 @@ class Parameters:
 
     Attributes:
         each: the parameters.
-        stack_words: how many words of arguments are on the stack.
+        words: how many words of arguments are in integer registers, in floating-point registers,
+            and on the stack.
+        results: how many integer and floating-point registers hold the result.
         zero: the result of a function that has none to give.
 
     Raises:
@@ -33,9 +66,11 @@ class Parameters:
         self._frame = CallFrame(convention)
         types: Sequence[type[Any]] = getattr(prototype, "_argtypes_", ())
         self.each = [self._frame.add_parameter(ctype) for ctype in types]
-        self.stack_words = len(self._frame.stack)
+        frame = self._frame
+        self.words = len(frame.integers), len(frame.floats), len(frame.stack)
         self._restype: type[Any] | None = prototype._restype_
         self.zero: object = None if self._restype is None else self._restype()
+        self.results = result_words(convention, self._restype)
         self.result_words(self.zero)
 
     def read(

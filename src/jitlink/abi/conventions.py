@@ -29,7 +29,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 WORD = 8
-"""Bytes of a register, and of a slot of the stack."""
+"""Bytes of a floating-point register, and of most integer registers and slots of the stack."""
 
 
 class ArgumentClass(Enum):
@@ -46,7 +46,7 @@ class Word(NamedTuple):
     Attributes:
         kind: its class.
         offset: where it is in the value, in bytes.
-        size: its size in bytes, at most `WORD`.
+        size: its size in bytes, at most that of its register.
     """
 
     kind: ArgumentClass
@@ -83,6 +83,8 @@ class CallingConvention(NamedTuple):
         boxes_floats: whether the bits above a small floating-point number are ones.
         has_signed_char: whether the type ``char`` is signed.
         sign_extends_32: whether unsigned numbers of 32 bits are extended as if they were signed.
+        word: bytes of an integer register, of a slot of the stack, and of a pointer.
+        is_big_endian: whether memory is; structs by value are refused then.
     """
 
     name: str
@@ -103,6 +105,8 @@ class CallingConvention(NamedTuple):
     boxes_floats: bool
     has_signed_char: bool
     sign_extends_32: bool
+    word: int = WORD
+    is_big_endian: bool = False
 
     @property
     def frame_integers(self) -> int:
@@ -170,19 +174,39 @@ LP64D = CallingConvention(
     has_signed_char=False,
     sign_extends_32=True,
 )
+ILP32 = LP64D._replace(
+    name="ILP32",
+    float_registers=0,
+    float_results=0,
+    largest_in_registers=8,
+    flattens_structs=False,
+    boxes_floats=False,
+    word=4,
+)
+ILP32D = LP64D._replace(name="ILP32D", largest_in_registers=8, word=4)
 CONVENTIONS = {
     ("x86_64", "linux"): SYSV_X86_64,
     ("aarch64", "linux"): AAPCS64,
     ("riscv64", "linux"): LP64D,
+    ("aarch64_be", "none"): AAPCS64._replace(is_big_endian=True),
+    ("riscv32", "none"): ILP32D,
+    ("riscv32", "ilp32"): ILP32,
 }
-"""Conventions by architecture and system."""
+"""Conventions by architecture, and system or ABI."""
 
 
 def convention_of(triple: str) -> CallingConvention | None:
     """The C calling convention of a target triple, if it is known."""
     architecture, *rest = triple.split("-")
-    system = next((part for part in rest if part.startswith("linux")), "")
-    return CONVENTIONS.get((architecture, system))
+    systems = ["linux" if part.startswith("linux") else part for part in rest]
+    if "none" in systems:
+        # Without an operating system, as in emulated machines, the psABIs are the same.
+        systems.insert(0, "linux")
+    # The last part, the environment, may name an ABI.
+    for system in reversed(systems):
+        if (architecture, system) in CONVENTIONS:
+            return CONVENTIONS[architecture, system]
+    return None
 
 
 _FLOAT_CODES = frozenset("fd")
@@ -208,12 +232,21 @@ def classify(
     if not is_variadic or convention.has_variadic_floats:
         return words
     is_in_memory = any(word.kind is ArgumentClass.MEMORY for word in words)
-    return words if is_in_memory else words_of(ArgumentClass.INTEGER, ctypes.sizeof(ctype))
+    if is_in_memory:
+        return words
+    return words_of(ArgumentClass.INTEGER, ctypes.sizeof(ctype), convention.word)
 
 
-def words_of(kind: ArgumentClass, size: int) -> list[Word]:
+def words_of(kind: ArgumentClass, size: int, word: int) -> list[Word]:
     """The words of one class that a value of some bytes has, as it is in memory."""
-    return [Word(kind, offset, min(WORD, size - offset)) for offset in range(0, size, WORD)]
+    return [Word(kind, offset, min(word, size - offset)) for offset in range(0, size, word)]
+
+
+def is_pointer(ctype: Any) -> bool:  # noqa: ANN401 - a ctypes type
+    """Whether values of a ctypes type are addresses, of the size that they have there."""
+    if isinstance(code := getattr(ctype, "_type_", None), str):
+        return code in _POINTER_CODES
+    return isinstance(ctype, type) and issubclass(ctype, _Pointer | CFuncPtr)
 
 
 @lru_cache(256)
@@ -221,14 +254,24 @@ def _classify(ctype: Any, convention: CallingConvention) -> Sequence[Word]:  # n
     size, alignment = ctypes.sizeof(ctype), ctypes.alignment(ctype)
     if alignment > WORD:
         raise TypeError(f"{_refusal(ctype)}: they are aligned to {alignment} bytes")
+    if is_pointer(ctype):
+        return [Word(ArgumentClass.INTEGER, 0, convention.word)]
     fields = _scalars(ctype, 0)
+    is_struct = issubclass(ctype, ctypes.Structure | ctypes.Union | ctypes.Array)
+    if is_struct and convention.is_big_endian:
+        raise TypeError(f"{ctype.__name__} is not passed by value to a big-endian machine")
+    if convention.word < WORD and any(is_pointer(scalar) for _, scalar in fields):
+        raise TypeError(f"{ctype.__name__} has pointers, which are smaller there than here")
+    if convention.float_registers and not is_struct and ctype._type_ in _FLOAT_CODES:
+        return [Word(ArgumentClass.FLOAT, 0, size)]
     member = _homogeneous_member(size, fields)
     if member and size <= member * convention.homogeneous_members:
         return [Word(ArgumentClass.FLOAT, offset, member) for offset in range(0, size, member)]
     if convention.flattens_structs and _is_flattened(ctype, fields):
         return [Word(_class_of(scalar), at, ctypes.sizeof(scalar)) for at, scalar in fields]
+    word = convention.word
     return [
-        Word(kind, number * WORD, min(WORD, size - number * WORD))
+        Word(kind, number * word, min(word, size - number * word))
         for number, kind in enumerate(_classes(size, fields, convention))
     ]
 
@@ -274,7 +317,7 @@ def _classes(
     size: int, fields: Sequence[tuple[int, Any]], convention: CallingConvention
 ) -> list[ArgumentClass]:
     """The classes of words of eight bytes."""
-    count = -(-size // WORD)
+    count = -(-size // convention.word)
     is_aligned = all(offset % ctypes.sizeof(scalar) == 0 for offset, scalar in fields)
     if size > convention.largest_in_registers or (convention.requires_alignment and not is_aligned):
         return [ArgumentClass.MEMORY] * count
@@ -283,7 +326,7 @@ def _classes(
     classes = [ArgumentClass.FLOAT] * count
     for offset, scalar in fields:
         if _class_of(scalar) is ArgumentClass.INTEGER:
-            classes[offset // WORD] = ArgumentClass.INTEGER
+            classes[offset // convention.word] = ArgumentClass.INTEGER
     return classes
 
 

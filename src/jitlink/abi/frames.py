@@ -16,12 +16,12 @@ from jitlink.abi.conventions import (
     CallingConvention,
     Word,
     classify,
+    is_pointer,
     words_of,
 )
 
 _INTEGER, _FLOAT = ArgumentClass.INTEGER, ArgumentClass.FLOAT
 _MEMORY = ArgumentClass.MEMORY
-_ADDRESS = Word(_INTEGER, 0, WORD)
 _ONES = (1 << 8 * WORD) - 1
 _ByRef = type(ctypes.byref(ctypes.c_int()))
 _POINTERS = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_wchar_p)
@@ -79,6 +79,8 @@ class CallFrame:
         self.floats: list[int] = []
         self.stack: list[int] = []
         self.memory: list[PlacedMemory] = []
+        # What an address or a number takes that is not larger.
+        self._address = Word(_INTEGER, 0, convention.word)
         self._targets = {_INTEGER: self.integers, _FLOAT: self.floats, _MEMORY: self.stack}
 
     @property
@@ -87,6 +89,16 @@ class CallFrame:
         convention = self._convention
         integers = self.integers + [0] * (convention.frame_integers - len(self.integers))
         return integers + self.floats + [0] * (convention.float_registers - len(self.floats))
+
+    def set_word(self, slot: int, word: int) -> None:
+        """Set a word that `PlacedMemory.slot` names."""
+        convention = self._convention
+        first_on_stack = convention.frame_integers + convention.float_registers
+        if slot >= first_on_stack:
+            self.stack[slot - first_on_stack] = word
+            return
+        self.integers += [0] * (slot + 1 - len(self.integers))
+        self.integers[slot] = word
 
     def add_value(
         self,
@@ -109,7 +121,8 @@ class CallFrame:
             # Of its own: the function may write to it.
             self.add_memory(In(data))
             return
-        if isinstance(value, _SimpleCData) and len(data) < WORD:
+        word = self._convention.word
+        if isinstance(value, _SimpleCData) and len(data) < word:
             number = value.value
             if isinstance(value, ctypes.c_char):
                 number = int.from_bytes(data, "little", signed=self._convention.has_signed_char)
@@ -117,16 +130,22 @@ class CallFrame:
                 if len(data) == 4 and self._convention.sign_extends_32:
                     number = ctypes.c_int32(number).value
                 # Compilers rely on small integers that are extended.
-                data = (number & _ONES).to_bytes(WORD, "little")
-                words = [_ADDRESS]
-        self._place(data, words)
+                data = (number & _ONES).to_bytes(WORD, "little")[:word]
+                words = [self._address]
+        if is_pointer(type(value)):
+            if any(data[word:]):
+                address = int.from_bytes(data, "little")
+                raise TypeError(f"{address:#x} is no address of {word} bytes")
+            data = data[:word]
+        alignment = ctypes.alignment(type(value)) if len(data) > word else 1
+        self._place(data, words, alignment)
 
     def add_memory(self, memory: Memory) -> None:
         """Place a pointer to memory, which is not known yet."""
         on_stack = len(self.registers) + len(self.stack)
         slot = len(self.integers) if self._free[_INTEGER] else on_stack
         self.memory.append(PlacedMemory(slot, memory))
-        self._place(bytes(WORD), [_ADDRESS])
+        self._place(bytes(self._convention.word), [self._address])
 
     def add_result_memory(self, memory: Memory) -> None:
         """Place the pointer to memory for the result; before any argument."""
@@ -144,21 +163,26 @@ class CallFrame:
         """
         words = classify(ctype, self._convention)
         if self._convention.passes_copies and _is_in_memory(words):
-            return Parameter(ctype, self._reserve([_ADDRESS], WORD), is_reference=True)
-        return Parameter(ctype, self._reserve(words, ctypes.sizeof(ctype)), is_reference=False)
+            size = self._convention.word
+            return Parameter(ctype, self._reserve([self._address], size), is_reference=True)
+        size = self._convention.word if is_pointer(ctype) else ctypes.sizeof(ctype)
+        alignment = ctypes.alignment(ctype) if size > self._convention.word else 1
+        return Parameter(ctype, self._reserve(words, size, alignment), is_reference=False)
 
-    def _place(self, data: bytes, words: Sequence[Word]) -> None:
-        for target, place, offset, size in self._reserve(words, len(data)):
+    def _place(self, data: bytes, words: Sequence[Word], alignment: int = 1) -> None:
+        for target, place, offset, size in self._reserve(words, len(data), alignment):
             number = _number(data[offset : offset + size])
             if target is self.floats and self._convention.boxes_floats:
                 number |= -1 << 8 * size & _ONES
             target[place] = number
 
-    def _reserve(self, words: Sequence[Word], size: int) -> list[Piece]:
-        """Registers or slots of the stack for a value of some bytes."""
+    def _reserve(self, words: Sequence[Word], size: int, alignment: int = 1) -> list[Piece]:
+        """Registers or slots of the stack for a value of some bytes, there aligned to some."""
         kinds = [each.kind for each in words]
         if not all(kinds.count(kind) <= self._free.get(kind, 0) for kind in kinds):
             words = self._remaining_words(kinds, size)
+        if alignment > self._convention.word and words[0].kind is _MEMORY:
+            self.stack += [0] * (-len(self.stack) % (alignment // self._convention.word))
         pieces = []
         for kind, offset, count in words:
             target = self._targets[kind]
@@ -170,12 +194,13 @@ class CallFrame:
 
     def _remaining_words(self, kinds: Sequence[ArgumentClass], size: int) -> list[Word]:
         """The words of a value for whose words there are not enough registers of their kinds."""
+        word = self._convention.word
         if self._convention.divides_values:
             free = self._free[_INTEGER]
-            return [*words_of(_INTEGER, size)[:free], *words_of(_MEMORY, size)[free:]]
+            return [*words_of(_INTEGER, size, word)[:free], *words_of(_MEMORY, size, word)[free:]]
         if not self._convention.fills_gaps:
             self._free.update(dict.fromkeys(kinds, 0))
-        return words_of(_MEMORY, size)
+        return words_of(_MEMORY, size, word)
 
 
 def _number(data: bytes) -> int:
@@ -380,6 +405,26 @@ def result_memory(convention: CallingConvention, restype: Any) -> Out | None:  #
     return Out(restype())
 
 
+def result_words(convention: CallingConvention, restype: Any) -> tuple[int, int]:  # noqa: ANN401
+    """How many integer and floating-point registers hold a result.
+
+    Args:
+        convention: the calling convention.
+        restype: as for `result_memory`.
+
+    Raises:
+        TypeError: such a value cannot be returned.
+    """
+    if restype is None:
+        return 0, 0
+    kinds = [each.kind for each in classify(_result_type(restype), convention)]
+    return kinds.count(_INTEGER), kinds.count(_FLOAT)
+
+
+def _result_type(restype: Any) -> Any:  # noqa: ANN401
+    return restype if _is_ctype(restype) else ctypes.c_int
+
+
 def read_result(
     convention: CallingConvention,
     restype: Any,  # noqa: ANN401 - as ctypes takes it
@@ -394,7 +439,7 @@ def read_result(
     """
     if restype is None:
         return None
-    ctype = restype if _is_ctype(restype) else ctypes.c_int
+    ctype = _result_type(restype)
     remaining = {
         _INTEGER: list(registers[: convention.integer_results]),
         _FLOAT: list(registers[convention.integer_results :]),

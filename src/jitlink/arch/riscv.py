@@ -306,20 +306,22 @@ APPLY_IRELATIVE = {
         0x00008067,  # ret
     ),
     32: _code(
-        0xFF010113, 0x00112623, 0x00812423, 0x00912223,
-        0x00050413, 0x00B504B3,
-        0x02947263,
+        0xFF010113, 0x00112623, 0x00812423, 0x00912223, 0x01212023,  # save ra, s0, s1, s2
+        0x00050913, 0x00058413, 0x00C584B3,  # mv s2, a0; mv s0, a1; add s1, a1, a2
+        0x02947263,  # 1: bgeu s0, s1, 2f
         0x00000513, 0x00000593,
         0x00042283, 0x000280E7,
         0x00442283, 0x00A2A023,
         0x00840413, 0xFE1FF06F,
-        0x00000513, 0x00100593,
-        0x00C12083, 0x00812403, 0x00412483, 0x01010113,
+        0x00090023, 0x00100513,  # 2: sb zero, 0(s2); li a0, 1
+        0x00A92423, 0x00090513,  # sw a0, 8(s2); mv a0, s2
+        0x00C12083, 0x00812403, 0x00412483, 0x00012903, 0x01010113,
         0x00008067,
     ),
 }  # fmt: skip
 """Calls the resolver in each pair of pointers in its arguments and stores the result through the
-second pointer of the pair; returns the one zero byte of SPS success, in a0 and a1."""
+second pointer of the pair; returns the one zero byte of SPS success, in a0 and a1. The result has
+12 bytes on RV32, so it is returned in memory there, whose address is the first argument."""
 
 # auipc t1, 0; jr t1. Compilers use t1 for tail calls too.
 JUMP = Jump(bytes.fromhex("17030000 67000300"), ((K.R_RISCV_CALL_PLT, 0, 0),))

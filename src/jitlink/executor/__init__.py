@@ -11,6 +11,14 @@ if TYPE_CHECKING:
     from jitlink.executor.control import ExecutorProcessControl as ExecutorProcessControl
     from jitlink.executor.control import LibrarySymbol as LibrarySymbol
     from jitlink.executor.control import PlacedArguments as PlacedArguments
+    from jitlink.executor.emulated.control import Emulated as Emulated
+    from jitlink.executor.emulated.debugging import Coverage as Coverage
+    from jitlink.executor.emulated.debugging import MemoryAccess as MemoryAccess
+    from jitlink.executor.emulated.debugging import Snapshot as Snapshot
+    from jitlink.executor.emulated.errors import EmulatedCrashError as EmulatedCrashError
+    from jitlink.executor.emulated.errors import EmulatedExitError as EmulatedExitError
+    from jitlink.executor.emulated.errors import EmulatedTimeoutError as EmulatedTimeoutError
+    from jitlink.executor.emulated.memory_map import Device as Device
     from jitlink.executor.remote.control import (
         RemoteExecutorProcessControl as RemoteExecutorProcessControl,
     )
@@ -39,6 +47,14 @@ else:
                 "LibrarySymbol",
                 "PlacedArguments",
             ),
+            "jitlink.executor.emulated.control": ("Emulated",),
+            "jitlink.executor.emulated.debugging": ("Coverage", "MemoryAccess", "Snapshot"),
+            "jitlink.executor.emulated.errors": (
+                "EmulatedCrashError",
+                "EmulatedExitError",
+                "EmulatedTimeoutError",
+            ),
+            "jitlink.executor.emulated.memory_map": ("Device",),
             "jitlink.executor.remote.control": ("RemoteExecutorProcessControl",),
             "jitlink.executor.remote.emulation": ("executor_command",),
             "jitlink.executor.remote.errors": (

@@ -28,7 +28,7 @@ from jitlink.graph.tables import DEFINED, REMOVED
 from jitlink.memory.images import ImageSymbols
 from jitlink.memory.mapping import MappedRange, mapping_at
 
-_LINE_SECTION = ".debug_line"
+_LINE_SECTION, _FRAME_SECTION = ".debug_line", ".eh_frame"
 _LONGEST_PATH = 1 << 12
 
 _Targets = Mapping[int, tuple[int, int]]
@@ -126,6 +126,14 @@ class LinkedGraph:
             neither,
             table.scope[rows] == int(Scope.LOCAL),
         )
+
+    def frames(self) -> list[tuple[int, int]]:
+        """Addresses and sizes of the blocks of its unwind information, in order of address."""
+        blocks, names = self._blocks, self._sections.ordinals_named(_FRAME_SECTION)
+        inside = np.isin(blocks.section, names) & (blocks.flags & int(BlockFlags.REMOVED) == 0)
+        rows = rows_where(inside & (blocks.address != 0))
+        places = zip(blocks.address[rows].tolist(), blocks.size[rows].tolist(), strict=True)
+        return sorted(places)
 
     def _block_at(self, address: int) -> int | None:
         blocks, place = self._blocks, np.uint64(address)
@@ -229,6 +237,12 @@ class CodeMap:
         """What has been linked, in that order."""
         with self._lock:
             return list(self._graphs)
+
+    def frames_of(self, address: int) -> list[tuple[int, int]]:
+        """`LinkedGraph.frames` of the graph that has code at an address; empty without one."""
+        with self._lock:
+            graphs = list(self._graphs)
+        return next((each.frames() for each in graphs if each.find(address) is not None), [])
 
     def describe(self, addresses: Iterable[int]) -> dict[int, CodeLocation]:
         """What linked code is at addresses, for those where some is."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jitlink.errors import ExecutorError
 from jitlink.executor.callback_errors import CallNumbers
+from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.memory import JITLinkMemoryManager
 from jitlink.memory.images import Images
 from jitlink.sps import (
@@ -25,6 +26,7 @@ from jitlink.sps import (
 
 if TYPE_CHECKING:
     from jitlink.executor.code_map import CodeLocation, CodeMap
+    from jitlink.executor.emulated.calls import EmulatedCalls
     from jitlink.memory.mapping import MappedRange
 
 
@@ -71,6 +73,7 @@ class ExecutorProcessControl(ABC):
         code_map: what has been linked into it, for `describe_code`; None if that is not recorded.
         generation: how often it was restarted. Addresses, and all else that is in its memory, are
             of one generation.
+        address_limit: all of its addresses are below.
     """
 
     is_this_process = False
@@ -80,10 +83,29 @@ class ExecutorProcessControl(ABC):
     library_directory: str | None = None
     code_map: CodeMap | None = None
     generation: int = 0
+    address_limit: int = NO_ADDRESS_LIMIT
 
     def runs(self, triple: str) -> bool:
         """Whether the executor's processor runs code for a triple."""
         return triple.partition("-")[0] == self.triple.partition("-")[0]
+
+    @property
+    def direct_calls(self) -> EmulatedCalls | None:
+        """What loads registers for calls, and takes calls of Python, without any code there.
+
+        None if the runtime does that, which is linked into other processes.
+        """
+        return None
+
+    @property
+    def static_libraries(self) -> Sequence[str]:
+        """Paths of archives that are searched as libraries of a process are."""
+        return ()
+
+    @property
+    def support_libraries(self) -> Sequence[str]:
+        """Paths of archives that are searched before those of installed compilers' support."""
+        return ()
 
     @property
     def reads_memory(self) -> bool:

@@ -47,6 +47,14 @@ class FreeList:
                 return address
         return None
 
+    def take_at(self, address: int, size: int) -> bool:
+        """Take `size` bytes at an address; returns whether all of them were free."""
+        index = bisect_right(self._starts, address) - 1
+        if index < 0 or address + size > self._ends[index]:
+            return False
+        self._remove(index, address, address + size)
+        return True
+
     def _remove(self, index: int, start: int, end: int) -> None:
         first, last = self._starts[index], self._ends[index]
         self.size -= end - start

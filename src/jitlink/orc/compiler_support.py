@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jitlink.errors import InputError
-from jitlink.graph.link_graph import NO_ADDRESS_LIMIT
 from jitlink.logs import Log
 from jitlink.orc.generators import StaticLibraryGenerator, extract
 from jitlink.orc.interface import JITDylibLookupFlags, JITSymbolFlags, LookupKind
@@ -74,7 +73,8 @@ class CompilerSupportGenerator:
         if not found:
             return
         source = self._obtain_source(dylib)
-        if user is source or user.address_limit < NO_ADDRESS_LIMIT:
+        limit = dylib.session.executor.address_limit
+        if user is source or user.address_limit < limit:
             extract(user, archives, found)
         else:
             given = JITSymbolFlags.EXPORTED if user is dylib else JITSymbolFlags.NONE
@@ -95,8 +95,9 @@ class CompilerSupportGenerator:
             from jitlink.compilers import support_archives  # noqa: PLC0415
 
             self._archives = []
-            machine = dylib.session.executor.triple.partition("-")[0]
-            for path in support_archives(machine):
+            executor = dylib.session.executor
+            machine = executor.triple.partition("-")[0]
+            for path in (*executor.support_libraries, *support_archives(machine)):
                 try:
                     archive = StaticLibraryGenerator(self._layer, path)
                     archive.known_names()

@@ -50,6 +50,7 @@ from jitlink.targets.base import EXCEPTION, LANDING_WORDS, ReentryCode, Target
 from jitlink.targets.registry import default_passes
 
 if TYPE_CHECKING:
+    from jitlink.executor.emulated.calls import EmulatedCalls
     from jitlink.runtime.linked import Runtime
 
 log = Log("jitlink.orc")
@@ -201,20 +202,22 @@ class ProcessReentry(Reentry):
 
 
 class RemoteReentry(Reentry):
-    """The reentry of an executor that is another process: its callback asks this one.
+    """The reentry of an executor that is not this process: its callback asks this one.
 
     Args:
-        runtime: the executor's runtime.
         code: the target's code for the reentry.
         address: address of the reentry's machine code.
         abort: address of ``abort``.
+        python_caller: the return address of calls from Python.
+        return_zero: address of code that returns zero.
     """
 
-    def __init__(self, runtime: Runtime, code: ReentryCode, address: int, abort: int) -> None:
+    def __init__(
+        self, code: ReentryCode, address: int, abort: int, python_caller: int, return_zero: int
+    ) -> None:
         super().__init__()
         self.code, self.address, self.abort = code, address, abort
-        self._python_caller = runtime.addresses["__jitlink_call_return"]
-        self._return_zero = runtime.addresses["__jitlink_return_zero"]
+        self._python_caller, self._return_zero = python_caller, return_zero
 
     def is_python(self, caller: int) -> bool:
         """Whether a call was made for a `RemoteFunction`."""
@@ -269,14 +272,18 @@ def reentry_of(target: Target, executor: ExecutorProcessControl) -> Reentry | No
 _lock = threading.Lock()
 _reentries: dict[str, Reentry] = {}
 _remote_reentries: WeakKeyDictionary[Runtime, RemoteReentry] = WeakKeyDictionary()
+_direct_reentries: WeakKeyDictionary[EmulatedCalls, RemoteReentry] = WeakKeyDictionary()
 
 
 async def _remote(
     target: Target, code: ReentryCode, executor: ExecutorProcessControl
 ) -> RemoteReentry:
-    from jitlink.runtime.remote_callbacks import callbacks_of  # noqa: PLC0415 - not in this process
+    from jitlink.runtime.remote_callbacks import remote_callbacks_of  # noqa: PLC0415 - not here
 
-    callbacks = await callbacks_of(executor)
+    direct = executor.direct_calls
+    if direct is not None:
+        return await _direct(target, code, executor, direct)
+    callbacks = await remote_callbacks_of(executor)
     runtime = callbacks.runtime
     found = _remote_reentries.get(runtime)
     if found is None:
@@ -284,13 +291,46 @@ async def _remote(
         if abort is None:
             raise ExecutorError("the executor has no function abort")
         resume = runtime.addresses["__jitlink_resume"]
-        content = _with_words(target, code.reentry, resume, abort)
-        graph, reentry = _graph(target, code, {"reentry": content})
-        await _link_forever(graph, executor.memory_manager)
-        created = RemoteReentry(runtime, code, reentry[0].address, abort)
+        address = await _link_reentry(target, code, executor, resume, abort)
+        caller = runtime.addresses["__jitlink_call_return"]
+        return_zero = runtime.addresses["__jitlink_return_zero"]
+        created = RemoteReentry(code, address, abort, caller, return_zero)
         found = _remote_reentries.setdefault(runtime, created)
         callbacks.resume = found.resume
     return found
+
+
+async def _direct(
+    target: Target, code: ReentryCode, executor: ExecutorProcessControl, calls: EmulatedCalls
+) -> RemoteReentry:
+    """The reentry of an executor that calls this process without any code there."""
+    from jitlink.abi.callbacks import HostFunction  # noqa: PLC0415 - not in this process
+
+    found = _direct_reentries.get(calls)
+    if found is None:
+
+        def resume(identity: int, caller: int) -> int:
+            return _direct_reentries[calls].resume(identity, caller)
+
+        results = calls.convention.integer_results, calls.convention.float_results
+        zeros = HostFunction((0, 0, 0), results, lambda _words: [0] * sum(results))
+        abort, return_zero = calls.add_abort(), calls.add_host_function(zeros)
+        callback = calls.add_word_function(2, resume)
+        address = await _link_reentry(target, code, executor, callback, abort)
+        caller = calls.processor.return_address
+        found = RemoteReentry(code, address, abort, caller, return_zero)
+        _direct_reentries[calls] = found
+    return found
+
+
+async def _link_reentry(
+    target: Target, code: ReentryCode, executor: ExecutorProcessControl, resume: int, abort: int
+) -> int:
+    """Link the machine code of a reentry; its address."""
+    content = _with_words(target, code.reentry, resume, abort)
+    graph, reentry = _graph(target, code, {"reentry": content})
+    await _link_forever(graph, executor.memory_manager)
+    return reentry[0].address
 
 
 class _Context(JITLinkContext):

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from jitlink.executor import PlacedArguments
 from jitlink.graph import AllocActionPair, LinkGraph, MemProt, Scope, Symbol
 from jitlink.input_reader import InputReader
+from jitlink.inputs import InputFile
 from jitlink.link import run_in_process
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionError
@@ -32,7 +33,7 @@ from jitlink.orc.session import ExecutionSession
 from jitlink.platform import at_exit
 from jitlink.platform.loader_lock import LoaderLock
 from jitlink.platform.state import DylibState, dependencies_first, unlinked_initializers
-from jitlink.runtime import ALLOCATOR_NAMES, PER_DYLIB, find_in_providers, open_object
+from jitlink.runtime import ALLOCATOR_NAMES, find_in_providers, open_object
 from jitlink.targets.registry import target_of_triple
 
 T = TypeVar("T")
@@ -290,9 +291,12 @@ class Platform(ResourceManager):
         names = [n for n in resolver.undefined_among(objects.keys()) if n not in defined]
         if names:
             first = builder.target_graph.symbol_table.rows
-            triple = self.session.executor.triple
-            builder.add([open_object(triple, o) for o in sorted({objects[n] for n in names})])
+            builder.add([self.open_object(o) for o in sorted({objects[n] for n in names})])
             resolver.hide_from(first)
+
+    def open_object(self, name: str) -> InputFile:
+        """The prebuilt object of a name among `per_dylib_functions`."""
+        return open_object(self.session.executor.triple, name)
 
     async def add_allocation_functions(self, dylib: JITDylib, names: Mapping[str, bool]) -> None:
         """Define functions that allocate for a JITDylib, if it defines ``malloc``.
@@ -456,13 +460,14 @@ class PerDylibFunctionsUnit(MaterializationUnit):
     def __init__(self, platform: Platform, name: str) -> None:
         self.name = name
         flags = JITSymbolFlags.WEAK | JITSymbolFlags.CALLABLE
-        self.symbols = dict.fromkeys(PER_DYLIB[name], flags)
+        functions = platform.per_dylib_functions
+        self.symbols = {each: flags for each in functions if functions[each] == name}
         self._platform = platform
 
     async def materialize(self, responsibility: MaterializationResponsibility) -> None:
         """Link the object."""
         builder = InputReader()
-        builder.add([open_object(self._platform.session.executor.triple, self.name)])
+        builder.add([self._platform.open_object(self.name)])
         builder.resolver.finish()
         await self._platform.layer.emit(responsibility, builder.target_graph)
 

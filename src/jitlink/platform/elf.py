@@ -40,6 +40,7 @@ from jitlink.memory.tls import TLSRegistry
 from jitlink.orc.dylib import JITDylib
 from jitlink.orc.errors import SessionEndedError, raise_first
 from jitlink.orc.interface import (
+    DefinitionGenerator,
     ExecutorSymbolDef,
     JITDylibLookupFlags,
     JITSymbolFlags,
@@ -89,7 +90,7 @@ _FINALIZE_MEMORY = WrapperSignature(ERROR, SPSSequence(EXECUTOR_ADDR_RANGE))
 _EXPORT_FLAGS = JITSymbolFlags.EXPORTED | JITSymbolFlags.ABSOLUTE | JITSymbolFlags.CALLABLE
 
 
-class _InitializerRun(NamedTuple):
+class InitializerRun(NamedTuple):
     """Initialisers to run, and the finalisers to record with them.
 
     Attributes:
@@ -129,9 +130,7 @@ class ELFPlatform(Platform):
         layer: ObjectLinkingLayer,
         process_symbols: JITDylib | None = None,
     ) -> None:
-        if not has_runtime(session.executor.triple):
-            message = f"there is no runtime for {session.executor.triple}"
-            raise UnsupportedObjectError(message, file="<runtime>")
+        self.check(session.executor)
         # Whether linked code may have registered handlers or finalisers with the runtime:
         # `handle_action` and `exports` give it the means. If not, removal need not ask the runtime.
         self._has_registrations = False
@@ -142,11 +141,30 @@ class ELFPlatform(Platform):
         self._loading = DynamicLoading(self)
         _provide_tls(session.executor, layer.memory)
         super().__init__(session, layer, process_symbols)
-        self.dylib.add_generator(RuntimeGenerator(self))
-        self._plugin = PlatformPlugin(self)
+        self.dylib.add_generator(self.create_generator())
+        self._plugin = self.create_plugin()
         layer.add_plugin(self._plugin)
 
+    def create_generator(self) -> DefinitionGenerator:
+        """What generates the functions that take the place of the process's."""
+        return RuntimeGenerator(self)
+
+    def create_plugin(self) -> PlatformPlugin:
+        """What takes part in links."""
+        return PlatformPlugin(self)
+
     # Set-up
+
+    @staticmethod
+    def check(executor: ExecutorProcessControl) -> None:
+        """Check that the platform supports an executor.
+
+        Raises:
+            UnsupportedObjectError: it does not.
+        """
+        if not has_runtime(executor.triple):
+            message = f"there is no runtime for {executor.triple}"
+            raise UnsupportedObjectError(message, file="<runtime>")
 
     async def runtime(self) -> Runtime:
         """The executor's runtime, linked now if it has not been.
@@ -187,7 +205,7 @@ class ELFPlatform(Platform):
         symbol = Symbol(graph, int(rows[names.index(DSO_HANDLE)]))
         define_dso_handle(graph, symbol, DSO_HANDLE)
         symbol.is_live = True
-        graph.alloc_actions.append(self.handle_action(await self.runtime(), dylib, symbol))
+        graph.alloc_actions += await self.handle_actions(dylib, symbol)
         return symbol
 
     async def register_handle_of(self, dylib: JITDylib, graph: LinkGraph) -> Symbol | None:
@@ -273,12 +291,12 @@ class ELFPlatform(Platform):
             runs = self.session.wait(self._prepare(dylib, reference, is_program))
             if runs:
                 placed = self._program_arguments or self._place_arguments(argv)
-                self._call("__jitlink_set_arguments", _SET_ARGUMENTS.serialize_arguments(*placed))
+                self.set_arguments(placed)
                 self.session.settle()
                 self._number_calls()
                 with self._lock.running_code():
                     for run in runs:
-                        self._run(run)
+                        self.run_initializers(run)
         return self.states[dylib].handle
 
     def dlopen(self, dylib: JITDylib) -> int:
@@ -312,7 +330,12 @@ class ELFPlatform(Platform):
             argv = sys.orig_argv if executor.is_this_process else ()
         return self.drive(executor.place_arguments(argv))
 
-    def _run(self, run: _InitializerRun) -> None:
+    def set_arguments(self, placed: PlacedArguments) -> None:
+        """Set what initialisers get as arguments."""
+        self._call("__jitlink_set_arguments", _SET_ARGUMENTS.serialize_arguments(*placed))
+
+    def run_initializers(self, run: InitializerRun) -> None:
+        """Run initialisers, and record finalisers, on the calling thread."""
         lists = [
             [(array.start, array.end, array.backwards) for array in arrays]
             for arrays in (run.initializers, run.finalizers)
@@ -325,7 +348,7 @@ class ELFPlatform(Platform):
 
     async def _prepare(
         self, dylib: JITDylib, reference: Callable[[DylibState], None], is_program: bool
-    ) -> list[_InitializerRun]:
+    ) -> list[InitializerRun]:
         """Link all that has initialisers; returns what is to be run, in order."""
         state = self.state_of(dylib)
         await self.link_initializers(dylib)
@@ -341,8 +364,8 @@ class ELFPlatform(Platform):
             preinitializers, initializers, finalizers = (in_order(arrays, k) for k in ArrayKind)
             handle = await self.handle_of(opened)
             if preinitializers:
-                preinit.append(_InitializerRun(handle, preinitializers, ()))
-            rest.append(_InitializerRun(handle, initializers, finalizers, is_main))
+                preinit.append(InitializerRun(handle, preinitializers, ()))
+            rest.append(InitializerRun(handle, initializers, finalizers, is_main))
         return preinit + rest
 
     # Closing
@@ -393,8 +416,11 @@ class ELFPlatform(Platform):
         if handles and self.session.is_connected:
             self._number_calls()
             with self._lock.running_code():
-                arguments = _FINALIZE.serialize_arguments(handles, is_exit)
-                self._call("__jitlink_finalize", arguments)
+                self.run_finalizers(handles, is_exit=is_exit)
+
+    def run_finalizers(self, handles: Sequence[int], *, is_exit: bool) -> None:
+        """Run exit handlers and finalisers of JITDylibs, by handle, on the calling thread."""
+        self._call("__jitlink_finalize", _FINALIZE.serialize_arguments(handles, is_exit))
 
     def close_all(self) -> None:
         """Close all open JITDylibs, as a process does that exits."""
@@ -480,7 +506,7 @@ class ELFPlatform(Platform):
         errors: list[Exception] = []
         try:
             if self._has_registrations and memory and self.session.is_connected:
-                await self._finalize_memory(_FINALIZE_MEMORY.serialize_arguments(memory))
+                await self.finalize_memory(memory)
         except JITLinkError as error:
             errors.append(error)
         if any(link.handle == state.handle for link in links if link.handle):
@@ -524,7 +550,9 @@ class ELFPlatform(Platform):
                 errors.append(error)
         raise_first(errors)
 
-    async def _finalize_memory(self, arguments: bytes) -> None:
+    async def finalize_memory(self, memory: Sequence[ExecutorAddrRange]) -> None:
+        """Run the handlers and finalisers in memory that is about to be deallocated."""
+        arguments = _FINALIZE_MEMORY.serialize_arguments(memory)
         runtime, session = await self.runtime(), self.session
         address = runtime.addresses["__jitlink_is_memory_final"]
         result = await session.executor.call_wrapper(address, arguments, session.generation)

@@ -106,6 +106,12 @@ class PlatformPlugin(LinkResources[LinkRecord]):
         """Link the runtime if the graph has frames; register a handle that a program defines."""
         if self._runtime is None and graph.section_list.ordinals_named(SECTION):
             self._runtime = await self._platform.runtime()
+        await self.prepare_handle(responsibility, graph)
+
+    async def prepare_handle(
+        self, responsibility: MaterializationResponsibility, graph: LinkGraph
+    ) -> None:
+        """Register a handle that a program defines."""
         dylib = responsibility.dylib
         if DSO_HANDLE in dylib.symbols and responsibility.defines(DSO_HANDLE):
             symbol = await self._platform.register_handle_of(dylib, graph)

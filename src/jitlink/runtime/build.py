@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from jitlink.executor.runtime_targets import RUNTIME_TARGETS, RuntimeTarget
+from jitlink.runtime import emulated_library
 from jitlink.runtime.objects import (
     ALLOCATION,
     EXECUTOR,
@@ -37,6 +38,7 @@ def build(destination: Path) -> None:
         _build_executor(target, directory)
         for name in (*SHARED, *REMOTE, *OPTIONAL, *PER_DYLIB, *ALLOCATION):
             subprocess.run(_command(target, name, directory), cwd=HERE, check=True)
+    emulated_library.build(destination)
 
 
 EXECUTOR_SOURCES = (

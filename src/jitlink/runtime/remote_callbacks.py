@@ -15,11 +15,13 @@ import itertools
 import threading
 import weakref
 from _ctypes import CFuncPtr  # The base of all foreign functions has no public name.
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
+from jitlink.abi.callbacks import HostFunction, PassedWords
 from jitlink.abi.conventions import CallingConvention, convention_of
 from jitlink.errors import ExecutorError, JITLinkError
 from jitlink.executor import ExecutorProcessControl
@@ -39,108 +41,36 @@ from jitlink.sps import (
 from jitlink.sps import Sequence as SPSSequence
 from jitlink.targets.registry import default_passes, target_of_triple
 
+if TYPE_CHECKING:
+    from jitlink.executor.emulated.calls import EmulatedCalls
+
 _ADDRESSES = WrapperSignature(EMPTY, EXECUTOR_ADDR, EXECUTOR_ADDR)
 _RESUME = WrapperSignature(EXECUTOR_ADDR, UINT64, UINT64, EXECUTOR_ADDR)
 _CODE, _DATA = MemProt.READ | MemProt.EXEC, MemProt.READ | MemProt.WRITE
 
 
-class PassedWords(NamedTuple):
-    """What a function of the executor was called with.
-
-    Attributes:
-        integers: words of the integer registers.
-        floats: words of the floating-point registers.
-        stack: words on the stack.
-    """
-
-    integers: Sequence[int]
-    floats: Sequence[int]
-    stack: Sequence[int]
-
-
-class HostFunction(NamedTuple):
-    """A function that this process implements for an executor.
-
-    Attributes:
-        stack_words: how many words of its arguments are on the stack.
-        call: takes what it was called with, and returns words of the integer and floating-point
-            registers that hold results; it raises nothing that a call could not raise.
-    """
-
-    stack_words: int
-    call: Callable[[PassedWords], Sequence[int]]
-
-
-class RemoteCallbacks:
+class Callbacks(ABC):
     """The calls from one executor into Python.
 
-    Args:
-        runtime: the executor's runtime.
-        convention: its calling convention.
-
     Attributes:
-        runtime: the same.
-        convention: the same.
-        calls: the calls of the executor's code that record exceptions.
-        is_connected: whether the executor's calls arrive here.
         resume: takes the number of a stub and the return address of its call; returns the address
             at which the call continues.
     """
 
-    def __init__(self, runtime: Runtime, convention: CallingConvention) -> None:
-        self.runtime, self.convention = runtime, convention
-        self.is_connected = False
+    def __init__(self) -> None:
         self.resume: Callable[[int, int], int] | None = None
-        self._functions: dict[int, HostFunction] = {}
-        self.calls = CallNumbers()
-        self._numbers = itertools.count(1)
         # What ctypes functions lead to that were passed as arguments, by identity.
         self._arguments: dict[int, LinkedHostFunctions] = {}
-        # Numbers and memory of functions that are not needed any more.
-        self._unused: deque[tuple[Sequence[int], JITLinkMemoryManager, int]] = deque()
-        registers = convention.frame_integers + convention.float_registers
-        results = convention.integer_results + convention.float_results
-        self._signature = WrapperSignature(
-            Words(results), UINT64, UINT64, Words(registers), SPSSequence(UINT64)
-        )
 
-    # Functions
-
+    @abstractmethod
     async def link_functions(
         self, executor: ExecutorProcessControl, functions: Sequence[HostFunction]
     ) -> LinkedHostFunctions:
-        """Link the functions of the executor that lead to functions of this process.
+        """Make functions of the executor that lead to functions of this process.
 
         Raises:
             JITLinkError: they cannot be linked.
         """
-        await self._free_unused()
-        # That of the process whose memory it is, which may end meanwhile.
-        memory = executor.memory_manager
-        numbers = [next(self._numbers) for _ in functions]
-        entry = self.runtime.addresses["__jitlink_python_entry"]
-        records = [
-            (entry, number, function.stack_words)
-            for number, function in zip(numbers, functions, strict=True)
-        ]
-        alloc, addresses = await _link_records(executor.triple, memory, records)
-        self._functions.update(zip(numbers, functions, strict=True))
-        linked = LinkedHostFunctions(addresses)
-        # A finalizer cannot wait for the executor.
-        unused = partial(self._unused.append, (numbers, memory, alloc.release()))
-        weakref.finalize(linked, unused).atexit = False
-        return linked
-
-    async def _free_unused(self) -> None:
-        while True:
-            try:
-                numbers, memory, address = self._unused.popleft()
-            except IndexError:
-                # Perhaps another thread has taken the last one.
-                return
-            for number in numbers:
-                del self._functions[number]
-            await memory.deallocate([FinalizedAlloc(address)])
 
     async def address_of(
         self,
@@ -166,6 +96,102 @@ class RemoteCallbacks:
             if self._arguments.setdefault(key, linked) is linked:
                 weakref.finalize(function, self._arguments.pop, key).atexit = False
         return self._arguments[key].addresses[0]
+
+
+class DirectCallbacks(Callbacks):
+    """Those from an executor that calls this process without any code there.
+
+    Args:
+        calls: makes its functions.
+    """
+
+    def __init__(self, calls: EmulatedCalls) -> None:
+        super().__init__()
+        self._calls = calls
+
+    async def link_functions(
+        self,
+        executor: ExecutorProcessControl,  # noqa: ARG002 - part of the interface
+        functions: Sequence[HostFunction],
+    ) -> LinkedHostFunctions:
+        """Make functions of the executor that lead to functions of this process."""
+        addresses = [self._calls.add_host_function(function) for function in functions]
+        linked = LinkedHostFunctions(addresses)
+        weakref.finalize(linked, _remove_all, self._calls, addresses).atexit = False
+        return linked
+
+
+def _remove_all(calls: EmulatedCalls, addresses: Sequence[int]) -> None:
+    for address in addresses:
+        calls.processor.remove_host(address)
+
+
+class RemoteCallbacks(Callbacks):
+    """The calls from one executor into Python.
+
+    Args:
+        runtime: the executor's runtime.
+        convention: its calling convention.
+
+    Attributes:
+        runtime: the same.
+        convention: the same.
+        calls: the calls of the executor's code that record exceptions.
+        is_connected: whether the executor's calls arrive here.
+    """
+
+    def __init__(self, runtime: Runtime, convention: CallingConvention) -> None:
+        super().__init__()
+        self.runtime, self.convention = runtime, convention
+        self.is_connected = False
+        self._functions: dict[int, HostFunction] = {}
+        self.calls = CallNumbers()
+        self._numbers = itertools.count(1)
+        # Numbers and memory of functions that are not needed any more.
+        self._unused: deque[tuple[Sequence[int], JITLinkMemoryManager, int]] = deque()
+        registers = convention.frame_integers + convention.float_registers
+        results = convention.integer_results + convention.float_results
+        self._signature = WrapperSignature(
+            Words(results), UINT64, UINT64, Words(registers), SPSSequence(UINT64)
+        )
+
+    # Functions
+
+    async def link_functions(
+        self, executor: ExecutorProcessControl, functions: Sequence[HostFunction]
+    ) -> LinkedHostFunctions:
+        """Link the functions of the executor that lead to functions of this process.
+
+        Raises:
+            JITLinkError: they cannot be linked.
+        """
+        await self._free_unused()
+        # That of the process whose memory it is, which may end meanwhile.
+        memory = executor.memory_manager
+        numbers = [next(self._numbers) for _ in functions]
+        entry = self.runtime.addresses["__jitlink_python_entry"]
+        records = [
+            (entry, number, function.words[2])
+            for number, function in zip(numbers, functions, strict=True)
+        ]
+        alloc, addresses = await _link_records(executor.triple, memory, records)
+        self._functions.update(zip(numbers, functions, strict=True))
+        linked = LinkedHostFunctions(addresses)
+        # A finalizer cannot wait for the executor.
+        unused = partial(self._unused.append, (numbers, memory, alloc.release()))
+        weakref.finalize(linked, unused).atexit = False
+        return linked
+
+    async def _free_unused(self) -> None:
+        while True:
+            try:
+                numbers, memory, address = self._unused.popleft()
+            except IndexError:
+                # Perhaps another thread has taken the last one.
+                return
+            for number in numbers:
+                del self._functions[number]
+            await memory.deallocate([FinalizedAlloc(address)])
 
     # Calls from the executor, on threads of their own
 
@@ -204,13 +230,24 @@ class LinkedHostFunctions:
         self.addresses = addresses
 
 
-async def callbacks_of(executor: ExecutorProcessControl) -> RemoteCallbacks:
-    """The calls into Python of an executor that is another process.
+async def callbacks_of(executor: ExecutorProcessControl) -> Callbacks:
+    """The calls into Python of an executor that is not this process.
 
     Raises:
         ExecutorError: code of the executor cannot call this process.
         JITLinkError: the runtime cannot be linked.
     """
+    direct = executor.direct_calls
+    if direct is not None:
+        if direct.callbacks is None:
+            direct.callbacks = DirectCallbacks(direct)
+        found: Callbacks = direct.callbacks
+        return found
+    return await remote_callbacks_of(executor)
+
+
+async def remote_callbacks_of(executor: ExecutorProcessControl) -> RemoteCallbacks:
+    """`callbacks_of` an executor that is another process; errors are the same."""
     runtime = await runtime_of(executor)
     found = runtime.callbacks
     if found is None:

@@ -15,17 +15,24 @@ import weakref
 from _ctypes import CFuncPtr, _Pointer, _SimpleCData  # The bases have no public names.
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from jitlink import tasks
 from jitlink.abi.buffers import Region, regions_of
-from jitlink.abi.callbacks import Parameters, wrapped_function
+from jitlink.abi.callbacks import HostFunction, Parameters, PassedWords, wrapped_function
 from jitlink.abi.conventions import WORD, CallingConvention, convention_of
-from jitlink.abi.frames import CallFrame, Parameter, place_arguments, read_result, result_memory
+from jitlink.abi.frames import (
+    CallFrame,
+    Parameter,
+    place_arguments,
+    read_result,
+    result_memory,
+    result_words,
+)
 from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorProcessControl, ProtocolError
 from jitlink.executor.callback_errors import callback_errors, report, reporting
-from jitlink.runtime.remote_callbacks import HostFunction, PassedWords, callbacks_of
+from jitlink.runtime.remote_callbacks import callbacks_of, remote_callbacks_of
 from jitlink.runtime.remote_memory import Placed, RemotePointer, read_memory, string_at
 from jitlink.sps import (
     BOOL,
@@ -38,6 +45,9 @@ from jitlink.sps import (
     WrapperSignature,
 )
 from jitlink.sps import Sequence as SPSSequence
+
+if TYPE_CHECKING:
+    from jitlink.executor.emulated.calls import EmulatedCalls
 
 
 class _Buffer(NamedTuple):
@@ -127,7 +137,11 @@ class RemoteFunction(Placed):
             # The executor was restarted meanwhile: functions among the arguments have moved.
         regions = regions_of(frame.memory)
         with callback_errors():
-            registers, contents = tasks.run(self._call(generation, address, frame, regions))
+            direct = self.executor.direct_calls
+            if direct is not None:
+                registers, contents = self._call_directly(direct, address, frame, regions)
+            else:
+                registers, contents = tasks.run(self._call(generation, address, frame, regions))
         outputs = [each for each in regions if each.is_output]
         if [each.size for each in outputs] != list(map(len, contents)):
             raise ProtocolError("a call has returned memory of other sizes than it was given")
@@ -162,6 +176,18 @@ class RemoteFunction(Placed):
         """For other functions of the process: a pointer to the function."""
         return ctypes.c_void_p(self.address)
 
+    def _call_directly(
+        self,
+        direct: EmulatedCalls,
+        address: int,
+        frame: CallFrame,
+        regions: Sequence[Region],
+    ) -> tuple[Sequence[int], list[bytes]]:
+        """`_call` without the runtime."""
+        convention, counts = self._convention, result_words(self._convention, self.restype)
+        integers, floats, contents = direct.call(address, frame, regions, counts, self.timeout)
+        return integers + [0] * (convention.integer_results - len(integers)) + floats, contents
+
     async def _call(
         self, generation: int, address: int, frame: CallFrame, regions: Sequence[Region]
     ) -> tuple[Sequence[int], list[bytes]]:
@@ -169,7 +195,7 @@ class RemoteFunction(Placed):
         buffers = [
             _Buffer(each.is_output, each.size, each.content(), each.pointers) for each in regions
         ]
-        callbacks = await callbacks_of(self.executor)
+        callbacks = await remote_callbacks_of(self.executor)
         registers, contents = await self.executor.call_function(
             "__jitlink_call",
             callbacks.runtime.addresses["__jitlink_call"],
@@ -255,7 +281,7 @@ def host_function(
             report(error)
             return parameters.result_words(parameters.zero)
 
-    return HostFunction(parameters.stack_words, handle)
+    return HostFunction(parameters.words, parameters.results, handle)
 
 
 def _argument(

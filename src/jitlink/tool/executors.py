@@ -8,7 +8,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from jitlink.errors import ExecutorError, JITLinkError
-from jitlink.executor import ExecutorExitedError, RemoteExecutorProcessControl
+from jitlink.executor import (
+    ExecutorExitedError,
+    ExecutorProcessControl,
+    RemoteExecutorProcessControl,
+)
 from jitlink.executor.remote.memory_kinds import MemoryKind
 from jitlink.executor.remote.opening import prologue_of
 from jitlink.executor.remote.sandbox import sandbox_of
@@ -21,8 +25,8 @@ if TYPE_CHECKING:
     import ssl
 
 
-def open_executor(line: CommandLine) -> RemoteExecutorProcessControl:
-    """Start the executor of a command, or connect to it.
+def open_executor(line: CommandLine) -> ExecutorProcessControl:
+    """Start the executor of a command, or connect to it; or make an emulated machine.
 
     Raises:
         CommandLineError: an option is for this process only, or for another kind of connection, or
@@ -33,6 +37,8 @@ def open_executor(line: CommandLine) -> RemoteExecutorProcessControl:
     for option, value in (("slab-allocate", line.slab_size), ("slab-address", line.slab_address)):
         if value is not None:
             raise CommandLineError("a slab is memory of this process", option=option)
+    if line.emulate:
+        return _emulated(line)
     kind: MemoryKind | None = None if line.memory_manager == "default" else line.memory_manager
     if line.executor_address is not None and line.sandbox:
         message = "an executor that listens was started in a sandbox, or without one"
@@ -51,6 +57,16 @@ def open_executor(line: CommandLine) -> RemoteExecutorProcessControl:
         )
     except ValueError as error:
         raise CommandLineError(str(error), option="oop-sandbox") from error
+
+
+def _emulated(line: CommandLine) -> ExecutorProcessControl:
+    if line.executor is not None or line.executor_address is not None or line.sandbox:
+        message = "the program runs in an emulated machine, or in another process, not in both"
+        raise CommandLineError(message, option="emulate")
+    from jitlink.executor import Emulated  # noqa: PLC0415 - seldom needed
+
+    triple = _target_of(line.inputs) or ""
+    return Emulated(triple.partition("-")[0])
 
 
 def _target_of(inputs: Sequence[InputArgument]) -> str | None:

@@ -104,7 +104,7 @@ class ExecutorCrashedError(ExecutorDisconnectedError):
         found = crash or Crash()
         where = "" if found.fault_address is None else f" at address {found.fault_address:#x}"
         super().__init__(
-            f"the executor was ended by {name}{where}", stderr, _backtrace(found.frames)
+            f"the executor was ended by {name}{where}", stderr, backtrace(found.frames)
         )
         self.signal = number
         self.fault_address = found.fault_address
@@ -149,7 +149,7 @@ class ExecutorTimeoutError(ExecutorDisconnectedError):
         self.seconds = seconds
 
 
-def _backtrace(frames: Sequence[CodeLocation]) -> str:
+def backtrace(frames: Sequence[CodeLocation]) -> str:
     """Lines for a message, as debuggers show a backtrace."""
     lines: list[str] = []
     number = 0

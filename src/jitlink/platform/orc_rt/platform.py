@@ -63,7 +63,7 @@ from jitlink.platform.orc_rt.protocol import RuntimeFunction
 from jitlink.platform.orc_rt.tls_images import RuntimeTLS
 from jitlink.platform.state import DylibState, dependencies_first
 from jitlink.runtime import Runtime, runtime_of
-from jitlink.runtime.remote_callbacks import callbacks_of
+from jitlink.runtime.remote_callbacks import remote_callbacks_of
 from jitlink.targets.registry import target_of_triple
 from jitlink.tasks import in_thread
 
@@ -171,7 +171,7 @@ class ORCRuntimePlatform(Platform):
         executor = self.session.executor
         if executor.is_this_process:
             return await runtime_of(executor)
-        return (await callbacks_of(executor)).runtime
+        return (await remote_callbacks_of(executor)).runtime
 
     def _link_against_process(self) -> None:
         process = self._process_symbols

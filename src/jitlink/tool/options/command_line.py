@@ -138,6 +138,7 @@ class CommandLine:
         self.process_symbols = True
         self.orc_runtime: str | None = None
         self.executor: str | None = None
+        self.emulate = False
         self.executor_address: tuple[str, int] | str | None = None
         self.executor_token_file: str | None = None
         self.executor_authority: str | None = None
@@ -201,9 +202,9 @@ class CommandLine:
 
     @property
     def is_out_of_process(self) -> bool:
-        """Whether the program runs in another process."""
+        """Whether the program runs in another process, or in an emulated machine."""
         chosen = (self.executor, self.executor_address)
-        return bool(self.sandbox) or any(each is not None for each in chosen)
+        return bool(self.sandbox) or self.emulate or any(each is not None for each in chosen)
 
     @property
     def undefined(self) -> list[str]:

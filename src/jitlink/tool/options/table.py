@@ -370,6 +370,12 @@ OPTIONS: tuple[Option, ...] = (
         for name in ("oop-executor-connect", "oop-connect")
     ),
     Option(
+        "emulate", Form.FLAG, Group.ELSEWHERE,
+        "run in an emulated machine of the first object's architecture, without an operating "
+        "system",
+        put("emulate", boolean),
+    ),
+    Option(
         "oop-token-file", Form.VALUE, Group.ELSEWHERE,
         "send the line in this file first, as an executor with --token-file wants it",
         put("executor_token_file"), "FILE",

@@ -1,0 +1,1 @@
+"""The emulated executor: linked code runs in a processor that Unicorn emulates."""
