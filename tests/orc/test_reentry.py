@@ -199,7 +199,7 @@ def section(data: bytes, name: str) -> bytes:
     return b"".join(bytes(block.content) for block in found.blocks)
 
 
-@pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("architecture", ["x86_64", "aarch64", "riscv64"])
 def test_the_bytes_are_those_of_the_assembly(architecture: str) -> None:
     assembly = Path(__file__).with_name(f"reentry_{architecture}.s")
     data = compile_c(assembly, target=f"{architecture}-linux-gnu").read_bytes()

@@ -139,14 +139,18 @@ def _address_limit(graph: LinkGraph) -> int:
     return ABSOLUTE_CODE_LIMIT if limits else NO_ADDRESS_LIMIT
 
 
+_FLOAT_ABI_DOUBLE = 0x4
 _ABI_FLAGS = EF_RISCV_FLOAT_ABI | EF_RISCV_RVE
 # Size in bytes of floating-point registers that hold arguments, by EF_RISCV_FLOAT_ABI.
 _FLOAT_SIZES = {0: 0, 2: 4, 4: 8, 6: 8}
 
 
 def _abi_flags(graph: LinkGraph) -> int:
-    """The flags that all objects of a graph have in common, and all libraries of a process."""
-    return graph.origin_flags[0] & _ABI_FLAGS if graph.origin_flags else 0
+    """The flags that all objects of a graph have in common, and all libraries of a process.
+
+    Without objects they are those of LP64D and ILP32D, which Linux distributions have.
+    """
+    return graph.origin_flags[0] & _ABI_FLAGS if graph.origin_flags else _FLOAT_ABI_DOUBLE
 
 
 @cache
