@@ -29,6 +29,7 @@ from jitlink.abi.frames import (
     result_memory,
     result_words,
 )
+from jitlink.abi.scalars import ScalarPlan, scalar_plan
 from jitlink.errors import ExecutorError
 from jitlink.executor import ExecutorProcessControl, ProtocolError
 from jitlink.executor.callback_errors import callback_errors, report, reporting
@@ -98,6 +99,7 @@ class RemoteFunction(Placed):
         self.argtypes: Sequence[type[Any]] | None = None
         self.restype: Callable[..., Any] | None = ctypes.c_int
         self.timeout: float | None = None
+        self._planned: tuple[tuple[Any, ...], ScalarPlan | None] | None = None
 
     @cached_property
     def _convention(self) -> CallingConvention:
@@ -127,6 +129,16 @@ class RemoteFunction(Placed):
             ExecutorRestartedError: the function was in a process that has ended.
             BaseException: raised by a Python function that the code called.
         """
+        direct = self.executor.direct_calls
+        if direct is not None:
+            plan = self._plan_for(len(arguments))
+            frame = CallFrame(self._convention)
+            if plan is not None and plan.place(frame, arguments):
+                with callback_errors():
+                    integers, floats, _ = direct.call(
+                        self.place[1], frame, (), plan.counts, self.timeout
+                    )
+                return plan.read(integers, floats)
         while True:
             generation, address = self.place
             result = result_memory(self._convention, self.restype)
@@ -137,7 +149,6 @@ class RemoteFunction(Placed):
             # The executor was restarted meanwhile: functions among the arguments have moved.
         regions = regions_of(frame.memory)
         with callback_errors():
-            direct = self.executor.direct_calls
             if direct is not None:
                 registers, contents = self._call_directly(direct, address, frame, regions)
             else:
@@ -153,6 +164,14 @@ class RemoteFunction(Placed):
             data = registers[0].to_bytes(WORD, "little")
             return value_of(self.executor, self.restype, data, generation)
         return read_result(self._convention, self.restype, registers)
+
+    def _plan_for(self, count: int) -> ScalarPlan | None:
+        """The plan for calls with so many arguments, made once for the types of the function."""
+        types = None if self.argtypes is None else tuple(self.argtypes)
+        key = types, count, self.restype
+        if self._planned is None or self._planned[0] != key:
+            self._planned = key, scalar_plan(self._convention, *key)
+        return self._planned[1]
 
     def _in_executor(self, argument: object) -> object:
         """An argument that is a Python function as a function of the executor."""

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jitlink.errors import ActionError, AllocationError, JITLinkError
+from jitlink.errors import AllocationError, JITLinkError
 from jitlink.executor.emulated.memory_map import PAGE_SIZE
 from jitlink.executor.emulated.processor import Processor
 from jitlink.graph import LinkGraph, MemLifetime, MemProt
@@ -328,8 +328,3 @@ class _EmulatedAlloc(InFlightAlloc):
         """Free the pages."""
         for _, pages in self._pages:
             self._manager.memory.release(pages)
-
-
-def action_error(message: str, callee: int) -> ActionError:
-    """The error of an allocation action."""
-    return ActionError(message, address=callee)
