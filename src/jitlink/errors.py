@@ -603,15 +603,19 @@ class ExecutorError(JITLinkError):
 
 
 class UnsupportedHostError(ExecutorError):
-    """Linked code cannot run in this process; it can in others that jitlink links for.
+    """Linked code cannot run in this process, or this process cannot link.
 
     Attributes:
         missing: what it lacks.
+        can_link: whether it can link code that others run.
     """
 
-    def __init__(self, missing: str) -> None:
+    def __init__(self, missing: str, *, can_link: bool = True) -> None:
         super().__init__(
             f"linked code cannot run in this process: that takes {missing}; "
             "a remote executor can run it"
+            if can_link
+            else f"this process cannot link: that takes {missing}"
         )
         self.missing = missing
+        self.can_link = can_link

@@ -1,7 +1,8 @@
 """The process that jitlink runs in: whether linked code can run there, and its C library.
 
 That takes CPython of 64 bits on Linux with the GNU C library. On any other host jitlink can be
-imported and links for other executors; there is `obstacle` to running code in this process.
+imported, and links for other executors if Python has 64 bits: positions in files and tables are
+64-bit integers, which NumPy does not index with where pointers have fewer.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ MACHINE = _machine()
 """The architecture, as the system names it."""
 
 
+CAN_LINK = sys.maxsize >= 1 << 32
+"""Whether this process can link at all."""
+_64_BITS = "a 64-bit Python, and this one has 32 bits"
+
+
 def is_linux() -> bool:
     """Whether the system is Linux."""
     return sys.platform.startswith("linux")
@@ -51,10 +57,10 @@ def triple() -> str:
 
 def obstacle() -> str | None:
     """What this process lacks to run linked code, as the object of a sentence; None if nothing."""
+    if not CAN_LINK:
+        return _64_BITS
     if not is_linux():
         return f"Linux, and this system is {sys.platform}"
-    if sys.maxsize < 1 << 32:
-        return "a 64-bit Python, and this one has 32 bits"
     if not glibc_version():
         return "the GNU C library, and this Python uses another one"
     if sys.implementation.name != "cpython":
@@ -70,7 +76,17 @@ def check() -> None:
     """
     missing = obstacle()
     if missing is not None:
-        raise UnsupportedHostError(missing)
+        raise UnsupportedHostError(missing, can_link=CAN_LINK)
+
+
+def check_can_link() -> None:
+    """Check that this process can link.
+
+    Raises:
+        UnsupportedHostError: it cannot.
+    """
+    if not CAN_LINK:
+        raise UnsupportedHostError(_64_BITS, can_link=False)
 
 
 class _MissingFunction:

@@ -12,6 +12,9 @@ from jitlink.lljit import LLJIT, LLJITBuilder
 from jitlink.orc import FailedToMaterializeError
 from tests.toolchain import compile_c, require, run
 
+# Other code holds no addresses in 32 bits, so that its memory can be anywhere.
+pytestmark = pytest.mark.machine("x86_64")
+
 LOW = 1 << 31
 PIE, NO_PIE = ["-O1", "-fPIE"], ["-O1", "-fno-pic"]
 

@@ -14,6 +14,9 @@ from tests.runtime_programs.building import link_native
 from tests.runtime_programs.running import run_linked, run_native
 from tests.toolchain import CompilerName, compile_c
 
+# Other code holds no addresses in 32 bits, so that its memory can be anywhere.
+pytestmark = pytest.mark.machine("x86_64")
+
 LOW = 1 << 31
 PLACES = {"here": (), "there": ("-oop-executor",)}
 """Options of the command: programs run in the process that links them, and in another one."""

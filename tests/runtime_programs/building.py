@@ -20,6 +20,7 @@ from typing import cast
 from tests.runtime_programs.programs import Case, Program
 from tests.toolchain import (
     HOST_TARGET,
+    IS_EMULATED,
     CompilerName,
     compile_c,
     cross_compiler,
@@ -172,7 +173,10 @@ def _driver(program: Program, compiler: str) -> list[str]:
         tool = "c++" if program.is_cxx else "cc"
         return zig_command(tool)
     if compiler == "clang":
-        return [str(require("clang-22")), *(["--driver-mode=g++"] if program.is_cxx else [])]
+        mode = ["--driver-mode=g++"] if program.is_cxx else []
+        # Another machine's only in an emulator.
+        target = [f"--target={HOST_TARGET}"] if IS_EMULATED else []
+        return [str(require("clang-22")), *mode, *target]
     # The pinned compiler's objects use the process's C++ runtime, too.
     return [str(require("g++" if program.is_cxx else "gcc"))]
 

@@ -48,6 +48,7 @@ from jitlink.graph.tables import (
     symbol_addresses,
 )
 from jitlink.graph.text import GraphText
+from jitlink.host import check_can_link
 
 __all__ = ["NO_BLOCK", "NO_SECTION", "AllocActionPair", "LinkGraph", "WrapperCall"]
 
@@ -96,6 +97,7 @@ class LinkGraph:
         edge_kinds: type[EdgeKind] = GenericEdgeKind,
         features: Sequence[str] = (),
     ) -> None:
+        check_can_link()
         self.name = name
         self.triple = triple
         self.pointer_size = pointer_size

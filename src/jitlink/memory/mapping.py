@@ -145,7 +145,17 @@ def protect_written(address: int, size: int, prot: MemProt) -> None:
                 "(MemoryDenyWriteExecute)",
                 size=size,
             ) from error
-    if not _COHERENT and prot & MemProt.EXEC:
+    if prot & MemProt.EXEC:
+        make_coherent(address, size)
+
+
+def make_coherent(address: int, size: int) -> None:
+    """Have the processor execute what has been written to memory at an address.
+
+    Raises:
+        AllocationError: it needs a function for that, which this process cannot load.
+    """
+    if not _COHERENT:
         _clear_cache()(address, address + size)
 
 

@@ -62,6 +62,8 @@ def replace_code(contents: Mapping[int, bytes | bytearray]) -> None:
                 reason = os.strerror(ctypes.get_errno())
                 raise AllocationError(f"cannot replace code: {reason}", size=len(content))
             del copies[address]
+            # The copy is coherent at its own address. Instructions may be cached by address.
+            mapping.make_coherent(address, len(content))
     finally:
         for address, copy in copies.items():
             mapping.release(copy, len(contents[address]))

@@ -6,13 +6,15 @@
 #include <math.h>
 #include <stdio.h>
 
-#ifndef __SIZEOF_FLOAT128__
-typedef long double __float128; /* of which that is the format there */
+#ifdef __SIZEOF_FLOAT128__
+typedef __float128 quad;
+#else
+typedef long double quad; /* of which that is the format there */
 #endif
 
 static volatile long double third = 3.0L;
 static volatile double angle = 0.75;
-static volatile __float128 wide = 10;
+static volatile quad wide = 10;
 
 int main(void) {
   long double sum = 0;
@@ -20,7 +22,7 @@ int main(void) {
     sum += 1 / (i * third);
   printf("%.15Lf %.15Lf %.15Lf\n", sum, sqrtl(sum), powl(sum, third));
   printf("%.12f %.12f %.12f %.0f\n", sin(angle), exp(angle), fma(angle, 2, 3), floor(-angle));
-  __float128 quotient = 1 / wide + wide * wide - wide;
+  quad quotient = 1 / wide + wide * wide - wide;
   printf("%.12f %d %d\n", (double)quotient, quotient > wide, (int)quotient);
   double complex number = angle + 2 * I;
   number = number * number / (1 - I);
