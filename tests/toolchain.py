@@ -274,10 +274,15 @@ def cross_compiler(target: str) -> str:
     return f"{target}-gcc-12"
 
 
-def zig_command(tool: str, target: str = HOST_TARGET) -> list[str]:
-    """Return the command of one tool of the pinned compiler: `cc`, `c++`, `ar`, `objcopy`, ..."""
+def zig_command(tool: str, target: str | None = None) -> list[str]:
+    """Return the command of one tool of the pinned compiler: `cc`, `c++`, `ar`, `objcopy`, ...
+
+    Without a target it compiles for this machine, and finds the libraries that it has.
+    """
     words = [NATIVE_PYTHON, "-m", "ziglang", tool]
-    return [*words, "-target", target] if tool in {"cc", "c++"} else words
+    if target is None and IS_EMULATED:
+        target = HOST_TARGET
+    return [*words, "-target", target] if target and tool in {"cc", "c++"} else words
 
 
 def compile_c(

@@ -30,6 +30,7 @@ from jitlink.graph import MemProt
 from jitlink.link import JITLinkContext, link
 from jitlink.memory.manager import FinalizedAlloc, JITLinkDylib, JITLinkMemoryManager
 from jitlink.runtime.linked import Runtime, runtime_of
+from jitlink.runtime.objects import has_runtime
 from jitlink.sps import (
     EMPTY,
     EXECUTOR_ADDR,
@@ -248,6 +249,8 @@ async def callbacks_of(executor: ExecutorProcessControl) -> Callbacks:
 
 async def remote_callbacks_of(executor: ExecutorProcessControl) -> RemoteCallbacks:
     """`callbacks_of` an executor that is another process; errors are the same."""
+    if not has_runtime(executor.triple):
+        raise ExecutorError(f"functions of {executor.triple} cannot be called from here")
     runtime = await runtime_of(executor)
     found = runtime.callbacks
     if found is None:
