@@ -33,6 +33,7 @@ from jitlink.orc.lookup import look_up
 from jitlink.orc.materialization import MaterializationResponsibility
 from jitlink.orc.objects import CommonSizes, ExportedSymbols
 from jitlink.orc.visibility import constrained
+from jitlink.passes.ifunc import RESOLVER_SECTION
 from jitlink.passes.prune import mark_exported_live
 from jitlink.passes.tls_variables import PHONY_SECTION
 from jitlink.resolve import referrers
@@ -260,6 +261,11 @@ class LayerContext(JITLinkContext):
         except UndefinedSymbolError as error:
             raise await self._more_complete(error.names) from None
         self._found = found
+        if found and self._graph.find_section_by_name(RESOLVER_SECTION) is not None:
+            # Few graphs have ifuncs.
+            from jitlink.orc.ifunc_order import wait_for_callees  # noqa: PLC0415
+
+            await wait_for_callees(self.responsibility, self._graph, found)
         addresses = {name: definition.addresses.get(name, 0) for name, definition in found.items()}
         if self.fixups is not None and found:
             canonical = self.layer.canonical

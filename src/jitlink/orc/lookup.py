@@ -379,6 +379,11 @@ async def wait_until_ready(session: Session, found: dict[str, Definition]) -> No
     await _wait(session, AsynchronousSymbolQuery(SymbolState.READY, found, REQUESTER.get()))
 
 
+async def wait_until_emitted(session: Session, found: dict[str, Definition]) -> None:
+    """Wait until the content of symbols that were found is in executor memory; raises the same."""
+    await _wait(session, AsynchronousSymbolQuery(SymbolState.EMITTED, found, REQUESTER.get()))
+
+
 async def search(
     session: Session,
     order: SearchOrder,

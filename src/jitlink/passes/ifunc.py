@@ -25,6 +25,7 @@ from jitlink.graph import (
     WrapperCall,
 )
 from jitlink.graph.columns import rows_where
+from jitlink.graph.edges import KEEP_ALIVE
 from jitlink.graph.tables import DEFINED
 from jitlink.passes.got_plt import GotPltSpec, add_stub
 
@@ -88,6 +89,9 @@ def _add_action(
     )
     block = graph.create_content_block(section, apply_irelative, 0, 16)
     function = graph.add_anonymous_symbol(block, 0, len(apply_irelative), is_callable=True)
+    # The graph must show what the code calls.
+    for resolver, _ in pairs:
+        block.add_edge(KEEP_ALIVE, 0, resolver, 0)
     order = "<" if graph.endianness == "little" else ">"
 
     def arguments() -> bytes:
