@@ -4,6 +4,7 @@ The board's processor is Unicorn's, and its memory is what the file says: conten
 addresses. The program copies its data to RAM itself.
 """
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from jitlink.errors import (
 )
 from jitlink.link import run_in_process
 from jitlink.memory import MemoryRegion
+from jitlink.memory_image import SymbolValue
 from jitlink.targets.registry import all_targets
 from tests.toolchain import compile_c, require, run
 
@@ -294,6 +296,9 @@ def test_arguments() -> None:
         MemoryImage("z80")
     with pytest.raises(ValueError, match="regions have addresses of their own"):
         MemoryImage("riscv32", REGIONS, address=5)
+    far = MemoryRegion("far", 1 << 31, (1 << 31) + 1)
+    with pytest.raises(ValueError, match=r"region far ends at 0x100000001, above .* of 32 bits"):
+        MemoryImage("riscv32", [far])
     with pytest.raises(ValueError, match="region memory of 0x0 bytes at 0x100000000"):
         MemoryImage("riscv32", address=1 << 32)
 
@@ -322,6 +327,37 @@ def test_records_have_addresses_of_32_bits() -> None:
         ):
             image.ihex()
         assert image.elf()[:4] == b"\x7fELF"
+
+
+@pytest.mark.parametrize("value", [-1, 1 << 32, lambda _placed: 1 << 32])
+def test_addresses_are_those_of_the_machine(value: SymbolValue, objects: list[Path]) -> None:
+    image = MemoryImage("riscv32", REGIONS, symbols={**SYMBOLS, "stack_top": value})
+    with pytest.raises(ValueError, match=r"stack_top at .* outside the addresses of the machine"):
+        jitlink.load(*objects, executor=image)
+    assert image.segments == []
+
+
+def test_an_entry_point_is_an_address(firmware: MemoryImage) -> None:
+    for write in (firmware.elf, firmware.ihex):
+        with pytest.raises(ValueError, match="the entry point at 0x100000000 is outside"):
+            write(1 << 32)
+    assert firmware.elf(FLASH) == firmware.elf("_start")
+
+
+def test_any_name_of_a_region_is_one_of_a_section(objects: list[Path], tmp_path: Path) -> None:
+    names = {"reset": "shstrtab", "flash": "symtab", "ram": "strtab"}
+    regions = [
+        MemoryRegion(names[each.name], each.start, each.size, each.access, each.sections)
+        for each in REGIONS
+    ]
+    symbols = {"stack_top": RAM, "load_address": 0}
+    image = MemoryImage("riscv32", regions, symbols=symbols)
+    with jitlink.load(*objects, executor=image):
+        (tmp_path / "a.elf").write_bytes(image.elf())
+        printed = run([require("llvm-readelf-22"), "-S", "-s", tmp_path / "a.elf"])
+        assert re.search(r" \.shstrtab +PROGBITS +20000000", printed)
+        assert re.search(r" \.shstrtab +STRTAB +00000000", printed)
+        assert printed.rstrip().splitlines()[-1].split()[-1] in image.symbols()
 
 
 def test_images_are_imported_without_their_packages() -> None:

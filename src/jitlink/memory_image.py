@@ -18,6 +18,7 @@ The package ``bincopy`` writes Intel HEX and S-records (``pip install 'jitlink[f
 
 from __future__ import annotations
 
+import operator
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -65,8 +66,8 @@ class MemoryImage(ExecutorProcessControl):
 
     Raises:
         UnsupportedObjectError: code for the architecture is not linked.
-        ValueError: the regions cannot be those of one machine, or there are both regions and an
-            address.
+        ValueError: the regions cannot be those of one machine, or of this one, or there are both
+            regions and an address.
     """
 
     page_size = 1
@@ -88,6 +89,13 @@ class MemoryImage(ExecutorProcessControl):
         elif address is not None:
             raise ValueError("regions have addresses of their own")
         self._memory = RegionMemoryManager(regions)
+        self._limit = 1 << 8 * self._target.pointer_size
+        for region in self._memory.regions:
+            if region.end > self._limit:
+                raise ValueError(
+                    f"region {region.name} ends at {region.end:#x}, above the addresses of "
+                    f"{self._target.pointer_size * 8} bits"
+                )
         self.memory_manager = self._memory
         self.code_map = CodeMap()
         self._given = dict(symbols or {})
@@ -122,12 +130,19 @@ class MemoryImage(ExecutorProcessControl):
         raise ValueError(f"there is no region {name}; the regions are {known}")
 
     def _entry(self, entry: str | int | None) -> int:
-        if entry is None or isinstance(entry, int):
-            return entry or 0
+        if entry is None:
+            return 0
+        if isinstance(entry, int):
+            return self._address(entry, "the entry point")
         address = self.symbols().get(entry)
         if address is None:
             raise UndefinedSymbolError([entry])
         return address
+
+    def _address(self, value: int, what: str) -> int:
+        if not 0 <= value < self._limit:
+            raise ValueError(f"{what} at {value:#x} is outside the addresses of the machine")
+        return value
 
     # Files
 
@@ -212,6 +227,8 @@ class MemoryImage(ExecutorProcessControl):
 
         Raises:
             UndefinedSymbolError: there is no such symbol.
+            ValueError: the entry point is no address of the machine, or there are too many segments
+                for one file.
         """
         assert self.code_map is not None
         flags = [flag for graph in self.code_map.graphs() for flag in graph.origin_flags]
@@ -236,7 +253,8 @@ class MemoryImage(ExecutorProcessControl):
             region: of raw files, the region whose contents are written.
 
         Raises:
-            ValueError: the end of the name stands for no format, or there is no such region.
+            ValueError: the end of the name stands for no format, there is no such region, or as
+                for `elf`.
             ExecutorError: it cannot be written in that format.
             UndefinedSymbolError: there is no such symbol.
             OSError: the file cannot be written.
@@ -276,12 +294,14 @@ class MemoryImage(ExecutorProcessControl):
 
     def _value(self, name: str) -> int | None:
         value = self._given.get(name)
+        if value is None:
+            return None
         if not callable(value):
-            return value
+            return self._address(value, name)
         placed: dict[str, list[PlacedSegment]] = {r.name: [] for r in self._memory.regions}
         for segment in self._memory.segments(in_flight=True):
             placed[segment.region.name].append(segment)
-        return value(placed)
+        return self._address(operator.index(value(placed)), name)
 
     def _place_of(self, address: int, size: int) -> tuple[PlacedSegment, int]:
         """The segment that a range is in, and the offset there."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from jitlink.errors import AllocationError
+from jitlink.errors import AllocationError, GraphError
 from jitlink.graph import AllocActionPair, LinkGraph, WrapperCall
 from jitlink.memory.layout import MOST_NUMBERS, BasicLayout
 from jitlink.memory.manager import FinalizedAlloc
@@ -110,6 +110,14 @@ def test_sections_that_no_region_names_and_unallocated_ones_are_as_without_numbe
     assert {each.number for each in numbered} == {MOST_NUMBERS}
 
 
+@pytest.mark.parametrize("number", [-1, MOST_NUMBERS + 1, 1 << 40])
+def test_numbers_of_segments_are_checked(number: int) -> None:
+    graph = small_graph()
+    graph.segment_number = lambda _name: number
+    with pytest.raises(GraphError, match=rf"number {number} of section \.s0 is"):
+        BasicLayout(graph)
+
+
 def test_finalize_lifetime_memory_is_free_again() -> None:
     manager = RegionMemoryManager([FLASH, RAM])
     graph = empty_graph()
@@ -184,6 +192,7 @@ def test_an_address_limit_holds() -> None:
         ),
         ([FLASH, MemoryRegion("flash", 0, 1)], "two regions are named flash"),
         ([MemoryRegion("a", 0, 1, load_region="b")], "no region b for the contents of a"),
+        ([MemoryRegion("a", 0, 1, load_region="a")], "region a is its own load region"),
         (
             [MemoryRegion(str(n), n, 1, sections=["s"]) for n in range(MOST_NUMBERS + 1)],
             "8 regions name sections; the most is 7",
@@ -200,6 +209,9 @@ def test_ranges_that_are_no_regions() -> None:
         MemoryRegion("a", 5, 0)
     with pytest.raises(ValueError, match="0x2 bytes at 0xffffffffffffffff"):
         MemoryRegion("a", (1 << 64) - 1, 2)
+    for name in ("", "a\0"):
+        with pytest.raises(ValueError, match="is no name of a region"):
+            MemoryRegion(name, 0, 1)
     with pytest.raises(ValueError, match="'q' in protection 'rq' is none of r, w and x"):
         MemoryRegion("a", 0, 1, "rq")
     with pytest.raises(TypeError, match="are a string"):

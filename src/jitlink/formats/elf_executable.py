@@ -29,7 +29,12 @@ from jitlink.formats.elf_layout import (
     ProgramHeader,
     write_headers,
 )
-from jitlink.formats.elf_writer import OutputSection, symbol_sections, write_sections
+from jitlink.formats.elf_writer import (
+    MOST_SECTIONS,
+    OutputSection,
+    symbol_sections,
+    write_sections,
+)
 from jitlink.graph import MemProt
 from jitlink.graph.columns import Int64Array, UInt64Array
 from jitlink.memory.images import ImageSymbols
@@ -46,6 +51,9 @@ def write_executable(
         segments: the segments, in order of address.
         symbols: the symbols; those at no address of a segment are absolute ones.
         entry: the address of the entry point; 0 for none.
+
+    Raises:
+        ValueError: there are too many segments for sections of their own.
     """
     layout = identity.layout
     offset = layout.header.itemsize + len(segments) * layout.program_header.itemsize
@@ -55,6 +63,8 @@ def write_executable(
         headers.append(_program_header(segment, offset))
         sections += _sections(segment)
         offset += len(segment.content)
+    if len(sections) + 2 > MOST_SECTIONS:
+        raise ValueError(f"{len(segments)} segments are too many for one executable")
     numbers = _section_numbers(sections, symbols.addresses)
     sections += symbol_sections(identity, symbols, numbers, 0, len(sections) + 1)
     return write_sections(identity, write_headers(identity, headers, ET_EXEC, entry), sections)
@@ -89,9 +99,11 @@ def _sections(segment: PlacedSegment) -> list[OutputSection]:
 def _section_numbers(sections: Sequence[OutputSection], addresses: UInt64Array) -> Int64Array:
     """The number of the section that each address is in, or at the end of (int64)."""
     numbers = np.full(len(addresses), SHN_ABS, np.int64)
-    for number, section in enumerate(sections, 1):
-        start, size = section.address, section.size or len(section.content)
+    if sections:
+        starts = np.array([each.address for each in sections], np.uint64)
+        sizes = np.array([each.size or len(each.content) for each in sections], np.uint64)
         # An address between two sections is rather the start of the second one.
-        inside = addresses - np.uint64(start) <= np.uint64(size)
-        numbers[inside] = number
+        index = np.searchsorted(starts, addresses, "right") - 1
+        inside = (index >= 0) & (addresses - starts[index] <= sizes[index])
+        numbers[inside] = index[inside] + 1
     return numbers

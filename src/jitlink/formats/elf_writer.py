@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jitlink.formats.elf_layout import (
+    SHN_LORESERVE,
     SHT_NOBITS,
     SHT_STRTAB,
     SHT_SYMTAB,
@@ -23,6 +24,9 @@ from jitlink.formats.elf_layout import (
 )
 from jitlink.graph.columns import Int64Array
 from jitlink.memory.images import ImageSymbols
+
+MOST_SECTIONS = SHN_LORESERVE - 2
+"""How many sections are written: more would need headers of another form."""
 
 
 class OutputSection(NamedTuple):
@@ -93,25 +97,28 @@ def write_sections(identity: Identity, headers: bytes, sections: Sequence[Output
     Args:
         identity: that of the file.
         headers: what `write_headers` returned. The contents follow in order of the sections.
-        sections: the sections, whose numbers begin at one.
+        sections: the sections, whose numbers begin at one; at most `MOST_SECTIONS`.
     """
-    layout, names, content = identity.layout, bytearray(1), bytearray(headers)
+    layout, content = identity.layout, bytearray(headers)
+    encoded = [section.name.encode() + b"\0" for section in sections]
+    own = b".shstrtab\0"
+    names = b"\0" + b"".join(encoded) + own
     rows = np.zeros(len(sections) + 2, layout.section)
-    for row, section in zip(
-        rows[1:], [*sections, OutputSection(".shstrtab", SHT_STRTAB)], strict=True
+    name = 1
+    for row, section, text in zip(
+        rows[1:],
+        [*sections, OutputSection("", SHT_STRTAB, names)],
+        [*encoded, own],
+        strict=True,
     ):
-        row["name"], row["type"], row["flags"] = len(names), section.type, section.flags
-        names += section.name.encode() + b"\0"
-        part = section.content if section.name != ".shstrtab" else names
         content += bytes(-len(content) % section.alignment)
-        row["addr"], row["offset"], row["addralign"] = (
-            section.address,
-            len(content),
-            section.alignment,
-        )
-        row["size"] = section.size if section.type == SHT_NOBITS else len(part)
+        row["name"], row["type"], row["flags"] = name, section.type, section.flags
+        row["addr"], row["addralign"] = section.address, section.alignment
+        row["offset"] = len(content)
+        row["size"] = section.size if section.type == SHT_NOBITS else len(section.content)
         row["link"], row["info"], row["entsize"] = section.link, section.info, section.entry_size
-        content += part
+        content += section.content
+        name += len(text)
     content += bytes(-len(content) % 8)
     header = np.frombuffer(content, layout.header, 1).copy()
     header["shoff"], header["shentsize"] = len(content), layout.section.itemsize

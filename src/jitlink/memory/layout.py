@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jitlink.errors import AllocationError, WritableCodeError
+from jitlink.errors import AllocationError, GraphError, WritableCodeError
 from jitlink.graph import AddressRange, BlockFlags, LinkGraph, MemLifetime, MemProt
 from jitlink.graph.columns import (
     ADDRESS_MASK,
@@ -135,6 +135,7 @@ class BasicLayout:
 
     Raises:
         AllocationError: the total size exceeds any address space.
+        GraphError: `LinkGraph.segment_number` returns no number from 0 to 7.
 
     Attributes:
         graph: the graph.
@@ -367,7 +368,14 @@ def _groups(graph: LinkGraph) -> tuple[Array[np.integer[Any]], int]:
     """The group of each section, and the first group that is not allocated."""
     groups, end = (graph.section_lifetimes() << 3) | graph.section_list.prots(), _NO_ALLOC_GROUP
     if graph.segment_number is not None:
-        numbers = np.array([*map(graph.segment_number, graph.section_list.names)], np.uint8)
+        names = graph.section_list.names
+        numbers = np.array([*map(graph.segment_number, names)], np.int64)
+        wrong = rows_where((numbers < 0) | (numbers > MOST_NUMBERS))
+        if len(wrong):
+            name, number = names[int(wrong[0])], int(numbers[wrong[0]])
+            raise GraphError(
+                f"segment number {number} of section {name} is not from 0 to {MOST_NUMBERS}"
+            )
         # All numbers are below the group of what is not allocated.
         groups, end = np.where(groups < end, groups | numbers << _NUMBER_SHIFT, 0x80), 0x80
     return groups, end

@@ -64,7 +64,8 @@ class MemoryRegion:
         load_region: name of the region where its contents are stored; empty for itself.
 
     Raises:
-        ValueError: the range is empty or ends above 64 bits, or the letters are no protection.
+        ValueError: the name is empty, the range is empty or ends above 64 bits, or the letters are
+            no protection.
         TypeError: the sections are one string.
     """
 
@@ -76,6 +77,8 @@ class MemoryRegion:
     load_region: str = ""
 
     def __post_init__(self) -> None:
+        if not self.name or "\0" in self.name:
+            raise ValueError(f"{self.name!r} is no name of a region")
         if self.size <= 0 or self.start < 0 or self.end > 1 << 64:
             raise ValueError(f"region {self.name} of {self.size:#x} bytes at {self.start:#x}")
         if isinstance(self.sections, str):
@@ -147,8 +150,8 @@ class RegionMemoryManager(JITLinkMemoryManager):
         regions: the regions, in the order in which they are filled.
 
     Raises:
-        ValueError: regions overlap, two have one name, one has a load region that does not exist,
-            or more of them name sections than segments can be told apart.
+        ValueError: regions overlap, two have one name, one has a load region that does not exist or
+            is itself, or more of them name sections than segments can be told apart.
     """
 
     def __init__(self, regions: Iterable[MemoryRegion]) -> None:
@@ -345,6 +348,8 @@ def _check(regions: Sequence[MemoryRegion]) -> None:
                 f"ends at {first.end:#x}"
             )
     for region in regions:
+        if region.load_region == region.name:
+            raise ValueError(f"region {region.name} is its own load region")
         if region.load_region and region.load_region not in names:
             raise ValueError(
                 f"there is no region {region.load_region} for the contents of {region.name}"
