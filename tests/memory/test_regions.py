@@ -146,6 +146,11 @@ def test_nothing_stays_taken_after_an_error() -> None:
     ):
         drive(manager.allocate(None, graph))
     assert state(graph) == before
+    code = empty_graph()
+    code.create_content_block(add_section(code, READ_EXEC), RETURN_42)
+    (only,), placed = place(manager, code)
+    assert only.address == FLASH.start
+    drive(manager.deallocate([placed]))
     alloc = drive(RegionMemoryManager([FLASH, RAM]).allocate(None, graph))
     drive(alloc.abandon())
     assert state(graph) == before
