@@ -60,11 +60,27 @@ def test_what_a_breakpoint_raises_ends_the_call() -> None:
 
     with loaded(SOURCE, "aarch64") as (executor, lib):
         executor.add_breakpoint(lib["step"], stop)
-        for _ in range(2):
+        for _ in range(3):
             with pytest.raises(StopIteration, match="here"):
-                lib.many(3)
+                lib.step(3)
+        with pytest.raises(StopIteration, match="here"):
+            lib.many(3)
         executor.remove_breakpoint(lib["step"])
         assert lib.many(1) == 5
+
+
+def test_a_breakpoint_calls_the_code_that_it_stops() -> None:
+    with loaded(SOURCE, "riscv64") as (executor, lib):
+        depths: list[int] = []
+
+        def stop() -> None:
+            depths.append(len(depths))
+            if len(depths) < 3:
+                lib.step(10)
+
+        executor.add_breakpoint(lib["step"], stop)
+        assert lib.step(1) == 26
+        assert depths == [0, 1, 2]
 
 
 @pytest.mark.parametrize("machine", LITTLE)

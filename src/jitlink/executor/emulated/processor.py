@@ -449,9 +449,10 @@ class Processor:
             raise Stop(signal, f"{cause} at {pc:#x}")
         if self._break is not None:
             place, self._break = self._break, None
-            self._passed = place
             if place in self.breakpoints:
                 self.breakpoints[place][0]()
+            # Not before: what the function calls may stop there, too, and what it raises ends this.
+            self._passed = place if place in self.breakpoints and self.pc == place else None
             return self.pc
         if self.interrupted:
             raise time_error()
