@@ -149,6 +149,17 @@ def test_snapshots(machine: str) -> None:
         assert lib.variable("counter", c.c_int32).value or machine == "aarch64_be"
 
 
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_snapshot_keeps_thread_local_storage(machine: str) -> None:
+    other = build("_Thread_local int n = 7; int f(void) { return ++n; }", machine)
+    with loaded(SOURCE, machine) as (executor, _):
+        snapshot = executor.snapshot()
+        with jitlink.load(other, executor=executor) as linked:
+            assert linked.f() == 8
+            executor.restore(snapshot)
+            assert linked.f() == 9
+
+
 def test_a_snapshot_of_code() -> None:
     other = build("int f(void) { static int n; return ++n; }", "aarch64")
     with loaded(SOURCE, "aarch64") as (executor, lib):

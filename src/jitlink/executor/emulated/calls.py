@@ -89,6 +89,8 @@ class EmulatedCalls:
         self._deadline: float | None = None
         self._watched: float | None = None
         self._is_at_breakpoint = False
+        # How many calls are running, each but the first by a host function of the one before.
+        self._depth = 0
         self.is_closed = False
         self.callbacks: Any = None
         self._word = processor.machine.pointer_size
@@ -126,20 +128,29 @@ class EmulatedCalls:
         with self._lock:
             if self.is_closed:
                 raise ExecutorError("the emulated machine is closed")
+            if self.processor.is_in_piece:
+                raise ExecutorError("a device or a watch cannot call emulated code")
             outer = self._next_stack, self._deadline, self._seconds
-            saved = self.processor.save() if self._is_at_breakpoint else None
+            # Code that waits for a host function has its values in registers, which a call that
+            # ends early does not restore; at a breakpoint no register may change at all.
+            saved = self.processor.save() if self._depth else None
             was_at_breakpoint, self._is_at_breakpoint = self._is_at_breakpoint, False
+            has_returned = False
+            self._depth += 1
             extra: list[Pages] = []
             try:
                 self._limit(timeout)
                 places = self._place_regions(frame, regions, extra)
                 self._place_words(frame)
                 self._execute(address)
-                return self._results(regions, places, results)
+                found = self._results(regions, places, results)
+                has_returned = True
+                return found
             finally:
+                self._depth -= 1
                 self._next_stack, self._deadline, self._seconds = outer
                 self._is_at_breakpoint = was_at_breakpoint
-                if saved is not None:
+                if saved is not None and (was_at_breakpoint or not has_returned):
                     self.processor.restore(saved)
                 for pages in extra:
                     self._memory.release(pages)
@@ -381,7 +392,7 @@ class EmulatedCalls:
             ExecutorError: this thread is in a call.
         """
         with self._lock:
-            if self._next_stack != self.stack.address + self.stack.size:
+            if self._depth:
                 raise ExecutorError("an emulated machine cannot be closed by a call of its own")
             self.is_closed = True
         self._watchdog.close()

@@ -27,6 +27,7 @@ from jitlink.executor.emulated.c_library import CLibrary, WriteOutput
 from jitlink.executor.emulated.calls import EmulatedCalls, Limits
 from jitlink.executor.emulated.crashes import Backtraces
 from jitlink.executor.emulated.debugging import Coverage, Debugger, MemoryAccess, Snapshot
+from jitlink.executor.emulated.devices import map_devices
 from jitlink.executor.emulated.errors import EmulatedExitError
 from jitlink.executor.emulated.machines import machine_of
 from jitlink.executor.emulated.memory import EmulatedMemory, EmulatedMemoryManager, Place
@@ -121,7 +122,7 @@ class Emulated(ExecutorProcessControl):
             raise ExecutorError(f"functions of {self.triple} cannot be called from here")
         host_address = find_gap(regions, devices, Processor.host_area_size, host_address)
         self.processor = Processor(row, host_address)
-        self.processor.map_devices(devices)
+        map_devices(self.processor, devices)
         self.devices = tuple(devices)
         self.memory = EmulatedMemory(self.processor, regions, is_sparse=is_sparse or memory is None)
         room = self.memory.region_for(MemProt.READ | MemProt.WRITE).size // _RAM_SHARE

@@ -79,7 +79,7 @@ class EmulatedTLS(TLSRegistry):
         else:
             self.thread_pointer, first = pages.address, abi.tcb_size
         self._free.put(first, first + room)
-        self._processor.write_register(machine.thread, self.thread_pointer)
+        self._processor.set_thread_pointer(self.thread_pointer)
         if machine.architecture in _DESCRIPTOR_REGISTERS:
             self._resolver = self._calls.add_entry(self._resolve_descriptor)
 
