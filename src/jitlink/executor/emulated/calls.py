@@ -26,7 +26,7 @@ from jitlink.executor.remote.errors import Crash
 from jitlink.graph import MemProt
 
 _STACK_ALIGNMENT = 16
-_GUARD = _PAGE = 0x1000
+_GUARD = 0x1000
 _MOST_ON_STACK = 1 << 12
 """Bytes of arguments that are copied to the stack; more have memory of their own."""
 
@@ -330,20 +330,16 @@ class EmulatedCalls:
             for n in range(0, len(data), word)
         ]
 
-    def string_at(self, address: int) -> bytes:
-        """The characters of a string up to its null.
+    def string_at(self, address: int, most: int | None = None) -> bytes:
+        """The characters of a string that emulated code has passed: `Processor.string_at`.
 
         Raises:
             Stop: they cannot be read.
         """
-        found = bytearray()
-        while True:
-            place = address + len(found)
-            piece = self.read(place, _PAGE - place % _PAGE)
-            end = piece.find(b"\0")
-            if end >= 0:
-                return bytes(found + piece[:end])
-            found += piece
+        try:
+            return self.processor.string_at(address, most)
+        except ExecutorError:
+            raise self.bad_access(address) from None
 
     def read(self, address: int, size: int) -> bytes:
         """The bytes at an address that emulated code has passed.

@@ -27,13 +27,15 @@ from jitlink.graph import MemProt
 HostEntry = Callable[[int], None]
 """Carries out a host function for its return address, with the registers of its call."""
 ReadRegister = Callable[[object, int, int, object], int]
-"""Reads a register of a device, by its offset in the mapped pages, and size in bytes; for Unicorn."""
+"""Reads a register of a device for Unicorn, by its offset in the mapped pages and its size."""
 WriteRegister = Callable[[object, int, int, int, object], None]
 """Writes one likewise, with the value."""
 _HOST_AREA = 0x20000
 """Bytes of addresses for what is not of the memory map."""
 _HOST_STEP = 4
 """Bytes between the addresses of host functions."""
+_LARGE_READ = 1 << 20
+"""Bytes of a read that is checked first: Unicorn makes room for it before it looks for memory."""
 _MASK = (1 << 64) - 1
 
 
@@ -278,10 +280,28 @@ class Processor:
             ExecutorError: not all of it is memory.
         """
         with self.lock:
+            if size > _LARGE_READ and not self._is_mapped(address, size):
+                raise self._inaccessible("read", address, size, "not all of it is memory")
             try:
                 return bytes(self._uc.mem_read(address, size)) if size else b""
-            except (self._unicorn.UcError, ValueError, OverflowError) as error:
+            except (self._unicorn.UcError, ValueError, OverflowError, MemoryError) as error:
                 raise self._inaccessible("read", address, size, error) from None
+
+    def string_at(self, address: int, most: int | None = None) -> bytes:
+        """The characters of a string up to its null, or as many as are wanted.
+
+        Raises:
+            ExecutorError: they are not in memory.
+        """
+        found = bytearray()
+        while most is None or len(found) < most:
+            place = address + len(found)
+            piece = self.read(place, PAGE_SIZE - place % PAGE_SIZE)
+            end = piece.find(b"\0")
+            if end >= 0:
+                return bytes((found + piece[:end])[:most])
+            found += piece
+        return bytes(found[:most])
 
     def write(self, address: int, content: bytes | bytearray | memoryview) -> None:
         """Write bytes to an address, whatever code may do there.
@@ -302,7 +322,7 @@ class Processor:
             self._uc.ctl_flush_tb()
 
     @staticmethod
-    def _inaccessible(what: str, address: int, size: int, error: Exception) -> ExecutorError:
+    def _inaccessible(what: str, address: int, size: int, error: object) -> ExecutorError:
         return ExecutorError(f"cannot {what} {size} bytes at {address:#x}: {error}")
 
     def mapped_ranges(self) -> list[tuple[int, int, MemProt]]:
@@ -321,6 +341,14 @@ class Processor:
                     prot |= flag
             found.append((start, end + 1, prot))
         return found
+
+    def _is_mapped(self, address: int, size: int) -> bool:
+        """Whether all bytes of a range are mapped."""
+        place = address
+        for start, end, _ in self.mapped_ranges():
+            if start <= place < end:
+                place = end
+        return place >= address + size
 
     def is_executable(self, address: int) -> bool:
         """Whether there is memory at an address that code may be in."""
