@@ -6,8 +6,9 @@ import threading
 import pytest
 
 import jitlink
-from jitlink.errors import ExecutorError
+from jitlink.errors import AllocationError, ExecutorError
 from jitlink.executor import Emulated, EmulatedCrashError
+from jitlink.graph import MemProt
 from tests.executor.emulated.machines import LITTLE, MACHINES, build, loaded
 
 SOURCE = r"""
@@ -191,6 +192,21 @@ def test_code_goes_on_when_a_call_of_its_callback_has_failed(machine: str) -> No
 
         function = c.CFUNCTYPE(c.c_int32, c.c_int32)
         assert lib.outer(function(fail), 1, 2, 3, 4, 5) == 112345
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_arguments_that_the_stack_cannot_hold(machine: str) -> None:
+    source = "int sum(const char *a, const char *b) { return *a + *b; }"
+    with loaded(source, machine, stack_size=0x1000) as (executor, lib):
+        guard, below = executor.calls.guard, 0x1000
+        prot = MemProt.READ | MemProt.WRITE
+        executor.memory.allocate_at(guard.address - below, below, prot)
+        before = executor.processor.read(guard.address - below, below + guard.size)
+        assert lib.sum(b"\1" * 1500, b"\2" * 1500) == 3
+        with pytest.raises(AllocationError, match="has no room for 0xbb9 bytes of a call"):
+            lib.sum(b"\1" * 3000, b"\2" * 3000)
+        assert executor.processor.read(guard.address - below, below + guard.size) == before
+        assert lib.sum(b"\1" * 5000, b"\2" * 1500) == 3
 
 
 def test_recursion_through_python() -> None:

@@ -188,19 +188,35 @@ class EmulatedCalls:
     def _room(self, size: int, extra: list[Pages]) -> int:
         """Memory for a call."""
         if size <= _MOST_ON_STACK:
-            self._next_stack = (self._next_stack - size) // _STACK_ALIGNMENT * _STACK_ALIGNMENT
-            return self._next_stack
+            return self._take_stack(size)
         prot = MemProt.READ | MemProt.WRITE
         pages = self._memory.allocate(size, prot)
         extra.append(pages)
         self._memory.protect(pages, prot)
         return pages.address
 
+    def _take_stack(self, size: int) -> int:
+        """The address of so many bytes below what is in use of the stack.
+
+        Raises:
+            AllocationError: they are not of the stack.
+        """
+        address = (self._next_stack - size) // _STACK_ALIGNMENT * _STACK_ALIGNMENT
+        # With room for a return address.
+        if address < self.stack.address + _STACK_ALIGNMENT:
+            raise AllocationError(
+                f"the stack of the emulated machine, {self.stack.size:#x} bytes at "
+                f"{self.stack.address:#x}, has no room for {size:#x} bytes of a call",
+                size=size,
+            )
+        self._next_stack = address
+        return address
+
     def _place_words(self, frame: CallFrame) -> None:
         """Set the registers and the words of the stack for a call."""
         processor, machine, word = self.processor, self.processor.machine, self._word
         order, mask = machine.byte_order, self._mask
-        stack = (self._next_stack - len(frame.stack) * word) // _STACK_ALIGNMENT * _STACK_ALIGNMENT
+        stack = self._take_stack(len(frame.stack) * word)
         content = b"".join((each & mask).to_bytes(word, order) for each in frame.stack)
         values: list[tuple[str, int]] = []
         if machine.link:
@@ -208,10 +224,6 @@ class EmulatedCalls:
         else:
             stack -= word
             content = processor.return_address.to_bytes(word, order) + content
-        if stack < self.stack.address:
-            raise AllocationError(
-                "the stack of the emulated machine has no room for a call", size=0
-            )
         processor.write(stack, content)
         values += zip(machine.integers, frame.integers, strict=False)
         values += zip(machine.floats, frame.floats, strict=False)
