@@ -2,6 +2,7 @@
 
 import ctypes as c
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -149,6 +150,26 @@ def test_a_device_sees_registers_and_memory() -> None:
 def test_impossible_maps(memory: list[MemoryRegion], devices: list[Device], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Emulated("riscv32", memory=memory, devices=devices)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"stack_size": 0}, "a stack of 0 bytes"),
+    ({"heap_size": -1}, "a heap of -1 bytes"),
+    ({"step_limit": -1}, "a limit of -1 steps"),
+    ({"time_limit": float("nan")}, "a limit of nan seconds"),
+    ({"host_address": 0xFFFF_0000}, "0x20000 bytes at 0xffff0000 are not beside the memory map"),
+])  # fmt: skip
+def test_impossible_sizes(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Emulated("riscv32", **options)
+
+
+def test_limits_that_are_set() -> None:
+    with Emulated("riscv32") as machine:
+        with pytest.raises(ValueError, match="a limit of -1 steps"):
+            machine.step_limit = -1
+        machine.time_limit, machine.step_limit = None, 5
+        assert (machine.time_limit, machine.step_limit) == (None, 5)
 
 
 def test_a_map_without_room() -> None:

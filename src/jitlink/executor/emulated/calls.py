@@ -37,10 +37,18 @@ class Limits:
     Attributes:
         seconds: None for any time.
         steps: instructions between two calls of host functions; 0 for any number.
+
+    Raises:
+        ValueError: a limit is negative, also when it is set.
     """
 
     def __init__(self, seconds: float | None, steps: int) -> None:
         self.seconds, self.steps = seconds, steps
+
+    def __setattr__(self, name: str, value: float | None) -> None:
+        if value is not None and not value >= 0:
+            raise ValueError(f"a limit of {value} {name}")
+        super().__setattr__(name, value)
 
 
 class EmulatedCalls:
