@@ -144,7 +144,7 @@ class EmulatedTLS(TLSRegistry):
                 return [module]
             case TLSValue.DTPOFF:
                 return [(relocation.addend - self._bias) & _MASK]
-        offset = (self._places[module][0] + relocation.addend) & _MASK
+        offset = (self._place_of(module) + relocation.addend) & _MASK
         return [offset] if relocation.value is TLSValue.TPOFF else [self._resolver, offset]
 
     async def unload(self, handle: int) -> list[JITLinkError]:
@@ -161,10 +161,14 @@ class EmulatedTLS(TLSRegistry):
     def address_of(self, module: int, offset: int) -> int:
         """Address of a variable, by the offset of `TLSValue.DTPOFF`."""
         machine = self._processor.machine
+        address = self.thread_pointer + self._place_of(module) + offset + self._bias
+        return address & ((1 << 8 * machine.pointer_size) - 1)
+
+    def _place_of(self, module: int) -> int:
+        """Where the block of a module is, from the thread pointer."""
         if module not in self._places:
             raise TLSError(f"an emulated machine has no thread-local variables of module {module}")
-        address = self.thread_pointer + self._places[module][0] + offset + self._bias
-        return address & ((1 << 8 * machine.pointer_size) - 1)
+        return self._places[module][0]
 
 
 class _Loader:
