@@ -100,6 +100,37 @@ class MemoryRegion:
         return any(fnmatchcase(section, pattern) for pattern in self.sections)
 
 
+class SectionRegions:
+    """Those regions of a machine that name sections, which are segments of their own.
+
+    Args:
+        regions: all regions of the machine.
+
+    Attributes:
+        indices: which of the regions name sections; numbers of segments count them from one.
+
+    Raises:
+        ValueError: more of them name sections than segments can be told apart.
+    """
+
+    def __init__(self, regions: Sequence[MemoryRegion]) -> None:
+        self.indices = [index for index, each in enumerate(regions) if each.sections]
+        self._named = [regions[index] for index in self.indices]
+        if len(self._named) > MOST_NUMBERS:
+            raise ValueError(
+                f"{len(self._named)} regions name sections; the most is {MOST_NUMBERS}"
+            )
+
+    def divide(self, graph: LinkGraph) -> None:
+        """Give the sections that regions name segments of their own."""
+        if self._named:
+            graph.segment_number = self._number_of
+
+    def _number_of(self, section: str) -> int:
+        """The number of the region that names a section; 0 if none does."""
+        return next((n for n, each in enumerate(self._named, 1) if each.names(section)), 0)
+
+
 class PlacedSegment(NamedTuple):
     """A segment of linked code in a region.
 
@@ -157,7 +188,7 @@ class RegionMemoryManager(JITLinkMemoryManager):
     def __init__(self, regions: Iterable[MemoryRegion]) -> None:
         self._regions = [_Region(region) for region in regions]
         self._by_name = {each.region.name: each for each in self._regions}
-        self._named = [each for each in self._regions if each.region.sections]
+        self._sections = SectionRegions(self.regions)
         _check([each.region for each in self._regions])
         self._lock = threading.Lock()
         self._in_flight: list[list[_Placement]] = []
@@ -182,15 +213,7 @@ class RegionMemoryManager(JITLinkMemoryManager):
 
     def divide(self, graph: LinkGraph) -> None:
         """Give the sections that regions name segments of their own."""
-        if self._named:
-            graph.segment_number = self._number_of
-
-    def _number_of(self, section: str) -> int:
-        """The number of the region that names a section, counted from one; 0 if none does."""
-        for number, each in enumerate(self._named, 1):
-            if each.region.names(section):
-                return number
-        return 0
+        self._sections.divide(graph)
 
     async def allocate(
         self,
@@ -233,7 +256,8 @@ class RegionMemoryManager(JITLinkMemoryManager):
     def _take(self, segment: Segment, graph: LinkGraph) -> tuple[_Region, int]:
         """Take room for a segment from the first region that has it."""
         unnamed = [each for each in self._regions if not each.region.sections]
-        candidates = [self._named[segment.number - 1]] if segment.number else unnamed
+        named = self._sections.indices[segment.number - 1] if segment.number else None
+        candidates = unnamed if named is None else [self._regions[named]]
         allowed = [each for each in candidates if not segment.prot & ~each.region.prot]
         if not allowed:
             where = ", ".join(f"{each.region.name} is {each.region.prot}" for each in candidates)
@@ -354,6 +378,3 @@ def _check(regions: Sequence[MemoryRegion]) -> None:
             raise ValueError(
                 f"there is no region {region.load_region} for the contents of {region.name}"
             )
-    named = sum(bool(region.sections) for region in regions)
-    if named > MOST_NUMBERS:
-        raise ValueError(f"{named} regions name sections; the most is {MOST_NUMBERS}")

@@ -6,8 +6,9 @@ import threading
 import pytest
 
 import jitlink
-from jitlink.errors import ExecutorError
+from jitlink.errors import AllocationError, ExecutorError
 from jitlink.executor import Emulated, EmulatedCrashError
+from jitlink.graph import MemProt
 from tests.executor.emulated.machines import LITTLE, MACHINES, build, loaded
 
 SOURCE = r"""
@@ -174,6 +175,40 @@ def test_an_exception_of_python_is_raised_by_the_call(machine: str) -> None:
         assert lib.increment(1) == 2
 
 
+@pytest.mark.parametrize("machine", MACHINES)
+def test_code_goes_on_when_a_call_of_its_callback_has_failed(machine: str) -> None:
+    source = """
+    int outer(int (*f)(int), int a, int b, int c, int d, int e) {
+      return f(a) * 100000 + a * 10000 + b * 1000 + c * 100 + d * 10 + e;
+    }
+    int crash(int x) { return *(volatile int *)0 + x; }
+    """
+    with loaded(source, machine) as (_, lib):
+
+        def fail(_x: int) -> int:
+            with pytest.raises(EmulatedCrashError):
+                lib.outer(lib.crash, 6, 7, 8, 9, 1)
+            return 1
+
+        function = c.CFUNCTYPE(c.c_int32, c.c_int32)
+        assert lib.outer(function(fail), 1, 2, 3, 4, 5) == 112345
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_arguments_that_the_stack_cannot_hold(machine: str) -> None:
+    source = "int sum(const char *a, const char *b) { return *a + *b; }"
+    with loaded(source, machine, stack_size=0x1000) as (executor, lib):
+        guard, below = executor.calls.guard, 0x1000
+        prot = MemProt.READ | MemProt.WRITE
+        executor.memory.allocate_at(guard.address - below, below, prot)
+        before = executor.processor.read(guard.address - below, below + guard.size)
+        assert lib.sum(b"\1" * 1500, b"\2" * 1500) == 3
+        with pytest.raises(AllocationError, match="has no room for 0xbb9 bytes of a call"):
+            lib.sum(b"\1" * 3000, b"\2" * 3000)
+        assert executor.processor.read(guard.address - below, below + guard.size) == before
+        assert lib.sum(b"\1" * 5000, b"\2" * 1500) == 3
+
+
 def test_recursion_through_python() -> None:
     source = "int down(int); int f(int n) { return n ? down(n - 1) + 1 : 0; }"
     prototype = c.CFUNCTYPE(c.c_int, c.c_int)
@@ -235,8 +270,8 @@ def test_functions_cannot_be_called_when_the_machine_is_closed() -> None:
 
 
 def test_a_machine_cannot_be_closed_by_its_code() -> None:
-    prototype = c.CFUNCTYPE(None)
-    path = build("void host(void); int f(void) { host(); return 3; }", "aarch64")
+    prototype = c.CFUNCTYPE(c.c_int)
+    path = build("int host(void); int f(void) { return host(); }", "aarch64")
     with Emulated("aarch64") as machine:
         definitions = {"host": (machine.close, prototype)}
         with jitlink.load(path, executor=machine, definitions=definitions) as lib:

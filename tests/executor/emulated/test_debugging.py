@@ -60,11 +60,27 @@ def test_what_a_breakpoint_raises_ends_the_call() -> None:
 
     with loaded(SOURCE, "aarch64") as (executor, lib):
         executor.add_breakpoint(lib["step"], stop)
-        for _ in range(2):
+        for _ in range(3):
             with pytest.raises(StopIteration, match="here"):
-                lib.many(3)
+                lib.step(3)
+        with pytest.raises(StopIteration, match="here"):
+            lib.many(3)
         executor.remove_breakpoint(lib["step"])
         assert lib.many(1) == 5
+
+
+def test_a_breakpoint_calls_the_code_that_it_stops() -> None:
+    with loaded(SOURCE, "riscv64") as (executor, lib):
+        depths: list[int] = []
+
+        def stop() -> None:
+            depths.append(len(depths))
+            if len(depths) < 3:
+                lib.step(10)
+
+        executor.add_breakpoint(lib["step"], stop)
+        assert lib.step(1) == 26
+        assert depths == [0, 1, 2]
 
 
 @pytest.mark.parametrize("machine", LITTLE)
@@ -131,6 +147,17 @@ def test_snapshots(machine: str) -> None:
         executor.restore(later)
         assert lib.step(0) == 6
         assert lib.variable("counter", c.c_int32).value or machine == "aarch64_be"
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_snapshot_keeps_thread_local_storage(machine: str) -> None:
+    other = build("_Thread_local int n = 7; int f(void) { return ++n; }", machine)
+    with loaded(SOURCE, machine) as (executor, _):
+        snapshot = executor.snapshot()
+        with jitlink.load(other, executor=executor) as linked:
+            assert linked.f() == 8
+            executor.restore(snapshot)
+            assert linked.f() == 9
 
 
 def test_a_snapshot_of_code() -> None:

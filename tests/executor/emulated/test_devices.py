@@ -2,12 +2,14 @@
 
 import ctypes as c
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 import jitlink
 from jitlink.errors import AllocationError, ExecutorError
 from jitlink.executor import Device, Emulated, EmulatedCrashError
+from jitlink.graph import MemProt
 from jitlink.memory.regions import MemoryRegion
 from tests.executor.emulated.machines import MACHINES, build, loaded
 
@@ -141,6 +143,8 @@ def test_a_device_sees_registers_and_memory() -> None:
     ([MemoryRegion("a", 0x1000, 0x1000, load_region="b")], (), "has a load region"),
     ([RAM], [Device("d", 0x2000_0010, 4)], "pages of d at .* are in ram"),
     ([RAM], [Device("d", 0x10, 4), Device("e", 0x12, 4)], "d at .* and e at .* overlap"),
+    ([MemoryRegion(f"r{n}", n << 16, 0x1000, sections=(f"s{n}",)) for n in range(8)], (),
+     "8 regions name sections; the most is 7"),
     ([RAM], [Device("d", 0x10, 0)], "d at 0x10, of 0x0 bytes, is not in an address space"),
 ])  # fmt: skip
 def test_impossible_maps(memory: list[MemoryRegion], devices: list[Device], message: str) -> None:
@@ -148,11 +152,33 @@ def test_impossible_maps(memory: list[MemoryRegion], devices: list[Device], mess
         Emulated("riscv32", memory=memory, devices=devices)
 
 
+@pytest.mark.parametrize(("options", "message"), [
+    ({"stack_size": 0}, "a stack of 0 bytes"),
+    ({"heap_size": -1}, "a heap of -1 bytes"),
+    ({"step_limit": -1}, "a limit of -1 steps"),
+    ({"time_limit": float("nan")}, "a limit of nan seconds"),
+    ({"host_address": 0xFFFF_0000}, "0x20000 bytes at 0xffff0000 are not beside the memory map"),
+])  # fmt: skip
+def test_impossible_sizes(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Emulated("riscv32", **options)
+
+
+def test_limits_that_are_set() -> None:
+    with Emulated("riscv32") as machine:
+        with pytest.raises(ValueError, match="a limit of -1 steps"):
+            machine.step_limit = -1
+        machine.time_limit, machine.step_limit = None, 5
+        assert (machine.time_limit, machine.step_limit) == (None, 5)
+
+
 def test_a_map_without_room() -> None:
     with pytest.raises(AllocationError, match="no region of the memory map allows"):
         Emulated("riscv32", memory=[FLASH])
     small = MemoryRegion("ram", 0x2000_0000, 0x3000, "rw")
-    with pytest.raises(AllocationError, match=r"ram .*cannot hold 0x4000 more bytes"):
+    with pytest.raises(
+        AllocationError, match=r"ram .*cannot hold 0x4000 more bytes: ram has 0x3000 left"
+    ):
         Emulated("riscv32", memory=[FLASH, small], stack_size=0x3000)
     source = "int large[100000]; int f(void) { return large[5]; }"
     with (
@@ -172,12 +198,24 @@ def test_sections_of_a_region() -> None:
         assert lib["quick"] == fast.start
         assert FLASH.start <= lib["slow"] < FLASH.end
         assert lib.slow(3) == 8
+    others = [MemoryRegion(f"r{n}", n << 16, 0x1000, "r") for n in range(1, 9)]
+    with loaded(source, "riscv32", memory=[*others, FLASH, RAM, fast]) as (_, lib):
+        assert lib["quick"] == fast.start
+        assert lib.slow(3) == 8
     constant = MemoryRegion("constant", 0x1000_0000, 0x1000, "r", sections=(".fast*",))
     with (
         pytest.raises(AllocationError, match="region constant of the memory map does not allow"),
         loaded(source, "riscv32", memory=[constant, FLASH, RAM]),
     ):
         pass
+
+
+def test_memory_that_the_host_does_not_have_is_given_back() -> None:
+    large = MemoryRegion("large", 0x1_0000_0000, 1 << 50, "rw")
+    with Emulated("riscv64", memory=[large], is_sparse=True) as machine:
+        for _ in range(3):
+            with pytest.raises(AllocationError, match="cannot map 0x2000000000000 bytes at"):
+                machine.memory.allocate(1 << 49, MemProt.READ)
 
 
 def test_memory_is_given_back() -> None:

@@ -9,8 +9,10 @@ import pytest
 
 import jitlink
 from jitlink import LLJIT
-from jitlink.errors import ExecutorError
+from jitlink.errors import ExecutorError, TLSError
 from jitlink.executor import Emulated
+from jitlink.link import run_in_process
+from jitlink.memory.tls_module import TLSABI, TLSModuleSpec, TLSRelocation, TLSValue
 from jitlink.orc import IndirectStubsManager, lazy_reexports
 from tests.executor.emulated.machines import LITTLE, MACHINES, build, loaded
 
@@ -71,6 +73,14 @@ def test_variables_of_another_link(machine: str) -> None:
         jit.add_object(two)
         assert jit.lookup("bump")() == 4
         assert jit.lookup("get")() == 4
+
+
+def test_a_module_without_variables() -> None:
+    spec = TLSModuleSpec("empty", relocations=[TLSRelocation(TLSValue.TPOFF)])
+    with Emulated("riscv64") as machine:
+        assert machine.memory_manager.tls is not None
+        with pytest.raises(TLSError, match="has no thread-local variables of module 1"):
+            run_in_process(machine.memory_manager.tls.load(spec, TLSABI(lambda _: b"", 0)))
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -35,7 +35,14 @@ _NUMBER = re.compile(
     rb"|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?|[nN][aA][nN]))"
 )
 """What ``strtod`` converts."""
-_LONGEST_NUMBER = 1 << 12
+_MAY_GO_ON = re.compile(rb"[ \t\n\v\f\r]*[-+.\w]*")
+"""What is no end of a number, where the text was cut."""
+_FIRST_PIECE = 1 << 7
+"""Characters that most numbers fit into: what follows a number may be very long."""
+_CONVERSION = re.compile(r"%[-+ #0]*(\d*)(?:\.(\d*))?[aAeEfFgG]")
+_LARGEST_WIDTH = 1 << 16
+"""The largest width and precision of a floating-point conversion; C requires 4095 characters."""
+_INT_MASK = (1 << 32) - 1
 _Double = ctypes.c_double
 _UNARY = ctypes.CFUNCTYPE(_Double, _Double)
 _BINARY = ctypes.CFUNCTYPE(_Double, _Double, _Double)
@@ -114,7 +121,8 @@ class CLibrary:
     # Functions of integers and pointers
 
     def _write(self, descriptor: int, data: int, size: int) -> int:
-        self._write_output(descriptor, self._calls.read(data, size))
+        # An int: the upper half of its register may be anything.
+        self._write_output(descriptor & _INT_MASK, self._calls.read(data, size))
         return size
 
     def _exit(self, status: int) -> int:
@@ -152,15 +160,25 @@ class CLibrary:
         Returns:
             How many characters there are.
         """
-        text = format_double(
-            self._calls.string_at(conversion).decode("ascii", "replace"), self._double_at(value)
-        ).encode()
+        how = self._calls.string_at(conversion).decode("ascii", "replace")
+        parts = _CONVERSION.fullmatch(how)
+        if parts is None or any(
+            len(each) > 5 or int(each) > _LARGEST_WIDTH for each in parts.groups() if each
+        ):
+            cause = f"printf: the conversion {how[:64]!r} is not supported"
+            raise self._calls.crash(SIGABRT, cause)
+        text = format_double(how, self._double_at(value)).encode()
         self._calls.write(out, text[start : start + capacity])
         return len(text)
 
     def _parse(self, text: int, value: int) -> int:
         """Parse a double: stores it, and returns how many characters were used."""
-        found = _NUMBER.match(self._calls.string_at(text)[:_LONGEST_NUMBER])
+        size = _FIRST_PIECE
+        characters = self._calls.string_at(text, size)
+        while len(characters) == size and _MAY_GO_ON.fullmatch(characters):
+            size *= 8
+            characters = self._calls.string_at(text, size)
+        found = _NUMBER.match(characters)
         number, used = (0.0, 0) if found is None else (_parsed(found[1].decode()), found.end())
         order = self._calls.processor.machine.byte_order
         data = bytes(ctypes.c_double(number))

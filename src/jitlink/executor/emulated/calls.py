@@ -26,7 +26,7 @@ from jitlink.executor.remote.errors import Crash
 from jitlink.graph import MemProt
 
 _STACK_ALIGNMENT = 16
-_GUARD = _PAGE = 0x1000
+_GUARD = 0x1000
 _MOST_ON_STACK = 1 << 12
 """Bytes of arguments that are copied to the stack; more have memory of their own."""
 
@@ -37,10 +37,18 @@ class Limits:
     Attributes:
         seconds: None for any time.
         steps: instructions between two calls of host functions; 0 for any number.
+
+    Raises:
+        ValueError: a limit is negative, also when it is set.
     """
 
     def __init__(self, seconds: float | None, steps: int) -> None:
         self.seconds, self.steps = seconds, steps
+
+    def __setattr__(self, name: str, value: float | None) -> None:
+        if value is not None and not value >= 0:
+            raise ValueError(f"a limit of {value} {name}")
+        super().__setattr__(name, value)
 
 
 class EmulatedCalls:
@@ -89,6 +97,8 @@ class EmulatedCalls:
         self._deadline: float | None = None
         self._watched: float | None = None
         self._is_at_breakpoint = False
+        # How many calls are running, each but the first by a host function of the one before.
+        self._depth = 0
         self.is_closed = False
         self.callbacks: Any = None
         self._word = processor.machine.pointer_size
@@ -126,20 +136,29 @@ class EmulatedCalls:
         with self._lock:
             if self.is_closed:
                 raise ExecutorError("the emulated machine is closed")
+            if self.processor.is_in_piece:
+                raise ExecutorError("a device or a watch cannot call emulated code")
             outer = self._next_stack, self._deadline, self._seconds
-            saved = self.processor.save() if self._is_at_breakpoint else None
+            # Code that waits for a host function has its values in registers, which a call that
+            # ends early does not restore; at a breakpoint no register may change at all.
+            saved = self.processor.save() if self._depth else None
             was_at_breakpoint, self._is_at_breakpoint = self._is_at_breakpoint, False
+            has_returned = False
+            self._depth += 1
             extra: list[Pages] = []
             try:
                 self._limit(timeout)
                 places = self._place_regions(frame, regions, extra)
                 self._place_words(frame)
                 self._execute(address)
-                return self._results(regions, places, results)
+                found = self._results(regions, places, results)
+                has_returned = True
+                return found
             finally:
+                self._depth -= 1
                 self._next_stack, self._deadline, self._seconds = outer
                 self._is_at_breakpoint = was_at_breakpoint
-                if saved is not None:
+                if saved is not None and (was_at_breakpoint or not has_returned):
                     self.processor.restore(saved)
                 for pages in extra:
                     self._memory.release(pages)
@@ -177,19 +196,35 @@ class EmulatedCalls:
     def _room(self, size: int, extra: list[Pages]) -> int:
         """Memory for a call."""
         if size <= _MOST_ON_STACK:
-            self._next_stack = (self._next_stack - size) // _STACK_ALIGNMENT * _STACK_ALIGNMENT
-            return self._next_stack
+            return self._take_stack(size)
         prot = MemProt.READ | MemProt.WRITE
         pages = self._memory.allocate(size, prot)
         extra.append(pages)
         self._memory.protect(pages, prot)
         return pages.address
 
+    def _take_stack(self, size: int) -> int:
+        """The address of so many bytes below what is in use of the stack.
+
+        Raises:
+            AllocationError: they are not of the stack.
+        """
+        address = (self._next_stack - size) // _STACK_ALIGNMENT * _STACK_ALIGNMENT
+        # With room for a return address.
+        if address < self.stack.address + _STACK_ALIGNMENT:
+            raise AllocationError(
+                f"the stack of the emulated machine, {self.stack.size:#x} bytes at "
+                f"{self.stack.address:#x}, has no room for {size:#x} bytes of a call",
+                size=size,
+            )
+        self._next_stack = address
+        return address
+
     def _place_words(self, frame: CallFrame) -> None:
         """Set the registers and the words of the stack for a call."""
         processor, machine, word = self.processor, self.processor.machine, self._word
         order, mask = machine.byte_order, self._mask
-        stack = (self._next_stack - len(frame.stack) * word) // _STACK_ALIGNMENT * _STACK_ALIGNMENT
+        stack = self._take_stack(len(frame.stack) * word)
         content = b"".join((each & mask).to_bytes(word, order) for each in frame.stack)
         values: list[tuple[str, int]] = []
         if machine.link:
@@ -197,10 +232,6 @@ class EmulatedCalls:
         else:
             stack -= word
             content = processor.return_address.to_bytes(word, order) + content
-        if stack < self.stack.address:
-            raise AllocationError(
-                "the stack of the emulated machine has no room for a call", size=0
-            )
         processor.write(stack, content)
         values += zip(machine.integers, frame.integers, strict=False)
         values += zip(machine.floats, frame.floats, strict=False)
@@ -319,20 +350,16 @@ class EmulatedCalls:
             for n in range(0, len(data), word)
         ]
 
-    def string_at(self, address: int) -> bytes:
-        """The characters of a string up to its null.
+    def string_at(self, address: int, most: int | None = None) -> bytes:
+        """The characters of a string that emulated code has passed: `Processor.string_at`.
 
         Raises:
             Stop: they cannot be read.
         """
-        found = bytearray()
-        while True:
-            place = address + len(found)
-            piece = self.read(place, _PAGE - place % _PAGE)
-            end = piece.find(b"\0")
-            if end >= 0:
-                return bytes(found + piece[:end])
-            found += piece
+        try:
+            return self.processor.string_at(address, most)
+        except ExecutorError:
+            raise self.bad_access(address) from None
 
     def read(self, address: int, size: int) -> bytes:
         """The bytes at an address that emulated code has passed.
@@ -381,7 +408,7 @@ class EmulatedCalls:
             ExecutorError: this thread is in a call.
         """
         with self._lock:
-            if self._next_stack != self.stack.address + self.stack.size:
+            if self._depth:
                 raise ExecutorError("an emulated machine cannot be closed by a call of its own")
             self.is_closed = True
         self._watchdog.close()

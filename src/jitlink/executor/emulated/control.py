@@ -27,6 +27,7 @@ from jitlink.executor.emulated.c_library import CLibrary, WriteOutput
 from jitlink.executor.emulated.calls import EmulatedCalls, Limits
 from jitlink.executor.emulated.crashes import Backtraces
 from jitlink.executor.emulated.debugging import Coverage, Debugger, MemoryAccess, Snapshot
+from jitlink.executor.emulated.devices import map_devices
 from jitlink.executor.emulated.errors import EmulatedExitError
 from jitlink.executor.emulated.machines import machine_of
 from jitlink.executor.emulated.memory import EmulatedMemory, EmulatedMemoryManager, Place
@@ -89,7 +90,7 @@ class Emulated(ExecutorProcessControl):
     Raises:
         ExecutorError: there is no such machine, or Unicorn is not installed.
         AllocationError: the memory map has no place for the stack.
-        ValueError: the memory map is not possible.
+        ValueError: the memory map, a size or a limit is not possible.
     """
 
     page_size = PAGE_SIZE
@@ -114,14 +115,19 @@ class Emulated(ExecutorProcessControl):
         self.machine, self.triple = machine, row.triple(abi)
         # As large as it can be, it is no limit.
         self.address_limit = 1 << 32 if row.pointer_size == 4 else NO_ADDRESS_LIMIT
+        for what, size in (("stack", stack_size), ("heap", heap_size)):
+            if size is not None and size <= 0:
+                raise ValueError(f"a {what} of {size} bytes")
         regions = [DEFAULT_MEMORY] if memory is None else list(memory)
         check_map(regions, devices, row.pointer_size)
         convention = convention_of(self.triple)
         if convention is None:
             raise ExecutorError(f"functions of {self.triple} cannot be called from here")
-        host_address = find_gap(regions, devices, Processor.host_area_size, host_address)
+        host_address = find_gap(
+            regions, devices, Processor.host_area_size, host_address, row.pointer_size
+        )
         self.processor = Processor(row, host_address)
-        self.processor.map_devices(devices)
+        map_devices(self.processor, devices)
         self.devices = tuple(devices)
         self.memory = EmulatedMemory(self.processor, regions, is_sparse=is_sparse or memory is None)
         room = self.memory.region_for(MemProt.READ | MemProt.WRITE).size // _RAM_SHARE

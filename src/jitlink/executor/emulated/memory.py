@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jitlink.errors import AllocationError, JITLinkError
+from jitlink.errors import AllocationError, ExecutorError, JITLinkError
 from jitlink.executor.emulated.memory_map import PAGE_SIZE
 from jitlink.executor.emulated.processor import Processor
 from jitlink.graph import LinkGraph, MemLifetime, MemProt
@@ -27,7 +27,7 @@ from jitlink.memory.manager import (
     JITLinkMemoryManager,
     take_finalized,
 )
-from jitlink.memory.regions import MemoryRegion
+from jitlink.memory.regions import MemoryRegion, SectionRegions
 from jitlink.memory.tls import TLSAllocation, TLSRegistry, release_tls
 from jitlink.sps import AllocActionCallPair, WrapperFunctionCall
 
@@ -56,6 +56,7 @@ class EmulatedMemory:
         self, processor: Processor, regions: Sequence[MemoryRegion], *, is_sparse: bool = False
     ) -> None:
         self.processor, self.regions, self._is_sparse = processor, regions, is_sparse
+        self.sections = SectionRegions(regions)
         self._free = [FreeList(region.start, region.end) for region in regions]
         for region in regions:
             if not is_sparse:
@@ -70,21 +71,18 @@ class EmulatedMemory:
         return self.regions[self._candidates(prot)[0]]
 
     def _candidates(self, prot: MemProt, named: int = 0) -> list[int]:
-        """Indices of the regions for a protection; only that of a number of `number_of`, if any."""
+        """Indices of the regions for a protection, or for the sections of a segment's number."""
+        only = self.sections.indices[named - 1] if named else None
         found = [
             (bool(each.prot & ~prot & MemProt.WRITE), int(each.prot & ~prot).bit_count(), n)
             for n, each in enumerate(self.regions)
-            if prot & each.prot == prot and (n == named - 1 if named else not each.sections)
+            if prot & each.prot == prot and (not each.sections if only is None else n == only)
         ]
         if not found:
-            which = f"region {self.regions[named - 1].name}" if named else "no region"
+            which = "no region" if only is None else f"region {self.regions[only].name}"
             verb = "does not allow" if named else "allows"
             raise AllocationError(f"{which} of the memory map {verb} {prot}", size=0)
         return [number for *_, number in sorted(found)]
-
-    def number_of(self, section: str) -> int:
-        """The number of the region that names a section, counted from one; 0 if none does."""
-        return next((n for n, each in enumerate(self.regions, 1) if each.names(section)), 0)
 
     def allocate(
         self,
@@ -104,7 +102,7 @@ class EmulatedMemory:
             alignment: of the address, in bytes.
             limit: they end at or below this address.
             at_end: whether the highest addresses are taken.
-            named: the number of the region that it must be in, of `number_of`; 0 for any.
+            named: number of a segment of `SectionRegions`; 0 for any other.
 
         Raises:
             AllocationError: there are none.
@@ -120,10 +118,14 @@ class EmulatedMemory:
                     else free.take(size, alignment, limit)
                 )
                 if address is not None:
-                    return self._map(address, size)
+                    return self._map(number, address, size)
         names = ", ".join(self.regions[number].name for number in candidates)
         below = f" below {limit:#x}" if limit < NO_ADDRESS_LIMIT else ""
-        message = f"{names} of the memory map cannot hold {size:#x} more bytes{below}"
+        rooms = ", ".join(
+            f"{self.regions[number].name} has {self._free[number].size:#x} left"
+            for number in candidates
+        )
+        message = f"{names} of the memory map cannot hold {size:#x} more bytes{below}: {rooms}"
         raise AllocationError(message, size=size)
 
     def allocate_at(self, address: int, size: int, prot: MemProt) -> Pages:
@@ -136,7 +138,7 @@ class EmulatedMemory:
         with self.processor.lock:
             for number in self._candidates(prot):
                 if self._take_at(self._free[number], address, size) is not None:
-                    return self._map(address, size)
+                    return self._map(number, address, size)
         message = f"{size:#x} bytes at {address:#x} are not free in a region that allows {prot}"
         raise AllocationError(message, size=size)
 
@@ -144,11 +146,16 @@ class EmulatedMemory:
     def _take_at(free: FreeList, address: int, size: int) -> int | None:
         return address if free.take_at(address, size) else None
 
-    def _map(self, address: int, size: int) -> Pages:
-        if self._is_sparse:
-            self.processor.map(address, size, MemProt.READ | MemProt.WRITE)
-        else:
-            self.processor.write(address, bytes(size))
+    def _map(self, number: int, address: int, size: int) -> Pages:
+        """Make pages that were taken from a region memory of zeros."""
+        try:
+            if self._is_sparse:
+                self.processor.map(address, size, MemProt.READ | MemProt.WRITE)
+            else:
+                self.processor.write(address, bytes(size))
+        except (ExecutorError, MemoryError) as error:
+            self._free[number].put(address, address + size)
+            raise AllocationError(str(error) or "out of memory", size=size) from None
         return Pages(address, size)
 
     def protect(self, pages: Pages, prot: MemProt) -> None:
@@ -219,8 +226,7 @@ class EmulatedMemoryManager(JITLinkMemoryManager):
 
     def divide(self, graph: LinkGraph) -> None:
         """Give the sections that regions name segments of their own."""
-        if any(each.sections for each in self.memory.regions):
-            graph.segment_number = self.memory.number_of
+        self.memory.sections.divide(graph)
 
     def register(self, finalized: _Finalized) -> FinalizedAlloc:
         """Record finalized memory."""

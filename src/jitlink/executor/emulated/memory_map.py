@@ -96,7 +96,11 @@ def device_pages(device: Device) -> tuple[int, int]:
 
 
 def find_gap(
-    regions: Sequence[MemoryRegion], devices: Sequence[Device], size: int, wanted: int | None
+    regions: Sequence[MemoryRegion],
+    devices: Sequence[Device],
+    size: int,
+    wanted: int | None,
+    pointer_size: int,
 ) -> int:
     """An address where `size` bytes of the address space are not in the map, below 2 GiB.
 
@@ -105,9 +109,11 @@ def find_gap(
         devices: its devices.
         size: in bytes, a power of two.
         wanted: the address, if it may be no other.
+        pointer_size: bytes of a pointer.
 
     Raises:
-        ValueError: `wanted` is not aligned, or in the map.
+        ValueError: `wanted` is not aligned, in the map, or beyond the lower half of 64 bits or the
+            32 bits that there are.
         ExecutorError: there is none.
     """
     taken = [(each.start, each.end) for each in regions] + [device_pages(d) for d in devices]
@@ -116,7 +122,8 @@ def find_gap(
         return all(end <= address or start >= address + size for start, end in taken)
 
     if wanted is not None:
-        if wanted <= 0 or wanted % PAGE_SIZE or not is_free(wanted):
+        limit = 1 << min(8 * pointer_size, 63)
+        if not 0 < wanted <= limit - size or wanted % PAGE_SIZE or not is_free(wanted):
             raise ValueError(f"{size:#x} bytes at {wanted:#x} are not beside the memory map")
         return wanted
     # Only where something begins can there be another gap than at the top.

@@ -21,15 +21,21 @@ from typing import Any
 
 from jitlink.errors import ExecutorError
 from jitlink.executor.emulated.machines import SIGILL, SIGSEGV, SIGTRAP, SYSCALL, Machine
-from jitlink.executor.emulated.memory_map import PAGE_SIZE, Device, device_pages
+from jitlink.executor.emulated.memory_map import PAGE_SIZE
 from jitlink.graph import MemProt
 
 HostEntry = Callable[[int], None]
 """Carries out a host function for its return address, with the registers of its call."""
+ReadRegister = Callable[[object, int, int, object], int]
+"""Reads a register of a device for Unicorn, by its offset in the mapped pages and its size."""
+WriteRegister = Callable[[object, int, int, int, object], None]
+"""Writes one likewise, with the value."""
 _HOST_AREA = 0x20000
 """Bytes of addresses for what is not of the memory map."""
 _HOST_STEP = 4
 """Bytes between the addresses of host functions."""
+_LARGE_READ = 1 << 20
+"""Bytes of a read that is checked first: Unicorn makes room for it before it looks for memory."""
 _MASK = (1 << 64) - 1
 
 
@@ -72,6 +78,7 @@ class Processor:
         machine: the same.
         return_address: where the code of a call returns to.
         is_closed: whether `close` was called.
+        is_in_piece: whether Unicorn runs code now, and what it calls cannot call code.
         interrupted: whether the `Watchdog` has stopped a piece.
         breakpoints: what is called before the instruction at an address.
 
@@ -98,9 +105,10 @@ class Processor:
         self.breakpoints: dict[int, tuple[Callable[[], object], int]] = {}
         self._break: int | None = None
         self._passed: int | None = None
-        self._is_in_piece = False
+        self._thread_pointer: int | None = None
+        self.is_in_piece = False
         self._counts = False
-        self._device_pages: frozenset[int] = frozenset()
+        self._devices: set[int] = set()
         self._hosts: dict[int, HostEntry] = {}
         self._free_hosts: list[int] = []
         self.return_address = host_area
@@ -217,6 +225,13 @@ class Processor:
         """Set all registers to a state."""
         with self.lock:
             self._uc.context_restore(state)
+            if self._thread_pointer is not None:
+                self.write_register(self.machine.thread, self._thread_pointer)
+
+    def set_thread_pointer(self, address: int) -> None:
+        """Set the thread pointer for good: `restore` keeps it."""
+        self._thread_pointer = address
+        self.write_register(self.machine.thread, address)
 
     # Memory
 
@@ -265,10 +280,28 @@ class Processor:
             ExecutorError: not all of it is memory.
         """
         with self.lock:
+            if size > _LARGE_READ and not self._is_mapped(address, size):
+                raise self._inaccessible("read", address, size, "not all of it is memory")
             try:
                 return bytes(self._uc.mem_read(address, size)) if size else b""
-            except (self._unicorn.UcError, ValueError, OverflowError) as error:
+            except (self._unicorn.UcError, ValueError, OverflowError, MemoryError) as error:
                 raise self._inaccessible("read", address, size, error) from None
+
+    def string_at(self, address: int, most: int | None = None) -> bytes:
+        """The characters of a string up to its null, or as many as are wanted.
+
+        Raises:
+            ExecutorError: they are not in memory.
+        """
+        found = bytearray()
+        while most is None or len(found) < most:
+            place = address + len(found)
+            piece = self.read(place, PAGE_SIZE - place % PAGE_SIZE)
+            end = piece.find(b"\0")
+            if end >= 0:
+                return bytes((found + piece[:end])[:most])
+            found += piece
+        return bytes(found[:most])
 
     def write(self, address: int, content: bytes | bytearray | memoryview) -> None:
         """Write bytes to an address, whatever code may do there.
@@ -289,7 +322,7 @@ class Processor:
             self._uc.ctl_flush_tb()
 
     @staticmethod
-    def _inaccessible(what: str, address: int, size: int, error: Exception) -> ExecutorError:
+    def _inaccessible(what: str, address: int, size: int, error: object) -> ExecutorError:
         return ExecutorError(f"cannot {what} {size} bytes at {address:#x}: {error}")
 
     def mapped_ranges(self) -> list[tuple[int, int, MemProt]]:
@@ -309,6 +342,14 @@ class Processor:
             found.append((start, end + 1, prot))
         return found
 
+    def _is_mapped(self, address: int, size: int) -> bool:
+        """Whether all bytes of a range are mapped."""
+        place = address
+        for start, end, _ in self.mapped_ranges():
+            if start <= place < end:
+                place = end
+        return place >= address + size
+
     def is_executable(self, address: int) -> bool:
         """Whether there is memory at an address that code may be in."""
         return any(
@@ -316,21 +357,24 @@ class Processor:
             for start, end, prot in self.mapped_ranges()
         )
 
-    def map_devices(self, devices: Iterable[Device]) -> None:
-        """Map devices; several may share pages."""
-        pages: dict[int, list[Device]] = {}
-        for device in devices:
-            start, end = device_pages(device)
-            for page in range(start, end, PAGE_SIZE):
-                pages.setdefault(page, []).append(device)
-        self._device_pages = frozenset(pages)
-        for page, owners in pages.items():
-            access = _DevicePage(self, page, owners)
-            self._uc.mmio_map(page, PAGE_SIZE, access.read, None, access.write, None)
+    def map_device(self, address: int, size: int, read: ReadRegister, write: WriteRegister) -> None:
+        """Map pages whose accesses functions carry out, which Unicorn calls; they raise nothing.
+
+        Raises:
+            ExecutorError: something is mapped there already.
+        """
+        with self.lock:
+            try:
+                self._uc.mmio_map(address, size, read, None, write, None)
+            except self._unicorn.UcError as error:
+                raise ExecutorError(
+                    f"cannot map a device of {size:#x} bytes at {address:#x}: {error}"
+                ) from None
+        self._devices.add(address)
 
     def is_device(self, address: int) -> bool:
-        """Whether what is mapped at an address is a device."""
-        return address in self._device_pages
+        """Whether what begins at an address was mapped by `map_device`."""
+        return address in self._devices
 
     # Host functions
 
@@ -387,8 +431,6 @@ class Processor:
             BaseException: raised by a device, a watch or a breakpoint, or that of `time_error`.
         """
         unicorn, end = self._unicorn, self.return_address
-        if self._is_in_piece:
-            raise ExecutorError("a device or a watch cannot call emulated code")
         if steps and not self._counts:
             # What was translated before does not count.
             self.flush()
@@ -397,11 +439,11 @@ class Processor:
         while address != end:
             try:
                 with self.lock:
-                    self._is_in_piece = True
+                    self.is_in_piece = True
                     try:
                         self._uc.emu_start(address, end, 0, steps)
                     finally:
-                        self._is_in_piece = False
+                        self.is_in_piece = False
             except unicorn.UcError as error:
                 address = self._after_fault(error)
                 continue
@@ -449,9 +491,10 @@ class Processor:
             raise Stop(signal, f"{cause} at {pc:#x}")
         if self._break is not None:
             place, self._break = self._break, None
-            self._passed = place
             if place in self.breakpoints:
                 self.breakpoints[place][0]()
+            # Not before: what the function calls may stop there, too, and what it raises ends this.
+            self._passed = place if place in self.breakpoints and self.pc == place else None
             return self.pc
         if self.interrupted:
             raise time_error()
@@ -547,51 +590,6 @@ class _ClosedEngine:
 
 class StepsExceededError(Exception):
     """Code has executed more instructions than it may."""
-
-
-class _DevicePage:
-    """A page of devices."""
-
-    def __init__(self, processor: Processor, page: int, devices: list[Device]) -> None:
-        self._processor, self._page, self._devices = processor, page, devices
-
-    def read(self, _uc: object, offset: int, size: int, _data: object) -> int:
-        """Called by Unicorn, whose devices are little-endian."""
-        value = self._processor.guard(lambda: self._read(self._page + offset, size))
-        return self._converted(value, size)
-
-    def write(self, _uc: object, offset: int, size: int, value: int, _data: object) -> None:
-        """Called by Unicorn, likewise."""
-        converted = self._converted(value, size)
-        self._processor.guard(lambda: self._write(self._page + offset, size, converted))
-
-    def _converted(self, value: int, size: int) -> int:
-        order = self._processor.machine.byte_order
-        return value if order == "little" else int.from_bytes(value.to_bytes(size, "little"), "big")
-
-    def _read(self, address: int, size: int) -> int:
-        device = self._device_at(address, size)
-        if device is None or device.read is None:
-            raise self._refused(device, "read", address, size)
-        value = device.read(address - device.start, size)
-        return int(value) & ((1 << 8 * size) - 1)
-
-    def _write(self, address: int, size: int, value: int) -> None:
-        device = self._device_at(address, size)
-        if device is None or device.write is None:
-            raise self._refused(device, "write", address, size)
-        device.write(address - device.start, size, value)
-
-    def _device_at(self, address: int, size: int) -> Device | None:
-        for device in self._devices:
-            if device.start <= address and address + size <= device.end:
-                return device
-        return None
-
-    @staticmethod
-    def _refused(device: Device | None, what: str, address: int, size: int) -> Stop:
-        which = "no device" if device is None else f"{device.name}, which does not allow that"
-        return Stop(SIGSEGV, f"a {what} of {size} bytes at {address:#x}, of {which}", address)
 
 
 def _nothing(_result: object) -> None:

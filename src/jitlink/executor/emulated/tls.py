@@ -79,7 +79,7 @@ class EmulatedTLS(TLSRegistry):
         else:
             self.thread_pointer, first = pages.address, abi.tcb_size
         self._free.put(first, first + room)
-        self._processor.write_register(machine.thread, self.thread_pointer)
+        self._processor.set_thread_pointer(self.thread_pointer)
         if machine.architecture in _DESCRIPTOR_REGISTERS:
             self._resolver = self._calls.add_entry(self._resolve_descriptor)
 
@@ -144,7 +144,7 @@ class EmulatedTLS(TLSRegistry):
                 return [module]
             case TLSValue.DTPOFF:
                 return [(relocation.addend - self._bias) & _MASK]
-        offset = (self._places[module][0] + relocation.addend) & _MASK
+        offset = (self._place_of(module) + relocation.addend) & _MASK
         return [offset] if relocation.value is TLSValue.TPOFF else [self._resolver, offset]
 
     async def unload(self, handle: int) -> list[JITLinkError]:
@@ -161,10 +161,14 @@ class EmulatedTLS(TLSRegistry):
     def address_of(self, module: int, offset: int) -> int:
         """Address of a variable, by the offset of `TLSValue.DTPOFF`."""
         machine = self._processor.machine
+        address = self.thread_pointer + self._place_of(module) + offset + self._bias
+        return address & ((1 << 8 * machine.pointer_size) - 1)
+
+    def _place_of(self, module: int) -> int:
+        """Where the block of a module is, from the thread pointer."""
         if module not in self._places:
             raise TLSError(f"an emulated machine has no thread-local variables of module {module}")
-        address = self.thread_pointer + self._places[module][0] + offset + self._bias
-        return address & ((1 << 8 * machine.pointer_size) - 1)
+        return self._places[module][0]
 
 
 class _Loader:

@@ -21,6 +21,8 @@ from jitlink.passes.cie import DW_EH_PE_OMIT
 
 _PC_RELATIVE, _INDIRECT = 0x10, 0x80
 _FORMATS = {0x02: "H", 0x03: "I", 0x04: "Q", 0x0A: "h", 0x0B: "i", 0x0C: "q"}
+_MOST_BITS = 63
+"""Bits of a LEB128 number that another byte may follow."""
 _SAME, _OFFSET, _REGISTER, _UNDEFINED = range(4)
 
 
@@ -54,7 +56,7 @@ class _Reader:
         size = struct.calcsize(kind)
         try:
             (value,) = struct.unpack_from(self.order + kind, self.data, self.place)
-        except struct.error as error:
+        except (struct.error, OverflowError) as error:
             raise _NotUnderstoodError(str(error)) from None
         self.place += size
         return int(value)
@@ -68,6 +70,8 @@ class _Reader:
             shift += 7
             if byte < 0x80:
                 break
+            if shift > _MOST_BITS:
+                raise _NotUnderstoodError("a number of more than 64 bits")
         return value - (1 << shift) if signed and byte & 0x40 else value
 
     def text(self) -> bytes:
@@ -226,13 +230,14 @@ class Unwinder:
         def name_of(number: int) -> str:
             return names[number] if 0 <= number < len(names) else ""
 
-        base = name_of(rules.cfa_register)
-        if not base:
-            raise _NotUnderstoodError(f"register {rules.cfa_register}")
-        cfa = (registers[base] + rules.cfa_offset) & mask
+        def value_of(number: int) -> int:
+            if not name_of(number):
+                raise _NotUnderstoodError(f"register {number}")
+            return registers[name_of(number)]
+
+        cfa = (value_of(rules.cfa_register) + rules.cfa_offset) & mask
         found = dict(registers)
         found[machine.stack] = cfa
-        return_address = None
         for number, (rule, operand) in rules.registers.items():
             name = name_of(number)
             if rule == _OFFSET:
@@ -240,19 +245,14 @@ class Unwinder:
                 data = self._processor.read(place, machine.pointer_size)
                 value = int.from_bytes(data, machine.byte_order)
             elif rule == _REGISTER:
-                value = registers[name_of(operand)]
+                value = value_of(operand)
             else:
                 continue
-            if number == cie.return_register:
-                return_address = value
             if name:
                 found[name] = value
-        if return_address is None:
-            return_address = registers.get(name_of(cie.return_register), 0)
-            rule = rules.registers.get(cie.return_register, (_SAME, 0))[0]
-            if rule == _UNDEFINED:
-                return_address = 0
-        found[machine.pc] = return_address
+        rule, _ = rules.registers.get(cie.return_register, (_SAME, 0))
+        is_outermost = rule == _UNDEFINED
+        found[machine.pc] = 0 if is_outermost else found.get(name_of(cie.return_register), 0)
         return found
 
 

@@ -45,5 +45,6 @@ def call_wrapper(
     if size > _INLINE_SIZE:
         return WrapperFunctionResult(calls.processor.read(pointer, size))
     if size == 0 and pointer:
-        return WrapperFunctionResult(out_of_band_error=calls.string_at(pointer).decode())
+        text = calls.processor.string_at(pointer).decode("utf-8", "replace")
+        return WrapperFunctionResult(out_of_band_error=text)
     return WrapperFunctionResult(value[:size])
