@@ -218,6 +218,18 @@ def test_memory_that_the_host_does_not_have_is_given_back() -> None:
                 machine.memory.allocate(1 << 49, MemProt.READ)
 
 
+def test_initialisers_take_no_more_memory_each_time() -> None:
+    source = """
+    static volatile int started; int f(void) { return started; }
+    __attribute__((constructor)) static void start(void) { ++started; }
+    """
+    path = build(source, "riscv32")
+    with Emulated("riscv32", memory=[FLASH, RAM]) as machine:
+        for _ in range(2 * RAM.size // 0x1000):
+            with jitlink.load(path, executor=machine) as lib:
+                assert lib.f() == 1
+
+
 def test_memory_is_given_back() -> None:
     source = "int large[20000] = {1}; int f(void) { return large[0]++; }"
     path = build(source, "riscv32")

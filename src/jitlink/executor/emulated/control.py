@@ -30,7 +30,7 @@ from jitlink.executor.emulated.debugging import Coverage, Debugger, MemoryAccess
 from jitlink.executor.emulated.devices import map_devices
 from jitlink.executor.emulated.errors import EmulatedExitError
 from jitlink.executor.emulated.machines import machine_of
-from jitlink.executor.emulated.memory import EmulatedMemory, EmulatedMemoryManager, Place
+from jitlink.executor.emulated.memory import EmulatedMemory, EmulatedMemoryManager, Pages, Place
 from jitlink.executor.emulated.memory_map import (
     DEFAULT_MEMORY,
     PAGE_SIZE,
@@ -149,6 +149,8 @@ class Emulated(ExecutorProcessControl):
         )
         run = partial(_run_action, self.calls)
         self.memory_manager = EmulatedMemoryManager(self.memory, run, tls, place)
+        # Each load with initialisers places arguments, which are never released.
+        self._arguments: dict[tuple[bytes, ...], Pages] = {}
         self.debugger = Debugger(self.processor, self.calls)
 
     def __enter__(self) -> Self:
@@ -259,20 +261,24 @@ class Emulated(ExecutorProcessControl):
     # Programs
 
     async def place_arguments(self, argv: Sequence[str]) -> PlacedArguments:
-        """Place arguments and an empty environment."""
-        arguments = [each.encode("utf-8", "surrogateescape") for each in argv]
+        """Place arguments and an empty environment; the same ones have the same place."""
+        arguments = tuple(each.encode("utf-8", "surrogateescape") for each in argv)
         if any(b"\0" in each for each in arguments):
             raise ValueError("an argument contains a null character")
         word = self.processor.machine.pointer_size
         start = (len(arguments) + 4) * word
         size = start + sum(len(each) + 1 for each in arguments)
-        pages = self.memory.allocate(size, MemProt.READ | MemProt.WRITE)
-        self.memory.protect(pages, MemProt.READ | MemProt.WRITE)
+        pages = self._arguments.get(arguments)
+        if pages is None:
+            pages = self.memory.allocate(size, MemProt.READ | MemProt.WRITE)
+            self.memory.protect(pages, MemProt.READ | MemProt.WRITE)
+            self._arguments[arguments] = pages
         pointers, place = [], pages.address + start
         for text in arguments:
             pointers.append(place)
             place += len(text) + 1
-        # After the environment, which is empty, the auxiliary vector, likewise.
+        # Anew, because programs change them; behind them the environment and the auxiliary vector,
+        # which are empty.
         words = [*pointers, 0, 0, 0, 0]
         content = b"".join(each.to_bytes(word, self._byte_order) for each in words)
         strings = b"".join(text + b"\0" for text in arguments)
