@@ -29,6 +29,7 @@ from jitlink.executor.code_map import CodeMap
 from jitlink.executor.control import ExecutorProcessControl, PlacedArguments
 from jitlink.memory.images import ImageSymbols
 from jitlink.memory.regions import MemoryRegion, PlacedSegment, RegionMemoryManager
+from jitlink.memory.tls import FIRST_ADDRESS
 from jitlink.sps import WrapperFunctionResult
 from jitlink.targets.registry import target_of_triple
 
@@ -84,7 +85,8 @@ class MemoryImage(ExecutorProcessControl):
         self.triple = f"{architecture.partition('-')[0]}-unknown-none"
         if regions is None:
             start = 0 if address is None else address
-            end = 1 << 8 * self._target.pointer_size
+            # Above that are what stands for thread-local variables, and operating systems.
+            end = min(1 << 8 * self._target.pointer_size, FIRST_ADDRESS)
             regions = [MemoryRegion("memory", start, max(end - start, 0))]
         elif address is not None:
             raise ValueError("regions have addresses of their own")

@@ -214,6 +214,9 @@ def test_ranges_that_are_no_regions() -> None:
         MemoryRegion("a", 5, 0)
     with pytest.raises(ValueError, match="0x2 bytes at 0xffffffffffffffff"):
         MemoryRegion("a", (1 << 64) - 1, 2)
+    with pytest.raises(ValueError, match=r"region a has .* thread-local variables"):
+        MemoryRegion("a", (1 << 63) - 1, 2)
+    assert MemoryRegion("a", (1 << 63) + (1 << 62), 1).end
     for name in ("", "a\0"):
         with pytest.raises(ValueError, match="is no name of a region"):
             MemoryRegion(name, 0, 1)

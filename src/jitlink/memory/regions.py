@@ -32,6 +32,7 @@ from jitlink.memory.manager import (
     JITLinkMemoryManager,
     take_finalized,
 )
+from jitlink.memory.tls import END_ADDRESS, FIRST_ADDRESS
 
 _LETTERS = {"r": MemProt.READ, "w": MemProt.WRITE, "x": MemProt.EXEC}
 
@@ -64,8 +65,8 @@ class MemoryRegion:
         load_region: name of the region where its contents are stored; empty for itself.
 
     Raises:
-        ValueError: the name is empty, the range is empty or ends above 64 bits, or the letters are
-            no protection.
+        ValueError: the name is empty, the range is empty, ends above 64 bits or has addresses that
+            stand for thread-local variables, or the letters are no protection.
         TypeError: the sections are one string.
     """
 
@@ -81,6 +82,11 @@ class MemoryRegion:
             raise ValueError(f"{self.name!r} is no name of a region")
         if self.size <= 0 or self.start < 0 or self.end > 1 << 64:
             raise ValueError(f"region {self.name} of {self.size:#x} bytes at {self.start:#x}")
+        if self.start < END_ADDRESS and self.end > FIRST_ADDRESS:
+            raise ValueError(
+                f"region {self.name} has addresses from {FIRST_ADDRESS:#x} to {END_ADDRESS:#x}, "
+                "which stand for thread-local variables while code is linked"
+            )
         if isinstance(self.sections, str):
             raise TypeError(f"the sections of region {self.name} are a string, not several")
         protection(self.access)
