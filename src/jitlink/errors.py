@@ -85,11 +85,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 _MOST_LISTED = 20
-"""How many missing names a message lists; it counts the others."""
-_MOST_ADVICE = 3
-"""For how many missing names a message gives advice of each kind."""
-_MOST_SEARCHED = 1000
-"""How many missing names are searched for advice."""
+"""How many targets a message lists; it counts the others."""
 
 
 class JITLinkError(Exception):
@@ -234,13 +230,10 @@ class UndefinedSymbolError(SymbolError):
         super().__init__(self.names)
 
     def __str__(self) -> str:
-        noun = "symbol" if len(self.names) == 1 else "symbols"
-        listed = ", ".join(self._described(name) for name in self.names[:_MOST_LISTED])
-        if len(self.names) > _MOST_LISTED:
-            listed += f" and {len(self.names) - _MOST_LISTED} more"
-        advice = [*self._other_versions(), *self._similar_names(), *self._usual_providers()]
-        advice += self._defining_libraries()
-        return "; ".join([f"undefined {noun}: {listed}", *advice])
+        from jitlink.names.undefined import message  # noqa: PLC0415 - rarely needed
+
+        libraries = {name: [*map(str, those)] for name, those in self.libraries.items()}
+        return message(self.names, self.referrers, self.suggestions, self.versions, libraries)
 
     @property
     def libraries(self) -> Mapping[str, Sequence[DefiningLibrary]]:
@@ -251,70 +244,13 @@ class UndefinedSymbolError(SymbolError):
         if self._libraries is None:
             # Set first: whatever happens, there is one search.
             self._libraries = {}
-            names = self._unknown_names() if self._search is not None else []
+            from jitlink.names.undefined import unknown_names  # noqa: PLC0415 - rarely needed
+
+            names = unknown_names(self.names) if self._search is not None else []
             if names and self._search is not None:
                 found = self._search(names)
                 self._libraries = {name: tuple(those) for name, those in found.items()}
         return self._libraries
-
-    def _unknown_names(self) -> list[str]:
-        from jitlink.names.providers import usual_provider  # noqa: PLC0415
-        from jitlink.names.versions import split  # noqa: PLC0415
-
-        unknown = [
-            name
-            for name in self.names[:_MOST_SEARCHED]
-            if name and "\0" not in name and split(name) is None and usual_provider(name) is None
-        ]
-        return unknown[:_MOST_LISTED]
-
-    def _described(self, name: str) -> str:
-        from jitlink.names.demangling import demangled  # noqa: PLC0415 - rarely needed
-
-        notes = [source] if (source := demangled(name)) else []
-        users = self.referrers[name]
-        if users:
-            more = f" and {len(users) - 1} more" if len(users) > 1 else ""
-            notes.append(f"referenced by {users[0]}{more}")
-        return f"{name} ({'; '.join(notes)})" if notes else name
-
-    def _other_versions(self) -> list[str]:
-        """What versions of the missing versions' symbols exist."""
-        known = {name.partition("@")[0]: those for name, those in self.versions.items()}
-        return [
-            f"{plain} has the versions {', '.join(those[:_MOST_LISTED])}"
-            if len(those) > 1
-            else f"{plain} has the version {those[0]}"
-            if those
-            else f"no version of {plain} exists"
-            for plain, those in list(known.items())[:_MOST_ADVICE]
-        ]
-
-    def _similar_names(self) -> list[str]:
-        from jitlink.names.demangling import with_source_name  # noqa: PLC0415
-
-        if len(self.names) == 1:
-            return [f"did you mean {with_source_name(n)}?" for n in self.suggestions.values()]
-        similar = list(self.suggestions.items())[:_MOST_ADVICE]
-        return [f"did you mean {with_source_name(new)} for {old}?" for old, new in similar]
-
-    def _usual_providers(self) -> list[str]:
-        from jitlink.names.providers import usual_provider  # noqa: PLC0415
-
-        libraries: dict[str, str] = {}
-        for name in self.names[:_MOST_SEARCHED]:
-            provider = None if name in self.suggestions else usual_provider(name)
-            if provider is not None:
-                libraries.setdefault(provider.where, name)
-        chosen = list(libraries.items())[:_MOST_ADVICE]
-        return [f"{name} is usually in {where}" for where, name in chosen]
-
-    def _defining_libraries(self) -> list[str]:
-        names: dict[str, str] = {}
-        for name, libraries in self.libraries.items():
-            names.setdefault(" or ".join(map(str, libraries)), name)
-        chosen = list(names.items())[:_MOST_ADVICE]
-        return [f"{name} is in {where}" for where, name in chosen]
 
 
 class AllocatorError(SymbolError):
@@ -613,7 +549,7 @@ class UnsupportedHostError(ExecutorError):
     def __init__(self, missing: str, *, can_link: bool = True) -> None:
         super().__init__(
             f"linked code cannot run in this process: that takes {missing}; "
-            "a remote executor can run it"
+            "an executor elsewhere can run it"
             if can_link
             else f"this process cannot link: that takes {missing}"
         )

@@ -96,7 +96,8 @@ class _MissingFunction:
     restype: object = None
 
     def __call__(self, *_arguments: object) -> NoReturn:
-        raise UnsupportedHostError(obstacle() or "a C library that Python can call")
+        missing = obstacle() or "a C library that Python can call"
+        raise UnsupportedHostError(missing, can_link=CAN_LINK)
 
 
 class _MissingLibrary:
