@@ -70,7 +70,10 @@ for use in (lambda: jitlink.load(sys.argv[1]), lambda: jitlink.load(data), jitli
         print(error.missing, error, sep=";", end=";")
 """
     told = MISSING[name]
-    message = f"linked code cannot run in this process: that takes {told}; an executor elsewhere can run it"
+    message = (
+        f"linked code cannot run in this process: that takes {told}; "
+        "an executor elsewhere can run it"
+    )
     if name == "narrow":
         message = f"this process cannot link: that takes {told}"
     assert on(name, program, compile_c(SOURCE)).stdout == f"{told};{message};" * 3
