@@ -68,3 +68,25 @@ def test_errors_of_the_code_are_raised_and_leave_it_free() -> None:
     free = Entering(lock, numbers, 0, lambda: None)
     free.join(60)
     assert not free.is_alive()
+
+
+def test_a_call_may_end_before_what_it_has_called() -> None:
+    """As when it is interrupted, or its executor is lost: each thread gives back its own share."""
+    lock, numbers, order = LoaderLock(), CallNumbers(), list[str]()
+    entered, left = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        entered.set()
+        assert left.wait(60)
+        with lock:
+            order.append("again")
+
+    with lock, lock.running_code(), numbers.number_of(calls_under_way()) as number:
+        inner = Entering(lock, numbers, number, stay)
+        assert entered.wait(60)
+    left.set()
+    inner.join(10)
+    assert order == ["again"]
+    free = Entering(lock, numbers, 0, lambda: order.append("free"))
+    free.join(10)
+    assert order == ["again", "free"]

@@ -31,8 +31,11 @@ class LoaderLock:
             self._owners.append(thread)
 
     def __exit__(self, *_exception: object) -> None:
+        thread = threading.get_ident()
         with self._changed:
-            self._owners.pop()
+            # Not always the last one: a call that is lost ends before what it has called.
+            last = max(at for at, owner in enumerate(self._owners) if owner == thread)
+            del self._owners[last]
             self._changed.notify_all()
 
     def _admits(self, thread: int, calls: Sequence[Raised]) -> bool:
@@ -51,4 +54,5 @@ class LoaderLock:
                 yield
             finally:
                 with self._changed:
-                    self._running.pop()
+                    # By identity: calls without an exception are equal lists.
+                    self._running = [each for each in self._running if each is not call]

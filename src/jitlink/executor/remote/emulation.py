@@ -36,8 +36,12 @@ def executor_command(target: str) -> list[str]:
         ExecutorError: there is no executor for it, or nothing here that runs it.
     """
     found = runtime_target(target)
-    architecture = target.partition("-")[0] if found is None else found.architecture
-    if is_linux() and architecture == MACHINE:
+    architecture, *rest = target.split("-")
+    if found is not None:
+        architecture = found.architecture
+    # This machine may be one that has no row, but runs an executor of LLVM.
+    for_linux = any(part.startswith("linux") for part in rest)
+    if for_linux and is_linux() and architecture == MACHINE:
         return [default_executor()]
     if found is None:
         names = ", ".join(each.name for each in RUNTIME_TARGETS.values())
