@@ -94,17 +94,17 @@ class CallingConvention(NamedTuple):
     float_results: int
     result_register: int
     largest_in_registers: int
-    homogeneous_members: int
-    flattens_structs: bool
-    has_float_words: bool
-    requires_alignment: bool
-    passes_copies: bool
-    fills_gaps: bool
-    divides_values: bool
-    has_variadic_floats: bool
-    boxes_floats: bool
-    has_signed_char: bool
-    sign_extends_32: bool
+    homogeneous_members: int = 0
+    flattens_structs: bool = False
+    has_float_words: bool = False
+    requires_alignment: bool = False
+    passes_copies: bool = False
+    fills_gaps: bool = False
+    divides_values: bool = False
+    has_variadic_floats: bool = False
+    boxes_floats: bool = False
+    has_signed_char: bool = False
+    sign_extends_32: bool = False
     word: int = WORD
     is_big_endian: bool = False
 
@@ -122,17 +122,11 @@ SYSV_X86_64 = CallingConvention(
     float_results=2,
     result_register=0,
     largest_in_registers=16,
-    homogeneous_members=0,
-    flattens_structs=False,
     has_float_words=True,
     requires_alignment=True,
-    passes_copies=False,
     fills_gaps=True,
-    divides_values=False,
     has_variadic_floats=True,
-    boxes_floats=False,
     has_signed_char=True,
-    sign_extends_32=False,
 )
 AAPCS64 = CallingConvention(
     name="AAPCS64",
@@ -143,16 +137,8 @@ AAPCS64 = CallingConvention(
     result_register=8,
     largest_in_registers=16,
     homogeneous_members=4,
-    flattens_structs=False,
-    has_float_words=False,
-    requires_alignment=False,
     passes_copies=True,
-    fills_gaps=False,
-    divides_values=False,
     has_variadic_floats=True,
-    boxes_floats=False,
-    has_signed_char=False,
-    sign_extends_32=False,
 )
 LP64D = CallingConvention(
     name="LP64D",
@@ -162,16 +148,11 @@ LP64D = CallingConvention(
     float_results=2,
     result_register=0,
     largest_in_registers=16,
-    homogeneous_members=0,
     flattens_structs=True,
-    has_float_words=False,
-    requires_alignment=False,
     passes_copies=True,
     fills_gaps=True,
     divides_values=True,
-    has_variadic_floats=False,
     boxes_floats=True,
-    has_signed_char=False,
     sign_extends_32=True,
 )
 ILP32 = LP64D._replace(
